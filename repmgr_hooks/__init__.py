@@ -1,0 +1,1 @@
+"""Make gateway, replication slot and Barman follow the PostgreSQL primary that repmgr promotes."""

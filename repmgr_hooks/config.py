@@ -1,0 +1,194 @@
+"""The configuration file as frozen dataclasses. All mistakes are reported at once, each with its line and path."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from repmgr_hooks import event
+from repmgr_hooks.cluster import Cluster
+from repmgr_hooks.errors import BadInput, did_you_mean, shorten
+from repmgr_hooks.handlers import Handler, installed
+from repmgr_hooks.schema import Document, Identifier, join
+
+DEFAULT_PATH = "/etc/repmgr-hooks/config.yaml"
+DEFAULT_STATE_DIR = "/var/lib/repmgr-hooks"
+
+
+@dataclass(frozen=True)
+class Action:
+    """One entry under ``do``: a handler and its options."""
+
+    name: str
+    handler: Handler
+    config: Any
+    title: str
+
+    @property
+    def at_latest(self) -> float | None:
+        """Seconds after the start of the run at which this is done even if what comes before has failed."""
+        return getattr(self.config, "at_latest", None)
+
+
+@dataclass(frozen=True)
+class Route:
+    """Events, and what is to be true after any of them, in order."""
+
+    on: frozenset[str]
+    do: tuple[Action, ...]
+
+
+@dataclass(frozen=True)
+class Managed:
+    """A cluster and its routes."""
+
+    cluster: Cluster
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole file."""
+
+    path: Path
+    state_dir: Path
+    clusters: Mapping[str, Managed]
+
+
+@dataclass(frozen=True)
+class _RouteText:
+    on: tuple[str, ...]
+    do: tuple[Any, ...]
+
+
+def config_path(given: str | None) -> Path:
+    """Return ``--config``, else ``$REPMGR_HOOKS_CONFIG``, else the default."""
+    return Path(given or os.environ.get("REPMGR_HOOKS_CONFIG") or DEFAULT_PATH)
+
+
+def load(path: Path) -> Config:
+    """Read the configuration. Raises BadInput that lists every mistake."""
+    try:
+        document = Document(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read: {error}; name the file with --config") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadInput(f"{path}: line {line}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    config = _config(document, path)
+    if document.problems:
+        count = len(document.problems)
+        raise BadInput("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
+    return config
+
+
+def _config(document: Document, path: Path) -> Config:
+    data = document.data
+    if not isinstance(data, dict):
+        document.problem("", "the file must hold a mapping with 'clusters'")
+        data = {"clusters": {}}
+    for key in data.keys() - {"state_dir", "clusters"}:
+        document.problem(str(key), f"unknown option{did_you_mean(key, ['state_dir', 'clusters'])}")
+    state_dir = document.read(str, data.get("state_dir", DEFAULT_STATE_DIR), "state_dir")
+    texts = document.read(Mapping[Identifier, Any], data.get("clusters"), "clusters")
+    clusters = {
+        name: found for name, text in texts.items() if (found := _managed(document, name, text, f"clusters.{name}"))
+    }
+    _check_shared(document, clusters)
+    return Config(path, Path(state_dir or DEFAULT_STATE_DIR), clusters)
+
+
+def _managed(document: Document, name: str, text: Any, path: str) -> Managed | None:
+    options = dict(text) if isinstance(text, dict) else {}
+    routes = _routes(document, options.pop("routes", None), join(path, "routes"))
+    found = document.read(Cluster, options, path)
+    if found is None:
+        return None
+    cluster = replace(found, name=name)
+    _check_cluster(document, cluster, path)
+    for route_number, route in enumerate(routes):
+        for number, action in enumerate(route.do):
+            for problem in action.handler.problems(action.config, cluster):
+                document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
+    return Managed(cluster, tuple(routes))
+
+
+def _routes(document: Document, value: Any, path: str) -> list[Route]:
+    if not isinstance(value, list):
+        document.problem(path, "must be a list of 'on' and 'do'")
+        return []
+    texts = (document.read(_RouteText, item, f"{path}[{index}]") for index, item in enumerate(value))
+    return [_route(document, text, f"{path}[{index}]") for index, text in enumerate(texts) if text is not None]
+
+
+def _route(document: Document, text: _RouteText, path: str) -> Route:
+    for index, name in enumerate(text.on):
+        if name not in event.CATALOGUE:
+            message = f"repmgr has no event {shorten(name)}{did_you_mean(name, event.CATALOGUE)}"
+            document.problem(f"{path}.on[{index}]", message)
+    actions = (_action(document, item, f"{path}.do[{index}]") for index, item in enumerate(text.do))
+    return Route(frozenset(text.on), tuple(action for action in actions if action is not None))
+
+
+def _action(document: Document, item: Any, path: str) -> Action | None:
+    if not isinstance(item, dict) or len(item) != 1:
+        document.problem(path, "must be one handler and its options, such as 'firewall: {open: app}'")
+        return None
+    ((name, options),) = item.items()
+    known = installed()
+    if name not in known:
+        document.problem(join(path, name), f"no such handler{did_you_mean(name, known)}; installed: {', '.join(known)}")
+        return None
+    handler = known[name].module
+    config = document.read(handler.Config, options if options is not None else {}, join(path, name))
+    return None if config is None else Action(name, handler, config, _title(name, options))
+
+
+def _title(name: str, options: Any) -> str:
+    return f"{name} {_plain_yaml(options or {})}"
+
+
+def _plain_yaml(options: Any) -> str:
+    """Return options as they stand in the file, on one line (safe_dump would quote ``on``)."""
+    if not isinstance(options, dict):
+        return str(options).lower() if isinstance(options, bool) else str(options)
+    return f"{{{', '.join(f'{key}: {_plain_yaml(value)}' for key, value in options.items())}}}"
+
+
+def _check_cluster(document: Document, cluster: Cluster, path: str) -> None:
+    versions = {ipaddress.ip_address(node.host).version for node in cluster.nodes.values()}
+    if versions != {ipaddress.ip_address(cluster.gateway.address).version}:
+        message = "mixes IPv4 and IPv6: netfilter cannot translate one into the other; use one kind for all"
+        document.problem(join(path, "nodes"), message)
+    hosts = [node.host for node in cluster.nodes.values()]
+    ports = [str(port) for port in cluster.gateway.ports.values()]
+    for what, values in (("nodes", hosts), ("gateway.ports", ports)):
+        for value in sorted({value for value in values if values.count(value) > 1}):
+            document.problem(join(path, what), f"{value} stands here twice")
+    if cluster.gateway.chains.dnat == cluster.gateway.chains.snat:
+        document.problem(join(path, "gateway.chains"), "dnat and snat must be two chains")
+
+
+def _check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
+    """What two clusters must not share: a chain is swapped whole, so each belongs to one cluster."""
+    seen: dict[tuple[str, object], str] = {}
+    for name, managed in clusters.items():
+        for what, value in _claims(managed.cluster):
+            if (what, value) in seen:
+                message = f"{what} {value} is already that of cluster {seen[what, value]!r}"
+                document.problem(f"clusters.{name}.gateway", message)
+            seen.setdefault((what, value), name)
+
+
+def _claims(cluster: Cluster) -> Iterator[tuple[str, object]]:
+    gateway = cluster.gateway
+    yield from (("chain", chain) for chain in (gateway.chains.dnat, gateway.chains.snat))
+    yield from (("port", f"{gateway.address}:{port}") for port in gateway.ports.values())

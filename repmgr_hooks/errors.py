@@ -1,0 +1,30 @@
+"""Every error that this program raises on purpose; the command line turns each into an exit code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Trouble(Exception):
+    """Root of our errors: the message says what is wrong, where, and what to do next."""
+
+
+class BadInput(Trouble, ValueError):
+    """A mistake in the configuration or on the command line; nothing was changed (exit code 2)."""
+
+
+class StepFailed(Trouble, RuntimeError):
+    """A step, or looking at what a step should change, did not work."""
+
+
+def shorten(text: object) -> str:
+    """Quote foreign text for a message: escapes made visible, at most 40 characters of it."""
+    word = str(text)
+    return ascii(word if len(word) <= 40 else word[:37] + "...")
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """Return ``; did you mean 'x'?`` when a known word is near, else an empty string."""
+    near = difflib.get_close_matches(str(word)[:80], [str(k) for k in known], 1)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,85 @@
+"""The contract of a handler, and where handlers come from.
+
+A handler is a module. It looks (``observe``) and says which steps are missing (``plan``); it changes nothing itself.
+Ours stand in ``BUILT_IN``; others come in through the entry-point group ``repmgr_hooks.handlers``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Protocol
+
+from repmgr_hooks.cluster import Cluster, Decided
+from repmgr_hooks.errors import BadInput
+from repmgr_hooks.handlers import barman, command, firewall, slot
+from repmgr_hooks.steps import Step, World
+
+GROUP = "repmgr_hooks.handlers"
+
+
+class Handler(Protocol):
+    """What a handler module offers.
+
+    ``Config`` is a frozen dataclass: the options in the route. If it has a field ``at_latest`` (seconds), the action
+    waits for those before it to succeed, and is done at the latest so many seconds after the run began.
+
+    ``observe(config, decided, world)`` returns what ``plan`` needs to know; it may raise StepFailed. None means that
+    there is nothing to look at: such a handler (a notification) runs on its events only.
+
+    ``plan(config, decided, seen)`` is pure and returns the missing steps; an empty list when all is as it should be.
+
+    ``problems(config, cluster)`` returns what is wrong with the options in this cluster, in words.
+    """
+
+    @property
+    def Config(self) -> type[Any]: ...  # noqa: N802 - it is a class
+
+    @property
+    def observe(self) -> Callable[[Any, Decided, World], Any] | None: ...
+
+    @property
+    def plan(self) -> Callable[[Any, Decided, Any], Sequence[Step]]: ...
+
+    @property
+    def problems(self) -> Callable[[Any, Cluster], Iterable[str]]: ...
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A handler and where it comes from."""
+
+    name: str
+    module: Handler
+    origin: str
+
+
+BUILT_IN: Mapping[str, Handler] = {"barman": barman, "command": command, "firewall": firewall, "slot": slot}
+
+
+@functools.cache
+def installed() -> Mapping[str, Installed]:
+    """Return every handler by name. Raises BadInput for a plug-in that cannot be loaded or breaks the contract."""
+    found = {name: Installed(name, module, "built in") for name, module in BUILT_IN.items()}
+    for point in metadata.entry_points(group=GROUP):
+        origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        if point.name in found:
+            raise BadInput(
+                f"handler {point.name!r} of {origin} is already there ({found[point.name].origin}); rename it"
+            )
+        found[point.name] = Installed(point.name, _load(point, origin), origin)
+    return found
+
+
+def _load(point: metadata.EntryPoint, origin: str) -> Handler:
+    try:
+        module = point.load()
+    except Exception as error:
+        raise BadInput(f"handler {point.name!r} of {origin} cannot be loaded: {error!r}; mend or remove it") from error
+    missing = [name for name in ("Config", "observe", "plan", "problems") if not hasattr(module, name)]
+    if missing:
+        raise BadInput(f"handler {point.name!r} of {origin} lacks {', '.join(missing)}; see the README")
+    handler: Handler = module
+    return handler

@@ -1,0 +1,132 @@
+"""Barman streams from the primary, and has the first closed WAL file of its timeline in the archive.
+
+Barman's exit codes prove neither: ``cron`` answers 0 although receive-wal then fails, ``switch-wal`` answers 0 from a
+standby. So the stream is looked for on the primary, and the file in what Barman says of its archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from repmgr_hooks.cluster import Cluster, Decided
+from repmgr_hooks.schema import Positive
+from repmgr_hooks.steps import Program, Sql, Step, World
+
+STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
+LOOK_LIMIT = 30.0
+
+
+@dataclass(frozen=True)
+class SwitchWal:
+    """``timeout``: seconds that Barman waits for the closed file to reach the archive."""
+
+    timeout: Positive = 90
+
+
+@dataclass(frozen=True)
+class Config:
+    """``{stream: true}``, ``{switch_wal: {timeout: 90}}``, or both. ``start_timeout`` is in seconds."""
+
+    stream: bool = False
+    switch_wal: SwitchWal | None = None
+    start_timeout: Positive = 60
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Whether Barman's walsender streams from the primary, and whether Barman has a closed file of its timeline."""
+
+    streaming: bool
+    archived: bool
+
+
+STREAMING = """
+select exists (select 1 from pg_replication_slots join pg_stat_replication on pid = active_pid
+                where slot_name = %s and state = 'streaming')
+"""
+WAL_FILE = """
+select pg_walfile_name(pg_current_wal_lsn()), (select setting::bigint from pg_settings where name = 'wal_segment_size')
+"""
+# Barman keeps the newest complete file back until the first bytes of the next one have come (wal_archiver.py:970-983);
+# on an idle primary that takes up to 25 s. A transaction id writes a commit record at once and needs no privilege.
+WRITE_SOME_WAL = "select txid_current()"
+
+
+def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+    """Barman's server must be known, and something must be asked for."""
+    if cluster.barman is None:
+        yield "needs the section 'barman' of the cluster"
+    if not config.stream and not config.switch_wal:
+        yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
+
+
+def observe(config: Config, decided: Decided, world: World) -> Seen:
+    """Ask the primary for Barman's walsender, and Barman for the last file that the primary closed."""
+    streaming = bool(world.fetch(_streaming(decided), LOOK_LIMIT)[0][0])
+    if not config.switch_wal:
+        return Seen(streaming, False)
+    current, size = world.fetch(Sql(decided.primary, WAL_FILE), LOOK_LIMIT)[0]
+    closed = previous_wal_file(current, size)
+    # get-wal --peek answers 0 and nothing when the file is missing.
+    there = world.run(_barman(decided, "get-wal", "--peek", "1", decided.barman.server, closed), LOOK_LIMIT)
+    return Seen(streaming, closed in there)
+
+
+def previous_wal_file(name: str, segment_size: int) -> str:
+    """Return the name of the WAL file before ``name`` on the same timeline.
+
+    >>> previous_wal_file("000000020000000500000000", 16 * 1024 * 1024)
+    '0000000200000004000000FF'
+    """
+    per_log = 0x1_0000_0000 // segment_size
+    log, segment = divmod(int(name[8:16], 16) * per_log + int(name[16:], 16) - 1, per_log)
+    return f"{name[:8]}{log:08X}{segment:08X}"
+
+
+def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
+    """Return the steps that start the stream anew and prove the archive, as far as they are missing."""
+    steps = []
+    if config.stream and not seen.streaming:
+        steps += _restart_stream(decided, config.start_timeout)
+    if config.switch_wal and not seen.archived:
+        steps.append(_switch_wal(decided, config.switch_wal.timeout))
+    return steps
+
+
+def _restart_stream(decided: Decided, limit: float) -> list[Step]:
+    # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
+    stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
+    return [
+        Step("stop Barman's receive-wal", stop, STOP_LIMIT),
+        Step(
+            f"start Barman's receive-wal, until it streams from node {decided.primary}",
+            _barman(decided, "-q", "cron"),
+            limit,
+            until=_streaming(decided),
+            every=5,
+        ),
+    ]
+
+
+def _switch_wal(decided: Decided, timeout: int) -> Step:
+    switch = _barman(
+        decided,
+        *("-f", "json", "switch-wal", "--force", "--archive", "--archive-timeout", str(timeout)),
+        decided.barman.server,
+        expect=rf"The WAL file {decided.timeline:08X}[0-9A-F]{{16}} has been closed",
+    )
+    return Step(
+        f"switch WAL and see timeline {decided.timeline} in Barman's archive",
+        switch,
+        timeout + 30.0,
+        meanwhile=Sql(decided.primary, WRITE_SOME_WAL),
+    )
+
+
+def _streaming(decided: Decided) -> Sql:
+    return Sql(decided.primary, STREAMING, (decided.barman.slot,))
+
+
+def _barman(decided: Decided, *words: str, tolerate: str = "", expect: str = "") -> Program:
+    return Program((*decided.barman.command, *words), tolerate=tolerate, expect=expect)

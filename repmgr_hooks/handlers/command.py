@@ -1,0 +1,49 @@
+"""A program of the user's, run on its events, with the event as JSON on stdin and in the environment. No shell."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from repmgr_hooks.cluster import Cluster, Decided
+from repmgr_hooks.schema import Positive
+from repmgr_hooks.steps import Program, Step
+
+observe = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """``run`` is the program's absolute path and its arguments; ``timeout`` is in seconds."""
+
+    run: tuple[str, ...]
+    timeout: Positive = 30
+
+
+def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+    """The program is named by its absolute path: what PATH says under repmgrd is another matter."""
+    if not config.run or not Path(config.run[0]).is_absolute():
+        yield "'run' must be a list that begins with the absolute path of a program"
+
+
+def plan(config: Config, decided: Decided, seen: None) -> list[Step]:
+    """Return the one step: run the program."""
+    told = {
+        "cluster": decided.cluster.name,
+        "primary": decided.primary,
+        "primary_host": decided.primary_host,
+        "timeline": decided.timeline,
+        "event": dataclasses.asdict(decided.event) if decided.event else None,
+    }
+    environment = {
+        "REPMGR_HOOKS_CLUSTER": decided.cluster.name,
+        "REPMGR_HOOKS_PRIMARY": str(decided.primary),
+        "REPMGR_HOOKS_PRIMARY_HOST": decided.primary_host,
+        "REPMGR_HOOKS_EVENT": decided.event.name if decided.event else "",
+        "REPMGR_HOOKS_NODE": str(decided.event.node) if decided.event else "",
+    }
+    program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment)
+    return [Step(f"run {Path(config.run[0]).name}", program, config.timeout)]

@@ -1,0 +1,208 @@
+"""The gateway's ports lead to the primary: DNAT and SNAT in our own chains, swapped in one transaction.
+
+A port is opened by name. Ports that lead to another node than the primary are closed by the same transaction; those
+that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
+their clients are told at once (see ``poke.py``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from repmgr_hooks.cluster import Cluster, Decided, Gateway
+from repmgr_hooks.errors import did_you_mean
+from repmgr_hooks.poke import Flow
+from repmgr_hooks.schema import Identifier, Positive
+from repmgr_hooks.steps import Poke, Program, Step, World
+
+LIMIT = 10.0
+LOCK_WAIT = "5"
+
+
+@dataclass(frozen=True)
+class Config:
+    """``{open: app}``; ``at_latest``: seconds after which the port opens even if what comes before has failed."""
+
+    open: Identifier
+    at_latest: Positive = 120
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A connection to one of our ports, and the address that it really leads to."""
+
+    flow: Flow
+    leads_to: str
+    established: bool
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The nat table as ``iptables-save`` prints it, the connections to our ports, and whether the kernel forwards."""
+
+    nat: tuple[str, ...]
+    tracked: tuple[Tracked, ...]
+    forwarding: bool
+
+
+def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+    """The port must have a name in the gateway's section."""
+    ports = cluster.gateway.ports
+    if config.open not in ports:
+        yield f"the gateway has no port {config.open!r}{did_you_mean(config.open, ports)}"
+
+
+def observe(config: Config, decided: Decided, world: World) -> Seen:
+    """Read the nat table, the connection-tracking table and the forwarding switch. Raises StepFailed."""
+    gateway = decided.cluster.gateway
+    family = Family(gateway.address)
+    nat = world.run(Program((f"{family.iptables}-save", "-t", "nat")), LIMIT)
+    tracked = [
+        found
+        for port in gateway.ports.values()
+        for found in parse_conntrack(world.run(family.conntrack("-L", gateway.address, port), LIMIT))
+    ]
+    forwarding = world.run(Program(("sysctl", "-n", family.forwarding)), LIMIT).strip() == "1"
+    return Seen(parse_rules(nat), tuple(tracked), forwarding)
+
+
+def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
+    """Return the steps after which the port leads to the primary and nothing of ours leads elsewhere."""
+    gateway, primary = decided.cluster.gateway, decided.primary_host
+    family = Family(gateway.address)
+    steps = []
+    if not seen.forwarding:
+        steps.append(Step("let the kernel forward", Program(("sysctl", "-w", f"{family.forwarding}=1")), LIMIT))
+    changes = _changes(config, decided, seen.nat)
+    if changes:
+        restore = Program((f"{family.iptables}-restore", "--noflush", "--wait", LOCK_WAIT), stdin=changes)
+        steps.append(Step(f"lead port {config.open} to node {decided.primary} ({primary})", restore, LIMIT))
+    stale = [found for found in seen.tracked if found.leads_to not in (primary, gateway.address)]
+    for port, host in sorted({(found.flow.gateway_port, found.leads_to) for found in stale}):
+        forget = family.conntrack("-D", gateway.address, port, "--reply-src", host)
+        steps.append(Step(f"cut connections of port {port} to {host}", forget, LIMIT))
+    clients = tuple(found.flow for found in stale if found.established)
+    if clients:
+        steps.append(Step(f"tell {len(clients)} client(s) that they are cut", Poke(clients), LIMIT))
+    return steps
+
+
+def parse_rules(saved: str) -> tuple[str, ...]:
+    """Return the rules that ``iptables-save`` prints, without the quotes that it puts in some versions only.
+
+    >>> parse_rules('*nat\\n-A a -m comment --comment "repmgr_hooks:main:app" -j b\\n# done')
+    ('-A a -m comment --comment repmgr_hooks:main:app -j b',)
+    """
+    return tuple(" ".join(shlex.split(line)) for line in saved.splitlines() if line.startswith("-A "))
+
+
+def leads_to(cluster: Cluster, nat: Iterable[str]) -> dict[str, int | None]:
+    """Return for each named port the node that our rules lead it to; None if the port is closed."""
+    rules = set(nat)
+    return {
+        name: next((n for n, node in cluster.nodes.items() if dnat_rule(cluster, name, node.host) in rules), None)
+        for name in cluster.gateway.ports
+    }
+
+
+def dnat_rule(cluster: Cluster, port: str, host: str) -> str:
+    """Return the rule that leads a named port to a node, in the form that ``iptables-save`` prints."""
+    gateway, family = cluster.gateway, Family(cluster.gateway.address)
+    return (
+        f"-A {gateway.chains.dnat} -d {family.exactly(gateway.address)} -p tcp -m tcp --dport {gateway.ports[port]} "
+        f"-m comment --comment repmgr_hooks:{cluster.name}:{port} "
+        f"-j DNAT --to-destination {family.socket(host, cluster.postgres.port)}"
+    )
+
+
+def snat_rule(cluster: Cluster, host: str) -> str:
+    """Return the rule that makes the node answer through the gateway."""
+    gateway, family = cluster.gateway, Family(cluster.gateway.address)
+    return (
+        f"-A {gateway.chains.snat} -d {family.exactly(host)} -p tcp -m tcp --dport {cluster.postgres.port} "
+        f"-m comment --comment repmgr_hooks:{cluster.name}:{cluster.postgres.port} "
+        f"-j SNAT --to-source {gateway.address}"
+    )
+
+
+def _changes(config: Config, decided: Decided, nat: tuple[str, ...]) -> str:
+    """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is as it should be.
+
+    With ``--noflush``, naming a user chain flushes that chain alone, inside the same transaction.
+    """
+    cluster, chains = decided.cluster, decided.cluster.gateway.chains
+    still_open = {name for name, node in leads_to(cluster, nat).items() if node == decided.primary}
+    wanted = [
+        dnat_rule(cluster, name, decided.primary_host)
+        for name in cluster.gateway.ports
+        if name in still_open | {config.open}
+    ]
+    wanted.append(snat_rule(cluster, decided.primary_host))
+    wrong_jumps = [line for jump in jumps(cluster.gateway) for line in _once(jump, nat.count(jump))]
+    ours = [line for line in nat if line.startswith((f"-A {chains.dnat} ", f"-A {chains.snat} "))]
+    if sorted(ours) == sorted(wanted) and not wrong_jumps:
+        return ""
+    declared = [f":{chains.dnat} - [0:0]", f":{chains.snat} - [0:0]"]
+    return "\n".join(["*nat", *declared, *wrong_jumps, *wanted, "COMMIT", ""])
+
+
+def _once(rule: str, times: int) -> list[str]:
+    """Return what makes a rule that is there ``times`` times be there once."""
+    return [rule] if times == 0 else [rule.replace("-A ", "-D ", 1)] * (times - 1)
+
+
+def jumps(gateway: Gateway) -> list[str]:
+    """Return the rules that lead into our chains, as the article has them."""
+    dnat, snat = gateway.chains.dnat, gateway.chains.snat
+    return [f"-A PREROUTING -j {dnat}", f"-A OUTPUT -j {dnat}", f"-A POSTROUTING -j {snat}"]
+
+
+def parse_conntrack(listing: str) -> list[Tracked]:
+    """Parse what ``conntrack -L`` prints: two tuples a line, the original and the reply.
+
+    >>> parse_conntrack("tcp 6 9 ESTABLISHED src=10.0.0.30 dst=10.0.0.20 sport=4 dport=54322 "
+    ...                 "src=10.0.0.11 dst=10.0.0.20 sport=5432 dport=4 [ASSURED] mark=0 use=1")[0].leads_to
+    '10.0.0.11'
+    """
+    found = []
+    for line in listing.splitlines():
+        values = dict(reversed(re.findall(r"\b(src|dst|sport|dport)=(\S+)", line)))
+        reply = re.findall(r"\bsrc=(\S+)", line)
+        if len(reply) == 2 and values.keys() == {"src", "dst", "sport", "dport"}:
+            flow = Flow(values["src"], int(values["sport"]), values["dst"], int(values["dport"]))
+            found.append(Tracked(flow, reply[1], " ESTABLISHED " in line))
+    return found
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between IPv4 and IPv6."""
+
+    address: str
+
+    @property
+    def six(self) -> bool:
+        return ipaddress.ip_address(self.address).version == 6
+
+    @property
+    def iptables(self) -> str:
+        return "ip6tables" if self.six else "iptables"
+
+    @property
+    def forwarding(self) -> str:
+        return "net.ipv6.conf.all.forwarding" if self.six else "net.ipv4.ip_forward"
+
+    def exactly(self, host: str) -> str:
+        return f"{host}/128" if self.six else f"{host}/32"
+
+    def socket(self, host: str, port: int) -> str:
+        return f"[{host}]:{port}" if self.six else f"{host}:{port}"
+
+    def conntrack(self, verb: str, gateway: str, port: int, *more: str) -> Program:
+        family = "ipv6" if self.six else "ipv4"
+        words = ("-f", family, "-p", "tcp", "--orig-dst", gateway, "--orig-port-dst", str(port), *more)
+        return Program(("conntrack", verb, *words), tolerate="0 flow entries have been deleted")

@@ -1,0 +1,314 @@
+"""A real cluster on one machine: db1, db2, gateway and app, each in its own network namespace.
+
+Everything is built from the files in ``config/``: they are copied to where they belong, and only passwords are added.
+Must run inside the box of ``contain.py``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIG = REPOSITORY / "config"
+BASE = Path("/mnt")
+ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "gateway": "10.0.0.20", "app": "10.0.0.30"}
+NODES = {1: "db1", 2: "db2"}
+DATA = "/var/lib/postgresql/15/main"
+PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/opt")
+HOMES = {"postgres": "/var/lib/postgresql", "barman": "/var/lib/barman", "root": "/root", "nobody": "/"}
+
+ENTER = """
+set -e
+host=$1 user=$2 home=$3; shift 3
+for place in {places}; do mount --bind {base}/$host$place $place; done
+mount --bind {venv} /opt/repmgr-hooks
+cd /
+export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin
+if [ $user = root ]; then exec "$@"; fi
+exec setpriv --reuid $user --regid $user --init-groups "$@"
+"""
+
+
+class Failed(AssertionError):
+    """A command in the lab did not work."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine: its network namespace and its private directories."""
+
+    name: str
+
+    @property
+    def address(self) -> str:
+        return ADDRESSES[self.name]
+
+    def path(self, inside: str) -> Path:
+        """Where a path of this host stands for us."""
+        return BASE / self.name / inside.lstrip("/")
+
+    def argv(self, words: list[str] | tuple[str, ...], user: str = "root") -> list[str]:
+        return ["ip", "netns", "exec", self.name, str(BASE / "enter"), self.name, user, HOMES[user], *words]
+
+    def run(self, *words: str, user: str = "root", check: bool = True, limit: float = 60, stdin: str = "") -> str:
+        """Run a command here and return stdout; with ``check``, a non-zero exit raises Failed."""
+        result = self.result(*words, user=user, limit=limit, stdin=stdin)
+        if check and result.returncode != 0:
+            raise Failed(f"{self.name}: {' '.join(words)}: {result.returncode}\n{result.stdout}\n{result.stderr}")
+        return result.stdout
+
+    def result(
+        self, *words: str, user: str = "root", limit: float = 60, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command here and return how it ended."""
+        return subprocess.run(
+            self.argv(words, user), input=stdin, capture_output=True, text=True, timeout=limit, check=False
+        )
+
+    def start(self, *words: str, user: str = "root", log: str = "daemon") -> subprocess.Popen[bytes]:
+        """Start a daemon here, in a session of its own; its output goes to ``log``."""
+        with (BASE / f"{self.name}-{log}.log").open("ab") as output:
+            return subprocess.Popen(
+                self.argv(words, user),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def log(self, name: str) -> str:
+        """What a daemon has written so far."""
+        return (BASE / f"{self.name}-{name}.log").read_text(errors="replace")
+
+    def sql(self, statement: str, dbname: str = "postgres", limit: float = 15) -> str:
+        """Ask the PostgreSQL of this host through its socket."""
+        return self.run(
+            *("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", dbname, "-c", statement), user="postgres", limit=limit
+        ).strip()
+
+    def pg_ctl(self, verb: str, *more: str) -> str:
+        """Start, stop (or else) this host's PostgreSQL."""
+        return self.run("pg_ctl", "-D", DATA, "-w", "-l", f"{DATA}/server.log", verb, *more, user="postgres")
+
+    def barman(self, *words: str, check: bool = True, limit: float = 120) -> str:
+        """Run barman here, as its user."""
+        return self.run("barman", *words, user="barman", check=check, limit=limit)
+
+    def hooks(self, *words: str, user: str = "root", limit: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run repmgr-hooks here."""
+        return self.result("/usr/local/bin/repmgr-hooks", *words, user=user, limit=limit)
+
+    def nat(self) -> list[str]:
+        """The nat table without its time stamps and counters."""
+        return [line for line in self.run("iptables-save", "-t", "nat").splitlines() if line[0] in ":-"]
+
+
+@dataclass
+class Lab:
+    """The four hosts and their daemons."""
+
+    db1: Host = field(default_factory=lambda: Host("db1"))
+    db2: Host = field(default_factory=lambda: Host("db2"))
+    gateway: Host = field(default_factory=lambda: Host("gateway"))
+    app: Host = field(default_factory=lambda: Host("app"))
+    daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    passwords: dict[str, str] = field(default_factory=dict)
+    venv: Path = REPOSITORY / ".venv"
+
+    @property
+    def hosts(self) -> list[Host]:
+        return [self.db1, self.db2, self.gateway, self.app]
+
+    def node(self, number: int) -> Host:
+        return Host(NODES[number])
+
+    # -- building ---------------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Build everything up to a registered, backed-up cluster whose ports are closed and whose hook is idle."""
+        self.make_network()
+        self.make_directories()
+        self.make_primary()
+        self.make_standby()
+
+    def make_network(self) -> None:
+        must("ip", "link", "set", "lo", "up")
+        must("ip", "link", "add", "lan", "type", "bridge")
+        must("ip", "link", "set", "lan", "up")
+        for host in self.hosts:
+            must("ip", "netns", "add", host.name)
+            must("ip", "link", "add", host.name, "type", "veth", "peer", "name", "eth0", "netns", host.name)
+            must("ip", "link", "set", host.name, "master", "lan", "up")
+            for words in (f"addr add {host.address}/24 dev eth0", "link set eth0 up", "link set lo up"):
+                must("ip", "-n", host.name, *words.split())
+
+    def make_directories(self) -> None:
+        enter = BASE / "enter"
+        text = ENTER.format(places=" ".join(PRIVATE), base=BASE, venv=self.venv)
+        enter.write_text("#!/bin/sh" + text)
+        enter.chmod(0o755)
+        for place in PRIVATE:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        for user in ("repmgr", "barman", "streaming_barman", "app"):
+            self.passwords[user] = secrets.token_hex(8)
+        for host in self.hosts:
+            self.make_host(host)
+        self.install_gateway()
+
+    def make_host(self, host: Host) -> None:
+        for place in (*PRIVATE, "/var/lib", "/var/log", "/var/tmp", "/opt/repmgr-hooks"):
+            host.path(place).mkdir(parents=True, exist_ok=True)
+        must("cp", "-a", "/etc/.", str(host.path("/etc")))
+        host.path("/var/tmp").chmod(0o1777)
+        host.path("/var/run").symlink_to("/run")
+        for place, owner in (
+            ("/var/lib/postgresql", "postgres"),
+            ("/var/lib/barman", "barman"),
+            ("/var/log/barman", "barman"),
+            ("/run/postgresql", "postgres"),
+        ):
+            host.path(place).mkdir(parents=True, exist_ok=True)
+            shutil.chown(host.path(place), owner, owner)
+        for owner in ("postgres", "barman"):
+            self.put(host, f"{HOMES[owner]}/.pgpass", self.pgpass(), 0o600, owner)
+        for node in NODES.values():
+            self.put(host, f"/etc/repmgr/{node}.conf", (CONFIG / f"repmgr-{node}.conf").read_text())
+
+    def install_gateway(self) -> None:
+        """Put our files where the README says."""
+        gateway = self.gateway
+        self.put(gateway, "/etc/repmgr-hooks/config.yaml", (CONFIG / "config.yaml").read_text())
+        self.put(gateway, "/etc/repmgr-hooks/pgpass", self.pgpass(), 0o600)
+        self.put(gateway, "/etc/sudoers.d/repmgr-hooks", (CONFIG / "sudoers").read_text(), 0o440)
+        self.put(gateway, "/etc/barman.conf", (CONFIG / "barman.conf").read_text())
+        self.put(gateway, "/etc/barman.d/main_backup.conf", (CONFIG / "barman.d/main_backup.conf").read_text())
+        script = (self.venv / "bin/repmgr-hooks").read_text().split("\n", 1)[1]
+        self.put(gateway, "/usr/local/bin/repmgr-hooks", "#!/opt/repmgr-hooks/bin/python\n" + script, 0o755)
+        gateway.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+
+    def put(self, host: Host, place: str, text: str, mode: int = 0o644, owner: str = "root") -> None:
+        """Write a file of a host."""
+        path = host.path(place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+        shutil.chown(path, owner, owner)
+
+    def pgpass(self) -> str:
+        return "".join(f"*:*:*:{user}:{password}\n" for user, password in self.passwords.items())
+
+    def make_primary(self) -> None:
+        db1 = self.db1
+        db1.run("initdb", "--no-sync", "-A", "peer", "-D", DATA, user="postgres")
+        self.configure(db1)
+        # Nobody can acknowledge a commit yet.
+        self.put(db1, f"{DATA}/alone.conf", "synchronous_standby_names = ''\n", owner="postgres")
+        self.append(db1, f"{DATA}/postgresql.conf", "include_if_exists 'alone.conf'\n")
+        db1.pg_ctl("start")
+        for user, rights in (
+            ("repmgr", "superuser"),
+            ("barman", "superuser"),
+            ("streaming_barman", "replication"),
+            ("app", ""),
+        ):
+            db1.sql(f"create role {user} login {rights} password '{self.passwords[user]}'")
+        db1.sql("create database repmgr owner repmgr")
+        db1.sql("create database app owner app")
+        db1.sql("create table work (id bigserial primary key, at timestamptz default clock_timestamp())", "app")
+        db1.sql("alter table work owner to app", "app")
+        db1.run("repmgr", "-f", "/etc/repmgr/db1.conf", "primary", "register", user="postgres")
+
+    def configure(self, host: Host) -> None:
+        self.put(host, f"{DATA}/conf.d.conf", (CONFIG / f"postgresql-{host.name}.conf").read_text(), owner="postgres")
+        self.append(host, f"{DATA}/postgresql.conf", "include 'conf.d.conf'\nfsync = off\n")
+        self.put(host, f"{DATA}/pg_hba.conf", (CONFIG / "pg_hba.conf").read_text(), owner="postgres")
+
+    def append(self, host: Host, place: str, text: str) -> None:
+        with host.path(place).open("a") as file:
+            file.write(text)
+
+    def make_standby(self) -> None:
+        repmgr = ("repmgr", "-f", "/etc/repmgr/db2.conf")
+        self.db2.run(
+            *repmgr,
+            *["-h", "10.0.0.11", "-U", "repmgr", "-d", "repmgr", "standby", "clone", "--fast-checkpoint"],
+            user="postgres",
+        )
+        self.configure(self.db2)
+        self.put(self.db2, f"{DATA}/alone.conf", "", owner="postgres")
+        self.db2.pg_ctl("start")
+        self.db2.run(*repmgr, "standby", "register", user="postgres")
+        wait_for(lambda: self.db1.sql("select count(*) from pg_stat_replication") == "1", "db2 to stream")
+        self.put(self.db1, f"{DATA}/alone.conf", "", owner="postgres")
+        self.db1.pg_ctl("reload")
+
+    # -- daemons ----------------------------------------------------------------------------------------------------
+
+    def start_repmgrd(self, *nodes: int) -> None:
+        """Start repmgrd on the gateway, one for each node, as in the article."""
+        for node in nodes or NODES:
+            words = ("repmgrd", "-f", f"/etc/repmgr/db{node}.conf", "--daemonize=false", "--no-pid-file")
+            self.daemons[f"repmgrd{node}"] = self.gateway.start(*words, user="postgres", log=f"repmgrd{node}")
+        for node in nodes or NODES:
+            wait_for(lambda n=node: "monitoring" in self.gateway.log(f"repmgrd{n}"), f"repmgrd of node {node}")
+
+    def start_cron(self) -> None:
+        """Start what cron does for Barman: ``barman cron`` once a minute."""
+        script = "while :; do barman -q cron; sleep 60; done"
+        self.daemons["cron"] = self.gateway.start("sh", "-c", script, user="barman", log="cron")
+
+    def stop_daemons(self) -> None:
+        for daemon in self.daemons.values():
+            daemon.terminate()
+        for daemon in self.daemons.values():
+            daemon.wait(20)
+        self.daemons.clear()
+
+    # -- what happens to a cluster ----------------------------------------------------------------------------------
+
+    def unplug(self, host: Host) -> None:
+        """Pull the network cable: nothing reaches the host, and no reset comes back."""
+        must("ip", "link", "set", host.name, "down")
+
+    def plug_in(self, host: Host) -> None:
+        must("ip", "link", "set", host.name, "up")
+
+    def psql_app(self, statement: str, limit: float = 10) -> subprocess.CompletedProcess[str]:
+        """Ask through the app port, from the application's host."""
+        dsn = f"host={ADDRESSES['gateway']} port=54322 user=app dbname=app connect_timeout=3"
+        return self.app.result("psql", "-XAtq", dsn, "-c", statement, user="postgres", limit=limit)
+
+
+def must(*words: str) -> str:
+    """Run a command outside the hosts; a non-zero exit raises Failed."""
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+    if result.returncode != 0:
+        raise Failed(f"{' '.join(words)}: {result.stderr}")
+    return result.stdout
+
+
+def wait_for(true: Callable[[], object], what: str, limit: float = 60, every: float = 0.1) -> None:
+    """Wait until something is true. Raises Failed after ``limit`` seconds."""
+    end = time.monotonic() + limit
+    while not true():
+        if time.monotonic() > end:
+            raise Failed(f"waited {limit} s in vain for {what}")
+        time.sleep(every)
+
+
+@contextmanager
+def running_lab() -> Iterator[Lab]:
+    """A cluster with everything running: routes open, Barman streaming, both repmgrd."""
+    lab = Lab()
+    lab.build()
+    try:
+        yield lab
+    finally:
+        lab.stop_daemons()
