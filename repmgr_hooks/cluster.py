@@ -37,7 +37,7 @@ class Postgres:
     user: Identifier = "repmgr"
     dbname: Identifier = "repmgr"
     passfile: str = ""
-    connect_timeout: Positive = 5
+    connect_timeout: Positive = 2
 
 
 @dataclass(frozen=True)

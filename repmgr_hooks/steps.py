@@ -233,7 +233,7 @@ class System:
         except TimeoutError:
             return StepFailed(f"node {sql.node}: no answer within {limit:.0f} s")
         except psycopg.Error as error:
-            return StepFailed(f"node {sql.node}: {' '.join(str(error).split())}")
+            return StepFailed(f"node {sql.node}: {_brief(error)}")
 
     def poke(self, flows: Iterable[Flow]) -> None:
         """Send each client one SYN from the gateway's address. Raises StepFailed without CAP_NET_RAW."""
@@ -249,6 +249,12 @@ class System:
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)
+
+
+def _brief(error: psycopg.Error) -> str:
+    """Return libpq's message without the lines after the first and without the address, which the caller names."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
 
 
 def _kill(running: Any, too_late: threading.Event) -> None:

@@ -45,8 +45,8 @@ STREAMING = """
 select exists (select 1 from pg_replication_slots join pg_stat_replication on pid = active_pid
                 where slot_name = %s and state = 'streaming')
 """
-WAL_FILE = """
-select pg_walfile_name(pg_current_wal_lsn()), (select setting::bigint from pg_settings where name = 'wal_segment_size')
+WRITTEN = """
+select pg_current_wal_lsn()::text, (select setting::bigint from pg_settings where name = 'wal_segment_size')
 """
 # Barman keeps the newest complete file back until the first bytes of the next one have come (wal_archiver.py:970-983);
 # on an idle primary that takes up to 25 s. A transaction id writes a commit record at once and needs no privilege.
@@ -66,22 +66,24 @@ def observe(config: Config, decided: Decided, world: World) -> Seen:
     streaming = bool(world.fetch(_streaming(decided), LOOK_LIMIT)[0][0])
     if not config.switch_wal:
         return Seen(streaming, False)
-    current, size = world.fetch(Sql(decided.primary, WAL_FILE), LOOK_LIMIT)[0]
-    closed = previous_wal_file(current, size)
+    written, segment_size = world.fetch(Sql(decided.primary, WRITTEN), LOOK_LIMIT)[0]
+    closed = last_closed_file(decided.timeline, written, segment_size)
     # get-wal --peek answers 0 and nothing when the file is missing.
     there = world.run(_barman(decided, "get-wal", "--peek", "1", decided.barman.server, closed), LOOK_LIMIT)
     return Seen(streaming, closed in there)
 
 
-def previous_wal_file(name: str, segment_size: int) -> str:
-    """Return the name of the WAL file before ``name`` on the same timeline.
+def last_closed_file(timeline: int, lsn: str, segment_size: int) -> str:
+    """Return the name of the last complete WAL file before a position.
 
-    >>> previous_wal_file("000000020000000500000000", 16 * 1024 * 1024)
+    ``pg_walfile_name`` will not do: at the very end of a file it names that file, as if it were still open.
+
+    >>> last_closed_file(2, "5/0", 16 * 1024 * 1024)
     '0000000200000004000000FF'
     """
-    per_log = 0x1_0000_0000 // segment_size
-    log, segment = divmod(int(name[8:16], 16) * per_log + int(name[16:], 16) - 1, per_log)
-    return f"{name[:8]}{log:08X}{segment:08X}"
+    high, low = (int(part, 16) for part in lsn.split("/"))
+    log, segment = divmod(((high << 32) + low) // segment_size - 1, 0x1_0000_0000 // segment_size)
+    return f"{timeline:08X}{log:08X}{segment:08X}"
 
 
 def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:

@@ -10,8 +10,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -280,6 +279,15 @@ class Lab:
     def plug_in(self, host: Host) -> None:
         must("ip", "link", "set", host.name, "up")
 
+    def start_client(self) -> Client:
+        """Start the application's client, and wait for its first write."""
+        (BASE / "app-client.log").write_bytes(b"")
+        dsn = f"host={ADDRESSES['gateway']} port=54322 user=app dbname=app connect_timeout=2"
+        words = ("/opt/repmgr-hooks/bin/python", "-c", (Path(__file__).parent / "client.py").read_text(), dsn)
+        client = Client(self, self.app.start(*words, user="postgres", log="client"))
+        client.wait_for_write(0)
+        return client
+
     def psql_app(self, statement: str, limit: float = 10) -> subprocess.CompletedProcess[str]:
         """Ask through the app port, from the application's host."""
         dsn = f"host={ADDRESSES['gateway']} port=54322 user=app dbname=app connect_timeout=3"
@@ -303,12 +311,46 @@ def wait_for(true: Callable[[], object], what: str, limit: float = 60, every: fl
         time.sleep(every)
 
 
-@contextmanager
-def running_lab() -> Iterator[Lab]:
-    """A cluster with everything running: routes open, Barman streaming, both repmgrd."""
-    lab = Lab()
-    lab.build()
-    try:
-        yield lab
-    finally:
-        lab.stop_daemons()
+@dataclass(frozen=True)
+class Write:
+    """One try of the client to write: when it began and ended, and the id that was committed (None: it failed)."""
+
+    begun: float
+    ended: float
+    row: int | None
+    error: str = ""
+
+
+@dataclass
+class Client:
+    """The application's client, running on its host; see ``client.py``."""
+
+    lab: Lab
+    process: subprocess.Popen[bytes]
+
+    def writes(self) -> list[Write]:
+        """All writes so far."""
+        lines = [line.split(maxsplit=3) for line in self.lab.app.log("client").splitlines()]
+        return [
+            Write(float(begun), float(ended), None if row == "-" else int(row), " ".join(error))
+            for begun, ended, row, *error in lines
+        ]
+
+    def wait_for_write(self, after: float, limit: float = 60) -> Write:
+        """Wait for the first successful write that began after a moment. Raises Failed."""
+        wait_for(lambda: self._first(after), f"a write that begins after {after:.3f}", limit)
+        found = self._first(after)
+        assert found is not None
+        return found
+
+    def _first(self, after: float) -> Write | None:
+        return next((write for write in self.writes() if write.row is not None and write.begun > after), None)
+
+    def outage(self, since: float) -> float:
+        """Seconds between the last successful write before a moment and the first one that ended after it."""
+        good = [write.ended for write in self.writes() if write.row is not None]
+        return min(moment for moment in good if moment > since + 0.2) - max(m for m in good if m <= since + 0.2)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
