@@ -16,7 +16,7 @@ from pathlib import Path
 from repmgr_hooks import cluster, steps
 from repmgr_hooks.cluster import Decided, Verdict
 from repmgr_hooks.config import Action, Managed, Route
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import PrimaryChanged, StepFailed
 from repmgr_hooks.event import Event, Meaning
 from repmgr_hooks.steps import Step, World
 
@@ -100,14 +100,18 @@ def carry_out(actions: Sequence[Action], decided: Decided, world: World, started
     """Make the actions true in order.
 
     A failed action is tried again until the next one with a limit (``at_latest``) is due; then that one is done all
-    the same. With no such action left, the rest is not reached.
+    the same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
     """
     done: list[Done] = []
     index = 0
     while index < len(actions):
         gate = next((i for i in range(index + 1, len(actions)) if actions[i].at_latest is not None), None)
         deadline = started + (actions[gate].at_latest or 0) if gate is not None else None
-        done.append(make_true(actions[index], decided, world, deadline))
+        try:
+            done.append(make_true(actions[index], decided, world, deadline))
+        except PrimaryChanged as error:
+            log.error("%s", error)
+            return done + [Done(action, error=str(error)) for action in actions[index:]]
         index += 1
         if done[-1].error:
             following = len(actions) if gate is None else gate
@@ -124,6 +128,8 @@ def make_true(action: Action, decided: Decided, world: World, deadline: float | 
     while True:
         try:
             return _attempt(action, decided, world, deadline)
+        except PrimaryChanged:
+            raise
         except StepFailed as error:
             if str(error) != said:
                 said = str(error)
@@ -148,16 +154,24 @@ def _attempt(action: Action, decided: Decided, world: World, deadline: float | N
 
 
 def confirm_primary(decided: Decided, world: World) -> None:
-    """Look at the primary once more before touching anything. Raises StepFailed if it is not what it was."""
+    """Look at the primary once more before touching anything. Raises PrimaryChanged, or StepFailed if it is silent."""
     (state,) = cluster.observe(decided.cluster, world, [decided.primary])
+    if not state.reachable:
+        raise StepFailed(f"the primary does not answer ({state})")
     if not state.is_primary or state.timeline != decided.timeline:
-        raise StepFailed(f"the primary has changed meanwhile ({state})")
+        raise PrimaryChanged(f"the primary has changed meanwhile ({state}); nothing more is done")
 
 
 def look(action: Action, decided: Decided, world: World) -> list[Step]:
-    """Return what is missing of an action."""
-    seen = action.handler.observe(action.config, decided, world) if action.handler.observe else None
-    return list(action.handler.plan(action.config, decided, seen))
+    """Return what is missing of an action. Raises StepFailed, also for a bug in the handler."""
+    try:
+        seen = action.handler.observe(action.config, decided, world) if action.handler.observe else None
+        return list(action.handler.plan(action.config, decided, seen))
+    except StepFailed:
+        raise
+    except Exception as error:
+        log.debug("handler %s", action.name, exc_info=True)
+        raise StepFailed(f"a bug in the handler: {error!r}") from error
 
 
 def preview(actions: Sequence[Action], decided: Decided, world: World) -> list[Done]:
