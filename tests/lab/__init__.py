@@ -6,13 +6,18 @@ Must run inside the box of ``contain.py``.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.lab.contain import contained
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config"
@@ -136,6 +141,33 @@ class Lab:
         self.make_directories()
         self.make_primary()
         self.make_standby()
+
+    def open(self) -> None:
+        """Build everything and bring it into service: ports open, Barman streaming and cron running, both repmgrd."""
+        self.build()
+        result = self.gateway.hooks("reconcile")
+        if result.returncode != 0:
+            raise Failed(result.stdout + result.stderr)
+        self.start_cron()
+        self.start_repmgrd()
+
+    def destroy(self) -> None:
+        """Kill every process but ours and our ancestors, and remove the hosts; the next lab starts from nothing."""
+        if not contained():
+            raise Failed("destroy() must not run outside the box of contain.py")
+        keep = {1, os.getpid(), os.getppid()}
+        for process in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
+            if process not in keep:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+        for daemon in self.daemons.values():
+            daemon.wait(10)
+        for words in [f"ip link del {host.name}" for host in self.hosts] + ["ip link del lan"]:
+            subprocess.run(words.split(), stderr=subprocess.DEVNULL, timeout=10, check=False)
+        for host in self.hosts:
+            subprocess.run(["ip", "netns", "del", host.name], stderr=subprocess.DEVNULL, timeout=10, check=False)
+        for place in BASE.iterdir():
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
 
     def make_network(self) -> None:
         must("ip", "link", "set", "lo", "up")
@@ -262,13 +294,6 @@ class Lab:
         """Start what cron does for Barman: ``barman cron`` once a minute."""
         script = "while :; do barman -q cron; sleep 60; done"
         self.daemons["cron"] = self.gateway.start("sh", "-c", script, user="barman", log="cron")
-
-    def stop_daemons(self) -> None:
-        for daemon in self.daemons.values():
-            daemon.terminate()
-        for daemon in self.daemons.values():
-            daemon.wait(20)
-        self.daemons.clear()
 
     # -- what happens to a cluster ----------------------------------------------------------------------------------
 

@@ -1,0 +1,54 @@
+"""What a DBA would look at, independent of the code under test."""
+
+from __future__ import annotations
+
+import re
+
+from tests.lab import ADDRESSES, Host, Lab
+
+SEGMENT = 16 * 1024 * 1024
+
+
+def slot(host: Host, name: str = "barman") -> str:
+    """``active|has restart_lsn|wal_status`` of a slot; empty if there is none."""
+    look = f"select active, restart_lsn is not null, wal_status from pg_replication_slots where slot_name = '{name}'"
+    return host.sql(look)
+
+
+def barman_streams_from(host: Host) -> bool:
+    """True if Barman's receiver is attached to this node, through its slot, and streaming."""
+    look = (
+        "select count(*) from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid "
+        "where s.slot_name = 'barman' and r.state = 'streaming' and r.application_name = 'barman_receive_wal' "
+        f"and r.client_addr = '{ADDRESSES['gateway']}'"
+    )
+    return host.sql(look) == "1"
+
+
+def barman_files(lab: Lab) -> set[str]:
+    """The complete WAL files that Barman holds, archived or not."""
+    listing = lab.gateway.run("find", "/var/lib/barman/main_backup", "-type", "f", "-printf", "%f\n")
+    return {name for name in listing.split() if re.fullmatch(r"[0-9A-F]{24}|[0-9A-F]{8}\.history", name)}
+
+
+def missing_across_the_switch(lab: Lab, primary: Host, first: str) -> set[str]:
+    """WAL files that Barman should have and has not: from ``first`` on timeline 1 to the fork, and from there on 2."""
+    history = primary.sql("select pg_read_file('pg_wal/00000002.history')")
+    high, low = (int(part, 16) for part in history.split()[1].split("/"))
+    fork = ((high << 32) + low) // SEGMENT
+    end = int(primary.sql(f"select (pg_current_wal_lsn() - '0/0') / {SEGMENT}").split(".")[0])
+    start = int(first[8:16], 16) * 256 + int(first[16:], 16)
+    wanted = {f"00000001{n // 256:08X}{n % 256:08X}" for n in range(start, fork)}
+    wanted |= {f"00000002{n // 256:08X}{n % 256:08X}" for n in range(fork, end)} | {"00000002.history"}
+    return wanted - barman_files(lab)
+
+
+def routes(lab: Lab) -> dict[int, str]:
+    """Where the gateway's ports lead, read from the nat table."""
+    rule = re.compile(r"--dport (\d+) .*-j DNAT --to-destination ([\d.]+):5432")
+    return {int(found[1]): found[2] for line in lab.gateway.nat() if (found := rule.search(line))}
+
+
+def hook_log(lab: Lab, node: int) -> list[str]:
+    """What the hook said in the log of a node's repmgrd."""
+    return [line for line in lab.gateway.log(f"repmgrd{node}").splitlines() if re.match(r"\d\d:\d\d:\d\d [IE] ", line)]

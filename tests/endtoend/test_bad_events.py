@@ -1,0 +1,31 @@
+"""Bad input from repmgr, or from whoever calls the hook: a clear error, exit code 2, and nothing is changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab import Lab
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("1;reboot", "standby_promote"), "NODE is a repmgr node id"),
+        (("-1", "standby_promote"), "unrecognized arguments"),
+        (("--", "-1", "standby_promote"), "NODE is a repmgr node id"),
+        (("", "standby_promote"), "NODE is a repmgr node id"),
+        (("1" * 10240, "standby_promote"), "NODE is a repmgr node id"),
+        (("7", "standby_promote"), "has no node 7 (it has 1, 2)"),
+        (("2", "standby_promotion"), "did you mean 'standby_promote'"),
+        (("2",), "an event is NODE EVENT"),
+        (("--cluster", "mian", "2", "standby_promote"), "did you mean 'main'"),
+    ],
+)
+@pytest.mark.parametrize("user", ["root", "postgres"])
+def test_bad_events(shared_lab: Lab, words: tuple[str, ...], message: str, user: str) -> None:
+    before = shared_lab.gateway.nat()
+    result = shared_lab.gateway.hooks("event", *words, user=user)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert shared_lab.gateway.nat() == before

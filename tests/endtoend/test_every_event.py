@@ -1,0 +1,77 @@
+"""Every event of the catalogue, for every node, in every state of the cluster: nothing but what is right changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.endtoend.looks import routes, slot
+from tests.lab import Lab, wait_for
+
+# One process for all events: what is tested is what they do, not how long Python takes to start.
+REPLAY_ALL = """
+import sys
+from repmgr_hooks import cli, event
+codes = {(node, name): cli.run(["replay", node, name]) for name in event.CATALOGUE for node in ("1", "2")}
+print(sorted(key for key, code in codes.items() if code not in (0, 1)), file=sys.stderr)
+"""
+
+
+def picture(lab: Lab) -> tuple[object, ...]:
+    """All that a handler could have changed."""
+    slots = [slot(host) if host.result("pg_isready", "-q").returncode == 0 else "down" for host in (lab.db1, lab.db2)]
+    receiver = lab.gateway.run("pgrep", "-f", "pg_receivewal", check=False)
+    return lab.gateway.nat(), slots, receiver
+
+
+def replay_all(lab: Lab) -> None:
+    config = lab.gateway.path("/etc/repmgr-hooks/config.yaml")
+    config.write_text(config.read_text().replace("primary_wait: 30", "primary_wait: 1"))
+    result = lab.gateway.result("/opt/repmgr-hooks/bin/python", "-c", REPLAY_ALL, limit=300)
+    assert result.stderr.strip() == "[]"
+
+
+def fail_over(lab: Lab) -> None:
+    lab.db1.pg_ctl("stop", "-m", "fast")
+    lab.db2.run("repmgr", "-f", "/etc/repmgr/db2.conf", "standby", "promote", user="postgres")
+    lab.gateway.hooks("reconcile")
+
+
+def rejoin(lab: Lab) -> None:
+    fail_over(lab)
+    node = "host=10.0.0.12 user=repmgr dbname=repmgr"
+    lab.db1.run("repmgr", "-f", "/etc/repmgr/db1.conf", "node", "rejoin", "-d", node, user="postgres")
+    wait_for(lambda: lab.db2.sql("select count(*) from pg_stat_replication where application_name='db1'") == "1", "db1")
+    lab.gateway.hooks("reconcile")
+
+
+def lose_the_primary(lab: Lab) -> None:
+    lab.db1.pg_ctl("stop", "-m", "fast")
+
+
+def come_back_from_the_dead(lab: Lab) -> None:
+    fail_over(lab)
+    lab.db1.pg_ctl("start")
+
+
+def lose_everything(lab: Lab) -> None:
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    lab.db2.pg_ctl("stop", "-m", "immediate")
+
+
+@pytest.mark.parametrize(
+    "change", [None, fail_over, rejoin, lose_the_primary, come_back_from_the_dead, lose_everything]
+)
+def test_replay_of_every_event(built_lab: Lab, change: object) -> None:
+    lab = built_lab
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    if callable(change):
+        change(lab)
+    before = picture(lab)
+
+    replay_all(lab)
+
+    after = picture(lab)
+    assert after == before
+    assert set(routes(lab).values()) <= {
+        "10.0.0.12" if change in (fail_over, rejoin, come_back_from_the_dead) else "10.0.0.11"
+    }

@@ -1,0 +1,129 @@
+"""The primary dies; repmgrd promotes; the clients and Barman follow."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.endtoend.looks import (
+    barman_files,
+    barman_streams_from,
+    hook_log,
+    missing_across_the_switch,
+    routes,
+    slot,
+)
+from tests.lab import Lab, wait_for
+
+FOREIGN = """*nat
+:DOCKER - [0:0]
+:repmgr_dnat_of_another_tool - [0:0]
+-A PREROUTING -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.0.0.30:80
+-A POSTROUTING -s 192.0.2.0/24 ! -o eth0 -m comment --comment "docker: keep; this" -j MASQUERADE
+-A DOCKER -i eth0 -j RETURN
+-A repmgr_dnat_of_another_tool -d 10.0.0.20/32 -p tcp -m tcp --dport 54322 -j RETURN
+COMMIT
+"""
+
+
+def foreign(lab: Lab) -> list[str]:
+    """The nat table without what is ours, and the filter table."""
+    ours = ("-A repmgr_dnat ", "-A repmgr_snat ", ":repmgr_dnat ", ":repmgr_snat ")
+    nat = [line for line in lab.gateway.nat() if not line.startswith(ours)]
+    return nat + lab.gateway.run("iptables-save", "-t", "filter").splitlines()[1:-1]
+
+
+@pytest.mark.parametrize("how", ["fast", "immediate"])
+def test_primary_stopped(lab: Lab, how: str) -> None:
+    lab.gateway.run("iptables-restore", "--noflush", stdin=FOREIGN)
+    lab.gateway.run("iptables", "-A", "FORWARD", "-p", "icmp", "-j", "DROP")
+    lab.gateway.hooks("reconcile")
+    lab.db1.sql("select pg_create_physical_replication_slot('somebody_elses')")
+    lab.db2.sql("select pg_create_physical_replication_slot('somebody_elses')")
+    before, first = foreign(lab), min(barman_files(lab) or ["0000000100000000000000FF"])
+    client = lab.start_client()
+    fault = time.time()
+    lab.db1.pg_ctl("stop", "-m", how)
+
+    client.wait_for_write(fault + 1)
+    wait_for(lambda: "failover_promote" in "".join(hook_log(lab, 2)), "the second event")
+    wait_for(lambda: hook_log(lab, 2)[-1].endswith("repmgrd_reload of node 2: nothing to do"), "the end of the events")
+
+    assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
+    assert barman_streams_from(lab.db2)
+    assert slot(lab.db2) == "t|t|reserved"
+    assert slot(lab.db2, "somebody_elses")
+    assert missing_across_the_switch(lab, lab.db2, first) == set()
+    assert foreign(lab) == before
+    committed = {write.row for write in client.writes() if write.row is not None}
+    assert committed <= {int(row) for row in lab.db2.sql("select id from work", "app").split()}
+
+
+def test_second_event_of_a_failover_changes_nothing(lab: Lab) -> None:
+    client = lab.start_client()
+    fault = time.time()
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    open_again = client.wait_for_write(fault + 1)
+    wait_for(lambda: hook_log(lab, 2)[-1].endswith("repmgrd_reload of node 2: nothing to do"), "the end of the events")
+
+    log = "\n".join(hook_log(lab, 2))
+    second = log[log.index("repmgrd_failover_promote of node 2") :]
+    assert "nothing to do: all is as it should be" in second
+    assert [write for write in client.writes() if write.begun > open_again.ended and write.row is None] == []
+
+
+def test_primary_unplugged(lab: Lab) -> None:
+    """No reset reaches anyone, and the client's connection is open."""
+    client = lab.start_client()
+    fault = time.time()
+    lab.unplug(lab.db1)
+
+    client.wait_for_write(fault + 1)
+    assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
+    assert barman_streams_from(lab.db2)
+    hung = [write for write in client.writes() if write.ended - write.begun > 2]
+    assert len(hung) == 1, "only the open connection waited; every later one was refused at once"
+
+
+def test_role_change_by_hand_and_rejoin(lab: Lab) -> None:
+    """As in a switchover: db1 stopped cleanly, db2 promoted, db1 back as its standby."""
+    client = lab.start_client()
+    begun = time.time()
+    lab.db1.pg_ctl("stop", "-m", "fast")
+    client.wait_for_write(begun + 1)
+    rejoin = (
+        "repmgr",
+        "-f",
+        "/etc/repmgr/db1.conf",
+        "node",
+        "rejoin",
+        "-d",
+        "host=10.0.0.12 user=repmgr dbname=repmgr",
+    )
+    lab.db1.run(*rejoin, "--config-files=postgresql.conf", user="postgres")
+
+    wait_for(lambda: slot(lab.db1) == "", "the slot on the rejoined node to be dropped", 30)
+    assert lab.db1.sql("select pg_is_in_recovery()") == "t"
+    assert slot(lab.db2) == "t|t|reserved"
+    assert lab.gateway.hooks("status").returncode == 0
+
+
+def test_slot_left_behind_without_any_event(lab: Lab) -> None:
+    """Nobody told us that db1 is a standby now: ``reconcile`` sees it."""
+    lab.db1.pg_ctl("stop", "-m", "fast")
+    wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the failover")
+    lab.daemons["repmgrd1"].terminate()
+    lab.daemons["repmgrd2"].terminate()
+    lab.db1.run("touch", "/var/lib/postgresql/15/main/standby.signal", user="postgres")
+    conninfo = "host=10.0.0.12 user=repmgr application_name=db1"
+    lab.append(lab.db1, "/var/lib/postgresql/15/main/postgresql.auto.conf", f"primary_conninfo = '{conninfo}'\n")
+    lab.db1.pg_ctl("start")
+    assert slot(lab.db1) != ""
+    assert lab.gateway.hooks("status").returncode == 1
+
+    result = lab.gateway.hooks("reconcile")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert slot(lab.db1) == ""
+    assert slot(lab.db2) == "t|t|reserved"
