@@ -84,6 +84,8 @@ class Step:
     limit: float
     until: Sql | None = None
     every: float = 5.0
+    hint: str = ""
+    """Where to look when it is not seen to work."""
     meanwhile: Sql | None = None
     """Asked over and over while ``do`` runs; what it answers, and whether it works, does not matter."""
 
@@ -108,7 +110,8 @@ def apply(step: Step, world: World, limit: float) -> None:
         if step.until is None or _becomes_true(step.until, world, min(end, world.now() + step.every)):
             return
         if world.now() >= end:
-            raise StepFailed(f"{step.what}: not seen to work within {min(step.limit, limit):.0f} s ({step.until})")
+            waited = f"{step.what}: not seen within {min(step.limit, limit):.0f} s"
+            raise StepFailed(f"{waited}; {step.hint}" if step.hint else waited)
 
 
 def _do(action: Program | Sql | Poke, world: World, limit: float) -> None:

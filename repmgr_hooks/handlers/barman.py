@@ -107,6 +107,7 @@ def _restart_stream(decided: Decided, limit: float) -> list[Step]:
             limit,
             until=_streaming(decided),
             every=5,
+            hint="Barman's log (barman.log) says why its receive-wal ends",
         ),
     ]
 

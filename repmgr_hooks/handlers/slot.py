@@ -125,5 +125,6 @@ def _released(found: Seen, slot: str) -> list[Step]:
         LIMIT,
         until=Sql(found.node, INACTIVE, (slot,)),
         every=2,
+        hint="pg_replication_slots.active_pid says who uses it; end that program",
     )
     return [release] if found.active else []

@@ -31,6 +31,12 @@ def barman_files(lab: Lab) -> set[str]:
     return {name for name in listing.split() if re.fullmatch(r"[0-9A-F]{24}|[0-9A-F]{8}\.history", name)}
 
 
+def first_file(lab: Lab) -> str:
+    """The oldest WAL file that Barman has, or has begun to receive."""
+    listing = lab.gateway.run("find", "/var/lib/barman/main_backup", "-type", "f", "-printf", "%f\n")
+    return min(name[:24] for name in listing.split() if re.fullmatch(r"[0-9A-F]{24}(\.partial)?", name))
+
+
 def missing_across_the_switch(lab: Lab, primary: Host, first: str) -> set[str]:
     """WAL files that Barman should have and has not: from ``first`` on timeline 1 to the fork, and from there on 2."""
     history = primary.sql("select pg_read_file('pg_wal/00000002.history')")

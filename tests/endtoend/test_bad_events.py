@@ -11,7 +11,7 @@ from tests.lab import Lab
     ("words", "message"),
     [
         (("1;reboot", "standby_promote"), "NODE is a repmgr node id"),
-        (("-1", "standby_promote"), "unrecognized arguments"),
+        (("-1", "standby_promote"), "NODE is a repmgr node id"),
         (("--", "-1", "standby_promote"), "NODE is a repmgr node id"),
         (("", "standby_promote"), "NODE is a repmgr node id"),
         (("1" * 10240, "standby_promote"), "NODE is a repmgr node id"),

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from tests.endtoend.looks import (
-    barman_files,
     barman_streams_from,
+    first_file,
     hook_log,
     missing_across_the_switch,
     routes,
@@ -41,7 +41,7 @@ def test_primary_stopped(lab: Lab, how: str) -> None:
     lab.gateway.hooks("reconcile")
     lab.db1.sql("select pg_create_physical_replication_slot('somebody_elses')")
     lab.db2.sql("select pg_create_physical_replication_slot('somebody_elses')")
-    before, first = foreign(lab), min(barman_files(lab) or ["0000000100000000000000FF"])
+    before, first = foreign(lab), first_file(lab)
     client = lab.start_client()
     fault = time.time()
     lab.db1.pg_ctl("stop", "-m", how)

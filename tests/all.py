@@ -1,0 +1,117 @@
+"""Run every test and print one summary. ``tests/run`` prepares the machine and starts this."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab import REPOSITORY
+
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+BOX = (sys.executable, "tests/lab/contain.py")
+LIMIT = 1200
+# Two labs side by side: each has a machine of its own, and most of the time is spent waiting.
+SIDE_BY_SIDE = 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """One command, and how it ended."""
+
+    name: str
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+    output: str
+
+
+def main(fast: bool) -> int:
+    begun = time.monotonic()
+    parts = [show(part) for part in quick_parts()]
+    if not fast:
+        files = sorted((REPOSITORY / "tests/endtoend").glob("test_*.py"), key=lambda file: -file.stat().st_size)
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            parts += [show(part) for part in pool.map(boxed, files)]
+    return summary(parts, time.monotonic() - begun)
+
+
+def quick_parts() -> list[Part]:
+    return [
+        check("style", sys.executable, "-m", "ruff", "check", "--output-format", "concise", "."),
+        check("format", sys.executable, "-m", "ruff", "format", "--check", "."),
+        check("types", sys.executable, "-m", "mypy"),
+        tests("unit", *PYTEST, "--doctest-modules", "repmgr_hooks", "tests/unit"),
+    ]
+
+
+def boxed(file: Path) -> Part:
+    return tests(file.stem.removeprefix("test_"), *BOX, *PYTEST, str(file))
+
+
+def check(name: str, *argv: str) -> Part:
+    code, output, seconds = run(argv)
+    return Part(name, int(code == 0), int(code != 0), 0, seconds, output)
+
+
+def tests(name: str, *argv: str) -> Part:
+    with tempfile.TemporaryDirectory() as place:
+        report = Path(place, "report.xml")
+        code, output, seconds = run((*argv, f"--junit-xml={report}"))
+        counts = ElementTree.parse(report).getroot()[0].attrib if report.exists() else {}
+    failed = int(counts.get("failures", 0)) + int(counts.get("errors", 0))
+    skipped = int(counts.get("skipped", 0))
+    passed = int(counts.get("tests", 0)) - failed - skipped
+    return Part(name, passed, failed or int(code != 0), skipped, seconds, output)
+
+
+def run(argv: tuple[str, ...]) -> tuple[int, str, float]:
+    begun = time.monotonic()
+    try:
+        result = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=LIMIT,
+            check=False,
+            cwd=REPOSITORY,
+        )
+    except subprocess.TimeoutExpired as error:
+        return 1, f"{error.stdout}\nnot finished after {LIMIT} s", time.monotonic() - begun
+    return result.returncode, result.stdout, time.monotonic() - begun
+
+
+def show(part: Part) -> Part:
+    if part.failed:
+        print(part.output)
+    outcome = "FAILED" if part.failed else "ok"
+    print(f"{part.name:16} {outcome:7} {part.passed:4} passed {part.seconds:6.1f} s", flush=True)
+    return part
+
+
+def summary(parts: list[Part], seconds: float) -> int:
+    failed = sum(part.failed for part in parts)
+    counts = [
+        f"{number} {word}"
+        for number, word in (
+            (failed, "failed"),
+            (sum(part.passed for part in parts), "passed"),
+            (sum(part.skipped for part in parts), "skipped"),
+        )
+        if number
+    ]
+    print(f"==== {', '.join(counts)} in {seconds:.1f}s ====")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--fast" in sys.argv[1:]))

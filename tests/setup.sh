@@ -1,0 +1,32 @@
+# Sourced by tests/run and tests/demo: what a fresh Debian machine lacks. Needs root only for packages.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(postgresql postgresql-15-repmgr repmgr barman barman-cli iptables conntrack iproute2 sudo systemd procps
+          util-linux python3-venv)
+
+install_packages() {
+    if dpkg --status "${packages[@]}" >/dev/null 2>&1; then return; fi
+    echo "installing: ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    apt-get -qq install --no-install-recommends postgresql-common >/dev/null
+    # The lab makes its own clusters; the machine gets none.
+    mkdir -p /etc/postgresql-common/createcluster.d
+    echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.d/repmgr-hooks-tests.conf
+    apt-get -qq install --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+install_venv() {
+    local wanted
+    wanted=$(sha256sum pyproject.toml)
+    if [ "$(cat .venv/wanted 2>/dev/null)" != "$wanted" ]; then
+        rm -rf .venv
+        "${PYTHON:-/usr/bin/python3}" -m venv .venv
+        .venv/bin/pip -qq install hatchling hypothesis mypy pytest ruff types-PyYAML
+        .venv/bin/pip -qq install .
+        echo "$wanted" > .venv/wanted
+    fi
+    # Not editable: the gateway of the lab runs what a user would install.
+    .venv/bin/pip -qq install --no-deps --no-build-isolation --force-reinstall .
+}
