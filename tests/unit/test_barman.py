@@ -1,0 +1,218 @@
+"""Barman streams from the primary and has its WAL: what is seen of that, and the steps that are missing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repmgr_hooks.cluster import Barman, Cluster, Decided, Gateway, Node
+from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.handlers import barman
+from repmgr_hooks.handlers.barman import Config, Seen, SwitchWal, last_closed_file
+from repmgr_hooks.steps import Program, Sql, Step, apply
+from tests.fake import FakeWorld
+
+MB = 1024 * 1024
+CLUSTER = Cluster(
+    nodes={1: Node("10.0.0.11"), 2: Node("10.0.0.12")},
+    gateway=Gateway("10.0.0.20", {"barman": 54321, "app": 54322}),
+    barman=Barman("main_backup", "barman"),
+)
+DECIDED = Decided(CLUSTER, primary=2, timeline=2)
+SUDO = ("sudo", "-n", "-u", "barman", "barman")
+STREAMING = Sql(2, barman.STREAMING, ("barman",))
+
+STREAM, SWITCH = Config(stream=True), Config(switch_wal=SwitchWal(timeout=90))
+BOTH = Config(stream=True, switch_wal=SwitchWal(timeout=7), start_timeout=33)
+NOTHING = Seen(streaming=False, archived=False)
+
+
+def argvs(steps: list[Step]) -> list[str]:
+    """The programs of some steps, without the prefix that runs them as barman."""
+    programs = [step.do for step in steps]
+    assert all(isinstance(program, Program) and program.argv[:5] == SUDO for program in programs)
+    return [" ".join(program.argv[5:]) for program in programs if isinstance(program, Program)]
+
+
+RESTART = ["receive-wal --stop main_backup", "-q cron"]
+PROVE = ["-f json switch-wal --force --archive --archive-timeout 90 main_backup"]
+
+
+@pytest.mark.parametrize(
+    ("config", "seen", "programs"),
+    [
+        (STREAM, NOTHING, RESTART),
+        (STREAM, Seen(True, False), []),
+        (SWITCH, NOTHING, PROVE),
+        (SWITCH, Seen(True, False), PROVE),
+        (SWITCH, Seen(False, True), []),
+        (BOTH, NOTHING, [*RESTART, PROVE[0].replace("90", "7")]),
+        (BOTH, Seen(False, True), RESTART),
+        (BOTH, Seen(True, False), [PROVE[0].replace("90", "7")]),
+        (BOTH, Seen(True, True), []),
+    ],
+)
+def test_the_missing_steps(config: Config, seen: Seen, programs: list[str]) -> None:
+    assert argvs(barman.plan(config, DECIDED, seen)) == programs
+
+
+def test_how_long_and_until_when() -> None:
+    stop, start, switch = barman.plan(BOTH, DECIDED, NOTHING)
+    assert (stop.limit, stop.until) == (20, None)
+    assert (start.limit, start.until, start.every) == (33, STREAMING, 5)
+    assert switch.limit > 7, "Barman's own limit comes first, and its message"
+    assert switch.meanwhile == Sql(2, "select txid_current()")
+    assert [step.what for step in (stop, start, switch)] == [
+        "stop Barman's receive-wal",
+        "start Barman's receive-wal, until it streams from node 2",
+        "switch WAL and see timeline 2 in Barman's archive",
+    ]
+
+
+def test_barman_may_run_elsewhere() -> None:
+    remote = Cluster(CLUSTER.nodes, CLUSTER.gateway, Barman("other", command=("ssh", "barman@backup", "barman")))
+    (stop, start) = barman.plan(STREAM, Decided(remote, 1, 1), NOTHING)
+    assert isinstance(stop.do, Program)
+    assert stop.do.argv == ("ssh", "barman@backup", "barman", "receive-wal", "--stop", "other")
+
+
+@pytest.mark.parametrize(
+    ("stderr", "tolerated"),
+    [
+        ("ERROR: Termination of receive-wal failed: no such process for server main_backup", True),
+        ("ERROR: Cannot terminate process receive-wal (1234) for server main_backup", False),
+        ("ERROR: please run barman as 'barman' user", False),
+        ("sudo: a password is required", False),
+        ("", False),
+    ],
+)
+def test_only_that_nothing_runs_is_tolerated_of_stop(stderr: str, tolerated: bool) -> None:
+    stop, start = barman.plan(STREAM, DECIDED, NOTHING)
+    assert isinstance(stop.do, Program)
+    assert isinstance(start.do, Program)
+    assert bool(re.search(stop.do.tolerate, stderr)) is tolerated
+    assert start.do.tolerate == ""
+
+
+CLOSED = '{"_INFO": ["The WAL file %s has been closed on server \'main_backup\'"]}'
+
+
+@pytest.mark.parametrize(
+    ("timeline", "output", "proven"),
+    [
+        (2, CLOSED % "0000000200000000000000FF", True),
+        (2, CLOSED % "000000020000000A00000001", True),
+        (2, CLOSED % "0000000100000000000000FF", False),
+        (2, CLOSED % "0000002200000000000000FF", False),
+        (2, CLOSED % "0000000300000002000000FF", False),
+        (26, CLOSED % "0000001A00000002000000FF", True),
+        (26, CLOSED % "0000002600000002000000FF", False),
+        (2, '{"_INFO": ["No switch performed because server \'main_backup\' is a standby."]}', False),
+        (2, '{"_INFO": ["No switch required for server \'main_backup\'"]}', False),
+        (2, '{"_INFO": ["The WAL file 0000000200000000000000FF has not been received in 90 seconds"]}', False),
+        (2, "", False),
+    ],
+)
+def test_only_a_closed_file_of_the_timeline_proves_the_switch(timeline: int, output: str, proven: bool) -> None:
+    (switch,) = barman.plan(SWITCH, Decided(CLUSTER, 2, timeline), NOTHING)
+    assert isinstance(switch.do, Program)
+    assert bool(re.search(switch.do.expect, output)) is proven
+
+
+@pytest.mark.parametrize(
+    ("timeline", "lsn", "segment_size", "name"),
+    [
+        (1, "0/2000000", 16 * MB, "000000010000000000000001"),
+        (1, "0/2000001", 16 * MB, "000000010000000000000001"),
+        (1, "0/2FFFFFF", 16 * MB, "000000010000000000000001"),
+        (1, "0/3000000", 16 * MB, "000000010000000000000002"),
+        (2, "0/FFFFFFFF", 16 * MB, "0000000200000000000000FE"),
+        (2, "1/0", 16 * MB, "0000000200000000000000FF"),
+        (2, "1/FFFFFF", 16 * MB, "0000000200000000000000FF"),
+        (2, "1/1000000", 16 * MB, "000000020000000100000000"),
+        (26, "AB/CD000028", 16 * MB, "0000001A000000AB000000CC"),
+        (1, "0/200000", 1 * MB, "000000010000000000000001"),
+        (1, "0/FFFFFFFF", 1 * MB, "000000010000000000000FFE"),
+        (1, "3/0", 1 * MB, "000000010000000200000FFF"),
+        (1, "3/100000", 1 * MB, "000000010000000300000000"),
+        (1, "0/80000000", 1024 * MB, "000000010000000000000001"),
+        (1, "0/FFFFFFFF", 1024 * MB, "000000010000000000000002"),
+        (1, "1/0", 1024 * MB, "000000010000000000000003"),
+        (1, "1/40000000", 1024 * MB, "000000010000000100000000"),
+        (4294967295, "FFFFFFFF/FFFFFFFF", 16 * MB, "FFFFFFFFFFFFFFFF000000FE"),
+    ],
+)
+def test_the_last_closed_file(timeline: int, lsn: str, segment_size: int, name: str) -> None:
+    assert last_closed_file(timeline, lsn, segment_size) == name
+
+
+@given(st.integers(1, 2**32 - 1), st.integers(0, 10), st.integers(1, 2**64 - 1))
+def test_the_last_closed_file_ends_at_or_before_the_position(timeline: int, power: int, position: int) -> None:
+    """Read back: a name is timeline, then the position's upper 32 bits, then the number of the file within them."""
+    size = MB << power
+    position = max(position, size)
+    name = last_closed_file(timeline, f"{position >> 32:X}/{position & 0xFFFFFFFF:X}", size)
+    assert re.fullmatch("[0-9A-F]{24}", name)
+    assert int(name[:8], 16) == timeline
+    end = (int(name[8:16], 16) << 32) + (int(name[16:], 16) + 1) * size
+    assert end <= position < end + size
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    """Node 2 was promoted, Barman's port leads to it, and it has the slot."""
+    made = FakeWorld()
+    made.fail_over()
+    made.nat.chains["repmgr_dnat"] = [rule.replace("10.0.0.11", "10.0.0.12") for rule in made.nat.chains["repmgr_dnat"]]
+    made.nodes[2].slots = dict(made.nodes[1].slots)
+    return made
+
+
+def test_what_is_seen(world: FakeWorld) -> None:
+    assert barman.observe(STREAM, DECIDED, world) == NOTHING
+    assert world.ran == [], "Barman is not asked when the primary knows it"
+    world.barman.streams_from = 2
+    assert barman.observe(STREAM, DECIDED, world) == Seen(True, False)
+    assert barman.observe(SWITCH, DECIDED, world) == Seen(True, False)
+    world.barman.archived = {"000000020000000000000004"}
+    assert barman.observe(SWITCH, DECIDED, world) == Seen(True, True)
+    world.barman.archived = {"000000010000000000000004", "000000020000000000000003", "000000020000000000000005"}
+    assert barman.observe(SWITCH, DECIDED, world) == Seen(True, False)
+
+
+def test_barman_that_does_not_answer_is_no_missing_file(world: FakeWorld) -> None:
+    world.barman.health = "ruins"
+    with pytest.raises(StepFailed, match="No space left"):
+        barman.observe(SWITCH, DECIDED, world)
+
+
+def test_the_steps_lead_there(world: FakeWorld) -> None:
+    for step in barman.plan(BOTH, DECIDED, barman.observe(BOTH, DECIDED, world)):
+        apply(step, world, 60)
+    assert world.barman.streams_from == 2
+    assert barman.plan(BOTH, DECIDED, barman.observe(BOTH, DECIDED, world)) == []
+
+
+def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(world: FakeWorld) -> None:
+    """Barman answers 0 then."""
+    world.nodes[2].in_recovery = True
+    (step,) = barman.plan(SWITCH, DECIDED, NOTHING)
+    with pytest.raises(StepFailed, match="not what was asked for"):
+        apply(step, world, 60)
+
+
+@pytest.mark.parametrize(
+    ("config", "there", "said"),
+    [
+        (STREAM, True, []),
+        (SWITCH, True, []),
+        (Config(), True, ["asks for nothing; say 'stream: true' or 'switch_wal: {}'"]),
+        (STREAM, False, ["needs the section 'barman' of the cluster"]),
+    ],
+)
+def test_problems(config: Config, there: bool, said: list[str]) -> None:
+    cluster = CLUSTER if there else Cluster(CLUSTER.nodes, CLUSTER.gateway)
+    assert list(barman.problems(config, cluster)) == said

@@ -1,0 +1,387 @@
+"""The configuration file: what is in it, and every mistake of it at once, with its line and its path."""
+
+from __future__ import annotations
+
+import copy
+import string
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repmgr_hooks import config
+from repmgr_hooks.errors import BadInput
+
+FILE = Path(__file__).resolve().parents[2] / "config/config.yaml"
+GOOD = FILE.read_text()
+
+
+def mistakes(tmp_path: Path, text: str | bytes) -> str:
+    """What is said about a file that must be refused."""
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(BadInput) as refused:
+        config.load(path)
+    assert str(refused.value).startswith(str(path))
+    return str(refused.value).removeprefix(str(path))
+
+
+def changed(old: str, new: str) -> str:
+    """The repository's file with one thing changed."""
+    assert GOOD.count(old) == 1, f"{old!r} stands there {GOOD.count(old)} times"
+    return GOOD.replace(old, new)
+
+
+def test_the_repositorys_file_says_what_the_article_does() -> None:
+    main = config.load(FILE).clusters["main"]
+    cluster, (promoted, demoted) = main.cluster, main.routes
+    assert cluster.name == "main"
+    assert {number: node.host for number, node in cluster.nodes.items()} == {1: "10.0.0.11", 2: "10.0.0.12"}
+    assert (cluster.gateway.address, dict(cluster.gateway.ports)) == ("10.0.0.20", {"barman": 54321, "app": 54322})
+    assert (cluster.gateway.chains.dnat, cluster.gateway.chains.snat) == ("repmgr_dnat", "repmgr_snat")
+    assert cluster.barman and cluster.barman.command == ("sudo", "-n", "-u", "barman", "barman")
+    assert promoted.on == {"primary_register", "standby_promote", "repmgrd_failover_promote", "standby_switchover"}
+    assert [action.title for action in promoted.do] == [
+        "firewall {open: barman}",
+        "slot {on: primary}",
+        "barman {stream: true}",
+        "barman {switch_wal: {timeout: 90}}",
+        "firewall {open: app, at_latest: 120}",
+    ]
+    assert {"node_rejoin", "repmgrd_standby_reconnect", "standby_switchover"} <= demoted.on
+    assert [action.title for action in demoted.do] == ["slot {on: standby, keep: drop}"]
+
+
+def test_conninfos_carry_no_password_and_a_limit() -> None:
+    dsn = config.load(FILE).clusters["main"].cluster.conninfos()[2]
+    assert "host=10.0.0.12" in dsn
+    assert "connect_timeout=2" in dsn
+    assert "passfile=/etc/repmgr-hooks/pgpass" in dsn
+    assert "password" not in dsn
+
+
+FIVE_MISTAKES = """\
+clusters:
+  main:
+    nodes:
+      1: {host: db1.example.org}
+      2: {host: 10.0.0.12}
+    primary_wiat: 30
+    gateway: {address: 10.0.0.20, ports: {app: 70000}}
+    routes:
+      - on: [standby_promot]
+        do:
+          - firewal: {open: app}
+"""
+
+
+def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path: Path) -> None:
+    first, *rest = mistakes(tmp_path, FIVE_MISTAKES).splitlines()
+    assert first == ": 5 mistakes:"
+    for expected in (
+        "  line 4: clusters.main.nodes.1.host: must be an IP address",
+        "  line 6: clusters.main.primary_wiat: unknown option; did you mean 'primary_wait'?",
+        "  line 7: clusters.main.gateway.ports.app: must be between 1 and 65535; got 70000",
+        "  line 9: clusters.main.routes[0].on[0]: repmgr has no event 'standby_promot'; did you mean 'standby_promote'",
+        "  line 11: clusters.main.routes[0].do[0].firewal: no such handler; did you mean 'firewall'?",
+    ):
+        assert len([line for line in rest if line.startswith(expected)]) == 1, expected
+    assert len(rest) == 5
+
+
+NODE_2, APP, SLOT, STREAM = "2: {host: 10.0.0.12}", "app: 54322", "- slot: {on: primary}", "- barman: {stream: true}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (NODE_2, "1: {host: 10.0.0.12}", "clusters.main.nodes.1: this key stands here twice"),
+        (NODE_2, "0: {host: 10.0.0.12}", "clusters.main.nodes.0: must be between 1"),
+        (NODE_2, "two: {host: 10.0.0.12}", "clusters.main.nodes.two: must be a whole number"),
+        (NODE_2, "2: {}", "clusters.main.nodes.2: the option 'host' is missing"),
+        (NODE_2, "2: {host: 10.0.0.12/24}", "clusters.main.nodes.2.host: must be an IP address"),
+        (APP, "app: true", "clusters.main.gateway.ports.app: must be a whole number; got 'True'"),
+        (APP, "app: 0", "clusters.main.gateway.ports.app: must be between 1 and 65535; got 0"),
+        ("snat: repmgr_snat", "snat: 'a b'", "clusters.main.gateway.chains.snat: must be an iptables chain name"),
+        ("dnat: repmgr_dnat", f"dnat: {'c' * 29}", "clusters.main.gateway.chains.dnat: must be an iptables chain name"),
+        ("slot: barman,", "slot: Bar,", "clusters.main.barman.slot: must be a slot name"),
+        ("server: main_backup", "server: -x", "clusters.main.barman.server: must be a plain name"),
+        ("primary_wait: 30", "primary_wait: 1.5", "clusters.main.primary_wait: must be a whole number"),
+        ("primary_wait: 30", "primary_wait: 0", "clusters.main.primary_wait: must be between 1"),
+        (
+            "primary_wait: 30",
+            "system_identifier: 7400000000000000001",
+            "clusters.main.system_identifier: must be a str",
+        ),
+        (
+            "{open: barman}",
+            "{open: barmann}",
+            "do[0].firewall: the gateway has no port 'barmann'; did you mean 'barman'?",
+        ),
+        (SLOT, "- slot: {on: master}", "do[1].slot.on: must be one of primary, standby"),
+        (SLOT, "- slot", "do[1]: must be one handler and its options"),
+        (SLOT, "- {slot: {on: primary}, barman: {}}", "do[1]: must be one handler and its options"),
+        (SLOT, "- slot:", "do[1].slot: the option 'on' is missing"),
+        (SLOT, "- slot: {on: primary, kep: drop}", "do[1].slot.kep: unknown option; did you mean 'keep'?"),
+        (STREAM, "- barman: {stream: yes}", "do[2].barman.stream: must be true or false; got 'yes'"),
+        (STREAM, "- barman: {}", "do[2].barman: asks for nothing"),
+        (
+            STREAM,
+            "- command: {run: [page-me]}",
+            "do[2].command: 'run' must be a list that begins with the absolute path",
+        ),
+        (STREAM, "- command: {run: /bin/true}", "do[2].command.run: must be a list"),
+        ("timeout: 90", "timeout: 100000", "do[3].barman.switch_wal.timeout: must be between 1 and 86400"),
+        ("state_dir:", "statedir:", "statedir: unknown option; did you mean 'state_dir'?"),
+    ],
+)
+def test_a_mistake_is_reported_with_its_line_and_path(tmp_path: Path, old: str, new: str, said: str) -> None:
+    first, mistake = mistakes(tmp_path, changed(old, new)).splitlines()
+    line = GOOD[: GOOD.index(old)].count("\n") + 1
+    assert first == ": 1 mistake:"
+    assert mistake.startswith(f"  line {line}: ")
+    assert said in mistake
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("fd00::12", "mixes IPv4 and IPv6: netfilter cannot translate one into the other"),
+        ("10.0.0.11", "10.0.0.11 stands here twice"),
+    ],
+)
+def test_nodes_that_do_not_go_together(tmp_path: Path, host: str, said: str) -> None:
+    line = GOOD[: GOOD.index("    nodes:")].count("\n") + 1
+    assert f"  line {line}: clusters.main.nodes: {said}" in mistakes(tmp_path, changed(NODE_2, f"2: {{host: {host}}}"))
+
+
+def test_handlers_that_need_barman_say_so(tmp_path: Path) -> None:
+    text = "\n".join(line for line in GOOD.splitlines() if not line.startswith("    barman:"))
+    assert mistakes(tmp_path, text).count("needs the section 'barman' of the cluster") == 4
+
+
+def test_a_route_without_do(tmp_path: Path) -> None:
+    text = GOOD + "      - on: [standby_promote]\n"
+    assert "clusters.main.routes[2]: the option 'do' is missing" in mistakes(tmp_path, text)
+
+
+def test_on_and_off_and_no_are_words(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        changed("server: main_backup", "server: off").replace("app: 54322", "no: 54322").replace(": app", ": no")
+    )
+    cluster = config.load(path).clusters["main"].cluster
+    assert cluster.barman and cluster.barman.server == "off"
+    assert "no" in cluster.gateway.ports
+
+
+def two_clusters(old: str, new: str) -> str:
+    """The repository's cluster twice, the second one with other addresses, and one thing changed in it."""
+    tree = yaml.load(GOOD, yaml.BaseLoader)
+    again = yaml.dump(tree["clusters"]["main"]).replace("10.0.0.", "10.0.1.")
+    again = again.replace("repmgr_dnat", "other_dnat").replace("repmgr_snat", "other_snat")
+    assert old in again
+    # Read as strings, dumped as strings: let the numbers be numbers again.
+    again = again.replace(old, new).replace("'", "")
+    return GOOD + "  other:\n" + "".join(f"    {line}\n" for line in again.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("other_dnat", "repmgr_dnat", "clusters.other.gateway: chain repmgr_dnat is already that of cluster 'main'"),
+        ("other_snat", "repmgr_dnat", "clusters.other.gateway: chain repmgr_dnat is already that of cluster 'main'"),
+        ("10.0.1.20", "10.0.0.20", "gateway: port 10.0.0.20:54322 is already that of cluster 'main'"),
+    ],
+)
+def test_two_clusters_share_neither_chains_nor_ports(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert said in mistakes(tmp_path, two_clusters(old, new))
+
+
+def test_two_clusters_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(two_clusters("10.0.1.20", "10.0.1.20"))
+    assert list(config.load(path).clusters) == ["main", "other"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "the file must hold a mapping with 'clusters'"),
+        (b"# nothing\n", "the file must hold a mapping with 'clusters'"),
+        (b"just words", "the file must hold a mapping with 'clusters'"),
+        (b"- a\n- b\n", "the file must hold a mapping with 'clusters'"),
+        (b"clusters:\n", "clusters: must be a mapping with at least one entry"),
+        (b"clusters: {main: 5}\n", "clusters.main"),
+        (b"clusters: [\n", "not YAML"),
+        (b"a: b: c\n", "line 1: not YAML"),
+        (b"a: 1\n---\nb: 2\n", "line 2: not YAML"),
+        (b"a: *nowhere\n", "not YAML"),
+        (b"a: !!python/object:os.system {}\n", "a: unknown option"),
+        (b"? [a, b]\n: 1\n", "not a plain key"),
+        (b"\x7fELF\x02\x01\x01\x00\x00\x00", "not YAML"),
+        (b"\xff\xfe\x00\x01", "cannot be read"),
+        (b"clusters: \x80\n", "cannot be read"),
+    ],
+)
+def test_what_is_no_configuration(tmp_path: Path, text: bytes, said: str) -> None:
+    assert said in mistakes(tmp_path, text)
+
+
+def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing.yaml", tmp_path):
+        with pytest.raises(BadInput, match="cannot be read.*name the file with --config"):
+            config.load(path)
+
+
+def test_which_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPMGR_HOOKS_CONFIG", raising=False)
+    assert str(config.config_path(None)) == "/etc/repmgr-hooks/config.yaml"
+    monkeypatch.setenv("REPMGR_HOOKS_CONFIG", "/from/the/environment.yaml")
+    assert str(config.config_path(None)) == "/from/the/environment.yaml"
+    assert str(config.config_path("/given.yaml")) == "/given.yaml"
+
+
+# -- any tree at all ---------------------------------------------------------------------------------------------------
+
+WORDS = [
+    "clusters",
+    "nodes",
+    "gateway",
+    "ports",
+    "chains",
+    "barman",
+    "routes",
+    "on",
+    "do",
+    "firewall",
+    "slot",
+    "command",
+]
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 70000)
+    | st.floats()
+    | st.sampled_from([*WORDS, "primary", "standby_promote", "10.0.0.11", "fd00::11", "1.2.3", "", "on", "off"])
+    | st.text(string.printable, max_size=5)
+    | st.text(max_size=5)
+)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS) | SCALARS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def nothing_but_bad_input(path: Path, tree: object) -> None:
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8", errors="surrogatepass")
+    try:
+        loaded = config.load(path)
+    except BadInput as refused:
+        assert str(refused).startswith(str(path))
+    else:
+        assert loaded.clusters
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trees") / "config.yaml"
+
+
+@given(tree=TREES)
+def test_any_tree_loads_or_is_refused(file: Path, tree: object) -> None:
+    nothing_but_bad_input(file, tree)
+
+
+@given(data=st.data())
+def test_the_good_file_with_anything_in_any_place_loads_or_is_refused(file: Path, data: st.DataObject) -> None:
+    tree = copy.deepcopy(GOOD_TREE)
+    here: dict | list = tree
+    while True:
+        key = data.draw(st.sampled_from(list(here) if isinstance(here, dict) else range(len(here))))
+        if not isinstance(here[key], dict | list) or data.draw(st.integers(0, 4)) == 0:
+            break
+        here = here[key]
+    if data.draw(st.booleans()):
+        here[key] = data.draw(TREES)
+    else:
+        del here[key]
+        if isinstance(here, dict):
+            here[data.draw(st.sampled_from(WORDS) | st.integers(0, 3))] = data.draw(TREES)
+    nothing_but_bad_input(file, tree)
+
+
+GOOD_TREE = yaml.safe_load(GOOD.replace(" on:", " 'on':").replace("{on:", "{'on':"))
+
+
+# -- mistakes of ours --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(strict=True, raises=(KeyError, ValueError, RecursionError), reason="schema.py: not BadInput")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: trueish",
+        "a: false_alarm",
+        "a: 2026-02-30",
+        "a: 0x_",
+        "a: !!int many",
+        "a: !!bool maybe",
+        "a: " + "9" * 5000,
+        "a: &a [*a]",
+        "[" * 2000,
+    ],
+    ids=lambda text: text[:16],
+)
+def test_yaml_that_cannot_be_made_into_values(tmp_path: Path, text: str) -> None:
+    mistakes(tmp_path, text)
+
+
+@pytest.mark.xfail(strict=True, reason="config.py, _check_shared: a cluster is said to clash with itself")
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (APP, "app: 54321", "clusters.main.gateway.ports: 54321 stands here twice"),
+        ("snat: repmgr_snat", "snat: repmgr_dnat", "clusters.main.gateway.chains: dnat and snat must be two chains"),
+    ],
+)
+def test_what_stands_twice_in_one_cluster_is_one_mistake(tmp_path: Path, old: str, new: str, said: str) -> None:
+    message = mistakes(tmp_path, changed(old, new))
+    assert said in message
+    assert "1 mistake:" in message
+
+
+@pytest.mark.xfail(strict=True, reason="schema.py, _checked: None passes a Literal, and counts as 'primary'")
+def test_an_option_with_no_value_is_not_the_other_choice(tmp_path: Path) -> None:
+    assert "slot.on: must be one of primary, standby" in mistakes(
+        tmp_path, changed("slot: {on: primary}", "slot: {on: }")
+    )
+
+
+@pytest.mark.xfail(
+    strict=True, reason="schema.py, IpAddress: iptables-save prints another spelling, so rules never match"
+)
+@pytest.mark.parametrize("spelling", ["FD00::0012", "fd00:0:0:0:0:0:0:12"])
+def test_an_ipv6_address_is_kept_in_the_form_that_iptables_prints(tmp_path: Path, spelling: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(GOOD.replace("10.0.0.12", spelling).replace("10.0.0.", "fd00::"))
+    assert config.load(path).clusters["main"].cluster.nodes[2].host == "fd00::12"
+
+
+@pytest.mark.xfail(strict=True, reason="schema.py, IpAddress: accepted, and no netfilter rule can hold it")
+def test_an_address_with_a_scope_is_refused(tmp_path: Path) -> None:
+    text = GOOD.replace("10.0.0.12", "fe80::12%eth0").replace("10.0.0.", "fd00::")
+    assert "nodes.2.host" in mistakes(tmp_path, text)
+
+
+@pytest.mark.xfail(strict=True, reason="cluster.py, ChainName: a built-in chain is not ours")
+def test_a_built_in_chain_is_refused(tmp_path: Path) -> None:
+    assert "gateway.chains.dnat" in mistakes(tmp_path, changed("dnat: repmgr_dnat", "dnat: PREROUTING"))
+
+
+@pytest.mark.xfail(strict=True, reason="cluster.py, Barman.command: an empty list runs 'receive-wal' itself")
+def test_an_empty_barman_command_is_refused(tmp_path: Path) -> None:
+    assert "barman.command" in mistakes(tmp_path, changed("[sudo, -n, -u, barman, barman]}", "[]}"))
