@@ -7,18 +7,17 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
 from repmgr_hooks import event
+from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.errors import BadInput, did_you_mean, shorten
+from repmgr_hooks.errors import BadInput, did_you_mean
 from repmgr_hooks.handlers import Handler, installed
-from repmgr_hooks.schema import Document, Identifier, join
-
-DEFAULT_PATH = "/etc/repmgr-hooks/config.yaml"
-DEFAULT_STATE_DIR = "/var/lib/repmgr-hooks"
+from repmgr_hooks.hook import CONFIG, STATE_DIR
+from repmgr_hooks.schema import Document, Identifier, Positive, Shape, join
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,44 @@ class Managed:
 
 
 @dataclass(frozen=True)
+class Retry:
+    """A failed run is tried again after ``first`` seconds, then after twice as long each time, at most ``most``
+    seconds; after ``attempts`` it is a standing failure, until something new happens."""
+
+    first: Positive = 5
+    most: Positive = 300
+    attempts: Positive = 20
+
+    def after(self, attempt: int) -> float:
+        """Return the seconds to wait after an attempt (the first is 1).
+
+        >>> [Retry().after(attempt) for attempt in (1, 2, 3, 20)]
+        [5.0, 10.0, 20.0, 300.0]
+        """
+        return float(min(self.first * 2 ** min(attempt - 1, 30), self.most))
+
+
+@dataclass(frozen=True)
+class Service:
+    """What holds for all clusters; ``keep_days`` is the age at which the journal is pruned."""
+
+    state_dir: Annotated[str, Shape(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
+    retry: Retry = Retry()
+    keep_days: Positive = 90
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole file."""
 
     path: Path
-    state_dir: Path
+    service: Service
     clusters: Mapping[str, Managed]
+
+    @property
+    def state_dir(self) -> Path:
+        """Where journal, spool and locks stand."""
+        return Path(self.service.state_dir)
 
 
 @dataclass(frozen=True)
@@ -69,7 +100,7 @@ class _RouteText:
 
 def config_path(given: str | None) -> Path:
     """Return ``--config``, else ``$REPMGR_HOOKS_CONFIG``, else the default."""
-    return Path(given or os.environ.get("REPMGR_HOOKS_CONFIG") or DEFAULT_PATH)
+    return Path(given or os.environ.get("REPMGR_HOOKS_CONFIG") or CONFIG)
 
 
 def load(path: Path) -> Config:
@@ -95,15 +126,13 @@ def _config(document: Document, path: Path) -> Config:
     if not isinstance(data, dict):
         document.problem("", "the file must hold a mapping with 'clusters'")
         data = {"clusters": {}}
-    for key in data.keys() - {"state_dir", "clusters"}:
-        document.problem(str(key), f"unknown option{did_you_mean(key, ['state_dir', 'clusters'])}")
-    state_dir = document.read(str, data.get("state_dir", DEFAULT_STATE_DIR), "state_dir")
+    service = document.read(Service, {key: value for key, value in data.items() if key != "clusters"}, "")
     texts = document.read(Mapping[Identifier, Any], data.get("clusters"), "clusters")
     clusters = {
         name: found for name, text in texts.items() if (found := _managed(document, name, text, f"clusters.{name}"))
     }
     _check_shared(document, clusters)
-    return Config(path, Path(state_dir or DEFAULT_STATE_DIR), clusters)
+    return Config(path, service or Service(), clusters)
 
 
 def _managed(document: Document, name: str, text: Any, path: str) -> Managed | None:

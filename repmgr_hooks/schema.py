@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import yaml
 
-from repmgr_hooks.errors import did_you_mean, shorten
+from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.errors import did_you_mean
 
 
 @dataclass(frozen=True)
