@@ -15,7 +15,6 @@ from repmgr_hooks.catalogue import problem
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 STATE_DIR = "/var/lib/repmgr-hooks"
 WAKE = "wake"
-WORK_AS_ROOT = ["sudo", "-n", "/usr/local/bin/repmgr-hooks", "worker", "--once"]
 
 STORED, USAGE = 0, 2
 
@@ -43,9 +42,7 @@ def hand_in(config: str, words: list[str]) -> int:
         store(spool, [cluster, *words])
     except OSError as error:
         say(f"the event cannot be stored ({error}); it is handled now, and repmgrd waits for it")
-        from repmgr_hooks import cli
-
-        return cli.run(["--config", config, "event", *(["--cluster", cluster] if cluster else []), *words])
+        handle_now(config, [cluster, *words])
     if not wake(spool):
         start_worker(config)
     return STORED
@@ -82,6 +79,23 @@ def store(spool: str, words: list[str]) -> None:
     os.close(directory)
 
 
+def handle_now(config: str, words: list[str]) -> None:
+    """Become the program that handles the event, as root, with its words on stdin: sudoers need no wildcard so."""
+    reader, writer = os.pipe()
+    os.write(writer, "\n".join([*words, ""]).encode())
+    os.close(writer)
+    os.dup2(reader, 0)
+    argv = [*as_root(config), "event", "-"]
+    os.execvp(argv[0], argv)
+
+
+def as_root(config: str) -> list[str]:
+    """Return how to run us as root; sudo leads to the default configuration, whoever asks."""
+    if os.geteuid() == 0:
+        return [sys.executable, "-m", "repmgr_hooks", "--config", config]
+    return ["sudo", "-n", "/usr/local/bin/repmgr-hooks"]
+
+
 def wake(spool: str) -> bool:
     """Tell the worker; False if none is there (nobody reads the FIFO)."""
     try:
@@ -99,8 +113,7 @@ def wake(spool: str) -> bool:
 
 def start_worker(config: str) -> None:
     """Start a run of its own that empties the queue; it outlives us, and the worker's lock decides who works."""
-    ours = [sys.executable, "-m", "repmgr_hooks", "--config", config, "worker", "--once"]
-    argv = ours if os.geteuid() == 0 else WORK_AS_ROOT
+    argv = [*as_root(config), "worker", "--once"]
     null = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     try:
         os.posix_spawnp(argv[0], argv, os.environ, file_actions=null, setsid=True)
