@@ -63,7 +63,7 @@ class Barman:
 
     server: Identifier
     slot: SlotName = "barman"
-    command: tuple[str, ...] = ("sudo", "-n", "-u", "barman", "barman")
+    command: tuple[str, ...] = ("barman",)
 
 
 @dataclass(frozen=True)
