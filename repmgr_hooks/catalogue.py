@@ -89,5 +89,5 @@ def is_node_id(text: str) -> bool:
 
 def shorten(text: object) -> str:
     """Quote foreign text for a message: escapes made visible, at most 40 characters of it."""
-    word = str(text)
-    return ascii(word if len(word) <= 40 else word[:37] + "...")
+    word = ascii(str(text))
+    return word if len(word) <= 42 else f"{word[:39]}..."

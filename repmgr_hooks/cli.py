@@ -20,7 +20,7 @@ from repmgr_hooks.hook import CONFIG, wake
 from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.queue import LOCK_WAIT, run_now
-from repmgr_hooks.steps import System
+from repmgr_hooks.system import System
 from repmgr_hooks.worker import Worker
 
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
@@ -278,7 +278,7 @@ def do_check(arguments: argparse.Namespace) -> int:
 def do_handlers(arguments: argparse.Namespace) -> int:
     """List the handlers."""
     for name, handler in sorted(handlers.installed().items()):
-        print(f"{name:12} {handler.origin:24} {(handler.module.__doc__ or '').splitlines()[0]}")
+        print(f"{name:12} {handler.origin:24} {(handler.module.__doc__ or '').partition(chr(10))[0]}")
     return OK
 
 

@@ -107,6 +107,8 @@ def load(path: Path) -> Config:
     """Read the configuration. Raises BadInput that lists every mistake."""
     try:
         document = Document(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise BadInput(f"{path}: nested too deeply, or a part that contains itself") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read: {error}; name the file with --config") from None
     except yaml.MarkedYAMLError as error:
@@ -145,9 +147,16 @@ def _managed(document: Document, name: str, text: Any, path: str) -> Managed | N
     _check_cluster(document, cluster, path)
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):
-            for problem in action.handler.problems(action.config, cluster):
+            for problem in _problems(action, cluster):
                 document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
     return Managed(cluster, tuple(routes))
+
+
+def _problems(action: Action, cluster: Cluster) -> list[str]:
+    try:
+        return list(action.handler.problems(action.config, cluster))
+    except Exception as error:
+        return [f"a bug in the handler: 'problems' failed: {error!r}"]
 
 
 def _routes(document: Document, value: Any, path: str) -> list[Route]:
@@ -177,7 +186,11 @@ def _action(document: Document, item: Any, path: str) -> Action | None:
         document.problem(join(path, name), f"no such handler{did_you_mean(name, known)}; installed: {', '.join(known)}")
         return None
     handler = known[name].module
-    config = document.read(handler.Config, options if options is not None else {}, join(path, name))
+    try:
+        config = document.read(handler.Config, options if options is not None else {}, join(path, name))
+    except (TypeError, KeyError, NameError, AttributeError) as error:
+        document.problem(join(path, name), f"a bug in the handler: its Config cannot be read: {error!r}")
+        return None
     return None if config is None else Action(name, handler, config, _title(name, options))
 
 
@@ -211,7 +224,7 @@ def _check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
     seen: dict[tuple[str, object], str] = {}
     for name, managed in clusters.items():
         for what, value in _claims(managed.cluster):
-            if (what, value) in seen:
+            if seen.get((what, value), name) != name:
                 message = f"{what} {value} is already that of cluster {seen[what, value]!r}"
                 document.problem(f"clusters.{name}.gateway", message)
             seen.setdefault((what, value), name)

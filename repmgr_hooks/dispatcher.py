@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.2
 RETRY_EVERY = 2.0
+LAST_TRY = 1.0
 
 
 @dataclass(frozen=True)
@@ -185,11 +186,13 @@ def _attempt(chosen: Chosen, decided: Decided, world: World, deadline: float | N
     action = chosen.action
     if recorder.done_before(action):
         return Done(action)
+    if deadline is not None:
+        world = steps.Until(world, max(deadline, world.now() + LAST_TRY))
     confirm_primary(decided, world)
     decided = replace(decided, event=chosen.event)
     missing = look(action, decided, world)
     for step in missing:
-        take(step, action, world, step.limit if deadline is None else max(deadline - world.now(), 1.0), recorder)
+        take(step, action, world, recorder)
     if not missing:
         log.info("   as is  %s", action.title)
     elif action.handler.observe and (left := look(action, decided, world)):
@@ -197,16 +200,19 @@ def _attempt(chosen: Chosen, decided: Decided, world: World, deadline: float | N
     return Done(action, tuple(missing))
 
 
-def take(step: Step, action: Action, world: World, limit: float, recorder: Recorder) -> None:
+def take(step: Step, action: Action, world: World, recorder: Recorder) -> None:
     """Do one step, and tell. Raises StepFailed, or Stopped before it."""
     stop_if_asked(recorder)
     begun, clock, error = world.now(), time.time(), ""
     try:
-        steps.apply(step, world, limit)
+        steps.apply(step, world)
         log.info("%6.2f s  %s", world.now() - begun, step.what)
     except StepFailed as failure:
         error = str(failure)
         raise
+    except Exception as failure:
+        error = bug(action, failure)
+        raise StepFailed(error) from failure
     finally:
         recorder.step(action.title, step.what, clock, world.now() - begun, error)
 
@@ -236,12 +242,20 @@ def look(action: Action, decided: Decided, world: World) -> list[Step]:
     """Return what is missing of an action. Raises StepFailed, also for a bug in the handler."""
     try:
         seen = action.handler.observe(action.config, decided, world) if action.handler.observe else None
-        return list(action.handler.plan(action.config, decided, seen))
+        missing = list(action.handler.plan(action.config, decided, seen))
+        if not all(isinstance(step, Step) for step in missing):
+            raise TypeError(f"plan must return steps, not {missing}")
     except StepFailed:
         raise
     except Exception as error:
-        log.debug("handler %s", action.name, exc_info=True)
-        raise StepFailed(f"a bug in the handler: {error!r}") from error
+        raise StepFailed(bug(action, error)) from error
+    return missing
+
+
+def bug(action: Action, error: Exception) -> str:
+    """Say that a handler is broken; a failover goes on as after any other failure."""
+    log.debug("handler %s", action.name, exc_info=True)
+    return f"a bug in the handler {action.name}: {error!r}"
 
 
 def preview(chosen: Sequence[Chosen], decided: Decided, world: World) -> list[Done]:

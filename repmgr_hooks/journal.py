@@ -18,6 +18,7 @@ from typing import Any
 
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
+from repmgr_hooks.lock import as_its_directory
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,9 @@ class Journal:
         self._path = path
         self._alone = threading.RLock()
         with self._telling():
+            if not path.exists():
+                path.touch()
+                as_its_directory(path)
             # One connection for all threads of the worker: SQLite serialises, and nothing here takes long.
             self._db = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
             self._db.execute("pragma journal_mode = wal")
@@ -145,7 +149,7 @@ class Journal:
         try:
             with self._alone:
                 yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StepFailed(
                 f"the journal {self._path} cannot be used: {error}; see to the disk and the file's owner, "
                 "or move a broken file away"

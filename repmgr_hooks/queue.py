@@ -47,6 +47,8 @@ class Queue:
             log.error("%s: %s", self.name, error)
             self._without_journal()
             return JOURNAL_BROKEN
+        finally:
+            self._world.rest()
         return 0.0
 
     def _failed(self) -> RunRow | None:

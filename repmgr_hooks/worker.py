@@ -18,7 +18,7 @@ from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.queue import Queue
 from repmgr_hooks.spool import Spool
-from repmgr_hooks.steps import System
+from repmgr_hooks.system import System
 
 log = logging.getLogger(__name__)
 
