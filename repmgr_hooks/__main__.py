@@ -1,5 +1,5 @@
 """``python -m repmgr_hooks``."""
 
-from repmgr_hooks.cli import main
+from repmgr_hooks.hook import main
 
 main()

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn, TextIO
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
 
-from repmgr_hooks import config, dispatcher, handlers
+from repmgr_hooks import config, dispatcher, handlers, history, status
 from repmgr_hooks.config import Config, Managed
-from repmgr_hooks.errors import BadInput, Trouble, did_you_mean
+from repmgr_hooks.errors import BadInput, StepFailed, Trouble, did_you_mean
 from repmgr_hooks.event import Event, parse_event
-from repmgr_hooks.status import describe
-from repmgr_hooks.steps import System
+from repmgr_hooks.hook import CONFIG, wake
+from repmgr_hooks.journal import Journal, open_journal
+from repmgr_hooks.lock import exclusive
+from repmgr_hooks.queue import LOCK_WAIT, run_now
+from repmgr_hooks.system import System
+from repmgr_hooks.worker import Worker
 
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
 
 MAX_EVENT = 4096
+UNITS = {"s": 1, "m": 60, "h": 3600}
 
 log = logging.getLogger("repmgr_hooks")
 
@@ -60,13 +67,13 @@ def complain(error: object) -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="repmgr-hooks", description="What repmgr calls when something happens.")
-    top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + config.DEFAULT_PATH)
+    top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, does: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=text, description=text)
         made.set_defaults(verb=does)
-        if name not in ("check", "handlers"):
+        if name not in ("check", "handlers", "worker"):
             made.add_argument("--cluster", help="needed if the configuration has several")
         return made
 
@@ -75,81 +82,99 @@ def parser() -> argparse.ArgumentParser:
     event.add_argument("words", nargs="*", metavar=words)
     replay = verb("replay", do_replay, "the same now, in the foreground, showing each step")
     replay.add_argument("words", nargs="*", metavar=words)
+    replay.add_argument("--id", type=int, help="an event of the journal, by its number in 'history'")
     reconcile = verb("reconcile", do_reconcile, "make it so, whatever the events said")
     for made in (replay, reconcile):
         made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
-    verb("boot", do_reconcile, "at boot: chains, forwarding and routes as the cluster is now").set_defaults(
-        dry_run=False
-    )
-    verb("status", do_status, "what is true; exit code 0 only if all is as it should be")
+    boot = verb("boot", do_reconcile, "at boot: chains, forwarding and routes as the cluster is now")
+    reconcile.set_defaults(cause="reconcile")
+    boot.set_defaults(cause="boot")
+    worker = verb("worker", do_worker, "the service: handle what 'event' stores")
+    worker.add_argument("--once", action="store_true", help="end when nothing waits any more")
+    status = verb("status", do_status, "what is true; exit code 0 only if all is as it should be")
+    history = verb("history", do_history, "what happened, newest last")
+    history.add_argument("--failed", action="store_true", help="only runs that failed")
+    history.add_argument("-n", type=int, default=20, metavar="N", help="so many runs (default 20)")
+    for made in (status, history):
+        made.add_argument("--json", action="store_true", help="for machines")
+    pause = verb("pause", do_pause, "maintenance: events are stored, nothing is done")
+    pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
+    pause.add_argument("--reason", default="", help="shown by 'status'")
+    verb("resume", do_resume, "end a pause and make up for it")
     verb("check", do_check, "find the mistakes in the configuration")
     verb("handlers", do_handlers, "what is installed, and from where")
     return top
 
 
+def duration(text: str) -> int:
+    """Return the seconds of ``90s``, ``30m`` or ``2h``. Raises ArgumentTypeError."""
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit() and unit in UNITS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 2h")
+    return int(number) * UNITS[unit]
+
+
 def do_event(arguments: argparse.Namespace) -> int:
-    """Handle an event before returning to repmgr; only root may, so anybody else hands it over."""
+    """Handle an event that could not be stored (``hook.py`` stores it otherwise)."""
     if arguments.words == ["-"]:
-        return do_event(parser().parse_args(["event", *read_words(sys.stdin.readline(MAX_EVENT))]))
-    event = parse_event(arguments.words)
-    if os.geteuid() != 0:
-        hand_over([*(["--cluster", arguments.cluster] if arguments.cluster else []), *arguments.words])
+        cluster, *arguments.words = sys.stdin.read(MAX_EVENT).split("\n")[:-1] or [""]
+        arguments.cluster = cluster or None
     show_log_lines()
-    return handle(arguments, event)
-
-
-def read_words(line: str) -> list[str]:
-    """Return the words of an event that was handed over as a JSON list. Raises BadInput."""
-    try:
-        words = json.loads(line)
-    except ValueError:
-        words = None
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words) or words == ["-"]:
-        raise BadInput("stdin must hold one line, a JSON list of the event's words")
-    return words
-
-
-def hand_over(words: list[str]) -> NoReturn:
-    """Become ``sudo repmgr-hooks event -``, with the words on stdin: sudoers need no wildcard that way."""
-    reader, writer = os.pipe()
-    os.write(writer, json.dumps(words).encode() + b"\n")
-    os.close(writer)
-    os.dup2(reader, 0)
-    os.execvp("sudo", ["sudo", "-n", "/usr/local/bin/repmgr-hooks", "event", "-"])
+    return handle(arguments, parse_event(arguments.words), "event")
 
 
 def do_replay(arguments: argparse.Namespace) -> int:
     """Handle an event in the foreground."""
     show_log_lines(sys.stdout)
-    return handle(arguments, parse_event(arguments.words))
+    if arguments.id is None:
+        return handle(arguments, parse_event(arguments.words), "replay")
+    if arguments.words:
+        raise BadInput("give either --id or the words of an event, not both")
+    with journal_of(config.load(config.config_path(arguments.config))) as journal:
+        found = journal.event(arguments.id)
+    if found is None:
+        raise BadInput(f"the journal has no event {arguments.id}; 'repmgr-hooks history' shows their numbers")
+    arguments.cluster, event = found
+    return handle(arguments, event, "replay")
 
 
 def do_reconcile(arguments: argparse.Namespace) -> int:
     """Handle what every route asks for."""
     show_log_lines(sys.stdout)
-    return handle(arguments, None)
+    return handle(arguments, None, arguments.cause)
 
 
-def handle(arguments: argparse.Namespace, event: Event | None) -> int:
+def handle(arguments: argparse.Namespace, event: Event | None, cause: str) -> int:
     """Run the dispatcher for the chosen clusters."""
     loaded = config.load(config.config_path(arguments.config))
     chosen = choose(loaded, arguments.cluster, event)
-    dry_run = getattr(arguments, "dry_run", False)
-    results = [handle_cluster(loaded, managed, event, dry_run) for managed in chosen]
-    return OK if all(results) else FAILED
+    events = [event] if event else []
+    if getattr(arguments, "dry_run", False):
+        good = [preview(managed, events) for managed in chosen]
+        return OK if all(good) else FAILED
+    with contextlib.ExitStack() as stack:
+        journal = None
+        try:
+            journal = stack.enter_context(journal_of(loaded))
+        except StepFailed as error:
+            log.error("%s; going on without it", error)
+        good = [carry_out(loaded, managed, events, cause, journal) for managed in chosen]
+        return OK if all(good) else FAILED
 
 
-def handle_cluster(loaded: Config, managed: Managed, event: Event | None, dry_run: bool) -> bool:
+def preview(managed: Managed, events: list[Event]) -> bool:
+    """Show what would be done for one cluster."""
+    result = dispatcher.handle(managed, System(managed.cluster.conninfos()), events, dry_run=True)
+    show_plan(result)
+    return result.ok
+
+
+def carry_out(loaded: Config, managed: Managed, events: list[Event], cause: str, journal: Journal | None) -> bool:
     """Run the dispatcher for one cluster, alone."""
     name = managed.cluster.name
-    world = System(managed.cluster.conninfos())
-    log.info("%s: %s", name, event or "reconcile")
-    if dry_run:
-        result = dispatcher.handle(managed, world, event, dry_run=True)
-        show_plan(result)
-        return result.ok
-    with dispatcher.one_at_a_time(loaded.state_dir / f"{name}.lock", world):
-        return dispatcher.handle(managed, world, event).ok
+    log.info("%s: %s", name, events[0] if events else cause)
+    with exclusive(loaded.state_dir / f"{name}.lock", LOCK_WAIT):
+        return run_now(managed, System(managed.cluster.conninfos()), events, cause, journal).ok
 
 
 def show_plan(result: dispatcher.Run) -> None:
@@ -180,15 +205,66 @@ def choose(loaded: Config, name: str | None, event: Event | None) -> list[Manage
     return chosen
 
 
+@contextlib.contextmanager
+def journal_of(loaded: Config) -> Iterator[Journal]:
+    """Open the journal. Raises StepFailed."""
+    journal = open_journal(loaded.state_dir / "journal.db")
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def do_worker(arguments: argparse.Namespace) -> int:
+    """Be the service."""
+    show_log_lines()
+    Worker(config.config_path(arguments.config)).serve(arguments.once)
+    return OK
+
+
 def do_status(arguments: argparse.Namespace) -> int:
     """Show each cluster on the screen."""
     loaded = config.load(config.config_path(arguments.config))
-    code = OK
-    for managed in choose(loaded, arguments.cluster, None):
-        lines, good = describe(managed, System(managed.cluster.conninfos()))
-        print("\n".join(lines))
-        code = code if good else FAILED
-    return code
+    chosen = choose(loaded, arguments.cluster, None)
+    with journal_of(loaded) as journal:
+        found = [status.look(managed, System(managed.cluster.conninfos()), journal, loaded) for managed in chosen]
+    if arguments.json:
+        print(json.dumps({picture.cluster: picture.as_dict() for picture in found}, indent=2))
+    else:
+        print("\n".join(line for picture in found for line in picture.lines()))
+    return OK if all(picture.good for picture in found) else FAILED
+
+
+def do_history(arguments: argparse.Namespace) -> int:
+    """Show what happened."""
+    loaded = config.load(config.config_path(arguments.config))
+    choose(loaded, arguments.cluster, None)
+    with journal_of(loaded) as journal:
+        runs = history.read(journal, arguments.n, arguments.cluster, arguments.failed)
+    print(json.dumps(runs, indent=2) if arguments.json else "\n".join(history.lines(runs)) or "nothing yet")
+    return OK
+
+
+def do_pause(arguments: argparse.Namespace) -> int:
+    """Begin a maintenance."""
+    loaded = config.load(config.config_path(arguments.config))
+    until = None if arguments.duration is None else time.time() + arguments.duration
+    with journal_of(loaded) as journal:
+        for managed in choose(loaded, arguments.cluster, None):
+            journal.pause(managed.cluster.name, until, arguments.reason)
+            print(f"{managed.cluster.name}: PAUSED {status.until_when(until)}: events are stored, nothing is done")
+    return OK
+
+
+def do_resume(arguments: argparse.Namespace) -> int:
+    """End a maintenance, and make it so."""
+    loaded = config.load(config.config_path(arguments.config))
+    with journal_of(loaded) as journal:
+        for managed in choose(loaded, arguments.cluster, None):
+            journal.resume(managed.cluster.name)
+    wake(str(loaded.state_dir / "spool"))
+    arguments.cause = "resume"
+    return do_reconcile(arguments)
 
 
 def do_check(arguments: argparse.Namespace) -> int:
@@ -202,7 +278,7 @@ def do_check(arguments: argparse.Namespace) -> int:
 def do_handlers(arguments: argparse.Namespace) -> int:
     """List the handlers."""
     for name, handler in sorted(handlers.installed().items()):
-        print(f"{name:12} {handler.origin:24} {(handler.module.__doc__ or '').splitlines()[0]}")
+        print(f"{name:12} {handler.origin:24} {(handler.module.__doc__ or '').partition(chr(10))[0]}")
     return OK
 
 

@@ -13,10 +13,12 @@ from psycopg import conninfo
 
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
-from repmgr_hooks.schema import NOT_AN_OPTION, Address, Between, Identifier, Port, Positive, Shape
+from repmgr_hooks.schema import NOT_AN_OPTION, Address, Between, Identifier, NotEmpty, Port, Positive, Shape
 from repmgr_hooks.steps import Rows, Sql, World
 
-ChainName = Annotated[str, Shape(r"[A-Za-z][A-Za-z0-9_-]{0,27}", "an iptables chain name, at most 28 characters")]
+CHAIN = r"(?!(?:PREROUTING|INPUT|OUTPUT|POSTROUTING)$)[A-Za-z][A-Za-z0-9_-]{0,27}"
+ChainName = Annotated[str, Shape(CHAIN, "a chain name of our own, at most 28 characters")]
+Words = Annotated[tuple[str, ...], NotEmpty()]
 NodeId = Annotated[int, Between(1, 2**31 - 1)]
 SystemIdentifier = Annotated[str, Shape(r"[0-9]{10,20}", "what pg_control_system() says, in quotes")]
 SlotName = Annotated[str, Shape(r"[a-z0-9_]{1,63}", "a slot name: lower-case letters, digits and underscores")]
@@ -63,7 +65,7 @@ class Barman:
 
     server: Identifier
     slot: SlotName = "barman"
-    command: tuple[str, ...] = ("sudo", "-n", "-u", "barman", "barman")
+    command: Words = ("barman",)
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,9 @@ select pg_is_in_recovery(),
 
 
 def observe(cluster: Cluster, world: World, nodes: Sequence[int] = ()) -> tuple[NodeState, ...]:
-    """Ask the nodes (default: all) side by side; none costs more than twice the connect time-out."""
+    """Ask the nodes (default: all) side by side; none costs more than a second over the connect time-out."""
     wanted = list(nodes) or sorted(cluster.nodes)
-    answers = world.fetch_each([Sql(node, LOOK) for node in wanted], 2.0 * cluster.postgres.connect_timeout)
+    answers = world.fetch_each([Sql(node, LOOK) for node in wanted], 1.0 + cluster.postgres.connect_timeout)
     return tuple(_state(node, answers[node]) for node in wanted)
 
 

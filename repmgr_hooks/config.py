@@ -7,18 +7,17 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
 from repmgr_hooks import event
+from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.errors import BadInput, did_you_mean, shorten
+from repmgr_hooks.errors import BadInput, did_you_mean
 from repmgr_hooks.handlers import Handler, installed
-from repmgr_hooks.schema import Document, Identifier, join
-
-DEFAULT_PATH = "/etc/repmgr-hooks/config.yaml"
-DEFAULT_STATE_DIR = "/var/lib/repmgr-hooks"
+from repmgr_hooks.hook import CONFIG, STATE_DIR
+from repmgr_hooks.schema import Document, Identifier, Positive, Shape, join
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,44 @@ class Managed:
 
 
 @dataclass(frozen=True)
+class Retry:
+    """A failed run is tried again after ``first`` seconds, then after twice as long each time, at most ``most``
+    seconds; after ``attempts`` it is a standing failure, until something new happens."""
+
+    first: Positive = 5
+    most: Positive = 300
+    attempts: Positive = 20
+
+    def after(self, attempt: int) -> float:
+        """Return the seconds to wait after an attempt (the first is 1).
+
+        >>> [Retry().after(attempt) for attempt in (1, 2, 3, 20)]
+        [5.0, 10.0, 20.0, 300.0]
+        """
+        return float(min(self.first * 2 ** min(attempt - 1, 30), self.most))
+
+
+@dataclass(frozen=True)
+class Service:
+    """What holds for all clusters; ``keep_days`` is the age at which the journal is pruned."""
+
+    state_dir: Annotated[str, Shape(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
+    retry: Retry = Retry()
+    keep_days: Positive = 90
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole file."""
 
     path: Path
-    state_dir: Path
+    service: Service
     clusters: Mapping[str, Managed]
+
+    @property
+    def state_dir(self) -> Path:
+        """Where journal, spool and locks stand."""
+        return Path(self.service.state_dir)
 
 
 @dataclass(frozen=True)
@@ -69,13 +100,15 @@ class _RouteText:
 
 def config_path(given: str | None) -> Path:
     """Return ``--config``, else ``$REPMGR_HOOKS_CONFIG``, else the default."""
-    return Path(given or os.environ.get("REPMGR_HOOKS_CONFIG") or DEFAULT_PATH)
+    return Path(given or os.environ.get("REPMGR_HOOKS_CONFIG") or CONFIG)
 
 
 def load(path: Path) -> Config:
     """Read the configuration. Raises BadInput that lists every mistake."""
     try:
         document = Document(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise BadInput(f"{path}: nested too deeply, or a part that contains itself") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read: {error}; name the file with --config") from None
     except yaml.MarkedYAMLError as error:
@@ -95,15 +128,13 @@ def _config(document: Document, path: Path) -> Config:
     if not isinstance(data, dict):
         document.problem("", "the file must hold a mapping with 'clusters'")
         data = {"clusters": {}}
-    for key in data.keys() - {"state_dir", "clusters"}:
-        document.problem(str(key), f"unknown option{did_you_mean(key, ['state_dir', 'clusters'])}")
-    state_dir = document.read(str, data.get("state_dir", DEFAULT_STATE_DIR), "state_dir")
+    service = document.read(Service, {key: value for key, value in data.items() if key != "clusters"}, "")
     texts = document.read(Mapping[Identifier, Any], data.get("clusters"), "clusters")
     clusters = {
         name: found for name, text in texts.items() if (found := _managed(document, name, text, f"clusters.{name}"))
     }
     _check_shared(document, clusters)
-    return Config(path, Path(state_dir or DEFAULT_STATE_DIR), clusters)
+    return Config(path, service or Service(), clusters)
 
 
 def _managed(document: Document, name: str, text: Any, path: str) -> Managed | None:
@@ -116,9 +147,16 @@ def _managed(document: Document, name: str, text: Any, path: str) -> Managed | N
     _check_cluster(document, cluster, path)
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):
-            for problem in action.handler.problems(action.config, cluster):
+            for problem in _problems(action, cluster):
                 document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
     return Managed(cluster, tuple(routes))
+
+
+def _problems(action: Action, cluster: Cluster) -> list[str]:
+    try:
+        return list(action.handler.problems(action.config, cluster))
+    except Exception as error:
+        return [f"a bug in the handler: 'problems' failed: {error!r}"]
 
 
 def _routes(document: Document, value: Any, path: str) -> list[Route]:
@@ -148,7 +186,11 @@ def _action(document: Document, item: Any, path: str) -> Action | None:
         document.problem(join(path, name), f"no such handler{did_you_mean(name, known)}; installed: {', '.join(known)}")
         return None
     handler = known[name].module
-    config = document.read(handler.Config, options if options is not None else {}, join(path, name))
+    try:
+        config = document.read(handler.Config, options if options is not None else {}, join(path, name))
+    except (TypeError, KeyError, NameError, AttributeError) as error:
+        document.problem(join(path, name), f"a bug in the handler: its Config cannot be read: {error!r}")
+        return None
     return None if config is None else Action(name, handler, config, _title(name, options))
 
 
@@ -182,7 +224,7 @@ def _check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
     seen: dict[tuple[str, object], str] = {}
     for name, managed in clusters.items():
         for what, value in _claims(managed.cluster):
-            if (what, value) in seen:
+            if seen.get((what, value), name) != name:
                 message = f"{what} {value} is already that of cluster {seen[what, value]!r}"
                 document.problem(f"clusters.{name}.gateway", message)
             seen.setdefault((what, value), name)

@@ -6,17 +6,15 @@ event.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from repmgr_hooks import cluster, steps
 from repmgr_hooks.cluster import Decided, Verdict
 from repmgr_hooks.config import Action, Managed, Route
-from repmgr_hooks.errors import PrimaryChanged, StepFailed
+from repmgr_hooks.errors import PrimaryChanged, StepFailed, Stopped
 from repmgr_hooks.event import Event, Meaning
 from repmgr_hooks.steps import Step, World
 
@@ -24,7 +22,15 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.2
 RETRY_EVERY = 2.0
-LOCK_WAIT = 600.0
+LAST_TRY = 1.0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An action, and the newest event that asks for it (None: it is done whatever the events say)."""
+
+    action: Action
+    event: Event | None
 
 
 @dataclass(frozen=True)
@@ -38,77 +44,114 @@ class Done:
 
 @dataclass(frozen=True)
 class Run:
-    """The result of a run. ``ok`` is False if something failed or the primary is unknown."""
+    """The result of a run. ``ok`` is False if something failed or the primary is unknown.
+
+    ``again``: trying once more may help.
+    """
 
     ok: bool
+    message: str
     verdict: Verdict | None = None
     done: tuple[Done, ...] = ()
+    again: bool = False
 
 
-def handle(managed: Managed, world: World, event: Event | None, *, dry_run: bool = False) -> Run:
-    """Make all that the event's routes ask for true; without an event, all that can be looked at."""
+class Recorder:
+    """What a run tells while it works, and asks before each step. This one listens to nothing."""
+
+    def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
+        """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
+
+    def stopping(self) -> bool:
+        """True if the run is to end before its next step."""
+        return False
+
+    def done_before(self, action: Action) -> bool:
+        """True for a notification that an earlier attempt has given already."""
+        return False
+
+
+def handle(
+    managed: Managed,
+    world: World,
+    events: Sequence[Event],
+    *,
+    dry_run: bool = False,
+    recorder: Recorder | None = None,
+) -> Run:
+    """Make all that the events' routes ask for true; without an event, all that can be looked at.
+
+    Raises Stopped if the recorder says so.
+    """
+    recorder = recorder or Recorder()
     started = world.now()
-    actions = select(managed.routes, event)
-    if not actions:
-        log.info("no route for %s: nothing to do", event)
-        return Run(True)
-    verdict = find_primary(managed.cluster, world, event, wait=not dry_run)
+    chosen = select(managed.routes, events)
+    if not chosen:
+        return told(Run(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
+    verdict = find_primary(managed.cluster, world, recorder, wait=not dry_run)
     for state in verdict.states:
         log.info("%s", state)
-    if verdict.primary is None or (event and contradicts(event, verdict)):
-        log.error("%s; nothing was changed", explain(event, verdict))
-        return Run(False, verdict)
+    if verdict.primary is None:
+        return told(Run(False, f"the primary is unknown: {verdict.reason}; nothing was changed", verdict, again=True))
+    if untrue := contradicting(events, verdict):
+        why = f"{untrue} contradicts the cluster: node {verdict.primary} is the primary ({verdict.reason})"
+        return told(Run(False, f"{why}; nothing was changed", verdict))
     log.info("the primary is node %d, timeline %d: %s", verdict.primary, verdict.timeline, verdict.reason)
     states = {state.node: state for state in verdict.states}
-    decided = Decided(managed.cluster, verdict.primary, verdict.timeline, states, event)
-    done = preview(actions, decided, world) if dry_run else carry_out(actions, decided, world, started)
-    ok = not any(item.error for item in done)
-    log.log(logging.INFO if ok else logging.ERROR, "%s", summary(done, world.now() - started, dry_run))
-    return Run(ok, verdict, tuple(done))
+    decided = Decided(managed.cluster, verdict.primary, verdict.timeline, states)
+    done = preview(chosen, decided, world) if dry_run else carry_out(chosen, decided, world, started, recorder)
+    failed = any(item.error for item in done)
+    message = summary(done, world.now() - started, dry_run)
+    return told(Run(not failed, message, verdict, tuple(done), again=failed))
 
 
-def select(routes: Sequence[Route], event: Event | None) -> list[Action]:
-    """Return the actions for an event; without one, those of every route that have something to look at."""
-    if event:
-        return [action for route in routes if event.name in route.on for action in route.do]
-    return [action for route in routes for action in route.do if action.handler.observe]
+def told(run: Run) -> Run:
+    """Log how a run ended."""
+    log.log(logging.INFO if run.ok else logging.ERROR, "%s", run.message)
+    return run
 
 
-def find_primary(settings: cluster.Cluster, world: World, event: Event | None, *, wait: bool) -> Verdict:
+def select(routes: Sequence[Route], events: Sequence[Event]) -> list[Chosen]:
+    """Return the actions for the events; without one, those of every route that have something to look at."""
+    if not events:
+        return [Chosen(action, None) for route in routes for action in route.do if action.handler.observe]
+    newest = {event.name: event for event in events}
+    asked = ((route, [event for name, event in newest.items() if name in route.on]) for route in routes)
+    return [Chosen(action, matching[-1]) for route, matching in asked if matching for action in route.do]
+
+
+def find_primary(settings: cluster.Cluster, world: World, recorder: Recorder, *, wait: bool) -> Verdict:
     """Observe and decide; while there is no primary, again, at most ``primary_wait`` seconds."""
     end = world.now() + (settings.primary_wait if wait else 0)
     while True:
         verdict = cluster.decide(cluster.observe(settings, world), settings.system_identifier)
         if verdict.primary is not None or world.now() >= end:
             return verdict
-        world.sleep(LOOK_EVERY)
+        pause(LOOK_EVERY, world, recorder)
 
 
-def contradicts(event: Event, verdict: Verdict) -> bool:
-    """True if the event claims a primary that the cluster does not have: an old event, or an untrue one."""
-    return event.meaning is Meaning.PRIMARY and event.node != verdict.primary
+def contradicting(events: Sequence[Event], verdict: Verdict) -> Event | None:
+    """Return the last event that claims a primary, if the cluster has none that any of the events names."""
+    claims = [event for event in events if event.meaning is Meaning.PRIMARY]
+    return claims[-1] if claims and all(event.node != verdict.primary for event in claims) else None
 
 
-def explain(event: Event | None, verdict: Verdict) -> str:
-    """Say why nothing can be done."""
-    if verdict.primary is None:
-        return f"the primary is unknown: {verdict.reason}"
-    return f"{event} contradicts the cluster: node {verdict.primary} is the primary ({verdict.reason})"
-
-
-def carry_out(actions: Sequence[Action], decided: Decided, world: World, started: float) -> list[Done]:
+def carry_out(
+    chosen: Sequence[Chosen], decided: Decided, world: World, started: float, recorder: Recorder
+) -> list[Done]:
     """Make the actions true in order.
 
     A failed action is tried again until the next one with a limit (``at_latest``) is due; then that one is done all
     the same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
     """
     done: list[Done] = []
+    actions = [item.action for item in chosen]
     index = 0
-    while index < len(actions):
+    while index < len(chosen):
         gate = next((i for i in range(index + 1, len(actions)) if actions[i].at_latest is not None), None)
         deadline = started + (actions[gate].at_latest or 0) if gate is not None else None
         try:
-            done.append(make_true(actions[index], decided, world, deadline))
+            done.append(make_true(chosen[index], decided, world, deadline, recorder))
         except PrimaryChanged as error:
             log.error("%s", error)
             return done + [Done(action, error=str(error)) for action in actions[index:]]
@@ -122,35 +165,68 @@ def carry_out(actions: Sequence[Action], decided: Decided, world: World, started
     return done
 
 
-def make_true(action: Action, decided: Decided, world: World, deadline: float | None) -> Done:
+def make_true(chosen: Chosen, decided: Decided, world: World, deadline: float | None, recorder: Recorder) -> Done:
     """Look, do what is missing, look again; until the deadline, try anew after a failure."""
     said = ""
     while True:
         try:
-            return _attempt(action, decided, world, deadline)
+            return _attempt(chosen, decided, world, deadline, recorder)
         except PrimaryChanged:
             raise
         except StepFailed as error:
             if str(error) != said:
                 said = str(error)
-                log.error("%s: %s", action.title, said)
+                log.error("%s: %s", chosen.action.title, said)
             if deadline is None or world.now() + RETRY_EVERY >= deadline:
-                return Done(action, error=str(error))
-            world.sleep(RETRY_EVERY)
+                return Done(chosen.action, error=said)
+            pause(RETRY_EVERY, world, recorder)
 
 
-def _attempt(action: Action, decided: Decided, world: World, deadline: float | None) -> Done:
+def _attempt(chosen: Chosen, decided: Decided, world: World, deadline: float | None, recorder: Recorder) -> Done:
+    action = chosen.action
+    if recorder.done_before(action):
+        return Done(action)
+    if deadline is not None:
+        world = steps.Until(world, max(deadline, world.now() + LAST_TRY))
     confirm_primary(decided, world)
+    decided = replace(decided, event=chosen.event)
     missing = look(action, decided, world)
     for step in missing:
-        begun = world.now()
-        steps.apply(step, world, step.limit if deadline is None else max(deadline - begun, 1.0))
-        log.info("%6.2f s  %s", world.now() - begun, step.what)
+        take(step, action, world, recorder)
     if not missing:
         log.info("   as is  %s", action.title)
     elif action.handler.observe and (left := look(action, decided, world)):
         raise StepFailed("still missing afterwards: " + "; ".join(step.what for step in left))
     return Done(action, tuple(missing))
+
+
+def take(step: Step, action: Action, world: World, recorder: Recorder) -> None:
+    """Do one step, and tell. Raises StepFailed, or Stopped before it."""
+    stop_if_asked(recorder)
+    begun, clock, error = world.now(), time.time(), ""
+    try:
+        steps.apply(step, world)
+        log.info("%6.2f s  %s", world.now() - begun, step.what)
+    except StepFailed as failure:
+        error = str(failure)
+        raise
+    except Exception as failure:
+        error = bug(action, failure)
+        raise StepFailed(error) from failure
+    finally:
+        recorder.step(action.title, step.what, clock, world.now() - begun, error)
+
+
+def pause(seconds: float, world: World, recorder: Recorder) -> None:
+    """Wait a little. Raises Stopped."""
+    stop_if_asked(recorder)
+    world.sleep(seconds)
+
+
+def stop_if_asked(recorder: Recorder) -> None:
+    """Raises Stopped if the run is to end here."""
+    if recorder.stopping():
+        raise Stopped("stopped before the next step; it will be taken up again")
 
 
 def confirm_primary(decided: Decided, world: World) -> None:
@@ -166,22 +242,31 @@ def look(action: Action, decided: Decided, world: World) -> list[Step]:
     """Return what is missing of an action. Raises StepFailed, also for a bug in the handler."""
     try:
         seen = action.handler.observe(action.config, decided, world) if action.handler.observe else None
-        return list(action.handler.plan(action.config, decided, seen))
+        missing = list(action.handler.plan(action.config, decided, seen))
+        if not all(isinstance(step, Step) for step in missing):
+            raise TypeError(f"plan must return steps, not {missing}")
     except StepFailed:
         raise
     except Exception as error:
-        log.debug("handler %s", action.name, exc_info=True)
-        raise StepFailed(f"a bug in the handler: {error!r}") from error
+        raise StepFailed(bug(action, error)) from error
+    return missing
 
 
-def preview(actions: Sequence[Action], decided: Decided, world: World) -> list[Done]:
+def bug(action: Action, error: Exception) -> str:
+    """Say that a handler is broken; a failover goes on as after any other failure."""
+    log.debug("handler %s", action.name, exc_info=True)
+    return f"a bug in the handler {action.name}: {error!r}"
+
+
+def preview(chosen: Sequence[Chosen], decided: Decided, world: World) -> list[Done]:
     """Return the steps that each action lacks now, and change nothing."""
     done = []
-    for action in actions:
+    for item in chosen:
         try:
-            done.append(Done(action, tuple(look(action, decided, world))))
+            missing = look(item.action, replace(decided, event=item.event), world)
+            done.append(Done(item.action, tuple(missing)))
         except StepFailed as error:
-            done.append(Done(action, error=str(error)))
+            done.append(Done(item.action, error=str(error)))
     return done
 
 
@@ -194,24 +279,3 @@ def summary(done: Sequence[Done], seconds: float, dry_run: bool) -> str:
     if not taken:
         return f"nothing to do: all is as it should be ({seconds:.1f} s)"
     return f"{'would take' if dry_run else 'done:'} {taken} step(s), {seconds:.1f} s"
-
-
-@contextmanager
-def one_at_a_time(lock_file: Path, world: World) -> Iterator[None]:
-    """Hold the lock of a cluster. Raises StepFailed when another run keeps it for longer than LOCK_WAIT seconds."""
-    end = world.now() + LOCK_WAIT
-    try:
-        lock_file.parent.mkdir(parents=True, exist_ok=True)
-        handle = lock_file.open("a")
-    except OSError as error:
-        raise StepFailed(f"the state directory cannot be written: {error}; mend it or correct 'state_dir'") from None
-    with handle:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if world.now() >= end:
-                    raise StepFailed(f"another run holds {lock_file} for {LOCK_WAIT:.0f} s") from None
-                world.sleep(LOOK_EVERY)
-        yield

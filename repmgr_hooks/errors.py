@@ -22,10 +22,8 @@ class PrimaryChanged(StepFailed):
     """The primary is not what it was when the run began: nothing of this run may be done any more."""
 
 
-def shorten(text: object) -> str:
-    """Quote foreign text for a message: escapes made visible, at most 40 characters of it."""
-    word = str(text)
-    return ascii(word if len(word) <= 40 else word[:37] + "...")
+class Stopped(Trouble):
+    """The run ends before its next step because it was asked to; what is left is done later."""
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:

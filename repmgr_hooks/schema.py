@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import yaml
 
-from repmgr_hooks.errors import did_you_mean, shorten
+from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.errors import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,25 @@ class Between:
 
 
 @dataclass(frozen=True)
+class NotEmpty:
+    """A list must have an entry."""
+
+    def problem(self, value: tuple[Any, ...]) -> str:
+        return "" if value else "must not be empty"
+
+
+@dataclass(frozen=True)
 class IpAddress:
-    """A string must be an IPv4 or IPv6 address: a netfilter rule holds addresses, not names."""
+    """A string must be an IPv4 or IPv6 address, spelt as ``iptables-save`` prints it: rules are compared as text."""
 
     def problem(self, value: str) -> str:
         try:
-            ipaddress.ip_address(value)
+            address = ipaddress.ip_address(value)
         except ValueError:
             return f"must be an IP address (netfilter rules hold no names); got {shorten(value)}"
-        return ""
+        if "%" in value:
+            return f"must be an address without a scope; got {shorten(value)}"
+        return "" if str(address) == value else f"must be spelt {address}; got {shorten(value)}"
 
 
 Address = Annotated[str, IpAddress()]
@@ -70,7 +81,7 @@ class Loader(yaml.SafeLoader):
     }
 
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|false"), list("tf"))
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|false)$"), list("tf"))
 
 
 class Document:
@@ -98,7 +109,13 @@ class Document:
             return [self._plain(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
-        return Loader("").construct_object(node)
+        try:
+            return Loader("").construct_object(node)
+        except (ValueError, KeyError, yaml.YAMLError):
+            self.problem(
+                path, f"cannot be read as {node.tag.rpartition(':')[2]}: {shorten(getattr(node, 'value', ''))}"
+            )
+            return None
 
     def _mapping(self, node: yaml.MappingNode, path: str) -> dict[Any, Any]:
         result: dict[Any, Any] = {}
@@ -116,7 +133,8 @@ class Document:
         """Return ``value`` as the type ``wanted``; mistakes are recorded, and None returned in their place."""
         origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
         if origin is Annotated:
-            return self._checked(self.read(arguments[0], value, path), arguments[1:], path)
+            found = self.read(arguments[0], value, path)
+            return found if found is None else self._checked(found, arguments[1:], path)
         if origin in (typing.Union, types.UnionType):
             (inner,) = (argument for argument in arguments if argument is not type(None))
             return None if value is None else self.read(inner, value, path)
@@ -141,7 +159,7 @@ class Document:
         return value
 
     def _checked(self, value: Any, checks: tuple[Any, ...], path: str) -> Any:
-        for message in (check.problem(value) for check in checks if value is not None):
+        for message in (check.problem(value) for check in checks):
             if message:
                 self.problem(path, message)
                 return None

@@ -1,37 +1,94 @@
-"""What is true of a cluster, in a few lines: its primary and why, its nodes, its ports, and what is missing."""
+"""What is true of a cluster: its primary and why, its nodes, its ports, what is missing, and what the journal says."""
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
 from repmgr_hooks import cluster, dispatcher
-from repmgr_hooks.cluster import Decided
-from repmgr_hooks.config import Managed
+from repmgr_hooks.cluster import Decided, Verdict
+from repmgr_hooks.config import Config, Managed
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import firewall
+from repmgr_hooks.journal import Journal, Pause, RunRow
 from repmgr_hooks.steps import Program, World
 
 
-def describe(managed: Managed, world: World) -> tuple[list[str], bool]:
-    """Return the lines, and whether all is as it should be."""
+@dataclass(frozen=True)
+class Picture:
+    """One cluster, looked at now."""
+
+    cluster: str
+    verdict: Verdict
+    ports: tuple[str, ...]
+    missing: tuple[str, ...]
+    waiting: int
+    paused: Pause | None
+    failed: RunRow | None
+    attempts: int
+
+    @property
+    def good(self) -> bool:
+        """True if all is as it should be."""
+        return self.verdict.primary is not None and not (self.missing or self.paused or self.failed or self.waiting)
+
+    def lines(self) -> list[str]:
+        """Return the lines for the screen, the most important first."""
+        verdict = self.verdict
+        known = f"primary is node {verdict.primary}, timeline {verdict.timeline} ({verdict.reason})"
+        lines = [f"{self.cluster}: {known if verdict.primary else f'UNKNOWN primary: {verdict.reason}'}"]
+        if self.paused:
+            reason = f" ({self.paused.reason})" if self.paused.reason else ""
+            lines.append(f"  PAUSED {until_when(self.paused.until)}{reason}; end it with: repmgr-hooks resume")
+        lines += [f"  {state}" for state in verdict.states]
+        lines += [f"  {line}" for line in self.ports]
+        lines += [f"  MISSING {line}" for line in self.missing]
+        if self.waiting:
+            lines.append(f"  {self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?")
+        if self.failed:
+            standing = self.failed.attempt >= self.attempts or not self.failed.again
+            lines.append(
+                f"  {'FAILED, given up' if standing else 'FAILED, will be tried again'}: {self.failed.message}"
+            )
+        if self.missing or self.failed:
+            lines.append(f"  mend it with: repmgr-hooks reconcile --cluster {self.cluster}")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as plain data."""
+        return {"good": self.good, **dataclasses.asdict(self)}
+
+
+def look(managed: Managed, world: World, journal: Journal, loaded: Config) -> Picture:
+    """Look at a cluster now."""
     settings = managed.cluster
     verdict = cluster.decide(cluster.observe(settings, world), settings.system_identifier)
+    last = journal.runs(1, settings.name)
+    return Picture(
+        settings.name,
+        verdict,
+        tuple(_ports(managed, world)),
+        tuple(_missing(managed, verdict, world)),
+        len(journal.waiting(settings.name)),
+        journal.paused(settings.name),
+        last[0] if last and last[0].ok is False else None,
+        loaded.service.retry.attempts,
+    )
+
+
+def until_when(moment: float | None) -> str:
+    """Return the end of a pause in words."""
+    return "until it is resumed" if moment is None else f"until {time.strftime('%H:%M:%S', time.localtime(moment))}"
+
+
+def _missing(managed: Managed, verdict: Verdict, world: World) -> list[str]:
     if verdict.primary is None:
-        headline, missing = f"UNKNOWN primary: {verdict.reason}", []
-    else:
-        states = {state.node: state for state in verdict.states}
-        decided = Decided(settings, verdict.primary, verdict.timeline, states)
-        missing = _missing(managed, decided, world)
-        headline = f"primary is node {verdict.primary}, timeline {verdict.timeline} ({verdict.reason})"
-    lines = [f"{settings.name}: {headline}"]
-    lines += [f"  {state}" for state in verdict.states]
-    lines += [f"  {line}" for line in _ports(managed, world)]
-    lines += [f"  MISSING {line}" for line in missing]
-    if missing:
-        lines.append(f"  mend it with: repmgr-hooks reconcile --cluster {settings.name}")
-    return lines, verdict.primary is not None and not missing
-
-
-def _missing(managed: Managed, decided: Decided, world: World) -> list[str]:
-    done = dispatcher.preview(dispatcher.select(managed.routes, None), decided, world)
+        return []
+    states = {state.node: state for state in verdict.states}
+    decided = Decided(managed.cluster, verdict.primary, verdict.timeline, states)
+    done = dispatcher.preview(dispatcher.select(managed.routes, []), decided, world)
     return [text for item in done for text in ([item.error] if item.error else [step.what for step in item.steps])]
 
 

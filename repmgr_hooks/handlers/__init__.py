@@ -6,6 +6,7 @@ Ours stand in ``BUILT_IN``; others come in through the entry-point group ``repmg
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,5 +82,11 @@ def _load(point: metadata.EntryPoint, origin: str) -> Handler:
     missing = [name for name in ("Config", "observe", "plan", "problems") if not hasattr(module, name)]
     if missing:
         raise BadInput(f"handler {point.name!r} of {origin} lacks {', '.join(missing)}; see the README")
+    functions = [module.plan, module.problems, *([module.observe] if module.observe is not None else [])]
+    if not dataclasses.is_dataclass(module.Config) or not all(callable(function) for function in functions):
+        raise BadInput(
+            f"handler {point.name!r} of {origin}: Config must be a dataclass, and plan, problems and observe functions "
+            "(observe may be None); see the README"
+        )
     handler: Handler = module
     return handler

@@ -45,8 +45,11 @@ STREAMING = """
 select exists (select 1 from pg_replication_slots join pg_stat_replication on pid = active_pid
                 where slot_name = %s and state = 'streaming')
 """
+# Until the first checkpoint of a new timeline has ended (pg_control lags until then), nothing can have been switched by
+# us, which forces one; Barman need not be asked.
 WRITTEN = """
-select pg_current_wal_lsn()::text, (select setting::bigint from pg_settings where name = 'wal_segment_size')
+select pg_current_wal_lsn()::text, (select setting::bigint from pg_settings where name = 'wal_segment_size'),
+       (select timeline_id from pg_control_checkpoint())
 """
 # Barman keeps the newest complete file back until the first bytes of the next one have come (wal_archiver.py:970-983);
 # on an idle primary that takes up to 25 s. A transaction id writes a commit record at once and needs no privilege.
@@ -66,7 +69,9 @@ def observe(config: Config, decided: Decided, world: World) -> Seen:
     streaming = bool(world.fetch(_streaming(decided), LOOK_LIMIT)[0][0])
     if not config.switch_wal:
         return Seen(streaming, False)
-    written, segment_size = world.fetch(Sql(decided.primary, WRITTEN), LOOK_LIMIT)[0]
+    written, segment_size, checkpoint_timeline = world.fetch(Sql(decided.primary, WRITTEN), LOOK_LIMIT)[0]
+    if checkpoint_timeline != decided.timeline:
+        return Seen(streaming, False)
     closed = last_closed_file(decided.timeline, written, segment_size)
     # get-wal --peek answers 0 and nothing when the file is missing.
     there = world.run(_barman(decided, "get-wal", "--peek", "1", decided.barman.server, closed), LOOK_LIMIT)

@@ -61,11 +61,8 @@ def observe(config: Config, decided: Decided, world: World) -> Seen:
     gateway = decided.cluster.gateway
     family = Family(gateway.address)
     nat = world.run(Program((f"{family.iptables}-save", "-t", "nat")), LIMIT)
-    tracked = [
-        found
-        for port in gateway.ports.values()
-        for found in parse_conntrack(world.run(family.conntrack("-L", gateway.address, port), LIMIT))
-    ]
+    connections = parse_conntrack(world.run(family.conntrack("-L", gateway.address), LIMIT))
+    tracked = [found for found in connections if found.flow.gateway_port in gateway.ports.values()]
     forwarding = world.run(Program(("sysctl", "-n", family.forwarding)), LIMIT).strip() == "1"
     return Seen(parse_rules(nat), tuple(tracked), forwarding)
 
@@ -83,7 +80,7 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
         steps.append(Step(f"lead port {config.open} to node {decided.primary} ({primary})", restore, LIMIT))
     stale = [found for found in seen.tracked if found.leads_to not in (primary, gateway.address)]
     for port, host in sorted({(found.flow.gateway_port, found.leads_to) for found in stale}):
-        forget = family.conntrack("-D", gateway.address, port, "--reply-src", host)
+        forget = family.conntrack("-D", gateway.address, "--orig-port-dst", str(port), "--reply-src", host)
         steps.append(Step(f"cut connections of port {port} to {host}", forget, LIMIT))
     clients = tuple(found.flow for found in stale if found.established)
     if clients:
@@ -102,11 +99,14 @@ def parse_rules(saved: str) -> tuple[str, ...]:
 
 def leads_to(cluster: Cluster, nat: Iterable[str]) -> dict[str, int | None]:
     """Return for each named port the node that our rules lead it to; None if the port is closed."""
-    rules = set(nat)
-    return {
-        name: next((n for n, node in cluster.nodes.items() if dnat_rule(cluster, name, node.host) in rules), None)
+    meant = {
+        dnat_rule(cluster, name, node.host): (name, number)
         for name in cluster.gateway.ports
+        for number, node in cluster.nodes.items()
     }
+    # Of two rules for one port the first one counts.
+    found = dict(reversed([meant[rule] for rule in nat if rule in meant]))
+    return {name: found.get(name) for name in cluster.gateway.ports}
 
 
 def dnat_rule(cluster: Cluster, port: str, host: str) -> str:
@@ -202,7 +202,6 @@ class Family:
     def socket(self, host: str, port: int) -> str:
         return f"[{host}]:{port}" if self.six else f"{host}:{port}"
 
-    def conntrack(self, verb: str, gateway: str, port: int, *more: str) -> Program:
-        family = "ipv6" if self.six else "ipv4"
-        words = ("-f", family, "-p", "tcp", "--orig-dst", gateway, "--orig-port-dst", str(port), *more)
+    def conntrack(self, verb: str, gateway: str, *more: str) -> Program:
+        words = ("-f", "ipv6" if self.six else "ipv4", "-p", "tcp", "--orig-dst", gateway, *more)
         return Program(("conntrack", verb, *words), tolerate="0 flow entries have been deleted")

@@ -26,7 +26,7 @@ ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "gateway": "10.0.0.20", "ap
 NODES = {1: "db1", 2: "db2"}
 DATA = "/var/lib/postgresql/15/main"
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/opt")
-HOMES = {"postgres": "/var/lib/postgresql", "barman": "/var/lib/barman", "root": "/root", "nobody": "/"}
+HOMES = {"postgres": "/var/lib/postgresql", "barman": "/var/lib/barman", "service": "/var/lib/barman", "root": "/root", "nobody": "/"}
 
 ENTER = """
 set -e
@@ -36,6 +36,11 @@ mount --bind {venv} /opt/repmgr-hooks
 cd /
 export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if [ $user = root ]; then exec "$@"; fi
+if [ $user = service ]; then
+    # What systemd/repmgr-hooks.service says: User, SupplementaryGroups, capabilities, NoNewPrivileges.
+    exec setpriv --reuid barman --regid barman --groups barman,postgres --inh-caps=-all,+net_admin,+net_raw \\
+        --ambient-caps=-all,+net_admin,+net_raw --bounding-set=-all,+net_admin,+net_raw --no-new-privs "$@"
+fi
 exec setpriv --reuid $user --regid $user --init-groups "$@"
 """
 
@@ -149,6 +154,7 @@ class Lab:
         if result.returncode != 0:
             raise Failed(result.stdout + result.stderr)
         self.start_cron()
+        self.start_worker()
         self.start_repmgrd()
 
     def destroy(self) -> None:
@@ -216,7 +222,9 @@ class Lab:
         """Put our files where the README says."""
         gateway = self.gateway
         self.put(gateway, "/etc/repmgr-hooks/config.yaml", (CONFIG / "config.yaml").read_text())
-        self.put(gateway, "/etc/repmgr-hooks/pgpass", self.pgpass(), 0o600)
+        self.put(gateway, "/etc/repmgr-hooks/pgpass", self.pgpass(), 0o600, "barman")
+        self.put(gateway, "/etc/tmpfiles.d/repmgr-hooks.conf", (CONFIG / "tmpfiles.conf").read_text())
+        gateway.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/repmgr-hooks.conf")
         self.put(gateway, "/etc/sudoers.d/repmgr-hooks", (CONFIG / "sudoers").read_text(), 0o440)
         self.put(gateway, "/etc/barman.conf", (CONFIG / "barman.conf").read_text())
         self.put(gateway, "/etc/barman.d/main_backup.conf", (CONFIG / "barman.d/main_backup.conf").read_text())
@@ -289,6 +297,12 @@ class Lab:
             self.daemons[f"repmgrd{node}"] = self.gateway.start(*words, user="postgres", log=f"repmgrd{node}")
         for node in nodes or NODES:
             wait_for(lambda n=node: "monitoring" in self.gateway.log(f"repmgrd{n}"), f"repmgrd of node {node}")
+
+    def start_worker(self) -> None:
+        """Start repmgr-hooks.service, with the user and the capabilities that its unit has."""
+        words = ("/usr/local/bin/repmgr-hooks", "worker")
+        self.daemons["worker"] = self.gateway.start(*words, user="service", log="worker")
+        wait_for(lambda: self.gateway.path("/var/lib/repmgr-hooks/spool/wake").exists(), "the worker")
 
     def start_cron(self) -> None:
         """Start what cron does for Barman: ``barman cron`` once a minute."""

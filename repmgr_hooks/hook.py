@@ -1,0 +1,126 @@
+"""What repmgr calls: store the event, wake the worker, return.
+
+repmgrd waits in ``system()`` with its followers behind it (repmgr: dbutils.c:4398, repmgrd-physical.c:3811), so this
+file imports nothing that Python has not loaded already; every other verb goes on to ``cli.py``.
+
+An event is stored as a file in the spool, which repmgrd's user may write; the journal belongs to the worker alone.
+"""
+
+import os
+import sys
+import time
+
+from repmgr_hooks.catalogue import problem
+
+CONFIG = "/etc/repmgr-hooks/config.yaml"
+STATE_DIR = "/var/lib/repmgr-hooks"
+WAKE = "wake"
+
+STORED, USAGE = 0, 2
+
+
+def main() -> None:
+    """Run the program and exit with its code."""
+    config, words = os.environ.get("REPMGR_HOOKS_CONFIG") or CONFIG, sys.argv[1:]
+    if words[:1] == ["--config"] and len(words) > 1:
+        config, words = words[1], words[2:]
+    if words[:1] == ["event"] and words[1:] not in (["-"], ["-h"], ["--help"]):
+        sys.exit(hand_in(config, words[1:]))
+    from repmgr_hooks import cli
+
+    sys.exit(cli.run(sys.argv[1:]))
+
+
+def hand_in(config: str, words: list[str]) -> int:
+    """Store the event and return 0, or 2 for words that repmgr would not send."""
+    cluster, words = (words[1], words[2:]) if words[:1] == ["--cluster"] and len(words) > 1 else ("", words)
+    if wrong := problem(words):
+        say(wrong)
+        return USAGE
+    spool = os.path.join(state_dir(config), "spool")
+    try:
+        store(spool, [cluster, *words])
+    except OSError as error:
+        say(f"the event cannot be stored ({error}); it is handled now, and repmgrd waits for it")
+        handle_now(config, [cluster, *words])
+    if not wake(spool):
+        start_worker(config)
+    return STORED
+
+
+def state_dir(config: str) -> str:
+    """Return what the configuration says on its line ``state_dir: PATH``; the default if it cannot be read."""
+    try:
+        with open(config, encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("state_dir:"):
+                    return line[10:].split(" #")[0].strip().strip("'\"") or STATE_DIR
+    except (OSError, UnicodeDecodeError) as error:
+        say(f"{config}: cannot be read ({error}); the event goes to {STATE_DIR}")
+    return STATE_DIR
+
+
+def store(spool: str, words: list[str]) -> None:
+    """Write one file, durably: its name appears only when it is whole. Raises OSError."""
+    name = f"{time.time_ns():020d}-{os.getpid()}"
+    hidden, final = os.path.join(spool, "." + name), os.path.join(spool, name)
+    file = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    try:
+        os.write(file, "\n".join([*words, ""]).encode())
+        os.fsync(file)
+        os.rename(hidden, final)
+    except OSError:
+        os.unlink(hidden)
+        raise
+    finally:
+        os.close(file)
+    directory = os.open(spool, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+
+
+def handle_now(config: str, words: list[str]) -> None:
+    """Become the program that handles the event, as root, with its words on stdin: sudoers need no wildcard so."""
+    reader, writer = os.pipe()
+    os.write(writer, "\n".join([*words, ""]).encode())
+    os.close(writer)
+    os.dup2(reader, 0)
+    argv = [*as_root(config), "event", "-"]
+    os.execvp(argv[0], argv)
+
+
+def as_root(config: str) -> list[str]:
+    """Return how to run us as root; sudo leads to the default configuration, whoever asks."""
+    if os.geteuid() == 0:
+        return [sys.executable, "-m", "repmgr_hooks", "--config", config]
+    return ["sudo", "-n", "/usr/local/bin/repmgr-hooks"]
+
+
+def wake(spool: str) -> bool:
+    """Tell the worker; False if none is there (nobody reads the FIFO)."""
+    try:
+        fifo = os.open(os.path.join(spool, WAKE), os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        os.write(fifo, b".")
+    except BlockingIOError:
+        pass  # it is full of wake-ups already
+    finally:
+        os.close(fifo)
+    return True
+
+
+def start_worker(config: str) -> None:
+    """Start a run of its own that empties the queue; it outlives us, and the worker's lock decides who works."""
+    argv = [*as_root(config), "worker", "--once"]
+    null = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    try:
+        os.posix_spawnp(argv[0], argv, os.environ, file_actions=null, setsid=True)
+    except OSError as error:
+        say(f"stored, but no worker runs and none can be started ({error}); start repmgr-hooks.service")
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"repmgr-hooks: {text}\n")

@@ -1,0 +1,297 @@
+"""What happened, durably: every event, the run that covered it, every step, and what a restart must remember.
+
+SQLite (``journal.db`` in the state directory), readable with plain ``sqlite3``. Times are seconds since the epoch,
+durations are seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.event import Event
+from repmgr_hooks.lock import as_its_directory
+
+log = logging.getLogger(__name__)
+
+BUSY_LIMIT = 10.0
+
+MIGRATIONS = (
+    """
+    create table event (
+        id integer primary key,
+        spooled text unique,           -- name of the file that it was handed in as; none if made by hand
+        cluster text not null,
+        node integer not null,
+        name text not null,
+        success integer not null,
+        other_node integer,
+        timestamp text not null,       -- what repmgr said; its clocks differ, so it orders nothing
+        received real not null,
+        run integer references run     -- the run that covered it; none while it waits
+    );
+    create index event_waiting on event (cluster) where run is null;
+    create table run (
+        id integer primary key,
+        cluster text not null,
+        cause text not null,           -- event, retry, reconcile, boot
+        attempt integer not null,      -- 1, and more for each retry
+        started real not null,
+        ended real,                    -- none while it runs, or if it was cut off
+        ok integer,
+        again integer,                 -- it failed, and trying once more may help
+        "primary" integer,
+        timeline integer,
+        message text not null default ''
+    );
+    create table step (
+        id integer primary key,
+        run integer not null references run,
+        action text not null,
+        what text not null,
+        started real not null,
+        duration real not null,
+        error text not null            -- empty: it worked
+    );
+    create table pause (cluster text primary key, until real, reason text not null, since real not null);
+    """,
+)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An event that no finished run has covered yet."""
+
+    id: int
+    event: Event
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One step of a run."""
+
+    action: str
+    what: str
+    started: float
+    duration: float
+    error: str
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run. ``ok`` is None while it runs, or if it was cut off."""
+
+    id: int
+    cluster: str
+    cause: str
+    attempt: int
+    started: float
+    ended: float | None
+    ok: bool | None
+    again: bool
+    primary: int | None
+    timeline: int | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Maintenance: events are stored and nothing is done, until a moment (None: until ``resume``)."""
+
+    until: float | None
+    reason: str
+    since: float
+
+
+RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary", timeline, message'
+EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
+
+
+def _run(id_: int, cluster: str, cause: str, attempt: int, started: float, ended: float | None, *rest: Any) -> RunRow:
+    ok, again, primary, timeline, message = rest
+    ok = None if ok is None else bool(ok)
+    return RunRow(id_, cluster, cause, attempt, started, ended, ok, bool(again), primary, timeline, message)
+
+
+class Journal:
+    """The journal of one state directory. Every method is one transaction; each may raise StepFailed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._alone = threading.RLock()
+        with self._telling():
+            if not path.exists():
+                path.touch()
+                as_its_directory(path)
+            # One connection for all threads of the worker: SQLite serialises, and nothing here takes long.
+            self._db = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
+            self._db.execute("pragma journal_mode = wal")
+            self._db.execute("pragma synchronous = full")
+            self._migrate()
+
+    def _migrate(self) -> None:
+        (version,) = self._db.execute("pragma user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise StepFailed(f"{self._path} is of a newer version ({version}) than this program; upgrade repmgr_hooks")
+        for number in range(version, len(MIGRATIONS)):
+            self._db.executescript(f"begin; {MIGRATIONS[number]}; pragma user_version = {number + 1}; commit;")
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            with self._alone:
+                yield
+        except (sqlite3.Error, OSError) as error:
+            raise StepFailed(
+                f"the journal {self._path} cannot be used: {error}; see to the disk and the file's owner, "
+                "or move a broken file away"
+            ) from error
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        with self._telling(), self._db:
+            self._db.execute("begin immediate")
+            yield self._db
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def add_event(self, cluster: str, event: Event, received: float, spooled: str | None = None) -> int:
+        """Store an event and return its number; one that was stored before (the same spool file) is stored once."""
+        values = (spooled, cluster, event.node, event.name, event.success, event.other_node, event.timestamp, received)
+        with self._change() as db:
+            cursor = db.execute(
+                "insert into event (spooled, cluster, node, name, success, other_node, timestamp, received)"
+                " values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (spooled) do nothing",
+                values,
+            )
+        return cursor.lastrowid or 0
+
+    def waiting(self, cluster: str) -> list[Waiting]:
+        """Return the events that wait, oldest first."""
+        return self._events("where run is null and cluster = ?", cluster)
+
+    def events_of(self, run: int) -> list[Waiting]:
+        """Return the events that a run covered."""
+        return self._events("where run = ?", run)
+
+    def event(self, number: int) -> tuple[str, Event] | None:
+        """Return the cluster and the event of a number."""
+        with self._telling():
+            found = self._db.execute("select cluster from event where id = ?", (number,)).fetchone()
+        return (found[0], self._events("where id = ?", number)[0].event) if found else None
+
+    def _events(self, condition: str, value: object) -> list[Waiting]:
+        with self._telling():
+            rows = self._db.execute(f"select {EVENT_COLUMNS} from event {condition} order by id", (value,)).fetchall()
+        return [Waiting(id_, Event(node, name, bool(ok), other, at)) for id_, node, name, ok, other, at in rows]
+
+    # -- runs -------------------------------------------------------------------------------------------------------
+
+    def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
+        """Open a run that covers these events, and return its number."""
+        with self._change() as db:
+            cursor = db.execute(
+                "insert into run (cluster, cause, attempt, started) values (?, ?, ?, ?)",
+                (cluster, cause, attempt, time.time()),
+            )
+            db.executemany("update event set run = ? where id = ?", [(cursor.lastrowid, number) for number in events])
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def add_step(self, run: int, step: StepRow) -> None:
+        """Record a step that has ended."""
+        with self._change() as db:
+            db.execute(
+                "insert into step (run, action, what, started, duration, error) values (?, ?, ?, ?, ?, ?)",
+                (run, step.action, step.what, step.started, step.duration, step.error),
+            )
+
+    def end_run(self, run: int, ok: bool, again: bool, message: str, primary: int | None, timeline: int) -> None:
+        """Close a run."""
+        with self._change() as db:
+            db.execute(
+                'update run set ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ? where id = ?',
+                (time.time(), ok, again, message, primary, timeline, run),
+            )
+
+    def release_cut_off(self) -> int:
+        """Let the events of runs that never ended wait again; return how many. Only the one worker may ask this."""
+        with self._change() as db:
+            cursor = db.execute("update event set run = null where run in (select id from run where ended is null)")
+            db.execute("update run set ended = started, ok = 0, message = 'cut off' where ended is null")
+        return cursor.rowcount
+
+    def runs(self, limit: int, cluster: str | None = None, failed: bool = False) -> list[RunRow]:
+        """Return the newest runs, oldest first."""
+        with self._telling():
+            rows = self._db.execute(
+                f"select {RUN_COLUMNS} from run where (?1 is null or cluster = ?1) and (not ?2 or ok = 0)"
+                " order by id desc limit ?3",
+                (cluster, failed, limit),
+            ).fetchall()
+        return [_run(*row) for row in reversed(rows)]
+
+    def steps(self, run: int) -> list[StepRow]:
+        """Return the steps of a run."""
+        columns = "action, what, started, duration, error"
+        with self._telling():
+            rows: Sequence[tuple[str, str, float, float, str]] = self._db.execute(
+                f"select {columns} from step where run = ? order by id", (run,)
+            ).fetchall()
+        return [StepRow(*row) for row in rows]
+
+    def prune(self, days: float) -> None:
+        """Remove what is older than so many days; what waits, runs, or came last stays."""
+        before = time.time() - days * 86400
+        old = "select id from run where ended < ? and id not in (select max(id) from run group by cluster)"
+        with self._change() as db:
+            db.execute(f"delete from step where run in ({old})", (before,))
+            db.execute(f"delete from event where run in ({old})", (before,))
+            db.execute(f"delete from run where id in ({old})", (before,))
+
+    # -- maintenance ------------------------------------------------------------------------------------------------
+
+    def pause(self, cluster: str, until: float | None, reason: str) -> None:
+        """Store events and do nothing from now on."""
+        with self._change() as db:
+            db.execute("insert or replace into pause values (?, ?, ?, ?)", (cluster, until, reason, time.time()))
+
+    def resume(self, cluster: str) -> bool:
+        """End a pause; return whether there was one."""
+        with self._change() as db:
+            return db.execute("delete from pause where cluster = ?", (cluster,)).rowcount > 0
+
+    def paused(self, cluster: str) -> Pause | None:
+        """Return the pause of a cluster, if it has one that is not over."""
+        with self._telling():
+            row = self._db.execute("select until, reason, since from pause where cluster = ?", (cluster,)).fetchone()
+        return Pause(*row) if row and (row[0] is None or row[0] > time.time()) else None
+
+
+def open_journal(path: Path) -> Journal:
+    """Open the journal; a broken file is set aside, for a failover must not fail for it. Raises StepFailed."""
+    try:
+        return Journal(path)
+    except StepFailed as error:
+        if not isinstance(error.__cause__, sqlite3.DatabaseError) or isinstance(
+            error.__cause__, sqlite3.OperationalError
+        ):
+            raise
+        aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
+        log.error("the journal is broken (%s); it is now %s, and a new one begins", error.__cause__, aside)
+        path.rename(aside)
+        for rest in ("-wal", "-shm"):
+            path.with_name(path.name + rest).unlink(missing_ok=True)
+        return Journal(path)

@@ -1,0 +1,138 @@
+"""The queue of one cluster: which events are due, one run for all of them, and when to try a failed run again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from repmgr_hooks import dispatcher
+from repmgr_hooks.config import Action, Config, Managed
+from repmgr_hooks.dispatcher import Recorder
+from repmgr_hooks.errors import StepFailed, Stopped
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal import Journal, RunRow, StepRow, Waiting
+from repmgr_hooks.lock import exclusive
+from repmgr_hooks.steps import World
+
+log = logging.getLogger(__name__)
+
+REST = 3600.0
+JOURNAL_BROKEN = 30.0
+LOCK_WAIT = 600.0
+
+
+class Queue:
+    """Runs what is due; every state that matters is in the journal, so a new one carries on where the last ended."""
+
+    def __init__(self, managed: Managed, journal: Journal, world: World, loaded: Config) -> None:
+        self.name = managed.cluster.name
+        self.stopping = threading.Event()
+        self._managed, self._journal, self._world, self._config = managed, journal, world, loaded
+
+    def work(self) -> float:
+        """Run all that is due, and return the seconds until something else may be."""
+        try:
+            while not self.stopping.is_set():
+                if pause := self._journal.paused(self.name):
+                    return REST if pause.until is None else max(pause.until - time.time(), 0.0)
+                waiting, failed = self._journal.waiting(self.name), self._failed()
+                if not waiting and (wait := self._until_retry(failed)) > 0:
+                    return wait
+                self._run(waiting, failed)
+        except Stopped as error:
+            log.info("%s: %s", self.name, error)
+        except StepFailed as error:
+            log.error("%s: %s", self.name, error)
+            self._without_journal()
+            return JOURNAL_BROKEN
+        finally:
+            self._world.rest()
+        return 0.0
+
+    def _failed(self) -> RunRow | None:
+        """Return the last run if it failed and trying again may help."""
+        last = self._journal.runs(1, self.name)
+        return last[0] if last and last[0].ok is False and last[0].again else None
+
+    def _until_retry(self, failed: RunRow | None) -> float:
+        retry = self._config.service.retry
+        if failed is None or failed.ended is None or failed.attempt >= retry.attempts:
+            return REST
+        after = retry.after(failed.attempt)
+        # Never longer than that, even if the clock was set back meanwhile.
+        return min(failed.ended + after - time.time(), after)
+
+    def _run(self, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
+        """One run for the events that wait and for those of the failed run before."""
+        covered = [*(self._journal.events_of(failed.id) if failed else []), *waiting]
+        attempt = 1 if waiting or failed is None else failed.attempt + 1
+        cause = "event" if waiting else "retry"
+        steps_before = [] if waiting or failed is None else self._journal.steps(failed.id)
+        notified = {step.action for step in steps_before if not step.error}
+        log.info("%s: %s", self.name, summary_of([item.event for item in covered]))
+        with exclusive(self._config.state_dir / f"{self.name}.lock", LOCK_WAIT):
+            run = self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered])
+            recorder = Written(self._journal, run, self.stopping.is_set, notified)
+            result = dispatcher.handle(self._managed, self._world, [item.event for item in covered], recorder=recorder)
+            end_run(self._journal, run, result)
+        if not result.ok and result.again and attempt >= self._config.service.retry.attempts:
+            log.error("%s: given up after %d attempts; see 'repmgr-hooks status'", self.name, attempt)
+
+    def _without_journal(self) -> None:
+        """The journal cannot be used, and a failover must not wait for that: make it so, whatever the events said."""
+        try:
+            dispatcher.handle(self._managed, self._world, [])
+        except StepFailed as error:
+            log.error("%s: %s", self.name, error)
+
+
+class Written(Recorder):
+    """Writes every step into the journal; if that fails, the run goes on all the same."""
+
+    def __init__(self, journal: Journal, run: int, stopping: Callable[[], bool], notified: set[str]) -> None:
+        self._journal, self._run, self.stopping, self._notified = journal, run, stopping, notified  # type: ignore[method-assign]
+
+    def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
+        """Write it down."""
+        try:
+            self._journal.add_step(self._run, StepRow(action, what, started, duration, error))
+        except StepFailed as failure:
+            log.error("%s", failure)
+
+    def done_before(self, action: Action) -> bool:
+        """True for a notification that an earlier attempt of the same run has given."""
+        if action.handler.observe or action.title not in self._notified:
+            return False
+        self.step(action.title, "done before", time.time(), 0.0, "")
+        return True
+
+
+def run_now(managed: Managed, world: World, events: list[Event], cause: str, journal: Journal | None) -> dispatcher.Run:
+    """One run in the foreground, journalled if there is a journal. The caller holds the cluster's lock."""
+    if journal is None:
+        return dispatcher.handle(managed, world, events)
+    name = managed.cluster.name
+    numbers = [journal.add_event(name, event, time.time()) for event in events]
+    run = journal.begin_run(name, cause, 1, numbers)
+    result = dispatcher.handle(managed, world, events, recorder=Written(journal, run, lambda: False, set()))
+    end_run(journal, run, result)
+    return result
+
+
+def end_run(journal: Journal, run: int, result: dispatcher.Run) -> None:
+    """Close a run in the journal; if that fails, say so."""
+    verdict = result.verdict
+    try:
+        primary, timeline = (verdict.primary, verdict.timeline) if verdict else (None, 0)
+        journal.end_run(run, result.ok, result.again, result.message, primary, timeline)
+    except StepFailed as failure:
+        log.error("%s", failure)
+
+
+def summary_of(events: Sequence[Event]) -> str:
+    """Name the events of a run, few or many."""
+    if len(events) <= 3:
+        return ", ".join(str(event) for event in events) or "reconcile"
+    return f"{len(events)} events, the last of them {events[-1]}"

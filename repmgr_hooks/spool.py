@@ -1,0 +1,92 @@
+"""The worker's side of the spool: the files that ``hook.py`` left, and the FIFO that it knocks at."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import shutil
+from pathlib import Path
+
+from repmgr_hooks.errors import BadInput, StepFailed
+from repmgr_hooks.event import Event, parse_event
+from repmgr_hooks.hook import WAKE
+from repmgr_hooks.journal import Journal
+
+log = logging.getLogger(__name__)
+
+MAX_SIZE = 4096
+
+
+class Spool:
+    """The spool of one state directory, made if it is missing. Raises StepFailed if it cannot be used."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._directory = state_dir / "spool"
+        fifo = self._directory / WAKE
+        try:
+            if not self._directory.exists():
+                make_spool(self._directory)
+            fifo.unlink(missing_ok=True)
+            os.mkfifo(fifo)
+            fifo.chmod(0o620)
+            # Read and write: it never reports an end of file when the last writer leaves.
+            self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        except OSError as error:
+            raise StepFailed(
+                f"the spool {self._directory} cannot be used: {error}; see to its owner and mode"
+            ) from None
+
+    def close(self) -> None:
+        """Stop listening: from now on ``event`` finds nobody and starts a worker itself."""
+        os.close(self._fifo)
+        (self._directory / WAKE).unlink(missing_ok=True)
+
+    def wait(self, seconds: float, also: int) -> None:
+        """Sleep until somebody knocks, the file descriptor ``also`` can be read, or the time is up."""
+        ready, _, _ = select.select([self._fifo, also], [], [], max(seconds, 0))
+        for fd in ready:
+            os.read(fd, 65536)
+
+    def take_in(self, journal: Journal, clusters: list[str]) -> int:
+        """Move every stored event into the journal, oldest first; return how many."""
+        files = sorted(entry for entry in self._directory.iterdir() if entry.name[0] not in ".w")
+        for file in files:
+            self._take(file, journal, clusters)
+        return len(files)
+
+    def _take(self, file: Path, journal: Journal, clusters: list[str]) -> None:
+        try:
+            cluster, event = read_event(file, clusters)
+        except BadInput as error:
+            log.error("%s: refused: %s", file.name, error)
+        else:
+            journal.add_event(cluster, event, int(file.name.split("-")[0]) / 1e9, file.name)
+        file.unlink(missing_ok=True)
+
+
+def read_event(file: Path, clusters: list[str]) -> tuple[str, Event]:
+    """Return the cluster and the event of a spool file, which anybody in its group may have written.
+
+    Raises BadInput for what is not an event, and for a cluster that the configuration does not have.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor) as opened:
+            cluster, *words = opened.read(MAX_SIZE).split("\n")[:-1] or [""]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot be read: {error}") from None
+    event = parse_event(words)
+    if cluster and cluster not in clusters:
+        raise BadInput(f"{event}: the configuration has no cluster {cluster!r}")
+    if not cluster and len(clusters) > 1:
+        raise BadInput(f"{event}: several clusters ({', '.join(clusters)}); repmgr.conf must name one with --cluster")
+    return cluster or clusters[0], event
+
+
+def make_spool(directory: Path) -> None:
+    """Make the spool for the group of repmgrd's user; ``tmpfiles.d`` does it on a machine with systemd."""
+    directory.mkdir(parents=True)
+    directory.chmod(0o2770)
+    owner = directory.parent.stat().st_uid if os.geteuid() == 0 else -1
+    shutil.chown(directory, owner if owner >= 0 else None, "postgres")

@@ -1,0 +1,165 @@
+"""The real world: programs (the only user of ``sh``), SQL (psycopg), packets, and the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import sh
+from psycopg import conninfo
+
+from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.poke import Flow, send_pokes
+from repmgr_hooks.steps import Program, Rows, Sql
+
+SESSION = "-c statement_timeout=10000 -c lock_timeout=5000 -c synchronous_commit=local"
+"""Options of every session. ``synchronous_commit=local``: a freshly promoted primary may have no synchronous standby
+yet, and a session of ours must not hang on it (repmgr does the same, dbutils.c:200-207)."""
+
+
+class System:
+    """The real world of one cluster; ``conninfos`` maps node ids to libpq connection strings."""
+
+    def __init__(self, conninfos: Mapping[int, str]) -> None:
+        self._conninfos = {
+            node: conninfo.make_conninfo(dsn, options=SESSION, application_name="repmgr_hooks")
+            for node, dsn in conninfos.items()
+        }
+        self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+
+    def run(self, program: Program, limit: float) -> str:
+        """Run a program in a session of its own and return its stdout; when the time is up, kill all it started.
+
+        Raises StepFailed with the command, the exit code and what it wrote.
+        """
+        try:
+            command = sh.Command(program.argv[0])
+        except sh.CommandNotFound:
+            raise StepFailed(f"{program.argv[0]}: no such program; install it or correct its path") from None
+        try:
+            running = _start(command, program)
+        except (OSError, sh.ForkException) as error:
+            raise StepFailed(f"{program}: cannot be started: {error}") from None
+        # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
+        too_late = threading.Event()
+        timer = threading.Timer(max(limit, 0.1), _kill, (running.pid, too_late))
+        timer.start()
+        try:
+            running.wait()
+        except sh.ErrorReturnCode as error:
+            if too_late.is_set():
+                raise StepFailed(f"{program}: not finished after {limit:.0f} s; killed") from None
+            stderr = _text(error.stderr)
+            if not (program.tolerate and re.search(program.tolerate, stderr)):
+                said = (stderr or _text(error.stdout)).strip() or "nothing written"
+                raise StepFailed(f"{program}: exit code {error.exit_code}: {said}") from None
+        finally:
+            timer.cancel()
+        output = _text(running.stdout)
+        if program.expect and not re.search(program.expect, output):
+            raise StepFailed(f"{program}: answered 0, but its output is not what was asked for: {output.strip()}")
+        return output
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        """Run one statement and return its rows. Raises StepFailed."""
+        result = self.fetch_each([sql], limit)[sql.node]
+        if isinstance(result, StepFailed):
+            raise result
+        return result
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+        """Ask several nodes side by side; all answers, or why there is none, within ``limit`` seconds."""
+        return asyncio.run_coroutine_threadsafe(self._fetch_each(list(queries), limit), self._loop).result()
+
+    async def _fetch_each(self, queries: list[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+        answers = await asyncio.gather(*(self._fetch(sql, limit) for sql in queries))
+        return {sql.node: answer for sql, answer in zip(queries, answers, strict=True)}
+
+    async def _fetch(self, sql: Sql, limit: float) -> Rows | StepFailed:
+        try:
+            async with asyncio.timeout(limit):
+                return await self._ask(sql)
+        except TimeoutError:
+            await self._forget(sql.node)
+            return StepFailed(f"node {sql.node}: no answer within {limit:.0f} s")
+        except psycopg.Error as error:
+            await self._forget(sql.node)
+            return StepFailed(f"node {sql.node}: {_brief(error)}")
+
+    async def _ask(self, sql: Sql) -> Rows:
+        """Ask through the connection that is open; if it has broken since it was last used, through a new one."""
+        if sql.node in self._connections:
+            with suppress(psycopg.OperationalError):
+                return await self._rows(self._connections[sql.node], sql)
+            await self._forget(sql.node)
+        self._connections[sql.node] = await psycopg.AsyncConnection.connect(self._conninfos[sql.node], autocommit=True)
+        return await self._rows(self._connections[sql.node], sql)
+
+    async def _rows(self, connection: psycopg.AsyncConnection[Any], sql: Sql) -> Rows:
+        cursor = await connection.execute(sql.statement, sql.params)
+        return await cursor.fetchall()
+
+    async def _forget(self, node: int) -> None:
+        if connection := self._connections.pop(node, None):
+            await connection.close()
+
+    def rest(self) -> None:
+        """Close the connections: an idle one would hold up a smart shutdown of its node."""
+        for node in list(self._connections):
+            asyncio.run_coroutine_threadsafe(self._forget(node), self._loop).result()
+
+    def poke(self, flows: Iterable[Flow]) -> None:
+        """Send each client one SYN from the gateway's address. Raises StepFailed without CAP_NET_RAW."""
+        try:
+            send_pokes(flows)
+        except OSError as error:
+            raise StepFailed(f"cannot send packets (needs CAP_NET_RAW): {error}") from None
+
+    def now(self) -> float:
+        """Seconds on a clock that never jumps."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+def _brief(error: psycopg.Error) -> str:
+    """Return libpq's message without the lines after the first and without the address, which the caller names."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
+
+
+def _start(command: Any, program: Program) -> Any:
+    return command(
+        *program.argv[1:],
+        _in=program.stdin,
+        _env={**os.environ, "LC_ALL": "C.UTF-8", **program.env},
+        _bg=True,
+        _bg_exc=False,
+        _new_session=True,
+        _tty_in=False,
+        _tty_out=False,
+        _truncate_exc=False,
+        _decode_errors="replace",
+    )
+
+
+def _kill(session: int, too_late: threading.Event) -> None:
+    too_late.set()
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(session, signal.SIGKILL)
+
+
+def _text(data: bytes | str) -> str:
+    return data if isinstance(data, str) else data.decode(errors="replace")

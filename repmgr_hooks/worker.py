@@ -1,0 +1,160 @@
+"""The service: takes events in, and makes one run after the other for each cluster; clusters work side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from repmgr_hooks import config
+from repmgr_hooks.errors import BadInput
+from repmgr_hooks.journal import Journal, open_journal
+from repmgr_hooks.lock import exclusive
+from repmgr_hooks.queue import Queue
+from repmgr_hooks.spool import Spool
+from repmgr_hooks.system import System
+
+log = logging.getLogger(__name__)
+
+LOOK_ROUND = 20.0
+PRUNE_EVERY = 3600.0
+ONCE_LOCK_WAIT = 900.0
+
+
+class Worker:
+    """One per state directory; the lock sees to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._config = config.load(path)
+        self._signalled, self._signal = os.pipe()
+        os.set_blocking(self._signal, False)
+        self._stopping = threading.Event()
+        self._reload = False
+        self._loops: dict[str, Loop] = {}
+
+    def serve(self, once: bool = False) -> None:
+        """Work until SIGTERM; with ``once``, until the queue is empty. Raises StepFailed, BadInput."""
+        with exclusive(self._config.state_dir / "worker.lock", ONCE_LOCK_WAIT if once else 0.0):
+            spool = Spool(self._config.state_dir)
+            journal = open_journal(self._config.state_dir / "journal.db")
+            self._listen()
+            try:
+                self._work(spool, journal, once)
+            finally:
+                self._stop_loops()
+                spool.close()
+                journal.close()
+
+    def _listen(self) -> None:
+        signal.set_wakeup_fd(self._signal, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._reload = True
+        else:
+            self._stopping.set()
+
+    def _work(self, spool: Spool, journal: Journal, once: bool) -> None:
+        self._start_loops(journal)
+        notify("READY=1")
+        pruned = 0.0
+        while not self._stopping.is_set():
+            if self._reload:
+                self._read_config_again(journal)
+            if spool.take_in(journal, list(self._config.clusters)):
+                for loop in self._loops.values():
+                    loop.wake()
+            if once and all(loop.idle() for loop in self._loops.values()):
+                return
+            if time.monotonic() - pruned > PRUNE_EVERY:
+                pruned = time.monotonic()
+                journal.prune(self._config.service.keep_days)
+            notify("WATCHDOG=1")
+            spool.wait(0.1 if once else LOOK_ROUND, self._signalled)
+
+    def _read_config_again(self, journal: Journal) -> None:
+        self._reload = False
+        try:
+            loaded = config.load(self._path)
+        except BadInput as error:
+            log.error("the configuration is wrong, the old one stays in force: %s", error)
+            return
+        if loaded.state_dir != self._config.state_dir:
+            log.error("'state_dir' has changed: restart the service for that; the old configuration stays in force")
+            return
+        log.info("the configuration has been read again")
+        self._stop_loops()
+        self._config = loaded
+        self._start_loops(journal)
+
+    def _start_loops(self, journal: Journal) -> None:
+        if released := journal.release_cut_off():
+            log.warning("%d event(s) of a run that was cut off are taken up again", released)
+        self._loops = {
+            name: Loop(Queue(managed, journal, System(managed.cluster.conninfos()), self._config))
+            for name, managed in self._config.clusters.items()
+        }
+        for loop in self._loops.values():
+            loop.start()
+
+    def _stop_loops(self) -> None:
+        for loop in self._loops.values():
+            loop.stop()
+        for loop in self._loops.values():
+            loop.join()
+
+
+class Loop(threading.Thread):
+    """Runs the queue of one cluster whenever something is due."""
+
+    def __init__(self, queue: Queue) -> None:
+        super().__init__(name=queue.name)
+        self._queue = queue
+        self._woken = threading.Event()
+        self._resting = threading.Event()
+
+    def wake(self) -> None:
+        """Look at the queue now."""
+        self._resting.clear()
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End after the current step."""
+        self._queue.stopping.set()
+        self._woken.set()
+
+    def idle(self) -> bool:
+        """True when nothing runs and nothing waits (a retry later on does not count)."""
+        return self._resting.is_set() and not self._woken.is_set()
+
+    def run(self) -> None:
+        """Work until stopped."""
+        while not self._queue.stopping.is_set():
+            self._woken.clear()
+            try:
+                wait = self._queue.work()
+            except Exception:
+                log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
+                wait = LOOK_ROUND
+            if not self._woken.is_set():
+                self._resting.set()
+            self._woken.wait(wait)
+            self._resting.clear()
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing happens without it."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, contextlib.suppress(OSError):
+            channel.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
