@@ -76,6 +76,7 @@ class Failover:
 def put_ours_to_work(lab: Lab) -> None:
     """The installation of config/, its ports opened by ``reconcile``."""
     time_the_hook(lab)
+    lab.start_worker()
     result = lab.gateway.hooks("reconcile")
     if result.returncode != 0:
         raise Failed(f"reconcile: {result.returncode}\n{result.stdout}\n{result.stderr}")
