@@ -18,6 +18,7 @@ from repmgr_hooks.errors import BadInput, did_you_mean
 from repmgr_hooks.handlers import Handler, installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR
 from repmgr_hooks.schema import Document, Identifier, Positive, Shape, join
+from repmgr_hooks.trust import writable_by_others
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,10 @@ def config_path(given: str | None) -> Path:
 
 
 def load(path: Path) -> Config:
-    """Read the configuration. Raises BadInput that lists every mistake."""
+    """Read the configuration. Raises BadInput that lists every mistake, or that others could have written it."""
     try:
+        if path.exists() and (wrong := writable_by_others(path)):
+            raise BadInput(f"{path} is refused: {wrong}")
         document = Document(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise BadInput(f"{path}: nested too deeply, or a part that contains itself") from None

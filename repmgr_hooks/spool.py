@@ -42,11 +42,12 @@ class Spool:
         os.close(self._fifo)
         (self._directory / WAKE).unlink(missing_ok=True)
 
-    def wait(self, seconds: float, also: int) -> None:
-        """Sleep until somebody knocks, the file descriptor ``also`` can be read, or the time is up."""
+    def wait(self, seconds: float, also: int) -> bool:
+        """Sleep until somebody knocks (True), the file descriptor ``also`` can be read, or the time is up."""
         ready, _, _ = select.select([self._fifo, also], [], [], max(seconds, 0))
         for fd in ready:
             os.read(fd, 65536)
+        return self._fifo in ready
 
     def take_in(self, journal: Journal, clusters: list[str]) -> int:
         """Move every stored event into the journal, oldest first; return how many."""

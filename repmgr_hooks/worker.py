@@ -67,11 +67,11 @@ class Worker:
     def _work(self, spool: Spool, journal: Journal, once: bool) -> None:
         self._start_loops(journal)
         notify("READY=1")
-        pruned = 0.0
+        pruned, knocked = 0.0, False
         while not self._stopping.is_set():
             if self._reload:
                 self._read_config_again(journal)
-            if spool.take_in(journal, list(self._config.clusters)):
+            if spool.take_in(journal, list(self._config.clusters)) or knocked:
                 for loop in self._loops.values():
                     loop.wake()
             if once and all(loop.idle() for loop in self._loops.values()):
@@ -80,7 +80,7 @@ class Worker:
                 pruned = time.monotonic()
                 journal.prune(self._config.service.keep_days)
             notify("WATCHDOG=1")
-            spool.wait(0.1 if once else LOOK_ROUND, self._signalled)
+            knocked = spool.wait(0.1 if once else LOOK_ROUND, self._signalled)
 
     def _read_config_again(self, journal: Journal) -> None:
         self._reload = False

@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.endtoend.looks import (
     barman_files,
     barman_streams_from,
+    failover_handled,
     first_file,
-    hook_log,
     missing_across_the_switch,
     routes,
     slot,
@@ -23,14 +23,13 @@ from tests.lab import BASE, Client, Failed, Lab
 from tests.lab.contain import contain
 
 LIMIT = 120.0
-END = "repmgrd_reload of node 2: nothing to do"
 
 REPMGRD = (
     (r"\[WARNING\] unable to ping", "repmgrd: db1 does not answer"),
     (r"\[WARNING\] unable to reconnect to node .*after (\d+) attempts", "repmgrd: gives db1 up after {0} attempts"),
     (r"\[NOTICE\] this node is the only available candidate", "repmgrd: db2 will promote itself"),
     (r"DETAIL: server .* was successfully promoted", "repmgrd: db2 has been promoted"),
-    (r"^\d\d:\d\d:\d\d [IE] (.*)", "  hook: {0}"),
+    (r"^\d\d:\d\d:\d\d [IE] (.*)", "  worker: {0}"),
 )
 
 SLOTS = "select slot_name, active, restart_lsn, wal_status from pg_replication_slots"
@@ -62,6 +61,22 @@ class Story:
         print(f"{time.time() - self.begun:6.1f} s  {text}", flush=True)
 
 
+class Told:
+    """What repmgrd and the worker write, as they write it."""
+
+    def __init__(self) -> None:
+        self._seen = {"repmgrd2": 0, "worker": 0}
+
+    def read(self, lab: Lab) -> list[str]:
+        """Return what is new."""
+        new = []
+        for log, seen in self._seen.items():
+            lines = lab.gateway.log(log).splitlines()
+            self._seen[log] = len(lines)
+            new += lines[seen:]
+        return new
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests/demo")
     parser.add_argument("--unplug", action="store_true", help="pull the primary's cable instead of killing it")
@@ -86,12 +101,14 @@ def show(lab: Lab, unplug: bool) -> bool:
     story.say("PostgreSQL runs: db1 is the primary, db2 its standby; the gateway's ports are closed")
     print(lab.gateway.hooks("reconcile").stdout, end="")
     lab.start_cron()
+    lab.start_worker()
     lab.start_repmgrd()
-    story.say("ports open, Barman streams, repmgrd watches both nodes")
+    story.say("ports open, Barman streams; the worker waits for events, repmgrd watches both nodes")
     client = lab.start_client()
     story.say("the application writes every 100 ms through 10.0.0.20:54322")
     first = first_file(lab)
-    already_told = len(lab.gateway.log("repmgrd2").splitlines())
+    logs = Told()
+    logs.read(lab)
     time.sleep(2)
 
     story = Story()
@@ -101,19 +118,17 @@ def show(lab: Lab, unplug: bool) -> bool:
     else:
         story.say("FAULT: PostgreSQL on db1 is killed")
         lab.db1.pg_ctl("stop", "-m", "immediate")
-    follow(lab, client, story, already_told)
+    follow(lab, client, story, logs)
     return verdict(lab, client, story.begun, first)
 
 
-def follow(lab: Lab, client: Client, story: Story, told: int) -> None:
+def follow(lab: Lab, client: Client, story: Story, logs: Told) -> None:
     """Tell what the logs say, as they say it, until the last event of the failover has been handled."""
     broken, back = False, False
     while time.time() < story.begun + LIMIT:
-        lines = lab.gateway.log("repmgrd2").splitlines()
-        for line in lines[told:]:
+        for line in logs.read(lab):
             if text := in_plain_words(line):
                 story.say(text)
-        told = len(lines)
         after = [write for write in client.writes() if write.ended > story.begun + 0.05]
         if not broken and (failed := next((write for write in after if write.row is None), None)):
             broken = True
@@ -121,7 +136,7 @@ def follow(lab: Lab, client: Client, story: Story, told: int) -> None:
         if broken and not back and after[-1].row is not None:
             back = True
             story.say(f"application: writes again (row {after[-1].row})")
-        if back and any(END in line for line in hook_log(lab, 2)[-3:]):
+        if back and failover_handled(lab):
             return
         time.sleep(0.05)
     raise Failed(f"the failover was not over after {LIMIT:.0f} s")

@@ -11,12 +11,14 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Protocol
 
 from repmgr_hooks.cluster import Cluster, Decided
 from repmgr_hooks.errors import BadInput
 from repmgr_hooks.handlers import barman, command, firewall, slot
 from repmgr_hooks.steps import Step, World
+from repmgr_hooks.trust import writable_by_others
 
 GROUP = "repmgr_hooks.handlers"
 
@@ -79,6 +81,8 @@ def _load(point: metadata.EntryPoint, origin: str) -> Handler:
         module = point.load()
     except Exception as error:
         raise BadInput(f"handler {point.name!r} of {origin} cannot be loaded: {error!r}; mend or remove it") from error
+    if (file := getattr(module, "__file__", None)) and (wrong := writable_by_others(Path(file))):
+        raise BadInput(f"handler {point.name!r} of {origin} is refused: {wrong}")
     missing = [name for name in ("Config", "observe", "plan", "problems") if not hasattr(module, name)]
     if missing:
         raise BadInput(f"handler {point.name!r} of {origin} lacks {', '.join(missing)}; see the README")

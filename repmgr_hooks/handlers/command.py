@@ -11,6 +11,7 @@ from pathlib import Path
 from repmgr_hooks.cluster import Cluster, Decided
 from repmgr_hooks.schema import Positive
 from repmgr_hooks.steps import Program, Step
+from repmgr_hooks.trust import writable_by_others
 
 observe = None
 
@@ -27,6 +28,8 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
     """The program is named by its absolute path: what PATH says under repmgrd is another matter."""
     if not config.run or not Path(config.run[0]).is_absolute():
         yield "'run' must be a list that begins with the absolute path of a program"
+    elif wrong := writable_by_others(Path(config.run[0])):
+        yield f"the program is refused: {wrong}"
 
 
 def plan(config: Config, decided: Decided, seen: None) -> list[Step]:

@@ -55,6 +55,12 @@ def routes(lab: Lab) -> dict[int, str]:
     return {int(found[1]): found[2] for line in lab.gateway.nat() if (found := rule.search(line))}
 
 
-def hook_log(lab: Lab, node: int) -> list[str]:
-    """What the hook said in the log of a node's repmgrd."""
-    return [line for line in lab.gateway.log(f"repmgrd{node}").splitlines() if re.match(r"\d\d:\d\d:\d\d [IE] ", line)]
+def worker_log(lab: Lab) -> list[str]:
+    """What the worker has said so far."""
+    return lab.gateway.log("worker").splitlines()
+
+
+def failover_handled(lab: Lab) -> bool:
+    """True when the last event of a failover to node 2 has been handled."""
+    log = "\n".join(worker_log(lab))
+    return "repmgrd_reload of node 2" in log and "nothing to do" in log[log.rindex("repmgrd_reload of node 2") :]

@@ -67,11 +67,12 @@ def test_event_of_repmgrds_user_is_handed_over(built_lab: Lab) -> None:
     lab = built_lab
     result = lab.gateway.hooks("event", "--cluster", "main", "1", "primary_register", user="postgres")
     assert result.returncode == 0, result.stderr
-    assert routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}
+    wait_for(lambda: routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}, "the run that 'event' started", 30)
     for forbidden in (
         ("iptables-save",),
         ("/usr/local/bin/repmgr-hooks", "reconcile"),
         ("-u", "barman", "barman", "cron"),
+        ("/usr/local/bin/repmgr-hooks", "worker"),
     ):
         refused = lab.gateway.result("sudo", "-n", *forbidden, user="postgres")
         assert refused.returncode == 1
@@ -84,13 +85,13 @@ def test_promotion_that_never_happens(built_lab: Lab) -> None:
     assert lab.gateway.hooks("reconcile").returncode == 0
     before = lab.gateway.nat()
 
-    beside_a_primary = lab.gateway.hooks("event", "2", "standby_promote")
+    beside_a_primary = lab.gateway.hooks("replay", "2", "standby_promote")
     lab.db1.pg_ctl("stop", "-m", "immediate")
-    without_a_primary = lab.gateway.hooks("event", "2", "standby_promote")
+    without_a_primary = lab.gateway.hooks("replay", "2", "standby_promote")
 
     assert (beside_a_primary.returncode, without_a_primary.returncode) == (1, 1)
-    assert "standby_promote of node 2 contradicts the cluster: node 1 is the primary" in beside_a_primary.stderr
-    assert "the primary is unknown: no node is out of recovery" in without_a_primary.stderr
+    assert "standby_promote of node 2 contradicts the cluster: node 1 is the primary" in beside_a_primary.stdout
+    assert "the primary is unknown: no node is out of recovery" in without_a_primary.stdout
     assert lab.gateway.nat() == before
 
 
@@ -100,10 +101,10 @@ def test_barman_in_ruins_keeps_the_port_closed_until_the_limit_only(built_lab: L
     quicken(lab, at_latest=6)
     lab.put(lab.gateway, "/usr/local/bin/barman", f"#!/bin/sh\n{ruin}\n", 0o755)
 
-    result = lab.gateway.hooks("event", "1", "primary_register")
+    result = lab.gateway.hooks("replay", "1", "primary_register")
 
     assert result.returncode == 1
-    assert "firewall {open: app, at_latest: 6} although what comes before it failed" in result.stderr
+    assert "firewall {open: app, at_latest: 6} although what comes before it failed" in result.stdout
     assert lab.psql_app("select 1").stdout == "1\n"
     assert "sleep 600" not in lab.gateway.run("ps", "-eo", "args").replace("sh -c", "")
 
@@ -155,9 +156,9 @@ def test_active_slot_on_a_standby_is_released_and_dropped(built_lab: Lab) -> Non
     )
     wait_for(lambda: slot(lab.db2).startswith("t"), "the stray receiver")
 
-    result = lab.gateway.hooks("event", "2", "standby_register")
+    result = lab.gateway.hooks("replay", "2", "standby_register")
 
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stdout
     assert slot(lab.db2) == ""
 
 
@@ -168,8 +169,8 @@ def test_slot_of_that_name_that_is_not_barmans(built_lab: Lab) -> None:
     lab.db1.sql("select pg_create_logical_replication_slot('barman', 'pgoutput')", "app")
     quicken(lab, at_latest=3)
 
-    result = lab.gateway.hooks("event", "1", "primary_register")
+    result = lab.gateway.hooks("replay", "1", "primary_register")
 
     assert result.returncode == 1
-    assert "the slot 'barman' is logical, so it is not Barman's" in result.stderr
+    assert "the slot 'barman' is logical, so it is not Barman's" in result.stdout
     assert slot(lab.db1) != ""

@@ -1,0 +1,235 @@
+"""The service with its real user, the spool, the journal: no event is lost, and repmgrd is never held up."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.endtoend.looks import barman_streams_from, routes, slot
+from tests.endtoend.test_gateway import quicken
+from tests.lab import REPOSITORY, Lab, must, wait_for
+
+OPEN = {54321: "10.0.0.11", 54322: "10.0.0.11"}
+STATE = "/var/lib/repmgr-hooks"
+CONFIG = "/etc/repmgr-hooks/config.yaml"
+
+
+def hand_in(lab: Lab, node: int, name: str) -> subprocess.CompletedProcess[str]:
+    result = lab.gateway.hooks("event", "--cluster", "main", str(node), name, user="postgres")
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def runs(lab: Lab) -> list[dict[str, object]]:
+    return json.loads(lab.gateway.hooks("history", "--json", "-n", "10000").stdout)
+
+
+def handled(lab: Lab) -> bool:
+    """True when every event that was handed in has been covered by a run that ended."""
+    waiting = lab.gateway.run("sh", "-c", f"ls {STATE}/spool | grep -vc wake", check=False).strip()
+    done = runs(lab)
+    return waiting == "0" and bool(done) and all(run["ended"] for run in done)
+
+
+def test_event_is_handled_by_the_service(built_lab: Lab) -> None:
+    lab = built_lab
+    lab.start_worker()
+    hand_in(lab, 1, "primary_register")
+    wait_for(lambda: handled(lab), "the run")
+    assert routes(lab) == OPEN
+    assert barman_streams_from(lab.db1)
+    (run,) = runs(lab)
+    assert run["ok"] is True
+    assert [event["name"] for event in run["events"]] == ["primary_register"]
+
+
+def test_failover_without_a_service(built_lab: Lab) -> None:
+    """Each event starts a run of its own, as root through sudo."""
+    lab = built_lab
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    lab.start_repmgrd()
+    client = lab.start_client()
+    fault = time.time()
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    client.wait_for_write(fault + 1)
+    wait_for(lambda: handled(lab), "the runs")
+    assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
+    assert barman_streams_from(lab.db2)
+
+
+def test_burst_of_events_from_many_processes(built_lab: Lab) -> None:
+    lab = built_lab
+    lab.start_worker()
+    lab.gateway.run("pkill", "-STOP", "-f", "repmgr-hooks worker")
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(lambda number: hand_in(lab, number % 2 + 1, "standby_follow"), range(200)))
+    hand_in(lab, 1, "primary_register")
+    lab.gateway.run("pkill", "-CONT", "-f", "repmgr-hooks worker")
+    wait_for(lambda: handled(lab) and routes(lab) == OPEN, "the runs")
+    done = runs(lab)
+    assert sum(len(run["events"]) for run in done) == 201
+    assert len(done) <= 3
+    assert routes(lab) == OPEN
+
+
+def test_worker_killed_in_mid_run(built_lab: Lab) -> None:
+    lab = built_lab
+    lab.start_worker()
+    hand_in(lab, 1, "primary_register")
+    wait_for(lambda: "stop Barman's receive-wal" in lab.gateway.log("worker"), "the middle of the run", every=0.01)
+    kill_worker(lab, signal.SIGKILL)
+    assert routes(lab) == {54321: "10.0.0.11"}
+    lab.start_worker()
+    wait_for(lambda: handled(lab) and routes(lab) == OPEN, "the run to be taken up again")
+    assert [(run["ok"], run["message"] == "cut off") for run in runs(lab)] == [(False, True), (True, False)]
+
+
+def kill_worker(lab: Lab, how: signal.Signals) -> int:
+    """End the service; its FIFO stays behind when it is killed, as on a real machine."""
+    daemon = lab.daemons.pop("worker")
+    daemon.send_signal(how)
+    code = daemon.wait(160)
+    lab.gateway.path(f"{STATE}/spool/wake").unlink(missing_ok=True)
+    return code
+
+
+def test_end_and_second_worker(built_lab: Lab) -> None:
+    lab = built_lab
+    lab.start_worker()
+    second = lab.gateway.hooks("worker", user="service")
+    assert second.returncode == 1
+    assert "another process holds" in second.stderr
+    hand_in(lab, 1, "primary_register")
+    wait_for(lambda: "lead port barman" in lab.gateway.log("worker"), "the run", every=0.01)
+    assert kill_worker(lab, signal.SIGTERM) == 0
+    lab.start_worker()
+    wait_for(lambda: handled(lab) and routes(lab) == OPEN, "the rest of the run")
+
+
+def test_configuration_read_again(built_lab: Lab) -> None:
+    lab = built_lab
+    lab.start_worker()
+    config = lab.gateway.path(CONFIG)
+    good = config.read_text()
+    config.write_text(good.replace("app: 54322", "app: 99999"))
+    lab.daemons["worker"].send_signal(signal.SIGHUP)
+    wait_for(lambda: "the old one stays in force" in lab.gateway.log("worker"), "the complaint")
+    config.unlink()
+    hand_in(lab, 1, "primary_register")
+    wait_for(lambda: routes(lab) == OPEN, "the run with the old configuration")
+    lab.put(lab.gateway, CONFIG, good.replace("app: 54322", "app: 54323"))
+    lab.daemons["worker"].send_signal(signal.SIGHUP)
+    wait_for(lambda: "has been read again" in lab.gateway.log("worker"), "the new configuration")
+    hand_in(lab, 1, "primary_register")
+    wait_for(lambda: routes(lab) == {54321: "10.0.0.11", 54323: "10.0.0.11"}, "the run with the new one")
+
+
+def test_spool_that_cannot_be_written(built_lab: Lab) -> None:
+    lab = built_lab
+    lab.gateway.path(f"{STATE}/spool").chmod(0o755)
+    result = hand_in(lab, 1, "primary_register")
+    assert "the event cannot be stored" in result.stderr
+    assert "Permission denied" in result.stderr
+    assert routes(lab) == OPEN
+
+
+def test_journal_that_is_broken(built_lab: Lab) -> None:
+    lab = built_lab
+    lab.put(lab.gateway, f"{STATE}/journal.db", "this is no database" * 1000, owner="barman")
+    lab.start_worker()
+    assert "the journal is broken" in lab.gateway.log("worker")
+    hand_in(lab, 1, "primary_register")
+    wait_for(lambda: routes(lab) == OPEN, "the run")
+    assert "journal.db.broken-" in lab.gateway.run("ls", STATE)
+
+
+def test_journal_on_a_full_disk_does_not_stop_a_failover(built_lab: Lab) -> None:
+    lab = built_lab
+    state = lab.gateway.path(STATE)
+    # A disk of its own, filled to the last block once the journal stands and the event is in the spool.
+    must("mount", "-t", "tmpfs", "-o", "size=512k,mode=0755,uid=barman,gid=barman", "tmpfs", str(state))
+    lab.gateway.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/repmgr-hooks.conf")
+    lab.start_worker()
+    assert lab.gateway.hooks("pause").returncode == 0
+    hand_in(lab, 1, "primary_register")
+    wait_for(lambda: "1 event(s) wait" in lab.gateway.hooks("status").stdout, "the event to be stored")
+    lab.gateway.run("sh", "-c", f"cat /dev/zero > {STATE}/fill", check=False)
+    result = hand_in(lab, 1, "standby_promote")
+    assert "the event cannot be stored" in result.stderr
+    assert "No space left on device" in result.stderr
+    assert routes(lab) == OPEN
+
+
+def test_paused(built_lab: Lab) -> None:
+    lab = built_lab
+    lab.start_worker()
+    assert lab.gateway.hooks("pause", "--for", "30m", "--reason", "upgrade of db2").returncode == 0
+    hand_in(lab, 1, "primary_register")
+    status = lab.gateway.hooks("status")
+    assert status.returncode == 1
+    assert re.search(r"PAUSED until \d\d:\d\d:\d\d \(upgrade of db2\)", status.stdout)
+    wait_for(lambda: "1 event(s) wait" in lab.gateway.hooks("status").stdout, "the event to be stored")
+    assert routes(lab) == {}
+    assert lab.gateway.hooks("resume").returncode == 0
+    wait_for(lambda: handled(lab) and routes(lab) == OPEN, "the event to be handled")
+    assert lab.gateway.hooks("status").returncode == 0
+
+
+def test_failed_run_is_tried_again(built_lab: Lab) -> None:
+    lab = built_lab
+    quicken(lab, at_latest=2)
+    config = lab.gateway.path(CONFIG)
+    config.write_text(config.read_text().replace("{first: 5,", "{first: 1,"))
+    lab.put(lab.gateway, "/usr/local/bin/barman", "#!/bin/sh\nexit 7\n", 0o755)
+    lab.start_worker()
+    hand_in(lab, 1, "primary_register")
+    wait_for(lambda: routes(lab) == OPEN, "the port, opened by its limit")
+    wait_for(lambda: [run for run in runs(lab) if run["attempt"] == 2], "the second attempt")
+    assert "FAILED, will be tried again" in lab.gateway.hooks("status").stdout
+    lab.gateway.path("/usr/local/bin/barman").unlink()
+    wait_for(lambda: runs(lab)[-1]["ok"], "the attempt that works")
+    assert barman_streams_from(lab.db1)
+    assert slot(lab.db1) == "t|t|reserved"
+    assert lab.gateway.hooks("history", "--failed").stdout.count("exit code 7") >= 2
+
+
+def test_who_may_do_what(built_lab: Lab) -> None:
+    lab = built_lab
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    for user, words in (
+        ("postgres", ("iptables-restore", "--noflush")),
+        ("barman", ("iptables-restore", "--noflush")),
+        ("postgres", ("sh", "-c", f"echo >> {STATE}/journal.db")),
+        ("postgres", ("sh", "-c", f"echo >> {CONFIG}")),
+        ("postgres", ("sh", "-c", "cat /etc/repmgr-hooks/pgpass")),
+    ):
+        assert lab.gateway.result(*words, user=user, stdin="*nat\nCOMMIT\n").returncode != 0, words
+    # root has made the journal and the locks by hand; the service can go on with them
+    lab.start_worker()
+    hand_in(lab, 1, "primary_register")
+    wait_for(lambda: handled(lab) and len(runs(lab)) == 2, "the run of the service")
+
+
+def test_configuration_that_others_may_write_is_refused(built_lab: Lab) -> None:
+    lab = built_lab
+    lab.gateway.path(CONFIG).chmod(0o664)
+    result = lab.gateway.hooks("reconcile")
+    assert result.returncode == 2
+    assert f"{CONFIG} can be written by others; chmod go-w {CONFIG}" in result.stderr
+    assert routes(lab) == {}
+
+
+def test_exposure_of_the_unit(built_lab: Lab) -> None:
+    lab = built_lab
+    unit = (REPOSITORY / "systemd/repmgr-hooks.service").read_text()
+    lab.put(lab.gateway, "/etc/systemd/system/repmgr-hooks.service", unit)
+    words = ("systemd-analyze", "security", "--offline=true", "--no-pager", "repmgr-hooks.service")
+    report = lab.gateway.result(*words)
+    found = re.search(r"exposure level for repmgr-hooks.service: ([\d.]+)", report.stdout)
+    assert found, report.stdout + report.stderr
+    print(report.stdout.splitlines()[-1])
+    assert float(found[1]) < 3
