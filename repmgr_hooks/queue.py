@@ -114,8 +114,12 @@ def run_now(managed: Managed, world: World, events: list[Event], cause: str, jou
     if journal is None:
         return dispatcher.handle(managed, world, events)
     name = managed.cluster.name
-    numbers = [journal.add_event(name, event, time.time()) for event in events]
-    run = journal.begin_run(name, cause, 1, numbers)
+    try:
+        numbers = [journal.add_event(name, event, time.time()) for event in events]
+        run = journal.begin_run(name, cause, 1, numbers)
+    except StepFailed as error:
+        log.error("%s; going on without it", error)
+        return dispatcher.handle(managed, world, events)
     result = dispatcher.handle(managed, world, events, recorder=Written(journal, run, lambda: False, set()))
     end_run(journal, run, result)
     return result

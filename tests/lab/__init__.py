@@ -26,12 +26,18 @@ ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "gateway": "10.0.0.20", "ap
 NODES = {1: "db1", 2: "db2"}
 DATA = "/var/lib/postgresql/15/main"
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/opt")
-HOMES = {"postgres": "/var/lib/postgresql", "barman": "/var/lib/barman", "service": "/var/lib/barman", "root": "/root", "nobody": "/"}
+HOMES = {
+    "postgres": "/var/lib/postgresql",
+    "barman": "/var/lib/barman",
+    "service": "/var/lib/barman",
+    "root": "/root",
+    "nobody": "/",
+}
 
 ENTER = """
 set -e
 host=$1 user=$2 home=$3; shift 3
-for place in {places}; do mount --bind {base}/$host$place $place; done
+for place in {places}; do mount --rbind {base}/$host$place $place; done
 mount --bind {venv} /opt/repmgr-hooks
 cd /
 export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin
