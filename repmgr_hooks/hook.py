@@ -61,22 +61,27 @@ def state_dir(config: str) -> str:
 
 
 def store(spool: str, words: list[str]) -> None:
-    """Write one file, durably: its name appears only when it is whole. Raises OSError."""
+    """Write one file, durably: its name appears only when it is whole. Raises OSError.
+
+    One fsync, after the rename: ext4, XFS and Btrfs commit a file's new name with the file.
+    """
     name = f"{time.time_ns():020d}-{os.getpid()}"
     hidden, final = os.path.join(spool, "." + name), os.path.join(spool, name)
     file = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
     try:
-        os.write(file, "\n".join([*words, ""]).encode())
-        os.fsync(file)
+        os.fchmod(file, 0o640)  # whatever repmgrd's umask: the service reads it through the group
+        text = "\n".join([*words, ""]).encode()
+        if os.write(file, text) != len(text):
+            raise OSError("written in part only; the disk is full")
         os.rename(hidden, final)
+        os.fsync(file)
     except OSError:
-        os.unlink(hidden)
+        for name in (hidden, final):
+            if os.path.exists(name):
+                os.unlink(name)
         raise
     finally:
         os.close(file)
-    directory = os.open(spool, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
 
 
 def handle_now(config: str, words: list[str]) -> None:
