@@ -34,6 +34,7 @@ def main() -> None:
 def hand_in(config: str, words: list[str]) -> int:
     """Store the event and return 0, or 2 for words that repmgr would not send."""
     cluster, words = (words[1], words[2:]) if words[:1] == ["--cluster"] and len(words) > 1 else ("", words)
+    words = words[1:] if words[:1] == ["--"] else words
     if wrong := problem(words):
         say(wrong)
         return USAGE

@@ -39,7 +39,7 @@ def measure(place: Path, rounds: int) -> tuple[list[float], list[float], list[fl
     script = str(Path(sys.executable).parent / "repmgr-hooks")
     commands = (
         [sys.executable, "-c", "pass"],
-        [sys.executable, "-c", "import repmgr_hooks.hook"],
+        [sys.executable, "-P", "-c", "import repmgr_hooks.hook"],
         [script, "--config", str(config), "event", *EVENT],
     )
     taken: tuple[list[float], list[float], list[float]] = ([], [], [])
