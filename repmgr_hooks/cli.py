@@ -9,14 +9,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from repmgr_hooks import config, dispatcher, handlers, history, status
+from repmgr_hooks.arguments import parser
 from repmgr_hooks.config import Config, Managed
 from repmgr_hooks.errors import BadInput, StepFailed, Trouble, did_you_mean
 from repmgr_hooks.event import Event, parse_event
-from repmgr_hooks.hook import CONFIG, wake
+from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.queue import LOCK_WAIT, run_now
@@ -26,7 +27,6 @@ from repmgr_hooks.worker import Worker
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
 
 MAX_EVENT = 4096
-UNITS = {"s": 1, "m": 60, "h": 3600}
 
 log = logging.getLogger("repmgr_hooks")
 
@@ -39,7 +39,7 @@ def main() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run one verb and return the exit code; the one place that turns errors into codes."""
     arguments = parser().parse_args(argv)
-    verb: Callable[[argparse.Namespace], int] = arguments.verb
+    verb = VERBS[arguments.verb]
     try:
         return verb(arguments)
     except BadInput as error:
@@ -62,56 +62,6 @@ def run(argv: Sequence[str]) -> int:
 def complain(error: object) -> None:
     """Say on stderr what went wrong."""
     print(f"repmgr-hooks: {error}", file=sys.stderr)
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    top = argparse.ArgumentParser(prog="repmgr-hooks", description="What repmgr calls when something happens.")
-    top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
-    verbs = top.add_subparsers(required=True, metavar="VERB")
-
-    def verb(name: str, does: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, help=text, description=text)
-        made.set_defaults(verb=does)
-        if name not in ("check", "handlers", "worker"):
-            made.add_argument("--cluster", help="needed if the configuration has several")
-        return made
-
-    words = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
-    event = verb("event", do_event, 'what repmgr calls: %%n %%e %%s "%%p" "%%t"; a single - reads them from stdin')
-    event.add_argument("words", nargs="*", metavar=words)
-    replay = verb("replay", do_replay, "the same now, in the foreground, showing each step")
-    replay.add_argument("words", nargs="*", metavar=words)
-    replay.add_argument("--id", type=int, help="an event of the journal, by its number in 'history'")
-    reconcile = verb("reconcile", do_reconcile, "make it so, whatever the events said")
-    for made in (replay, reconcile):
-        made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
-    boot = verb("boot", do_reconcile, "at boot: chains, forwarding and routes as the cluster is now")
-    reconcile.set_defaults(cause="reconcile")
-    boot.set_defaults(cause="boot")
-    worker = verb("worker", do_worker, "the service: handle what 'event' stores")
-    worker.add_argument("--once", action="store_true", help="end when nothing waits any more")
-    status = verb("status", do_status, "what is true; exit code 0 only if all is as it should be")
-    history = verb("history", do_history, "what happened, newest last")
-    history.add_argument("--failed", action="store_true", help="only runs that failed")
-    history.add_argument("-n", type=int, default=20, metavar="N", help="so many runs (default 20)")
-    for made in (status, history):
-        made.add_argument("--json", action="store_true", help="for machines")
-    pause = verb("pause", do_pause, "maintenance: events are stored, nothing is done")
-    pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
-    pause.add_argument("--reason", default="", help="shown by 'status'")
-    verb("resume", do_resume, "end a pause and make up for it")
-    verb("check", do_check, "find the mistakes in the configuration")
-    verb("handlers", do_handlers, "what is installed, and from where")
-    return top
-
-
-def duration(text: str) -> int:
-    """Return the seconds of ``90s``, ``30m`` or ``2h``. Raises ArgumentTypeError."""
-    number, unit = text[:-1], text[-1:]
-    if not (number.isascii() and number.isdigit() and unit in UNITS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 2h")
-    return int(number) * UNITS[unit]
 
 
 def do_event(arguments: argparse.Namespace) -> int:
@@ -141,7 +91,7 @@ def do_replay(arguments: argparse.Namespace) -> int:
 def do_reconcile(arguments: argparse.Namespace) -> int:
     """Handle what every route asks for."""
     show_log_lines(sys.stdout)
-    return handle(arguments, None, arguments.cause)
+    return handle(arguments, None, arguments.verb)
 
 
 def handle(arguments: argparse.Namespace, event: Event | None, cause: str) -> int:
@@ -153,10 +103,8 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str) -> in
         good = [preview(managed, events) for managed in chosen]
         return OK if all(good) else FAILED
     with contextlib.ExitStack() as stack:
-        journal = None
-        try:
-            journal = stack.enter_context(journal_of(loaded))
-        except StepFailed as error:
+        journal, error = journal_or_why_not(loaded, stack)
+        if error:
             log.error("%s; going on without it", error)
         good = [carry_out(loaded, managed, events, cause, journal) for managed in chosen]
         return OK if all(good) else FAILED
@@ -215,6 +163,14 @@ def journal_of(loaded: Config) -> Iterator[Journal]:
         journal.close()
 
 
+def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Journal | None, str]:
+    """Open the journal, or say why that cannot be; what is true can be seen and mended without it."""
+    try:
+        return stack.enter_context(journal_of(loaded)), ""
+    except StepFailed as error:
+        return None, str(error)
+
+
 def do_worker(arguments: argparse.Namespace) -> int:
     """Be the service."""
     show_log_lines()
@@ -226,13 +182,16 @@ def do_status(arguments: argparse.Namespace) -> int:
     """Show each cluster on the screen."""
     loaded = config.load(config.config_path(arguments.config))
     chosen = choose(loaded, arguments.cluster, None)
-    with journal_of(loaded) as journal:
+    with contextlib.ExitStack() as stack:
+        journal, error = journal_or_why_not(loaded, stack)
         found = [status.look(managed, System(managed.cluster.conninfos()), journal, loaded) for managed in chosen]
+    if error:
+        complain(error)
     if arguments.json:
         print(json.dumps({picture.cluster: picture.as_dict() for picture in found}, indent=2))
     else:
         print("\n".join(line for picture in found for line in picture.lines()))
-    return OK if all(picture.good for picture in found) else FAILED
+    return OK if all(picture.good for picture in found) and not error else FAILED
 
 
 def do_history(arguments: argparse.Namespace) -> int:
@@ -263,7 +222,6 @@ def do_resume(arguments: argparse.Namespace) -> int:
         for managed in choose(loaded, arguments.cluster, None):
             journal.resume(managed.cluster.name)
     wake(str(loaded.state_dir / "spool"))
-    arguments.cause = "resume"
     return do_reconcile(arguments)
 
 
@@ -288,3 +246,18 @@ def show_log_lines(stream: TextIO | None = None) -> None:
     output.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
     log.addHandler(output)
     log.setLevel(logging.INFO)
+
+
+VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "event": do_event,
+    "worker": do_worker,
+    "replay": do_replay,
+    "reconcile": do_reconcile,
+    "boot": do_reconcile,
+    "status": do_status,
+    "history": do_history,
+    "pause": do_pause,
+    "resume": do_resume,
+    "check": do_check,
+    "handlers": do_handlers,
+}

@@ -16,7 +16,7 @@ from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.errors import BadInput, did_you_mean
 from repmgr_hooks.handlers import Handler, installed
-from repmgr_hooks.hook import CONFIG, STATE_DIR
+from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.schema import Document, Identifier, Positive, Shape, join
 from repmgr_hooks.trust import writable_by_others
 
@@ -29,6 +29,7 @@ class Action:
     handler: Handler
     config: Any
     title: str
+    path: str
 
     @property
     def at_latest(self) -> float | None:
@@ -120,6 +121,8 @@ def load(path: Path) -> Config:
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     config = _config(document, path)
+    if not document.problems and state_dir(str(path)) != config.service.state_dir:
+        document.problem("state_dir", "the hook reads this line without YAML: write plainly 'state_dir: PATH'")
     if document.problems:
         count = len(document.problems)
         raise BadInput("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
@@ -133,8 +136,9 @@ def _config(document: Document, path: Path) -> Config:
         data = {"clusters": {}}
     service = document.read(Service, {key: value for key, value in data.items() if key != "clusters"}, "")
     texts = document.read(Mapping[Identifier, Any], data.get("clusters"), "clusters")
+    named = {name: text for name, text in texts.items() if name}
     clusters = {
-        name: found for name, text in texts.items() if (found := _managed(document, name, text, f"clusters.{name}"))
+        name: found for name, text in named.items() if (found := _managed(document, name, text, f"clusters.{name}"))
     }
     _check_shared(document, clusters)
     return Config(path, service or Service(), clusters)
@@ -159,7 +163,8 @@ def _problems(action: Action, cluster: Cluster) -> list[str]:
     try:
         return list(action.handler.problems(action.config, cluster))
     except Exception as error:
-        return [f"a bug in the handler: 'problems' failed: {error!r}"]
+        origin = installed()[action.name].origin
+        return [f"a bug in the handler ({origin}): 'problems' failed: {error!r}"]
 
 
 def _routes(document: Document, value: Any, path: str) -> list[Route]:
@@ -192,9 +197,12 @@ def _action(document: Document, item: Any, path: str) -> Action | None:
     try:
         config = document.read(handler.Config, options if options is not None else {}, join(path, name))
     except (TypeError, KeyError, NameError, AttributeError) as error:
-        document.problem(join(path, name), f"a bug in the handler: its Config cannot be read: {error!r}")
+        origin = known[name].origin
+        document.problem(join(path, name), f"a bug in the handler ({origin}): its Config cannot be read: {error!r}")
         return None
-    return None if config is None else Action(name, handler, config, _title(name, options))
+    return (
+        None if config is None else Action(name, handler, config, _title(name, options), path.partition(".routes")[2])
+    )
 
 
 def _title(name: str, options: Any) -> str:

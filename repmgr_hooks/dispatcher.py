@@ -32,6 +32,13 @@ class Chosen:
     action: Action
     event: Event | None
 
+    @property
+    def name(self) -> str:
+        """Its name in the journal; that of a notification is its own for each event and place in the routes."""
+        if self.action.handler.observe:
+            return self.action.title
+        return f"{self.action.title} ({self.action.path}) for {self.event}"
+
 
 @dataclass(frozen=True)
 class Done:
@@ -66,7 +73,7 @@ class Recorder:
         """True if the run is to end before its next step."""
         return False
 
-    def done_before(self, action: Action) -> bool:
+    def done_before(self, chosen: Chosen) -> bool:
         """True for a notification that an earlier attempt has given already."""
         return False
 
@@ -115,9 +122,13 @@ def select(routes: Sequence[Route], events: Sequence[Event]) -> list[Chosen]:
     """Return the actions for the events; without one, those of every route that have something to look at."""
     if not events:
         return [Chosen(action, None) for route in routes for action in route.do if action.handler.observe]
-    newest = {event.name: event for event in events}
-    asked = ((route, [event for name, event in newest.items() if name in route.on]) for route in routes)
-    return [Chosen(action, matching[-1]) for route, matching in asked if matching for action in route.do]
+    asked = ((route, [event for event in events if event.name in route.on]) for route in routes)
+    return [chosen for route, matching in asked for action in route.do for chosen in _for_each(action, matching)]
+
+
+def _for_each(action: Action, events: list[Event]) -> list[Chosen]:
+    """What has a state is made true once, for the newest event; a notification is given for every event."""
+    return [Chosen(action, event) for event in (events[-1:] if action.handler.observe else events)]
 
 
 def find_primary(settings: cluster.Cluster, world: World, recorder: Recorder, *, wait: bool) -> Verdict:
@@ -184,7 +195,7 @@ def make_true(chosen: Chosen, decided: Decided, world: World, deadline: float | 
 
 def _attempt(chosen: Chosen, decided: Decided, world: World, deadline: float | None, recorder: Recorder) -> Done:
     action = chosen.action
-    if recorder.done_before(action):
+    if recorder.done_before(chosen):
         return Done(action)
     if deadline is not None:
         world = steps.Until(world, max(deadline, world.now() + LAST_TRY))
@@ -192,7 +203,7 @@ def _attempt(chosen: Chosen, decided: Decided, world: World, deadline: float | N
     decided = replace(decided, event=chosen.event)
     missing = look(action, decided, world)
     for step in missing:
-        take(step, action, world, recorder)
+        take(step, chosen, world, recorder)
     if not missing:
         log.info("   as is  %s", action.title)
     elif action.handler.observe and (left := look(action, decided, world)):
@@ -200,7 +211,7 @@ def _attempt(chosen: Chosen, decided: Decided, world: World, deadline: float | N
     return Done(action, tuple(missing))
 
 
-def take(step: Step, action: Action, world: World, recorder: Recorder) -> None:
+def take(step: Step, chosen: Chosen, world: World, recorder: Recorder) -> None:
     """Do one step, and tell. Raises StepFailed, or Stopped before it."""
     stop_if_asked(recorder)
     begun, clock, error = world.now(), time.time(), ""
@@ -211,10 +222,10 @@ def take(step: Step, action: Action, world: World, recorder: Recorder) -> None:
         error = str(failure)
         raise
     except Exception as failure:
-        error = bug(action, failure)
+        error = bug(chosen.action, failure)
         raise StepFailed(error) from failure
     finally:
-        recorder.step(action.title, step.what, clock, world.now() - begun, error)
+        recorder.step(chosen.name, step.what, clock, world.now() - begun, error)
 
 
 def pause(seconds: float, world: World, recorder: Recorder) -> None:

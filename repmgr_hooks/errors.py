@@ -18,6 +18,10 @@ class StepFailed(Trouble, RuntimeError):
     """A step, or looking at what a step should change, did not work."""
 
 
+class Busy(StepFailed):
+    """Another process holds the lock."""
+
+
 class PrimaryChanged(StepFailed):
     """The primary is not what it was when the run began: nothing of this run may be done any more."""
 

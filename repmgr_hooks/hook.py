@@ -22,8 +22,8 @@ STORED, USAGE = 0, 2
 def main() -> None:
     """Run the program and exit with its code."""
     config, words = os.environ.get("REPMGR_HOOKS_CONFIG") or CONFIG, sys.argv[1:]
-    if words[:1] == ["--config"] and len(words) > 1:
-        config, words = words[1], words[2:]
+    given, words = option("--config", words)
+    config = given or config
     if words[:1] == ["event"] and words[1:] not in (["-"], ["-h"], ["--help"]):
         sys.exit(hand_in(config, words[1:]))
     from repmgr_hooks import cli
@@ -33,7 +33,7 @@ def main() -> None:
 
 def hand_in(config: str, words: list[str]) -> int:
     """Store the event and return 0, or 2 for words that repmgr would not send."""
-    cluster, words = (words[1], words[2:]) if words[:1] == ["--cluster"] and len(words) > 1 else ("", words)
+    cluster, words = option("--cluster", words)
     words = words[1:] if words[:1] == ["--"] else words
     if wrong := problem(words):
         say(wrong)
@@ -49,13 +49,26 @@ def hand_in(config: str, words: list[str]) -> int:
     return STORED
 
 
+def option(name: str, words: list[str]) -> tuple[str, list[str]]:
+    """Return the value of an option that comes first, and the words after it; empty if it does not come.
+
+    >>> option("--cluster", ["--cluster=main", "2"]), option("--cluster", ["--cluster", "main", "2"])
+    (('main', ['2']), ('main', ['2']))
+    """
+    if words[:1] == [name] and len(words) > 1:
+        return words[1], words[2:]
+    if words and words[0].startswith(f"{name}="):
+        return words[0][len(name) + 1 :], words[1:]
+    return "", words
+
+
 def state_dir(config: str) -> str:
     """Return what the configuration says on its line ``state_dir: PATH``; the default if it cannot be read."""
     try:
         with open(config, encoding="utf-8") as file:
             for line in file:
                 if line.startswith("state_dir:"):
-                    return line[10:].split(" #")[0].strip().strip("'\"") or STATE_DIR
+                    return line[10:].replace("\t#", " #").split(" #")[0].strip().strip("'\"") or STATE_DIR
     except (OSError, UnicodeDecodeError) as error:
         say(f"{config}: cannot be read ({error}); the event goes to {STATE_DIR}")
     return STATE_DIR

@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.lock import as_its_directory
+from repmgr_hooks.records import Pause, RunRow, StepRow, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -64,51 +64,6 @@ MIGRATIONS = (
     create table pause (cluster text primary key, until real, reason text not null, since real not null);
     """,
 )
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """An event that no finished run has covered yet."""
-
-    id: int
-    event: Event
-
-
-@dataclass(frozen=True)
-class StepRow:
-    """One step of a run."""
-
-    action: str
-    what: str
-    started: float
-    duration: float
-    error: str
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """One run. ``ok`` is None while it runs, or if it was cut off."""
-
-    id: int
-    cluster: str
-    cause: str
-    attempt: int
-    started: float
-    ended: float | None
-    ok: bool | None
-    again: bool
-    primary: int | None
-    timeline: int | None
-    message: str
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Maintenance: events are stored and nothing is done, until a moment (None: until ``resume``)."""
-
-    until: float | None
-    reason: str
-    since: float
 
 
 RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary", timeline, message'
@@ -160,6 +115,13 @@ class Journal:
         with self._telling(), self._db:
             self._db.execute("begin immediate")
             yield self._db
+
+    def check(self) -> None:
+        """Look at every page. Raises StepFailed for a broken file."""
+        with self._telling():
+            (found,) = self._db.execute("pragma quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
 
     def close(self) -> None:
         """Close the file."""
@@ -283,7 +245,9 @@ class Journal:
 def open_journal(path: Path) -> Journal:
     """Open the journal; a broken file is set aside, for a failover must not fail for it. Raises StepFailed."""
     try:
-        return Journal(path)
+        journal = Journal(path)
+        journal.check()
+        return journal
     except StepFailed as error:
         if not isinstance(error.__cause__, sqlite3.DatabaseError) or isinstance(
             error.__cause__, sqlite3.OperationalError

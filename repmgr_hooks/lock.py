@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import Busy, StepFailed
 
 POLL = 0.1
 
 
 @contextlib.contextmanager
 def exclusive(path: Path, limit: float) -> Iterator[None]:
-    """Hold a lock file (flock(2)). Raises StepFailed if another holds it for longer than ``limit`` seconds."""
+    """Hold a lock file (flock(2)). Raises Busy if another holds it for longer than ``limit`` seconds."""
     end = time.monotonic() + limit
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    raise StepFailed(f"another process holds {path} (waited {limit:.0f} s)") from None
+                    raise Busy(f"another process holds {path} (waited {limit:.0f} s)") from None
                 time.sleep(POLL)
         yield
 

@@ -8,18 +8,20 @@ import time
 from collections.abc import Callable, Sequence
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.config import Action, Config, Managed
-from repmgr_hooks.dispatcher import Recorder
-from repmgr_hooks.errors import StepFailed, Stopped
+from repmgr_hooks.config import Config, Managed
+from repmgr_hooks.dispatcher import Chosen, Recorder
+from repmgr_hooks.errors import Busy, StepFailed, Stopped
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal import Journal, RunRow, StepRow, Waiting
+from repmgr_hooks.journal import Journal
 from repmgr_hooks.lock import exclusive
+from repmgr_hooks.records import RunRow, StepRow, Waiting
 from repmgr_hooks.steps import World
 
 log = logging.getLogger(__name__)
 
 REST = 3600.0
 JOURNAL_BROKEN = 30.0
+BUSY = 5.0
 LOCK_WAIT = 600.0
 
 
@@ -29,6 +31,8 @@ class Queue:
     def __init__(self, managed: Managed, journal: Journal, world: World, loaded: Config) -> None:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
+        self._due = (0, 0.0)
+        """The failed run that waits for its next attempt, and when that is due (world.now())."""
         self._managed, self._journal, self._world, self._config = managed, journal, world, loaded
 
     def work(self) -> float:
@@ -43,9 +47,12 @@ class Queue:
                 self._run(waiting, failed)
         except Stopped as error:
             log.info("%s: %s", self.name, error)
+        except Busy as error:
+            log.error("%s: %s", self.name, error)
+            return BUSY
         except StepFailed as error:
             log.error("%s: %s", self.name, error)
-            self._without_journal()
+            self.without_journal()
             return JOURNAL_BROKEN
         finally:
             self._world.rest()
@@ -60,30 +67,42 @@ class Queue:
         retry = self._config.service.retry
         if failed is None or failed.ended is None or failed.attempt >= retry.attempts:
             return REST
-        after = retry.after(failed.attempt)
-        # Never longer than that, even if the clock was set back meanwhile.
-        return min(failed.ended + after - time.time(), after)
+        if self._due[0] != failed.id:
+            # Reckoned once, and then on a clock that never jumps.
+            after = retry.after(failed.attempt)
+            self._due = (failed.id, self._world.now() + min(failed.ended + after - time.time(), after))
+        return self._due[1] - self._world.now()
 
     def _run(self, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
         """One run for the events that wait and for those of the failed run before."""
         covered = [*(self._journal.events_of(failed.id) if failed else []), *waiting]
         attempt = 1 if waiting or failed is None else failed.attempt + 1
-        cause = "event" if waiting else "retry"
-        steps_before = [] if waiting or failed is None else self._journal.steps(failed.id)
+        steps_before = self._journal.steps(failed.id) if failed else []
         notified = {step.action for step in steps_before if not step.error}
         log.info("%s: %s", self.name, summary_of([item.event for item in covered]))
         with exclusive(self._config.state_dir / f"{self.name}.lock", LOCK_WAIT):
+            cause = "event" if waiting else "retry"
             run = self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered])
             recorder = Written(self._journal, run, self.stopping.is_set, notified)
-            result = dispatcher.handle(self._managed, self._world, [item.event for item in covered], recorder=recorder)
+            result = self._handle([item.event for item in covered], recorder)
             end_run(self._journal, run, result)
         if not result.ok and result.again and attempt >= self._config.service.retry.attempts:
             log.error("%s: given up after %d attempts; see 'repmgr-hooks status'", self.name, attempt)
 
-    def _without_journal(self) -> None:
+    def _handle(self, events: list[Event], recorder: Recorder) -> dispatcher.Run:
+        try:
+            return dispatcher.handle(self._managed, self._world, events, recorder=recorder)
+        except Stopped:
+            raise
+        except Exception as error:
+            log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
+            return dispatcher.Run(False, f"a bug in repmgr_hooks: {error!r}", again=True)
+
+    def without_journal(self) -> None:
         """The journal cannot be used, and a failover must not wait for that: make it so, whatever the events said."""
         try:
-            dispatcher.handle(self._managed, self._world, [])
+            with exclusive(self._config.state_dir / f"{self.name}.lock", LOCK_WAIT):
+                dispatcher.handle(self._managed, self._world, [])
         except StepFailed as error:
             log.error("%s: %s", self.name, error)
 
@@ -101,11 +120,11 @@ class Written(Recorder):
         except StepFailed as failure:
             log.error("%s", failure)
 
-    def done_before(self, action: Action) -> bool:
-        """True for a notification that an earlier attempt of the same run has given."""
-        if action.handler.observe or action.title not in self._notified:
+    def done_before(self, chosen: Chosen) -> bool:
+        """True for a notification that an earlier attempt has given for the same event."""
+        if chosen.action.handler.observe or chosen.name not in self._notified:
             return False
-        self.step(action.title, "done before", time.time(), 0.0, "")
+        self.step(chosen.name, "done before", time.time(), 0.0, "")
         return True
 
 

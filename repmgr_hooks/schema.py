@@ -120,6 +120,9 @@ class Document:
     def _mapping(self, node: yaml.MappingNode, path: str) -> dict[Any, Any]:
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                self.problem(path or "<<", "merge keys ('<<') are not read here; write it out")
+                continue
             key = self._plain(key_node, f"{path}.?")
             inner = join(path, key)
             self._lines[inner] = key_node.start_mark.line + 1
@@ -137,7 +140,7 @@ class Document:
             return found if found is None else self._checked(found, arguments[1:], path)
         if origin in (typing.Union, types.UnionType):
             (inner,) = (argument for argument in arguments if argument is not type(None))
-            return None if value is None else self.read(inner, value, path)
+            return self.read(inner, value, path)
         if origin is tuple:
             return self._read_list(arguments[0], value, path)
         if origin is Mapping:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 import shutil
 from pathlib import Path
@@ -23,6 +24,8 @@ class Spool:
 
     def __init__(self, state_dir: Path) -> None:
         self._directory = state_dir / "spool"
+        self._strange: set[str] = set()
+        """What cannot be removed, such as a directory; it is named once."""
         fifo = self._directory / WAKE
         try:
             if not self._directory.exists():
@@ -32,7 +35,7 @@ class Spool:
             fifo.chmod(0o620)
             # Read and write: it never reports an end of file when the last writer leaves.
             self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
-        except OSError as error:
+        except (OSError, LookupError) as error:
             raise StepFailed(
                 f"the spool {self._directory} cannot be used: {error}; see to its owner and mode"
             ) from None
@@ -51,19 +54,25 @@ class Spool:
 
     def take_in(self, journal: Journal, clusters: list[str]) -> int:
         """Move every stored event into the journal, oldest first; return how many."""
-        files = sorted(entry for entry in self._directory.iterdir() if entry.name[0] not in ".w")
+        files = sorted(entry for entry in self._directory.iterdir() if entry.name[0] != "." and entry.name != WAKE)
         for file in files:
-            self._take(file, journal, clusters)
-        return len(files)
+            if file.name not in self._strange:
+                self._take(file, journal, clusters)
+        return len(files) - len(self._strange)
 
     def _take(self, file: Path, journal: Journal, clusters: list[str]) -> None:
         try:
+            if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", file.name, re.ASCII):
+                raise BadInput("this name is not one that the hook gives")
             cluster, event = read_event(file, clusters)
         except BadInput as error:
-            log.error("%s: refused: %s", file.name, error)
+            log.error("spool: %s is refused: %s", ascii(file.name).strip("'"), error)
         else:
-            journal.add_event(cluster, event, int(file.name.split("-")[0]) / 1e9, file.name)
-        file.unlink(missing_ok=True)
+            journal.add_event(cluster, event, int(file.name[:20]) / 1e9, file.name)
+        try:
+            file.unlink(missing_ok=True)
+        except OSError:
+            self._strange.add(file.name)
 
 
 def read_event(file: Path, clusters: list[str]) -> tuple[str, Event]:

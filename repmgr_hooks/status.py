@@ -12,7 +12,8 @@ from repmgr_hooks.cluster import Decided, Verdict
 from repmgr_hooks.config import Config, Managed
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import firewall
-from repmgr_hooks.journal import Journal, Pause, RunRow
+from repmgr_hooks.journal import Journal
+from repmgr_hooks.records import Pause, RunRow
 from repmgr_hooks.steps import Program, World
 
 
@@ -61,18 +62,18 @@ class Picture:
         return {"good": self.good, **dataclasses.asdict(self)}
 
 
-def look(managed: Managed, world: World, journal: Journal, loaded: Config) -> Picture:
+def look(managed: Managed, world: World, journal: Journal | None, loaded: Config) -> Picture:
     """Look at a cluster now."""
     settings = managed.cluster
     verdict = cluster.decide(cluster.observe(settings, world), settings.system_identifier)
-    last = journal.runs(1, settings.name)
+    last = journal.runs(1, settings.name) if journal else []
     return Picture(
         settings.name,
         verdict,
         tuple(_ports(managed, world)),
         tuple(_missing(managed, verdict, world)),
-        len(journal.waiting(settings.name)),
-        journal.paused(settings.name),
+        len(journal.waiting(settings.name)) if journal else 0,
+        journal.paused(settings.name) if journal else None,
         last[0] if last and last[0].ok is False else None,
         loaded.service.retry.attempts,
     )

@@ -117,20 +117,21 @@ class Until:
     world: World
     end: float
 
-    def _left(self, limit: float) -> float:
+    def _left(self, limit: float, what: object) -> float:
         left = self.end - self.world.now()
         if left <= 0:
-            raise StepFailed("no time is left")
+            raise StepFailed(f"no time is left for: {what}")
         return min(limit, left)
 
     def run(self, program: Program, limit: float) -> str:
-        return self.world.run(program, self._left(limit))
+        return self.world.run(program, self._left(limit, program))
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
-        return self.world.fetch(sql, self._left(limit))
+        return self.world.fetch(sql, self._left(limit, sql))
 
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
-        return self.world.fetch_each(queries, self._left(limit))
+        asked = list(queries)
+        return self.world.fetch_each(asked, self._left(limit, ", ".join(map(str, asked))))
 
     def poke(self, flows: Iterable[Flow]) -> None:
         self.world.poke(flows)

@@ -86,21 +86,28 @@ class System:
         return {sql.node: answer for sql, answer in zip(queries, answers, strict=True)}
 
     async def _fetch(self, sql: Sql, limit: float) -> Rows | StepFailed:
-        try:
-            async with asyncio.timeout(limit):
-                return await self._ask(sql)
-        except TimeoutError:
+        asking = asyncio.ensure_future(self._ask(sql))
+        await asyncio.wait({asking}, timeout=limit)
+        if not asking.done():
+            # Closed first: psycopg would spend 10 s on asking a silent node to cancel the query.
             await self._forget(sql.node)
+            asking.cancel()
+            await asyncio.wait({asking})
             return StepFailed(f"node {sql.node}: no answer within {limit:.0f} s")
+        try:
+            return asking.result()
         except psycopg.Error as error:
             await self._forget(sql.node)
             return StepFailed(f"node {sql.node}: {_brief(error)}")
 
     async def _ask(self, sql: Sql) -> Rows:
         """Ask through the connection that is open; if it has broken since it was last used, through a new one."""
-        if sql.node in self._connections:
-            with suppress(psycopg.OperationalError):
-                return await self._rows(self._connections[sql.node], sql)
+        if kept := self._connections.get(sql.node):
+            try:
+                return await self._rows(kept, sql)
+            except psycopg.OperationalError:
+                if not kept.broken:
+                    raise
             await self._forget(sql.node)
         self._connections[sql.node] = await psycopg.AsyncConnection.connect(self._conninfos[sql.node], autocommit=True)
         return await self._rows(self._connections[sql.node], sql)

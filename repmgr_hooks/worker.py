@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from repmgr_hooks import config
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.errors import BadInput, StepFailed
 from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.queue import Queue
@@ -38,6 +38,7 @@ class Worker:
         self._stopping = threading.Event()
         self._reload = False
         self._loops: dict[str, Loop] = {}
+        self._next_prune = 0.0
 
     def serve(self, once: bool = False) -> None:
         """Work until SIGTERM; with ``once``, until the queue is empty. Raises StepFailed, BadInput."""
@@ -67,20 +68,33 @@ class Worker:
     def _work(self, spool: Spool, journal: Journal, once: bool) -> None:
         self._start_loops(journal)
         notify("READY=1")
-        pruned, knocked = 0.0, False
+        knocked = False
         while not self._stopping.is_set():
             if self._reload:
                 self._read_config_again(journal)
-            if spool.take_in(journal, list(self._config.clusters)) or knocked:
+            try:
+                taken = spool.take_in(journal, list(self._config.clusters))
+                self._prune(journal)
+            except StepFailed as error:
+                log.error("%s; the events stay in the spool, and every cluster is looked after without them", error)
+                taken = self._without_journal()
+            if taken or knocked:
                 for loop in self._loops.values():
                     loop.wake()
             if once and all(loop.idle() for loop in self._loops.values()):
                 return
-            if time.monotonic() - pruned > PRUNE_EVERY:
-                pruned = time.monotonic()
-                journal.prune(self._config.service.keep_days)
             notify("WATCHDOG=1")
             knocked = spool.wait(0.1 if once else LOOK_ROUND, self._signalled)
+
+    def _prune(self, journal: Journal) -> None:
+        if time.monotonic() > self._next_prune:
+            self._next_prune = time.monotonic() + PRUNE_EVERY
+            journal.prune(self._config.service.keep_days)
+
+    def _without_journal(self) -> int:
+        for loop in self._loops.values():
+            loop.blind.set()
+        return len(self._loops)
 
     def _read_config_again(self, journal: Journal) -> None:
         self._reload = False
@@ -98,8 +112,11 @@ class Worker:
         self._start_loops(journal)
 
     def _start_loops(self, journal: Journal) -> None:
-        if released := journal.release_cut_off():
-            log.warning("%d event(s) of a run that was cut off are taken up again", released)
+        try:
+            if released := journal.release_cut_off():
+                log.warning("%d event(s) of a run that was cut off are taken up again", released)
+        except StepFailed as error:
+            log.error("%s", error)
         self._loops = {
             name: Loop(Queue(managed, journal, System(managed.cluster.conninfos()), self._config))
             for name, managed in self._config.clusters.items()
@@ -122,6 +139,8 @@ class Loop(threading.Thread):
         self._queue = queue
         self._woken = threading.Event()
         self._resting = threading.Event()
+        self.blind = threading.Event()
+        """Set when the journal cannot be written: look after the cluster without it."""
 
     def wake(self) -> None:
         """Look at the queue now."""
@@ -142,6 +161,9 @@ class Loop(threading.Thread):
         while not self._queue.stopping.is_set():
             self._woken.clear()
             try:
+                if self.blind.is_set():
+                    self.blind.clear()
+                    self._queue.without_journal()
                 wait = self._queue.work()
             except Exception:
                 log.exception("%s: a bug in repmgr_hooks; please report it", self.name)

@@ -100,13 +100,18 @@ def parse_rules(saved: str) -> tuple[str, ...]:
 def leads_to(cluster: Cluster, nat: Iterable[str]) -> dict[str, int | None]:
     """Return for each named port the node that our rules lead it to; None if the port is closed."""
     meant = {
-        dnat_rule(cluster, name, node.host): (name, number)
+        without_comment(dnat_rule(cluster, name, node.host)): (name, number)
         for name in cluster.gateway.ports
         for number, node in cluster.nodes.items()
     }
     # Of two rules for one port the first one counts.
-    found = dict(reversed([meant[rule] for rule in nat if rule in meant]))
+    found = dict(reversed([meant[rule] for rule in map(without_comment, nat) if rule in meant]))
     return {name: found.get(name) for name in cluster.gateway.ports}
+
+
+def without_comment(rule: str) -> str:
+    """Return a rule without its comment: those of the article's scripts have none, and lead clients all the same."""
+    return re.sub(r" -m comment --comment \S+", "", rule)
 
 
 def dnat_rule(cluster: Cluster, port: str, host: str) -> str:

@@ -1,0 +1,69 @@
+"""The grammar of the command line."""
+
+from __future__ import annotations
+
+import argparse
+
+from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.hook import CONFIG
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+LONGEST_PAUSE = 720 * 3600
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(prog="repmgr-hooks", description="What repmgr calls when something happens.")
+    top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=text)
+        made.set_defaults(verb=name)
+        if name not in ("check", "handlers", "worker"):
+            made.add_argument("--cluster", help="needed if the configuration has several")
+        return made
+
+    words = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
+    event = verb("event", 'what repmgr calls: %%n %%e %%s "%%p" "%%t"; a single - reads them from stdin')
+    event.add_argument("words", nargs="*", metavar=words)
+    replay = verb("replay", "the same now, in the foreground, showing each step")
+    replay.add_argument("words", nargs="*", metavar=words)
+    replay.add_argument("--id", type=event_number, help="an event of the journal, by its number in 'history'")
+    reconcile = verb("reconcile", "make it so, whatever the events said")
+    for made in (replay, reconcile):
+        made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
+    verb("boot", "at boot: chains, forwarding and routes as the cluster is now")
+    worker = verb("worker", "the service: handle what 'event' stores")
+    worker.add_argument("--once", action="store_true", help="end when nothing waits any more")
+    status = verb("status", "what is true; exit code 0 only if all is as it should be")
+    history = verb("history", "what happened, newest last")
+    history.add_argument("--failed", action="store_true", help="only runs that failed")
+    history.add_argument("-n", type=int, default=20, metavar="N", help="so many runs (default 20)")
+    for made in (status, history):
+        made.add_argument("--json", action="store_true", help="for machines")
+    pause = verb("pause", "maintenance: events are stored, nothing is done")
+    pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
+    pause.add_argument("--reason", default="", help="shown by 'status'")
+    verb("resume", "end a pause and make up for it")
+    verb("check", "find the mistakes in the configuration")
+    verb("handlers", "what is installed, and from where")
+    return top
+
+
+def duration(text: str) -> int:
+    """Return the seconds of ``90s``, ``30m`` or ``2h``. Raises ArgumentTypeError."""
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit() and len(number) < 8 and unit in UNITS):
+        raise argparse.ArgumentTypeError(f"{shorten(text)} is not a time such as 90s, 30m or 2h")
+    seconds = int(number) * UNITS[unit]
+    if not 0 < seconds <= LONGEST_PAUSE:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1s and 720h")
+    return seconds
+
+
+def event_number(text: str) -> int:
+    """Return the number of an event in the journal. Raises ArgumentTypeError."""
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise argparse.ArgumentTypeError(f"{shorten(text)} is not the number of an event; see 'history'")
+    return int(text)

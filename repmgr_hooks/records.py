@@ -1,0 +1,52 @@
+"""What the journal holds, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from repmgr_hooks.event import Event
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An event that no finished run has covered yet."""
+
+    id: int
+    event: Event
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One step of a run."""
+
+    action: str
+    what: str
+    started: float
+    duration: float
+    error: str
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run. ``ok`` is None while it runs, or if it was cut off."""
+
+    id: int
+    cluster: str
+    cause: str
+    attempt: int
+    started: float
+    ended: float | None
+    ok: bool | None
+    again: bool
+    primary: int | None
+    timeline: int | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Maintenance: events are stored and nothing is done, until a moment (None: until ``resume``)."""
+
+    until: float | None
+    reason: str
+    since: float
