@@ -29,7 +29,7 @@ class Action:
     handler: Handler
     config: Any
     title: str
-    path: str
+    path: str = ""
 
     @property
     def at_latest(self) -> float | None:

@@ -31,8 +31,6 @@ class Queue:
     def __init__(self, managed: Managed, journal: Journal, world: World, loaded: Config) -> None:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
-        self._due = (0, 0.0)
-        """The failed run that waits for its next attempt, and when that is due (world.now())."""
         self._managed, self._journal, self._world, self._config = managed, journal, world, loaded
 
     def work(self) -> float:
@@ -67,11 +65,10 @@ class Queue:
         retry = self._config.service.retry
         if failed is None or failed.ended is None or failed.attempt >= retry.attempts:
             return REST
-        if self._due[0] != failed.id:
-            # Reckoned once, and then on a clock that never jumps.
-            after = retry.after(failed.attempt)
-            self._due = (failed.id, self._world.now() + min(failed.ended + after - time.time(), after))
-        return self._due[1] - self._world.now()
+        after = retry.after(failed.attempt)
+        left = failed.ended + after - time.time()
+        # More than the whole wait is left: the clock was set back, and says nothing any more.
+        return left if left <= after else 0.0
 
     def _run(self, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
         """One run for the events that wait and for those of the failed run before."""

@@ -66,7 +66,7 @@ class Spool:
                 raise BadInput("this name is not one that the hook gives")
             cluster, event = read_event(file, clusters)
         except BadInput as error:
-            log.error("spool: %s is refused: %s", ascii(file.name).strip("'"), error)
+            log.error("%s: refused: %s", ascii(file.name).strip("'"), error)
         else:
             journal.add_event(cluster, event, int(file.name[:20]) / 1e9, file.name)
         try:

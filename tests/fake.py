@@ -186,6 +186,8 @@ class FakeNode:
     system_identifier: str = "7300000000000000001"
     slots: dict[str, FakeSlot] = field(default_factory=dict)
     segment: int = 5
+    checkpoint_timeline: int = 1
+    """What pg_control says; it lags behind a promotion until the first checkpoint has ended."""
 
     def wal_file(self) -> str:
         """Return the name of the WAL file that is written now."""
@@ -241,6 +243,7 @@ class FakeWorld:
         self.programs: dict[str, Callable[[Program], str]] = {}
         self.ran: list[Program] = []
         self.changes: list[tuple[float, str]] = []
+        self.rests = 0
         self._clock = 0.0
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._reactions: list[tuple[str, Callable[[], None]]] = []
@@ -303,6 +306,9 @@ class FakeWorld:
             happens()
         self._clock = end
 
+    def rest(self) -> None:
+        self.rests += 1
+
     def poke(self, flows: Iterable[Flow]) -> None:
         self.poked += flows
         self._note("poke")
@@ -322,8 +328,8 @@ class FakeWorld:
     def run(self, program: Program, limit: float) -> str:
         self.ran.append(program)
         name, *words = program.argv
-        if name == "sudo":
-            return self._barman_command(program, words[3:], limit)
+        if name == "barman":
+            return self._barman_command(program, words, limit)
         if name in self.programs:
             self._note(f"run {name}")
             return self.programs[name](program)
@@ -352,7 +358,7 @@ class FakeWorld:
             entry
             for entry in self.connections
             if entry.flow.gateway == asked["--orig-dst"]
-            and str(entry.flow.gateway_port) == asked["--orig-port-dst"]
+            and str(entry.flow.gateway_port) == asked.get("--orig-port-dst", str(entry.flow.gateway_port))
             and entry.host == asked.get("--reply-src", entry.host)
         ]
         if words[0] == "-L":
@@ -365,7 +371,7 @@ class FakeWorld:
     # Barman reaches PostgreSQL through the gateway's port, as the real one does.
 
     def _barman_command(self, program: Program, words: list[str], limit: float) -> str:
-        verb = next(word for word in words[1:] if word in ("receive-wal", "cron", "switch-wal", "get-wal"))
+        verb = next(word for word in words if word in ("receive-wal", "cron", "switch-wal", "get-wal"))
         if verb != "get-wal":
             self._note(f"barman {verb}")
         if self.barman.health == "hangs" and verb in self.barman.hanging:
@@ -412,8 +418,10 @@ class FakeWorld:
         node = self.nodes[number]
         if node.in_recovery:
             return ended(program, 0, "No switch performed because server 'main_backup' is a standby.", "")
+        assert "--force" in program.argv, "without it Barman makes no checkpoint, and an idle primary switches nothing"
         closed = node.wal_file()
         node.segment += 1
+        node.checkpoint_timeline = node.timeline
         if self.barman.streams_from != number:
             self.sleep(timeout)
             return ended(program, 1, "", f"The WAL file {closed} has not been received in {timeout:.0f} seconds")
@@ -436,7 +444,7 @@ class FakeWorld:
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         position = node.segment * 0x100_0000 + 0x2A0
-        return [(f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}", 0x100_0000)]
+        return [(f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}", 0x100_0000, node.checkpoint_timeline)]
 
     def _write(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(4711,)]

@@ -11,7 +11,8 @@ from repmgr_hooks.cluster import Cluster, Decided, Gateway, Node
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.handlers.command import Config
-from repmgr_hooks.steps import Program, System
+from repmgr_hooks.steps import Program
+from repmgr_hooks.system import System
 
 CLUSTER = Cluster({1: Node("10.0.0.11"), 2: Node("10.0.0.12")}, Gateway("10.0.0.20", {"app": 54322}), name="main")
 EVENT = Event(2, "repmgrd_failover_promote", True, 1, "2026-11-20 03:00:00+00")

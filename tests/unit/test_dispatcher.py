@@ -12,8 +12,7 @@ import pytest
 
 from repmgr_hooks import config, dispatcher
 from repmgr_hooks.config import Action, Managed, Route
-from repmgr_hooks.dispatcher import handle
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.dispatcher import Chosen, handle
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.poke import Flow
@@ -46,12 +45,12 @@ def route(*actions: Action) -> Managed:
 def plug_in(observe: Callable[..., Any] | None, plan: Callable[..., Any]) -> Action:
     """An action of a handler that some other package brings."""
     handler = SimpleNamespace(Config=object, observe=observe, plan=plan, problems=lambda config, cluster: [])
-    return Action("plug_in", handler, None, "plug_in {}")
+    return Action("plug_in", handler, None, "plug_in {}", "[0].do[0]")
 
 
 def page(*argv: str) -> Action:
     """An action of the ``command`` handler."""
-    return Action("command", command, command.Config(argv), f"command {{run: {argv}}}")
+    return Action("command", command, command.Config(argv), f"command {{run: {argv}}}", "[0].do[0]")
 
 
 def opened(world: FakeWorld) -> float:
@@ -67,7 +66,7 @@ def test_the_whole_promotion_in_the_articles_order() -> None:
     world = failed_over()
     app_while_not_safe: list[str | None] = []
     world.after("barman switch-wal", lambda: app_while_not_safe.append(world.leads_to(world.app_port)))
-    run = handle(MAIN, world, PROMOTED)
+    run = handle(MAIN, world, [PROMOTED])
     assert run.ok
     assert world.what_changed() == [
         "iptables-restore",
@@ -94,9 +93,9 @@ def test_the_whole_promotion_in_the_articles_order() -> None:
 @pytest.mark.parametrize("event", [PROMOTED, Event(2, "repmgrd_failover_promote", other_node=1), None], ids=str)
 def test_a_second_run_changes_nothing(event: Event | None) -> None:
     world = failed_over()
-    handle(MAIN, world, PROMOTED)
+    handle(MAIN, world, [PROMOTED])
     before, nat = list(world.changes), world.nat.save()
-    run = handle(MAIN, world, event)
+    run = handle(MAIN, world, [event] if event else [])
     assert run.ok
     assert all(done.steps == () for done in run.done)
     assert world.changes == before
@@ -105,15 +104,15 @@ def test_a_second_run_changes_nothing(event: Event | None) -> None:
 
 def test_reconcile_does_the_same_without_an_event() -> None:
     world, other = failed_over(), failed_over()
-    assert handle(MAIN, world, None).ok
-    assert handle(MAIN, other, PROMOTED).ok
+    assert handle(MAIN, world, []).ok
+    assert handle(MAIN, other, [PROMOTED]).ok
     assert world.what_changed() == other.what_changed()
 
 
 def test_an_event_whose_success_is_0_is_handled_all_the_same() -> None:
     """repmgr says so only after it has seen the node out of recovery."""
     world = failed_over()
-    assert handle(MAIN, world, Event(2, "standby_promote", success=False)).ok
+    assert handle(MAIN, world, [Event(2, "standby_promote", success=False)]).ok
     assert world.leads_to(world.app_port) == NODE_2
 
 
@@ -121,7 +120,7 @@ def test_a_switchover_ends_with_the_slot_gone_from_the_old_primary() -> None:
     world = FakeWorld()
     world.promote(2)
     world.nodes[1].in_recovery, world.nodes[1].timeline = True, 2
-    assert handle(MAIN, world, Event(2, "standby_switchover", other_node=1)).ok
+    assert handle(MAIN, world, [Event(2, "standby_switchover", other_node=1)]).ok
     assert list(world.nodes[1].slots) == []
     assert list(world.nodes[2].slots) == ["barman"]
     assert world.barman.streams_from == 2
@@ -129,17 +128,17 @@ def test_a_switchover_ends_with_the_slot_gone_from_the_old_primary() -> None:
 
 def test_a_standby_that_comes_back_loses_its_slot_and_nothing_else_happens() -> None:
     world = failed_over()
-    handle(MAIN, world, PROMOTED)
+    handle(MAIN, world, [PROMOTED])
     world.nodes[1].reachable, world.nodes[1].in_recovery, world.nodes[1].timeline = True, True, 2
     before = len(world.changes)
-    assert handle(MAIN, world, Event(1, "node_rejoin")).ok
+    assert handle(MAIN, world, [Event(1, "node_rejoin")]).ok
     assert world.what_changed()[before:] == ["drop slot on 1"]
 
 
 def test_forwarding_is_switched_on() -> None:
     world = FakeWorld()
     world.forwarding = False
-    assert handle(MAIN, world, Event(1, "primary_register")).ok
+    assert handle(MAIN, world, [Event(1, "primary_register")]).ok
     assert world.forwarding
 
 
@@ -156,7 +155,7 @@ def test_the_app_port_opens_at_its_limit_although_the_backup_is_not_safe(
     for second in range(5, 118):
         world.at(second, lambda: closed.append(world.leads_to(world.app_port)))
     with caplog.at_level(logging.ERROR, "repmgr_hooks"):
-        run = handle(MAIN, world, PROMOTED)
+        run = handle(MAIN, world, [PROMOTED])
     assert closed == [None] * 113
     assert 118 <= opened(world) <= 121
     assert not run.ok
@@ -171,7 +170,7 @@ def test_the_same_error_is_logged_once(caplog: pytest.LogCaptureFixture) -> None
     world = failed_over()
     world.barman.health = "ruins"
     with caplog.at_level(logging.ERROR, "repmgr_hooks"):
-        handle(MAIN, world, PROMOTED)
+        handle(MAIN, world, [PROMOTED])
     assert len([record for record in caplog.records if record.message.startswith("barman {stream: true}: ")]) == 1
 
 
@@ -179,7 +178,7 @@ def test_what_heals_in_time_is_done_and_the_run_is_ok() -> None:
     world = failed_over()
     world.barman.health = "ruins"
     world.at(30, lambda: setattr(world.barman, "health", "good"))
-    assert handle(MAIN, world, PROMOTED).ok
+    assert handle(MAIN, world, [PROMOTED]).ok
     assert 30 <= opened(world) <= 33
     assert "000000020000000000000005" in world.barman.archived
 
@@ -190,15 +189,15 @@ def test_the_limit_counts_from_the_start_of_the_run() -> None:
     world.lose(1)
     world.barman.health = "ruins"
     world.at(20, lambda: world.promote(2))
-    assert not handle(MAIN, world, PROMOTED).ok
+    assert not handle(MAIN, world, [PROMOTED]).ok
     assert 118 <= opened(world) <= 121
 
 
 def test_without_a_later_limit_nothing_is_tried_twice() -> None:
     world = failed_over()
     world.barman.health = "ruins"
-    run = handle(route(SLOT, STREAM, SWITCH_WAL), world, PROMOTED)
-    assert [done.error[:11] for done in run.done] == ["", "sudo -n -u ", "not reached"]
+    run = handle(route(SLOT, STREAM, SWITCH_WAL), world, [PROMOTED])
+    assert [done.error[:11] for done in run.done] == ["", "barman rece", "not reached"]
     assert world.what_changed().count("barman receive-wal") == 1
 
 
@@ -208,7 +207,7 @@ def test_without_a_later_limit_nothing_is_tried_twice() -> None:
 def test_an_unknown_primary_changes_nothing_and_is_waited_for() -> None:
     world = FakeWorld()
     world.lose(1)
-    run = handle(MAIN, world, PROMOTED)
+    run = handle(MAIN, world, [PROMOTED])
     assert (run.ok, run.done, world.changes) == (False, (), [])
     assert run.verdict and run.verdict.primary is None
     assert 30 <= world.now() <= 33, "primary_wait"
@@ -218,17 +217,17 @@ def test_a_node_that_is_promoted_some_seconds_later_is_waited_for() -> None:
     world = FakeWorld()
     world.lose(1)
     world.at(7, lambda: world.promote(2))
-    assert handle(MAIN, world, PROMOTED).ok
+    assert handle(MAIN, world, [PROMOTED]).ok
     assert 7 <= world.changes[0][0] <= 12
 
 
 def test_a_dead_primary_that_comes_back_is_not_followed() -> None:
     world = failed_over()
-    handle(MAIN, world, PROMOTED)
+    handle(MAIN, world, [PROMOTED])
     before = list(world.changes)
     world.nodes[1].reachable = True
     world.nodes[2].in_recovery = True
-    run = handle(MAIN, world, Event(1, "primary_register"))
+    run = handle(MAIN, world, [Event(1, "primary_register")])
     assert (run.ok, run.done, world.changes) == (False, (), before)
     assert run.verdict and "older timeline" in run.verdict.reason
 
@@ -239,7 +238,7 @@ def test_a_dead_primary_that_comes_back_is_not_followed() -> None:
 def test_an_event_that_claims_another_primary_changes_nothing(caplog: pytest.LogCaptureFixture, name: str) -> None:
     world = failed_over()
     with caplog.at_level(logging.ERROR, "repmgr_hooks"):
-        run = handle(MAIN, world, Event(1, name))
+        run = handle(MAIN, world, [Event(1, name)])
     assert (run.ok, run.done, world.changes) == (False, (), [])
     assert "contradicts the cluster: node 2 is the primary" in caplog.text
     assert world.now() < 5, "there is nothing to wait for"
@@ -256,7 +255,7 @@ def test_when_the_primary_changes_in_mid_run_nothing_more_is_done(what: str, cha
     world = failed_over()
     world.barman.health = "ruins"
     world.at(10, lambda: vars(world.nodes[2]).update(change))
-    run = handle(MAIN, world, PROMOTED)
+    run = handle(MAIN, world, [PROMOTED])
     assert not run.ok
     assert max(moment for moment, _ in world.changes) <= 10
     assert world.leads_to(world.app_port) is None
@@ -272,14 +271,14 @@ def test_a_primary_that_is_silent_for_a_while_is_tried_again() -> None:
     world = failed_over()
     world.after("create slot on 2", lambda: setattr(world.nodes[2], "reachable", False))
     world.at(40, lambda: setattr(world.nodes[2], "reachable", True))
-    assert handle(MAIN, world, PROMOTED).ok
+    assert handle(MAIN, world, [PROMOTED]).ok
     assert 40 <= opened(world) <= 45
 
 
 def test_no_port_opens_to_a_primary_that_stays_silent() -> None:
     world = failed_over()
     world.after("create slot on 2", lambda: setattr(world.nodes[2], "reachable", False))
-    run = handle(MAIN, world, PROMOTED)
+    run = handle(MAIN, world, [PROMOTED])
     assert not run.ok
     assert world.leads_to(world.app_port) is None
     assert "does not answer" in run.done[-1].error
@@ -292,7 +291,7 @@ def test_no_port_opens_to_a_primary_that_stays_silent() -> None:
 def test_a_dry_run_shows_the_steps_and_changes_nothing(event: Event | None) -> None:
     world = failed_over()
     nat = world.nat.save()
-    run = handle(MAIN, world, event, dry_run=True)
+    run = handle(MAIN, world, [event] if event else [], dry_run=True)
     assert run.ok
     assert [len(done.steps) for done in run.done][:5] == [4, 1, 2, 1, 4]
     assert (world.changes, world.nat.save()) == ([], nat)
@@ -301,23 +300,25 @@ def test_a_dry_run_shows_the_steps_and_changes_nothing(event: Event | None) -> N
 def test_a_dry_run_does_not_wait_for_a_primary() -> None:
     world = FakeWorld()
     world.lose(1)
-    assert not handle(MAIN, world, PROMOTED, dry_run=True).ok
+    assert not handle(MAIN, world, [PROMOTED], dry_run=True).ok
     assert world.now() < 5
 
 
 @pytest.mark.parametrize("name", ["cluster_created", "repmgrd_start", "repmgrd_promote_error"])
 def test_an_event_without_a_route_looks_at_nothing(name: str) -> None:
     world = FakeWorld()
-    run = handle(MAIN, world, Event(2, name))
+    run = handle(MAIN, world, [Event(2, name)])
     assert (run.ok, run.verdict, run.done) == (True, None, ())
     assert (world.ran, world.changes, world.now()) == ([], [], 0)
 
 
 def test_the_routes_of_an_event_are_taken_in_the_order_of_the_file() -> None:
     first, second = MAIN.routes
-    assert dispatcher.select(MAIN.routes, Event(2, "standby_switchover")) == [*first.do, *second.do]
-    assert dispatcher.select(MAIN.routes, Event(1, "node_rejoin")) == [*second.do]
-    assert dispatcher.select(MAIN.routes, None) == [*first.do, *second.do]
+    switchover, rejoin = Event(2, "standby_switchover"), Event(1, "node_rejoin")
+    both = [*first.do, *second.do]
+    assert dispatcher.select(MAIN.routes, [switchover]) == [Chosen(action, switchover) for action in both]
+    assert dispatcher.select(MAIN.routes, [rejoin]) == [Chosen(action, rejoin) for action in second.do]
+    assert dispatcher.select(MAIN.routes, []) == [Chosen(action, None) for action in both]
 
 
 def test_a_notification_runs_on_its_events_and_not_on_reconcile() -> None:
@@ -325,16 +326,16 @@ def test_a_notification_runs_on_its_events_and_not_on_reconcile() -> None:
     told: list[Program] = []
     world.programs["/usr/local/bin/page"] = lambda program: told.append(program) or ""  # type: ignore[func-returns-value]
     main = route(page("/usr/local/bin/page", "dba"), OPEN_APP)
-    assert handle(main, world, None).ok
+    assert handle(main, world, []).ok
     assert told == []
-    assert handle(main, world, PROMOTED).ok
-    assert handle(main, world, PROMOTED).ok
+    assert handle(main, world, [PROMOTED]).ok
+    assert handle(main, world, [PROMOTED]).ok
     assert [program.argv for program in told] == [("/usr/local/bin/page", "dba")] * 2
 
 
 def test_a_notification_that_fails_does_not_keep_the_port_closed() -> None:
     world = failed_over()
-    run = handle(route(page("/no/such/program"), OPEN_APP), world, PROMOTED)
+    run = handle(route(page("/no/such/program"), OPEN_APP), world, [PROMOTED])
     assert not run.ok
     assert 118 <= opened(world) <= 121
 
@@ -365,9 +366,9 @@ def test_a_handler_with_a_bug_fails_and_the_port_opens_all_the_same(
     observe: Callable[..., Any] | None, plan: Callable[..., Any]
 ) -> None:
     world = failed_over()
-    run = handle(route(plug_in(observe, plan), OPEN_APP), world, PROMOTED)
+    run = handle(route(plug_in(observe, plan), OPEN_APP), world, [PROMOTED])
     assert not run.ok
-    assert "a bug in the handler: " in run.done[0].error
+    assert "a bug in the handler plug_in: " in run.done[0].error
     assert 118 <= opened(world) <= 121
 
 
@@ -375,54 +376,19 @@ def test_a_step_that_worked_and_left_things_as_they_were_has_failed() -> None:
     world = failed_over()
     world.programs["/bin/mend"] = lambda program: ""
     run = handle(
-        route(plug_in(lambda *_: None, lambda *_: [Step("mend it", Program(("/bin/mend",)), 5)])), world, PROMOTED
+        route(plug_in(lambda *_: None, lambda *_: [Step("mend it", Program(("/bin/mend",)), 5)])), world, [PROMOTED]
     )
     assert [done.error for done in run.done] == ["still missing afterwards: mend it"]
 
 
 def test_one_failure_in_a_dry_run_hides_no_other_step() -> None:
     world = failed_over()
-    run = handle(route(plug_in(None, fails(ValueError("x"))), OPEN_APP), world, PROMOTED, dry_run=True)
+    run = handle(route(plug_in(None, fails(ValueError("x"))), OPEN_APP), world, [PROMOTED], dry_run=True)
     assert not run.ok
-    assert run.done[0].error == "a bug in the handler: ValueError('x')"
+    assert run.done[0].error == "a bug in the handler plug_in: ValueError('x')"
     assert len(run.done[1].steps) == 4
 
 
-# -- one at a time -----------------------------------------------------------------------------------------------------
-
-
-def test_a_second_run_waits_for_the_lock_and_gives_up(tmp_path: Path) -> None:
-    world, lock = FakeWorld(), tmp_path / "state" / "main.lock"
-    with dispatcher.one_at_a_time(lock, world):
-        assert world.now() == 0
-        with pytest.raises(StepFailed, match="another run holds .*main.lock"), dispatcher.one_at_a_time(lock, world):
-            raise AssertionError("two at a time")
-        assert 600 <= world.now() <= 601
-    with dispatcher.one_at_a_time(lock, world):
-        assert world.now() <= 601
-
-
-def test_the_lock_is_free_again_after_a_failure(tmp_path: Path) -> None:
-    world, lock = FakeWorld(), tmp_path / "main.lock"
-    with pytest.raises(ZeroDivisionError), dispatcher.one_at_a_time(lock, world):
-        raise ZeroDivisionError
-    with dispatcher.one_at_a_time(lock, world):
-        assert world.now() == 0
-
-
-def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    lock = tmp_path / "file" / "main.lock"
-    with pytest.raises(StepFailed, match="'state_dir'"), dispatcher.one_at_a_time(lock, FakeWorld()):
-        raise AssertionError("no lock was taken")
-
-
-# -- mistakes of ours --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.xfail(
-    strict=True, reason="dispatcher.py, _attempt: what plan returns is not looked at; the run ends as a bug"
-)
 @pytest.mark.parametrize(
     "steps",
     [["mend it"], [Step("mend it", Sql(9, "select 1"), 5)], [Step("mend it", Program(("/bin/mend",)), "5 s")]],  # type: ignore[arg-type]
@@ -430,15 +396,14 @@ def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
 )
 def test_a_plan_of_no_steps_fails_and_the_port_opens_all_the_same(steps: list[Any]) -> None:
     world = failed_over()
-    run = handle(route(plug_in(lambda *_: None, lambda *_: steps), OPEN_APP), world, PROMOTED)
+    run = handle(route(plug_in(lambda *_: None, lambda *_: steps), OPEN_APP), world, [PROMOTED])
     assert not run.ok
     assert 118 <= opened(world) <= 121
 
 
-@pytest.mark.xfail(strict=True, reason="dispatcher.py, _attempt: looking has a limit of its own (barman: 30 s)")
 def test_the_app_port_opens_at_its_limit_although_looking_hangs() -> None:
     world = failed_over()
     world.barman.hanging = frozenset({"get-wal"})
     world.after("barman cron", lambda: setattr(world.barman, "health", "hangs"))
-    handle(MAIN, world, PROMOTED)
+    handle(MAIN, world, [PROMOTED])
     assert 118 <= opened(world) <= 121

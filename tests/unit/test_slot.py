@@ -144,7 +144,7 @@ def test_a_node_that_stops_answering_is_no_absent_slot(config: Config) -> None:
 def test_the_steps_on_the_primary_lead_there(slots: dict[str, FakeSlot]) -> None:
     there = world(**slots)
     for step in slot.plan(ON_PRIMARY, DECIDED, slot.observe(ON_PRIMARY, DECIDED, there)):
-        apply(step, there, 60)
+        apply(step, there)
     assert there.nodes[2].slots["barman"] == FakeSlot(physical=True, active=False, reserved=True)
     assert slot.plan(ON_PRIMARY, DECIDED, slot.observe(ON_PRIMARY, DECIDED, there)) == []
 
@@ -153,7 +153,7 @@ def test_the_steps_on_the_primary_lead_there(slots: dict[str, FakeSlot]) -> None
 def test_the_steps_on_standbys_lead_there(slots: dict[str, FakeSlot]) -> None:
     there = world(**slots)
     for step in slot.plan(ON_STANDBY, DECIDED, slot.observe(ON_STANDBY, DECIDED, there)):
-        apply(step, there, 60)
+        apply(step, there)
     assert list(there.nodes[1].slots) == ["another"]
     assert ("barman" in there.nodes[2].slots) == ("on_2" in slots)
     assert slot.plan(ON_STANDBY, DECIDED, slot.observe(ON_STANDBY, DECIDED, there)) == []
@@ -164,7 +164,7 @@ def test_a_standby_that_was_promoted_meanwhile_keeps_its_slot() -> None:
     (step,) = slot.plan(ON_STANDBY, DECIDED, slot.observe(ON_STANDBY, DECIDED, there))
     there.nodes[1].in_recovery = False
     with pytest.raises(StepFailed, match="drop slot barman on standby 1: not seen"):
-        apply(step, there, 60)
+        apply(step, there)
     assert "barman" in there.nodes[1].slots
 
 

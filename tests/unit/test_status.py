@@ -2,63 +2,157 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.dispatcher import handle
-from repmgr_hooks.status import describe
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal import Journal
+from repmgr_hooks.status import Picture, look
 from tests.fake import FakeWorld
 
-MAIN = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml").clusters["main"]
+LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
+MAIN = LOADED.clusters["main"]
+PROMOTED = Event(2, "standby_promote")
 
 
 def healthy() -> FakeWorld:
     world = FakeWorld()
-    assert handle(MAIN, world, None).ok
+    assert handle(MAIN, world, []).ok
     return world
 
 
-def test_all_as_it_should_be() -> None:
-    lines, good = describe(MAIN, healthy())
-    assert good
-    assert lines == [
-        "main: primary is node 1, timeline 1 (the only node out of recovery)",
-        "  node 1: primary, timeline 1",
-        "  node 2: standby, timeline 1",
-        "  port 54321 (barman): leads to node 1",
-        "  port 54322 (app): leads to node 1",
-    ]
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path / "journal.db")
+    yield made
+    made.close()
 
 
-def test_after_a_failover_that_nobody_handled() -> None:
+def picture(world: FakeWorld, journal: Journal) -> Picture:
+    return look(MAIN, world, journal, LOADED)
+
+
+def ended(journal: Journal, ok: bool, again: bool, attempt: int, message: str) -> None:
+    """A run that has ended so."""
+    journal.end_run(journal.begin_run("main", "event", attempt, []), ok, again, message, 1, 1)
+
+
+HEALTHY = [
+    "main: primary is node 1, timeline 1 (the only node out of recovery)",
+    "  node 1: primary, timeline 1",
+    "  node 2: standby, timeline 1",
+    "  port 54321 (barman): leads to node 1",
+    "  port 54322 (app): leads to node 1",
+]
+
+
+def test_all_as_it_should_be(journal: Journal) -> None:
+    found = picture(healthy(), journal)
+    assert found.good
+    assert found.lines() == HEALTHY
+
+
+def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
     world = healthy()
     world.fail_over()
     before = list(world.changes)
-    lines, good = describe(MAIN, world)
-    assert not good
+    found = picture(world, journal)
+    lines = found.lines()
+    assert not found.good
     assert lines[0].startswith("main: primary is node 2, timeline 2")
     assert "  port 54322 (app): leads to node 1" in lines
     assert "  MISSING lead port app to node 2 (10.0.0.12)" in lines
     assert "  MISSING create slot barman on node 2" in lines
     assert lines[-1] == "  mend it with: repmgr-hooks reconcile --cluster main"
     assert world.changes == before, "looking changes nothing"
-    assert handle(MAIN, world, None).ok
-    assert describe(MAIN, world)[1]
+    assert handle(MAIN, world, []).ok
+    assert picture(world, journal).good
 
 
-def test_an_unknown_primary() -> None:
+def test_an_unknown_primary(journal: Journal) -> None:
     world = healthy()
     world.lose(1)
-    lines, good = describe(MAIN, world)
-    assert not good
+    found = picture(world, journal)
+    lines = found.lines()
+    assert not found.good
     assert lines[0] == "main: UNKNOWN primary: no node is out of recovery"
     assert "  node 1: connection timeout expired" in lines
     assert not any("MISSING" in line for line in lines)
 
 
-def test_barman_that_cannot_be_asked_is_shown() -> None:
+def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
     world = healthy()
     world.barman.health = "ruins"
-    lines, good = describe(MAIN, world)
-    assert not good
-    assert any(line.startswith("  MISSING ") and "No space left on device" in line for line in lines)
+    found = picture(world, journal)
+    assert not found.good
+    assert any(line.startswith("  MISSING ") and "No space left on device" in line for line in found.lines())
+
+
+def test_events_that_wait(journal: Journal) -> None:
+    journal.add_event("main", PROMOTED, time.time())
+    journal.add_event("main", PROMOTED, time.time())
+    journal.add_event("other", PROMOTED, time.time())
+    found = picture(healthy(), journal)
+    assert not found.good
+    assert found.lines() == [
+        *HEALTHY,
+        "  2 event(s) wait to be handled; is repmgr-hooks.service running?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("again", "attempt", "said"),
+    [
+        (True, 1, "FAILED, will be tried again: Barman is in ruins"),
+        (True, 20, "FAILED, given up: Barman is in ruins"),
+        (False, 1, "FAILED, given up: Barman is in ruins"),
+    ],
+)
+def test_a_run_that_failed(journal: Journal, again: bool, attempt: int, said: str) -> None:
+    ended(journal, False, again, attempt, "Barman is in ruins")
+    found = picture(healthy(), journal)
+    assert not found.good
+    assert found.lines() == [*HEALTHY, f"  {said}", "  mend it with: repmgr-hooks reconcile --cluster main"]
+    ended(journal, True, False, 1, "done")
+    assert picture(healthy(), journal).good
+
+
+@pytest.mark.parametrize("reason", ["", "new disks"])
+def test_a_pause_is_no_good_state_and_stands_second(journal: Journal, reason: str) -> None:
+    journal.pause("main", None, reason)
+    found = picture(healthy(), journal)
+    assert not found.good
+    shown = f" ({reason})" if reason else ""
+    assert found.lines()[1] == f"  PAUSED until it is resumed{shown}; end it with: repmgr-hooks resume"
+    journal.resume("main")
+    assert picture(healthy(), journal).good
+
+
+def test_a_pause_with_an_end_shows_it(journal: Journal) -> None:
+    until = time.time() + 3600
+    journal.pause("main", until, "")
+    clock = time.strftime("%H:%M:%S", time.localtime(until))
+    assert picture(healthy(), journal).lines()[1].startswith(f"  PAUSED until {clock}; ")
+
+
+def test_the_same_for_machines(journal: Journal) -> None:
+    journal.pause("main", 2e9, "new disks")
+    ended(journal, False, True, 3, "no")
+    world = healthy()
+    world.lose(2)
+    plain = json.loads(json.dumps(picture(world, journal).as_dict()))
+    assert (plain["good"], plain["cluster"], plain["waiting"]) == (False, "main", 0)
+    assert (plain["verdict"]["primary"], plain["verdict"]["timeline"]) == (1, 1)
+    assert [(state["node"], state["error"]) for state in plain["verdict"]["states"]] == [
+        (1, ""),
+        (2, "node 2: connection timeout expired"),
+    ]
+    assert plain["ports"] == ["port 54321 (barman): leads to node 1", "port 54322 (app): leads to node 1"]
+    assert (plain["paused"]["until"], plain["paused"]["reason"]) == (2e9, "new disks")
+    assert (plain["failed"]["attempt"], plain["failed"]["message"]) == (3, "no")

@@ -1,0 +1,177 @@
+"""The service in this process, with a fake world and without its signals (those are in ``tests/endtoend``)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import hook
+from repmgr_hooks import worker as module
+from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal import Journal
+from repmgr_hooks.lock import exclusive
+from repmgr_hooks.worker import Worker
+from tests.fake import FakeWorld
+
+CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
+PROMOTED = ["", "2", "standby_promote"]
+NODE_2 = "10.0.0.12:5432"
+
+
+class WithoutSignals(Worker):
+    """Signals come to the main thread only."""
+
+    def _listen(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        self._stopping.set()
+        os.write(self._signal, b"x")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    (tmp_path / "state" / "spool").mkdir(parents=True)
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
+    """Node 1 is lost and node 2 promoted."""
+    made = FakeWorld()
+    made.fail_over()
+    monkeypatch.setattr(module, "System", lambda conninfos: made)
+    return made
+
+
+@pytest.fixture
+def worker(state: Path, world: FakeWorld) -> WithoutSignals:
+    path = state.parent / "config.yaml"
+    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)))
+    return WithoutSignals(path)
+
+
+def soon(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def healed(world: FakeWorld) -> bool:
+    return world.leads_to(world.app_port) == NODE_2
+
+
+def test_once_it_empties_the_spool_and_ends(worker: WithoutSignals, state: Path, world: FakeWorld) -> None:
+    for _ in range(5):
+        hook.store(str(state / "spool"), PROMOTED)
+    worker.serve(once=True)
+    assert healed(world)
+    assert list((state / "spool").iterdir()) == []
+    journal = Journal(state / "journal.db")
+    assert [run.ok for run in journal.runs(9)] == [True]
+    assert len(journal.events_of(1)) == 5
+    journal.close()
+
+
+def test_once_with_nothing_to_do_it_ends(worker: WithoutSignals, world: FakeWorld) -> None:
+    worker.serve(once=True)
+    assert world.changes == []
+
+
+def test_a_knock_is_heard_at_once(worker: WithoutSignals, state: Path, world: FakeWorld) -> None:
+    serving = threading.Thread(target=worker.serve)
+    serving.start()
+    try:
+        soon(lambda: hook.wake(str(state / "spool")))
+        hook.store(str(state / "spool"), PROMOTED)
+        assert hook.wake(str(state / "spool"))
+        soon(lambda: healed(world))
+    finally:
+        worker.stop()
+        serving.join(10)
+    assert not serving.is_alive()
+
+
+def test_what_waited_during_a_pause_is_handled_when_resume_knocks(
+    worker: WithoutSignals, state: Path, world: FakeWorld
+) -> None:
+    journal = Journal(state / "journal.db")
+    journal.pause("main", None, "")
+    journal.add_event("main", Event(2, "standby_promote"), time.time())
+    serving = threading.Thread(target=worker.serve)
+    serving.start()
+    try:
+        soon(lambda: hook.wake(str(state / "spool")))
+        time.sleep(0.2)
+        assert world.changes == []
+        journal.resume("main")
+        assert hook.wake(str(state / "spool"))
+        soon(lambda: healed(world))
+    finally:
+        worker.stop()
+        serving.join(10)
+        journal.close()
+
+
+def test_there_is_one_worker_for_a_state_directory(worker: WithoutSignals, state: Path, world: FakeWorld) -> None:
+    with exclusive(state / "worker.lock", 0), pytest.raises(StepFailed, match="another process holds .*worker.lock"):
+        worker.serve()
+    assert world.changes == []
+
+
+def test_what_a_killed_worker_left_is_carried_on(worker: WithoutSignals, state: Path, world: FakeWorld) -> None:
+    journal = Journal(state / "journal.db")
+    event = journal.add_event("main", Event(2, "standby_promote"), time.time())
+    journal.begin_run("main", "event", 1, [event])
+    journal.close()
+    worker.serve(once=True)
+    assert healed(world)
+
+
+class Broken(Journal):
+    """A journal with one method that fails, as on a full disk."""
+
+    broken = ""
+
+    def __getattribute__(self, name: str) -> object:
+        if name == object.__getattribute__(self, "broken"):
+            raise StepFailed("the journal cannot be used: database or disk is full")
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("broken", ["release_cut_off", "add_event", "prune"])
+def test_a_journal_that_cannot_be_written_does_not_stop_a_failover(
+    worker: WithoutSignals, state: Path, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """``queue.py`` says that a failover must not wait for the journal; the worker must live long enough for that."""
+    journal = Broken(state / "journal.db")
+    journal.broken = broken
+    monkeypatch.setattr(module, "open_journal", lambda path: journal)
+    hook.store(str(state / "spool"), PROMOTED)
+    ended: list[BaseException] = []
+
+    def serve() -> None:
+        try:
+            worker.serve()
+        except StepFailed as error:
+            ended.append(error)
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    try:
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end and not (ended or healed(world)):
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert ended == []
+        assert healed(world)
+    finally:
+        worker.stop()
+        serving.join(10)
