@@ -127,8 +127,9 @@ def select(routes: Sequence[Route], events: Sequence[Event]) -> list[Chosen]:
 
 
 def _for_each(action: Action, events: list[Event]) -> list[Chosen]:
-    """What has a state is made true once, for the newest event; a notification is given for every event."""
-    return [Chosen(action, event) for event in (events[-1:] if action.handler.observe else events)]
+    """What has a state is made true once, for the newest event; a notification is given for every node and event."""
+    different = {(event.name, event.node): event for event in events}.values()
+    return [Chosen(action, event) for event in (events[-1:] if action.handler.observe else different)]
 
 
 def find_primary(settings: cluster.Cluster, world: World, recorder: Recorder, *, wait: bool) -> Verdict:

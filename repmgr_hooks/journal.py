@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -188,11 +188,16 @@ class Journal:
                 (time.time(), ok, again, message, primary, timeline, run),
             )
 
-    def release_cut_off(self) -> int:
-        """Let the events of runs that never ended wait again; return how many. Only the one worker may ask this."""
+    def release_cut_off(self, busy: Collection[str] = ()) -> int:
+        """Let the events of runs that never ended wait again; return how many. Only the one worker may ask this.
+
+        In a ``busy`` cluster somebody works by hand: there, only the worker's own runs are known to have been cut off.
+        """
         with self._change() as db:
-            cursor = db.execute("update event set run = null where run in (select id from run where ended is null)")
-            db.execute("update run set ended = started, ok = 0, message = 'cut off' where ended is null")
+            names = ", ".join("?" * len(busy))
+            cut = f"ended is null and (cause in ('event', 'retry') or cluster not in ({names}))"
+            cursor = db.execute(f"update event set run = null where run in (select id from run where {cut})", [*busy])
+            db.execute(f"update run set ended = started, ok = 0, again = 1, message = 'cut off' where {cut}", [*busy])
         return cursor.rowcount
 
     def runs(self, limit: int, cluster: str | None = None, failed: bool = False) -> list[RunRow]:
@@ -255,7 +260,10 @@ def open_journal(path: Path) -> Journal:
             raise
         aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
         log.error("the journal is broken (%s); it is now %s, and a new one begins", error.__cause__, aside)
-        path.rename(aside)
-        for rest in ("-wal", "-shm"):
-            path.with_name(path.name + rest).unlink(missing_ok=True)
+        try:
+            path.rename(aside)
+            for rest in ("-wal", "-shm"):
+                path.with_name(path.name + rest).unlink(missing_ok=True)
+        except OSError as refused:
+            raise StepFailed(f"{error}; and it cannot be set aside: {refused}") from error
         return Journal(path)

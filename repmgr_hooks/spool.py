@@ -40,10 +40,14 @@ class Spool:
                 f"the spool {self._directory} cannot be used: {error}; see to its owner and mode"
             ) from None
 
-    def close(self) -> None:
+    def deafen(self) -> None:
         """Stop listening: from now on ``event`` finds nobody and starts a worker itself."""
-        os.close(self._fifo)
         (self._directory / WAKE).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Stop listening, for good."""
+        self.deafen()
+        os.close(self._fifo)
 
     def wait(self, seconds: float, also: int) -> bool:
         """Sleep until somebody knocks (True), the file descriptor ``also`` can be read, or the time is up."""

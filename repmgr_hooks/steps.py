@@ -119,9 +119,9 @@ class Until:
 
     def _left(self, limit: float, what: object) -> float:
         left = self.end - self.world.now()
-        if left <= 0:
+        if left < -2 * POLL:  # one last look is granted
             raise StepFailed(f"no time is left for: {what}")
-        return min(limit, left)
+        return min(limit, max(left, 2 * POLL))
 
     def run(self, program: Program, limit: float) -> str:
         return self.world.run(program, self._left(limit, program))
@@ -149,7 +149,7 @@ class Until:
 def apply(step: Step, world: World) -> None:
     """Do one step within its limit. Raises StepFailed."""
     begun = world.now()
-    end = begun + step.limit
+    end = min(begun + step.limit, world.end) if isinstance(world, Until) else begun + step.limit
     while True:
         with _repeating(step.meanwhile, world):
             _do(step.do, world, end - world.now())

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import FrameType
 
 from repmgr_hooks import config
-from repmgr_hooks.errors import BadInput, StepFailed
+from repmgr_hooks.errors import BadInput, Busy, StepFailed
+from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.queue import Queue
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 LOOK_ROUND = 20.0
 PRUNE_EVERY = 3600.0
 ONCE_LOCK_WAIT = 900.0
+LOCK_POLL = 0.2
 
 
 class Worker:
@@ -42,7 +44,10 @@ class Worker:
 
     def serve(self, once: bool = False) -> None:
         """Work until SIGTERM; with ``once``, until the queue is empty. Raises StepFailed, BadInput."""
-        with exclusive(self._config.state_dir / "worker.lock", ONCE_LOCK_WAIT if once else 0.0):
+        with contextlib.ExitStack() as stack:
+            if not self._lock(stack, once):
+                log.info("a worker is there already, and has been woken")
+                return
             spool = Spool(self._config.state_dir)
             journal = open_journal(self._config.state_dir / "journal.db")
             self._listen()
@@ -52,6 +57,20 @@ class Worker:
                 self._stop_loops()
                 spool.close()
                 journal.close()
+
+    def _lock(self, stack: contextlib.ExitStack, once: bool) -> bool:
+        """Become the one worker; False if one is there that has heard us. Raises Busy."""
+        end = time.monotonic() + (ONCE_LOCK_WAIT if once else 0.0)
+        while True:
+            try:
+                stack.enter_context(exclusive(self._config.state_dir / "worker.lock", 0.0))
+                return True
+            except Busy:
+                if once and wake(str(self._config.state_dir / "spool")):
+                    return False
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(LOCK_POLL)
 
     def _listen(self) -> None:
         signal.set_wakeup_fd(self._signal, warn_on_full_buffer=False)
@@ -66,35 +85,51 @@ class Worker:
             self._stopping.set()
 
     def _work(self, spool: Spool, journal: Journal, once: bool) -> None:
+        self._take_in(spool, journal)
         self._start_loops(journal)
         notify("READY=1")
         knocked = False
         while not self._stopping.is_set():
             if self._reload:
                 self._read_config_again(journal)
-            try:
-                taken = spool.take_in(journal, list(self._config.clusters))
-                self._prune(journal)
-            except StepFailed as error:
-                log.error("%s; the events stay in the spool, and every cluster is looked after without them", error)
-                taken = self._without_journal()
+            taken = self._take_in(spool, journal)
             if taken or knocked:
-                for loop in self._loops.values():
-                    loop.wake()
+                self._wake_loops()
             if once and all(loop.idle() for loop in self._loops.values()):
-                return
+                spool.deafen()
+                if not self._take_in(spool, journal):
+                    return
+                self._wake_loops()
             notify("WATCHDOG=1")
             knocked = spool.wait(0.1 if once else LOOK_ROUND, self._signalled)
+
+    def _take_in(self, spool: Spool, journal: Journal) -> bool:
+        """Take events in, and prune; True if the queues should look. A journal that fails stops nothing."""
+        try:
+            taken = spool.take_in(journal, list(self._config.clusters))
+            self._prune(journal)
+        except StepFailed as error:
+            log.error("%s; the events stay in the spool, and every cluster is looked after without them", error)
+            for loop in self._loops.values():
+                loop.blind.set()
+            return True
+        return taken > 0
+
+    def _busy(self, name: str) -> bool:
+        try:
+            with exclusive(self._config.state_dir / f"{name}.lock", 0.0):
+                return False
+        except StepFailed:
+            return True
+
+    def _wake_loops(self) -> None:
+        for loop in self._loops.values():
+            loop.wake()
 
     def _prune(self, journal: Journal) -> None:
         if time.monotonic() > self._next_prune:
             self._next_prune = time.monotonic() + PRUNE_EVERY
             journal.prune(self._config.service.keep_days)
-
-    def _without_journal(self) -> int:
-        for loop in self._loops.values():
-            loop.blind.set()
-        return len(self._loops)
 
     def _read_config_again(self, journal: Journal) -> None:
         self._reload = False
@@ -113,7 +148,7 @@ class Worker:
 
     def _start_loops(self, journal: Journal) -> None:
         try:
-            if released := journal.release_cut_off():
+            if released := journal.release_cut_off([name for name in self._config.clusters if self._busy(name)]):
                 log.warning("%d event(s) of a run that was cut off are taken up again", released)
         except StepFailed as error:
             log.error("%s", error)

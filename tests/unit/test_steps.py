@@ -288,7 +288,6 @@ def test_nothing_takes_longer_than_until_the_deadline() -> None:
     assert [limit for _, limit in world.runs] == pytest.approx([12, 7, 2], abs=0.5)
 
 
-@pytest.mark.xfail(strict=True, reason="steps.py, Until: it says only that no time is left, not for what, and no hint")
 def test_what_runs_into_the_deadline_is_named() -> None:
     with pytest.raises(StepFailed, match="start it: not seen .*; see the log"):
         apply(Step("start it", START, 60, until=WORKS, hint="see the log"), Until(Clock(true_from=1000), 112))
