@@ -17,7 +17,7 @@ from typing import Any
 
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
-from repmgr_hooks.lock import as_its_directory
+from repmgr_hooks.lock import as_owner
 from repmgr_hooks.records import Pause, RunRow, StepRow, Waiting
 
 log = logging.getLogger(__name__)
@@ -83,9 +83,6 @@ class Journal:
         self._path = path
         self._alone = threading.RLock()
         with self._telling():
-            if not path.exists():
-                path.touch()
-                as_its_directory(path)
             # One connection for all threads of the worker: SQLite serialises, and nothing here takes long.
             self._db = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
             self._db.execute("pragma journal_mode = wal")
@@ -249,6 +246,11 @@ class Journal:
 
 def open_journal(path: Path) -> Journal:
     """Open the journal; a broken file is set aside, for a failover must not fail for it. Raises StepFailed."""
+    with as_owner(path.parent):
+        return _open(path)
+
+
+def _open(path: Path) -> Journal:
     try:
         journal = Journal(path)
         journal.check()

@@ -1,4 +1,7 @@
-"""One at a time: a lock file that the kernel lets go when its holder dies, however it dies."""
+"""One at a time: a lock file that the kernel lets go when its holder dies, however it dies.
+
+Root uses the state directory of another user here, who could have put a symbolic link there: none is followed.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
     end = time.monotonic() + limit
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("a")
-        as_its_directory(path)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        give_to_owner_of_directory(handle, path)
     except OSError as error:
         raise StepFailed(f"the state directory cannot be written: {error}; mend it or correct 'state_dir'") from None
-    with handle:
+    try:
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,10 +37,30 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
                     raise Busy(f"another process holds {path} (waited {limit:.0f} s)") from None
                 time.sleep(POLL)
         yield
+    finally:
+        os.close(handle)
 
 
-def as_its_directory(path: Path) -> None:
+def give_to_owner_of_directory(handle: int, path: Path) -> None:
     """Give a file that root has made to the owner of its directory, so that the service can use it too."""
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and os.fstat(handle).st_nlink == 1:
         owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+        os.fchown(handle, owner.st_uid, owner.st_gid)
+
+
+@contextlib.contextmanager
+def as_owner(directory: Path) -> Iterator[None]:
+    """Let root be the owner of a directory for a moment, so that it can be led to nothing that the owner may not do.
+
+    For the start of a program only: it holds for all threads.
+    """
+    user, group = os.geteuid(), os.getegid()
+    if user == 0 and directory.exists():
+        owner = directory.stat()
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.setegid(group)

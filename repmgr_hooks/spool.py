@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import logging
 import os
 import re
 import select
-import shutil
 from pathlib import Path
 
 from repmgr_hooks.errors import BadInput, StepFailed
@@ -20,7 +20,7 @@ MAX_SIZE = 4096
 
 
 class Spool:
-    """The spool of one state directory, made if it is missing. Raises StepFailed if it cannot be used."""
+    """The spool of one state directory. Raises StepFailed if it cannot be used."""
 
     def __init__(self, state_dir: Path) -> None:
         self._directory = state_dir / "spool"
@@ -28,13 +28,12 @@ class Spool:
         """What cannot be removed, such as a directory; it is named once."""
         fifo = self._directory / WAKE
         try:
-            if not self._directory.exists():
-                make_spool(self._directory)
             fifo.unlink(missing_ok=True)
             os.mkfifo(fifo)
-            fifo.chmod(0o620)
-            # Read and write: it never reports an end of file when the last writer leaves.
-            self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+            # Read and write: it never reports an end of file when the last writer leaves. No link is followed: others
+            # may write here.
+            self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+            os.fchmod(self._fifo, 0o620)
         except (OSError, LookupError) as error:
             raise StepFailed(
                 f"the spool {self._directory} cannot be used: {error}; see to its owner and mode"
@@ -99,8 +98,18 @@ def read_event(file: Path, clusters: list[str]) -> tuple[str, Event]:
 
 
 def make_spool(directory: Path) -> None:
-    """Make the spool for the group of repmgrd's user; ``tmpfiles.d`` does it on a machine with systemd."""
-    directory.mkdir(parents=True)
-    directory.chmod(0o2770)
-    owner = directory.parent.stat().st_uid if os.geteuid() == 0 else -1
-    shutil.chown(directory, owner if owner >= 0 else None, "postgres")
+    """Make the spool for the group of repmgrd's user, if it is missing (``tmpfiles.d`` does it on most machines).
+
+    Raises StepFailed.
+    """
+    if directory.exists():
+        return
+    try:
+        directory.mkdir(parents=True)
+        owner = directory.parent.stat().st_uid if os.geteuid() == 0 else -1
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        os.fchown(handle, owner, grp.getgrnam("postgres").gr_gid)
+        os.fchmod(handle, 0o2770)
+        os.close(handle)
+    except (OSError, LookupError) as error:
+        raise StepFailed(f"the spool {directory} cannot be made: {error}; see config/tmpfiles.conf") from None

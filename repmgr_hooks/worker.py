@@ -16,9 +16,9 @@ from repmgr_hooks import config
 from repmgr_hooks.errors import BadInput, Busy, StepFailed
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
-from repmgr_hooks.lock import exclusive
+from repmgr_hooks.lock import as_owner, exclusive
 from repmgr_hooks.queue import Queue
-from repmgr_hooks.spool import Spool
+from repmgr_hooks.spool import Spool, make_spool
 from repmgr_hooks.system import System
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,9 @@ class Worker:
             if not self._lock(stack, once):
                 log.info("a worker is there already, and has been woken")
                 return
-            spool = Spool(self._config.state_dir)
+            make_spool(self._config.state_dir / "spool")
+            with as_owner(self._config.state_dir):
+                spool = Spool(self._config.state_dir)
             journal = open_journal(self._config.state_dir / "journal.db")
             self._listen()
             try:

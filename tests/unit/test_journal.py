@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from repmgr_hooks import journal as module
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import MIGRATIONS, Journal, open_journal
+from repmgr_hooks.lock import exclusive
 from repmgr_hooks.records import Pause, RunRow, StepRow, Waiting
 
 PROMOTED = Event(2, "standby_promote", False, 1, "2026-11-20 03:00:00+00")
@@ -405,10 +407,27 @@ def test_two_programs_write_at_the_same_time(path: Path, journal: Journal) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_what_root_makes_can_be_used_by_the_service(tmp_path: Path) -> None:
-    os.chown(tmp_path, 34, 35)
-    journal = Journal(tmp_path / "journal.db")
-    journal.add_event("main", PROMOTED, 5.0)
-    owners = {file.name: (file.stat().st_uid, file.stat().st_gid) for file in tmp_path.glob("journal.db*")}
-    journal.close()
-    assert owners == dict.fromkeys(owners, (34, 35))
+def test_what_root_makes_can_be_used_by_the_service() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        os.chown(place, 34, 35)
+        journal = open_journal(place / "journal.db")
+        journal.add_event("main", PROMOTED, 5.0)
+        owners = {file.name: (file.stat().st_uid, file.stat().st_gid) for file in place.glob("journal.db*")}
+        journal.close()
+        assert len(owners) == 3
+        assert owners == dict.fromkeys(owners, (34, 35))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
+def test_root_follows_no_link_of_the_service() -> None:
+    with tempfile.TemporaryDirectory() as name, tempfile.NamedTemporaryFile() as target:
+        place = Path(name)
+        os.chown(place, 34, 35)
+        (place / "journal.db").symlink_to(target.name)
+        (place / "main.lock").symlink_to(target.name)
+        with pytest.raises(StepFailed):
+            open_journal(place / "journal.db")
+        with pytest.raises(StepFailed), exclusive(place / "main.lock", 0):
+            pass
+        assert (os.stat(target.name).st_uid, os.stat(target.name).st_size) == (0, 0)
