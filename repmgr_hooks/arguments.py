@@ -31,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("words", nargs="*", metavar=words)
     replay.add_argument("--id", type=event_number, help="an event of the journal, by its number in 'history'")
     reconcile = verb("reconcile", "make it so, whatever the events said")
+    reconcile.add_argument(
+        "--forget", action="store_true", help="first forget the primary's timeline and system: after a restore"
+    )
     for made in (replay, reconcile):
         made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
     verb("boot", "at boot: chains, forwarding and routes as the cluster is now")

@@ -19,8 +19,9 @@ from repmgr_hooks.errors import BadInput, StepFailed, Trouble, did_you_mean
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
-from repmgr_hooks.lock import exclusive
+from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.queue import LOCK_WAIT, run_now
+from repmgr_hooks.run import Run
 from repmgr_hooks.system import System
 from repmgr_hooks.worker import Worker
 
@@ -91,6 +92,11 @@ def do_replay(arguments: argparse.Namespace) -> int:
 def do_reconcile(arguments: argparse.Namespace) -> int:
     """Handle what every route asks for."""
     show_log_lines(sys.stdout)
+    if getattr(arguments, "forget", False):
+        loaded = config.load(config.config_path(arguments.config))
+        with journal_of(loaded) as journal:
+            for managed in choose(loaded, arguments.cluster, None):
+                journal.forget(managed.cluster.name)
     return handle(arguments, None, arguments.verb)
 
 
@@ -121,11 +127,14 @@ def carry_out(loaded: Config, managed: Managed, events: list[Event], cause: str,
     """Run the dispatcher for one cluster, alone."""
     name = managed.cluster.name
     log.info("%s: %s", name, events[0] if events else cause)
-    with exclusive(loaded.state_dir / f"{name}.lock", LOCK_WAIT):
+    if cause in ("boot", "event") and journal and journal.paused(name):
+        log.info("%s: paused: nothing is done", name)
+        return True
+    with exclusive(loaded.state_dir / lock_name(name), LOCK_WAIT):
         return run_now(managed, System(managed.cluster.conninfos()), events, cause, journal).ok
 
 
-def show_plan(result: dispatcher.Run) -> None:
+def show_plan(result: Run) -> None:
     """Print what a dry run would do."""
     for item in result.done:
         print(f"{item.action.title}{': ' + item.error if item.error else '' if item.steps else ': as it should be'}")

@@ -194,9 +194,13 @@ def _state(node: int, answer: Rows | StepFailed) -> NodeState:
     return NodeState(node, "", in_recovery, timeline, system_identifier, tuple(primaries))
 
 
-def decide(states: Sequence[NodeState], system_identifier: str = "", routed_to: int | None = None) -> Verdict:
+def decide(
+    states: Sequence[NodeState], system_identifier: str = "", routed_to: int | None = None, known_timeline: int = 0
+) -> Verdict:
     """Return the primary, or an unknown that says why.
 
+    ``known_timeline`` is the highest timeline that any primary was ever seen on: one on an older timeline has come back
+    from the dead.
     ``system_identifier`` is the expected one (empty: all nodes must agree); ``routed_to`` is the node that clients are
     sent to now, kept when two nodes are out of recovery and repmgr made neither.
     """
@@ -209,7 +213,7 @@ def decide(states: Sequence[NodeState], system_identifier: str = "", routed_to: 
     primaries = [state for state in reachable if state.is_primary]
     if not primaries:
         return _unknown(states, "no node is out of recovery")
-    newest = max(state.timeline for state in reachable)
+    newest = max([state.timeline for state in reachable] + [known_timeline])
     leaders = [state for state in primaries if state.timeline == newest]
     if not leaders:
         return _unknown(states, f"a primary on an older timeline than {newest} has come back")

@@ -17,7 +17,7 @@ from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.errors import BadInput, did_you_mean
 from repmgr_hooks.handlers import Handler, installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
-from repmgr_hooks.schema import Document, Identifier, Positive, Shape, join
+from repmgr_hooks.schema import Between, Document, Identifier, Positive, Shape, join
 from repmgr_hooks.trust import writable_by_others
 
 
@@ -35,6 +35,11 @@ class Action:
     def at_latest(self) -> float | None:
         """Seconds after the start of the run at which this is done even if what comes before has failed."""
         return getattr(self.config, "at_latest", None)
+
+    @property
+    def on_tick(self) -> bool:
+        """Whether this is looked at without an event, every few seconds."""
+        return self.handler.observe is not None and getattr(self.config, "on_tick", True)
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,14 @@ class Retry:
 
 @dataclass(frozen=True)
 class Service:
-    """What holds for all clusters; ``keep_days`` is the age at which the journal is pruned."""
+    """What holds for all clusters; ``keep_days`` is the age at which the journal is pruned.
+
+    ``tick``: seconds after which the worker looks whether all is as it should be, also without an event; 0: never.
+    """
 
     state_dir: Annotated[str, Shape(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
     retry: Retry = Retry()
+    tick: Annotated[int, Between(0, 3600)] = 5
     keep_days: Positive = 90
 
 

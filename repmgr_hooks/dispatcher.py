@@ -16,6 +16,8 @@ from repmgr_hooks.cluster import Decided, Verdict
 from repmgr_hooks.config import Action, Managed, Route
 from repmgr_hooks.errors import PrimaryChanged, StepFailed, Stopped
 from repmgr_hooks.event import Event, Meaning
+from repmgr_hooks.records import Memory
+from repmgr_hooks.run import Chosen, Done, Recorder, Run
 from repmgr_hooks.steps import Step, World
 
 log = logging.getLogger(__name__)
@@ -25,59 +27,6 @@ RETRY_EVERY = 2.0
 LAST_TRY = 1.0
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """An action, and the newest event that asks for it (None: it is done whatever the events say)."""
-
-    action: Action
-    event: Event | None
-
-    @property
-    def name(self) -> str:
-        """Its name in the journal; that of a notification is its own for each event and place in the routes."""
-        if self.action.handler.observe:
-            return self.action.title
-        return f"{self.action.title} ({self.action.path}) for {self.event}"
-
-
-@dataclass(frozen=True)
-class Done:
-    """How one action ended: the steps that were taken (or, in a dry run, would be), and the error, if any."""
-
-    action: Action
-    steps: tuple[Step, ...] = ()
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Run:
-    """The result of a run. ``ok`` is False if something failed or the primary is unknown.
-
-    ``again``: trying once more may help.
-    """
-
-    ok: bool
-    message: str
-    verdict: Verdict | None = None
-    done: tuple[Done, ...] = ()
-    again: bool = False
-
-
-class Recorder:
-    """What a run tells while it works, and asks before each step. This one listens to nothing."""
-
-    def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
-        """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
-
-    def stopping(self) -> bool:
-        """True if the run is to end before its next step."""
-        return False
-
-    def done_before(self, chosen: Chosen) -> bool:
-        """True for a notification that an earlier attempt has given already."""
-        return False
-
-
 def handle(
     managed: Managed,
     world: World,
@@ -85,6 +34,7 @@ def handle(
     *,
     dry_run: bool = False,
     recorder: Recorder | None = None,
+    memory: Memory | None = None,
 ) -> Run:
     """Make all that the events' routes ask for true; without an event, all that can be looked at.
 
@@ -95,14 +45,16 @@ def handle(
     chosen = select(managed.routes, events)
     if not chosen:
         return told(Run(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
-    verdict = find_primary(managed.cluster, world, recorder, wait=not dry_run)
+    judge = Judge(managed.cluster, memory or Memory())
+    verdict = find_primary(judge, world, recorder, wait=not dry_run)
     for state in verdict.states:
         log.info("%s", state)
     if verdict.primary is None:
         return told(Run(False, f"the primary is unknown: {verdict.reason}; nothing was changed", verdict, again=True))
     if untrue := contradicting(events, verdict):
         why = f"{untrue} contradicts the cluster: node {verdict.primary} is the primary ({verdict.reason})"
-        return told(Run(False, f"{why}; nothing was changed", verdict))
+        silent = any(not state.reachable for state in verdict.states)
+        return told(Run(False, f"{why}; nothing was changed", verdict, again=silent))
     log.info("the primary is node %d, timeline %d: %s", verdict.primary, verdict.timeline, verdict.reason)
     states = {state.node: state for state in verdict.states}
     decided = Decided(managed.cluster, verdict.primary, verdict.timeline, states)
@@ -110,6 +62,21 @@ def handle(
     failed = any(item.error for item in done)
     message = summary(done, world.now() - started, dry_run)
     return told(Run(not failed, message, verdict, tuple(done), again=failed))
+
+
+def drift(managed: Managed, world: World, memory: Memory) -> tuple[Verdict, list[str]]:
+    """Look without an event: who is the primary, and what is not as it should be."""
+    verdict = Judge(managed.cluster, memory).verdict(world)
+    if verdict.primary is None:
+        return verdict, []
+    decided = Decided(managed.cluster, verdict.primary, verdict.timeline, {s.node: s for s in verdict.states})
+    cheap = [chosen for chosen in select(managed.routes, []) if chosen.action.on_tick]
+    return verdict, differences(preview(cheap, decided, world))
+
+
+def differences(done: Sequence[Done]) -> list[str]:
+    """Return in words what a preview has found missing."""
+    return [text for item in done for text in ([item.error] if item.error else [step.what for step in item.steps])]
 
 
 def told(run: Run) -> Run:
@@ -132,11 +99,25 @@ def _for_each(action: Action, events: list[Event]) -> list[Chosen]:
     return [Chosen(action, event) for event in (events[-1:] if action.handler.observe else different)]
 
 
-def find_primary(settings: cluster.Cluster, world: World, recorder: Recorder, *, wait: bool) -> Verdict:
+@dataclass(frozen=True)
+class Judge:
+    """Decides for one cluster, with what is remembered of it."""
+
+    settings: cluster.Cluster
+    memory: Memory
+
+    def verdict(self, world: World, nodes: Sequence[int] = ()) -> Verdict:
+        """Observe the nodes (default: all) and decide."""
+        expected = self.settings.system_identifier or self.memory.system_identifier
+        states = cluster.observe(self.settings, world, nodes)
+        return cluster.decide(states, expected, self.memory.primary, self.memory.timeline)
+
+
+def find_primary(judge: Judge, world: World, recorder: Recorder, *, wait: bool) -> Verdict:
     """Observe and decide; while there is no primary, again, at most ``primary_wait`` seconds."""
-    end = world.now() + (settings.primary_wait if wait else 0)
+    end = world.now() + (judge.settings.primary_wait if wait else 0)
     while True:
-        verdict = cluster.decide(cluster.observe(settings, world), settings.system_identifier)
+        verdict = judge.verdict(world)
         if verdict.primary is not None or world.now() >= end:
             return verdict
         pause(LOOK_EVERY, world, recorder)
@@ -242,12 +223,19 @@ def stop_if_asked(recorder: Recorder) -> None:
 
 
 def confirm_primary(decided: Decided, world: World) -> None:
-    """Look at the primary once more before touching anything. Raises PrimaryChanged, or StepFailed if it is silent."""
-    (state,) = cluster.observe(decided.cluster, world, [decided.primary])
-    if not state.reachable:
+    """Look once more before touching anything, at the nodes that answered when the run began.
+
+    Raises PrimaryChanged, or StepFailed if the primary is silent.
+    """
+    nodes = [node for node, state in decided.states.items() if state.reachable]
+    memory = Memory(decided.primary, decided.timeline, decided.states[decided.primary].system_identifier)
+    verdict = Judge(decided.cluster, memory).verdict(world, nodes)
+    state = next(state for state in verdict.states if state.node == decided.primary)
+    if not state.reachable and verdict.primary is None:
         raise StepFailed(f"the primary does not answer ({state})")
-    if not state.is_primary or state.timeline != decided.timeline:
-        raise PrimaryChanged(f"the primary has changed meanwhile ({state}); nothing more is done")
+    if (verdict.primary, verdict.timeline) != (decided.primary, decided.timeline):
+        seen = "; ".join(str(state) for state in verdict.states)
+        raise PrimaryChanged(f"the primary has changed meanwhile ({seen}); nothing more is done")
 
 
 def look(action: Action, decided: Decided, world: World) -> list[Step]:

@@ -111,7 +111,7 @@ def handle_now(config: str, words: list[str]) -> None:
 def as_root(config: str) -> list[str]:
     """Return how to run us as root; sudo leads to the default configuration, whoever asks."""
     if os.geteuid() == 0:
-        return [sys.executable, "-m", "repmgr_hooks", "--config", config]
+        return [sys.executable, "-P", "-m", "repmgr_hooks", "--config", config]
     return ["sudo", "-n", "/usr/local/bin/repmgr-hooks"]
 
 
@@ -133,7 +133,8 @@ def wake(spool: str) -> bool:
 def start_worker(config: str) -> None:
     """Start a run of its own that empties the queue; it outlives us, and the worker's lock decides who works."""
     argv = [*as_root(config), "worker", "--once"]
-    null = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    # No output of ours stays open: repmgr's ssh would wait for it. What the run does stands in the journal.
+    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
     try:
         os.posix_spawnp(argv[0], argv, os.environ, file_actions=null, setsid=True)
     except OSError as error:

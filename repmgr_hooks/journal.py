@@ -18,7 +18,7 @@ from typing import Any
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.lock import as_owner
-from repmgr_hooks.records import Pause, RunRow, StepRow, Waiting
+from repmgr_hooks.records import Memory, Pause, RunRow, StepRow, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ MIGRATIONS = (
     create table run (
         id integer primary key,
         cluster text not null,
-        cause text not null,           -- event, retry, reconcile, boot
+        cause text not null,           -- event, retry, drift, reconcile, boot
         attempt integer not null,      -- 1, and more for each retry
         started real not null,
         ended real,                    -- none while it runs, or if it was cut off
@@ -62,6 +62,14 @@ MIGRATIONS = (
         error text not null            -- empty: it worked
     );
     create table pause (cluster text primary key, until real, reason text not null, since real not null);
+    """,
+    """
+    create table memory (
+        cluster text primary key,
+        "primary" integer,             -- the last primary that was found
+        timeline integer not null,     -- and its timeline: an older one has come back from the dead
+        system_identifier text not null
+    );
     """,
 )
 
@@ -192,7 +200,7 @@ class Journal:
         """
         with self._change() as db:
             names = ", ".join("?" * len(busy))
-            cut = f"ended is null and (cause in ('event', 'retry') or cluster not in ({names}))"
+            cut = f"ended is null and (cause in ('event', 'retry', 'drift') or cluster not in ({names}))"
             cursor = db.execute(f"update event set run = null where run in (select id from run where {cut})", [*busy])
             db.execute(f"update run set ended = started, ok = 0, again = 1, message = 'cut off' where {cut}", [*busy])
         return cursor.rowcount
@@ -224,6 +232,27 @@ class Journal:
             db.execute(f"delete from step where run in ({old})", (before,))
             db.execute(f"delete from event where run in ({old})", (before,))
             db.execute(f"delete from run where id in ({old})", (before,))
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def memory(self, cluster: str) -> Memory:
+        """Return what is remembered of a cluster."""
+        columns = '"primary", timeline, system_identifier'
+        with self._telling():
+            row = self._db.execute(f"select {columns} from memory where cluster = ?", (cluster,)).fetchone()
+        return Memory(*row) if row else Memory()
+
+    def remember(self, cluster: str, memory: Memory) -> None:
+        """Remember the primary that was found."""
+        values = (cluster, memory.primary, memory.timeline, memory.system_identifier)
+        if memory != self.memory(cluster):
+            with self._change() as db:
+                db.execute("insert or replace into memory values (?, ?, ?, ?)", values)
+
+    def forget(self, cluster: str) -> None:
+        """Forget a cluster, after it was restored or made anew."""
+        with self._change() as db:
+            db.execute("delete from memory where cluster = ?", (cluster,))
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 

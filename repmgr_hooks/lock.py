@@ -17,13 +17,18 @@ from repmgr_hooks.errors import Busy, StepFailed
 POLL = 0.1
 
 
+def lock_name(cluster: str) -> str:
+    """Return the name of a cluster's lock file."""
+    return f"cluster-{cluster}.lock"
+
+
 @contextlib.contextmanager
 def exclusive(path: Path, limit: float) -> Iterator[None]:
     """Hold a lock file (flock(2)). Raises Busy if another holds it for longer than ``limit`` seconds."""
     end = time.monotonic() + limit
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         give_to_owner_of_directory(handle, path)
     except OSError as error:
         raise StepFailed(f"the state directory cannot be written: {error}; mend it or correct 'state_dir'") from None

@@ -8,21 +8,23 @@ import time
 from collections.abc import Callable, Sequence
 
 from repmgr_hooks import dispatcher
+from repmgr_hooks.cluster import Verdict
 from repmgr_hooks.config import Config, Managed
-from repmgr_hooks.dispatcher import Chosen, Recorder
 from repmgr_hooks.errors import Busy, StepFailed, Stopped
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
-from repmgr_hooks.lock import exclusive
-from repmgr_hooks.records import RunRow, StepRow, Waiting
+from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.records import Memory, RunRow, StepRow, Waiting
+from repmgr_hooks.run import Chosen, Recorder, Run
 from repmgr_hooks.steps import World
+from repmgr_hooks.watch import Watch
 
 log = logging.getLogger(__name__)
 
 REST = 3600.0
 JOURNAL_BROKEN = 30.0
 BUSY = 5.0
-LOCK_WAIT = 600.0
+LOCK_WAIT = 100.0
 
 
 class Queue:
@@ -32,6 +34,7 @@ class Queue:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
         self._managed, self._journal, self._world, self._config = managed, journal, world, loaded
+        self._watch = Watch(managed, world, loaded.service.tick)
 
     def work(self) -> float:
         """Run all that is due, and return the seconds until something else may be."""
@@ -40,9 +43,14 @@ class Queue:
                 if pause := self._journal.paused(self.name):
                     return REST if pause.until is None else max(pause.until - time.time(), 0.0)
                 waiting, failed = self._journal.waiting(self.name), self._failed()
-                if not waiting and (wait := self._until_retry(failed)) > 0:
-                    return wait
-                self._run(waiting, failed)
+                if waiting:
+                    self._run("event", waiting, failed)
+                elif (wait := self._until_retry(failed)) <= 0:
+                    self._run("retry", [], failed)
+                elif self._sees_work(failed):
+                    self._run("drift", [], None)
+                else:
+                    return min(wait, self._watch.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)
         except Busy as error:
@@ -55,6 +63,13 @@ class Queue:
         finally:
             self._world.rest()
         return 0.0
+
+    def _sees_work(self, failed: RunRow | None) -> bool:
+        if self._watch.due_in() > 0:
+            return False
+        found = self._watch.sees_work(self._journal.memory(self.name), failed)
+        remember(self._journal, self.name, self._watch.verdict)
+        return found
 
     def _failed(self) -> RunRow | None:
         """Return the last run if it failed and trying again may help."""
@@ -70,15 +85,14 @@ class Queue:
         # More than the whole wait is left: the clock was set back, and says nothing any more.
         return left if left <= after else 0.0
 
-    def _run(self, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
+    def _run(self, cause: str, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
         """One run for the events that wait and for those of the failed run before."""
         covered = [*(self._journal.events_of(failed.id) if failed else []), *waiting]
-        attempt = 1 if waiting or failed is None else failed.attempt + 1
+        attempt = failed.attempt + 1 if failed and cause == "retry" else 1
         steps_before = self._journal.steps(failed.id) if failed else []
         notified = {step.action for step in steps_before if not step.error}
-        log.info("%s: %s", self.name, summary_of([item.event for item in covered]))
-        with exclusive(self._config.state_dir / f"{self.name}.lock", LOCK_WAIT):
-            cause = "event" if waiting else "retry"
+        log.info("%s: %s", self.name, summary_of([item.event for item in covered]) if covered else cause)
+        with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             run = self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered])
             recorder = Written(self._journal, run, self.stopping.is_set, notified)
             result = self._handle([item.event for item in covered], recorder)
@@ -86,19 +100,22 @@ class Queue:
         if not result.ok and result.again and attempt >= self._config.service.retry.attempts:
             log.error("%s: given up after %d attempts; see 'repmgr-hooks status'", self.name, attempt)
 
-    def _handle(self, events: list[Event], recorder: Recorder) -> dispatcher.Run:
+    def _handle(self, events: list[Event], recorder: Recorder) -> Run:
         try:
-            return dispatcher.handle(self._managed, self._world, events, recorder=recorder)
+            memory = self._journal.memory(self.name)
+            result = dispatcher.handle(self._managed, self._world, events, recorder=recorder, memory=memory)
+            remember(self._journal, self.name, result.verdict)
+            return result
         except Stopped:
             raise
         except Exception as error:
             log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
-            return dispatcher.Run(False, f"a bug in repmgr_hooks: {error!r}", again=True)
+            return Run(False, f"a bug in repmgr_hooks: {error!r}", again=True)
 
     def without_journal(self) -> None:
         """The journal cannot be used, and a failover must not wait for that: make it so, whatever the events said."""
         try:
-            with exclusive(self._config.state_dir / f"{self.name}.lock", LOCK_WAIT):
+            with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
                 dispatcher.handle(self._managed, self._world, [])
         except StepFailed as error:
             log.error("%s: %s", self.name, error)
@@ -125,7 +142,7 @@ class Written(Recorder):
         return True
 
 
-def run_now(managed: Managed, world: World, events: list[Event], cause: str, journal: Journal | None) -> dispatcher.Run:
+def run_now(managed: Managed, world: World, events: list[Event], cause: str, journal: Journal | None) -> Run:
     """One run in the foreground, journalled if there is a journal. The caller holds the cluster's lock."""
     if journal is None:
         return dispatcher.handle(managed, world, events)
@@ -136,12 +153,25 @@ def run_now(managed: Managed, world: World, events: list[Event], cause: str, jou
     except StepFailed as error:
         log.error("%s; going on without it", error)
         return dispatcher.handle(managed, world, events)
-    result = dispatcher.handle(managed, world, events, recorder=Written(journal, run, lambda: False, set()))
+    recorder = Written(journal, run, lambda: False, set())
+    result = dispatcher.handle(managed, world, events, recorder=recorder, memory=journal.memory(name))
+    remember(journal, name, result.verdict)
     end_run(journal, run, result)
     return result
 
 
-def end_run(journal: Journal, run: int, result: dispatcher.Run) -> None:
+def remember(journal: Journal, name: str, verdict: Verdict | None) -> None:
+    """Keep what was found out about the primary; if that fails, say so."""
+    if verdict is None or verdict.primary is None:
+        return
+    state = next(state for state in verdict.states if state.node == verdict.primary)
+    try:
+        journal.remember(name, Memory(verdict.primary, verdict.timeline, state.system_identifier))
+    except StepFailed as failure:
+        log.error("%s", failure)
+
+
+def end_run(journal: Journal, run: int, result: Run) -> None:
     """Close a run in the journal; if that fails, say so."""
     verdict = result.verdict
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import logging
 import os
 import re
 import select
+import stat
 from pathlib import Path
 
 from repmgr_hooks.errors import BadInput, StepFailed
@@ -33,6 +35,8 @@ class Spool:
             # Read and write: it never reports an end of file when the last writer leaves. No link is followed: others
             # may write here.
             self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+            if not stat.S_ISFIFO(os.fstat(self._fifo).st_mode):
+                raise OSError(f"{fifo} is no FIFO any more")
             os.fchmod(self._fifo, 0o620)
         except (OSError, LookupError) as error:
             raise StepFailed(
@@ -87,8 +91,12 @@ def read_event(file: Path, clusters: list[str]) -> tuple[str, Event]:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor) as opened:
             cluster, *words = opened.read(MAX_SIZE).split("\n")[:-1] or [""]
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise BadInput(f"cannot be read: {error}") from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise BadInput(f"cannot be read: {error}") from None
+        raise StepFailed(f"the event {file} cannot be read now: {error}") from None
     event = parse_event(words)
     if cluster and cluster not in clusters:
         raise BadInput(f"{event}: the configuration has no cluster {cluster!r}")

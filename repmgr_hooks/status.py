@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from repmgr_hooks import cluster, dispatcher
+from repmgr_hooks import dispatcher
 from repmgr_hooks.cluster import Decided, Verdict
 from repmgr_hooks.config import Config, Managed
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.journal import Journal
-from repmgr_hooks.records import Pause, RunRow
+from repmgr_hooks.records import Memory, Pause, RunRow
 from repmgr_hooks.steps import Program, World
 
 
@@ -65,7 +65,8 @@ class Picture:
 def look(managed: Managed, world: World, journal: Journal | None, loaded: Config) -> Picture:
     """Look at a cluster now."""
     settings = managed.cluster
-    verdict = cluster.decide(cluster.observe(settings, world), settings.system_identifier)
+    memory = journal.memory(settings.name) if journal else Memory()
+    verdict = dispatcher.Judge(settings, memory).verdict(world)
     last = journal.runs(1, settings.name) if journal else []
     return Picture(
         settings.name,
@@ -89,8 +90,7 @@ def _missing(managed: Managed, verdict: Verdict, world: World) -> list[str]:
         return []
     states = {state.node: state for state in verdict.states}
     decided = Decided(managed.cluster, verdict.primary, verdict.timeline, states)
-    done = dispatcher.preview(dispatcher.select(managed.routes, []), decided, world)
-    return [text for item in done for text in ([item.error] if item.error else [step.what for step in item.steps])]
+    return dispatcher.differences(dispatcher.preview(dispatcher.select(managed.routes, []), decided, world))
 
 
 def _ports(managed: Managed, world: World) -> list[str]:

@@ -16,7 +16,7 @@ from repmgr_hooks import config
 from repmgr_hooks.errors import BadInput, Busy, StepFailed
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
-from repmgr_hooks.lock import as_owner, exclusive
+from repmgr_hooks.lock import as_owner, exclusive, lock_name
 from repmgr_hooks.queue import Queue
 from repmgr_hooks.spool import Spool, make_spool
 from repmgr_hooks.system import System
@@ -119,7 +119,7 @@ class Worker:
 
     def _busy(self, name: str) -> bool:
         try:
-            with exclusive(self._config.state_dir / f"{name}.lock", 0.0):
+            with exclusive(self._config.state_dir / lock_name(name), 0.0):
                 return False
         except StepFailed:
             return True
@@ -165,7 +165,9 @@ class Worker:
         for loop in self._loops.values():
             loop.stop()
         for loop in self._loops.values():
-            loop.join()
+            while loop.is_alive():
+                notify("WATCHDOG=1")
+                loop.join(LOOK_ROUND)
 
 
 class Loop(threading.Thread):

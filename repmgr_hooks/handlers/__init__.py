@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -78,11 +79,14 @@ def installed() -> Mapping[str, Installed]:
 
 def _load(point: metadata.EntryPoint, origin: str) -> Handler:
     try:
+        found = importlib.util.find_spec(point.module)
+        if found and found.origin and (wrong := writable_by_others(Path(found.origin))):
+            raise BadInput(f"handler {point.name!r} of {origin} is refused: {wrong}")
         module = point.load()
+    except BadInput:
+        raise
     except Exception as error:
         raise BadInput(f"handler {point.name!r} of {origin} cannot be loaded: {error!r}; mend or remove it") from error
-    if (file := getattr(module, "__file__", None)) and (wrong := writable_by_others(Path(file))):
-        raise BadInput(f"handler {point.name!r} of {origin} is refused: {wrong}")
     missing = [name for name in ("Config", "observe", "plan", "problems") if not hasattr(module, name)]
     if missing:
         raise BadInput(f"handler {point.name!r} of {origin} lacks {', '.join(missing)}; see the README")

@@ -32,6 +32,11 @@ class Config:
     switch_wal: SwitchWal | None = None
     start_timeout: Positive = 60
 
+    @property
+    def on_tick(self) -> bool:
+        """Whether to look without an event: not into Barman's archive, for starting Barman costs too much."""
+        return self.switch_wal is None
+
 
 @dataclass(frozen=True)
 class Seen:

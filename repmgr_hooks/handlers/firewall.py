@@ -94,7 +94,14 @@ def parse_rules(saved: str) -> tuple[str, ...]:
     >>> parse_rules('*nat\\n-A a -m comment --comment "repmgr_hooks:main:app" -j b\\n# done')
     ('-A a -m comment --comment repmgr_hooks:main:app -j b',)
     """
-    return tuple(" ".join(shlex.split(line)) for line in saved.splitlines() if line.startswith("-A "))
+    return tuple(_unquoted(line) for line in saved.splitlines() if line.startswith("-A "))
+
+
+def _unquoted(line: str) -> str:
+    try:
+        return " ".join(shlex.split(line))
+    except ValueError:  # a foreign rule with a quote of its own in it
+        return line
 
 
 def leads_to(cluster: Cluster, nat: Iterable[str]) -> dict[str, int | None]:

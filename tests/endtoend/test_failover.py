@@ -110,7 +110,7 @@ def test_role_change_by_hand_and_rejoin(lab: Lab) -> None:
 
 
 def test_slot_left_behind_without_any_event(lab: Lab) -> None:
-    """Nobody told us that db1 is a standby now: ``reconcile`` sees it."""
+    """Nobody tells us that db1 is a standby now: the worker sees it."""
     lab.db1.pg_ctl("stop", "-m", "fast")
     wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the failover")
     lab.daemons["repmgrd1"].terminate()
@@ -119,11 +119,53 @@ def test_slot_left_behind_without_any_event(lab: Lab) -> None:
     conninfo = "host=10.0.0.12 user=repmgr application_name=db1"
     lab.append(lab.db1, "/var/lib/postgresql/15/main/postgresql.auto.conf", f"primary_conninfo = '{conninfo}'\n")
     lab.db1.pg_ctl("start")
-    assert slot(lab.db1) != ""
-    assert lab.gateway.hooks("status").returncode == 1
 
-    result = lab.gateway.hooks("reconcile")
-
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert slot(lab.db1) == ""
+    wait_for(lambda: slot(lab.db1) == "", "the slot to be dropped", 30)
     assert slot(lab.db2) == "t|t|reserved"
+
+
+def test_promotion_by_hand_without_any_event(lab: Lab) -> None:
+    lab.daemons["repmgrd1"].terminate()
+    lab.daemons["repmgrd2"].terminate()
+    client = lab.start_client()
+    fault = time.time()
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    lab.db2.sql("select pg_promote()")
+
+    client.wait_for_write(fault + 1)
+    assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
+    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "all to be well")
+    assert barman_streams_from(lab.db2)
+
+
+def test_standby_promoted_by_mistake_beside_a_healthy_primary(lab: Lab) -> None:
+    lab.daemons["repmgrd1"].terminate()
+    lab.daemons["repmgrd2"].terminate()
+    lab.db2.sql("select pg_promote()")
+    wait_for(lambda: "kept: node 2 was promoted" in lab.gateway.hooks("status").stdout, "the worker to see it")
+    time.sleep(6)  # longer than a tick
+    assert routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    assert routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}
+
+
+def test_old_primary_back_from_the_dead_gets_nobody(lab: Lab) -> None:
+    lab.unplug(lab.db1)
+    wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the failover")
+    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "the end of the failover")
+    before = lab.gateway.nat()
+    lab.unplug(lab.db2)
+    lab.plug_in(lab.db1)
+
+    result = lab.gateway.hooks("boot")
+
+    assert result.returncode == 1
+    assert "a primary on an older timeline than 2 has come back; nothing was changed" in result.stdout
+    assert lab.gateway.nat() == before
+
+
+def test_chains_wiped_by_a_firewall_reload(lab: Lab) -> None:
+    before = lab.gateway.nat()
+    lab.gateway.run("iptables", "-t", "nat", "-F")
+    lab.gateway.run("iptables", "-t", "nat", "-X")
+    wait_for(lambda: lab.gateway.nat() == before, "the chains to be there again", 30)

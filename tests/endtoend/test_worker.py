@@ -9,6 +9,8 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.endtoend.looks import barman_streams_from, routes, slot
 from tests.endtoend.test_gateway import quicken
 from tests.lab import REPOSITORY, Lab, must, wait_for
@@ -16,6 +18,14 @@ from tests.lab import REPOSITORY, Lab, must, wait_for
 OPEN = {54321: "10.0.0.11", 54322: "10.0.0.11"}
 STATE = "/var/lib/repmgr-hooks"
 CONFIG = "/etc/repmgr-hooks/config.yaml"
+
+
+@pytest.fixture
+def quiet_lab(built_lab: Lab) -> Lab:
+    """The service does what events ask for, and does not look around by itself."""
+    config = built_lab.gateway.path(CONFIG)
+    config.write_text(config.read_text().replace("tick: 5", "tick: 0"))
+    return built_lab
 
 
 def hand_in(lab: Lab, node: int, name: str) -> subprocess.CompletedProcess[str]:
@@ -35,8 +45,8 @@ def handled(lab: Lab) -> bool:
     return waiting == "0" and bool(done) and all(run["ended"] for run in done)
 
 
-def test_event_is_handled_by_the_service(built_lab: Lab) -> None:
-    lab = built_lab
+def test_event_is_handled_by_the_service(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     lab.start_worker()
     hand_in(lab, 1, "primary_register")
     wait_for(lambda: handled(lab), "the run")
@@ -47,9 +57,9 @@ def test_event_is_handled_by_the_service(built_lab: Lab) -> None:
     assert [event["name"] for event in run["events"]] == ["primary_register"]
 
 
-def test_failover_without_a_service(built_lab: Lab) -> None:
+def test_failover_without_a_service(quiet_lab: Lab) -> None:
     """Each event starts a run of its own, as root through sudo."""
-    lab = built_lab
+    lab = quiet_lab
     assert lab.gateway.hooks("reconcile").returncode == 0
     lab.start_repmgrd()
     client = lab.start_client()
@@ -61,8 +71,8 @@ def test_failover_without_a_service(built_lab: Lab) -> None:
     assert barman_streams_from(lab.db2)
 
 
-def test_burst_of_events_from_many_processes(built_lab: Lab) -> None:
-    lab = built_lab
+def test_burst_of_events_from_many_processes(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     lab.start_worker()
     lab.gateway.run("pkill", "-STOP", "-f", "repmgr-hooks worker")
     with ThreadPoolExecutor(40) as pool:
@@ -76,8 +86,8 @@ def test_burst_of_events_from_many_processes(built_lab: Lab) -> None:
     assert routes(lab) == OPEN
 
 
-def test_worker_killed_in_mid_run(built_lab: Lab) -> None:
-    lab = built_lab
+def test_worker_killed_in_mid_run(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     lab.start_worker()
     hand_in(lab, 1, "primary_register")
     wait_for(lambda: "stop Barman's receive-wal" in lab.gateway.log("worker"), "the middle of the run", every=0.01)
@@ -97,8 +107,8 @@ def kill_worker(lab: Lab, how: signal.Signals) -> int:
     return code
 
 
-def test_end_and_second_worker(built_lab: Lab) -> None:
-    lab = built_lab
+def test_end_and_second_worker(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     lab.start_worker()
     second = lab.gateway.hooks("worker", user="service")
     assert second.returncode == 1
@@ -110,8 +120,8 @@ def test_end_and_second_worker(built_lab: Lab) -> None:
     wait_for(lambda: handled(lab) and routes(lab) == OPEN, "the rest of the run")
 
 
-def test_configuration_read_again(built_lab: Lab) -> None:
-    lab = built_lab
+def test_configuration_read_again(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     lab.start_worker()
     config = lab.gateway.path(CONFIG)
     good = config.read_text()
@@ -128,8 +138,8 @@ def test_configuration_read_again(built_lab: Lab) -> None:
     wait_for(lambda: routes(lab) == {54321: "10.0.0.11", 54323: "10.0.0.11"}, "the run with the new one")
 
 
-def test_spool_that_cannot_be_written(built_lab: Lab) -> None:
-    lab = built_lab
+def test_spool_that_cannot_be_written(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     lab.gateway.path(f"{STATE}/spool").chmod(0o755)
     result = hand_in(lab, 1, "primary_register")
     assert "the event cannot be stored" in result.stderr
@@ -137,8 +147,8 @@ def test_spool_that_cannot_be_written(built_lab: Lab) -> None:
     assert routes(lab) == OPEN
 
 
-def test_journal_that_is_broken(built_lab: Lab) -> None:
-    lab = built_lab
+def test_journal_that_is_broken(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     lab.put(lab.gateway, f"{STATE}/journal.db", "this is no database" * 1000, owner="barman")
     lab.start_worker()
     assert "the journal is broken" in lab.gateway.log("worker")
@@ -147,8 +157,8 @@ def test_journal_that_is_broken(built_lab: Lab) -> None:
     assert "journal.db.broken-" in lab.gateway.run("ls", STATE)
 
 
-def test_full_disk_does_not_stop_a_failover(built_lab: Lab) -> None:
-    lab = built_lab
+def test_full_disk_does_not_stop_a_failover(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     state = str(lab.gateway.path(STATE))
     must("mount", "-t", "tmpfs", "-o", "size=512k,mode=0755", "tmpfs", state)
     try:
@@ -162,8 +172,8 @@ def test_full_disk_does_not_stop_a_failover(built_lab: Lab) -> None:
         must("umount", "-l", state)
 
 
-def test_paused(built_lab: Lab) -> None:
-    lab = built_lab
+def test_paused(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     lab.start_worker()
     assert lab.gateway.hooks("pause", "--for", "30m", "--reason", "upgrade of db2").returncode == 0
     hand_in(lab, 1, "primary_register")
@@ -177,8 +187,8 @@ def test_paused(built_lab: Lab) -> None:
     assert lab.gateway.hooks("status").returncode == 0
 
 
-def test_failed_run_is_tried_again(built_lab: Lab) -> None:
-    lab = built_lab
+def test_failed_run_is_tried_again(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     quicken(lab, at_latest=2)
     config = lab.gateway.path(CONFIG)
     config.write_text(config.read_text().replace("{first: 5,", "{first: 1,"))
@@ -195,8 +205,8 @@ def test_failed_run_is_tried_again(built_lab: Lab) -> None:
     assert lab.gateway.hooks("history", "--failed").stdout.count("exit code 7") >= 2
 
 
-def test_who_may_do_what(built_lab: Lab) -> None:
-    lab = built_lab
+def test_who_may_do_what(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     assert lab.gateway.hooks("reconcile").returncode == 0
     for user, words in (
         ("postgres", ("iptables-restore", "--noflush")),
@@ -212,8 +222,8 @@ def test_who_may_do_what(built_lab: Lab) -> None:
     wait_for(lambda: handled(lab) and len(runs(lab)) == 2, "the run of the service")
 
 
-def test_configuration_that_others_may_write_is_refused(built_lab: Lab) -> None:
-    lab = built_lab
+def test_configuration_that_others_may_write_is_refused(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     lab.gateway.path(CONFIG).chmod(0o664)
     result = lab.gateway.hooks("reconcile")
     assert result.returncode == 2
@@ -221,8 +231,8 @@ def test_configuration_that_others_may_write_is_refused(built_lab: Lab) -> None:
     assert routes(lab) == {}
 
 
-def test_exposure_of_the_unit(built_lab: Lab) -> None:
-    lab = built_lab
+def test_exposure_of_the_unit(quiet_lab: Lab) -> None:
+    lab = quiet_lab
     unit = (REPOSITORY / "systemd/repmgr-hooks.service").read_text()
     lab.put(lab.gateway, "/etc/systemd/system/repmgr-hooks.service", unit)
     words = ("systemd-analyze", "security", "--offline=true", "--no-pager", "repmgr-hooks.service")

@@ -42,7 +42,13 @@ def test_the_repositorys_file_says_what_the_article_does() -> None:
     assert (cluster.gateway.address, dict(cluster.gateway.ports)) == ("10.0.0.20", {"barman": 54321, "app": 54322})
     assert (cluster.gateway.chains.dnat, cluster.gateway.chains.snat) == ("repmgr_dnat", "repmgr_snat")
     assert cluster.barman and cluster.barman.command == ("barman",)
-    assert promoted.on == {"primary_register", "standby_promote", "repmgrd_failover_promote", "standby_switchover"}
+    assert promoted.on == {
+        "primary_register",
+        "standby_promote",
+        "repmgrd_failover_promote",
+        "standby_switchover",
+        "repmgrd_reload",
+    }
     assert [action.title for action in promoted.do] == [
         "firewall {open: barman}",
         "slot {on: primary}",

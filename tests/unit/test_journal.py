@@ -425,9 +425,9 @@ def test_root_follows_no_link_of_the_service() -> None:
         place = Path(name)
         os.chown(place, 34, 35)
         (place / "journal.db").symlink_to(target.name)
-        (place / "main.lock").symlink_to(target.name)
+        (place / "cluster-main.lock").symlink_to(target.name)
         with pytest.raises(StepFailed):
             open_journal(place / "journal.db")
-        with pytest.raises(StepFailed), exclusive(place / "main.lock", 0):
+        with pytest.raises(StepFailed), exclusive(place / "cluster-main.lock", 0):
             pass
-        assert (os.stat(target.name).st_uid, os.stat(target.name).st_size) == (0, 0)
+        assert (Path(target.name).stat().st_uid, Path(target.name).stat().st_size) == (0, 0)

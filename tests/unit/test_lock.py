@@ -15,7 +15,7 @@ from repmgr_hooks.lock import exclusive
 
 
 def test_a_second_holder_waits_and_gives_up(tmp_path: Path) -> None:
-    lock = tmp_path / "state" / "main.lock"
+    lock = tmp_path / "state" / "cluster-main.lock"
     with exclusive(lock, 0):
         begun = time.monotonic()
         with pytest.raises(StepFailed, match="another process holds .*main.lock"), exclusive(lock, 0.15):
@@ -26,7 +26,7 @@ def test_a_second_holder_waits_and_gives_up(tmp_path: Path) -> None:
 
 
 def test_the_lock_is_free_again_after_a_failure(tmp_path: Path) -> None:
-    lock = tmp_path / "main.lock"
+    lock = tmp_path / "cluster-main.lock"
     with pytest.raises(ZeroDivisionError), exclusive(lock, 0):
         raise ZeroDivisionError
     with exclusive(lock, 0):
@@ -34,7 +34,7 @@ def test_the_lock_is_free_again_after_a_failure(tmp_path: Path) -> None:
 
 
 def test_the_lock_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> None:
-    lock = tmp_path / "main.lock"
+    lock = tmp_path / "cluster-main.lock"
     script = (
         "import os, pathlib, sys; from repmgr_hooks.lock import exclusive\n"
         "with exclusive(pathlib.Path(sys.argv[1]), 0): os.kill(os.getpid(), 9)"
@@ -46,7 +46,7 @@ def test_the_lock_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> Non
 
 def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    lock = tmp_path / "file" / "main.lock"
+    lock = tmp_path / "file" / "cluster-main.lock"
     with pytest.raises(StepFailed, match="'state_dir'"), exclusive(lock, 0):
         raise AssertionError("no lock was taken")
 
@@ -56,6 +56,6 @@ def test_what_root_makes_belongs_to_the_owner_of_the_directory(tmp_path: Path) -
     state = tmp_path / "state"
     state.mkdir()
     os.chown(state, 34, 35)
-    with exclusive(state / "main.lock", 0):
-        made = (state / "main.lock").stat()
+    with exclusive(state / "cluster-main.lock", 0):
+        made = (state / "cluster-main.lock").stat()
     assert (made.st_uid, made.st_gid) == (34, 35)

@@ -65,7 +65,7 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> Config:
-    return replace(LOADED, service=replace(LOADED.service, state_dir=str(tmp_path), retry=Retry(5, 300, 3)))
+    return replace(LOADED, service=replace(LOADED.service, state_dir=str(tmp_path), retry=Retry(5, 300, 3), tick=0))
 
 
 @pytest.fixture
@@ -195,10 +195,17 @@ def test_a_lie_among_true_events_changes_nothing(journal: Journal, loaded: Confi
 
 def test_a_lie_alone_is_not_tried_again(journal: Journal, loaded: Config, wall: Wall) -> None:
     world = failed_over()
+    world.nodes[1].reachable, world.nodes[1].in_recovery = True, True
     add(journal, LIED)
     assert Queue(MAIN, journal, world, loaded).work() == REST
     (run,) = journal.runs(9)
     assert (run.ok, run.again, world.changes) == (False, False, [])
+
+
+def test_a_claim_about_a_silent_node_is_tried_again(journal: Journal, loaded: Config, wall: Wall) -> None:
+    """It may be the new primary, and only the look has failed."""
+    add(journal, LIED)
+    assert Queue(MAIN, journal, failed_over(), loaded).work() == loaded.service.retry.after(1)
 
 
 # -- again -------------------------------------------------------------------------------------------------------------
@@ -633,7 +640,7 @@ def test_nothing_is_done_while_another_program_holds_the_cluster(
     monkeypatch.setattr(module, "LOCK_WAIT", 0.1)
     world = failed_over()
     add(journal, PROMOTED)
-    with exclusive(loaded.state_dir / "main.lock", 0):
+    with exclusive(loaded.state_dir / "cluster-main.lock", 0):
         Queue(MAIN, journal, world, loaded).work()
         assert world.changes == []
 
@@ -645,7 +652,7 @@ def test_nothing_is_done_while_another_program_holds_the_cluster_and_the_journal
     world = failed_over()
     journal = Broken(tmp_path / "journal.db")
     journal.broken = ("waiting",)
-    with exclusive(loaded.state_dir / "main.lock", 0):
+    with exclusive(loaded.state_dir / "cluster-main.lock", 0):
         Queue(MAIN, journal, world, loaded).work()
         assert world.changes == []
 
@@ -656,7 +663,7 @@ def test_the_lock_is_free_between_runs_and_an_operators_run_is_written_down_too(
     world = failed_over()
     add(journal, PROMOTED)
     Queue(MAIN, journal, world, loaded).work()
-    with exclusive(loaded.state_dir / "main.lock", 0):
+    with exclusive(loaded.state_dir / "cluster-main.lock", 0):
         assert run_now(MAIN, world, [], "reconcile", journal).ok
         assert run_now(MAIN, world, [PROMOTED], "replay", journal).ok
     by_event, reconcile, replay = journal.runs(9)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
-import shutil
 import socket
 import stat
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -310,30 +311,27 @@ def test_a_spool_that_cannot_be_used(tmp_path: Path) -> None:
         Spool(tmp_path)
 
 
-def test_a_missing_spool_is_made_for_the_group_of_repmgrd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[tuple[object, ...]] = []
-    monkeypatch.setattr(shutil, "chown", lambda *words: given.append(words))
-    spool = Spool(tmp_path / "state")
-    directory = tmp_path / "state" / "spool"
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o2770
-    owner = directory.parent.stat().st_uid if os.geteuid() == 0 else None
-    assert given == [(directory, owner, "postgres")]
-    spool.close()
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_missing_spool_is_made_for_the_group_of_repmgrd(tmp_path: Path) -> None:
+    group = types.SimpleNamespace(gr_gid=77)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grp, "getgrnam", {"postgres": group}.__getitem__)
+        make_spool(tmp_path / "state" / "spool")
+    status = (tmp_path / "state" / "spool").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o2770, 77)
+    Spool(tmp_path / "state").close()
 
 
 def test_a_machine_without_the_group_of_repmgrd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_such_group(*words: object) -> None:
-        raise LookupError("no such group: 'postgres'")
-
-    monkeypatch.setattr(shutil, "chown", no_such_group)
+    monkeypatch.setattr(grp, "getgrnam", {}.__getitem__)
     with pytest.raises(StepFailed, match="postgres"):
-        Spool(tmp_path / "state")
+        make_spool(tmp_path / "state" / "spool")
 
 
 def test_the_spool_of_tmpfiles_d_is_the_one_that_we_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``config/tmpfiles.conf`` and ``make_spool`` must not drift apart."""
     text = (Path(__file__).resolve().parents[2] / "config/tmpfiles.conf").read_text()
-    monkeypatch.setattr(shutil, "chown", lambda *words: None)
+    monkeypatch.setattr(grp, "getgrnam", lambda name: types.SimpleNamespace(gr_gid=os.getgid()))
     make_spool(tmp_path / "spool")
     (line,) = [line.split() for line in text.splitlines() if "/spool" in line]
     assert (int(line[2], 8), line[4]) == (stat.S_IMODE((tmp_path / "spool").stat().st_mode), "postgres")

@@ -1,0 +1,63 @@
+"""What a run is made of: what is to be done, how it ended, and who listens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from repmgr_hooks.cluster import Verdict
+from repmgr_hooks.config import Action
+from repmgr_hooks.event import Event
+from repmgr_hooks.steps import Step
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An action, and the newest event that asks for it (None: it is done whatever the events say)."""
+
+    action: Action
+    event: Event | None
+
+    @property
+    def name(self) -> str:
+        """Its name in the journal; that of a notification is its own for each event and place in the routes."""
+        if self.action.handler.observe:
+            return self.action.title
+        return f"{self.action.title} ({self.action.path}) for {self.event}"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How one action ended: the steps that were taken (or, in a dry run, would be), and the error, if any."""
+
+    action: Action
+    steps: tuple[Step, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The result of a run. ``ok`` is False if something failed or the primary is unknown.
+
+    ``again``: trying once more may help.
+    """
+
+    ok: bool
+    message: str
+    verdict: Verdict | None = None
+    done: tuple[Done, ...] = ()
+    again: bool = False
+
+
+class Recorder:
+    """What a run tells while it works, and asks before each step. This one listens to nothing."""
+
+    def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
+        """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
+
+    def stopping(self) -> bool:
+        """True if the run is to end before its next step."""
+        return False
+
+    def done_before(self, chosen: Chosen) -> bool:
+        """True for a notification that an earlier attempt has given already."""
+        return False
