@@ -35,6 +35,8 @@ class Queue:
         self.stopping = threading.Event()
         self._managed, self._journal, self._world, self._config = managed, journal, world, loaded
         self._watch = Watch(managed, world, loaded.service.tick)
+        self._memory = Memory()
+        """As it was last read, for the time when the journal cannot be."""
 
     def work(self) -> float:
         """Run all that is due, and return the seconds until something else may be."""
@@ -67,7 +69,8 @@ class Queue:
     def _sees_work(self, failed: RunRow | None) -> bool:
         if self._watch.due_in() > 0:
             return False
-        found = self._watch.sees_work(self._journal.memory(self.name), failed)
+        self._memory = self._journal.memory(self.name)
+        found = self._watch.sees_work(self._memory, failed)
         remember(self._journal, self.name, self._watch.verdict)
         return found
 
@@ -102,8 +105,8 @@ class Queue:
 
     def _handle(self, events: list[Event], recorder: Recorder) -> Run:
         try:
-            memory = self._journal.memory(self.name)
-            result = dispatcher.handle(self._managed, self._world, events, recorder=recorder, memory=memory)
+            self._memory = self._journal.memory(self.name)
+            result = dispatcher.handle(self._managed, self._world, events, recorder=recorder, memory=self._memory)
             remember(self._journal, self.name, result.verdict)
             return result
         except Stopped:
@@ -116,7 +119,7 @@ class Queue:
         """The journal cannot be used, and a failover must not wait for that: make it so, whatever the events said."""
         try:
             with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
-                dispatcher.handle(self._managed, self._world, [])
+                dispatcher.handle(self._managed, self._world, [], memory=self._memory)
         except StepFailed as error:
             log.error("%s: %s", self.name, error)
 
