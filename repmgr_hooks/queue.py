@@ -47,6 +47,7 @@ class Queue:
                 waiting, failed = self._journal.waiting(self.name), self._failed()
                 if waiting:
                     self._run("event", waiting, failed)
+                    self._watch.look_now()
                 elif (wait := self._until_retry(failed)) <= 0:
                     self._run("retry", [], failed)
                 elif self._sees_work(failed):
@@ -94,7 +95,8 @@ class Queue:
         attempt = failed.attempt + 1 if failed and cause == "retry" else 1
         steps_before = self._journal.steps(failed.id) if failed else []
         notified = {step.action for step in steps_before if not step.error}
-        log.info("%s: %s", self.name, summary_of([item.event for item in covered]) if covered else cause)
+        what = summary_of([item.event for item in covered]) if covered else f"{cause}, without an event"
+        log.info("%s: %s", self.name, what)
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             run = self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered])
             recorder = Written(self._journal, run, self.stopping.is_set, notified)

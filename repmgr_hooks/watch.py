@@ -36,6 +36,10 @@ class Watch:
         """Return the seconds until the next look."""
         return max(self._next - self._world.now(), 0.0) if self._tick else NEVER
 
+    def look_now(self) -> None:
+        """Look next: an event has come, and may be the first sign that the primary is gone."""
+        self._next = self._world.now()
+
     def sees_work(self, memory: Memory, failed: RunRow | None) -> bool:
         """Look; True if something is to be done that no event has asked for.
 
