@@ -85,7 +85,7 @@ class Service:
 
     state_dir: Annotated[str, Shape(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
     retry: Retry = Retry()
-    tick: Annotated[int, Between(0, 3600)] = 5
+    tick: Annotated[int, Between(0, 3600)] = 10
     keep_days: Positive = 90
 
 

@@ -15,6 +15,7 @@ from tests.lab import Lab, wait_for
 from tests.lab.contain import contain
 
 IDLE = 20.0
+BURST = 1000
 STORE = """
 import sys
 from repmgr_hooks import hook
@@ -47,10 +48,16 @@ def main() -> None:
 
 
 def hand_in(lab: Lab, number: int) -> None:
+    """In bursts of a thousand: how much memory one burst takes for a moment is another matter."""
+    for _ in range(number // BURST):
+        hand_in_burst(lab, BURST)
+
+
+def hand_in_burst(lab: Lab, number: int) -> None:
     lab.gateway.run("/opt/repmgr-hooks/bin/python", "-c", STORE, str(number), user="postgres", limit=300)
     spool = lab.gateway.path("/var/lib/repmgr-hooks/spool")
     wait_for(lambda: len(list(spool.iterdir())) == 1, "the spool to be empty", 300)
-    time.sleep(2)
+    time.sleep(0.5)
 
 
 def memory(process: int) -> float:

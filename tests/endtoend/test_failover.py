@@ -143,7 +143,7 @@ def test_standby_promoted_by_mistake_beside_a_healthy_primary(lab: Lab) -> None:
     lab.daemons["repmgrd2"].terminate()
     lab.db2.sql("select pg_promote()")
     wait_for(lambda: "kept: node 2 was promoted" in lab.gateway.hooks("status").stdout, "the worker to see it")
-    time.sleep(6)  # longer than a tick
+    time.sleep(12)  # longer than a tick
     assert routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}
     assert lab.gateway.hooks("reconcile").returncode == 0
     assert routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}

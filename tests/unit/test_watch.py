@@ -73,7 +73,7 @@ def test_without_a_primary_it_looks_ten_times_a_second_and_not_for_ever(queue: Q
     ticks(queue, world, 2)
     world.nodes[1].reachable = False
     waits = []
-    for _ in range(700):
+    for _ in range(800):
         waits.append(queue.work())
         world.sleep(waits[-1])
     assert waits[1] == pytest.approx(0.1)

@@ -19,7 +19,7 @@ from repmgr_hooks.lock import exclusive
 from repmgr_hooks.worker import Worker
 from tests.fake import FakeWorld
 
-CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text().replace("tick: 5", "tick: 0")
+CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text().replace("tick: 10", "tick: 0")
 PROMOTED = ["", "2", "standby_promote"]
 NODE_2 = "10.0.0.12:5432"
 
