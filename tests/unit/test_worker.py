@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.lock import exclusive
+from repmgr_hooks.steps import Rows, Sql
 from repmgr_hooks.worker import Worker
 from tests.fake import FakeWorld
 
@@ -175,3 +176,48 @@ def test_a_journal_that_cannot_be_written_does_not_stop_a_failover(
     finally:
         worker.stop()
         serving.join(10)
+
+
+class Stuck(FakeWorld):
+    """A cluster whose nodes give no answer until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.let_go = threading.Event(), threading.Event()
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+        self.asked.set()
+        self.let_go.wait(20)
+        return super().fetch_each(queries, limit)
+
+
+SECOND = """
+  second:
+    nodes: {1: {host: 10.0.1.11}, 2: {host: 10.0.1.12}}
+    gateway: {address: 10.0.1.20, ports: {app: 54322}, chains: {dnat: second_dnat, snat: second_snat}}
+    routes: [{on: [standby_promote], do: [firewall: {open: app}]}]
+"""
+
+
+def test_trouble_in_one_cluster_does_not_delay_another(
+    state: Path, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = Stuck()
+    monkeypatch.setattr(module, "System", lambda conninfos: stuck if "10.0.1.11" in conninfos[1] else world)
+    path = state.parent / "config.yaml"
+    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)) + SECOND)
+    hook.store(str(state / "spool"), ["second", "2", "standby_promote"])
+    worker = WithoutSignals(path)
+    thread = threading.Thread(target=worker.serve)
+    thread.start()
+    try:
+        assert stuck.asked.wait(10)
+        hook.store(str(state / "spool"), ["main", *PROMOTED[1:]])
+        hook.wake(str(state / "spool"))
+        soon(lambda: healed(world))
+        assert not stuck.let_go.is_set()
+    finally:
+        stuck.let_go.set()
+        worker.stop()
+        thread.join(20)
+    assert not thread.is_alive()
