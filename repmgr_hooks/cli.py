@@ -197,7 +197,7 @@ def do_status(arguments: argparse.Namespace) -> int:
     if error:
         complain(error)
     if arguments.json:
-        print(json.dumps({picture.cluster: picture.as_dict() for picture in found}, indent=2))
+        print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
     else:
         print("\n".join(line for picture in found for line in picture.lines()))
     return OK if all(picture.good for picture in found) and not error else FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +14,12 @@ import yaml
 from repmgr_hooks import event
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cluster import Cluster
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import BadInput, did_you_mean
 from repmgr_hooks.handlers import Handler, installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.schema import Between, Document, Identifier, Positive, Shape, join
+from repmgr_hooks.steps import Step, World
 from repmgr_hooks.trust import writable_by_others
 
 
@@ -40,6 +42,16 @@ class Action:
     def on_tick(self) -> bool:
         """Whether this is looked at without an event, every few seconds."""
         return self.handler.observe is not None and getattr(self.config, "on_tick", True)
+
+    def mark(self, decided: Decided, world: World) -> object:
+        """Return what stays the same as long as a look would see the same; None if that cannot be known."""
+        mark = getattr(self.handler, "mark", None)
+        return mark(decided, world) if mark else None
+
+    @property
+    def shut_out(self) -> Callable[[Cluster, Sequence[int], World], Sequence[Step]] | None:
+        """Returns the steps after which nothing leads to the nodes; None if the handler has no such function."""
+        return getattr(self.handler, "shut_out", None)
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class Service:
 
     state_dir: Annotated[str, Shape(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
     retry: Retry = Retry()
-    tick: Annotated[int, Between(0, 3600)] = 10
+    tick: Annotated[int, Between(0, 3600)] = 5
     keep_days: Positive = 90
 
 

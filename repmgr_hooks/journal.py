@@ -15,67 +15,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.event import Event
+from repmgr_hooks.event import CATALOGUE, Event, Meaning
 from repmgr_hooks.lock import as_owner
-from repmgr_hooks.records import Memory, Pause, RunRow, StepRow, Waiting
+from repmgr_hooks.records import Pause, RunRow, StepRow, Waiting
+from repmgr_hooks.tables import MIGRATIONS
 
 log = logging.getLogger(__name__)
 
 BUSY_LIMIT = 10.0
 
-MIGRATIONS = (
-    """
-    create table event (
-        id integer primary key,
-        spooled text unique,           -- name of the file that it was handed in as; none if made by hand
-        cluster text not null,
-        node integer not null,
-        name text not null,
-        success integer not null,
-        other_node integer,
-        timestamp text not null,       -- what repmgr said; its clocks differ, so it orders nothing
-        received real not null,
-        run integer references run     -- the run that covered it; none while it waits
-    );
-    create index event_waiting on event (cluster) where run is null;
-    create table run (
-        id integer primary key,
-        cluster text not null,
-        cause text not null,           -- event, retry, drift, reconcile, boot
-        attempt integer not null,      -- 1, and more for each retry
-        started real not null,
-        ended real,                    -- none while it runs, or if it was cut off
-        ok integer,
-        again integer,                 -- it failed, and trying once more may help
-        "primary" integer,
-        timeline integer,
-        message text not null default ''
-    );
-    create table step (
-        id integer primary key,
-        run integer not null references run,
-        action text not null,
-        what text not null,
-        started real not null,
-        duration real not null,
-        error text not null            -- empty: it worked
-    );
-    create table pause (cluster text primary key, until real, reason text not null, since real not null);
-    """,
-    """
-    create table memory (
-        cluster text primary key,
-        "primary" integer,             -- the last primary that was found
-        timeline integer not null,     -- and its timeline: an older one has come back from the dead
-        system_identifier text not null
-    );
-    """,
-)
-
-
 RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary", timeline, message'
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
+
+CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
+PROMOTED = f"""
+select distinct node from event left join run on run.id = event.run
+ where event.cluster = ? and received >= ? and name in ({CLAIMS}) and (spooled is not null or cause = 'event')
+"""
+CHANGES = """
+select count(*) from (select "primary" <> lag("primary") over (order by id) as changed, since from role
+                       where cluster = ?) where changed and since >= ?
+"""
 
 
 def _run(id_: int, cluster: str, cause: str, attempt: int, started: float, ended: float | None, *rest: Any) -> RunRow:
@@ -159,6 +121,14 @@ class Journal:
             found = self._db.execute("select cluster from event where id = ?", (number,)).fetchone()
         return (found[0], self._events("where id = ?", number)[0].event) if found else None
 
+    def last_event(self, cluster: str) -> tuple[float, str] | None:
+        """Return when the newest event was received, and what it said."""
+        with self._telling():
+            row = self._db.execute(
+                "select received, id from event where cluster = ? order by received desc limit 1", (cluster,)
+            ).fetchone()
+        return (row[0], str(self._events("where id = ?", row[1])[0].event)) if row else None
+
     def _events(self, condition: str, value: object) -> list[Waiting]:
         with self._telling():
             rows = self._db.execute(f"select {EVENT_COLUMNS} from event {condition} order by id", (value,)).fetchall()
@@ -232,27 +202,40 @@ class Journal:
             db.execute(f"delete from step where run in ({old})", (before,))
             db.execute(f"delete from event where run in ({old})", (before,))
             db.execute(f"delete from run where id in ({old})", (before,))
+            kept = "select max(id) from role group by cluster"
+            db.execute(f"delete from role where since < ? and id not in ({kept})", (before,))
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
-    def memory(self, cluster: str) -> Memory:
-        """Return what is remembered of a cluster."""
-        columns = '"primary", timeline, system_identifier'
+    def memory(self, cluster: str, within: float = 0.0) -> Memory:
+        """Return what is remembered of a cluster, with how often its primary has changed in so many seconds.
+
+        That repmgr promoted a node is believed of what the hook was told, never of an event replayed by hand.
+        """
+        last = (
+            'select "primary", timeline, system_identifier, since from role where cluster = ? order by id desc limit 1'
+        )
         with self._telling():
-            row = self._db.execute(f"select {columns} from memory where cluster = ?", (cluster,)).fetchone()
-        return Memory(*row) if row else Memory()
+            row = self._db.execute(last, (cluster,)).fetchone()
+            if row is None:
+                return Memory()
+            promoted = self._db.execute(PROMOTED, (cluster, row[3])).fetchall()
+            (changes,) = self._db.execute(CHANGES, (cluster, time.time() - within)).fetchone()
+        primary, timeline, system, _ = row
+        return Memory(primary, timeline, system, frozenset(node for (node,) in promoted), changes)
 
     def remember(self, cluster: str, memory: Memory) -> None:
         """Remember the primary that was found."""
-        values = (cluster, memory.primary, memory.timeline, memory.system_identifier)
+        values = (cluster, memory.primary, memory.timeline, memory.system_identifier, time.time())
         if memory != self.memory(cluster):
+            columns = 'cluster, "primary", timeline, system_identifier, since'
             with self._change() as db:
-                db.execute("insert or replace into memory values (?, ?, ?, ?)", values)
+                db.execute(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", values)
 
     def forget(self, cluster: str) -> None:
         """Forget a cluster, after it was restored or made anew."""
         with self._change() as db:
-            db.execute("delete from memory where cluster = ?", (cluster,))
+            db.execute("delete from role where cluster = ?", (cluster,))
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 

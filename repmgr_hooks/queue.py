@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.cluster import Verdict
 from repmgr_hooks.config import Config, Managed
+from repmgr_hooks.decide import Memory, Verdict
 from repmgr_hooks.errors import Busy, StepFailed, Stopped
-from repmgr_hooks.event import Event
+from repmgr_hooks.event import Event, Meaning
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.lock import exclusive, lock_name
-from repmgr_hooks.records import Memory, RunRow, StepRow, Waiting
+from repmgr_hooks.records import RunRow, StepRow, Waiting
 from repmgr_hooks.run import Chosen, Recorder, Run
 from repmgr_hooks.steps import World
 from repmgr_hooks.watch import Watch
@@ -43,11 +43,12 @@ class Queue:
         try:
             while not self.stopping.is_set():
                 if pause := self._journal.paused(self.name):
+                    self._world.rest()
                     return REST if pause.until is None else max(pause.until - time.time(), 0.0)
                 waiting, failed = self._journal.waiting(self.name), self._failed()
                 if waiting:
                     self._run("event", waiting, failed)
-                    self._watch.look_now()
+                    self._watch.look_now(any(item.event.meaning is Meaning.TROUBLE for item in waiting))
                 elif (wait := self._until_retry(failed)) <= 0:
                     self._run("retry", [], failed)
                 elif self._sees_work(failed):
@@ -63,17 +64,18 @@ class Queue:
             log.error("%s: %s", self.name, error)
             self.without_journal()
             return JOURNAL_BROKEN
-        finally:
-            self._world.rest()
         return 0.0
 
     def _sees_work(self, failed: RunRow | None) -> bool:
         if self._watch.due_in() > 0:
             return False
-        self._memory = self._journal.memory(self.name)
+        self._remind()
         found = self._watch.sees_work(self._memory, failed)
-        remember(self._journal, self.name, self._watch.verdict)
+        remember(self._journal, self.name, self._watch.verdict, self._memory)
         return found
+
+    def _remind(self) -> None:
+        self._memory = self._journal.memory(self.name, self._managed.cluster.role_changes.within)
 
     def _failed(self) -> RunRow | None:
         """Return the last run if it failed and trying again may help."""
@@ -107,9 +109,9 @@ class Queue:
 
     def _handle(self, events: list[Event], recorder: Recorder) -> Run:
         try:
-            self._memory = self._journal.memory(self.name)
+            self._remind()
             result = dispatcher.handle(self._managed, self._world, events, recorder=recorder, memory=self._memory)
-            remember(self._journal, self.name, result.verdict)
+            remember(self._journal, self.name, result.verdict, self._memory)
             return result
         except Stopped:
             raise
@@ -158,20 +160,23 @@ def run_now(managed: Managed, world: World, events: list[Event], cause: str, jou
     except StepFailed as error:
         log.error("%s; going on without it", error)
         return dispatcher.handle(managed, world, events)
-    recorder = Written(journal, run, lambda: False, set())
-    result = dispatcher.handle(managed, world, events, recorder=recorder, memory=journal.memory(name))
-    remember(journal, name, result.verdict)
+    recorder, memory = Written(journal, run, lambda: False, set()), journal.memory(name)
+    result = dispatcher.handle(managed, world, events, recorder=recorder, memory=memory)
+    remember(journal, name, result.verdict, memory)
     end_run(journal, run, result)
     return result
 
 
-def remember(journal: Journal, name: str, verdict: Verdict | None) -> None:
+def remember(journal: Journal, name: str, verdict: Verdict | None, known: Memory) -> None:
     """Keep what was found out about the primary; if that fails, say so."""
     if verdict is None or verdict.primary is None:
         return
     state = next(state for state in verdict.states if state.node == verdict.primary)
+    found = Memory(verdict.primary, verdict.timeline, state.system_identifier)
+    if found == known:
+        return
     try:
-        journal.remember(name, Memory(verdict.primary, verdict.timeline, state.system_identifier))
+        journal.remember(name, found)
     except StepFailed as failure:
         log.error("%s", failure)
 

@@ -44,15 +44,6 @@ class RunRow:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What is remembered of a cluster, for ``decide``: the last primary that was found, its timeline and its system."""
-
-    primary: int | None = None
-    timeline: int = 0
-    system_identifier: str = ""
-
-
-@dataclass(frozen=True)
 class Pause:
     """Maintenance: events are stored and nothing is done, until a moment (None: until ``resume``)."""
 

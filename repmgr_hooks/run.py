@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster import Verdict
 from repmgr_hooks.config import Action
+from repmgr_hooks.decide import Verdict
+from repmgr_hooks.errors import Stopped
 from repmgr_hooks.event import Event
-from repmgr_hooks.steps import Step
+from repmgr_hooks.steps import Step, World
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,15 @@ class Recorder:
     def done_before(self, chosen: Chosen) -> bool:
         """True for a notification that an earlier attempt has given already."""
         return False
+
+
+def pause(seconds: float, world: World, recorder: Recorder) -> None:
+    """Wait a little. Raises Stopped."""
+    stop_if_asked(recorder)
+    world.sleep(seconds)
+
+
+def stop_if_asked(recorder: Recorder) -> None:
+    """Raises Stopped if the run is to end here."""
+    if recorder.stopping():
+        raise Stopped("stopped before the next step; it will be taken up again")

@@ -1,80 +1,124 @@
-"""What is true of a cluster: its primary and why, its nodes, its ports, what is missing, and what the journal says."""
+"""What ``status`` shows: each cluster's primary and why, its nodes, its ports, what is wrong and what to do."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.cluster import Decided, Verdict
+from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.config import Config, Managed
+from repmgr_hooks.decide import Memory, Reason, Verdict, Why
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.journal import Journal
-from repmgr_hooks.records import Memory, Pause, RunRow
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.judge import Judge, decided_from
+from repmgr_hooks.observe import NodeState
+from repmgr_hooks.records import Pause, RunRow
+from repmgr_hooks.steps import World
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One cluster, looked at now."""
+    """One cluster, looked at now. ``ports``: the node that each named port leads to, None if it is closed."""
 
-    cluster: str
+    cluster: Cluster
     verdict: Verdict
-    ports: tuple[str, ...]
+    ports: dict[str, int | None]
     missing: tuple[str, ...]
     waiting: int
     paused: Pause | None
+    last: tuple[float, str] | None
     failed: RunRow | None
     attempts: int
 
     @property
     def good(self) -> bool:
         """True if all is as it should be."""
-        return self.verdict.primary is not None and not (self.missing or self.paused or self.failed or self.waiting)
+        wrong = self.verdict.notes or self.missing or self.paused or self.failed or self.waiting
+        return self.verdict.primary is not None and not wrong
 
     def lines(self) -> list[str]:
         """Return the lines for the screen, the most important first."""
-        verdict = self.verdict
+        verdict, name = self.verdict, self.cluster.name
         known = f"primary is node {verdict.primary}, timeline {verdict.timeline} ({verdict.reason})"
-        lines = [f"{self.cluster}: {known if verdict.primary else f'UNKNOWN primary: {verdict.reason}'}"]
+        headline = known if verdict.primary else f"UNKNOWN primary: {verdict.reason}"
+        first, *more = [*(str(note) for note in verdict.notes if note.why is Why.ZOMBIE), headline]
+        lines = [f"{name}: {first}", *(f"  {line}" for line in more)]
         if self.paused:
             reason = f" ({self.paused.reason})" if self.paused.reason else ""
             lines.append(f"  PAUSED {until_when(self.paused.until)}{reason}; end it with: repmgr-hooks resume")
-        lines += [f"  {state}" for state in verdict.states]
-        lines += [f"  {line}" for line in self.ports]
-        lines += [f"  MISSING {line}" for line in self.missing]
+        lines += [f"  {state}{self._lag(state)}" for state in verdict.states]
+        numbers = self.cluster.gateway.ports
+        lines += [f"  port {numbers[port]} ({port}): {where(node)}" for port, node in self.ports.items()]
+        lines += [f"  {line}" for line in self._backup()]
+        if self.last:
+            received, event = self.last
+            lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
+        return lines + [f"  {line}" for line in self._wrong()]
+
+    def _wrong(self) -> Iterator[str]:
+        yield from (f"WRONG {note}" for note in self.verdict.notes if note.why is not Why.ZOMBIE)
+        yield from (f"MISSING {line}" for line in self.missing)
         if self.waiting:
-            lines.append(f"  {self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?")
+            yield f"{self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?"
         if self.failed:
             standing = self.failed.attempt >= self.attempts or not self.failed.again
-            lines.append(
-                f"  {'FAILED, given up' if standing else 'FAILED, will be tried again'}: {self.failed.message}"
-            )
+            yield f"{'FAILED, given up' if standing else 'FAILED, will be tried again'}: {self.failed.message}"
         if self.missing or self.failed:
-            lines.append(f"  mend it with: repmgr-hooks reconcile --cluster {self.cluster}")
-        return lines
+            yield f"mend it with: repmgr-hooks reconcile --cluster {self.cluster.name}"
+
+    def _primary(self) -> NodeState | None:
+        return next((state for state in self.verdict.states if state.node == self.verdict.primary), None)
+
+    def _lag(self, state: NodeState) -> str:
+        """How much WAL of the primary a standby has not received."""
+        primary = self._primary()
+        if primary is None or not state.reachable or state.role != "standby":
+            return ""
+        return f", {size(max(primary.lsn - state.lsn, 0))} behind"
+
+    def _backup(self) -> list[str]:
+        """Barman's slot on the primary, and how far Barman has received."""
+        primary, barman = self._primary(), self.cluster.barman
+        if primary is None or barman is None:
+            return []
+        slot, sender = primary.slot(barman.slot), primary.sender(barman.slot)
+        if slot is None or slot.restart_lsn is None:
+            return [f"slot {barman.slot}: not there, or it reserves no WAL"]
+        held = f"slot {barman.slot}: {slot.wal_status}, holds {size(max(primary.lsn - slot.restart_lsn, 0))} of WAL"
+        if sender is None or sender.flushed is None:
+            return [held, "Barman: not streaming"]
+        return [held, f"Barman: {sender.state}, {size(max(primary.lsn - sender.flushed, 0))} behind"]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as plain data."""
-        return {"good": self.good, **dataclasses.asdict(self)}
+        """Return the same as plain data; the README describes it."""
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"good": self.good, **_plain({**data, "cluster": self.cluster.name})}
 
 
 def look(managed: Managed, world: World, journal: Journal | None, loaded: Config) -> Picture:
     """Look at a cluster now."""
     settings = managed.cluster
-    memory = journal.memory(settings.name) if journal else Memory()
-    verdict = dispatcher.Judge(settings, memory).verdict(world)
+    memory = journal.memory(settings.name, settings.role_changes.within) if journal else Memory()
+    verdict = Judge(settings, memory).verdict(world)
     last = journal.runs(1, settings.name) if journal else []
+    missing: list[str] = []
+    try:
+        ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, world))
+    except StepFailed as error:
+        ports, missing = {}, [str(error)]
     return Picture(
-        settings.name,
+        settings,
         verdict,
-        tuple(_ports(managed, world)),
-        tuple(_missing(managed, verdict, world)),
+        ports,
+        tuple(missing or _missing(managed, verdict, world)),
         len(journal.waiting(settings.name)) if journal else 0,
         journal.paused(settings.name) if journal else None,
+        journal.last_event(settings.name) if journal else None,
         last[0] if last and last[0].ok is False else None,
         loaded.service.retry.attempts,
     )
@@ -85,22 +129,37 @@ def until_when(moment: float | None) -> str:
     return "until it is resumed" if moment is None else f"until {time.strftime('%H:%M:%S', time.localtime(moment))}"
 
 
+def where(node: int | None) -> str:
+    """Return where a port leads, in words."""
+    return "closed" if node is None else f"leads to node {node}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in words.
+
+    >>> size(0), size(2048), size(300 * 1024 * 1024)
+    ('0 B', '2 kB', '300 MB')
+    """
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
+    return f"{count / 1024**power:.0f} {units[power]}"
+
+
 def _missing(managed: Managed, verdict: Verdict, world: World) -> list[str]:
     if verdict.primary is None:
-        return []
-    states = {state.node: state for state in verdict.states}
-    decided = Decided(managed.cluster, verdict.primary, verdict.timeline, states)
+        return dispatcher.differences(dispatcher.shut_out(managed, verdict, world, None))
+    decided = decided_from(verdict, managed.cluster)
     return dispatcher.differences(dispatcher.preview(dispatcher.select(managed.routes, []), decided, world))
 
 
-def _ports(managed: Managed, world: World) -> list[str]:
-    gateway = managed.cluster.gateway
-    save = Program((f"{firewall.Family(gateway.address).iptables}-save", "-t", "nat"))
-    try:
-        open_to = firewall.leads_to(managed.cluster, firewall.parse_rules(world.run(save, firewall.LIMIT)))
-    except StepFailed as error:
-        return [f"ports: {error}"]
-    return [
-        f"port {number} ({name}): " + (f"leads to node {open_to[name]}" if open_to[name] else "closed")
-        for name, number in gateway.ports.items()
-    ]
+def _plain(value: Any) -> Any:
+    """Return dataclasses as dictionaries; a reason as its name, its nodes and its words."""
+    if isinstance(value, Reason):
+        return {"why": value.why.name.lower(), "nodes": list(value.nodes), "words": str(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -100,6 +100,12 @@ class World(Protocol):
     def poke(self, flows: Iterable[Flow]) -> None:
         """Make clients notice that their connections are gone."""
 
+    def read(self, path: str) -> str:
+        """Return what stands in a file of the kernel's."""
+
+    def rules_generation(self) -> int | None:
+        """Return a number that changes with the netfilter rules; None if there is none to be had."""
+
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
 
@@ -107,7 +113,7 @@ class World(Protocol):
         """Wait."""
 
     def rest(self) -> None:
-        """Let go of what is only kept for the next look."""
+        """Let go of the connections that are kept for the next look."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,12 @@ class Until:
 
     def poke(self, flows: Iterable[Flow]) -> None:
         self.world.poke(flows)
+
+    def read(self, path: str) -> str:
+        return self.world.read(path)
+
+    def rules_generation(self) -> int | None:
+        return self.world.rules_generation()
 
     def now(self) -> float:
         return self.world.now()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import signal
@@ -10,16 +11,19 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import sh
 from psycopg import conninfo
 
+from repmgr_hooks import netlink
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.poke import Flow, send_pokes
 from repmgr_hooks.steps import Program, Rows, Sql
 
+VERSION_LIMIT = 10.0
 SESSION = "-c statement_timeout=10000 -c lock_timeout=5000 -c synchronous_commit=local"
 """Options of every session. ``synchronous_commit=local``: a freshly promoted primary may have no synchronous standby
 yet, and a session of ours must not hang on it (repmgr does the same, dbutils.c:200-207)."""
@@ -34,6 +38,7 @@ class System:
             for node, dsn in conninfos.items()
         }
         self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
+        self._knocks: dict[int, asyncio.Task[psycopg.AsyncConnection[Any]]] = {}
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
@@ -86,6 +91,8 @@ class System:
         return {sql.node: answer for sql, answer in zip(queries, answers, strict=True)}
 
     async def _fetch(self, sql: Sql, limit: float) -> Rows | StepFailed:
+        if self._still_silent(sql.node):
+            return StepFailed(f"node {sql.node}: still no answer")
         asking = asyncio.ensure_future(self._ask(sql))
         await asyncio.wait({asking}, timeout=limit)
         if not asking.done():
@@ -93,12 +100,28 @@ class System:
             await self._forget(sql.node)
             asking.cancel()
             await asyncio.wait({asking})
+            self._knock(sql.node)
             return StepFailed(f"node {sql.node}: no answer within {limit:.0f} s")
         try:
             return asking.result()
         except psycopg.Error as error:
             await self._forget(sql.node)
+            if isinstance(error, psycopg.errors.ConnectionTimeout):
+                self._knock(sql.node)
             return StepFailed(f"node {sql.node}: {_brief(error)}")
+
+    def _knock(self, node: int) -> None:
+        """Try on the side to connect to a node that has let us wait, so that nobody waits for it again."""
+        self._knocks[node] = asyncio.ensure_future(self._connect(node))
+
+    def _still_silent(self, node: int) -> bool:
+        knock = self._knocks.get(node)
+        if knock is None or not knock.done():
+            return knock is not None
+        del self._knocks[node]
+        if isinstance(knock.exception(), psycopg.errors.ConnectionTimeout):
+            self._knock(node)
+        return node in self._knocks
 
     async def _ask(self, sql: Sql) -> Rows:
         """Ask through the connection that is open; if it has broken since it was last used, through a new one."""
@@ -109,8 +132,12 @@ class System:
                 if not kept.broken:
                     raise
             await self._forget(sql.node)
-        self._connections[sql.node] = await psycopg.AsyncConnection.connect(self._conninfos[sql.node], autocommit=True)
-        return await self._rows(self._connections[sql.node], sql)
+        return await self._rows(await self._connect(sql.node), sql)
+
+    async def _connect(self, node: int) -> psycopg.AsyncConnection[Any]:
+        made = await psycopg.AsyncConnection.connect(self._conninfos[node], autocommit=True)
+        self._connections[node] = made
+        return made
 
     async def _rows(self, connection: psycopg.AsyncConnection[Any], sql: Sql) -> Rows:
         cursor = await connection.execute(sql.statement, sql.params)
@@ -121,7 +148,7 @@ class System:
             await connection.close()
 
     def rest(self) -> None:
-        """Close the connections: an idle one would hold up a smart shutdown of its node."""
+        """Close the connections that are kept for the next look: one would hold up a smart shutdown of its node."""
         for node in list(self._connections):
             asyncio.run_coroutine_threadsafe(self._forget(node), self._loop).result()
 
@@ -132,6 +159,17 @@ class System:
         except OSError as error:
             raise StepFailed(f"cannot send packets (needs CAP_NET_RAW): {error}") from None
 
+    def read(self, path: str) -> str:
+        """Return what stands in a file of the kernel's. Raises StepFailed."""
+        try:
+            return Path(path).read_text()
+        except OSError as error:
+            raise StepFailed(f"{path} cannot be read: {error}") from None
+
+    def rules_generation(self) -> int | None:
+        """Return a number that changes with the netfilter rules; None if there is none to be had."""
+        return netlink.rules_generation() if _nf_tables() else None
+
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
         return time.monotonic()
@@ -139,6 +177,15 @@ class System:
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)
+
+
+@functools.cache
+def _nf_tables() -> bool:
+    """True if this machine's iptables writes nf_tables, whose changes the kernel counts."""
+    try:
+        return "nf_tables" in str(sh.Command("iptables")("-V", _in="", _timeout=VERSION_LIMIT))
+    except (sh.CommandNotFound, sh.ErrorReturnCode, sh.TimeoutException):
+        return False
 
 
 def _brief(error: psycopg.Error) -> str:

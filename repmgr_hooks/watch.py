@@ -1,7 +1,7 @@
 """Looking without an event: events get lost, and a promotion by hand sends none.
 
-While there is no primary the looks come ten times a second, for repmgr itself looks once a second only; not longer than
-a minute, for a cluster may stay down.
+While there is no primary, or repmgr says that one is in trouble, the looks come ten times a second, for repmgr itself
+looks once a second only; not longer than a minute, for a cluster may stay down.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.cluster import Verdict
 from repmgr_hooks.config import Managed
-from repmgr_hooks.records import Memory, RunRow
+from repmgr_hooks.decide import Memory, Verdict
+from repmgr_hooks.records import RunRow
 from repmgr_hooks.steps import World
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,9 @@ class Watch:
     def __init__(self, managed: Managed, world: World, tick: float) -> None:
         self._managed, self._world, self._tick = managed, world, tick
         self._next = world.now()
-        self._last_primary = world.now()
+        self._hurry_until = 0.0
         self._said = ""
+        self._marks: dict[str, object] = {}
         self.verdict: Verdict | None = None
         """Of the last look."""
 
@@ -36,25 +37,36 @@ class Watch:
         """Return the seconds until the next look."""
         return max(self._next - self._world.now(), 0.0) if self._tick else NEVER
 
-    def look_now(self) -> None:
-        """Look next: an event has come, and may be the first sign that the primary is gone."""
+    def look_now(self, hurry: bool = False) -> None:
+        """Look next: an event has come; ``hurry`` if it may be the first sign that the primary is gone."""
         self._next = self._world.now()
+        if hurry:
+            self._hurry_until = self._next + HURRY_FOR
 
     def sees_work(self, memory: Memory, failed: RunRow | None) -> bool:
         """Look; True if something is to be done that no event has asked for.
 
         What a failed run could not mend is left to its retries, unless there is another primary now.
         """
-        verdict, missing = dispatcher.drift(self._managed, self._world, memory)
-        self.verdict = verdict
-        now = self._world.now()
-        if verdict.primary is not None:
-            self._last_primary = now
-        hurry = verdict.primary is None and now < self._last_primary + HURRY_FOR
-        self._next = now + (HURRY_EVERY if hurry else self._tick)
-        said = "; ".join(missing) if verdict.primary else f"the primary is unknown: {verdict.reason}"
-        if said and said != self._said:
-            log.warning("%s: not as it should be: %s", self._managed.cluster.name, said)
-        self._said = said
+        verdict, missing = dispatcher.drift(self._managed, self._world, memory, self._marks)
+        self._plan_next(verdict)
+        self._tell(verdict, missing)
         known = failed is not None and (verdict.primary, verdict.timeline) == (failed.primary, failed.timeline)
         return bool(missing) and not known
+
+    def _plan_next(self, verdict: Verdict) -> None:
+        now, before = self._world.now(), self.verdict
+        self.verdict = verdict
+        if verdict.primary is None and (before is None or before.primary is not None):
+            self._hurry_until = now + HURRY_FOR
+        if before and verdict.primary not in (None, before.primary):
+            self._hurry_until = now
+        self._next = now + (HURRY_EVERY if now < self._hurry_until else self._tick)
+
+    def _tell(self, verdict: Verdict, missing: list[str]) -> None:
+        unknown = [f"the primary is unknown: {verdict.reason}"] if verdict.primary is None else []
+        said = "; ".join([*map(str, verdict.notes), *unknown, *missing])
+        if said != self._said:
+            name = self._managed.cluster.name
+            log.warning("%s: %s", name, said) if said else log.info("%s: all is as it should be again", name)
+        self._said = said

@@ -13,12 +13,13 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from repmgr_hooks import cluster
+from repmgr_hooks import observe
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.steps import Program, Rows, Sql
 
+SENDER_PID = 4711
 BUILT_IN_CHAINS = ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")
 
 
@@ -40,6 +41,7 @@ class NatTable:
     """The nat table: reads and prints ``iptables-save`` text, takes ``iptables-restore`` text, walks packets."""
 
     def __init__(self, saved: str = "") -> None:
+        self.generation = 0
         self.chains: dict[str, list[str]] = {name: [] for name in BUILT_IN_CHAINS}
         for line in saved.splitlines():
             if line.startswith(":"):
@@ -66,6 +68,7 @@ class NatTable:
             if target not in chains and target not in TARGETS:
                 raise NatError(f"no chain or target {target}")
         self.chains = chains
+        self.generation += 1
 
     def _take(self, chains: dict[str, list[str]], line: str) -> None:
         if line.startswith(":"):
@@ -173,6 +176,16 @@ class FakeSlot:
     active: bool = False
     reserved: bool = True
 
+    def as_row(self, name: str, pid: int) -> dict[str, object]:
+        """Return its row in ``pg_replication_slots``."""
+        return {
+            "slot_name": name,
+            "slot_type": "physical" if self.physical else "logical",
+            "active_pid": pid if self.active else None,
+            "restart_lsn": "0/5000000" if self.reserved else None,
+            "wal_status": "reserved" if self.reserved else "lost",
+        }
+
 
 @dataclass
 class FakeNode:
@@ -186,8 +199,15 @@ class FakeNode:
     system_identifier: str = "7300000000000000001"
     slots: dict[str, FakeSlot] = field(default_factory=dict)
     segment: int = 5
+    upstream: int | None = None
+    """The node that a standby receives WAL from now."""
     checkpoint_timeline: int = 1
     """What pg_control says; it lags behind a promotion until the first checkpoint has ended."""
+
+    def lsn(self) -> str:
+        """Return the position that is written now."""
+        position = self.segment * 0x100_0000 + 0x2A0
+        return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
 
     def wal_file(self) -> str:
         """Return the name of the WAL file that is written now."""
@@ -346,6 +366,13 @@ class FakeWorld:
             return self._conntrack(program, words)
         raise StepFailed(f"{name}: no such program")
 
+    def read(self, path: str) -> str:
+        assert path == "/proc/sys/net/ipv4/ip_forward"
+        return f"{int(self.forwarding)}\n"
+
+    def rules_generation(self) -> int | None:
+        return self.nat.generation
+
     def _sysctl(self, words: list[str]) -> str:
         if words == ["-w", "net.ipv4.ip_forward=1"]:
             self.forwarding = True
@@ -437,21 +464,38 @@ class FakeWorld:
         return STATEMENTS[sql.statement](self, sql, node)
 
     def _look(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        return [(node.in_recovery, node.timeline, node.system_identifier, list(node.registered))]
+        slots = [slot.as_row(name, SENDER_PID) for name, slot in sorted(node.slots.items())]
+        sender = {
+            "pid": SENDER_PID,
+            "application_name": "barman_receive_wal",
+            "client_addr": self.gateway,
+            "state": "streaming",
+            "flush_lsn": node.lsn(),
+        }
+        receiver = node.upstream and {
+            "status": "streaming",
+            "sender_host": self.nodes[node.upstream].host,
+            "received_tli": node.timeline,
+        }
+        registered = [
+            [number, "primary" if number in node.registered else "standby", True, None] for number in sorted(self.nodes)
+        ]
+        senders = [sender] if self.barman.streams_from == sql.node else None
+        return [
+            (
+                *(node.in_recovery, node.timeline, node.system_identifier, node.lsn()),
+                *(receiver, slots or None, senders, registered),
+            )
+        ]
 
     def _streaming(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(self.barman.streams_from == sql.node,)]
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        position = node.segment * 0x100_0000 + 0x2A0
-        return [(f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}", 0x100_0000, node.checkpoint_timeline)]
+        return [(node.lsn(), 0x100_0000, node.checkpoint_timeline)]
 
     def _write(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(4711,)]
-
-    def _slot(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        found = node.slots.get(sql.params[0])
-        return [(found.physical, found.active, found.reserved)] if found else []
 
     def _create_slot(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         if sql.params[0] in node.slots:
@@ -489,11 +533,10 @@ class FakeWorld:
 
 
 STATEMENTS: dict[str, Callable[[FakeWorld, Sql, FakeNode], Rows | StepFailed]] = {
-    cluster.LOOK: FakeWorld._look,
+    observe.LOOK: FakeWorld._look,
     barman.STREAMING: FakeWorld._streaming,
     barman.WRITTEN: FakeWorld._written,
     barman.WRITE_SOME_WAL: FakeWorld._write,
-    slot.LOOK: FakeWorld._slot,
     slot.CREATE: FakeWorld._create_slot,
     slot.DROP_ON_STANDBY: FakeWorld._drop_on_standby,
     slot.DROP_LOST: FakeWorld._drop_lost,

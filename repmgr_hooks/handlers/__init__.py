@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from repmgr_hooks.cluster import Cluster, Decided
+from repmgr_hooks.cluster import Cluster
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import BadInput
 from repmgr_hooks.handlers import barman, command, firewall, slot
 from repmgr_hooks.steps import Step, World
@@ -36,6 +37,11 @@ class Handler(Protocol):
     ``plan(config, decided, seen)`` is pure and returns the missing steps; an empty list when all is as it should be.
 
     ``problems(config, cluster)`` returns what is wrong with the options in this cluster, in words.
+
+    Two more functions may be there. ``mark(decided, world)``, cheap: while it returns the same, what ``observe`` sees
+    has not changed (None: that cannot be known), and a look without an event may be spared. ``shut_out(cluster,
+    zombies, world)`` returns the steps after which nothing leads to these nodes; it is asked while the primary is
+    unknown.
     """
 
     @property

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster import Cluster, Decided
+from repmgr_hooks.cluster import Cluster
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.schema import Positive
 from repmgr_hooks.steps import Program, Sql, Step, World
 
@@ -70,8 +71,9 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
 
 
 def observe(config: Config, decided: Decided, world: World) -> Seen:
-    """Ask the primary for Barman's walsender, and Barman for the last file that the primary closed."""
-    streaming = bool(world.fetch(_streaming(decided), LOOK_LIMIT)[0][0])
+    """Look for Barman's walsender on the primary, and ask Barman for the last file that the primary closed."""
+    sender = decided.states[decided.primary].sender(decided.barman.slot)
+    streaming = sender is not None and sender.state == "streaming"
     if not config.switch_wal:
         return Seen(streaming, False)
     written, segment_size, checkpoint_timeline = world.fetch(Sql(decided.primary, WRITTEN), LOOK_LIMIT)[0]

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from repmgr_hooks.cluster import Cluster, Decided
+from repmgr_hooks.cluster import Cluster
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.schema import Positive
 from repmgr_hooks.steps import Program, Step
 from repmgr_hooks.trust import writable_by_others

@@ -10,10 +10,11 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster import Cluster, Decided, Gateway
+from repmgr_hooks.cluster import Cluster, Gateway
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import did_you_mean
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.schema import Identifier, Positive
@@ -21,6 +22,7 @@ from repmgr_hooks.steps import Poke, Program, Step, World
 
 LIMIT = 10.0
 LOCK_WAIT = "5"
+LOOK_ALL_THE_SAME = 60.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,33 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
 def observe(config: Config, decided: Decided, world: World) -> Seen:
     """Read the nat table, the connection-tracking table and the forwarding switch. Raises StepFailed."""
     gateway = decided.cluster.gateway
-    family = Family(gateway.address)
-    nat = world.run(Program((f"{family.iptables}-save", "-t", "nat")), LIMIT)
-    connections = parse_conntrack(world.run(family.conntrack("-L", gateway.address), LIMIT))
-    tracked = [found for found in connections if found.flow.gateway_port in gateway.ports.values()]
-    forwarding = world.run(Program(("sysctl", "-n", family.forwarding)), LIMIT).strip() == "1"
-    return Seen(parse_rules(nat), tuple(tracked), forwarding)
+    forwards = forwarding(Family(gateway.address), world)
+    return Seen(nat_rules(gateway, world), tracked_connections(gateway, world), forwards)
+
+
+def mark(decided: Decided, world: World) -> object:
+    """What a look sees is the same while nobody changes a rule; once a minute it is looked at all the same."""
+    generation = world.rules_generation()
+    if generation is None:
+        return None
+    family = Family(decided.cluster.gateway.address)
+    return generation, forwarding(family, world), decided.primary, world.now() // LOOK_ALL_THE_SAME
+
+
+def nat_rules(gateway: Gateway, world: World) -> tuple[str, ...]:
+    """Read the nat table."""
+    return parse_rules(world.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT))
+
+
+def tracked_connections(gateway: Gateway, world: World) -> tuple[Tracked, ...]:
+    """Read the connections to our ports."""
+    listing = world.run(Family(gateway.address).conntrack("-L", gateway.address), LIMIT)
+    return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in gateway.ports.values())
+
+
+def forwarding(family: Family, world: World) -> bool:
+    """Ask the kernel whether it forwards."""
+    return world.read(f"/proc/sys/{family.forwarding.replace('.', '/')}").strip() == "1"
 
 
 def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
@@ -76,9 +99,28 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
         steps.append(Step("let the kernel forward", Program(("sysctl", "-w", f"{family.forwarding}=1")), LIMIT))
     changes = _changes(config, decided, seen.nat)
     if changes:
-        restore = Program((f"{family.iptables}-restore", "--noflush", "--wait", LOCK_WAIT), stdin=changes)
-        steps.append(Step(f"lead port {config.open} to node {decided.primary} ({primary})", restore, LIMIT))
-    stale = [found for found in seen.tracked if found.leads_to not in (primary, gateway.address)]
+        steps.append(
+            Step(f"lead port {config.open} to node {decided.primary} ({primary})", family.restore(changes), LIMIT)
+        )
+    return steps + _cut(gateway, [found for found in seen.tracked if found.leads_to not in (primary, gateway.address)])
+
+
+def shut_out(cluster: Cluster, zombies: Sequence[int], world: World) -> list[Step]:
+    """Return the steps after which no port and no connection leads to these nodes. Raises StepFailed."""
+    gateway, hosts = cluster.gateway, [cluster.nodes[node].host for node in zombies]
+    family = Family(gateway.address)
+    ours = _ours(gateway, nat_rules(gateway, world))
+    ends = tuple(f"--to-destination {family.socket(host, cluster.postgres.port)}" for host in hosts)
+    kept = [rule for rule in ours if not rule.endswith(ends)]
+    steps = []
+    if kept != ours:
+        names = " and ".join(f"node {node}" for node in zombies)
+        steps.append(Step(f"close what leads to {names}", family.restore(_swap(gateway, kept)), LIMIT))
+    return steps + _cut(gateway, [found for found in tracked_connections(gateway, world) if found.leads_to in hosts])
+
+
+def _cut(gateway: Gateway, stale: Sequence[Tracked]) -> list[Step]:
+    family, steps = Family(gateway.address), []
     for port, host in sorted({(found.flow.gateway_port, found.leads_to) for found in stale}):
         forget = family.conntrack("-D", gateway.address, "--orig-port-dst", str(port), "--reply-src", host)
         steps.append(Step(f"cut connections of port {port} to {host}", forget, LIMIT))
@@ -146,7 +188,7 @@ def _changes(config: Config, decided: Decided, nat: tuple[str, ...]) -> str:
 
     With ``--noflush``, naming a user chain flushes that chain alone, inside the same transaction.
     """
-    cluster, chains = decided.cluster, decided.cluster.gateway.chains
+    cluster = decided.cluster
     still_open = {name for name, node in leads_to(cluster, nat).items() if node == decided.primary}
     wanted = [
         dnat_rule(cluster, name, decided.primary_host)
@@ -155,11 +197,20 @@ def _changes(config: Config, decided: Decided, nat: tuple[str, ...]) -> str:
     ]
     wanted.append(snat_rule(cluster, decided.primary_host))
     wrong_jumps = [line for jump in jumps(cluster.gateway) for line in _once(jump, nat.count(jump))]
-    ours = [line for line in nat if line.startswith((f"-A {chains.dnat} ", f"-A {chains.snat} "))]
-    if sorted(ours) == sorted(wanted) and not wrong_jumps:
+    if sorted(_ours(cluster.gateway, nat)) == sorted(wanted) and not wrong_jumps:
         return ""
-    declared = [f":{chains.dnat} - [0:0]", f":{chains.snat} - [0:0]"]
-    return "\n".join(["*nat", *declared, *wrong_jumps, *wanted, "COMMIT", ""])
+    return _swap(cluster.gateway, [*wrong_jumps, *wanted])
+
+
+def _ours(gateway: Gateway, nat: Iterable[str]) -> list[str]:
+    """Return the rules in our own chains."""
+    return [line for line in nat if line.startswith((f"-A {gateway.chains.dnat} ", f"-A {gateway.chains.snat} "))]
+
+
+def _swap(gateway: Gateway, rules: Iterable[str]) -> str:
+    """Return the transaction that empties our chains and adds these rules."""
+    declared = [f":{gateway.chains.dnat} - [0:0]", f":{gateway.chains.snat} - [0:0]"]
+    return "\n".join(["*nat", *declared, *rules, "COMMIT", ""])
 
 
 def _once(rule: str, times: int) -> list[str]:
@@ -213,6 +264,9 @@ class Family:
 
     def socket(self, host: str, port: int) -> str:
         return f"[{host}]:{port}" if self.six else f"{host}:{port}"
+
+    def restore(self, changes: str) -> Program:
+        return Program((f"{self.iptables}-restore", "--noflush", "--wait", LOCK_WAIT), stdin=changes)
 
     def conntrack(self, verb: str, gateway: str, *more: str) -> Program:
         words = ("-f", "ipv6" if self.six else "ipv4", "-p", "tcp", "--orig-dst", gateway, *more)

@@ -6,13 +6,15 @@ the first connection (PostgreSQL: slot.c, ReplicationSlotReserveWal).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from repmgr_hooks.cluster import Cluster, Decided
+from repmgr_hooks.cluster import Cluster
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.steps import Rows, Sql, Step, World
+from repmgr_hooks.observe import Slot
+from repmgr_hooks.steps import Sql, Step, World
 
 LIMIT = 10.0
 RECEIVER = "barman_receive_wal"
@@ -26,20 +28,6 @@ class Config:
     keep: Literal["drop"] = "drop"
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The slot as one node shows it."""
-
-    node: int
-    physical: bool
-    active: bool
-    reserved: bool
-
-
-LOOK = """
-select slot_type = 'physical', active, restart_lsn is not null and wal_status <> 'lost'
-  from pg_replication_slots where slot_name = %s
-"""
 CREATE = "select pg_create_physical_replication_slot(%s, true)"
 # Never on a node out of recovery: the standby may have been promoted since it was looked at.
 DROP_ON_STANDBY = """
@@ -65,37 +53,31 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "needs the section 'barman' of the cluster"
 
 
-def observe(config: Config, decided: Decided, world: World) -> tuple[Seen, ...]:
-    """Look at the slot on the primary, or on each standby that answers. Raises StepFailed."""
+def observe(config: Config, decided: Decided, world: World) -> Mapping[int, Slot]:
+    """Return the slot of each node that has it: the primary, or each standby that answers."""
     nodes = (decided.primary,) if config.on == "primary" else decided.standbys
-    answers = world.fetch_each([Sql(node, LOOK, (decided.barman.slot,)) for node in nodes], LIMIT)
-    return tuple(seen for node in nodes for seen in _seen(node, answers[node]))
+    slots = {node: decided.states[node].slot(decided.barman.slot) for node in nodes}
+    return {node: slot for node, slot in slots.items() if slot}
 
 
-def _seen(node: int, answer: Rows | StepFailed) -> Iterable[Seen]:
-    if isinstance(answer, StepFailed):
-        raise answer
-    return [Seen(node, *row) for row in answer]
-
-
-def plan(config: Config, decided: Decided, seen: tuple[Seen, ...]) -> list[Step]:
+def plan(config: Config, decided: Decided, seen: Mapping[int, Slot]) -> list[Step]:
     """Return the missing steps. Raises StepFailed if the slot is a logical one, which cannot be Barman's."""
-    for found in seen:
+    for node, found in seen.items():
         if not found.physical:
             raise StepFailed(
-                f"node {found.node}: the slot {decided.barman.slot!r} is logical, so it is not Barman's; "
+                f"node {node}: the slot {decided.barman.slot!r} is logical, so it is not Barman's; "
                 "rename one of the two"
             )
     if config.on == "standby":
-        return [step for found in seen for step in _removed(found, decided.barman.slot)]
-    return _reserved(seen, decided.primary, decided.barman.slot)
+        return [step for node, found in seen.items() for step in _removed(node, found)]
+    return _reserved(seen.get(decided.primary), decided.primary, decided.barman.slot)
 
 
-def _reserved(seen: tuple[Seen, ...], primary: int, slot: str) -> list[Step]:
+def _reserved(found: Slot | None, primary: int, slot: str) -> list[Step]:
     create = Step(f"create slot {slot} on node {primary}", Sql(primary, CREATE, (slot,)), LIMIT)
-    if not seen:
+    if found is None:
         return [create]
-    if seen[0].reserved:
+    if found.reserved:
         return []
     drop = Step(
         f"drop slot {slot} on node {primary}: it holds no WAL",
@@ -104,27 +86,27 @@ def _reserved(seen: tuple[Seen, ...], primary: int, slot: str) -> list[Step]:
         until=Sql(primary, ABSENT, (slot,)),
         every=1,
     )
-    return [*_released(seen[0], slot), drop, create]
+    return [*_released(primary, found), drop, create]
 
 
-def _removed(found: Seen, slot: str) -> list[Step]:
+def _removed(node: int, found: Slot) -> list[Step]:
     drop = Step(
-        f"drop slot {slot} on standby {found.node}",
-        Sql(found.node, DROP_ON_STANDBY, (slot,)),
+        f"drop slot {found.name} on standby {node}",
+        Sql(node, DROP_ON_STANDBY, (found.name,)),
         LIMIT,
-        until=Sql(found.node, ABSENT, (slot,)),
+        until=Sql(node, ABSENT, (found.name,)),
         every=1,
     )
-    return [*_released(found, slot), drop]
+    return [*_released(node, found), drop]
 
 
-def _released(found: Seen, slot: str) -> list[Step]:
+def _released(node: int, found: Slot) -> list[Step]:
     release = Step(
-        f"end Barman's connection to slot {slot} on node {found.node}",
-        Sql(found.node, RELEASE, (slot, RECEIVER)),
+        f"end Barman's connection to slot {found.name} on node {node}",
+        Sql(node, RELEASE, (found.name, RECEIVER)),
         LIMIT,
-        until=Sql(found.node, INACTIVE, (slot,)),
+        until=Sql(node, INACTIVE, (found.name,)),
         every=2,
         hint="pg_replication_slots.active_pid says who uses it; end that program",
     )
-    return [release] if found.active else []
+    return [release] if found.active_pid else []

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repmgr_hooks.cluster import Barman, Cluster, Decided, Gateway, Node
+from repmgr_hooks.cluster import Barman, Cluster, Gateway, Node
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman
 from repmgr_hooks.handlers.barman import Config, Seen, SwitchWal, last_closed_file

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from repmgr_hooks.cluster import Cluster, Decided, Gateway, Node
+from repmgr_hooks.cluster import Cluster, Gateway, Node
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.handlers.command import Config

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repmgr_hooks.cluster import NodeState, decide
+from repmgr_hooks.decide import decide
+from repmgr_hooks.observe import NodeState
 
 SYSTEM = "7300000000000000001"
 OTHER_SYSTEM = "7300000000000000002"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repmgr_hooks.cluster import Cluster, Decided, Gateway, Node
+from repmgr_hooks.cluster import Cluster, Gateway, Node
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.handlers.firewall import Config, Seen, Tracked, parse_conntrack, parse_rules
 from repmgr_hooks.poke import Flow

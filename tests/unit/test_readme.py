@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster import Decided
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.steps import apply
 from repmgr_hooks.system import System
 

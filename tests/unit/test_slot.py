@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks.cluster import Barman, Cluster, Decided, Gateway, Node, NodeState
+from repmgr_hooks.cluster import Barman, Cluster, Gateway, Node
+from repmgr_hooks.decide import Decided
+from repmgr_hooks.observe import NodeState, Slot
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import slot
-from repmgr_hooks.handlers.slot import Config, Seen
+from repmgr_hooks.handlers.slot import Config
 from repmgr_hooks.steps import Sql, Step, apply
 from tests.fake import FakeNode, FakeSlot, FakeWorld
 

@@ -1,0 +1,8 @@
+-- What the role in 'postgres: {user: ...}' of config.yaml needs if it is not a superuser. Once, on the primary:
+--   sudo -u postgres psql -v role=repmgr -f grants.sql repmgr
+\set ON_ERROR_STOP on
+alter role :"role" with login replication;                      -- create and drop Barman's slot
+grant pg_monitor to :"role";                                    -- walsenders, walreceivers, pg_control
+grant pg_signal_backend to :"role";                             -- end a walsender of Barman's that a dead link keeps
+grant usage on schema repmgr to :"role";
+grant select on repmgr.nodes to :"role";

@@ -1,0 +1,69 @@
+"""Who is the primary now? Looks and decides, with what is remembered; waits while there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from repmgr_hooks.cluster import Cluster
+from repmgr_hooks.decide import Decided, Memory, Verdict, decide
+from repmgr_hooks.errors import PrimaryChanged, StepFailed
+from repmgr_hooks.event import Event, Meaning
+from repmgr_hooks.observe import observe
+from repmgr_hooks.run import Recorder, pause
+from repmgr_hooks.steps import World
+
+LOOK_EVERY = 0.1
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Decides for one cluster, with what is remembered of it."""
+
+    settings: Cluster
+    memory: Memory
+
+    def verdict(self, world: World) -> Verdict:
+        """Observe the nodes and decide."""
+        expected = self.settings.system_identifier or self.memory.system_identifier
+        known = replace(self.memory, system_identifier=expected)
+        return decide(observe(self.settings, world), known, self.settings.role_changes.most)
+
+
+def find_primary(judge: Judge, world: World, recorder: Recorder, *, wait: bool) -> Verdict:
+    """Observe and decide; while there is none out of recovery, again, at most ``primary_wait`` seconds."""
+    end = world.now() + (judge.settings.primary_wait if wait else 0)
+    while True:
+        verdict = judge.verdict(world)
+        if verdict.primary is not None or verdict.zombies or world.now() >= end:
+            return verdict
+        pause(LOOK_EVERY, world, recorder)
+
+
+def contradicting(events: Sequence[Event], verdict: Verdict) -> Event | None:
+    """Return the last event that claims a primary, if the cluster has none that any of the events names."""
+    claims = [event for event in events if event.meaning is Meaning.PRIMARY]
+    return claims[-1] if claims and all(event.node != verdict.primary for event in claims) else None
+
+
+def confirmed(decided: Decided, world: World) -> Decided:
+    """Look at the nodes again, and return the same primary with what they say now.
+
+    Raises PrimaryChanged, or StepFailed if the primary is silent.
+    """
+    before = decided.states[decided.primary]
+    memory = Memory(decided.primary, decided.timeline, before.system_identifier)
+    verdict = Judge(decided.cluster, memory).verdict(world)
+    state = next(state for state in verdict.states if state.node == decided.primary)
+    if not state.reachable and verdict.primary is None:
+        raise StepFailed(f"the primary does not answer ({state})")
+    if (verdict.primary, verdict.timeline) != (decided.primary, decided.timeline):
+        seen = "; ".join(str(state) for state in verdict.states)
+        raise PrimaryChanged(f"the primary has changed meanwhile ({seen}); nothing more is done")
+    return replace(decided, states={state.node: state for state in verdict.states})
+
+
+def decided_from(verdict: Verdict, settings: Cluster) -> Decided:
+    """Return a verdict with a primary in the form that handlers get."""
+    assert verdict.primary is not None
+    return Decided(settings, verdict.primary, verdict.timeline, {state.node: state for state in verdict.states})

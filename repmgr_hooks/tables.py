@@ -1,0 +1,64 @@
+"""The tables of the journal, as SQLite migrations: each is applied once, in order, and never changed."""
+
+MIGRATIONS = (
+    """
+    create table event (
+        id integer primary key,
+        spooled text unique,           -- name of the file that it was handed in as; none if made by hand
+        cluster text not null,
+        node integer not null,
+        name text not null,
+        success integer not null,
+        other_node integer,
+        timestamp text not null,       -- what repmgr said; its clocks differ, so it orders nothing
+        received real not null,
+        run integer references run     -- the run that covered it; none while it waits
+    );
+    create index event_waiting on event (cluster) where run is null;
+    create table run (
+        id integer primary key,
+        cluster text not null,
+        cause text not null,           -- event, retry, drift, reconcile, boot
+        attempt integer not null,      -- 1, and more for each retry
+        started real not null,
+        ended real,                    -- none while it runs, or if it was cut off
+        ok integer,
+        again integer,                 -- it failed, and trying once more may help
+        "primary" integer,
+        timeline integer,
+        message text not null default ''
+    );
+    create table step (
+        id integer primary key,
+        run integer not null references run,
+        action text not null,
+        what text not null,
+        started real not null,
+        duration real not null,
+        error text not null            -- empty: it worked
+    );
+    create table pause (cluster text primary key, until real, reason text not null, since real not null);
+    """,
+    """
+    create table memory (
+        cluster text primary key,
+        "primary" integer,             -- the last primary that was found
+        timeline integer not null,     -- and its timeline: an older one has come back from the dead
+        system_identifier text not null
+    );
+    """,
+    """
+    create table role (
+        id integer primary key,
+        cluster text not null,
+        "primary" integer,             -- a primary that was found
+        timeline integer not null,     -- and its timeline: an older one has come back from the dead
+        system_identifier text not null,
+        since real not null
+    );
+    insert into role (cluster, "primary", timeline, system_identifier, since)
+        select cluster, "primary", timeline, system_identifier, strftime('%s', 'now') from memory;
+    drop table memory;
+    create index event_received on event (cluster, received);
+    """,
+)
