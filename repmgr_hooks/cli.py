@@ -14,7 +14,7 @@ from typing import TextIO
 
 from repmgr_hooks import config, dispatcher, handlers, history, status
 from repmgr_hooks.arguments import parser
-from repmgr_hooks.config import Config, Managed
+from repmgr_hooks.config import Config, Managed, which_cluster
 from repmgr_hooks.errors import BadInput, StepFailed, Trouble, did_you_mean
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import wake
@@ -145,21 +145,17 @@ def show_plan(result: Run) -> None:
 
 
 def choose(loaded: Config, name: str | None, event: Event | None) -> list[Managed]:
-    """Return the named cluster, the only one, or all of them when there is no event. Raises BadInput."""
-    if name is not None and name not in loaded.clusters:
-        raise BadInput(f"{loaded.path} has no cluster {name!r}{did_you_mean(name, loaded.clusters)}")
-    chosen = [loaded.clusters[name]] if name is not None else list(loaded.clusters.values())
+    """Return the cluster of an event; without one, the named cluster, or all of them. Raises BadInput."""
     if event is None:
-        return chosen
-    if len(chosen) > 1:
-        raise BadInput(f"several clusters ({', '.join(loaded.clusters)}): name one with --cluster")
-    nodes = chosen[0].cluster.nodes
+        if name is not None and name not in loaded.clusters:
+            raise BadInput(f"{loaded.path} has no cluster {name!r}{did_you_mean(name, loaded.clusters)}")
+        return [loaded.clusters[name]] if name is not None else list(loaded.clusters.values())
+    name = which_cluster(loaded.clusters, name, event.node)
+    nodes = loaded.clusters[name].cluster.nodes
     if event.node not in nodes:
         known = ", ".join(str(node) for node in nodes)
-        raise BadInput(
-            f"{loaded.path}: clusters.{chosen[0].cluster.name}.nodes has no node {event.node} (it has {known})"
-        )
-    return chosen
+        raise BadInput(f"{loaded.path}: clusters.{name}.nodes has no node {event.node} (it has {known})")
+    return [loaded.clusters[name]]
 
 
 @contextlib.contextmanager

@@ -121,6 +121,25 @@ class _RouteText:
     do: tuple[Any, ...]
 
 
+def which_cluster(clusters: Mapping[str, Managed], name: str | None, node: int) -> str:
+    """Return the cluster of an event about a node: the named one, the only one, or the only one that has the node.
+
+    Raises BadInput.
+    """
+    if name and name not in clusters:
+        raise BadInput(f"the configuration has no cluster {name!r}{did_you_mean(name, clusters)}")
+    having = [key for key, managed in clusters.items() if node in managed.cluster.nodes]
+    found = [name] if name else list(clusters) if len(clusters) == 1 else having
+    if len(found) != 1:
+        which = (
+            f"several clusters ({', '.join(having)}) have"
+            if having
+            else f"none of the clusters {', '.join(clusters)} has"
+        )
+        raise BadInput(f"{which} a node {node}: name one with --cluster, also in repmgr.conf")
+    return found[0]
+
+
 def config_path(given: str | None) -> Path:
     """Return ``--config``, else ``$REPMGR_HOOKS_CONFIG``, else the default."""
     return Path(given or os.environ.get("REPMGR_HOOKS_CONFIG") or CONFIG)

@@ -46,7 +46,10 @@ def handle(
         log.info("%s", line)
     if verdict.primary is None:
         done = shut_out(managed, verdict, world, None if dry_run else recorder)
-        return told(Run(False, f"the primary is unknown: {verdict.reason}", verdict, tuple(done), again=True))
+        ended = (
+            summary(done, world.now() - started, dry_run) if any(item.steps for item in done) else "nothing was changed"
+        )
+        return told(Run(False, f"the primary is unknown: {verdict.reason}; {ended}", verdict, tuple(done), again=True))
     if untrue := contradicting(events, verdict):
         why = f"{untrue} contradicts the cluster: node {verdict.primary} is the primary ({verdict.reason})"
         silent = any(not state.reachable for state in verdict.states)

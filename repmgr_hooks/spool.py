@@ -9,8 +9,10 @@ import os
 import re
 import select
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
+from repmgr_hooks.config import Managed, which_cluster
 from repmgr_hooks.errors import BadInput, StepFailed
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import WAKE
@@ -59,7 +61,7 @@ class Spool:
             os.read(fd, 65536)
         return self._fifo in ready
 
-    def take_in(self, journal: Journal, clusters: list[str]) -> int:
+    def take_in(self, journal: Journal, clusters: Mapping[str, Managed]) -> int:
         """Move every stored event into the journal, oldest first; return how many."""
         files = sorted(entry for entry in self._directory.iterdir() if entry.name[0] != "." and entry.name != WAKE)
         for file in files:
@@ -67,7 +69,7 @@ class Spool:
                 self._take(file, journal, clusters)
         return len(files) - len(self._strange)
 
-    def _take(self, file: Path, journal: Journal, clusters: list[str]) -> None:
+    def _take(self, file: Path, journal: Journal, clusters: Mapping[str, Managed]) -> None:
         try:
             if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", file.name, re.ASCII):
                 raise BadInput("this name is not one that the hook gives")
@@ -82,10 +84,10 @@ class Spool:
             self._strange.add(file.name)
 
 
-def read_event(file: Path, clusters: list[str]) -> tuple[str, Event]:
+def read_event(file: Path, clusters: Mapping[str, Managed]) -> tuple[str, Event]:
     """Return the cluster and the event of a spool file, which anybody in its group may have written.
 
-    Raises BadInput for what is not an event, and for a cluster that the configuration does not have.
+    Raises BadInput for what is not an event, and if the configuration does not say which cluster's it is.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -98,11 +100,10 @@ def read_event(file: Path, clusters: list[str]) -> tuple[str, Event]:
             raise BadInput(f"cannot be read: {error}") from None
         raise StepFailed(f"the event {file} cannot be read now: {error}") from None
     event = parse_event(words)
-    if cluster and cluster not in clusters:
-        raise BadInput(f"{event}: the configuration has no cluster {cluster!r}")
-    if not cluster and len(clusters) > 1:
-        raise BadInput(f"{event}: several clusters ({', '.join(clusters)}); repmgr.conf must name one with --cluster")
-    return cluster or clusters[0], event
+    try:
+        return which_cluster(clusters, cluster, event.node), event
+    except BadInput as error:
+        raise BadInput(f"{event}: {error}") from None
 
 
 def make_spool(directory: Path) -> None:

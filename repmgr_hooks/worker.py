@@ -108,7 +108,7 @@ class Worker:
     def _take_in(self, spool: Spool, journal: Journal) -> bool:
         """Take events in, and prune; True if the queues should look. A journal that fails stops nothing."""
         try:
-            taken = spool.take_in(journal, list(self._config.clusters))
+            taken = spool.take_in(journal, self._config.clusters)
             self._prune(journal)
         except StepFailed as error:
             log.error("%s; the events stay in the spool, and every cluster is looked after without them", error)

@@ -201,12 +201,14 @@ class FakeNode:
     segment: int = 5
     upstream: int | None = None
     """The node that a standby receives WAL from now."""
+    behind: int = 0
+    """Bytes of the primary's WAL that a standby has not received."""
     checkpoint_timeline: int = 1
     """What pg_control says; it lags behind a promotion until the first checkpoint has ended."""
 
     def lsn(self) -> str:
         """Return the position that is written now."""
-        position = self.segment * 0x100_0000 + 0x2A0
+        position = self.segment * 0x100_0000 + 0x2A0 - self.behind
         return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
 
     def wal_file(self) -> str:
@@ -259,12 +261,14 @@ class FakeWorld:
         self.nat = NatTable(SERVED_BY_NODE_1)
         self.connections: list[Connection] = []
         self.forwarding = True
+        self.counts_rules = True
         self.poked: list[Flow] = []
         self.programs: dict[str, Callable[[Program], str]] = {}
         self.ran: list[Program] = []
         self.changes: list[tuple[float, str]] = []
         self.rests = 0
         self._clock = 0.0
+        self._silent: set[int] = set()
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._reactions: list[tuple[str, Callable[[], None]]] = []
 
@@ -340,8 +344,13 @@ class FakeWorld:
         return answer
 
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
-        answers = {sql.node: self._answer(sql) for sql in queries}
-        if any(isinstance(answer, StepFailed) for answer in answers.values()):
+        """A node that does not answer is waited for once: later, ``System`` knocks at it on the side."""
+        asked = list(queries)
+        silent = {sql.node for sql in asked if not self.nodes[sql.node].reachable}
+        waited_for = silent - self._silent
+        self._silent = (self._silent - {sql.node for sql in asked}) | silent
+        answers = {sql.node: self._answer(sql) for sql in asked}
+        if waited_for:
             self.sleep(min(limit, 2.0))
         return answers
 
@@ -371,7 +380,7 @@ class FakeWorld:
         return f"{int(self.forwarding)}\n"
 
     def rules_generation(self) -> int | None:
-        return self.nat.generation
+        return self.nat.generation if self.counts_rules else None
 
     def _sysctl(self, words: list[str]) -> str:
         if words == ["-w", "net.ipv4.ip_forward=1"]:
@@ -472,11 +481,15 @@ class FakeWorld:
             "state": "streaming",
             "flush_lsn": node.lsn(),
         }
-        receiver = node.upstream and {
-            "status": "streaming",
-            "sender_host": self.nodes[node.upstream].host,
-            "received_tli": node.timeline,
-        }
+        receiver = (
+            node.in_recovery
+            and node.upstream
+            and {
+                "status": "streaming",
+                "sender_host": self.nodes[node.upstream].host,
+                "received_tli": node.timeline,
+            }
+        )
         registered = [
             [number, "primary" if number in node.registered else "standby", True, None] for number in sorted(self.nodes)
         ]
@@ -484,7 +497,7 @@ class FakeWorld:
         return [
             (
                 *(node.in_recovery, node.timeline, node.system_identifier, node.lsn()),
-                *(receiver, slots or None, senders, registered),
+                *(receiver or None, slots or None, senders, registered),
             )
         ]
 

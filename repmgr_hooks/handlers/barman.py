@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.decide import Decided
+from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.schema import Positive
 from repmgr_hooks.steps import Program, Sql, Step, World
 
@@ -73,6 +74,8 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
 def observe(config: Config, decided: Decided, world: World) -> Seen:
     """Look for Barman's walsender on the primary, and ask Barman for the last file that the primary closed."""
     sender = decided.states[decided.primary].sender(decided.barman.slot)
+    if sender and not sender.state:
+        raise StepFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
     streaming = sender is not None and sender.state == "streaming"
     if not config.switch_wal:
         return Seen(streaming, False)

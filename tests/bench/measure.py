@@ -82,6 +82,15 @@ def put_ours_to_work(lab: Lab) -> None:
         raise Failed(f"reconcile: {result.returncode}\n{result.stdout}\n{result.stderr}")
 
 
+def put_reserved_to_work(lab: Lab) -> None:
+    """The same, but the app port opens as soon as the slot holds the WAL: its line stands higher in the route."""
+    place = "/etc/repmgr-hooks/config.yaml"
+    text = lab.gateway.path(place).read_text()
+    gate, slot = "          - firewall: {open: app, at_latest: 120}\n", "          - slot: {on: primary}\n"
+    lab.put(lab.gateway, place, text.replace(gate, "", 1).replace(slot, slot + gate, 1))
+    put_ours_to_work(lab)
+
+
 def put_article_to_work(lab: Lab) -> None:
     """The article's scripts and steps in the article's order, instead of ours."""
     gateway = lab.gateway
@@ -110,7 +119,7 @@ def time_the_hook(lab: Lab, command: str | None = None) -> None:
         lab.put(lab.gateway, place, HOOK_LINE.sub(lambda _: line, text))  # noqa: B023 - used at once
 
 
-SIDES = {"ours": put_ours_to_work, "article": put_article_to_work}
+SIDES = {"ours": put_ours_to_work, "reserved": put_reserved_to_work, "article": put_article_to_work}
 
 
 # -- one failover ------------------------------------------------------------------------------------------------------

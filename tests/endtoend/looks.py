@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from tests.lab import ADDRESSES, Host, Lab
@@ -58,6 +59,12 @@ def routes(lab: Lab) -> dict[int, str]:
 def worker_log(lab: Lab) -> list[str]:
     """What the worker has said so far."""
     return lab.gateway.log("worker").splitlines()
+
+
+def nothing_missing(lab: Lab) -> bool:
+    """True when ``status`` knows the primary and finds nothing to do; nodes may be down."""
+    (picture,) = json.loads(lab.gateway.hooks("status", "--json").stdout).values()
+    return bool(picture["verdict"]["primary"]) and not (picture["missing"] or picture["failed"] or picture["waiting"])
 
 
 def failover_handled(lab: Lab) -> bool:

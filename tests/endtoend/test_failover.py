@@ -11,6 +11,7 @@ from tests.endtoend.looks import (
     failover_handled,
     first_file,
     missing_across_the_switch,
+    nothing_missing,
     routes,
     slot,
     worker_log,
@@ -134,7 +135,7 @@ def test_promotion_by_hand_without_any_event(lab: Lab) -> None:
 
     client.wait_for_write(fault + 1)
     assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
-    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "all to be well")
+    wait_for(lambda: nothing_missing(lab), "all to be done")
     assert barman_streams_from(lab.db2)
 
 
@@ -142,8 +143,8 @@ def test_standby_promoted_by_mistake_beside_a_healthy_primary(lab: Lab) -> None:
     lab.daemons["repmgrd1"].terminate()
     lab.daemons["repmgrd2"].terminate()
     lab.db2.sql("select pg_promote()")
-    wait_for(lambda: "kept: node 2 was promoted" in lab.gateway.hooks("status").stdout, "the worker to see it")
-    time.sleep(12)  # longer than a tick
+    wait_for(lambda: "node 2 was promoted beside the primary" in "\n".join(worker_log(lab)), "the worker to see it")
+    time.sleep(7)  # longer than a tick
     assert routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}
     assert lab.gateway.hooks("reconcile").returncode == 0
     assert routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}
@@ -152,7 +153,7 @@ def test_standby_promoted_by_mistake_beside_a_healthy_primary(lab: Lab) -> None:
 def test_old_primary_back_from_the_dead_gets_nobody(lab: Lab) -> None:
     lab.unplug(lab.db1)
     wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the failover")
-    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "the end of the failover")
+    wait_for(lambda: nothing_missing(lab), "the end of the failover")
     before = lab.gateway.nat()
     lab.unplug(lab.db2)
     lab.plug_in(lab.db1)
@@ -160,7 +161,8 @@ def test_old_primary_back_from_the_dead_gets_nobody(lab: Lab) -> None:
     result = lab.gateway.hooks("boot")
 
     assert result.returncode == 1
-    assert "a primary on an older timeline than 2 has come back; nothing was changed" in result.stdout
+    assert "ZOMBIE: node 1 has come back from the dead" in result.stdout
+    assert "node 1 is a primary on an older timeline than 2" in result.stdout
     assert lab.gateway.nat() == before
 
 

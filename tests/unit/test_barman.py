@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman
 from repmgr_hooks.handlers.barman import Config, Seen, SwitchWal, last_closed_file
-from repmgr_hooks.steps import Program, Sql, Step, apply
+from repmgr_hooks.observe import NodeState, Sender, Slot, observe
+from repmgr_hooks.steps import Program, Sql, Step, World, apply
 from tests.fake import FakeWorld
 
 MB = 1024 * 1024
@@ -171,32 +173,70 @@ def world() -> FakeWorld:
     return made
 
 
+def now(world: World) -> Decided:
+    """The decision, with what the nodes say now."""
+    return replace(DECIDED, states={state.node: state for state in observe(CLUSTER, world)})
+
+
 def test_what_is_seen(world: FakeWorld) -> None:
-    assert barman.observe(STREAM, DECIDED, world) == NOTHING
+    assert barman.observe(STREAM, now(world), world) == NOTHING
     assert world.ran == [], "Barman is not asked when the primary knows it"
-    world.barman.streams_from = 2
-    assert barman.observe(STREAM, DECIDED, world) == Seen(True, False)
+    world.barman.streams_from, world.nodes[2].slots["barman"].active = 2, True
+    assert barman.observe(STREAM, now(world), world) == Seen(True, False)
     world.barman.archived = {"000000020000000000000004"}
-    assert barman.observe(SWITCH, DECIDED, world) == Seen(True, False)
+    assert barman.observe(SWITCH, now(world), world) == Seen(True, False)
     assert world.ran == [], "nor before the first checkpoint of the new timeline"
     world.nodes[2].checkpoint_timeline = 2
-    assert barman.observe(SWITCH, DECIDED, world) == Seen(True, True)
+    assert barman.observe(SWITCH, now(world), world) == Seen(True, True)
     world.barman.archived = {"000000010000000000000004", "000000020000000000000003", "000000020000000000000005"}
-    assert barman.observe(SWITCH, DECIDED, world) == Seen(True, False)
+    assert barman.observe(SWITCH, now(world), world) == Seen(True, False)
+
+
+SLOT = Slot("barman", True, 4711, 0, "reserved")
+SENDER = Sender(4711, "barman_receive_wal", "10.0.0.20", "streaming", 0)
+
+
+@pytest.mark.parametrize(
+    ("slots", "senders", "streaming"),
+    [
+        ((SLOT,), (SENDER,), True),
+        ((SLOT,), (replace(SENDER, pid=9), SENDER), True),
+        ((replace(SLOT, active_pid=None),), (SENDER,), False),
+        ((SLOT,), (replace(SENDER, pid=9),), False),
+        ((SLOT,), (replace(SENDER, state="catchup"),), False),
+        ((SLOT,), (), False),
+        ((), (SENDER,), False),
+        ((replace(SLOT, name="another"),), (SENDER,), False),
+    ],
+)
+def test_barman_streams_if_the_user_of_its_slot_does(
+    slots: tuple[Slot, ...], senders: tuple[Sender, ...], streaming: bool
+) -> None:
+    state = NodeState(2, in_recovery=False, timeline=2, slots=slots, senders=senders)
+    other = NodeState(1, in_recovery=False, slots=(SLOT,), senders=(SENDER,))
+    seen = barman.observe(STREAM, replace(DECIDED, states={1: other, 2: state}), FakeWorld())
+    assert seen == Seen(streaming, False)
+
+
+def test_a_role_that_may_not_see_walsenders_is_no_missing_stream() -> None:
+    hidden = Sender(4711, "barman_receive_wal", "", "", None)
+    state = NodeState(2, in_recovery=False, timeline=2, slots=(SLOT,), senders=(hidden,))
+    with pytest.raises(StepFailed, match="node 2: our role may not see walsenders; see config/grants.sql"):
+        barman.observe(STREAM, replace(DECIDED, states={2: state}), FakeWorld())
 
 
 def test_barman_that_does_not_answer_is_no_missing_file(world: FakeWorld) -> None:
     world.barman.health = "ruins"
     world.nodes[2].checkpoint_timeline = 2
     with pytest.raises(StepFailed, match="No space left"):
-        barman.observe(SWITCH, DECIDED, world)
+        barman.observe(SWITCH, now(world), world)
 
 
 def test_the_steps_lead_there(world: FakeWorld) -> None:
-    for step in barman.plan(BOTH, DECIDED, barman.observe(BOTH, DECIDED, world)):
+    for step in barman.plan(BOTH, DECIDED, barman.observe(BOTH, now(world), world)):
         apply(step, world)
     assert world.barman.streams_from == 2
-    assert barman.plan(BOTH, DECIDED, barman.observe(BOTH, DECIDED, world)) == []
+    assert barman.plan(BOTH, DECIDED, barman.observe(BOTH, now(world), world)) == []
 
 
 def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(world: FakeWorld) -> None:

@@ -96,7 +96,7 @@ def test_an_event_must_name_one_of_several_clusters(capsys: pytest.CaptureFixtur
         "         chains: {dnat: test_dnat, snat: test_snat}}, routes: []}\n"
     )
     line = refused(capsys, "--config", str(both), "replay", "1", "standby_promote")
-    assert "several clusters (main, test): name one with --cluster" in line
+    assert "several clusters (main, test) have a node 1: name one with --cluster" in line
     assert cli.run(["--config", str(both), "replay", "--dry-run", "--cluster", "test", "1", "standby_promote"]) == 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 
 from repmgr_hooks import config, dispatcher
 from repmgr_hooks.config import Action, Managed, Route
-from repmgr_hooks.dispatcher import Chosen, handle
+from repmgr_hooks.decide import Memory, Why
+from repmgr_hooks.dispatcher import Chosen, drift, handle
+from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.poke import Flow
@@ -22,6 +26,7 @@ from tests.fake import Connection, FakeWorld
 MAIN = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml").clusters["main"]
 OPEN_BARMAN, SLOT, STREAM, SWITCH_WAL, OPEN_APP = MAIN.routes[0].do
 PROMOTED = Event(2, "standby_promote")
+WIPED = "*nat\n:repmgr_dnat - [0:0]\nCOMMIT"
 NODE_1, NODE_2 = "10.0.0.11:5432", "10.0.0.12:5432"
 APP_CLIENT = Flow("10.0.0.30", 40000, "10.0.0.20", 54322)
 
@@ -228,8 +233,9 @@ def test_a_dead_primary_that_comes_back_is_not_followed() -> None:
     world.nodes[1].reachable = True
     world.nodes[2].in_recovery = True
     run = handle(MAIN, world, [Event(1, "primary_register")])
-    assert (run.ok, run.done, world.changes) == (False, (), before)
-    assert run.verdict and "older timeline" in run.verdict.reason
+    assert (run.ok, world.changes) == (False, before)
+    assert not any(done.steps or done.error for done in run.done), "nothing leads to it"
+    assert run.verdict and run.verdict.reason.why is Why.BEHIND
 
 
 @pytest.mark.parametrize(
@@ -282,6 +288,160 @@ def test_no_port_opens_to_a_primary_that_stays_silent() -> None:
     assert not run.ok
     assert world.leads_to(world.app_port) is None
     assert "does not answer" in run.done[-1].error
+
+
+SYSTEM = "7300000000000000001"
+SEEN_2 = Memory(2, 2, SYSTEM)
+"""Node 2 was the primary, on timeline 2."""
+
+
+def back_from_the_dead() -> FakeWorld:
+    """Node 2 was promoted and does not answer; node 1 is a primary again, the ports and a client are with it."""
+    world = FakeWorld()
+    world.connections = [Connection(APP_CLIENT, "10.0.0.11"), Connection(replace(APP_CLIENT, client_port=9), NODE_2)]
+    world.lose(2)
+    return world
+
+
+@pytest.mark.parametrize("events", [[PROMOTED], []], ids=str)
+def test_while_the_primary_is_unknown_a_zombie_gets_nobody(events: list[Event]) -> None:
+    world = back_from_the_dead()
+    run = handle(MAIN, world, events, memory=SEEN_2)
+    assert not run.ok
+    assert run.again
+    assert run.verdict and (run.verdict.primary, run.verdict.zombies) == (None, (1,))
+    assert (world.leads_to(world.app_port), world.leads_to(world.barman_port)) == (None, None)
+    assert world.what_changed() == ["iptables-restore", "conntrack -D 54322", "poke"]
+    assert [connection.host for connection in world.connections] == [NODE_2]
+    assert world.poked == [APP_CLIENT]
+    assert world.now() < 5, "there is nothing to wait for"
+    before = list(world.changes)
+    handle(MAIN, world, events, memory=SEEN_2)
+    assert world.changes == before
+
+
+def test_a_dry_run_shuts_nobody_out() -> None:
+    world = back_from_the_dead()
+    run = handle(MAIN, world, [], dry_run=True, memory=SEEN_2)
+    assert not run.ok
+    assert [[step.what for step in done.steps] for done in run.done] == [
+        ["close what leads to node 1", "cut connections of port 54322 to 10.0.0.11", "tell 1 client(s) that they are cut"]
+    ]
+    assert world.changes == []
+
+
+def test_a_zombie_that_cannot_be_shut_out_is_said_and_tried_again() -> None:
+    world = back_from_the_dead()
+
+    def locked(program: Program) -> str:
+        raise StepFailed("another app is currently holding the xtables lock")
+
+    world.programs["iptables-restore"] = locked
+    run = handle(MAIN, world, [], memory=SEEN_2)
+    assert (run.ok, run.again) == (False, True)
+    assert "xtables lock" in run.done[0].error
+
+
+def test_without_a_zombie_an_unknown_primary_leaves_every_rule_as_it_is() -> None:
+    world = FakeWorld()
+    world.nodes[2].in_recovery = False  # twins
+    handle(MAIN, world, [], memory=Memory(1, 1, SYSTEM))
+    assert world.changes == []
+
+
+# -- looking without an event ------------------------------------------------------------------------------------------
+
+SEEN_1 = Memory(1, 1, SYSTEM)
+
+
+def settled() -> tuple[FakeWorld, dict[str, object]]:
+    """All is as it should be, and was looked at once."""
+    world, marks = FakeWorld(), {}
+    assert handle(MAIN, world, []).ok
+    assert drift(MAIN, world, SEEN_1, marks)[1] == []
+    world.ran.clear()
+    return world, marks
+
+
+def test_a_quiet_tick_runs_no_program() -> None:
+    world, marks = settled()
+    for _ in range(20):
+        verdict, missing = drift(MAIN, world, SEEN_1, marks)
+        assert (verdict.primary, missing) == (1, [])
+    assert world.ran == []
+
+
+def test_once_a_minute_it_is_looked_at_all_the_same() -> None:
+    world, marks = settled()
+    looks = []
+    for second in range(180):
+        world.sleep(1)
+        world.ran.clear()
+        drift(MAIN, world, SEEN_1, marks)
+        if world.ran:
+            looks.append(second)
+    assert len(looks) == 3
+    assert max(after - before for before, after in pairwise(looks)) <= 60
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        (lambda world: world.nat.restore(WIPED), "lead port app to node 1 (10.0.0.11)"),
+        (lambda world: setattr(world, "forwarding", False), "let the kernel forward"),
+        (lambda world: world.nodes[1].slots.clear(), "create slot barman on node 1"),
+    ],
+    ids=["the chains are wiped", "forwarding is switched off", "the slot is dropped"],
+)
+def test_what_others_change_is_seen_at_the_next_tick(change: Callable[[FakeWorld], None], missing: str) -> None:
+    world, marks = settled()
+    change(world)
+    for _ in range(2):
+        assert missing in drift(MAIN, world, SEEN_1, marks)[1], "and as long as it is so"
+    assert handle(MAIN, world, []).ok
+    assert drift(MAIN, world, SEEN_1, marks)[1] == []
+    world.ran.clear()
+    drift(MAIN, world, SEEN_1, marks)
+    assert world.ran == []
+
+
+def test_another_primary_is_looked_at_although_no_rule_has_changed() -> None:
+    world, marks = settled()
+    world.fail_over()
+    assert "lead port app to node 2 (10.0.0.12)" in drift(MAIN, world, SEEN_1, marks)[1]
+
+
+def test_where_the_kernel_does_not_count_it_is_looked_at_every_time() -> None:
+    world, marks = settled()
+    world.counts_rules = False
+    for _ in range(3):
+        world.ran.clear()
+        assert drift(MAIN, world, SEEN_1, marks)[1] == []
+        assert [program.argv[0] for program in world.ran].count("iptables-save") == 2
+    world.nat.chains["repmgr_dnat"].clear()
+    assert "lead port app to node 1 (10.0.0.11)" in drift(MAIN, world, SEEN_1, marks)[1]
+
+
+def test_a_look_that_fails_is_no_mark() -> None:
+    world, marks = settled()
+
+    def broken(program: Program) -> str:
+        raise StepFailed("iptables-save: no such program")
+
+    world.programs["iptables-save"] = broken
+    world.nat.restore("*nat\nCOMMIT")
+    for _ in range(2):
+        assert any("no such program" in line for line in drift(MAIN, world, SEEN_1, marks)[1])
+
+
+def test_a_tick_sees_what_leads_to_a_zombie_and_changes_nothing() -> None:
+    world = back_from_the_dead()
+    verdict, missing = drift(MAIN, world, SEEN_2, {})
+    assert verdict.zombies == (1,)
+    assert missing[0] == "close what leads to node 1"
+    assert world.changes == []
+    assert handle(MAIN, world, [], memory=SEEN_2).done
+    assert drift(MAIN, world, SEEN_2, {})[1] == []
 
 
 # -- dry runs, routes, notifications -----------------------------------------------------------------------------------

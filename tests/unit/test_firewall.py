@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -311,6 +312,119 @@ def test_an_entry_that_has_gone_meanwhile_is_no_failure() -> None:
     seen = Seen(parse_rules(world.nat.save()), (Tracked(flow, "10.0.0.12", False),), True)
     (cut,) = firewall.plan(Config("app"), Decided(MAIN, 1, 1), seen)
     apply(cut, world)
+
+
+def opened_by_others() -> FakeWorld:
+    """Port barman leads to node 1, port app to node 2, and there are rules of others."""
+    world = FakeWorld()
+    chain = world.nat.chains["repmgr_dnat"]
+    chain[1] = chain[1].replace("10.0.0.11", "10.0.0.12")
+    world.connections = [
+        Connection(Flow("10.0.0.30", 40000, GATEWAY, 54322), "10.0.0.12"),
+        Connection(Flow("10.0.0.31", 40001, GATEWAY, 54321), "10.0.0.11"),
+        Connection(Flow("10.0.0.32", 40002, GATEWAY, 54322), "10.0.0.11"),
+        Connection(Flow("10.0.0.33", 40003, GATEWAY, 54322), "10.0.0.11", "TIME_WAIT"),
+        Connection(Flow("10.0.0.34", 40004, GATEWAY, 22), "10.0.0.11"),
+    ]
+    return world
+
+
+def test_nothing_leads_to_a_zombie_and_all_else_stays() -> None:
+    world = opened_by_others()
+    before = NatTable(world.nat.save())
+    steps = firewall.shut_out(MAIN, (1,), world)
+    assert [step.what for step in steps] == [
+        "close what leads to node 1",
+        "cut connections of port 54321 to 10.0.0.11",
+        "cut connections of port 54322 to 10.0.0.11",
+        "tell 2 client(s) that they are cut",
+    ]
+    for step in steps:
+        apply(step, world)
+    assert (world.leads_to(54321), world.leads_to(54322)) == (None, "10.0.0.12:5432")
+    assert others(world.nat) == others(before)
+    assert world.nat.chains["repmgr_snat"] == before.chains["repmgr_snat"]
+    assert [connection.flow.client for connection in world.connections] == ["10.0.0.30", "10.0.0.34"]
+    assert [flow.client for flow in world.poked] == ["10.0.0.31", "10.0.0.32"]
+    assert firewall.shut_out(MAIN, (1,), world) == [], "a second time there is nothing to do"
+
+
+def test_two_zombies_and_none() -> None:
+    world = opened_by_others()
+    assert firewall.shut_out(MAIN, (), world) == []
+    (close, *_) = steps = firewall.shut_out(MAIN, (1, 2), world)
+    assert close.what == "close what leads to node 1 and node 2"
+    for step in steps:
+        apply(step, world)
+    assert (world.leads_to(54321), world.leads_to(54322)) == (None, None)
+
+
+def test_on_ipv6_and_for_the_articles_own_rules() -> None:
+    listing = LISTING.replace("conntrack v1.4.7 (conntrack-tools): 4 flow entries have been shown.", "")
+    saved = "-A repmgr_dnat -d fd00::20/128 -p tcp -m tcp --dport 54322 -j DNAT --to-destination [fd00::11]:5432\n"
+    kept = saved.replace("fd00::11", "fd00::111").replace("54322", "54321")
+    world = FakeWorld()
+    world.programs = {"ip6tables-save": lambda program: saved + kept}
+    world.connections = []
+    world._conntrack = lambda program, words: listing  # type: ignore[method-assign]
+    close, cut, tell = firewall.shut_out(MAIN_6, (1,), world)
+    assert isinstance(close.do, Program)
+    assert close.do.argv[0] == "ip6tables-restore"
+    assert close.do.stdin == f"*nat\n:repmgr_dnat - [0:0]\n:repmgr_snat - [0:0]\n{kept}COMMIT\n"
+    assert cut.what == "cut connections of port 54322 to fd00::11"
+    assert tell.do == Poke((Flow("fd00::30", 40003, "fd00::20", 54322),))
+
+
+@settings(max_examples=100)
+@given(cases(), st.sets(st.integers(1, 5), min_size=1, max_size=2))
+def test_whatever_the_table_was_no_rule_of_ours_leads_to_a_zombie(case: Case, chosen: set[int]) -> None:
+    zombies = tuple(sorted(chosen & set(case.cluster.nodes)))
+    world, before = FakeWorld(), NatTable(case.saved)
+    world.nat = NatTable(case.saved)
+    six = ":" in case.cluster.gateway.address
+    world.programs = {"ip6tables-save": lambda program: world.nat.save()} if six else {}
+    for program in restores(firewall.shut_out(case.cluster, zombies, world)):
+        world.nat.restore(program.stdin)
+    dead = [case.socket(node) for node in zombies]
+    for name, number in case.cluster.gateway.ports.items():
+        was = before.reached(case.cluster.gateway.address, number)
+        now = world.nat.reached(case.cluster.gateway.address, number)
+        assert now not in dead
+        assert now == was or was in dead, f"{name} has nothing to do with a zombie"
+    assert others(world.nat) == others(before)
+    for jump, chain in JUMPS.items():
+        assert world.nat.chains[chain].count(jump) == before.chains[chain].count(jump)
+    assert restores(firewall.shut_out(case.cluster, zombies, world)) == []
+
+
+MARKS: list[tuple[str, Callable[[FakeWorld], object], bool]] = [
+    ("nothing", lambda world: None, False),
+    ("seconds go by", lambda world: world.sleep(30), False),
+    ("a minute goes by", lambda world: world.sleep(60), True),
+    ("a rule is changed", lambda world: world.nat.restore("*nat\nCOMMIT"), True),
+    ("forwarding is switched off", lambda world: setattr(world, "forwarding", False), True),
+]
+
+
+@pytest.mark.parametrize(("change", "differs"), [case[1:] for case in MARKS], ids=[case[0] for case in MARKS])
+def test_the_mark_changes_with_what_is_looked_at(change: Callable[[FakeWorld], object], differs: bool) -> None:
+    world, decided = FakeWorld(), Decided(MAIN, 1, 1)
+    before = firewall.mark(decided, world)
+    assert before is not None
+    change(world)
+    assert (firewall.mark(decided, world) != before) is differs
+    assert world.ran == []
+
+
+def test_the_mark_of_another_primary_is_another_one() -> None:
+    world = FakeWorld()
+    assert firewall.mark(Decided(MAIN, 1, 1), world) != firewall.mark(Decided(MAIN, 2, 2), world)
+
+
+def test_there_is_no_mark_where_the_kernel_does_not_count() -> None:
+    world = FakeWorld()
+    world.counts_rules = False
+    assert firewall.mark(Decided(MAIN, 1, 1), world) is None
 
 
 CONNECTIONS = st.lists(

@@ -149,10 +149,15 @@ def test_an_event_is_handled_and_all_of_it_is_written_down(journal: Journal, loa
     assert not any(step.error for step in steps)
 
 
-def test_connections_are_let_go_when_the_work_is_done(journal: Journal, loaded: Config) -> None:
+def test_connections_are_kept_for_the_next_look_and_let_go_by_a_pause(journal: Journal, loaded: Config) -> None:
+    """The node may be shut down then."""
     world = failed_over()
     add(journal, PROMOTED)
-    Queue(MAIN, journal, world, loaded).work()
+    queue = Queue(MAIN, journal, world, loaded)
+    queue.work()
+    assert world.rests == 0
+    journal.pause("main", None, "")
+    queue.work()
     assert world.rests == 1
 
 

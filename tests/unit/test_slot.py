@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from repmgr_hooks.cluster import Barman, Cluster, Gateway, Node
 from repmgr_hooks.decide import Decided
-from repmgr_hooks.observe import NodeState, Slot
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.handlers.slot import Config
+from repmgr_hooks.observe import NodeState, Slot, observe
 from repmgr_hooks.steps import Sql, Step, apply
 from tests.fake import FakeNode, FakeSlot, FakeWorld
 
@@ -30,6 +31,10 @@ DECIDED = Decided(
         3: NodeState(3, error="node 3: connection refused"),
     },
 )
+HEALTHY = Slot("barman", True, None, 0x500_0000, "reserved")
+IN_USE = replace(HEALTHY, active_pid=4711)
+LOST = replace(HEALTHY, restart_lsn=None, wal_status="lost")
+OTHER = Slot("another", True, 99, 0x500_0000, "reserved")
 ON_PRIMARY, ON_STANDBY = Config("primary"), Config("standby", "drop")
 
 CREATE = ("create slot barman on node 2", Sql(2, slot.CREATE, ("barman",)), None)
@@ -65,41 +70,60 @@ def essence(steps: list[Step]) -> list[tuple[str, Any, Any]]:
 @pytest.mark.parametrize(
     ("seen", "steps"),
     [
-        pytest.param([], [CREATE], id="absent"),
-        pytest.param([Seen(2, True, False, True)], [], id="healthy, Barman away"),
-        pytest.param([Seen(2, True, True, True)], [], id="healthy, Barman streaming"),
-        pytest.param([Seen(2, True, False, False)], [DROP_LOST, CREATE], id="lost, or restart_lsn is null"),
-        pytest.param([Seen(2, True, True, False)], [release(2), DROP_LOST, CREATE], id="lost and in use"),
+        pytest.param({}, [CREATE], id="absent"),
+        pytest.param({2: HEALTHY}, [], id="healthy, Barman away"),
+        pytest.param({2: IN_USE}, [], id="healthy, Barman streaming"),
+        pytest.param({2: replace(HEALTHY, wal_status="")}, [], id="healthy, before PostgreSQL 13"),
+        pytest.param({2: replace(HEALTHY, wal_status="extended")}, [], id="beyond max_wal_size"),
+        pytest.param({2: LOST}, [DROP_LOST, CREATE], id="lost"),
+        pytest.param({2: replace(LOST, wal_status="")}, [DROP_LOST, CREATE], id="it never reserved any"),
+        pytest.param({2: replace(HEALTHY, wal_status="lost")}, [DROP_LOST, CREATE], id="lost, restart_lsn still there"),
+        pytest.param({2: replace(LOST, active_pid=7)}, [release(2), DROP_LOST, CREATE], id="lost and in use"),
     ],
 )
-def test_on_the_primary_the_slot_holds_wal(seen: list[Seen], steps: list[tuple[str, Any, Any]]) -> None:
-    assert essence(slot.plan(ON_PRIMARY, DECIDED, tuple(seen))) == steps
+def test_on_the_primary_the_slot_holds_wal(seen: dict[int, Slot], steps: list[tuple[str, Any, Any]]) -> None:
+    assert essence(slot.plan(ON_PRIMARY, DECIDED, seen)) == steps
 
 
 @pytest.mark.parametrize(
     ("seen", "steps"),
     [
-        pytest.param([], [], id="absent"),
-        pytest.param([Seen(1, True, False, True)], [drop(1)], id="left over"),
-        pytest.param([Seen(1, True, False, False)], [drop(1)], id="left over and lost"),
-        pytest.param([Seen(1, True, True, True)], [release(1), drop(1)], id="Barman still hangs on it"),
-        pytest.param(
-            [Seen(1, True, False, True), Seen(3, True, True, True)],
-            [drop(1), release(3), drop(3)],
-            id="on two standbys",
-        ),
+        pytest.param({}, [], id="absent"),
+        pytest.param({1: HEALTHY}, [drop(1)], id="left over"),
+        pytest.param({1: LOST}, [drop(1)], id="left over and lost"),
+        pytest.param({1: IN_USE}, [release(1), drop(1)], id="Barman still hangs on it"),
+        pytest.param({1: HEALTHY, 3: IN_USE}, [drop(1), release(3), drop(3)], id="on two standbys"),
     ],
 )
-def test_on_standbys_the_slot_is_absent(seen: list[Seen], steps: list[tuple[str, Any, Any]]) -> None:
-    assert essence(slot.plan(ON_STANDBY, DECIDED, tuple(seen))) == steps
+def test_on_standbys_the_slot_is_absent(seen: dict[int, Slot], steps: list[tuple[str, Any, Any]]) -> None:
+    assert essence(slot.plan(ON_STANDBY, DECIDED, seen)) == steps
 
 
 @pytest.mark.parametrize("config", [ON_PRIMARY, ON_STANDBY])
-@pytest.mark.parametrize("active", [True, False])
-def test_a_logical_slot_of_that_name_is_not_touched(config: Config, active: bool) -> None:
+@pytest.mark.parametrize("found", [HEALTHY, IN_USE])
+def test_a_logical_slot_of_that_name_is_not_touched(config: Config, found: Slot) -> None:
     node = 2 if config.on == "primary" else 1
     with pytest.raises(StepFailed, match=f"node {node}: the slot 'barman' is logical, so it is not Barman's"):
-        slot.plan(config, DECIDED, (Seen(node, False, active, True),))
+        slot.plan(config, DECIDED, {node: replace(found, physical=False)})
+
+
+@pytest.mark.parametrize(
+    ("config", "slots", "seen"),
+    [
+        pytest.param(ON_PRIMARY, {}, {}, id="nowhere"),
+        pytest.param(ON_PRIMARY, {1: (HEALTHY,)}, {}, id="only elsewhere"),
+        pytest.param(ON_PRIMARY, {1: (HEALTHY,), 2: (OTHER, IN_USE)}, {2: IN_USE}, id="beside another"),
+        pytest.param(ON_STANDBY, {}, {}, id="on no standby"),
+        pytest.param(ON_STANDBY, {2: (IN_USE,)}, {}, id="only on the primary"),
+        pytest.param(ON_STANDBY, {1: (OTHER, LOST), 2: (IN_USE,)}, {1: LOST}, id="left over"),
+        pytest.param(ON_STANDBY, {1: (HEALTHY,), 3: (HEALTHY,)}, {1: HEALTHY}, id="what a silent node has is unknown"),
+        pytest.param(ON_STANDBY, {4: (HEALTHY,), 5: (HEALTHY,)}, {}, id="a witness and a zombie are no standbys"),
+    ],
+)
+def test_which_slots_are_looked_at(config: Config, slots: dict[int, tuple[Slot, ...]], seen: dict[int, Slot]) -> None:
+    more = {4: NodeState(4, witness=True), 5: NodeState(5, in_recovery=False, timeline=1)}
+    states = {node: replace(state, slots=slots.get(node, ())) for node, state in {**DECIDED.states, **more}.items()}
+    assert slot.observe(config, replace(DECIDED, states=states), FakeWorld()) == seen
 
 
 def world(**slots: FakeSlot) -> FakeWorld:
@@ -116,54 +140,34 @@ def world(**slots: FakeSlot) -> FakeWorld:
     return made
 
 
-@pytest.mark.parametrize(
-    ("config", "slots", "seen"),
-    [
-        (ON_PRIMARY, {}, ()),
-        (ON_PRIMARY, {"on_1": FakeSlot()}, ()),
-        (ON_PRIMARY, {"on_2": FakeSlot(active=True)}, (Seen(2, True, True, True),)),
-        (ON_PRIMARY, {"on_2": FakeSlot(reserved=False)}, (Seen(2, True, False, False),)),
-        (ON_PRIMARY, {"on_2": FakeSlot(physical=False)}, (Seen(2, False, False, True),)),
-        (ON_STANDBY, {}, ()),
-        (ON_STANDBY, {"on_2": FakeSlot(active=True)}, ()),
-        (ON_STANDBY, {"on_1": FakeSlot()}, (Seen(1, True, False, True),)),
-        (ON_STANDBY, {"on_1": FakeSlot(), "on_3": FakeSlot()}, (Seen(1, True, False, True),)),
-    ],
-)
-def test_what_is_seen(config: Config, slots: dict[str, FakeSlot], seen: tuple[Seen, ...]) -> None:
-    assert slot.observe(config, DECIDED, world(**slots)) == seen
-
-
-@pytest.mark.parametrize("config", [ON_PRIMARY, ON_STANDBY])
-def test_a_node_that_stops_answering_is_no_absent_slot(config: Config) -> None:
-    silent = world()
-    silent.nodes[1].reachable = silent.nodes[2].reachable = False
-    with pytest.raises(StepFailed, match="connection timeout expired"):
-        slot.observe(config, DECIDED, silent)
+def planned(config: Config, there: FakeWorld) -> list[Step]:
+    """What is missing, as the nodes are now."""
+    decided = replace(DECIDED, states={state.node: state for state in observe(CLUSTER, there)})
+    return slot.plan(config, decided, slot.observe(config, decided, there))
 
 
 @pytest.mark.parametrize("slots", [{}, {"on_2": FakeSlot(reserved=False)}, {"on_2": FakeSlot(True, True, False)}])
 def test_the_steps_on_the_primary_lead_there(slots: dict[str, FakeSlot]) -> None:
     there = world(**slots)
-    for step in slot.plan(ON_PRIMARY, DECIDED, slot.observe(ON_PRIMARY, DECIDED, there)):
+    for step in planned(ON_PRIMARY, there):
         apply(step, there)
     assert there.nodes[2].slots["barman"] == FakeSlot(physical=True, active=False, reserved=True)
-    assert slot.plan(ON_PRIMARY, DECIDED, slot.observe(ON_PRIMARY, DECIDED, there)) == []
+    assert planned(ON_PRIMARY, there) == []
 
 
 @pytest.mark.parametrize("slots", [{"on_1": FakeSlot()}, {"on_1": FakeSlot(active=True), "on_2": FakeSlot()}])
 def test_the_steps_on_standbys_lead_there(slots: dict[str, FakeSlot]) -> None:
     there = world(**slots)
-    for step in slot.plan(ON_STANDBY, DECIDED, slot.observe(ON_STANDBY, DECIDED, there)):
+    for step in planned(ON_STANDBY, there):
         apply(step, there)
     assert list(there.nodes[1].slots) == ["another"]
     assert ("barman" in there.nodes[2].slots) == ("on_2" in slots)
-    assert slot.plan(ON_STANDBY, DECIDED, slot.observe(ON_STANDBY, DECIDED, there)) == []
+    assert planned(ON_STANDBY, there) == []
 
 
 def test_a_standby_that_was_promoted_meanwhile_keeps_its_slot() -> None:
     there = world(on_1=FakeSlot())
-    (step,) = slot.plan(ON_STANDBY, DECIDED, slot.observe(ON_STANDBY, DECIDED, there))
+    (step,) = planned(ON_STANDBY, there)
     there.nodes[1].in_recovery = False
     with pytest.raises(StepFailed, match="drop slot barman on standby 1: not seen"):
         apply(step, there)

@@ -15,12 +15,27 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import hook
+from repmgr_hooks.cluster import Cluster, Gateway, Node
+from repmgr_hooks.config import Managed
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.spool import Spool, make_spool
 
 GOOD = "\n2\nstandby_promote\n"
+
+
+def clusters(**nodes: tuple[int, ...]) -> dict[str, Managed]:
+    """Clusters with these nodes."""
+    gateway = Gateway("10.0.0.20", {"app": 54322})
+    return {
+        name: Managed(Cluster({number: Node(f"10.0.0.1{number}") for number in numbers}, gateway, name=name), ())
+        for name, numbers in nodes.items()
+    }
+
+
+MAIN = clusters(main=(1, 2, 3))
+TWO = clusters(main=(1, 2, 3), other=(2, 4))
 
 
 @pytest.fixture
@@ -63,20 +78,20 @@ def test_events_are_taken_in_by_the_order_of_their_time(spool: Spool, directory:
     put(directory, "01800000000000000300-7", "\n3\nstandby_follow\n")
     put(directory, "01800000000000000100-99999", "\n1\nnode_rejoin\n")
     put(directory, "01800000000000000200-12", "\n2\nstandby_promote\n0\n1\n2026-11-20 03:00:00+00\n")
-    assert spool.take_in(journal, ["main"]) == 3
+    assert spool.take_in(journal, MAIN) == 3
     assert [item.event for item in journal.waiting("main")] == [
         Event(1, "node_rejoin"),
         Event(2, "standby_promote", False, 1, "2026-11-20 03:00:00+00"),
         Event(3, "standby_follow"),
     ]
     assert left(directory) == []
-    assert spool.take_in(journal, ["main"]) == 0
+    assert spool.take_in(journal, MAIN) == 0
 
 
 def test_what_the_hook_stores_is_taken_in(spool: Spool, directory: Path, journal: Journal) -> None:
     hook.store(str(directory), ["main", "2", "repmgrd_failover_promote", "1", "", "2026-11-20 03:00:00+00"])
     hook.store(str(directory), ["", "2", "standby_promote", "1", "-1"])
-    assert spool.take_in(journal, ["main"]) == 2
+    assert spool.take_in(journal, MAIN) == 2
     assert [item.event for item in journal.waiting("main")] == [
         Event(2, "repmgrd_failover_promote", True, None, "2026-11-20 03:00:00+00"),
         Event(2, "standby_promote"),
@@ -88,21 +103,21 @@ def test_a_file_that_is_still_there_after_a_crash_is_no_second_event(
 ) -> None:
     for _ in range(2):
         put(directory, "01800000000000000100-7")
-        spool.take_in(journal, ["main"])
+        spool.take_in(journal, MAIN)
     assert len(journal.waiting("main")) == 1
     assert left(directory) == []
 
 
 def test_what_is_still_written_is_left_alone(spool: Spool, directory: Path, journal: Journal) -> None:
     put(directory, ".01800000000000000100-7", "\n2\nstandby_pro")
-    assert spool.take_in(journal, ["main"]) == 0
+    assert spool.take_in(journal, MAIN) == 0
     assert left(directory) == [".01800000000000000100-7"]
 
 
 def test_events_go_to_their_clusters(spool: Spool, directory: Path, journal: Journal) -> None:
     put(directory, "01800000000000000100-7", "other\n2\nstandby_promote\n")
     put(directory, "01800000000000000200-7", "main\n1\nstandby_promote\n")
-    spool.take_in(journal, ["main", "other"])
+    spool.take_in(journal, TWO)
     assert [item.event.node for item in journal.waiting("main")] == [1]
     assert [item.event.node for item in journal.waiting("other")] == [2]
 
@@ -117,7 +132,7 @@ def test_a_journal_that_cannot_be_written_leaves_the_file_where_it_is(
     put(directory, "01800000000000000100-7")
     journal = Broken(tmp_path / "journal.db")
     with pytest.raises(StepFailed):
-        spool.take_in(journal, ["main"])
+        spool.take_in(journal, MAIN)
     assert left(directory) == ["01800000000000000100-7"]
     journal.close()
 
@@ -127,12 +142,12 @@ def test_a_journal_that_cannot_be_written_leaves_the_file_where_it_is(
 BEFORE, RUBBISH, AFTER = "01800000000000000100-7", "01800000000000000200-7", "01800000000000000300-7"
 
 
-def taken_in_around(spool: Spool, directory: Path, journal: Journal, clusters: list[str]) -> None:
+def taken_in_around(spool: Spool, directory: Path, journal: Journal, known: dict[str, Managed]) -> None:
     """Take in a good file before and one after the rubbish; both must arrive."""
-    put(directory, BEFORE, f"{clusters[0]}\n1\nstandby_promote\n")
-    put(directory, AFTER, f"{clusters[0]}\n2\nstandby_promote\n")
-    spool.take_in(journal, clusters)
-    assert [item.event.node for item in journal.waiting(clusters[0])] == [1, 2]
+    put(directory, BEFORE, "main\n1\nstandby_promote\n")
+    put(directory, AFTER, "main\n2\nstandby_promote\n")
+    spool.take_in(journal, known)
+    assert [item.event.node for item in journal.waiting("main")] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +174,7 @@ def test_garbage_is_refused_and_removed_and_the_good_files_arrive(
     spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture, content: bytes, said: str
 ) -> None:
     put(directory, RUBBISH, content)
-    taken_in_around(spool, directory, journal, ["main"])
+    taken_in_around(spool, directory, journal, MAIN)
     (record,) = caplog.records
     assert record.levelname == "ERROR"
     assert record.message.startswith(f"{RUBBISH}: refused: ")
@@ -169,14 +184,30 @@ def test_garbage_is_refused_and_removed_and_the_good_files_arrive(
     assert left(directory) == []
 
 
-def test_an_event_without_a_cluster_is_refused_where_there_are_several(
-    spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (2, "several clusters (main, other) have a node 2: name one with --cluster, also in repmgr.conf"),
+        (5, "none of the clusters main, other has a node 5: name one with --cluster, also in repmgr.conf"),
+    ],
+)
+def test_an_event_that_may_be_about_several_clusters_is_refused(
+    spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture, node: int, said: str
 ) -> None:
-    put(directory, RUBBISH, GOOD)
-    taken_in_around(spool, directory, journal, ["main", "other"])
-    assert "several clusters (main, other); repmgr.conf must name one with --cluster" in caplog.text
+    put(directory, RUBBISH, f"\n{node}\nstandby_promote\n")
+    taken_in_around(spool, directory, journal, TWO)
+    assert said in caplog.text
     assert journal.waiting("other") == []
     assert left(directory) == []
+
+
+def test_an_event_without_a_cluster_goes_to_the_only_one_that_has_its_node(
+    spool: Spool, directory: Path, journal: Journal
+) -> None:
+    put(directory, "01800000000000000100-7", "\n4\nstandby_promote\n")
+    put(directory, "01800000000000000200-7", "\n3\nstandby_promote\n")
+    spool.take_in(journal, TWO)
+    assert [[item.event.node for item in journal.waiting(name)] for name in ("main", "other")] == [[3], [4]]
 
 
 def test_a_symbolic_link_is_not_followed(
@@ -184,7 +215,7 @@ def test_a_symbolic_link_is_not_followed(
 ) -> None:
     secret = put(tmp_path, "secret", GOOD)
     (directory / RUBBISH).symlink_to(secret)
-    taken_in_around(spool, directory, journal, ["main"])
+    taken_in_around(spool, directory, journal, MAIN)
     assert f"{RUBBISH}: refused" in caplog.text
     assert left(directory) == []
     assert secret.read_text() == GOOD
@@ -196,7 +227,7 @@ def test_a_fifo_does_not_hold_it_up(
 ) -> None:
     os.mkfifo(directory / RUBBISH)
     other = os.open(directory / RUBBISH, os.O_RDWR | os.O_NONBLOCK) if held_open else None
-    taken_in_around(spool, directory, journal, ["main"])
+    taken_in_around(spool, directory, journal, MAIN)
     assert f"{RUBBISH}: refused" in caplog.text
     assert left(directory) == []
     if other is not None:
@@ -206,7 +237,7 @@ def test_a_fifo_does_not_hold_it_up(
 def test_a_socket_is_refused(spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(directory / RUBBISH))
-        taken_in_around(spool, directory, journal, ["main"])
+        taken_in_around(spool, directory, journal, MAIN)
     assert f"{RUBBISH}: refused" in caplog.text
     assert left(directory) == []
 
@@ -218,7 +249,7 @@ def test_a_directory_does_not_stop_the_rest(
     (directory / RUBBISH).mkdir()
     if full:
         put(directory / RUBBISH, "x")
-    taken_in_around(spool, directory, journal, ["main"])
+    taken_in_around(spool, directory, journal, MAIN)
     assert f"{RUBBISH}: refused" in caplog.text
 
 
@@ -239,7 +270,7 @@ def test_a_good_event_under_a_strange_name_does_not_stop_the_rest(
 ) -> None:
     put(directory, name, GOOD)
     put(directory, AFTER, "\n1\nnode_rejoin\n")
-    spool.take_in(journal, ["main"])
+    spool.take_in(journal, MAIN)
     assert Event(1, "node_rejoin") in [item.event for item in journal.waiting("main")]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
+from repmgr_hooks.decide import Memory, Reason, Why
 from repmgr_hooks.dispatcher import handle
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
@@ -19,6 +20,7 @@ from tests.fake import FakeWorld
 LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
 MAIN = LOADED.clusters["main"]
 PROMOTED = Event(2, "standby_promote")
+DONE = (True, False, "done", 1, 1)
 
 
 def healthy() -> FakeWorld:
@@ -46,9 +48,11 @@ def ended(journal: Journal, ok: bool, again: bool, attempt: int, message: str) -
 HEALTHY = [
     "main: primary is node 1, timeline 1 (the only node out of recovery)",
     "  node 1: primary, timeline 1",
-    "  node 2: standby, timeline 1",
+    "  node 2: standby, timeline 1, 0 B behind",
     "  port 54321 (barman): leads to node 1",
     "  port 54322 (app): leads to node 1",
+    "  slot barman: reserved, holds 672 B of WAL",
+    "  Barman: streaming, 0 B behind",
 ]
 
 
@@ -72,6 +76,18 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
     assert lines[-1] == "  mend it with: repmgr-hooks reconcile --cluster main"
     assert world.changes == before, "looking changes nothing"
     assert handle(MAIN, world, []).ok
+    assert picture(world, journal).lines() == [
+        "main: primary is node 2, timeline 2 (the only node out of recovery)",
+        "  node 1: connection timeout expired",
+        "  node 2: primary, timeline 2",
+        "  port 54321 (barman): leads to node 2",
+        "  port 54322 (app): leads to node 2",
+        "  slot barman: reserved, holds 16 MB of WAL",
+        "  Barman: streaming, 0 B behind",
+        "  WRONG node 1 does not answer",
+    ]
+    world.nodes[1].reachable, world.nodes[1].in_recovery, world.nodes[1].timeline = True, True, 2
+    assert handle(MAIN, world, []).ok
     assert picture(world, journal).good
 
 
@@ -81,9 +97,44 @@ def test_an_unknown_primary(journal: Journal) -> None:
     found = picture(world, journal)
     lines = found.lines()
     assert not found.good
-    assert lines[0] == "main: UNKNOWN primary: no node is out of recovery"
+    assert lines[0] == "main: UNKNOWN primary: no node is out of recovery; promote one, or make the primary reachable"
     assert "  node 1: connection timeout expired" in lines
-    assert not any("MISSING" in line for line in lines)
+    assert "  WRONG node 1 does not answer" in lines
+    assert not any("MISSING" in line or "slot" in line or "behind" in line for line in lines)
+
+
+def test_a_zombie_stands_first_and_what_leads_to_it_is_missing(journal: Journal) -> None:
+    world = healthy()
+    journal.remember("main", Memory(2, 2, world.nodes[1].system_identifier))
+    world.lose(2)
+    found = picture(world, journal)
+    lines = found.lines()
+    assert not found.good
+    assert lines[0] == "main: " + str(Reason(Why.ZOMBIE, (1,)))
+    assert lines[1].startswith("  UNKNOWN primary: node 1 is a primary on an older timeline than 2")
+    assert "  MISSING close what leads to node 1" in lines
+    assert not any("WRONG ZOMBIE" in line for line in lines)
+
+
+def test_how_far_everybody_is(journal: Journal) -> None:
+    world = healthy()
+    world.nodes[2].behind = 3 * 1024
+    world.nodes[1].slots["barman"].active = False
+    lines = picture(world, journal).lines()
+    assert "  node 2: standby, timeline 1, 3 kB behind" in lines
+    assert "  Barman: not streaming" in lines
+    world.nodes[1].slots["barman"].reserved = False
+    assert "  slot barman: not there, or it reserves no WAL" in picture(world, journal).lines()
+    world.nodes[2].behind = -4096
+    assert "  node 2: standby, timeline 1, 0 B behind" in picture(world, journal).lines(), "it was asked later"
+
+
+def test_the_last_event(journal: Journal) -> None:
+    received = time.mktime((2026, 11, 20, 3, 0, 0, 0, 0, -1))
+    journal.end_run(journal.begin_run("main", "event", 1, [journal.add_event("main", PROMOTED, received)]), *DONE)
+    found = picture(healthy(), journal)
+    assert found.good
+    assert found.lines() == [*HEALTHY, "  last event: standby_promote of node 2, 2026-11-20 03:00:00"]
 
 
 def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
@@ -95,13 +146,15 @@ def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
 
 
 def test_events_that_wait(journal: Journal) -> None:
-    journal.add_event("main", PROMOTED, time.time())
-    journal.add_event("main", PROMOTED, time.time())
-    journal.add_event("other", PROMOTED, time.time())
+    received = time.mktime((2026, 11, 20, 3, 0, 0, 0, 0, -1))
+    journal.add_event("main", PROMOTED, received)
+    journal.add_event("main", PROMOTED, received - 60)
+    journal.add_event("other", PROMOTED, received + 60)
     found = picture(healthy(), journal)
     assert not found.good
     assert found.lines() == [
         *HEALTHY,
+        "  last event: standby_promote of node 2, 2026-11-20 03:00:00",
         "  2 event(s) wait to be handled; is repmgr-hooks.service running?",
     ]
 
@@ -153,6 +206,10 @@ def test_the_same_for_machines(journal: Journal) -> None:
         (1, ""),
         (2, "node 2: connection timeout expired"),
     ]
-    assert plain["ports"] == ["port 54321 (barman): leads to node 1", "port 54322 (app): leads to node 1"]
+    assert plain["verdict"]["reason"] == {"why": "only", "nodes": [], "words": "the only node out of recovery"}
+    assert plain["verdict"]["notes"] == [{"why": "silent", "nodes": [2], "words": "node 2 does not answer"}]
+    assert plain["verdict"]["states"][0]["slots"][0]["name"] == "barman"
+    assert plain["ports"] == {"barman": 1, "app": 1}
+    assert plain["last"] is None
     assert (plain["paused"]["until"], plain["paused"]["reason"]) == (2e9, "new disks")
     assert (plain["failed"]["attempt"], plain["failed"]["message"]) == (3, "no")

@@ -61,7 +61,7 @@ def test_status_of_a_healthy_cluster(run: Run, capsys: pytest.CaptureFixture[str
     assert run("status") == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "main: primary is node 1, timeline 1 (the only node out of recovery)"
-    assert len(rest) == 4
+    assert len(rest) == 6
 
 
 def test_status_of_a_cluster_in_trouble(run: Run, capsys: pytest.CaptureFixture[str], world: FakeWorld) -> None:

@@ -94,7 +94,8 @@ def test_a_primary_that_came_back_from_the_dead_gets_nobody(
         again = Queue(MAIN, journal, world, loaded)  # also after a restart
         ticks(again, world, 3)
     assert world.changes == []
-    assert "a primary on an older timeline than 2 has come back" in caplog.text
+    assert "ZOMBIE: node 1 has come back from the dead as a primary" in caplog.text
+    assert "node 1 is a primary on an older timeline than 2" in caplog.text
 
 
 def test_a_standby_promoted_by_mistake_beside_a_healthy_primary_changes_nothing(

@@ -83,8 +83,14 @@ def test_once_it_empties_the_spool_and_ends(worker: WithoutSignals, state: Path,
 
 
 def test_once_with_nothing_to_do_it_ends(worker: WithoutSignals, world: FakeWorld) -> None:
+    vars(world).update(vars(FakeWorld()))
     worker.serve(once=True)
     assert world.changes == []
+
+
+def test_once_it_also_sees_what_no_event_has_told(worker: WithoutSignals, world: FakeWorld) -> None:
+    worker.serve(once=True)
+    assert healed(world)
 
 
 def test_a_knock_is_heard_at_once(worker: WithoutSignals, state: Path, world: FakeWorld) -> None:
