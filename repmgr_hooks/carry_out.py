@@ -11,7 +11,7 @@ from repmgr_hooks import steps
 from repmgr_hooks.config import Action
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import PrimaryChanged, StepFailed
-from repmgr_hooks.judge import confirmed
+from repmgr_hooks.judge import LOOK_EVERY, confirmed
 from repmgr_hooks.run import Chosen, Done, Recorder, pause, stop_if_asked
 from repmgr_hooks.steps import Step, World
 
@@ -64,7 +64,20 @@ def make_true(chosen: Chosen, decided: Decided, world: World, deadline: float | 
                 log.error("%s: %s", chosen.action.title, said)
             if deadline is None or world.now() + RETRY_EVERY >= deadline:
                 return Done(chosen.action, error=said)
-            pause(RETRY_EVERY, world, recorder)
+            _wait_while_primary(decided, world, recorder)
+
+
+def _wait_while_primary(decided: Decided, world: World, recorder: Recorder) -> None:
+    """Wait before another attempt, and look: the next failover may come meanwhile. Raises PrimaryChanged, Stopped."""
+    end = world.now() + RETRY_EVERY
+    while world.now() < end:
+        pause(LOOK_EVERY, world, recorder)
+        try:
+            confirmed(decided, world)
+        except PrimaryChanged:
+            raise
+        except StepFailed:
+            log.debug("the primary is silent")
 
 
 def _attempt(chosen: Chosen, decided: Decided, world: World, deadline: float | None, recorder: Recorder) -> Done:

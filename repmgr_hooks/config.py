@@ -48,6 +48,16 @@ class Action:
         mark = getattr(self.handler, "mark", None)
         return mark(decided, world) if mark else None
 
+    def warnings(self, decided: Decided) -> Sequence[str]:
+        """Return what is wrong and no step of ours can mend."""
+        warnings = getattr(self.handler, "warnings", None)
+        return list(warnings(self.config, decided)) if warnings else []
+
+    def tend(self, decided: Decided, world: World) -> None:
+        """Do the small work of every look. Raises StepFailed."""
+        if tend := getattr(self.handler, "tend", None):
+            tend(self.config, decided, world)
+
     @property
     def shut_out(self) -> Callable[[Cluster, Sequence[int], World], Sequence[Step]] | None:
         """Returns the steps after which nothing leads to the nodes; None if the handler has no such function."""

@@ -88,6 +88,11 @@ class Verdict:
     zombies: tuple[int, ...] = ()
     notes: tuple[Reason, ...] = ()
 
+    def __str__(self) -> str:
+        if self.primary is None:
+            return f"the primary is unknown: {self.reason}"
+        return f"the primary is node {self.primary}, timeline {self.timeline}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Decided:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from repmgr_hooks.carry_out import carry_out, look, take
 from repmgr_hooks.config import Action, Managed, Route
-from repmgr_hooks.decide import Decided, Memory, Verdict
+from repmgr_hooks.decide import Decided, Memory, Verdict, Why
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.judge import Judge, contradicting, decided_from, find_primary
@@ -20,6 +20,15 @@ from repmgr_hooks.run import Chosen, Done, Recorder, Run
 from repmgr_hooks.steps import Step, World
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What a look without an event has found: what is ``missing`` can be mended, ``warnings`` cannot."""
+
+    verdict: Verdict
+    missing: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def handle(
@@ -42,38 +51,33 @@ def handle(
         return told(Run(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
     judge = Judge(managed.cluster, memory or Memory())
     verdict = find_primary(judge, world, recorder, wait=not dry_run)
-    for line in (*verdict.states, *verdict.notes):
-        log.info("%s", line)
+    tell(verdict)
     if verdict.primary is None:
         done = shut_out(managed, verdict, world, None if dry_run else recorder)
-        ended = (
-            summary(done, world.now() - started, dry_run) if any(item.steps for item in done) else "nothing was changed"
-        )
-        return told(Run(False, f"the primary is unknown: {verdict.reason}; {ended}", verdict, tuple(done), again=True))
+        changed = "what led to it is closed" if any(item.steps for item in done) else "nothing was changed"
+        return told(Run(False, f"{verdict}; {changed}", verdict, tuple(done), again=True))
     if untrue := contradicting(events, verdict):
-        why = f"{untrue} contradicts the cluster: node {verdict.primary} is the primary ({verdict.reason})"
         silent = any(not state.reachable for state in verdict.states)
-        return told(Run(False, f"{why}; nothing was changed", verdict, again=silent))
-    log.info("the primary is node %d, timeline %d: %s", verdict.primary, verdict.timeline, verdict.reason)
+        return told(
+            Run(False, f"{untrue} contradicts the cluster: {verdict}; nothing was changed", verdict, again=silent)
+        )
     decided = decided_from(verdict, managed.cluster)
     done = preview(chosen, decided, world) if dry_run else carry_out(chosen, decided, world, started, recorder)
     failed = any(item.error for item in done)
-    message = (
-        f"{summary(done, world.now() - started, dry_run)}; node {verdict.primary} is the primary: {verdict.reason}"
-    )
+    message = f"{summary(done, world.now() - started, dry_run)}; {verdict}"
     return told(Run(not failed, message, verdict, tuple(done), again=failed))
 
 
-def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, object]) -> tuple[Verdict, list[str]]:
+def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, object]) -> Drift:
     """Look without an event: who is the primary, and what is not as it should be.
 
     ``marks`` holds what each handler's ``mark`` said when all was as it should be; it is brought up to date.
     """
     verdict = Judge(managed.cluster, memory).verdict(world)
     if verdict.primary is None:
-        return verdict, differences(shut_out(managed, verdict, world, None))
+        return Drift(verdict, tuple(differences(shut_out(managed, verdict, world, None))), ())
     decided = decided_from(verdict, managed.cluster)
-    missing = []
+    missing: list[str] = []
     for item in select(managed.routes, []):
         if item.action.on_tick:
             mark = item.action.mark(decided, world)
@@ -81,12 +85,35 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
                 found = differences(preview([item], decided, world))
                 marks[item.action.path] = None if found else mark
                 missing += found
-    return verdict, missing
+    return Drift(verdict, tuple(missing), (*warnings(managed, decided), *tend(managed, decided, world)))
+
+
+def warnings(managed: Managed, decided: Decided) -> list[str]:
+    """Return what no step of ours can mend."""
+    said = (action.warnings(decided) for route in managed.routes for action in route.do)
+    return [warning for warnings in said for warning in warnings]
+
+
+def tend(managed: Managed, decided: Decided, world: World) -> list[str]:
+    """Do the small work of every look, which is no repair and stands in no journal; return what failed."""
+    failed = []
+    for action in (action for route in managed.routes for action in route.do):
+        try:
+            action.tend(decided, world)
+        except StepFailed as error:
+            failed.append(str(error))
+    return failed
 
 
 def differences(done: Sequence[Done]) -> list[str]:
     """Return in words what a preview has found missing."""
     return [text for item in done for text in ([item.error] if item.error else [step.what for step in item.steps])]
+
+
+def tell(verdict: Verdict) -> None:
+    """Log what the nodes said, and what follows from it."""
+    for line in (*verdict.states, *(note for note in verdict.notes if note.why is not Why.SILENT), verdict):
+        log.info("%s", line)
 
 
 def told(run: Run) -> Run:

@@ -31,8 +31,7 @@ EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
 CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
 PROMOTED = f"""
-select distinct node from event left join run on run.id = event.run
- where event.cluster = ? and received >= ? and name in ({CLAIMS}) and (spooled is not null or cause = 'event')
+select distinct node from event where cluster = ? and received >= ? and name in ({CLAIMS}) and not by_hand
 """
 CHANGES = """
 select count(*) from (select "primary" <> lag("primary") over (order by id) as changed, since from role
@@ -96,14 +95,16 @@ class Journal:
 
     # -- events -----------------------------------------------------------------------------------------------------
 
-    def add_event(self, cluster: str, event: Event, received: float, spooled: str | None = None) -> int:
+    def add_event(
+        self, cluster: str, event: Event, received: float, spooled: str | None = None, by_hand: bool = False
+    ) -> int:
         """Store an event and return its number; one that was stored before (the same spool file) is stored once."""
-        values = (spooled, cluster, event.node, event.name, event.success, event.other_node, event.timestamp, received)
+        said = (event.node, event.name, event.success, event.other_node, event.timestamp)
         with self._change() as db:
             cursor = db.execute(
-                "insert into event (spooled, cluster, node, name, success, other_node, timestamp, received)"
-                " values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (spooled) do nothing",
-                values,
+                "insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand)"
+                " values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (spooled) do nothing",
+                (spooled, cluster, *said, received, by_hand),
             )
         return cursor.lastrowid or 0
 

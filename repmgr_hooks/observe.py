@@ -20,6 +20,8 @@ class Slot:
     active_pid: int | None
     restart_lsn: int | None
     wal_status: str
+    xmin: bool = False
+    """True if it also keeps dead rows, which Barman's never does."""
 
     @property
     def reserved(self) -> bool:
@@ -165,7 +167,8 @@ def _state(node: int, answer: Rows | StepFailed, cluster: Cluster) -> NodeState:
 
 def _slot(row: Mapping[str, Any]) -> Slot:
     physical, restart = row["slot_type"] == "physical", position(row["restart_lsn"])
-    return Slot(row["slot_name"], physical, row["active_pid"], restart, row.get("wal_status") or "")
+    xmin = row.get("xmin") is not None
+    return Slot(row["slot_name"], physical, row["active_pid"], restart, row.get("wal_status") or "", xmin)
 
 
 def _sender(row: Mapping[str, Any]) -> Sender:
@@ -177,6 +180,15 @@ def _receiver(row: Mapping[str, Any], cluster: Cluster) -> Receiver:
     host = row.get("sender_host") or ""
     upstream = next((number for number, node in cluster.nodes.items() if node.host == host), None)
     return Receiver(host, upstream, row["status"] == "streaming", row["received_tli"])
+
+
+def lsn(position: int) -> str:
+    """Return a WAL position as PostgreSQL writes it.
+
+    >>> lsn(position("1/10"))
+    '1/10'
+    """
+    return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
 
 
 def position(lsn: str | None) -> int | None:

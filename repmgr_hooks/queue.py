@@ -155,7 +155,7 @@ def run_now(managed: Managed, world: World, events: list[Event], cause: str, jou
         return dispatcher.handle(managed, world, events)
     name = managed.cluster.name
     try:
-        numbers = [journal.add_event(name, event, time.time()) for event in events]
+        numbers = [journal.add_event(name, event, time.time(), by_hand=cause != "event") for event in events]
         run = journal.begin_run(name, cause, 1, numbers)
     except StepFailed as error:
         log.error("%s; going on without it", error)

@@ -29,6 +29,7 @@ class Picture:
     verdict: Verdict
     ports: dict[str, int | None]
     missing: tuple[str, ...]
+    warnings: tuple[str, ...]
     waiting: int
     paused: Pause | None
     last: tuple[float, str] | None
@@ -38,7 +39,7 @@ class Picture:
     @property
     def good(self) -> bool:
         """True if all is as it should be."""
-        wrong = self.verdict.notes or self.missing or self.paused or self.failed or self.waiting
+        wrong = self.verdict.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
         return self.verdict.primary is not None and not wrong
 
     def lines(self) -> list[str]:
@@ -62,6 +63,7 @@ class Picture:
 
     def _wrong(self) -> Iterator[str]:
         yield from (f"WRONG {note}" for note in self.verdict.notes if note.why is not Why.ZOMBIE)
+        yield from (f"WRONG {warning}" for warning in self.warnings)
         yield from (f"MISSING {line}" for line in self.missing)
         if self.waiting:
             yield f"{self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?"
@@ -116,6 +118,7 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
         verdict,
         ports,
         tuple(missing or _missing(managed, verdict, world)),
+        tuple(dispatcher.warnings(managed, decided_from(verdict, settings)) if verdict.primary else ()),
         len(journal.waiting(settings.name)) if journal else 0,
         journal.paused(settings.name) if journal else None,
         journal.last_event(settings.name) if journal else None,

@@ -59,6 +59,7 @@ MIGRATIONS = (
     insert into role (cluster, "primary", timeline, system_identifier, since)
         select cluster, "primary", timeline, system_identifier, strftime('%s', 'now') from memory;
     drop table memory;
+    alter table event add column by_hand integer not null default 0;  -- replayed: proves nothing about the cluster
     create index event_received on event (cluster, received);
     """,
 )

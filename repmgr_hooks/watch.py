@@ -11,6 +11,7 @@ import logging
 from repmgr_hooks import dispatcher
 from repmgr_hooks.config import Managed
 from repmgr_hooks.decide import Memory, Verdict
+from repmgr_hooks.dispatcher import Drift
 from repmgr_hooks.records import RunRow
 from repmgr_hooks.steps import World
 
@@ -30,6 +31,7 @@ class Watch:
         self._hurry_until = 0.0
         self._said = ""
         self._marks: dict[str, object] = {}
+        self._zombies: tuple[int, ...] = ()
         self.verdict: Verdict | None = None
         """Of the last look."""
 
@@ -48,11 +50,14 @@ class Watch:
 
         What a failed run could not mend is left to its retries, unless there is another primary now.
         """
-        verdict, missing = dispatcher.drift(self._managed, self._world, memory, self._marks)
+        drift = dispatcher.drift(self._managed, self._world, memory, self._marks)
+        verdict = drift.verdict
         self._plan_next(verdict)
-        self._tell(verdict, missing)
+        self._tell(drift)
         known = failed is not None and (verdict.primary, verdict.timeline) == (failed.primary, failed.timeline)
-        return bool(missing) and not known
+        sees_work = bool(drift.missing) and not (known and verdict.zombies == self._zombies)
+        self._zombies = verdict.zombies
+        return sees_work
 
     def _plan_next(self, verdict: Verdict) -> None:
         now, before = self._world.now(), self.verdict
@@ -63,9 +68,10 @@ class Watch:
             self._hurry_until = now
         self._next = now + (HURRY_EVERY if now < self._hurry_until else self._tick)
 
-    def _tell(self, verdict: Verdict, missing: list[str]) -> None:
-        unknown = [f"the primary is unknown: {verdict.reason}"] if verdict.primary is None else []
-        said = "; ".join([*map(str, verdict.notes), *unknown, *missing])
+    def _tell(self, drift: Drift) -> None:
+        verdict = drift.verdict
+        unknown = [str(verdict)] if verdict.primary is None else []
+        said = "; ".join([*map(str, verdict.notes), *unknown, *drift.missing, *drift.warnings])
         if said != self._said:
             name = self._managed.cluster.name
             log.warning("%s: %s", name, said) if said else log.info("%s: all is as it should be again", name)

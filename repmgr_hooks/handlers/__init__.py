@@ -38,10 +38,13 @@ class Handler(Protocol):
 
     ``problems(config, cluster)`` returns what is wrong with the options in this cluster, in words.
 
-    Two more functions may be there. ``mark(decided, world)``, cheap: while it returns the same, what ``observe`` sees
-    has not changed (None: that cannot be known), and a look without an event may be spared. ``shut_out(cluster,
-    zombies, world)`` returns the steps after which nothing leads to these nodes; it is asked while the primary is
-    unknown.
+    More functions may be there:
+    ``mark(decided, world)``, cheap: while it returns the same, what ``observe`` sees has not changed (None: that cannot
+    be known), and a look without an event may be spared.
+    ``shut_out(cluster, zombies, world)`` returns the steps after which nothing leads to these nodes; it is asked while
+    the primary is unknown.
+    ``warnings(config, decided)`` is pure and says what is wrong and no step can mend.
+    ``tend(config, decided, world)`` does the small work of every look without an event, which is no repair.
     """
 
     @property

@@ -75,8 +75,13 @@ def mark(decided: Decided, world: World) -> object:
 
 
 def nat_rules(gateway: Gateway, world: World) -> tuple[str, ...]:
+    """Read the rules of the nat table."""
+    return parse_rules(nat_table(gateway, world))
+
+
+def nat_table(gateway: Gateway, world: World) -> str:
     """Read the nat table."""
-    return parse_rules(world.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT))
+    return world.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT)
 
 
 def tracked_connections(gateway: Gateway, world: World) -> tuple[Tracked, ...]:
@@ -109,14 +114,21 @@ def shut_out(cluster: Cluster, zombies: Sequence[int], world: World) -> list[Ste
     """Return the steps after which no port and no connection leads to these nodes. Raises StepFailed."""
     gateway, hosts = cluster.gateway, [cluster.nodes[node].host for node in zombies]
     family = Family(gateway.address)
-    ours = _ours(gateway, nat_rules(gateway, world))
+    ours = _ours(gateway, nat_table(gateway, world).splitlines())
     ends = tuple(f"--to-destination {family.socket(host, cluster.postgres.port)}" for host in hosts)
-    kept = [rule for rule in ours if not rule.endswith(ends)]
+    # All rules of such a port: what stands behind the first would come to light without it.
+    ports = {port for rule in ours if rule.endswith(ends) for port in _ports(rule)}
+    kept = [rule for rule in ours if not rule.endswith(ends) and not ports & _ports(rule)]
     steps = []
     if kept != ours:
         names = " and ".join(f"node {node}" for node in zombies)
         steps.append(Step(f"close what leads to {names}", family.restore(_swap(gateway, kept)), LIMIT))
     return steps + _cut(gateway, [found for found in tracked_connections(gateway, world) if found.leads_to in hosts])
+
+
+def _ports(rule: str) -> set[str]:
+    """Return the gateway's port that a DNAT rule leads on."""
+    return set(re.findall(r" --dport (\S+) .*-j DNAT ", rule))
 
 
 def _cut(gateway: Gateway, stale: Sequence[Tracked]) -> list[Step]:

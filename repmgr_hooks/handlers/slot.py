@@ -1,31 +1,40 @@
-"""Barman's physical replication slot: on the primary with WAL reserved, on standbys absent.
+"""Barman's physical replication slot: on the primary with WAL reserved; on standbys absent, or following the primary's.
 
 A slot left on a demoted primary holds its WAL for ever. A slot without ``immediately_reserve`` holds nothing until
-the first connection (PostgreSQL: slot.c, ReplicationSlotReserveWal).
+the first connection (PostgreSQL: slot.c, ReplicationSlotReserveWal). One that is made after a promotion begins at the
+last redo pointer, mostly after the fork: only one that stood on the standby before, and was advanced to where the
+primary's stands but never beyond, holds all that Barman may still lack (``keep: track``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.observe import Slot
+from repmgr_hooks.observe import Slot, lsn
+from repmgr_hooks.schema import Positive
 from repmgr_hooks.steps import Sql, Step, World
 
 LIMIT = 10.0
+MB = 1024 * 1024
+SEGMENT = 16 * MB
 RECEIVER = "barman_receive_wal"
 
 
 @dataclass(frozen=True)
 class Config:
-    """``{on: primary}``, or ``{on: standby, keep: drop}``."""
+    """``{on: primary}``, ``{on: standby, keep: drop}``, or ``{on: standby, keep: track}``.
+
+    ``most_mb``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's disk.
+    """
 
     on: Literal["primary", "standby"]
-    keep: Literal["drop"] = "drop"
+    keep: Literal["drop", "track"] = "drop"
+    most_mb: Positive = 10240
 
 
 CREATE = "select pg_create_physical_replication_slot(%s, true)"
@@ -44,6 +53,12 @@ select pg_terminate_backend(active_pid) from pg_replication_slots join pg_stat_r
  where slot_name = %s and application_name = %s
 """
 INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
+# Barman may have been given more than this standby has replayed; PostgreSQL would refuse to go back.
+ADVANCE = """
+select pg_replication_slot_advance(slot_name, least(%s::pg_lsn, pg_last_wal_replay_lsn())) from pg_replication_slots
+ where slot_name = %s and not active and pg_is_in_recovery()
+   and restart_lsn < least(%s::pg_lsn, pg_last_wal_replay_lsn())
+"""
 ABSENT = "select not exists (select 1 from pg_replication_slots where slot_name = %s)"
 
 
@@ -68,6 +83,8 @@ def plan(config: Config, decided: Decided, seen: Mapping[int, Slot]) -> list[Ste
                 f"node {node}: the slot {decided.barman.slot!r} is logical, so it is not Barman's; "
                 "rename one of the two"
             )
+    if config.on == "standby" and config.keep == "track":
+        return [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
     if config.on == "standby":
         return [step for node, found in seen.items() for step in _removed(node, found)]
     return _reserved(seen.get(decided.primary), decided.primary, decided.barman.slot)
@@ -98,6 +115,55 @@ def _removed(node: int, found: Slot) -> list[Step]:
         every=1,
     )
     return [*_released(node, found), drop]
+
+
+def _tracked(config: Config, decided: Decided, node: int, found: Slot | None) -> list[Step]:
+    name, leader = decided.barman.slot, _leader(decided)
+    if leader is None:
+        return []
+    create = Step(f"create slot {name} on standby {node}", Sql(node, CREATE, (name,)), LIMIT)
+    if found is None:
+        return [] if _holds_too_much(config, decided, leader) else [create]
+    if _holds_too_much(config, decided, found):
+        why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.most_mb} MB"
+        return [replace(step, what=f"{why}: {step.what}") for step in _removed(node, found)]
+    useless = not found.reserved or found.xmin or (found.restart_lsn or 0) > decided.states[node].lsn
+    return [*_removed(node, found), create] if useless else []
+
+
+def tend(config: Config, decided: Decided, world: World) -> None:
+    """Let the slots of the standbys follow the primary's, a whole WAL file at a time. Raises StepFailed."""
+    for node, leader, found in _pairs(config, decided):
+        if leader.restart_lsn and found and found.restart_lsn and leader.restart_lsn - found.restart_lsn >= SEGMENT:
+            target = lsn(leader.restart_lsn)
+            world.fetch(Sql(node, ADVANCE, (target, found.name, target)), LIMIT)
+
+
+def warnings(config: Config, decided: Decided) -> Iterable[str]:
+    """A standby whose slot does not hold what Barman still lacks."""
+    for node, leader, found in _pairs(config, decided):
+        slot = f"slot {leader.name} on standby {node}"
+        if found is None and _holds_too_much(config, decided, leader):
+            yield f"{slot} is given up until Barman is less than {config.most_mb} MB behind"
+        if leader.restart_lsn and found and (found.restart_lsn or 0) - leader.restart_lsn >= SEGMENT:
+            yield f"{slot} begins after what Barman still lacks; it is whole again when Barman has caught up"
+
+
+def _pairs(config: Config, decided: Decided) -> Iterable[tuple[int, Slot, Slot | None]]:
+    """Each standby that tracks, with the primary's slot and its own."""
+    leader = _leader(decided)
+    if leader and config.on == "standby" and config.keep == "track":
+        yield from ((node, leader, decided.states[node].slot(leader.name)) for node in decided.standbys)
+
+
+def _leader(decided: Decided) -> Slot | None:
+    """The primary's slot, which the others follow; None if it says nothing."""
+    found = decided.states[decided.primary].slot(decided.barman.slot)
+    return found if found and found.reserved else None
+
+
+def _holds_too_much(config: Config, decided: Decided, slot: Slot) -> bool:
+    return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > config.most_mb * MB
 
 
 def _released(node: int, found: Slot) -> list[Step]:
