@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from repmgr_hooks.carry_out import carry_out, look, take
+from repmgr_hooks.carry_out import bug, carry_out, look, take
 from repmgr_hooks.config import Action, Managed, Route
 from repmgr_hooks.decide import Decided, Memory, Verdict, Why
 from repmgr_hooks.errors import StepFailed
@@ -54,7 +54,7 @@ def handle(
     tell(verdict)
     if verdict.primary is None:
         done = shut_out(managed, verdict, world, None if dry_run else recorder)
-        changed = "what led to it is closed" if any(item.steps for item in done) else "nothing was changed"
+        changed = summary(done, world.now() - started, dry_run) if differences(done) else "nothing was changed"
         return told(Run(False, f"{verdict}; {changed}", verdict, tuple(done), again=True))
     if untrue := contradicting(events, verdict):
         silent = any(not state.reachable for state in verdict.states)
@@ -80,7 +80,7 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
     missing: list[str] = []
     for item in select(managed.routes, []):
         if item.action.on_tick:
-            mark = item.action.mark(decided, world)
+            mark = _mark(item.action, decided, world)
             if mark is None or marks.get(item.action.path) != mark:
                 found = differences(preview([item], decided, world))
                 marks[item.action.path] = None if found else mark
@@ -88,21 +88,40 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
     return Drift(verdict, tuple(missing), (*warnings(managed, decided), *tend(managed, decided, world)))
 
 
+def _mark(action: Action, decided: Decided, world: World) -> object:
+    try:
+        return action.mark(decided, world)
+    except Exception as error:
+        log.debug("%s: %s", action.title, error)
+        return None
+
+
 def warnings(managed: Managed, decided: Decided) -> list[str]:
     """Return what no step of ours can mend."""
-    said = (action.warnings(decided) for route in managed.routes for action in route.do)
-    return [warning for warnings in said for warning in warnings]
+    said: list[str] = []
+    for action in _actions(managed):
+        try:
+            said += action.warnings(decided)
+        except Exception as error:
+            said.append(bug(action, error))
+    return said
 
 
 def tend(managed: Managed, decided: Decided, world: World) -> list[str]:
     """Do the small work of every look, which is no repair and stands in no journal; return what failed."""
     failed = []
-    for action in (action for route in managed.routes for action in route.do):
+    for action in _actions(managed):
         try:
             action.tend(decided, world)
         except StepFailed as error:
             failed.append(str(error))
+        except Exception as error:
+            failed.append(bug(action, error))
     return failed
+
+
+def _actions(managed: Managed) -> list[Action]:
+    return [action for route in managed.routes for action in route.do]
 
 
 def differences(done: Sequence[Done]) -> list[str]:
@@ -139,7 +158,7 @@ def _for_each(action: Action, events: list[Event]) -> list[Chosen]:
 def shut_out(managed: Managed, verdict: Verdict, world: World, recorder: Recorder | None) -> list[Done]:
     """While the primary is unknown: let nothing lead to a zombie. Without a recorder, only say what is missing."""
     done = []
-    actions = {action.name: action for route in managed.routes for action in route.do if action.shut_out}
+    actions = {action.name: action for action in _actions(managed) if action.shut_out}
     for action in actions.values() if verdict.zombies else ():
         assert action.shut_out is not None
         missing: Sequence[Step] = []

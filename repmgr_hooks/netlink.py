@@ -32,7 +32,7 @@ def rules_generation() -> int | None:
 
 
 def parse(answer: bytes) -> int | None:
-    """Return the generation that the kernel's answer holds; None if it holds none."""
+    """Return the generation that the kernel's answer holds; None if it holds none. Raises struct.error if it is cut."""
     _, kind, *_ = HEADER.unpack_from(answer)
     place = HEADER.size
     while kind == NEW_GENERATION and place < len(answer):

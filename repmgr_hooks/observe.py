@@ -150,18 +150,20 @@ def _state(node: int, answer: Rows | StepFailed, cluster: Cluster) -> NodeState:
         return NodeState(node, error=str(answer), witness=witness)
     in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered = answer[0]
     rows = tuple(Registered(*row) for row in registered or ())
-    declared = any(row.node == node and row.kind == "witness" for row in rows)
+    own = next((row for row in rows if row.node == node), None)
     return NodeState(
         node,
         in_recovery=in_recovery,
         timeline=timeline,
         system_identifier=system_identifier,
         lsn=position(lsn) or 0,
-        receiver=_receiver(receiver, cluster) if receiver and receiver["status"] else None,
+        receiver=_receiver(receiver, cluster, own.upstream if own else None)
+        if receiver and receiver["status"]
+        else None,
         slots=tuple(_slot(row) for row in slots or ()),
         senders=tuple(_sender(row) for row in senders or ()),
         registered=rows,
-        witness=witness or declared,
+        witness=witness or (own is not None and own.kind == "witness"),
     )
 
 
@@ -176,9 +178,10 @@ def _sender(row: Mapping[str, Any]) -> Sender:
     return Sender(row["pid"], row["application_name"] or "", client, row["state"] or "", flushed)
 
 
-def _receiver(row: Mapping[str, Any], cluster: Cluster) -> Receiver:
-    host = row.get("sender_host") or ""
-    upstream = next((number for number, node in cluster.nodes.items() if node.host == host), None)
+def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) -> Receiver:
+    """A standby may know its sender by another address than we; then the upstream is the one that repmgr knows."""
+    host, registered = row.get("sender_host") or "", own.upstream if own else None
+    upstream = next((number for number, node in cluster.nodes.items() if node.host == host), registered)
     return Receiver(host, upstream, row["status"] == "streaming", row["received_tli"])
 
 

@@ -91,7 +91,8 @@ class Picture:
         slot, sender = primary.slot(barman.slot), primary.sender(barman.slot)
         if slot is None or slot.restart_lsn is None:
             return [f"slot {barman.slot}: not there, or it reserves no WAL"]
-        held = f"slot {barman.slot}: {slot.wal_status}, holds {size(max(primary.lsn - slot.restart_lsn, 0))} of WAL"
+        holds = size(max(primary.lsn - slot.restart_lsn, 0))
+        held = f"slot {barman.slot}: {slot.wal_status or 'there'}, holds {holds} of WAL"
         if sender is None or sender.flushed is None:
             return [held, "Barman: not streaming"]
         return [held, f"Barman: {sender.state}, {size(max(primary.lsn - sender.flushed, 0))} behind"]

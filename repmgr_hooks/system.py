@@ -24,6 +24,7 @@ from repmgr_hooks.poke import Flow, send_pokes
 from repmgr_hooks.steps import Program, Rows, Sql
 
 VERSION_LIMIT = 10.0
+KNOCK_EVERY = 1.0
 SESSION = "-c statement_timeout=10000 -c lock_timeout=5000 -c synchronous_commit=local"
 """Options of every session. ``synchronous_commit=local``: a freshly promoted primary may have no synchronous standby
 yet, and a session of ours must not hang on it (repmgr does the same, dbutils.c:200-207)."""
@@ -38,7 +39,7 @@ class System:
             for node, dsn in conninfos.items()
         }
         self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
-        self._knocks: dict[int, asyncio.Task[psycopg.AsyncConnection[Any]]] = {}
+        self._knocks: dict[int, asyncio.Task[None]] = {}
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
@@ -101,7 +102,7 @@ class System:
             asking.cancel()
             await asyncio.wait({asking})
             self._knock(sql.node)
-            return StepFailed(f"node {sql.node}: no answer within {limit:.0f} s")
+            return StepFailed(f"node {sql.node}: no answer within {limit:g} s")
         try:
             return asking.result()
         except psycopg.Error as error:
@@ -112,15 +113,23 @@ class System:
 
     def _knock(self, node: int) -> None:
         """Try on the side to connect to a node that has let us wait, so that nobody waits for it again."""
-        self._knocks[node] = asyncio.ensure_future(self._connect(node))
+        if node not in self._knocks:
+            self._knocks[node] = asyncio.ensure_future(self._until_it_answers(node))
+
+    async def _until_it_answers(self, node: int) -> None:
+        while True:
+            try:
+                await self._connect(node)
+                return
+            except psycopg.errors.ConnectionTimeout:
+                await asyncio.sleep(KNOCK_EVERY)
+            except psycopg.Error:
+                return  # an answer; the next question will hear it too
 
     def _still_silent(self, node: int) -> bool:
         knock = self._knocks.get(node)
-        if knock is None or not knock.done():
-            return knock is not None
-        del self._knocks[node]
-        if isinstance(knock.exception(), psycopg.errors.ConnectionTimeout):
-            self._knock(node)
+        if knock and knock.done():
+            del self._knocks[node]
         return node in self._knocks
 
     async def _ask(self, sql: Sql) -> Rows:
@@ -149,6 +158,8 @@ class System:
 
     def rest(self) -> None:
         """Close the connections that are kept for the next look: one would hold up a smart shutdown of its node."""
+        for knock in self._knocks.values():
+            self._loop.call_soon_threadsafe(knock.cancel)
         for node in list(self._connections):
             asyncio.run_coroutine_threadsafe(self._forget(node), self._loop).result()
 

@@ -31,7 +31,7 @@ class Watch:
         self._hurry_until = 0.0
         self._said = ""
         self._marks: dict[str, object] = {}
-        self._zombies: tuple[int, ...] = ()
+        self._left: tuple[str, ...] = ()
         self.verdict: Verdict | None = None
         """Of the last look."""
 
@@ -55,8 +55,10 @@ class Watch:
         self._plan_next(verdict)
         self._tell(drift)
         known = failed is not None and (verdict.primary, verdict.timeline) == (failed.primary, failed.timeline)
-        sees_work = bool(drift.missing) and not (known and verdict.zombies == self._zombies)
-        self._zombies = verdict.zombies
+        # A run that has shut a zombie out has failed all the same, and what led to it may come back.
+        left = drift.missing if verdict.primary is None else ()
+        sees_work = bool(drift.missing) and not (known and left == self._left)
+        self._left = left
         return sees_work
 
     def _plan_next(self, verdict: Verdict) -> None:

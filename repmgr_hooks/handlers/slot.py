@@ -134,7 +134,8 @@ def _tracked(config: Config, decided: Decided, node: int, found: Slot | None) ->
 def tend(config: Config, decided: Decided, world: World) -> None:
     """Let the slots of the standbys follow the primary's, a whole WAL file at a time. Raises StepFailed."""
     for node, leader, found in _pairs(config, decided):
-        if leader.restart_lsn and found and found.restart_lsn and leader.restart_lsn - found.restart_lsn >= SEGMENT:
+        behind = found and found.physical and found.restart_lsn and (leader.restart_lsn or 0) - found.restart_lsn
+        if found and leader.restart_lsn and behind and behind >= SEGMENT:
             target = lsn(leader.restart_lsn)
             world.fetch(Sql(node, ADVANCE, (target, found.name, target)), LIMIT)
 

@@ -60,6 +60,17 @@ def test_the_repositorys_file_says_what_the_article_does() -> None:
     assert [action.title for action in demoted.do] == ["slot {on: standby, keep: drop}"]
 
 
+def test_how_long_a_node_may_take_who_is_a_witness_and_when_to_hold(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    text = changed("answer_within: 2}", "answer_within: 7}").replace("10.0.0.12}", "10.0.0.12, witness: true}")
+    path.write_text(text.replace("{most: 5, within: 600}", "{most: 3, within: 60}"))
+    cluster, plain = (config.load(file).clusters["main"].cluster for file in (path, FILE))
+    assert [node.witness for node in cluster.nodes.values()] == [False, True]
+    assert (cluster.postgres.answer_within, "connect_timeout=7" in cluster.conninfos()[1]) == (7, True)
+    assert (cluster.role_changes.most, cluster.role_changes.within) == (3, 60)
+    assert (plain.postgres.answer_within, plain.role_changes.most, plain.role_changes.within) == (2, 5, 600)
+
+
 def test_conninfos_carry_no_password_and_a_limit() -> None:
     dsn = config.load(FILE).clusters["main"].cluster.conninfos()[2]
     assert "host=10.0.0.12" in dsn

@@ -349,6 +349,35 @@ def test_nothing_leads_to_a_zombie_and_all_else_stays() -> None:
     assert firewall.shut_out(MAIN, (1,), world) == [], "a second time there is nothing to do"
 
 
+def test_a_rule_with_a_comment_of_several_words_in_our_chain_keeps_no_zombie_in() -> None:
+    world = opened_by_others()
+    rule = f"-A repmgr_dnat -d {GATEWAY}/32 -p tcp -m tcp --dport 9 -m comment --comment two\\ words -j ACCEPT"
+    world.nat.restore(f"*nat\n{rule}\nCOMMIT")
+    assert '"two words"' in world.nat.save()
+    for step in firewall.shut_out(MAIN, (1,), world):
+        apply(step, world)
+    assert world.leads_to(54321) is None
+    assert '"two words"' in world.nat.save()
+
+
+def test_no_rule_comes_to_light_behind_the_zombies() -> None:
+    world = opened_by_others()
+    chain = world.nat.chains["repmgr_dnat"]
+    chain.append(chain[0].replace("10.0.0.11", "10.0.0.12"))
+    for step in firewall.shut_out(MAIN, (1,), world):
+        apply(step, world)
+    assert world.leads_to(54321) is None
+
+
+def test_a_rule_for_no_port_of_ours_leads_to_no_zombie_either() -> None:
+    world = opened_by_others()
+    world.nat.restore("*nat\n-A repmgr_dnat -p tcp -j DNAT --to-destination 10.0.0.11:5432\nCOMMIT")
+    for step in firewall.shut_out(MAIN, (1,), world):
+        apply(step, world)
+    assert world.leads_to(9) is None
+    assert world.leads_to(54322) == "10.0.0.12:5432"
+
+
 def test_two_zombies_and_none() -> None:
     world = opened_by_others()
     assert firewall.shut_out(MAIN, (), world) == []

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import journal as module
+from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import MIGRATIONS, Journal, open_journal
@@ -193,6 +194,160 @@ def test_what_is_not_old_stays(journal: Journal) -> None:
     assert len(journal.runs(9)) == 3
     journal.prune(-1)
     assert len(journal.runs(9)) == 1
+
+
+# -- what is remembered ------------------------------------------------------------------------------------------------
+
+SYSTEM = "7300000000000000001"
+NODE_1, NODE_2 = Memory(1, 1, SYSTEM), Memory(2, 2, SYSTEM)
+
+
+class Wall:
+    """The clock on the wall."""
+
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        self.time += 1
+        return self.time
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    made = Wall()
+    monkeypatch.setattr(time, "time", made)
+    return made
+
+
+def roles(path: Path) -> list[tuple[str, int, int]]:
+    """The rows of the table."""
+    with sqlite3.connect(path) as other:
+        rows = other.execute('select cluster, "primary", timeline from role order by id').fetchall()
+    other.close()
+    return rows
+
+
+def test_the_last_primary_is_remembered_and_each_change_is_a_row(journal: Journal, path: Path) -> None:
+    assert journal.memory("main") == Memory()
+    for memory in (NODE_1, NODE_1, NODE_2, NODE_2, Memory(2, 3, SYSTEM), NODE_1):
+        journal.remember("main", memory)
+        assert journal.memory("main") == memory
+    journal.remember("other", Memory(7, 1, "7"))
+    assert journal.memory("main") == NODE_1
+    assert roles(path) == [("main", 1, 1), ("main", 2, 2), ("main", 2, 3), ("main", 1, 1), ("other", 7, 1)]
+    journal.forget("main")
+    assert (journal.memory("main"), journal.memory("other")) == (Memory(), Memory(7, 1, "7"))
+
+
+def test_a_file_of_version_2_keeps_its_memory(path: Path) -> None:
+    with sqlite3.connect(path) as old:
+        for migration in MIGRATIONS[:2]:
+            old.executescript(migration)
+        old.execute("insert into memory values ('main', 2, 5, ?), ('empty', null, 0, '')", (SYSTEM,))
+        old.execute("insert into run (cluster, cause, attempt, started) values ('main', 'event', 1, 5.0)")
+        columns = "cluster, node, name, success, timestamp, received, run, spooled"
+        old.execute(f"insert into event ({columns}) values ('main', 3, 'standby_promote', 1, '', 5.0, 1, 'x')")
+        old.execute("pragma user_version = 2")
+    old.close()
+    journal = Journal(path)
+    assert journal.memory("main") == Memory(2, 5, SYSTEM)
+    assert journal.memory("empty") == Memory(None, 0, "")
+    assert journal.memory("main", 600).changes == 0
+    assert journal.memory("main").promoted == frozenset(), "what was said before is over"
+    assert len(journal.runs(9)) == 1
+    journal.close()
+    again = Journal(path)
+    assert again.memory("main") == Memory(2, 5, SYSTEM)
+    again.close()
+
+
+CLAIMS = ["primary_register", "standby_promote", "repmgrd_failover_promote", "standby_switchover"]
+
+
+def told(journal: Journal, event: Event, spooled: str | None = None, by_hand: bool = False) -> int:
+    """An event that has come now."""
+    return journal.add_event("main", event, time.time(), spooled, by_hand)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("spooled", ["00000000000000000005-77", None], ids=["by the spool", "by the hook itself"])
+def test_what_repmgr_has_told_the_hook_is_believed(
+    journal: Journal, wall: Wall, name: str, spooled: str | None
+) -> None:
+    journal.remember("main", NODE_1)
+    number = told(journal, Event(2, name, False), spooled)
+    for cause in ("", "event", "retry"):
+        if cause:
+            journal.end_run(journal.begin_run("main", cause, 1, [number]), False, True, "", None, 0)
+        assert journal.memory("main").promoted == {2}
+    told(journal, Event(3, name))
+    assert journal.memory("main").promoted == {2, 3}
+    assert journal.memory("other").promoted == frozenset()
+
+
+@pytest.mark.parametrize(
+    "name", ["repmgrd_promote_error", "cluster_created", "standby_follow", "node_rejoin", "repmgrd_reload"]
+)
+def test_what_claims_no_primary_is_no_promotion(journal: Journal, wall: Wall, name: str) -> None:
+    journal.remember("main", NODE_1)
+    told(journal, Event(2, name), "00000000000000000005-77")
+    assert journal.memory("main").promoted == frozenset()
+
+
+def test_what_is_replayed_by_hand_is_not_believed_whatever_run_takes_it_over(journal: Journal, wall: Wall) -> None:
+    journal.remember("main", NODE_1)
+    number = told(journal, Event(2, "standby_promote"), by_hand=True)
+    for cause in ("replay", "retry", "event"):
+        journal.end_run(journal.begin_run("main", cause, 1, [number]), False, True, "", None, 0)
+        assert journal.memory("main").promoted == frozenset()
+
+
+def test_a_promotion_of_before_the_primary_was_found_is_over(journal: Journal, wall: Wall) -> None:
+    journal.remember("main", NODE_1)
+    told(journal, Event(2, "standby_promote"))
+    journal.remember("main", NODE_2)
+    assert journal.memory("main").promoted == frozenset()
+    journal.remember("main", NODE_2)
+    told(journal, Event(3, "standby_promote"))
+    assert journal.memory("main").promoted == {3}
+
+
+def test_changes_are_counted_within_so_many_seconds(journal: Journal, wall: Wall) -> None:
+    for primary, timeline in [(1, 1), (2, 2), (2, 3), (1, 4), (2, 5)]:
+        wall.time += 100
+        journal.remember("main", Memory(primary, timeline, SYSTEM))
+        journal.remember("other", Memory(timeline, 1, SYSTEM))
+    assert journal.memory("main", 1000).changes == 3, "neither the first find nor another timeline is a change"
+    assert journal.memory("main", 250).changes == 2
+    assert journal.memory("main", 50).changes == 1
+    assert journal.memory("main").changes == 0, "by hand nothing is held"
+    assert journal.memory("other", 1000).changes == 4
+    wall.time += 1000
+    assert journal.memory("main", 600).changes == 0, "the window has gone by"
+
+
+def test_what_is_found_is_compared_without_what_was_told() -> None:
+    assert Memory(1, 1, SYSTEM, frozenset({2}), 3) == NODE_1
+
+
+def test_old_changes_go_and_the_last_one_of_each_cluster_stays(journal: Journal, path: Path) -> None:
+    for memory in (NODE_1, NODE_2):
+        journal.remember("main", memory)
+    journal.remember("other", NODE_1)
+    sqlite(path, "update role set since = 1000")
+    journal.remember("third", NODE_1)
+    journal.prune(90)
+    assert roles(path) == [("main", 2, 2), ("other", 1, 1), ("third", 1, 1)]
+    assert journal.memory("main") == NODE_2
+
+
+def test_the_last_event(journal: Journal) -> None:
+    assert journal.last_event("main") is None
+    journal.add_event("main", PROMOTED, 7.0)
+    journal.add_event("main", FOLLOWED, 5.0)
+    journal.add_event("other", FOLLOWED, 9.0)
+    assert journal.last_event("main") == (7.0, "standby_promote of node 2"), "by when it came, not by its number"
 
 
 # -- pause -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.handlers.slot import Config
 from repmgr_hooks.observe import NodeState, Slot, observe
-from repmgr_hooks.steps import Sql, Step, apply
+from repmgr_hooks.steps import Rows, Sql, Step, apply
 from tests.fake import FakeNode, FakeSlot, FakeWorld
 
 CLUSTER = Cluster(
@@ -124,6 +124,118 @@ def test_which_slots_are_looked_at(config: Config, slots: dict[int, tuple[Slot, 
     more = {4: NodeState(4, witness=True), 5: NodeState(5, in_recovery=False, timeline=1)}
     states = {node: replace(state, slots=slots.get(node, ())) for node, state in {**DECIDED.states, **more}.items()}
     assert slot.observe(config, replace(DECIDED, states=states), FakeWorld()) == seen
+
+
+# -- keep: track -------------------------------------------------------------------------------------------------------
+
+TRACK = Config("standby", "track", most_mb=100)
+MB = 1024 * 1024
+AT = 0x500_0000
+CREATE_1 = ("create slot barman on standby 1", Sql(1, slot.CREATE, ("barman",)), None)
+
+
+def at(megabytes: int, **changes: Any) -> Slot:
+    """A slot so many MB after the first position of the primary's."""
+    return replace(HEALTHY, restart_lsn=AT + megabytes * MB, **changes)
+
+
+def tracking(leader: Slot | None, found: Slot | None, written: int = 0) -> Decided:
+    """Node 2 leads, node 1 follows; the primary, and the standby with it, has written so many MB."""
+    slots = {1: (found,) if found else (), 2: (OTHER, leader) if leader else ()}
+    states = {
+        node: replace(state, slots=slots.get(node, ()), lsn=AT + written * MB) for node, state in DECIDED.states.items()
+    }
+    return replace(DECIDED, states=states)
+
+
+@pytest.mark.parametrize(
+    ("decided", "steps"),
+    [
+        pytest.param(tracking(at(0), None), [CREATE_1], id="absent"),
+        pytest.param(tracking(at(0), at(0)), [], id="as far as the primary's"),
+        pytest.param(tracking(at(50), at(0), 50), [], id="behind it: that is small work"),
+        pytest.param(tracking(at(0), at(50), 50), [], id="before it: nothing can mend that"),
+        pytest.param(tracking(None, None), [], id="the primary has none yet"),
+        pytest.param(tracking(LOST, None), [], id="the primary's says nothing"),
+        pytest.param(tracking(at(0), LOST), [drop(1), CREATE_1], id="lost"),
+        pytest.param(tracking(at(0), at(0, xmin=True)), [drop(1), CREATE_1], id="it keeps dead rows"),
+        pytest.param(tracking(at(0), at(1)), [drop(1), CREATE_1], id="beyond all that the standby has"),
+        pytest.param(tracking(at(0), replace(LOST, active_pid=7)), [release(1), drop(1), CREATE_1], id="in use"),
+        pytest.param(tracking(at(0), None, 101), [], id="it would hold too much"),
+        pytest.param(tracking(at(0), at(0), 100), [], id="just not too much"),
+    ],
+)
+def test_on_standbys_the_slot_is_there_and_whole(decided: Decided, steps: list[tuple[str, Any, Any]]) -> None:
+    assert essence(slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeWorld()))) == steps
+
+
+def test_a_slot_that_holds_too_much_is_given_up_loudly() -> None:
+    decided = tracking(at(0), at(0), 101)
+    (step,) = slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeWorld()))
+    assert step.what == ("GIVE UP slot barman on standby 1: it holds more than 100 MB: drop slot barman on standby 1")
+    assert (step.do, step.until) == drop(1)[1:]
+
+
+@pytest.mark.parametrize(
+    ("decided", "said"),
+    [
+        (tracking(at(0), at(0)), []),
+        (tracking(at(0), None), []),
+        (tracking(at(50), at(0), 50), []),
+        (tracking(at(0), at(15), 15), []),
+        (tracking(None, None), []),
+        (
+            tracking(at(0), at(16), 16),
+            [
+                "slot barman on standby 1 begins after what Barman still lacks; "
+                "it is whole again when Barman has caught up"
+            ],
+        ),
+        (
+            tracking(at(0), None, 101),
+            ["slot barman on standby 1 is given up until Barman is less than 100 MB behind"],
+        ),
+    ],
+)
+def test_what_no_step_can_mend(decided: Decided, said: list[str]) -> None:
+    assert list(slot.warnings(TRACK, decided)) == said
+    assert list(slot.warnings(ON_STANDBY, decided)) == list(slot.warnings(ON_PRIMARY, decided)) == []
+
+
+class Asked(FakeWorld):
+    """A world that notes what is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Sql] = []
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        self.asked.append(sql)
+        return []
+
+
+@pytest.mark.parametrize(
+    ("config", "decided", "advanced"),
+    [
+        (TRACK, tracking(at(16), at(0)), True),
+        (TRACK, tracking(at(15), at(0)), False),
+        (TRACK, tracking(at(0), at(16)), False),
+        (TRACK, tracking(at(16), None), False),
+        (TRACK, tracking(at(16), LOST), False),
+        (TRACK, tracking(None, at(0)), False),
+        (ON_STANDBY, tracking(at(16), at(0)), False),
+        (ON_PRIMARY, tracking(at(16), at(0)), False),
+    ],
+)
+def test_the_slot_follows_the_primarys_a_wal_file_at_a_time_and_never_beyond(
+    config: Config, decided: Decided, advanced: bool
+) -> None:
+    world = Asked()
+    slot.tend(config, decided, world)
+    assert world.asked == ([Sql(1, slot.ADVANCE, ("0/6000000", "barman", "0/6000000"))] if advanced else [])
+
+
+# -- the steps lead there ----------------------------------------------------------------------------------------------
 
 
 def world(**slots: FakeSlot) -> FakeWorld:

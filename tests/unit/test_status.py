@@ -6,10 +6,12 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from repmgr_hooks import config
+from repmgr_hooks.config import Action, Managed, Route
 from repmgr_hooks.decide import Memory, Reason, Why
 from repmgr_hooks.dispatcher import handle
 from repmgr_hooks.event import Event
@@ -127,6 +129,17 @@ def test_how_far_everybody_is(journal: Journal) -> None:
     assert "  slot barman: not there, or it reserves no WAL" in picture(world, journal).lines()
     world.nodes[2].behind = -4096
     assert "  node 2: standby, timeline 1, 0 B behind" in picture(world, journal).lines(), "it was asked later"
+
+
+def test_what_no_step_can_mend_is_no_good_state_and_is_shown() -> None:
+    warned = SimpleNamespace(observe=None, warnings=lambda config, decided: [f"half a slot on {decided.primary}"])
+    main = Managed(MAIN.cluster, (*MAIN.routes, Route(frozenset(), (Action("x", warned, None, "x"),))))
+    world = healthy()
+    found = look(main, world, None, LOADED)
+    assert not found.good
+    assert found.lines() == [*HEALTHY, "  WRONG half a slot on 1"]
+    world.lose(1)
+    assert not any("half a slot" in line for line in look(main, world, None, LOADED).lines()), "of which primary?"
 
 
 def test_the_last_event(journal: Journal) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -67,7 +69,116 @@ def test_a_node_that_falls_silent_on_an_open_connection_costs_the_limit(unplugge
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(2.0)
-    assert said == ["node 1: no answer within 0 s"]
+    assert said == ["node 1: no answer within 0.5 s"]
+
+
+class Node:
+    """A node that takes every connection and answers on none, until it is ``back``."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self.port = listening.getsockname()[1]
+        self.taken = 0
+        self.back = threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                self.taken += 1
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        self.back.wait()
+        with suppress(OSError), connection:
+            answer = GREETING
+            while connection.recv(4096):
+                connection.sendall(answer)
+                answer = ONE_ROW
+
+    def conninfo(self) -> str:
+        return f"host=127.0.0.1 port={self.port} user=x dbname=x sslmode=disable gssencmode=disable connect_timeout=2"
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        made = Node(listening)
+        yield made
+        made.back.set()
+
+
+def ask(world: System, limit: float = 60.0, node: int = 1) -> object:
+    """The answer to a question, or why there is none."""
+    return world.fetch_each([Sql(node, "select 1")], limit)[node]
+
+
+def until(world: System, true: Callable[[object], bool]) -> None:
+    """Ask again and again, at most some seconds."""
+    end = time.monotonic() + 20
+    while not true(ask(world)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def answers(answer: object) -> bool:
+    return answer == [("1",)]
+
+
+def test_a_silent_node_is_waited_for_once_and_noticed_when_it_is_back(node: Node) -> None:
+    world = System({1: node.conninfo()})
+    assert str(ask(world, 0.2)) == "node 1: no answer within 0.2 s"
+    for _ in range(3):
+        assert str(ask(world)) == "node 1: still no answer", "at once, whatever the limit"
+    node.back.set()
+    until(world, answers)
+    assert answers(ask(world))
+
+
+def test_it_knocks_at_a_silent_node_again_and_again(node: Node) -> None:
+    world = System({1: node.conninfo()})
+    ask(world, 0.1)
+    said: set[str] = set()
+    until(world, lambda answer: said.add(str(answer)) or node.taken > 2)  # type: ignore[func-returns-value]
+    assert said == {"node 1: still no answer"}, "nobody waits for it again"
+    node.back.set()
+    until(world, answers)
+
+
+def test_a_connection_that_times_out_by_itself_makes_a_silent_node_too(node: Node) -> None:
+    world = System({1: node.conninfo()})
+    assert "timeout" in str(ask(world))
+    assert str(ask(world)) == "node 1: still no answer"
+
+
+def test_a_silent_node_that_refuses_connections_now_says_so(node: Node) -> None:
+    world = System({1: node.conninfo()})
+    ask(world, 0.1)
+    node._listening.shutdown(socket.SHUT_RDWR)
+    node._listening.close()
+    until(world, lambda answer: "Connection refused" in str(answer))
+
+
+def test_a_silent_node_keeps_no_other_waiting(node: Node) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        well = Node(listening)
+        well.back.set()
+        world = System({1: node.conninfo(), 2: well.conninfo()})
+        for said in ("no answer within 0.6 s", "still no answer"):
+            found = world.fetch_each([Sql(1, "select 1"), Sql(2, "select 1")], 0.6)
+            assert str(found[1]) == f"node 1: {said}"
+            assert answers(found[2])
+
+
+def test_a_rest_closes_what_was_kept(node: Node) -> None:
+    node.back.set()
+    world = System({1: node.conninfo()})
+    assert answers(ask(world)) and answers(ask(world))
+    assert node.taken == 1
+    world.rest()
+    assert answers(ask(world))
+    assert node.taken == 2
 
 
 def test_a_connection_that_has_broken_since_is_opened_anew() -> None:
