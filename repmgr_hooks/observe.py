@@ -157,9 +157,7 @@ def _state(node: int, answer: Rows | StepFailed, cluster: Cluster) -> NodeState:
         timeline=timeline,
         system_identifier=system_identifier,
         lsn=position(lsn) or 0,
-        receiver=_receiver(receiver, cluster, own.upstream if own else None)
-        if receiver and receiver["status"]
-        else None,
+        receiver=_receiver(receiver, cluster, own) if receiver and receiver["status"] else None,
         slots=tuple(_slot(row) for row in slots or ()),
         senders=tuple(_sender(row) for row in senders or ()),
         registered=rows,
