@@ -92,6 +92,11 @@ def runs(lab: Lab) -> list[dict[str, Any]]:
     return result
 
 
+def handled_events(lab: Lab) -> set[tuple[int, str]]:
+    """Node and name of every event that a run which has ended was for."""
+    return {(event["node"], event["name"]) for run in runs(lab) if run["ended"] for event in run["events"]}
+
+
 def worker_log(lab: Lab) -> list[str]:
     """What the worker has said so far."""
     return lab.gateway.log("worker").splitlines()
