@@ -8,6 +8,7 @@ Must run inside the box of ``contain.py``.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -320,8 +321,10 @@ class Lab:
         for node in nodes:
             words = ("repmgrd", "-f", f"/etc/repmgr/db{node}.conf", "--daemonize=false", "--no-pid-file")
             self.daemons[f"repmgrd{node}"] = self.gateway.start(*words, user="postgres", log=f"repmgrd{node}")
+        # Not "starting monitoring": then it still gives up at once if the primary does not answer.
+        ready = re.compile("monitoring (connection to upstream|cluster primary)")
         for node in nodes:
-            wait_for(lambda n=node: "monitoring" in self.gateway.log(f"repmgrd{n}"), f"repmgrd of node {node}")
+            wait_for(lambda n=node: ready.search(self.gateway.log(f"repmgrd{n}")), f"repmgrd of node {node}")
 
     def start_worker(self) -> None:
         """Start repmgr-hooks.service, with the user and the capabilities that its unit has."""
