@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tests.lab import ADDRESSES, Host, Lab, wait_for
+from tests.lab import ADDRESSES, Client, Host, Lab, wait_for
 
 SEGMENT = 16 * 1024 * 1024
 
@@ -75,6 +75,11 @@ def routes_during(lab: Lab, seconds: float, every: float = 0.1) -> list[dict[int
     return seen
 
 
+def led_to(lab: Lab, host: Host) -> bool:
+    """True if both ports lead to a node."""
+    return routes(lab) == {54321: host.address, 54322: host.address}
+
+
 def wait_until_good(lab: Lab, primary: Host, others: Sequence[Host], limit: float = 60) -> None:
     """Wait until all leads to the primary: both ports, Barman's slot and stream; and ``status`` is content."""
     wait_for(lambda: set(routes(lab).values()) == {primary.address}, f"the routes to {primary.name}", limit)
@@ -84,6 +89,13 @@ def wait_until_good(lab: Lab, primary: Host, others: Sequence[Host], limit: floa
     wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "a status that is good", limit, every=0.5)
     assert routes(lab) == {54321: primary.address, 54322: primary.address}
     assert slot(primary) == "t|t|reserved"
+
+
+def assert_nothing_lost(client: Client, primary: Host) -> None:
+    """Every row that the client was told is committed is there."""
+    committed = {write.row for write in client.writes() if write.row is not None}
+    assert committed
+    assert committed - {int(row) for row in primary.sql("select id from work", "app").split()} == set()
 
 
 def runs(lab: Lab) -> list[dict[str, Any]]:
