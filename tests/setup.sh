@@ -3,7 +3,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(postgresql postgresql-15-repmgr repmgr barman barman-cli iptables conntrack iproute2 sudo systemd procps
-          util-linux python3-venv)
+          util-linux python3-venv openssh-client openssh-server)
 
 install_packages() {
     if dpkg --status "${packages[@]}" >/dev/null 2>&1; then return; fi
@@ -14,6 +14,8 @@ install_packages() {
     # The lab makes its own clusters; the machine gets none.
     mkdir -p /etc/postgresql-common/createcluster.d
     echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.d/repmgr-hooks-tests.conf
+    # Likewise sshd: it runs in the lab only, unless the machine had it before.
+    [ -x /usr/sbin/sshd ] || { mkdir -p /etc/ssh && touch /etc/ssh/sshd_not_to_be_run; }
     apt-get -qq install --no-install-recommends "${packages[@]}" >/dev/null
 }
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import Lab
+from tests.endtoend.looks import follows, handled_events, wait_until_good
+from tests.lab import Lab, wait_for
 from tests.lab.contain import contained
+from tests.lab.three import rejoin
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,10 +20,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.lab)
 
 
-def fresh_lab() -> Lab:
+def fresh_lab(nodes: int = 2) -> Lab:
     if not contained():
         pytest.skip("the lab needs its box: use tests/run")
-    return Lab()
+    return Lab(nodes)
 
 
 @pytest.fixture
@@ -53,6 +55,45 @@ def shared_lab() -> Iterator[Lab]:
     try:
         lab.build()
         lab.gateway.hooks("reconcile")
+        yield lab
+    finally:
+        lab.destroy()
+
+
+@pytest.fixture
+def three() -> Iterator[Lab]:
+    """Three nodes in service: ports open, Barman streaming, repmgrd watching."""
+    lab = fresh_lab(3)
+    try:
+        lab.open()
+        yield lab
+    finally:
+        lab.destroy()
+
+
+@pytest.fixture
+def three_without_repmgrd() -> Iterator[Lab]:
+    """Three nodes in service, and no repmgrd: nobody tells the gateway anything."""
+    lab = fresh_lab(3)
+    try:
+        lab.open(repmgrd=False)
+        yield lab
+    finally:
+        lab.destroy()
+
+
+@pytest.fixture(scope="module")
+def failed_over() -> Iterator[Lab]:
+    """Three nodes in service after a failover to db2, db1 its standby again; each test leaves it as it was."""
+    lab = fresh_lab(3)
+    try:
+        lab.open()
+        lab.db1.pg_ctl("stop", "-m", "immediate")
+        wait_for(lambda: (2, "repmgrd_reload") in handled_events(lab), "the failover", every=0.5)
+        rejoin(lab.db1, lab.db2)
+        for host in (lab.db1, lab.db3):
+            wait_for(lambda h=host: follows(h, lab.db2), f"{host.name} to follow db2")
+        wait_until_good(lab, lab.db2, [lab.db1, lab.db3])
         yield lab
     finally:
         lab.destroy()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Sequence
+from typing import Any
 
-from tests.lab import ADDRESSES, Host, Lab
+from tests.lab import ADDRESSES, Client, Host, Lab, wait_for
 
 SEGMENT = 16 * 1024 * 1024
 
@@ -24,6 +27,12 @@ def barman_streams_from(host: Host) -> bool:
         f"and r.client_addr = '{ADDRESSES['gateway']}'"
     )
     return host.sql(look) == "1"
+
+
+def follows(host: Host, primary: Host) -> bool:
+    """True if a standby streams from this primary."""
+    look = f"select count(*) from pg_stat_replication where application_name = '{host.name}' and state = 'streaming'"
+    return primary.sql(look) == "1"
 
 
 def barman_files(lab: Lab) -> set[str]:
@@ -54,6 +63,50 @@ def routes(lab: Lab) -> dict[int, str]:
     """Where the gateway's ports lead, read from the nat table."""
     rule = re.compile(r"--dport (\d+) .*-j DNAT --to-destination ([\d.]+):5432")
     return {int(found[1]): found[2] for line in lab.gateway.nat() if (found := rule.search(line))}
+
+
+def routes_during(lab: Lab, seconds: float, every: float = 0.1) -> list[dict[int, str]]:
+    """Where the ports led during so many seconds: each different answer, in order."""
+    end, seen = time.monotonic() + seconds, [routes(lab)]
+    while time.monotonic() < end:
+        time.sleep(every)
+        if (now := routes(lab)) != seen[-1]:
+            seen.append(now)
+    return seen
+
+
+def led_to(lab: Lab, host: Host) -> bool:
+    """True if both ports lead to a node."""
+    return routes(lab) == {54321: host.address, 54322: host.address}
+
+
+def wait_until_good(lab: Lab, primary: Host, others: Sequence[Host], limit: float = 60) -> None:
+    """Wait until all leads to the primary: both ports, Barman's slot and stream; and ``status`` is content."""
+    wait_for(lambda: set(routes(lab).values()) == {primary.address}, f"the routes to {primary.name}", limit)
+    wait_for(lambda: barman_streams_from(primary), f"Barman to stream from {primary.name}", limit)
+    for host in others:
+        wait_for(lambda h=host: slot(h) == "", f"the slot on {host.name} to be dropped", limit)
+    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "a status that is good", limit, every=0.5)
+    assert routes(lab) == {54321: primary.address, 54322: primary.address}
+    assert slot(primary) == "t|t|reserved"
+
+
+def assert_nothing_lost(client: Client, primary: Host) -> None:
+    """Every row that the client was told is committed is there."""
+    committed = {write.row for write in client.writes() if write.row is not None}
+    assert committed
+    assert committed - {int(row) for row in primary.sql("select id from work", "app").split()} == set()
+
+
+def runs(lab: Lab) -> list[dict[str, Any]]:
+    """The runs of the journal, the oldest first."""
+    result: list[dict[str, Any]] = json.loads(lab.gateway.hooks("history", "--json", "-n", "10000").stdout)
+    return result
+
+
+def handled_events(lab: Lab) -> set[tuple[int, str]]:
+    """Node and name of every event that a run which has ended was for."""
+    return {(event["node"], event["name"]) for run in runs(lab) if run["ended"] for event in run["events"]}
 
 
 def worker_log(lab: Lab) -> list[str]:

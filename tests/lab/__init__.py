@@ -1,12 +1,14 @@
 """A real cluster on one machine: db1, db2, gateway and app, each in its own network namespace.
 
 Everything is built from the files in ``config/``: they are copied to where they belong, and only passwords are added.
+A lab of three nodes has a db3 too, and ssh between the nodes; see ``three.py``.
 Must run inside the box of ``contain.py``.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -17,13 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.lab import three
 from tests.lab.contain import contained
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config"
 BASE = Path("/mnt")
-ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "gateway": "10.0.0.20", "app": "10.0.0.30"}
-NODES = {1: "db1", 2: "db2"}
+ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13", "gateway": "10.0.0.20", "app": "10.0.0.30"}
 DATA = "/var/lib/postgresql/15/main"
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/opt")
 HOMES = {
@@ -127,10 +129,12 @@ class Host:
 
 @dataclass
 class Lab:
-    """The four hosts and their daemons."""
+    """The hosts and their daemons; ``nodes`` is 2 or 3."""
 
+    nodes: int = 2
     db1: Host = field(default_factory=lambda: Host("db1"))
     db2: Host = field(default_factory=lambda: Host("db2"))
+    db3: Host = field(default_factory=lambda: Host("db3"))
     gateway: Host = field(default_factory=lambda: Host("gateway"))
     app: Host = field(default_factory=lambda: Host("app"))
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -138,11 +142,21 @@ class Lab:
     venv: Path = REPOSITORY / ".venv"
 
     @property
+    def databases(self) -> list[Host]:
+        return [self.db1, self.db2, self.db3][: self.nodes]
+
+    @property
     def hosts(self) -> list[Host]:
-        return [self.db1, self.db2, self.gateway, self.app]
+        return [*self.databases, self.gateway, self.app]
 
     def node(self, number: int) -> Host:
-        return Host(NODES[number])
+        return self.databases[number - 1]
+
+    def config(self, name: str) -> str:
+        """A file of ``config/``, as a cluster of so many nodes has it."""
+        if self.nodes == 2:
+            return (CONFIG / name).read_text()
+        return three.adapted(name, (CONFIG / name.replace("db3", "db2")).read_text())
 
     # -- building ---------------------------------------------------------------------------------------------------
 
@@ -151,17 +165,23 @@ class Lab:
         self.make_network()
         self.make_directories()
         self.make_primary()
-        self.make_standby()
+        for host in self.databases[1:]:
+            self.make_standby(host)
+        self.put(self.db1, f"{DATA}/alone.conf", "", owner="postgres")
+        self.db1.pg_ctl("reload")
+        if self.nodes == 3:
+            three.start_ssh(self)
 
-    def open(self) -> None:
-        """Build everything and bring it into service: ports open, Barman streaming and cron running, both repmgrd."""
+    def open(self, repmgrd: bool = True) -> None:
+        """Build everything and bring it into service: ports open, Barman streaming and cron running, each repmgrd."""
         self.build()
         result = self.gateway.hooks("reconcile")
         if result.returncode != 0:
             raise Failed(result.stdout + result.stderr)
         self.start_cron()
         self.start_worker()
-        self.start_repmgrd()
+        if repmgrd:
+            self.start_repmgrd()
 
     def destroy(self) -> None:
         """Kill every process but ours and our ancestors, and remove the hosts; the next lab starts from nothing."""
@@ -221,13 +241,13 @@ class Lab:
             shutil.chown(host.path(place), owner, owner)
         for owner in ("postgres", "barman"):
             self.put(host, f"{HOMES[owner]}/.pgpass", self.pgpass(), 0o600, owner)
-        for node in NODES.values():
-            self.put(host, f"/etc/repmgr/{node}.conf", (CONFIG / f"repmgr-{node}.conf").read_text())
+        for node in self.databases:
+            self.put(host, f"/etc/repmgr/{node.name}.conf", self.config(f"repmgr-{node.name}.conf"))
 
     def install_gateway(self) -> None:
         """Put our files where the README says."""
         gateway = self.gateway
-        self.put(gateway, "/etc/repmgr-hooks/config.yaml", (CONFIG / "config.yaml").read_text())
+        self.put(gateway, "/etc/repmgr-hooks/config.yaml", self.config("config.yaml"))
         self.put(gateway, "/etc/repmgr-hooks/pgpass", self.pgpass(), 0o600, "barman")
         self.put(gateway, "/etc/tmpfiles.d/repmgr-hooks.conf", (CONFIG / "tmpfiles.conf").read_text())
         gateway.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/repmgr-hooks.conf")
@@ -271,7 +291,7 @@ class Lab:
         db1.run("repmgr", "-f", "/etc/repmgr/db1.conf", "primary", "register", user="postgres")
 
     def configure(self, host: Host) -> None:
-        self.put(host, f"{DATA}/conf.d.conf", (CONFIG / f"postgresql-{host.name}.conf").read_text(), owner="postgres")
+        self.put(host, f"{DATA}/conf.d.conf", self.config(f"postgresql-{host.name}.conf"), owner="postgres")
         self.append(host, f"{DATA}/postgresql.conf", "include 'conf.d.conf'\nfsync = off\n")
         self.put(host, f"{DATA}/pg_hba.conf", (CONFIG / "pg_hba.conf").read_text(), owner="postgres")
 
@@ -279,30 +299,32 @@ class Lab:
         with host.path(place).open("a") as file:
             file.write(text)
 
-    def make_standby(self) -> None:
-        repmgr = ("repmgr", "-f", "/etc/repmgr/db2.conf")
-        self.db2.run(
+    def make_standby(self, host: Host) -> None:
+        repmgr = ("repmgr", "-f", f"/etc/repmgr/{host.name}.conf")
+        host.run(
             *repmgr,
             *["-h", "10.0.0.11", "-U", "repmgr", "-d", "repmgr", "standby", "clone", "--fast-checkpoint"],
             user="postgres",
         )
-        self.configure(self.db2)
-        self.put(self.db2, f"{DATA}/alone.conf", "", owner="postgres")
-        self.db2.pg_ctl("start")
-        self.db2.run(*repmgr, "standby", "register", user="postgres")
-        wait_for(lambda: self.db1.sql("select count(*) from pg_stat_replication") == "1", "db2 to stream")
-        self.put(self.db1, f"{DATA}/alone.conf", "", owner="postgres")
-        self.db1.pg_ctl("reload")
+        self.configure(host)
+        self.put(host, f"{DATA}/alone.conf", "", owner="postgres")
+        host.pg_ctl("start")
+        host.run(*repmgr, "standby", "register", user="postgres")
+        streams = f"select count(*) from pg_stat_replication where application_name = '{host.name}'"
+        wait_for(lambda: self.db1.sql(streams) == "1", f"{host.name} to stream")
 
     # -- daemons ----------------------------------------------------------------------------------------------------
 
     def start_repmgrd(self, *nodes: int) -> None:
         """Start repmgrd on the gateway, one for each node, as in the article."""
-        for node in nodes or NODES:
+        nodes = nodes or tuple(range(1, self.nodes + 1))
+        for node in nodes:
             words = ("repmgrd", "-f", f"/etc/repmgr/db{node}.conf", "--daemonize=false", "--no-pid-file")
             self.daemons[f"repmgrd{node}"] = self.gateway.start(*words, user="postgres", log=f"repmgrd{node}")
-        for node in nodes or NODES:
-            wait_for(lambda n=node: "monitoring" in self.gateway.log(f"repmgrd{n}"), f"repmgrd of node {node}")
+        # Not "starting monitoring": then it still gives up at once if the primary does not answer.
+        ready = re.compile("monitoring (connection to upstream|cluster primary)")
+        for node in nodes:
+            wait_for(lambda n=node: ready.search(self.gateway.log(f"repmgrd{n}")), f"repmgrd of node {node}")
 
     def start_worker(self) -> None:
         """Start repmgr-hooks.service, with the user and the capabilities that its unit has."""

@@ -1,0 +1,79 @@
+"""What a lab of three nodes has more: the files of db3, made from those of db2, and ssh between the nodes.
+
+ssh is what ``repmgr standby switchover`` stops, rejoins and turns round the other nodes with, and what repmgrd on the
+gateway makes a third node follow with.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.lab import Host, Lab
+
+SSHD = """
+HostKey /etc/ssh/lab_key
+PasswordAuthentication no
+UsePAM no
+SetEnv PATH=/usr/local/bin:/usr/bin:/bin
+"""
+
+
+def adapted(name: str, text: str) -> str:
+    """Return a file of ``config/`` for three nodes; the text that is given for db3 is db2's."""
+    if name == "config.yaml":
+        return re.sub(r"( +)2: {host: 10\.0\.0\.12}\n", r"\g<0>\g<1>3: {host: 10.0.0.13}\n", text)
+    if name.startswith("postgresql-"):
+        others = ", ".join(node for node in ("db1", "db2", "db3") if node not in name)
+        return re.sub(r"\(db\d, ", f"({others}, ", text)
+    if name == "repmgr-db3.conf":
+        text = text.replace("db2", "db3").replace("node_id=2", "node_id=3").replace("10.0.0.12", "10.0.0.13")
+        # It may have received a little more than db2; the tests want to know who promotes itself.
+        return f"{text}priority=0\n"
+    return text
+
+
+def start_ssh(lab: Lab) -> None:
+    """Start sshd on every node, and let postgres of every node and of the gateway in."""
+    Path("/run/sshd").mkdir(exist_ok=True)
+    key, public = new_key(lab)
+    home = "/var/lib/postgresql/.ssh"
+    for host in (*lab.databases, lab.gateway):
+        lab.put(host, f"{home}/id_ed25519", key, 0o600, "postgres")
+        lab.put(host, f"{home}/known_hosts", f"10.0.0.* {public}", 0o600, "postgres")
+    for host in lab.databases:
+        lab.put(host, f"{home}/authorized_keys", public, 0o600, "postgres")
+        # Debian locks the account, and without PAM sshd lets nobody in to a locked one.
+        host.run("usermod", "--password", "*", "postgres")
+        lab.put(host, "/etc/ssh/lab_key", key, 0o600)
+        lab.put(host, "/etc/ssh/sshd_config", SSHD)
+        lab.daemons[f"sshd of {host.name}"] = host.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
+        follow_by_ssh(lab, host)
+
+
+def follow_by_ssh(lab: Lab, host: Host) -> None:
+    """Let the gateway's repmgrd of a node make it follow; ``standby follow`` needs the node's data directory."""
+    place = f"/etc/repmgr/{host.name}.conf"
+    here, there = "/usr/bin/repmgr standby follow", f"ssh -o BatchMode=yes {host.address} repmgr standby follow"
+    lab.put(lab.gateway, place, lab.gateway.path(place).read_text().replace(here, there))
+
+
+def new_key(lab: Lab) -> tuple[str, str]:
+    """Return a new key pair, private and public: both the nodes' own and that of postgres."""
+    place = lab.db1.path("/root/lab_key")
+    place.parent.mkdir(exist_ok=True)
+    words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place))
+    subprocess.run(words, check=True, timeout=10, stdin=subprocess.DEVNULL)
+    return place.read_text(), place.with_suffix(".pub").read_text()
+
+
+def rejoin(host: Host, primary: Host) -> None:
+    """Make a former primary that is stopped a standby, as the DBA would; what only it had is lost."""
+    words = ("repmgr", "-f", f"/etc/repmgr/{host.name}.conf", "node", "rejoin", "--force-rewind")
+    node = f"host={primary.address} user=repmgr dbname=repmgr"
+    # These files stand in the data directory, where pg_rewind puts those of the primary instead.
+    files = "--config-files=postgresql.conf,conf.d.conf,pg_hba.conf"
+    host.run(*words, "-d", node, files, user="postgres")
