@@ -68,8 +68,8 @@ class Picture:
         if self.waiting:
             yield f"{self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?"
         if self.failed:
-            standing = self.failed.attempt >= self.attempts or not self.failed.again
-            yield f"{'FAILED, given up' if standing else 'FAILED, will be tried again'}: {self.failed.message}"
+            end = "given up" if self.failed.attempt >= self.attempts else "will be tried again"
+            yield f"FAILED, {end}: {self.failed.message}"
         if self.missing or self.failed:
             yield f"mend it with: repmgr-hooks reconcile --cluster {self.cluster.name}"
 
@@ -123,7 +123,8 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
         len(journal.waiting(settings.name)) if journal else 0,
         journal.paused(settings.name) if journal else None,
         journal.last_event(settings.name) if journal else None,
-        last[0] if last and last[0].ok is False else None,
+        # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to mend.
+        last[0] if last and last[0].ok is False and last[0].again else None,
         loaded.service.retry.attempts,
     )
 

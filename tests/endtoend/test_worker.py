@@ -24,7 +24,7 @@ CONFIG = "/etc/repmgr-hooks/config.yaml"
 def quiet_lab(built_lab: Lab) -> Lab:
     """The service does what events ask for, and does not look around by itself."""
     config = built_lab.gateway.path(CONFIG)
-    config.write_text(config.read_text().replace("tick: 10", "tick: 0"))
+    config.write_text(config.read_text().replace("tick: 5", "tick: 0"))
     return built_lab
 
 

@@ -177,7 +177,6 @@ def test_events_that_wait(journal: Journal) -> None:
     [
         (True, 1, "FAILED, will be tried again: Barman is in ruins"),
         (True, 20, "FAILED, given up: Barman is in ruins"),
-        (False, 1, "FAILED, given up: Barman is in ruins"),
     ],
 )
 def test_a_run_that_failed(journal: Journal, again: bool, attempt: int, said: str) -> None:

@@ -21,7 +21,7 @@ from repmgr_hooks.steps import Rows, Sql
 from repmgr_hooks.worker import Worker
 from tests.fake import FakeWorld
 
-CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text().replace("tick: 10", "tick: 0")
+CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
 PROMOTED = ["", "2", "standby_promote"]
 NODE_2 = "10.0.0.12:5432"
 
@@ -54,8 +54,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
 
 @pytest.fixture
 def worker(state: Path, world: FakeWorld) -> WithoutSignals:
+    """It looks at its events only."""
+    return ticking(state, 0)
+
+
+def ticking(state: Path, tick: int) -> WithoutSignals:
     path = state.parent / "config.yaml"
-    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)))
+    path.write_text(CONFIG.replace("tick: 5", f"tick: {tick}").replace("/var/lib/repmgr-hooks", str(state)))
     return WithoutSignals(path)
 
 
@@ -88,8 +93,8 @@ def test_once_with_nothing_to_do_it_ends(worker: WithoutSignals, world: FakeWorl
     assert world.changes == []
 
 
-def test_once_it_also_sees_what_no_event_has_told(worker: WithoutSignals, world: FakeWorld) -> None:
-    worker.serve(once=True)
+def test_once_it_also_sees_what_no_event_has_told(state: Path, world: FakeWorld) -> None:
+    ticking(state, 5).serve(once=True)
     assert healed(world)
 
 
