@@ -106,7 +106,9 @@ def take(step: Step, chosen: Chosen, world: World, recorder: Recorder) -> None:
         log.info("%6.2f s  %s", world.now() - begun, step.what)
     except StepFailed as failure:
         error = str(failure)
-        raise
+        if not step.may_fail:
+            raise
+        log.warning("%s: %s; going on without it", step.what, error)
     except Exception as failure:
         error = bug(chosen.action, failure)
         raise StepFailed(error) from failure

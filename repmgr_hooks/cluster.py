@@ -50,11 +50,12 @@ class Chains:
 
 @dataclass(frozen=True)
 class Gateway:
-    """The fixed address and ports that clients know."""
+    """The fixed address and ports that clients know; ``poke``: tell clients at once that they are cut (``poke.py``)."""
 
     address: Address
     ports: Mapping[Identifier, Port]
     chains: Chains = Chains()
+    poke: bool = True
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ class StepFailed(Trouble, RuntimeError):
     """A step, or looking at what a step should change, did not work."""
 
 
+class NoSuchProgram(StepFailed):
+    """A program is not installed."""
+
+
 class Busy(StepFailed):
     """Another process holds the lock."""
 

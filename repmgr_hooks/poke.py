@@ -11,9 +11,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+BURST = 100
+BURST_PAUSE = 0.12
 SYN = 0x02
 OFFSET_5_WORDS = 5 << 4
 
@@ -29,8 +32,14 @@ class Flow:
 
 
 def send_pokes(flows: Iterable[Flow]) -> None:
-    """Send one SYN for each flow. Raises OSError (EPERM without CAP_NET_RAW)."""
-    for flow in flows:
+    """Send one SYN for each flow, in bursts. Raises OSError (EPERM without CAP_NET_RAW).
+
+    Many connections may come from one host, a pooler's, and Linux answers with at most 1,000 challenge ACKs a second
+    (net.ipv4.tcp_challenge_ack_limit before Linux 6.0).
+    """
+    for number, flow in enumerate(flows, 1):
+        if number % BURST == 0:
+            time.sleep(BURST_PAUSE)
         family = socket.AF_INET6 if ":" in flow.client else socket.AF_INET
         with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
             raw.bind((flow.gateway, 0))

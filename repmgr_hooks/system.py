@@ -19,7 +19,7 @@ import sh
 from psycopg import conninfo
 
 from repmgr_hooks import netlink
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import NoSuchProgram, StepFailed
 from repmgr_hooks.poke import Flow, send_pokes
 from repmgr_hooks.steps import Program, Rows, Sql
 
@@ -51,7 +51,7 @@ class System:
         try:
             command = sh.Command(program.argv[0])
         except sh.CommandNotFound:
-            raise StepFailed(f"{program.argv[0]}: no such program; install it or correct its path") from None
+            raise NoSuchProgram(f"{program.argv[0]}: no such program; install it or correct its path") from None
         try:
             running = _start(command, program)
         except (OSError, sh.ForkException) as error:

@@ -8,6 +8,7 @@ their clients are told at once (see ``poke.py``).
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -15,10 +16,12 @@ from dataclasses import dataclass
 
 from repmgr_hooks.cluster import Cluster, Gateway
 from repmgr_hooks.decide import Decided
-from repmgr_hooks.errors import did_you_mean
+from repmgr_hooks.errors import NoSuchProgram, did_you_mean
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.schema import Identifier, Positive
 from repmgr_hooks.steps import Poke, Program, Step, World
+
+log = logging.getLogger(__name__)
 
 LIMIT = 10.0
 LOCK_WAIT = "5"
@@ -86,7 +89,11 @@ def nat_table(gateway: Gateway, world: World) -> str:
 
 def tracked_connections(gateway: Gateway, world: World) -> tuple[Tracked, ...]:
     """Read the connections to our ports."""
-    listing = world.run(Family(gateway.address).conntrack("-L", gateway.address), LIMIT)
+    try:
+        listing = world.run(Family(gateway.address).conntrack("-L", gateway.address), LIMIT)
+    except NoSuchProgram as error:
+        log.warning("%s: connections to a former primary are not cut", error)
+        return ()
     return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in gateway.ports.values())
 
 
@@ -136,9 +143,9 @@ def _cut(gateway: Gateway, stale: Sequence[Tracked]) -> list[Step]:
     for port, host in sorted({(found.flow.gateway_port, found.leads_to) for found in stale}):
         forget = family.conntrack("-D", gateway.address, "--orig-port-dst", str(port), "--reply-src", host)
         steps.append(Step(f"cut connections of port {port} to {host}", forget, LIMIT))
-    clients = tuple(found.flow for found in stale if found.established)
+    clients = tuple(found.flow for found in stale if found.established and gateway.poke)
     if clients:
-        steps.append(Step(f"tell {len(clients)} client(s) that they are cut", Poke(clients), LIMIT))
+        steps.append(Step(f"tell {len(clients)} client(s) that they are cut", Poke(clients), LIMIT, may_fail=True))
     return steps
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -579,3 +579,19 @@ def test_the_app_port_opens_at_its_limit_although_looking_hangs() -> None:
     world.after("barman cron", lambda: setattr(world.barman, "health", "hangs"))
     handle(MAIN, world, [PROMOTED])
     assert 118 <= opened(world) <= 121
+
+
+class WithoutRawSockets(FakeWorld):
+    """A container in which nobody may send packets of his own making."""
+
+    def poke(self, flows: Iterable[Flow]) -> None:
+        raise StepFailed("cannot send packets (needs CAP_NET_RAW)")
+
+
+def test_clients_that_cannot_be_told_do_not_keep_the_port_closed(caplog: pytest.LogCaptureFixture) -> None:
+    world = WithoutRawSockets()
+    vars(world).update(vars(failed_over()))
+    run = handle(MAIN, world, [PROMOTED])
+    assert run.ok
+    assert opened(world) < 30
+    assert "cannot send packets (needs CAP_NET_RAW); going on without it" in caplog.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from repmgr_hooks.cluster import Cluster, Gateway, Node
 from repmgr_hooks.decide import Decided
+from repmgr_hooks.errors import NoSuchProgram
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.handlers.firewall import Config, Seen, Tracked, parse_conntrack, parse_rules
 from repmgr_hooks.poke import Flow
@@ -504,3 +505,27 @@ def test_of_two_rules_for_a_port_the_first_one_counts(first: int, second: int, p
     for program in restores(planned(MAIN, primary, "barman", saved)):
         nat.restore(program.stdin)
     assert nat.reached(GATEWAY, 54322) == (f"10.0.0.1{primary}:5432" if first == primary else None)
+
+
+class WithoutConntrack(FakeWorld):
+    """A gateway on which nobody has installed conntrack."""
+
+    def run(self, program: Program, limit: float) -> str:
+        if program.argv[0] == "conntrack":
+            raise NoSuchProgram("conntrack: no such program")
+        return super().run(program, limit)
+
+
+def test_without_conntrack_the_ports_are_led_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    world = WithoutConntrack()
+    decided = Decided(MAIN, 2, 2)
+    (lead,) = firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, world))
+    apply(lead, world)
+    assert world.leads_to(54322) == "10.0.0.12:5432"
+    assert "connections to a former primary are not cut" in caplog.text
+
+
+def test_clients_are_not_told_if_the_configuration_says_so() -> None:
+    quiet = replace(MAIN, gateway=replace(MAIN.gateway, poke=False))
+    seen = Seen((), (Tracked(Flow("10.0.0.30", 40000, GATEWAY, 54322), "10.0.0.11", True),), True)
+    assert [step.what for step in firewall.plan(Config("app"), Decided(quiet, 2, 2), seen)][-1].startswith("cut ")
