@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TextIO
 
-from repmgr_hooks import config, dispatcher, handlers, history, status
+from repmgr_hooks import check, config, dispatcher, handlers, history, status
 from repmgr_hooks.arguments import parser
 from repmgr_hooks.config import Config, Managed, which_cluster
 from repmgr_hooks.errors import BadInput, StepFailed, Trouble, did_you_mean
@@ -231,11 +231,10 @@ def do_resume(arguments: argparse.Namespace) -> int:
 
 
 def do_check(arguments: argparse.Namespace) -> int:
-    """Check the configuration."""
-    loaded = config.load(config.config_path(arguments.config))
-    routes = sum(len(managed.routes) for managed in loaded.clusters.values())
-    print(f"{loaded.path}: OK, {len(loaded.clusters)} cluster(s), {routes} route(s)")
-    return OK
+    """Say what would go wrong."""
+    found = check.findings(config.load(config.config_path(arguments.config)))
+    print("\n".join(map(str, found)))
+    return FAILED if any(finding.level == "FAIL" for finding in found) else OK
 
 
 def do_handlers(arguments: argparse.Namespace) -> int:

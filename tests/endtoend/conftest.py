@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.endtoend.looks import follows, handled_events, wait_until_good
-from tests.lab import Lab, wait_for
+from tests.lab import BASE, Lab, wait_for
 from tests.lab.contain import contained
 from tests.lab.three import rejoin
+
+LAST_WORDS = 4000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,6 +20,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.lab)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the daemons of the lab wrote last."""
+    report = yield
+    if report.failed and contained():
+        for log in (*BASE.glob("gateway-*.log"), BASE / "gateway/var/log/barman/barman.log"):
+            if log.exists():
+                report.sections.append((log.name, log.read_text(errors="replace")[-LAST_WORDS:]))
+    return report
 
 
 def fresh_lab(nodes: int = 2) -> Lab:
