@@ -26,44 +26,68 @@ def carry_out(
 ) -> list[Done]:
     """Make the actions true in order.
 
-    A failed action is tried again until the next one with a limit (``at_latest``) is due; then that one is done all
-    the same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
+    What fails is tried again until the next action with a limit (``at_latest``) is due; then that one is done all the
+    same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
     """
     done: list[Done] = []
-    actions = [item.action for item in chosen]
-    index = 0
-    while index < len(chosen):
-        gate = next((i for i in range(index + 1, len(actions)) if actions[i].at_latest is not None), None)
-        deadline = started + (actions[gate].at_latest or 0) if gate is not None else None
+    parts = split_at_limits(chosen)
+    for part, following in zip(parts, [*parts[1:], []], strict=True):
+        deadline = started + (following[0].action.at_latest or 0) if following else None
+        if done and done[-1].error:
+            log.error("%s although what comes before it failed", part[0].action.title)
+        taken: list[tuple[Step, ...]] = []
         try:
-            done.append(make_true(chosen[index], decided, world, deadline, recorder))
+            done += make_true(part, taken, decided, world, deadline, recorder)
         except PrimaryChanged as error:
             log.error("%s", error)
-            return done + [Done(action, error=str(error)) for action in actions[index:]]
-        index += 1
-        if done[-1].error:
-            following = len(actions) if gate is None else gate
-            done += [Done(action, error="not reached") for action in actions[index:following]]
-            if gate is not None:
-                log.error("%s although what comes before it failed", actions[gate].title)
-            index = following
+            done += [Done(item.action, steps) for item, steps in zip(part, taken, strict=False)]
+            return done + [Done(item.action, error=str(error)) for item in chosen[len(done) :]]
     return done
 
 
-def make_true(chosen: Chosen, decided: Decided, world: World, deadline: float | None, recorder: Recorder) -> Done:
-    """Look, do what is missing, look again; until the deadline, try anew after a failure."""
+def split_at_limits(chosen: Sequence[Chosen]) -> list[list[Chosen]]:
+    """Return the actions in parts; each but the first begins with one that has a limit."""
+    parts: list[list[Chosen]] = [[]]
+    for item in chosen:
+        if item.action.at_latest is not None and parts[-1]:
+            parts.append([])
+        parts[-1].append(item)
+    return parts
+
+
+def make_true(
+    part: Sequence[Chosen],
+    taken: list[tuple[Step, ...]],
+    decided: Decided,
+    world: World,
+    deadline: float | None,
+    recorder: Recorder,
+) -> list[Done]:
+    """Look, do what is missing, look again; until the deadline, try all anew after a failure.
+
+    All, for the failure may come from what has been undone meanwhile; but a notification is given once. ``taken`` is
+    filled with the steps of each action that has succeeded.
+    """
     said = ""
     while True:
+        index = 0
         try:
-            return _attempt(chosen, decided, world, deadline, recorder)
+            for index, item in enumerate(part):
+                if index == len(taken):
+                    taken.append(_attempt(item, decided, world, deadline, recorder))
+                elif item.action.handler.observe:
+                    taken[index] += _attempt(item, decided, world, deadline, recorder, again=True)
+            return [Done(item.action, steps) for item, steps in zip(part, taken, strict=True)]
         except PrimaryChanged:
             raise
         except StepFailed as error:
             if str(error) != said:
                 said = str(error)
-                log.error("%s: %s", chosen.action.title, said)
+                log.error("%s: %s", part[index].action.title, said)
             if deadline is None or world.now() + RETRY_EVERY >= deadline:
-                return Done(chosen.action, error=said)
+                before = [Done(item.action, steps) for item, steps in zip(part[:index], taken, strict=False)]
+                left = [Done(item.action, error="not reached") for item in part[index + 1 :]]
+                return [*before, Done(part[index].action, error=said), *left]
             _wait_while_primary(decided, world, recorder)
 
 
@@ -80,10 +104,12 @@ def _wait_while_primary(decided: Decided, world: World, recorder: Recorder) -> N
             log.debug("the primary is silent")
 
 
-def _attempt(chosen: Chosen, decided: Decided, world: World, deadline: float | None, recorder: Recorder) -> Done:
+def _attempt(
+    chosen: Chosen, decided: Decided, world: World, deadline: float | None, recorder: Recorder, again: bool = False
+) -> tuple[Step, ...]:
     action = chosen.action
     if recorder.done_before(chosen):
-        return Done(action)
+        return ()
     if deadline is not None:
         world = steps.Until(world, max(deadline, world.now() + LAST_TRY))
     decided = replace(confirmed(decided, world), event=chosen.event)
@@ -91,10 +117,10 @@ def _attempt(chosen: Chosen, decided: Decided, world: World, deadline: float | N
     for step in missing:
         take(step, chosen, world, recorder)
     if not missing:
-        log.info("   as is  %s", action.title)
+        log.log(logging.DEBUG if again else logging.INFO, "   as is  %s", action.title)
     elif action.handler.observe and (left := look(action, confirmed(decided, world), world)):
         raise StepFailed("still missing afterwards: " + "; ".join(step.what for step in left))
-    return Done(action, tuple(missing))
+    return tuple(missing)
 
 
 def take(step: Step, chosen: Chosen, world: World, recorder: Recorder) -> None:
