@@ -90,7 +90,7 @@ def test_promotion_that_never_happens(built_lab: Lab) -> None:
     without_a_primary = lab.gateway.hooks("replay", "2", "standby_promote")
 
     assert (beside_a_primary.returncode, without_a_primary.returncode) == (1, 1)
-    assert "standby_promote of node 2 contradicts the cluster: node 1 is the primary" in beside_a_primary.stdout
+    assert "standby_promote of node 2 contradicts the cluster: the primary is node 1" in beside_a_primary.stdout
     assert "the primary is unknown: no node is out of recovery" in without_a_primary.stdout
     assert lab.gateway.nat() == before
 
