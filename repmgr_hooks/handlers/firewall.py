@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 LIMIT = 10.0
 LOCK_WAIT = "5"
-LOOK_ALL_THE_SAME = 60.0
+LOOK_ALL_THE_SAME = 300.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def observe(config: Config, decided: Decided, world: World) -> Seen:
 
 
 def mark(decided: Decided, world: World) -> object:
-    """What a look sees is the same while nobody changes a rule; once a minute it is looked at all the same."""
+    """What a look sees is the same while nobody changes a rule; every five minutes it is looked at all the same."""
     generation = world.rules_generation()
     if generation is None:
         return None

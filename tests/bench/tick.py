@@ -26,7 +26,7 @@ LIMIT = 0.01
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.tick")
     parser.add_argument("--clusters", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=300.0, help="the rules are read every 300 s")
     arguments = parser.parse_args()
     contain([sys.executable, "-m", "tests.bench.tick", *sys.argv[1:]])
     lab = Lab(nodes=3)

@@ -383,17 +383,17 @@ def test_a_quiet_tick_runs_no_program() -> None:
     assert world.ran == []
 
 
-def test_once_a_minute_it_is_looked_at_all_the_same() -> None:
+def test_every_five_minutes_it_is_looked_at_all_the_same() -> None:
     world, marks = settled()
     looks = []
-    for second in range(180):
+    for second in range(900):
         world.sleep(1)
         world.ran.clear()
         drift(MAIN, world, SEEN_1, marks)
         if world.ran:
             looks.append(second)
     assert len(looks) == 3
-    assert max(after - before for before, after in pairwise(looks)) <= 60
+    assert max(after - before for before, after in pairwise(looks)) <= 300
 
 
 @pytest.mark.parametrize(
