@@ -48,6 +48,7 @@ def quick_parts() -> list[Part]:
         check("format", sys.executable, "-m", "ruff", "format", "--check", "."),
         check("types", sys.executable, "-m", "mypy"),
         tests("unit", *PYTEST, "--doctest-modules", "repmgr_hooks", "tests/unit"),
+        tests("model", *PYTEST, "tests/model"),
     ]
 
 
@@ -95,6 +96,9 @@ def show(part: Part) -> Part:
         print(part.output)
     outcome = "FAILED" if part.failed else "ok"
     print(f"{part.name:16} {outcome:7} {part.passed:4} passed {part.seconds:6.1f} s", flush=True)
+    for line in part.output.splitlines():
+        if line.startswith(f"{part.name}: ") and not part.failed:
+            print(f"  {line}", flush=True)
     return part
 
 

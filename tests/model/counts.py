@@ -1,0 +1,24 @@
+"""How often the model ran, and whether what matters did happen in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+RUNS, STEPS, KILLS = "runs", "steps", "worker kills"
+FOLLOWED, ZOMBIES, BESIDE, TWINS = "role changes followed", "zombies", "promotions beside a healthy primary", "twins"
+RIGHT, UNKNOWN, STILL = "times all was right", "times without a sure primary", "times nothing was written"
+
+ENOUGH = {RUNS: 2000, STEPS: 20_000, KILLS: 60, FOLLOWED: 300, ZOMBIES: 50, BESIDE: 50, TWINS: 20}
+ENOUGH |= {RIGHT: 500, UNKNOWN: 200, STILL: 500}
+
+COUNTS: Counter[str] = Counter()
+
+
+def told() -> str:
+    """One line for the log of a CI run."""
+    return "model: " + ", ".join(f"{COUNTS[what]:,} {what}" for what in [*ENOUGH, *sorted(set(COUNTS) - set(ENOUGH))])
+
+
+def too_few() -> list[str]:
+    """What has happened too seldom for the model to prove anything."""
+    return [f"{COUNTS[what]} {what}, and not {number}" for what, number in ENOUGH.items() if COUNTS[what] < number]

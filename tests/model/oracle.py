@@ -1,0 +1,144 @@
+"""What must never happen, and what must be so in the end: judged by what is really true, without a line of ``decide``.
+
+The oracle knows the simulated cluster, and what the nodes said when the worker last looked at them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.steps import Rows
+from tests.model import counts
+from tests.model.cluster import Cluster, Term
+
+Ports = Mapping[str, int | None]
+"""The node that each port leads to."""
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a node said at the last look; ``term`` if it was a primary then."""
+
+    timeline: int
+    term: Term | None
+
+
+@dataclass(frozen=True)
+class Led:
+    """Where the worker led a port, and the timeline that the node was on."""
+
+    node: int
+    timeline: int
+    term: Term
+
+
+class Oracle:
+    """Judges each change of a route, at once."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        first = cluster.nodes[1].term
+        self._shown: dict[int, Shown | None] = {}
+        self.led = {port: Led(1, first.timeline, first) for port in ("barman", "app")}
+        self.accusation = ""
+        self._closed: set[str] = set()
+        """Ports that the worker has closed, or left closed when it led the other one to another node."""
+        self._followed = 0
+        self._met: set[tuple[str, int]] = set()
+
+    def looked(self, number: int, answer: Rows | StepFailed) -> None:
+        """The worker has asked a node what it is."""
+        if isinstance(answer, StepFailed):
+            self._shown[number] = None
+            return
+        in_recovery, timeline = answer[0][:2]
+        self._shown[number] = Shown(timeline, None if in_recovery else self._cluster.nodes[number].term)
+        if not in_recovery:
+            self._note(number, self._cluster.nodes[number].term)
+
+    def _note(self, number: int, term: Term) -> None:
+        """Count what makes the model worth its time: each kind of trouble once for each term."""
+        app = self.led["app"]
+        if term.timeline < app.timeline:
+            self._met.add((counts.ZOMBIES, term.number))
+        if number != app.node and self._was_healthy(app) and not self._cluster.made_by_repmgr(term):
+            self._met.add((counts.BESIDE, term.number))
+        terms = [shown.term for shown in self._shown.values() if shown and shown.term]
+        if any(other.timeline == term.timeline and other != term for other in terms):
+            self._met.add((counts.TWINS, term.number))
+
+    def met(self) -> Counter[str]:
+        """How often each kind of trouble was met, and how often the app port was led to another node."""
+        return Counter([kind for kind, _ in self._met]) + Counter({counts.FOLLOWED: self._followed})
+
+    def accuse(self, text: str) -> None:
+        """An invariant does not hold; the first one counts."""
+        self.accusation = self.accusation or text
+
+    def judge(self) -> None:
+        """Raises Violation if an invariant did not hold."""
+        if self.accusation:
+            raise Violation(self.accusation)
+
+    def swapped(self, before: Ports, after: Ports) -> None:
+        """The worker has changed the rules: where the ports led to, and where they lead to now."""
+        target = next((number for number in after.values() if number is not None), None)
+        for port in after:
+            if target is not None and target != self.led[port].node:
+                self._taken_away(port, target)
+            if after[port] is None and (target or before[port]):
+                self._closed.add(port)
+        for port, number in after.items():
+            if number is not None and number != before[port]:
+                self._opened(port, number)
+
+    def _taken_away(self, port: str, target: int) -> None:
+        """A port leads to its node no more, for the sake of another node."""
+        shown, led = self._shown.get(target), self.led[port]
+        by_hand = shown and shown.term and not self._cluster.made_by_repmgr(shown.term)
+        if by_hand and port not in self._closed and self._was_healthy(led):
+            self.accuse(f"port {port} was led away from a healthy primary, {led}, for {shown}")
+
+    def _opened(self, port: str, number: int) -> None:
+        """A port leads to a node that it did not lead to before."""
+        before, shown = self.led[port], self._shown.get(number)
+        if shown is None or shown.term is None:
+            return self.accuse(f"port {port} leads to node {number}, which was no primary at the last look: {shown}")
+        after = Led(number, shown.timeline, shown.term)
+        if after.timeline < before.timeline:
+            return self.accuse(f"port {port} was led back, from {before} to {after}")
+        self.led[port] = after
+        self._closed.discard(port)
+        self._followed += port == "app" and after != before
+        return None
+
+    def _same_term(self, led: Led) -> bool:
+        shown = self._shown.get(led.node)
+        return shown is not None and shown.term == led.term
+
+    def _was_healthy(self, led: Led) -> bool:
+        node = self._cluster.nodes[led.node]
+        really = node.runs_as_primary and node.term == led.term
+        return really and self._same_term(led) and led.timeline >= self._cluster.newest_made_by_repmgr()
+
+    def the_primary(self, remembered: int) -> int | None:
+        """Return the one node that must be found, whatever has happened before; None if the oracle cannot say."""
+        nodes = self._cluster.nodes
+        seen = {number: node for number, node in nodes.items() if node.reachable}
+        running = self._cluster.primaries(seen)
+        if len(running) != 1:
+            return None
+        (number,) = running
+        newest = max(remembered, *(node.timeline for node in seen.values()))
+        if nodes[number].timeline < newest:
+            return None
+        if not self._cluster.made_by_repmgr(nodes[number].term) and len(self._cluster.primaries()) > 1:
+            return None
+        return number

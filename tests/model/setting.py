@@ -1,0 +1,46 @@
+"""The configuration that the model runs with, and its clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from repmgr_hooks import config
+from repmgr_hooks.cluster import Node, RoleChanges
+from repmgr_hooks.config import Action, Managed, Route
+
+LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
+TICK = LOADED.service.tick
+EPOCH = 1_800_000_000.0
+SHORT = {"at_latest": 10, "start_timeout": 5}
+"""In seconds: simulated waiting costs real time too, for every look is a real one."""
+
+
+class Clock(Protocol):
+    """Something that knows the time since it began."""
+
+    def now(self) -> float:
+        """In seconds."""
+
+
+class Wall:
+    """The clock on the wall; it goes with the clock of the world."""
+
+    world: Clock | None = None
+
+    def __call__(self) -> float:
+        return EPOCH + (self.world.now() if self.world else 0.0)
+
+
+def managed(size: int) -> Managed:
+    """The cluster and the routes of config/config.yaml, with so many nodes; no change of the primary is held back."""
+    main = LOADED.clusters["main"]
+    nodes = {number: Node(f"10.0.0.{10 + number}") for number in range(1, size + 1)}
+    cluster = replace(main.cluster, nodes=nodes, primary_wait=1, role_changes=RoleChanges(1000, 600))
+    return Managed(cluster, tuple(Route(route.on, tuple(map(_hurried, route.do))) for route in main.routes))
+
+
+def _hurried(action: Action) -> Action:
+    shorter = {name: value for name, value in SHORT.items() if hasattr(action.config, name)}
+    return replace(action, config=replace(action.config, **shorter))

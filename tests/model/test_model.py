@@ -1,0 +1,376 @@
+"""The worker against a simulated cluster that fails in every way that Hypothesis finds, judged by the oracle."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from repmgr_hooks.config import Config
+from repmgr_hooks.event import CATALOGUE, Event, Meaning
+from repmgr_hooks.queue import Queue, run_now
+from tests.model import counts
+from tests.model.cluster import Told, new_cluster, pick
+from tests.model.counts import COUNTS
+from tests.model.oracle import Oracle, Violation
+from tests.model.setting import LOADED, TICK, Wall, managed
+from tests.model.world import PORTS, Killed, ModelWorld, MortalJournal
+
+LOOK_AT_MOST_EVERY = 1.0
+"""Seconds; without a primary the worker would look ten times as often."""
+RETRY_AT_MOST = LOADED.service.retry.most
+
+WHICH = st.integers(0, 9)
+WHEN = st.sampled_from([*[0] * 40, *range(1, 61)])
+"""Now, or during the worker's next work, after so many uses of the world."""
+CLAIMS = sorted(name for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
+HINTS = sorted(set(CATALOGUE) - set(CLAIMS))
+
+
+def step(**strategies: Any) -> Callable[[Any], Any]:
+    """A rule; how often one was followed is counted."""
+
+    def counting(function: Any) -> Any:
+        @functools.wraps(function)
+        def counted(self: Any, **drawn: Any) -> None:
+            COUNTS[counts.STEPS] += 1
+            function(self, **drawn)
+
+        return rule(**strategies)(counted)  # type: ignore[no-untyped-call]
+
+    return counting
+
+
+class Model(RuleBasedStateMachine):
+    """Rules are what happens to the cluster, the gateway, Barman and the worker."""
+
+    loaded: Config
+    wall: Wall
+
+    @initialize(size=st.integers(2, 5))
+    def begin(self, size: int) -> None:
+        self.managed = managed(size)
+        self.cluster = new_cluster(size)
+        self.oracle = Oracle(self.cluster)
+        self.world = self.wall.world = ModelWorld(self.cluster, self.oracle)
+        self.journal = MortalJournal()
+        self.journal.before_change = self.world.use
+        self.pending: list[Told] = []
+        self.delivered: list[Told] = []
+        self.files = 0
+        self.start_worker()
+        self.barman_was_ill = False
+        COUNTS[counts.RUNS] += 1
+
+    # -- the worker -----------------------------------------------------------------------------------------------
+
+    def start_worker(self) -> None:
+        """As worker.py does."""
+        self.world.reborn()
+        self.journal.release_cut_off()
+        self.queue = Queue(self.managed, self.journal, self.world, self.loaded)
+
+    def work(self) -> float:
+        """What the worker's loop does once; if it dies of it, another is started."""
+        try:
+            wait = self.queue.work()
+            self.oracle.judge()
+            return wait
+        except Killed:
+            self.oracle.judge()
+            COUNTS[counts.KILLS] += 1
+            self.start_worker()
+            return 0.0
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the worker look whenever it says so, but not ten times a second."""
+        end = self.world.now() + seconds
+        while self.world.now() < end:
+            wait = self.work()
+            self.world.pass_time(min(max(wait, LOOK_AT_MOST_EVERY), max(end - self.world.now(), 0.0)))
+        self.work()
+
+    @step(ticks=st.integers(1, 3))
+    def ticks(self, ticks: int) -> None:
+        self.pass_time(ticks * TICK)
+
+    @step()
+    def the_worker_wakes(self) -> None:
+        self.work()
+
+    @step(seconds=st.integers(1, 400))
+    def the_worker_is_held_up(self, seconds: int) -> None:
+        self.world.pass_time(seconds)
+
+    @step(uses=st.integers(1, 80))
+    def the_worker_dies(self, uses: int) -> None:
+        self.world.kill_after(uses)
+        self.work()
+
+    @step()
+    def somebody_reconciles(self) -> None:
+        self.run_now([], "reconcile")
+
+    @step(node=st.integers(1, 6), name=st.sampled_from(CLAIMS + HINTS))
+    def somebody_replays(self, node: int, name: str) -> None:
+        self.run_now([Event(node, name)], "replay")
+
+    def run_now(self, events: list[Event], cause: str) -> None:
+        try:
+            run_now(self.managed, self.world, events, cause, self.journal)
+        except Killed:
+            self.oracle.judge()
+            self.world.reborn()
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def hear(self) -> None:
+        """Take over what repmgr has said meanwhile."""
+        self.pending += [Told(event, self.wall()) for event in self.cluster.said]
+        self.cluster.said.clear()
+
+    def hand_in(self, told: Told) -> None:
+        """The hook's file bears the time of repmgr's call, however late it is found."""
+        self.files += 1
+        event = replace(told.event, timestamp=str(told.at))
+        self.journal.add_event("main", event, told.at, f"{self.files:020}-1")
+        COUNTS["events"] += 1
+
+    @step(which=WHICH, wakes=st.booleans())
+    def an_event_comes(self, which: int, wakes: bool) -> None:
+        self.hear()
+        if self.pending:
+            told = self.pending.pop(which % len(self.pending))
+            self.delivered.append(told)
+            self.hand_in(told)
+        if wakes:
+            self.work()
+
+    @step(which=WHICH, wakes=st.booleans())
+    def an_event_comes_again(self, which: int, wakes: bool) -> None:
+        if self.delivered:
+            self.hand_in(self.delivered[-1 - which % len(self.delivered)])
+        if wakes:
+            self.work()
+
+    @step(which=WHICH)
+    def an_event_is_lost(self, which: int) -> None:
+        self.hear()
+        if self.pending:
+            self.pending.pop(which % len(self.pending))
+
+    @step(node=st.integers(1, 6), name=st.sampled_from(HINTS), success=st.booleans())
+    def an_event_lies(self, node: int, name: str, success: bool) -> None:
+        self.hand_in(Told(Event(node, name, success), self.wall()))
+
+    # -- the cluster ----------------------------------------------------------------------------------------------
+
+    def let(self, happen: Callable[[], object], what: str, after: int = 0) -> None:
+        def counted() -> None:
+            if happen() is not None:
+                COUNTS[what] += 1
+
+        self.world.let(counted, after)
+
+    @step(which=WHICH, primary=st.booleans(), when=WHEN)
+    def a_node_stops(self, which: int, primary: bool, when: int) -> None:
+        self.let(lambda: self.cluster.stop(which, primary), "stops", when)
+
+    @step(which=WHICH, when=WHEN)
+    def a_node_starts(self, which: int, when: int) -> None:
+        self.let(lambda: self.cluster.start(which), "starts", when)
+
+    @step(which=WHICH, metadata=st.booleans(), when=WHEN)
+    def repmgr_promotes(self, which: int, metadata: bool, when: int) -> None:
+        self.let(lambda: self.cluster.repmgr_promotes(which, metadata), "promotions by repmgr", when)
+
+    @step(which=WHICH, metadata=st.sampled_from([True, True, False]), cut=st.booleans(), told=st.booleans(), when=WHEN)
+    def failover(self, which: int, metadata: bool, cut: bool, told: bool, when: int) -> None:
+        """The primary is down, or cut off from all; repmgr promotes a standby, a second follows, and we are told."""
+        self.let(lambda: self.cluster.lose(which) if cut else self.cluster.stop(which, True), "losses", when)
+        self.let(lambda: self.cluster.repmgr_promotes(which, metadata), "promotions by repmgr", when and when + 5)
+        self.let(lambda: self.cluster.follow(which), "follows", when and when + 9)
+        self.hear()
+        if told and self.pending:
+            self.hand_in(self.pending[0])
+
+    @step(which=WHICH, when=WHEN)
+    def somebody_promotes(self, which: int, when: int) -> None:
+        self.let(lambda: self.cluster.promoted_by_hand(which), "promotions by hand", when)
+
+    @step(which=WHICH)
+    def somebody_registers(self, which: int) -> None:
+        self.let(lambda: self.cluster.register(which), "registrations")
+
+    @step(which=WHICH, when=WHEN)
+    def a_standby_follows(self, which: int, when: int) -> None:
+        self.let(lambda: self.cluster.follow(which), "follows", when)
+
+    @step(which=WHICH, by_hand=st.booleans(), when=WHEN)
+    def a_node_rejoins(self, which: int, by_hand: bool, when: int) -> None:
+        self.let(lambda: self.cluster.rejoin(which, by_hand), "rejoins", when)
+
+    @step(which=WHICH, when=WHEN)
+    def a_node_is_cloned(self, which: int, when: int) -> None:
+        self.let(lambda: self.cluster.clone(which), "clones", when)
+
+    @step(which=WHICH, rejoins=st.booleans(), when=WHEN)
+    def switchover(self, which: int, rejoins: bool, when: int) -> None:
+        self.let(lambda: self.cluster.switch_over(which, rejoins), "switchovers", when)
+
+    @step(which=WHICH, when=WHEN)
+    def the_gateway_loses_a_node(self, which: int, when: int) -> None:
+        self.let(lambda: self.cluster.hide(which), "cuts", when)
+
+    @step(which=WHICH, when=WHEN)
+    def the_gateway_reaches_a_node(self, which: int, when: int) -> None:
+        self.let(lambda: self.cluster.show(which), "heals", when)
+
+    @step(which=WHICH, whole=st.booleans())
+    def nodes_lose_each_other(self, which: int, whole: bool) -> None:
+        self.let(lambda: self.cluster.isolate(which) if whole else self.cluster.cut_between(which), "splits")
+
+    @step(whole=st.booleans(), when=WHEN)
+    def nodes_reach_each_other(self, whole: bool, when: int) -> None:
+        self.world.let(lambda: self.cluster.heal(whole), when)
+
+    # -- the gateway and Barman -----------------------------------------------------------------------------------
+
+    @step(health=st.sampled_from(["good", "good", "ruins", "hangs"]))
+    def barman_is(self, health: str) -> None:
+        self.world.barman.health = health
+        self.barman_was_ill |= health != "good"
+
+    @step(jumps=st.booleans(), when=WHEN)
+    def somebody_flushes_our_rules(self, jumps: bool, when: int) -> None:
+        self.world.let(lambda: self.world.flush(jumps), when)
+
+    @step(port=st.sampled_from(sorted(PORTS)), which=WHICH)
+    def somebody_adds_a_rule(self, port: str, which: int) -> None:
+        self.world.lead_by_hand(port, pick(sorted(self.cluster.nodes), which) or 1)
+
+    @step(which=WHICH, what=st.sampled_from(["make", "drop", "lose"]), when=WHEN)
+    def something_happens_to_a_slot(self, which: int, what: str, when: int) -> None:
+        does = {"make": self.world.make_slot, "drop": self.world.drop_slot, "lose": self.world.lose_wal}[what]
+        number = pick(sorted(self.cluster.nodes), which) or 1
+        self.world.let(lambda: does(number), when)
+
+    @step(when=WHEN)
+    def the_stream_ends(self, when: int) -> None:
+        self.world.let(self.world.end_stream, when)
+
+    @step()
+    def barmans_cron_runs(self) -> None:
+        self.world.cron()
+
+    # -- what must be so when nothing happens ---------------------------------------------------------------------
+
+    @step()
+    def all_is_quiet(self) -> None:
+        self.world.let_it_live()
+        number = self.oracle.the_primary(self.journal.memory("main").timeline)
+        self.pass_time(2 * TICK)
+        COUNTS[counts.UNKNOWN if number is None else counts.RIGHT] += 1
+        if number is not None:
+            self.must_be_right([*self.wrong_ports(number), *self.wrong_slots(number)], number)
+            if self.world.barman.health == "good":
+                self.wait_for_a_retry()
+                self.must_be_right(self.wrong_stream(number), number)
+        if not self.failed():
+            self.nothing_must_be_written()
+            COUNTS[counts.STILL] += 1
+
+    def failed(self) -> bool:
+        """True if the last run failed, and is going to be tried again."""
+        return any(run.again and not run.ok for run in self.journal.runs(1, "main"))
+
+    def wait_for_a_retry(self) -> None:
+        """What failed because Barman was ill is tried again in its time: nothing tells that Barman is well."""
+        if self.barman_was_ill and self.failed():
+            self.world.pass_time(RETRY_AT_MOST)
+            self.pass_time(TICK)
+        self.barman_was_ill = False
+
+    def must_be_right(self, wrong: list[str], number: int) -> None:
+        if wrong:
+            last = self.journal.runs(1, "main")
+            raise Violation(f"node {number} is the primary, and after two ticks: {'; '.join(wrong)}; last run: {last}")
+
+    def wrong_ports(self, number: int) -> Iterator[str]:
+        world, host = self.world, self.cluster.nodes[number].host
+        for port in PORTS:
+            if world.node_behind(port) != number:
+                yield f"port {port} leads to {world.node_behind(port)}"
+        if world.nat.source_seen_by(host, 5432) != world.gateway:
+            yield "the primary would answer past the gateway"
+
+    def wrong_slots(self, number: int) -> Iterator[str]:
+        slot = self.cluster.nodes[number].slots.get("barman")
+        if slot is None or not slot.reserved:
+            yield f"the slot is {slot}"
+        for other in self.cluster.standbys():
+            if self.cluster.nodes[other].reachable and "barman" in self.cluster.nodes[other].slots:
+                yield f"standby {other} has the slot"
+
+    def wrong_stream(self, number: int) -> list[str]:
+        source = self.world.barman.streams_from
+        return [] if source == number else [f"Barman streams from {source}"]
+
+    def nothing_must_be_written(self) -> None:
+        before = (list(self.world.what_changed()), self.journal.counts())
+        self.pass_time(2 * TICK)
+        after = (self.world.what_changed(), self.journal.counts())
+        if before != after:
+            new = after[0][len(before[0]) :]
+            raise Violation(f"nothing has changed, and this was written: {new}, {before[1]} -> {after[1]}")
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world") or self.oracle.accusation:
+            return
+        try:
+            self.all_is_quiet()
+            if bugs := self.journal.bugs():
+                raise Violation(f"a bug: {bugs}")
+            COUNTS.update(self.oracle.met())
+        finally:
+            self.journal.close()
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    made = Wall()
+    monkeypatch.setattr(time, "time", made)
+    return made
+
+
+@pytest.fixture
+def silent() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return replace(LOADED, service=replace(LOADED.service, state_dir=str(tmp_path_factory.mktemp("state"))))
+
+
+@pytest.mark.usefixtures("silent")
+def test_no_sequence_of_faults_breaks_an_invariant(loaded: Config, wall: Wall) -> None:
+    chosen = settings(
+        max_examples=2000,
+        stateful_step_count=25,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(type("Configured", (Model,), {"loaded": loaded, "wall": wall}), settings=chosen)
+    assert counts.too_few() == []

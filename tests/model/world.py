@@ -1,0 +1,253 @@
+"""The world as the worker meets it: the simulated cluster, a gateway and Barman. The worker may die at any use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from repmgr_hooks.decide import Memory
+from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.journal import Journal
+from repmgr_hooks.observe import LOOK
+from repmgr_hooks.poke import Flow
+from repmgr_hooks.records import StepRow
+from repmgr_hooks.steps import Program, Rows, Sql
+from tests.fake import SENDER_PID, FakeNode, FakeSlot, FakeWorld
+from tests.model.cluster import Cluster, ModelNode
+from tests.model.oracle import Oracle
+
+DNAT, SNAT = "repmgr_dnat", "repmgr_snat"
+USE_TAKES = 0.002
+MOST_USES = 20_000
+PORTS = {"barman": FakeWorld.barman_port, "app": FakeWorld.app_port}
+
+
+class Killed(BaseException):
+    """The worker is gone, as after SIGKILL: nothing of it runs on."""
+
+
+class ModelWorld(FakeWorld):
+    """Each use of it takes a moment, in which something may happen, or the worker die."""
+
+    def __init__(self, cluster: Cluster, oracle: Oracle) -> None:
+        super().__init__()
+        self.cluster, self.oracle = cluster, oracle
+        self.nodes: dict[int, FakeNode] = dict(cluster.nodes)
+        self.dead = False
+        self._fuse = 0
+        self._soon: list[tuple[int, Callable[[], object]]] = []
+        self._waited_for: set[int] = set()
+        self._reached: dict[str, int | None] = {}
+        """Walking the nat table is most of what a run costs."""
+        self._uses = 0
+        self._worker = threading.get_ident()
+
+    # What the model does with it.
+
+    def let(self, happen: Callable[[], object], after: int = 0) -> None:
+        """Let something happen now, or during the worker's next work, after so many uses of the world."""
+        if after:
+            self._soon.append((self._uses + after, happen))
+            return
+        happen()
+        self._settle()
+
+    def pass_time(self, seconds: float) -> None:
+        """The clock goes on, and the worker does nothing."""
+        self._clock += seconds
+
+    def kill_after(self, uses: int) -> None:
+        """The worker dies at the use after so many."""
+        self._fuse = self._uses + uses
+
+    def let_it_live(self) -> None:
+        """Nothing kills it, nothing is going to happen to the cluster."""
+        self._fuse = 0
+        self._soon.clear()
+
+    def reborn(self) -> None:
+        """The worker is started anew, and knows nothing."""
+        self.dead = False
+        self._fuse = 0
+        self._waited_for.clear()
+
+    def flush(self, jumps: bool) -> None:
+        """Somebody wipes our chains, with the rules that lead into them or without."""
+        for name, rules in self.nat.chains.items():
+            kept = [] if name in (DNAT, SNAT) else [rule for rule in rules if "repmgr_" not in rule or not jumps]
+            self.nat.chains[name] = kept
+        self.nat.generation += 1
+
+    def lead_by_hand(self, port: str, number: int) -> None:
+        """Somebody adds a rule of his own to our chain, in the first place."""
+        host = self.nodes[number].host
+        rule = (
+            f"-A {DNAT} -d {self.gateway}/32 -p tcp -m tcp --dport {PORTS[port]} -j DNAT --to-destination {host}:5432"
+        )
+        self.nat.chains.setdefault(DNAT, []).insert(0, rule)
+        self.nat.generation += 1
+
+    def make_slot(self, number: int) -> None:
+        """Somebody makes Barman's slot on a node, or a clone has kept it."""
+        self.nodes[number].slots.setdefault("barman", FakeSlot())
+
+    def drop_slot(self, number: int) -> None:
+        """Barman's slot is gone, and the stream with it."""
+        if self.barman.streams_from == number:
+            self._end_stream()
+        self.nodes[number].slots.pop("barman", None)
+
+    def lose_wal(self, number: int) -> None:
+        """The node has removed the WAL that the slot held (max_slot_wal_keep_size)."""
+        if self.barman.streams_from == number:
+            self._end_stream()
+        if "barman" in self.nodes[number].slots:
+            self.nodes[number].slots["barman"].reserved = False
+
+    def end_stream(self) -> None:
+        """Barman's receive-wal is killed."""
+        if self.barman.streams_from is not None:
+            self._end_stream()
+
+    def cron(self) -> None:
+        """Barman's own cron starts the stream from wherever its port leads to."""
+        if self.barman.health == "good":
+            self._start_stream()
+
+    def node_behind(self, port: str) -> int | None:
+        """The node that clients of a port reach."""
+        if self._reached.get("generation") != self.nat.generation:
+            self._reached = {"generation": self.nat.generation}
+        if port not in self._reached:
+            socket = self.nat.reached(self.gateway, PORTS[port], "OUTPUT" if port == "barman" else "PREROUTING")
+            found = [number for number, node in self.nodes.items() if f"{node.host}:5432" == socket]
+            self._reached[port] = found[0] if found else None
+        return self._reached[port]
+
+    def _settle(self) -> None:
+        self.cluster.settle()
+        source = self.barman.streams_from
+        if source is not None and not self.nodes[source].reachable:
+            self._end_stream()
+        self._waited_for = {number for number in self._waited_for if not self.nodes[number].reachable}
+
+    def use(self) -> None:
+        """A moment passes. Raises Killed."""
+        if threading.get_ident() != self._worker:
+            return
+        if self.dead:
+            raise Killed
+        self._uses += 1
+        self._clock += USE_TAKES
+        due = [entry for entry in self._soon if entry[0] <= self._uses]
+        for entry in due:
+            self._soon.remove(entry)
+            entry[1]()
+        if due:
+            self._settle()
+        if self._fuse and self._uses >= self._fuse:
+            self.dead = True
+            raise Killed
+        if self._uses >= MOST_USES:
+            self.oracle.accuse("the worker never comes to an end")
+
+    # repmgr_hooks.steps.World
+
+    def sleep(self, seconds: float) -> None:
+        self.use()
+        self._clock += seconds
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+        """A node behind a cut link is waited for once."""
+        self.use()
+        asked = list(queries)
+        hidden = {sql.node for sql in asked if sql.node in self.cluster.hidden}
+        waits = bool(hidden - self._waited_for)
+        self._waited_for |= hidden
+        answers = {sql.node: self._answer(sql) for sql in asked}
+        for sql in asked:
+            if sql.statement == LOOK:
+                self.oracle.looked(sql.node, answers[sql.node])
+        if waits:
+            self._clock += min(limit, 2.0)
+        return answers
+
+    def run(self, program: Program, limit: float) -> str:
+        self.use()
+        self.ran.clear()
+        if program.argv[0] != "iptables-restore":
+            return super().run(program, limit)
+        before = {port: self.node_behind(port) for port in PORTS}
+        output = super().run(program, limit)
+        self.oracle.swapped(before, {port: self.node_behind(port) for port in PORTS})
+        if self.oracle.accusation:
+            raise Killed  # not the accusation: the worker survives any error
+        return output
+
+    def poke(self, flows: Iterable[Flow]) -> None:
+        self.use()
+        super().poke(flows)
+
+    def read(self, path: str) -> str:
+        self.use()
+        return super().read(path)
+
+    def rest(self) -> None:
+        self._waited_for.clear()
+
+    def _answer(self, sql: Sql) -> Rows | StepFailed:
+        node = self.cluster.nodes[sql.node]
+        if sql.statement == LOOK and node.reachable:
+            return self._said_by(sql.node, node)
+        return super()._answer(sql)
+
+    def _said_by(self, number: int, node: ModelNode) -> Rows:
+        source = self.nodes.get(node.upstream or 0)
+        receiver = source and {"status": "streaming", "sender_host": source.host, "received_tli": node.timeline}
+        slots = [slot.as_row(name, SENDER_PID) for name, slot in node.slots.items()]
+        sender = {
+            "pid": SENDER_PID,
+            "application_name": "barman_receive_wal",
+            "client_addr": self.gateway,
+            "state": "streaming",
+            "flush_lsn": node.lsn(),
+        }
+        senders = [sender] if self.barman.streams_from == number else None
+        rows = [[other, "primary" if other in node.registered else "standby", True, None] for other in self.nodes]
+        said = (node.in_recovery, node.timeline, node.system_identifier, node.lsn(), receiver, slots, senders, rows)
+        return [said]
+
+
+class MortalJournal(Journal):
+    """A journal in memory that outlives the worker; the worker may die right before each of its changes."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(":memory:"))
+        self.before_change: Callable[[], None] = lambda: None
+
+    def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
+        self.before_change()
+        return super().begin_run(cluster, cause, attempt, events)
+
+    def add_step(self, run: int, step: StepRow) -> None:
+        self.before_change()
+        super().add_step(run, step)
+
+    def end_run(self, run: int, ok: bool, again: bool, message: str, primary: int | None, timeline: int) -> None:
+        self.before_change()
+        super().end_run(run, ok, again, message, primary, timeline)
+
+    def remember(self, cluster: str, memory: Memory) -> None:
+        self.before_change()
+        super().remember(cluster, memory)
+
+    def counts(self) -> tuple[int, ...]:
+        """How many rows each table has."""
+        tables = ("event", "run", "step", "role")
+        return tuple(self._db.execute(f"select count(*) from {table}").fetchone()[0] for table in tables)
+
+    def bugs(self) -> list[str]:
+        """What runs and steps have said of a bug."""
+        said = "select message from run where message like '%a bug in%' union select error from step"
+        return [text for (text,) in self._db.execute(f"{said} where error like '%a bug in%'").fetchall()]
