@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from repmgr_hooks import steps
-from repmgr_hooks.config import Action
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import PrimaryChanged, StepFailed
 from repmgr_hooks.judge import LOOK_EVERY, confirmed
+from repmgr_hooks.routes import Action
 from repmgr_hooks.run import Chosen, Done, Recorder, pause, stop_if_asked
 from repmgr_hooks.steps import Step, World
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from repmgr_hooks.config import Config, Managed
+from repmgr_hooks.config import Config
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.handlers.firewall import Family
+from repmgr_hooks.routes import Managed
 
 
 @dataclass(frozen=True)

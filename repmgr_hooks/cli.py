@@ -14,13 +14,14 @@ from typing import TextIO
 
 from repmgr_hooks import check, config, dispatcher, handlers, history, status
 from repmgr_hooks.arguments import parser
-from repmgr_hooks.config import Config, Managed, which_cluster
+from repmgr_hooks.config import Config, which_cluster
 from repmgr_hooks.errors import BadInput, StepFailed, Trouble, did_you_mean
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.queue import LOCK_WAIT, run_now
+from repmgr_hooks.routes import Managed
 from repmgr_hooks.run import Run
 from repmgr_hooks.system import System
 from repmgr_hooks.worker import Worker

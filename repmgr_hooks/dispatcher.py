@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from repmgr_hooks.carry_out import bug, carry_out, look, take
-from repmgr_hooks.config import Action, Managed, Route
 from repmgr_hooks.decide import Decided, Memory, Verdict, Why
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.judge import Judge, contradicting, decided_from, find_primary
+from repmgr_hooks.records import RunRow
+from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.run import Chosen, Done, Recorder, Run
 from repmgr_hooks.steps import Step, World
 
@@ -24,11 +25,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Drift:
-    """What a look without an event has found: what is ``missing`` can be mended, ``warnings`` cannot."""
+    """What a look without an event has found: what is missing in the actions (``found``), and what none can mend."""
 
     verdict: Verdict
-    missing: tuple[str, ...]
-    warnings: tuple[str, ...]
+    found: tuple[Done, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What is missing, in words."""
+        return tuple(differences(self.found))
+
+    def known(self, failed: RunRow) -> bool:
+        """True if a failed run has left all of that to its retries."""
+        same = (self.verdict.primary, self.verdict.timeline) == (failed.primary, failed.timeline)
+        return same and {item.action.title for item in self.found if differences([item])} <= set(failed.left)
 
 
 def handle(
@@ -58,9 +69,7 @@ def handle(
         return told(Run(False, f"{verdict}; {changed}", verdict, tuple(done), again=True))
     if untrue := contradicting(events, verdict):
         silent = any(not state.reachable for state in verdict.states)
-        return told(
-            Run(False, f"{untrue} contradicts the cluster: {verdict}; nothing was changed", verdict, again=silent)
-        )
+        return told(Run(False, f"{untrue} contradicts the cluster: {verdict}; nothing was changed", again=silent))
     decided = decided_from(verdict, managed.cluster)
     done = preview(chosen, decided, world) if dry_run else carry_out(chosen, decided, world, started, recorder)
     failed = any(item.error for item in done)
@@ -75,17 +84,17 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
     """
     verdict = Judge(managed.cluster, memory).verdict(world)
     if verdict.primary is None:
-        return Drift(verdict, tuple(differences(shut_out(managed, verdict, world, None))), ())
+        return Drift(verdict, tuple(shut_out(managed, verdict, world, None)))
     decided = decided_from(verdict, managed.cluster)
-    missing: list[str] = []
+    found: list[Done] = []
     for item in select(managed.routes, []):
         if item.action.on_tick:
             mark = _mark(item.action, decided, world)
             if mark is None or marks.get(item.action.path) != mark:
-                found = differences(preview([item], decided, world))
-                marks[item.action.path] = None if found else mark
-                missing += found
-    return Drift(verdict, tuple(missing), (*warnings(managed, decided), *tend(managed, decided, world)))
+                seen = preview([item], decided, world)
+                marks[item.action.path] = None if differences(seen) else mark
+                found += seen
+    return Drift(verdict, tuple(found), (*warnings(managed, decided), *tend(managed, decided, world)))
 
 
 def _mark(action: Action, decided: Decided, world: World) -> object:
@@ -99,7 +108,7 @@ def _mark(action: Action, decided: Decided, world: World) -> object:
 def warnings(managed: Managed, decided: Decided) -> list[str]:
     """Return what no step of ours can mend."""
     said: list[str] = []
-    for action in _actions(managed):
+    for action in managed.actions:
         try:
             said += action.warnings(decided)
         except Exception as error:
@@ -110,7 +119,7 @@ def warnings(managed: Managed, decided: Decided) -> list[str]:
 def tend(managed: Managed, decided: Decided, world: World) -> list[str]:
     """Do the small work of every look, which is no repair and stands in no journal; return what failed."""
     failed = []
-    for action in _actions(managed):
+    for action in managed.actions:
         try:
             action.tend(decided, world)
         except StepFailed as error:
@@ -118,10 +127,6 @@ def tend(managed: Managed, decided: Decided, world: World) -> list[str]:
         except Exception as error:
             failed.append(bug(action, error))
     return failed
-
-
-def _actions(managed: Managed) -> list[Action]:
-    return [action for route in managed.routes for action in route.do]
 
 
 def differences(done: Sequence[Done]) -> list[str]:
@@ -158,7 +163,7 @@ def _for_each(action: Action, events: list[Event]) -> list[Chosen]:
 def shut_out(managed: Managed, verdict: Verdict, world: World, recorder: Recorder | None) -> list[Done]:
     """While the primary is unknown: let nothing lead to a zombie. Without a recorder, only say what is missing."""
     done = []
-    actions = {action.name: action for action in _actions(managed) if action.shut_out}
+    actions = {action.name: action for action in managed.actions if action.shut_out}
     for action in actions.values() if verdict.zombies else ():
         assert action.shut_out is not None
         missing: Sequence[Step] = []

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 BUSY_LIMIT = 10.0
 
-RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary", timeline, message'
+RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary", timeline, message, "left"'
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
 CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
@@ -40,9 +40,9 @@ select count(*) from (select "primary" <> lag("primary") over (order by id) as c
 
 
 def _run(id_: int, cluster: str, cause: str, attempt: int, started: float, ended: float | None, *rest: Any) -> RunRow:
-    ok, again, primary, timeline, message = rest
-    ok = None if ok is None else bool(ok)
-    return RunRow(id_, cluster, cause, attempt, started, ended, ok, bool(again), primary, timeline, message)
+    ok, again, primary, timeline, message, left = rest
+    ok, actions = None if ok is None else bool(ok), tuple(left.splitlines())
+    return RunRow(id_, cluster, cause, attempt, started, ended, ok, bool(again), primary, timeline, message, actions)
 
 
 class Journal:
@@ -156,13 +156,21 @@ class Journal:
                 (run, step.action, step.what, step.started, step.duration, step.error),
             )
 
-    def end_run(self, run: int, ok: bool, again: bool, message: str, primary: int | None, timeline: int) -> None:
-        """Close a run."""
+    def end_run(
+        self,
+        run: int,
+        ok: bool,
+        again: bool,
+        message: str,
+        primary: int | None,
+        timeline: int,
+        left: Iterable[str] = (),
+    ) -> None:
+        """Close a run; ``left``: the actions that failed."""
+        values = (time.time(), ok, again, message, primary, timeline, "\n".join(left), run)
+        columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, "left" = ?'
         with self._change() as db:
-            db.execute(
-                'update run set ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ? where id = ?',
-                (time.time(), ok, again, message, primary, timeline, run),
-            )
+            db.execute(f"update run set {columns} where id = ?", values)
 
     def release_cut_off(self, busy: Collection[str] = ()) -> int:
         """Let the events of runs that never ended wait again; return how many. Only the one worker may ask this.

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.config import Config, Managed
+from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory, Verdict
 from repmgr_hooks.errors import Busy, StepFailed, Stopped
 from repmgr_hooks.event import Event, Meaning
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.records import RunRow, StepRow, Waiting
-from repmgr_hooks.run import Chosen, Recorder, Run
+from repmgr_hooks.routes import Managed
+from repmgr_hooks.run import Chosen, Done, Recorder, Run
 from repmgr_hooks.steps import World
 from repmgr_hooks.watch import Watch
 
@@ -117,7 +118,8 @@ class Queue:
             raise
         except Exception as error:
             log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
-            return Run(False, f"a bug in repmgr_hooks: {error!r}", again=True)
+            bug = f"a bug in repmgr_hooks: {error!r}"
+            return Run(False, bug, done=tuple(Done(action, error=bug) for action in self._managed.actions), again=True)
 
     def without_journal(self) -> None:
         """The journal cannot be used, and a failover must not wait for that: make it so, whatever the events said."""
@@ -186,7 +188,8 @@ def end_run(journal: Journal, run: int, result: Run) -> None:
     verdict = result.verdict
     try:
         primary, timeline = (verdict.primary, verdict.timeline) if verdict else (None, 0)
-        journal.end_run(run, result.ok, result.again, result.message, primary, timeline)
+        left = [item.action.title for item in result.done if item.error]
+        journal.end_run(run, result.ok, result.again, result.message, primary, timeline, left)
     except StepFailed as failure:
         log.error("%s", failure)
 

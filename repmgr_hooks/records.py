@@ -41,6 +41,8 @@ class RunRow:
     primary: int | None
     timeline: int | None
     message: str
+    left: tuple[str, ...] = ()
+    """The actions that failed, or were not reached."""
 
 
 @dataclass(frozen=True)

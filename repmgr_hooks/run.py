@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repmgr_hooks.config import Action
 from repmgr_hooks.decide import Verdict
 from repmgr_hooks.errors import Stopped
 from repmgr_hooks.event import Event
+from repmgr_hooks.routes import Action
 from repmgr_hooks.steps import Step, World
 
 

@@ -12,11 +12,12 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from repmgr_hooks.config import Managed, which_cluster
+from repmgr_hooks.config import which_cluster
 from repmgr_hooks.errors import BadInput, StepFailed
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import WAKE
 from repmgr_hooks.journal import Journal
+from repmgr_hooks.routes import Managed
 
 log = logging.getLogger(__name__)
 

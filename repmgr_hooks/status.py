@@ -10,7 +10,7 @@ from typing import Any
 
 from repmgr_hooks import dispatcher
 from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.config import Config, Managed
+from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory, Reason, Verdict, Why
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import firewall
@@ -18,6 +18,7 @@ from repmgr_hooks.journal import Journal
 from repmgr_hooks.judge import Judge, decided_from
 from repmgr_hooks.observe import NodeState
 from repmgr_hooks.records import Pause, RunRow
+from repmgr_hooks.routes import Managed
 from repmgr_hooks.steps import World
 
 

@@ -60,6 +60,7 @@ MIGRATIONS = (
         select cluster, "primary", timeline, system_identifier, strftime('%s', 'now') from memory;
     drop table memory;
     alter table event add column by_hand integer not null default 0;  -- replayed: proves nothing about the cluster
+    alter table run add column "left" text not null default '';  -- the actions that failed, a line each
     create index event_received on event (cluster, received);
     """,
 )

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.config import Managed
 from repmgr_hooks.decide import Memory, Verdict
 from repmgr_hooks.dispatcher import Drift
 from repmgr_hooks.records import RunRow
+from repmgr_hooks.routes import Managed
 from repmgr_hooks.steps import World
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,6 @@ class Watch:
         self._hurry_until = 0.0
         self._said = ""
         self._marks: dict[str, object] = {}
-        self._left: tuple[str, ...] = ()
         self.verdict: Verdict | None = None
         """Of the last look."""
 
@@ -51,15 +50,9 @@ class Watch:
         What a failed run could not mend is left to its retries, unless there is another primary now.
         """
         drift = dispatcher.drift(self._managed, self._world, memory, self._marks)
-        verdict = drift.verdict
-        self._plan_next(verdict)
+        self._plan_next(drift.verdict)
         self._tell(drift)
-        known = failed is not None and (verdict.primary, verdict.timeline) == (failed.primary, failed.timeline)
-        # A run that has shut a zombie out has failed all the same, and what led to it may come back.
-        left = drift.missing if verdict.primary is None else ()
-        sees_work = bool(drift.missing) and not (known and left == self._left)
-        self._left = left
-        return sees_work
+        return bool(drift.missing) and not (failed and drift.known(failed))
 
     def _plan_next(self, verdict: Verdict) -> None:
         now, before = self._world.now(), self.verdict

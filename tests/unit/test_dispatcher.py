@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import config, dispatcher
-from repmgr_hooks.config import Action, Managed, Route
 from repmgr_hooks.decide import Memory, Reason, Why
 from repmgr_hooks.dispatcher import Chosen, drift, handle
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.poke import Flow
+from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.steps import Program, Sql, Step
 from tests.fake import Connection, FakeWorld
 

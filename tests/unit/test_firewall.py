@@ -430,7 +430,7 @@ def test_whatever_the_table_was_no_rule_of_ours_leads_to_a_zombie(case: Case, ch
 MARKS: list[tuple[str, Callable[[FakeWorld], object], bool]] = [
     ("nothing", lambda world: None, False),
     ("seconds go by", lambda world: world.sleep(30), False),
-    ("a minute goes by", lambda world: world.sleep(60), True),
+    ("five minutes go by", lambda world: world.sleep(300), True),
     ("a rule is changed", lambda world: world.nat.restore("*nat\nCOMMIT"), True),
     ("forwarding is switched off", lambda world: setattr(world, "forwarding", False), True),
 ]

@@ -16,10 +16,10 @@ import pytest
 
 from repmgr_hooks import hook
 from repmgr_hooks.cluster import Cluster, Gateway, Node
-from repmgr_hooks.config import Managed
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
+from repmgr_hooks.routes import Managed
 from repmgr_hooks.spool import Spool, make_spool
 
 GOOD = "\n2\nstandby_promote\n"

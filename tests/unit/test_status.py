@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.config import Action, Managed, Route
 from repmgr_hooks.decide import Memory, Reason, Why
 from repmgr_hooks.dispatcher import handle
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
+from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.status import Picture, look
 from tests.fake import FakeWorld
 
