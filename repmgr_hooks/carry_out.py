@@ -97,11 +97,16 @@ def _wait_while_primary(decided: Decided, world: World, recorder: Recorder) -> N
     while world.now() < end:
         pause(LOOK_EVERY, world, recorder)
         try:
-            confirmed(decided, world)
+            _confirmed(decided, world, recorder)
         except PrimaryChanged:
             raise
         except StepFailed:
             log.debug("the primary is silent")
+
+
+def _confirmed(decided: Decided, world: World, recorder: Recorder) -> Decided:
+    """Look again, with what is remembered by now."""
+    return confirmed(replace(decided, memory=recorder.committed or decided.memory), world)
 
 
 def _attempt(
@@ -112,13 +117,15 @@ def _attempt(
         return ()
     if deadline is not None:
         world = steps.Until(world, max(deadline, world.now() + LAST_TRY))
-    decided = replace(confirmed(decided, world), event=chosen.event)
+    decided = replace(_confirmed(decided, world, recorder), event=chosen.event)
     missing = look(action, decided, world)
+    if missing and not recorder.committed:
+        recorder.commit(decided.committed)
     for step in missing:
         take(step, chosen, world, recorder)
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "   as is  %s", action.title)
-    elif action.handler.observe and (left := look(action, confirmed(decided, world), world)):
+    elif action.handler.observe and (left := look(action, _confirmed(decided, world, recorder), world)):
         raise StepFailed("still missing afterwards: " + "; ".join(step.what for step in left))
     return tuple(missing)
 

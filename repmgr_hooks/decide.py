@@ -103,6 +103,13 @@ class Decided:
     timeline: int
     states: Mapping[int, NodeState] = field(default_factory=dict)
     event: Event | None = None
+    memory: Memory = Memory()
+    """What was remembered when it was decided; ``committed`` from the first step on."""
+
+    @property
+    def committed(self) -> Memory:
+        """What is to be remembered of it."""
+        return Memory(self.primary, self.timeline, self.states[self.primary].system_identifier)
 
     @property
     def primary_host(self) -> str:

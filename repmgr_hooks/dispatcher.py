@@ -70,7 +70,7 @@ def handle(
     if untrue := contradicting(events, verdict):
         silent = any(not state.reachable for state in verdict.states)
         return told(Run(False, f"{untrue} contradicts the cluster: {verdict}; nothing was changed", again=silent))
-    decided = decided_from(verdict, managed.cluster)
+    decided = decided_from(verdict, judge)
     done = preview(chosen, decided, world) if dry_run else carry_out(chosen, decided, world, started, recorder)
     failed = any(item.error for item in done)
     message = f"{summary(done, world.now() - started, dry_run)}; {verdict}"
@@ -82,10 +82,11 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
 
     ``marks`` holds what each handler's ``mark`` said when all was as it should be; it is brought up to date.
     """
-    verdict = Judge(managed.cluster, memory).verdict(world)
+    judge = Judge(managed.cluster, memory)
+    verdict = judge.verdict(world)
     if verdict.primary is None:
         return Drift(verdict, tuple(shut_out(managed, verdict, world, None)))
-    decided = decided_from(verdict, managed.cluster)
+    decided = decided_from(verdict, judge)
     found: list[Done] = []
     for item in select(managed.routes, []):
         if item.action.on_tick:

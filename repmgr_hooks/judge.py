@@ -51,9 +51,7 @@ def confirmed(decided: Decided, world: World) -> Decided:
 
     Raises PrimaryChanged, or StepFailed if the primary is silent.
     """
-    before = decided.states[decided.primary]
-    memory = Memory(decided.primary, decided.timeline, before.system_identifier)
-    verdict = Judge(decided.cluster, memory).verdict(world)
+    verdict = Judge(decided.cluster, decided.memory).verdict(world)
     state = next(state for state in verdict.states if state.node == decided.primary)
     if not state.reachable and verdict.primary is None:
         raise StepFailed(f"the primary does not answer ({state})")
@@ -63,7 +61,8 @@ def confirmed(decided: Decided, world: World) -> Decided:
     return replace(decided, states={state.node: state for state in verdict.states})
 
 
-def decided_from(verdict: Verdict, settings: Cluster) -> Decided:
+def decided_from(verdict: Verdict, judge: Judge) -> Decided:
     """Return a verdict with a primary in the form that handlers get."""
     assert verdict.primary is not None
-    return Decided(settings, verdict.primary, verdict.timeline, {state.node: state for state in verdict.states})
+    states = {state.node: state for state in verdict.states}
+    return Decided(judge.settings, verdict.primary, verdict.timeline, states, memory=judge.memory)

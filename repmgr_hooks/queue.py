@@ -71,9 +71,10 @@ class Queue:
         if self._watch.due_in() > 0:
             return False
         self._remind()
-        found = self._watch.sees_work(self._memory, failed)
-        remember(self._journal, self.name, self._watch.verdict, self._memory)
-        return found
+        sees_work = self._watch.sees_work(self._memory, failed)
+        if self._watch.content:
+            remember(self._journal, self.name, self._watch.verdict, self._memory)
+        return sees_work
 
     def _remind(self) -> None:
         self._memory = self._journal.memory(self.name, self._managed.cluster.role_changes.within)
@@ -102,7 +103,7 @@ class Queue:
         log.info("%s: %s", self.name, what)
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             run = self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered])
-            recorder = Written(self._journal, run, self.stopping.is_set, notified)
+            recorder = Written(self._journal, self.name, run, self.stopping.is_set, notified)
             result = self._handle([item.event for item in covered], recorder)
             end_run(self._journal, run, result)
         if not result.ok and result.again and attempt >= self._config.service.retry.attempts:
@@ -112,7 +113,8 @@ class Queue:
         try:
             self._remind()
             result = dispatcher.handle(self._managed, self._world, events, recorder=recorder, memory=self._memory)
-            remember(self._journal, self.name, result.verdict, self._memory)
+            if result.ok:
+                remember(self._journal, self.name, result.verdict, self._memory)
             return result
         except Stopped:
             raise
@@ -125,7 +127,9 @@ class Queue:
         """The journal cannot be used, and a failover must not wait for that: make it so, whatever the events said."""
         try:
             with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
-                dispatcher.handle(self._managed, self._world, [], memory=self._memory)
+                recorder = Recorder()
+                dispatcher.handle(self._managed, self._world, [], recorder=recorder, memory=self._memory)
+                self._memory = recorder.committed or self._memory
         except StepFailed as error:
             log.error("%s: %s", self.name, error)
 
@@ -133,8 +137,17 @@ class Queue:
 class Written(Recorder):
     """Writes every step into the journal; if that fails, the run goes on all the same."""
 
-    def __init__(self, journal: Journal, run: int, stopping: Callable[[], bool], notified: set[str]) -> None:
-        self._journal, self._run, self.stopping, self._notified = journal, run, stopping, notified  # type: ignore[method-assign]
+    def __init__(self, journal: Journal, name: str, run: int, stopping: Callable[[], bool], notified: set[str]) -> None:
+        self._journal, self._name, self._run, self._notified = journal, name, run, notified
+        self.stopping = stopping  # type: ignore[method-assign]
+
+    def commit(self, memory: Memory) -> None:
+        """Write it down before the first step: a worker that dies in the middle must not go back."""
+        super().commit(memory)
+        try:
+            self._journal.remember(self._name, memory)
+        except StepFailed as failure:
+            log.error("%s", failure)
 
     def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
         """Write it down."""
@@ -162,15 +175,16 @@ def run_now(managed: Managed, world: World, events: list[Event], cause: str, jou
     except StepFailed as error:
         log.error("%s; going on without it", error)
         return dispatcher.handle(managed, world, events)
-    recorder, memory = Written(journal, run, lambda: False, set()), journal.memory(name)
+    recorder, memory = Written(journal, name, run, lambda: False, set()), journal.memory(name)
     result = dispatcher.handle(managed, world, events, recorder=recorder, memory=memory)
-    remember(journal, name, result.verdict, memory)
+    if result.ok:
+        remember(journal, name, result.verdict, memory)
     end_run(journal, run, result)
     return result
 
 
 def remember(journal: Journal, name: str, verdict: Verdict | None, known: Memory) -> None:
-    """Keep what was found out about the primary; if that fails, say so."""
+    """Keep which primary all agrees with; if that fails, say so."""
     if verdict is None or verdict.primary is None:
         return
     state = next(state for state in verdict.states if state.node == verdict.primary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repmgr_hooks.decide import Verdict
+from repmgr_hooks.decide import Memory, Verdict
 from repmgr_hooks.errors import Stopped
 from repmgr_hooks.event import Event
 from repmgr_hooks.routes import Action
@@ -54,6 +54,13 @@ class Recorder:
 
     def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
         """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
+
+    committed: Memory | None = None
+    """What is to be remembered, once the first step is taken."""
+
+    def commit(self, memory: Memory) -> None:
+        """The first step is about to be taken: from now on this is the primary, whatever becomes of the run."""
+        self.committed = memory
 
     def stopping(self) -> bool:
         """True if the run is to end before its next step."""

@@ -108,7 +108,8 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
     """Look at a cluster now."""
     settings = managed.cluster
     memory = journal.memory(settings.name, settings.role_changes.within) if journal else Memory()
-    verdict = Judge(settings, memory).verdict(world)
+    judge = Judge(settings, memory)
+    verdict = judge.verdict(world)
     last = journal.runs(1, settings.name) if journal else []
     missing: list[str] = []
     try:
@@ -119,8 +120,8 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
         settings,
         verdict,
         ports,
-        tuple(missing or _missing(managed, verdict, world)),
-        tuple(dispatcher.warnings(managed, decided_from(verdict, settings)) if verdict.primary else ()),
+        tuple(missing or _missing(managed, judge, verdict, world)),
+        tuple(dispatcher.warnings(managed, decided_from(verdict, judge)) if verdict.primary else ()),
         len(journal.waiting(settings.name)) if journal else 0,
         journal.paused(settings.name) if journal else None,
         journal.last_event(settings.name) if journal else None,
@@ -151,10 +152,10 @@ def size(count: int) -> str:
     return f"{count / 1024**power:.0f} {units[power]}"
 
 
-def _missing(managed: Managed, verdict: Verdict, world: World) -> list[str]:
+def _missing(managed: Managed, judge: Judge, verdict: Verdict, world: World) -> list[str]:
     if verdict.primary is None:
         return dispatcher.differences(dispatcher.shut_out(managed, verdict, world, None))
-    decided = decided_from(verdict, managed.cluster)
+    decided = decided_from(verdict, judge)
     return dispatcher.differences(dispatcher.preview(dispatcher.select(managed.routes, []), decided, world))
 
 

@@ -33,6 +33,8 @@ class Watch:
         self._marks: dict[str, object] = {}
         self.verdict: Verdict | None = None
         """Of the last look."""
+        self.content = False
+        """Whether the last look found all as it should be."""
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
@@ -52,6 +54,7 @@ class Watch:
         drift = dispatcher.drift(self._managed, self._world, memory, self._marks)
         self._plan_next(drift.verdict)
         self._tell(drift)
+        self.content = drift.verdict.primary is not None and not drift.missing
         return bool(drift.missing) and not (failed and drift.known(failed))
 
     def _plan_next(self, verdict: Verdict) -> None:
