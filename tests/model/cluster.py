@@ -84,6 +84,8 @@ class Cluster:
     """Nodes to which the gateway's link is cut."""
     sanctioned: set[Term] = field(default_factory=set)
     """Promoted by hand, and later registered with repmgr."""
+    announced: set[Term] = field(default_factory=set)
+    """Of which repmgr's metadata tells, and did not before: it may have named the same node from an earlier time."""
     said: list[Event] = field(default_factory=list)
     terms: int = 1
 
@@ -133,10 +135,15 @@ class Cluster:
 
     # What happens to it. Each returns whether it could happen.
 
-    def stop(self, index: int, primary: bool) -> int | None:
+    def stop(self, index: int) -> int | None:
         """A node is stopped, or killed."""
-        running = self.primaries() if primary else [number for number, node in self.nodes.items() if node.up]
-        number = pick(running, index)
+        return self._stop(pick([number for number, node in self.nodes.items() if node.up], index))
+
+    def stop_primary(self, index: int) -> int | None:
+        """The same, and it was a primary."""
+        return self._stop(pick(self.primaries(), index))
+
+    def _stop(self, number: int | None) -> int | None:
         if number is not None:
             self.nodes[number].up = False
         return number
@@ -169,6 +176,8 @@ class Cluster:
     def _promoted_by_repmgr(self, number: int, metadata: bool) -> None:
         self._begin_term(number, REPMGR)
         if metadata:
+            if self.nodes[number].registered != (number,):
+                self.announced.add(self.nodes[number].term)
             self.nodes[number].registered = (number,)
         self.say(number, "standby_promote", success=metadata)
 
@@ -189,6 +198,7 @@ class Cluster:
         number = pick(unknown, index)
         if number is not None:
             self.sanctioned.add(self.nodes[number].term)
+            self.announced.add(self.nodes[number].term)
             self.nodes[number].registered = (number,)
             self.say(number, "primary_register")
         return number
@@ -274,17 +284,24 @@ class Cluster:
         pairs = [frozenset(pair) for pair in combinations(sorted(self.nodes), 2)]
         self.cut.add(pairs[index % len(pairs)])
 
-    def isolate(self, index: int) -> None:
+    def isolate(self, index: int) -> int | None:
         """A node loses the other nodes; the gateway still reaches it."""
-        number = pick(sorted(self.nodes), index)
-        self.cut |= {frozenset({number or 0, other}) for other in self.nodes if other != number}
+        return self._isolate(pick(sorted(self.nodes), index))
+
+    def isolate_primary(self, index: int) -> int | None:
+        """The same, and it is a primary."""
+        return self._isolate(pick(self.primaries(), index))
 
     def lose(self, index: int) -> int | None:
         """A primary is cut off from the gateway and from the other nodes, and runs on."""
-        number = pick(self.primaries(), index)
+        number = self.isolate_primary(index)
         if number is not None:
             self.hidden.add(number)
-            self.isolate(sorted(self.nodes).index(number))
+        return number
+
+    def _isolate(self, number: int | None) -> int | None:
+        if number is not None:
+            self.cut |= {frozenset({number, other}) for other in self.nodes if other != number}
         return number
 
     def heal(self, whole: bool) -> None:
@@ -318,6 +335,6 @@ def new_cluster(size: int) -> Cluster:
     }
     nodes[1].in_recovery = False
     nodes[1].slots["barman"] = FakeSlot(active=True)
-    cluster = Cluster(nodes)
+    cluster = Cluster(nodes, announced={first})
     cluster.settle()
     return cluster

@@ -1,4 +1,4 @@
-"""What must never happen, and what must be so in the end: judged by what is really true, without a line of ``decide``.
+"""What must never happen, and what must be so in the end: judged by what is really true, without ``decide``.
 
 The oracle knows the simulated cluster, and what the nodes said when the worker last looked at them.
 """
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.steps import Rows
 from tests.model import counts
@@ -48,6 +49,7 @@ class Oracle:
         self._shown: dict[int, Shown | None] = {}
         self.led = {port: Led(1, first.timeline, first) for port in ("barman", "app")}
         self.accusation = ""
+        self._decided: Term | None = first
         self._closed: set[str] = set()
         """Ports that the worker has closed, or left closed when it led the other one to another node."""
         self._followed = 0
@@ -96,14 +98,31 @@ class Oracle:
             if after[port] is None and (target or before[port]):
                 self._closed.add(port)
         for port, number in after.items():
-            if number is not None and number != before[port]:
+            if number is not None and (number != before[port] or number == target != self.led[port].node):
                 self._opened(port, number)
 
     def _taken_away(self, port: str, target: int) -> None:
         """A port leads to its node no more, for the sake of another node."""
-        shown, led = self._shown.get(target), self.led[port]
+        shown = self._shown.get(target)
+        if shown and shown.term == self._decided:
+            return  # judged when it was decided; a worker that died in between carries on
+        if port not in self._closed:
+            self._deserted(port, shown)
+
+    def decided(self, number: int | None) -> None:
+        """The worker writes down that a node is the primary now, before it moves anything."""
+        shown = self._shown.get(number or 0)
+        term = shown.term if shown else None
+        if term != self._decided:
+            for port in self.led:
+                if port not in self._closed and self.led[port].term != term:
+                    self._deserted(port, shown)
+        self._decided = term
+
+    def _deserted(self, port: str, shown: Shown | None) -> None:
+        led = self.led[port]
         by_hand = shown and shown.term and not self._cluster.made_by_repmgr(shown.term)
-        if by_hand and port not in self._closed and self._was_healthy(led):
+        if by_hand and self._was_healthy(led):
             self.accuse(f"port {port} was led away from a healthy primary, {led}, for {shown}")
 
     def _opened(self, port: str, number: int) -> None:
@@ -128,17 +147,46 @@ class Oracle:
         really = node.runs_as_primary and node.term == led.term
         return really and self._same_term(led) and led.timeline >= self._cluster.newest_made_by_repmgr()
 
-    def the_primary(self, remembered: int) -> int | None:
-        """Return the one node that must be found, whatever has happened before; None if the oracle cannot say."""
+    def the_primary(self, memory: Memory, claimed: set[int]) -> int | None:
+        """Return the node that must be found to be the primary; None if the oracle cannot say.
+
+        ``claimed``: nodes that repmgr has said to be the primary since what is remembered was found.
+        """
         nodes = self._cluster.nodes
         seen = {number: node for number, node in nodes.items() if node.reachable}
         running = self._cluster.primaries(seen)
-        if len(running) != 1:
+        newest = max(memory.timeline, *(node.timeline for node in seen.values()), 0)
+        leaders = [number for number in running if nodes[number].timeline == newest]
+        if len(leaders) != 1:
             return None
-        (number,) = running
-        newest = max(remembered, *(node.timeline for node in seen.values()))
-        if nodes[number].timeline < newest:
-            return None
-        if not self._cluster.made_by_repmgr(nodes[number].term) and len(self._cluster.primaries()) > 1:
-            return None
-        return number
+        (leader,) = leaders
+        node, claim = nodes[leader], leader in claimed
+        by_repmgr = self._cluster.made_by_repmgr(node.term)
+        if leader == memory.primary or by_repmgr and (node.term in self._cluster.announced or claim):
+            return leader
+        if len(running) == 1:
+            return leader if self._cluster.primaries() == running else None
+        if by_repmgr or claim or node.registered == (leader,):
+            return None  # repmgr's promotion that nobody can know of, or somebody's that looks like repmgr's
+        kept = memory.primary
+        if kept in running and nodes[kept].timeline >= memory.timeline and not self._superseded(kept, list(seen)):
+            return kept
+        return None
+
+    def zombies(self, memory: Memory) -> list[int]:
+        """Return the reachable nodes out of recovery that are certainly not the primary any more."""
+        nodes = self._cluster.nodes
+        seen = [number for number, node in nodes.items() if node.reachable]
+        others = [number for number in self._cluster.primaries(seen) if number != memory.primary]
+        old = [number for number in others if nodes[number].timeline < memory.timeline]
+        return old + [number for number in self._cluster.primaries(seen) if self._superseded(number, seen)]
+
+    def _superseded(self, number: int, seen: list[int]) -> bool:
+        """True if a later primary that repmgr has made answers."""
+        nodes = self._cluster.nodes
+        return any(
+            nodes[other].timeline > nodes[number].timeline
+            and nodes[other].term in self._cluster.announced
+            and nodes[other].registered == (nodes[other].term.node,)
+            for other in self._cluster.primaries(seen)
+        )

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from repmgr_hooks import config
 from repmgr_hooks.cluster import Node, RoleChanges
-from repmgr_hooks.config import Action, Managed, Route
+from repmgr_hooks.routes import Action, Managed, Route
 
 LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
 TICK = LOADED.service.tick

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from repmgr_hooks.config import Config
+from repmgr_hooks.decide import Memory
 from repmgr_hooks.event import CATALOGUE, Event, Meaning
 from repmgr_hooks.queue import Queue, run_now
 from tests.model import counts
@@ -24,13 +25,14 @@ from tests.model.oracle import Oracle, Violation
 from tests.model.setting import LOADED, TICK, Wall, managed
 from tests.model.world import PORTS, Killed, ModelWorld, MortalJournal
 
-LOOK_AT_MOST_EVERY = 1.0
+LOOK_AT_MOST_EVERY = 2.5
 """Seconds; without a primary the worker would look ten times as often."""
 RETRY_AT_MOST = LOADED.service.retry.most
 
 WHICH = st.integers(0, 9)
 WHEN = st.sampled_from([*[0] * 40, *range(1, 61)])
 """Now, or during the worker's next work, after so many uses of the world."""
+FAILS_SELDOM = st.sampled_from([True, True, False])
 CLAIMS = sorted(name for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
 HINTS = sorted(set(CATALOGUE) - set(CLAIMS))
 
@@ -63,9 +65,10 @@ class Model(RuleBasedStateMachine):
         self.world = self.wall.world = ModelWorld(self.cluster, self.oracle)
         self.journal = MortalJournal()
         self.journal.before_change = self.world.use
+        self.journal.on_decision = self.oracle.decided
         self.pending: list[Told] = []
         self.delivered: list[Told] = []
-        self.files = 0
+        self.handed_in: list[Told] = []
         self.start_worker()
         self.barman_was_ill = False
         COUNTS[counts.RUNS] += 1
@@ -119,9 +122,9 @@ class Model(RuleBasedStateMachine):
     def somebody_reconciles(self) -> None:
         self.run_now([], "reconcile")
 
-    @step(node=st.integers(1, 6), name=st.sampled_from(CLAIMS + HINTS))
-    def somebody_replays(self, node: int, name: str) -> None:
-        self.run_now([Event(node, name)], "replay")
+    @step(which=WHICH, name=st.sampled_from(CLAIMS * 3 + HINTS))
+    def somebody_replays(self, which: int, name: str) -> None:
+        self.run_now([Event(pick(sorted(self.cluster.nodes), which) or 1, name)], "replay")
 
     def run_now(self, events: list[Event], cause: str) -> None:
         try:
@@ -139,9 +142,9 @@ class Model(RuleBasedStateMachine):
 
     def hand_in(self, told: Told) -> None:
         """The hook's file bears the time of repmgr's call, however late it is found."""
-        self.files += 1
         event = replace(told.event, timestamp=str(told.at))
-        self.journal.add_event("main", event, told.at, f"{self.files:020}-1")
+        self.journal.add_event("main", event, told.at, f"{len(self.handed_in):020}-1")
+        self.handed_in.append(told)
         COUNTS["events"] += 1
 
     @step(which=WHICH, wakes=st.booleans())
@@ -180,9 +183,13 @@ class Model(RuleBasedStateMachine):
 
         self.world.let(counted, after)
 
-    @step(which=WHICH, primary=st.booleans(), when=WHEN)
-    def a_node_stops(self, which: int, primary: bool, when: int) -> None:
-        self.let(lambda: self.cluster.stop(which, primary), "stops", when)
+    @step(which=WHICH, when=WHEN)
+    def a_node_stops(self, which: int, when: int) -> None:
+        self.let(lambda: self.cluster.stop(which), "stops", when)
+
+    @step(which=WHICH, when=WHEN)
+    def a_primary_stops(self, which: int, when: int) -> None:
+        self.let(lambda: self.cluster.stop_primary(which), "stops", when)
 
     @step(which=WHICH, when=WHEN)
     def a_node_starts(self, which: int, when: int) -> None:
@@ -192,10 +199,19 @@ class Model(RuleBasedStateMachine):
     def repmgr_promotes(self, which: int, metadata: bool, when: int) -> None:
         self.let(lambda: self.cluster.repmgr_promotes(which, metadata), "promotions by repmgr", when)
 
-    @step(which=WHICH, metadata=st.sampled_from([True, True, False]), cut=st.booleans(), told=st.booleans(), when=WHEN)
-    def failover(self, which: int, metadata: bool, cut: bool, told: bool, when: int) -> None:
-        """The primary is down, or cut off from all; repmgr promotes a standby, a second follows, and we are told."""
-        self.let(lambda: self.cluster.lose(which) if cut else self.cluster.stop(which, True), "losses", when)
+    @step(
+        which=WHICH,
+        how=st.sampled_from(["stop", "lose", "isolate"]),
+        metadata=FAILS_SELDOM,
+        told=st.booleans(),
+        when=WHEN,
+    )
+    def failover(self, which: int, how: str, metadata: bool, told: bool, when: int) -> None:
+        """repmgr loses the primary, and so may we; it promotes a standby, a second follows, and we are told."""
+        lose = {"stop": self.cluster.stop_primary, "lose": self.cluster.lose, "isolate": self.cluster.isolate_primary}[
+            how
+        ]
+        self.let(lambda: lose(which), "losses", when)
         self.let(lambda: self.cluster.repmgr_promotes(which, metadata), "promotions by repmgr", when and when + 5)
         self.let(lambda: self.cluster.follow(which), "follows", when and when + 9)
         self.hear()
@@ -271,14 +287,20 @@ class Model(RuleBasedStateMachine):
     def barmans_cron_runs(self) -> None:
         self.world.cron()
 
+    @step(port=st.sampled_from(sorted(PORTS)), when=WHEN)
+    def a_client_connects(self, port: str, when: int) -> None:
+        self.let(lambda: self.world.connect(port), "clients", when)
+
     # -- what must be so when nothing happens ---------------------------------------------------------------------
 
     @step()
     def all_is_quiet(self) -> None:
         self.world.let_it_live()
-        number = self.oracle.the_primary(self.journal.memory("main").timeline)
+        memory = self.journal.memory("main")
+        number = self.oracle.the_primary(memory, self.claimed())
         self.pass_time(2 * TICK)
         COUNTS[counts.UNKNOWN if number is None else counts.RIGHT] += 1
+        self.must_be_right([*self.zombies_with_clients(memory), *self.unhandled_events()], number)
         if number is not None:
             self.must_be_right([*self.wrong_ports(number), *self.wrong_slots(number)], number)
             if self.world.barman.health == "good":
@@ -287,6 +309,21 @@ class Model(RuleBasedStateMachine):
         if not self.failed():
             self.nothing_must_be_written()
             COUNTS[counts.STILL] += 1
+
+    def claimed(self) -> set[int]:
+        """The nodes that repmgr has called the primary since the one that is remembered was found."""
+        since = self.journal.remembered_since()
+        return {told.event.node for told in self.handed_in if told.at >= since and told.event.name in CLAIMS}
+
+    def zombies_with_clients(self, memory: Memory) -> Iterator[str]:
+        for number in self.oracle.zombies(memory):
+            yield from (
+                f"port {port} leads to zombie {number}" for port in PORTS if self.world.node_behind(port) == number
+            )
+
+    def unhandled_events(self) -> Iterator[str]:
+        if number := self.journal.unhandled():
+            yield f"{number} events are not handled"
 
     def failed(self) -> bool:
         """True if the last run failed, and is going to be tried again."""
@@ -299,10 +336,10 @@ class Model(RuleBasedStateMachine):
             self.pass_time(TICK)
         self.barman_was_ill = False
 
-    def must_be_right(self, wrong: list[str], number: int) -> None:
+    def must_be_right(self, wrong: list[str], number: int | None) -> None:
         if wrong:
             last = self.journal.runs(1, "main")
-            raise Violation(f"node {number} is the primary, and after two ticks: {'; '.join(wrong)}; last run: {last}")
+            raise Violation(f"the primary is {number}, and after two ticks: {'; '.join(wrong)}; last run: {last}")
 
     def wrong_ports(self, number: int) -> Iterator[str]:
         world, host = self.world, self.cluster.nodes[number].host
@@ -311,6 +348,9 @@ class Model(RuleBasedStateMachine):
                 yield f"port {port} leads to {world.node_behind(port)}"
         if world.nat.source_seen_by(host, 5432) != world.gateway:
             yield "the primary would answer past the gateway"
+        for entry in world.connections:
+            if entry.host != host:
+                yield f"a client is still connected to {entry.host}"
 
     def wrong_slots(self, number: int) -> Iterator[str]:
         slot = self.cluster.nodes[number].slots.get("barman")
@@ -367,7 +407,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def test_no_sequence_of_faults_breaks_an_invariant(loaded: Config, wall: Wall) -> None:
     chosen = settings(
         max_examples=2000,
-        stateful_step_count=25,
+        stateful_step_count=22,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import StepFailed
@@ -13,7 +14,7 @@ from repmgr_hooks.observe import LOOK
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.records import StepRow
 from repmgr_hooks.steps import Program, Rows, Sql
-from tests.fake import SENDER_PID, FakeNode, FakeSlot, FakeWorld
+from tests.fake import SENDER_PID, Connection, FakeNode, FakeSlot, FakeWorld
 from tests.model.cluster import Cluster, ModelNode
 from tests.model.oracle import Oracle
 
@@ -87,6 +88,14 @@ class ModelWorld(FakeWorld):
         )
         self.nat.chains.setdefault(DNAT, []).insert(0, rule)
         self.nat.generation += 1
+
+    def connect(self, port: str) -> int | None:
+        """A client connects to wherever a port leads, and stays."""
+        number = self.node_behind(port)
+        if number is not None and self.nodes[number].reachable:
+            flow = Flow("10.0.0.30", 40_000 + self._uses, self.gateway, PORTS[port])
+            self.connections.append(Connection(flow, self.nodes[number].host))
+        return number
 
     def make_slot(self, number: int) -> None:
         """Somebody makes Barman's slot on a node, or a clone has kept it."""
@@ -225,6 +234,7 @@ class MortalJournal(Journal):
     def __init__(self) -> None:
         super().__init__(Path(":memory:"))
         self.before_change: Callable[[], None] = lambda: None
+        self.on_decision: Callable[[int | None], None] = lambda primary: None
 
     def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
         self.before_change()
@@ -234,18 +244,30 @@ class MortalJournal(Journal):
         self.before_change()
         super().add_step(run, step)
 
-    def end_run(self, run: int, ok: bool, again: bool, message: str, primary: int | None, timeline: int) -> None:
+    def end_run(self, *how: Any) -> None:
         self.before_change()
-        super().end_run(run, ok, again, message, primary, timeline)
+        super().end_run(*how)
 
     def remember(self, cluster: str, memory: Memory) -> None:
         self.before_change()
+        self.on_decision(memory.primary)
         super().remember(cluster, memory)
 
     def counts(self) -> tuple[int, ...]:
         """How many rows each table has."""
         tables = ("event", "run", "step", "role")
         return tuple(self._db.execute(f"select count(*) from {table}").fetchone()[0] for table in tables)
+
+    def remembered_since(self) -> float:
+        """When the primary that is remembered was found."""
+        row = self._db.execute("select since from role order by id desc limit 1").fetchone()
+        return row[0] if row else float("inf")
+
+    def unhandled(self) -> int:
+        """How many events that came through the hook no whole run has covered."""
+        cut_off = "run is null or run in (select id from run where message = 'cut off')"
+        (number,) = self._db.execute(f"select count(*) from event where spooled is not null and ({cut_off})").fetchone()
+        return int(number)
 
     def bugs(self) -> list[str]:
         """What runs and steps have said of a bug."""
