@@ -15,6 +15,7 @@ from typing import TextIO
 from repmgr_hooks import check, config, dispatcher, handlers, history, status
 from repmgr_hooks.arguments import parser
 from repmgr_hooks.config import Config, which_cluster
+from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import BadInput, StepFailed, Trouble, did_you_mean
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import wake
@@ -93,7 +94,7 @@ def do_replay(arguments: argparse.Namespace) -> int:
 def do_reconcile(arguments: argparse.Namespace) -> int:
     """Handle what every route asks for."""
     show_log_lines(sys.stdout)
-    if getattr(arguments, "forget", False):
+    if getattr(arguments, "forget", False) and not arguments.dry_run:
         loaded = config.load(config.config_path(arguments.config))
         with journal_of(loaded) as journal:
             for managed in choose(loaded, arguments.cluster, None):
@@ -107,7 +108,11 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str) -> in
     chosen = choose(loaded, arguments.cluster, event)
     events = [event] if event else []
     if getattr(arguments, "dry_run", False):
-        good = [preview(managed, events) for managed in chosen]
+        with contextlib.ExitStack() as stack:
+            journal, _ = journal_or_why_not(loaded, stack)
+            known = None if getattr(arguments, "forget", False) else journal
+            memories = [known.memory(managed.cluster.name) if known else Memory() for managed in chosen]
+        good = [preview(managed, events, memory) for managed, memory in zip(chosen, memories, strict=True)]
         return OK if all(good) else FAILED
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
@@ -117,9 +122,9 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str) -> in
         return OK if all(good) else FAILED
 
 
-def preview(managed: Managed, events: list[Event]) -> bool:
+def preview(managed: Managed, events: list[Event], memory: Memory) -> bool:
     """Show what would be done for one cluster."""
-    result = dispatcher.handle(managed, System(managed.cluster.conninfos()), events, dry_run=True)
+    result = dispatcher.handle(managed, System(managed.cluster.conninfos()), events, dry_run=True, memory=memory)
     show_plan(result)
     return result.ok
 

@@ -167,14 +167,17 @@ def _choose(
     if not leaders:
         return None, Reason(Why.BEHIND, _nodes(primaries), newest)
     (leader,) = leaders
-    if leader.made_by_repmgr or leader.node in memory.promoted or leader is kept:
+    # What the primary so far has said for long is no news of a promotion.
+    stale = kept is not None and kept is not leader and kept.registered_primaries == (leader.node,)
+    if (leader.made_by_repmgr and not stale) or leader.node in memory.promoted or leader is kept:
         return leader, Reason(Why.ONLY if len(primaries) == 1 else Why.NEWEST)
     if kept and kept.timeline >= memory.timeline:
         return kept, Reason(Why.KEPT)
     if len(primaries) > 1:
         return None, Reason(Why.UNCLEAR, _nodes(primaries))
     silent = memory.primary not in {state.node for state in voters}
-    if silent and any(_receives_from(state, memory.primary) for state in voters):
+    behind = [state for state in voters if state.timeline < leader.timeline]
+    if silent and any(_receives_from(state, memory.primary) for state in behind):
         return None, Reason(Why.FOLLOWED, (leader.node,))
     return leader, Reason(Why.ONLY)
 
@@ -207,7 +210,7 @@ def _notes(states: Sequence[NodeState], primary: NodeState | None, zombies: tupl
     yield from (Reason(Why.SILENT, (node,)) for node in silent)
     configured = [state.node for state in states]
     views = [primary] if primary else [state for state in states if state.reachable]
-    registered = {row.node for state in views for row in state.registered if row.active}
+    registered = {row.node for state in views for row in state.registered if row.active and row.kind != "witness"}
     yield from (Reason(Why.UNCONFIGURED, (node,)) for node in sorted(registered - set(configured)))
     if primary is None:
         return

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from repmgr_hooks.carry_out import bug, carry_out, look, take
 from repmgr_hooks.decide import Decided, Memory, Verdict, Why
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.event import Event
+from repmgr_hooks.event import Event, Meaning
 from repmgr_hooks.judge import Judge, contradicting, decided_from, find_primary
 from repmgr_hooks.records import RunRow
 from repmgr_hooks.routes import Action, Managed, Route
@@ -47,17 +47,18 @@ def handle(
     world: World,
     events: Sequence[Event],
     *,
+    everything: bool = False,
     dry_run: bool = False,
     recorder: Recorder | None = None,
     memory: Memory | None = None,
 ) -> Run:
-    """Make all that the events' routes ask for true; without an event, all that can be looked at.
+    """Make what the events' routes ask for true; without an event, all that can be looked at; with ``everything`` both.
 
     Raises Stopped if the recorder says so.
     """
     recorder = recorder or Recorder()
     started = world.now()
-    chosen = select(managed.routes, events)
+    chosen = select(managed.routes, events, everything)
     if not chosen:
         return told(Run(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
     judge = Judge(managed.cluster, memory or Memory())
@@ -68,8 +69,11 @@ def handle(
         changed = summary(done, world.now() - started, dry_run) if differences(done) else "nothing was changed"
         return told(Run(False, f"{verdict}; {changed}", verdict, tuple(done), again=True))
     if untrue := contradicting(events, verdict):
-        silent = any(not state.reachable for state in verdict.states)
-        return told(Run(False, f"{untrue} contradicts the cluster: {verdict}; nothing was changed", again=silent))
+        if not everything:
+            silent = any(not state.reachable for state in verdict.states)
+            return told(Run(False, f"{untrue} contradicts the cluster: {verdict}; nothing was changed", again=silent))
+        believed = [event for event in events if event.meaning is not Meaning.PRIMARY]
+        chosen = select(managed.routes, believed, everything)
     decided = decided_from(verdict, judge)
     done = preview(chosen, decided, world) if dry_run else carry_out(chosen, decided, world, started, recorder)
     failed = any(item.error for item in done)
@@ -147,18 +151,22 @@ def told(run: Run) -> Run:
     return run
 
 
-def select(routes: Sequence[Route], events: Sequence[Event]) -> list[Chosen]:
-    """Return the actions for the events; without one, those of every route that have something to look at."""
-    if not events:
-        return [Chosen(action, None) for route in routes for action in route.do if action.handler.observe]
+def select(routes: Sequence[Route], events: Sequence[Event], everything: bool = False) -> list[Chosen]:
+    """Return the actions for the events; without one, all that have something to look at; with ``everything`` both."""
     asked = ((route, [event for event in events if event.name in route.on]) for route in routes)
-    return [chosen for route, matching in asked for action in route.do for chosen in _for_each(action, matching)]
+    return [
+        chosen
+        for route, matching in asked
+        for action in route.do
+        for chosen in _for_each(action, matching, everything or not events)
+    ]
 
 
-def _for_each(action: Action, events: list[Event]) -> list[Chosen]:
+def _for_each(action: Action, events: list[Event], everything: bool) -> list[Chosen]:
     """What has a state is made true once, for the newest event; a notification is given for every node and event."""
-    different = {(event.name, event.node): event for event in events}.values()
-    return [Chosen(action, event) for event in (events[-1:] if action.handler.observe else different)]
+    if action.handler.observe:
+        return [Chosen(action, event) for event in events[-1:]] or ([Chosen(action, None)] if everything else [])
+    return [Chosen(action, event) for event in {(event.name, event.node): event for event in events}.values()]
 
 
 def shut_out(managed: Managed, verdict: Verdict, world: World, recorder: Recorder | None) -> list[Done]:

@@ -30,8 +30,12 @@ RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary"
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
 CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
+DENIALS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is Meaning.STANDBY)
 PROMOTED = f"""
-select distinct node from event where cluster = ? and received >= ? and name in ({CLAIMS}) and not by_hand
+select distinct node from event claim
+ where cluster = ? and received >= ? and name in ({CLAIMS}) and not by_hand
+   and not exists (select 1 from event later where later.cluster = claim.cluster and later.node = claim.node
+                      and later.received > claim.received and later.name in ({DENIALS}))
 """
 CHANGES = """
 select count(*) from (select "primary" <> lag("primary") over (order by id) as changed, since from role

@@ -12,11 +12,13 @@ import ipaddress
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 BURST = 100
 BURST_PAUSE = 0.12
+MOST_PAUSES = 5.0
 SYN = 0x02
 OFFSET_5_WORDS = 5 << 4
 
@@ -32,18 +34,30 @@ class Flow:
 
 
 def send_pokes(flows: Iterable[Flow]) -> None:
-    """Send one SYN for each flow, in bursts. Raises OSError (EPERM without CAP_NET_RAW).
+    """Send one SYN for each flow. Raises OSError (EPERM without CAP_NET_RAW) after all have been tried.
 
-    Many connections may come from one host, a pooler's, and Linux answers with at most 1,000 challenge ACKs a second
-    (net.ipv4.tcp_challenge_ack_limit before Linux 6.0).
+    In bursts: many connections may come from one host, a pooler's, and Linux answers with at most 1,000 challenge ACKs
+    a second (net.ipv4.tcp_challenge_ack_limit before Linux 6.0). The pauses take at most MOST_PAUSES seconds in all.
     """
-    for number, flow in enumerate(flows, 1):
-        if number % BURST == 0:
+    sent: Counter[str] = Counter()
+    refused: OSError | None = None
+    for flow in flows:
+        sent[flow.client] += 1
+        if sent[flow.client] % BURST == 0 and sent.total() * BURST_PAUSE / BURST < MOST_PAUSES:
             time.sleep(BURST_PAUSE)
-        family = socket.AF_INET6 if ":" in flow.client else socket.AF_INET
-        with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
-            raw.bind((flow.gateway, 0))
-            raw.sendto(syn(flow), (flow.client, 0))
+        try:
+            _send(flow)
+        except OSError as error:
+            refused = error
+    if refused:
+        raise refused
+
+
+def _send(flow: Flow) -> None:
+    family = socket.AF_INET6 if ":" in flow.client else socket.AF_INET
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        raw.bind((flow.gateway, 0))
+        raw.sendto(syn(flow), (flow.client, 0))
 
 
 def syn(flow: Flow) -> bytes:

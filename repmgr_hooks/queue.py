@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from repmgr_hooks import dispatcher
 from repmgr_hooks.config import Config
@@ -38,6 +39,8 @@ class Queue:
         self._watch = Watch(managed, world, loaded.service.tick)
         self._memory = Memory()
         """As it was last read, for the time when the journal cannot be."""
+        with suppress(StepFailed):
+            self._remind()
 
     def work(self) -> float:
         """Run all that is due, and return the seconds until something else may be."""
@@ -52,8 +55,10 @@ class Queue:
                     self._watch.look_now(any(item.event.meaning is Meaning.TROUBLE for item in waiting))
                 elif (wait := self._until_retry(failed)) <= 0:
                     self._run("retry", [], failed)
+                    self._watch.look_now()
                 elif self._sees_work(failed):
-                    self._run("drift", [], None)
+                    self._run("drift", [], failed)
+                    self._watch.look_now()
                 else:
                     return min(wait, self._watch.due_in())
         except Stopped as error:
@@ -94,7 +99,7 @@ class Queue:
         return left if left <= after else 0.0
 
     def _run(self, cause: str, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
-        """One run for the events that wait and for those of the failed run before."""
+        """One run for the events that wait and for what the failed run before was for."""
         covered = [*(self._journal.events_of(failed.id) if failed else []), *waiting]
         attempt = failed.attempt + 1 if failed and cause == "retry" else 1
         steps_before = self._journal.steps(failed.id) if failed else []
@@ -104,15 +109,19 @@ class Queue:
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             run = self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered])
             recorder = Written(self._journal, self.name, run, self.stopping.is_set, notified)
-            result = self._handle([item.event for item in covered], recorder)
+            result = self._handle(
+                [item.event for item in covered], recorder, everything=cause == "drift" or bool(failed)
+            )
             end_run(self._journal, run, result)
         if not result.ok and result.again and attempt >= self._config.service.retry.attempts:
             log.error("%s: given up after %d attempts; see 'repmgr-hooks status'", self.name, attempt)
 
-    def _handle(self, events: list[Event], recorder: Recorder) -> Run:
+    def _handle(self, events: list[Event], recorder: Recorder, everything: bool) -> Run:
         try:
             self._remind()
-            result = dispatcher.handle(self._managed, self._world, events, recorder=recorder, memory=self._memory)
+            result = dispatcher.handle(
+                self._managed, self._world, events, everything=everything, recorder=recorder, memory=self._memory
+            )
             if result.ok:
                 remember(self._journal, self.name, result.verdict, self._memory)
             return result
@@ -126,6 +135,8 @@ class Queue:
     def without_journal(self) -> None:
         """The journal cannot be used, and a failover must not wait for that: make it so, whatever the events said."""
         try:
+            with suppress(StepFailed):
+                self._remind()
             with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
                 recorder = Recorder()
                 dispatcher.handle(self._managed, self._world, [], recorder=recorder, memory=self._memory)
@@ -169,13 +180,16 @@ def run_now(managed: Managed, world: World, events: list[Event], cause: str, jou
     if journal is None:
         return dispatcher.handle(managed, world, events)
     name = managed.cluster.name
+    memory = Memory()
     try:
+        memory = journal.memory(name)
         numbers = [journal.add_event(name, event, time.time(), by_hand=cause != "event") for event in events]
         run = journal.begin_run(name, cause, 1, numbers)
+        memory = journal.memory(name)
     except StepFailed as error:
         log.error("%s; going on without it", error)
-        return dispatcher.handle(managed, world, events)
-    recorder, memory = Written(journal, name, run, lambda: False, set()), journal.memory(name)
+        return dispatcher.handle(managed, world, events, memory=memory)
+    recorder = Written(journal, name, run, lambda: False, set())
     result = dispatcher.handle(managed, world, events, recorder=recorder, memory=memory)
     if result.ok:
         remember(journal, name, result.verdict, memory)

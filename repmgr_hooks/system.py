@@ -35,7 +35,7 @@ class System:
 
     def __init__(self, conninfos: Mapping[int, str]) -> None:
         self._conninfos = {
-            node: conninfo.make_conninfo(dsn, options=SESSION, application_name="repmgr_hooks")
+            node: conninfo.make_conninfo(dsn, options=SESSION, application_name="repmgr_hooks", client_encoding="UTF8")
             for node, dsn in conninfos.items()
         }
         self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
@@ -107,7 +107,7 @@ class System:
             return asking.result()
         except psycopg.Error as error:
             await self._forget(sql.node)
-            if isinstance(error, psycopg.errors.ConnectionTimeout):
+            if isinstance(error, psycopg.OperationalError) and not _is_answer(error):
                 self._knock(sql.node)
             return StepFailed(f"node {sql.node}: {_brief(error)}")
 
@@ -121,10 +121,10 @@ class System:
             try:
                 await self._connect(node)
                 return
-            except psycopg.errors.ConnectionTimeout:
+            except psycopg.Error as error:
+                if _is_answer(error):
+                    return  # the next question will hear it too
                 await asyncio.sleep(KNOCK_EVERY)
-            except psycopg.Error:
-                return  # an answer; the next question will hear it too
 
     def _still_silent(self, node: int) -> bool:
         knock = self._knocks.get(node)
@@ -197,6 +197,11 @@ def _nf_tables() -> bool:
         return "nf_tables" in str(sh.Command("iptables")("-V", _in="", _timeout=VERSION_LIMIT))
     except (sh.CommandNotFound, sh.ErrorReturnCode, sh.TimeoutException):
         return False
+
+
+def _is_answer(error: psycopg.Error) -> bool:
+    """True if the node itself, or PostgreSQL on it, said no; libpq words its own ends in many ways (ARP, time-outs)."""
+    return error.sqlstate is not None or "refused" in str(error) or "FATAL" in str(error)
 
 
 def _brief(error: psycopg.Error) -> str:

@@ -57,7 +57,7 @@ MIGRATIONS = (
         since real not null
     );
     insert into role (cluster, "primary", timeline, system_identifier, since)
-        select cluster, "primary", timeline, system_identifier, strftime('%s', 'now') from memory;
+        select cluster, "primary", timeline, cast(system_identifier as text), strftime('%s', 'now') from memory;
     drop table memory;
     alter table event add column by_hand integer not null default 0;  -- replayed: proves nothing about the cluster
     alter table run add column "left" text not null default '';  -- the actions that failed, a line each
