@@ -410,6 +410,7 @@ def test_no_sequence_of_faults_breaks_an_invariant(loaded: Config, wall: Wall) -
         stateful_step_count=22,
         deadline=None,
         database=None,
+        derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(type("Configured", (Model,), {"loaded": loaded, "wall": wall}), settings=chosen)
