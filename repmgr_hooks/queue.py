@@ -39,6 +39,8 @@ class Queue:
         self._watch = Watch(managed, world, loaded.service.tick)
         self._memory = Memory()
         """As it was last read, for the time when the journal cannot be."""
+        self._unwritten: Memory | None = None
+        """What the journal could not be told yet."""
         with suppress(StepFailed):
             self._remind()
 
@@ -82,6 +84,10 @@ class Queue:
         return sees_work
 
     def _remind(self) -> None:
+        if self._unwritten:
+            self._memory = self._unwritten
+            self._journal.remember(self.name, self._unwritten)
+            self._unwritten = None
         self._memory = self._journal.memory(self.name, self._managed.cluster.role_changes.within)
 
     def _failed(self) -> RunRow | None:
@@ -109,9 +115,9 @@ class Queue:
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             run = self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered])
             recorder = Written(self._journal, self.name, run, self.stopping.is_set, notified)
-            result = self._handle(
-                [item.event for item in covered], recorder, everything=cause == "drift" or bool(failed)
-            )
+            everything = cause == "drift" or failed is not None
+            result = self._handle([item.event for item in covered], recorder, everything)
+            self._unwritten = recorder.unwritten
             end_run(self._journal, run, result)
         if not result.ok and result.again and attempt >= self._config.service.retry.attempts:
             log.error("%s: given up after %d attempts; see 'repmgr-hooks status'", self.name, attempt)
@@ -135,12 +141,11 @@ class Queue:
     def without_journal(self) -> None:
         """The journal cannot be used, and a failover must not wait for that: make it so, whatever the events said."""
         try:
-            with suppress(StepFailed):
-                self._remind()
             with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
                 recorder = Recorder()
                 dispatcher.handle(self._managed, self._world, [], recorder=recorder, memory=self._memory)
-                self._memory = recorder.committed or self._memory
+                self._unwritten = recorder.committed or self._unwritten
+                self._memory = self._unwritten or self._memory
         except StepFailed as error:
             log.error("%s: %s", self.name, error)
 
@@ -151,6 +156,7 @@ class Written(Recorder):
     def __init__(self, journal: Journal, name: str, run: int, stopping: Callable[[], bool], notified: set[str]) -> None:
         self._journal, self._name, self._run, self._notified = journal, name, run, notified
         self.stopping = stopping  # type: ignore[method-assign]
+        self.unwritten: Memory | None = None
 
     def commit(self, memory: Memory) -> None:
         """Write it down before the first step: a worker that dies in the middle must not go back."""
@@ -158,6 +164,7 @@ class Written(Recorder):
         try:
             self._journal.remember(self._name, memory)
         except StepFailed as failure:
+            self.unwritten = memory
             log.error("%s", failure)
 
     def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:

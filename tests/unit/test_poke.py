@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repmgr_hooks import poke
 from repmgr_hooks.poke import Flow, checksum, syn
 
 PORTS = st.integers(1, 65535)
@@ -74,3 +75,48 @@ def test_the_checksum_holds_for_ipv6(client, client_port, gateway, port):
 )
 def test_known_checksums(data, expected):
     assert checksum(bytes.fromhex(data)) == expected
+
+
+class Network:
+    """Packets that were sent, in order; some addresses cannot be reached."""
+
+    def __init__(self, unreachable: str = "") -> None:
+        self.unreachable, self.reached = unreachable, []
+
+    def __call__(self, *family):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def bind(self, address):
+        pass
+
+    def sendto(self, packet, address):
+        if address[0] == self.unreachable:
+            raise OSError("Network is unreachable")
+        self.reached.append(address[0])
+
+
+def test_one_client_that_cannot_be_reached_keeps_no_other_uninformed(monkeypatch):
+    network = Network("10.0.0.31")
+    monkeypatch.setattr(poke.socket, "socket", network)
+    flows = [Flow(f"10.0.0.{number}", 40000, "10.0.0.20", 54322) for number in (30, 31, 32)]
+    with pytest.raises(OSError, match="unreachable"):
+        poke.send_pokes(flows)
+    assert network.reached == ["10.0.0.30", "10.0.0.32"]
+
+
+@pytest.mark.parametrize(("clients", "paused"), [(1, True), (5000, False)])
+def test_only_many_connections_of_one_host_are_told_slowly_and_not_for_ever(monkeypatch, clients, paused):
+    pauses: list[float] = []
+    monkeypatch.setattr(poke.socket, "socket", Network())
+    monkeypatch.setattr(poke.time, "sleep", pauses.append)
+    poke.send_pokes(
+        [Flow(f"10.1.{n % clients // 250}.{n % clients % 250}", n, "10.0.0.20", 54322) for n in range(20_000)]
+    )
+    assert bool(pauses) is paused
+    assert sum(pauses) <= 5
