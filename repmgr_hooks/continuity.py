@@ -21,6 +21,7 @@ REMEDY_LIMIT = 20.0
 COMPLETE = 24
 """So long is the name of a complete file."""
 
+
 class Position(Enum):
     """How Barman stands to a primary."""
 
@@ -28,7 +29,7 @@ class Position(Enum):
     GAP = "still lacks WAL that the primary no longer has"
     AHEAD = "has WAL of an earlier timeline from beyond the fork"
     BOUNDARY = "has all up to a fork that is the end of a file: pg_receivewal cannot step over it"
-    FOREIGN = "has WAL that is not in the primary's history"
+    FOREIGN = "is at a place that is not in the primary's history"
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,15 @@ def _place(newest: str, primary: Written) -> tuple[Position, int, int]:
     size, lineage = primary.lineage.segment_size, primary.lineage
     timeline, number = parse_name(newest, size) or (0, 0)
     start = (number + (len(newest) == COMPLETE)) * size
-    if timeline == lineage.timeline and start <= primary.lsn:
-        return Position.OK, primary.lsn, start // size
+    nowhere = Position.FOREIGN, 0, (primary.lsn - 1) // size
+    if timeline not in lineage.timelines:
+        return nowhere
+    if lineage.timeline_at(start // size) < timeline:
+        # Before that timeline began: 'receive-wal --reset' leaves it so, if the slot is older than the fork.
+        return Position.FOREIGN, 0, start // size
     end = lineage.end_of(timeline)
     if end is None:
-        return Position.FOREIGN, 0, (primary.lsn - 1) // size
+        return (Position.OK, primary.lsn, start // size) if start <= primary.lsn else nowhere
     if start < end:
         return Position.OK, end, start // size
     return Position.AHEAD if start > end else Position.BOUNDARY, end, end // size

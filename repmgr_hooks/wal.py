@@ -28,6 +28,11 @@ class Lineage:
     forks: tuple[Fork, ...] = ()
     segment_size: int = 16 * 1024 * 1024
 
+    @property
+    def timelines(self) -> list[int]:
+        """All of them, oldest first."""
+        return [*(fork.timeline for fork in self.forks), self.timeline]
+
     def end_of(self, timeline: int) -> int | None:
         """Return the position at which an earlier timeline was left; None if it is none of these."""
         return next((fork.end for fork in self.forks if fork.timeline == timeline), None)
@@ -44,8 +49,7 @@ class Lineage:
     def files(self, first: int, last: int) -> list[str]:
         """Return all that a restore needs from one segment to another: WAL files, and the history files between."""
         entered = range(self.timeline_at(first) + 1, self.timeline + 1)
-        known = {self.timeline, *(fork.timeline for fork in self.forks)}
-        histories = [history_name(timeline) for timeline in entered if timeline in known]
+        histories = [history_name(timeline) for timeline in self.timelines if timeline in entered]
         return sorted([*(self.name(number) for number in range(first, last + 1)), *histories])
 
 

@@ -64,8 +64,8 @@ def promote(lab: Lab) -> None:
 
 def fork(host: Host) -> int:
     """The position at which timeline 2 began, in bytes."""
-    high, low = (int(part, 16) for part in host.sql("select pg_read_file('pg_wal/00000002.history')").split()[1].split("/"))
-    return (high << 32) + low
+    history = host.sql("select pg_read_file('pg_wal/00000002.history')")
+    return int(host.sql(f"select '{history.split()[1]}'::pg_lsn - '0/0'"))
 
 
 def streaming_files(lab: Lab) -> set[str]:
@@ -150,9 +150,11 @@ def test_barman_ahead_of_the_promoted_standby(built_lab: Lab) -> None:
 def test_barman_ahead_is_repaired_if_we_may(built_lab: Lab) -> None:
     lab = built_lab
     serve(lab, ("stream: true", "stream: true, repair: true"))
+    os.killpg(lab.daemons["cron"].pid, signal.SIGKILL)
+    wait_for(lambda: "archive-wal" not in lab.gateway.run("ps", "ax"), "Barman to have archived")
     ahead = let_barman_get_ahead(lab)
     before = {name: checksum(lab, name) for name in streaming_files(lab) if name[:24] >= ahead[0]}
-    assert len(before) > 1
+    assert len(before) == 4, "the three, and a partial one"
     promote(lab)
     wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 90)
 
@@ -208,7 +210,10 @@ def test_by_hand(built_lab: Lab) -> None:
     said = lab.gateway.hooks("continuity", "main").stdout
     assert "since the oldest file; Barman has no backup" in said
 
-    for lost in (f"00000001{fork(lab.db2) // SEGMENT - 1:016X}", "00000002.history", f"00000002{fork(lab.db2) // SEGMENT:016X}"):
+    close_file(lab.db2)
+    wait_for(lambda: by_hand_ok(lab), "Barman to have all")
+    before, after = fork(lab.db2) // SEGMENT - 1, fork(lab.db2) // SEGMENT
+    for lost in (f"00000001{before:016X}", "00000002.history", f"00000002{after:016X}"):
         (place,) = lab.gateway.run("find", "/var/lib/barman", "-name", lost).split()
         lab.gateway.run("mv", place, "/var/tmp/lost")
         result = lab.gateway.hooks("continuity")
