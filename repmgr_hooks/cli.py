@@ -12,16 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TextIO
 
-from repmgr_hooks import archive, config, dispatcher, handlers, history, status
-from repmgr_hooks.archive import Report
+from repmgr_hooks import config, dispatcher, handlers, history, status
 from repmgr_hooks.arguments import parser
 from repmgr_hooks.config import Config, Managed, which_cluster
-from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import BadInput, StepFailed, Trouble, did_you_mean
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
-from repmgr_hooks.judge import Judge
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.queue import LOCK_WAIT, run_now
 from repmgr_hooks.run import Run
@@ -210,28 +207,15 @@ def do_continuity(arguments: argparse.Namespace) -> int:
         raise BadInput(f"{loaded.path}: no section 'barman': there is nothing to check")
     with contextlib.ExitStack() as stack:
         journal, _ = journal_or_why_not(loaded, stack)
-        found = {managed.cluster.name: compared(managed, journal) for managed in chosen}
+        found = {
+            managed.cluster.name: status.compared(managed.cluster, System(managed.cluster.conninfos()), journal)
+            for managed in chosen
+        }
     if arguments.json:
         print(json.dumps({name: report.as_dict() for name, report in found.items()}, indent=2))
     else:
         print("\n".join(line for name, report in found.items() for line in report.lines(name)))
     return OK if all(report.good for report in found.values()) else FAILED
-
-
-def compared(managed: Managed, journal: Journal | None) -> Report:
-    """Compare the WAL of one cluster's primary with what Barman has."""
-    settings, world = managed.cluster, System(managed.cluster.conninfos())
-    assert settings.barman is not None
-    memory = journal.memory(settings.name, settings.role_changes.within) if journal else Memory()
-    verdict = Judge(settings, memory).verdict(world)
-    if verdict.primary is None:
-        return Report(settings.barman.server, advice=str(verdict))
-    try:
-        # The primary first: what it has closed by now is in Barman's hands when Barman has answered.
-        written = archive.look_at_primary(verdict.primary, verdict.timeline, world)
-        return archive.report(archive.look_at_archive(settings.barman, world), written, settings.barman, world)
-    except StepFailed as error:
-        return Report(settings.barman.server, advice=str(error))
 
 
 def do_history(arguments: argparse.Namespace) -> int:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from repmgr_hooks import archive, continuity
-from repmgr_hooks.cluster import Barman
+from repmgr_hooks import archive, continuity, status
+from repmgr_hooks.cluster import Barman, Cluster, Gateway, Node
 from repmgr_hooks.continuity import Held, Position, Standing, Written
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.steps import Program
@@ -21,6 +21,7 @@ MB = 1024 * 1024
 SIZE = 16 * MB
 OK, GAP, AHEAD, BOUNDARY, FOREIGN = Position
 BARMAN = Barman("main_backup", "barman")
+CLUSTER = Cluster({1: Node("10.0.0.11"), 2: Node("10.0.0.12")}, Gateway("10.0.0.20", {"barman": 54321}))
 
 
 def wal(timeline: int, *numbers: int) -> list[str]:
@@ -347,3 +348,18 @@ def test_nothing_at_all(world: FakeWorld) -> None:
     world.barman.archived, world.barman.streaming = set(), set()
     assert report(world).lines("main") == ["main: UNKNOWN: Barman has no WAL of timeline 2 or before it"]
     assert not report(world).good
+
+
+def compared(world: FakeWorld) -> archive.Report:
+    return status.compared(Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN), world, None)
+
+
+def test_by_hand(world: FakeWorld) -> None:
+    assert compared(world).good
+    world.barman.health = "ruins"
+    (line,) = compared(world).lines("main")
+    assert line.startswith("main: UNKNOWN: barman show-server main_backup: exit code 1: ERROR: cannot open")
+    world.lose(2)
+    (line,) = compared(world).lines("main")
+    assert line.startswith("main: UNKNOWN: the primary is unknown: no node is out of recovery")
+    assert not compared(world).good
