@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=text, description=text)
         made.set_defaults(verb=name)
-        if name not in ("check", "handlers", "worker"):
+        if name not in ("check", "continuity", "handlers", "worker"):
             made.add_argument("--cluster", help="needed if the configuration has several")
         return made
 
@@ -40,10 +40,12 @@ def parser() -> argparse.ArgumentParser:
     worker = verb("worker", "the service: handle what 'event' stores")
     worker.add_argument("--once", action="store_true", help="end when nothing waits any more")
     status = verb("status", "what is true; exit code 0 only if all is as it should be")
+    continuity = verb("continuity", "whether Barman has all WAL that a restore would need; exit code 1 on a hole")
+    continuity.add_argument("name", nargs="?", metavar="CLUSTER", help="default: all")
     history = verb("history", "what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
     history.add_argument("-n", type=int, default=20, metavar="N", help="so many runs (default 20)")
-    for made in (status, history):
+    for made in (status, continuity, history):
         made.add_argument("--json", action="store_true", help="for machines")
     pause = verb("pause", "maintenance: events are stored, nothing is done")
     pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")

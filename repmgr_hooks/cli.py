@@ -205,6 +205,25 @@ def do_status(arguments: argparse.Namespace) -> int:
     return OK if all(picture.good for picture in found) and not error else FAILED
 
 
+def do_continuity(arguments: argparse.Namespace) -> int:
+    """Say whether Barman has all WAL that a restore would need."""
+    loaded = config.load(config.config_path(arguments.config))
+    chosen = [managed for managed in choose(loaded, arguments.name, None) if managed.cluster.barman]
+    if not chosen:
+        raise BadInput(f"{loaded.path}: no section 'barman': there is nothing to check")
+    with contextlib.ExitStack() as stack:
+        journal, _ = journal_or_why_not(loaded, stack)
+        found = {
+            managed.cluster.name: status.compared(managed.cluster, System(managed.cluster.conninfos()), journal)
+            for managed in chosen
+        }
+    if arguments.json:
+        print(json.dumps({name: report.as_dict() for name, report in found.items()}, indent=2))
+    else:
+        print("\n".join(line for name, report in found.items() for line in report.lines(name)))
+    return OK if all(report.good for report in found.values()) else FAILED
+
+
 def do_history(arguments: argparse.Namespace) -> int:
     """Show what happened."""
     loaded = config.load(config.config_path(arguments.config))
@@ -265,6 +284,7 @@ VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "reconcile": do_reconcile,
     "boot": do_reconcile,
     "status": do_status,
+    "continuity": do_continuity,
     "history": do_history,
     "pause": do_pause,
     "resume": do_resume,

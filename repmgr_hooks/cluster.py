@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated
 
 from psycopg import conninfo
@@ -65,6 +66,15 @@ class Barman:
     server: Identifier
     slot: SlotName = "barman"
     command: Words = ("barman",)
+
+    def beside(self, *argv: str) -> tuple[str, ...]:
+        """Return the words that run another program where ``barman`` runs.
+
+        >>> Barman("main", command=("ssh", "barman@backup", "barman")).beside("ls")
+        ('ssh', 'barman@backup', 'ls')
+        """
+        barman = [index for index, word in enumerate(self.command) if PurePath(word).name == "barman"]
+        return (*self.command[: barman[-1] if barman else -1], *argv)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from repmgr_hooks import dispatcher
+from repmgr_hooks import archive, dispatcher
+from repmgr_hooks.archive import Report
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory, Reason, Verdict, Why
@@ -129,6 +130,21 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
         last[0] if last and last[0].ok is False and last[0].again else None,
         loaded.service.retry.attempts,
     )
+
+
+def compared(settings: Cluster, world: World, journal: Journal | None) -> Report:
+    """Compare the WAL of a cluster's primary with what Barman has."""
+    assert settings.barman is not None
+    memory = journal.memory(settings.name, settings.role_changes.within) if journal else Memory()
+    verdict = Judge(settings, memory).verdict(world)
+    if verdict.primary is None:
+        return Report(settings.barman.server, advice=str(verdict))
+    try:
+        # The primary first: what it has closed by now is in Barman's hands when Barman has answered.
+        written = archive.look_at_primary(verdict.primary, verdict.timeline, world)
+        return archive.report(archive.look_at_archive(settings.barman, world), written, settings.barman, world)
+    except StepFailed as error:
+        return Report(settings.barman.server, advice=str(error))
 
 
 def until_when(moment: float | None) -> str:

@@ -40,11 +40,12 @@ class Program:
 
 @dataclass(frozen=True)
 class Sql:
-    """One statement for one node."""
+    """One statement for one node; a command of the replication protocol goes to a ``walsender`` of it."""
 
     node: int
     statement: str
     params: tuple[Any, ...] = ()
+    walsender: bool = False
 
     def __str__(self) -> str:
         text = " ".join(self.statement.split())

@@ -134,6 +134,8 @@ class System:
 
     async def _ask(self, sql: Sql) -> Rows:
         """Ask through the connection that is open; if it has broken since it was last used, through a new one."""
+        if sql.walsender:
+            return await self._ask_walsender(sql)
         if kept := self._connections.get(sql.node):
             try:
                 return await self._rows(kept, sql)
@@ -143,8 +145,17 @@ class System:
             await self._forget(sql.node)
         return await self._rows(await self._connect(sql.node), sql)
 
-    async def _connect(self, node: int) -> psycopg.AsyncConnection[Any]:
-        made = await psycopg.AsyncConnection.connect(self._conninfos[node], autocommit=True)
+    async def _ask_walsender(self, sql: Sql) -> Rows:
+        """Ask through a connection that stands only meanwhile: it counts among ``max_wal_senders``."""
+        await self._forget(sql.node)
+        try:
+            return await self._rows(await self._connect(sql.node, replication="database"), sql)
+        finally:
+            await self._forget(sql.node)
+
+    async def _connect(self, node: int, **more: str) -> psycopg.AsyncConnection[Any]:
+        dsn = conninfo.make_conninfo(self._conninfos[node], **more)
+        made = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
         self._connections[node] = made
         return made
 

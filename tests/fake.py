@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from repmgr_hooks import observe
+from repmgr_hooks import archive, observe
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.poke import Flow
@@ -205,6 +205,10 @@ class FakeNode:
     """Bytes of the primary's WAL that a standby has not received."""
     checkpoint_timeline: int = 1
     """What pg_control says; it lags behind a promotion until the first checkpoint has ended."""
+    history: str = ""
+    """The history file of its timeline."""
+    recycled: set[str] = field(default_factory=set)
+    """WAL files that it no longer has."""
 
     def lsn(self) -> str:
         """Return the position that is written now."""
@@ -213,7 +217,17 @@ class FakeNode:
 
     def wal_file(self) -> str:
         """Return the name of the WAL file that is written now."""
-        return f"{self.timeline:08X}{self.segment // 256:08X}{self.segment % 256:08X}"
+        return wal_file(self.timeline, self.segment)
+
+    def pg_wal(self) -> list[str]:
+        """Return the files in pg_wal: of every timeline it has been on, up to what is written now."""
+        names = {wal_file(timeline, n) for timeline in range(1, self.timeline + 1) for n in range(1, self.segment + 1)}
+        return sorted(names - self.recycled)
+
+
+def wal_file(timeline: int, segment: int) -> str:
+    """Return the name of a WAL file of 16 MB."""
+    return f"{timeline:08X}{segment // 256:08X}{segment % 256:08X}"
 
 
 @dataclass
@@ -223,7 +237,12 @@ class FakeBarman:
     health: str = "good"
     streams_from: int | None = None
     archived: set[str] = field(default_factory=set)
-    hanging: frozenset[str] = frozenset({"receive-wal", "cron", "switch-wal", "get-wal"})
+    streaming: set[str] = field(default_factory=set)
+    """The files in pg_receivewal's directory."""
+    quarantine: dict[str, set[str]] = field(default_factory=dict)
+    begin_wal: str = ""
+    """The first WAL file that the newest backup needs; empty: there is no backup."""
+    hanging: frozenset[str] = frozenset({"receive-wal", "cron", "switch-wal", "show-server"})
     """The commands that hang if its health is ``hangs``."""
 
 
@@ -286,6 +305,7 @@ class FakeWorld:
         """Make a node the primary, by repmgr: a new timeline, and every reachable node's metadata says so."""
         node = self.nodes[number]
         node.in_recovery = False
+        node.history += f"{node.timeline}\t{node.lsn()}\tno recovery target specified\n\n"
         node.timeline += 1
         for other in self.nodes.values():
             if other.reachable:
@@ -359,6 +379,8 @@ class FakeWorld:
         name, *words = program.argv
         if name == "barman":
             return self._barman_command(program, words, limit)
+        if name in ("find", "mkdir", "mv", "touch", "chown"):
+            return self._barmans_files(name, words)
         if name in self.programs:
             self._note(f"run {name}")
             return self.programs[name](program)
@@ -407,22 +429,45 @@ class FakeWorld:
     # Barman reaches PostgreSQL through the gateway's port, as the real one does.
 
     def _barman_command(self, program: Program, words: list[str], limit: float) -> str:
-        verb = next(word for word in words if word in ("receive-wal", "cron", "switch-wal", "get-wal"))
-        if verb != "get-wal":
+        verb = next(word for word in words if "-" in word[1:] or word == "cron")
+        assert "--reset" not in words, "this would hide a hole"
+        if not verb.startswith("show"):
             self._note(f"barman {verb}")
         if self.barman.health == "hangs" and verb in self.barman.hanging:
             self.sleep(limit)
             raise StepFailed(f"{program}: not finished after {limit:.0f} s; killed")
         if self.barman.health == "ruins":
             return ended(program, 1, "", "ERROR: cannot open /var/lib/barman: No space left on device")
-        if verb == "get-wal":
-            return ended(program, 0, f"{words[-1]}\n" if words[-1] in self.barman.archived else "", "")
+        if verb == "show-server":
+            return ended(program, 0, SERVER, "")
+        if verb == "show-backup":
+            said = f"Backup 20261121T045501:\n    Begin WAL              : {self.barman.begin_wal}\n"
+            unknown = "ERROR: Unknown backup 'latest' for server 'main_backup'"
+            return ended(program, 0, said, "") if self.barman.begin_wal else ended(program, 1, "", unknown)
         if verb == "receive-wal":
             return self._stop(program)
         if verb == "cron":
             self._start_stream()
             return ended(program, 0, "", "")
         return self._switch_wal(program, float(words[words.index("--archive-timeout") + 1]))
+
+    def _barmans_files(self, name: str, words: list[str]) -> str:
+        if name == "find":
+            places = {STREAMING: self.barman.streaming, f"{HOME}/wals": self.barman.archived, f"{HOME}/incoming": set()}
+            assert words[-2:] == ["-type", "f"]
+            return "".join(f"{place}/{file}\n" for place in words[:-2] for file in sorted(places[place]))
+        self._note(" ".join([name, *words]).replace(f"{HOME}/", ""))
+        if name == "mkdir":
+            self.barman.quarantine[words[1]] = set()
+        elif name == "mv":
+            files = {word.removeprefix(f"{STREAMING}/") for word in words[3:]}
+            assert words[:2] == ["-n", "-t"]
+            assert files <= self.barman.streaming
+            self.barman.streaming -= files
+            self.barman.quarantine[words[2]] |= files
+        elif name == "touch":
+            self.barman.streaming.add(words[0].removeprefix(f"{STREAMING}/"))
+        return ""
 
     def _stop(self, program: Program) -> str:
         if self.barman.streams_from is None:
@@ -461,7 +506,7 @@ class FakeWorld:
         if self.barman.streams_from != number:
             self.sleep(timeout)
             return ended(program, 1, "", f"The WAL file {closed} has not been received in {timeout:.0f} seconds")
-        self.barman.archived.add(closed)
+        self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
         return ended(program, 0, f"The WAL file {closed} has been closed on server 'main_backup'\n", "")
 
     # PostgreSQL
@@ -470,6 +515,9 @@ class FakeWorld:
         node = self.nodes[sql.node]
         if not node.reachable:
             return StepFailed(f"node {sql.node}: connection timeout expired")
+        if sql.walsender:
+            assert sql.statement == f"TIMELINE_HISTORY {node.timeline}"
+            return [(f"{node.timeline:08X}.history", node.history)]
         return STATEMENTS[sql.statement](self, sql, node)
 
     def _look(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
@@ -505,7 +553,7 @@ class FakeWorld:
         return [(self.barman.streams_from == sql.node,)]
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        return [(node.lsn(), 0x100_0000, node.checkpoint_timeline)]
+        return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal())]
 
     def _write(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(4711,)]
@@ -548,7 +596,7 @@ class FakeWorld:
 STATEMENTS: dict[str, Callable[[FakeWorld, Sql, FakeNode], Rows | StepFailed]] = {
     observe.LOOK: FakeWorld._look,
     barman.STREAMING: FakeWorld._streaming,
-    barman.WRITTEN: FakeWorld._written,
+    archive.WRITTEN: FakeWorld._written,
     barman.WRITE_SOME_WAL: FakeWorld._write,
     slot.CREATE: FakeWorld._create_slot,
     slot.DROP_ON_STANDBY: FakeWorld._drop_on_standby,
@@ -567,6 +615,18 @@ def ended(program: Program, exit_code: int, stdout: str, stderr: str) -> str:
         raise StepFailed(f"{program}: answered 0, but its output is not what was asked for: {stdout}")
     return stdout
 
+
+HOME = "/var/lib/barman/main_backup"
+STREAMING = f"{HOME}/streaming"
+SERVER = f"""Server main_backup:
+	active: True
+	conninfo: host=10.0.0.20 port=54321 user=barman dbname=postgres connect_timeout=5
+	incoming_wals_directory: {HOME}/incoming
+	streaming_wals_directory: {STREAMING}
+	wal_level: replica
+	wals_directory: {HOME}/wals
+	xlogpos: 0/3009088
+"""
 
 SERVED_BY_NODE_1 = r"""
 *nat

@@ -6,19 +6,19 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from repmgr_hooks import continuity
 from repmgr_hooks.cluster import Barman, Cluster, Gateway, Node
+from repmgr_hooks.continuity import Position, Standing
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman
-from repmgr_hooks.handlers.barman import Config, Seen, SwitchWal, last_closed_file
+from repmgr_hooks.handlers.barman import Config, Seen, SwitchWal
 from repmgr_hooks.observe import NodeState, Sender, Slot, observe
 from repmgr_hooks.steps import Program, Sql, Step, World, apply
+from tests.fake import STREAMING as STREAMING_DIRECTORY
 from tests.fake import FakeWorld
 
-MB = 1024 * 1024
 CLUSTER = Cluster(
     nodes={1: Node("10.0.0.11"), 2: Node("10.0.0.12")},
     gateway=Gateway("10.0.0.20", {"barman": 54321, "app": 54322}),
@@ -124,45 +124,6 @@ def test_only_a_closed_file_of_the_timeline_proves_the_switch(timeline: int, out
     assert bool(re.search(switch.do.expect, output)) is proven
 
 
-@pytest.mark.parametrize(
-    ("timeline", "lsn", "segment_size", "name"),
-    [
-        (1, "0/2000000", 16 * MB, "000000010000000000000001"),
-        (1, "0/2000001", 16 * MB, "000000010000000000000001"),
-        (1, "0/2FFFFFF", 16 * MB, "000000010000000000000001"),
-        (1, "0/3000000", 16 * MB, "000000010000000000000002"),
-        (2, "0/FFFFFFFF", 16 * MB, "0000000200000000000000FE"),
-        (2, "1/0", 16 * MB, "0000000200000000000000FF"),
-        (2, "1/FFFFFF", 16 * MB, "0000000200000000000000FF"),
-        (2, "1/1000000", 16 * MB, "000000020000000100000000"),
-        (26, "AB/CD000028", 16 * MB, "0000001A000000AB000000CC"),
-        (1, "0/200000", 1 * MB, "000000010000000000000001"),
-        (1, "0/FFFFFFFF", 1 * MB, "000000010000000000000FFE"),
-        (1, "3/0", 1 * MB, "000000010000000200000FFF"),
-        (1, "3/100000", 1 * MB, "000000010000000300000000"),
-        (1, "0/80000000", 1024 * MB, "000000010000000000000001"),
-        (1, "0/FFFFFFFF", 1024 * MB, "000000010000000000000002"),
-        (1, "1/0", 1024 * MB, "000000010000000000000003"),
-        (1, "1/40000000", 1024 * MB, "000000010000000100000000"),
-        (4294967295, "FFFFFFFF/FFFFFFFF", 16 * MB, "FFFFFFFFFFFFFFFF000000FE"),
-    ],
-)
-def test_the_last_closed_file(timeline: int, lsn: str, segment_size: int, name: str) -> None:
-    assert last_closed_file(timeline, lsn, segment_size) == name
-
-
-@given(st.integers(1, 2**32 - 1), st.integers(0, 10), st.integers(1, 2**64 - 1))
-def test_the_last_closed_file_ends_at_or_before_the_position(timeline: int, power: int, position: int) -> None:
-    """Read back: a name is timeline, then the position's upper 32 bits, then the number of the file within them."""
-    size = MB << power
-    position = max(position, size)
-    name = last_closed_file(timeline, f"{position >> 32:X}/{position & 0xFFFFFFFF:X}", size)
-    assert re.fullmatch("[0-9A-F]{24}", name)
-    assert int(name[:8], 16) == timeline
-    end = (int(name[8:16], 16) << 32) + (int(name[16:], 16) + 1) * size
-    assert end <= position < end + size
-
-
 @pytest.fixture
 def world() -> FakeWorld:
     """Node 2 was promoted, Barman's port leads to it, and it has the slot."""
@@ -178,18 +139,95 @@ def now(world: World) -> Decided:
     return replace(DECIDED, states={state.node: state for state in observe(CLUSTER, world)})
 
 
-def test_what_is_seen(world: FakeWorld) -> None:
+def asked(world: FakeWorld) -> list[str]:
+    """The programs that were run, and forget them."""
+    words = [str(program) for program in world.ran]
+    world.ran.clear()
+    return words
+
+
+def test_the_stream_is_seen(world: FakeWorld) -> None:
     assert barman.observe(STREAM, now(world), world) == NOTHING
-    assert world.ran == [], "Barman is not asked when the primary knows it"
+    assert asked(world) == ["barman show-server main_backup", f"find {STREAMING_DIRECTORY} -type f"]
     world.barman.streams_from, world.nodes[2].slots["barman"].active = 2, True
     assert barman.observe(STREAM, now(world), world) == Seen(True, False)
-    world.barman.archived = {"000000020000000000000004"}
+    assert asked(world) == [], "Barman is not asked when the primary knows it"
+
+
+def test_the_archive_is_seen(world: FakeWorld) -> None:
+    world.barman.streams_from, world.nodes[2].slots["barman"].active = 2, True
+    world.nodes[2].segment, world.barman.archived = 6, {"000000010000000000000004"}
     assert barman.observe(SWITCH, now(world), world) == Seen(True, False)
-    assert world.ran == [], "nor before the first checkpoint of the new timeline"
+    assert asked(world) == [], "Barman is not asked before the first checkpoint of the new timeline"
     world.nodes[2].checkpoint_timeline = 2
-    assert barman.observe(SWITCH, now(world), world) == Seen(True, True)
-    world.barman.archived = {"000000010000000000000004", "000000020000000000000003", "000000020000000000000005"}
     assert barman.observe(SWITCH, now(world), world) == Seen(True, False)
+    world.barman.archived |= {"000000010000000000000005", "000000020000000000000006"}
+    assert barman.observe(SWITCH, now(world), world) == Seen(True, False)
+    world.barman.streaming = {"000000020000000000000005", "00000002.history"}
+    assert barman.observe(SWITCH, now(world), world) == Seen(True, True)
+
+
+@pytest.mark.parametrize("lost", ["000000010000000000000003", "000000020000000000000005", "00000002.history"])
+def test_a_hole_on_the_way_to_the_last_closed_file(world: FakeWorld, lost: str) -> None:
+    world.nodes[2].segment = world.nodes[2].segment + 2
+    whole = {"000000010000000000000002", "000000010000000000000003", "000000010000000000000004", "00000002.history"}
+    whole |= {"000000020000000000000005", "000000020000000000000006"}
+    world.nodes[2].checkpoint_timeline = 2
+    world.barman.archived = whole
+    assert barman.observe(SWITCH, now(world), world) == Seen(False, True)
+    assert "barman show-backup main_backup latest" not in asked(world), "a whole archive needs no second question"
+    world.barman.archived = whole - {lost}
+    seen = barman.observe(SWITCH, now(world), world)
+    assert seen == Seen(False, True, missing=(lost,))
+    with pytest.raises(StepFailed, match=f"HOLE: Barman lacks {lost}: .*: barman backup main_backup"):
+        barman.plan(SWITCH, DECIDED, seen)
+    world.barman.begin_wal = "000000020000000000000006"
+    assert barman.observe(SWITCH, now(world), world) == Seen(False, True), "of no matter to the newest backup"
+
+
+REPAIR = Config(stream=True, repair=True)
+FORK = 5 * 0x100_0000
+
+
+def standing(position: Position, *missing: str) -> Seen:
+    newest, marker = "000000010000000000000006", "000000020000000000000005.partial"
+    stray = (newest,) if position is Position.AHEAD else ()
+    return Seen(False, False, Standing(position, newest, FORK, missing, stray, marker, STREAMING_DIRECTORY, 2))
+
+
+@pytest.mark.parametrize(
+    ("config", "seen", "repaired"),
+    [
+        (STREAM, standing(Position.AHEAD), False),
+        (STREAM, standing(Position.BOUNDARY), False),
+        (STREAM, standing(Position.GAP, "000000010000000000000002"), False),
+        (STREAM, standing(Position.FOREIGN), False),
+        (REPAIR, standing(Position.AHEAD), True),
+        (REPAIR, standing(Position.BOUNDARY), True),
+        (REPAIR, standing(Position.AHEAD, "000000020000000000000005"), False),
+        (REPAIR, standing(Position.GAP, "000000010000000000000002"), False),
+        (REPAIR, standing(Position.FOREIGN), False),
+    ],
+)
+def test_what_cannot_go_on_is_repaired_only_if_we_may_and_nothing_is_lost(
+    config: Config, seen: Seen, repaired: bool
+) -> None:
+    remedy = [str(step.do) for step in continuity.remedy(seen.standing, CLUSTER.barman)]
+    whole = ["barman receive-wal --stop main_backup", *remedy, "barman -q cron"]
+    if repaired:
+        assert [str(step.do) for step in barman.plan(config, DECIDED, seen)] == whole
+        return
+    with pytest.raises(StepFailed) as error:
+        barman.plan(config, DECIDED, seen)
+    said = str(error.value)
+    assert said.startswith(f"{seen.standing.position.name}: Barman ")
+    assert "; ".join(whole) in said, "what a person types is what we would do"
+    assert said.endswith(": barman backup main_backup")
+    assert all(name in said for name in seen.standing.missing)
+
+
+def test_a_stream_that_can_go_on_is_not_touched_by_repair() -> None:
+    assert barman.plan(REPAIR, DECIDED, NOTHING) == barman.plan(STREAM, DECIDED, NOTHING)
 
 
 SLOT = Slot("barman", True, 4711, 0, "reserved")
@@ -214,7 +252,9 @@ def test_barman_streams_if_the_user_of_its_slot_does(
 ) -> None:
     state = NodeState(2, in_recovery=False, timeline=2, slots=slots, senders=senders)
     other = NodeState(1, in_recovery=False, slots=(SLOT,), senders=(SENDER,))
-    seen = barman.observe(STREAM, replace(DECIDED, states={1: other, 2: state}), FakeWorld())
+    world = FakeWorld()
+    world.fail_over()
+    seen = barman.observe(STREAM, replace(DECIDED, states={1: other, 2: state}), world)
     assert seen == Seen(streaming, False)
 
 
@@ -252,6 +292,7 @@ def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(world: Fak
     [
         (STREAM, True, []),
         (SWITCH, True, []),
+        (Config(switch_wal=SwitchWal(), repair=True), True, ["'repair' needs 'stream: true'"]),
         (Config(), True, ["asks for nothing; say 'stream: true' or 'switch_wal: {}'"]),
         (STREAM, False, ["needs the section 'barman' of the cluster"]),
     ],

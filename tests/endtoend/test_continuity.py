@@ -1,0 +1,243 @@
+"""Barman behind, ahead of, and exactly at the end of what the promoted node has; real WAL, real Barman."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from tests.endtoend.looks import SEGMENT, barman_files, barman_streams_from, routes, worker_log
+from tests.lab import DATA, Host, Lab, wait_for
+
+CONFIG = "/etc/repmgr-hooks/config.yaml"
+STREAMING = "/var/lib/barman/main_backup/streaming"
+SERVER = "/etc/barman.d/main_backup.conf"
+
+
+def configure(lab: Lab, *changes: tuple[str, str]) -> None:
+    """Change the configuration before the service reads it; the app port does not wait for long."""
+    text = lab.gateway.path(CONFIG).read_text()
+    for old, new in (("at_latest: 120", "at_latest: 6"), *changes):
+        assert old in text
+        text = text.replace(old, new)
+    lab.put(lab.gateway, CONFIG, text)
+
+
+def serve(lab: Lab, *changes: tuple[str, str]) -> None:
+    """Bring a lab into service with such a configuration, and nodes that wait for nobody."""
+    configure(lab, *changes)
+    configure_nodes(lab, "synchronous_standby_names = ''\n")
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    lab.start_cron()
+    lab.start_worker()
+    close_file(lab.db1)
+    wait_for(lambda: len(barman_files(lab)) > 1, "Barman's first files")
+
+
+def configure_nodes(lab: Lab, lines: str) -> None:
+    for host in (lab.db1, lab.db2):
+        lab.append(host, f"{DATA}/postgresql.conf", lines)
+        host.pg_ctl("reload")
+
+
+def close_file(host: Host) -> str:
+    """Write a little, close the WAL file, and return its name. Two statements, so that nothing follows the switch."""
+    name = host.sql("select pg_walfile_name(pg_current_wal_insert_lsn()) from txid_current()")
+    host.sql("select pg_switch_wal()")
+    return name
+
+
+def barman_down(lab: Lab) -> None:
+    os.killpg(lab.daemons["cron"].pid, signal.SIGKILL)
+    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    lab.gateway.path(SERVER).rename(lab.gateway.path(SERVER + ".away"))
+
+
+def barman_up(lab: Lab) -> None:
+    lab.gateway.path(SERVER + ".away").rename(lab.gateway.path(SERVER))
+
+
+def promote(lab: Lab) -> None:
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    lab.db2.sql("select pg_promote()")
+
+
+def fork(host: Host) -> int:
+    """The position at which timeline 2 began, in bytes."""
+    history = host.sql("select pg_read_file('pg_wal/00000002.history')")
+    return int(host.sql(f"select '{history.split()[1]}'::pg_lsn - '0/0'"))
+
+
+def streaming_files(lab: Lab) -> set[str]:
+    return set(lab.gateway.run("ls", STREAMING).split())
+
+
+def has_caught_up(lab: Lab) -> None:
+    """Asked on db2: what db1 knows of its replay is up to 10 s old."""
+    wait_for(
+        lambda: lab.db1.sql("select pg_current_wal_lsn()") == lab.db2.sql("select pg_last_wal_replay_lsn()"),
+        "db2 to have replayed all",
+    )
+
+
+@pytest.mark.parametrize("keep", ["track", "drop"])
+def test_barman_twenty_files_behind(built_lab: Lab, keep: str) -> None:
+    lab = built_lab
+    serve(lab, ("keep: drop", f"keep: {keep}"))
+    configure_nodes(lab, "wal_keep_size = 0\nmin_wal_size = '32MB'\nmax_wal_size = '48MB'\n")
+    if keep == "track":
+        wait_for(lambda: lab.db2.sql("select count(*) from pg_replication_slots") == "1", "the slot on db2")
+    barman_down(lab)
+    closed = [close_file(lab.db1) for _ in range(20)]
+    for host in (lab.db1, lab.db2, lab.db1, lab.db2):
+        has_caught_up(lab)
+        host.sql("checkpoint")
+    there = lab.db2.sql("select string_agg(name, ' ') from pg_ls_waldir()")
+    assert (closed[1] in there) is (keep == "track")
+    promote(lab)
+    barman_up(lab)
+    wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 90)
+
+    by_hand = lab.gateway.hooks("continuity")
+    if keep == "track":
+        wait_for(lambda: by_hand_ok(lab), "Barman to have all", 30)
+        assert barman_streams_from(lab.db2)
+        assert set(closed) <= barman_files(lab)
+    else:
+        log = "\n".join(worker_log(lab))
+        assert "GAP: Barman still lacks WAL that the primary no longer has" in log
+        assert re.search(rf"node 2 no longer has {closed[0]} to 0000000[0-9A-F]{{17}} ", log), log[-3000:]
+        assert by_hand.returncode == 1
+        assert not barman_streams_from(lab.db2)
+
+
+def by_hand_ok(lab: Lab) -> bool:
+    result = lab.gateway.hooks("continuity")
+    return result.returncode == 0 and result.stdout.startswith("main: OK: ")
+
+
+def let_barman_get_ahead(lab: Lab) -> list[str]:
+    """Two files and a bit that Barman has and db2 has not; return the complete ones."""
+    lab.db2.sql("alter system set primary_conninfo = 'host=10.0.0.99 connect_timeout=1'")
+    lab.db2.pg_ctl("reload")
+    wait_for(lambda: lab.db2.sql("select count(*) from pg_stat_wal_receiver") == "0", "db2 to receive nothing")
+    closed = [close_file(lab.db1) for _ in range(3)]
+    lab.db1.sql("select txid_current()")
+    wait_for(lambda: any(name > closed[-1] for name in streaming_files(lab)), "Barman to receive them and more")
+    return closed
+
+
+def test_barman_ahead_of_the_promoted_standby(built_lab: Lab) -> None:
+    lab = built_lab
+    serve(lab)
+    ahead = let_barman_get_ahead(lab)
+    promote(lab)
+    wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 90)
+
+    before = barman_files(lab)
+    shown = lab.gateway.hooks("reconcile").stdout
+    assert "AHEAD: Barman has WAL of an earlier timeline from beyond the fork" in shown
+    assert set(ahead) <= before == barman_files(lab), "nothing was changed"
+    assert not barman_streams_from(lab.db2)
+    assert lab.gateway.hooks("status").returncode == 1
+
+    # What a person would do: type what is shown.
+    typed = re.search(r"To go on, type[^:]*: (.*?)\. Then make a base backup: (.*)", shown)
+    assert typed
+    for command in typed[1].split("; "):
+        lab.gateway.run(*command.split(), user="barman", check=not command.endswith("--stop main_backup"))
+    wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
+    assert set(ahead) <= barman_files(lab)
+
+
+def test_barman_ahead_is_repaired_if_we_may(built_lab: Lab) -> None:
+    lab = built_lab
+    serve(lab, ("stream: true", "stream: true, repair: true"))
+    os.killpg(lab.daemons["cron"].pid, signal.SIGKILL)
+    wait_for(lambda: "archive-wal" not in lab.gateway.run("ps", "ax"), "Barman to have archived")
+    ahead = let_barman_get_ahead(lab)
+    before = {name: checksum(lab, name) for name in streaming_files(lab) if name[:24] >= ahead[0]}
+    assert len(before) == 4, "the three, and a partial one"
+    promote(lab)
+    wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 90)
+
+    assert barman_streams_from(lab.db2)
+    assert fork(lab.db2) // SEGMENT == int(ahead[0][16:], 16)
+    place = f"quarantine-00000002{ahead[0][8:]}"
+    assert {name: checksum(lab, f"../{place}/{name}") for name in before} == before
+    assert by_hand_ok(lab)
+
+
+def checksum(lab: Lab, name: str) -> str:
+    return lab.gateway.run("sha256sum", f"{STREAMING}/{name}").split()[0]
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_fork_at_the_end_of_a_file(built_lab: Lab, repair: bool) -> None:
+    lab = built_lab
+    serve(lab, ("stream: true", "stream: true, repair: true") if repair else ("tick: 5", "tick: 5"))
+    wait_for(lambda: at_a_boundary(lab), "a moment at which nothing follows a switch")
+    promote(lab)
+    assert fork(lab.db2) % SEGMENT == 0
+    wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 90)
+    if not repair:
+        log = "\n".join(worker_log(lab))
+        assert "BOUNDARY: Barman has all up to a fork that is the end of a file" in log
+        assert not barman_streams_from(lab.db2)
+        # Barman by itself does not get over it either.
+        lab.gateway.barman("-q", "cron")
+        time.sleep(3)
+        assert not barman_streams_from(lab.db2)
+        assert "could not send replication command" in lab.gateway.path("/var/log/barman/barman.log").read_text()
+        return
+    assert barman_streams_from(lab.db2)
+    assert by_hand_ok(lab)
+
+
+def at_a_boundary(lab: Lab) -> bool:
+    """A checkpoint, or the snapshot of every 15 s, may come after the switch: then another one is needed."""
+    name = close_file(lab.db1)
+    wait_for(lambda: name in barman_files(lab), "Barman to have the file")
+    has_caught_up(lab)
+    return lab.db1.sql(f"select (pg_current_wal_lsn() - '0/0') % {SEGMENT}") == "0"
+
+
+def test_by_hand(built_lab: Lab) -> None:
+    lab = built_lab
+    serve(lab)
+    for _ in range(3):
+        close_file(lab.db1)
+    lab.db1.sql("select txid_current()")  # else the fork may be at the end of a file
+    has_caught_up(lab)
+    wait_for(lambda: by_hand_ok(lab), "Barman to have all")
+    promote(lab)
+    wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 90)
+    wait_for(lambda: by_hand_ok(lab), "Barman to have all")
+    said = lab.gateway.hooks("continuity", "main").stdout
+    assert "since the oldest file; Barman has no backup" in said
+
+    close_file(lab.db2)
+    wait_for(lambda: by_hand_ok(lab), "Barman to have all")
+    before, after = fork(lab.db2) // SEGMENT - 1, fork(lab.db2) // SEGMENT
+    for lost in (f"00000001{before:016X}", "00000002.history", f"00000002{after:016X}"):
+        (place,) = lab.gateway.run("find", "/var/lib/barman", "-name", lost).split()
+        lab.gateway.run("mv", place, "/var/tmp/lost")
+        result = lab.gateway.hooks("continuity")
+        assert result.returncode == 1
+        assert f"  MISSING {lost}\n" in result.stdout
+        assert result.stdout.count("MISSING") == 1
+        assert "barman backup main_backup" in result.stdout
+        assert f"HOLE: Barman lacks {lost}" in lab.gateway.hooks("reconcile").stdout
+        lab.gateway.run("mv", "/var/tmp/lost", place)
+    assert by_hand_ok(lab)
+
+    lab.gateway.run("mv", place, "/var/tmp/lost")
+    lab.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
+    close_file(lab.db2)
+    wait_for(lambda: by_hand_ok(lab), "a hole before the newest backup to be no hole")
+    assert "since the newest backup" in lab.gateway.hooks("continuity").stdout
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    assert lab.gateway.hooks("continuity", "nowhere").returncode == 2
