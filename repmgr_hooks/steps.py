@@ -33,6 +33,8 @@ class Program:
     expect: str = ""
     """A regular expression that the output must match, for programs that answer 0 whatever happened."""
     env: Mapping[str, str] = field(default_factory=dict)
+    constant: bool = False
+    """It prints the same as long as the service runs, and is asked once."""
 
     def __str__(self) -> str:
         return shlex.join(self.argv)

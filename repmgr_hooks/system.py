@@ -39,6 +39,7 @@ class System:
             for node, dsn in conninfos.items()
         }
         self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
+        self._constants: dict[tuple[str, ...], str] = {}
         self._knocks: dict[int, asyncio.Task[None]] = {}
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
@@ -48,6 +49,14 @@ class System:
 
         Raises StepFailed with the command, the exit code and what it wrote.
         """
+        if program.constant and program.argv in self._constants:
+            return self._constants[program.argv]
+        output = self._run(program, limit)
+        if program.constant:
+            self._constants[program.argv] = output
+        return output
+
+    def _run(self, program: Program, limit: float) -> str:
         try:
             command = sh.Command(program.argv[0])
         except sh.CommandNotFound:

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.steps import Sql
+from repmgr_hooks.steps import Program, Sql
 from repmgr_hooks.system import System
 
 
@@ -197,3 +198,12 @@ def test_a_connection_that_has_broken_since_is_opened_anew() -> None:
         port = listening.getsockname()[1]
         world = System({1: f"host=127.0.0.1 port={port} user=x dbname=x sslmode=disable gssencmode=disable"})
         assert [world.fetch(Sql(1, "select 1"), 5.0) for _ in range(2)] == [[("1",)]] * 2
+
+
+def test_what_never_changes_is_asked_once(tmp_path: Path) -> None:
+    world = System({})
+    script = tmp_path / "ask"
+    script.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/log\ncat {tmp_path}/log\n")
+    script.chmod(0o755)
+    assert [world.run(Program((str(script),), constant=True), 5) for _ in range(3)] == ["asked\n"] * 3
+    assert world.run(Program((str(script),)), 5) == "asked\nasked\n"
