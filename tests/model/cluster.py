@@ -29,10 +29,10 @@ class Term:
 
 @dataclass
 class ModelNode(FakeNode):
-    """A node: ``history`` holds the terms whose WAL it has, ``wal`` is where that ends."""
+    """A node: ``past`` holds the terms whose WAL it has, ``wal`` is where that ends."""
 
     up: bool = True
-    history: tuple[Term, ...] = ()
+    past: tuple[Term, ...] = ()
     wal: int = 1
     source: int | None = None
     """The node that a standby is configured to receive WAL from; ``upstream``: that it receives from now."""
@@ -44,19 +44,19 @@ class ModelNode(FakeNode):
 
     @property
     def term(self) -> Term:
-        """The last term in its history; its own, if it is out of recovery."""
-        return self.history[-1]
+        """The last term in its past; its own, if it is out of recovery."""
+        return self.past[-1]
 
     def can_follow(self, other: ModelNode) -> bool:
         """True if its WAL is a part of the other's."""
-        common = len(self.history)
-        if other.history[:common] != self.history:
+        common = len(self.past)
+        if other.past[:common] != self.past:
             return False
-        return self.wal <= (other.history[common].fork if len(other.history) > common else other.wal)
+        return self.wal <= (other.past[common].fork if len(other.past) > common else other.wal)
 
     def become_standby_of(self, number: int, other: ModelNode) -> None:
         """Take over the other's data (pg_rewind, pg_basebackup), and start."""
-        self.history, self.wal, self.registered = other.history, other.wal, other.registered
+        self.past, self.wal, self.registered = other.past, other.wal, other.registered
         self.up, self.in_recovery, self.source = True, True, number
         self.timeline = other.timeline
 
@@ -104,7 +104,7 @@ class Cluster:
             return
         source = self.nodes[node.source]
         if node.can_follow(source):
-            node.history, node.wal, node.timeline = source.history, source.wal, source.timeline
+            node.past, node.wal, node.timeline = source.past, source.wal, source.timeline
             node.registered, node.upstream, node.segment = source.registered, node.source, source.segment
 
     # Who is what, in truth.
@@ -131,7 +131,7 @@ class Cluster:
 
     def newest_made_by_repmgr(self) -> int:
         """The highest timeline that repmgr has begun on any node."""
-        return max(term.timeline for node in self.nodes.values() for term in node.history if self.made_by_repmgr(term))
+        return max(term.timeline for node in self.nodes.values() for term in node.past if self.made_by_repmgr(term))
 
     # What happens to it. Each returns whether it could happen.
 
@@ -158,8 +158,8 @@ class Cluster:
     def _begin_term(self, number: int, by: str) -> None:
         node = self.nodes[number]
         self.terms += 1
-        timeline = max(term.timeline for term in node.history) + 1
-        node.history += (Term(number, timeline, by, node.wal, self.terms),)
+        timeline = max(term.timeline for term in node.past) + 1
+        node.past += (Term(number, timeline, by, node.wal, self.terms),)
         node.in_recovery, node.source, node.timeline = False, None, timeline
 
     def repmgr_promotes(self, index: int, metadata: bool) -> int | None:
@@ -330,7 +330,7 @@ def new_cluster(size: int) -> Cluster:
     """Node 1 is the primary on timeline 1, all others receive WAL from it, and Barman too."""
     first = Term(1, 1, INITDB, 0, 1)
     nodes = {
-        number: ModelNode(f"10.0.0.{10 + number}", history=(first,), source=None if number == 1 else 1)
+        number: ModelNode(f"10.0.0.{10 + number}", past=(first,), source=None if number == 1 else 1)
         for number in range(1, size + 1)
     }
     nodes[1].in_recovery = False
