@@ -32,7 +32,7 @@ class Why(Enum):
     # A primary is known.
     ONLY = "the only node out of recovery"
     NEWEST = "the newest of several nodes out of recovery, and promoted by repmgr"
-    KEPT = "it was the primary, and repmgr has promoted no other"
+    KEPT = "it was the primary or repmgr promoted it, and repmgr has promoted none that is newer"
     # The primary is unknown.
     NOBODY = "no node is out of recovery; promote one, or make the primary reachable"
     FOREIGN = (
@@ -167,12 +167,11 @@ def _choose(
     if not leaders:
         return None, Reason(Why.BEHIND, _nodes(primaries), newest)
     (leader,) = leaders
-    # What the primary so far has said for long is no news of a promotion.
-    stale = kept is not None and kept is not leader and kept.registered_primaries == (leader.node,)
-    if (leader.made_by_repmgr and not stale) or leader.node in memory.promoted or leader is kept:
+    if leader is kept or _promoted(leader, kept, memory):
         return leader, Reason(Why.ONLY if len(primaries) == 1 else Why.NEWEST)
     if kept and kept.timeline >= memory.timeline:
-        return kept, Reason(Why.KEPT)
+        newer = [state for state in primaries if state.timeline > kept.timeline and _promoted(state, kept, memory)]
+        return max([kept, *newer], key=lambda state: state.timeline), Reason(Why.KEPT)
     if len(primaries) > 1:
         return None, Reason(Why.UNCLEAR, _nodes(primaries))
     silent = memory.primary not in {state.node for state in voters}
@@ -180,6 +179,12 @@ def _choose(
     if silent and any(_receives_from(state, memory.primary) for state in behind):
         return None, Reason(Why.FOLLOWED, (leader.node,))
     return leader, Reason(Why.ONLY)
+
+
+def _promoted(state: NodeState, kept: NodeState | None, memory: Memory) -> bool:
+    """True if repmgr has promoted the node: by its own metadata, if the primary so far has not long said the same."""
+    stale = kept is not None and kept.registered_primaries == (state.node,)
+    return state.node in memory.promoted or (state.made_by_repmgr and not stale)
 
 
 def _receives_from(state: NodeState, primary: int | None) -> bool:

@@ -93,7 +93,7 @@ def whys(verdict: Verdict) -> list[tuple[Why, tuple[int, ...]]]:
         pytest.param(
             [primary(1, 1), primary(2, 2, named=(1,)), primary(3, 3, named=(1,))],
             replace(NODE_1, promoted=frozenset({2})),
-            1,
+            2,
             Why.KEPT,
             id="repmgr promoted one that is not the newest",
         ),
@@ -520,3 +520,11 @@ def test_the_order_of_the_answers_does_not_matter(states: list[NodeState], memor
 def test_a_silent_node_says_nothing(states: list[NodeState], memory: Memory) -> None:
     with_silent, without = decide(states, memory, 5), decide([s for s in states if not s.error], memory, 5)
     assert replace(with_silent, states=(), notes=()) == replace(without, states=(), notes=())
+
+
+def test_a_primary_that_repmgr_has_replaced_is_not_kept_for_a_third_that_somebody_promoted():
+    """Node 2 was promoted by repmgr while node 1 could not be seen, and node 3, which followed it, by hand."""
+    states = [primary(1, 1), primary(2, 2), primary(3, 3, named=(2,))]
+    verdict = decide(states, Memory(1, 1, SYSTEM))
+    assert (verdict.primary, verdict.zombies) == (2, (1,))
+    assert [note.why for note in verdict.notes if note.nodes == (3,)][0] is Why.BESIDE
