@@ -71,7 +71,8 @@ class Step:
     """Something to do, and how to see that it worked.
 
     ``do`` runs, and again every ``every`` seconds, until the first column of ``until`` is true, at most ``limit``
-    seconds in all. Without ``until``, ``do`` runs once within ``limit``.
+    seconds in all; null says that it cannot become true, and is not waited for. Without ``until``, ``do`` runs once
+    within ``limit``.
     """
 
     what: str
@@ -170,7 +171,7 @@ def apply(step: Step, world: World) -> None:
     while True:
         with _repeating(step.meanwhile, world):
             _do(step.do, world, end - world.now())
-        if step.until is None or _becomes_true(step.until, world, min(end, world.now() + step.every)):
+        if step.until is None or _becomes_true(step, step.until, world, min(end, world.now() + step.every)):
             return
         if world.now() >= end:
             waited = f"{step.what}: not seen within {world.now() - begun:.0f} s"
@@ -208,11 +209,13 @@ def _repeat(sql: Sql, world: World, over: threading.Event) -> None:
             world.fetch(sql, CONNECT_LIMIT)
 
 
-def _becomes_true(question: Sql, world: World, end: float) -> bool:
+def _becomes_true(step: Step, question: Sql, world: World, end: float) -> bool:
     while True:
         rows = world.fetch(question, max(end - world.now(), 1.0))
         if rows and rows[0][0]:
             return True
+        if rows and rows[0][0] is None:
+            raise StepFailed(f"{step.what}: cannot be seen any more, for something else has been undone meanwhile")
         if world.now() >= end:
             return False
         world.sleep(POLL)

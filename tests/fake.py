@@ -550,7 +550,7 @@ class FakeWorld:
         ]
 
     def _streaming(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        return [(self.barman.streams_from == sql.node,)]
+        return [(self.barman.streams_from == sql.node if sql.params[0] in node.slots else None,)]
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal())]

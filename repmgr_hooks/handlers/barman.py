@@ -58,9 +58,10 @@ class Seen:
     missing: tuple[str, ...] = ()
 
 
+# Null without a slot: Barman cannot stream through one that somebody has dropped.
 STREAMING = """
-select exists (select 1 from pg_replication_slots join pg_stat_replication on pid = active_pid
-                where slot_name = %s and state = 'streaming')
+select (select exists (select 1 from pg_stat_replication where pid = active_pid and state = 'streaming')
+          from pg_replication_slots where slot_name = %s)
 """
 # Barman keeps the newest complete file back until the first bytes of the next one have come (wal_archiver.py:970-983);
 # on an idle primary that takes up to 25 s. A transaction id writes a commit record at once and needs no privilege.

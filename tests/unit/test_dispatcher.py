@@ -595,3 +595,12 @@ def test_clients_that_cannot_be_told_do_not_keep_the_port_closed(caplog: pytest.
     assert run.ok
     assert opened(world) < 30
     assert "cannot send packets (needs CAP_NET_RAW); going on without it" in caplog.text
+
+
+def test_a_slot_that_somebody_drops_while_the_stream_is_started_is_made_anew_at_once() -> None:
+    world = failed_over()
+    world.after("barman receive-wal", world.nodes[2].slots.clear)
+    run = handle(MAIN, world, [PROMOTED])
+    assert run.ok
+    assert world.nodes[2].slots["barman"].active
+    assert opened(world) < 10, "start_timeout, 60 s, is not waited for in vain"
