@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from repmgr_hooks import steps
-from repmgr_hooks.decide import Decided
+from repmgr_hooks.decide import Decided, memory_of
 from repmgr_hooks.errors import PrimaryChanged, StepFailed
 from repmgr_hooks.judge import LOOK_EVERY, confirmed
 from repmgr_hooks.routes import Action
@@ -120,7 +120,7 @@ def _attempt(
     decided = replace(_confirmed(decided, world, recorder), event=chosen.event)
     missing = look(action, decided, world)
     if missing and not recorder.committed:
-        recorder.commit(decided.committed)
+        recorder.commit(memory_of(decided.states[decided.primary]))
     for step in missing:
         take(step, chosen, world, recorder)
     if not missing:

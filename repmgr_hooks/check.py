@@ -42,7 +42,7 @@ def _programs(loaded: Config) -> Iterator[Finding]:
 
 
 def _needed(managed: Managed) -> set[str]:
-    names = {action.name for route in managed.routes for action in route.do}
+    names = {action.name for action in managed.actions}
     iptables = Family(managed.cluster.gateway.address).iptables
     programs = {f"{iptables}-save", f"{iptables}-restore"} if "firewall" in names else set()
     return programs | ({managed.cluster.barman.command[0]} if "barman" in names and managed.cluster.barman else set())
@@ -50,11 +50,7 @@ def _needed(managed: Managed) -> set[str]:
 
 def _tracking(loaded: Config) -> Iterator[Finding]:
     for name, managed in loaded.clusters.items():
-        tracks = any(
-            isinstance(action.config, slot.Config) and action.config.keep == "track"
-            for route in managed.routes
-            for action in route.do
-        )
-        if tracks and not loaded.service.tick:
+        slots = [action.config for action in managed.actions if isinstance(action.config, slot.Config)]
+        if any(config.keep == "track" for config in slots) and not loaded.service.tick:
             why = f"clusters.{name}: 'keep: track' with 'tick: 0': the standbys' slots are never advanced"
             yield Finding("FAIL", why, "set tick to 5")

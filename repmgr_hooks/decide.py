@@ -88,10 +88,20 @@ class Verdict:
     zombies: tuple[int, ...] = ()
     notes: tuple[Reason, ...] = ()
 
+    @property
+    def primary_state(self) -> NodeState | None:
+        """What the primary said."""
+        return next((state for state in self.states if state.node == self.primary), None)
+
     def __str__(self) -> str:
         if self.primary is None:
             return f"the primary is unknown: {self.reason}"
         return f"the primary is node {self.primary}, timeline {self.timeline}: {self.reason}"
+
+
+def memory_of(primary: NodeState) -> Memory:
+    """Return what is to be remembered of a primary."""
+    return Memory(primary.node, primary.timeline, primary.system_identifier)
 
 
 @dataclass(frozen=True)
@@ -104,12 +114,7 @@ class Decided:
     states: Mapping[int, NodeState] = field(default_factory=dict)
     event: Event | None = None
     memory: Memory = Memory()
-    """What was remembered when it was decided; ``committed`` from the first step on."""
-
-    @property
-    def committed(self) -> Memory:
-        """What is to be remembered of it."""
-        return Memory(self.primary, self.timeline, self.states[self.primary].system_identifier)
+    """What was remembered when it was decided; the decision itself from the first step on."""
 
     @property
     def primary_host(self) -> str:
@@ -141,7 +146,8 @@ def decide(states: Sequence[NodeState], memory: Memory = Memory(), most_changes:
         reason = Reason(Why.SWINGING, (primary.node,))
         primary = None
     if primary is None:
-        zombies = _zombies(voters, primaries, memory)
+        comparable = reason.why not in (Why.FOREIGN, Why.SYSTEMS)
+        zombies = _zombies(voters, primaries, memory) if comparable else ()
         return Verdict(None, 0, reason, tuple(states), zombies, tuple(_notes(states, None, zombies)))
     zombies = _nodes(state for state in primaries if state.timeline < primary.timeline)
     notes = tuple(_notes(states, primary, zombies))
@@ -194,8 +200,6 @@ def _receives_from(state: NodeState, primary: int | None) -> bool:
 
 def _zombies(voters: Sequence[NodeState], primaries: Sequence[NodeState], memory: Memory) -> tuple[int, ...]:
     """Primaries on a timeline older than what we remember, or than a node that repmgr has made follow another."""
-    if len({state.system_identifier for state in voters} | {memory.system_identifier} - {""}) > 1:
-        return ()
     return _nodes(
         state
         for state in primaries

@@ -52,13 +52,13 @@ def confirmed(decided: Decided, world: World) -> Decided:
     Raises PrimaryChanged, or StepFailed if the primary is silent.
     """
     verdict = Judge(decided.cluster, decided.memory).verdict(world)
-    state = next(state for state in verdict.states if state.node == decided.primary)
-    if not state.reachable and verdict.primary is None:
-        raise StepFailed(f"the primary does not answer ({state})")
+    states = {state.node: state for state in verdict.states}
+    if not states[decided.primary].reachable and verdict.primary is None:
+        raise StepFailed(f"the primary does not answer ({states[decided.primary]})")
     if (verdict.primary, verdict.timeline) != (decided.primary, decided.timeline):
         seen = "; ".join(str(state) for state in verdict.states)
         raise PrimaryChanged(f"the primary has changed meanwhile ({seen}); nothing more is done")
-    return replace(decided, states={state.node: state for state in verdict.states})
+    return replace(decided, states=states)
 
 
 def decided_from(verdict: Verdict, judge: Judge) -> Decided:

@@ -10,9 +10,8 @@ NEW_GENERATION = 10 << 8 | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN (linux/net
 GET_GENERATION = 10 << 8 | 16  # NFT_MSG_GETGEN
 NLM_F_REQUEST = 1
 GENERATION_ID = 1  # NFTA_GEN_ID, big-endian
-HEADER = struct.Struct(
-    "=IHHIIBBH"
-)  # nlmsghdr: length, type, flags, sequence, port; nfgenmsg: family, version, resource
+# nlmsghdr: length, type, flags, sequence, port; nfgenmsg: family, version, resource
+HEADER = struct.Struct("=IHHIIBBH")
 ATTRIBUTE = struct.Struct("=HH")
 LIMIT = 1.0
 

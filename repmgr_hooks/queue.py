@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from repmgr_hooks import dispatcher
 from repmgr_hooks.config import Config
-from repmgr_hooks.decide import Memory, Verdict
+from repmgr_hooks.decide import Memory, Verdict, memory_of
 from repmgr_hooks.errors import Busy, StepFailed, Stopped
 from repmgr_hooks.event import Event, Meaning
 from repmgr_hooks.journal import Journal
@@ -113,6 +113,7 @@ class Queue:
         what = summary_of([item.event for item in covered]) if covered else f"{cause}, without an event"
         log.info("%s: %s", self.name, what)
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
+            self._remind()
             run = self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered])
             recorder = Written(self._journal, self.name, run, self.stopping.is_set, notified)
             everything = cause == "drift" or failed is not None
@@ -124,7 +125,6 @@ class Queue:
 
     def _handle(self, events: list[Event], recorder: Recorder, everything: bool) -> Run:
         try:
-            self._remind()
             result = dispatcher.handle(
                 self._managed, self._world, events, everything=everything, recorder=recorder, memory=self._memory
             )
@@ -206,14 +206,11 @@ def run_now(managed: Managed, world: World, events: list[Event], cause: str, jou
 
 def remember(journal: Journal, name: str, verdict: Verdict | None, known: Memory) -> None:
     """Keep which primary all agrees with; if that fails, say so."""
-    if verdict is None or verdict.primary is None:
-        return
-    state = next(state for state in verdict.states if state.node == verdict.primary)
-    found = Memory(verdict.primary, verdict.timeline, state.system_identifier)
-    if found == known:
+    primary = verdict.primary_state if verdict else None
+    if primary is None or memory_of(primary) == known:
         return
     try:
-        journal.remember(name, found)
+        journal.remember(name, memory_of(primary))
     except StepFailed as failure:
         log.error("%s", failure)
 

@@ -52,11 +52,11 @@ class Run:
 class Recorder:
     """What a run tells while it works, and asks before each step. This one listens to nothing."""
 
-    def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
-        """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
-
     committed: Memory | None = None
     """What is to be remembered, once the first step is taken."""
+
+    def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
+        """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
 
     def commit(self, memory: Memory) -> None:
         """The first step is about to be taken: from now on this is the primary, whatever becomes of the run."""

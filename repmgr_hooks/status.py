@@ -75,19 +75,16 @@ class Picture:
         if self.missing or self.failed:
             yield f"mend it with: repmgr-hooks reconcile --cluster {self.cluster.name}"
 
-    def _primary(self) -> NodeState | None:
-        return next((state for state in self.verdict.states if state.node == self.verdict.primary), None)
-
     def _lag(self, state: NodeState) -> str:
         """How much WAL of the primary a standby has not received."""
-        primary = self._primary()
+        primary = self.verdict.primary_state
         if primary is None or not state.reachable or state.role != "standby":
             return ""
         return f", {size(max(primary.lsn - state.lsn, 0))} behind"
 
     def _backup(self) -> list[str]:
         """Barman's slot on the primary, and how far Barman has received."""
-        primary, barman = self._primary(), self.cluster.barman
+        primary, barman = self.verdict.primary_state, self.cluster.barman
         if primary is None or barman is None:
             return []
         slot, sender = primary.slot(barman.slot), primary.sender(barman.slot)
@@ -108,8 +105,7 @@ class Picture:
 def look(managed: Managed, world: World, journal: Journal | None, loaded: Config) -> Picture:
     """Look at a cluster now."""
     settings = managed.cluster
-    memory = journal.memory(settings.name, settings.role_changes.within) if journal else Memory()
-    judge = Judge(settings, memory)
+    judge = _judge(settings, journal)
     verdict = judge.verdict(world)
     last = journal.runs(1, settings.name) if journal else []
     missing: list[str] = []
@@ -135,8 +131,7 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
 def compared(settings: Cluster, world: World, journal: Journal | None) -> Report:
     """Compare the WAL of a cluster's primary with what Barman has."""
     assert settings.barman is not None
-    memory = journal.memory(settings.name, settings.role_changes.within) if journal else Memory()
-    verdict = Judge(settings, memory).verdict(world)
+    verdict = _judge(settings, journal).verdict(world)
     if verdict.primary is None:
         return Report(settings.barman.server, advice=str(verdict))
     try:
@@ -145,6 +140,10 @@ def compared(settings: Cluster, world: World, journal: Journal | None) -> Report
         return archive.report(archive.look_at_archive(settings.barman, world), written, settings.barman, world)
     except StepFailed as error:
         return Report(settings.barman.server, advice=str(error))
+
+
+def _judge(settings: Cluster, journal: Journal | None) -> Judge:
+    return Judge(settings, journal.memory(settings.name, settings.role_changes.within) if journal else Memory())
 
 
 def until_when(moment: float | None) -> str:
