@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import cli, config
+from repmgr_hooks import cli, config, verbs
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import StepFailed
@@ -98,8 +98,8 @@ def test_a_second_failover_with_a_full_disk_is_remembered(journal: FullDisk, loa
 def test_a_dry_run_knows_what_is_remembered_and_forgets_nothing(
     journal: FullDisk, world: FakeWorld, loaded: Config, monkeypatch: pytest.MonkeyPatch, forget: bool
 ) -> None:
-    monkeypatch.setattr(cli, "System", lambda conninfos: world)
-    monkeypatch.setattr(cli.config, "load", lambda path: loaded)
+    monkeypatch.setattr(verbs, "System", lambda conninfos: world)
+    monkeypatch.setattr(verbs.config, "load", lambda path: loaded)
     more = ["--forget"] if forget else []
     assert cli.run(["reconcile", "--dry-run", *more]) == (0 if forget else 1)
     assert journal.memory("main") == NODE_2_ON_TIMELINE_2

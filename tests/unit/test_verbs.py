@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import arguments, cli
+from repmgr_hooks import arguments, cli, verbs
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.records import StepRow
@@ -28,7 +28,7 @@ Run = Callable[..., int]
 def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
     """All is as it should be: node 1 is the primary."""
     made = FakeWorld()
-    monkeypatch.setattr(cli, "System", lambda conninfos: made)
+    monkeypatch.setattr(verbs, "System", lambda conninfos: made)
     return made
 
 

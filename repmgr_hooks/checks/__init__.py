@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
+from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.config import Config
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.handlers.firewall import Family
 from repmgr_hooks.routes import Managed
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. ``mend`` is what to do about it, empty if nothing."""
-
-    level: Literal["OK", "WARN", "FAIL"]
-    what: str
-    mend: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.level:4}  {self.what}" + (f"; {self.mend}" if self.mend else "")
 
 
 def findings(loaded: Config) -> list[Finding]:

@@ -1,0 +1,77 @@
+"""What the command line does: verbs that act, verbs that show, and what they share. The only place that prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+from repmgr_hooks import config
+from repmgr_hooks.config import Config, which_cluster
+from repmgr_hooks.errors import BadInput, StepFailed, did_you_mean
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal import Journal, open_journal
+from repmgr_hooks.routes import Managed
+from repmgr_hooks.system import System
+
+OK, FAILED, USAGE, BUG = 0, 1, 2, 3
+
+log = logging.getLogger("repmgr_hooks")
+
+
+def configured(arguments: argparse.Namespace) -> Config:
+    """Read the configuration file. Raises BadInput."""
+    return config.load(config.config_path(arguments.config))
+
+
+def world_of(managed: Managed) -> System:
+    """Return the way to the nodes of a cluster."""
+    return System(managed.cluster.conninfos())
+
+
+def choose(loaded: Config, name: str | None, event: Event | None) -> list[Managed]:
+    """Return the cluster of an event; without one, the named cluster, or all of them. Raises BadInput."""
+    if event is None:
+        if name is not None and name not in loaded.clusters:
+            raise BadInput(f"{loaded.path} has no cluster {name!r}{did_you_mean(name, loaded.clusters)}")
+        return [loaded.clusters[name]] if name is not None else list(loaded.clusters.values())
+    name = which_cluster(loaded.clusters, name, event.node)
+    nodes = loaded.clusters[name].cluster.nodes
+    if event.node not in nodes:
+        known = ", ".join(str(node) for node in nodes)
+        raise BadInput(f"{loaded.path}: clusters.{name}.nodes has no node {event.node} (it has {known})")
+    return [loaded.clusters[name]]
+
+
+@contextlib.contextmanager
+def journal_of(loaded: Config) -> Iterator[Journal]:
+    """Open the journal. Raises StepFailed."""
+    journal = open_journal(loaded.state_dir / "journal.db")
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Journal | None, str]:
+    """Open the journal, or say why that cannot be; what is true can be seen and mended without it."""
+    try:
+        return stack.enter_context(journal_of(loaded)), ""
+    except StepFailed as error:
+        return None, str(error)
+
+
+def show_log_lines(stream: TextIO | None = None) -> None:
+    """Send the log to ``stream`` (default stderr), one line an entry."""
+    output = logging.StreamHandler(stream or sys.stderr)
+    output.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    log.addHandler(output)
+    log.setLevel(logging.INFO)
+
+
+def complain(error: object) -> None:
+    """Say on stderr what went wrong."""
+    print(f"repmgr-hooks: {error}", file=sys.stderr)

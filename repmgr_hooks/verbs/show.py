@@ -1,0 +1,69 @@
+"""Verbs that show what is true, what happened, and what would go wrong."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+
+from repmgr_hooks import checks, handlers, history, status
+from repmgr_hooks.errors import BadInput
+from repmgr_hooks.verbs import FAILED, OK, choose, complain, configured, journal_of, journal_or_why_not, world_of
+
+
+def do_status(arguments: argparse.Namespace) -> int:
+    """Show each cluster on the screen."""
+    loaded = configured(arguments)
+    chosen = choose(loaded, arguments.cluster, None)
+    with contextlib.ExitStack() as stack:
+        journal, error = journal_or_why_not(loaded, stack)
+        found = [status.look(managed, world_of(managed), journal, loaded) for managed in chosen]
+    if error:
+        complain(error)
+    if arguments.json:
+        print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
+    else:
+        print("\n".join(line for picture in found for line in picture.lines()))
+    return OK if all(picture.good for picture in found) and not error else FAILED
+
+
+def do_continuity(arguments: argparse.Namespace) -> int:
+    """Say whether Barman has all WAL that a restore would need."""
+    loaded = configured(arguments)
+    chosen = [managed for managed in choose(loaded, arguments.name, None) if managed.cluster.barman]
+    if not chosen:
+        raise BadInput(f"{loaded.path}: no section 'barman': there is nothing to check")
+    with contextlib.ExitStack() as stack:
+        journal, _ = journal_or_why_not(loaded, stack)
+        found = {
+            managed.cluster.name: status.compared(managed.cluster, world_of(managed), journal) for managed in chosen
+        }
+    if arguments.json:
+        print(json.dumps({name: report.as_dict() for name, report in found.items()}, indent=2))
+    else:
+        print("\n".join(line for name, report in found.items() for line in report.lines(name)))
+    return OK if all(report.good for report in found.values()) else FAILED
+
+
+def do_history(arguments: argparse.Namespace) -> int:
+    """Show what happened."""
+    loaded = configured(arguments)
+    choose(loaded, arguments.cluster, None)
+    with journal_of(loaded) as journal:
+        runs = history.read(journal, arguments.n, arguments.cluster, arguments.failed)
+    print(json.dumps(runs, indent=2) if arguments.json else "\n".join(history.lines(runs)) or "nothing yet")
+    return OK
+
+
+def do_check(arguments: argparse.Namespace) -> int:
+    """Say what would go wrong."""
+    found = checks.findings(configured(arguments))
+    print("\n".join(map(str, found)))
+    return FAILED if any(finding.level == "FAIL" for finding in found) else OK
+
+
+def do_handlers(arguments: argparse.Namespace) -> int:
+    """List the handlers."""
+    for name, handler in sorted(handlers.installed().items()):
+        print(f"{name:12} {handler.origin:24} {(handler.module.__doc__ or '').partition(chr(10))[0]}")
+    return OK
