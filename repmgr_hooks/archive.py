@@ -56,12 +56,19 @@ def look_at_archive(barman: Barman, world: World) -> Held:
 
 
 def _directories(barman: Barman, world: World) -> Sequence[str]:
-    """From the text, in which Barman hides passwords; the JSON shows them (Barman 3.4 to 3.19)."""
-    shown = world.run(Program((*barman.command, "show-server", barman.server), constant=True), LIMIT)
-    said = dict(re.findall(r"^\s*(\w+): (/.*?)/*\s*$", shown, re.MULTILINE))
-    if lacking := [name for name in DIRECTORIES if name not in said]:
+    said = shown(barman, world, constant=True)
+    if lacking := [name for name in DIRECTORIES if not said.get(name, "").startswith("/")]:
         raise StepFailed(f"'barman show-server {barman.server}' does not say its {lacking[0]}; see what it prints")
-    return [said[name] for name in DIRECTORIES]
+    return [said[name].rstrip("/") for name in DIRECTORIES]
+
+
+def shown(barman: Barman, world: World, constant: bool = False) -> dict[str, str]:
+    """Return what Barman says of a server: its settings, and if it can connect, what it sees. Raises StepFailed.
+
+    From the text, in which Barman hides passwords; the JSON shows them (Barman 3.4 to 3.19).
+    """
+    program = Program((*barman.command, "show-server", barman.server), constant=constant)
+    return dict(re.findall(r"^\s*(\w+): (.*?)\s*$", world.run(program, LIMIT), re.MULTILINE))
 
 
 def _files(barman: Barman, world: World, *directories: str) -> list[PurePosixPath]:

@@ -51,7 +51,13 @@ def parser() -> argparse.ArgumentParser:
     pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
     pause.add_argument("--reason", default="", help="shown by 'status'")
     verb("resume", "end a pause and make up for it")
-    verb("check", "find the mistakes in the configuration")
+    check = verb("check", "what would go wrong at 3 a.m., and what mends it; exit code 1 if anything would")
+    check.add_argument(
+        "--as-repmgrd", action="store_true", help="also send an event through repmgr.conf, as repmgrd does"
+    )
+    forms = check.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="for machines")
+    forms.add_argument("--nagios", action="store_true", help="one line and the exit codes of a monitoring plug-in")
     verb("handlers", "what is installed, and from where")
     return top
 

@@ -9,6 +9,9 @@ STANDBY = "the node is a standby"
 TROUBLE = "something is wrong"
 NOTE = "nothing that changes a role"
 
+REHEARSAL = "repmgr_hooks_check"
+"""No event of repmgr's: what ``check --as-repmgrd`` sends. A route may name it, to rehearse a program of one's own."""
+
 # name: (what it claims about its node, first version that calls the script with it, last version or empty)
 EVENTS = {
     "cluster_created": (NOTE, "4.0.0", ""),
@@ -52,6 +55,7 @@ EVENTS = {
     "bdr_failover": (NOTE, "4.0.0", "5.0.0"),
     "bdr_recovery": (NOTE, "4.0.0", "5.0.0"),
     "bdr_reconnect": (NOTE, "4.0.0", "5.0.0"),
+    REHEARSAL: (NOTE, "4.0.0", ""),
 }
 
 

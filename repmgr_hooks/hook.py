@@ -14,6 +14,7 @@ from repmgr_hooks.catalogue import problem
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 STATE_DIR = "/var/lib/repmgr-hooks"
+PROGRAM = "/usr/local/bin/repmgr-hooks"
 WAKE = "wake"
 
 STORED, USAGE = 0, 2
@@ -112,7 +113,7 @@ def as_root(config: str) -> list[str]:
     """Return how to run us as root; sudo leads to the default configuration, whoever asks."""
     if os.geteuid() == 0:
         return [sys.executable, "-P", "-m", "repmgr_hooks", "--config", config]
-    return ["sudo", "-n", "/usr/local/bin/repmgr-hooks"]
+    return ["sudo", "-n", PROGRAM]
 
 
 def wake(spool: str) -> bool:

@@ -126,13 +126,13 @@ class Journal:
             found = self._db.execute("select cluster from event where id = ?", (number,)).fetchone()
         return (found[0], self._events("where id = ?", number)[0].event) if found else None
 
-    def last_event(self, cluster: str) -> tuple[float, str] | None:
-        """Return when the newest event was received, and what it said."""
+    def last_event(self, cluster: str) -> tuple[float, Event] | None:
+        """Return when the newest event was received, and the event."""
         with self._telling():
             row = self._db.execute(
                 "select received, id from event where cluster = ? order by received desc limit 1", (cluster,)
             ).fetchone()
-        return (row[0], str(self._events("where id = ?", row[1])[0].event)) if row else None
+        return (row[0], self._events("where id = ?", row[1])[0].event) if row else None
 
     def _events(self, condition: str, value: object) -> list[Waiting]:
         with self._telling():

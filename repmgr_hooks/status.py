@@ -108,6 +108,7 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
     judge = _judge(settings, journal)
     verdict = judge.verdict(world)
     last = journal.runs(1, settings.name) if journal else []
+    event = journal.last_event(settings.name) if journal else None
     missing: list[str] = []
     try:
         ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, world))
@@ -121,7 +122,7 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
         tuple(dispatcher.warnings(managed, decided_from(verdict, judge)) if verdict.primary else ()),
         len(journal.waiting(settings.name)) if journal else 0,
         journal.paused(settings.name) if journal else None,
-        journal.last_event(settings.name) if journal else None,
+        (event[0], str(event[1])) if event else None,
         # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to mend.
         last[0] if last and last[0].ok is False and last[0].again else None,
         loaded.service.retry.attempts,

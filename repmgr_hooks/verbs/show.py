@@ -7,7 +7,9 @@ import contextlib
 import json
 
 from repmgr_hooks import checks, handlers, history, status
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.checks import finding
+from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.errors import BadInput, Trouble
 from repmgr_hooks.verbs import FAILED, OK, choose, complain, configured, journal_of, journal_or_why_not, world_of
 
 
@@ -57,9 +59,31 @@ def do_history(arguments: argparse.Namespace) -> int:
 
 def do_check(arguments: argparse.Namespace) -> int:
     """Say what would go wrong."""
-    found = checks.findings(configured(arguments))
-    print("\n".join(map(str, found)))
-    return FAILED if any(finding.level == "FAIL" for finding in found) else OK
+    try:
+        found = examined(arguments)
+    except Trouble as error:
+        if not arguments.nagios:
+            raise
+        print(finding.nagios_line("UNKNOWN", str(error)))
+        return finding.NAGIOS["UNKNOWN"]
+    if arguments.nagios:
+        line, code = finding.nagios(found)
+        print(line)
+        return code
+    print(json.dumps(finding.as_dicts(found), indent=2) if arguments.json else "\n".join(finding.lines(found)))
+    return FAILED if finding.bad(found) else OK
+
+
+def examined(arguments: argparse.Namespace) -> list[Finding]:
+    """Look at everything that ``check`` knows of. Raises BadInput for a wrong configuration."""
+    loaded = configured(arguments)
+    worlds = {name: world_of(managed) for name, managed in loaded.clusters.items()}
+    with contextlib.ExitStack() as stack:
+        journal, error = journal_or_why_not(loaded, stack)
+        found = [*checks.findings(loaded, journal, lambda one: worlds[one.cluster.name], arguments.as_repmgrd)]
+    if error and not finding.bad(found):
+        found.append(Topic("service.journal").fail(error, "see to the state directory"))
+    return found
 
 
 def do_handlers(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,145 @@
+"""Barman: it answers, reaches the primary through our port, uses our slot, and its cron is alive."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+
+from psycopg import Error, conninfo
+
+from repmgr_hooks.archive import shown
+from repmgr_hooks.checks.files import secret
+from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.identity import user_called
+from repmgr_hooks.cluster import Barman, Cluster
+from repmgr_hooks.decide import Verdict
+from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.steps import Program, World
+
+LIMIT = 30.0
+CRON_EVERY = 180.0
+"""Barman's cron is due once a minute; this much later it is dead."""
+CLEANS_UP_LOCKS = (3, 10)
+KEEPALIVES = "keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=20000"
+
+
+def passwords(cluster: Cluster) -> Iterator[Finding]:
+    """Barman's own password file, if Barman runs on this machine under a name that we know."""
+    settings = cluster.barman
+    user = user_called("barman") if settings and "ssh" not in map(_name, settings.command) else None
+    place = Path(user.home, ".pgpass") if user else Path()
+    if user and place.exists():
+        yield secret("barman.passfile", place, user)
+
+
+def _name(word: str) -> str:
+    return PurePath(word).name
+
+
+def look(cluster: Cluster, settings: Barman, world: World, verdict: Verdict | None) -> Iterator[Finding]:
+    """Look at Barman's server; where it leads only if it is known where it should."""
+    topic = Topic("barman.answer", settings.server)
+    try:
+        said = shown(settings, world)
+    except StepFailed as error:
+        yield topic.fail(str(error), f"{' '.join(settings.command)} show-server {settings.server}")
+        return
+    yield topic.ok("Barman runs, and knows the server")
+    place = Topic("barman.conninfo", settings.server)
+    if wrong := _elsewhere(cluster, said):
+        port = next(iter(cluster.gateway.ports.values()))
+        yield place.fail(wrong, f"in Barman's file: host={cluster.gateway.address} port={port} in both")
+    else:
+        yield place.ok(f"goes through {cluster.gateway.address}, both conninfo and streaming_conninfo")
+        if verdict and verdict.primary is not None:
+            yield _reaches(Topic("barman.primary", settings.server), said, verdict, settings)
+    yield _keepalives(Topic("barman.keepalives", settings.server), said)
+    yield _slot(Topic("barman.slot", settings.server), said, settings)
+    yield _locks(Topic("barman.locks", settings.server), settings, world)
+    yield _cron(Topic("barman.cron", settings.server), said, settings, world)
+
+
+def _elsewhere(cluster: Cluster, said: Mapping[str, str]) -> str:
+    """Return which of Barman's ways does not go through a port of ours; empty if both do."""
+    ours = {(cluster.gateway.address, str(port)) for port in cluster.gateway.ports.values()}
+    for name in ("conninfo", "streaming_conninfo"):
+        parts = _parts(said.get(name, ""))
+        host, port = parts.get("hostaddr") or parts.get("host", ""), parts.get("port", "5432")
+        if (host, port) not in ours:
+            return f"{name} leads to {host or 'a socket'} port {port}, not through the gateway's port"
+    return ""
+
+
+def _parts(text: str) -> dict[str, str]:
+    try:
+        return {name: str(value) for name, value in conninfo.conninfo_to_dict(text).items()}
+    except Error:
+        return {}
+
+
+def _reaches(topic: Topic, said: Mapping[str, str], verdict: Verdict, settings: Barman) -> Finding:
+    """Compare what Barman saw at the end of its way with what the primary itself says."""
+    state, mend = verdict.primary_state, f"{' '.join(settings.command)} check {settings.server}; repmgr-hooks status"
+    system = state.system_identifier if state else ""
+    seen = said.get("postgres_systemid"), said.get("streaming_systemid"), said.get("timeline")
+    if None in seen or "None" in seen:
+        return topic.fail("Barman cannot connect to PostgreSQL", mend)
+    if seen != (system, system, str(verdict.timeline)) or said.get("is_in_recovery") == "True":
+        return topic.fail(f"Barman does not reach node {verdict.primary}, but another PostgreSQL", mend)
+    return topic.ok(f"reaches node {verdict.primary}, timeline {verdict.timeline}")
+
+
+def _keepalives(topic: Topic, said: Mapping[str, str]) -> Finding:
+    parts = _parts(said.get("streaming_conninfo", ""))
+    lacking = [name for name in ("connect_timeout", "keepalives_idle", "tcp_user_timeout") if name not in parts]
+    if lacking:
+        what = f"streaming_conninfo lacks {', '.join(lacking)}: it hangs when the primary's cable is pulled"
+        return topic.warn(what, f"in Barman's file, to streaming_conninfo: connect_timeout=5 {KEEPALIVES}")
+    return topic.ok("streaming_conninfo has keepalives and time-outs")
+
+
+def _slot(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
+    if said.get("slot_name") != settings.slot:
+        what = f"Barman's slot_name is {said.get('slot_name')}, the configuration's is {settings.slot}"
+        return topic.fail(what, f"in Barman's file: slot_name = {settings.slot}")
+    if said.get("create_slot") == "auto":
+        what = "create_slot = auto: a slot that Barman makes itself holds no WAL at first"
+        return topic.warn(what, "in Barman's file: create_slot = manual")
+    return topic.ok(f"streams through the slot {settings.slot}, which we create")
+
+
+def _locks(topic: Topic, settings: Barman, world: World) -> Finding:
+    """From 3.10 on, cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
+    try:
+        found = re.search(r"(\d+)\.(\d+)", world.run(Program((*settings.command, "--version")), LIMIT))
+        version = (int(found[1]), int(found[2])) if found else (0, 0)
+        files = settings.beside("grep", "-rhsiE", r"^\s*lock_directory_cleanup", "/etc/barman.conf", "/etc/barman.d")
+        text = world.run(Program(files, tolerate=".*"), LIMIT) if version >= CLEANS_UP_LOCKS else ""
+    except StepFailed as error:
+        return topic.warn(f"Barman's version cannot be seen: {error}", f"{' '.join(settings.command)} --version")
+    if version >= CLEANS_UP_LOCKS and not re.search(r"=\s*(false|off|no|0)\b", text, re.IGNORECASE):
+        what = f"Barman {version[0]}.{version[1]} removes the lock of its own receive-wal"
+        return topic.warn(what, "in barman.conf, [barman]: lock_directory_cleanup = false")
+    return topic.ok("receive-wal keeps its lock file")
+
+
+def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, world: World) -> Finding:
+    """Each run of cron writes its process id into the server's lock file (lockfile.py), or makes and removes it."""
+    directory = said.get("barman_lock_directory", "")
+    file = f"{directory}/.{settings.server}-cron.lock"
+    mend = "start cron (systemctl start cron); each minute: * * * * * barman barman -q cron"
+    try:
+        output = world.run(
+            Program(settings.beside("stat", "-c", "%Y", directory, file), tolerate="No such file"), LIMIT
+        )
+    except StepFailed as error:
+        return topic.warn(f"it cannot be seen when it ran: {error}", f"ls -l {file}")
+    times = [int(line) for line in output.split()]
+    # The directory's own time counts only if the lock file is gone.
+    ago = time.time() - (times[-1] if times else 0)
+    if ago > CRON_EVERY:
+        when = f"last ran {ago / 60:.0f} minutes ago" if times else "has never run"
+        return topic.fail(f"Barman's cron {when}: no stream is started, no WAL archived", mend)
+    return topic.ok(f"Barman's cron ran {max(ago, 0):.0f} s ago")

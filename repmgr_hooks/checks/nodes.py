@@ -1,0 +1,202 @@
+"""The nodes, asked as the service will ask them: who answers, with which rights, slots and clock, and who is who."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.identity import User
+from repmgr_hooks.decide import Verdict, Why
+from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.judge import Judge
+from repmgr_hooks.routes import Managed
+from repmgr_hooks.steps import Rows, Sql, World
+
+MOST_SKEW = 2.0
+ENOUGH_WAL = "50GB"
+
+# Asks for nothing that a role without any grant may not see: what is missing is to be named, not stumbled over.
+EXAMINE = """
+select extract(epoch from clock_timestamp())::float8,
+       (select count(*) from pg_replication_slots where slot_name <> %s)::int,
+       current_setting('max_replication_slots')::int,
+       coalesce(current_setting('max_slot_wal_keep_size', true), ''),
+       array_remove(array[
+         case when not (select rolsuper or rolreplication from pg_roles where rolname = current_user)
+              then 'replication' end,
+         case when not pg_has_role('pg_monitor', 'usage') then 'pg_monitor' end,
+         case when not pg_has_role('pg_signal_backend', 'usage') then 'pg_signal_backend' end,
+         case when not (select has_schema_privilege(oid, 'usage') from pg_namespace where nspname = 'repmgr')
+              then 'usage on schema repmgr' end,
+         case when not (select has_table_privilege(oid, 'select') from pg_class where relname = 'nodes'
+                           and relnamespace = (select oid from pg_namespace where nspname = 'repmgr'))
+              then 'select on repmgr.nodes' end], null),
+       coalesce((select extversion from pg_extension where extname = 'repmgr'), '')
+"""
+MENDED_BY = {
+    Why.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {node}: {{host: ADDRESS}}",
+    Why.UNREGISTERED: "on node {node}: repmgr standby register; or take it out of config.yaml",
+    Why.METADATA: "repmgr cluster show; on node {node}: repmgr primary register --force",
+}
+PAUSED = "select coalesce(repmgr.repmgrd_is_paused(), false)"
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a node said about itself; ``other_slots`` counts those that are not Barman's."""
+
+    clock: float
+    other_slots: int
+    most_slots: int
+    most_wal: str
+    lacking: tuple[str, ...]
+    extension: str
+
+
+@dataclass(frozen=True)
+class Looked:
+    """All nodes of a cluster; between ``begun`` and ``ended``, by our own clock, they were asked for theirs.
+
+    ``verdict`` is None if no node could be asked who is who.
+    """
+
+    begun: float
+    ended: float
+    nodes: Mapping[int, Examined | StepFailed]
+    verdict: Verdict | None = None
+    paused: tuple[int, ...] = ()
+
+    @property
+    def answers(self) -> dict[int, Examined]:
+        return {number: node for number, node in self.nodes.items() if isinstance(node, Examined)}
+
+    @property
+    def lacking(self) -> dict[int, tuple[str, ...]]:
+        """What our role may not do, by node."""
+        return {number: node.lacking for number, node in self.answers.items() if node.lacking}
+
+
+def look(managed: Managed, world: World, judge: Judge) -> Looked:
+    """Ask all nodes; who is who only if our role may know."""
+    cluster = managed.cluster
+    slot = cluster.barman.slot if cluster.barman else ""
+    begun = time.time()
+    answers = _ask(managed, world, EXAMINE, tuple(cluster.nodes), (slot,))
+    looked = Looked(begun, time.time(), {number: _examined(answer) for number, answer in answers.items()})
+    if looked.lacking or not looked.answers:
+        return looked
+    verdict = judge.verdict(world)
+    paused = _ask(managed, world, PAUSED, tuple(looked.answers))  # an error before repmgr 4.3
+    on = tuple(number for number, found in paused.items() if not isinstance(found, StepFailed) and found[0][0])
+    return replace(looked, verdict=verdict, paused=on)
+
+
+def _ask(
+    managed: Managed, world: World, statement: str, nodes: tuple[int, ...], params: tuple[str, ...] = ()
+) -> dict[int, Rows | StepFailed]:
+    limit = managed.cluster.postgres.answer_within
+    return world.fetch_each([Sql(node, statement, params) for node in nodes], limit)
+
+
+def _examined(answer: Rows | StepFailed) -> Examined | StepFailed:
+    if isinstance(answer, StepFailed):
+        return answer
+    clock, other, most, wal, lacking, extension = answer[0]
+    return Examined(clock, other, most, wal, tuple(lacking), extension)
+
+
+def findings(managed: Managed, looked: Looked, user: User) -> Iterator[Finding]:
+    """Say what is wrong with the nodes. One that is silent is said to be that, and nothing more."""
+    uses_slots = any(action.name == "slot" for action in managed.actions)
+    for number, node in looked.nodes.items():
+        where = f"{managed.cluster.name} node {number}"
+        if isinstance(node, StepFailed):
+            yield _silent(Topic("nodes.answer", where), managed, number, str(node), user)
+            continue
+        yield Topic("nodes.answer", where).ok(f"answers {user.name} as {managed.cluster.postgres.user}")
+        yield _clock(Topic("nodes.clock", where), node, looked)
+        if uses_slots and not managed.cluster.nodes[number].witness:
+            yield _slots(Topic("nodes.slots", where), node)
+            yield _wal(Topic("nodes.wal", where), node)
+    if looked.answers:
+        yield _rights(managed, looked)
+    if looked.verdict:
+        yield from _who(managed, looked, looked.verdict)
+
+
+def _silent(topic: Topic, managed: Managed, number: int, error: str, user: User) -> Finding:
+    settings, host = managed.cluster.postgres, managed.cluster.nodes[number].host
+    what = error.removeprefix(f"node {number}: ")
+    if "pg_hba.conf" in error:
+        line = f"host {settings.dbname} {settings.user} {managed.cluster.gateway.address}/32 scram-sha-256"
+        return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
+    if "password" in error:
+        line = f"{host}:{settings.port}:*:{settings.user}:PASSWORD"
+        return topic.fail(what, f"in {settings.passfile or f'{user.home}/.pgpass'}: {line}")
+    return topic.fail(
+        what, f"start PostgreSQL there; see it: sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
+    )
+
+
+def _clock(topic: Topic, node: Examined, looked: Looked) -> Finding:
+    off = max(node.clock - looked.ended, 0) or min(node.clock - looked.begun, 0)
+    if abs(off) > MOST_SKEW:
+        side = "ahead of" if off > 0 else "behind"
+        return topic.warn(f"its clock is {abs(off):.0f} s {side} ours", "on both hosts: timedatectl set-ntp true")
+    return topic.ok("its clock is ours")
+
+
+def _slots(topic: Topic, node: Examined) -> Finding:
+    if node.other_slots >= node.most_slots:
+        what = f"all {node.most_slots} replication slots are others'; a promoted node would have none for Barman"
+        unused = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '...'"
+        return topic.fail(what, f"there: {unused}; or raise max_replication_slots")
+    return topic.ok(f"{node.most_slots - node.other_slots} of {node.most_slots} replication slots left for Barman's")
+
+
+def _wal(topic: Topic, node: Examined) -> Finding:
+    if node.most_wal in ("-1", ""):
+        mend = f"there: alter system set max_slot_wal_keep_size = '{ENOUGH_WAL}'; select pg_reload_conf();"
+        return topic.warn("while Barman is away, its slot may fill the disk (max_slot_wal_keep_size = -1)", mend)
+    return topic.ok(f"a slot holds at most {node.most_wal} of WAL")
+
+
+def _rights(managed: Managed, looked: Looked) -> Finding:
+    role, topic = managed.cluster.postgres.user, Topic("nodes.rights", managed.cluster.name)
+    if looked.lacking:
+        rights = dict.fromkeys(right for node in looked.lacking.values() for right in node)
+        mend = (
+            f"on the primary: psql -v role={role} -f grants.sql {managed.cluster.postgres.dbname} (config/grants.sql)"
+        )
+        return topic.fail(f"{role} lacks {', '.join(rights)}", mend)
+    return topic.ok(f"{role} may do all that the handlers need")
+
+
+def _who(managed: Managed, looked: Looked, verdict: Verdict) -> Iterator[Finding]:
+    name, silent = managed.cluster.name, set(looked.nodes) - set(looked.answers)
+    notes = [note for note in verdict.notes if note.why not in MENDED_BY and note.why is not Why.SILENT]
+    topic = Topic("nodes.primary", name)
+    if notes or (verdict.primary is None and not silent):
+        what = "; ".join(map(str, notes)) or str(verdict)
+        yield topic.fail(what, f"repmgr-hooks status --cluster {name}")
+    elif verdict.primary is not None:
+        yield topic.ok(str(verdict).removeprefix("the primary is "))
+    yield _registered(managed, looked, verdict)
+    topic, paused = Topic("nodes.paused", name), ", ".join(f"node {number}" for number in looked.paused)
+    what, mend = f"repmgrd is paused on {paused}: nobody would be promoted", "repmgr -f REPMGR.CONF service unpause"
+    yield topic.warn(what, mend) if paused else topic.ok("repmgrd is not paused")
+
+
+def _registered(managed: Managed, looked: Looked, verdict: Verdict) -> Finding:
+    topic = Topic("nodes.registered", managed.cluster.name)
+    for note in verdict.notes:
+        if note.why in MENDED_BY:
+            return topic.fail(str(note), MENDED_BY[note.why].format(cluster=managed.cluster.name, node=note.nodes[0]))
+    rows = verdict.primary_state.registered if verdict.primary_state else ()
+    for row in rows:
+        if not row.active and row.node in looked.answers:
+            what = f"node {row.node} answers, and is marked inactive in repmgr.nodes"
+            return topic.warn(what, f"there: repmgr {row.kind} register --force")
+    return topic.ok("repmgr.nodes and the configuration name the same nodes")

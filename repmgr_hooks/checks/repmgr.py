@@ -1,0 +1,185 @@
+"""What repmgr will tell us: the notification line of each repmgr.conf, its filter, and repmgr's version."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from repmgr_hooks.catalogue import EVENTS, problem
+from repmgr_hooks.checks.files import unseen
+from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.identity import READ, User, hindrance
+from repmgr_hooks.checks.repmgr_conf import Placeholders, RepmgrConf, read, words_of
+from repmgr_hooks.config import Config, which_cluster
+from repmgr_hooks.errors import BadInput, StepFailed
+from repmgr_hooks.hook import PROGRAM, option
+from repmgr_hooks.routes import Managed
+from repmgr_hooks.steps import Program, World
+
+PLACES = ("etc/repmgr.conf", "etc/repmgr/*.conf", "etc/repmgr/*/repmgr.conf", "etc/postgresql/*/*/repmgr.conf")
+LIMIT = 10.0
+NOTIFICATION_TIMEOUT = 60  # repmgr's default (repmgr.h:137)
+LEAST_TIMEOUT = 10
+AS_IT_SHOULD_BE = f'event_notification_command=\'{PROGRAM} event --cluster {{}} %n %e %s "%p" "%t"\''
+
+
+def files_here() -> list[Path]:
+    """Return every repmgr.conf that stands where packages and people put it."""
+    return sorted(found for place in PLACES for found in Path("/").glob(place))
+
+
+def look(loaded: Config, managed: Managed, files: Iterable[Path], repmgrd: User) -> Iterator[Finding]:
+    """Look at the files of a cluster's nodes; files of other nodes are left alone."""
+    found: set[int] = set()
+    for conf in readable(files):
+        if conf.node is not None and belongs_to(conf, managed):
+            found.add(conf.node)
+            yield access(conf, repmgrd)
+            yield from of_file(conf, loaded, managed)
+    for number, node in managed.cluster.nodes.items():
+        if number not in found and not node.witness:
+            what = f"no repmgr.conf of node {number} is to be seen here"
+            yield Topic("repmgr.conf", f"{managed.cluster.name} node {number}").warn(what, "look at it on its own host")
+
+
+def readable(files: Iterable[Path]) -> Iterator[RepmgrConf]:
+    """Return the files that can be read."""
+    for file in files:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            yield read(file)
+
+
+def unreadable(files: Iterable[Path]) -> Iterator[Finding]:
+    """Say which files cannot be read, and so not be known to be about which node."""
+    for file in files:
+        try:
+            read(file)
+        except PermissionError as error:
+            yield unseen(Topic("repmgr.conf", str(file)), error)
+        except (OSError, UnicodeDecodeError) as error:
+            yield Topic("repmgr.conf", str(file)).fail(f"cannot be read: {error}", f"see what stands in {file}")
+
+
+def belongs_to(conf: RepmgrConf, managed: Managed) -> bool:
+    """True if the file is about a node of the cluster; other clusters may have the same node ids."""
+    node = managed.cluster.nodes.get(conf.node or 0)
+    return node is not None and (conf.host == node.host or not re.match(r"[\d.]+$|.*:", conf.host))
+
+
+def access(conf: RepmgrConf, repmgrd: User) -> Finding:
+    """What stands in the file is run by repmgrd's user: only that user and root may write it."""
+    topic, status = Topic("repmgr.conf", str(conf.path)), conf.path.stat()
+    mend = f"chown root {conf.path}; chmod 0644 {conf.path}"
+    if status.st_uid not in (0, repmgrd.uid):
+        return topic.fail(f"belongs to another user than root and {repmgrd.name}, who runs what it says", mend)
+    if status.st_mode & 0o022:
+        return topic.fail(f"can be written by others, and {repmgrd.name} runs what it says", mend)
+    if why := hindrance(repmgrd, conf.path, READ):
+        return topic.fail(why, mend)
+    return topic.ok(f"node {conf.node}, read as {repmgrd.name} will")
+
+
+def of_file(conf: RepmgrConf, loaded: Config, managed: Managed) -> Iterator[Finding]:
+    """Return what is to be said about the settings of a file."""
+    where, reread = str(conf.path), f"pkill -HUP -f 'repmgrd.*{conf.path.name}'"
+    mend = f"{AS_IT_SHOULD_BE.format(managed.cluster.name)}  # then: {reread}"
+    unsafe = sorted(set(re.findall(r"%[dac]", conf.line.replace("%%", ""))))
+    if unsafe:
+        leak = ", and %c shows passwords" if "%c" in unsafe else ""
+        what = f"{', '.join(unsafe)} in the line: a shell runs what they hold{leak}"
+        yield Topic("repmgr.shell", where).fail(what, mend)
+    else:
+        yield Topic("repmgr.shell", where).ok("nothing foreign gets into a shell (%d, %a, %c)")
+        topic, wrong = Topic("repmgr.line", where), wrong_line(conf, loaded, managed)
+        yield topic.fail(wrong, mend) if wrong else topic.ok("hands over what the hook needs")
+    yield _filter(conf, managed, where, reread)
+    topic, seconds = Topic("repmgr.timeout", where), conf.seconds("primary_notification_timeout", NOTIFICATION_TIMEOUT)
+    what = f"followers wait {seconds} s for the new primary, whose repmgrd calls the hook twice before it tells them"
+    mend = f"primary_notification_timeout={NOTIFICATION_TIMEOUT}  # then: {reread}"
+    yield topic.warn(what, mend) if seconds < LEAST_TIMEOUT else topic.ok(f"followers wait {seconds} s for the hook")
+
+
+def wrong_line(conf: RepmgrConf, loaded: Config, managed: Managed) -> str:
+    """Return what is wrong with the notification line; empty if nothing is.
+
+    It is expanded twice, for ``%p`` is empty for most events, and then disappears if no quotes stand around it.
+    """
+    if not conf.line:
+        return "event_notification_command is missing: repmgr tells us nothing"
+    for other in ("", "1"):
+        said = Placeholders(str(conf.node), "standby_promote", "1", other, details="a b", name="a", conninfo="a=b c=d")
+        if wrong := _wrong_words(said, conf, loaded, managed):
+            return wrong
+    return ""
+
+
+def _wrong_words(said: Placeholders, conf: RepmgrConf, loaded: Config, managed: Managed) -> str:
+    try:
+        words = words_of(said.expanded(conf.line))
+    except ValueError as error:
+        return f"a shell cannot read the line: {error}"
+    if "event" not in words or not words[0].startswith("/"):
+        return "the line does not run 'repmgr-hooks event' with its whole path"
+    if shutil.which(words[0]) is None:
+        return f"{words[0]} is not there, or cannot be run"
+    cluster, handed = option("--cluster", words[words.index("event") + 1 :])
+    handed = handed[1:] if handed[:1] == ["--"] else handed
+    wanted = [said.node, said.event, said.success, said.other, said.timestamp]
+    if (wrong := problem(handed)) or handed != wanted[: len(handed)]:
+        unquoted = [word for word in ("%p", "%t") if word in conf.line and f'"{word}"' not in conf.line]
+        return f"no quotes around {' and '.join(unquoted)}" if unquoted else f"wrong placeholders: {wrong or handed}"
+    try:
+        meant = which_cluster(loaded.clusters, cluster or None, int(said.node))
+    except BadInput as error:
+        return str(error)
+    return "" if meant == managed.cluster.name else f"the line names cluster {meant!r}, the node is of another"
+
+
+def _filter(conf: RepmgrConf, managed: Managed, where: str, reread: str) -> Finding:
+    topic = Topic("repmgr.filter", where)
+    mend = f"take the line event_notifications out  # then: {reread}"
+    if unknown := sorted(conf.events - set(EVENTS)):
+        return topic.fail(f"event_notifications names what repmgr never sends: {', '.join(unknown)}", mend)
+    if conf.events and (kept_back := sorted(named(managed) - conf.events)):
+        return topic.fail(f"event_notifications keeps back what routes need: {', '.join(kept_back)}", mend)
+    return topic.ok("every event that a route names comes through")
+
+
+def named(managed: Managed) -> set[str]:
+    """Return the events that the routes name."""
+    return {name for route in managed.routes for name in route.on}
+
+
+def version(managed: Managed, world: World, extension: str) -> Finding:
+    """Compare repmgr's version with the events; the program's, or (without its last part) that of the extension."""
+    topic = Topic("repmgr.version", managed.cluster.name)
+    try:
+        said = world.run(Program(("repmgr", "--version")), LIMIT)
+    except StepFailed:
+        said = extension
+    found = re.search(r"\d+(\.\d+)+", said)
+    if not found:
+        return topic.warn("repmgr's version cannot be seen here", "repmgr --version, where repmgrd runs")
+    if lacking := sorted(name for name in named(managed) if not sends(found[0], name)):
+        since = max(EVENTS[name][1] for name in lacking)
+        mend = f"upgrade repmgr (to {since}), or do not rely on them"
+        return topic.fail(f"repmgr {found[0]} never sends {', '.join(lacking)}, which a route names", mend)
+    return topic.ok(f"repmgr {found[0]} sends every event that a route names")
+
+
+def sends(version: str, name: str) -> bool:
+    """True if this version calls the script with this event; of a version without its last part, if any does.
+
+    >>> sends("5.3.2", "repmgrd_upstream_disconnect"), sends("5.3", "repmgrd_upstream_disconnect")
+    (False, True)
+    """
+    _, since, until = EVENTS[name]
+    parts = _numbers(version)
+    return _numbers(since)[: len(parts)] <= parts and (not until or parts <= _numbers(until)[: len(parts)])
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
