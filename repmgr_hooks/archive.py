@@ -10,7 +10,7 @@ from typing import Any
 
 from repmgr_hooks import continuity
 from repmgr_hooks.cluster import Barman
-from repmgr_hooks.continuity import Held, Written
+from repmgr_hooks.continuity import Held, Position, Standing, Written
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.observe import position
 from repmgr_hooks.steps import Program, Rows, Sql, World
@@ -45,6 +45,18 @@ def look_at_stream(barman: Barman, world: World) -> Held:
     """List the directory that pg_receivewal looks at. Raises StepFailed."""
     directory, *_ = _directories(barman, world)
     return Held(directory, frozenset(path.name for path in _files(barman, world, directory)))
+
+
+def has_a_tail(standing: Standing, segment_size: int, barman: Barman, world: World) -> bool:
+    """Whether Barman has more in the file of a fork than the primary ever had. Raises StepFailed.
+
+    pg_receivewal pads a file with zeros (receivelog.c, open_walfile).
+    """
+    offset = standing.fork % segment_size
+    if standing.position is not Position.OK or not offset:
+        return False
+    words = ("cmp", f"--ignore-initial={offset}:0", f"{standing.directory}/{standing.newest}", "/dev/zero")
+    return "differ" in world.run(Program(barman.beside(*words), tolerate="^cmp: EOF on|^$"), LIMIT)
 
 
 def look_at_archive(barman: Barman, world: World) -> Held:

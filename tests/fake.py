@@ -239,6 +239,8 @@ class FakeBarman:
     archived: set[str] = field(default_factory=set)
     streaming: set[str] = field(default_factory=set)
     """The files in pg_receivewal's directory."""
+    tails: set[str] = field(default_factory=set)
+    """Partial files that are not all zeros beyond the fork."""
     quarantine: dict[str, set[str]] = field(default_factory=dict)
     begin_wal: str = ""
     """The first WAL file that the newest backup needs; empty: there is no backup."""
@@ -379,8 +381,8 @@ class FakeWorld:
         name, *words = program.argv
         if name == "barman":
             return self._barman_command(program, words, limit)
-        if name in ("find", "mkdir", "mv", "touch", "chown"):
-            return self._barmans_files(name, words)
+        if name in ("find", "cmp", "cp", "mkdir", "mv", "touch", "chown"):
+            return self._barmans_files(program, name, words)
         if name in self.programs:
             self._note(f"run {name}")
             return self.programs[name](program)
@@ -451,11 +453,17 @@ class FakeWorld:
             return ended(program, 0, "", "")
         return self._switch_wal(program, float(words[words.index("--archive-timeout") + 1]))
 
-    def _barmans_files(self, name: str, words: list[str]) -> str:
+    def _barmans_files(self, program: Program, name: str, words: list[str]) -> str:
         if name == "find":
             places = {STREAMING: self.barman.streaming, f"{HOME}/wals": self.barman.archived, f"{HOME}/incoming": set()}
             assert words[-2:] == ["-type", "f"]
             return "".join(f"{place}/{file}\n" for place in words[:-2] for file in sorted(places[place]))
+        if name == "cmp":
+            file = words[1].removeprefix(f"{STREAMING}/")
+            assert file in self.barman.streaming
+            if file in self.barman.tails:
+                return ended(program, 1, f"{words[1]} /dev/zero differ: byte 41, line 1\n", "")
+            return ended(program, 1, "", f"cmp: EOF on {words[1]} after byte 16")
         self._note(" ".join([name, *words]).replace(f"{HOME}/", ""))
         if name == "mkdir":
             self.barman.quarantine[words[1]] = set()
