@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from repmgr_hooks import archive, observe
+from repmgr_hooks import archive, observe, rehearsal
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.poke import Flow
@@ -198,6 +198,7 @@ class FakeNode:
     registered: tuple[int, ...] = (1,)
     system_identifier: str = "7300000000000000001"
     slots: dict[str, FakeSlot] = field(default_factory=dict)
+    most_slots: int = 10
     segment: int = 5
     upstream: int | None = None
     """The node that a standby receives WAL from now."""
@@ -561,7 +562,10 @@ class FakeWorld:
         return [(self.barman.streams_from == sql.node if sql.params[0] in node.slots else None,)]
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal())]
+        return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal(), node.in_recovery)]
+
+    def _free_slots(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+        return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
 
     def _write(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(4711,)]
@@ -605,6 +609,7 @@ STATEMENTS: dict[str, Callable[[FakeWorld, Sql, FakeNode], Rows | StepFailed]] =
     observe.LOOK: FakeWorld._look,
     barman.STREAMING: FakeWorld._streaming,
     archive.WRITTEN: FakeWorld._written,
+    rehearsal.FREE_SLOTS: FakeWorld._free_slots,
     barman.WRITE_SOME_WAL: FakeWorld._write,
     slot.CREATE: FakeWorld._create_slot,
     slot.DROP_ON_STANDBY: FakeWorld._drop_on_standby,
