@@ -1,6 +1,6 @@
 """What a failover to a standby would do now. Pure but for one question; nothing is changed.
 
-The cluster is taken as it would be right after it: that node promoted, on the next timeline, the primary so far gone.
+The cluster is taken as it would be right after it: that node promoted, on the next timeline.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.decide import Decided, Memory, Verdict
+from repmgr_hooks.decide import Decided, Verdict
 from repmgr_hooks.errors import BadInput, StepFailed
-from repmgr_hooks.observe import NodeState
 from repmgr_hooks.steps import Sql, World
 from repmgr_hooks.wal import size
 
@@ -30,12 +29,8 @@ def assume(verdict: Verdict, node: int, settings: Cluster) -> Decided:
         raise BadInput(f"{state}: a failover can be rehearsed with a standby that answers")
     timeline = max(other.timeline for other in verdict.states) + 1
     promoted = replace(state, in_recovery=False, timeline=timeline, receiver=None)
-    states = {other.node: _gone(other) if other.is_primary else other for other in verdict.states}
-    return Decided(settings, node, timeline, {**states, node: promoted}, memory=Memory())
-
-
-def _gone(state: NodeState) -> NodeState:
-    return NodeState(state.node, error="assumed to be gone")
+    states = {other.node: other for other in verdict.states}
+    return Decided(settings, node, timeline, {**states, node: promoted})
 
 
 def obstacles(verdict: Verdict, node: int, settings: Cluster, world: World) -> Iterator[str]:
