@@ -10,28 +10,36 @@ from typing import Any
 
 from repmgr_hooks import continuity
 from repmgr_hooks.cluster import Barman
-from repmgr_hooks.continuity import Held, Written
+from repmgr_hooks.continuity import Held, Position, Standing, Written
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.observe import position
 from repmgr_hooks.steps import Program, Rows, Sql, World
-from repmgr_hooks.wal import Lineage, parse_history, parse_name
+from repmgr_hooks.wal import Fork, Lineage, parse_history, parse_name
 
 LIMIT = 30.0
 DIRECTORIES = ("streaming_wals_directory", "incoming_wals_directory", "wals_directory")
 """In the order in which a file moves: one that is moved while they are listed is seen all the same."""
 
 WRITTEN = """
-select pg_current_wal_lsn()::text, (select setting::bigint from pg_settings where name = 'wal_segment_size'),
-       (select timeline_id from pg_control_checkpoint()), (select array_agg(name) from pg_ls_waldir())
+select (case when pg_is_in_recovery() then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+             else pg_current_wal_lsn() end)::text,
+       (select setting::bigint from pg_settings where name = 'wal_segment_size'),
+       (select timeline_id from pg_control_checkpoint()), (select array_agg(name) from pg_ls_waldir()),
+       pg_is_in_recovery()
 """
 
 
 def look_at_primary(node: int, timeline: int, world: World) -> Written:
-    """Ask a primary for its WAL and its history. Raises StepFailed."""
-    written, segment_size, checkpoint_timeline, files = world.fetch(Sql(node, WRITTEN), LIMIT)[0]
-    forks = parse_history(_history(node, timeline, world)) if timeline > 1 else ()
-    lineage = Lineage(timeline, forks, segment_size)
-    return Written(node, lineage, position(written) or 0, frozenset(files or ()), checkpoint_timeline)
+    """Ask a primary for its WAL and its history. Raises StepFailed.
+
+    A standby is taken as if it had just been promoted to that timeline (``rehearsal.py``).
+    """
+    written, segment_size, checkpoint_timeline, files, standby = world.fetch(Sql(node, WRITTEN), LIMIT)[0]
+    end, known = position(written) or 0, timeline - standby
+    forks = parse_history(_history(node, known, world)) if known > 1 else ()
+    lineage = Lineage(timeline, (*forks, Fork(known, end)) if standby else forks, segment_size)
+    first = [lineage.name(end // segment_size)] if standby else []
+    return Written(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline)
 
 
 def _history(node: int, timeline: int, world: World) -> str:
@@ -45,6 +53,18 @@ def look_at_stream(barman: Barman, world: World) -> Held:
     """List the directory that pg_receivewal looks at. Raises StepFailed."""
     directory, *_ = _directories(barman, world)
     return Held(directory, frozenset(path.name for path in _files(barman, world, directory)))
+
+
+def has_a_tail(standing: Standing, segment_size: int, barman: Barman, world: World) -> bool:
+    """Whether Barman has more in the file of a fork than the primary ever had. Raises StepFailed.
+
+    pg_receivewal pads a file with zeros (receivelog.c, open_walfile).
+    """
+    offset = standing.fork % segment_size
+    if standing.position is not Position.OK or not offset:
+        return False
+    words = ("cmp", f"--ignore-initial={offset}:0", f"{standing.directory}/{standing.newest}", "/dev/zero")
+    return "differ" in world.run(Program(barman.beside(*words), tolerate="^cmp: EOF on|^$"), LIMIT)
 
 
 def look_at_archive(barman: Barman, world: World) -> Held:

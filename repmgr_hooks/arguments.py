@@ -34,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     reconcile.add_argument(
         "--forget", action="store_true", help="first forget the primary's timeline and system: after a restore"
     )
+    reconcile.add_argument(
+        "--assume-primary", type=int, metavar="NODE", help="with --dry-run: what a failover to this standby would do"
+    )
     for made in (replay, reconcile):
         made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
     verb("boot", "at boot: chains, forwarding and routes as the cluster is now")

@@ -66,9 +66,9 @@ class Held:
 class Standing:
     """Barman's position, and what follows from it.
 
-    ``newest`` is the file in ``directory`` after which it goes on; its timeline was left at ``fork``. ``missing`` is
-    what ``node`` no longer has. The remedy: to move ``stray`` away, and to let ``marker``, an empty partial file, be
-    where pg_receivewal begins.
+    ``newest`` is the file in ``directory`` after which it goes on; its timeline was left at ``fork`` (with OK: only if
+    the fork lies within that file). ``missing`` is what ``node`` no longer has. The remedy: to move ``stray`` away, and
+    to let ``marker``, an empty partial file, be where pg_receivewal begins.
     """
 
     position: Position
@@ -92,7 +92,8 @@ def classify(held: Held, primary: Written) -> Standing:
     last = (primary.lsn - 1) // size
     lacking = [number for number in range(first, last + 1) if lineage.name(number) not in primary.files]
     if where is Position.OK and not lacking:
-        return Standing(Position.OK, newest)
+        split = found[newest][0] < lineage.timeline and found[newest][1] == end // size
+        return Standing(Position.OK, newest, end if split else 0, directory=held.directory, node=primary.node)
     whole = lacking[-1] + 1 if lacking else first
     astray = (where is Position.FOREIGN or t != lineage.timeline_at(n) for t, n in found.values())
     return Standing(
@@ -162,6 +163,21 @@ def remedy(standing: Standing, barman: Barman) -> list[Step]:
         # Done by root, they would be of no use to Barman; Barman itself may give them to itself.
         _step("give them to Barman", barman, "chown", f"--reference={directory}", *made),
     ]
+
+
+def keep_tail(standing: Standing, barman: Barman) -> Step:
+    """Return the step that keeps what only Barman has beyond the fork, before it goes on.
+
+    While the standby was away, Barman alone may have acknowledged commits (``FIRST 1 (db2, barman_receive_wal)``).
+    Their only copy is the rest of its partial file, which goes into the archive and is one day deleted with it.
+    """
+    name, fork = standing.newest, lsn(standing.fork)
+    kept = PurePosixPath(standing.directory).parent / f"{name}.beyond-{fork.replace('/', '-')}"
+    return _step(
+        f"keep as {kept} what node {standing.node} never had: transactions beyond {fork}",
+        barman,
+        *("cp", "--archive", "--no-clobber", f"{standing.directory}/{name}", str(kept)),
+    )
 
 
 def _step(what: str, barman: Barman, *argv: str) -> Step:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from repmgr_hooks import rehearsal
 from repmgr_hooks.carry_out import bug, carry_out, look, take
 from repmgr_hooks.decide import Decided, Memory, Verdict, Why
 from repmgr_hooks.errors import StepFailed
@@ -79,6 +80,26 @@ def handle(
     failed = any(item.error for item in done)
     message = f"{summary(done, world.now() - started, dry_run)}; {verdict}"
     return told(Run(not failed, message, verdict, tuple(done), again=failed))
+
+
+def rehearse(managed: Managed, world: World, promotion: Event, memory: Memory) -> Run:
+    """Return what the promotion of a standby would make us do now, and change nothing. Raises BadInput.
+
+    Each action says what it lacks now, so two of them may name the same step; the first one would take it.
+    """
+    started, node = world.now(), promotion.node
+    verdict = Judge(managed.cluster, memory).verdict(world)
+    tell(verdict)
+    decided = rehearsal.assume(verdict, node, managed.cluster)
+    done = preview(select(managed.routes, [promotion], True), decided, world)
+    obstacles = list(rehearsal.obstacles(verdict, node, managed.cluster, world))
+    for obstacle in obstacles:
+        log.warning("%s", obstacle)
+    good = not obstacles and not any(item.error for item in done)
+    hindered = f"; {len(obstacles)} thing(s) stand in the way" if obstacles else ""
+    assumed = f"as if node {node} were promoted now, to timeline {decided.timeline}"
+    message = f"{summary(done, world.now() - started, True)}, {assumed}{hindered}"
+    return told(Run(good, message, verdict, tuple(done)))
 
 
 def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, object]) -> Drift:

@@ -21,6 +21,7 @@ from repmgr_hooks.observe import NodeState
 from repmgr_hooks.records import Pause, RunRow
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.steps import World
+from repmgr_hooks.wal import size
 
 
 @dataclass(frozen=True)
@@ -155,17 +156,6 @@ def until_when(moment: float | None) -> str:
 def where(node: int | None) -> str:
     """Return where a port leads, in words."""
     return "closed" if node is None else f"leads to node {node}"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in words.
-
-    >>> size(0), size(2048), size(300 * 1024 * 1024)
-    ('0 B', '2 kB', '300 MB')
-    """
-    units = ("B", "kB", "MB", "GB", "TB")
-    power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
-    return f"{count / 1024**power:.0f} {units[power]}"
 
 
 def _missing(managed: Managed, judge: Judge, verdict: Verdict, world: World) -> list[str]:

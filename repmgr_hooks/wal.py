@@ -108,3 +108,14 @@ def shorten(names: tuple[str, ...]) -> str:
     '000000010000000000000004 to 000000010000000000000005 (2 files)'
     """
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)} files)"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in words.
+
+    >>> size(0), size(2048), size(300 * 1024 * 1024)
+    ('0 B', '2 kB', '300 MB')
+    """
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
+    return f"{count / 1024**power:.0f} {units[power]}"

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from repmgr_hooks import archive, observe
+from repmgr_hooks import archive, observe, rehearsal
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.poke import Flow
@@ -198,6 +198,7 @@ class FakeNode:
     registered: tuple[int, ...] = (1,)
     system_identifier: str = "7300000000000000001"
     slots: dict[str, FakeSlot] = field(default_factory=dict)
+    most_slots: int = 10
     segment: int = 5
     upstream: int | None = None
     """The node that a standby receives WAL from now."""
@@ -239,6 +240,8 @@ class FakeBarman:
     archived: set[str] = field(default_factory=set)
     streaming: set[str] = field(default_factory=set)
     """The files in pg_receivewal's directory."""
+    tails: set[str] = field(default_factory=set)
+    """Partial files that are not all zeros beyond the fork."""
     quarantine: dict[str, set[str]] = field(default_factory=dict)
     begin_wal: str = ""
     """The first WAL file that the newest backup needs; empty: there is no backup."""
@@ -379,8 +382,8 @@ class FakeWorld:
         name, *words = program.argv
         if name == "barman":
             return self._barman_command(program, words, limit)
-        if name in ("find", "mkdir", "mv", "touch", "chown"):
-            return self._barmans_files(name, words)
+        if name in ("find", "cmp", "cp", "mkdir", "mv", "touch", "chown"):
+            return self._barmans_files(program, name, words)
         if name in self.programs:
             self._note(f"run {name}")
             return self.programs[name](program)
@@ -451,11 +454,17 @@ class FakeWorld:
             return ended(program, 0, "", "")
         return self._switch_wal(program, float(words[words.index("--archive-timeout") + 1]))
 
-    def _barmans_files(self, name: str, words: list[str]) -> str:
+    def _barmans_files(self, program: Program, name: str, words: list[str]) -> str:
         if name == "find":
             places = {STREAMING: self.barman.streaming, f"{HOME}/wals": self.barman.archived, f"{HOME}/incoming": set()}
             assert words[-2:] == ["-type", "f"]
             return "".join(f"{place}/{file}\n" for place in words[:-2] for file in sorted(places[place]))
+        if name == "cmp":
+            file = words[1].removeprefix(f"{STREAMING}/")
+            assert file in self.barman.streaming
+            if file in self.barman.tails:
+                return ended(program, 1, f"{words[1]} /dev/zero differ: byte 41, line 1\n", "")
+            return ended(program, 1, "", f"cmp: EOF on {words[1]} after byte 16")
         self._note(" ".join([name, *words]).replace(f"{HOME}/", ""))
         if name == "mkdir":
             self.barman.quarantine[words[1]] = set()
@@ -553,7 +562,10 @@ class FakeWorld:
         return [(self.barman.streams_from == sql.node if sql.params[0] in node.slots else None,)]
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal())]
+        return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal(), node.in_recovery)]
+
+    def _free_slots(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+        return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
 
     def _write(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(4711,)]
@@ -597,6 +609,7 @@ STATEMENTS: dict[str, Callable[[FakeWorld, Sql, FakeNode], Rows | StepFailed]] =
     observe.LOOK: FakeWorld._look,
     barman.STREAMING: FakeWorld._streaming,
     archive.WRITTEN: FakeWorld._written,
+    rehearsal.FREE_SLOTS: FakeWorld._free_slots,
     barman.WRITE_SOME_WAL: FakeWorld._write,
     slot.CREATE: FakeWorld._create_slot,
     slot.DROP_ON_STANDBY: FakeWorld._drop_on_standby,

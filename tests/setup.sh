@@ -3,7 +3,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(postgresql postgresql-15-repmgr repmgr barman barman-cli iptables conntrack iproute2 sudo systemd procps
-          util-linux python3-venv openssh-client openssh-server)
+          util-linux python3-venv openssh-client openssh-server python3-psycopg python3-yaml python3-sh)
 
 install_packages() {
     if dpkg --status "${packages[@]}" >/dev/null 2>&1; then return; fi
@@ -31,4 +31,15 @@ install_venv() {
     fi
     # Not editable: the gateway of the lab runs what a user would install.
     .venv/bin/pip -qq install --no-deps --no-build-isolation --force-reinstall .
+}
+
+# The same program with the libraries that Debian 12 has.
+install_venv_of_debian() {
+    if [ "$(cat .venv-debian/wanted 2>/dev/null)" != "$(cat .venv/wanted)" ]; then
+        rm -rf .venv-debian
+        /usr/bin/python3 -m venv --system-site-packages .venv-debian
+        .venv-debian/bin/pip -qq install hatchling hypothesis pytest
+        cp .venv/wanted .venv-debian/wanted
+    fi
+    .venv-debian/bin/pip -qq install --no-deps --no-build-isolation --force-reinstall .
 }

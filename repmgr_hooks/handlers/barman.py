@@ -50,12 +50,13 @@ class Config:
 @dataclass(frozen=True)
 class Seen:
     """Whether Barman streams from the primary, else where it stands; whether it has the last closed file, and what is
-    ``missing`` on the way there."""
+    ``missing`` on the way there. ``tail``: Barman has more of the old timeline than the primary ever had."""
 
     streaming: bool
     archived: bool
     standing: Standing = Standing(Position.OK)
     missing: tuple[str, ...] = ()
+    tail: bool = False
 
 
 # Null without a slot: Barman cannot stream through one that somebody has dropped.
@@ -83,13 +84,15 @@ def observe(config: Config, decided: Decided, world: World) -> Seen:
     sender = decided.states[decided.primary].sender(decided.barman.slot)
     if sender and not sender.state:
         raise StepFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
-    streaming, standing = sender is not None and sender.state == "streaming", Standing(Position.OK)
+    streaming, standing, tail = sender is not None and sender.state == "streaming", Standing(Position.OK), False
     if config.stream and not streaming:
         # Barman first: it may receive meanwhile, and must not seem to be ahead.
         held = archive.look_at_stream(decided.barman, world)
-        standing = continuity.classify(held, archive.look_at_primary(decided.primary, decided.timeline, world))
+        primary = archive.look_at_primary(decided.primary, decided.timeline, world)
+        standing = continuity.classify(held, primary)
+        tail = archive.has_a_tail(standing, primary.lineage.segment_size, decided.barman, world)
     archived, missing = _archive(decided, world) if config.switch_wal else (False, ())
-    return Seen(streaming, archived, standing, missing)
+    return Seen(streaming, archived, standing, missing, tail)
 
 
 def _archive(decided: Decided, world: World) -> tuple[bool, tuple[str, ...]]:
@@ -112,7 +115,7 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     """
     steps = []
     if config.stream and not seen.streaming:
-        steps += _restart_stream(config, decided, seen.standing)
+        steps += _restart_stream(config, decided, seen)
     if config.switch_wal and not seen.archived:
         steps.append(_switch_wal(decided, config.switch_wal.timeout))
     if seen.missing:
@@ -120,12 +123,15 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     return steps
 
 
-def _restart_stream(config: Config, decided: Decided, standing: Standing) -> list[Step]:
+def _restart_stream(config: Config, decided: Decided, seen: Seen) -> list[Step]:
+    standing = seen.standing
     # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
     stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
+    tail = [continuity.keep_tail(standing, decided.barman)] if seen.tail else []
     remedy = continuity.remedy(standing, decided.barman) if standing.position is not Position.OK else []
     steps = [
         Step("stop Barman's receive-wal", stop, STOP_LIMIT),
+        *tail,
         *remedy,
         Step(
             f"start Barman's receive-wal, until it streams from node {decided.primary}",

@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 
-from repmgr_hooks import config, dispatcher, status
+from repmgr_hooks import config, dispatcher, rehearsal, status
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import BadInput
@@ -61,12 +61,15 @@ def do_replay(arguments: argparse.Namespace) -> int:
 def do_reconcile(arguments: argparse.Namespace) -> int:
     """Handle what every route asks for."""
     show_log_lines(sys.stdout)
+    if getattr(arguments, "assume_primary", None) is not None and not arguments.dry_run:
+        raise BadInput("--assume-primary is a rehearsal: give --dry-run too; 'repmgr standby promote' makes a primary")
     if getattr(arguments, "forget", False) and not arguments.dry_run:
         loaded = configured(arguments)
         with journal_of(loaded) as journal:
             for managed in choose(loaded, arguments.cluster, None):
                 journal.forget(managed.cluster.name)
-    return handle(arguments, None, arguments.verb)
+    node = getattr(arguments, "assume_primary", None)
+    return handle(arguments, Event(node, rehearsal.EVENT) if node is not None else None, arguments.verb)
 
 
 def handle(arguments: argparse.Namespace, event: Event | None, cause: str) -> int:
@@ -79,7 +82,8 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str) -> in
             journal, _ = journal_or_why_not(loaded, stack)
             known = None if getattr(arguments, "forget", False) else journal
             memories = [known.memory(managed.cluster.name) if known else Memory() for managed in chosen]
-        good = [preview(managed, events, memory) for managed, memory in zip(chosen, memories, strict=True)]
+        rehearse = getattr(arguments, "assume_primary", None) is not None
+        good = [preview(managed, events, memory, rehearse) for managed, memory in zip(chosen, memories, strict=True)]
         return OK if all(good) else FAILED
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
@@ -89,9 +93,13 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str) -> in
         return OK if all(good) else FAILED
 
 
-def preview(managed: Managed, events: list[Event], memory: Memory) -> bool:
-    """Show what would be done for one cluster."""
-    result = dispatcher.handle(managed, world_of(managed), events, dry_run=True, memory=memory)
+def preview(managed: Managed, events: list[Event], memory: Memory, rehearse: bool) -> bool:
+    """Show what would be done for one cluster, or what would be if an event came that has not come."""
+    world = world_of(managed)
+    if rehearse:
+        result = dispatcher.rehearse(managed, world, events[0], memory)
+    else:
+        result = dispatcher.handle(managed, world, events, dry_run=True, memory=memory)
     show_plan(result)
     return result.ok
 

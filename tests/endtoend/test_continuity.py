@@ -126,7 +126,7 @@ def let_barman_get_ahead(lab: Lab) -> list[str]:
     wait_for(lambda: lab.db2.sql("select count(*) from pg_stat_wal_receiver") == "0", "db2 to receive nothing")
     closed = [close_file(lab.db1) for _ in range(3)]
     lab.db1.sql("select txid_current()")
-    wait_for(lambda: any(name > closed[-1] for name in streaming_files(lab)), "Barman to receive them and more")
+    wait_for(lambda: any(name[:24] > closed[-1] for name in streaming_files(lab)), "Barman to receive them and more")
     return closed
 
 
@@ -151,6 +151,28 @@ def test_barman_ahead_of_the_promoted_standby(built_lab: Lab) -> None:
         lab.gateway.run(*command.split(), user="barman", check=not command.endswith("--stop main_backup"))
     wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
     assert set(ahead) <= barman_files(lab)
+
+
+def test_commits_that_only_barman_acknowledged(lab: Lab) -> None:
+    """The standby dies, then the primary, and the standby comes back: what Barman alone has is kept, and said."""
+    lab.psql_app("insert into work default values")
+    lab.db2.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: "sync" in lab.db1.sql("select sync_state from pg_stat_replication"), "Barman to acknowledge")
+    assert lab.psql_app("insert into work default values returning 'committed'").stdout == "committed\n"
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    lab.db2.pg_ctl("start")
+    lab.db2.sql("select pg_promote()")
+    wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 90)
+
+    assert lab.psql_app("select count(*) from work").stdout == "1\n", "the other one is lost to the cluster"
+    (kept,) = lab.gateway.run("find", "/var/lib/barman/main_backup", "-name", "*.beyond-*").split()
+    assert f"keep as {kept} what node 2 never had: transactions beyond 0/" in "\n".join(worker_log(lab))
+    begin = kept.partition("beyond-")[2].replace("-", "/")
+    name = kept.rpartition("/")[2][:24]
+    lab.gateway.run("cp", kept, f"/var/tmp/{name}")
+    shown = lab.gateway.result("pg_waldump", f"--start={begin}", f"/var/tmp/{name}").stdout
+    assert "COMMIT" in shown
+    assert barman_streams_from(lab.db2)
 
 
 def test_barman_ahead_is_repaired_if_we_may(built_lab: Lab) -> None:

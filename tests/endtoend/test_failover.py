@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 
 import pytest
@@ -72,6 +74,24 @@ def test_second_event_of_a_failover_changes_nothing(lab: Lab) -> None:
     second = log[log.index("repmgrd_failover_promote of node 2") :]
     assert "nothing to do: all is as it should be" in second
     assert [write for write in client.writes() if write.begun > open_again.ended and write.row is None] == []
+
+
+def test_the_failover_takes_the_steps_that_were_rehearsed(lab: Lab) -> None:
+    rehearsed = lab.gateway.hooks("reconcile", "--assume-primary", "2", "--dry-run")
+    assert rehearsed.returncode == 0, rehearsed.stdout
+    assert routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}
+    fault = time.time()
+    lab.db1.pg_ctl("stop", "-m", "fast")
+    wait_for(lambda: failover_handled(lab), "the end of the events")
+
+    # How many connections are still known is another matter: the client's own may be gone before we come.
+    optional = ("cut ", "tell ", "keep ")
+    runs = json.loads(lab.gateway.hooks("history", "--json").stdout)
+    taken = [step["what"] for run in runs for step in run["steps"] if run["started"] > fault]
+    promised = list(dict.fromkeys(re.findall(r"^  would (.*)", rehearsed.stdout, re.MULTILINE)))
+    assert [what for what in taken if not what.startswith(optional)] == [
+        what for what in promised if not what.startswith(optional)
+    ]
 
 
 def test_primary_unplugged(lab: Lab) -> None:

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from repmgr_hooks import archive, continuity, status
 from repmgr_hooks.cluster import Barman, Cluster, Gateway, Node
 from repmgr_hooks.continuity import Held, Position, Standing, Written
+from repmgr_hooks.decide import Decided, Memory
 from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.handlers import barman
+from repmgr_hooks.judge import Judge, decided_from
 from repmgr_hooks.steps import Program
 from repmgr_hooks.wal import Fork, Lineage, file_name, parse_name
 from tests.fake import HOME, STREAMING, FakeWorld
@@ -47,8 +50,8 @@ AT_END = primary(5 * SIZE)
     [
         ([], WITHIN, Standing(OK)),
         (["00000002.history"], WITHIN, Standing(OK)),
-        ([partial(1, 5)], WITHIN, Standing(OK, partial(1, 5))),
-        ([*wal(1, 3, 4), partial(1, 5)], WITHIN, Standing(OK, partial(1, 5))),
+        ([partial(1, 5)], WITHIN, Standing(OK, partial(1, 5), 5 * SIZE + 0x50)),
+        ([*wal(1, 3, 4), partial(1, 5)], WITHIN, Standing(OK, partial(1, 5), 5 * SIZE + 0x50)),
         (wal(1, 4), WITHIN, Standing(OK, *wal(1, 4))),
         ([partial(1, 2)], WITHIN, Standing(OK, partial(1, 2))),
         ([partial(2, 8)], WITHIN, Standing(OK, partial(2, 8))),
@@ -109,7 +112,7 @@ AT_END = primary(5 * SIZE)
 def test_where_barman_stands(streaming: list[str], there: Written, wanted: Standing) -> None:
     found = continuity.classify(Held("/s", frozenset(streaming)), there)
     assert replace(found, directory="", node=0) == wanted
-    assert (found.directory, found.node) == (("", 0) if wanted.position is OK else ("/s", 2))
+    assert (found.directory, found.node) == (("", 0) if found.position is OK and not found.newest else ("/s", 2))
 
 
 def test_the_end_of_a_file_without_any_fork() -> None:
@@ -350,6 +353,11 @@ def test_nothing_at_all(world: FakeWorld) -> None:
     assert not report(world).good
 
 
+def decided_on(cluster: Cluster, world: FakeWorld) -> Decided:
+    judge = Judge(cluster, Memory())
+    return decided_from(judge.verdict(world), judge)
+
+
 def compared(world: FakeWorld) -> archive.Report:
     return status.compared(Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN), world, None)
 
@@ -363,3 +371,28 @@ def test_by_hand(world: FakeWorld) -> None:
     (line,) = compared(world).lines("main")
     assert line.startswith("main: UNKNOWN: the primary is unknown: no node is out of recovery")
     assert not compared(world).good
+
+
+@pytest.mark.parametrize("tail", [True, False])
+def test_what_only_barman_has_is_kept(world: FakeWorld, tail: bool) -> None:
+    """The partial file of the fork is not all zeros where the primary's WAL ends: somebody may count on that."""
+    world.barman.streaming = {partial(1, 5)}
+    world.barman.tails = {partial(1, 5)} if tail else set()
+    config, cluster = barman.Config(stream=True), Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN)
+    decided = decided_on(cluster, world)
+    steps = barman.plan(config, decided, barman.observe(config, decided, world))
+    kept = [str(step.do) for step in steps if str(step.do).startswith("cp ")]
+    copy = f"{HOME}/{partial(1, 5)}.beyond-0-50002A0"
+    assert kept == ([f"cp --archive --no-clobber {STREAMING}/{partial(1, 5)} {copy}"] if tail else [])
+    assert str(steps[0].do).startswith("barman receive-wal --stop"), "it must not write while we copy"
+    assert str(steps[-1].do) == "barman -q cron"
+    asked = [program.argv for program in world.ran if program.argv[0] == "cmp"]
+    assert asked == [("cmp", "--ignore-initial=672:0", f"{STREAMING}/{partial(1, 5)}", "/dev/zero")]
+
+
+@pytest.mark.parametrize("newest", [partial(1, 4), wal(1, 4)[0], partial(2, 5), partial(2, 8), partial(1, 6)])
+def test_other_files_have_no_tail(world: FakeWorld, newest: str) -> None:
+    world.barman.streaming = {newest}
+    standing = continuity.classify(archive.look_at_stream(BARMAN, world), archive.look_at_primary(2, 2, world))
+    assert not archive.has_a_tail(standing, SIZE, BARMAN, world)
+    assert not [program for program in world.ran if program.argv[0] == "cmp"]

@@ -360,6 +360,6 @@ def test_a_daemon_that_keeps_the_output_open_breaks_nothing(tmp_path: Path, monk
     monkeypatch.setattr(threading, "excepthook", broken.append)
     pid = tmp_path / "pid"
     with suppress(StepFailed):
-        run("sh", "-c", f"sleep 300 & echo $! > {pid}; echo started", limit=0.3)
+        run("sh", "-c", f"sleep 300 & echo $! > {pid}; echo started", limit=5)
     os.kill(int(pid.read_text()), 9)
     assert broken == []

@@ -1,0 +1,51 @@
+"""With the libraries that Debian 12 has (psycopg 3.1, sh 1.14, PyYAML 6.0): a failover, and what stands outside."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.looks import barman_streams_from, failover_handled, routes
+from tests.lab import REPOSITORY, Lab, wait_for
+
+VENV = REPOSITORY / ".venv-debian"
+VERSIONS = "import psycopg, sh, yaml; print(psycopg.__version__, sh.__version__, yaml.__version__)"
+TOUCHING_THE_WORLD = ("test_system.py", "test_steps.py", "test_command.py", "test_config.py", "test_worker.py")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    lab = fresh_lab()
+    lab.venv = VENV
+    try:
+        lab.open()
+        yield lab
+    finally:
+        lab.destroy()
+
+
+def test_they_are_debians() -> None:
+    shown = subprocess.run(
+        [VENV / "bin/python", "-c", VERSIONS], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert shown.stdout.startswith("3.1.7 1.14.2 6.0")
+
+
+def test_a_failover(lab: Lab) -> None:
+    client = lab.start_client()
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: failover_handled(lab), "the end of the events")
+    client.stop()
+    assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
+    assert barman_streams_from(lab.db2)
+    assert lab.gateway.hooks("continuity").stdout.startswith("main: OK: ")
+
+
+def test_what_touches_the_world() -> None:
+    files = [f"tests/unit/{name}" for name in TOUCHING_THE_WORLD]
+    words = [VENV / "bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    result = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stdout
