@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.hook import CONFIG
@@ -61,6 +62,15 @@ def parser() -> argparse.ArgumentParser:
     forms = check.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="for machines")
     forms.add_argument("--nagios", action="store_true", help="one line and the exit codes of a monitoring plug-in")
+    init = verb("init", "write all files for this cluster into a directory, to be read; --install puts them in place")
+    init.add_argument("directory", nargs="?", type=Path, default=Path("repmgr-hooks-draft"), metavar="DIRECTORY")
+    init.add_argument(
+        "--repmgr-conf", type=Path, metavar="FILE", help="ask this node (default: the first that is found)"
+    )
+    init.add_argument("--barman", metavar="SERVER", help="Barman's server, if it has several")
+    init.add_argument("--gateway", metavar="ADDRESS", help="this host's address for clients and Barman")
+    init.add_argument("--install", action="store_true", help="put the files of DIRECTORY in place, and check them")
+    init.add_argument("--replace", action="store_true", help="also those that would replace others")
     verb("handlers", "what is installed, and from where")
     return top
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from repmgr_hooks.arguments import parser
 from repmgr_hooks.errors import BadInput, Trouble
-from repmgr_hooks.verbs import BUG, FAILED, USAGE, act, complain, log, show
+from repmgr_hooks.verbs import BUG, FAILED, USAGE, act, complain, log, setup, show
 
 
 def main() -> None:
@@ -51,6 +51,7 @@ VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "history": show.do_history,
     "pause": act.do_pause,
     "resume": act.do_resume,
+    "init": setup.do_init,
     "check": show.do_check,
     "handlers": show.do_handlers,
 }

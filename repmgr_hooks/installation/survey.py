@@ -1,0 +1,134 @@
+"""What there is: the nodes that repmgr knows, Barman's server, and the address that leads from here to the nodes."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg import conninfo
+
+from repmgr_hooks.checks.repmgr_conf import RepmgrConf
+from repmgr_hooks.cluster import Node
+from repmgr_hooks.errors import BadInput, StepFailed
+from repmgr_hooks.steps import Program, Sql, World
+
+LIMIT = 30.0
+NODES = "select node_id, type, conninfo from repmgr.nodes order by node_id"
+BARMAN_PORT = 54321  # the article's
+
+
+@dataclass(frozen=True)
+class Found:
+    """One cluster as repmgr and Barman know it, and this host as its gateway."""
+
+    nodes: Mapping[int, Node]
+    port: int
+    user: str
+    dbname: str
+    server: str
+    slot: str
+    gateway: str
+    barman_port: int = BARMAN_PORT
+
+    @property
+    def app_port(self) -> int:
+        """The port beside Barman's."""
+        return self.barman_port + 1
+
+
+def survey(asked: RepmgrConf, server: str | None, gateway: str | None, world: World) -> Found:
+    """Ask the node of a repmgr.conf, and Barman. Raises BadInput where the answers are no cluster that we can serve."""
+    assert asked.node is not None
+    try:
+        rows = world.fetch(Sql(asked.node, NODES), LIMIT)
+    except StepFailed as error:
+        raise BadInput(f"cannot ask repmgr's nodes with the conninfo of {asked.path}: {error}") from None
+    described = {node: conninfo.conninfo_to_dict(text) for node, _, text in rows}
+    ports = {int(words.get("port") or 5432) for words in described.values()}
+    if len(ports) != 1:
+        raise BadInput(f"repmgr.nodes names several ports ({ports}); all nodes must listen on one")
+    nodes = {node: Node(address(described[node], node), witness=kind == "witness") for node, kind, _ in rows}
+    own = conninfo.conninfo_to_dict(asked.settings["conninfo"])
+    user, dbname = str(own.get("user") or "repmgr"), str(own.get("dbname") or "repmgr")
+    name = server or only_server(world)
+    shown = shown_server(name, world)
+    there = conninfo.conninfo_to_dict(shown.get("conninfo", ""))
+    here = gateway or gateway_address(str(there.get("host", "")), [node.host for node in nodes.values()])
+    through = str(there.get("host", "")) == here and int(there.get("port") or 5432)
+    slot = shown.get("slot_name", "None")
+    return Found(
+        nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT
+    )
+
+
+def address(described: Mapping[str, object], node: int) -> str:
+    """Return the address in a conninfo; names are looked up now, for netfilter's rules need addresses."""
+    host = str(described.get("host") or "")
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]) if host else ""
+    except OSError as error:
+        raise BadInput(f"repmgr.nodes: the host {host!r} of node {node} cannot be looked up: {error}") from None
+
+
+def only_server(world: World) -> str:
+    """Return Barman's only server. Raises BadInput."""
+    try:
+        servers: Sequence[str] = list(json.loads(world.run(Program(("barman", "-f", "json", "list-servers")), LIMIT)))
+    except (StepFailed, ValueError) as error:
+        raise BadInput(f"cannot ask Barman for its servers: {error}") from None
+    if len(servers) != 1:
+        known = ", ".join(servers) or "none"
+        raise BadInput(f"Barman has not one server but {len(servers)} ({known}); say which one with --barman SERVER")
+    return servers[0]
+
+
+def shown_server(name: str, world: World) -> Mapping[str, str]:
+    """Return what Barman says of a server, as text: passwords are hidden there. Raises BadInput."""
+    try:
+        text = world.run(Program(("barman", "show-server", name)), LIMIT)
+    except StepFailed as error:
+        raise BadInput(f"cannot ask Barman for its server {name!r}: {error}") from None
+    return dict(re.findall(r"^\s*(\w+): (.*?)\s*$", text, re.MULTILINE))
+
+
+def gateway_address(barmans_host: str, nodes: Sequence[str]) -> str:
+    """Return the address that Barman is told to connect to, if it is ours; else the one that leads to the nodes."""
+    if is_ours(barmans_host):
+        return barmans_host
+    family = socket.AF_INET6 if ":" in nodes[0] else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect((nodes[0], 5432))  # sends nothing
+        except OSError as error:
+            raise BadInput(f"there is no way from here to {nodes[0]}: {error}") from None
+        return str(probe.getsockname()[0])
+
+
+def is_ours(host: str) -> bool:
+    """True if this is an address of this host, and not a loopback one."""
+    try:
+        found = ipaddress.ip_address(host)
+        with closing(socket.socket(socket.AF_INET6 if found.version == 6 else socket.AF_INET)) as probe:
+            probe.bind((host, 0))
+    except (ValueError, OSError):
+        return False
+    return not found.is_loopback
+
+
+def chosen_conf(given: Path | None, readable: Sequence[RepmgrConf]) -> RepmgrConf:
+    """Return the repmgr.conf to begin with: the given one, else the first one found. Raises BadInput."""
+    usable = [conf for conf in readable if conf.node is not None and conf.settings.get("conninfo")]
+    if not usable:
+        where = f"{given} has" if given else "no repmgr.conf here has"
+        raise BadInput(f"{where} no node_id and conninfo; name one with --repmgr-conf FILE")
+    return usable[0]

@@ -1,0 +1,72 @@
+"""The verb that sets everything up: a draft to review, and its installation."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import repmgr_hooks
+from repmgr_hooks.checks import repmgr
+from repmgr_hooks.checks.repmgr_conf import RepmgrConf
+from repmgr_hooks.errors import BadInput
+from repmgr_hooks.installation.draft import CONFIGURATION, drafted
+from repmgr_hooks.installation.install import PASSFILE, install, write
+from repmgr_hooks.installation.survey import chosen_conf, survey
+from repmgr_hooks.system import System
+from repmgr_hooks.verbs import OK, show
+
+
+def do_init(arguments: argparse.Namespace) -> int:
+    """Write a draft, or install it."""
+    if os.geteuid() != 0:
+        raise BadInput("init looks into files of several users, and installs files of root's: run it as root")
+    if arguments.install:
+        tell(install(arguments.directory, arguments.replace, System({})))
+        return left_to_do(arguments)
+    tell(write(arguments.directory, draft(arguments)))
+    print(f"\nRead them, put right what is not, and then: repmgr-hooks init --install {arguments.directory}")
+    return OK
+
+
+def draft(arguments: argparse.Namespace) -> dict[str, str]:
+    """Ask what there is, and return the files for it. Raises BadInput."""
+    readable = list(repmgr.readable([arguments.repmgr_conf] if arguments.repmgr_conf else repmgr.files_here()))
+    asked = chosen_conf(arguments.repmgr_conf, readable)
+    found = survey(asked, arguments.barman, arguments.gateway, System({asked.node or 0: conninfo_of(asked)}))
+    of_cluster = [conf for conf in readable if conf.node in found.nodes]
+    return drafted(found, arguments.cluster or "main", shipped(), of_cluster)
+
+
+def conninfo_of(conf: RepmgrConf) -> str:
+    """Return how repmgr connects, with the password of the file that repmgrd's user has."""
+    passfile = next((path for path in (Path(PASSFILE), Path("~postgres/.pgpass").expanduser()) if has_text(path)), None)
+    return conf.settings["conninfo"] + (f" passfile={passfile}" if passfile else "")
+
+
+def has_text(path: Path) -> bool:
+    """True if the file is there, and not empty."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def shipped() -> Path:
+    """Return where config/ and systemd/ are: beside the installed program, or in a checkout."""
+    places = (Path(sys.prefix, "share/repmgr-hooks"), Path(repmgr_hooks.__file__).parents[1])
+    return next(place for place in places if (place / "config/config.yaml").is_file())
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Show what is done while it is done."""
+    for line in lines:
+        print(line, flush=True)
+
+
+def left_to_do(arguments: argparse.Namespace) -> int:
+    """Show what ``check`` says about what was installed; that is no failure of the installation."""
+    print("\nWhat is left to do, as 'repmgr-hooks check' sees it; then:")
+    print("  systemctl enable --now repmgr-hooks-boot.service repmgr-hooks.service\n")
+    arguments.config, arguments.as_repmgrd, arguments.nagios, arguments.json = CONFIGURATION, False, False, False
+    show.do_check(arguments)
+    return OK
