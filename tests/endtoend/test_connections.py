@@ -3,40 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from tests import lab as module
 from tests.endtoend.conftest import fresh_lab
-from tests.lab import BASE, Host, Lab, wait_for
-
-PROGRAMS = Path(module.__file__).parent
-APP, PYTHON, CONFIG = "54322", "/opt/repmgr-hooks/bin/python", "/etc/repmgr-hooks/config.yaml"
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call of one of many callers: when it began and was answered or ended, and how."""
-
-    begun: float
-    told: float
-    number: int
-    outcome: str
-
-
-@dataclass(frozen=True)
-class Swap:
-    """A swap of the app port: when it began, when its transaction was done and all else; see ``swapper.py``."""
-
-    begun: float
-    swapped: float
-    ended: float
-    node: str
-    said: str
-    end: str
-    missing: int
+from tests.lab import Lab, wait_for
+from tests.lab.many import APP, Callers, build_gateway, swap
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["ipv4", "ipv6"])
@@ -44,51 +16,10 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A gateway and its surroundings without PostgreSQL; on each node a listener that says its name."""
     lab = fresh_lab(six=request.param)
     try:
-        lab.make_network()
-        lab.make_directories()
-        for host in lab.databases:
-            program = (PROGRAMS / "listener.py").read_text()
-            host.start(PYTHON, "-c", program, host.address, "5432", host.name, log="listener")
-        for host in lab.databases:
-            wait_for(lambda h=host: "listening" in h.log("listener"), f"the listener of {host.name}")
+        build_gateway(lab)
         yield lab
     finally:
         lab.destroy()
-
-
-def swap(lab: Lab, port: str, *nodes: int) -> list[Swap]:
-    """Lead the port to one node after the other."""
-    words = (PYTHON, "-c", (PROGRAMS / "swapper.py").read_text(), CONFIG, port, *map(str, nodes))
-    lines = [line.split() for line in lab.gateway.run(*words, user="service", limit=120).splitlines()]
-    return [Swap(*map(float, line[:3]), f"db{line[3]}", line[4], line[5], int(line[6])) for line in lines]
-
-
-class Callers:
-    """Clients of the app port; see ``callers.py``."""
-
-    def __init__(self, lab: Lab, host: Host, count: int, manner: str) -> None:
-        self.host, self.count = host, count
-        (BASE / f"{host.name}-{manner}.log").write_bytes(b"")
-        self.log = manner
-        words = (PYTHON, "-c", (PROGRAMS / "callers.py").read_text(), lab.gateway.address, APP, str(count), manner)
-        self.process = host.start(*words, log=manner)
-
-    def calls(self) -> list[Call]:
-        whole, _, _ = self.host.log(self.log).rpartition("\n")
-        lines = [line.split() for line in whole.splitlines()]
-        return [Call(float(begun), float(told), int(number), outcome) for begun, told, number, outcome in lines]
-
-    def last(self) -> list[str]:
-        """How the last call of each caller has gone so far."""
-        return list({call.number: call.outcome for call in self.calls()}.values())
-
-    def wait_until(self, outcome: str) -> None:
-        """Wait until that is what the last call of every caller came to."""
-        wait_for(lambda: self.last() == [outcome] * self.count, f"{self.count} callers: {outcome}")
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
 
 
 def test_nobody_slips_to_the_old_node(lab: Lab) -> None:

@@ -18,6 +18,7 @@ from tests.endtoend.looks import (
 )
 from tests.endtoend.test_gateway import reboot
 from tests.lab import Lab, wait_for
+from tests.lab.many import Crowd
 from tests.lab.three import rejoin
 
 
@@ -83,7 +84,8 @@ def test_failover_and_rejoin(lab: Lab) -> None:
 
 def test_primary_unplugged_under_open_connections(lab: Lab) -> None:
     """No reset comes from db2, neither to the application nor to a client on the gateway itself, as Barman is one."""
-    clients = [lab.start_client(), lab.start_client(lab.gateway)]
+    hosts = (lab.app, lab.gateway)
+    clients, crowds = [lab.start_client(host) for host in hosts], [Crowd(lab, host, 4) for host in hosts]
     wait_for(lambda: lab.db2.sql("select count(*) from pg_stat_replication where sync_state = 'sync'") == "1", "db1")
     fault = time.time()
     lab.unplug(lab.db2)
@@ -92,5 +94,7 @@ def test_primary_unplugged_under_open_connections(lab: Lab) -> None:
         client.wait_for_write(fault + 1)
         hung = [write for write in client.writes() if write.ended - write.begun > 2]
         assert len(hung) == 1, "only the open connection waited"
+    for crowd in crowds:
+        crowd.wait_for_writes(fault + 1)
     assert led_to(lab, lab.db1)
     assert lab.gateway.run("iptables-save") == ""

@@ -28,6 +28,8 @@ CONFIG = REPOSITORY / "config"
 BASE = Path("/mnt")
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13", "gateway": "10.0.0.20", "app": "10.0.0.30"}
 DATA = "/var/lib/postgresql/15/main"
+PYTHON = "/opt/repmgr-hooks/bin/python"
+CONFIG_FILE = "/etc/repmgr-hooks/config.yaml"
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/opt")
 HOMES = {
     "postgres": "/var/lib/postgresql",
@@ -256,7 +258,7 @@ class Lab:
     def install_gateway(self) -> None:
         """Put our files where the README says."""
         gateway = self.gateway
-        self.put(gateway, "/etc/repmgr-hooks/config.yaml", self.config("config.yaml"))
+        self.put(gateway, CONFIG_FILE, self.config("config.yaml"))
         self.put(gateway, "/etc/repmgr-hooks/pgpass", self.pgpass(), 0o600, "barman")
         self.put(gateway, "/etc/tmpfiles.d/repmgr-hooks.conf", (CONFIG / "tmpfiles.conf").read_text())
         gateway.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/repmgr-hooks.conf")
@@ -264,7 +266,7 @@ class Lab:
         self.put(gateway, "/etc/barman.conf", self.config("barman.conf"))
         self.put(gateway, "/etc/barman.d/main_backup.conf", self.config("barman.d/main_backup.conf"))
         script = (self.venv / "bin/repmgr-hooks").read_text().split("\n", 1)[1]
-        self.put(gateway, "/usr/local/bin/repmgr-hooks", "#!/opt/repmgr-hooks/bin/python\n" + script, 0o755)
+        self.put(gateway, "/usr/local/bin/repmgr-hooks", f"#!{PYTHON}\n{script}", 0o755)
         gateway.run("sysctl", "-q", "-p", "/dev/stdin", stdin=self.config("sysctl.conf"))
 
     def put(self, host: Host, place: str, text: str, mode: int = 0o644, owner: str = "root") -> None:
@@ -360,7 +362,7 @@ class Lab:
         host = host or self.app
         (BASE / f"{host.name}-client.log").write_bytes(b"")
         dsn = f"host={self.gateway.address} port=54322 user=app dbname=app connect_timeout=2"
-        words = ("/opt/repmgr-hooks/bin/python", "-c", (Path(__file__).parent / "client.py").read_text(), dsn)
+        words = (PYTHON, "-c", (Path(__file__).parent / "client.py").read_text(), dsn)
         client = Client(host, host.start(*words, user="postgres", log="client"))
         client.wait_for_write(0)
         return client
