@@ -427,7 +427,7 @@ class FakeWorld:
         self.connections = [entry for entry in self.connections if entry not in found]
         self._note(f"conntrack -D {asked['--orig-port-dst']}")
         said = f"conntrack v1.4.7 (conntrack-tools): {len(found)} flow entries have been deleted."
-        return ended(program, 0 if found else 1, "", said)
+        return ended(program, 0 if found else 1, "".join(f"{entry}\n" for entry in found), said)
 
     # Barman reaches PostgreSQL through the gateway's port, as the real one does.
 

@@ -19,6 +19,7 @@ from tests.endtoend.looks import (
     worker_log,
 )
 from tests.lab import Lab, wait_for
+from tests.lab.many import Crowd, pgbench_again, start_pgbench
 
 FOREIGN = """*nat
 :DOCKER - [0:0]
@@ -94,13 +95,17 @@ def test_the_failover_takes_the_steps_that_were_rehearsed(lab: Lab) -> None:
     ]
 
 
-def test_primary_unplugged(lab: Lab) -> None:
-    """No reset reaches anyone, and the client's connection is open."""
-    client = lab.start_client()
+def test_primary_unplugged_under_load(lab: Lab) -> None:
+    """No reset reaches anyone: neither those who write, nor those who wait for an answer, nor the gateway's own."""
+    client, crowd, local = lab.start_client(), Crowd(lab, lab.app, 50), Crowd(lab, lab.gateway, 2)
+    start_pgbench(lab)
     fault = time.time()
     lab.unplug(lab.db1)
 
     client.wait_for_write(fault + 1)
+    crowd.wait_for_writes(fault + 1)
+    local.wait_for_writes(fault + 1)
+    wait_for(lambda: pgbench_again(lab.db2, fault + 1), "pgbench to write again")
     assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
     assert barman_streams_from(lab.db2)
     hung = [write for write in client.writes() if write.ended - write.begun > 2]
