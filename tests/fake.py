@@ -236,6 +236,10 @@ class FakeBarman:
 
     health: str = "good"
     streams_from: int | None = None
+    streams_since: float = -1000.0
+    """When, by the world's clock, its receiver connected."""
+    state: str = "streaming"
+    """Of its walsender."""
     archived: set[str] = field(default_factory=set)
     streaming: set[str] = field(default_factory=set)
     """The files in pg_receivewal's directory."""
@@ -486,7 +490,7 @@ class FakeWorld:
         number = self._behind_barman_port()
         if number and self.barman.streams_from is None and "barman" in self.nodes[number].slots:
             self.nodes[number].slots["barman"].active = True
-            self.barman.streams_from = number
+            self.barman.streams_from, self.barman.streams_since = number, self._clock
 
     def _behind_barman_port(self) -> int | None:
         socket = self.nat.reached(self.gateway, self.barman_port, "OUTPUT")
@@ -526,8 +530,9 @@ class FakeWorld:
             "pid": SENDER_PID,
             "application_name": "barman_receive_wal",
             "client_addr": self.gateway,
-            "state": "streaming",
+            "state": self.barman.state,
             "flush_lsn": node.lsn(),
+            "age": self._clock - self.barman.streams_since,
         }
         receiver = (
             node.in_recovery
@@ -550,7 +555,11 @@ class FakeWorld:
         ]
 
     def _streaming(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        return [(self.barman.streams_from == sql.node if sql.params[0] in node.slots else None,)]
+        position, steady, slot = sql.params
+        reached = (observe.position(node.lsn()) or 0) >= (observe.position(position) or 0)
+        old = self._clock - self.barman.streams_since >= steady
+        attached = self.barman.streams_from == sql.node and self.barman.state == "streaming"
+        return [(attached and reached and old if slot in node.slots else None,)]
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal())]

@@ -32,3 +32,11 @@ install_venv() {
     # Not editable: the gateway of the lab runs what a user would install.
     .venv/bin/pip -qq install --no-deps --no-build-isolation --force-reinstall .
 }
+
+install_newest_barman() {
+    # Beside Debian's, which tests/lab runs too. psycopg2 and dateutil are Debian's.
+    [ -x .venv-barman/bin/barman ] && return
+    rm -rf .venv-barman
+    /usr/bin/python3 -m venv --system-site-packages .venv-barman
+    .venv-barman/bin/pip -qq install --no-deps --ignore-installed barman
+}

@@ -1,7 +1,9 @@
 """Barman streams from the primary, and has all WAL up to the last closed file of the primary's timeline.
 
 Barman's exit codes prove neither: ``cron`` answers 0 although receive-wal then fails, ``switch-wal`` answers 0 from a
-standby. So the stream is looked for on the primary, and the files on Barman's disk. Where the stream cannot go on
+standby. So the stream is looked for on the primary, and the files on Barman's disk. A stream that has just begun proves
+little: Barman runs pg_receivewal with ``--no-loop``, so what fails has a new walsender each time, and ``streaming`` is
+said too at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on
 without a hole, or because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would
 hide that.
 """
@@ -10,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 from repmgr_hooks import archive, continuity
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.continuity import Position, Standing
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.schema import Positive
+from repmgr_hooks.observe import Sender, lsn
+from repmgr_hooks.schema import Between, Positive
 from repmgr_hooks.steps import Program, Sql, Step, World
 
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
@@ -33,6 +37,7 @@ class SwitchWal:
 class Config:
     """``{stream: true}``, ``{switch_wal: {timeout: 90}}``, or both. ``start_timeout`` is in seconds.
 
+    ``steady``: for so many seconds a walsender must have streamed before it counts.
     ``repair``: when Barman has more WAL of the old timeline than the primary, move that aside and let the stream go on.
     """
 
@@ -40,6 +45,7 @@ class Config:
     repair: bool = False
     switch_wal: SwitchWal | None = None
     start_timeout: Positive = 60
+    steady: Annotated[int, Between(0, 60)] = 2
 
     @property
     def on_tick(self) -> bool:
@@ -50,17 +56,25 @@ class Config:
 @dataclass(frozen=True)
 class Seen:
     """Whether Barman streams from the primary, else where it stands; whether it has the last closed file, and what is
-    ``missing`` on the way there."""
+    ``missing`` on the way there.
+
+    ``coming``: it does not yet, but a walsender is at work that is young or has to catch up, and is left alone. If its
+    receiver dies, the primary ends it (``wal_sender_timeout``).
+    """
 
     streaming: bool
     archived: bool
     standing: Standing = Standing(Position.OK)
     missing: tuple[str, ...] = ()
+    coming: bool = False
 
 
 # Null without a slot: Barman cannot stream through one that somebody has dropped.
+# A position beyond the fork is sent on the new timeline only. A clock that was set back makes nobody young.
 STREAMING = """
-select (select exists (select 1 from pg_stat_replication where pid = active_pid and state = 'streaming')
+select (select exists (select 1 from pg_stat_replication
+                        where pid = active_pid and state = 'streaming' and sent_lsn >= %s::pg_lsn
+                          and extract(epoch from clock_timestamp() - backend_start) not between 0 and %s)
           from pg_replication_slots where slot_name = %s)
 """
 # Barman keeps the newest complete file back until the first bytes of the next one have come (wal_archiver.py:970-983);
@@ -76,6 +90,8 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
     if config.repair and not config.stream:
         yield "'repair' needs 'stream: true'"
+    if config.steady >= config.start_timeout:
+        yield f"'steady' ({config.steady} s) must be less than 'start_timeout' ({config.start_timeout} s)"
 
 
 def observe(config: Config, decided: Decided, world: World) -> Seen:
@@ -83,13 +99,19 @@ def observe(config: Config, decided: Decided, world: World) -> Seen:
     sender = decided.states[decided.primary].sender(decided.barman.slot)
     if sender and not sender.state:
         raise StepFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
-    streaming, standing = sender is not None and sender.state == "streaming", Standing(Position.OK)
-    if config.stream and not streaming:
+    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady)
+    coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
+    standing = Standing(Position.OK)
+    if config.stream and not streaming and not coming:
         # Barman first: it may receive meanwhile, and must not seem to be ahead.
         held = archive.look_at_stream(decided.barman, world)
         standing = continuity.classify(held, archive.look_at_primary(decided.primary, decided.timeline, world))
     archived, missing = _archive(decided, world) if config.switch_wal else (False, ())
-    return Seen(streaming, archived, standing, missing)
+    return Seen(streaming, archived, standing, missing, coming)
+
+
+def _young(sender: Sender, steady: int) -> bool:
+    return sender.age is not None and 0 <= sender.age < steady
 
 
 def _archive(decided: Decided, world: World) -> tuple[bool, tuple[str, ...]]:
@@ -112,7 +134,7 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     """
     steps = []
     if config.stream and not seen.streaming:
-        steps += _restart_stream(config, decided, seen.standing)
+        steps += [_start(config, decided)] if seen.coming else _restart_stream(config, decided, seen.standing)
     if config.switch_wal and not seen.archived:
         steps.append(_switch_wal(decided, config.switch_wal.timeout))
     if seen.missing:
@@ -124,21 +146,22 @@ def _restart_stream(config: Config, decided: Decided, standing: Standing) -> lis
     # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
     stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
     remedy = continuity.remedy(standing, decided.barman) if standing.position is not Position.OK else []
-    steps = [
-        Step("stop Barman's receive-wal", stop, STOP_LIMIT),
-        *remedy,
-        Step(
-            f"start Barman's receive-wal, until it streams from node {decided.primary}",
-            _barman(decided, "-q", "cron"),
-            config.start_timeout,
-            until=_streaming(decided),
-            every=5,
-            hint="Barman's log (barman.log) says why its receive-wal ends",
-        ),
-    ]
+    steps = [Step("stop Barman's receive-wal", stop, STOP_LIMIT), *remedy, _start(config, decided)]
     if remedy and not (config.repair and continuity.repairable(standing)):
         raise StepFailed(continuity.explain(standing, decided.barman, steps))
     return steps
+
+
+def _start(config: Config, decided: Decided) -> Step:
+    """Barman's cron starts what does not run, and leaves what runs alone."""
+    return Step(
+        f"start Barman's receive-wal, until it streams from node {decided.primary}",
+        _barman(decided, "-q", "cron"),
+        config.start_timeout,
+        until=_streaming(config, decided),
+        every=5,
+        hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
+    )
 
 
 def _switch_wal(decided: Decided, timeout: int) -> Step:
@@ -156,8 +179,9 @@ def _switch_wal(decided: Decided, timeout: int) -> Step:
     )
 
 
-def _streaming(decided: Decided) -> Sql:
-    return Sql(decided.primary, STREAMING, (decided.barman.slot,))
+def _streaming(config: Config, decided: Decided) -> Sql:
+    written = lsn(decided.states[decided.primary].lsn)
+    return Sql(decided.primary, STREAMING, (written, config.steady, decided.barman.slot))
 
 
 def _barman(decided: Decided, *words: str, tolerate: str = "", expect: str = "") -> Program:

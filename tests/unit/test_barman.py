@@ -24,12 +24,14 @@ CLUSTER = Cluster(
     gateway=Gateway("10.0.0.20", {"barman": 54321, "app": 54322}),
     barman=Barman("main_backup", "barman"),
 )
-DECIDED = Decided(CLUSTER, primary=2, timeline=2)
-STREAMING = Sql(2, barman.STREAMING, ("barman",))
+STATES = {node: NodeState(node, in_recovery=False, lsn=0x5000148) for node in (1, 2)}
+DECIDED = Decided(CLUSTER, primary=2, timeline=2, states=STATES)
+STREAMING = Sql(2, barman.STREAMING, ("0/5000148", 2, "barman"))
 
 STREAM, SWITCH = Config(stream=True), Config(switch_wal=SwitchWal(timeout=90))
 BOTH = Config(stream=True, switch_wal=SwitchWal(timeout=7), start_timeout=33)
 NOTHING = Seen(streaming=False, archived=False)
+COMING = Seen(streaming=False, archived=False, coming=True)
 
 
 def argvs(steps: list[Step]) -> list[str]:
@@ -48,6 +50,8 @@ PROVE = ["-f json switch-wal --force --archive --archive-timeout 90 main_backup"
     [
         (STREAM, NOTHING, RESTART),
         (STREAM, Seen(True, False), []),
+        (STREAM, COMING, ["-q cron"]),
+        (BOTH, COMING, ["-q cron", PROVE[0].replace("90", "7")]),
         (SWITCH, NOTHING, PROVE),
         (SWITCH, Seen(True, False), PROVE),
         (SWITCH, Seen(False, True), []),
@@ -76,7 +80,7 @@ def test_how_long_and_until_when() -> None:
 
 def test_barman_may_run_elsewhere() -> None:
     remote = Cluster(CLUSTER.nodes, CLUSTER.gateway, Barman("other", command=("ssh", "barman@backup", "barman")))
-    (stop, start) = barman.plan(STREAM, Decided(remote, 1, 1), NOTHING)
+    (stop, start) = barman.plan(STREAM, Decided(remote, 1, 1, STATES), NOTHING)
     assert isinstance(stop.do, Program)
     assert stop.do.argv == ("ssh", "barman@backup", "barman", "receive-wal", "--stop", "other")
 
@@ -152,6 +156,40 @@ def test_the_stream_is_seen(world: FakeWorld) -> None:
     world.barman.streams_from, world.nodes[2].slots["barman"].active = 2, True
     assert barman.observe(STREAM, now(world), world) == Seen(True, False)
     assert asked(world) == [], "Barman is not asked when the primary knows it"
+
+
+def test_a_young_stream_is_waited_for_and_not_stopped(world: FakeWorld) -> None:
+    world.barman.streams_from, world.nodes[2].slots["barman"].active = 2, True
+    world.barman.streams_since = world.now()
+    assert barman.observe(STREAM, now(world), world) == COMING
+    assert barman.observe(Config(stream=True, steady=0), now(world), world) == Seen(True, False)
+    (wait,) = barman.plan(STREAM, now(world), COMING)
+    apply(wait, world)
+    assert world.now() == pytest.approx(2, abs=0.2)
+    assert world.barman.streams_since == 0, "the same walsender"
+    assert barman.observe(STREAM, now(world), world) == Seen(True, False)
+
+
+def test_a_stream_that_breaks_off_at_once_is_none(world: FakeWorld) -> None:
+    """Each time Barman's cron starts it anew, and it streams for a moment."""
+
+    def break_off() -> None:
+        world.after("barman cron", break_off)
+        world.at(world.now() + 1, world._end_stream)
+
+    (stop, start) = barman.plan(STREAM, now(world), NOTHING)
+    world.after("barman cron", break_off)
+    with pytest.raises(StepFailed, match="until it streams from node 2: not seen within 60 s"):
+        apply(start, world)
+    assert world.what_changed().count("barman cron") > 5
+
+
+def test_what_has_not_reached_the_new_timeline_is_no_stream(world: FakeWorld) -> None:
+    """At the end of the old one a walsender says 'streaming' too."""
+    (stop, start) = barman.plan(STREAM, now(world), NOTHING)
+    world.nodes[2].behind = 0x100
+    with pytest.raises(StepFailed, match="not seen within 60 s"):
+        apply(start, world)
 
 
 def test_the_archive_is_seen(world: FakeWorld) -> None:
@@ -235,27 +273,34 @@ SENDER = Sender(4711, "barman_receive_wal", "10.0.0.20", "streaming", 0)
 
 
 @pytest.mark.parametrize(
-    ("slots", "senders", "streaming"),
+    ("slots", "senders", "expected"),
     [
-        ((SLOT,), (SENDER,), True),
-        ((SLOT,), (replace(SENDER, pid=9), SENDER), True),
-        ((replace(SLOT, active_pid=None),), (SENDER,), False),
-        ((SLOT,), (replace(SENDER, pid=9),), False),
-        ((SLOT,), (replace(SENDER, state="catchup"),), False),
-        ((SLOT,), (), False),
-        ((), (SENDER,), False),
-        ((replace(SLOT, name="another"),), (SENDER,), False),
+        ((SLOT,), (SENDER,), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, pid=9), SENDER), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, age=2.0),), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, age=1.9),), COMING),
+        ((SLOT,), (replace(SENDER, age=0.0),), COMING),
+        ((SLOT,), (replace(SENDER, age=-3600.0),), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, age=3600.0, state="catchup"),), COMING),
+        ((SLOT,), (replace(SENDER, age=0.1, state="catchup"),), COMING),
+        ((SLOT,), (replace(SENDER, state="startup"),), NOTHING),
+        ((SLOT,), (replace(SENDER, state="stopping"),), NOTHING),
+        ((replace(SLOT, active_pid=None),), (SENDER,), NOTHING),
+        ((SLOT,), (replace(SENDER, pid=9),), NOTHING),
+        ((SLOT,), (), NOTHING),
+        ((), (SENDER,), NOTHING),
+        ((replace(SLOT, name="another"),), (SENDER,), NOTHING),
     ],
 )
 def test_barman_streams_if_the_user_of_its_slot_does(
-    slots: tuple[Slot, ...], senders: tuple[Sender, ...], streaming: bool
+    slots: tuple[Slot, ...], senders: tuple[Sender, ...], expected: Seen
 ) -> None:
     state = NodeState(2, in_recovery=False, timeline=2, slots=slots, senders=senders)
     other = NodeState(1, in_recovery=False, slots=(SLOT,), senders=(SENDER,))
     world = FakeWorld()
     world.fail_over()
     seen = barman.observe(STREAM, replace(DECIDED, states={1: other, 2: state}), world)
-    assert seen == Seen(streaming, False)
+    assert seen == expected
 
 
 def test_a_role_that_may_not_see_walsenders_is_no_missing_stream() -> None:
@@ -293,6 +338,7 @@ def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(world: Fak
         (STREAM, True, []),
         (SWITCH, True, []),
         (Config(switch_wal=SwitchWal(), repair=True), True, ["'repair' needs 'stream: true'"]),
+        (Config(stream=True, steady=60), True, ["'steady' (60 s) must be less than 'start_timeout' (60 s)"]),
         (Config(), True, ["asks for nothing; say 'stream: true' or 'switch_wal: {}'"]),
         (STREAM, False, ["needs the section 'barman' of the cluster"]),
     ],
