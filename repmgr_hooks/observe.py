@@ -133,9 +133,9 @@ select pg_is_in_recovery(),
              else pg_current_wal_lsn() end)::text,
        (select to_jsonb(receiver) from pg_stat_wal_receiver receiver),
        (select jsonb_agg(to_jsonb(slot) order by slot_name) from pg_replication_slots slot),
-       (select jsonb_agg(to_jsonb(sender)
-                         || jsonb_build_object('age', extract(epoch from clock_timestamp() - backend_start)) order by pid)
-          from pg_stat_replication sender),
+       (select jsonb_agg(to_jsonb(sender) order by pid)
+          from (select *, extract(epoch from clock_timestamp() - backend_start) as age
+                  from pg_stat_replication) sender),
        (select jsonb_agg(jsonb_build_array(node_id, type, active, upstream_node_id) order by node_id)
           from repmgr.nodes)
 """

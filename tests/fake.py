@@ -246,6 +246,9 @@ class FakeBarman:
     quarantine: dict[str, set[str]] = field(default_factory=dict)
     begin_wal: str = ""
     """The first WAL file that the newest backup needs; empty: there is no backup."""
+    version: str = "3.4.0"
+    model: str = ""
+    """The model that is applied; each is named after the node it leads to, such as ``main-db2``."""
     hanging: frozenset[str] = frozenset({"receive-wal", "cron", "switch-wal", "show-server"})
     """The commands that hang if its health is ``hangs``."""
 
@@ -292,6 +295,7 @@ class FakeWorld:
         self.rests = 0
         self._clock = 0.0
         self._silent: set[int] = set()
+        self._constants: set[tuple[str, ...]] = set()
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._reactions: list[tuple[str, Callable[[], None]]] = []
 
@@ -379,11 +383,15 @@ class FakeWorld:
         return answers
 
     def run(self, program: Program, limit: float) -> str:
-        self.ran.append(program)
+        """What is constant stands in ``ran`` once, as ``System`` runs it once; here it may fail the next time."""
+        if program.argv not in self._constants:
+            self.ran.append(program)
+        if program.constant:
+            self._constants.add(program.argv)
         name, *words = program.argv
         if name == "barman":
             return self._barman_command(program, words, limit)
-        if name in ("find", "mkdir", "mv", "touch", "chown"):
+        if name in ("cat", "find", "mkdir", "mv", "touch", "chown"):
             return self._barmans_files(name, words)
         if name in self.programs:
             self._note(f"run {name}")
@@ -435,6 +443,8 @@ class FakeWorld:
     def _barman_command(self, program: Program, words: list[str], limit: float) -> str:
         verb = next(word for word in words if "-" in word[1:] or word == "cron")
         assert "--reset" not in words, "this would hide a hole"
+        if verb == "--version":
+            return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n\n"
         if not verb.startswith("show"):
             self._note(f"barman {verb}")
         if self.barman.health == "hangs" and verb in self.barman.hanging:
@@ -450,12 +460,21 @@ class FakeWorld:
             return ended(program, 0, said, "") if self.barman.begin_wal else ended(program, 1, "", unknown)
         if verb == "receive-wal":
             return self._stop(program)
+        if verb == "config-switch":
+            self.barman.model = words[-1]
+            if self.barman.streams_from is not None:
+                self._end_stream()
+            self._start_stream()
+            return ended(program, 0, "", "")
         if verb == "cron":
             self._start_stream()
             return ended(program, 0, "", "")
         return self._switch_wal(program, float(words[words.index("--archive-timeout") + 1]))
 
     def _barmans_files(self, name: str, words: list[str]) -> str:
+        if name == "cat":
+            assert words == [f"{HOME}/.active-model.auto"]
+            return self.barman.model
         if name == "find":
             places = {STREAMING: self.barman.streaming, f"{HOME}/wals": self.barman.archived, f"{HOME}/incoming": set()}
             assert words[-2:] == ["-type", "f"]
@@ -493,6 +512,10 @@ class FakeWorld:
             self.barman.streams_from, self.barman.streams_since = number, self._clock
 
     def _behind_barman_port(self) -> int | None:
+        """The node that Barman reaches: through its model, if it has one, else through the gateway's port."""
+        if model := self.barman.model:
+            number = int(model.removeprefix("main-db"))
+            return number if self.nodes[number].reachable else None
         socket = self.nat.reached(self.gateway, self.barman_port, "OUTPUT")
         return next((n for n, node in self.nodes.items() if f"{node.host}:5432" == socket and node.reachable), None)
 
@@ -629,6 +652,7 @@ HOME = "/var/lib/barman/main_backup"
 STREAMING = f"{HOME}/streaming"
 SERVER = f"""Server main_backup:
 	active: True
+	backup_directory: {HOME}
 	conninfo: host=10.0.0.20 port=54321 user=barman dbname=postgres connect_timeout=5
 	incoming_wals_directory: {HOME}/incoming
 	streaming_wals_directory: {STREAMING}

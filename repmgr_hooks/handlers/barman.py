@@ -10,19 +10,20 @@ hide that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated
 
-from repmgr_hooks import archive, continuity
-from repmgr_hooks.cluster import Cluster
+from repmgr_hooks import archive, continuity, models
+from repmgr_hooks.cluster import Cluster, NodeId
 from repmgr_hooks.continuity import Position, Standing
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.observe import Sender, lsn
-from repmgr_hooks.schema import Between, Positive
+from repmgr_hooks.schema import Between, Identifier, Positive
 from repmgr_hooks.steps import Program, Sql, Step, World
 
+TEND_LIMIT = 5.0
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 
 
@@ -39,6 +40,7 @@ class Config:
 
     ``steady``: for so many seconds a walsender must have streamed before it counts.
     ``repair``: when Barman has more WAL of the old timeline than the primary, move that aside and let the stream go on.
+    ``models``: for each node the model of Barman's that leads there, if no port of the gateway does.
     """
 
     stream: bool = False
@@ -46,6 +48,7 @@ class Config:
     switch_wal: SwitchWal | None = None
     start_timeout: Positive = 60
     steady: Annotated[int, Between(0, 60)] = 2
+    models: Mapping[NodeId, Identifier] = field(default_factory=dict)
 
     @property
     def on_tick(self) -> bool:
@@ -59,7 +62,7 @@ class Seen:
     ``missing`` on the way there.
 
     ``coming``: it does not yet, but a walsender is at work that is young or has to catch up, and is left alone. If its
-    receiver dies, the primary ends it (``wal_sender_timeout``).
+    receiver dies, the primary ends it (``wal_sender_timeout``). ``model``: Barman's active one.
     """
 
     streaming: bool
@@ -67,6 +70,7 @@ class Seen:
     standing: Standing = Standing(Position.OK)
     missing: tuple[str, ...] = ()
     coming: bool = False
+    model: str = ""
 
 
 # Null without a slot: Barman cannot stream through one that somebody has dropped.
@@ -92,6 +96,10 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "'repair' needs 'stream: true'"
     if config.steady >= config.start_timeout:
         yield f"'steady' ({config.steady} s) must be less than 'start_timeout' ({config.start_timeout} s)"
+    if config.models and not config.stream:
+        yield "'models' needs 'stream: true'"
+    if config.models:
+        yield from models.problems(config.models, cluster)
 
 
 def observe(config: Config, decided: Decided, world: World) -> Seen:
@@ -99,15 +107,33 @@ def observe(config: Config, decided: Decided, world: World) -> Seen:
     sender = decided.states[decided.primary].sender(decided.barman.slot)
     if sender and not sender.state:
         raise StepFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
+    if sender and sender.application != decided.barman.receiver:
+        raise StepFailed(
+            f"node {decided.primary}: the slot {decided.barman.slot!r} is in use by {sender.application!r} from "
+            f"{sender.client or 'its own host'}, not by {decided.barman.receiver!r}; end that program, or correct "
+            "'receiver' in the section 'barman' of the cluster"
+        )
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
-    standing = Standing(Position.OK)
+    standing, model = Standing(Position.OK), ""
     if config.stream and not streaming and not coming:
         # Barman first: it may receive meanwhile, and must not seem to be ahead.
         held = archive.look_at_stream(decided.barman, world)
         standing = continuity.classify(held, archive.look_at_primary(decided.primary, decided.timeline, world))
+        model = models.active(decided.barman, world) if config.models else ""
     archived, missing = _archive(decided, world) if config.switch_wal else (False, ())
-    return Seen(streaming, archived, standing, missing, coming)
+    return Seen(streaming, archived, standing, missing, coming, model)
+
+
+def tend(config: Config, decided: Decided, world: World) -> None:
+    """Ask Barman where its files are before that is needed: later it may try in vain to connect first, for 5 s or more.
+
+    It is asked once. Raises StepFailed.
+    """
+    if config.models:
+        models.place(decided.barman, world, TEND_LIMIT)
+    elif config.stream:
+        archive.places(decided.barman, world, TEND_LIMIT)
 
 
 def _young(sender: Sender, steady: int) -> bool:
@@ -134,7 +160,7 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     """
     steps = []
     if config.stream and not seen.streaming:
-        steps += [_start(config, decided)] if seen.coming else _restart_stream(config, decided, seen.standing)
+        steps += [_start(config, decided)] if seen.coming else _restart_stream(config, decided, seen)
     if config.switch_wal and not seen.archived:
         steps.append(_switch_wal(decided, config.switch_wal.timeout))
     if seen.missing:
@@ -142,11 +168,17 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     return steps
 
 
-def _restart_stream(config: Config, decided: Decided, standing: Standing) -> list[Step]:
+def _restart_stream(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
     stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
+    standing, model = seen.standing, config.models.get(decided.primary, "")
     remedy = continuity.remedy(standing, decided.barman) if standing.position is not Position.OK else []
-    steps = [Step("stop Barman's receive-wal", stop, STOP_LIMIT), *remedy, _start(config, decided)]
+    steps = [
+        Step("stop Barman's receive-wal", stop, STOP_LIMIT),
+        *remedy,
+        *([models.switch(decided.barman, model)] if model != seen.model else []),
+        _start(config, decided),
+    ]
     if remedy and not (config.repair and continuity.repairable(standing)):
         raise StepFailed(continuity.explain(standing, decided.barman, steps))
     return steps

@@ -268,6 +268,51 @@ def test_a_stream_that_can_go_on_is_not_touched_by_repair() -> None:
     assert barman.plan(REPAIR, DECIDED, NOTHING) == barman.plan(STREAM, DECIDED, NOTHING)
 
 
+MODELS = Config(stream=True, models={1: "main-db1", 2: "main-db2"})
+
+
+def test_barman_goes_by_its_model(world: FakeWorld) -> None:
+    world.barman.version, world.barman.model = "3.19.1", "main-db1"
+    seen = barman.observe(MODELS, now(world), world)
+    assert seen == replace(NOTHING, model="main-db1")
+    steps = barman.plan(MODELS, now(world), seen)
+    assert argvs(steps) == [RESTART[0], "-q config-switch main_backup main-db2", RESTART[1]]
+    for step in steps:
+        apply(step, world)
+    assert world.barman.streams_from == 2
+    assert barman.plan(MODELS, now(world), barman.observe(MODELS, now(world), world)) == []
+
+
+def test_a_model_that_is_applied_is_not_applied_again() -> None:
+    assert argvs(barman.plan(MODELS, DECIDED, replace(NOTHING, model="main-db2"))) == RESTART
+
+
+def test_the_model_is_applied_after_a_repair() -> None:
+    """It starts receive-wal at once."""
+    steps = barman.plan(replace(MODELS, repair=True), DECIDED, standing(Position.AHEAD))
+    programs = [str(step.do) for step in steps]
+    assert programs.index("barman -q config-switch main_backup main-db2") == len(programs) - 2
+
+
+@pytest.mark.parametrize("version", ["3.4.0", "3.9.0", "2.19", ""])
+def test_a_barman_that_knows_no_models(world: FakeWorld, version: str) -> None:
+    world.barman.version = version
+    with pytest.raises(StepFailed, match=f"'models' needs Barman 3.10 or newer, .* says '{version}"):
+        barman.observe(MODELS, now(world), world)
+    with pytest.raises(StepFailed, match="update Barman"):
+        barman.tend(MODELS, now(world), world)
+
+
+def test_where_the_model_is_noted_is_known_before_it_is_needed(world: FakeWorld) -> None:
+    """Barman would connect through its model, to a node that may be gone by then."""
+    world.barman.version = "3.10.0"
+    barman.tend(MODELS, now(world), world)
+    assert asked(world) == ["barman --version", "barman show-server main_backup"]
+    barman.tend(MODELS, now(world), world)
+    assert asked(world) == []
+    barman.tend(SWITCH, now(FakeWorld()), FakeWorld())
+
+
 SLOT = Slot("barman", True, 4711, 0, "reserved")
 SENDER = Sender(4711, "barman_receive_wal", "10.0.0.20", "streaming", 0)
 
@@ -310,6 +355,15 @@ def test_a_role_that_may_not_see_walsenders_is_no_missing_stream() -> None:
         barman.observe(STREAM, replace(DECIDED, states={2: state}), FakeWorld())
 
 
+def test_a_slot_that_somebody_else_uses_is_no_stream_of_barmans() -> None:
+    other = replace(SENDER, application="pg_receivewal", client="10.0.0.66")
+    state = NodeState(2, in_recovery=False, timeline=2, slots=(SLOT,), senders=(other,))
+    with pytest.raises(StepFailed, match="'barman' is in use by 'pg_receivewal' from 10.0.0.66, not by 'barman_rec"):
+        barman.observe(STREAM, replace(DECIDED, states={2: state}), FakeWorld())
+    named = replace(CLUSTER, barman=Barman("main_backup", receiver="pg_receivewal"))
+    assert barman.observe(STREAM, replace(DECIDED, cluster=named, states={2: state}), FakeWorld()).streaming
+
+
 def test_barman_that_does_not_answer_is_no_missing_file(world: FakeWorld) -> None:
     world.barman.health = "ruins"
     world.nodes[2].checkpoint_timeline = 2
@@ -339,6 +393,11 @@ def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(world: Fak
         (SWITCH, True, []),
         (Config(switch_wal=SwitchWal(), repair=True), True, ["'repair' needs 'stream: true'"]),
         (Config(stream=True, steady=60), True, ["'steady' (60 s) must be less than 'start_timeout' (60 s)"]),
+        (MODELS, True, []),
+        (Config(switch_wal=SwitchWal(), models=MODELS.models), True, ["'models' needs 'stream: true'"]),
+        (replace(MODELS, models={1: "main-db1"}), True, ["'models' has none for node 2"]),
+        (replace(MODELS, models={1: "a", 2: "a"}), True, ["'models' has one for two nodes; it leads to one"]),
+        (replace(MODELS, models={1: "a", 2: "b", 3: "c"}), True, ["'models' has one for 3, which can be no primary"]),
         (Config(), True, ["asks for nothing; say 'stream: true' or 'switch_wal: {}'"]),
         (STREAM, False, ["needs the section 'barman' of the cluster"]),
     ],
