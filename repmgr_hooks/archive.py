@@ -19,6 +19,7 @@ from repmgr_hooks.wal import Lineage, parse_history, parse_name
 LIMIT = 30.0
 DIRECTORIES = ("streaming_wals_directory", "incoming_wals_directory", "wals_directory")
 """In the order in which a file moves: one that is moved while they are listed is seen all the same."""
+
 WRITTEN = """
 select pg_current_wal_lsn()::text, (select setting::bigint from pg_settings where name = 'wal_segment_size'),
        (select timeline_id from pg_control_checkpoint()), (select array_agg(name) from pg_ls_waldir())
