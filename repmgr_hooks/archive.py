@@ -76,12 +76,21 @@ def look_at_archive(barman: Barman, world: World) -> Held:
 
 
 def _directories(barman: Barman, world: World) -> Sequence[str]:
-    """From the text, in which Barman hides passwords; the JSON shows them (Barman 3.4 to 3.19)."""
-    shown = world.run(Program((*barman.command, "show-server", barman.server), constant=True), LIMIT)
-    said = dict(re.findall(r"^\s*(\w+): (/.*?)/*\s*$", shown, re.MULTILINE))
-    if lacking := [name for name in DIRECTORIES if name not in said]:
-        raise StepFailed(f"'barman show-server {barman.server}' does not say its {lacking[0]}; see what it prints")
+    said = places(barman, world)
     return [said[name] for name in DIRECTORIES]
+
+
+def places(barman: Barman, world: World, limit: float = LIMIT) -> dict[str, str]:
+    """Return Barman's directories by the names of its options. Raises StepFailed.
+
+    Asked once, for Barman connects first. From the text, in which Barman hides passwords; the JSON shows them
+    (Barman 3.4 to 3.19).
+    """
+    shown = world.run(Program((*barman.command, "show-server", barman.server), constant=True), limit)
+    said = dict(re.findall(r"^\s*(\w+): (/.*?)/*\s*$", shown, re.MULTILINE))
+    if lacking := [name for name in (*DIRECTORIES, "backup_directory") if name not in said]:
+        raise StepFailed(f"'barman show-server {barman.server}' does not say its {lacking[0]}; see what it prints")
+    return said
 
 
 def _files(barman: Barman, world: World, *directories: str) -> list[PurePosixPath]:

@@ -61,11 +61,15 @@ class Gateway:
 
 @dataclass(frozen=True)
 class Barman:
-    """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh)."""
+    """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh).
+
+    ``receiver``: the application name of its receive-wal, ``streaming_archiver_name`` in Barman's configuration.
+    """
 
     server: Identifier
     slot: SlotName = "barman"
     command: Words = ("barman",)
+    receiver: Identifier = "barman_receive_wal"
 
     def beside(self, *argv: str) -> tuple[str, ...]:
         """Return the words that run another program where ``barman`` runs.

@@ -43,3 +43,11 @@ install_venv_of_debian() {
     fi
     .venv-debian/bin/pip -qq install --no-deps --no-build-isolation --force-reinstall .
 }
+
+install_newest_barman() {
+    # Beside Debian's, which tests/lab runs too. psycopg2 and dateutil are Debian's.
+    [ -x .venv-barman/bin/barman ] && return
+    rm -rf .venv-barman
+    /usr/bin/python3 -m venv --system-site-packages .venv-barman
+    .venv-barman/bin/pip -qq install --no-deps --ignore-installed barman
+}

@@ -84,10 +84,19 @@ def put_ours_to_work(lab: Lab) -> None:
 
 def put_reserved_to_work(lab: Lab) -> None:
     """The same, but the app port opens as soon as the slot holds the WAL: its line stands higher in the route."""
+    open_app_after(lab, "          - slot: {on: primary}\n")
+
+
+def put_streaming_to_work(lab: Lab) -> None:
+    """The same, but the app port opens as soon as Barman streams."""
+    open_app_after(lab, "          - barman: {stream: true}\n")
+
+
+def open_app_after(lab: Lab, line: str) -> None:
     place = "/etc/repmgr-hooks/config.yaml"
     text = lab.gateway.path(place).read_text()
-    gate, slot = "          - firewall: {open: app, at_latest: 120}\n", "          - slot: {on: primary}\n"
-    lab.put(lab.gateway, place, text.replace(gate, "", 1).replace(slot, slot + gate, 1))
+    gate = "          - firewall: {open: app, at_latest: 120}\n"
+    lab.put(lab.gateway, place, text.replace(gate, "", 1).replace(line, line + gate, 1))
     put_ours_to_work(lab)
 
 
@@ -119,7 +128,12 @@ def time_the_hook(lab: Lab, command: str | None = None) -> None:
         lab.put(lab.gateway, place, HOOK_LINE.sub(lambda _: line, text))  # noqa: B023 - used at once
 
 
-SIDES = {"ours": put_ours_to_work, "reserved": put_reserved_to_work, "article": put_article_to_work}
+SIDES = {
+    "ours": put_ours_to_work,
+    "streaming": put_streaming_to_work,
+    "reserved": put_reserved_to_work,
+    "article": put_article_to_work,
+}
 
 
 # -- one failover ------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ set -e
 host=$1 user=$2 home=$3; shift 3
 for place in {places}; do mount --rbind {base}/$host$place $place; done
 mount --bind {venv} /opt/repmgr-hooks
+if [ -d /opt/barman ]; then mount --bind {newest_barman} /opt/barman; fi
 cd /
 export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if [ $user = root ]; then exec "$@"; fi
@@ -130,10 +131,14 @@ class Host:
 
 @dataclass
 class Lab:
-    """The hosts and their daemons; ``nodes`` is 2 or 3, ``six``: with IPv6 addresses."""
+    """The hosts and their daemons; ``nodes`` is 2 or 3, ``six``: with IPv6 addresses.
+
+    The gateway's Barman is Debian's, or the newest there is.
+    """
 
     nodes: int = 2
     six: bool = False
+    newest_barman: bool = False
     db1: Host = field(init=False)
     db2: Host = field(init=False)
     db3: Host = field(init=False)
@@ -225,7 +230,8 @@ class Lab:
 
     def make_directories(self) -> None:
         enter = BASE / "enter"
-        text = ENTER.format(places=" ".join(PRIVATE), base=BASE, venv=self.venv)
+        newest = REPOSITORY / ".venv-barman"
+        text = ENTER.format(places=" ".join(PRIVATE), base=BASE, venv=self.venv, newest_barman=newest)
         enter.write_text("#!/bin/sh" + text)
         enter.chmod(0o755)
         for place in PRIVATE:
@@ -265,6 +271,10 @@ class Lab:
         self.put(gateway, "/etc/sudoers.d/repmgr-hooks", (CONFIG / "sudoers").read_text(), 0o440)
         self.put(gateway, "/etc/barman.conf", self.config("barman.conf"))
         self.put(gateway, "/etc/barman.d/main_backup.conf", self.config("barman.d/main_backup.conf"))
+        if self.newest_barman:
+            gateway.path("/opt/barman").mkdir()
+            program = (REPOSITORY / ".venv-barman/bin/barman").read_text().split("\n", 1)[1]
+            self.put(gateway, "/usr/local/bin/barman", "#!/opt/barman/bin/python\n" + program, 0o755)
         script = (self.venv / "bin/repmgr-hooks").read_text().split("\n", 1)[1]
         self.put(gateway, "/usr/local/bin/repmgr-hooks", f"#!{PYTHON}\n{script}", 0o755)
         gateway.run("sysctl", "-q", "-p", "/dev/stdin", stdin=self.config("sysctl.conf"))
