@@ -17,6 +17,8 @@ from repmgr_hooks.checks.shell import Shell
 SSH = "ssh -o BatchMode=yes"
 BACKUPAPI_SINCE = (5, 4)
 BACKUPAPI = ("pg_backupapi_node_name", "pg_backupapi_remote_ssh_command", "pg_backupapi_backup_id")
+NEVER_RAN = 124
+"""From here on: ended by ``timeout``, no ssh, or (255) no connection."""
 SETTING = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*('(?:[^'\\]|\\.|'')*'|[^\s#']+)")
 
 
@@ -35,11 +37,11 @@ def _unquoted(word: str) -> str:
 
 
 def login(shell: Shell, settings: Mapping[str, str], node: str) -> Finding | None:
-    """Return what is wrong with the way to Barman's host; None if repmgr needs none, or it can be gone."""
+    """Return what is wrong with the way to Barman's host. A key that may not run ``true`` has been let in too."""
     if not (host := settings.get("barman_host")):
         return None
     ran = shell.run(f"{SSH} {quote(host)} true")
-    if ran.code == 0:
+    if ran.code < NEVER_RAN:
         return None
     what = f"{node}: ssh to {host} without being asked anything does not work: {ran.why}"
     return Finding("FAIL", what, "try it there as PostgreSQL's user: keys, known_hosts; nothing else was proved")
@@ -54,7 +56,8 @@ def findings(shell: Shell, settings: Mapping[str, str], node: str) -> Iterator[F
         missing = "barman_server" if host else "barman_host"
         yield Finding("FAIL", f"{node}: repmgr.conf has no {missing}", "repmgr needs both to clone from Barman")
     elif settings.get("pg_backupapi_host"):
-        yield _backupapi(shell, settings, node)
+        version = shell.run(f"{quote(settings.get('pg_bindir', '/usr/bin'))}/repmgr --version").said
+        yield backupapi(settings, version, node)
     else:
         yield Finding("OK", f"{node}: repmgr would not clone it from Barman: no barman_host in its repmgr.conf")
 
@@ -72,31 +75,30 @@ def _clone(shell: Shell, host: str, server: str, settings: Mapping[str, str], no
         return Finding("FAIL", f"{node}: a clone finds no backup of {server}: {why}", f"barman backup {server}")
     listed = shell.run(f"{barman('list-files', '--target=data', server, 'latest')} | grep '/data/global/pg_control$'")
     if listed.code != 0:
-        what = f"{node}: backup {backup['backup_id']} has no file data/global/pg_control: a clone wants plain files"
+        what = f"{node}: backup {backup['backup_id']} has no file data/global/pg_control; a clone wants plain files"
         return Finding("FAIL", what, "set no backup_compression for this server, and make a new backup")
-    copied = shell.run(f"rsync -a -e {quote(SSH)} {quote(f'{host}:{listed.said}')} {shell.file}")
+    file = listed.said.splitlines()[-1]
+    copied = shell.run(f"rsync -a -e {quote(SSH)} {quote(f'{host}:{file}')} {shell.file}")
     if copied.code != 0 or copied.size <= 0:
-        what = f"{node}: rsync does not bring {listed.said}: {copied.why}"
+        what = f"{node}: rsync does not bring {file}: {copied.why}"
         return Finding("FAIL", what, "install rsync here and on Barman's host; repmgr does not notice that it fails")
     return Finding("OK", f"{node}: a clone would find backup {backup['backup_id']} of {server}, and rsync brings it")
 
 
 def _backup(said: str, server: str) -> dict[str, str]:
     try:
-        found = json.loads(said[said.find("{") :])[server]
+        found = json.JSONDecoder().raw_decode(said[said.find("{") :])[0][server]
     except (ValueError, KeyError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _backupapi(shell: Shell, settings: Mapping[str, str], node: str) -> Finding:
-    """Its interface is not asked: nothing of it answers without making a task (pgbackupapi.c)."""
+def backupapi(settings: Mapping[str, str], version: str, node: str) -> Finding:
+    """Say what a repmgr of a version would make of pg_backupapi_host, which nothing but a clone proves."""
+    numbers = re.search(r"repmgr (\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < BACKUPAPI_SINCE:
+        what = f"{node}: {numbers[0]} ignores pg_backupapi_host: it would not clone from Barman"
+        return Finding("FAIL", what, "repmgr 5.4 knows it; until then set barman_host and barman_server")
     if missing := [name for name in BACKUPAPI if not settings.get(name)]:
         return Finding("FAIL", f"{node}: repmgr.conf has pg_backupapi_host, but no {', '.join(missing)}", "set them")
-    place = settings.get("pg_bindir") or settings.get("repmgr_bindir") or ""
-    said = shell.run(f"PATH={quote(place)}:$PATH repmgr --version").said
-    version = re.search(r"repmgr (\d+)\.(\d+)", said)
-    if version and (int(version[1]), int(version[2])) < BACKUPAPI_SINCE:
-        what = f"{node}: {version[0]} does not know pg_backupapi_host: it would not clone from Barman"
-        return Finding("FAIL", what, "repmgr 5.4 knows it; until then set barman_host and barman_server")
-    return Finding("WARN", f"{node}: a clone through pg-backup-api is not proved here", "try repmgr standby clone")
+    return Finding("WARN", f"{node}: a clone through pg-backup-api was not proved", "repmgr would wait for it for ever")

@@ -54,26 +54,29 @@ class Restore:
 def findings(cluster: Cluster, world: World) -> Iterator[Finding]:
     """Look at every standby of a cluster; what is wrong with one is no reason not to look at the next."""
     if cluster.barman is None:
-        yield Finding("WARN", f"{cluster.name}: no section 'barman': nothing to recover from was proved")
+        yield Finding("WARN", f"{cluster.name}: no section 'barman': nothing was proved")
         return
     try:
         files = archive.look_at_archive(cluster.barman, world).files
     except StepFailed as error:
         yield Finding("FAIL", f"{cluster.name}: {error}")
         return
-    for state in observe(cluster, world):
+    standbys = [state for state in observe(cluster, world) if not (state.witness or state.is_primary)]
+    if not standbys:
+        yield Finding("WARN", f"{cluster.name}: there is no standby: nothing was proved")
+    for state in standbys:
         name = f"{cluster.name}: node {state.node}"
-        if not state.reachable:
-            yield Finding("FAIL", f"{cluster.name}: {state}", "nothing was proved about it")
-        elif state.in_recovery and not state.witness:
-            try:
-                yield from _standby(cluster, state.node, name, files, world)
-            except StepFailed as error:
-                yield Finding("FAIL", f"{name}: {error}")
+        try:
+            yield from _standby(cluster, state.node, name, files, world)
+        except StepFailed as error:
+            said = str(error).removeprefix(f"node {state.node}: ")
+            yield Finding("FAIL", f"{name}: {said}", "nothing more was proved about it")
 
 
 def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], world: World) -> Iterator[Finding]:
-    command, directory, segment_size, oldest_needed, config_file = world.fetch(Sql(node, SETTINGS, (node,)), 10)[0]
+    command, directory, segment_size, oldest_needed, config_file = world.fetch(
+        Sql(node, SETTINGS, (node,)), archive.LIMIT
+    )[0]
     if not command:
         mend = "set restore_command, also in its repmgr.conf; without it, it must be cloned anew"
         yield Finding("FAIL", f"{name}: no restore_command: WAL that the primary no longer has is lost to it", mend)

@@ -14,14 +14,14 @@ MARGIN = 15.0
 ENDED = "repmgr-hooks: ended:"
 
 # The script comes on stdin, so nothing has to survive the quoting of ssh. PATH is the postmaster's, for that of a login
-# may find other programs; PostgreSQL's standard input is empty, and there is no terminal on which ssh could ask.
+# may find other programs. As with PostgreSQL, stdin is empty, and there is no terminal and no agent that ssh could ask.
 SCRIPT = """
 mkdir -m 700 {place} || exit
 ( cd {directory} || exit
-  path=$(tr '\\0' '\\n' <"/proc/$(head -n 1 postmaster.pid)/environ" | sed -n 's/^PATH=//p') 2>/dev/null
-  PATH=${{path:-$PATH}} timeout --kill-after=5 {limit:g} sh -c {line} ) </dev/null 2>&1
+  path=$({{ tr '\\0' '\\n' <"/proc/$(head -n 1 postmaster.pid)/environ" | sed -n 's/^PATH=//p'; }} 2>/dev/null)
+  PATH=${{path:-$PATH}} env --unset=SSH_AUTH_SOCK timeout --kill-after=5 {limit:g} sh -c {line} ) </dev/null 2>&1
 code=$?
-size=$(stat --format=%s {place}/{file} 2>/dev/null)
+size=$(stat --format=%s {file} 2>/dev/null)
 rm -rf {place}
 echo "{ended} $code ${{size:--1}}"
 """
@@ -66,7 +66,7 @@ class Shell:
             directory=quote(self.directory),
             limit=self.limit,
             line=quote(line),
-            file="RECOVERYXLOG",
+            file=self.file,
             ended=ENDED,
         )
         output = self.world.run(Program((*self.command, "sh"), stdin=script), self.limit + MARGIN)

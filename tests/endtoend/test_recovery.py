@@ -126,10 +126,11 @@ def away(host: Host, place: str) -> Iterator[None]:
 
 
 @contextmanager
-def other_server(lab: Lab) -> Iterator[None]:
-    """The repmgr.conf of db2 names another server of Barman's."""
+def repmgr_conf(lab: Lab, old: str, new: str) -> Iterator[None]:
+    """The repmgr.conf of db2 says something else."""
     place, text = "/etc/repmgr/db2.conf", lab.db2.path("/etc/repmgr/db2.conf").read_text()
-    lab.put(lab.db2, place, text.replace("barman_server='main_backup'", "barman_server='other_backup'"))
+    assert old in text
+    lab.put(lab.db2, place, text.replace(old, new))
     try:
         yield
     finally:
@@ -142,30 +143,44 @@ def pg_control_away(lab: Lab) -> AbstractContextManager[None]:
     return away(lab.gateway, f"{BACKUPS}/{backup}/data/global/pg_control")
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        (lambda lab: away(lab.db2, KEY), "ssh to barman@10.0.0.20 without being asked anything does not work: exit"),
-        (lambda lab: restore_command(lab, ""), "no restore_command: WAL that the primary no longer has is lost"),
-        (
-            lambda lab: restore_command(lab, RESTORE.replace("main_backup", "other_backup")),
-            "which Barman has: exit code 1: ERROR: Unknown server 'other_backup'",
-        ),
-        (
-            lambda lab: restore_command(lab, RESTORE.replace("/usr/bin", "/opt/bin")),
-            "barman-wal-restore: not found; PostgreSQL shuts down after a code over 125",
-        ),
-        (
-            lambda lab: restore_command(lab, f"{RESTORE} || true"),
-            "asked for a file that does not exist, gives exit code 0",
-        ),
-        (lambda lab: away(lab.gateway, BACKUPS), "a clone finds no backup of main_backup: exit code 1"),
-        (other_server, "a clone finds no backup of other_backup: exit code 1"),
-        (pg_control_away, "has no file data/global/pg_control: a clone wants plain files"),
-    ],
-)
-def test_check_on_a_fault(cloned: Lab, fault: Callable[[Lab], AbstractContextManager[None]], said: str) -> None:
-    with fault(cloned):
+FAULTS: dict[str, tuple[Callable[[Lab], AbstractContextManager[None]], str]] = {
+    "no key": (
+        lambda lab: away(lab.db2, KEY),
+        "ssh to barman@10.0.0.20 without being asked anything does not work: exit code 255",
+    ),
+    "no restore_command": (
+        lambda lab: restore_command(lab, ""),
+        "no restore_command: WAL that the primary no longer has is lost to it",
+    ),
+    "restore_command: other server": (
+        lambda lab: restore_command(lab, RESTORE.replace("main_backup", "other_backup")),
+        "which Barman has: exit code 1: ERROR: Unknown server 'other_backup'",
+    ),
+    "restore_command: other path": (
+        lambda lab: restore_command(lab, RESTORE.replace("/usr/bin", "/opt/bin")),
+        "barman-wal-restore: not found; PostgreSQL shuts down after a code over 125",
+    ),
+    "restore_command: always 0": (
+        lambda lab: restore_command(lab, f"{RESTORE} || true"),
+        "asked for a file that does not exist, gives exit code 0",
+    ),
+    "no backup": (lambda lab: away(lab.gateway, BACKUPS), "a clone finds no backup of main_backup: exit code 1"),
+    "compressed backup": (pg_control_away, "has no file data/global/pg_control; a clone wants plain files"),
+    "repmgr.conf: other server": (
+        lambda lab: repmgr_conf(lab, "barman_server='main", "barman_server='other"),
+        "a clone finds no backup of other_backup: exit code 1",
+    ),
+    "repmgr.conf: pg_backupapi too early": (
+        lambda lab: repmgr_conf(lab, "barman_host='barman@10.0.0.20'\nbarman_server", "pg_backupapi_host"),
+        "repmgr 5.3 ignores pg_backupapi_host: it would not clone from Barman",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_check_on_a_fault(cloned: Lab, fault: str) -> None:
+    happens, said = FAULTS[fault]
+    with happens(cloned):
         code, lines = check(cloned)
 
     failures = [line for line in lines if line.startswith("FAIL")]
