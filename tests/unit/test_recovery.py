@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.checks.clone import backupapi, settings_of
+from repmgr_hooks.checks.clone import backupapi, login, settings_of
 from repmgr_hooks.checks.recovery import Restore, findings, proofs
 from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.errors import StepFailed
@@ -86,6 +86,22 @@ def test_the_programs_are_looked_for_where_the_postmaster_does(directory: Path) 
     assert "/nowhere" in shell.run("echo $PATH").said
     (directory / "postmaster.pid").write_text(f"{own}\n")
     assert "/nowhere" not in shell.run("echo $PATH").said
+
+
+def test_no_agent_helps(directory: Path) -> None:
+    shell = Shell(("env", "SSH_AUTH_SOCK=/tmp/agent"), str(directory), System({}))
+    assert shell.run("echo ${SSH_AUTH_SOCK-none}").said == "none"
+
+
+@pytest.mark.parametrize(("code", "let_in"), [(0, True), (1, True), (255, False)])
+def test_a_key_that_may_not_run_everything_is_let_in_all_the_same(directory: Path, code: int, let_in: bool) -> None:
+    ssh = directory.parent / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho Permission denied; exit {code}\n")
+    ssh.chmod(0o755)
+    shell = Shell(("env", f"PATH={ssh.parent}:/usr/bin:/bin"), str(directory), System({}))
+    wrong = login(shell, {"barman_host": "barman@backup"}, "node 2")
+    assert (wrong is None) is let_in
+    assert wrong is None or "exit code 255: Permission denied" in wrong.what
 
 
 def test_a_way_that_leads_nowhere(directory: Path) -> None:
