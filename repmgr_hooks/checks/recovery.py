@@ -25,6 +25,8 @@ from repmgr_hooks.steps import Sql, World
 FATAL_FROM = 126
 """PostgreSQL ends recovery, and itself, after an exit code over 125 (xlogarchive.c, wait_result_is_any_signal)."""
 
+PARTIAL = re.compile(r"(get-wal|wal-restore).*\s(-P|--partial)\b")
+
 SETTINGS = """
 select current_setting('restore_command'), current_setting('data_directory'),
        (select setting::bigint from pg_settings where name = 'wal_segment_size'),
@@ -108,6 +110,9 @@ def proofs(shell: Shell, restore: Restore, files: Collection[str], name: str) ->
     if not wal:
         yield Finding("FAIL", f"{name}: Barman has no WAL file yet that could be restored")
         return
+    if PARTIAL.search(restore.command):
+        why = f"{name}: restore_command asks Barman for partial files: it may replay WAL that no primary goes on from"
+        yield Finding("WARN", why, "-P is for a recovery to a point in time; leave it out for a standby")
     for file in filter(None, (wal, history)):
         ran = shell.run(restore.line(file, shell.file))
         if ran.code or (ran.size != restore.segment_size if file == wal else ran.size <= 0):

@@ -71,6 +71,12 @@ def test_a_bad_restore_command(directory: Path, command: str, said: str) -> None
     assert said in last
 
 
+@pytest.mark.parametrize(("option", "warned"), [("-P", True), ("--partial", True), ("--peek", False)])
+def test_partial_files_are_not_for_a_standby(directory: Path, option: str, warned: bool) -> None:
+    first, *_ = proved(directory, f"cp ../archive/%f %p # barman get-wal {option} main")
+    assert first.startswith("WARN" if warned else "OK")
+
+
 def test_nothing_to_restore_yet(directory: Path) -> None:
     (found,) = proved(directory, "cp ../archive/%f %p", {"00000001.history"})
     assert found == "FAIL  node 2: Barman has no WAL file yet that could be restored"
