@@ -1,7 +1,7 @@
 """Would `repmgr standby clone` find in Barman what it needs? Asked from the node that would be cloned.
 
-What repmgr runs there: ``ssh HOST barman show-backup|show-server|list-files``, then rsync, whose failure it does not
-notice (repmgr-action-standby.c, check_barman_config and run_file_backup): it goes on with an empty directory.
+What repmgr runs there: ``ssh HOST barman show-backup|show-server|list-files``, then rsync, whose exit code it does not
+look at (repmgr-action-standby.c, check_barman_config and run_file_backup).
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from collections.abc import Iterator, Mapping
 from shlex import join, quote
 
 from repmgr_hooks.checks.finding import Finding
-from repmgr_hooks.checks.shell import Shell
+from repmgr_hooks.checks.shell import TOO_LATE, Shell
 
 SSH = "ssh -o BatchMode=yes"
 BACKUPAPI_SINCE = (5, 4)
 BACKUPAPI = ("pg_backupapi_node_name", "pg_backupapi_remote_ssh_command", "pg_backupapi_backup_id")
-NEVER_RAN = 124
-"""From here on: ended by ``timeout``, no ssh, or (255) no connection."""
 SETTING = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*('(?:[^'\\]|\\.|'')*'|[^\s#']+)")
 
 
@@ -40,8 +38,8 @@ def login(shell: Shell, settings: Mapping[str, str], node: str) -> Finding | Non
     """Return what is wrong with the way to Barman's host. A key that may not run ``true`` has been let in too."""
     if not (host := settings.get("barman_host")):
         return None
-    ran = shell.run(f"{SSH} {quote(host)} true")
-    if ran.code < NEVER_RAN:
+    ran = shell.run(f"{SSH} -- {quote(host)} true")
+    if ran.code < TOO_LATE:  # more: no ssh, or (255) no connection
         return None
     what = f"{node}: ssh to {host} without being asked anything does not work: {ran.why}"
     return Finding("FAIL", what, "try it there as PostgreSQL's user: keys, known_hosts; nothing else was proved")
@@ -66,7 +64,7 @@ def _clone(shell: Shell, host: str, server: str, settings: Mapping[str, str], no
     config = [f"--config={settings['barman_config']}"] if settings.get("barman_config") else []
 
     def barman(*words: str) -> str:
-        return f"{SSH} {quote(host)} {quote(join(['barman', *config, *words]))}"
+        return f"{SSH} -- {quote(host)} {quote(join(['barman', *config, *words]))}"
 
     shown = shell.run(barman("-f", "json", "show-backup", server, "latest"))
     backup = _backup(shown.said, server) if shown.code == 0 else {}
@@ -81,7 +79,7 @@ def _clone(shell: Shell, host: str, server: str, settings: Mapping[str, str], no
     copied = shell.run(f"rsync -a -e {quote(SSH)} {quote(f'{host}:{file}')} {shell.file}")
     if copied.code != 0 or copied.size <= 0:
         what = f"{node}: rsync does not bring {file}: {copied.why}"
-        return Finding("FAIL", what, "install rsync here and on Barman's host; repmgr does not notice that it fails")
+        return Finding("FAIL", what, "install rsync here and on Barman's host; repmgr does not look whether it worked")
     return Finding("OK", f"{node}: a clone would find backup {backup['backup_id']} of {server}, and rsync brings it")
 
 
@@ -101,4 +99,8 @@ def backupapi(settings: Mapping[str, str], version: str, node: str) -> Finding:
         return Finding("FAIL", what, "repmgr 5.4 knows it; until then set barman_host and barman_server")
     if missing := [name for name in BACKUPAPI if not settings.get(name)]:
         return Finding("FAIL", f"{node}: repmgr.conf has pg_backupapi_host, but no {', '.join(missing)}", "set them")
-    return Finding("WARN", f"{node}: a clone through pg-backup-api was not proved", "repmgr would wait for it for ever")
+    return Finding(
+        "WARN",
+        f"{node}: a clone through pg-backup-api was not proved",
+        "try one, with a limit of yours: repmgr waits for ever",
+    )

@@ -76,9 +76,8 @@ def findings(cluster: Cluster, world: World) -> Iterator[Finding]:
 
 
 def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], world: World) -> Iterator[Finding]:
-    command, directory, segment_size, oldest_needed, config_file = world.fetch(
-        Sql(node, SETTINGS, (node,)), archive.LIMIT
-    )[0]
+    row = world.fetch(Sql(node, SETTINGS, (node,)), archive.LIMIT)[0]
+    command, directory, segment_size, oldest_needed, config_file = row
     if not command:
         mend = "set restore_command, also in its repmgr.conf; without it, it must be cloned anew"
         yield Finding("FAIL", f"{name}: no restore_command: WAL that the primary no longer has is lost to it", mend)

@@ -11,6 +11,8 @@ from repmgr_hooks.steps import Program, World
 
 LIMIT = 60.0
 MARGIN = 15.0
+TOO_LATE = 124
+"""What ``timeout`` gives for a program that it has ended."""
 ENDED = "repmgr-hooks: ended:"
 
 # The script comes on stdin, so nothing has to survive the quoting of ssh. PATH is the postmaster's, for that of a login
@@ -38,7 +40,8 @@ class Ran:
     @property
     def why(self) -> str:
         """The exit code and the end of what was written, on one line."""
-        return f"exit code {self.code}: {' '.join(self.said.split())[-200:]}".removesuffix(": ")
+        ended = "not finished in time" if self.code == TOO_LATE else f"exit code {self.code}"
+        return f"{ended}: {' '.join(self.said.split())[-200:]}".removesuffix(": ")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Shell:
         return f"{self.place}/RECOVERYXLOG"
 
     def run(self, line: str) -> Ran:
-        """Run a line as ``system()`` does; after ``limit`` seconds it is ended, with 124. Raises StepFailed."""
+        """Run a line as ``system()`` does; after ``limit`` seconds it is ended (TOO_LATE). Raises StepFailed."""
         script = SCRIPT.format(
             place=self.place,
             directory=quote(self.directory),

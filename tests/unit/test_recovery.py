@@ -58,7 +58,7 @@ def test_a_good_restore_command(directory: Path) -> None:
         ("/no/such/program %f %p", "exit code 127: sh: 1: /no/such/program: not found; PostgreSQL shuts down"),
         ("cp ../elsewhere/%f %p", f"does not bring {WAL}, which Barman has: exit code 1: cp: cannot stat"),
         ("case %f in *.history) : >%p;; *) cp ../archive/%f %p;; esac", f"brings 0 bytes of {HISTORY}"),
-        ("sleep 60", f"does not bring {WAL}, which Barman has: exit code 124"),
+        ("sleep 60", f"does not bring {WAL}, which Barman has: not finished in time"),
         ("kill -9 $$", "shuts down after a code over 125"),
         ("cat", f"brings 0 bytes of {WAL}"),
         ("echo \"that's\" '%%' >&2; false", "exit code 1: that's %"),
@@ -108,6 +108,14 @@ def test_a_key_that_may_not_run_everything_is_let_in_all_the_same(directory: Pat
     wrong = login(shell, {"barman_host": "barman@backup"}, "node 2")
     assert (wrong is None) is let_in
     assert wrong is None or "exit code 255: Permission denied" in wrong.what
+
+
+def test_a_host_that_is_an_option_runs_nothing(directory: Path) -> None:
+    """The repmgr.conf is where ``repmgr.nodes`` says."""
+    mark = directory.parent / "ran"
+    shell = Shell((), str(directory), System({}))
+    assert login(shell, {"barman_host": f"-oProxyCommand=touch {mark}"}, "node 2") is not None
+    assert not mark.exists()
 
 
 def test_a_way_that_leads_nowhere(directory: Path) -> None:
