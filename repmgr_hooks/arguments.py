@@ -54,7 +54,10 @@ def parser() -> argparse.ArgumentParser:
     pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
     pause.add_argument("--reason", default="", help="shown by 'status'")
     verb("resume", "end a pause and make up for it")
-    verb("check", "find the mistakes in the configuration")
+    check = verb("check", "find the mistakes in the configuration")
+    check.add_argument(
+        "--recovery", action="store_true", help="also try on each standby whether it gets WAL and a backup from Barman"
+    )
     verb("handlers", "what is installed, and from where")
     return top
 

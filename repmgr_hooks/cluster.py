@@ -21,10 +21,14 @@ SlotName = Annotated[str, Shape(r"[a-z0-9_]{1,63}", "a slot name: lower-case let
 
 @dataclass(frozen=True)
 class Node:
-    """One database node, under its repmgr node id. A ``witness`` votes in repmgr's elections and is never a primary."""
+    """One database node, under its repmgr node id. A ``witness`` votes in repmgr's elections and is never a primary.
+
+    ``command``: what leads to PostgreSQL's user on the node, such as ssh or sudo; only ``check --recovery`` uses it.
+    """
 
     host: Address
     witness: bool = False
+    command: Words = ()
 
 
 @dataclass(frozen=True)

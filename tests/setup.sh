@@ -3,7 +3,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(postgresql postgresql-15-repmgr repmgr barman barman-cli iptables conntrack iproute2 sudo systemd procps
-          util-linux python3-venv openssh-client openssh-server python3-psycopg python3-yaml python3-sh)
+          util-linux python3-venv openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh)
 
 install_packages() {
     if dpkg --status "${packages[@]}" >/dev/null 2>&1; then return; fi
