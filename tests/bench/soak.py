@@ -213,9 +213,7 @@ class Soak:
         wait_for(lambda: self.acknowledged() - promised, "the client to write again", LIMIT)
         self.start_cron_again()
         self.wait_until_whole("the end of the failover")
-        watching = re.compile("resuming monitoring|monitoring connection to upstream")
-        daemon = self.repmgrd_of(old)
-        wait_for(lambda: watching.search(lab.gateway.log(daemon)[watched:]), f"{daemon} to watch a standby", LIMIT)
+        self.let_repmgrd_watch(old, watched)
         gone = promised - set(self.rows(new)) - self.lost
         self.lost |= gone
         wrote = len(self.acknowledged()) - before
@@ -224,6 +222,18 @@ class Soak:
             f"{old.name} {plan}: port open after {opened:.1f} s, all whole after {time.monotonic() - fault:.1f} s, "
             f"{how}, {wrote} rows, {len(gone)} lost by replication{positions}"
         )
+
+    def let_repmgrd_watch(self, host: Host, since: int) -> None:
+        """Wait until the node's repmgrd has seen that it is a standby now; one that does not is started anew."""
+        daemon, log = self.repmgrd_of(host), self.lab.gateway.log
+        watching = re.compile("switching to standby monitoring|monitoring connection to upstream")
+        try:
+            wait_for(lambda: watching.search(log(daemon)[since:]), f"{daemon} to watch a standby", 15)
+        except Failed:
+            print(f"    {daemon} is started anew", flush=True)
+            self.lab.daemons[daemon].kill()
+            self.lab.daemons[daemon].wait(10)
+            self.lab.start_repmgrd(self.lab.databases.index(host) + 1)
 
     def repmgrd_of(self, host: Host) -> str:
         return f"repmgrd{self.lab.databases.index(host) + 1}"
@@ -234,7 +244,7 @@ class Soak:
         moved = re.findall(r"  move (.*) there", log)
         begun = re.findall(r"let receive-wal begin at (\w+)", log)
         repaired = [f"repaired at {place}" for place in begun] + [f"moved {names}" for names in moved]
-        return "".join(f", {what}" for what in (*found, *repaired))
+        return "".join(f", {what}" for what in dict.fromkeys((*found, *repaired)))
 
     def around(self, plan: Plan) -> list[Action]:
         """Everything but the fault and what happens to the worker."""
