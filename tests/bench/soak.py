@@ -19,6 +19,7 @@ import re
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -322,7 +323,7 @@ class Soak:
             try:
                 rejoin(old, new)
                 return "rewound"
-            except Failed as error:
+            except (Failed, subprocess.TimeoutExpired) as error:
                 print(f"    {old.name} cannot be rewound: {' '.join(str(error).split())[-200:]}", flush=True)
         self.clone_anew(old, new)
         return "cloned"
@@ -487,7 +488,7 @@ def main() -> int:
     begun = time.monotonic()
     try:
         result = soak(lab, arguments.seed, arguments.failovers, arguments.sync)
-    except Failed as error:
+    except (Failed, subprocess.TimeoutExpired) as error:
         print(f"HUNG: {error}", flush=True)
         return 2
     finally:
