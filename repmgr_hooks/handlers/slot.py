@@ -146,7 +146,8 @@ def warnings(config: Config, decided: Decided) -> Iterable[str]:
         slot = f"slot {leader.name} on standby {node}"
         if found is None and _holds_too_much(config, decided, leader):
             yield f"{slot} is given up until Barman is less than {config.most_mb} MB behind"
-        if leader.restart_lsn and found and (found.restart_lsn or 0) - leader.restart_lsn >= SEGMENT:
+        # A slot keeps whole files.
+        if leader.restart_lsn and found and (found.restart_lsn or 0) // SEGMENT > leader.restart_lsn // SEGMENT:
             yield f"{slot} begins after what Barman still lacks; it is whole again when Barman has caught up"
 
 
