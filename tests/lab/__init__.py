@@ -26,6 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config"
 BASE = Path("/mnt")
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13", "gateway": "10.0.0.20", "app": "10.0.0.30"}
+APP_PORT = f"host={ADDRESSES['gateway']} port=54322"
 DATA = "/var/lib/postgresql/15/main"
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/opt")
 HOMES = {
@@ -346,18 +347,18 @@ class Lab:
     def plug_in(self, host: Host) -> None:
         must("ip", "link", "set", host.name, "up")
 
-    def start_client(self) -> Client:
-        """Start the application's client, and wait for its first write."""
-        (BASE / "app-client.log").write_bytes(b"")
-        dsn = f"host={ADDRESSES['gateway']} port=54322 user=app dbname=app connect_timeout=2"
+    def start_client(self, name: str = "client", way: str = APP_PORT) -> Client:
+        """Start a client of the application that comes this way, and wait for its first write."""
+        (BASE / f"app-{name}.log").write_bytes(b"")
+        dsn = f"{way} user=app dbname=app connect_timeout=2"
         words = ("/opt/repmgr-hooks/bin/python", "-c", (Path(__file__).parent / "client.py").read_text(), dsn)
-        client = Client(self, self.app.start(*words, user="postgres", log="client"))
+        client = Client(self, self.app.start(*words, user="postgres", log=name), name)
         client.wait_for_write(0)
         return client
 
     def psql_app(self, statement: str, limit: float = 10) -> subprocess.CompletedProcess[str]:
         """Ask through the app port, from the application's host."""
-        dsn = f"host={ADDRESSES['gateway']} port=54322 user=app dbname=app connect_timeout=3"
+        dsn = f"{APP_PORT} user=app dbname=app connect_timeout=3"
         return self.app.result("psql", "-XAtq", dsn, "-c", statement, user="postgres", limit=limit)
 
 
@@ -394,10 +395,11 @@ class Client:
 
     lab: Lab
     process: subprocess.Popen[bytes]
+    name: str
 
     def writes(self) -> list[Write]:
         """All writes so far."""
-        lines = [line.split(maxsplit=3) for line in self.lab.app.log("client").splitlines()]
+        lines = [line.split(maxsplit=3) for line in self.lab.app.log(self.name).splitlines()]
         return [
             Write(float(begun), float(ended), None if row == "-" else int(row), " ".join(error))
             for begun, ended, row, *error in lines
