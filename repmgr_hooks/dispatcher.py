@@ -120,6 +120,8 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
                 seen = preview([item], decided, world)
                 marks[item.action.path] = None if differences(seen) else mark
                 found += seen
+                if differences(seen) and memory.primary not in (None, verdict.primary):
+                    break  # clients of a dead primary are waiting; the run looks at the rest
     return Drift(verdict, tuple(found), (*warnings(managed, decided), *tend(managed, decided, world)))
 
 

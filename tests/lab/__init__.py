@@ -367,19 +367,26 @@ class Lab:
     def plug_in(self, host: Host) -> None:
         must("ip", "link", "set", host.name, "up")
 
-    def start_client(self, host: Host | None = None) -> Client:
-        """Start a client, on the application's host or on another, and wait for its first write."""
+    @property
+    def app_port(self) -> str:
+        return f"host={self.gateway.address} port=54322"
+
+    def start_client(self, host: Host | None = None, name: str = "client", way: str = "") -> Client:
+        """Start a client, on the application's host or another, and wait for its first write.
+
+        It comes through the app port, or another ``way``: libpq's words for where to connect.
+        """
         host = host or self.app
-        (BASE / f"{host.name}-client.log").write_bytes(b"")
-        dsn = f"host={self.gateway.address} port=54322 user=app dbname=app connect_timeout=2"
+        (BASE / f"{host.name}-{name}.log").write_bytes(b"")
+        dsn = f"{way or self.app_port} user=app dbname=app connect_timeout=2"
         words = (PYTHON, "-c", (Path(__file__).parent / "client.py").read_text(), dsn)
-        client = Client(host, host.start(*words, user="postgres", log="client"))
+        client = Client(host, host.start(*words, user="postgres", log=name), name)
         client.wait_for_write(0)
         return client
 
     def psql_app(self, statement: str, limit: float = 10) -> subprocess.CompletedProcess[str]:
         """Ask through the app port, from the application's host."""
-        dsn = f"host={self.gateway.address} port=54322 user=app dbname=app connect_timeout=3"
+        dsn = f"{self.app_port} user=app dbname=app connect_timeout=3"
         return self.app.result("psql", "-XAtq", dsn, "-c", statement, user="postgres", limit=limit)
 
 
@@ -416,10 +423,11 @@ class Client:
 
     host: Host
     process: subprocess.Popen[bytes]
+    name: str
 
     def writes(self) -> list[Write]:
         """All writes so far."""
-        lines = [line.split(maxsplit=3) for line in self.host.log("client").splitlines()]
+        lines = [line.split(maxsplit=3) for line in self.host.log(self.name).splitlines()]
         return [
             Write(float(begun), float(ended), None if row == "-" else int(row), " ".join(error))
             for begun, ended, row, *error in lines

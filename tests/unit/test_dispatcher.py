@@ -421,7 +421,14 @@ def test_what_others_change_is_seen_at_the_next_tick(change: Callable[[FakeWorld
 def test_another_primary_is_looked_at_although_no_rule_has_changed() -> None:
     world, marks = settled()
     world.fail_over()
-    assert "lead port app to node 2 (10.0.0.12)" in drift(MAIN, world, SEEN_1, marks).missing
+    assert "lead port barman to node 2 (10.0.0.12)" in drift(MAIN, world, SEEN_1, marks).missing
+
+
+def test_a_failover_begins_with_the_first_thing_that_is_missing() -> None:
+    world, marks = settled()
+    world.fail_over()
+    assert "create slot barman on node 2" in drift(MAIN, world, SEEN_2, marks).missing
+    assert "create slot barman on node 2" not in drift(MAIN, world, SEEN_1, marks).missing
 
 
 def test_where_the_kernel_does_not_count_it_is_looked_at_every_time() -> None:
