@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from repmgr_hooks.errors import BadInput
@@ -21,7 +19,6 @@ from repmgr_hooks.records import RunRow, Sight
 AROUND = 60.0
 """Seconds for which a sign belongs to what follows (the worker hurries as long after one), and a run to the last."""
 
-WIDTH = 80
 CHANGES = """
 select id, cluster, since, "primary", timeline, lag("primary") over found, lag(timeline) over found,
        lag(since) over found, lead(since) over found
@@ -81,7 +78,7 @@ class Story:
     Times are seconds since the first sign, which is ``zero`` (seconds since the epoch). ``last_good``: the last look
     that saw the old primary. ``promoted``: the first that saw the new one. ``ports``: when each led to it. ``cut``:
     when the first connections to the old one were. ``archived``: when Barman had WAL of the new timeline. ``ok``: how
-    the last run ended.
+    the last run ended, None if it has not.
     """
 
     change: Change
@@ -147,7 +144,7 @@ def tell(journal: Journal, change: Change) -> Story:
         dict(_opened(items, change)),
         _end_of_first(items, "cut connections "),
         _end_of_first(items, f"switch WAL and see timeline {change.timeline} "),
-        runs[-1].ok if runs else None,
+        runs[-1].ok if runs else True,
         tuple(items),
     )
 
@@ -217,7 +214,7 @@ def _error(run: RunRow) -> str:
     return "" if run.ok else run.message
 
 
-def _opened(items: Iterable[Item], change: Change) -> Iterable[tuple[str, float]]:
+def _opened(items: Iterable[Item], change: Change) -> Iterator[tuple[str, float]]:
     """Yield each port that was led to the new primary, and when; the last time counts."""
     for item in items:
         found = re.match(rf"lead port (\S+) to node {change.node} ", item.what)
@@ -227,57 +224,3 @@ def _opened(items: Iterable[Item], change: Change) -> Iterable[tuple[str, float]
 
 def _end_of_first(items: Iterable[Item], begins: str) -> float | None:
     return next((item.end for item in items if item.what.startswith(begins) and not item.error), None)
-
-
-def figures(story: Story) -> list[tuple[float, str]]:
-    """Return what matters most: seconds, and in words which."""
-    port, node, found = story.last_port, story.change.node, [(story.promoted, "")]
-    found = [(story.promoted, f"from the first sign until node {node} was seen to be the primary")]
-    if port:
-        found.insert(0, (story.ports[port], f"from the first sign until port {port} led to node {node}"))
-        found.append((story.ports[port] - story.promoted, f"from the promotion until port {port} was open"))
-    if story.archived is not None:
-        what = f"from the promotion until Barman had WAL of timeline {story.change.timeline}"
-        found.append((story.archived - story.promoted, what))
-    return found
-
-
-def title(story: Story) -> str:
-    """Return who took over from whom."""
-    change = story.change
-    return f"{change.cluster}: node {change.node} took over from node {change.was}"
-
-
-def outcome(story: Story) -> str:
-    """Return what else stands above the details: what is not known, and how it ended."""
-    said = []
-    if not story.ports:
-        said.append("No port was led to the new primary.")
-    if story.last_good is not None and story.last_good < 0:
-        longer = f"Clients may have waited up to {-story.last_good:.2f} s longer"
-        said.append(f"{longer}: then node {story.change.was} was last seen to be the primary.")
-    said.append({None: "The last run has not ended.", True: "", False: "The last run FAILED."}[story.ok])
-    return " ".join(filter(None, said))
-
-
-def lines(story: Story) -> list[str]:
-    """Return the lines for the screen, at most 80 columns."""
-    change = story.change
-    when = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(story.zero))
-    head = [
-        title(story),
-        f"change {change.id}, timeline {change.was_timeline} to {change.timeline}, first sign {when}",
-        "",
-    ]
-    numbers = [f"{seconds:8.2f} s  {what}" for seconds, what in figures(story)]
-    said = textwrap.wrap(outcome(story), WIDTH, initial_indent="  ", subsequent_indent="  ")
-    return [*head, *numbers, *said, "", "      at       took", *(line for item in story.items for line in _lines(item))]
-
-
-def _lines(item: Item) -> list[str]:
-    took = "" if item.took is None else f"{item.took:7.2f} s"
-    error = f"FAILED: {item.error}" if item.error else ""
-    parts = [*item.what.splitlines(), *error.splitlines()]
-    column = f"{item.at:8.2f} s {took:>9}  "
-    wrapped = [line for part in parts for line in textwrap.wrap(part, WIDTH - len(column))]
-    return [(" " * len(column) if index else column) + line for index, line in enumerate(wrapped)]

@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import accumulate
 
-from repmgr_hooks.failover import Item, Story, figures, outcome, title
+from repmgr_hooks.failover import Item, Story
+from repmgr_hooks.story import errors, figures, outcome, title
 
 WIDTH = 760
 MARGIN = 12
@@ -31,7 +33,7 @@ body { margin: 0 auto; max-width: 50rem; padding: 2.5rem 1.5rem; background: var
        font-variant-numeric: tabular-nums; }
 h1 { margin: 0; font-size: 1.6rem; font-weight: 600; line-height: 1.25; }
 h2 { margin: 2.4rem 0 .6rem; font-size: 1rem; font-weight: 600; }
-p { margin: .4rem 0; } .soft { color: var(--soft); } .bad { color: var(--bad); font-weight: 600; }
+p { margin: .4rem 0; } .soft { color: var(--soft); } .bad { color: var(--bad); }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 1.4rem; margin: 2rem 0 1.2rem; }
 dl div { display: flex; flex-direction: column-reverse; justify-content: flex-end; }
 dd { margin: 0; font-size: 2.1rem; font-weight: 300; line-height: 1.2; white-space: nowrap; }
@@ -49,14 +51,15 @@ th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); v
 td { overflow-wrap: anywhere; white-space: pre-line; }
 .number { text-align: right; white-space: nowrap; }
 footer { margin-top: 2rem; color: var(--soft); font-size: .8rem; }
-@page { size: A4; margin: 16mm 15mm; }
+@page { size: A4; margin: 12mm 15mm; }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #555; --line: #ccc; --paper: #fff; --bar: #4a7298; --lost: #f3e3c3;
           --lost-ink: #7a5410; --bad: #b3261e; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  body { max-width: none; padding: 0; font-size: 10pt; } svg { min-width: 0; } h2 { break-after: avoid; }
-  dl { grid-template-columns: repeat(4, 1fr); } .chart, tr { break-inside: avoid; }
-  h2 { margin-top: 1.2rem; } table { font-size: 8.5pt; line-height: 1.35; } th, td { padding-block: .1rem; }
+  body { max-width: none; padding: 0; font-size: 9.5pt; } h1 { font-size: 16pt; } svg { width: 93%; min-width: 0; }
+  h2 { margin: .8rem 0 .3rem; break-after: avoid; } p { margin: .2rem 0; }
+  dl { grid-template-columns: repeat(4, 1fr); margin: .8rem 0 .5rem; } .chart, tr { break-inside: avoid; }
+  table { font-size: 8pt; line-height: 1.3; } th, td { padding-block: .06rem; } footer { margin-top: .6rem; }
 }
 """
 
@@ -68,7 +71,7 @@ def render(story: Story) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S %z", zero)
     timelines = f"Timeline {change.was_timeline} to {change.timeline}"
     written = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    said = f'<p class="{"bad" if story.ok is False else "soft"}">{escape(outcome(story))}</p>'
+    said = "".join(f"<p>{escape(text)}</p>" for text in outcome(story))
     return f"""<!DOCTYPE html>
 <html lang="en" xmlns="http://www.w3.org/1999/xhtml">
 <head>
@@ -104,9 +107,9 @@ def _figures(story: Story) -> Iterator[str]:
 
 
 def _rows(story: Story) -> Iterator[str]:
-    for item in story.items:
+    for item, failed in zip(story.items, errors(story.items), strict=True):
         took = "" if item.took is None else f"{item.took:.2f}"
-        error = f'\n<span class="bad">FAILED: {escape(item.error)}</span>' if item.error else ""
+        error = f'\n<span class="bad">{escape(failed)}</span>' if failed else ""
         numbers = f'<td class="number">{item.at:.2f}</td><td class="number">{took}</td>'
         yield f"<tr>{numbers}<td>{escape(item.what)}{error}</td></tr>\n"
 
@@ -148,10 +151,12 @@ def _chart(story: Story) -> str:
     rows: dict[tuple[str, str], list[Item]] = {}
     for item in shown:
         rows.setdefault((item.kind, item.what), []).append(item)
-    bottom = HEAD + ROW * len(rows) + 6
+    labels = [_label(items, scale) for items in rows.values()]
+    places = list(accumulate((ROW * label.lines for label in labels), initial=HEAD))
+    bottom = places.pop() + 6
     parts = [*_axis(scale, bottom), *_band(story, scale), *_marks(story, scale, bottom)]
-    for number, items in enumerate(rows.values()):
-        parts += _row(items, scale, HEAD + ROW * number + ROW / 2 + 4)
+    for items, label, y in zip(rows.values(), labels, places, strict=True):
+        parts += _row(items, label, scale, y + ROW / 2 + 4)
     later = sum(item.at > scale.last for item in story.items)
     if later:
         note = f"{later} later: in the table"
@@ -199,9 +204,36 @@ def _marks(story: Story, scale: Scale, bottom: float) -> Iterator[str]:
         yield f'<text x="{left:.1f}" y="{y}">{escape(text)}</text>'
 
 
-def _row(items: Sequence[Item], scale: Scale, y: float) -> Iterator[str]:
-    """One step or event, each time that it came, and what it is, on the side where there is room."""
-    failed = any(item.error for item in items)
+@dataclass(frozen=True)
+class Label:
+    """The words of a row: where they stand, and whether on a line of their own above (``lines``: 2)."""
+
+    words: str
+    x: float
+    anchor: str
+    lines: int = 1
+
+
+def _label(items: Sequence[Item], scale: Scale) -> Label:
+    """Right of the bars, else left of them, else above."""
+    failed = sum(bool(item.error) for item in items)
+    often = f" {failed} of {len(items)} times" if len(items) > 1 else ""
+    words = (f"FAILED{often}: " if failed else "") + items[0].what.splitlines()[0]
+    most = int((WIDTH - 2 * MARGIN) / LETTER)
+    words = words if len(words) <= most else words[: most - 1] + "…"
+    begin, end, room = scale.x(items[0].at) - 9, scale.x(items[-1].end) + 9, len(words) * LETTER
+    if end + room <= WIDTH:
+        return Label(words, end, "start")
+    if begin - room >= 0:
+        return Label(words, begin, "end")
+    return Label(words, min(begin + 9, WIDTH - room), "start", 2)
+
+
+def _row(items: Sequence[Item], label: Label, scale: Scale, y: float) -> Iterator[str]:
+    """One step or event, each time that it came."""
+    ink = ' class="bad"' if any(item.error for item in items) else ' class="soft"' if items[0].took is None else ""
+    yield f'<text{ink} x="{label.x:.1f}" y="{y}" text-anchor="{label.anchor}">{escape(label.words)}</text>'
+    y += ROW * (label.lines - 1) - 3 * (label.lines > 1)
     for item in items:
         x, end = scale.x(item.at), scale.x(item.end)
         error = f": FAILED: {item.error}" if item.error else ""
@@ -209,15 +241,5 @@ def _row(items: Sequence[Item], scale: Scale, y: float) -> Iterator[str]:
         if item.took is None:
             yield f'<path class="moment" d="M{x} {y - 8} l4 4 l-4 4 l-4 -4 z">{said}</path>'
         else:
-            kind = "failed" if item.error else "bar"
-            width = f"{max(end - x, 2):.1f}"
+            kind, width = "failed" if item.error else "bar", f"{max(end - x, 2):.1f}"
             yield f'<rect class="{kind}" x="{x}" y="{y - 9}" width="{width}" height="10" rx="1">{said}</rect>'
-    begin, end = scale.x(items[0].at), scale.x(items[-1].end)
-    times = f", {len(items)} times" if len(items) > 1 else ""
-    words = f"{'FAILED: ' if failed else ''}{items[0].what.splitlines()[0]}{times}"
-    right = WIDTH - end >= min(begin, (len(words) + 3) * LETTER)
-    letters = int((WIDTH - end if right else begin) / LETTER) - 3
-    text = escape(words if len(words) <= letters else words[: letters - 1] + "…")
-    anchor, x = ("start", end + 9) if right else ("end", begin - 9)
-    ink = ' class="bad"' if failed else ' class="soft"' if items[0].took is None else ""
-    yield f'<text{ink} x="{x:.1f}" y="{y}" text-anchor="{anchor}">{text}</text>'

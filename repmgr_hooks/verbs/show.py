@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 
-from repmgr_hooks import checks, failover, handlers, history, metrics, page, status
+from repmgr_hooks import checks, failover, handlers, history, metrics, page, status, story
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import BadInput
 from repmgr_hooks.verbs import (
@@ -74,13 +74,13 @@ def do_history(arguments: argparse.Namespace) -> int:
 def tell_failover(arguments: argparse.Namespace, loaded: Config, clusters: list[str]) -> int:
     """Tell one change of the primary, on the screen or as a page."""
     with journal_of(loaded) as journal:
-        story = failover.tell(journal, failover.find(journal, arguments.failover, clusters))
+        told = failover.tell(journal, failover.find(journal, arguments.failover, clusters))
     if arguments.html:
-        write_whole(arguments.html, page.render(story))
+        write_whole(arguments.html, page.render(told))
     if arguments.json:
-        print(json.dumps(dataclasses.asdict(story), indent=2))
+        print(json.dumps(dataclasses.asdict(told), indent=2))
     elif not arguments.html:
-        print("\n".join(failover.lines(story)))
+        print("\n".join(story.lines(told)))
     return OK
 
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from repmgr_hooks import cli, config, failover, page
+from repmgr_hooks import cli, config, failover, page, story
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import BadInput
 from repmgr_hooks.event import Event
@@ -107,7 +107,7 @@ def fail_over(past: Past) -> None:
     past.run(900, 901, (900.5, 0.1, "drop slot barman on standby 1", ""), events=(later,))
 
 
-def story(journal: Journal, which: str = "last") -> failover.Story:
+def the_story(journal: Journal, which: str = "last") -> failover.Story:
     return failover.tell(journal, failover.find(journal, which, ["main"]))
 
 
@@ -117,7 +117,7 @@ def told(found: failover.Story) -> list[tuple[float, str]]:
 
 def test_a_failover(past: Past, journal: Journal) -> None:
     fail_over(past)
-    found = story(journal)
+    found = the_story(journal)
     assert (found.change.was, found.change.node, found.change.was_timeline, found.change.timeline) == (1, 2, 1, 2)
     assert (found.zero, found.last_good, found.promoted) == (T, -4, 2.5)
     assert (found.ports, found.last_port) == ({"barman": 3.25, "app": 5.0}, "app")
@@ -139,7 +139,7 @@ def test_a_failover(past: Past, journal: Journal) -> None:
 
 def test_the_same_on_the_screen(past: Past, journal: Journal) -> None:
     fail_over(past)
-    first, second, _, *rest = failover.lines(story(journal))
+    first, second, _, *rest = story.lines(the_story(journal))
     assert first == "main: node 2 took over from node 1"
     assert re.fullmatch(r"change 2, timeline 1 to 2, first sign 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", second)
     assert rest[:6] == [
@@ -161,7 +161,7 @@ def test_without_a_tick_the_first_sign_is_the_first_event(past: Past, journal: J
     event = past.event(0, PROMOTED)
     past.primary(1, 2, 2)
     past.run(0.5, 3, LEAD_APP, events=(event,))
-    found = story(journal)
+    found = the_story(journal)
     assert (found.zero, found.last_good, found.promoted, found.cut, found.archived) == (T, None, 1, None, None)
     assert told(found)[0] == (0, "event: standby_promote of node 2")
 
@@ -170,7 +170,7 @@ def test_by_hand_and_without_any_sign_it_begins_with_the_run(past: Past, journal
     past.primary(-5000, 1, 1)
     past.primary(1, 2, 2)
     past.run(0, 2, LEAD_APP)
-    assert (story(journal).zero, story(journal).promoted) == (T, 1)
+    assert (the_story(journal).zero, the_story(journal).promoted) == (T, 1)
 
 
 def test_a_promotion_between_two_looks(past: Past, journal: Journal) -> None:
@@ -179,7 +179,7 @@ def test_a_promotion_between_two_looks(past: Past, journal: Journal) -> None:
     past.look(0, -5, 2, 2, TAKEN_OVER)
     past.primary(0.5, 2, 2)
     past.run(0.25, 6, LEAD_APP)
-    found = story(journal)
+    found = the_story(journal)
     assert (found.zero, found.last_good, found.promoted, found.ports) == (T, -5, 0, {"app": 5.0})
 
 
@@ -188,14 +188,14 @@ def test_a_primary_that_came_back_once_was_not_lost_then(past: Past, journal: Jo
     for moment, node in ((-300, None), (-200, 1), (0, None)):
         past.look(moment, moment - 1, node, 1 if node else 0, SILENT)
     past.primary(2, 2, 2)
-    assert (story(journal).zero, story(journal).last_good) == (T, -1)
+    assert (the_story(journal).zero, the_story(journal).last_good) == (T, -1)
 
 
 def test_a_worker_that_began_in_the_middle_has_no_last_good_look(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
     past.look(0, None, None, 0, SILENT)
     past.primary(2, 2, 2)
-    assert (story(journal).zero, story(journal).last_good) == (T, None)
+    assert (the_story(journal).zero, the_story(journal).last_good) == (T, None)
 
 
 def test_the_failover_right_before_is_another_story(past: Past, journal: Journal) -> None:
@@ -206,7 +206,7 @@ def test_the_failover_right_before_is_another_story(past: Past, journal: Journal
     past.event(0, LOST)
     past.primary(1, 2, 3)
     past.run(0.5, 5, LEAD_APP)
-    last, before = story(journal), story(journal, "2")
+    last, before = the_story(journal), the_story(journal, "2")
     assert (last.change.id, last.zero, last.ports) == (3, T, {"app": 5.0})
     assert (before.zero, before.ports, before.change.node) == (T - 35, {"app": 11.0}, 1)
     assert told(before)[-1] == (15, "end of run 1 (event): done")
@@ -217,21 +217,24 @@ def test_the_attempts_after_a_failure_belong_to_it(past: Past, journal: Journal)
     past.event(0, LOST)
     past.primary(2, 2, 2)
     refused = (2.5, 1.0, "start Barman's receive-wal", "no space left on device")
-    past.run(2, 4, refused, LEAD_APP, ok=False, message="FAILED after 2.0 s: barman: no space left")
+    past.run(
+        2, 4, refused, (3.5, *refused[1:]), LEAD_APP, ok=False, message="FAILED after 2.0 s: barman: no space left"
+    )
     past.run(304, 305, (304.5, 0.5, "start Barman's receive-wal", ""), attempt=2)
     past.run(400, 401, (400.5, 0.5, "drop slot barman on standby 1", ""))
-    found = story(journal)
+    found = the_story(journal)
     assert found.ok is True
     assert told(found)[-2:] == [(304.5, "start Barman's receive-wal"), (305, "end of run 2 (event, attempt 2): done")]
-    text = "\n".join(failover.lines(found))
+    text = "\n".join(story.lines(found))
     assert (
         "2.50 s    1.00 s  start Barman's receive-wal\n                      FAILED: no space left on device\n" in text
     )
+    assert "3.50 s    1.00 s  start Barman's receive-wal\n                      FAILED: as at 2.50 s\n" in text
     assert "end of run 1 (event)\n                      FAILED: FAILED after 2.0 s: barman: no space left\n" in text
 
 
 @pytest.mark.parametrize(
-    ("ended", "ok", "said"), [(None, None, "The last run has not ended."), (9, False, "The last run FAILED.")]
+    ("ended", "ok", "said"), [(None, None, "The last run has NOT ENDED."), (9, False, "The last run FAILED.")]
 )
 def test_what_has_not_ended_well_says_so(
     past: Past, journal: Journal, ended: float | None, ok: bool | None, said: str
@@ -241,25 +244,25 @@ def test_what_has_not_ended_well_says_so(
     past.primary(2, 2, 2)
     past.run(1, ended, LEAD_BARMAN, ok=False)
     past.event(8, PROMOTED)
-    found = story(journal)
+    found = the_story(journal)
     assert (found.ok, (8, "event: standby_promote of node 2") in told(found)) == (ok, True)
-    assert said in "\n".join(failover.lines(found))
+    assert said in "\n".join(story.lines(found))
     assert said in page.render(found)
 
 
 def test_a_change_that_led_no_port(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
     past.primary(0, 2, 2)
-    found = story(journal)
-    assert failover.figures(found) == [(0, "from the first sign until node 2 was seen to be the primary")]
-    assert "No port was led to the new primary." in page.render(found)
+    found = the_story(journal)
+    assert story.figures(found) == [(0, "from the first sign until node 2 was seen to be the primary")]
+    assert "NO PORT was led to the new primary." in page.render(found)
 
 
 def test_a_port_that_could_not_be_led_was_not_open(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
     past.primary(2, 2, 2)
     past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed"), (6, 1, LEAD_APP[2], ""))
-    assert story(journal).ports == {"app": 6.0}, "7 since T, and the run is the first sign, at 1"
+    assert the_story(journal).ports == {"app": 6.0}, "7 since T, and the run is the first sign, at 1"
 
 
 def test_the_same_node_on_a_new_timeline_is_a_change(past: Past, journal: Journal) -> None:
@@ -268,7 +271,7 @@ def test_the_same_node_on_a_new_timeline_is_a_change(past: Past, journal: Journa
     past.look(0, -5, None, 0, SILENT)
     past.look(3, 2, 1, 2, "the primary is node 1, timeline 2")
     past.primary(4, 1, 2)
-    assert (story(journal).zero, story(journal).promoted) == (T, 3)
+    assert (the_story(journal).zero, the_story(journal).promoted) == (T, 3)
 
 
 def test_which_one(past: Past, journal: Journal) -> None:
@@ -294,7 +297,7 @@ def test_the_words_of_the_handlers_are_known(journal: Journal) -> None:
     journal.remember("main", Memory(1, 1, world.nodes[1].system_identifier))
     world.fail_over()
     assert run_now(managed, world, [], "drift", journal).ok
-    found = story(journal)
+    found = the_story(journal)
     assert set(found.ports) == {"barman", "app"}
     assert found.archived is not None
 
@@ -314,7 +317,7 @@ def evil(past: Past) -> None:
 
 def test_no_line_is_wider_than_80_columns(past: Past, journal: Journal) -> None:
     evil(past)
-    assert max(map(len, failover.lines(story(journal)))) <= 80
+    assert max(map(len, story.lines(the_story(journal)))) <= 80
 
 
 @pytest.mark.parametrize("make", [fail_over, evil])
@@ -322,7 +325,7 @@ def test_a_page_is_well_formed_and_needs_nothing_from_elsewhere(
     past: Past, journal: Journal, make: Callable[[Past], None]
 ) -> None:
     make(past)
-    found = story(journal)
+    found = the_story(journal)
     text = page.render(found)
     root = ElementTree.fromstring(text)
     names = {element.tag.rpartition("}")[2] for element in root.iter()}
@@ -335,20 +338,20 @@ def test_a_page_is_well_formed_and_needs_nothing_from_elsewhere(
     for item in found.items:
         assert any(item.what in row and item.error in row for row in rows)
     words = "".join(root.itertext())
-    for seconds, what in failover.figures(found):
+    for seconds, what in story.figures(found):
         assert f"{what}{seconds:.2f} s" in words
 
 
 def test_what_failed_is_said_in_words_and_not_by_a_colour_alone(past: Past, journal: Journal) -> None:
     evil(past)
-    drawing = page.render(story(journal))
+    drawing = page.render(the_story(journal))
     assert re.search(r'<text class="bad"[^>]*>FAILED: &lt;script&gt;', drawing)
     assert '<span class="bad">FAILED: &lt;script&gt;' in drawing
 
 
 def test_every_bar_and_word_is_on_the_chart(past: Past, journal: Journal) -> None:
     fail_over(past)
-    svg = ElementTree.fromstring(page.render(story(journal))).find(".//{http://www.w3.org/2000/svg}svg")
+    svg = ElementTree.fromstring(page.render(the_story(journal))).find(".//{http://www.w3.org/2000/svg}svg")
     assert svg is not None
     _, _, width, height = map(float, svg.attrib["viewBox"].split())
     bars = [shape for shape in svg.iter("{http://www.w3.org/2000/svg}rect") if shape.get("class") == "bar"]
@@ -358,6 +361,14 @@ def test_every_bar_and_word_is_on_the_chart(past: Past, journal: Journal) -> Non
         assert 0 <= float(shape.attrib["y"]) <= height
     texts = ["".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")]
     assert {"first sign", "promotion seen, 2.50 s", "port app open, 5.00 s", "0 s", "5 s"} <= set(texts)
+
+
+def test_a_row_without_room_beside_its_bars_has_its_words_above(past: Past, journal: Journal) -> None:
+    past.primary(-5000, 1, 1)
+    past.event(0, LOST)
+    past.primary(1, 2, 2)
+    past.run(1, 100, *((1 + 20 * number, 15, "a step " + "x" * 60, "no") for number in range(5)), ok=False)
+    assert ">FAILED 5 of 5 times: a step xxx" in page.render(the_story(journal))
 
 
 # -- the verb ----------------------------------------------------------------------------------------------------------
