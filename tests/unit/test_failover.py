@@ -96,6 +96,8 @@ def fail_over(past: Past) -> None:
     past.look(0.5, -4, None, 0, SILENT)
     past.look(2.5, 2.375, 2, 2, TAKEN_OVER)
     past.event(-400, LOST)
+    past.event(-10, Event(2, "repmgrd_reload"))
+    past.event(-9, Event(3, "primary_register"))
     lost = past.event(0, LOST)
     past.run(0.25, 0.375, events=(lost,), message="no route for it: nothing to do")
     past.journal._db.execute('update run set "primary" = null')
@@ -263,6 +265,13 @@ def test_a_port_that_could_not_be_led_was_not_open(past: Past, journal: Journal)
     past.primary(2, 2, 2)
     past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed"), (6, 1, LEAD_APP[2], ""))
     assert the_story(journal).ports == {"app": 6.0}, "7 since T, and the run is the first sign, at 1"
+
+
+def test_a_port_that_was_never_led_was_never_open(past: Past, journal: Journal) -> None:
+    past.primary(-5000, 1, 1)
+    past.primary(2, 2, 2)
+    past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed"), (3, 1, "lead port app to node 1 (10.0.0.11)", ""))
+    assert the_story(journal).ports == {}
 
 
 def test_the_same_node_on_a_new_timeline_is_a_change(past: Past, journal: Journal) -> None:

@@ -154,7 +154,7 @@ def test_what_was_counted(ask: Ask, journal: Journal, world: FakeWorld) -> None:
     journal.remember("other", Memory(1, 1, "8"))
     past(journal, False, 2.0)
     past(journal, True, 0.5)
-    journal.begin_run("main", "boot", 1, [])
+    cut_off = journal.begin_run("main", "boot", 1, [])
     for _ in range(2):
         journal.add_event("main", PROMOTED, 5.0, "the same file of the spool")
     found = ask()
@@ -168,6 +168,7 @@ def test_what_was_counted(ask: Ask, journal: Journal, world: FakeWorld) -> None:
     assert of(found, "step_last_duration_seconds") == {action: 0.5}
     assert of(found, "step_failures_total") == {action: 1}
     journal.release_cut_off()
+    journal.end_run(cut_off, True, False, "it was not dead", 1, 1)
     found = ask()
     assert (of(found, "runs_total")["boot"], of(found, "run_failures_total")["boot"]) == (1, 1)
 
@@ -263,7 +264,11 @@ def test_names_and_units() -> None:
 def test_a_file_for_the_collector(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "collector"
     target.mkdir()
-    assert run("metrics", "--file", str(target / "repmgr_hooks.prom")) == 0
+    before = os.umask(0o077)
+    try:
+        assert run("metrics", "--file", str(target / "repmgr_hooks.prom")) == 0
+    finally:
+        os.umask(before)
     assert capsys.readouterr().out == ""
     (only,) = target.iterdir()
     assert only.stat().st_mode & 0o777 == 0o644
