@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from repmgr_hooks.errors import BadInput
@@ -119,7 +119,8 @@ def tell(journal: Journal, change: Change) -> Story:
     since = max(start - AROUND, change.before)
     signs = [at for at, event in _events(journal, change, since, change.found) if _is_sign(event, change)]
     runs = _belonging([run_row(row) for row in journal.read(RUNS, change.cluster, since, limit)], change)
-    zero = min([start, *(signs if lost or signs else [run.started for run in runs[:1]])])
+    during = [run.started for run in runs if run.started <= change.found <= _end(run)]
+    zero = min([start, *(signs if lost or signs else during)])
     runs = [run for run in runs if _end(run) >= zero]
     end = max([change.found, *map(_end, runs)])
     items = [
@@ -141,7 +142,7 @@ def tell(journal: Journal, change: Change) -> Story:
         zero,
         last_good,
         promoted - zero,
-        dict(_opened(items, change)),
+        _opened(items, change),
         _end_of_first(items, "cut connections "),
         _end_of_first(items, f"switch WAL and see timeline {change.timeline} "),
         runs[-1].ok if runs else True,
@@ -214,12 +215,14 @@ def _error(run: RunRow) -> str:
     return "" if run.ok else run.message
 
 
-def _opened(items: Iterable[Item], change: Change) -> Iterator[tuple[str, float]]:
-    """Yield each port that was led to the new primary, and when; the last time counts."""
+def _opened(items: Iterable[Item], change: Change) -> dict[str, float]:
+    """Return when each port was led to the new primary first."""
+    ports: dict[str, float] = {}
     for item in items:
         found = re.match(rf"lead port (\S+) to node {change.node} ", item.what)
         if item.kind == "step" and found and not item.error:
-            yield found[1], item.end
+            ports.setdefault(found[1], item.end)
+    return ports
 
 
 def _end_of_first(items: Iterable[Item], begins: str) -> float | None:

@@ -35,7 +35,7 @@ def outcome(story: Story) -> list[str]:
     said = []
     if story.last_good is not None and story.last_good < 0:
         longer = f"Clients may have waited up to {-story.last_good:.2f} s longer"
-        said.append(f"{longer}: then node {story.change.was} was last seen to be the primary.")
+        said.append(f"{longer}: so long before, node {story.change.was} was still seen to be the primary.")
     if not story.ports:
         said.append("NO PORT was led to the new primary.")
     if not story.ok:

@@ -61,9 +61,9 @@ def do_history(arguments: argparse.Namespace) -> int:
     """Show what happened."""
     loaded = configured(arguments)
     chosen = choose(loaded, arguments.cluster, None)
-    if arguments.failover:
+    if arguments.failover is not None:
         return tell_failover(arguments, loaded, [managed.cluster.name for managed in chosen])
-    if arguments.html:
+    if arguments.html is not None:
         raise BadInput("--html shows one change of the primary: add '--failover last'")
     with journal_of(loaded) as journal:
         runs = history.read(journal, arguments.n, arguments.cluster, arguments.failed)
@@ -88,7 +88,7 @@ def do_metrics(arguments: argparse.Namespace) -> int:
     """Say in numbers what ``status`` and ``history`` say in words."""
     loaded = configured(arguments)
     chosen = choose(loaded, arguments.cluster, None)
-    if arguments.file and arguments.file.suffix != ".prom":
+    if arguments.file is not None and arguments.file.suffix != ".prom":
         raise BadInput(f"{arguments.file}: the collector of node_exporter reads only files that end in .prom")
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)

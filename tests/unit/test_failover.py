@@ -149,8 +149,8 @@ def test_the_same_on_the_screen(past: Past, journal: Journal) -> None:
         "    2.50 s  from the first sign until node 2 was seen to be the primary",
         "    2.50 s  from the promotion until port app was open",
         "    2.00 s  from the promotion until Barman had WAL of timeline 2",
-        "  Clients may have waited up to 4.00 s longer: then node 1 was last seen to be",
-        "  the primary.",
+        "  Clients may have waited up to 4.00 s longer: so long before, node 1 was still",
+        "  seen to be the primary.",
     ]
     assert "    0.50 s            the primary is unknown: no node is out of recovery" in rest
     assert "                      node 1: Connection refused" in rest
@@ -170,6 +170,7 @@ def test_without_a_tick_the_first_sign_is_the_first_event(past: Past, journal: J
 
 def test_by_hand_and_without_any_sign_it_begins_with_the_run(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
+    past.run(-40, -39, (-40, 1, "lead port app to node 1 (10.0.0.11)", ""))
     past.primary(1, 2, 2)
     past.run(0, 2, LEAD_APP)
     assert (the_story(journal).zero, the_story(journal).promoted) == (T, 1)
@@ -264,6 +265,7 @@ def test_a_port_that_could_not_be_led_was_not_open(past: Past, journal: Journal)
     past.primary(-5000, 1, 1)
     past.primary(2, 2, 2)
     past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed"), (6, 1, LEAD_APP[2], ""))
+    past.run(20, 21, (20, 1, LEAD_APP[2], ""), message="the chains had been wiped")
     assert the_story(journal).ports == {"app": 6.0}, "7 since T, and the run is the first sign, at 1"
 
 
@@ -424,6 +426,7 @@ def test_as_a_page_that_takes_the_place_of_an_older_one(
     ("argv", "said"),
     [
         (["--html", "x.html"], "--html shows one change of the primary: add '--failover last'"),
+        (["--failover", ""], "the journal has no change of the primary ''; it has 2, and 'last'"),
         (["--failover", "7"], "the journal has no change of the primary '7'; it has 2, and 'last'"),
         (["--failover", "last", "--html", "/nowhere/x.html"], "/nowhere/x.html cannot be written: "),
         (["--failover", "last", "--html", "/"], "/ cannot be written: "),
