@@ -50,7 +50,6 @@ th { color: var(--soft); font-weight: 400; text-align: left; }
 th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td { overflow-wrap: anywhere; white-space: pre-line; }
 .number { text-align: right; white-space: nowrap; }
-footer { margin-top: 2rem; color: var(--soft); font-size: .8rem; }
 @page { size: A4; margin: 12mm 15mm; }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #555; --line: #ccc; --paper: #fff; --bar: #4a7298; --lost: #f3e3c3;
@@ -59,7 +58,7 @@ footer { margin-top: 2rem; color: var(--soft); font-size: .8rem; }
   body { max-width: none; padding: 0; font-size: 9.5pt; } h1 { font-size: 16pt; } svg { width: 93%; min-width: 0; }
   h2 { margin: .8rem 0 .3rem; break-after: avoid; } p { margin: .2rem 0; }
   dl { grid-template-columns: repeat(4, 1fr); margin: .8rem 0 .5rem; } .chart, tr { break-inside: avoid; }
-  table { font-size: 8pt; line-height: 1.3; } th, td { padding-block: .06rem; } footer { margin-top: .6rem; }
+  table { font-size: 8pt; line-height: 1.3; } th, td { padding-block: .06rem; }
 }
 """
 
@@ -70,7 +69,7 @@ def render(story: Story) -> str:
     name, zero = escape(title(story)), time.localtime(story.zero)
     when = time.strftime("%Y-%m-%d %H:%M:%S %z", zero)
     timelines = f"Timeline {change.was_timeline} to {change.timeline}"
-    written = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    written = time.strftime("%Y-%m-%d %H:%M")
     said = "".join(f"<p>{escape(text)}</p>" for text in outcome(story))
     return f"""<!DOCTYPE html>
 <html lang="en" xmlns="http://www.w3.org/1999/xhtml">
@@ -83,7 +82,7 @@ def render(story: Story) -> str:
 </head>
 <body>
 <h1>{name}</h1>
-<p class="soft">First sign {when}. {timelines}. Change {change.id} in the journal.</p>
+<p class="soft">First sign {when}. {timelines}. Change {change.id} in the journal, written {written}.</p>
 <dl>{"".join(_figures(story))}</dl>
 {said}
 <h2>Seconds since the first sign</h2>
@@ -94,7 +93,6 @@ def render(story: Story) -> str:
 <tbody>
 {"".join(_rows(story))}</tbody>
 </table>
-<footer>From the journal of repmgr_hooks, {written}</footer>
 </body>
 </html>
 """
