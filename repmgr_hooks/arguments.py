@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.hook import CONFIG
@@ -48,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
     history = verb("history", "what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
     history.add_argument("-n", type=int, default=20, metavar="N", help="so many runs (default 20)")
+    history.add_argument("--failover", metavar="N", help="one change of the primary, by its number, or 'last'")
+    history.add_argument("--html", type=Path, metavar="FILE", help="write that as a page of its own")
+    metrics = verb("metrics", "the same in numbers, for Prometheus")
+    metrics.add_argument("--file", type=Path, metavar="FILE", help="for node_exporter's textfile collector; *.prom")
     for made in (status, continuity, history):
         made.add_argument("--json", action="store_true", help="for machines")
     pause = verb("pause", "maintenance: events are stored, nothing is done")

@@ -7,6 +7,7 @@ event.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,9 +27,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Drift:
-    """What a look without an event has found: what is missing in the actions (``found``), and what none can mend."""
+    """What a look without an event has found: what is missing in the actions (``found``), and what none can mend.
+
+    ``at``: when the nodes had answered, in seconds since the epoch.
+    """
 
     verdict: Verdict
+    at: float
     found: tuple[Done, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -108,9 +113,9 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
     ``marks`` holds what each handler's ``mark`` said when all was as it should be; it is brought up to date.
     """
     judge = Judge(managed.cluster, memory)
-    verdict = judge.verdict(world)
+    verdict, now = judge.verdict(world), time.time()
     if verdict.primary is None:
-        return Drift(verdict, tuple(shut_out(managed, verdict, world, None)))
+        return Drift(verdict, now, tuple(shut_out(managed, verdict, world, None)))
     decided = decided_from(verdict, judge)
     found: list[Done] = []
     for item in select(managed.routes, []):
@@ -122,7 +127,7 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
                 found += seen
                 if differences(seen) and memory.primary not in (None, verdict.primary):
                     break  # clients of a dead primary are waiting; the run looks at the rest
-    return Drift(verdict, tuple(found), (*warnings(managed, decided), *tend(managed, decided, world)))
+    return Drift(verdict, now, tuple(found), (*warnings(managed, decided), *tend(managed, decided, world)))
 
 
 def _mark(action: Action, decided: Decided, world: World) -> object:

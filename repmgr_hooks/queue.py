@@ -15,7 +15,8 @@ from repmgr_hooks.errors import Busy, StepFailed, Stopped
 from repmgr_hooks.event import Event, Meaning
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.lock import exclusive, lock_name
-from repmgr_hooks.records import RunRow, StepRow, Waiting
+from repmgr_hooks.pulse import beat
+from repmgr_hooks.records import RunRow, Sight, StepRow, Waiting
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.run import Chosen, Done, Recorder, Run
 from repmgr_hooks.steps import World
@@ -79,6 +80,9 @@ class Queue:
             return False
         self._remind()
         sees_work = self._watch.sees_work(self._memory, failed)
+        beat(self._config.state_dir, self.name)
+        if self._watch.news:
+            saw(self._journal, self.name, self._watch.news)
         if self._watch.content:
             remember(self._journal, self.name, self._watch.verdict, self._memory)
         return sees_work
@@ -211,6 +215,14 @@ def remember(journal: Journal, name: str, verdict: Verdict | None, known: Memory
         return
     try:
         journal.remember(name, memory_of(primary))
+    except StepFailed as failure:
+        log.error("%s", failure)
+
+
+def saw(journal: Journal, name: str, news: Sight) -> None:
+    """Keep what a look has seen; if that fails, say so."""
+    try:
+        journal.saw(name, news)
     except StepFailed as failure:
         log.error("%s", failure)
 

@@ -29,7 +29,7 @@ install_venv() {
     if [ "$(cat .venv/wanted 2>/dev/null)" != "$wanted" ]; then
         rm -rf .venv
         "${PYTHON:-/usr/bin/python3}" -m venv .venv
-        .venv/bin/pip -qq install hatchling hypothesis mypy pytest ruff types-PyYAML
+        .venv/bin/pip -qq install hatchling hypothesis mypy prometheus_client pytest ruff types-PyYAML
         .venv/bin/pip -qq install .
         echo "$wanted" > .venv/wanted
     fi

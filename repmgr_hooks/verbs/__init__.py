@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 from repmgr_hooks import config
@@ -62,6 +64,21 @@ def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Jou
         return stack.enter_context(journal_of(loaded)), ""
     except StepFailed as error:
         return None, str(error)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that others may read; it is there whole, or as it was. Raises BadInput."""
+    hidden = path.parent / f".{path.name}.{os.getpid()}"
+    try:
+        hidden.unlink(missing_ok=True)
+        with hidden.open("x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+        hidden.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise BadInput(f"{path} cannot be written: {error}; name another file") from None
 
 
 def show_log_lines(stream: TextIO | None = None) -> None:
