@@ -177,7 +177,7 @@ FAULTS: dict[str, tuple[Callable[[Lab], AbstractContextManager[None]], str]] = {
     "no backup": (lambda lab: away(lab.gateway, BACKUPS), "a clone finds no backup of main_backup: exit code 1"),
     "backup not to be read": (
         lambda lab: unreadable(lab.gateway, pg_control(lab)),
-        "/data/global/pg_control: exit code 23: rsync: ",
+        "/data/global/pg_control: exit code 23: ",
     ),
     "compressed backup": (
         lambda lab: away(lab.gateway, pg_control(lab)),
