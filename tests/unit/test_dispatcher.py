@@ -421,7 +421,7 @@ def test_what_others_change_is_seen_at_the_next_tick(change: Callable[[FakeWorld
 def test_another_primary_is_looked_at_although_no_rule_has_changed() -> None:
     world, marks = settled()
     world.fail_over()
-    assert "lead port app to node 2 (10.0.0.12)" in drift(MAIN, world, SEEN_1, marks).missing
+    assert "lead port barman to node 2 (10.0.0.12)" in drift(MAIN, world, SEEN_1, marks).missing
 
 
 def test_where_the_kernel_does_not_count_it_is_looked_at_every_time() -> None:
@@ -572,6 +572,13 @@ def test_a_plan_of_no_steps_fails_and_the_port_opens_all_the_same(steps: list[An
     run = handle(route(plug_in(lambda *_: None, lambda *_: steps), OPEN_APP), world, [PROMOTED])
     assert not run.ok
     assert 118 <= opened(world) <= 121
+
+
+def test_under_a_new_primary_nothing_is_looked_at_through_a_port_that_leads_to_the_old_one() -> None:
+    world = failed_over()
+    found = drift(MAIN, world, SEEN_1, {})
+    assert found.missing[0] == "lead port barman to node 2 (10.0.0.12)"
+    assert "barman" not in {program.argv[0] for program in world.ran}
 
 
 def test_the_app_port_opens_at_its_limit_although_looking_hangs() -> None:
