@@ -581,6 +581,13 @@ def test_a_plan_of_no_steps_fails_and_the_port_opens_all_the_same(steps: list[An
     assert 118 <= opened(world) <= 121
 
 
+def test_under_a_new_primary_nothing_is_looked_at_through_a_port_that_leads_to_the_old_one() -> None:
+    world = failed_over()
+    found = drift(MAIN, world, SEEN_1, {})
+    assert found.missing[0] == "lead port barman to node 2 (10.0.0.12)"
+    assert "barman" not in {program.argv[0] for program in world.ran}
+
+
 def test_the_app_port_opens_at_its_limit_although_looking_hangs() -> None:
     world = failed_over()
     world.barman.hanging = frozenset({"show-server"})
