@@ -129,7 +129,7 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
                 marks[item.action.path] = None if differences(seen) else mark
                 found += seen
                 if new and differences(seen):
-                    break
+                    return Drift(verdict, now, tuple(found))
     return Drift(verdict, now, tuple(found), (*warnings(managed, decided), *tend(managed, decided, world)))
 
 
