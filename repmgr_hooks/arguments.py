@@ -22,6 +22,8 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(verb=name)
         if name not in ("check", "continuity", "handlers", "worker"):
             made.add_argument("--cluster", help="needed if the configuration has several")
+        if name in ("boot", "reconcile", "replay", "resume", "worker"):
+            made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: an object a line")
         return made
 
     words = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
@@ -51,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
     pause.add_argument("--reason", default="", help="shown by 'status'")
     verb("resume", "end a pause and make up for it")
-    verb("check", "find the mistakes in the configuration")
+    check = verb("check", "find the mistakes in the configuration")
+    check.add_argument("--alerts", action="store_true", help="send a test message to everybody under 'alerts'")
     verb("handlers", "what is installed, and from where")
     return top
 

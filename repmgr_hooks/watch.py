@@ -35,6 +35,8 @@ class Watch:
         """Of the last look."""
         self.content = False
         """Whether the last look found all as it should be."""
+        self.warnings: tuple[str, ...] = ()
+        """What the last look found that no step of ours can mend."""
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
@@ -54,6 +56,7 @@ class Watch:
         drift = dispatcher.drift(self._managed, self._world, memory, self._marks)
         self._plan_next(drift.verdict)
         self._tell(drift)
+        self.warnings = drift.warnings
         self.content = drift.verdict.primary is not None and not drift.missing
         return bool(drift.missing) and not (failed and drift.known(failed))
 

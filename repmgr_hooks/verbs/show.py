@@ -8,6 +8,7 @@ import json
 
 from repmgr_hooks import checks, handlers, history, status
 from repmgr_hooks.errors import BadInput
+from repmgr_hooks.system import System
 from repmgr_hooks.verbs import FAILED, OK, choose, complain, configured, journal_of, journal_or_why_not, world_of
 
 
@@ -57,7 +58,10 @@ def do_history(arguments: argparse.Namespace) -> int:
 
 def do_check(arguments: argparse.Namespace) -> int:
     """Say what would go wrong."""
-    found = checks.findings(configured(arguments))
+    loaded = configured(arguments)
+    found = checks.findings(loaded)
+    if arguments.alerts:
+        found += checks.alerts.told(loaded, System({}))
     print("\n".join(map(str, found)))
     return FAILED if any(finding.level == "FAIL" for finding in found) else OK
 
