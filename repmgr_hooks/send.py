@@ -5,6 +5,7 @@ What is said of a failure names no URL and no header, for either may be a secret
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import smtplib
@@ -57,8 +58,10 @@ def post(order: dict[str, Any]) -> None:
 def hand_over(order: dict[str, Any]) -> None:
     """Hand a mail to a relay. Raises OSError, SMTPException."""
     host, _, port = order["smtp"].partition(":")
-    with smtplib.SMTP(host, int(port or SMTP_PORT), timeout=order["timeout"]) as relay:
-        relay.sendmail(order["sender"], order["to"], order["body"])
+    relay = smtplib.SMTP(host, int(port or SMTP_PORT), timeout=order["timeout"])
+    relay.sendmail(order["sender"], order["to"], order["body"])
+    with contextlib.suppress(OSError, smtplib.SMTPException):  # it has the mail; it would get a second one
+        relay.quit()
 
 
 if __name__ == "__main__":
