@@ -152,7 +152,7 @@ def test_on_a_terminal_one_line_is_written_over(quick: None, monkeypatch: pytest
     with lines.waiting("a node that is out of recovery", 30):
         until(lambda: terminal.shows("at most: a node that is out of recovery"))
         log.warning("in between")
-        until(lambda: "at most" in terminal.text.rpartition("in between")[2])
+        until(lambda: "at most" in terminal.text.partition("in between")[2])
     until(lambda: terminal.text.endswith("\r\033[K"))
     assert "\033[K\033[33m" in terminal.text
     assert terminal.text.count("\n") == 1

@@ -7,6 +7,7 @@ import http.server
 import json
 import socket
 import socketserver
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,17 +19,18 @@ import pytest
 
 from repmgr_hooks import targets
 from repmgr_hooks.alerts import Alert, Case
+from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.outbox import Outbox, attempt
 from repmgr_hooks.steps import Program
 from repmgr_hooks.system import System
+from repmgr_hooks.tables import MIGRATIONS
 from repmgr_hooks.targets import Target, problems
 from tests.fake import FakeWorld
 
 PACKAGE = str(Path(__file__).resolve().parents[2])
-HOLE = Alert(
-    "main", "backup", "critical", "HOLE: Barman läcks\r\nBcc: x@y.z", "details", "repmgr-hooks continuity main"
-)
+SUMMARY = "HOLE: Barman läcks\r\nBcc: x@y.z"
+HOLE = Alert("main", "backup", "critical", SUMMARY, "details", "repmgr-hooks continuity main")
 CASE = Case(HOLE, 1_800_000_000.0)
 WARNING = Alert("main", "run", "warning", "failed, and is tried again")
 LIMIT = 20.0
@@ -66,7 +68,7 @@ class Hook(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", "file:///etc/passwd")
         self.end_headers()
 
-    do_GET = do_POST
+    do_GET = do_POST  # noqa: N815
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -267,17 +269,11 @@ class Post(FakeWorld):
             assert self.hanging.wait(LIMIT)
         self.got.append((name, json.loads(program.stdin)["text"].split(":")[0]))
         if name in self.broken:
-            raise targets_failed()
+            raise StepFailed("no answer")
         return ""
 
     def texts(self, name: str = "/a") -> list[str]:
         return [text for who, text in self.got if who == name]
-
-
-def targets_failed() -> Exception:
-    from repmgr_hooks.errors import StepFailed
-
-    return StepFailed("no answer")
 
 
 @pytest.fixture
@@ -399,10 +395,6 @@ def test_a_bug_in_a_message_ends_no_thread(journal: Journal, monkeypatch: pytest
 
 
 def test_a_journal_of_an_older_version_keeps_its_data(tmp_path: Path) -> None:
-    import sqlite3
-
-    from repmgr_hooks.tables import MIGRATIONS
-
     path = tmp_path / "journal.db"
     old = sqlite3.connect(path)
     for text in MIGRATIONS[:3]:
