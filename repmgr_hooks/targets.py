@@ -25,6 +25,9 @@ from repmgr_hooks.steps import Program
 SENDMAIL = "/usr/sbin/sendmail"
 SEND = (sys.executable, "-P", "-m", "repmgr_hooks.send")
 
+# RFC 5322, 2.1.1: so long may a line be. Folded, a headline would be hard to find; beyond ASCII not every relay goes.
+LETTER = policy.default.clone(cte_type="7bit", max_line_length=998)
+
 MailAddress = Annotated[str, Shape(r"[A-Za-z0-9][A-Za-z0-9._+-]*(@[A-Za-z0-9.-]+)?", "a mail address")]
 
 
@@ -108,7 +111,7 @@ def document(case: Case) -> dict[str, Any]:
 
 def letter(target: Target, case: Case) -> EmailMessage:
     """Return a case as a mail. EmailMessage refuses line breaks in a header; the headline has none."""
-    alert, mail = case.alert, EmailMessage(policy.default.clone(cte_type="7bit"))
+    alert, mail = case.alert, EmailMessage(LETTER)
     mail["Subject"] = case.headline
     mail["To"] = ", ".join(target.mail)
     if target.sender or target.smtp:

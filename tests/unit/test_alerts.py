@@ -22,7 +22,7 @@ PROMOTED = Alert("main", "standby_promote of node 2", "warning", "the primary is
 HOUR = 3600.0
 
 
-class Told1:
+class Us:
     """One target, which takes everything that is due, in the order in which it is due."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Told1:
 
 
 def test_it_is_told_once_again_every_hour_and_when_it_is_over() -> None:
-    us = Told1()
+    us = Us()
     for now in range(100, 8000, 5):
         us.find(now, *([ZOMBIE] if now < 7500 else []))
     open_, over = "CRITICAL main: ZOMBIE: node 1", "OVER main: ZOMBIE: node 1"
@@ -46,7 +46,7 @@ def test_it_is_told_once_again_every_hour_and_when_it_is_over() -> None:
 
 
 def test_what_changes_is_told_after_a_minute() -> None:
-    us, more = Told1(), replace(ZOMBIE, summary="ZOMBIE: node 1 and node 3")
+    us, more = Us(), replace(ZOMBIE, summary="ZOMBIE: node 1 and node 3")
     us.find(100, ZOMBIE)
     us.find(105, more)
     us.find(159, more)
@@ -56,7 +56,7 @@ def test_what_changes_is_told_after_a_minute() -> None:
 
 
 def test_what_stays_away_for_a_moment_only_is_not_over() -> None:
-    us = Told1()
+    us = Us()
     for now, found in ((100, [ZOMBIE]), (105, []), (110, [ZOMBIE]), (115, []), (115 + SETTLED, [])):
         us.find(now, *found)
     assert [line.split()[0] for _, line in us.said] == ["CRITICAL", "OVER"]
@@ -64,7 +64,7 @@ def test_what_stays_away_for_a_moment_only_is_not_over() -> None:
 
 @pytest.mark.parametrize("period", [10, 70, 130, 600, 1500])
 def test_what_goes_to_and_fro_makes_no_storm(period: int) -> None:
-    us = Told1()
+    us = Us()
     for now in range(0, 6 * 3600, 5):
         us.find(now, *([ZOMBIE] if now // period % 2 == 0 else []))
     # Once and over, and then once an hour.
