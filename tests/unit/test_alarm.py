@@ -89,7 +89,7 @@ def test_while_all_is_well_nothing_is_called_out(tmp_path: Path, journal: Journa
 
 def test_a_primary_is_unknown_and_found_again(tmp_path: Path, journal: Journal, later: Later) -> None:
     queue, world, listens = served(tmp_path, journal)
-    later(queue, world, 10)
+    later(queue, world, 60)
     world.lose(1)
     later(queue, world, 20)
     assert listens.open == {}

@@ -25,7 +25,7 @@ from repmgr_hooks.outbox import Outbox, attempt
 from repmgr_hooks.steps import Program
 from repmgr_hooks.system import System
 from repmgr_hooks.tables import MIGRATIONS
-from repmgr_hooks.targets import Target, problems
+from repmgr_hooks.targets import Target, letter, problems
 from tests.fake import FakeWorld
 
 PACKAGE = str(Path(__file__).resolve().parents[2])
@@ -60,12 +60,12 @@ class Hook(http.server.BaseHTTPRequestHandler):
     """Notes what it gets, and answers with the code of its server."""
 
     def do_POST(self) -> None:  # noqa: N802 - http.server's name
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null"
         self.server.got.append((self.path, dict(self.headers), json.loads(body)))  # type: ignore[attr-defined]
         code = self.server.code  # type: ignore[attr-defined]
         self.send_response(code)
         if code == 302:
-            self.send_header("Location", "file:///etc/passwd")
+            self.send_header("Location", "/elsewhere")
         self.end_headers()
 
     do_GET = do_POST  # noqa: N815
@@ -182,6 +182,11 @@ def test_a_mail_goes_through_sendmail(system: System, sendmail: Path) -> None:
     body = letter.get_content()
     assert "details" in body
     assert "Next: repmgr-hooks continuity main" in body
+
+
+def test_a_headline_is_not_folded() -> None:
+    case = Case(Alert("main", "x", "critical", "a long " * 20), 0.0)
+    assert f"Subject: {case.headline}\n" in letter(Target(mail=("root",)), case).as_string()
 
 
 class Relay(socketserver.StreamRequestHandler):
