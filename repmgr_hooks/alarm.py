@@ -49,10 +49,11 @@ class Alarm:
             self._known_at = self._world.now()
 
     def note(self, warnings: Sequence[str], failed: RunRow | None) -> None:
-        """All is done that can be done now: tell what is still wrong."""
+        """All is done that can be done now: tell what is still wrong; nothing yet while a primary is waited for."""
+        verdict, cluster = self._verdict, self._managed.cluster
         unknown_for = self._world.now() - self._known_at
-        found = conditions(self._managed, self._verdict, unknown_for, warnings, failed, self._attempts)
-        self._listener.note(self._managed.cluster.name, found)
+        if verdict and (verdict.primary is not None or verdict.zombies or unknown_for >= cluster.primary_wait):
+            self._listener.note(cluster.name, conditions(self._managed, verdict, warnings, failed, self._attempts))
 
     def journal_is_broken(self, error: Exception) -> None:
         """What the last run was, and how it ended, is not known then."""

@@ -14,25 +14,17 @@ from repmgr_hooks.routes import Managed
 
 
 def conditions(
-    managed: Managed,
-    verdict: Verdict | None,
-    unknown_for: float,
-    warnings: Sequence[str],
-    failed: RunRow | None,
-    attempts: int,
+    managed: Managed, verdict: Verdict, warnings: Sequence[str], failed: RunRow | None, attempts: int
 ) -> list[Alert]:
     """Return the alerts, one for each condition.
 
-    ``unknown_for``: seconds since a primary was last seen. ``failed``: the last run, if it failed and could be tried
-    again, at most ``attempts`` times.
+    ``failed``: the last run, if it failed and could be tried again, at most ``attempts`` times.
     """
     cluster = managed.cluster
-    found: list[Alert] = []
-    if verdict and verdict.primary is None and unknown_for >= cluster.primary_wait:
+    rejoin = [note for note in verdict.notes if note.why in (Why.ZOMBIE, Why.BESIDE)]
+    found = [_zombie(cluster, verdict, note) for note in rejoin[:1]]
+    if verdict.primary is None:
         found.append(_unknown(cluster, verdict))
-    if verdict:
-        rejoin = [note for note in verdict.notes if note.why in (Why.ZOMBIE, Why.BESIDE)]
-        found += [_zombie(cluster, verdict, note) for note in rejoin[:1]]
     # A run in which no action failed found no primary, or was cut off.
     if failed and failed.left:
         found += _of_run(managed, failed, attempts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import signal
 import smtplib
 import sys
 import urllib.error
@@ -29,6 +30,7 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 def main() -> None:
     """Send; exit code 1 and one line on stderr if that fails."""
     order = json.load(sys.stdin)
+    signal.alarm(order["timeout"] + 1)  # the service ends us before that, unless it has ended itself
     try:
         post(order) if "webhook" in order else hand_over(order)
     except urllib.error.HTTPError as error:

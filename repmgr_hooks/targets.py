@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 import socket
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ class Target:
         if self.mail:
             return f"mail {', '.join(self.mail)}"
         if self.run:
-            return f"run {self.run[0]}"
+            return f"run {shlex.join(self.run)}"
         if self.webhook.startswith("/"):
             return f"webhook {self.webhook}"
         return f"webhook {urlsplit(self.webhook).hostname} ({hashlib.sha256(self.webhook.encode()).hexdigest()[:6]})"

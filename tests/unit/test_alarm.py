@@ -100,6 +100,17 @@ def test_a_primary_is_unknown_and_found_again(tmp_path: Path, journal: Journal, 
     assert listens.open == {}
 
 
+def test_while_a_primary_is_waited_for_nothing_is_over(tmp_path: Path, journal: Journal, later: Later) -> None:
+    """Also after a restart in the middle of it."""
+    queue, world, listens = served(tmp_path, journal)
+    world.lose(1)
+    later(queue, world, 60)
+    loaded = load(tmp_path, TEXT)
+    again = Queue(loaded.clusters["main"], journal, world, loaded, listens)
+    later(again, world, 20)
+    assert list(listens.open) == ["primary"]
+
+
 def test_a_zombie_is_called_out_until_it_is_gone(tmp_path: Path, journal: Journal, later: Later) -> None:
     queue, world, listens = served(tmp_path, journal)
     world.fail_over()

@@ -128,23 +128,16 @@ def run(*left: str, message: str = "FAILED after 1.0 s", attempt: int = 1) -> Ru
     return RunRow(1, "main", "event", attempt, 0.0, 1.0, False, True, 2, 2, message, left)
 
 
-def found(
-    verdict: Verdict | None = KNOWN,
-    unknown_for: float = 0.0,
-    warnings: tuple[str, ...] = (),
-    failed: RunRow | None = None,
-) -> dict[str, Alert]:
-    return {alert.condition: alert for alert in conditions(MAIN, verdict, unknown_for, warnings, failed, 20)}
+def found(verdict: Verdict = KNOWN, warnings: tuple[str, ...] = (), failed: RunRow | None = None) -> dict[str, Alert]:
+    return {alert.condition: alert for alert in conditions(MAIN, verdict, warnings, failed, 20)}
 
 
 def test_nothing_is_wrong() -> None:
     assert found() == {}
-    assert found(None) == {}
 
 
-def test_a_primary_is_unknown_when_it_has_been_waited_for() -> None:
-    assert found(UNKNOWN, 29.9) == {}
-    alert = found(UNKNOWN, 30.0)["primary"]
+def test_a_primary_is_unknown() -> None:
+    alert = found(UNKNOWN)["primary"]
     assert (alert.severity, alert.next) == ("critical", "repmgr-hooks status --cluster main")
     assert alert.summary.startswith("primary unknown: no node is out of recovery")
 
@@ -155,7 +148,7 @@ def test_a_zombie_comes_with_what_to_type(why: Why) -> None:
     assert alert.severity == "critical"
     assert "ZOMBIE: node 1 is a primary too" in alert.summary
     assert "on node 1, when PostgreSQL is stopped there: repmgr node rejoin -d 'host=10.0.0.12 port=5432" in alert.next
-    assert list(found(replace(UNKNOWN, notes=(Reason(why, (1,)),)))) == ["zombie"]
+    assert list(found(replace(UNKNOWN, notes=(Reason(why, (1,)),)))) == ["zombie", "primary"]
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import email
 import http.server
 import json
+import signal
 import socket
 import socketserver
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from repmgr_hooks.outbox import Outbox, attempt
 from repmgr_hooks.steps import Program
 from repmgr_hooks.system import System
 from repmgr_hooks.tables import MIGRATIONS
-from repmgr_hooks.targets import Target, letter, problems
+from repmgr_hooks.targets import SEND, Target, letter, problems
 from tests.fake import FakeWorld
 
 PACKAGE = str(Path(__file__).resolve().parents[2])
@@ -141,23 +143,28 @@ def test_no_failure_names_the_url(system: System, tmp_path: Path, text: str, sai
     assert "secret" not in error
 
 
-def test_a_webhook_that_says_a_byte_now_and_then_is_not_waited_for(system: System) -> None:
-    """Each byte comes in time; the whole does not."""
+class Trickle(socketserver.BaseRequestHandler):
+    """Says a byte now and then: each comes in time, the whole does not."""
 
-    class Trickle(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            try:
-                while True:
-                    self.request.sendall(b"H")
-                    time.sleep(0.2)
-            except OSError:
-                pass
+    def handle(self) -> None:
+        with suppress(OSError):
+            while True:
+                self.request.sendall(b"H")
+                time.sleep(0.2)
 
+
+@contextmanager
+def trickle() -> Iterator[int]:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickle) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        error = attempt(Target(webhook=f"http://127.0.0.1:{server.server_address[1]}/", timeout=2), CASE, system)
+        yield server.server_address[1]
         server.shutdown()
+
+
+def test_a_webhook_that_never_ends_its_answer_is_not_waited_for(system: System) -> None:
+    with trickle() as port:
+        error = attempt(Target(webhook=f"http://127.0.0.1:{port}/", timeout=2), CASE, system)
     assert "not finished after 2 s; killed" in error
 
 
@@ -247,6 +254,10 @@ def test_a_program_gets_json(system: System, tmp_path: Path) -> None:
 )
 def test_a_target_that_cannot_be(target: Target, said: str) -> None:
     assert said in " ".join(problems(target))
+
+
+def test_two_that_run_one_program_are_two() -> None:
+    assert Target(run=("/page", "a b")).name != Target(run=("/page", "c")).name
 
 
 def test_a_url_is_not_named() -> None:
@@ -413,3 +424,13 @@ def test_a_journal_of_an_older_version_keeps_its_data(tmp_path: Path) -> None:
     with journal.change() as db:
         assert db.execute("select count(*) from alert").fetchone() == (0,)
     journal.close()
+
+
+def test_a_sender_that_is_left_alone_ends_by_itself() -> None:
+    """The service has died meanwhile, and the peer says a byte now and then."""
+    with trickle() as port:
+        order = {"webhook": f"http://127.0.0.1:{port}/", "body": "{}", "timeout": 1}
+        ended = subprocess.run(
+            SEND, input=json.dumps(order), text=True, capture_output=True, timeout=LIMIT, check=False
+        )
+    assert ended.returncode == -signal.SIGALRM
