@@ -96,7 +96,7 @@ def _sent(target: Target, **order: Any) -> Program:
 
 
 def document(case: Case) -> dict[str, Any]:
-    """Return a case as plain data; the README describes it. ``text`` is what chats show."""
+    """Return a case as plain data; the README describes it. ``text``: the headline, where many chats look for it."""
     alert = dataclasses.asdict(case.alert)
     del alert["momentary"]
     return {
@@ -119,9 +119,9 @@ def letter(target: Target, case: Case) -> EmailMessage:
         mail["From"] = target.sender or f"repmgr-hooks@{socket.gethostname()}"
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers of an absent person
     over = f"\nOver since {_local(case.ended)}." if case.state == "over" else ""
-    parts = [f"{alert.summary}\n\nSince {_local(case.since)}, seen by {socket.gethostname()}.{over}", alert.details]
-    parts += [f"Next: {alert.next}"] if alert.next and case.state != "over" else []
-    mail.set_content("\n\n".join(filter(None, parts)) + "\n")
+    seen = f"Since {_local(case.since)}, seen by {socket.gethostname()}.{over}"
+    mend = f"Next: {alert.next}" if alert.next and case.state != "over" else ""
+    mail.set_content("\n\n".join(filter(None, (alert.summary, seen, mend, alert.details))) + "\n")
     return mail
 
 
