@@ -23,6 +23,8 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(verb=name)
         if name not in ("check", "continuity", "handlers", "worker"):
             made.add_argument("--cluster", help="needed if the configuration has several")
+        if name in ("boot", "reconcile", "replay", "resume", "worker"):
+            made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: an object a line")
         return made
 
     words = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
@@ -63,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--recovery", action="store_true", help="also try on each standby whether it gets WAL and a backup from Barman"
     )
+    check.add_argument("--alerts", action="store_true", help="send a test message to everybody under 'alerts'")
     verb("handlers", "what is installed, and from where")
     return top
 

@@ -83,7 +83,8 @@ class Journal:
             ) from error
 
     @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, also for tables that another module looks after. Raises StepFailed."""
         with self._telling(), self._db:
             self._db.execute("begin immediate")
             yield self._db
@@ -111,7 +112,7 @@ class Journal:
     ) -> int:
         """Store an event and return its number; one that was stored before (the same spool file) is stored once."""
         said = (event.node, event.name, event.success, event.other_node, event.timestamp)
-        with self._change() as db:
+        with self.change() as db:
             cursor = db.execute(
                 "insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand)"
                 " values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (spooled) do nothing",
@@ -145,7 +146,7 @@ class Journal:
 
     def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
         """Open a run that covers these events, and return its number."""
-        with self._change() as db:
+        with self.change() as db:
             cursor = db.execute(
                 "insert into run (cluster, cause, attempt, started) values (?, ?, ?, ?)",
                 (cluster, cause, attempt, time.time()),
@@ -156,7 +157,7 @@ class Journal:
 
     def add_step(self, run: int, step: StepRow) -> None:
         """Record a step that has ended."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute(
                 "insert into step (run, action, what, started, duration, error) values (?, ?, ?, ?, ?, ?)",
                 (run, step.action, step.what, step.started, step.duration, step.error),
@@ -175,7 +176,7 @@ class Journal:
         """Close a run; ``left``: the actions that failed."""
         values = (time.time(), ok, again, message, primary, timeline, "\n".join(left), run)
         columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, "left" = ?'
-        with self._change() as db:
+        with self.change() as db:
             db.execute(f"update run set {columns} where id = ?", values)
 
     def release_cut_off(self, busy: Collection[str] = ()) -> int:
@@ -183,7 +184,7 @@ class Journal:
 
         In a ``busy`` cluster somebody works by hand: there, only the worker's own runs are known to have been cut off.
         """
-        with self._change() as db:
+        with self.change() as db:
             names = ", ".join("?" * len(busy))
             cut = f"ended is null and (cause in ('event', 'retry', 'drift') or cluster not in ({names}))"
             cursor = db.execute(f"update event set run = null where run in (select id from run where {cut})", [*busy])
@@ -207,7 +208,7 @@ class Journal:
         """Remove what is older than so many days; what waits, runs, or came last stays."""
         before = time.time() - days * 86400
         old = "select id from run where ended < ? and id not in (select max(id) from run group by cluster)"
-        with self._change() as db:
+        with self.change() as db:
             db.execute(f"delete from step where run in ({old})", (before,))
             db.execute(f"delete from event where run in ({old})", (before,))
             db.execute(f"delete from run where id in ({old})", (before,))
@@ -239,29 +240,29 @@ class Journal:
         values = (cluster, memory.primary, memory.timeline, memory.system_identifier, time.time())
         if memory != self.memory(cluster):
             columns = 'cluster, "primary", timeline, system_identifier, since'
-            with self._change() as db:
+            with self.change() as db:
                 db.execute(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", values)
 
     def forget(self, cluster: str) -> None:
         """Forget a cluster, after it was restored or made anew."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute("delete from role where cluster = ?", (cluster,))
 
     def saw(self, cluster: str, sight: Sight) -> None:
         """Keep what a look has seen that the look before had not."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", (cluster, *astuple(sight)))
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 
     def pause(self, cluster: str, until: float | None, reason: str) -> None:
         """Store events and do nothing from now on."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute("insert or replace into pause values (?, ?, ?, ?)", (cluster, until, reason, time.time()))
 
     def resume(self, cluster: str) -> bool:
         """End a pause; return whether there was one."""
-        with self._change() as db:
+        with self.change() as db:
             return db.execute("delete from pause where cluster = ?", (cluster,)).rowcount > 0
 
     def paused(self, cluster: str) -> Pause | None:

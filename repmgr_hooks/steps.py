@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from repmgr_hooks.alerts import Alert
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.tracked import parse_conntrack
@@ -81,7 +82,7 @@ class Step:
     """
 
     what: str
-    do: Program | Sql | Cut
+    do: Program | Sql | Cut | Alert
     limit: float
     until: Sql | None = None
     every: float = 5.0
@@ -110,6 +111,9 @@ class World(Protocol):
 
     def poke(self, flows: Iterable[Flow]) -> None:
         """Make clients notice that their connections are gone."""
+
+    def tell(self, alert: Alert) -> None:
+        """Let somebody be told, on the side."""
 
     def read(self, path: str) -> str:
         """Return what stands in a file of the kernel's."""
@@ -153,6 +157,9 @@ class Until:
     def poke(self, flows: Iterable[Flow]) -> None:
         self.world.poke(flows)
 
+    def tell(self, alert: Alert) -> None:
+        self.world.tell(alert)
+
     def read(self, path: str) -> str:
         return self.world.read(path)
 
@@ -169,10 +176,15 @@ class Until:
         self.world.rest()
 
 
+def seconds_for(step: Step, world: World) -> float:
+    """Return how long a step may take now."""
+    return min(step.limit, world.end - world.now()) if isinstance(world, Until) else step.limit
+
+
 def apply(step: Step, world: World) -> None:
     """Do one step within its limit. Raises StepFailed."""
     begun = world.now()
-    end = min(begun + step.limit, world.end) if isinstance(world, Until) else begun + step.limit
+    end = begun + seconds_for(step, world)
     while True:
         with _repeating(step.meanwhile, world):
             _do(step.do, world, end - world.now())
@@ -183,7 +195,7 @@ def apply(step: Step, world: World) -> None:
             raise StepFailed(f"{waited}; {step.hint}" if step.hint else waited)
 
 
-def _do(action: Program | Sql | Cut, world: World, limit: float) -> None:
+def _do(action: Program | Sql | Cut | Alert, world: World, limit: float) -> None:
     match action:
         case Program():
             world.run(action, limit)
@@ -191,6 +203,8 @@ def _do(action: Program | Sql | Cut, world: World, limit: float) -> None:
             world.fetch(action, limit)
         case Cut():
             _tell(world.run(action.forget, limit), world, action.tell)
+        case Alert():
+            world.tell(action)
 
 
 def _tell(deleted: str, world: World, wanted: bool) -> None:

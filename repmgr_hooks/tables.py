@@ -119,4 +119,20 @@ MIGRATIONS = (
                   from role)
          where changed group by cluster;
     """,
+    """
+    create table alert (
+        cluster text not null,
+        condition text not null,       -- primary, zombie, backup, gate, run, warning, or an event
+        severity text not null,
+        summary text not null,
+        details text not null,
+        next text not null,            -- what to type
+        momentary integer not null,    -- it has happened, and does not go on
+        since real not null,
+        ended real,
+        flapping integer not null,
+        told text not null,            -- JSON: what each target was told last, and when
+        primary key (cluster, condition)
+    );
+    """,
 )

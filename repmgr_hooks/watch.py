@@ -38,6 +38,8 @@ class Watch:
         """Whether the last look found all as it should be."""
         self.news: Sight | None = None
         """What the last look saw, if the look before saw something else."""
+        self.warnings: tuple[str, ...] = ()
+        """What the last look found that no step of ours can mend."""
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
@@ -58,6 +60,7 @@ class Watch:
         self.news = self._news(drift)
         self._plan_next(drift.verdict)
         self._tell(drift)
+        self.warnings = drift.warnings
         self.content = drift.verdict.primary is not None and not drift.missing
         return bool(drift.missing) and not (failed and drift.known(failed))
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from repmgr_hooks import archive, observe, rehearsal
+from repmgr_hooks.alerts import Alert
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.poke import Flow
@@ -292,6 +293,7 @@ class FakeWorld:
         self.forwarding = True
         self.counts_rules = True
         self.poked: list[Flow] = []
+        self.told: list[Alert] = []
         self.programs: dict[str, Callable[[Program], str]] = {}
         self.ran: list[Program] = []
         self.changes: list[tuple[float, str]] = []
@@ -367,6 +369,9 @@ class FakeWorld:
     def poke(self, flows: Iterable[Flow]) -> None:
         self.poked += flows
         self._note("poke")
+
+    def tell(self, alert: Alert) -> None:
+        self.told.append(alert)
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
         answer = self.fetch_each([sql], limit)[sql.node]

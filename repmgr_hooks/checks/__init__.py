@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
+from repmgr_hooks.checks import alerts
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.config import Config
 from repmgr_hooks.handlers import slot
@@ -16,7 +17,7 @@ def findings(loaded: Config) -> list[Finding]:
     """Look at all that can be looked at here."""
     routes = sum(len(managed.routes) for managed in loaded.clusters.values())
     read = Finding("OK", f"{loaded.path}: {len(loaded.clusters)} cluster(s), {routes} route(s)")
-    return [read, *_programs(loaded), *_tracking(loaded)]
+    return [read, *_programs(loaded), *_tracking(loaded), *alerts.seen(loaded)]
 
 
 def _programs(loaded: Config) -> Iterator[Finding]:

@@ -28,7 +28,8 @@ SEGMENT = 16 * MB
 class Config:
     """``{on: primary}``, ``{on: standby, keep: drop}``, or ``{on: standby, keep: track}``.
 
-    ``most_mb``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's disk.
+    ``most_mb``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's disk; of
+    the primary's slot that is only said.
     """
 
     on: Literal["primary", "standby"]
@@ -141,7 +142,11 @@ def tend(config: Config, decided: Decided, world: World) -> None:
 
 
 def warnings(config: Config, decided: Decided) -> Iterable[str]:
-    """A standby whose slot does not hold what Barman still lacks."""
+    """A primary's slot that holds too much, and a standby's that does not hold what Barman still lacks."""
+    leader = _leader(decided)
+    if leader and config.on == "primary" and _holds_too_much(config, decided, leader):
+        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.most_mb} MB of WAL"
+        yield f"{holds}: Barman does not fetch it, and it will fill the disk"
     for node, leader, found in _pairs(config, decided):
         slot = f"slot {leader.name} on standby {node}"
         if found is None and _holds_too_much(config, decided, leader):

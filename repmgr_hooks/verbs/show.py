@@ -11,6 +11,7 @@ from repmgr_hooks import checks, failover, handlers, history, metrics, page, sta
 from repmgr_hooks.checks import recovery
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import BadInput
+from repmgr_hooks.system import System
 from repmgr_hooks.verbs import (
     FAILED,
     OK,
@@ -116,6 +117,8 @@ def do_check(arguments: argparse.Namespace) -> int:
     found = checks.findings(loaded)
     for managed in loaded.clusters.values() if arguments.recovery else ():
         found += recovery.findings(managed.cluster, world_of(managed))
+    if arguments.alerts:
+        found += checks.alerts.told(loaded, System({}))
     print("\n".join(map(str, found)))
     return FAILED if any(finding.level == "FAIL" for finding in found) else OK
 
