@@ -84,15 +84,20 @@ def handle(
 def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, object]) -> Drift:
     """Look without an event: who is the primary, and what is not as it should be.
 
-    ``marks`` holds what each handler's ``mark`` said when all was as it should be; it is brought up to date.
+    ``marks`` holds what each handler's ``mark`` said when all was as it should be; it is brought up to date. With
+    another primary than the one remembered, the first thing that is missing is enough: a failover does not wait.
     """
     judge = Judge(managed.cluster, memory)
     verdict = judge.verdict(world)
     if verdict.primary is None:
         return Drift(verdict, tuple(shut_out(managed, verdict, world, None)))
     decided = decided_from(verdict, judge)
+    moved = memory.primary not in (None, verdict.primary)
     found: list[Done] = []
     for item in select(managed.routes, []):
+        # To look at all would ask Barman, who waits for the old primary as long as the port leads there.
+        if moved and differences(found):
+            return Drift(verdict, tuple(found))
         if item.action.on_tick:
             mark = _mark(item.action, decided, world)
             if mark is None or marks.get(item.action.path) != mark:

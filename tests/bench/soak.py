@@ -40,7 +40,7 @@ LEAD = 5.0
 """Seconds from the beginning of a failover's plan to its fault."""
 LIMIT = 30.0
 """Seconds for each thing that is waited for."""
-RESTART = 2.0  # RestartSec of systemd/repmgr-hooks.service
+RESTART = 2  # RestartSec of systemd/repmgr-hooks.service
 APP_PORT = 54322
 
 SETTINGS = (
@@ -158,6 +158,7 @@ class Soak:
         for host in lab.databases:
             lab.append(host, f"{DATA}/postgresql.conf", LITTLE_WAL + ("" if self.sync else ALONE))
             host.pg_ctl("reload")
+            lab.append(host, f"/etc/repmgr/{host.name}.conf", "node_rejoin_timeout=15\n")
         # Else it compresses.
         kept = "alter table soak alter payload set storage external, owner to app"
         lab.db1.sql(f"create table soak (id bigint primary key, payload text not null); {kept}", "app")
@@ -165,7 +166,7 @@ class Soak:
         if result.returncode != 0:
             raise Failed(result.stdout + result.stderr)
         lab.start_cron()
-        lab.start_worker()
+        self.start_service()
         lab.start_repmgrd()
         self.start_load()
         self.wait_until_whole("the beginning")
@@ -267,13 +268,14 @@ class Soak:
     def to_the_worker(self, plan: Plan) -> list[Action]:
         return [(moment, self.kill_worker) for moment in plan.worker_killed]
 
+    def start_service(self) -> None:
+        """The worker, and what systemd does when it ends."""
+        script = f"while :; do /usr/local/bin/repmgr-hooks worker; sleep {RESTART}; done"
+        self.lab.daemons["service"] = self.lab.gateway.start("sh", "-c", script, user="service", log="worker")
+
     def kill_worker(self) -> None:
-        """kill -9; systemd starts it again."""
-        worker = self.lab.daemons["worker"]
-        worker.kill()
-        worker.wait(10)
-        time.sleep(RESTART)
-        self.lab.start_worker()
+        """kill -9, also of one that the hook has started because there was none."""
+        send(processes_of(self.lab.gateway, r"^\S*python\S* \S*repmgr-hooks worker( --once)? $"), signal.SIGKILL)
 
     def churn(self) -> None:
         """A node may be down or not yet promoted; then nothing happens there."""

@@ -420,7 +420,15 @@ def test_what_others_change_is_seen_at_the_next_tick(change: Callable[[FakeWorld
 def test_another_primary_is_looked_at_although_no_rule_has_changed() -> None:
     world, marks = settled()
     world.fail_over()
-    assert "lead port app to node 2 (10.0.0.12)" in drift(MAIN, world, SEEN_1, marks).missing
+    assert "lead port barman to node 2 (10.0.0.12)" in drift(MAIN, world, SEEN_1, marks).missing
+
+
+def test_a_failover_does_not_wait_for_a_look_at_all() -> None:
+    """Barman was never asked so far, and does not answer while its port leads to the dead primary."""
+    world = FakeWorld()
+    world.fail_over()
+    assert "lead port barman to node 2 (10.0.0.12)" in drift(MAIN, world, SEEN_1, {}).missing
+    assert "barman" not in {program.argv[0] for program in world.ran}
 
 
 def test_where_the_kernel_does_not_count_it_is_looked_at_every_time() -> None:
