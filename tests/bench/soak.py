@@ -158,7 +158,6 @@ class Soak:
         for host in lab.databases:
             lab.append(host, f"{DATA}/postgresql.conf", LITTLE_WAL + ("" if self.sync else ALONE))
             host.pg_ctl("reload")
-            lab.append(host, f"/etc/repmgr/{host.name}.conf", "node_rejoin_timeout=15\n")
         # Else it compresses.
         kept = "alter table soak alter payload set storage external, owner to app"
         lab.db1.sql(f"create table soak (id bigint primary key, payload text not null); {kept}", "app")
@@ -323,7 +322,7 @@ class Soak:
         wait_for(lambda: not processes_of(old, "postgres"), f"{old.name} to be gone", LIMIT)
         if not plan.clone:
             try:
-                rejoin(old, new)
+                rejoin(old, new, limit=25)
                 return "rewound"
             except (Failed, subprocess.TimeoutExpired) as error:
                 print(f"    {old.name} cannot be rewound: {' '.join(str(error).split())[-200:]}", flush=True)
@@ -468,7 +467,7 @@ def soak(lab: Lab, seed: str, failovers: int, sync: bool = False) -> Result:
         lost_by_replication=len(run.lost),
         lost_to_backup=tuple(sorted(row for row in final if restored.get(row) != final[row])),
         dead=tuple(sorted(set(restored) - set(final))),
-        damaged=tuple(sorted(row for row, said in final.items() if not said.endswith(("t", "true")))),
+        damaged=tuple(sorted(row for row, said in final.items() if not said.endswith("true"))),
         unexplained=tuple(sorted(gone - run.lost)),
         timeline=int(run.primary.sql("select timeline_id from pg_control_checkpoint()")),
     )
