@@ -40,7 +40,7 @@ LEAD = 5.0
 """Seconds from the beginning of a failover's plan to its fault."""
 LIMIT = 30.0
 """Seconds for each thing that is waited for."""
-RESTART = 2.0  # RestartSec of systemd/repmgr-hooks.service
+RESTART = 2  # RestartSec of systemd/repmgr-hooks.service
 APP_PORT = 54322
 
 SETTINGS = (
@@ -165,7 +165,7 @@ class Soak:
         if result.returncode != 0:
             raise Failed(result.stdout + result.stderr)
         lab.start_cron()
-        lab.start_worker()
+        self.start_service()
         lab.start_repmgrd()
         self.start_load()
         self.wait_until_whole("the beginning")
@@ -267,13 +267,14 @@ class Soak:
     def to_the_worker(self, plan: Plan) -> list[Action]:
         return [(moment, self.kill_worker) for moment in plan.worker_killed]
 
+    def start_service(self) -> None:
+        """The worker, and what systemd does when it ends."""
+        script = f"while :; do /usr/local/bin/repmgr-hooks worker; sleep {RESTART}; done"
+        self.lab.daemons["service"] = self.lab.gateway.start("sh", "-c", script, user="service", log="worker")
+
     def kill_worker(self) -> None:
-        """kill -9; systemd starts it again."""
-        worker = self.lab.daemons["worker"]
-        worker.kill()
-        worker.wait(10)
-        time.sleep(RESTART)
-        self.lab.start_worker()
+        """kill -9, also of one that the hook has started because there was none."""
+        send(processes_of(self.lab.gateway, r"^\S*python\S* \S*repmgr-hooks worker( --once)? $"), signal.SIGKILL)
 
     def churn(self) -> None:
         """A node may be down or not yet promoted; then nothing happens there."""
@@ -321,7 +322,7 @@ class Soak:
         wait_for(lambda: not processes_of(old, "postgres"), f"{old.name} to be gone", LIMIT)
         if not plan.clone:
             try:
-                rejoin(old, new)
+                rejoin(old, new, limit=25)
                 return "rewound"
             except (Failed, subprocess.TimeoutExpired) as error:
                 print(f"    {old.name} cannot be rewound: {' '.join(str(error).split())[-200:]}", flush=True)
@@ -466,7 +467,7 @@ def soak(lab: Lab, seed: str, failovers: int, sync: bool = False) -> Result:
         lost_by_replication=len(run.lost),
         lost_to_backup=tuple(sorted(row for row in final if restored.get(row) != final[row])),
         dead=tuple(sorted(set(restored) - set(final))),
-        damaged=tuple(sorted(row for row, said in final.items() if not said.endswith(("t", "true")))),
+        damaged=tuple(sorted(row for row, said in final.items() if not said.endswith("true"))),
         unexplained=tuple(sorted(gone - run.lost)),
         timeline=int(run.primary.sql("select timeline_id from pg_control_checkpoint()")),
     )
