@@ -76,19 +76,29 @@ def look_at_archive(barman: Barman, world: World) -> Held:
 
 
 def _directories(barman: Barman, world: World) -> Sequence[str]:
-    said = shown(barman, world, constant=True)
-    if lacking := [name for name in DIRECTORIES if not said.get(name, "").startswith("/")]:
-        raise StepFailed(f"'barman show-server {barman.server}' does not say its {lacking[0]}; see what it prints")
-    return [said[name].rstrip("/") for name in DIRECTORIES]
+    said = places(barman, world)
+    return [said[name] for name in DIRECTORIES]
 
 
-def shown(barman: Barman, world: World, constant: bool = False) -> dict[str, str]:
+def shown(barman: Barman, world: World, limit: float = LIMIT, constant: bool = False) -> dict[str, str]:
     """Return what Barman says of a server: its settings, and if it can connect, what it sees. Raises StepFailed.
 
     From the text, in which Barman hides passwords; the JSON shows them (Barman 3.4 to 3.19).
     """
     program = Program((*barman.command, "show-server", barman.server), constant=constant)
-    return dict(re.findall(r"^\s*(\w+): (.*?)\s*$", world.run(program, LIMIT), re.MULTILINE))
+    return dict(re.findall(r"^\s*(\w+): (.*?)\s*$", world.run(program, limit), re.MULTILINE))
+
+
+def places(barman: Barman, world: World, limit: float = LIMIT) -> dict[str, str]:
+    """Return Barman's directories by the names of its options. Raises StepFailed.
+
+    Asked once, for Barman connects first.
+    """
+    said = {name: value.rstrip("/") for name, value in shown(barman, world, limit, constant=True).items()}
+    for name in (*DIRECTORIES, "backup_directory"):
+        if not said.get(name, "").startswith("/"):
+            raise StepFailed(f"'barman show-server {barman.server}' does not say its {name}; see what it prints")
+    return said
 
 
 def _files(barman: Barman, world: World, *directories: str) -> list[PurePosixPath]:

@@ -23,6 +23,8 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(verb=name)
         if name not in ("check", "continuity", "handlers", "worker"):
             made.add_argument("--cluster", help="needed if the configuration has several")
+        if name in ("boot", "reconcile", "replay", "resume", "worker"):
+            made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: an object a line")
         return made
 
     words = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
@@ -49,6 +51,10 @@ def parser() -> argparse.ArgumentParser:
     history = verb("history", "what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
     history.add_argument("-n", type=int, default=20, metavar="N", help="so many runs (default 20)")
+    history.add_argument("--failover", metavar="N", help="one change of the primary, by its number, or 'last'")
+    history.add_argument("--html", type=Path, metavar="FILE", help="write that as a page of its own")
+    metrics = verb("metrics", "the same in numbers, for Prometheus")
+    metrics.add_argument("--file", type=Path, metavar="FILE", help="for node_exporter's textfile collector; *.prom")
     for made in (status, continuity, history):
         made.add_argument("--json", action="store_true", help="for machines")
     pause = verb("pause", "maintenance: events are stored, nothing is done")
@@ -59,6 +65,10 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--as-repmgrd", action="store_true", help="also send an event through repmgr.conf, as repmgrd does"
     )
+    check.add_argument(
+        "--recovery", action="store_true", help="also try on each standby whether it gets WAL and a backup from Barman"
+    )
+    check.add_argument("--alerts", action="store_true", help="send a test message to everybody under 'alerts'")
     forms = check.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="for machines")
     forms.add_argument("--nagios", action="store_true", help="one line and the exit codes of a monitoring plug-in")

@@ -88,7 +88,8 @@ def make_true(
                 before = [Done(item.action, steps) for item, steps in zip(part[:index], taken, strict=False)]
                 left = [Done(item.action, error="not reached") for item in part[index + 1 :]]
                 return [*before, Done(part[index].action, error=said), *left]
-            _wait_while_primary(decided, world, recorder)
+            with recorder.waiting(f"to try again: {said}", deadline - world.now()):
+                _wait_while_primary(decided, world, recorder)
 
 
 def _wait_while_primary(decided: Decided, world: World, recorder: Recorder) -> None:
@@ -135,7 +136,8 @@ def take(step: Step, chosen: Chosen, world: World, recorder: Recorder) -> None:
     stop_if_asked(recorder)
     begun, clock, error = world.now(), time.time(), ""
     try:
-        steps.apply(step, world)
+        with recorder.waiting(step.what, steps.seconds_for(step, world)):
+            steps.apply(step, world)
         log.info("%6.2f s  %s", world.now() - begun, step.what)
     except StepFailed as failure:
         error = str(failure)

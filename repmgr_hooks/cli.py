@@ -49,6 +49,7 @@ VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "status": show.do_status,
     "continuity": show.do_continuity,
     "history": show.do_history,
+    "metrics": show.do_metrics,
     "pause": act.do_pause,
     "resume": act.do_resume,
     "init": setup.do_init,

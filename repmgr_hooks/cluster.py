@@ -21,10 +21,14 @@ SlotName = Annotated[str, Shape(r"[a-z0-9_]{1,63}", "a slot name: lower-case let
 
 @dataclass(frozen=True)
 class Node:
-    """One database node, under its repmgr node id. A ``witness`` votes in repmgr's elections and is never a primary."""
+    """One database node, under its repmgr node id. A ``witness`` votes in repmgr's elections and is never a primary.
+
+    ``command``: what leads to PostgreSQL's user on the node, such as ssh or sudo; only ``check --recovery`` uses it.
+    """
 
     host: Address
     witness: bool = False
+    command: Words = ()
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,15 @@ class Gateway:
 
 @dataclass(frozen=True)
 class Barman:
-    """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh)."""
+    """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh).
+
+    ``receiver``: the application name of its receive-wal, ``streaming_archiver_name`` in Barman's configuration.
+    """
 
     server: Identifier
     slot: SlotName = "barman"
     command: Words = ("barman",)
+    receiver: Identifier = "barman_receive_wal"
 
     def beside(self, *argv: str) -> tuple[str, ...]:
         """Return the words that run another program where ``barman`` runs.

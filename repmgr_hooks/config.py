@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 
-from repmgr_hooks import event
+from repmgr_hooks import event, targets
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.errors import BadInput, did_you_mean
@@ -19,6 +19,7 @@ from repmgr_hooks.handlers import installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.schema import Between, Document, Identifier, Positive, Shape, join
+from repmgr_hooks.targets import Target
 from repmgr_hooks.trust import writable_by_others
 
 
@@ -45,12 +46,14 @@ class Service:
     """What holds for all clusters; ``keep_days`` is the age at which the journal is pruned.
 
     ``tick``: seconds after which the worker looks whether all is as it should be, also without an event; 0: never.
+    ``alerts``: who is told when something is wrong.
     """
 
     state_dir: Annotated[str, Shape(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
     retry: Retry = Retry()
     tick: Annotated[int, Between(0, 3600)] = 5
     keep_days: Positive = 90
+    alerts: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def _config(document: Document, path: Path) -> Config:
         name: found for name, text in named.items() if (found := _managed(document, name, text, f"clusters.{name}"))
     }
     _check_shared(document, clusters)
+    _check_alerts(document, (service or Service()).alerts, clusters)
     return Config(path, service or Service(), clusters)
 
 
@@ -231,6 +235,16 @@ def _check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
                 message = f"{what} {value} is already that of cluster {seen[what, value]!r}"
                 document.problem(f"clusters.{name}.gateway", message)
             seen.setdefault((what, value), name)
+
+
+def _check_alerts(document: Document, told: Sequence[Target], clusters: Mapping[str, Managed]) -> None:
+    for index, target in enumerate(told):
+        for problem in targets.problems(target):
+            document.problem(f"alerts[{index}]", problem)
+    for name, managed in clusters.items():
+        for action in managed.actions if not told else ():
+            if action.name == "notify":
+                document.problem(f"clusters.{name}.routes{action.path}.notify", "nobody stands under 'alerts'")
 
 
 def _claims(cluster: Cluster) -> Iterator[tuple[str, object]]:

@@ -7,6 +7,7 @@ files; Barman may have less than that, or more.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -213,3 +214,13 @@ def advice(missing: tuple[str, ...], barman: Barman, behind: bool = False) -> st
         f"HOLE: Barman lacks {shorten(missing)}: no backup so far can be restored beyond that. If the old primary's "
         f"pg_wal still has it, keep it. Make a base backup: {backup}"
     )
+
+
+def tells_of_hole(text: str) -> str:
+    """Return what ``explain`` or ``advice`` says in an error, in short; empty if it says nothing of the kind.
+
+    >>> tells_of_hole("FAILED after 0.1 s: barman {stream: true}: GAP: Barman still lacks WAL; its newest file is ...")
+    'GAP: Barman still lacks WAL'
+    """
+    found = re.search(rf"\b(?:{'|'.join(place.name for place in Position)}|HOLE): Barman [^;:]*", text)
+    return found[0] if found else ""

@@ -7,12 +7,13 @@ event.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from repmgr_hooks import rehearsal
 from repmgr_hooks.carry_out import bug, carry_out, look, take
-from repmgr_hooks.decide import Decided, Memory, Verdict, Why
+from repmgr_hooks.decide import Decided, Memory, Verdict, Why, memory_of
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event, Meaning
 from repmgr_hooks.judge import Judge, contradicting, decided_from, find_primary
@@ -26,9 +27,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Drift:
-    """What a look without an event has found: what is missing in the actions (``found``), and what none can mend."""
+    """What a look without an event has found: what is missing in the actions (``found``), and what none can mend.
+
+    ``at``: when the nodes had answered, in seconds since the epoch.
+    """
 
     verdict: Verdict
+    at: float
     found: tuple[Done, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -105,13 +110,16 @@ def rehearse(managed: Managed, world: World, promotion: Event, memory: Memory) -
 def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, object]) -> Drift:
     """Look without an event: who is the primary, and what is not as it should be.
 
-    ``marks`` holds what each handler's ``mark`` said when all was as it should be; it is brought up to date.
+    ``marks`` holds what each handler's ``mark`` said when all was as it should be; it is brought up to date. Under a
+    new primary the first difference is enough: what is looked at through a port that still leads to the old one may
+    take its time (20 s for ``barman show-server``, when that one was unplugged).
     """
     judge = Judge(managed.cluster, memory)
-    verdict = judge.verdict(world)
+    verdict, now = judge.verdict(world), time.time()
     if verdict.primary is None:
-        return Drift(verdict, tuple(shut_out(managed, verdict, world, None)))
+        return Drift(verdict, now, tuple(shut_out(managed, verdict, world, None)))
     decided = decided_from(verdict, judge)
+    new = memory_of(decided.states[decided.primary]) != memory
     found: list[Done] = []
     for item in select(managed.routes, []):
         if item.action.on_tick:
@@ -120,7 +128,10 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
                 seen = preview([item], decided, world)
                 marks[item.action.path] = None if differences(seen) else mark
                 found += seen
-    return Drift(verdict, tuple(found), (*warnings(managed, decided), *tend(managed, decided, world)))
+                if new and differences(seen):
+                    return Drift(verdict, now, tuple(found))
+    said = (*warnings(managed, decided), *tend(managed, decided, world))
+    return Drift(verdict, now, tuple(found), tuple(text for text in said if text not in differences(found)))
 
 
 def _mark(action: Action, decided: Decided, world: World) -> object:

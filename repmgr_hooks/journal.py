@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import CATALOGUE, Event, Meaning
 from repmgr_hooks.lock import as_owner
-from repmgr_hooks.records import Pause, RunRow, StepRow, Waiting
+from repmgr_hooks.records import Pause, RunRow, Sight, StepRow, Waiting
 from repmgr_hooks.tables import MIGRATIONS
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,9 @@ select count(*) from (select "primary" <> lag("primary") over (order by id) as c
 """
 
 
-def _run(id_: int, cluster: str, cause: str, attempt: int, started: float, ended: float | None, *rest: Any) -> RunRow:
-    ok, again, primary, timeline, message, left = rest
+def run_row(row: Sequence[Any]) -> RunRow:
+    """Return a row of ``RUN_COLUMNS`` as a value."""
+    id_, cluster, cause, attempt, started, ended, ok, again, primary, timeline, message, left = row
     ok, actions = None if ok is None else bool(ok), tuple(left.splitlines())
     return RunRow(id_, cluster, cause, attempt, started, ended, ok, bool(again), primary, timeline, message, actions)
 
@@ -81,10 +83,16 @@ class Journal:
             ) from error
 
     @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, also for tables that another module looks after. Raises StepFailed."""
         with self._telling(), self._db:
             self._db.execute("begin immediate")
             yield self._db
+
+    def read(self, statement: str, *values: object) -> list[Any]:
+        """Return the rows of a query."""
+        with self._telling():
+            return self._db.execute(statement, values).fetchall()
 
     def check(self) -> None:
         """Look at every page. Raises StepFailed for a broken file."""
@@ -104,7 +112,7 @@ class Journal:
     ) -> int:
         """Store an event and return its number; one that was stored before (the same spool file) is stored once."""
         said = (event.node, event.name, event.success, event.other_node, event.timestamp)
-        with self._change() as db:
+        with self.change() as db:
             cursor = db.execute(
                 "insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand)"
                 " values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (spooled) do nothing",
@@ -122,28 +130,23 @@ class Journal:
 
     def event(self, number: int) -> tuple[str, Event] | None:
         """Return the cluster and the event of a number."""
-        with self._telling():
-            found = self._db.execute("select cluster from event where id = ?", (number,)).fetchone()
-        return (found[0], self._events("where id = ?", number)[0].event) if found else None
+        found = self.read("select cluster from event where id = ?", number)
+        return (found[0][0], self._events("where id = ?", number)[0].event) if found else None
 
     def last_event(self, cluster: str) -> tuple[float, Event] | None:
         """Return when the newest event was received, and the event."""
-        with self._telling():
-            row = self._db.execute(
-                "select received, id from event where cluster = ? order by received desc limit 1", (cluster,)
-            ).fetchone()
-        return (row[0], self._events("where id = ?", row[1])[0].event) if row else None
+        rows = self.read("select received, id from event where cluster = ? order by received desc limit 1", cluster)
+        return (rows[0][0], self._events("where id = ?", rows[0][1])[0].event) if rows else None
 
     def _events(self, condition: str, value: object) -> list[Waiting]:
-        with self._telling():
-            rows = self._db.execute(f"select {EVENT_COLUMNS} from event {condition} order by id", (value,)).fetchall()
+        rows = self.read(f"select {EVENT_COLUMNS} from event {condition} order by id", value)
         return [Waiting(id_, Event(node, name, bool(ok), other, at)) for id_, node, name, ok, other, at in rows]
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
     def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
         """Open a run that covers these events, and return its number."""
-        with self._change() as db:
+        with self.change() as db:
             cursor = db.execute(
                 "insert into run (cluster, cause, attempt, started) values (?, ?, ?, ?)",
                 (cluster, cause, attempt, time.time()),
@@ -154,7 +157,7 @@ class Journal:
 
     def add_step(self, run: int, step: StepRow) -> None:
         """Record a step that has ended."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute(
                 "insert into step (run, action, what, started, duration, error) values (?, ?, ?, ?, ?, ?)",
                 (run, step.action, step.what, step.started, step.duration, step.error),
@@ -173,7 +176,7 @@ class Journal:
         """Close a run; ``left``: the actions that failed."""
         values = (time.time(), ok, again, message, primary, timeline, "\n".join(left), run)
         columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, "left" = ?'
-        with self._change() as db:
+        with self.change() as db:
             db.execute(f"update run set {columns} where id = ?", values)
 
     def release_cut_off(self, busy: Collection[str] = ()) -> int:
@@ -181,7 +184,7 @@ class Journal:
 
         In a ``busy`` cluster somebody works by hand: there, only the worker's own runs are known to have been cut off.
         """
-        with self._change() as db:
+        with self.change() as db:
             names = ", ".join("?" * len(busy))
             cut = f"ended is null and (cause in ('event', 'retry', 'drift') or cluster not in ({names}))"
             cursor = db.execute(f"update event set run = null where run in (select id from run where {cut})", [*busy])
@@ -190,33 +193,29 @@ class Journal:
 
     def runs(self, limit: int, cluster: str | None = None, failed: bool = False) -> list[RunRow]:
         """Return the newest runs, oldest first."""
-        with self._telling():
-            rows = self._db.execute(
-                f"select {RUN_COLUMNS} from run where (?1 is null or cluster = ?1) and (not ?2 or ok = 0)"
-                " order by id desc limit ?3",
-                (cluster, failed, limit),
-            ).fetchall()
-        return [_run(*row) for row in reversed(rows)]
+        chosen = "(?1 is null or cluster = ?1) and (not ?2 or ok = 0)"
+        rows = self.read(
+            f"select {RUN_COLUMNS} from run where {chosen} order by id desc limit ?3", cluster, failed, limit
+        )
+        return [run_row(row) for row in reversed(rows)]
 
     def steps(self, run: int) -> list[StepRow]:
         """Return the steps of a run."""
-        columns = "action, what, started, duration, error"
-        with self._telling():
-            rows: Sequence[tuple[str, str, float, float, str]] = self._db.execute(
-                f"select {columns} from step where run = ? order by id", (run,)
-            ).fetchall()
+        rows = self.read("select action, what, started, duration, error from step where run = ? order by id", run)
         return [StepRow(*row) for row in rows]
 
     def prune(self, days: float) -> None:
         """Remove what is older than so many days; what waits, runs, or came last stays."""
         before = time.time() - days * 86400
         old = "select id from run where ended < ? and id not in (select max(id) from run group by cluster)"
-        with self._change() as db:
+        with self.change() as db:
             db.execute(f"delete from step where run in ({old})", (before,))
             db.execute(f"delete from event where run in ({old})", (before,))
             db.execute(f"delete from run where id in ({old})", (before,))
-            kept = "select max(id) from role group by cluster"
-            db.execute(f"delete from role where since < ? and id not in ({kept})", (before,))
+            db.execute("delete from sight where at < ?", (before,))
+            # A primary is of the time until the next was found; that of yesterday may be from long ago.
+            later = "select 1 from role later where later.cluster = role.cluster and later.id > role.id"
+            db.execute(f"delete from role where exists ({later} and later.since < ?)", (before,))
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
@@ -228,13 +227,12 @@ class Journal:
         last = (
             'select "primary", timeline, system_identifier, since from role where cluster = ? order by id desc limit 1'
         )
-        with self._telling():
-            row = self._db.execute(last, (cluster,)).fetchone()
-            if row is None:
-                return Memory()
-            promoted = self._db.execute(PROMOTED, (cluster, row[3])).fetchall()
-            (changes,) = self._db.execute(CHANGES, (cluster, time.time() - within)).fetchone()
-        primary, timeline, system, _ = row
+        rows = self.read(last, cluster)
+        if not rows:
+            return Memory()
+        primary, timeline, system, since = rows[0]
+        promoted = self.read(PROMOTED, cluster, since)
+        ((changes,),) = self.read(CHANGES, cluster, time.time() - within)
         return Memory(primary, timeline, system, frozenset(node for (node,) in promoted), changes)
 
     def remember(self, cluster: str, memory: Memory) -> None:
@@ -242,31 +240,36 @@ class Journal:
         values = (cluster, memory.primary, memory.timeline, memory.system_identifier, time.time())
         if memory != self.memory(cluster):
             columns = 'cluster, "primary", timeline, system_identifier, since'
-            with self._change() as db:
+            with self.change() as db:
                 db.execute(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", values)
 
     def forget(self, cluster: str) -> None:
         """Forget a cluster, after it was restored or made anew."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute("delete from role where cluster = ?", (cluster,))
+
+    def saw(self, cluster: str, sight: Sight) -> None:
+        """Keep what a look has seen that the look before had not."""
+        with self.change() as db:
+            db.execute("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", (cluster, *astuple(sight)))
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 
     def pause(self, cluster: str, until: float | None, reason: str) -> None:
         """Store events and do nothing from now on."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute("insert or replace into pause values (?, ?, ?, ?)", (cluster, until, reason, time.time()))
 
     def resume(self, cluster: str) -> bool:
         """End a pause; return whether there was one."""
-        with self._change() as db:
+        with self.change() as db:
             return db.execute("delete from pause where cluster = ?", (cluster,)).rowcount > 0
 
     def paused(self, cluster: str) -> Pause | None:
         """Return the pause of a cluster, if it has one that is not over."""
-        with self._telling():
-            row = self._db.execute("select until, reason, since from pause where cluster = ?", (cluster,)).fetchone()
-        return Pause(*row) if row and (row[0] is None or row[0] > time.time()) else None
+        rows = self.read("select until, reason, since from pause where cluster = ?", cluster)
+        found = [Pause(*row) for row in rows if row[0] is None or row[0] > time.time()]
+        return found[0] if found else None
 
 
 def open_journal(path: Path) -> Journal:

@@ -32,12 +32,14 @@ class Judge:
 
 def find_primary(judge: Judge, world: World, recorder: Recorder, *, wait: bool) -> Verdict:
     """Observe and decide; while there is none out of recovery, again, at most ``primary_wait`` seconds."""
-    end = world.now() + (judge.settings.primary_wait if wait else 0)
-    while True:
-        verdict = judge.verdict(world)
-        if verdict.primary is not None or verdict.zombies or world.now() >= end:
-            return verdict
-        pause(LOOK_EVERY, world, recorder)
+    seconds = judge.settings.primary_wait if wait else 0
+    end = world.now() + seconds
+    with recorder.waiting("a node that is out of recovery", seconds):
+        while True:
+            verdict = judge.verdict(world)
+            if verdict.primary is not None or verdict.zombies or world.now() >= end:
+                return verdict
+            pause(LOOK_EVERY, world, recorder)
 
 
 def contradicting(events: Sequence[Event], verdict: Verdict) -> Event | None:

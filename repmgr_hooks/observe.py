@@ -31,13 +31,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Sender:
-    """A walsender of a node: who receives WAL from it, up to where (``flushed``, in bytes)."""
+    """A walsender of a node: who receives WAL from it, up to where (``flushed``, in bytes), for how long (``age``)."""
 
     pid: int
     application: str
     client: str
     state: str
     flushed: int | None
+    age: float | None = None
+    """Seconds since its connection was made, by the node's own clock; below 0 if that was set back."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ select pg_is_in_recovery(),
              else pg_current_wal_lsn() end)::text,
        (select to_jsonb(receiver) from pg_stat_wal_receiver receiver),
        (select jsonb_agg(to_jsonb(slot) order by slot_name) from pg_replication_slots slot),
-       (select jsonb_agg(to_jsonb(sender) order by pid) from pg_stat_replication sender),
+       (select jsonb_agg(to_jsonb(sender) order by pid)
+          from (select *, extract(epoch from clock_timestamp() - backend_start) as age
+                  from pg_stat_replication) sender),
        (select jsonb_agg(jsonb_build_array(node_id, type, active, upstream_node_id) order by node_id)
           from repmgr.nodes)
 """
@@ -173,7 +177,7 @@ def _slot(row: Mapping[str, Any]) -> Slot:
 
 def _sender(row: Mapping[str, Any]) -> Sender:
     client, flushed = row["client_addr"] or "", position(row["flush_lsn"])
-    return Sender(row["pid"], row["application_name"] or "", client, row["state"] or "", flushed)
+    return Sender(row["pid"], row["application_name"] or "", client, row["state"] or "", flushed, row.get("age"))
 
 
 def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) -> Receiver:

@@ -3,7 +3,11 @@
 Deleting a connection-tracking entry leaves the client waiting for its next retransmission, minutes when its peer was
 unplugged. A bare SYN from the gateway's address and port makes an established socket answer with a challenge ACK
 (RFC 5961, section 4.2); that ACK finds no connection at the gateway any more, and the reset that answers it carries
-the right sequence number.
+the right sequence number. A client that is still connecting takes it for a simultaneous open, and ends the same way.
+
+The SYN leaves an entry of its own in the connection-tracking table, without which a gateway that lets in only what
+belongs to a connection would not let the ACK in; for 10 s (net.netfilter.nf_conntrack_tcp_timeout_close) a new
+connection from the very same port of the client is refused.
 """
 
 from __future__ import annotations

@@ -9,15 +9,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from repmgr_hooks import dispatcher
+from repmgr_hooks.alarm import Alarm, Listener, Nobody
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory, Verdict, memory_of
 from repmgr_hooks.errors import Busy, StepFailed, Stopped
 from repmgr_hooks.event import Event, Meaning
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.lock import exclusive, lock_name
-from repmgr_hooks.records import RunRow, StepRow, Waiting
+from repmgr_hooks.loglines import about
+from repmgr_hooks.pulse import beat
+from repmgr_hooks.records import RunRow, Sight, StepRow, Waiting
 from repmgr_hooks.routes import Managed
-from repmgr_hooks.run import Chosen, Done, Recorder, Run
+from repmgr_hooks.run import Chosen, Done, Recorder, Run, Show, shown_to_nobody
 from repmgr_hooks.steps import World
 from repmgr_hooks.watch import Watch
 
@@ -27,16 +30,20 @@ REST = 3600.0
 JOURNAL_BROKEN = 30.0
 BUSY = 5.0
 LOCK_WAIT = 100.0
+NOBODY = Nobody()
 
 
 class Queue:
     """Runs what is due; every state that matters is in the journal, so a new one carries on where the last ended."""
 
-    def __init__(self, managed: Managed, journal: Journal, world: World, loaded: Config) -> None:
+    def __init__(
+        self, managed: Managed, journal: Journal, world: World, loaded: Config, listener: Listener = NOBODY
+    ) -> None:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
         self._managed, self._journal, self._world, self._config = managed, journal, world, loaded
         self._watch = Watch(managed, world, loaded.service.tick)
+        self._alarm = Alarm(managed, world, loaded.service.retry.attempts, listener)
         self._memory = Memory()
         """As it was last read, for the time when the journal cannot be."""
         self._unwritten: Memory | None = None
@@ -46,6 +53,10 @@ class Queue:
 
     def work(self) -> float:
         """Run all that is due, and return the seconds until something else may be."""
+        with about(cluster=self.name, named=len(self._config.clusters) > 1):
+            return self._work()
+
+    def _work(self) -> float:
         try:
             while not self.stopping.is_set():
                 if pause := self._journal.paused(self.name):
@@ -62,6 +73,7 @@ class Queue:
                     self._run("drift", [], failed)
                     self._watch.look_now()
                 else:
+                    self._alarm.note(self._watch.warnings, failed)
                     return min(wait, self._watch.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)
@@ -70,6 +82,7 @@ class Queue:
             return BUSY
         except StepFailed as error:
             log.error("%s: %s", self.name, error)
+            self._alarm.journal_is_broken(error)
             self.without_journal()
             return JOURNAL_BROKEN
         return 0.0
@@ -79,6 +92,10 @@ class Queue:
             return False
         self._remind()
         sees_work = self._watch.sees_work(self._memory, failed)
+        beat(self._config.state_dir, self.name)
+        if self._watch.news:
+            saw(self._journal, self.name, self._watch.news)
+        self._alarm.saw(self._watch.verdict)
         if self._watch.content:
             remember(self._journal, self.name, self._watch.verdict, self._memory)
         return sees_work
@@ -117,7 +134,9 @@ class Queue:
             run = self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered])
             recorder = Written(self._journal, self.name, run, self.stopping.is_set, notified)
             everything = cause == "drift" or failed is not None
-            result = self._handle([item.event for item in covered], recorder, everything)
+            with about(run=run, events=[item.id for item in covered]):
+                result = self._handle([item.event for item in covered], recorder, everything)
+            self._alarm.saw(result.verdict)
             self._unwritten = recorder.unwritten
             end_run(self._journal, run, result)
         if not result.ok and result.again and attempt >= self._config.service.retry.attempts:
@@ -182,10 +201,19 @@ class Written(Recorder):
         return True
 
 
-def run_now(managed: Managed, world: World, events: list[Event], cause: str, journal: Journal | None) -> Run:
+def run_now(
+    managed: Managed,
+    world: World,
+    events: list[Event],
+    cause: str,
+    journal: Journal | None,
+    waiting: Show = shown_to_nobody,
+) -> Run:
     """One run in the foreground, journalled if there is a journal. The caller holds the cluster's lock."""
+    unwritten = Recorder()
+    unwritten.waiting = waiting
     if journal is None:
-        return dispatcher.handle(managed, world, events)
+        return dispatcher.handle(managed, world, events, recorder=unwritten)
     name = managed.cluster.name
     memory = Memory()
     try:
@@ -195,9 +223,11 @@ def run_now(managed: Managed, world: World, events: list[Event], cause: str, jou
         memory = journal.memory(name)
     except StepFailed as error:
         log.error("%s; going on without it", error)
-        return dispatcher.handle(managed, world, events, memory=memory)
+        return dispatcher.handle(managed, world, events, recorder=unwritten, memory=memory)
     recorder = Written(journal, name, run, lambda: False, set())
-    result = dispatcher.handle(managed, world, events, recorder=recorder, memory=memory)
+    recorder.waiting = waiting
+    with about(run=run, events=numbers):
+        result = dispatcher.handle(managed, world, events, recorder=recorder, memory=memory)
     if result.ok:
         remember(journal, name, result.verdict, memory)
     end_run(journal, run, result)
@@ -211,6 +241,14 @@ def remember(journal: Journal, name: str, verdict: Verdict | None, known: Memory
         return
     try:
         journal.remember(name, memory_of(primary))
+    except StepFailed as failure:
+        log.error("%s", failure)
+
+
+def saw(journal: Journal, name: str, news: Sight) -> None:
+    """Keep what a look has seen; if that fails, say so."""
+    try:
+        journal.saw(name, news)
     except StepFailed as failure:
         log.error("%s", failure)
 

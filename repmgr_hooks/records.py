@@ -52,3 +52,30 @@ class Pause:
     until: float | None
     reason: str
     since: float
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the worker saw, when that was something else than in the look before (``before``; None: its first)."""
+
+    at: float
+    before: float | None
+    primary: int | None
+    timeline: int
+    verdict: str
+    nodes: str
+
+
+@dataclass(frozen=True)
+class Total:
+    """What was counted since the journal began: of ``kind`` event, run (``name``: its cause), step (its action), role.
+
+    ``last``: the seconds of the newest.
+    """
+
+    kind: str
+    name: str
+    count: int
+    failed: int
+    seconds: float
+    last: float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from repmgr_hooks.decide import Memory, Verdict
@@ -49,11 +51,21 @@ class Run:
     again: bool = False
 
 
+Show = Callable[[str, float], AbstractContextManager[None]]
+
+
+def shown_to_nobody(what: str, seconds: float) -> AbstractContextManager[None]:
+    """What is waited for, at most so many seconds, meanwhile."""
+    return nullcontext()
+
+
 class Recorder:
     """What a run tells while it works, and asks before each step. This one listens to nothing."""
 
     committed: Memory | None = None
     """What is to be remembered, once the first step is taken."""
+    waiting: Show = staticmethod(shown_to_nobody)
+    """Shows to somebody who looks on what is waited for."""
 
     def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
         """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""

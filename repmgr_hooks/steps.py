@@ -5,6 +5,7 @@ A handler's ``plan`` returns steps; it never runs one. Each step carries its own
 
 from __future__ import annotations
 
+import logging
 import shlex
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,8 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from repmgr_hooks.alerts import Alert
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.poke import Flow
+from repmgr_hooks.tracked import parse_conntrack
+
+log = logging.getLogger(__name__)
 
 Rows = list[tuple[Any, ...]]
 
@@ -57,13 +62,14 @@ class Sql:
 
 
 @dataclass(frozen=True)
-class Poke:
-    """Make clients notice at once that their connection is gone (see ``poke.py``)."""
+class Cut:
+    """Delete entries of the connection-tracking table, and ``tell`` the clients of exactly these (see ``poke.py``)."""
 
-    flows: tuple[Flow, ...]
+    forget: Program
+    tell: bool = True
 
     def __str__(self) -> str:
-        return "poke " + ", ".join(f"{f.client}:{f.client_port}" for f in self.flows)
+        return f"{self.forget}{', and poke the clients' if self.tell else ''}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Step:
     """
 
     what: str
-    do: Program | Sql | Poke
+    do: Program | Sql | Cut | Alert
     limit: float
     until: Sql | None = None
     every: float = 5.0
@@ -105,6 +111,9 @@ class World(Protocol):
 
     def poke(self, flows: Iterable[Flow]) -> None:
         """Make clients notice that their connections are gone."""
+
+    def tell(self, alert: Alert) -> None:
+        """Let somebody be told, on the side."""
 
     def read(self, path: str) -> str:
         """Return what stands in a file of the kernel's."""
@@ -148,6 +157,9 @@ class Until:
     def poke(self, flows: Iterable[Flow]) -> None:
         self.world.poke(flows)
 
+    def tell(self, alert: Alert) -> None:
+        self.world.tell(alert)
+
     def read(self, path: str) -> str:
         return self.world.read(path)
 
@@ -164,10 +176,15 @@ class Until:
         self.world.rest()
 
 
+def seconds_for(step: Step, world: World) -> float:
+    """Return how long a step may take now."""
+    return min(step.limit, world.end - world.now()) if isinstance(world, Until) else step.limit
+
+
 def apply(step: Step, world: World) -> None:
     """Do one step within its limit. Raises StepFailed."""
     begun = world.now()
-    end = min(begun + step.limit, world.end) if isinstance(world, Until) else begun + step.limit
+    end = begun + seconds_for(step, world)
     while True:
         with _repeating(step.meanwhile, world):
             _do(step.do, world, end - world.now())
@@ -178,14 +195,27 @@ def apply(step: Step, world: World) -> None:
             raise StepFailed(f"{waited}; {step.hint}" if step.hint else waited)
 
 
-def _do(action: Program | Sql | Poke, world: World, limit: float) -> None:
+def _do(action: Program | Sql | Cut | Alert, world: World, limit: float) -> None:
     match action:
         case Program():
             world.run(action, limit)
         case Sql():
             world.fetch(action, limit)
-        case Poke():
-            world.poke(action.flows)
+        case Cut():
+            _tell(world.run(action.forget, limit), world, action.tell)
+        case Alert():
+            world.tell(action)
+
+
+def _tell(deleted: str, world: World, wanted: bool) -> None:
+    """Tell the clients of what conntrack has deleted; the rest does not depend on it."""
+    clients = [found.flow for found in parse_conntrack(deleted) if found.alive]
+    if clients and wanted:
+        try:
+            world.poke(clients)
+            log.info("         %d client(s) told", len(clients))
+        except StepFailed as error:
+            log.warning("%d client(s) not told that they are cut: %s; going on without it", len(clients), error)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import sh
 from psycopg import conninfo
 
 from repmgr_hooks import netlink
+from repmgr_hooks.alerts import Alert
 from repmgr_hooks.errors import NoSuchProgram, StepFailed
 from repmgr_hooks.poke import Flow, send_pokes
 from repmgr_hooks.steps import Program, Rows, Sql
@@ -31,9 +32,13 @@ yet, and a session of ours must not hang on it (repmgr does the same, dbutils.c:
 
 
 class System:
-    """The real world of one cluster; ``conninfos`` maps node ids to libpq connection strings."""
+    """The real world of one cluster; ``conninfos`` maps node ids to libpq connection strings.
 
-    def __init__(self, conninfos: Mapping[int, str]) -> None:
+    ``tell`` takes the alerts; without it nobody is told.
+    """
+
+    def __init__(self, conninfos: Mapping[int, str], tell: Callable[[Alert], None] | None = None) -> None:
+        self._tell = tell
         self._conninfos = {
             node: conninfo.make_conninfo(dsn, options=SESSION, application_name="repmgr_hooks", client_encoding="UTF8")
             for node, dsn in conninfos.items()
@@ -189,6 +194,11 @@ class System:
             send_pokes(flows)
         except OSError as error:
             raise StepFailed(f"cannot send packets (needs CAP_NET_RAW): {error}") from None
+
+    def tell(self, alert: Alert) -> None:
+        """Hand an alert over to the service; in the foreground, whoever looks on has been told."""
+        if self._tell:
+            self._tell(alert)
 
     def read(self, path: str) -> str:
         """Return what stands in a file of the kernel's. Raises StepFailed."""

@@ -63,4 +63,76 @@ MIGRATIONS = (
     alter table run add column "left" text not null default '';  -- the actions that failed, a line each
     create index event_received on event (cluster, received);
     """,
+    """
+    create table sight (
+        id integer primary key,
+        cluster text not null,
+        at real not null,              -- when the worker looked and saw something else than in the look before
+        before real,                   -- when that look before was; none: the worker has just started
+        "primary" integer,             -- none: unknown
+        timeline integer not null,
+        verdict text not null,
+        nodes text not null            -- what each node said, a line each
+    );
+    -- What was counted since the journal began: it stays when the rows are forgotten, so a counter never goes down.
+    create table total (
+        cluster text not null,
+        kind text not null,            -- event, run, step, role
+        name text not null,            -- of a run its cause, of a step its action
+        count integer not null,
+        failed integer not null,
+        seconds real not null,
+        last real not null,            -- the seconds of the newest
+        primary key (cluster, kind, name)
+    );
+    create trigger event_counted after insert on event begin
+        insert into total values (new.cluster, 'event', '', 1, 0, 0, 0)
+            on conflict do update set count = count + 1;
+    end;
+    create trigger run_counted after update of ended on run when old.ended is null and new.ended is not null begin
+        insert into total values (new.cluster, 'run', new.cause, 1, not new.ok, 0, 0)
+            on conflict do update set count = count + 1, failed = failed + excluded.failed;
+    end;
+    create trigger step_counted after insert on step begin
+        insert into total
+            select cluster, 'step', new.action, 1, new.error <> '', new.duration, new.duration
+              from run where id = new.run
+            on conflict do update set count = count + 1, failed = failed + excluded.failed,
+                                      seconds = seconds + excluded.seconds, last = excluded.last;
+    end;
+    create trigger role_counted after insert on role
+    when (select "primary" from role where cluster = new.cluster and id < new.id order by id desc limit 1)
+         <> new."primary" begin
+        insert into total values (new.cluster, 'role', '', 1, 0, 0, 0)
+            on conflict do update set count = count + 1;
+    end;
+    insert into total select cluster, 'event', '', count(*), 0, 0, 0 from event group by cluster;
+    insert into total
+        select cluster, 'run', cause, count(*), sum(not ok), 0, 0
+          from run where ended is not null group by cluster, cause;
+    insert into total
+        select cluster, 'step', action, count(*), sum(error <> ''), sum(duration), 0
+          from step join run on run.id = step.run group by cluster, action;
+    insert into total
+        select cluster, 'role', '', count(*), 0, 0, 0
+          from (select cluster, "primary" <> lag("primary") over (partition by cluster order by id) as changed
+                  from role)
+         where changed group by cluster;
+    """,
+    """
+    create table alert (
+        cluster text not null,
+        condition text not null,       -- primary, zombie, backup, gate, run, warning, or an event
+        severity text not null,
+        summary text not null,
+        details text not null,
+        next text not null,            -- what to type
+        momentary integer not null,    -- it has happened, and does not go on
+        since real not null,
+        ended real,
+        flapping integer not null,
+        told text not null,            -- JSON: what each target was told last, and when
+        primary key (cluster, condition)
+    );
+    """,
 )

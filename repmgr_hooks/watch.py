@@ -11,7 +11,7 @@ import logging
 from repmgr_hooks import dispatcher
 from repmgr_hooks.decide import Memory, Verdict
 from repmgr_hooks.dispatcher import Drift
-from repmgr_hooks.records import RunRow
+from repmgr_hooks.records import RunRow, Sight
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.steps import World
 
@@ -30,11 +30,16 @@ class Watch:
         self._next = world.now()
         self._hurry_until = 0.0
         self._said = ""
+        self._looked: float | None = None
         self._marks: dict[str, object] = {}
         self.verdict: Verdict | None = None
         """Of the last look."""
         self.content = False
         """Whether the last look found all as it should be."""
+        self.news: Sight | None = None
+        """What the last look saw, if the look before saw something else."""
+        self.warnings: tuple[str, ...] = ()
+        """What the last look found that no step of ours can mend."""
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
@@ -52,10 +57,20 @@ class Watch:
         What a failed run could not mend is left to its retries, unless there is another primary now.
         """
         drift = dispatcher.drift(self._managed, self._world, memory, self._marks)
+        self.news = self._news(drift)
         self._plan_next(drift.verdict)
         self._tell(drift)
+        self.warnings = drift.warnings
         self.content = drift.verdict.primary is not None and not drift.missing
         return bool(drift.missing) and not (failed and drift.known(failed))
+
+    def _news(self, drift: Drift) -> Sight | None:
+        verdict, seen, before = drift.verdict, self.verdict, self._looked
+        self._looked = drift.at
+        if seen and (seen.primary, seen.timeline, seen.reason) == (verdict.primary, verdict.timeline, verdict.reason):
+            return None
+        nodes = "\n".join(map(str, verdict.states))
+        return Sight(drift.at, before, verdict.primary, verdict.timeline, str(verdict), nodes)
 
     def _plan_next(self, verdict: Verdict) -> None:
         now, before = self._world.now(), self.verdict

@@ -17,6 +17,7 @@ from repmgr_hooks.errors import BadInput, Busy, StepFailed
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.lock import as_owner, exclusive, lock_name
+from repmgr_hooks.outbox import Outbox
 from repmgr_hooks.queue import Queue
 from repmgr_hooks.spool import Spool, make_spool
 from repmgr_hooks.system import System
@@ -27,6 +28,7 @@ LOOK_ROUND = 20.0
 PRUNE_EVERY = 3600.0
 ONCE_LOCK_WAIT = 900.0
 LOCK_POLL = 0.2
+LAST_WORDS = 15.0
 
 
 class Worker:
@@ -52,11 +54,13 @@ class Worker:
             with as_owner(self._config.state_dir):
                 spool = Spool(self._config.state_dir)
             journal = open_journal(self._config.state_dir / "journal.db")
+            self._outbox = Outbox(journal, System({}))
             self._listen()
             try:
                 self._work(spool, journal, once)
             finally:
                 self._stop_loops()
+                self._outbox.close(LAST_WORDS)
                 spool.close()
                 journal.close()
 
@@ -154,8 +158,10 @@ class Worker:
                 log.warning("%d event(s) of a run that was cut off are taken up again", released)
         except StepFailed as error:
             log.error("%s", error)
+        outbox = self._outbox
+        outbox.use(self._config.service.alerts, self._config.clusters)
         self._loops = {
-            name: Loop(Queue(managed, journal, System(managed.cluster.conninfos()), self._config))
+            name: Loop(Queue(managed, journal, System(managed.cluster.conninfos(), outbox.tell), self._config, outbox))
             for name, managed in self._config.clusters.items()
         }
         for loop in self._loops.values():

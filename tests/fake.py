@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from repmgr_hooks import archive, observe, rehearsal
+from repmgr_hooks.alerts import Alert
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.poke import Flow
@@ -237,6 +238,10 @@ class FakeBarman:
 
     health: str = "good"
     streams_from: int | None = None
+    streams_since: float = -1000.0
+    """When, by the world's clock, its receiver connected."""
+    state: str = "streaming"
+    """Of its walsender."""
     archived: set[str] = field(default_factory=set)
     streaming: set[str] = field(default_factory=set)
     """The files in pg_receivewal's directory."""
@@ -245,6 +250,9 @@ class FakeBarman:
     quarantine: dict[str, set[str]] = field(default_factory=dict)
     begin_wal: str = ""
     """The first WAL file that the newest backup needs; empty: there is no backup."""
+    version: str = "3.4.0"
+    model: str = ""
+    """The model that is applied; each is named after the node it leads to, such as ``main-db2``."""
     hanging: frozenset[str] = frozenset({"receive-wal", "cron", "switch-wal", "show-server"})
     """The commands that hang if its health is ``hangs``."""
 
@@ -285,12 +293,14 @@ class FakeWorld:
         self.forwarding = True
         self.counts_rules = True
         self.poked: list[Flow] = []
+        self.told: list[Alert] = []
         self.programs: dict[str, Callable[[Program], str]] = {}
         self.ran: list[Program] = []
         self.changes: list[tuple[float, str]] = []
         self.rests = 0
         self._clock = 0.0
         self._silent: set[int] = set()
+        self._constants: set[tuple[str, ...]] = set()
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._reactions: list[tuple[str, Callable[[], None]]] = []
 
@@ -360,6 +370,9 @@ class FakeWorld:
         self.poked += flows
         self._note("poke")
 
+    def tell(self, alert: Alert) -> None:
+        self.told.append(alert)
+
     def fetch(self, sql: Sql, limit: float) -> Rows:
         answer = self.fetch_each([sql], limit)[sql.node]
         if isinstance(answer, StepFailed):
@@ -378,11 +391,15 @@ class FakeWorld:
         return answers
 
     def run(self, program: Program, limit: float) -> str:
-        self.ran.append(program)
+        """What is constant stands in ``ran`` once, as ``System`` runs it once; here it may fail the next time."""
+        if program.argv not in self._constants:
+            self.ran.append(program)
+        if program.constant:
+            self._constants.add(program.argv)
         name, *words = program.argv
         if name == "barman":
             return self._barman_command(program, words, limit)
-        if name in ("find", "cmp", "cp", "mkdir", "mv", "touch", "chown"):
+        if name in ("cat", "find", "cmp", "cp", "mkdir", "mv", "touch", "chown"):
             return self._barmans_files(program, name, words)
         if name in self.programs:
             self._note(f"run {name}")
@@ -427,13 +444,15 @@ class FakeWorld:
         self.connections = [entry for entry in self.connections if entry not in found]
         self._note(f"conntrack -D {asked['--orig-port-dst']}")
         said = f"conntrack v1.4.7 (conntrack-tools): {len(found)} flow entries have been deleted."
-        return ended(program, 0 if found else 1, "", said)
+        return ended(program, 0 if found else 1, "".join(f"{entry}\n" for entry in found), said)
 
     # Barman reaches PostgreSQL through the gateway's port, as the real one does.
 
     def _barman_command(self, program: Program, words: list[str], limit: float) -> str:
         verb = next(word for word in words if "-" in word[1:] or word == "cron")
         assert "--reset" not in words, "this would hide a hole"
+        if verb == "--version":
+            return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n\n"
         if not verb.startswith("show"):
             self._note(f"barman {verb}")
         if self.barman.health == "hangs" and verb in self.barman.hanging:
@@ -449,12 +468,21 @@ class FakeWorld:
             return ended(program, 0, said, "") if self.barman.begin_wal else ended(program, 1, "", unknown)
         if verb == "receive-wal":
             return self._stop(program)
+        if verb == "config-switch":
+            self.barman.model = words[-1]
+            if self.barman.streams_from is not None:
+                self._end_stream()
+            self._start_stream()
+            return ended(program, 0, "", "")
         if verb == "cron":
             self._start_stream()
             return ended(program, 0, "", "")
         return self._switch_wal(program, float(words[words.index("--archive-timeout") + 1]))
 
     def _barmans_files(self, program: Program, name: str, words: list[str]) -> str:
+        if name == "cat":
+            assert words == [f"{HOME}/.active-model.auto"]
+            return self.barman.model
         if name == "find":
             places = {STREAMING: self.barman.streaming, f"{HOME}/wals": self.barman.archived, f"{HOME}/incoming": set()}
             assert words[-2:] == ["-type", "f"]
@@ -495,9 +523,13 @@ class FakeWorld:
         number = self._behind_barman_port()
         if number and self.barman.streams_from is None and "barman" in self.nodes[number].slots:
             self.nodes[number].slots["barman"].active = True
-            self.barman.streams_from = number
+            self.barman.streams_from, self.barman.streams_since = number, self._clock
 
     def _behind_barman_port(self) -> int | None:
+        """The node that Barman reaches: through its model, if it has one, else through the gateway's port."""
+        if model := self.barman.model:
+            number = int(model.removeprefix("main-db"))
+            return number if self.nodes[number].reachable else None
         socket = self.nat.reached(self.gateway, self.barman_port, "OUTPUT")
         return next((n for n, node in self.nodes.items() if f"{node.host}:5432" == socket and node.reachable), None)
 
@@ -535,8 +567,9 @@ class FakeWorld:
             "pid": SENDER_PID,
             "application_name": "barman_receive_wal",
             "client_addr": self.gateway,
-            "state": "streaming",
+            "state": self.barman.state,
             "flush_lsn": node.lsn(),
+            "age": self._clock - self.barman.streams_since,
         }
         receiver = (
             node.in_recovery
@@ -559,7 +592,11 @@ class FakeWorld:
         ]
 
     def _streaming(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        return [(self.barman.streams_from == sql.node if sql.params[0] in node.slots else None,)]
+        position, steady, slot = sql.params
+        reached = (observe.position(node.lsn()) or 0) >= (observe.position(position) or 0)
+        old = self._clock - self.barman.streams_since >= steady
+        attached = self.barman.streams_from == sql.node and self.barman.state == "streaming"
+        return [(attached and reached and old if slot in node.slots else None,)]
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal(), node.in_recovery)]
@@ -633,6 +670,7 @@ HOME = "/var/lib/barman/main_backup"
 STREAMING = f"{HOME}/streaming"
 SERVER = f"""Server main_backup:
 	active: True
+	backup_directory: {HOME}
 	conninfo: host=10.0.0.20 port=54321 user=barman dbname=postgres connect_timeout=5
 	incoming_wals_directory: {HOME}/incoming
 	streaming_wals_directory: {STREAMING}

@@ -3,9 +3,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(postgresql postgresql-15-repmgr repmgr barman barman-cli iptables conntrack iproute2 sudo systemd procps
-          util-linux python3-venv openssh-client openssh-server python3-psycopg python3-yaml python3-sh)
+          util-linux python3-venv openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh)
+
+# What the benchmark of what a user would pick instead needs besides: install_packages "${packages_to_compare[@]}"
+packages_to_compare=(haproxy)
 
 install_packages() {
+    local packages=("${packages[@]}" "$@")
     if dpkg --status "${packages[@]}" >/dev/null 2>&1; then return; fi
     echo "installing: ${packages[*]}"
     export DEBIAN_FRONTEND=noninteractive
@@ -25,7 +29,7 @@ install_venv() {
     if [ "$(cat .venv/wanted 2>/dev/null)" != "$wanted" ]; then
         rm -rf .venv
         "${PYTHON:-/usr/bin/python3}" -m venv .venv
-        .venv/bin/pip -qq install hatchling hypothesis mypy pytest ruff types-PyYAML
+        .venv/bin/pip -qq install hatchling hypothesis mypy prometheus_client pytest ruff types-PyYAML
         .venv/bin/pip -qq install .
         echo "$wanted" > .venv/wanted
     fi
@@ -42,4 +46,12 @@ install_venv_of_debian() {
         cp .venv/wanted .venv-debian/wanted
     fi
     .venv-debian/bin/pip -qq install --no-deps --no-build-isolation --force-reinstall .
+}
+
+install_newest_barman() {
+    # Beside Debian's, which tests/lab runs too. psycopg2 and dateutil are Debian's.
+    [ -x .venv-barman/bin/barman ] && return
+    rm -rf .venv-barman
+    /usr/bin/python3 -m venv --system-site-packages .venv-barman
+    .venv-barman/bin/pip -qq install --no-deps --ignore-installed barman
 }

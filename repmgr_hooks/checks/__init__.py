@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.checks import barman, files, kernel, nodes, rehearsal, repmgr, service
+from repmgr_hooks.checks import alerts, barman, files, kernel, nodes, rehearsal, repmgr, service
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.identity import User, acting_as, owner_of, user_called
 from repmgr_hooks.config import Config
@@ -41,6 +41,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: WorldOf, as_repm
     if any(_uses(managed, "firewall") for managed in loaded.clusters.values()):
         yield kernel.managers(Path("/"), loaded.service.tick)
     yield from service.look(loaded, world_of(next(iter(loaded.clusters.values()))), repmgrd)
+    yield from alerts.seen(loaded)
     if not user.can_be_me:
         yield files.unseen(Topic("files.user", user.name), "nodes and Barman, as the service's user sees them")
     conf_files = repmgr.files_here()

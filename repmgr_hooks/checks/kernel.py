@@ -21,7 +21,7 @@ TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 
 def look(cluster: Cluster, world: World) -> Iterator[Finding]:
     """Look at what the firewall handler needs."""
-    gateway, family, name = cluster.gateway, Family(cluster.gateway.address), cluster.name
+    family, name = Family(cluster.gateway.address), cluster.name
     topic = Topic("kernel.forwarding", name)
     mend = f"sysctl -w {family.forwarding}=1; and for ever: config/sysctl.conf"
     try:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import BadInput
-from repmgr_hooks.handlers import barman, command, firewall, slot
+from repmgr_hooks.handlers import barman, command, firewall, notify, slot
 from repmgr_hooks.steps import Step, World
 from repmgr_hooks.trust import writable_by_others
 
@@ -69,7 +69,13 @@ class Installed:
     origin: str
 
 
-BUILT_IN: Mapping[str, Handler] = {"barman": barman, "command": command, "firewall": firewall, "slot": slot}
+BUILT_IN: Mapping[str, Handler] = {
+    "barman": barman,
+    "command": command,
+    "firewall": firewall,
+    "notify": notify,
+    "slot": slot,
+}
 
 
 @functools.cache

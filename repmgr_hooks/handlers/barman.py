@@ -1,24 +1,29 @@
 """Barman streams from the primary, and has all WAL up to the last closed file of the primary's timeline.
 
 Barman's exit codes prove neither: ``cron`` answers 0 although receive-wal then fails, ``switch-wal`` answers 0 from a
-standby. So the stream is looked for on the primary, and the files on Barman's disk. Where the stream cannot go on
+standby. So the stream is looked for on the primary, and the files on Barman's disk. A stream that has just begun proves
+little: Barman runs pg_receivewal with ``--no-loop``, so what fails has a new walsender each time, and ``streaming`` is
+said too at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on
 without a hole, or because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would
 hide that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from repmgr_hooks import archive, continuity
-from repmgr_hooks.cluster import Cluster
+from repmgr_hooks import archive, continuity, models
+from repmgr_hooks.cluster import Cluster, NodeId
 from repmgr_hooks.continuity import Position, Standing
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.schema import Positive
+from repmgr_hooks.observe import Sender, lsn
+from repmgr_hooks.schema import Between, Identifier, Positive
 from repmgr_hooks.steps import Program, Sql, Step, World
 
+TEND_LIMIT = 5.0
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 
 
@@ -33,13 +38,17 @@ class SwitchWal:
 class Config:
     """``{stream: true}``, ``{switch_wal: {timeout: 90}}``, or both. ``start_timeout`` is in seconds.
 
+    ``steady``: for so many seconds a walsender must have streamed before it counts.
     ``repair``: when Barman has more WAL of the old timeline than the primary, move that aside and let the stream go on.
+    ``models``: for each node the model of Barman's that leads there, if no port of the gateway does.
     """
 
     stream: bool = False
     repair: bool = False
     switch_wal: SwitchWal | None = None
     start_timeout: Positive = 60
+    steady: Annotated[int, Between(0, 60)] = 2
+    models: Mapping[NodeId, Identifier] = field(default_factory=dict)
 
     @property
     def on_tick(self) -> bool:
@@ -50,18 +59,28 @@ class Config:
 @dataclass(frozen=True)
 class Seen:
     """Whether Barman streams from the primary, else where it stands; whether it has the last closed file, and what is
-    ``missing`` on the way there. ``tail``: Barman has more of the old timeline than the primary ever had."""
+    ``missing`` on the way there.
+
+    ``coming``: it does not yet, but a walsender is at work that is young or has to catch up, and is left alone. If its
+    receiver dies, the primary ends it (``wal_sender_timeout``). ``model``: Barman's active one. ``tail``: Barman has
+    more of the old timeline than the primary ever had.
+    """
 
     streaming: bool
     archived: bool
     standing: Standing = Standing(Position.OK)
     missing: tuple[str, ...] = ()
+    coming: bool = False
+    model: str = ""
     tail: bool = False
 
 
 # Null without a slot: Barman cannot stream through one that somebody has dropped.
+# A position beyond the fork is sent on the new timeline only. A clock that was set back makes nobody young.
 STREAMING = """
-select (select exists (select 1 from pg_stat_replication where pid = active_pid and state = 'streaming')
+select (select exists (select 1 from pg_stat_replication
+                        where pid = active_pid and state = 'streaming' and sent_lsn >= %s::pg_lsn
+                          and extract(epoch from clock_timestamp() - backend_start) not between 0 and %s)
           from pg_replication_slots where slot_name = %s)
 """
 # Barman keeps the newest complete file back until the first bytes of the next one have come (wal_archiver.py:970-983);
@@ -77,6 +96,12 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
     if config.repair and not config.stream:
         yield "'repair' needs 'stream: true'"
+    if config.steady >= config.start_timeout:
+        yield f"'steady' ({config.steady} s) must be less than 'start_timeout' ({config.start_timeout} s)"
+    if config.models and not config.stream:
+        yield "'models' needs 'stream: true'"
+    if config.models:
+        yield from models.problems(config.models, cluster)
 
 
 def observe(config: Config, decided: Decided, world: World) -> Seen:
@@ -84,15 +109,39 @@ def observe(config: Config, decided: Decided, world: World) -> Seen:
     sender = decided.states[decided.primary].sender(decided.barman.slot)
     if sender and not sender.state:
         raise StepFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
-    streaming, standing, tail = sender is not None and sender.state == "streaming", Standing(Position.OK), False
-    if config.stream and not streaming:
+    if sender and sender.application != decided.barman.receiver:
+        raise StepFailed(
+            f"node {decided.primary}: the slot {decided.barman.slot!r} is in use by {sender.application!r} from "
+            f"{sender.client or 'its own host'}, not by {decided.barman.receiver!r}; end that program, or correct "
+            "'receiver' in the section 'barman' of the cluster"
+        )
+    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady)
+    coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
+    standing, model, tail = Standing(Position.OK), "", False
+    if config.stream and not streaming and not coming:
         # Barman first: it may receive meanwhile, and must not seem to be ahead.
         held = archive.look_at_stream(decided.barman, world)
         primary = archive.look_at_primary(decided.primary, decided.timeline, world)
         standing = continuity.classify(held, primary)
         tail = archive.has_a_tail(standing, primary.lineage.segment_size, decided.barman, world)
+        model = models.active(decided.barman, world) if config.models else ""
     archived, missing = _archive(decided, world) if config.switch_wal else (False, ())
-    return Seen(streaming, archived, standing, missing, tail)
+    return Seen(streaming, archived, standing, missing, coming, model, tail)
+
+
+def tend(config: Config, decided: Decided, world: World) -> None:
+    """Ask Barman where its files are before that is needed: later it may try in vain to connect first, for 5 s or more.
+
+    It is asked once. Raises StepFailed.
+    """
+    if config.models:
+        models.place(decided.barman, world, TEND_LIMIT)
+    elif config.stream:
+        archive.places(decided.barman, world, TEND_LIMIT)
+
+
+def _young(sender: Sender, steady: int) -> bool:
+    return sender.age is not None and 0 <= sender.age < steady
 
 
 def _archive(decided: Decided, world: World) -> tuple[bool, tuple[str, ...]]:
@@ -115,7 +164,7 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     """
     steps = []
     if config.stream and not seen.streaming:
-        steps += _restart_stream(config, decided, seen)
+        steps += [_start(config, decided)] if seen.coming else _restart_stream(config, decided, seen)
     if config.switch_wal and not seen.archived:
         steps.append(_switch_wal(decided, config.switch_wal.timeout))
     if seen.missing:
@@ -124,27 +173,33 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
 
 
 def _restart_stream(config: Config, decided: Decided, seen: Seen) -> list[Step]:
-    standing = seen.standing
     # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
     stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
+    standing, model = seen.standing, config.models.get(decided.primary, "")
     tail = [continuity.keep_tail(standing, decided.barman)] if seen.tail else []
     remedy = continuity.remedy(standing, decided.barman) if standing.position is not Position.OK else []
     steps = [
         Step("stop Barman's receive-wal", stop, STOP_LIMIT),
         *tail,
         *remedy,
-        Step(
-            f"start Barman's receive-wal, until it streams from node {decided.primary}",
-            _barman(decided, "-q", "cron"),
-            config.start_timeout,
-            until=_streaming(decided),
-            every=5,
-            hint="Barman's log (barman.log) says why its receive-wal ends",
-        ),
+        *([models.switch(decided.barman, model)] if model != seen.model else []),
+        _start(config, decided),
     ]
     if remedy and not (config.repair and continuity.repairable(standing)):
         raise StepFailed(continuity.explain(standing, decided.barman, steps))
     return steps
+
+
+def _start(config: Config, decided: Decided) -> Step:
+    """Barman's cron starts what does not run, and leaves what runs alone."""
+    return Step(
+        f"start Barman's receive-wal, until it streams from node {decided.primary}",
+        _barman(decided, "-q", "cron"),
+        config.start_timeout,
+        until=_streaming(config, decided),
+        every=5,
+        hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
+    )
 
 
 def _switch_wal(decided: Decided, timeout: int) -> Step:
@@ -162,8 +217,9 @@ def _switch_wal(decided: Decided, timeout: int) -> Step:
     )
 
 
-def _streaming(decided: Decided) -> Sql:
-    return Sql(decided.primary, STREAMING, (decided.barman.slot,))
+def _streaming(config: Config, decided: Decided) -> Sql:
+    written = lsn(decided.states[decided.primary].lsn)
+    return Sql(decided.primary, STREAMING, (written, config.steady, decided.barman.slot))
 
 
 def _barman(decided: Decided, *words: str, tolerate: str = "", expect: str = "") -> Program:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +27,16 @@ class Config:
 
 def problems(config: Config, cluster: Cluster) -> Iterable[str]:
     """The program is named by its absolute path: what PATH says under repmgrd is another matter."""
-    if not config.run or not Path(config.run[0]).is_absolute():
-        yield "'run' must be a list that begins with the absolute path of a program"
-    elif wrong := writable_by_others(Path(config.run[0])):
-        yield f"the program is refused: {wrong}"
+    if wrong := refused(config.run):
+        yield wrong
+
+
+def refused(run: Sequence[str]) -> str:
+    """Return what is wrong with a program and its arguments, in words; empty if nothing is."""
+    if not run or not Path(run[0]).is_absolute():
+        return "'run' must be a list that begins with the absolute path of a program"
+    wrong = writable_by_others(Path(run[0]))
+    return f"the program is refused: {wrong}" if wrong else ""
 
 
 def plan(config: Config, decided: Decided, seen: None) -> list[Step]:

@@ -2,7 +2,7 @@
 
 A port is opened by name. Ports that lead to another node than the primary are closed by the same transaction; those
 that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
-their clients are told at once (see ``poke.py``).
+their clients are told at once (see ``poke.py``); also those that were made between the look and the swap.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from dataclasses import dataclass
 from repmgr_hooks.cluster import Cluster, Gateway
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import NoSuchProgram, did_you_mean
-from repmgr_hooks.poke import Flow
 from repmgr_hooks.schema import Identifier, Positive
-from repmgr_hooks.steps import Poke, Program, Step, World
+from repmgr_hooks.steps import Cut, Program, Step, World
+from repmgr_hooks.tracked import Tracked, parse_conntrack
 
 log = logging.getLogger(__name__)
 
 LIMIT = 10.0
 LOCK_WAIT = "5"
 LOOK_ALL_THE_SAME = 300.0
+
+Leading = tuple[int, str]
+"""A port of the gateway, and the address that it leads to."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,14 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Tracked:
-    """A connection to one of our ports, and the address that it really leads to."""
-
-    flow: Flow
-    leads_to: str
-    established: bool
-
-
-@dataclass(frozen=True)
 class Seen:
-    """The nat table as ``iptables-save`` prints it, the connections to our ports, and whether the kernel forwards."""
+    """The nat table as ``iptables-save`` prints it, the connections to our ports, and whether the kernel forwards.
+
+    ``tracked`` is None without a conntrack program.
+    """
 
     nat: tuple[str, ...]
-    tracked: tuple[Tracked, ...]
+    tracked: tuple[Tracked, ...] | None
     forwarding: bool
 
 
@@ -87,13 +84,13 @@ def nat_table(gateway: Gateway, world: World) -> str:
     return world.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT)
 
 
-def tracked_connections(gateway: Gateway, world: World) -> tuple[Tracked, ...]:
-    """Read the connections to our ports."""
+def tracked_connections(gateway: Gateway, world: World) -> tuple[Tracked, ...] | None:
+    """Read the connections to our ports; None without a conntrack program."""
     try:
-        listing = world.run(Family(gateway.address).conntrack("-L", gateway.address), LIMIT)
+        listing = world.run(Family(gateway.address).listing(gateway.address), LIMIT)
     except NoSuchProgram as error:
         log.warning("%s: connections to a former primary are not cut", error)
-        return ()
+        return None
     return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in gateway.ports.values())
 
 
@@ -114,7 +111,9 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
         steps.append(
             Step(f"lead port {config.open} to node {decided.primary} ({primary})", family.restore(changes), LIMIT)
         )
-    return steps + _cut(gateway, [found for found in seen.tracked if found.leads_to not in (primary, gateway.address)])
+    led = _led(_ours(gateway, seen.nat)) if changes else set()
+    right = (primary, gateway.address)
+    return steps + [_cut(gateway, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
 
 
 def shut_out(cluster: Cluster, zombies: Sequence[int], world: World) -> list[Step]:
@@ -124,29 +123,37 @@ def shut_out(cluster: Cluster, zombies: Sequence[int], world: World) -> list[Ste
     ours = _ours(gateway, nat_table(gateway, world).splitlines())
     ends = tuple(f"--to-destination {family.socket(host, cluster.postgres.port)}" for host in hosts)
     # All rules of such a port: what stands behind the first would come to light without it.
-    ports = {port for rule in ours if rule.endswith(ends) for port in _ports(rule)}
-    kept = [rule for rule in ours if not rule.endswith(ends) and not ports & _ports(rule)]
+    ports = {port for rule in ours if rule.endswith(ends) for port, _ in _led([rule])}
+    kept = [rule for rule in ours if not rule.endswith(ends) and not any(port in ports for port, _ in _led([rule]))]
     steps = []
     if kept != ours:
         names = " and ".join(f"node {node}" for node in zombies)
         steps.append(Step(f"close what leads to {names}", family.restore(_swap(gateway, kept)), LIMIT))
-    return steps + _cut(gateway, [found for found in tracked_connections(gateway, world) if found.leads_to in hosts])
+    led = _led(ours) if kept != ours else set()
+    leading = _leading(tracked_connections(gateway, world), led)
+    return steps + [_cut(gateway, port, host) for port, host in leading if host in hosts]
 
 
-def _ports(rule: str) -> set[str]:
-    """Return the gateway's port that a DNAT rule leads on."""
-    return set(re.findall(r" --dport (\S+) .*-j DNAT ", rule))
+def _led(rules: Iterable[str]) -> set[Leading]:
+    """Return the gateway's ports that DNAT rules lead on, and to which address.
+
+    >>> _led(["-A a -p tcp -m tcp --dport 54322 -j DNAT --to-destination [fd00::11]:5432"])
+    {(54322, 'fd00::11')}
+    """
+    led = re.compile(r" --dport (\d+) .*-j DNAT --to-destination \[?([0-9a-f.:]+?)\]?:\d+$")
+    return {(int(found[1]), found[2]) for rule in rules if (found := led.search(rule))}
 
 
-def _cut(gateway: Gateway, stale: Sequence[Tracked]) -> list[Step]:
-    family, steps = Family(gateway.address), []
-    for port, host in sorted({(found.flow.gateway_port, found.leads_to) for found in stale}):
-        forget = family.conntrack("-D", gateway.address, "--orig-port-dst", str(port), "--reply-src", host)
-        steps.append(Step(f"cut connections of port {port} to {host}", forget, LIMIT))
-    clients = tuple(found.flow for found in stale if found.established and gateway.poke)
-    if clients:
-        steps.append(Step(f"tell {len(clients)} client(s) that they are cut", Poke(clients), LIMIT, may_fail=True))
-    return steps
+def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leading]:
+    """Return where connections lead that are tracked, or that may have come since through rules that ``led`` there."""
+    if tracked is None:
+        return []
+    return sorted(led | {(found.flow.gateway_port, found.leads_to) for found in tracked})
+
+
+def _cut(gateway: Gateway, port: int, host: str) -> Step:
+    forget = Family(gateway.address).forget(gateway.address, port, host)
+    return Step(f"cut connections of port {port} to {host}", Cut(forget, gateway.poke), LIMIT)
 
 
 def parse_rules(saved: str) -> tuple[str, ...]:
@@ -243,23 +250,6 @@ def jumps(gateway: Gateway) -> list[str]:
     return [f"-A PREROUTING -j {dnat}", f"-A OUTPUT -j {dnat}", f"-A POSTROUTING -j {snat}"]
 
 
-def parse_conntrack(listing: str) -> list[Tracked]:
-    """Parse what ``conntrack -L`` prints: two tuples a line, the original and the reply.
-
-    >>> parse_conntrack("tcp 6 9 ESTABLISHED src=10.0.0.30 dst=10.0.0.20 sport=4 dport=54322 "
-    ...                 "src=10.0.0.11 dst=10.0.0.20 sport=5432 dport=4 [ASSURED] mark=0 use=1")[0].leads_to
-    '10.0.0.11'
-    """
-    found = []
-    for line in listing.splitlines():
-        values = dict(reversed(re.findall(r"\b(src|dst|sport|dport)=(\S+)", line)))
-        reply = re.findall(r"\bsrc=(\S+)", line)
-        if len(reply) == 2 and values.keys() == {"src", "dst", "sport", "dport"}:
-            flow = Flow(values["src"], int(values["sport"]), values["dst"], int(values["dport"]))
-            found.append(Tracked(flow, reply[1], " ESTABLISHED " in line))
-    return found
-
-
 @dataclass(frozen=True)
 class Family:
     """What differs between IPv4 and IPv6."""
@@ -287,6 +277,12 @@ class Family:
     def restore(self, changes: str) -> Program:
         return Program((f"{self.iptables}-restore", "--noflush", "--wait", LOCK_WAIT), stdin=changes)
 
-    def conntrack(self, verb: str, gateway: str, *more: str) -> Program:
-        words = ("-f", "ipv6" if self.six else "ipv4", "-p", "tcp", "--orig-dst", gateway, *more)
-        return Program(("conntrack", verb, *words), tolerate="0 flow entries have been deleted")
+    def listing(self, gateway: str) -> Program:
+        return Program(self._conntrack("-L", gateway))
+
+    def forget(self, gateway: str, port: int, host: str) -> Program:
+        words = self._conntrack("-D", gateway, "--orig-port-dst", str(port), "--reply-src", host)
+        return Program(words, tolerate="0 flow entries have been deleted")
+
+    def _conntrack(self, verb: str, gateway: str, *more: str) -> tuple[str, ...]:
+        return ("conntrack", verb, "-f", "ipv6" if self.six else "ipv4", "-p", "tcp", "--orig-dst", gateway, *more)

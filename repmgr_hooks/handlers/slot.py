@@ -22,14 +22,14 @@ from repmgr_hooks.steps import Sql, Step, World
 LIMIT = 10.0
 MB = 1024 * 1024
 SEGMENT = 16 * MB
-RECEIVER = "barman_receive_wal"
 
 
 @dataclass(frozen=True)
 class Config:
     """``{on: primary}``, ``{on: standby, keep: drop}``, or ``{on: standby, keep: track}``.
 
-    ``most_mb``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's disk.
+    ``most_mb``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's disk; of
+    the primary's slot that is only said.
     """
 
     on: Literal["primary", "standby"]
@@ -86,11 +86,12 @@ def plan(config: Config, decided: Decided, seen: Mapping[int, Slot]) -> list[Ste
     if config.on == "standby" and config.keep == "track":
         return [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
     if config.on == "standby":
-        return [step for node, found in seen.items() for step in _removed(node, found)]
-    return _reserved(seen.get(decided.primary), decided.primary, decided.barman.slot)
+        return [step for node, found in seen.items() for step in _removed(decided, node, found)]
+    return _reserved(decided, seen.get(decided.primary))
 
 
-def _reserved(found: Slot | None, primary: int, slot: str) -> list[Step]:
+def _reserved(decided: Decided, found: Slot | None) -> list[Step]:
+    primary, slot = decided.primary, decided.barman.slot
     create = Step(f"create slot {slot} on node {primary}", Sql(primary, CREATE, (slot,)), LIMIT)
     if found is None:
         return [create]
@@ -103,10 +104,10 @@ def _reserved(found: Slot | None, primary: int, slot: str) -> list[Step]:
         until=Sql(primary, ABSENT, (slot,)),
         every=1,
     )
-    return [*_released(primary, found), drop, create]
+    return [*_released(decided, primary, found), drop, create]
 
 
-def _removed(node: int, found: Slot) -> list[Step]:
+def _removed(decided: Decided, node: int, found: Slot) -> list[Step]:
     drop = Step(
         f"drop slot {found.name} on standby {node}",
         Sql(node, DROP_ON_STANDBY, (found.name,)),
@@ -114,7 +115,7 @@ def _removed(node: int, found: Slot) -> list[Step]:
         until=Sql(node, ABSENT, (found.name,)),
         every=1,
     )
-    return [*_released(node, found), drop]
+    return [*_released(decided, node, found), drop]
 
 
 def _tracked(config: Config, decided: Decided, node: int, found: Slot | None) -> list[Step]:
@@ -126,9 +127,9 @@ def _tracked(config: Config, decided: Decided, node: int, found: Slot | None) ->
         return [] if _holds_too_much(config, decided, leader) else [create]
     if _holds_too_much(config, decided, found):
         why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.most_mb} MB"
-        return [replace(step, what=f"{why}: {step.what}") for step in _removed(node, found)]
+        return [replace(step, what=f"{why}: {step.what}") for step in _removed(decided, node, found)]
     useless = not found.reserved or found.xmin or (found.restart_lsn or 0) > decided.states[node].lsn
-    return [*_removed(node, found), create] if useless else []
+    return [*_removed(decided, node, found), create] if useless else []
 
 
 def tend(config: Config, decided: Decided, world: World) -> None:
@@ -141,12 +142,17 @@ def tend(config: Config, decided: Decided, world: World) -> None:
 
 
 def warnings(config: Config, decided: Decided) -> Iterable[str]:
-    """A standby whose slot does not hold what Barman still lacks."""
+    """A primary's slot that holds too much, and a standby's that does not hold what Barman still lacks."""
+    leader = _leader(decided)
+    if leader and config.on == "primary" and _holds_too_much(config, decided, leader):
+        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.most_mb} MB of WAL"
+        yield f"{holds}: Barman does not fetch it, and it will fill the disk"
     for node, leader, found in _pairs(config, decided):
         slot = f"slot {leader.name} on standby {node}"
         if found is None and _holds_too_much(config, decided, leader):
             yield f"{slot} is given up until Barman is less than {config.most_mb} MB behind"
-        if leader.restart_lsn and found and (found.restart_lsn or 0) - leader.restart_lsn >= SEGMENT:
+        # A slot keeps whole files.
+        if leader.restart_lsn and found and (found.restart_lsn or 0) // SEGMENT > leader.restart_lsn // SEGMENT:
             yield f"{slot} begins after what Barman still lacks; it is whole again when Barman has caught up"
 
 
@@ -167,10 +173,10 @@ def _holds_too_much(config: Config, decided: Decided, slot: Slot) -> bool:
     return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > config.most_mb * MB
 
 
-def _released(node: int, found: Slot) -> list[Step]:
+def _released(decided: Decided, node: int, found: Slot) -> list[Step]:
     release = Step(
         f"end Barman's connection to slot {found.name} on node {node}",
-        Sql(node, RELEASE, (found.name, RECEIVER)),
+        Sql(node, RELEASE, (found.name, decided.barman.receiver)),
         LIMIT,
         until=Sql(node, INACTIVE, (found.name,)),
         every=2,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 from repmgr_hooks import config
@@ -14,6 +16,8 @@ from repmgr_hooks.config import Config, which_cluster
 from repmgr_hooks.errors import BadInput, StepFailed, did_you_mean
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal, open_journal
+from repmgr_hooks.loglines import Form, goes_to_journal
+from repmgr_hooks.progress import Lines
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.system import System
 
@@ -64,14 +68,33 @@ def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Jou
         return None, str(error)
 
 
-def show_log_lines(stream: TextIO | None = None) -> None:
-    """Send the log to ``stream`` (default stderr), one line an entry."""
-    output = logging.StreamHandler(stream or sys.stderr)
-    output.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
-    log.addHandler(output)
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that others may read; it is there whole, or as it was. Raises BadInput."""
+    hidden = path.parent / f".{path.name}.{os.getpid()}"
+    try:
+        hidden.unlink(missing_ok=True)
+        with hidden.open("x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+        hidden.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise BadInput(f"{path} cannot be written: {error}; name another file") from None
+
+
+def show_log_lines(stream: TextIO, form: Form = "plain") -> Lines:
+    """Send the log to ``stream``, one line an entry."""
+    output = Lines(stream, form)
+    log.handlers[:] = [output]
     log.setLevel(logging.INFO)
+    return output
 
 
 def complain(error: object) -> None:
-    """Say on stderr what went wrong."""
-    print(f"repmgr-hooks: {error}", file=sys.stderr)
+    """Say on stderr what went wrong; in the log, if that is for a collector."""
+    if any(isinstance(handler, Lines) and handler.form == "json" for handler in log.handlers):
+        log.error("%s", error)
+    else:
+        start = "<3>" if goes_to_journal(sys.stderr) else ""
+        print(f"{start}repmgr-hooks: {error}", file=sys.stderr)

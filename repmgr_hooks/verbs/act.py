@@ -15,6 +15,8 @@ from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.loglines import about
+from repmgr_hooks.progress import Lines
 from repmgr_hooks.queue import LOCK_WAIT, run_now
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.run import Run
@@ -39,15 +41,14 @@ def do_event(arguments: argparse.Namespace) -> int:
     if arguments.words == ["-"]:
         cluster, *arguments.words = sys.stdin.read(MAX_EVENT).split("\n")[:-1] or [""]
         arguments.cluster = cluster or None
-    show_log_lines()
-    return handle(arguments, parse_event(arguments.words), "event")
+    return handle(arguments, parse_event(arguments.words), "event", show_log_lines(sys.stderr))
 
 
 def do_replay(arguments: argparse.Namespace) -> int:
     """Handle an event in the foreground."""
-    show_log_lines(sys.stdout)
+    lines = show_log_lines(sys.stdout, arguments.log)
     if arguments.id is None:
-        return handle(arguments, parse_event(arguments.words), "replay")
+        return handle(arguments, parse_event(arguments.words), "replay", lines)
     if arguments.words:
         raise BadInput("give either --id or the words of an event, not both")
     with journal_of(configured(arguments)) as journal:
@@ -55,12 +56,12 @@ def do_replay(arguments: argparse.Namespace) -> int:
     if found is None:
         raise BadInput(f"the journal has no event {arguments.id}; 'repmgr-hooks history' shows their numbers")
     arguments.cluster, event = found
-    return handle(arguments, event, "replay")
+    return handle(arguments, event, "replay", lines)
 
 
 def do_reconcile(arguments: argparse.Namespace) -> int:
     """Handle what every route asks for."""
-    show_log_lines(sys.stdout)
+    lines = show_log_lines(sys.stdout, arguments.log)
     if getattr(arguments, "assume_primary", None) is not None and not arguments.dry_run:
         raise BadInput("--assume-primary is a rehearsal: give --dry-run too; 'repmgr standby promote' makes a primary")
     if getattr(arguments, "forget", False) and not arguments.dry_run:
@@ -69,10 +70,10 @@ def do_reconcile(arguments: argparse.Namespace) -> int:
             for managed in choose(loaded, arguments.cluster, None):
                 journal.forget(managed.cluster.name)
     node = getattr(arguments, "assume_primary", None)
-    return handle(arguments, Event(node, rehearsal.EVENT) if node is not None else None, arguments.verb)
+    return handle(arguments, Event(node, rehearsal.EVENT) if node is not None else None, arguments.verb, lines)
 
 
-def handle(arguments: argparse.Namespace, event: Event | None, cause: str) -> int:
+def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines: Lines) -> int:
     """Run the dispatcher for the chosen clusters."""
     loaded = configured(arguments)
     chosen = choose(loaded, arguments.cluster, event)
@@ -89,7 +90,10 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str) -> in
         journal, error = journal_or_why_not(loaded, stack)
         if error:
             log.error("%s; going on without it", error)
-        good = [carry_out(loaded, managed, events, cause, journal) for managed in chosen]
+        good = []
+        for managed in chosen:
+            with about(cluster=managed.cluster.name, named=len(chosen) > 1):
+                good.append(carry_out(loaded, managed, events, cause, journal, lines))
         return OK if all(good) else FAILED
 
 
@@ -104,15 +108,19 @@ def preview(managed: Managed, events: list[Event], memory: Memory, rehearse: boo
     return result.ok
 
 
-def carry_out(loaded: Config, managed: Managed, events: list[Event], cause: str, journal: Journal | None) -> bool:
+def carry_out(
+    loaded: Config, managed: Managed, events: list[Event], cause: str, journal: Journal | None, lines: Lines
+) -> bool:
     """Run the dispatcher for one cluster, alone."""
     name = managed.cluster.name
     log.info("%s: %s", name, events[0] if events else cause)
     if cause in ("boot", "event") and journal and journal.paused(name):
         log.info("%s: paused: nothing is done", name)
         return True
-    with exclusive(loaded.state_dir / lock_name(name), LOCK_WAIT):
-        return run_now(managed, world_of(managed), events, cause, journal).ok
+    with contextlib.ExitStack() as alone:
+        with lines.waiting("the end of another run", LOCK_WAIT):
+            alone.enter_context(exclusive(loaded.state_dir / lock_name(name), LOCK_WAIT))
+        return run_now(managed, world_of(managed), events, cause, journal, lines.waiting).ok
 
 
 def show_plan(result: Run) -> None:
@@ -127,7 +135,7 @@ def show_plan(result: Run) -> None:
 
 def do_worker(arguments: argparse.Namespace) -> int:
     """Be the service."""
-    show_log_lines()
+    show_log_lines(sys.stderr, arguments.log)
     Worker(config.config_path(arguments.config)).serve(arguments.once)
     return OK
 

@@ -68,5 +68,6 @@ def left_to_do(arguments: argparse.Namespace) -> int:
     print("\nWhat is left to do, as 'repmgr-hooks check' sees it; then:")
     print("  systemctl enable --now repmgr-hooks-boot.service repmgr-hooks.service\n")
     arguments.config, arguments.as_repmgrd, arguments.nagios, arguments.json = CONFIGURATION, False, False, False
+    arguments.recovery = arguments.alerts = False
     show.do_check(arguments)
     return OK

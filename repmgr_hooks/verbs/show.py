@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 
-from repmgr_hooks import checks, handlers, history, status
-from repmgr_hooks.checks import finding
+from repmgr_hooks import checks, failover, handlers, history, metrics, page, status, story
+from repmgr_hooks.checks import finding, recovery
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.config import Config
 from repmgr_hooks.errors import BadInput, Trouble
-from repmgr_hooks.verbs import FAILED, OK, choose, complain, configured, journal_of, journal_or_why_not, world_of
+from repmgr_hooks.system import System
+from repmgr_hooks.verbs import (
+    FAILED,
+    OK,
+    choose,
+    complain,
+    configured,
+    journal_of,
+    journal_or_why_not,
+    world_of,
+    write_whole,
+)
 
 
 def do_status(arguments: argparse.Namespace) -> int:
@@ -50,11 +63,53 @@ def do_continuity(arguments: argparse.Namespace) -> int:
 def do_history(arguments: argparse.Namespace) -> int:
     """Show what happened."""
     loaded = configured(arguments)
-    choose(loaded, arguments.cluster, None)
+    chosen = choose(loaded, arguments.cluster, None)
+    if arguments.failover is not None:
+        return tell_failover(arguments, loaded, [managed.cluster.name for managed in chosen])
+    if arguments.html is not None:
+        raise BadInput("--html shows one change of the primary: add '--failover last'")
     with journal_of(loaded) as journal:
         runs = history.read(journal, arguments.n, arguments.cluster, arguments.failed)
     print(json.dumps(runs, indent=2) if arguments.json else "\n".join(history.lines(runs)) or "nothing yet")
     return OK
+
+
+def tell_failover(arguments: argparse.Namespace, loaded: Config, clusters: list[str]) -> int:
+    """Tell one change of the primary, on the screen or as a page."""
+    with journal_of(loaded) as journal:
+        told = failover.tell(journal, failover.find(journal, arguments.failover, clusters))
+    if arguments.html:
+        write_whole(arguments.html, page.render(told))
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(told), indent=2))
+    elif not arguments.html:
+        print("\n".join(story.lines(told)))
+    return OK
+
+
+def do_metrics(arguments: argparse.Namespace) -> int:
+    """Say in numbers what ``status`` and ``history`` say in words."""
+    loaded = configured(arguments)
+    chosen = choose(loaded, arguments.cluster, None)
+    if arguments.file is not None and arguments.file.suffix != ".prom":
+        raise BadInput(f"{arguments.file}: the collector of node_exporter reads only files that end in .prom")
+    with contextlib.ExitStack() as stack:
+        journal, error = journal_or_why_not(loaded, stack)
+        samples = [
+            sample
+            for managed in chosen
+            for sample in metrics.measure(
+                status.look(managed, world_of(managed), journal, loaded), journal, loaded.state_dir
+            )
+        ]
+    text = metrics.render(samples)
+    if arguments.file:
+        write_whole(arguments.file, text)
+    else:
+        print(text, end="")
+    if error:
+        complain(error)
+    return FAILED if error else OK
 
 
 def do_check(arguments: argparse.Namespace) -> int:
@@ -83,6 +138,10 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
         found = [*checks.findings(loaded, journal, lambda one: worlds[one.cluster.name], arguments.as_repmgrd)]
     if error and not finding.bad(found):
         found.append(Topic("service.journal").fail(error, "see to the state directory"))
+    for managed in loaded.clusters.values() if arguments.recovery else ():
+        found += recovery.findings(managed.cluster, world_of(managed))
+    if arguments.alerts:
+        found += checks.alerts.told(loaded, System({}))
     return found
 
 

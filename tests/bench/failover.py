@@ -45,7 +45,7 @@ def main() -> None:
     jobs = schedule(arguments.rounds, arguments.only)
     for number, (side, fault) in enumerate(jobs, 1):
         say(f"{number}/{len(jobs)} {side}, db1 {fault} ...")
-        result = run_one(side, fault)
+        result = run_one("measure", side, fault, f"{random.uniform(0, CRON_MINUTE):.1f}")
         broken += result is None
         results += [result] if result else []
         say(f"    {summary(result)}")
@@ -87,10 +87,9 @@ def schedule(rounds: int, only: str | None) -> list[Job]:
     return [job for job in jobs if only in (None, job[0])]
 
 
-def run_one(side: str, fault: str) -> dict[str, Any] | None:
+def run_one(module: str, *arguments: str) -> dict[str, Any] | None:
     """Measure one failover in its own box; None, and on stderr why, if that did not work."""
-    python = str(SNAPSHOT / ".venv/bin/python")
-    words = (python, "-m", "tests.bench.measure", side, fault, f"{random.uniform(0, CRON_MINUTE):.1f}")
+    words = (str(SNAPSHOT / ".venv/bin/python"), "-m", f"tests.bench.{module}", *arguments)
     outside = {name: value for name, value in os.environ.items() if name != MARK}
     try:
         ended = subprocess.run(
@@ -122,9 +121,9 @@ def machine_facts() -> dict[str, str]:
     }
 
 
-def version(program: str) -> str:
+def version(program: str, option: str = "--version") -> str:
     """Return the version that a program prints."""
-    found = re.search(r"\d+(\.\d+)+", must(program, "--version"))
+    found = re.search(r"\d+(\.\d+)+", must(program, option))
     return found[0] if found else "?"
 
 

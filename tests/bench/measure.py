@@ -82,13 +82,25 @@ def put_ours_to_work(lab: Lab) -> None:
         raise Failed(f"reconcile: {result.returncode}\n{result.stdout}\n{result.stderr}")
 
 
+def put_streaming_to_work(lab: Lab) -> None:
+    """The same, but the app port opens as soon as Barman streams from the new primary."""
+    open_right_behind(lab, "barman: {stream: true}")
+    put_ours_to_work(lab)
+
+
 def put_reserved_to_work(lab: Lab) -> None:
-    """The same, but the app port opens as soon as the slot holds the WAL: its line stands higher in the route."""
+    """The same, but the app port opens as soon as the slot holds the WAL."""
+    open_right_behind(lab, "slot: {on: primary}")
+    put_ours_to_work(lab)
+
+
+def open_right_behind(lab: Lab, action: str) -> None:
+    """Let the line that opens the app port stand right behind another one of the route."""
     place = "/etc/repmgr-hooks/config.yaml"
     text = lab.gateway.path(place).read_text()
-    gate, slot = "          - firewall: {open: app, at_latest: 120}\n", "          - slot: {on: primary}\n"
-    lab.put(lab.gateway, place, text.replace(gate, "", 1).replace(slot, slot + gate, 1))
-    put_ours_to_work(lab)
+    gate, line = "          - firewall: {open: app, at_latest: 120}\n", f"          - {action}\n"
+    assert gate in text and line in text, f"{place} has no line {action!r}"
+    lab.put(lab.gateway, place, text.replace(gate, "", 1).replace(line, line + gate, 1))
 
 
 def put_article_to_work(lab: Lab) -> None:
@@ -119,7 +131,12 @@ def time_the_hook(lab: Lab, command: str | None = None) -> None:
         lab.put(lab.gateway, place, HOOK_LINE.sub(lambda _: line, text))  # noqa: B023 - used at once
 
 
-SIDES = {"ours": put_ours_to_work, "reserved": put_reserved_to_work, "article": put_article_to_work}
+SIDES = {
+    "ours": put_ours_to_work,
+    "streaming": put_streaming_to_work,
+    "reserved": put_reserved_to_work,
+    "article": put_article_to_work,
+}
 
 
 # -- one failover ------------------------------------------------------------------------------------------------------
@@ -128,11 +145,8 @@ SIDES = {"ours": put_ours_to_work, "reserved": put_reserved_to_work, "article": 
 def measure(side: str, fault: str, phase: float) -> Failover:
     """Build a lab for one side, break db1, and return what was seen."""
     lab = Lab()
-    lab.build()
-    SIDES[side](lab)
-    lab.start_repmgrd()
+    put_to_work(lab, side, phase)
     cron_due = time.time() + phase
-    lab.daemons["cron"] = lab.gateway.start("sh", "-c", CRON.format(phase=phase), user="barman", log="cron")
     client = lab.start_client()
     archive_some_wal(lab)
     archived_before = barman_files(lab)
@@ -172,6 +186,14 @@ def measure(side: str, fault: str, phase: float) -> Failover:
         segments_asked_for=len(wanted),
         load=round(load, 2),
     )
+
+
+def put_to_work(lab: Lab, side: str, phase: float) -> None:
+    """Build the lab, and let one side, repmgrd and Barman's cron work in it."""
+    lab.build()
+    SIDES[side](lab)
+    lab.start_repmgrd()
+    lab.daemons["cron"] = lab.gateway.start("sh", "-c", CRON.format(phase=phase), user="barman", log="cron")
 
 
 def archive_some_wal(lab: Lab) -> None:

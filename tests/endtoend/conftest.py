@@ -35,10 +35,10 @@ def pytest_runtest_makereport(
     return report
 
 
-def fresh_lab(nodes: int = 2) -> Lab:
+def fresh_lab(nodes: int = 2, six: bool = False, newest_barman: bool = False) -> Lab:
     if not contained():
         pytest.skip("the lab needs its box: use tests/run")
-    return Lab(nodes)
+    return Lab(nodes, six, newest_barman)
 
 
 @pytest.fixture

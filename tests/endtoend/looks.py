@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tests.lab import ADDRESSES, Client, Host, Lab, wait_for
+from tests.lab import ADDRESSES, Client, Host, Lab, six, wait_for
 
 SEGMENT = 16 * 1024 * 1024
 
@@ -24,7 +24,7 @@ def barman_streams_from(host: Host) -> bool:
     look = (
         "select count(*) from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid "
         "where s.slot_name = 'barman' and r.state = 'streaming' and r.application_name = 'barman_receive_wal' "
-        f"and r.client_addr = '{ADDRESSES['gateway']}'"
+        f"and r.client_addr in ('{ADDRESSES['gateway']}', '{six.adapted(ADDRESSES['gateway'])}')"
     )
     return host.sql(look) == "1"
 
@@ -61,7 +61,7 @@ def missing_across_the_switch(lab: Lab, primary: Host, first: str) -> set[str]:
 
 def routes(lab: Lab) -> dict[int, str]:
     """Where the gateway's ports lead, read from the nat table."""
-    rule = re.compile(r"--dport (\d+) .*-j DNAT --to-destination ([\d.]+):5432")
+    rule = re.compile(r"--dport (\d+) .*-j DNAT --to-destination \[?([0-9a-f.:]+?)\]?:5432")
     return {int(found[1]): found[2] for line in lab.gateway.nat() if (found := rule.search(line))}
 
 

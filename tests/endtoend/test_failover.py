@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.endtoend.looks import (
     barman_streams_from,
@@ -18,7 +19,8 @@ from tests.endtoend.looks import (
     slot,
     worker_log,
 )
-from tests.lab import Lab, wait_for
+from tests.lab import Lab, Write, wait_for
+from tests.lab.many import Crowd, pgbench_again, start_pgbench
 
 FOREIGN = """*nat
 :DOCKER - [0:0]
@@ -38,6 +40,33 @@ def foreign(lab: Lab) -> list[str]:
     return nat + lab.gateway.run("iptables-save", "-t", "filter").splitlines()[1:-1]
 
 
+def assert_told(lab: Lab, fault: float, open_again: Write) -> None:
+    """The story of the journal agrees with the clocks of the one who broke the primary, and of the client."""
+    story = json.loads(lab.gateway.hooks("history", "--failover", "last", "--json").stdout)
+    assert (story["change"]["was"], story["change"]["node"], story["ok"]) == (1, 2, True)
+    assert fault - 6 < story["zero"] + story["last_good"] < fault + 1, "a tick is 5 s; stopping takes a moment"
+    assert fault - 0.5 < story["zero"] < fault + 6
+    assert 0 < story["promoted"] < story["cut"] < story["archived"] < story["ports"]["app"]
+    assert story["zero"] + story["ports"]["app"] == pytest.approx(open_again.ended, abs=1)
+    page = "/var/lib/repmgr-hooks/failover.html"
+    assert lab.gateway.hooks("history", "--failover", "last", "--html", page).returncode == 0
+    assert f"{story['ports']['app']:.2f}<small> s" in lab.gateway.path(page).read_text()
+
+
+def assert_counted(lab: Lab) -> None:
+    place = lab.gateway.path("/var/lib/repmgr-hooks/repmgr_hooks.prom")
+    result = lab.gateway.hooks("metrics", "--file", "/var/lib/repmgr-hooks/repmgr_hooks.prom")
+    assert result.returncode == 0, result.stderr
+    families = list(text_string_to_metric_families(place.read_text()))
+    found = {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+    assert found["repmgr_hooks_port_leads_to_node", "main", "app", "2"] == 1
+    assert found["repmgr_hooks_port_leads_to_node", "main", "app", "1"] == 0
+    assert found["repmgr_hooks_node_up", "main", "1"] == 0
+    assert found["repmgr_hooks_primary_changes_total", "main"] == 1
+    assert found["repmgr_hooks_runs_total", "main", "drift"] + found["repmgr_hooks_runs_total", "main", "event"] > 0
+    assert 0 <= time.time() - found["repmgr_hooks_last_look_timestamp_seconds", "main"] < 10
+
+
 @pytest.mark.parametrize("how", ["fast", "immediate"])
 def test_primary_stopped(lab: Lab, how: str) -> None:
     lab.gateway.run("iptables-restore", "--noflush", stdin=FOREIGN)
@@ -50,13 +79,15 @@ def test_primary_stopped(lab: Lab, how: str) -> None:
     fault = time.time()
     lab.db1.pg_ctl("stop", "-m", how)
 
-    client.wait_for_write(fault + 1)
+    open_again = client.wait_for_write(fault + 1)
     wait_for(lambda: failover_handled(lab), "the end of the events")
 
     assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
     assert barman_streams_from(lab.db2)
     assert slot(lab.db2) == "t|t|reserved"
     assert slot(lab.db2, "somebody_elses")
+    assert_told(lab, fault, open_again)
+    assert_counted(lab)
     assert missing_across_the_switch(lab, lab.db2, first) == set()
     assert foreign(lab) == before
     committed = {write.row for write in client.writes() if write.row is not None}
@@ -94,13 +125,17 @@ def test_the_failover_takes_the_steps_that_were_rehearsed(lab: Lab) -> None:
     ]
 
 
-def test_primary_unplugged(lab: Lab) -> None:
-    """No reset reaches anyone, and the client's connection is open."""
-    client = lab.start_client()
+def test_primary_unplugged_under_load(lab: Lab) -> None:
+    """No reset reaches anyone: neither those who write, nor those who wait for an answer, nor the gateway's own."""
+    client, crowd, local = lab.start_client(), Crowd(lab, lab.app, 50), Crowd(lab, lab.gateway, 2)
+    start_pgbench(lab)
     fault = time.time()
     lab.unplug(lab.db1)
 
     client.wait_for_write(fault + 1)
+    crowd.wait_for_writes(fault + 1)
+    local.wait_for_writes(fault + 1)
+    wait_for(lambda: pgbench_again(lab.db2, fault + 1), "pgbench to write again")
     assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
     assert barman_streams_from(lab.db2)
     hung = [write for write in client.writes() if write.ended - write.begun > 2]

@@ -1,7 +1,8 @@
 """A real cluster on one machine: db1, db2, gateway and app, each in its own network namespace.
 
 Everything is built from the files in ``config/``: they are copied to where they belong, and only passwords are added.
-A lab of three nodes has a db3 too, and ssh between the nodes; see ``three.py``.
+A lab of three nodes has a db3 too, and ssh between the nodes; see ``three.py``. One with ``six`` has IPv6 addresses and
+no others; see ``six.py``.
 Must run inside the box of ``contain.py``.
 """
 
@@ -19,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import three
+from tests.lab import six, three
 from tests.lab.contain import contained
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,6 +28,8 @@ CONFIG = REPOSITORY / "config"
 BASE = Path("/mnt")
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13", "gateway": "10.0.0.20", "app": "10.0.0.30"}
 DATA = "/var/lib/postgresql/15/main"
+PYTHON = "/opt/repmgr-hooks/bin/python"
+CONFIG_FILE = "/etc/repmgr-hooks/config.yaml"
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/opt")
 HOMES = {
     "postgres": "/var/lib/postgresql",
@@ -41,6 +44,7 @@ set -e
 host=$1 user=$2 home=$3; shift 3
 for place in {places}; do mount --rbind {base}/$host$place $place; done
 mount --bind {venv} /opt/repmgr-hooks
+if [ -d /opt/barman ]; then mount --bind {newest_barman} /opt/barman; fi
 cd /
 export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if [ $user = root ]; then exec "$@"; fi
@@ -62,10 +66,7 @@ class Host:
     """One machine: its network namespace and its private directories."""
 
     name: str
-
-    @property
-    def address(self) -> str:
-        return ADDRESSES[self.name]
+    address: str
 
     def path(self, inside: str) -> Path:
         """Where a path of this host stands for us."""
@@ -124,22 +125,32 @@ class Host:
 
     def nat(self) -> list[str]:
         """The nat table without its time stamps and counters."""
-        return [line for line in self.run("iptables-save", "-t", "nat").splitlines() if line[0] in ":-"]
+        save = "ip6tables-save" if ":" in self.address else "iptables-save"
+        return [line for line in self.run(save, "-t", "nat").splitlines() if line[0] in ":-"]
 
 
 @dataclass
 class Lab:
-    """The hosts and their daemons; ``nodes`` is 2 or 3."""
+    """The hosts and their daemons; ``nodes`` is 2 or 3, ``six``: with IPv6 addresses.
+
+    The gateway's Barman is Debian's, or the newest there is.
+    """
 
     nodes: int = 2
-    db1: Host = field(default_factory=lambda: Host("db1"))
-    db2: Host = field(default_factory=lambda: Host("db2"))
-    db3: Host = field(default_factory=lambda: Host("db3"))
-    gateway: Host = field(default_factory=lambda: Host("gateway"))
-    app: Host = field(default_factory=lambda: Host("app"))
+    six: bool = False
+    newest_barman: bool = False
+    db1: Host = field(init=False)
+    db2: Host = field(init=False)
+    db3: Host = field(init=False)
+    gateway: Host = field(init=False)
+    app: Host = field(init=False)
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     passwords: dict[str, str] = field(default_factory=dict)
     venv: Path = REPOSITORY / ".venv"
+
+    def __post_init__(self) -> None:
+        for name, address in ADDRESSES.items():
+            setattr(self, name, Host(name, self.adapted(address)))
 
     @property
     def databases(self) -> list[Host]:
@@ -153,10 +164,13 @@ class Lab:
         return self.databases[number - 1]
 
     def config(self, name: str) -> str:
-        """A file of ``config/``, as a cluster of so many nodes has it."""
-        if self.nodes == 2:
-            return (CONFIG / name).read_text()
-        return three.adapted(name, (CONFIG / name.replace("db3", "db2")).read_text())
+        """A file of ``config/``, as a cluster of so many nodes with such addresses has it."""
+        text = (CONFIG / name.replace("db3", "db2")).read_text()
+        return self.adapted(text if self.nodes == 2 else three.adapted(name, text))
+
+    def adapted(self, text: str) -> str:
+        """A text with the addresses of this lab."""
+        return six.adapted(text) if self.six else text
 
     # -- building ---------------------------------------------------------------------------------------------------
 
@@ -209,12 +223,15 @@ class Lab:
             must("ip", "netns", "add", host.name)
             must("ip", "link", "add", host.name, "type", "veth", "peer", "name", "eth0", "netns", host.name)
             must("ip", "link", "set", host.name, "master", "lan", "up")
-            for words in (f"addr add {host.address}/24 dev eth0", "link set eth0 up", "link set lo up"):
+            # A new IPv6 address can be used after a second, when nobody is known to have it.
+            address = f"{host.address}/64 dev eth0 nodad" if self.six else f"{host.address}/24 dev eth0"
+            for words in (f"addr add {address}", "link set eth0 up", "link set lo up"):
                 must("ip", "-n", host.name, *words.split())
 
     def make_directories(self) -> None:
         enter = BASE / "enter"
-        text = ENTER.format(places=" ".join(PRIVATE), base=BASE, venv=self.venv)
+        newest = REPOSITORY / ".venv-barman"
+        text = ENTER.format(places=" ".join(PRIVATE), base=BASE, venv=self.venv, newest_barman=newest)
         enter.write_text("#!/bin/sh" + text)
         enter.chmod(0o755)
         for place in PRIVATE:
@@ -247,16 +264,20 @@ class Lab:
     def install_gateway(self) -> None:
         """Put our files where the README says."""
         gateway = self.gateway
-        self.put(gateway, "/etc/repmgr-hooks/config.yaml", self.config("config.yaml"))
+        self.put(gateway, CONFIG_FILE, self.config("config.yaml"))
         self.put(gateway, "/etc/repmgr-hooks/pgpass", self.pgpass(), 0o600, "barman")
         self.put(gateway, "/etc/tmpfiles.d/repmgr-hooks.conf", (CONFIG / "tmpfiles.conf").read_text())
         gateway.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/repmgr-hooks.conf")
         self.put(gateway, "/etc/sudoers.d/repmgr-hooks", (CONFIG / "sudoers").read_text(), 0o440)
-        self.put(gateway, "/etc/barman.conf", (CONFIG / "barman.conf").read_text())
-        self.put(gateway, "/etc/barman.d/main_backup.conf", (CONFIG / "barman.d/main_backup.conf").read_text())
+        self.put(gateway, "/etc/barman.conf", self.config("barman.conf"))
+        self.put(gateway, "/etc/barman.d/main_backup.conf", self.config("barman.d/main_backup.conf"))
+        if self.newest_barman:
+            gateway.path("/opt/barman").mkdir()
+            program = (REPOSITORY / ".venv-barman/bin/barman").read_text().split("\n", 1)[1]
+            self.put(gateway, "/usr/local/bin/barman", "#!/opt/barman/bin/python\n" + program, 0o755)
         script = (self.venv / "bin/repmgr-hooks").read_text().split("\n", 1)[1]
-        self.put(gateway, "/usr/local/bin/repmgr-hooks", "#!/opt/repmgr-hooks/bin/python\n" + script, 0o755)
-        gateway.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        self.put(gateway, "/usr/local/bin/repmgr-hooks", f"#!{PYTHON}\n{script}", 0o755)
+        gateway.run("sysctl", "-q", "-p", "/dev/stdin", stdin=self.config("sysctl.conf"))
 
     def put(self, host: Host, place: str, text: str, mode: int = 0o644, owner: str = "root") -> None:
         """Write a file of a host."""
@@ -293,7 +314,7 @@ class Lab:
     def configure(self, host: Host) -> None:
         self.put(host, f"{DATA}/conf.d.conf", self.config(f"postgresql-{host.name}.conf"), owner="postgres")
         self.append(host, f"{DATA}/postgresql.conf", "include 'conf.d.conf'\nfsync = off\n")
-        self.put(host, f"{DATA}/pg_hba.conf", (CONFIG / "pg_hba.conf").read_text(), owner="postgres")
+        self.put(host, f"{DATA}/pg_hba.conf", self.config("pg_hba.conf"), owner="postgres")
 
     def append(self, host: Host, place: str, text: str) -> None:
         with host.path(place).open("a") as file:
@@ -303,7 +324,7 @@ class Lab:
         repmgr = ("repmgr", "-f", f"/etc/repmgr/{host.name}.conf")
         host.run(
             *repmgr,
-            *["-h", "10.0.0.11", "-U", "repmgr", "-d", "repmgr", "standby", "clone", "--fast-checkpoint"],
+            *["-h", self.db1.address, "-U", "repmgr", "-d", "repmgr", "standby", "clone", "--fast-checkpoint"],
             user="postgres",
         )
         self.configure(host)
@@ -346,18 +367,26 @@ class Lab:
     def plug_in(self, host: Host) -> None:
         must("ip", "link", "set", host.name, "up")
 
-    def start_client(self) -> Client:
-        """Start the application's client, and wait for its first write."""
-        (BASE / "app-client.log").write_bytes(b"")
-        dsn = f"host={ADDRESSES['gateway']} port=54322 user=app dbname=app connect_timeout=2"
-        words = ("/opt/repmgr-hooks/bin/python", "-c", (Path(__file__).parent / "client.py").read_text(), dsn)
-        client = Client(self, self.app.start(*words, user="postgres", log="client"))
+    @property
+    def app_port(self) -> str:
+        return f"host={self.gateway.address} port=54322"
+
+    def start_client(self, host: Host | None = None, name: str = "client", way: str = "") -> Client:
+        """Start a client, on the application's host or another, and wait for its first write.
+
+        It comes through the app port, or another ``way``: libpq's words for where to connect.
+        """
+        host = host or self.app
+        (BASE / f"{host.name}-{name}.log").write_bytes(b"")
+        dsn = f"{way or self.app_port} user=app dbname=app connect_timeout=2"
+        words = (PYTHON, "-c", (Path(__file__).parent / "client.py").read_text(), dsn)
+        client = Client(host, host.start(*words, user="postgres", log=name), name)
         client.wait_for_write(0)
         return client
 
     def psql_app(self, statement: str, limit: float = 10) -> subprocess.CompletedProcess[str]:
         """Ask through the app port, from the application's host."""
-        dsn = f"host={ADDRESSES['gateway']} port=54322 user=app dbname=app connect_timeout=3"
+        dsn = f"{self.app_port} user=app dbname=app connect_timeout=3"
         return self.app.result("psql", "-XAtq", dsn, "-c", statement, user="postgres", limit=limit)
 
 
@@ -392,12 +421,13 @@ class Write:
 class Client:
     """The application's client, running on its host; see ``client.py``."""
 
-    lab: Lab
+    host: Host
     process: subprocess.Popen[bytes]
+    name: str
 
     def writes(self) -> list[Write]:
         """All writes so far."""
-        lines = [line.split(maxsplit=3) for line in self.lab.app.log("client").splitlines()]
+        lines = [line.split(maxsplit=3) for line in self.host.log(self.name).splitlines()]
         return [
             Write(float(begun), float(ended), None if row == "-" else int(row), " ".join(error))
             for begun, ended, row, *error in lines

@@ -1,7 +1,7 @@
-"""What a lab of three nodes has more: the files of db3, made from those of db2, and ssh between the nodes.
+"""What a lab of three nodes has more: the files of db3, made from those of db2, and ssh between the hosts.
 
-ssh is what ``repmgr standby switchover`` stops, rejoins and turns round the other nodes with, and what repmgrd on the
-gateway makes a third node follow with.
+ssh is what ``repmgr standby switchover`` stops, rejoins and turns round the other nodes with, what repmgrd on the
+gateway makes a third node follow with, and how a standby gets at what Barman has.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ def adapted(name: str, text: str) -> str:
 
 
 def start_ssh(lab: Lab) -> None:
-    """Start sshd on every node, and let postgres of every node and of the gateway in."""
+    """Start sshd on every node and on the gateway: postgres and barman of each get in on all of them."""
     Path("/run/sshd").mkdir(exist_ok=True)
     key, public = new_key(lab)
-    home = "/var/lib/postgresql/.ssh"
     for host in (*lab.databases, lab.gateway):
-        lab.put(host, f"{home}/id_ed25519", key, 0o600, "postgres")
-        lab.put(host, f"{home}/known_hosts", f"10.0.0.* {public}", 0o600, "postgres")
-    for host in lab.databases:
-        lab.put(host, f"{home}/authorized_keys", public, 0o600, "postgres")
-        # Debian locks the account, and without PAM sshd lets nobody in to a locked one.
-        host.run("usermod", "--password", "*", "postgres")
+        for user, home in (("postgres", "/var/lib/postgresql/.ssh"), ("barman", "/var/lib/barman/.ssh")):
+            lab.put(host, f"{home}/id_ed25519", key, 0o600, user)
+            lab.put(host, f"{home}/known_hosts", f"10.0.0.* {public}", 0o600, user)
+            lab.put(host, f"{home}/authorized_keys", public, 0o600, user)
+            # Debian locks the account, and without PAM sshd lets nobody in to a locked one.
+            host.run("usermod", "--password", "*", user)
         lab.put(host, "/etc/ssh/lab_key", key, 0o600)
         lab.put(host, "/etc/ssh/sshd_config", SSHD)
         lab.daemons[f"sshd of {host.name}"] = host.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
+    for host in lab.databases:
         follow_by_ssh(lab, host)
 
 
@@ -70,10 +70,10 @@ def new_key(lab: Lab) -> tuple[str, str]:
     return place.read_text(), place.with_suffix(".pub").read_text()
 
 
-def rejoin(host: Host, primary: Host) -> None:
+def rejoin(host: Host, primary: Host, limit: float = 60) -> None:
     """Make a former primary that is stopped a standby, as the DBA would; what only it had is lost."""
     words = ("repmgr", "-f", f"/etc/repmgr/{host.name}.conf", "node", "rejoin", "--force-rewind")
     node = f"host={primary.address} user=repmgr dbname=repmgr"
     # These files stand in the data directory, where pg_rewind puts those of the primary instead.
     files = "--config-files=postgresql.conf,conf.d.conf,pg_hba.conf"
-    host.run(*words, "-d", node, files, user="postgres")
+    host.run(*words, "-d", node, files, user="postgres", limit=limit)

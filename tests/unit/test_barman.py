@@ -24,12 +24,14 @@ CLUSTER = Cluster(
     gateway=Gateway("10.0.0.20", {"barman": 54321, "app": 54322}),
     barman=Barman("main_backup", "barman"),
 )
-DECIDED = Decided(CLUSTER, primary=2, timeline=2)
-STREAMING = Sql(2, barman.STREAMING, ("barman",))
+STATES = {node: NodeState(node, in_recovery=False, lsn=0x5000148) for node in (1, 2)}
+DECIDED = Decided(CLUSTER, primary=2, timeline=2, states=STATES)
+STREAMING = Sql(2, barman.STREAMING, ("0/5000148", 2, "barman"))
 
 STREAM, SWITCH = Config(stream=True), Config(switch_wal=SwitchWal(timeout=90))
 BOTH = Config(stream=True, switch_wal=SwitchWal(timeout=7), start_timeout=33)
 NOTHING = Seen(streaming=False, archived=False)
+COMING = Seen(streaming=False, archived=False, coming=True)
 
 
 def argvs(steps: list[Step]) -> list[str]:
@@ -48,6 +50,8 @@ PROVE = ["-f json switch-wal --force --archive --archive-timeout 90 main_backup"
     [
         (STREAM, NOTHING, RESTART),
         (STREAM, Seen(True, False), []),
+        (STREAM, COMING, ["-q cron"]),
+        (BOTH, COMING, ["-q cron", PROVE[0].replace("90", "7")]),
         (SWITCH, NOTHING, PROVE),
         (SWITCH, Seen(True, False), PROVE),
         (SWITCH, Seen(False, True), []),
@@ -76,7 +80,7 @@ def test_how_long_and_until_when() -> None:
 
 def test_barman_may_run_elsewhere() -> None:
     remote = Cluster(CLUSTER.nodes, CLUSTER.gateway, Barman("other", command=("ssh", "barman@backup", "barman")))
-    (stop, start) = barman.plan(STREAM, Decided(remote, 1, 1), NOTHING)
+    (stop, start) = barman.plan(STREAM, Decided(remote, 1, 1, STATES), NOTHING)
     assert isinstance(stop.do, Program)
     assert stop.do.argv == ("ssh", "barman@backup", "barman", "receive-wal", "--stop", "other")
 
@@ -152,6 +156,40 @@ def test_the_stream_is_seen(world: FakeWorld) -> None:
     world.barman.streams_from, world.nodes[2].slots["barman"].active = 2, True
     assert barman.observe(STREAM, now(world), world) == Seen(True, False)
     assert asked(world) == [], "Barman is not asked when the primary knows it"
+
+
+def test_a_young_stream_is_waited_for_and_not_stopped(world: FakeWorld) -> None:
+    world.barman.streams_from, world.nodes[2].slots["barman"].active = 2, True
+    world.barman.streams_since = world.now()
+    assert barman.observe(STREAM, now(world), world) == COMING
+    assert barman.observe(Config(stream=True, steady=0), now(world), world) == Seen(True, False)
+    (wait,) = barman.plan(STREAM, now(world), COMING)
+    apply(wait, world)
+    assert world.now() == pytest.approx(2, abs=0.2)
+    assert world.barman.streams_since == 0, "the same walsender"
+    assert barman.observe(STREAM, now(world), world) == Seen(True, False)
+
+
+def test_a_stream_that_breaks_off_at_once_is_none(world: FakeWorld) -> None:
+    """Each time Barman's cron starts it anew, and it streams for a moment."""
+
+    def break_off() -> None:
+        world.after("barman cron", break_off)
+        world.at(world.now() + 1, world._end_stream)
+
+    (stop, start) = barman.plan(STREAM, now(world), NOTHING)
+    world.after("barman cron", break_off)
+    with pytest.raises(StepFailed, match="until it streams from node 2: not seen within 60 s"):
+        apply(start, world)
+    assert world.what_changed().count("barman cron") > 5
+
+
+def test_what_has_not_reached_the_new_timeline_is_no_stream(world: FakeWorld) -> None:
+    """At the end of the old one a walsender says 'streaming' too."""
+    (stop, start) = barman.plan(STREAM, now(world), NOTHING)
+    world.nodes[2].behind = 0x100
+    with pytest.raises(StepFailed, match="not seen within 60 s"):
+        apply(start, world)
 
 
 def test_the_archive_is_seen(world: FakeWorld) -> None:
@@ -230,32 +268,84 @@ def test_a_stream_that_can_go_on_is_not_touched_by_repair() -> None:
     assert barman.plan(REPAIR, DECIDED, NOTHING) == barman.plan(STREAM, DECIDED, NOTHING)
 
 
+MODELS = Config(stream=True, models={1: "main-db1", 2: "main-db2"})
+
+
+def test_barman_goes_by_its_model(world: FakeWorld) -> None:
+    world.barman.version, world.barman.model = "3.19.1", "main-db1"
+    seen = barman.observe(MODELS, now(world), world)
+    assert seen == replace(NOTHING, model="main-db1")
+    steps = barman.plan(MODELS, now(world), seen)
+    assert argvs(steps) == [RESTART[0], "-q config-switch main_backup main-db2", RESTART[1]]
+    for step in steps:
+        apply(step, world)
+    assert world.barman.streams_from == 2
+    assert barman.plan(MODELS, now(world), barman.observe(MODELS, now(world), world)) == []
+
+
+def test_a_model_that_is_applied_is_not_applied_again() -> None:
+    assert argvs(barman.plan(MODELS, DECIDED, replace(NOTHING, model="main-db2"))) == RESTART
+
+
+def test_the_model_is_applied_after_a_repair() -> None:
+    """It starts receive-wal at once."""
+    steps = barman.plan(replace(MODELS, repair=True), DECIDED, standing(Position.AHEAD))
+    programs = [str(step.do) for step in steps]
+    assert programs.index("barman -q config-switch main_backup main-db2") == len(programs) - 2
+
+
+@pytest.mark.parametrize("version", ["3.4.0", "3.9.0", "2.19", ""])
+def test_a_barman_that_knows_no_models(world: FakeWorld, version: str) -> None:
+    world.barman.version = version
+    with pytest.raises(StepFailed, match=f"'models' needs Barman 3.10 or newer, .* says '{version}"):
+        barman.observe(MODELS, now(world), world)
+    with pytest.raises(StepFailed, match="update Barman"):
+        barman.tend(MODELS, now(world), world)
+
+
+def test_where_the_model_is_noted_is_known_before_it_is_needed(world: FakeWorld) -> None:
+    """Barman would connect through its model, to a node that may be gone by then."""
+    world.barman.version = "3.10.0"
+    barman.tend(MODELS, now(world), world)
+    assert asked(world) == ["barman --version", "barman show-server main_backup"]
+    barman.tend(MODELS, now(world), world)
+    assert asked(world) == []
+    barman.tend(SWITCH, now(FakeWorld()), FakeWorld())
+
+
 SLOT = Slot("barman", True, 4711, 0, "reserved")
 SENDER = Sender(4711, "barman_receive_wal", "10.0.0.20", "streaming", 0)
 
 
 @pytest.mark.parametrize(
-    ("slots", "senders", "streaming"),
+    ("slots", "senders", "expected"),
     [
-        ((SLOT,), (SENDER,), True),
-        ((SLOT,), (replace(SENDER, pid=9), SENDER), True),
-        ((replace(SLOT, active_pid=None),), (SENDER,), False),
-        ((SLOT,), (replace(SENDER, pid=9),), False),
-        ((SLOT,), (replace(SENDER, state="catchup"),), False),
-        ((SLOT,), (), False),
-        ((), (SENDER,), False),
-        ((replace(SLOT, name="another"),), (SENDER,), False),
+        ((SLOT,), (SENDER,), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, pid=9), SENDER), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, age=2.0),), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, age=1.9),), COMING),
+        ((SLOT,), (replace(SENDER, age=0.0),), COMING),
+        ((SLOT,), (replace(SENDER, age=-3600.0),), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, age=3600.0, state="catchup"),), COMING),
+        ((SLOT,), (replace(SENDER, age=0.1, state="catchup"),), COMING),
+        ((SLOT,), (replace(SENDER, state="startup"),), NOTHING),
+        ((SLOT,), (replace(SENDER, state="stopping"),), NOTHING),
+        ((replace(SLOT, active_pid=None),), (SENDER,), NOTHING),
+        ((SLOT,), (replace(SENDER, pid=9),), NOTHING),
+        ((SLOT,), (), NOTHING),
+        ((), (SENDER,), NOTHING),
+        ((replace(SLOT, name="another"),), (SENDER,), NOTHING),
     ],
 )
 def test_barman_streams_if_the_user_of_its_slot_does(
-    slots: tuple[Slot, ...], senders: tuple[Sender, ...], streaming: bool
+    slots: tuple[Slot, ...], senders: tuple[Sender, ...], expected: Seen
 ) -> None:
     state = NodeState(2, in_recovery=False, timeline=2, slots=slots, senders=senders)
     other = NodeState(1, in_recovery=False, slots=(SLOT,), senders=(SENDER,))
     world = FakeWorld()
     world.fail_over()
     seen = barman.observe(STREAM, replace(DECIDED, states={1: other, 2: state}), world)
-    assert seen == Seen(streaming, False)
+    assert seen == expected
 
 
 def test_a_role_that_may_not_see_walsenders_is_no_missing_stream() -> None:
@@ -263,6 +353,15 @@ def test_a_role_that_may_not_see_walsenders_is_no_missing_stream() -> None:
     state = NodeState(2, in_recovery=False, timeline=2, slots=(SLOT,), senders=(hidden,))
     with pytest.raises(StepFailed, match="node 2: our role may not see walsenders; see config/grants.sql"):
         barman.observe(STREAM, replace(DECIDED, states={2: state}), FakeWorld())
+
+
+def test_a_slot_that_somebody_else_uses_is_no_stream_of_barmans() -> None:
+    other = replace(SENDER, application="pg_receivewal", client="10.0.0.66")
+    state = NodeState(2, in_recovery=False, timeline=2, slots=(SLOT,), senders=(other,))
+    with pytest.raises(StepFailed, match="'barman' is in use by 'pg_receivewal' from 10.0.0.66, not by 'barman_rec"):
+        barman.observe(STREAM, replace(DECIDED, states={2: state}), FakeWorld())
+    named = replace(CLUSTER, barman=Barman("main_backup", receiver="pg_receivewal"))
+    assert barman.observe(STREAM, replace(DECIDED, cluster=named, states={2: state}), FakeWorld()).streaming
 
 
 def test_barman_that_does_not_answer_is_no_missing_file(world: FakeWorld) -> None:
@@ -293,6 +392,12 @@ def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(world: Fak
         (STREAM, True, []),
         (SWITCH, True, []),
         (Config(switch_wal=SwitchWal(), repair=True), True, ["'repair' needs 'stream: true'"]),
+        (Config(stream=True, steady=60), True, ["'steady' (60 s) must be less than 'start_timeout' (60 s)"]),
+        (MODELS, True, []),
+        (Config(switch_wal=SwitchWal(), models=MODELS.models), True, ["'models' needs 'stream: true'"]),
+        (replace(MODELS, models={1: "main-db1"}), True, ["'models' has none for node 2"]),
+        (replace(MODELS, models={1: "a", 2: "a"}), True, ["'models' has one for two nodes; it leads to one"]),
+        (replace(MODELS, models={1: "a", 2: "b", 3: "c"}), True, ["'models' has one for 3, which can be no primary"]),
         (Config(), True, ["asks for nothing; say 'stream: true' or 'switch_wal: {}'"]),
         (STREAM, False, ["needs the section 'barman' of the cluster"]),
     ],

@@ -76,6 +76,7 @@ def test_the_whole_promotion_in_the_articles_order() -> None:
     assert world.what_changed() == [
         "iptables-restore",
         "conntrack -D 54321",
+        "poke",
         "conntrack -D 54322",
         "poke",
         "create slot on 2",
@@ -311,7 +312,7 @@ def test_while_the_primary_is_unknown_a_zombie_gets_nobody(events: list[Event]) 
     assert run.again
     assert run.verdict and (run.verdict.primary, run.verdict.zombies) == (None, (1,))
     assert (world.leads_to(world.app_port), world.leads_to(world.barman_port)) == (None, None)
-    assert world.what_changed() == ["iptables-restore", "conntrack -D 54322", "poke"]
+    assert world.what_changed() == ["iptables-restore", "conntrack -D 54321", "conntrack -D 54322", "poke"]
     assert [connection.host for connection in world.connections] == [NODE_2]
     assert world.poked == [APP_CLIENT]
     assert world.now() < 5, "there is nothing to wait for"
@@ -327,8 +328,8 @@ def test_a_dry_run_shuts_nobody_out() -> None:
     assert [[step.what for step in done.steps] for done in run.done] == [
         [
             "close what leads to node 1",
+            "cut connections of port 54321 to 10.0.0.11",
             "cut connections of port 54322 to 10.0.0.11",
-            "tell 1 client(s) that they are cut",
         ]
     ]
     assert world.changes == []
@@ -420,7 +421,14 @@ def test_what_others_change_is_seen_at_the_next_tick(change: Callable[[FakeWorld
 def test_another_primary_is_looked_at_although_no_rule_has_changed() -> None:
     world, marks = settled()
     world.fail_over()
-    assert "lead port app to node 2 (10.0.0.12)" in drift(MAIN, world, SEEN_1, marks).missing
+    assert "lead port barman to node 2 (10.0.0.12)" in drift(MAIN, world, SEEN_1, marks).missing
+
+
+def test_a_failover_begins_with_the_first_thing_that_is_missing() -> None:
+    world, marks = settled()
+    world.fail_over()
+    assert "create slot barman on node 2" in drift(MAIN, world, SEEN_2, marks).missing
+    assert "create slot barman on node 2" not in drift(MAIN, world, SEEN_1, marks).missing
 
 
 def test_where_the_kernel_does_not_count_it_is_looked_at_every_time() -> None:
@@ -465,7 +473,7 @@ def test_a_dry_run_shows_the_steps_and_changes_nothing(event: Event | None) -> N
     nat = world.nat.save()
     run = handle(MAIN, world, [event] if event else [], dry_run=True)
     assert run.ok
-    assert [len(done.steps) for done in run.done][:5] == [4, 1, 2, 1, 4]
+    assert [len(done.steps) for done in run.done][:5] == [3, 1, 2, 1, 3]
     assert (world.changes, world.nat.save()) == ([], nat)
 
 
@@ -558,7 +566,7 @@ def test_one_failure_in_a_dry_run_hides_no_other_step() -> None:
     run = handle(route(plug_in(None, fails(ValueError("x"))), OPEN_APP), world, [PROMOTED], dry_run=True)
     assert not run.ok
     assert run.done[0].error == "a bug in the handler plug_in: ValueError('x')"
-    assert len(run.done[1].steps) == 4
+    assert len(run.done[1].steps) == 3
 
 
 @pytest.mark.parametrize(
@@ -571,6 +579,13 @@ def test_a_plan_of_no_steps_fails_and_the_port_opens_all_the_same(steps: list[An
     run = handle(route(plug_in(lambda *_: None, lambda *_: steps), OPEN_APP), world, [PROMOTED])
     assert not run.ok
     assert 118 <= opened(world) <= 121
+
+
+def test_under_a_new_primary_nothing_is_looked_at_through_a_port_that_leads_to_the_old_one() -> None:
+    world = failed_over()
+    found = drift(MAIN, world, SEEN_1, {})
+    assert found.missing[0] == "lead port barman to node 2 (10.0.0.12)"
+    assert "barman" not in {program.argv[0] for program in world.ran}
 
 
 def test_the_app_port_opens_at_its_limit_although_looking_hangs() -> None:

@@ -13,9 +13,10 @@ from repmgr_hooks.cluster import Cluster, Gateway, Node
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import NoSuchProgram
 from repmgr_hooks.handlers import firewall
-from repmgr_hooks.handlers.firewall import Config, Seen, Tracked, parse_conntrack, parse_rules
+from repmgr_hooks.handlers.firewall import Config, Seen, parse_rules
 from repmgr_hooks.poke import Flow
-from repmgr_hooks.steps import Poke, Program, Step, apply
+from repmgr_hooks.steps import Cut, Program, Step, apply
+from repmgr_hooks.tracked import Tracked, parse_conntrack
 from tests.fake import SERVED_BY_NODE_1, Connection, FakeWorld, NatTable
 
 GATEWAY = "10.0.0.20"
@@ -50,7 +51,7 @@ def planned(cluster: Cluster, primary: int, port: str, saved: str) -> list[Step]
 
 
 def test_the_transaction_after_a_failover() -> None:
-    (step,) = planned(MAIN, 2, "barman", SERVED_BY_NODE_1)
+    (step, *_) = planned(MAIN, 2, "barman", SERVED_BY_NODE_1)
     assert step.what == "lead port barman to node 2 (10.0.0.12)"
     assert isinstance(step.do, Program)
     assert step.do.argv == ("iptables-restore", "--noflush", "--wait", "5")
@@ -280,7 +281,7 @@ conntrack v1.4.7 (conntrack-tools): 4 flow entries have been shown.
 def test_what_conntrack_prints() -> None:
     assert parse_conntrack(LISTING) == [
         Tracked(Flow("10.0.0.30", 40000, "10.0.0.20", 54322), "10.0.0.11", True),
-        Tracked(Flow("10.0.0.31", 40001, "10.0.0.20", 54322), "10.0.0.20", False),
+        Tracked(Flow("10.0.0.31", 40001, "10.0.0.20", 54322), "10.0.0.20", True),
         Tracked(Flow("10.0.0.32", 40002, "10.0.0.20", 54322), "10.0.0.12", False),
         Tracked(Flow("fd00::30", 40003, "fd00::20", 54322), "fd00::11", True),
     ]
@@ -298,13 +299,29 @@ def test_a_stale_connection_is_cut_and_its_client_told(
     cluster: Cluster, gateway: str, client: str, old: str, family: str
 ) -> None:
     flow = Flow(client, 40000, gateway, 54322)
-    *_, cut, tell = firewall.plan(Config("barman"), Decided(cluster, 2, 2), Seen((), (Tracked(flow, old, True),), True))
-    assert isinstance(cut.do, Program)
+    *_, cut = firewall.plan(Config("barman"), Decided(cluster, 2, 2), Seen((), (Tracked(flow, old, True),), True))
+    assert isinstance(cut.do, Cut)
+    assert cut.do.tell
     assert (
-        " ".join(cut.do.argv)
+        str(cut.do.forget)
         == f"conntrack -D -f {family} -p tcp --orig-dst {gateway} --orig-port-dst 54322 --reply-src {old}"
     )
-    assert tell.do == Poke((flow,))
+
+
+@pytest.mark.parametrize("cluster", [MAIN, MAIN_6], ids=["ipv4", "ipv6"])
+def test_a_swap_cuts_also_who_has_come_since_the_look(cluster: Cluster) -> None:
+    old, new = (cluster.nodes[node].host for node in (1, 2))
+    nat = NatTable()
+    for port in ("barman", "app"):
+        (step, *_) = planned(cluster, 1, port, nat.save())
+        assert isinstance(step.do, Program)
+        nat.restore(step.do.stdin)
+    _, *cuts = planned(cluster, 2, "barman", nat.save())
+    assert [step.what for step in cuts] == [f"cut connections of port {port} to {old}" for port in (54321, 54322)]
+    seen = Seen(parse_rules(nat.save()), None, True)
+    (swap,) = firewall.plan(Config("barman"), Decided(cluster, 2, 2), seen)
+    assert isinstance(swap.do, Program), "without conntrack there is nothing to cut with"
+    assert new in swap.do.stdin
 
 
 def test_an_entry_that_has_gone_meanwhile_is_no_failure() -> None:
@@ -338,7 +355,6 @@ def test_nothing_leads_to_a_zombie_and_all_else_stays() -> None:
         "close what leads to node 1",
         "cut connections of port 54321 to 10.0.0.11",
         "cut connections of port 54322 to 10.0.0.11",
-        "tell 2 client(s) that they are cut",
     ]
     for step in steps:
         apply(step, world)
@@ -397,12 +413,11 @@ def test_on_ipv6_and_for_the_articles_own_rules() -> None:
     world.programs = {"ip6tables-save": lambda program: saved + kept}
     world.connections = []
     world._conntrack = lambda program, words: listing  # type: ignore[method-assign]
-    close, cut, tell = firewall.shut_out(MAIN_6, (1,), world)
+    close, cut = firewall.shut_out(MAIN_6, (1,), world)
     assert isinstance(close.do, Program)
     assert close.do.argv[0] == "ip6tables-restore"
     assert close.do.stdin == f"*nat\n:repmgr_dnat - [0:0]\n:repmgr_snat - [0:0]\n{kept}COMMIT\n"
     assert cut.what == "cut connections of port 54322 to fd00::11"
-    assert tell.do == Poke((Flow("fd00::30", 40003, "fd00::20", 54322),))
 
 
 @settings(max_examples=100)
@@ -490,7 +505,7 @@ def test_exactly_the_connections_that_lead_elsewhere_are_cut(
         and connection.host not in (f"10.0.0.1{primary}", GATEWAY)
     ]
     assert world.connections == [connection for connection in connections if connection not in stale]
-    assert sorted(world.poked) == sorted(c.flow for c in stale if c.state == "ESTABLISHED")
+    assert sorted(world.poked) == sorted(c.flow for c in stale if c.state in ("ESTABLISHED", "SYN_SENT"))
     assert firewall.plan(Config(port), decided, firewall.observe(Config(port), decided, world)) == []
 
 
@@ -528,4 +543,6 @@ def test_without_conntrack_the_ports_are_led_all_the_same(caplog: pytest.LogCapt
 def test_clients_are_not_told_if_the_configuration_says_so() -> None:
     quiet = replace(MAIN, gateway=replace(MAIN.gateway, poke=False))
     seen = Seen((), (Tracked(Flow("10.0.0.30", 40000, GATEWAY, 54322), "10.0.0.11", True),), True)
-    assert [step.what for step in firewall.plan(Config("app"), Decided(quiet, 2, 2), seen)][-1].startswith("cut ")
+    *_, cut = firewall.plan(Config("app"), Decided(quiet, 2, 2), seen)
+    assert isinstance(cut.do, Cut)
+    assert not cut.do.tell

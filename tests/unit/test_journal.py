@@ -22,7 +22,7 @@ from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import MIGRATIONS, Journal, open_journal
 from repmgr_hooks.lock import exclusive
-from repmgr_hooks.records import Pause, RunRow, StepRow, Waiting
+from repmgr_hooks.records import Pause, RunRow, Sight, StepRow, Waiting
 
 PROMOTED = Event(2, "standby_promote", False, 1, "2026-11-20 03:00:00+00")
 FOLLOWED = Event(3, "standby_follow")
@@ -340,6 +340,27 @@ def test_old_changes_go_and_the_last_one_of_each_cluster_stays(journal: Journal,
     journal.prune(90)
     assert roles(path) == [("main", 2, 2), ("other", 1, 1), ("third", 1, 1)]
     assert journal.memory("main") == NODE_2
+
+
+def test_the_primary_before_a_new_one_is_known_however_long_it_was_there(
+    journal: Journal, path: Path, wall: Wall
+) -> None:
+    journal.remember("main", Memory(3, 1, SYSTEM))
+    journal.remember("main", NODE_1)
+    wall.time += 1000 * 86400
+    journal.remember("main", NODE_2)
+    journal.prune(90)
+    assert roles(path) == [("main", 1, 1), ("main", 2, 2)]
+    wall.time += 91 * 86400
+    journal.prune(90)
+    assert roles(path) == [("main", 2, 2)]
+
+
+def test_what_was_seen_is_forgotten_with_the_rest(journal: Journal, wall: Wall) -> None:
+    for at in (wall.time - 91 * 86400, wall.time):
+        journal.saw("main", Sight(at, None, 1, 1, "the primary is node 1", "node 1: primary"))
+    journal.prune(90)
+    assert journal.read("select cluster, nodes from sight") == [("main", "node 1: primary")]
 
 
 def test_the_last_event(journal: Journal) -> None:

@@ -50,6 +50,7 @@ SENDER = {
     "write_lsn": "0/5000148",
     "flush_lsn": "0/5000000",
     "replay_lsn": None,
+    "age": 12.5,
     "sync_state": "async",
     "reply_time": "2026-11-20T03:00:01.123456+00:00",
 }
@@ -112,7 +113,7 @@ def test_a_primary_and_its_standby() -> None:
         system_identifier=SYSTEM,
         lsn=0x5000148,
         slots=(Slot("barman", True, 4711, 0x5000148, "reserved"),),
-        senders=(Sender(4711, "barman_receive_wal", "10.0.0.20", "streaming", 0x5000000),),
+        senders=(Sender(4711, "barman_receive_wal", "10.0.0.20", "streaming", 0x5000000, 12.5),),
         registered=registered,
     )
     assert states[2] == NodeState(

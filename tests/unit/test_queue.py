@@ -141,8 +141,9 @@ def test_an_event_is_handled_and_all_of_it_is_written_down(journal: Journal, loa
     assert run.message.startswith("done: ")
     assert [item.id for item in journal.events_of(run.id)] == [event]
     steps = journal.steps(run.id)
-    assert [step.what for step in steps][:2] == [
+    assert [step.what for step in steps][:3] == [
         "lead port barman to node 2 (10.0.0.12)",
+        "cut connections of port 54321 to 10.0.0.11",
         "cut connections of port 54322 to 10.0.0.11",
     ]
     assert steps[0].action == "firewall {open: barman}"

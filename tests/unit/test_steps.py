@@ -17,7 +17,7 @@ import pytest
 
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.poke import Flow
-from repmgr_hooks.steps import Poke, Program, Rows, Sql, Step, Until, apply
+from repmgr_hooks.steps import Cut, Program, Rows, Sql, Step, Until, apply
 from repmgr_hooks.system import System
 
 SYSTEM = System({})
@@ -305,11 +305,50 @@ def test_a_failing_program_fails_its_step_at_once() -> None:
     assert world.questions == []
 
 
-def test_sql_and_pokes_are_steps_too() -> None:
-    world, flow = Clock(), Flow("10.0.0.30", 40000, "10.0.0.20", 54322)
+def test_sql_is_a_step_too() -> None:
+    world = Clock()
     apply(Step("ask", Sql(1, "select works"), 10), world)
-    apply(Step("tell", Poke((flow,)), 10), world)
-    assert (len(world.questions), world.poked) == (1, [flow])
+    assert len(world.questions) == 1
+
+
+DELETED = """\
+tcp      6 431997 ESTABLISHED src=10.0.0.30 dst=10.0.0.20 sport=40000 dport=54322 src=10.0.0.11 dst=10.0.0.20 \
+sport=5432 dport=40000 [ASSURED] mark=0 use=1
+tcp      6 118 SYN_SENT src=10.0.0.31 dst=10.0.0.20 sport=40001 dport=54322 [UNREPLIED] src=10.0.0.11 dst=10.0.0.20 \
+sport=5432 dport=40001 mark=0 use=1
+tcp      6 96 TIME_WAIT src=10.0.0.32 dst=10.0.0.20 sport=40002 dport=54322 src=10.0.0.11 dst=10.0.0.20 \
+sport=5432 dport=40002 [ASSURED] mark=0 use=1
+"""
+FORGET = Program(("conntrack", "-D"))
+
+
+class Deleting(Clock):
+    """A world in which conntrack deletes three entries; nobody may be ``refused`` to send packets."""
+
+    refused = False
+
+    def run(self, program: Program, limit: float) -> str:
+        return DELETED if program == FORGET else ""
+
+    def poke(self, flows: Iterable[Flow]) -> None:
+        if self.refused:
+            raise StepFailed("cannot send packets (needs CAP_NET_RAW)")
+        super().poke(flows)
+
+
+def test_who_still_holds_on_to_a_deleted_connection_is_told() -> None:
+    world = Deleting()
+    apply(Step("cut", Cut(FORGET), 10), world)
+    assert [(flow.client, flow.client_port) for flow in world.poked] == [("10.0.0.30", 40000), ("10.0.0.31", 40001)]
+
+
+def test_nobody_is_told_if_that_is_not_wanted_or_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
+    world = Deleting()
+    apply(Step("cut", Cut(FORGET, tell=False), 10), world)
+    assert (world.poked, caplog.text) == ([], "")
+    world.refused = True
+    apply(Step("cut", Cut(FORGET), 10), world)
+    assert "2 client(s) not told that they are cut: cannot send packets (needs CAP_NET_RAW)" in caplog.text
 
 
 class Busy(Clock):
@@ -340,7 +379,8 @@ def test_meanwhile_is_asked_while_the_step_runs_and_may_fail() -> None:
     [
         (Program(("barman", "-q", "a b")), "barman -q 'a b'"),
         (Sql(2, "select  f(%s,\n %s)", ("slot", True)), "node 2: select f('slot', True)"),
-        (Poke((Flow("10.0.0.30", 40000, "10.0.0.20", 54322),)), "poke 10.0.0.30:40000"),
+        (Cut(FORGET), "conntrack -D, and poke the clients"),
+        (Cut(FORGET, tell=False), "conntrack -D"),
     ],
 )
 def test_how_a_step_is_shown(what: object, shown: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +14,10 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory
+from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
+from repmgr_hooks.pulse import last_beat
 from repmgr_hooks.queue import Queue, run_now
 from tests.fake import FakeWorld, NatTable
 
@@ -319,3 +322,72 @@ def test_what_cannot_be_mended_is_left_to_the_retries(queue: Queue, world: FakeW
     causes = [run.cause for run in journal.runs(99)]
     assert causes[0] == "drift"
     assert set(causes[1:]) <= {"retry"}
+
+
+# -- what was seen, and when -------------------------------------------------------------------------------------------
+
+
+def seen(journal: Journal) -> list[tuple[int | None, int, bool]]:
+    """What stands in the journal of the looks: the primary, its timeline, and whether a look before is known."""
+    return [
+        (row[0], row[1], row[2] is not None) for row in journal.read('select "primary", timeline, before from sight')
+    ]
+
+
+def test_a_look_that_sees_something_new_is_written_and_no_other(
+    queue: Queue, world: FakeWorld, journal: Journal
+) -> None:
+    ticks(queue, world, 20)
+    assert seen(journal) == [(1, 1, False)]
+    world.lose(1)
+    ticks(queue, world, 20)
+    assert seen(journal) == [(1, 1, False), (None, 0, True)]
+    promote(world, 2, 2)
+    ticks(queue, world, 20)
+    assert seen(journal) == [(1, 1, False), (None, 0, True), (2, 2, True)]
+    ((verdict, nodes),) = journal.read("select verdict, nodes from sight where id = 2")
+    assert verdict.startswith("the primary is unknown: no node is out of recovery")
+    assert nodes == "node 1: connection timeout expired\nnode 2: standby, timeline 1"
+
+
+def test_a_sight_knows_when_the_look_before_was(
+    queue: Queue, world: FakeWorld, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000 + world.now())
+    ticks(queue, world, 3)
+    world.lose(1)
+    ticks(queue, world, 1)
+    ((at, before),) = journal.read('select at, before from sight where "primary" is null')
+    silent = MAIN.cluster.postgres.answer_within
+    assert (at - 1_800_000_000, at - before) == (3 * TICK + silent, TICK + silent), "when it was known"
+
+
+def test_a_look_goes_on_when_it_cannot_be_written_down(
+    queue: Queue, world: FakeWorld, journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks(queue, world, 2)
+
+    def full(name: str, sight: object) -> None:
+        raise StepFailed("database or disk is full")
+
+    monkeypatch.setattr(journal, "saw", full)
+    world.fail_over()
+    ticks(queue, world, 2)
+    assert world.leads_to(world.app_port) == "10.0.0.12:5432"
+    assert "database or disk is full" in caplog.text
+
+
+def test_every_look_leaves_its_time(queue: Queue, world: FakeWorld, tmp_path: Path) -> None:
+    assert last_beat(tmp_path, "main") is None
+    ticks(queue, world, 1)
+    place = tmp_path / "cluster-main.looked"
+    for paused in (False, True):
+        os.utime(place, (0, 0))
+        if paused:
+            queue._journal.pause("main", None, "")
+        ticks(queue, world, 1)
+        assert (last_beat(tmp_path, "main") == 0) == paused, "a paused worker does not look"
+    place.unlink()
+    place.mkdir()
+    queue._journal.resume("main")
+    assert queue.work() == TICK, "and it looks on if it cannot leave it"

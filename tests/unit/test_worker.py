@@ -48,7 +48,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
     """Node 1 is lost and node 2 promoted."""
     made = FakeWorld()
     made.fail_over()
-    monkeypatch.setattr(module, "System", lambda conninfos: made)
+    monkeypatch.setattr(module, "System", lambda conninfos, tell=None: made)
     return made
 
 
@@ -215,7 +215,8 @@ def test_trouble_in_one_cluster_does_not_delay_another(
     state: Path, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = Stuck()
-    monkeypatch.setattr(module, "System", lambda conninfos: stuck if "10.0.1.11" in conninfos[1] else world)
+    system = lambda conninfos, tell=None: stuck if "10.0.1.11" in conninfos.get(1, "") else world  # noqa: E731
+    monkeypatch.setattr(module, "System", system)
     path = state.parent / "config.yaml"
     path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)) + SECOND)
     hook.store(str(state / "spool"), ["second", "2", "standby_promote"])

@@ -1,0 +1,53 @@
+"""Are those under ``alerts`` told? What can be seen of it, and, if asked, by a message to each."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from repmgr_hooks.alerts import Alert, Case
+from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.config import Config
+from repmgr_hooks.outbox import attempt
+from repmgr_hooks.steps import World
+from repmgr_hooks.targets import SENDMAIL, is_readable_by_others
+
+TOLD = Topic("alerts.told")
+MAIL = Topic("alerts.mail")
+POSTDROP = "/usr/sbin/postdrop"
+
+
+def seen(loaded: Config) -> Iterator[Finding]:
+    """Look at what mail and webhooks need here."""
+    for target in loaded.service.alerts:
+        if is_readable_by_others(target):
+            path = target.webhook
+            yield Topic("alerts.secret").warn(f"{path} can be read by all, and may hold a secret", f"chmod o-r {path}")
+        if target.mail and not target.smtp:
+            yield from _sendmail()
+
+
+def _sendmail() -> Iterator[Finding]:
+    """Postfix' postdrop and Exim are set-id programs, which NoNewPrivileges (systemd.exec(5)) makes useless."""
+    if not Path(SENDMAIL).exists():
+        yield MAIL.fail(f"{SENDMAIL} is not installed", "install a mail server, or name one with 'smtp'")
+    elif any(Path(name).exists() and Path(name).stat().st_mode & SET_ID for name in (SENDMAIL, POSTDROP)):
+        why = f"{SENDMAIL} needs rights that repmgr-hooks.service may not give it (NoNewPrivileges)"
+        yield MAIL.warn(why, "add 'smtp: 127.0.0.1' to the mail under 'alerts'")
+
+
+SET_ID = stat.S_ISUID | stat.S_ISGID
+
+
+def told(loaded: Config, world: World) -> Iterator[Finding]:
+    """Send a message to each."""
+    if not loaded.service.alerts:
+        yield TOLD.fail("nobody is told anything", "name somebody under 'alerts'")
+    for target in loaded.service.alerts:
+        text = "a test of repmgr-hooks check --alerts; nothing is wrong"
+        case = Case(Alert(next(iter(loaded.clusters)), "test", target.severity, text, momentary=True), time.time())
+        error = attempt(target, case, world)
+        topic = Topic("alerts.told", target.name)
+        yield topic.fail(error, "") if error else topic.ok("sent")

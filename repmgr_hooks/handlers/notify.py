@@ -1,0 +1,42 @@
+"""A message about its events to those who stand under 'alerts', given by the service on the side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from repmgr_hooks.alerts import Alert, Severity
+from repmgr_hooks.cluster import Cluster
+from repmgr_hooks.decide import Decided
+from repmgr_hooks.steps import Step
+
+LIMIT = 5.0
+
+observe = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """``severity`` says who is told: each target under ``alerts`` names the least severity that it is for."""
+
+    severity: Severity = "warning"
+
+
+def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+    """That somebody stands under ``alerts`` is seen where the whole file is read."""
+    return ()
+
+
+def plan(config: Config, decided: Decided, seen: None) -> list[Step]:
+    """Return the one step: hand the message over."""
+    what = str(decided.event or "reconcile")
+    alert = Alert(
+        decided.cluster.name,
+        what,
+        config.severity,
+        f"{what}; the primary is node {decided.primary}, timeline {decided.timeline}",
+        "\n".join(str(state) for state in decided.states.values()),
+        f"repmgr-hooks status --cluster {decided.cluster.name}",
+        momentary=True,
+    )
+    return [Step(f"tell of {what}", alert, LIMIT)]

@@ -1,0 +1,99 @@
+"""The form of the log: for a reader, for journald (sd-daemon(3)), or a JSON object a line for collectors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Literal, TextIO
+
+Form = Literal["plain", "json"]
+
+NOTHING: Mapping[str, object] = MappingProxyType({})
+_ABOUT: ContextVar[Mapping[str, object]] = ContextVar("about", default=NOTHING)
+
+PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
+COLOUR = {"CRITICAL": "\033[31m", "ERROR": "\033[31m", "WARNING": "\033[33m"}
+PLAIN_AGAIN = "\033[0m"
+
+
+@contextmanager
+def about(**what: object) -> Iterator[None]:
+    """Say what the lines of this thread are about meanwhile: ``cluster``, ``run``, ``events``.
+
+    With ``named``, a plain line begins with the cluster: there are several.
+    """
+    before = _ABOUT.set({**_ABOUT.get(), **what})
+    try:
+        yield
+    finally:
+        _ABOUT.reset(before)
+
+
+def formatter(form: Form, stream: TextIO) -> logging.Formatter:
+    """Return what suits where the log goes to."""
+    if form == "json":
+        return Json()
+    if goes_to_journal(stream):
+        return ForJournal()
+    return ForReader(colour=is_terminal(stream) and not os.environ.get("NO_COLOR"))
+
+
+def goes_to_journal(stream: TextIO) -> bool:
+    """True if journald reads it: it marks the stream by device and inode (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        there = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """True for a terminal that can do more than print."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class Plain(logging.Formatter):
+    """A line for people; with several clusters it begins with the cluster."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text, what = super().format(record), _ABOUT.get()
+        start = f"{what.get('cluster')}: "
+        return f"{start}{text}" if what.get("named") and not text.startswith(start) else text
+
+
+class ForReader(logging.Formatter):
+    """With the time, and the first letter of the level."""
+
+    def __init__(self, colour: bool = False) -> None:
+        super().__init__("%(asctime)s", "%H:%M:%S")
+        self._colour, self._plain = colour, Plain()
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{self.formatTime(record, self.datefmt)} {record.levelname[0]} {self._plain.format(record)}"
+        colour = COLOUR.get(record.levelname) if self._colour else None
+        return f"{colour}{line}{PLAIN_AGAIN}" if colour else line
+
+
+class ForJournal(Plain):
+    """With the priority in front of each line and no time: the journal has its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(f"<{PRIORITY[record.levelname]}>{line}" for line in super().format(record).splitlines())
+
+
+class Json(logging.Formatter):
+    """One object a line: ``time``, ``level``, ``message``, and what it is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        what = {key: value for key, value in _ABOUT.get().items() if key != "named"}
+        line = {"time": time, "level": record.levelname.lower(), **what, "message": record.getMessage()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)

@@ -1,0 +1,68 @@
+"""Somebody is told: by mail of a hole in the backup, while a webhook hangs and a failover does not wait for it."""
+
+from __future__ import annotations
+
+from tests.endtoend.looks import barman_files, barman_streams_from, led_to, worker_log
+from tests.endtoend.test_continuity import close_file, promote, serve
+from tests.lab import BASE, Lab, must, wait_for
+
+MAIL = "/var/lib/barman/mail"
+SENDMAIL = f"#!/bin/sh\necho arguments: $* >> {MAIL}\nexec cat >> {MAIL}\n"
+ALERTS = """\
+alerts:
+  - {mail: [dba@example.com]}
+  - {webhook: "http://10.0.0.30:8080/hangs", timeout: 120}
+clusters:
+"""
+NOTIFY = """\
+    routes:
+      - on: [standby_failure]
+        do:
+          - notify: {severity: critical}
+"""
+HANGS = "import socket, time; hears = socket.create_server(('', 8080)); time.sleep(600)"
+
+
+def install_sendmail() -> None:
+    """In this box only; see contain.py."""
+    for place in ("upper", "work"):
+        (BASE / place).mkdir()
+    sendmail = BASE / "upper/sendmail"
+    sendmail.write_text(SENDMAIL)
+    sendmail.chmod(0o755)
+    layers = f"lowerdir=/usr/sbin,upperdir={BASE}/upper,workdir={BASE}/work"
+    must("mount", "-t", "overlay", "-o", layers, "overlay", "/usr/sbin")
+
+
+def mail(lab: Lab) -> str:
+    path = lab.gateway.path(MAIL)
+    return path.read_text() if path.exists() else ""
+
+
+def test_alerts(built_lab: Lab) -> None:
+    lab = built_lab
+    install_sendmail()
+    try:
+        lab.app.start("/opt/repmgr-hooks/bin/python", "-c", HANGS, log="hangs")
+        repair = ("stream: true}\n", "stream: true, repair: true}\n")
+        serve(lab, ("\nclusters:\n", f"\n{ALERTS}"), ("    routes:\n", NOTIFY), repair)
+
+        lab.gateway.hooks("event", "--cluster", "main", "2", "standby_failure", user="postgres")
+        wait_for(lambda: "Subject: CRITICAL main: standby_failure of node 2" in mail(lab), "a mail of an event")
+        assert mail(lab).startswith("arguments: -t -i\n")
+        webhook = lab.gateway.run("pgrep", "-f", "repmgr_hooks.send")
+
+        promote(lab)
+        wait_for(lambda: led_to(lab, lab.db2) and barman_streams_from(lab.db2), "the failover")
+        assert lab.gateway.run("pgrep", "-f", "repmgr_hooks.send") == webhook, "it hangs as before"
+        assert "could not be told" not in "\n".join(worker_log(lab))
+
+        closed = [close_file(lab.db2) for _ in range(3)]
+        wait_for(lambda: set(closed[:2]) <= barman_files(lab), "Barman to have them")
+        lab.gateway.barman("archive-wal", "main_backup")
+        lab.gateway.run("find", "/var/lib/barman/main_backup", "-name", closed[0], "-delete")
+        lab.gateway.hooks("event", "--cluster", "main", "2", "primary_register", user="postgres")
+        wait_for(lambda: f"Subject: CRITICAL main: HOLE: Barman lacks {closed[0]}" in mail(lab), "a mail of the hole")
+        assert "Next: repmgr-hooks continuity main" in mail(lab)
+    finally:
+        must("umount", "-l", "/usr/sbin")

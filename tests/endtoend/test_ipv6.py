@@ -1,0 +1,100 @@
+"""The same over IPv6: a failover, the clients' connections, and nothing in the tables of IPv4."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.looks import (
+    assert_nothing_lost,
+    barman_streams_from,
+    led_to,
+    nothing_missing,
+    slot,
+    wait_until_good,
+)
+from tests.endtoend.test_gateway import reboot
+from tests.lab import Lab, wait_for
+from tests.lab.many import Crowd
+from tests.lab.three import rejoin
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A cluster in service with IPv6 addresses; the tests tell one story, in their order."""
+    lab = fresh_lab(six=True)
+    try:
+        lab.open()
+        yield lab
+    finally:
+        lab.destroy()
+
+
+def test_ports_lead_to_the_primary_in_the_tables_of_ipv6_alone(lab: Lab) -> None:
+    assert [line for line in lab.gateway.nat() if "repmgr" in line] == [
+        ":repmgr_dnat - [0:0]",
+        ":repmgr_snat - [0:0]",
+        "-A PREROUTING -j repmgr_dnat",
+        "-A OUTPUT -j repmgr_dnat",
+        "-A POSTROUTING -j repmgr_snat",
+        '-A repmgr_dnat -d fd00::20/128 -p tcp -m tcp --dport 54321 -m comment --comment "repmgr_hooks:main:barman" '
+        "-j DNAT --to-destination [fd00::11]:5432",
+        '-A repmgr_dnat -d fd00::20/128 -p tcp -m tcp --dport 54322 -m comment --comment "repmgr_hooks:main:app" '
+        "-j DNAT --to-destination [fd00::11]:5432",
+        '-A repmgr_snat -d fd00::11/128 -p tcp -m tcp --dport 5432 -m comment --comment "repmgr_hooks:main:5432" '
+        "-j SNAT --to-source fd00::20",
+    ]
+    assert lab.gateway.run("iptables-save") == ""
+    assert lab.gateway.run("cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
+    assert barman_streams_from(lab.db1)
+    assert lab.psql_app("select inet_client_addr()").stdout == "fd00::20\n"
+
+
+def test_boot(lab: Lab) -> None:
+    before = lab.gateway.nat()
+    lab.daemons["worker"].terminate()
+    lab.daemons["worker"].wait(60)
+    reboot(lab)
+
+    result = lab.gateway.hooks("boot")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert lab.gateway.nat() == before
+    assert barman_streams_from(lab.db1)
+    lab.start_worker()
+
+
+def test_failover_and_rejoin(lab: Lab) -> None:
+    client = lab.start_client()
+    fault = time.time()
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    client.wait_for_write(fault + 1)
+    wait_for(lambda: nothing_missing(lab), "the end of the failover")
+    assert led_to(lab, lab.db2)
+    assert slot(lab.db2) == "t|t|reserved"
+
+    rejoin(lab.db1, lab.db2)
+    wait_until_good(lab, lab.db2, [lab.db1])
+    assert_nothing_lost(client, lab.db2)
+    client.stop()
+
+
+def test_primary_unplugged_under_open_connections(lab: Lab) -> None:
+    """No reset comes from db2, neither to the application nor to a client on the gateway itself, as Barman is one."""
+    hosts = (lab.app, lab.gateway)
+    clients, crowds = [lab.start_client(host) for host in hosts], [Crowd(lab, host, 4) for host in hosts]
+    wait_for(lambda: lab.db2.sql("select count(*) from pg_stat_replication where sync_state = 'sync'") == "1", "db1")
+    fault = time.time()
+    lab.unplug(lab.db2)
+
+    for client in clients:
+        client.wait_for_write(fault + 1)
+        hung = [write for write in client.writes() if write.ended - write.begun > 2]
+        assert len(hung) == 1, "only the open connection waited"
+    for crowd in crowds:
+        crowd.wait_for_writes(fault + 1)
+    assert led_to(lab, lab.db1)
+    assert lab.gateway.run("iptables-save") == ""

@@ -1,0 +1,149 @@
+"""The newest Barman there is, in the place of Debian's: what we rely on of it, and its models."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.looks import (
+    barman_streams_from,
+    failover_handled,
+    first_file,
+    missing_across_the_switch,
+    nothing_missing,
+    routes,
+    slot,
+)
+from tests.endtoend.test_continuity import (
+    by_hand_ok,
+    checksum,
+    close_file,
+    let_barman_get_ahead,
+    promote,
+    serve,
+    streaming_files,
+)
+from tests.lab import Lab, wait_for
+
+CONFIG = "/etc/repmgr-hooks/config.yaml"
+SERVER = "/etc/barman.d/main_backup.conf"
+
+
+@pytest.fixture
+def newest() -> Iterator[Lab]:
+    """Two nodes that replicate; ports closed, Barman idle, no repmgrd."""
+    lab = fresh_lab(newest_barman=True)
+    try:
+        lab.build()
+        said = lab.gateway.barman("--version")
+        assert tuple(map(int, said.split()[0].split(".")[:2])) >= (3, 19), said
+        yield lab
+    finally:
+        lab.destroy()
+
+
+def test_failover(newest: Lab) -> None:
+    lab = newest
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    lab.start_cron()
+    lab.start_worker()
+    lab.start_repmgrd()
+    close_file(lab.db1)
+    lab.db1.sql("select txid_current()")  # else the fork may be at the end of a file
+    first = first_file(lab)
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: failover_handled(lab), "the end of the events")
+
+    assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
+    assert barman_streams_from(lab.db2)
+    assert slot(lab.db2) == "t|t|reserved"
+    assert missing_across_the_switch(lab, lab.db2, first) == set()
+    assert by_hand_ok(lab)
+
+    (place,) = lab.gateway.run("find", "/var/lib/barman", "-name", "00000002.history").split()
+    lab.gateway.run("mv", place, "/var/tmp/lost")
+    assert "  MISSING 00000002.history\n" in lab.gateway.hooks("continuity").stdout
+    lab.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
+    assert "since the newest backup" in lab.gateway.hooks("continuity").stdout
+
+
+def test_barman_ahead_is_repaired(newest: Lab) -> None:
+    lab = newest
+    serve(lab, ("stream: true", "stream: true, repair: true"))
+    ahead = let_barman_get_ahead(lab)
+    before = {name: checksum(lab, name) for name in streaming_files(lab) if name[:24] >= ahead[-1]}
+    promote(lab)
+    wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 90)
+
+    assert barman_streams_from(lab.db2)
+    place = f"quarantine-00000002{ahead[0][8:]}"
+    assert {name: checksum(lab, f"../{place}/{name}") for name in before} == before
+    assert by_hand_ok(lab)
+
+
+def go_by_models(lab: Lab) -> None:
+    """As the comments in config/ say, and no port of the gateway for Barman."""
+    text = lab.gateway.path(SERVER).read_text()
+    lab.put(lab.gateway, SERVER, re.sub(r"^;(?=\S)", "", text, flags=re.MULTILINE))
+    text = lab.gateway.path(CONFIG).read_text()
+    for old, new in (
+        ("ports: {barman: 54321, app: 54322}", "ports: {app: 54322}"),
+        ("          - firewall: {open: barman}\n", ""),
+        ("- barman: {stream: true}", "- barman: {stream: true, models: {1: main-db1, 2: main-db2}}"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    lab.put(lab.gateway, CONFIG, text)
+
+
+def model(lab: Lab) -> object:
+    """Barman's active model, as Barman says."""
+    (said,) = json.loads(lab.gateway.barman("-f", "json", "show-servers", "main_backup")).values()
+    return said["active_model"]
+
+
+def walsender(lab: Lab) -> str:
+    return lab.db1.sql("select active_pid from pg_replication_slots where slot_name = 'barman'")
+
+
+def test_failover_by_models(newest: Lab) -> None:
+    lab = newest
+    go_by_models(lab)
+    lab.gateway.barman("check", "main_backup", check=False)  # makes its directories: without, it cannot note a model
+    result = lab.gateway.hooks("reconcile")
+    assert result.returncode == 0, result.stdout
+    assert model(lab) == "main-db1"
+    assert barman_streams_from(lab.db1)
+
+    # A young stream is waited for, and not restarted.
+    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    lab.gateway.barman("-q", "cron")
+    wait_for(lambda: barman_streams_from(lab.db1), "Barman to stream again")
+    before = walsender(lab)
+    said = lab.gateway.hooks("reconcile").stdout
+    assert "start Barman's receive-wal, until it streams from node 1" in said
+    assert "stop Barman's receive-wal" not in said
+    assert walsender(lab) == before
+
+    lab.start_cron()
+    lab.start_worker()
+    lab.start_repmgrd()
+    lab.unplug(lab.db1)
+    wait_for(lambda: routes(lab) == {54322: "10.0.0.12"}, "the app port to lead to db2")
+    wait_for(lambda: nothing_missing(lab), "the end of the failover")
+    assert model(lab) == "main-db2"
+    assert barman_streams_from(lab.db2)
+    assert by_hand_ok(lab)
+
+
+def test_a_barman_that_is_too_old_for_models(newest: Lab) -> None:
+    lab = newest
+    go_by_models(lab)
+    lab.gateway.path("/usr/local/bin/barman").unlink()
+    result = lab.gateway.hooks("reconcile", "--dry-run")
+    assert result.returncode == 1
+    assert "'models' needs Barman 3.10 or newer, and 'barman --version' says '3.4.0 Barman" in result.stdout

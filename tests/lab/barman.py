@@ -1,0 +1,55 @@
+"""What a standby needs to have its backup and its WAL from Barman: ssh, the lines of repmgr.conf, a backup."""
+
+from __future__ import annotations
+
+import re
+
+from tests.lab import DATA, Host, Lab, three, wait_for
+
+CONFIG = "/etc/repmgr-hooks/config.yaml"
+
+
+def serve_standbys(lab: Lab) -> None:
+    """Let the standbys of a lab at Barman, and `check --recovery` at the standbys."""
+    three.start_ssh(lab)
+    for host in lab.databases:
+        place = f"/etc/repmgr/{host.name}.conf"
+        text = re.sub(r"^# (?=barman_|restore_command)", "", host.path(place).read_text(), flags=re.MULTILINE)
+        lab.put(host, place, text)
+    text = lab.gateway.path(CONFIG).read_text()
+    ssh = r"\1, command: [ssh, -o, BatchMode=yes, postgres@\2]}"
+    lab.put(lab.gateway, CONFIG, re.sub(r"(\d: {host: ([\d.]+))}", ssh, text))
+
+
+def back_up(lab: Lab, primary: Host) -> None:
+    """Make a backup; Barman wants to have archived WAL first."""
+    archive(lab, primary)
+    lab.gateway.barman("backup", "--immediate-checkpoint", "--wait", "main_backup")
+
+
+def archive(lab: Lab, primary: Host) -> None:
+    """Have the WAL that is written by now in Barman's archive; a closed file goes there when the next one begins."""
+    closed = primary.sql("select pg_walfile_name(pg_current_wal_insert_lsn()) from txid_current()")
+    primary.sql("select pg_switch_wal()")
+    primary.sql("select txid_current()")
+    wait_for(lambda: archived(lab, closed), f"{closed} in Barman's archive")
+
+
+def archived(lab: Lab, name: str) -> bool:
+    """True if a file is in Barman's archive, after a try to bring it there."""
+    lab.gateway.barman("archive-wal", "main_backup", check=False)
+    return bool(lab.gateway.run("find", "/var/lib/barman/main_backup/wals", "-name", name))
+
+
+def clone_from_barman(lab: Lab, host: Host, primary: Host) -> str:
+    """Make a node anew from Barman's backup, and return what repmgr said."""
+    repmgr = ("repmgr", "-f", f"/etc/repmgr/{host.name}.conf")
+    host.pg_ctl("stop", "-m", "fast")
+    host.run("rm", "-r", DATA)
+    node = ("-h", primary.address, "-U", "repmgr", "-d", "repmgr")
+    result = host.result(*repmgr, *node, "standby", "clone", user="postgres")
+    assert result.returncode == 0, result.stderr
+    lab.put(host, f"{DATA}/conf.d.conf", lab.config(f"postgresql-{host.name}.conf"), owner="postgres")
+    host.pg_ctl("start")
+    host.run(*repmgr, "standby", "register", "--force", user="postgres")
+    return result.stderr

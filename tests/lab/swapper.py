@@ -1,0 +1,56 @@
+"""Leads a port of the gateway to one node after the other, with the handler's own look, plan and steps, and no cluster.
+
+Run as ``swapper.py CONFIG PORT NODE ...`` on the gateway. A connection of the gateway's own is made each time between
+the look and the swap, when the port is open. Prints one line a swap: the seconds since the epoch before it, right after
+its transaction and at its end, the node, what the connection said, how that ended, and what is still missing.
+"""
+
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from repmgr_hooks.config import load
+from repmgr_hooks.decide import Decided
+from repmgr_hooks.handlers import firewall
+from repmgr_hooks.steps import apply
+from repmgr_hooks.system import System
+
+PATIENCE, BRIEFLY = 10, 1
+PAUSE = 0.3
+
+
+def main(path: str, port: str, *nodes: str) -> None:
+    cluster, world, config = load(Path(path)).clusters["main"].cluster, System({}), firewall.Config(port)
+    for node in map(int, nodes):
+        decided = Decided(cluster, node, 1)
+        seen = firewall.observe(config, decided, world)
+        late, said = None, "-"
+        with suppress(OSError):
+            late = socket.create_connection((cluster.gateway.address, cluster.gateway.ports[port]), BRIEFLY)
+            late.settimeout(PATIENCE)
+            said = late.recv(100).decode().strip()
+        moments = [time.time()]
+        for step in firewall.plan(config, decided, seen):
+            apply(step, world)
+            moments.append(time.time())
+        left = firewall.plan(config, decided, firewall.observe(config, decided, world))
+        begun, swapped, ended = moments[0], moments[:2][-1], moments[-1]
+        print(f"{begun:.4f} {swapped:.4f} {ended:.4f} {node} {said} {end(late)} {len(left)}", flush=True)
+        time.sleep(PAUSE)
+
+
+def end(connection: socket.socket | None) -> str:
+    if connection is None:
+        return "-"
+    try:
+        return "closed" if connection.recv(1) == b"" else "answered"
+    except TimeoutError:
+        return "hung"
+    except OSError:
+        return "reset"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
