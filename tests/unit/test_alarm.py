@@ -237,7 +237,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 
 def test_a_test_message(check: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(ALERTS + TEXT, "--alerts")
-    assert "OK    mail root: sent" in capsys.readouterr().out
+    assert "alerts.told         mail root: sent" in capsys.readouterr().out
     assert "WARNING main: a test of repmgr-hooks check --alerts" in (tmp_path / "letter").read_text()
 
 
@@ -246,12 +246,12 @@ def test_a_test_message_that_fails(
 ) -> None:
     (tmp_path / "code").write_text("75")
     assert check(ALERTS + TEXT, "--alerts") == 1
-    assert "FAIL  mail root: " in capsys.readouterr().out
+    assert "FAIL  alerts.told         mail root: " in capsys.readouterr().out
 
 
 def test_a_test_message_to_nobody(check: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert check(TEXT, "--alerts") == 1
-    assert "FAIL  nobody is told anything; name somebody under 'alerts'" in capsys.readouterr().out
+    assert "nobody is told anything\n      -> name somebody under 'alerts'\n" in capsys.readouterr().out
 
 
 def test_a_sendmail_that_the_service_may_not_use(

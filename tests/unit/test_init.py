@@ -120,9 +120,10 @@ def test_another_cluster(tmp_path: Path) -> None:
 
 
 def test_forwarding_of_the_gateways_family() -> None:
-    assert draft.drafted(FOUND, "main", REPOSITORY, [])[draft.SYSCTL].endswith("net.ipv4.ip_forward = 1\n")
+    assert "\nnet.ipv4.ip_forward = 1\n" in draft.drafted(FOUND, "main", REPOSITORY, [])[draft.SYSCTL]
     six = draft.drafted(replace(FOUND, gateway="fd00::20"), "main", REPOSITORY, [])[draft.SYSCTL]
-    assert six.endswith("net.ipv6.conf.all.forwarding = 1\n")
+    assert "\nnet.ipv6.conf.all.forwarding = 1\n" in six
+    assert "ip_forward" not in six
 
 
 OURS = 'event_notification_command=\'/usr/local/bin/repmgr-hooks event --cluster main %n %e %s "%p" "%t"\''

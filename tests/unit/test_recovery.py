@@ -9,6 +9,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.checks.clone import backupapi, login, settings_of
+from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.recovery import Restore, findings, proofs
 from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.errors import StepFailed
@@ -32,9 +33,14 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def shown(finding: Finding) -> str:
+    """A finding in one line, without its key."""
+    return f"{finding.level:4}  {finding.where}: {finding.what}" + (f"; {finding.mend}" if finding.mend else "")
+
+
 def proved(directory: Path, command: str, files: set[str] = FILES) -> list[str]:
     shell = Shell((), str(directory), System({}), limit=2)
-    found = [str(finding) for finding in proofs(shell, Restore(command, SEGMENT, "0A"), files, "node 2")]
+    found = [shown(finding) for finding in proofs(shell, Restore(command, SEGMENT, "0A"), files, "node 2")]
     assert not Path(shell.place).exists()
     assert list(directory.iterdir()) == []
     return found
@@ -79,7 +85,7 @@ def test_partial_files_are_not_for_a_standby(directory: Path, option: str, warne
 
 def test_nothing_to_restore_yet(directory: Path) -> None:
     (found,) = proved(directory, "cp ../archive/%f %p", {"00000001.history"})
-    assert found == "FAIL  node 2: Barman has no WAL file yet that could be restored"
+    assert found.startswith("FAIL  node 2: Barman has no WAL file yet that could be restored")
 
 
 def test_no_history_before_the_first_failover(directory: Path) -> None:
@@ -156,24 +162,24 @@ def test_repmgr_conf(text: str, settings: dict[str, str]) -> None:
 )
 def test_backupapi(version: str, missing: str, said: str) -> None:
     names = {"pg_backupapi_host", "pg_backupapi_node_name", "pg_backupapi_remote_ssh_command", "pg_backupapi_backup_id"}
-    assert str(backupapi(dict.fromkeys(names - {missing}, "x"), version, "node 2")).startswith(said)
+    assert shown(backupapi(dict.fromkeys(names - {missing}, "x"), version, "node 2")).startswith(said)
 
 
 def found_in(world: FakeWorld) -> list[str]:
-    return [str(finding) for finding in findings(MAIN, world)]
+    return [shown(finding) for finding in findings(MAIN, world)]
 
 
 def test_a_standby_that_does_not_answer() -> None:
     world = FakeWorld()
     world.lose(2)
-    assert found_in(world) == ["FAIL  main: node 2: connection timeout expired; nothing more was proved about it"]
+    assert found_in(world) == ["FAIL  main node 2: connection timeout expired; nothing more was proved about it"]
 
 
 def test_no_standby() -> None:
     world = FakeWorld()
     del world.nodes[2]
     found = findings(replace(MAIN, nodes={1: MAIN.nodes[1]}), world)
-    assert [str(finding) for finding in found] == ["WARN  main: there is no standby: nothing was proved"]
+    assert [shown(finding) for finding in found] == ["WARN  main: there is no standby: nothing was proved"]
 
 
 def test_barman_does_not_work() -> None:
@@ -185,4 +191,4 @@ def test_barman_does_not_work() -> None:
 
 def test_without_barman_nothing_is_proved() -> None:
     found = findings(replace(MAIN, barman=None), FakeWorld())
-    assert [str(finding) for finding in found] == ["WARN  main: no section 'barman': nothing was proved"]
+    assert [shown(finding) for finding in found] == ["WARN  main: no section 'barman': nothing was proved"]
