@@ -62,28 +62,31 @@ def _cluster(loaded: Config, managed: Managed, journal: Journal | None, world: W
     passwords = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
     yield from (*here, *passwords, *secret)
-    if not bad(secret):
-        yield from _outside(managed, journal, world, user, [*here, *passwords])
+    if user.can_be_me and not bad(secret):
+        yield from _outside(managed, journal, world, user, here, passwords)
 
 
 def _outside(
-    managed: Managed, journal: Journal | None, world: World, user: User, before: list[Finding]
+    managed: Managed, journal: Journal | None, world: World, user: User, here: list[Finding], passwords: list[Finding]
 ) -> Iterator[Finding]:
-    """Look at the nodes and at Barman; ``before``: what was found on the way there."""
+    """Look at the nodes and at Barman; what was found on the way there is known already."""
     cluster = managed.cluster
     memory = journal.memory(cluster.name, cluster.role_changes.within) if journal else Memory()
     judge = Judge(cluster, memory)
     with acting_as(user):
         looked = nodes.look(managed, world, judge)
-        verdict = None if bad(before) else looked.verdict
+        verdict = None if bad([*here, *passwords]) else looked.verdict
         behind = list(barman.look(cluster, cluster.barman, world, verdict)) if cluster.barman else []
     yield from nodes.findings(managed, looked, user)
     yield repmgr.version(managed, world, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     if looked.verdict and looked.verdict.primary is not None:
-        decided = decided_from(looked.verdict, judge)
-        known = {"firewall": bad(before), "barman": bad(before) or bad(behind)}
-        yield _routes(managed, decided, world, {name for name, why in known.items() if why})
+        known = set()
+        if any(finding.level != "OK" for finding in here if finding.key in ("kernel.forwarding", "kernel.chains")):
+            known.add("firewall")
+        if bad([*here, *passwords, *behind]):
+            known.add("barman")
+        yield _routes(managed, decided_from(looked.verdict, judge), world, known)
 
 
 def _routes(managed: Managed, decided: Decided, world: World, known: set[str]) -> Finding:

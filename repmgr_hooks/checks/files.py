@@ -45,7 +45,7 @@ def _seen(key: str, path: Path, judged: Callable[[Topic], Finding]) -> Finding:
 
 def unseen(topic: Topic, error: object) -> Finding:
     """Say that something cannot be looked at by the user that we are."""
-    return topic.warn(f"cannot be looked at: {error}", "run this check as root")
+    return topic.warn(f"cannot be looked at: {str(error).rpartition(': ')[2]}", "run this check as root")
 
 
 def _program(program: Path, repmgrd: User) -> Finding:

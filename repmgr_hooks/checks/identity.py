@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 READ, WRITE, ENTER = 4, 2, 1
-WORDS = {READ: "read", WRITE: "write", ENTER: "enter", WRITE | ENTER: "write to", READ | ENTER: "run"}
+WORDS = {
+    READ: "read",
+    WRITE: "write",
+    READ | WRITE: "change",
+    ENTER: "enter",
+    WRITE | ENTER: "write to",
+    READ | ENTER: "run",
+}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 
 def look(cluster: Cluster, world: World) -> Iterator[Finding]:
     """Look at what the firewall handler needs."""
-    gateway, family, name = cluster.gateway, Family(cluster.gateway.address), cluster.name
+    family, name = Family(cluster.gateway.address), cluster.name
     topic = Topic("kernel.forwarding", name)
     mend = f"sysctl -w {family.forwarding}=1; and for ever: config/sysctl.conf"
     try:
@@ -97,7 +97,7 @@ def _text(root: Path, place: str) -> str:
 
 
 def _enabled(root: Path, unit: str) -> bool:
-    return any((root / "etc/systemd/system").glob(f"*.wants/{unit}"))
+    return any((wants / unit).is_symlink() for wants in (root / "etc/systemd/system").glob("*.wants"))
 
 
 def _firewalld(root: Path) -> bool:

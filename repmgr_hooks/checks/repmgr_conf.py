@@ -15,7 +15,7 @@ DEEPEST = 10
 LONGEST = 1023
 """Bytes of the command that repmgr hands to the shell; the rest is cut off (MAXPGPATH, dbutils.c:4246)."""
 # A name, an equal sign or none, and a value (configfile-scan.l); a quoted one with '' or \' for a quote inside.
-SETTING = re.compile(r"\s*([A-Za-z_][\w.]*)\s*=?\s*('(?:[^'\\\n]|\\.|'')*'|[^\s#']+)\s*(?:#.*)?")
+SETTING = re.compile(r"\s*([A-Za-z_][\w.]*)(?:\s*=\s*|\s+)('(?:[^'\\\n]|\\.|'')*'|[^\s#']+)\s*(?:#.*)?")
 OPERATORS = frozenset("();<>|&")
 
 
@@ -79,15 +79,18 @@ class RepmgrConf:
 
 
 def read(path: Path) -> RepmgrConf:
-    """Read a file and those that it includes. Raises OSError, UnicodeDecodeError."""
+    """Read a file and those that it includes. Raises OSError, ValueError (with what repmgr would not understand)."""
     return RepmgrConf(path, dict(_settings(path, 0)))
 
 
 def _settings(path: Path, depth: int) -> Iterator[tuple[str, str]]:
-    for line in path.read_text(encoding="utf-8").splitlines() if depth <= DEEPEST else ():
+    lines = path.read_text(encoding="utf-8").splitlines() if depth <= DEEPEST else []
+    for number, line in enumerate(lines, 1):
+        if not line.partition("#")[0].strip():
+            continue
         found = SETTING.fullmatch(line)
         if not found:
-            continue
+            raise ValueError(f"{path}: line {number} is no setting")
         name, value = found[1].lower(), _plain(found[2])
         if name in ("include", "include_if_exists"):
             included = path.parent / value
