@@ -68,6 +68,11 @@ def owner_of(path: Path) -> User | None:
         return None
 
 
+def service_user(state_dir: Path) -> User:
+    """Return who the service runs as: the owner of its state directory, else Barman's user, else we ourselves."""
+    return owner_of(state_dir) or user_called("barman") or user_of(os.geteuid())
+
+
 def hindrance(user: User, path: Path, want: int) -> str:
     """Return in words why a user may not do this with a file; empty if the user may.
 

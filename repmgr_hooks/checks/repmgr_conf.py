@@ -84,6 +84,8 @@ def read(path: Path) -> RepmgrConf:
 
 
 def _settings(path: Path, depth: int) -> Iterator[tuple[str, str]]:
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file")  # a FIFO would let us wait for ever
     lines = path.read_text(encoding="utf-8").splitlines() if depth <= DEEPEST else []
     for number, line in enumerate(lines, 1):
         if not line.partition("#")[0].strip():

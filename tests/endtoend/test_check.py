@@ -158,6 +158,14 @@ def program_that_others_can_write(lab: Lab) -> Iterator[None]:
         yield
 
 
+@fault("files.command", "/usr/local/bin/page-somebody")
+def program_that_the_service_cannot_run(lab: Lab) -> Iterator[None]:
+    lab.put(lab.gateway, "/usr/local/bin/page-somebody", "#!/bin/sh\n", 0o700)
+    route = "- on: [standby_failure]\n        do:\n          - command: {run: [/usr/local/bin/page-somebody]}\n      "
+    with edited(lab.gateway, CONFIG, "- on: [primary_register", f"{route}- on: [primary_register"):
+        yield
+
+
 @fault("files.passfile", PASSFILE)
 def passfile_with_wrong_mode(lab: Lab) -> Iterator[None]:
     with mode(lab.gateway, PASSFILE, 0o644):
@@ -344,7 +352,7 @@ def barmans_cron_dead(lab: Lab) -> Iterator[None]:
     lab.gateway.run("touch", LOCK)
 
 
-@fault("kernel.forwarding", "main")
+@fault("kernel.forwarding", "IPv4")
 def forwarding_off(lab: Lab) -> Iterator[None]:
     lab.gateway.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=0")
     yield
@@ -359,7 +367,7 @@ def chains_flushed_by_another_tool(lab: Lab) -> Iterator[None]:
     lab.gateway.run("iptables-restore", stdin=before)
 
 
-@fault("kernel.filter", "main")
+@fault("kernel.filter", "IPv4")
 def nothing_is_let_through(lab: Lab) -> Iterator[None]:
     lab.gateway.run("iptables", "-P", "FORWARD", "DROP")
     yield

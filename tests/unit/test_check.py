@@ -95,12 +95,12 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
         (node(2, paused=True), {("nodes.paused", "main")}),
         (of_world(repmgr="repmgr 4.0.3"), {("repmgr.version", "main")}),
         (of_world(repmgr="of no version"), {("repmgr.version", "main")}),
-        (of_world(forwarding=False), {("kernel.forwarding", "main")}),
+        (of_world(forwarding=False), {("kernel.forwarding", "IPv4")}),
         (flush, {("kernel.chains", "main")}),
         (lead_a_port_elsewhere, {("routes.state", "main"), ("barman.primary", "main_backup")}),
-        (of_world(filter=":FORWARD DROP [0:0]\n"), {("kernel.filter", "main")}),
+        (of_world(filter=":FORWARD DROP [0:0]\n"), {("kernel.filter", "IPv4")}),
         (of_world(filter=":FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"), set()),
-        (of_world(tracked=(9500, 10000)), {("kernel.conntrack", "main")}),
+        (of_world(tracked=(9500, 10000)), {("kernel.conntrack", "IPv4")}),
         (lose_the_slot, {("routes.state", "main")}),
         (lambda world: world.nodes[2].slots.update(barman=FakeSlot()), {("routes.state", "main")}),
         (barman(health="ruins"), {("barman.answer", "main_backup")}),
@@ -166,6 +166,23 @@ def test_every_finding_can_be_told_from_every_other(run: Run, capsys: pytest.Cap
     names = [(item["key"], item["where"]) for item in found]
     assert len(names) == len(set(names))
     assert all(item["mend"] for item in found if item["level"] != "OK")
+
+
+def test_two_clusters_side_by_side(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What the machine has once is said once."""
+    (tmp_path / "config.yaml").write_text(
+        f"state_dir: {tmp_path}\nclusters:\n"
+        "  a: {nodes: {1: {host: 10.0.0.11}}, gateway: {address: 10.0.0.20, ports: {app: 5}},\n"
+        "      routes: [{on: [standby_promote], do: [{firewall: {open: app}}]}]}\n"
+        "  b: {nodes: {2: {host: 10.0.0.12}}, gateway: {address: 10.0.0.20, ports: {app: 6},\n"
+        "      chains: {dnat: b_dnat, snat: b_snat}}, routes: [{on: [standby_promote], do: [{firewall: {open: app}}]}]}\n"
+    )
+    run("--json")
+    found = json.loads(capsys.readouterr().out)
+    names = [(item["key"], item["where"]) for item in found]
+    assert len(names) == len(set(names))
+    assert [where for key, where in names if key == "kernel.forwarding"] == ["IPv4"]
+    assert sorted(where for key, where in names if key == "kernel.chains") == ["a", "b"]
 
 
 @pytest.mark.parametrize(
