@@ -40,8 +40,12 @@ class Placeholders:
         """
         values = {"n": self.node, "e": self.event, "s": self.success, "p": self.other, "t": self.timestamp}
         values |= {"d": re.sub(r'(?<!\\)"', r"\"", self.details), "a": self.name, "c": self.conninfo, "%": "%"}
-        text = re.sub(r"%([nesptdac%])", lambda found: values[found[1]], line)
-        return text.encode()[:LONGEST].decode(errors="ignore")
+        command = b""
+        for part in re.findall(r"%[nesptdac%]|.", line, re.DOTALL):
+            room = LONGEST - len(command)
+            # A value that does not fit is cut one byte earlier than a character would be (strlcpy).
+            command += values[part[1]].encode()[: max(room - 1, 0)] if len(part) > 1 else part.encode()[:room]
+        return command.decode(errors="ignore")
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,8 @@ def test_two_clusters_side_by_side(run: Run, capsys: pytest.CaptureFixture[str],
         "  a: {nodes: {1: {host: 10.0.0.11}}, gateway: {address: 10.0.0.20, ports: {app: 5}},\n"
         "      routes: [{on: [standby_promote], do: [{firewall: {open: app}}]}]}\n"
         "  b: {nodes: {2: {host: 10.0.0.12}}, gateway: {address: 10.0.0.20, ports: {app: 6},\n"
-        "      chains: {dnat: b_dnat, snat: b_snat}}, routes: [{on: [standby_promote], do: [{firewall: {open: app}}]}]}\n"
+        "      chains: {dnat: b_dnat, snat: b_snat}},\n"
+        "      routes: [{on: [standby_promote], do: [{firewall: {open: app}}]}]}\n"
     )
     run("--json")
     found = json.loads(capsys.readouterr().out)

@@ -95,14 +95,15 @@ def test_nobody_is_acted_as_without_root() -> None:
 def test_root_is_itself_again_afterwards() -> None:
     if ME != 0:
         pytest.skip("only root can be another")
-    home = os.environ.get("HOME")
+    home, groups = os.environ.get("HOME"), os.getgroups()
     with pytest.raises(ValueError, match="out"), acting_as(User("other", 12345, 12346, (12347,), "/nowhere")):
         assert os.getresuid() == (12345, 12345, 0)
         assert os.getresgid() == (12346, 12346, 0)
         assert os.getgroups() == [12347]
         assert os.environ["HOME"] == "/nowhere"
         raise ValueError("out")
-    assert (os.getresuid(), os.getresgid(), os.environ.get("HOME")) == ((0, 0, 0), (0, 0, 0), home)
+    assert (os.getresuid(), os.getresgid(), os.getgroups()) == ((0, 0, 0), (0, 0, 0), groups)
+    assert os.environ.get("HOME") == home
 
 
 def test_we_are_ourselves() -> None:

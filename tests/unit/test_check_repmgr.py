@@ -66,7 +66,9 @@ def test_expansion(line: str, command: str) -> None:
 
 
 def test_a_long_command_is_cut_off_as_repmgr_does() -> None:
-    assert Placeholders("2", "x", details="ä" * 600).expanded('a "%d"') == 'a "' + "ä" * 510
+    assert Placeholders("2", "x", details="d" * 2000).expanded('a "%d" %n') == 'a "' + "d" * 1019 + '"'
+    assert len(Placeholders("2", "x").expanded("a" * 2000)) == 1023
+    assert Placeholders("2", "x", details="ä" * 600).expanded("ab%d") == "ab" + "ä" * 510
 
 
 @pytest.mark.parametrize(
