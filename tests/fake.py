@@ -10,11 +10,13 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from repmgr_hooks import archive, observe, rehearsal
 from repmgr_hooks.alerts import Alert
+from repmgr_hooks.checks import nodes
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.poke import Flow
@@ -211,6 +213,15 @@ class FakeNode:
     """The history file of its timeline."""
     recycled: set[str] = field(default_factory=set)
     """WAL files that it no longer has."""
+    clock_ahead: float = 0.0
+    """Seconds that its clock is ahead of ours."""
+    most_wal: str = "50GB"
+    lacking: tuple[str, ...] = ()
+    """The rights that our role has not."""
+    paused: bool = False
+    """Whether its repmgrd is."""
+    inactive: tuple[int, ...] = ()
+    """The nodes that its ``repmgr.nodes`` holds for dead."""
 
     def lsn(self) -> str:
         """Return the position that is written now."""
@@ -250,9 +261,15 @@ class FakeBarman:
     quarantine: dict[str, set[str]] = field(default_factory=dict)
     begin_wal: str = ""
     """The first WAL file that the newest backup needs; empty: there is no backup."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """What ``show-server`` says otherwise than a server in order."""
     version: str = "3.4.0"
     model: str = ""
     """The model that is applied; each is named after the node it leads to, such as ``main-db2``."""
+    cleanup: str = ""
+    """The line ``lock_directory_cleanup`` of barman.conf."""
+    cron_ran: float | None = 0.0
+    """Seconds since cron; None: never."""
     hanging: frozenset[str] = frozenset({"receive-wal", "cron", "switch-wal", "show-server"})
     """The commands that hang if its health is ``hangs``."""
 
@@ -292,6 +309,10 @@ class FakeWorld:
         self.connections: list[Connection] = []
         self.forwarding = True
         self.counts_rules = True
+        self.filter = ":FORWARD ACCEPT [0:0]\n"
+        self.tracked = (12, 262144)
+        self.repmgr = "repmgr 5.3.3"
+        self.sudoers = "/usr/local/bin/repmgr-hooks worker --once, /usr/local/bin/repmgr-hooks event -"
         self.poked: list[Flow] = []
         self.told: list[Alert] = []
         self.programs: dict[str, Callable[[Program], str]] = {}
@@ -306,9 +327,9 @@ class FakeWorld:
 
     # What a test scripts and reads.
 
-    def at(self, time: float, happens: Callable[[], None]) -> None:
-        """Let something happen when the clock reaches ``time``."""
-        self._later.append((time, happens))
+    def at(self, moment: float, happens: Callable[[], None]) -> None:
+        """Let something happen when the clock reaches a moment."""
+        self._later.append((moment, happens))
 
     def after(self, change: str, happens: Callable[[], None]) -> None:
         """Let something happen right after the first change whose text begins so."""
@@ -357,9 +378,9 @@ class FakeWorld:
     def sleep(self, seconds: float) -> None:
         end = self._clock + seconds
         assert end < 10_000, "this run does not end"
-        for time, happens in sorted((entry for entry in self._later if entry[0] <= end), key=lambda entry: entry[0]):
-            self._later.remove((time, happens))
-            self._clock = max(self._clock, time)
+        for moment, happens in sorted((entry for entry in self._later if entry[0] <= end), key=lambda entry: entry[0]):
+            self._later.remove((moment, happens))
+            self._clock = max(self._clock, moment)
             happens()
         self._clock = end
 
@@ -405,7 +426,11 @@ class FakeWorld:
             self._note(f"run {name}")
             return self.programs[name](program)
         if name == "iptables-save":
-            return self.nat.save()
+            return self.nat.save() if words == ["-t", "nat"] else self.filter
+        if name in ("repmgr", "sudo"):
+            return self.repmgr if name == "repmgr" else self.sudoers
+        if name in ("stat", "grep"):
+            return self._barmans_surroundings(name)
         if name == "iptables-restore":
             assert "--noflush" in words, "this would flush the chains of others"
             self.nat.restore(program.stdin)
@@ -418,6 +443,8 @@ class FakeWorld:
         raise StepFailed(f"{name}: no such program")
 
     def read(self, path: str) -> str:
+        if path.startswith("/proc/sys/net/netfilter/nf_conntrack_"):
+            return f"{self.tracked[path.endswith('max')]}\n"
         assert path == "/proc/sys/net/ipv4/ip_forward"
         return f"{int(self.forwarding)}\n"
 
@@ -449,6 +476,8 @@ class FakeWorld:
     # Barman reaches PostgreSQL through the gateway's port, as the real one does.
 
     def _barman_command(self, program: Program, words: list[str], limit: float) -> str:
+        if words == ["--version"]:
+            return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n"
         verb = next(word for word in words if "-" in word[1:] or word == "cron")
         assert "--reset" not in words, "this would hide a hole"
         if verb == "--version":
@@ -461,7 +490,7 @@ class FakeWorld:
         if self.barman.health == "ruins":
             return ended(program, 1, "", "ERROR: cannot open /var/lib/barman: No space left on device")
         if verb == "show-server":
-            return ended(program, 0, SERVER, "")
+            return ended(program, 0, self._server(), "")
         if verb == "show-backup":
             said = f"Backup 20261121T045501:\n    Begin WAL              : {self.barman.begin_wal}\n"
             unknown = "ERROR: Unknown backup 'latest' for server 'main_backup'"
@@ -478,6 +507,21 @@ class FakeWorld:
             self._start_stream()
             return ended(program, 0, "", "")
         return self._switch_wal(program, float(words[words.index("--archive-timeout") + 1]))
+
+    def _server(self) -> str:
+        """What Barman says of its server: its settings, and what it sees behind the gateway's port."""
+        number = self._behind_barman_port()
+        node = self.nodes[number] if number else None
+        system = node.system_identifier if node else "None"
+        sees = {"is_in_recovery": str(node.in_recovery), "timeline": str(node.timeline)} if node else {}
+        said = {**sees, "postgres_systemid": system, "streaming_systemid": system, **self.barman.settings}
+        return SERVER + "".join(f"\t{name}: {value}\n" for name, value in said.items())
+
+    def _barmans_surroundings(self, name: str) -> str:
+        if name == "grep":
+            return self.barman.cleanup
+        ran = self.barman.cron_ran
+        return "" if ran is None else f"{time.time():.0f}\n{time.time() - ran:.0f}\n"
 
     def _barmans_files(self, program: Program, name: str, words: list[str]) -> str:
         if name == "cat":
@@ -581,7 +625,8 @@ class FakeWorld:
             }
         )
         registered = [
-            [number, "primary" if number in node.registered else "standby", True, None] for number in sorted(self.nodes)
+            [number, "primary" if number in node.registered else "standby", number not in node.inactive, None]
+            for number in sorted(self.nodes)
         ]
         senders = [sender] if self.barman.streams_from == sql.node else None
         return [
@@ -590,6 +635,14 @@ class FakeWorld:
                 *(receiver or None, slots or None, senders, registered),
             )
         ]
+
+    def _examine(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+        other = sum(name != sql.params[0] for name in node.slots)
+        clock = time.time() + node.clock_ahead
+        return [(clock, other, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
+
+    def _paused(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+        return [(node.paused,)]
 
     def _streaming(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         position, steady, slot = sql.params
@@ -644,6 +697,8 @@ class FakeWorld:
 
 STATEMENTS: dict[str, Callable[[FakeWorld, Sql, FakeNode], Rows | StepFailed]] = {
     observe.LOOK: FakeWorld._look,
+    nodes.EXAMINE: FakeWorld._examine,
+    nodes.PAUSED: FakeWorld._paused,
     barman.STREAMING: FakeWorld._streaming,
     archive.WRITTEN: FakeWorld._written,
     rehearsal.FREE_SLOTS: FakeWorld._free_slots,
@@ -668,11 +723,16 @@ def ended(program: Program, exit_code: int, stdout: str, stderr: str) -> str:
 
 HOME = "/var/lib/barman/main_backup"
 STREAMING = f"{HOME}/streaming"
+KEEPALIVES = "keepalives_idle=10 tcp_user_timeout=20000"
 SERVER = f"""Server main_backup:
 	active: True
 	backup_directory: {HOME}
+	barman_lock_directory: /var/lib/barman
 	conninfo: host=10.0.0.20 port=54321 user=barman dbname=postgres connect_timeout=5
+	create_slot: manual
 	incoming_wals_directory: {HOME}/incoming
+	slot_name: barman
+	streaming_conninfo: host=10.0.0.20 port=54321 user=streaming_barman connect_timeout=5 {KEEPALIVES}
 	streaming_wals_directory: {STREAMING}
 	wal_level: replica
 	wals_directory: {HOME}/wals

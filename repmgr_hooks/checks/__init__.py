@@ -6,15 +6,16 @@ will do it. What cannot be known because something else is wrong is left out: on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from repmgr_hooks import dispatcher
 from repmgr_hooks.checks import alerts, barman, files, kernel, nodes, rehearsal, repmgr, service
 from repmgr_hooks.checks.finding import Finding, Topic, bad
-from repmgr_hooks.checks.identity import User, acting_as, owner_of, user_called
+from repmgr_hooks.checks.identity import User, acting_as, service_user
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Decided, Memory
+from repmgr_hooks.handlers.firewall import Family
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.judge import Judge, decided_from
 from repmgr_hooks.routes import Managed
@@ -27,20 +28,16 @@ def findings(loaded: Config, journal: Journal | None, world_of: WorldOf, as_repm
     """Look at all that can be looked at here."""
     routes = sum(len(managed.routes) for managed in loaded.clusters.values())
     yield Topic("config.file", str(loaded.path)).ok(f"{len(loaded.clusters)} cluster(s), {routes} route(s)")
-    owner = owner_of(loaded.state_dir)
-    if owner is None:
-        why = f"state_dir {loaded.state_dir} is not there, or belongs to nobody"
-        yield Topic("files.state", str(loaded.state_dir)).fail(
-            why, "systemd-tmpfiles --create; see config/tmpfiles.conf"
-        )
-    user = owner or user_called("barman") or user_called("root")
-    repmgrd = rehearsal.repmgrds_user()
-    assert user is not None
-    if owner:
-        yield from files.look(loaded, owner, repmgrd)
-    if any(_uses(managed, "firewall") for managed in loaded.clusters.values()):
+    user, repmgrd = service_user(loaded.state_dir), rehearsal.repmgrds_user()
+    some_world = world_of(next(iter(loaded.clusters.values())))
+    yield from files.look(loaded, user, repmgrd)
+    yield from service.look(loaded, some_world, repmgrd)
+    gateways = [managed.cluster.gateway.address for managed in loaded.clusters.values() if _uses(managed, "firewall")]
+    families = {family.six: family for family in map(Family, gateways)}
+    here = {six: list(kernel.look(family, some_world)) for six, family in families.items()}
+    yield from (finding for found in here.values() for finding in found)
+    if families:
         yield kernel.managers(Path("/"), loaded.service.tick)
-    yield from service.look(loaded, world_of(next(iter(loaded.clusters.values()))), repmgrd)
     yield from alerts.seen(loaded)
     if not user.can_be_me:
         yield files.unseen(Topic("files.user", user.name), "nodes and Barman, as the service's user sees them")
@@ -48,50 +45,58 @@ def findings(loaded: Config, journal: Journal | None, world_of: WorldOf, as_repm
     yield from repmgr.unreadable(conf_files)
     for managed in loaded.clusters.values():
         world = world_of(managed)
-        yield from _cluster(loaded, managed, journal, world, user)
+        kernels = here.get(Family(managed.cluster.gateway.address).six, [])
+        yield from _cluster(loaded, managed, journal, world, user, kernels)
         yield from repmgr.look(loaded, managed, conf_files, repmgrd)
         if as_repmgrd:
             yield from rehearsal.look(managed, conf_files, world, journal)
 
 
-def _cluster(loaded: Config, managed: Managed, journal: Journal | None, world: World, user: User) -> Iterator[Finding]:
+def _cluster(
+    loaded: Config, managed: Managed, journal: Journal | None, world: World, user: User, kernels: list[Finding]
+) -> Iterator[Finding]:
     cluster = managed.cluster
     yield from service.tracking(loaded, managed)
+    yield from files.commands(managed, user)
     if journal:
         yield from service.of_cluster(managed, journal)
-    here = list(kernel.look(cluster, world)) if _uses(managed, "firewall") else []
+    chains = list(kernel.chains(cluster, world)) if _uses(managed, "firewall") else []
     passwords = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
-    yield from (*here, *passwords, *secret)
-    if not bad(secret):
-        yield from _outside(managed, journal, world, user, [*here, *passwords])
+    yield from (*chains, *passwords, *secret)
+    if user.can_be_me and not bad(secret):
+        forwards = all(found.level == "OK" for found in kernels if found.key == "kernel.forwarding")
+        firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains)
+        yield from _outside(managed, journal, world, user, firewall, not bad([*chains, *passwords]))
 
 
 def _outside(
-    managed: Managed, journal: Journal | None, world: World, user: User, before: list[Finding]
+    managed: Managed, journal: Journal | None, world: World, user: User, firewall: bool, way: bool
 ) -> Iterator[Finding]:
-    """Look at the nodes and at Barman; ``before``: what was found on the way there."""
+    """Look at the nodes, at Barman, and at what the routes lack.
+
+    ``firewall``: whether the kernel and our chains are well; ``way``: whether Barman's way to the primary can be.
+    """
     cluster = managed.cluster
     memory = journal.memory(cluster.name, cluster.role_changes.within) if journal else Memory()
     judge = Judge(cluster, memory)
     with acting_as(user):
         looked = nodes.look(managed, world, judge)
-        verdict = None if bad(before) else looked.verdict
+        verdict = looked.verdict if way else None
         behind = list(barman.look(cluster, cluster.barman, world, verdict)) if cluster.barman else []
     yield from nodes.findings(managed, looked, user)
     yield repmgr.version(managed, world, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     if looked.verdict and looked.verdict.primary is not None:
-        decided = decided_from(looked.verdict, judge)
-        known = {"firewall": bad(before), "barman": bad(before) or bad(behind)}
-        yield _routes(managed, decided, world, {name for name, why in known.items() if why})
+        well = {"firewall": firewall, "barman": way and not bad(behind)}
+        yield _routes(managed, decided_from(looked.verdict, judge), world, well)
 
 
-def _routes(managed: Managed, decided: Decided, world: World, known: set[str]) -> Finding:
-    """Say what a run would do now; of the handlers in ``known`` it is known already why it would."""
+def _routes(managed: Managed, decided: Decided, world: World, well: Mapping[str, bool]) -> Finding:
+    """Say what a run would do now; of a handler that is not ``well`` it is known already why it would."""
     topic = Topic("routes.state", managed.cluster.name)
     chosen = dispatcher.select(managed.routes, [])
-    looked_at = [item for item in chosen if item.action.on_tick and item.action.name not in known]
+    looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
     missing = list(dict.fromkeys(dispatcher.differences(dispatcher.preview(looked_at, decided, world))))
     if missing:
         return topic.fail(f"not done: {'; '.join(missing)}", f"repmgr-hooks reconcile --cluster {managed.cluster.name}")

@@ -13,6 +13,7 @@ import repmgr_hooks
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.identity import ENTER, READ, WRITE, User, hindrance
 from repmgr_hooks.config import Config
+from repmgr_hooks.handlers import command
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.trust import writable_by_others
@@ -26,10 +27,11 @@ def look(loaded: Config, service: User, repmgrd: User) -> Iterator[Finding]:
     yield _program(Path(PROGRAM), repmgrd)
     yield _seen("files.config", loaded.path, lambda topic: _readable(topic, loaded.path, repmgrd))
     yield _seen("files.state", loaded.state_dir, lambda topic: _state(topic, loaded.state_dir, service, repmgrd))
+    if not loaded.state_dir.exists():
+        return
     yield _seen("files.journal", loaded.state_dir, lambda topic: _journal(topic, loaded.state_dir, service))
     spool = loaded.state_dir / "spool"
-    if loaded.state_dir.exists():
-        yield _seen("files.spool", spool, lambda topic: _spool(topic, spool, repmgrd))
+    yield _seen("files.spool", spool, lambda topic: _spool(topic, spool, repmgrd))
 
 
 def _seen(key: str, path: Path, judged: Callable[[Topic], Finding]) -> Finding:
@@ -45,7 +47,8 @@ def _seen(key: str, path: Path, judged: Callable[[Topic], Finding]) -> Finding:
 
 def unseen(topic: Topic, error: object) -> Finding:
     """Say that something cannot be looked at by the user that we are."""
-    return topic.warn(f"cannot be looked at: {error}", "run this check as root")
+    why = error.strerror if isinstance(error, OSError) else str(error).rpartition(": ")[2]
+    return topic.warn(f"cannot be looked at: {why}", "run this check as root")
 
 
 def _program(program: Path, repmgrd: User) -> Finding:
@@ -109,6 +112,18 @@ def passfile(managed: Managed, service: User) -> Iterator[Finding]:
     given = managed.cluster.postgres.passfile
     if given:
         yield secret("files.passfile", Path(given), service)
+
+
+def commands(managed: Managed, service: User) -> Iterator[Finding]:
+    """Look whether the service can run the programs that the routes name."""
+    named = {action.config.run[0] for action in managed.actions if isinstance(action.config, command.Config)}
+    for name in sorted(named):
+        yield _seen("files.command", Path(name), lambda topic: _runs(topic, service))
+
+
+def _runs(topic: Topic, service: User) -> Finding:
+    why = hindrance(service, Path(topic.where), READ | ENTER)
+    return topic.fail(why, f"chmod a+rx {topic.where}") if why else topic.ok(f"{service.name} can run it")
 
 
 def secret(key: str, path: Path, user: User) -> Finding:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 READ, WRITE, ENTER = 4, 2, 1
-WORDS = {READ: "read", WRITE: "write", ENTER: "enter", WRITE | ENTER: "write to", READ | ENTER: "run"}
+WORDS = {
+    READ: "read",
+    WRITE: "write",
+    READ | WRITE: "change",
+    ENTER: "enter",
+    WRITE | ENTER: "write to",
+    READ | ENTER: "run",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,11 @@ def owner_of(path: Path) -> User | None:
         return user_of(path.stat().st_uid)
     except (OSError, KeyError):
         return None
+
+
+def service_user(state_dir: Path) -> User:
+    """Return who the service runs as: the owner of its state directory, else Barman's user, else we ourselves."""
+    return owner_of(state_dir) or user_called("barman") or user_of(os.geteuid())
 
 
 def hindrance(user: User, path: Path, want: int) -> str:

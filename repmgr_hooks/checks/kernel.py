@@ -19,43 +19,53 @@ FULL = 0.9
 TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 
 
-def look(cluster: Cluster, world: World) -> Iterator[Finding]:
-    """Look at what the firewall handler needs."""
-    family, name = Family(cluster.gateway.address), cluster.name
-    topic = Topic("kernel.forwarding", name)
-    mend = f"sysctl -w {family.forwarding}=1; and for ever: config/sysctl.conf"
+def look(family: Family, world: World) -> Iterator[Finding]:
+    """Look at what the firewall handler needs of IPv4, or of IPv6."""
+    name = "IPv6" if family.six else "IPv4"
+    topic, needed = Topic("kernel.programs", name), (f"{family.iptables}-save", f"{family.iptables}-restore")
+    missing = [program for program in needed if shutil.which(program) is None]
+    yield (
+        topic.fail(f"{missing[0]} is not installed", "apt install iptables")
+        if missing
+        else topic.ok("iptables is there")
+    )
+    topic, mend = Topic("kernel.forwarding", name), f"sysctl -w {family.forwarding}=1; and for ever: config/sysctl.conf"
     try:
         on = forwarding(family, world)
         yield topic.ok("the kernel forwards") if on else topic.fail("the kernel does not forward packets", mend)
     except StepFailed as error:
         yield topic.fail(str(error), mend)
-    yield _chains(Topic("kernel.chains", name), cluster, world)
-    yield _filter(Topic("kernel.filter", name), family, world)
+    if not missing:
+        yield _filter(Topic("kernel.filter", name), family, world)
     yield _tracking(Topic("kernel.conntrack", name), world)
 
 
-def _chains(topic: Topic, cluster: Cluster, world: World) -> Finding:
+def chains(cluster: Cluster, world: World) -> Iterator[Finding]:
+    """Look whether our chains are there, and something leads into them; without iptables nothing is said here."""
+    topic = Topic("kernel.chains", cluster.name)
     try:
         rules = nat_rules(cluster.gateway, world)
-    except NoSuchProgram as error:
-        return topic.fail(f"the routes need what is not installed: {error}", "apt install iptables")
+    except NoSuchProgram:
+        return
     except StepFailed as error:
-        return unseen(topic, error)
-    chains = cluster.gateway.chains
-    ours = [rule for rule in rules if rule.startswith((f"-A {chains.dnat} ", f"-A {chains.snat} "))]
+        yield unseen(topic, error)
+        return
+    dnat, snat = cluster.gateway.chains.dnat, cluster.gateway.chains.snat
+    ours = [rule for rule in rules if rule.startswith((f"-A {dnat} ", f"-A {snat} "))]
     lacking = [jump for jump in jumps(cluster.gateway) if jump not in rules]
-    if lacking or not ours:
-        what = f"our chains have been flushed: {lacking[0]} is gone" if lacking else "our chains are empty"
-        return topic.fail(what, f"repmgr-hooks reconcile --cluster {cluster.name}")
-    return topic.ok(f"{chains.dnat} and {chains.snat} are in the nat table")
+    mend = f"repmgr-hooks reconcile --cluster {cluster.name}"
+    if lacking:
+        yield topic.fail(f"our chains have been flushed: {lacking[0]} is gone", mend)
+    elif not ours:
+        yield topic.fail("our chains have been flushed: they are empty", mend)
+    else:
+        yield topic.ok(f"{dnat} and {snat} are in the nat table")
 
 
 def _filter(topic: Topic, family: Family, world: World) -> Finding:
     """Docker, for one, sets this policy and lets nothing through but its own."""
     try:
         saved = world.run(Program((f"{family.iptables}-save", "-t", "filter")), LIMIT)
-    except NoSuchProgram as error:
-        return topic.fail(str(error), "apt install iptables")
     except StepFailed as error:
         return unseen(topic, error)
     accepts = re.search(r"^-A FORWARD .*-j ACCEPT$", saved, re.MULTILINE)
@@ -97,7 +107,7 @@ def _text(root: Path, place: str) -> str:
 
 
 def _enabled(root: Path, unit: str) -> bool:
-    return any((root / "etc/systemd/system").glob(f"*.wants/{unit}"))
+    return any((wants / unit).is_symlink() for wants in (root / "etc/systemd/system").glob("*.wants"))
 
 
 def _firewalld(root: Path) -> bool:

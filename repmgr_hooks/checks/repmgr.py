@@ -26,6 +26,11 @@ LEAST_TIMEOUT = 10
 AS_IT_SHOULD_BE = f'event_notification_command=\'{PROGRAM} event --cluster {{}} %n %e %s "%p" "%t"\''
 
 
+def as_it_should_be(managed: Managed) -> str:
+    """Return the line that a repmgr.conf of the cluster should have."""
+    return f'event_notification_command=\'{PROGRAM} event --cluster {managed.cluster.name} %n %e %s "%p" "%t"\''
+
+
 def files_here() -> list[Path]:
     """Return every repmgr.conf that stands where packages and people put it."""
     return sorted(found for place in PLACES for found in Path("/").glob(place))
@@ -33,14 +38,14 @@ def files_here() -> list[Path]:
 
 def look(loaded: Config, managed: Managed, files: Iterable[Path], repmgrd: User) -> Iterator[Finding]:
     """Look at the files of a cluster's nodes; files of other nodes are left alone."""
-    found: set[int] = set()
+    files, found = list(files), set[int]()
     for conf in readable(files):
         if conf.node is not None and belongs_to(conf, managed):
             found.add(conf.node)
             yield access(conf, repmgrd)
             yield from of_file(conf, loaded, managed)
     for number, node in managed.cluster.nodes.items():
-        if number not in found and not node.witness:
+        if number not in found and not node.witness and not any(unreadable(files)):
             what = f"no repmgr.conf of node {number} is to be seen here"
             yield Topic("repmgr.conf", f"{managed.cluster.name} node {number}").warn(what, "look at it on its own host")
 
@@ -48,7 +53,7 @@ def look(loaded: Config, managed: Managed, files: Iterable[Path], repmgrd: User)
 def readable(files: Iterable[Path]) -> Iterator[RepmgrConf]:
     """Return the files that can be read."""
     for file in files:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
+        with contextlib.suppress(OSError, ValueError):
             yield read(file)
 
 
@@ -59,8 +64,8 @@ def unreadable(files: Iterable[Path]) -> Iterator[Finding]:
             read(file)
         except PermissionError as error:
             yield unseen(Topic("repmgr.conf", str(file)), error)
-        except (OSError, UnicodeDecodeError) as error:
-            yield Topic("repmgr.conf", str(file)).fail(f"cannot be read: {error}", f"see what stands in {file}")
+        except (OSError, ValueError) as error:
+            yield Topic("repmgr.conf", str(file)).fail(f"repmgr cannot read it: {error}", f"mend {file}")
 
 
 def belongs_to(conf: RepmgrConf, managed: Managed) -> bool:
@@ -85,7 +90,7 @@ def access(conf: RepmgrConf, repmgrd: User) -> Finding:
 def of_file(conf: RepmgrConf, loaded: Config, managed: Managed) -> Iterator[Finding]:
     """Return what is to be said about the settings of a file."""
     where, reread = str(conf.path), f"pkill -HUP -f 'repmgrd.*{conf.path.name}'"
-    mend = f"{AS_IT_SHOULD_BE.format(managed.cluster.name)}  # then: {reread}"
+    mend = f"{as_it_should_be(managed)}  # then: {reread}"
     unsafe = sorted(set(re.findall(r"%[dac]", conf.line.replace("%%", ""))))
     if unsafe:
         leak = ", and %c shows passwords" if "%c" in unsafe else ""
@@ -93,13 +98,21 @@ def of_file(conf: RepmgrConf, loaded: Config, managed: Managed) -> Iterator[Find
         yield Topic("repmgr.shell", where).fail(what, mend)
     else:
         yield Topic("repmgr.shell", where).ok("nothing foreign gets into a shell (%d, %a, %c)")
-        topic, wrong = Topic("repmgr.line", where), wrong_line(conf, loaded, managed)
-        yield topic.fail(wrong, mend) if wrong else topic.ok("hands over what the hook needs")
+        yield _line(conf, loaded, managed, mend)
     yield _filter(conf, managed, where, reread)
     topic, seconds = Topic("repmgr.timeout", where), conf.seconds("primary_notification_timeout", NOTIFICATION_TIMEOUT)
     what = f"followers wait {seconds} s for the new primary, whose repmgrd calls the hook twice before it tells them"
     mend = f"primary_notification_timeout={NOTIFICATION_TIMEOUT}  # then: {reread}"
     yield topic.warn(what, mend) if seconds < LEAST_TIMEOUT else topic.ok(f"followers wait {seconds} s for the hook")
+
+
+def _line(conf: RepmgrConf, loaded: Config, managed: Managed, mend: str) -> Finding:
+    topic = Topic("repmgr.line", str(conf.path))
+    if conf.line and " event " not in conf.line:
+        what = "does not call 'repmgr-hooks event' itself; 'check --as-repmgrd' shows if a program of yours does"
+        return topic.warn(what, mend)
+    wrong = wrong_line(conf, loaded, managed)
+    return topic.fail(wrong, mend) if wrong else topic.ok("hands over what the hook needs")
 
 
 def wrong_line(conf: RepmgrConf, loaded: Config, managed: Managed) -> str:
@@ -121,9 +134,7 @@ def _wrong_words(said: Placeholders, conf: RepmgrConf, loaded: Config, managed: 
         words = words_of(said.expanded(conf.line))
     except ValueError as error:
         return f"a shell cannot read the line: {error}"
-    if "event" not in words or not words[0].startswith("/"):
-        return "the line does not run 'repmgr-hooks event' with its whole path"
-    if shutil.which(words[0]) is None:
+    if "event" not in words or shutil.which(words[0]) is None:
         return f"{words[0]} is not there, or cannot be run"
     cluster, handed = option("--cluster", words[words.index("event") + 1 :])
     handed = handed[1:] if handed[:1] == ["--"] else handed

@@ -15,7 +15,7 @@ DEEPEST = 10
 LONGEST = 1023
 """Bytes of the command that repmgr hands to the shell; the rest is cut off (MAXPGPATH, dbutils.c:4246)."""
 # A name, an equal sign or none, and a value (configfile-scan.l); a quoted one with '' or \' for a quote inside.
-SETTING = re.compile(r"\s*([A-Za-z_][\w.]*)\s*=?\s*('(?:[^'\\\n]|\\.|'')*'|[^\s#']+)\s*(?:#.*)?")
+SETTING = re.compile(r"\s*([A-Za-z_][\w.]*)(?:\s*=\s*|\s+)('(?:[^'\\\n]|\\.|'')*'|[^\s#']+)\s*(?:#.*)?")
 OPERATORS = frozenset("();<>|&")
 
 
@@ -40,8 +40,12 @@ class Placeholders:
         """
         values = {"n": self.node, "e": self.event, "s": self.success, "p": self.other, "t": self.timestamp}
         values |= {"d": re.sub(r'(?<!\\)"', r"\"", self.details), "a": self.name, "c": self.conninfo, "%": "%"}
-        text = re.sub(r"%([nesptdac%])", lambda found: values[found[1]], line)
-        return text.encode()[:LONGEST].decode(errors="ignore")
+        command = b""
+        for part in re.findall(r"%[nesptdac%]|.", line, re.DOTALL):
+            room = LONGEST - len(command)
+            # A value that does not fit is cut one byte earlier than a character would be (strlcpy).
+            command += values[part[1]].encode()[: max(room - 1, 0)] if len(part) > 1 else part.encode()[:room]
+        return command.decode(errors="ignore")
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,20 @@ class RepmgrConf:
 
 
 def read(path: Path) -> RepmgrConf:
-    """Read a file and those that it includes. Raises OSError, UnicodeDecodeError."""
+    """Read a file and those that it includes. Raises OSError, ValueError (with what repmgr would not understand)."""
     return RepmgrConf(path, dict(_settings(path, 0)))
 
 
 def _settings(path: Path, depth: int) -> Iterator[tuple[str, str]]:
-    for line in path.read_text(encoding="utf-8").splitlines() if depth <= DEEPEST else ():
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file")  # a FIFO would let us wait for ever
+    lines = path.read_text(encoding="utf-8").splitlines() if depth <= DEEPEST else []
+    for number, line in enumerate(lines, 1):
+        if not line.partition("#")[0].strip():
+            continue
         found = SETTING.fullmatch(line)
         if not found:
-            continue
+            raise ValueError(f"{path}: line {number} is no setting")
         name, value = found[1].lower(), _plain(found[2])
         if name in ("include", "include_if_exists"):
             included = path.parent / value
