@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from repmgr_hooks.handlers import barman
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import (
     barman_streams_from,
     failover_handled,
     first_file,
+    handled_events,
     missing_across_the_switch,
     nothing_missing,
     routes,
@@ -110,6 +112,12 @@ def walsender(lab: Lab) -> str:
     return lab.db1.sql("select active_pid from pg_replication_slots where slot_name = 'barman'")
 
 
+def counts(lab: Lab, position: str, steady: int) -> str:
+    """What db1 answers to the question that a step asks."""
+    question = barman.STREAMING.replace("%s", "{}").format(f"'{position}'", steady, "'barman'")
+    return lab.db1.sql(question)
+
+
 def test_failover_by_models(newest: Lab) -> None:
     lab = newest
     go_by_models(lab)
@@ -118,6 +126,8 @@ def test_failover_by_models(newest: Lab) -> None:
     assert result.returncode == 0, result.stdout
     assert model(lab) == "main-db1"
     assert barman_streams_from(lab.db1)
+
+    assert [counts(lab, "0/0", 1), counts(lab, "0/0", 3600), counts(lab, "FF/0", 1)] == ["t", "f", "f"]
 
     # A young stream is waited for, and not restarted.
     lab.gateway.barman("receive-wal", "--stop", "main_backup")
@@ -132,6 +142,9 @@ def test_failover_by_models(newest: Lab) -> None:
     lab.start_cron()
     lab.start_worker()
     lab.start_repmgrd()
+    # Once it has looked at the archive it knows where Barman's files are; Barman would connect through the old model.
+    lab.gateway.hooks("event", "1", "repmgrd_reload")
+    wait_for(lambda: (1, "repmgrd_reload") in handled_events(lab), "a run of the service")
     lab.unplug(lab.db1)
     wait_for(lambda: routes(lab) == {54322: "10.0.0.12"}, "the app port to lead to db2")
     wait_for(lambda: nothing_missing(lab), "the end of the failover")
