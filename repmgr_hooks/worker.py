@@ -28,7 +28,8 @@ LOOK_ROUND = 20.0
 PRUNE_EVERY = 3600.0
 ONCE_LOCK_WAIT = 900.0
 LOCK_POLL = 0.2
-LAST_WORDS = 15.0
+LAST_WORDS = 2.0
+"""Seconds for what is still to be told: the next worker waits for this one, and tells the rest."""
 
 
 class Worker:
