@@ -39,7 +39,7 @@ SERVER = "/etc/barman.d/main_backup.conf"
 RESTORED = "/var/lib/barman/restored"
 LEAD = 5.0
 """Seconds from the beginning of a failover's plan to its fault."""
-LIMIT = 30.0
+LIMIT = 90.0
 """Seconds for each thing that is waited for."""
 RESTART = 2  # RestartSec of systemd/repmgr-hooks.service
 APP_PORT = 54322
@@ -368,7 +368,7 @@ class Soak:
         return rows_in(host.sql(ROWS, "app", limit=LIMIT))
 
     def restore(self) -> dict[int, str]:
-        """Stop the load, restore the base backup on the gateway, and return the rows after all the WAL there is."""
+        """Restore the base backup on the gateway, and return the rows after all the WAL there is."""
         gateway = self.lab.gateway
         self.close_and_archive()
         self.wait_until_whole("the end")
