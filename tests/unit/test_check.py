@@ -11,6 +11,7 @@ import pytest
 from repmgr_hooks import cli, verbs
 from repmgr_hooks.checks import finding, kernel
 from repmgr_hooks.checks.finding import Finding
+from repmgr_hooks.journal import Journal
 from tests.fake import FakeSlot, FakeWorld, NatTable
 
 CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
@@ -253,6 +254,16 @@ def test_a_pause_and_a_failed_run(
     assert "WARN  service.paused      main: paused (new disks): events are stored, nothing is done" in shown
     assert "      -> repmgr-hooks resume --cluster main" in shown
     assert "OK    service.failed      main: the last run did not fail" in shown
+
+
+def test_a_run_that_has_failed(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    number = journal.begin_run("main", "event", 20, [])
+    journal.end_run(number, False, True, "FAILED after 9.0 s: barman is in ruins", 1, 1)
+    assert run() == 1
+    shown = capsys.readouterr().out
+    assert "FAIL  service.failed      main: the last run failed: FAILED after 9.0 s: barman is in ruins\n" in shown
+    assert "      -> repmgr-hooks reconcile --cluster main\n" in shown
 
 
 # -- other firewall managers -------------------------------------------------------------------------------------------
