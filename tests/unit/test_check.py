@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import cli, verbs
-from repmgr_hooks.checks import finding, kernel
+from repmgr_hooks.checks import finding, kernel, service
 from repmgr_hooks.checks.finding import Finding
+from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.journal import Journal
+from repmgr_hooks.steps import Program
 from tests.fake import FakeSlot, FakeWorld, NatTable
 
 CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
@@ -264,6 +266,19 @@ def test_a_run_that_has_failed(run: Run, capsys: pytest.CaptureFixture[str], tmp
     shown = capsys.readouterr().out
     assert "FAIL  service.failed      main: the last run failed: FAILED after 9.0 s: barman is in ruins\n" in shown
     assert "      -> repmgr-hooks reconcile --cluster main\n" in shown
+
+
+@pytest.mark.parametrize(("disabled", "level"), [([], "OK"), (["repmgr-hooks-boot.service"], "WARN")])
+def test_a_unit_that_is_not_enabled(world: FakeWorld, disabled: list[str], level: str) -> None:
+    def systemctl(program: Program) -> str:
+        if program.argv[2] in disabled:
+            raise StepFailed("disabled")
+        return "enabled\n"
+
+    world.programs["systemctl"] = systemctl
+    found = service.enabled(world)
+    assert found.level == level
+    assert found.mend.endswith(" ".join(disabled))
 
 
 # -- other firewall managers -------------------------------------------------------------------------------------------
