@@ -63,13 +63,13 @@ def chains(cluster: Cluster, world: World) -> Iterator[Finding]:
 
 
 def _filter(topic: Topic, family: Family, world: World) -> Finding:
-    """Docker, for one, sets this policy and lets nothing through but its own."""
+    """Docker, for one, sets this policy, and lets through what comes from or goes to its own bridges."""
     try:
         saved = world.run(Program((f"{family.iptables}-save", "-t", "filter")), LIMIT)
     except StepFailed as error:
         return unseen(topic, error)
-    accepts = re.search(r"^-A FORWARD .*-j ACCEPT$", saved, re.MULTILINE)
-    if ":FORWARD DROP" in saved and not accepts:
+    lets = [rule for rule in saved.splitlines() if re.match(r"-A (?!INPUT|OUTPUT).* -j ACCEPT$", rule)]
+    if ":FORWARD DROP" in saved and all(re.search(r" -[io] (docker|br-)", rule) for rule in lets):
         mend = f"{family.iptables} -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT; the way back likewise"
         return topic.fail("the policy of FORWARD is DROP, and no rule lets a client through", mend)
     return topic.ok("the filter table lets clients through")

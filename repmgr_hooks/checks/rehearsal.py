@@ -143,8 +143,8 @@ def _as(daemon: Daemon) -> tuple[str, ...]:
     inside = ("env", "-i", "-C", "/", *pairs)
     if os.geteuid() != 0:
         return inside
-    groups = ",".join(map(str, daemon.user.groups))
-    identity = ("--reuid", str(daemon.user.uid), "--regid", str(daemon.user.gid), "--groups", groups)
+    groups = ["--groups", ",".join(map(str, daemon.user.groups))] if daemon.user.groups else ["--clear-groups"]
+    identity = ("--reuid", str(daemon.user.uid), "--regid", str(daemon.user.gid), *groups)
     return ("setpriv", *identity, *(["--no-new-privs"] if daemon.no_new_privileges else []), *inside)
 
 

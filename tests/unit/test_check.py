@@ -74,6 +74,7 @@ def of_world(**said: object) -> Change:
     return lambda world: [setattr(world, name, value) for name, value in said.items()]
 
 
+DOCKERS = "-A INPUT -j ACCEPT\n-A FORWARD -o docker0 -j DOCKER\n-A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
 GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
 
 
@@ -103,6 +104,8 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
         (lead_a_port_elsewhere, {("routes.state", "main"), ("barman.primary", "main_backup")}),
         (of_world(filter=":FORWARD DROP [0:0]\n"), {("kernel.filter", "IPv4")}),
         (of_world(filter=":FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"), set()),
+        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}"), {("kernel.filter", "IPv4")}),
+        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}-A DOCKER-USER -p tcp -j ACCEPT\n"), set()),
         (of_world(tracked=(9500, 10000)), {("kernel.conntrack", "IPv4")}),
         (lose_the_slot, {("routes.state", "main")}),
         (lambda world: world.nodes[2].slots.update(barman=FakeSlot()), {("routes.state", "main")}),
