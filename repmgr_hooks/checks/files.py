@@ -88,8 +88,8 @@ def _state(topic: Topic, path: Path, service: User, repmgrd: User) -> Finding:
 
 
 def _journal(topic: Topic, path: Path, service: User) -> Finding:
-    for file in path.glob("*.db*"):
-        if why := hindrance(service, file, READ | WRITE):
+    for file in (path / f"journal.db{rest}" for rest in ("", "-wal", "-shm")):
+        if file.exists() and (why := hindrance(service, file, READ | WRITE)):
             return topic.fail(why, f"chown {service.name} {path}/journal.db*")
     disk = os.statvfs(path)
     free = disk.f_bavail * disk.f_frsize

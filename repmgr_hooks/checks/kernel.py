@@ -63,13 +63,13 @@ def chains(cluster: Cluster, world: World) -> Iterator[Finding]:
 
 
 def _filter(topic: Topic, family: Family, world: World) -> Finding:
-    """Docker, for one, sets this policy and lets nothing through but its own."""
+    """Docker, for one, sets this policy, and lets through what comes from or goes to its own bridges."""
     try:
         saved = world.run(Program((f"{family.iptables}-save", "-t", "filter")), LIMIT)
     except StepFailed as error:
         return unseen(topic, error)
-    accepts = re.search(r"^-A FORWARD .*-j ACCEPT$", saved, re.MULTILINE)
-    if ":FORWARD DROP" in saved and not accepts:
+    lets = [rule for rule in saved.splitlines() if re.match(r"-A (?!INPUT|OUTPUT).* -j ACCEPT$", rule)]
+    if ":FORWARD DROP" in saved and all(re.search(r" -[io] (docker|br-)", rule) for rule in lets):
         mend = f"{family.iptables} -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT; the way back likewise"
         return topic.fail("the policy of FORWARD is DROP, and no rule lets a client through", mend)
     return topic.ok("the filter table lets clients through")
@@ -92,10 +92,11 @@ def _tracking(topic: Topic, world: World) -> Finding:
 def managers(root: Path, tick: int) -> Finding:
     """Look for another program that flushes or rejects what is ours, at its next start or reload."""
     topic = Topic("kernel.managers")
-    found = [f"{name}: {harm}" for name, (is_on, harm) in OTHERS.items() if is_on(root)]
     mended = f"our service mends it within {tick} s" if tick else "nothing mends it, for 'tick' is 0"
+    found = {name: harm for name, (is_on, harm) in OTHERS.items() if is_on(root)}
     if found:
-        return topic.warn(f"{'; '.join(found)} ({mended})", f"systemctl disable --now {found[0].partition(':')[0]}")
+        what = "; ".join(f"{name}: {harm}" for name, harm in found.items()).format(mended=mended)
+        return topic.warn(what, f"systemctl disable --now {' '.join(found)}")
     return topic.ok("no other firewall manager is enabled")
 
 
@@ -129,8 +130,8 @@ def _ufw(root: Path) -> bool:
 
 
 OTHERS: dict[str, tuple[Callable[[Path], bool], str]] = {
-    "firewalld": (_firewalld, "its zones reject what is forwarded, its reload may flush our chains"),
-    "nftables": (_nftables, "/etc/nftables.conf flushes every table when it is loaded"),
-    "netfilter-persistent": (_persistent, "it loads a nat table of its own over ours"),
+    "firewalld": (_firewalld, "its zones reject what is forwarded, and its reload may flush our chains ({mended})"),
+    "nftables": (_nftables, "/etc/nftables.conf flushes every table when it is loaded ({mended})"),
+    "netfilter-persistent": (_persistent, "it loads a nat table of its own over ours ({mended})"),
     "ufw": (_ufw, "it drops what is forwarded (DEFAULT_FORWARD_POLICY)"),
 }

@@ -10,6 +10,7 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.identity import User
 from repmgr_hooks.decide import Verdict, Why
 from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.handlers.firewall import Family
 from repmgr_hooks.judge import Judge
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.steps import Rows, Sql, World
@@ -130,14 +131,14 @@ def _silent(topic: Topic, managed: Managed, number: int, error: str, user: User)
     settings, host = managed.cluster.postgres, managed.cluster.nodes[number].host
     what = error.removeprefix(f"node {number}: ")
     if "pg_hba.conf" in error:
-        line = f"host {settings.dbname} {settings.user} {managed.cluster.gateway.address}/32 scram-sha-256"
+        gateway = managed.cluster.gateway.address
+        line = f"host {settings.dbname} {settings.user} {Family(gateway).exactly(gateway)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
     if "password" in error:
         line = f"{host}:{settings.port}:*:{settings.user}:PASSWORD"
         return topic.fail(what, f"in {settings.passfile or f'{user.home}/.pgpass'}: {line}")
-    return topic.fail(
-        what, f"start PostgreSQL there; see it: sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
-    )
+    by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
+    return topic.fail(what, f"start PostgreSQL there; see it: {by_hand}")
 
 
 def _clock(topic: Topic, node: Examined, looked: Looked) -> Finding:

@@ -8,9 +8,10 @@ details or a node's name; that only prints a word, which shows that the shell ha
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repmgr_hooks.catalogue import REHEARSAL, shorten
@@ -58,14 +59,17 @@ def running() -> Iterator[Daemon]:
 
 
 def _daemon(process: Path) -> Daemon:
+    status = (process / "status").read_text()
+    groups = re.search(r"^Groups:(.*)$", status, re.MULTILINE)
     user = user_of(process.stat().st_uid)
+    user = replace(user, groups=tuple(map(int, groups[1].split()))) if groups else user
     try:
         pairs = (process / "environ").read_text(errors="replace").split("\0")
         environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     except PermissionError:
         environment = usual(user)
     words = tuple((process / "cmdline").read_text(errors="replace").split("\0"))
-    return Daemon(user, environment, words, "NoNewPrivs:\t1" in (process / "status").read_text())
+    return Daemon(user, environment, words, "NoNewPrivs:\t1" in status)
 
 
 def usual(user: User) -> dict[str, str]:
@@ -139,8 +143,8 @@ def _as(daemon: Daemon) -> tuple[str, ...]:
     inside = ("env", "-i", "-C", "/", *pairs)
     if os.geteuid() != 0:
         return inside
-    groups = ",".join(map(str, daemon.user.groups))
-    identity = ("--reuid", str(daemon.user.uid), "--regid", str(daemon.user.gid), "--groups", groups)
+    groups = ["--groups", ",".join(map(str, daemon.user.groups))] if daemon.user.groups else ["--clear-groups"]
+    identity = ("--reuid", str(daemon.user.uid), "--regid", str(daemon.user.gid), *groups)
     return ("setpriv", *identity, *(["--no-new-privs"] if daemon.no_new_privileges else []), *inside)
 
 

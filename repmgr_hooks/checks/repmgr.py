@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from repmgr_hooks.catalogue import EVENTS, problem
+from repmgr_hooks.catalogue import EVENTS, REHEARSAL, problem
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.identity import READ, User, hindrance
@@ -23,7 +23,6 @@ PLACES = ("etc/repmgr.conf", "etc/repmgr/*.conf", "etc/repmgr/*/repmgr.conf", "e
 LIMIT = 10.0
 NOTIFICATION_TIMEOUT = 60  # repmgr's default (repmgr.h:137)
 LEAST_TIMEOUT = 10
-AS_IT_SHOULD_BE = f'event_notification_command=\'{PROGRAM} event --cluster {{}} %n %e %s "%p" "%t"\''
 
 
 def as_it_should_be(managed: Managed) -> str:
@@ -135,7 +134,7 @@ def _wrong_words(said: Placeholders, conf: RepmgrConf, loaded: Config, managed: 
     except ValueError as error:
         return f"a shell cannot read the line: {error}"
     if "event" not in words or shutil.which(words[0]) is None:
-        return f"{words[0]} is not there, or cannot be run"
+        return f"{words[0] if words else conf.line} is not there, or cannot be run"
     cluster, handed = option("--cluster", words[words.index("event") + 1 :])
     handed = handed[1:] if handed[:1] == ["--"] else handed
     wanted = [said.node, said.event, said.success, said.other, said.timestamp]
@@ -160,8 +159,8 @@ def _filter(conf: RepmgrConf, managed: Managed, where: str, reread: str) -> Find
 
 
 def named(managed: Managed) -> set[str]:
-    """Return the events that the routes name."""
-    return {name for route in managed.routes for name in route.on}
+    """Return repmgr's events that the routes name."""
+    return {name for route in managed.routes for name in route.on} - {REHEARSAL}
 
 
 def version(managed: Managed, world: World, extension: str) -> Finding:

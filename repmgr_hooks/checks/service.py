@@ -35,7 +35,7 @@ def look(loaded: Config, world: World, repmgrd: User) -> Iterator[Finding]:
         listens = False
         yield unseen(topic, error)
     if Path("/run/systemd/system").is_dir():  # sd_booted(3)
-        yield _enabled(world)
+        yield enabled(world)
     if listens:
         yield _stuck(spool)
     yield _door(world, repmgrd)
@@ -52,7 +52,8 @@ def _listens(spool: Path) -> bool:
         return False
 
 
-def _enabled(world: World) -> Finding:
+def enabled(world: World) -> Finding:
+    """Ask systemd whether our units start at boot."""
     topic, off = Topic("service.enabled"), []
     for unit in UNITS:
         try:

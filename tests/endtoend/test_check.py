@@ -77,6 +77,21 @@ def test_a_good_cluster(healthy: Lab) -> None:
     assert result.stdout.startswith("REPMGR_HOOKS OK - ")
 
 
+@pytest.mark.parametrize(
+    ("user", "unseen"),
+    [
+        ("barman", {"kernel.chains", "kernel.filter", "service.sudo"}),
+        ("postgres", {"kernel.chains", "kernel.filter", "files.user"}),
+    ],
+)
+def test_without_root_what_cannot_be_seen_is_said(healthy: Lab, user: str, unseen: set[str]) -> None:
+    result = healthy.gateway.hooks("check", "--json", user=user)
+    found = [finding for finding in json.loads(result.stdout) if finding["level"] != "OK"]
+    assert {finding["key"] for finding in found} == unseen
+    assert {finding["mend"] for finding in found} == {"run this check as root"}
+    assert result.returncode == 0
+
+
 # -- the faults: each is put in, and taken out again ----------------------------------------------------------------
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import cli, verbs
-from repmgr_hooks.checks import finding, kernel
+from repmgr_hooks.checks import finding, kernel, service
 from repmgr_hooks.checks.finding import Finding
+from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.journal import Journal
+from repmgr_hooks.steps import Program
 from tests.fake import FakeSlot, FakeWorld, NatTable
 
 CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
@@ -71,6 +74,7 @@ def of_world(**said: object) -> Change:
     return lambda world: [setattr(world, name, value) for name, value in said.items()]
 
 
+DOCKERS = "-A INPUT -j ACCEPT\n-A FORWARD -o docker0 -j DOCKER\n-A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
 GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
 
 
@@ -100,6 +104,8 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
         (lead_a_port_elsewhere, {("routes.state", "main"), ("barman.primary", "main_backup")}),
         (of_world(filter=":FORWARD DROP [0:0]\n"), {("kernel.filter", "IPv4")}),
         (of_world(filter=":FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"), set()),
+        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}"), {("kernel.filter", "IPv4")}),
+        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}-A DOCKER-USER -p tcp -j ACCEPT\n"), set()),
         (of_world(tracked=(9500, 10000)), {("kernel.conntrack", "IPv4")}),
         (lose_the_slot, {("routes.state", "main")}),
         (lambda world: world.nodes[2].slots.update(barman=FakeSlot()), {("routes.state", "main")}),
@@ -253,6 +259,29 @@ def test_a_pause_and_a_failed_run(
     assert "WARN  service.paused      main: paused (new disks): events are stored, nothing is done" in shown
     assert "      -> repmgr-hooks resume --cluster main" in shown
     assert "OK    service.failed      main: the last run did not fail" in shown
+
+
+def test_a_run_that_has_failed(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    number = journal.begin_run("main", "event", 20, [])
+    journal.end_run(number, False, True, "FAILED after 9.0 s: barman is in ruins", 1, 1)
+    assert run() == 1
+    shown = capsys.readouterr().out
+    assert "FAIL  service.failed      main: the last run failed: FAILED after 9.0 s: barman is in ruins\n" in shown
+    assert "      -> repmgr-hooks reconcile --cluster main\n" in shown
+
+
+@pytest.mark.parametrize(("disabled", "level"), [([], "OK"), (["repmgr-hooks-boot.service"], "WARN")])
+def test_a_unit_that_is_not_enabled(world: FakeWorld, disabled: list[str], level: str) -> None:
+    def systemctl(program: Program) -> str:
+        if program.argv[2] in disabled:
+            raise StepFailed("disabled")
+        return "enabled\n"
+
+    world.programs["systemctl"] = systemctl
+    found = service.enabled(world)
+    assert found.level == level
+    assert found.mend.endswith(" ".join(disabled))
 
 
 # -- other firewall managers -------------------------------------------------------------------------------------------

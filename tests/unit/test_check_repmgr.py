@@ -130,6 +130,7 @@ def test_the_repositorys_file(judge: Judge) -> None:
         (' "%p" "%t"', ' "%p" "%t" >> /var/log/hook.log', "repmgr.line", "", ""),
         ('"%t"', '"%t', "repmgr.line", "FAIL", "a shell cannot read the line"),
         ("--cluster main ", "", "repmgr.line", "", ""),
+        ("/usr/local/bin/repmgr-hooks event", "; a event", "repmgr.line", "FAIL", "; a event --cluster main"),
         ("--cluster main", "--cluster=main --", "repmgr.line", "", ""),
         (
             "--cluster main",
@@ -160,6 +161,14 @@ def test_the_filter_that_is_wide_enough(judge: Judge) -> None:
     loaded = config.load(CONFIG / "config.yaml")
     needed = ", ".join(repmgr.named(loaded.clusters["main"]))
     assert judge("failover=", f"event_notifications='{needed}'\nfailover=") == {}
+
+
+def test_a_route_for_the_rehearsal_asks_nothing_of_repmgr(tmp_path: Path) -> None:
+    rehearsing = tmp_path / "config.yaml"
+    rehearsing.write_text((CONFIG / "config.yaml").read_text().replace("[primary_register,", "[repmgr_hooks_check,"))
+    named = repmgr.named(config.load(rehearsing).clusters["main"])
+    assert "standby_promote" in named
+    assert "repmgr_hooks_check" not in named
 
 
 @pytest.mark.parametrize(
