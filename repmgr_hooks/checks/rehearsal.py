@@ -104,7 +104,7 @@ def look(managed: Managed, files: Iterable[Path], world: World, journal: Journal
 
 def _rehearse(conf: RepmgrConf, daemon: Daemon, managed: Managed, world: World, journal: Journal) -> Finding:
     topic, commands = Topic("hook.arrived", str(conf.path)), set()
-    mend, said = as_it_should_be(managed), ""
+    mend, said = as_it_should_be(managed.cluster.name), ""
     for nasty in NASTY:
         moment = time.time()
         stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(moment))}.{int(moment % 1 * 1e6):06d}+00"

@@ -25,9 +25,9 @@ NOTIFICATION_TIMEOUT = 60  # repmgr's default (repmgr.h:137)
 LEAST_TIMEOUT = 10
 
 
-def as_it_should_be(managed: Managed) -> str:
+def as_it_should_be(cluster: str) -> str:
     """Return the line that a repmgr.conf of the cluster should have."""
-    return f'event_notification_command=\'{PROGRAM} event --cluster {managed.cluster.name} %n %e %s "%p" "%t"\''
+    return f'event_notification_command=\'{PROGRAM} event --cluster {cluster} %n %e %s "%p" "%t"\''
 
 
 def files_here() -> list[Path]:
@@ -89,7 +89,7 @@ def access(conf: RepmgrConf, repmgrd: User) -> Finding:
 def of_file(conf: RepmgrConf, loaded: Config, managed: Managed) -> Iterator[Finding]:
     """Return what is to be said about the settings of a file."""
     where, reread = str(conf.path), f"pkill -HUP -f 'repmgrd.*{conf.path.name}'"
-    mend = f"{as_it_should_be(managed)}  # then: {reread}"
+    mend = f"{as_it_should_be(managed.cluster.name)}  # then: {reread}"
     unsafe = sorted(set(re.findall(r"%[dac]", conf.line.replace("%%", ""))))
     if unsafe:
         leak = ", and %c shows passwords" if "%c" in unsafe else ""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from repmgr_hooks.checks.repmgr import AS_IT_SHOULD_BE
+from repmgr_hooks.checks.repmgr import as_it_should_be
 from repmgr_hooks.checks.repmgr_conf import RepmgrConf
 from repmgr_hooks.installation.survey import Found
 
@@ -72,7 +72,7 @@ def _quoted(address: str) -> str:
 
 def notified(text: str, name: str) -> str:
     """Return a repmgr.conf that calls us; a line that calls somebody else stays as a comment."""
-    line = AS_IT_SHOULD_BE.format(name)
+    line = as_it_should_be(name)
     found = list(NOTIFICATION.finditer(text))
     if [match[0].strip() for match in found] == [line]:
         return text
