@@ -102,8 +102,9 @@ class Journal:
                 raise sqlite3.DatabaseError(found)
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the file; not under the hands of another thread, for SQLite crashes then."""
+        with self._alone:
+            self._db.close()
 
     # -- events -----------------------------------------------------------------------------------------------------
 

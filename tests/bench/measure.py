@@ -84,23 +84,23 @@ def put_ours_to_work(lab: Lab) -> None:
 
 def put_streaming_to_work(lab: Lab) -> None:
     """The same, but the app port opens as soon as Barman streams from the new primary."""
-    open_right_behind(lab, "barman: {stream: true}")
+    open_right_behind(lab, "barman: {stream: true, steady: 0}", "barman: {stream: true}")
     put_ours_to_work(lab)
 
 
 def put_reserved_to_work(lab: Lab) -> None:
     """The same, but the app port opens as soon as the slot holds the WAL."""
-    open_right_behind(lab, "slot: {on: primary}")
+    open_right_behind(lab, "slot: {on: primary}", "slot: {on: primary}")
     put_ours_to_work(lab)
 
 
-def open_right_behind(lab: Lab, action: str) -> None:
-    """Let the line that opens the app port stand right behind another one of the route."""
+def open_right_behind(lab: Lab, action: str, instead: str) -> None:
+    """Let the line that opens the app port stand right behind another one of the route, which is written anew."""
     place = "/etc/repmgr-hooks/config.yaml"
     text = lab.gateway.path(place).read_text()
     gate, line = "          - firewall: {open: app, at_latest: 120}\n", f"          - {action}\n"
     assert gate in text and line in text, f"{place} has no line {action!r}"
-    lab.put(lab.gateway, place, text.replace(gate, "", 1).replace(line, line + gate, 1))
+    lab.put(lab.gateway, place, text.replace(gate, "", 1).replace(line, f"          - {instead}\n{gate}", 1))
 
 
 def put_article_to_work(lab: Lab) -> None:

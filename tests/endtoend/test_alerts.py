@@ -52,7 +52,7 @@ def test_alerts(built_lab: Lab) -> None:
     install_sendmail()
     try:
         lab.app.start("/opt/repmgr-hooks/bin/python", "-c", HANGS, log="hangs")
-        repair = ("stream: true}\n", "stream: true, repair: true}\n")
+        repair = ("stream: true,", "stream: true, repair: true,")
         serve(lab, ("\nclusters:\n", f"\n{ALERTS}"), ("    routes:\n", NOTIFY), repair)
 
         lab.gateway.hooks("event", "--cluster", "main", "2", "standby_failure", user="postgres")

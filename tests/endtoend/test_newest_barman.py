@@ -95,7 +95,7 @@ def go_by_models(lab: Lab) -> None:
     for old, new in (
         ("ports: {barman: 54321, app: 54322}", "ports: {app: 54322}"),
         ("          - firewall: {open: barman}\n", ""),
-        ("- barman: {stream: true}", "- barman: {stream: true, models: {1: main-db1, 2: main-db2}}"),
+        ("- barman: {stream: true, steady: 0}", "- barman: {stream: true, models: {1: main-db1, 2: main-db2}}"),
     ):
         assert text.count(old) == 1
         text = text.replace(old, new)

@@ -133,7 +133,7 @@ def test_barman_in_ruins_opens_the_gate_and_is_given_up_in_the_end(
     assert list(listens.open) == ["gate"]
     later(queue, world, 600)
     assert list(listens.open) == ["gate", "run"]
-    assert listens.open["run"].summary == "given up after 3 attempts: barman {stream: true}"
+    assert listens.open["run"].summary == "given up after 3 attempts: barman {stream: true, steady: 0}"
     world.barman.health = "good"
     journal.add_event("main", Event(2, "standby_promote"), time.time())
     later(queue, world, 200)

@@ -52,7 +52,7 @@ def test_the_repositorys_file_says_what_the_article_does() -> None:
     assert [action.title for action in promoted.do] == [
         "firewall {open: barman}",
         "slot {on: primary}",
-        "barman {stream: true}",
+        "barman {stream: true, steady: 0}",
         "barman {switch_wal: {timeout: 90}}",
         "firewall {open: app, at_latest: 120}",
     ]
@@ -108,7 +108,12 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
     assert len(rest) == 5
 
 
-NODE_2, APP, SLOT, STREAM = "2: {host: 10.0.0.12}", "app: 54322", "- slot: {on: primary}", "- barman: {stream: true}"
+NODE_2, APP, SLOT, STREAM = (
+    "2: {host: 10.0.0.12}",
+    "app: 54322",
+    "- slot: {on: primary}",
+    "- barman: {stream: true, steady: 0}",
+)
 
 
 @pytest.mark.parametrize(

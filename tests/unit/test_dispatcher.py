@@ -177,7 +177,10 @@ def test_the_same_error_is_logged_once(caplog: pytest.LogCaptureFixture) -> None
     world.barman.health = "ruins"
     with caplog.at_level(logging.ERROR, "repmgr_hooks"):
         handle(MAIN, world, [PROMOTED])
-    assert len([record for record in caplog.records if record.message.startswith("barman {stream: true}: ")]) == 1
+    assert (
+        len([record for record in caplog.records if record.message.startswith("barman {stream: true, steady: 0}: ")])
+        == 1
+    )
 
 
 def test_what_heals_in_time_is_done_and_the_run_is_ok() -> None:

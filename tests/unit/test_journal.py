@@ -607,3 +607,29 @@ def test_root_follows_no_link_of_the_service() -> None:
         with pytest.raises(StepFailed), exclusive(place / "cluster-main.lock", 0):
             pass
         assert (Path(target.name).stat().st_uid, Path(target.name).stat().st_size) == (0, 0)
+
+
+def test_closing_waits_for_another_thread(tmp_path: Path) -> None:
+    """Without that, the interpreter itself dies (seen); afterwards each use is told as any other failure."""
+    journal = open_journal(tmp_path / "journal.db")
+    begun, said = threading.Event(), []
+
+    def read_on() -> None:
+        try:
+            while True:
+                journal.paused("main")
+                begun.set()
+        except StepFailed as error:
+            said.append(str(error))
+
+    reader = threading.Thread(target=read_on)
+    reader.start()
+    assert begun.wait(10)
+    with journal.change():
+        closer = threading.Thread(target=journal.close)
+        closer.start()
+        closer.join(0.2)
+        assert closer.is_alive()
+    closer.join(10)
+    reader.join(10)
+    assert "closed database" in said[0]
