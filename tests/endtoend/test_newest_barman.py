@@ -24,6 +24,7 @@ from tests.endtoend.test_continuity import (
     by_hand_ok,
     checksum,
     close_file,
+    has_caught_up,
     let_barman_get_ahead,
     promote,
     serve,
@@ -56,6 +57,7 @@ def test_failover(newest: Lab) -> None:
     lab.start_repmgrd()
     close_file(lab.db1)
     lab.db1.sql("select txid_current()")  # else the fork may be at the end of a file
+    has_caught_up(lab)
     first = first_file(lab)
     lab.db1.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: failover_handled(lab), "the end of the events")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -82,7 +83,7 @@ def test_catching_up_through_restore_command(cloned: Lab) -> None:
 def check(lab: Lab) -> tuple[int, list[str]]:
     """The exit code of `check --recovery`, and what it says about recovery, as the service's user."""
     result = lab.gateway.hooks("check", "--recovery", user="barman")
-    return result.returncode, [line for line in result.stdout.splitlines() if "node 2" in line]
+    return result.returncode, [entry for entry in re.split(r"\n(?! )", result.stdout) if "recovery." in entry]
 
 
 def test_check_on_a_good_standby(cloned: Lab) -> None:
@@ -168,7 +169,7 @@ FAULTS: dict[str, tuple[Callable[[Lab], AbstractContextManager[None]], str]] = {
     ),
     "restore_command: other path": (
         lambda lab: restore_command(lab, RESTORE.replace("/usr/bin", "/opt/bin")),
-        "barman-wal-restore: not found; PostgreSQL shuts down after a code over 125",
+        "barman-wal-restore: not found\n      -> PostgreSQL shuts down after a code over 125",
     ),
     "restore_command: always 0": (
         lambda lab: restore_command(lab, f"{RESTORE} || true"),
@@ -217,4 +218,4 @@ def test_check_without_a_way_to_the_standby(cloned: Lab) -> None:
         config.write_text(text)
     assert code == 0
     (line,) = lines
-    assert line.startswith("WARN  main: node 2: nothing was tried on it")
+    assert line.startswith("WARN  recovery.wal        main node 2: nothing was tried on it")
