@@ -1,5 +1,19 @@
-"""``python -m repmgr_hooks``."""
+"""``repmgr-hooks``, and ``python -m repmgr_hooks``: an event is taken in at once, every other verb goes to ``cli.py``."""
 
-from repmgr_hooks.hook import main
+import sys
 
-main()
+from repmgr_hooks.hook import taken
+
+
+def main() -> None:
+    """Run the program and exit with its code."""
+    code = taken(sys.argv[1:])
+    if code is None:
+        from repmgr_hooks import cli
+
+        code = cli.run(sys.argv[1:])
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """What repmgr calls: store the event, wake the worker, return.
 
 repmgrd waits in ``system()`` with its followers behind it (repmgr: dbutils.c:4398, repmgrd-physical.c:3811), so this
-file imports nothing that Python has not loaded already; every other verb goes on to ``cli.py``.
+file imports nothing that Python has not loaded already.
 
 An event is stored as a file in the spool, which repmgrd's user may write; the journal belongs to the worker alone.
 """
@@ -20,16 +20,12 @@ WAKE = "wake"
 STORED, USAGE = 0, 2
 
 
-def main() -> None:
-    """Run the program and exit with its code."""
-    config, words = os.environ.get("REPMGR_HOOKS_CONFIG") or CONFIG, sys.argv[1:]
-    given, words = option("--config", words)
-    config = given or config
-    if words[:1] == ["event"] and words[1:] not in (["-"], ["-h"], ["--help"]):
-        sys.exit(hand_in(config, words[1:]))
-    from repmgr_hooks import cli
-
-    sys.exit(cli.run(sys.argv[1:]))
+def taken(argv: list[str]) -> int | None:
+    """Take an event in and return the exit code; None for every other verb."""
+    config, words = option("--config", argv)
+    if words[:1] != ["event"] or words[1:] in (["-"], ["-h"], ["--help"]):
+        return None
+    return hand_in(config or os.environ.get("REPMGR_HOOKS_CONFIG") or CONFIG, words[1:])
 
 
 def hand_in(config: str, words: list[str]) -> int:
