@@ -127,9 +127,9 @@ def _locks(topic: Topic, settings: Barman, world: World) -> Finding:
 
 def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, world: World) -> Finding:
     """Each run of cron writes its process id into the server's lock file (lockfile.py), or makes and removes it."""
-    directory = said.get("barman_lock_directory", "")
-    file = f"{directory}/.{settings.server}-cron.lock"
     mend = "start cron (systemctl start cron); each minute: * * * * * barman barman -q cron"
+    directory = said.get("barman_lock_directory") or _lock_directory(settings, world)
+    file = f"{directory}/.{settings.server}-cron.lock"
     try:
         output = world.run(
             Program(settings.beside("stat", "-c", "%Y", directory, file), tolerate="No such file"), LIMIT
@@ -143,3 +143,14 @@ def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, world: World)
         when = f"last ran {ago / 60:.0f} minutes ago" if times else "has never run"
         return topic.fail(f"Barman's cron {when}: no stream is started, no WAL archived", mend)
     return topic.ok(f"Barman's cron ran {max(ago, 0):.0f} s ago")
+
+
+def _lock_directory(settings: Barman, world: World) -> str:
+    """Return it from Barman's file: Barman 3.19 does not show it any more, and has it as before (config.py:1554)."""
+    words = ("grep", "-rhsiE", r"^\s*barman_(home|lock_directory)\b", "/etc/barman.conf", "/etc/barman.d")
+    try:
+        text = world.run(Program(settings.beside(*words), tolerate=".*"), LIMIT)
+    except StepFailed:
+        text = ""
+    found = dict(re.findall(r"^\s*(\w+)\s*=\s*(\S+)", text, re.MULTILINE))
+    return found.get("barman_lock_directory") or found.get("barman_home") or "/var/lib/barman"
