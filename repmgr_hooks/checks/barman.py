@@ -38,8 +38,13 @@ def _name(word: str) -> str:
     return PurePath(word).name
 
 
-def look(cluster: Cluster, settings: Barman, world: World, verdict: Verdict | None) -> Iterator[Finding]:
-    """Look at Barman's server; where it leads only if it is known where it should."""
+def look(
+    cluster: Cluster, settings: Barman, world: World, verdict: Verdict | None, by_model: bool
+) -> Iterator[Finding]:
+    """Look at Barman's server; where it leads only if it is known where it should.
+
+    ``by_model``: its models lead it to the nodes themselves, and no port of ours does.
+    """
     topic = Topic("barman.answer", settings.server)
     try:
         said = shown(settings, world)
@@ -48,11 +53,13 @@ def look(cluster: Cluster, settings: Barman, world: World, verdict: Verdict | No
         return
     yield topic.ok("Barman runs, and knows the server")
     place = Topic("barman.conninfo", settings.server)
-    if wrong := _elsewhere(cluster, said):
+    if wrong := _elsewhere(cluster, said, by_model):
         port = next(iter(cluster.gateway.ports.values()))
-        yield place.fail(wrong, f"in Barman's file: host={cluster.gateway.address} port={port} in both")
+        right = "the node's address" if by_model else f"host={cluster.gateway.address} port={port}"
+        yield place.fail(wrong, f"in Barman's file: {right} in both")
     else:
-        yield place.ok(f"goes through {cluster.gateway.address}, both conninfo and streaming_conninfo")
+        way = "leads to a node by its model" if by_model else f"goes through {cluster.gateway.address}"
+        yield place.ok(f"{way}, both conninfo and streaming_conninfo")
         if verdict and verdict.primary is not None:
             yield _reaches(Topic("barman.primary", settings.server), said, verdict, settings)
     yield _keepalives(Topic("barman.keepalives", settings.server), said)
@@ -61,14 +68,17 @@ def look(cluster: Cluster, settings: Barman, world: World, verdict: Verdict | No
     yield _cron(Topic("barman.cron", settings.server), said, settings, world)
 
 
-def _elsewhere(cluster: Cluster, said: Mapping[str, str]) -> str:
-    """Return which of Barman's ways does not go through a port of ours; empty if both do."""
+def _elsewhere(cluster: Cluster, said: Mapping[str, str], by_model: bool) -> str:
+    """Return which of Barman's ways does not go where it should; empty if both do."""
     ours = {(cluster.gateway.address, str(port)) for port in cluster.gateway.ports.values()}
+    if by_model:
+        ours = {(node.host, str(cluster.postgres.port)) for node in cluster.nodes.values()}
+    where = "not to a node" if by_model else "not through the gateway's port"
     for name in ("conninfo", "streaming_conninfo"):
         parts = _parts(said.get(name, ""))
         host, port = parts.get("hostaddr") or parts.get("host", ""), parts.get("port", "5432")
         if (host, port) not in ours:
-            return f"{name} leads to {host or 'a socket'} port {port}, not through the gateway's port"
+            return f"{name} leads to {host or 'a socket'} port {port}, {where}"
     return ""
 
 

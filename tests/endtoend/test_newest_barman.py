@@ -153,6 +153,9 @@ def test_failover_by_models(newest: Lab) -> None:
     assert model(lab) == "main-db2"
     assert barman_streams_from(lab.db2)
     assert by_hand_ok(lab)
+    shown = lab.gateway.hooks("check").stdout
+    assert re.search(r"^OK +barman\.conninfo .*leads to a node by its model", shown, re.MULTILINE)
+    assert re.search(r"^OK +barman\.primary .*reaches node 2", shown, re.MULTILINE)
 
 
 def test_a_barman_that_is_too_old_for_models(newest: Lab) -> None:
