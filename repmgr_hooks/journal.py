@@ -58,18 +58,16 @@ class Journal:
         self._path = path
         self._alone = threading.RLock()
         with self._telling():
-            self._connect()
-
-    def _connect(self) -> None:
-        self._db = connect(self._path, BUSY_LIMIT)
-        self._file = identity(self._path)
+            self._db = connect(path, BUSY_LIMIT)
+            self._file = identity(path)
 
     def _current(self) -> sqlite3.Connection:
         """Return the connection; a new one if the file was moved away, or else we would write where nobody reads."""
         if not self._db.in_transaction and identity(self._path) != self._file:
             log.error("the journal %s is not the file any more that it was; going on with a new one", self._path)
-            self._db.close()
-            self._connect()
+            before, self._db = self._db, connect(self._path, BUSY_LIMIT)
+            self._file = identity(self._path)
+            before.close()
         return self._db
 
     @contextmanager

@@ -518,6 +518,12 @@ def test_a_file_that_goes_away_under_the_service(path: Path, moved: bool) -> Non
     by_hand = open_journal(path)
     by_hand.pause("main", None, "maintenance")
     by_hand.close()
+    path.rename(path.with_name("kept"))
+    path.mkdir()
+    with pytest.raises(StepFailed, match="cannot be used"):
+        service.paused("main")
+    path.rmdir()
+    path.with_name("kept").rename(path)
     assert service.paused("main")
     service.add_event("main", Event(2, "standby_promote"), 1.0)
     looking = open_journal(path)
