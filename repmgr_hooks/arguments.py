@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     continuity.add_argument("name", nargs="?", metavar="CLUSTER", help="default: all")
     history = verb("history", "what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
-    history.add_argument("-n", type=int, default=20, metavar="N", help="so many runs (default 20)")
+    history.add_argument("-n", type=amount, default=20, metavar="N", help="so many runs (default 20)")
     history.add_argument("--failover", metavar="N", help="one change of the primary, by its number, or 'last'")
     history.add_argument("--html", type=Path, metavar="FILE", help="write that as a page of its own")
     metrics = verb("metrics", "the same in numbers, for Prometheus")
@@ -94,6 +94,13 @@ def duration(text: str) -> int:
     if not 0 < seconds <= LONGEST_PAUSE:
         raise argparse.ArgumentTypeError(f"{text} is not between 1s and 720h")
     return seconds
+
+
+def amount(text: str) -> int:
+    """Return a number of runs. Raises ArgumentTypeError."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"{shorten(text)} is not a number of runs")
+    return int(text)
 
 
 def event_number(text: str) -> int:

@@ -32,6 +32,7 @@ class Why(Enum):
     # A primary is known.
     ONLY = "the only node out of recovery"
     NEWEST = "the newest of several nodes out of recovery, and promoted by repmgr"
+    SO_FAR = "the newest of several nodes out of recovery, and the primary so far"
     KEPT = "it was the primary or repmgr promoted it, and repmgr has promoted none that is newer"
     # The primary is unknown.
     NOBODY = "no node is out of recovery; promote one, or make the primary reachable"
@@ -174,7 +175,8 @@ def _choose(
         return None, Reason(Why.BEHIND, _nodes(primaries), newest)
     (leader,) = leaders
     if leader is kept or _promoted(leader, kept, memory):
-        return leader, Reason(Why.ONLY if len(primaries) == 1 else Why.NEWEST)
+        by_repmgr = leader.made_by_repmgr or leader.node in memory.promoted
+        return leader, Reason(Why.ONLY if len(primaries) == 1 else Why.NEWEST if by_repmgr else Why.SO_FAR)
     if kept and kept.timeline >= memory.timeline:
         newer = [state for state in primaries if state.timeline > kept.timeline and _promoted(state, kept, memory)]
         return max([kept, *newer], key=lambda state: state.timeline), Reason(Why.KEPT)

@@ -21,7 +21,7 @@ from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import CATALOGUE, Event, Meaning
 from repmgr_hooks.lock import as_owner
 from repmgr_hooks.records import Pause, RunRow, Sight, StepRow, Waiting
-from repmgr_hooks.tables import MIGRATIONS
+from repmgr_hooks.tables import connect, identity
 
 log = logging.getLogger(__name__)
 
@@ -58,18 +58,17 @@ class Journal:
         self._path = path
         self._alone = threading.RLock()
         with self._telling():
-            # One connection for all threads of the worker: SQLite serialises, and nothing here takes long.
-            self._db = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
-            self._db.execute("pragma journal_mode = wal")
-            self._db.execute("pragma synchronous = full")
-            self._migrate()
+            self._db = connect(path, BUSY_LIMIT)
+            self._file = identity(path)
 
-    def _migrate(self) -> None:
-        (version,) = self._db.execute("pragma user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise StepFailed(f"{self._path} is of a newer version ({version}) than this program; upgrade repmgr_hooks")
-        for number in range(version, len(MIGRATIONS)):
-            self._db.executescript(f"begin; {MIGRATIONS[number]}; pragma user_version = {number + 1}; commit;")
+    def _current(self) -> sqlite3.Connection:
+        """Return the connection; a new one if the file was moved away, or else we would write where nobody reads."""
+        if not self._db.in_transaction and identity(self._path) != self._file:
+            log.error("the journal %s is not the file any more that it was; going on with a new one", self._path)
+            before, self._db = self._db, connect(self._path, BUSY_LIMIT)
+            self._file = identity(self._path)
+            before.close()
+        return self._db
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -85,14 +84,14 @@ class Journal:
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
         """One transaction, also for tables that another module looks after. Raises StepFailed."""
-        with self._telling(), self._db:
-            self._db.execute("begin immediate")
-            yield self._db
+        with self._telling(), self._current() as db:
+            db.execute("begin immediate")
+            yield db
 
     def read(self, statement: str, *values: object) -> list[Any]:
         """Return the rows of a query."""
         with self._telling():
-            return self._db.execute(statement, values).fetchall()
+            return self._current().execute(statement, values).fetchall()
 
     def check(self) -> None:
         """Look at every page. Raises StepFailed for a broken file."""

@@ -67,7 +67,7 @@ class Picture:
     def _wrong(self) -> Iterator[str]:
         yield from (f"WRONG {note}" for note in self.verdict.notes if note.why is not Why.ZOMBIE)
         yield from (f"WRONG {warning}" for warning in self.warnings)
-        yield from (f"MISSING {line}" for line in self.missing)
+        yield from (f"MISSING {line}" for line in dict.fromkeys(self.missing))
         if self.waiting:
             yield f"{self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?"
         if self.failed:

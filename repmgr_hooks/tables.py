@@ -1,5 +1,12 @@
 """The tables of the journal, as SQLite migrations: each is applied once, in order, and never changed."""
 
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from repmgr_hooks.errors import StepFailed
+
 MIGRATIONS = (
     """
     create table event (
@@ -136,3 +143,28 @@ MIGRATIONS = (
     );
     """,
 )
+
+
+def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
+    """Open the file, made new or brought up to date. Raises sqlite3.Error, and StepFailed for one of a newer version.
+
+    One connection for all threads of the worker: SQLite serialises, and nothing here takes long.
+    """
+    db = sqlite3.connect(path, timeout=busy_limit, isolation_level=None, check_same_thread=False)
+    db.execute("pragma journal_mode = wal")
+    db.execute("pragma synchronous = full")
+    (version,) = db.execute("pragma user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StepFailed(f"{path} is of a newer version ({version}) than this program; upgrade repmgr_hooks")
+    for number in range(version, len(MIGRATIONS)):
+        db.executescript(f"begin; {MIGRATIONS[number]}; pragma user_version = {number + 1}; commit;")
+    return db
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of that name; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

@@ -18,7 +18,7 @@ from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.lock import as_owner, exclusive, lock_name
 from repmgr_hooks.outbox import Outbox
-from repmgr_hooks.queue import Queue
+from repmgr_hooks.queue import JOURNAL_BROKEN, Queue, run_now
 from repmgr_hooks.spool import Spool, make_spool
 from repmgr_hooks.system import System
 
@@ -54,7 +54,13 @@ class Worker:
             make_spool(self._config.state_dir / "spool")
             with as_owner(self._config.state_dir):
                 spool = Spool(self._config.state_dir)
-            journal = open_journal(self._config.state_dir / "journal.db")
+            try:
+                journal = open_journal(self._config.state_dir / "journal.db")
+            except StepFailed as error:
+                log.error("%s; going on without it", error)
+                self._work_without_journal()
+                time.sleep(0 if once else JOURNAL_BROKEN)
+                raise
             self._outbox = Outbox(journal, System({}))
             self._listen()
             try:
@@ -64,6 +70,12 @@ class Worker:
                 self._outbox.close(LAST_WORDS)
                 spool.close()
                 journal.close()
+
+    def _work_without_journal(self) -> None:
+        """Make it so, whatever the events said, as ``boot`` does; the next start may find the journal mended."""
+        for name, managed in self._config.clusters.items():
+            with contextlib.suppress(StepFailed), exclusive(self._config.state_dir / lock_name(name), 0.0):
+                run_now(managed, System(managed.cluster.conninfos()), [], "boot", None)
 
     def _lock(self, stack: contextlib.ExitStack, once: bool) -> bool:
         """Become the one worker; False if one is there that has heard us. Raises Busy."""

@@ -83,7 +83,8 @@ def _outside(
     with acting_as(user):
         looked = nodes.look(managed, world, judge)
         verdict = looked.verdict if way else None
-        behind = list(barman.look(cluster, cluster.barman, world, verdict)) if cluster.barman else []
+        by_model = any(getattr(action.config, "models", None) for action in managed.actions)
+        behind = list(barman.look(cluster, cluster.barman, world, verdict, by_model)) if cluster.barman else []
     yield from nodes.findings(managed, looked, user)
     yield repmgr.version(managed, world, next((node.extension for node in looked.answers.values()), ""))
     yield from behind

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from repmgr_hooks.alerts import Alert, Case
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.identity import acting_as, service_user
 from repmgr_hooks.config import Config
 from repmgr_hooks.outbox import attempt
 from repmgr_hooks.steps import World
@@ -42,12 +43,14 @@ SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
 def told(loaded: Config, world: World) -> Iterator[Finding]:
-    """Send a message to each."""
+    """Send a message to each, as the service will."""
+    user = service_user(loaded.state_dir)
     if not loaded.service.alerts:
         yield TOLD.fail("nobody is told anything", "name somebody under 'alerts'")
     for target in loaded.service.alerts:
         text = "a test of repmgr-hooks check --alerts; nothing is wrong"
         case = Case(Alert(next(iter(loaded.clusters)), "test", target.severity, text, momentary=True), time.time())
-        error = attempt(target, case, world)
+        with acting_as(user):
+            error = attempt(target, case, world)
         topic = Topic("alerts.told", target.name)
-        yield topic.fail(error, "") if error else topic.ok("sent")
+        yield topic.fail(error, "") if error else topic.ok(f"sent{f' as {user.name}' if user.can_be_me else ''}")

@@ -38,8 +38,13 @@ def _name(word: str) -> str:
     return PurePath(word).name
 
 
-def look(cluster: Cluster, settings: Barman, world: World, verdict: Verdict | None) -> Iterator[Finding]:
-    """Look at Barman's server; where it leads only if it is known where it should."""
+def look(
+    cluster: Cluster, settings: Barman, world: World, verdict: Verdict | None, by_model: bool
+) -> Iterator[Finding]:
+    """Look at Barman's server; where it leads only if it is known where it should.
+
+    ``by_model``: its models lead it to the nodes themselves, and no port of ours does.
+    """
     topic = Topic("barman.answer", settings.server)
     try:
         said = shown(settings, world)
@@ -48,11 +53,13 @@ def look(cluster: Cluster, settings: Barman, world: World, verdict: Verdict | No
         return
     yield topic.ok("Barman runs, and knows the server")
     place = Topic("barman.conninfo", settings.server)
-    if wrong := _elsewhere(cluster, said):
+    if wrong := _elsewhere(cluster, said, by_model):
         port = next(iter(cluster.gateway.ports.values()))
-        yield place.fail(wrong, f"in Barman's file: host={cluster.gateway.address} port={port} in both")
+        right = "the node's address" if by_model else f"host={cluster.gateway.address} port={port}"
+        yield place.fail(wrong, f"in Barman's file: {right} in both")
     else:
-        yield place.ok(f"goes through {cluster.gateway.address}, both conninfo and streaming_conninfo")
+        way = "leads to a node by its model" if by_model else f"goes through {cluster.gateway.address}"
+        yield place.ok(f"{way}, both conninfo and streaming_conninfo")
         if verdict and verdict.primary is not None:
             yield _reaches(Topic("barman.primary", settings.server), said, verdict, settings)
     yield _keepalives(Topic("barman.keepalives", settings.server), said)
@@ -61,14 +68,17 @@ def look(cluster: Cluster, settings: Barman, world: World, verdict: Verdict | No
     yield _cron(Topic("barman.cron", settings.server), said, settings, world)
 
 
-def _elsewhere(cluster: Cluster, said: Mapping[str, str]) -> str:
-    """Return which of Barman's ways does not go through a port of ours; empty if both do."""
+def _elsewhere(cluster: Cluster, said: Mapping[str, str], by_model: bool) -> str:
+    """Return which of Barman's ways does not go where it should; empty if both do."""
     ours = {(cluster.gateway.address, str(port)) for port in cluster.gateway.ports.values()}
+    if by_model:
+        ours = {(node.host, str(cluster.postgres.port)) for node in cluster.nodes.values()}
+    where = "not to a node" if by_model else "not through the gateway's port"
     for name in ("conninfo", "streaming_conninfo"):
         parts = _parts(said.get(name, ""))
         host, port = parts.get("hostaddr") or parts.get("host", ""), parts.get("port", "5432")
         if (host, port) not in ours:
-            return f"{name} leads to {host or 'a socket'} port {port}, not through the gateway's port"
+            return f"{name} leads to {host or 'a socket'} port {port}, {where}"
     return ""
 
 
@@ -127,9 +137,9 @@ def _locks(topic: Topic, settings: Barman, world: World) -> Finding:
 
 def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, world: World) -> Finding:
     """Each run of cron writes its process id into the server's lock file (lockfile.py), or makes and removes it."""
-    directory = said.get("barman_lock_directory", "")
-    file = f"{directory}/.{settings.server}-cron.lock"
     mend = "start cron (systemctl start cron); each minute: * * * * * barman barman -q cron"
+    directory = said.get("barman_lock_directory") or _lock_directory(settings, world)
+    file = f"{directory}/.{settings.server}-cron.lock"
     try:
         output = world.run(
             Program(settings.beside("stat", "-c", "%Y", directory, file), tolerate="No such file"), LIMIT
@@ -143,3 +153,14 @@ def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, world: World)
         when = f"last ran {ago / 60:.0f} minutes ago" if times else "has never run"
         return topic.fail(f"Barman's cron {when}: no stream is started, no WAL archived", mend)
     return topic.ok(f"Barman's cron ran {max(ago, 0):.0f} s ago")
+
+
+def _lock_directory(settings: Barman, world: World) -> str:
+    """Return it from Barman's file: Barman 3.19 does not show it any more, and has it as before (config.py:1554)."""
+    words = ("grep", "-rhsiE", r"^\s*barman_(home|lock_directory)\b", "/etc/barman.conf", "/etc/barman.d")
+    try:
+        text = world.run(Program(settings.beside(*words), tolerate=".*"), LIMIT)
+    except StepFailed:
+        text = ""
+    found = dict(re.findall(r"^\s*(\w+)\s*=\s*(\S+)", text, re.MULTILINE))
+    return found.get("barman_lock_directory") or found.get("barman_home") or "/var/lib/barman"

@@ -38,6 +38,12 @@ class Config:
 
 
 CREATE = "select pg_create_physical_replication_slot(%s, true)"
+# A standby reserves WAL from its last restartpoint on, which may be much more than Barman lacks.
+CREATE_ON_STANDBY = """
+select case when lsn < least(%s::pg_lsn, pg_last_wal_replay_lsn())
+            then pg_replication_slot_advance(slot_name, least(%s::pg_lsn, pg_last_wal_replay_lsn())) end
+  from pg_create_physical_replication_slot(%s, true)
+"""
 # Never on a node out of recovery: the standby may have been promoted since it was looked at.
 DROP_ON_STANDBY = """
 select pg_drop_replication_slot(slot_name) from pg_replication_slots
@@ -122,13 +128,16 @@ def _tracked(config: Config, decided: Decided, node: int, found: Slot | None) ->
     name, leader = decided.barman.slot, _leader(decided)
     if leader is None:
         return []
-    create = Step(f"create slot {name} on standby {node}", Sql(node, CREATE, (name,)), LIMIT)
+    target = lsn(leader.restart_lsn or 0)
+    create = Step(f"create slot {name} on standby {node}", Sql(node, CREATE_ON_STANDBY, (target, target, name)), LIMIT)
+    behind = _holds_too_much(config, decided, leader)
     if found is None:
-        return [] if _holds_too_much(config, decided, leader) else [create]
-    if _holds_too_much(config, decided, found):
+        return [] if behind else [create]
+    too_much = _holds_too_much(config, decided, found)
+    if behind and too_much:
         why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.most_mb} MB"
         return [replace(step, what=f"{why}: {step.what}") for step in _removed(decided, node, found)]
-    useless = not found.reserved or found.xmin or (found.restart_lsn or 0) > decided.states[node].lsn
+    useless = too_much or not found.reserved or found.xmin or (found.restart_lsn or 0) > decided.states[node].lsn
     return [*_removed(decided, node, found), create] if useless else []
 
 

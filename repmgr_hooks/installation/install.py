@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import sys
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,7 @@ def link() -> str:
     """Let the program be where repmgr.conf, sudoers and the units look for it."""
     if os.path.lexists(PROGRAM):
         return f"as is     {PROGRAM}"
-    Path(PROGRAM).symlink_to(Path(sys.prefix, "bin/repmgr-hooks"))
+    Path(PROGRAM).symlink_to(Path(sysconfig.get_path("scripts"), "repmgr-hooks"))
     return f"linked    {PROGRAM}"
 
 

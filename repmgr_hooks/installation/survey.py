@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from psycopg import conninfo
+from psycopg import Error, conninfo
 
 from repmgr_hooks.checks.repmgr_conf import RepmgrConf
 from repmgr_hooks.cluster import Node
@@ -48,32 +48,51 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, world: Wo
     try:
         rows = world.fetch(Sql(asked.node, NODES), LIMIT)
     except StepFailed as error:
-        raise BadInput(f"cannot ask repmgr's nodes with the conninfo of {asked.path}: {error}") from None
-    described = {node: conninfo.conninfo_to_dict(text) for node, _, text in rows}
-    ports = {int(words.get("port") or 5432) for words in described.values()}
+        raise BadInput(
+            f"cannot ask repmgr's nodes with the conninfo of {asked.path}: {error}; "
+            "--repmgr-conf FILE asks another node"
+        ) from None
+    described = {node: words_of(text, f"repmgr.nodes: the conninfo of node {node}") for node, _, text in rows}
+    ports = {port(words) for words in described.values()}
     if len(ports) != 1:
         raise BadInput(f"repmgr.nodes names several ports ({ports}); all nodes must listen on one")
     nodes = {node: Node(address(described[node], node), witness=kind == "witness") for node, kind, _ in rows}
-    own = conninfo.conninfo_to_dict(asked.settings["conninfo"])
+    if gateway and not is_address(gateway):
+        raise BadInput(f"--gateway {gateway} is no address; netfilter's rules need one, such as 10.0.0.20")
+    own = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
     user, dbname = str(own.get("user") or "repmgr"), str(own.get("dbname") or "repmgr")
     name = server or only_server(world)
     shown = shown_server(name, world)
-    there = conninfo.conninfo_to_dict(shown.get("conninfo", ""))
+    there = words_of(shown.get("conninfo", ""), f"Barman: the conninfo of {name}")
     here = gateway or gateway_address(str(there.get("host", "")), [node.host for node in nodes.values()])
-    through = str(there.get("host", "")) == here and int(there.get("port") or 5432)
+    through = str(there.get("host", "")) == here and port(there)
     slot = shown.get("slot_name", "None")
     return Found(
         nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT
     )
 
 
+def words_of(text: str, where: str) -> Mapping[str, object]:
+    """Return what a conninfo says. Raises BadInput with ``where`` it stands."""
+    try:
+        return conninfo.conninfo_to_dict(text)
+    except Error as error:
+        raise BadInput(f"{where} is no connection string: {str(error).strip()}; correct it there") from None
+
+
+def port(described: Mapping[str, object]) -> int:
+    """Return the port in a conninfo. Raises BadInput if it names several."""
+    text = str(described.get("port") or 5432)
+    if not (text.isascii() and text.isdigit()):
+        raise BadInput(f"port={text} is not one port; name one in the conninfo of Barman and of each node")
+    return int(text)
+
+
 def address(described: Mapping[str, object], node: int) -> str:
     """Return the address in a conninfo; names are looked up now, for netfilter's rules need addresses."""
     host = str(described.get("host") or "")
-    try:
+    if is_address(host):
         return str(ipaddress.ip_address(host))
-    except ValueError:
-        pass
     try:
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]) if host else ""
     except OSError as error:
@@ -114,6 +133,14 @@ def gateway_address(barmans_host: str, nodes: Sequence[str]) -> str:
         return str(probe.getsockname()[0])
 
 
+def is_address(host: str) -> bool:
+    """True for an address, false for a name."""
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
+
+
 def is_ours(host: str) -> bool:
     """True if this is an address of this host, and not a loopback one."""
     try:
@@ -129,6 +156,7 @@ def chosen_conf(given: Path | None, readable: Sequence[RepmgrConf]) -> RepmgrCon
     """Return the repmgr.conf to begin with: the given one, else the first one found. Raises BadInput."""
     usable = [conf for conf in readable if conf.node is not None and conf.settings.get("conninfo")]
     if not usable:
-        where = f"{given} has" if given else "no repmgr.conf here has"
-        raise BadInput(f"{where} no node_id and conninfo; name one with --repmgr-conf FILE")
+        where = f"{given} has no" if given else "no repmgr.conf here has"
+        raise BadInput(f"{where} node_id and conninfo; name one with --repmgr-conf FILE")
+    words_of(usable[0].settings["conninfo"], f"{usable[0].path}: conninfo")
     return usable[0]

@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -89,6 +91,25 @@ def show_log_lines(stream: TextIO, form: Form = "plain") -> Lines:
     log.handlers[:] = [output]
     log.setLevel(logging.INFO)
     return output
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines; on a terminal they are folded where it ends, elsewhere a line stays a line."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in lines:
+        print(folded(line, width) if width else line)
+
+
+def folded(line: str, width: int) -> str:
+    """Return a line as lines that end between words, further in than it begins.
+
+    >>> print(folded("  WRONG node 1 does not answer", 20))
+      WRONG node 1 does
+        not answer
+    """
+    further = " " * (len(line) - len(line.lstrip()) + 2)
+    wrapped = textwrap.wrap(line, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrapped)
 
 
 def complain(error: object) -> None:

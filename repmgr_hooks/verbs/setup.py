@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
 import repmgr_hooks
 from repmgr_hooks.checks import repmgr
-from repmgr_hooks.checks.repmgr_conf import RepmgrConf
+from repmgr_hooks.checks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.errors import BadInput
 from repmgr_hooks.installation.draft import CONFIGURATION, drafted
 from repmgr_hooks.installation.install import PASSFILE, install, write
@@ -23,21 +23,34 @@ def do_init(arguments: argparse.Namespace) -> int:
     """Write a draft, or install it."""
     if os.geteuid() != 0:
         raise BadInput("init looks into files of several users, and installs files of root's: run it as root")
-    if arguments.install:
-        tell(install(arguments.directory, arguments.replace, System({})))
-        return left_to_do(arguments)
-    tell(write(arguments.directory, draft(arguments)))
+    try:
+        if arguments.install:
+            tell(install(arguments.directory, arguments.replace, System({})))
+            return left_to_do(arguments)
+        tell(write(arguments.directory, draft(arguments)))
+    except (OSError, UnicodeError) as error:
+        raise BadInput(f"{error}; see to that place, or name another DIRECTORY; what was written stays") from None
     print(f"\nRead them, put right what is not, and then: repmgr-hooks init --install {arguments.directory}")
     return OK
 
 
 def draft(arguments: argparse.Namespace) -> dict[str, str]:
     """Ask what there is, and return the files for it. Raises BadInput."""
-    readable = list(repmgr.readable([arguments.repmgr_conf] if arguments.repmgr_conf else repmgr.files_here()))
+    readable = confs(arguments.repmgr_conf)
     asked = chosen_conf(arguments.repmgr_conf, readable)
     found = survey(asked, arguments.barman, arguments.gateway, System({asked.node or 0: conninfo_of(asked)}))
     of_cluster = [conf for conf in readable if conf.node in found.nodes]
     return drafted(found, arguments.cluster or "main", shipped(), of_cluster)
+
+
+def confs(given: Path | None) -> list[RepmgrConf]:
+    """Return the given repmgr.conf, else all that can be read. Raises BadInput."""
+    if given is None:
+        return list(repmgr.readable(repmgr.files_here()))
+    try:
+        return [read(given)]
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{given} cannot be read as a repmgr.conf: {error}; name another one") from None
 
 
 def conninfo_of(conf: RepmgrConf) -> str:
@@ -52,9 +65,12 @@ def has_text(path: Path) -> bool:
 
 
 def shipped() -> Path:
-    """Return where config/ and systemd/ are: beside the installed program, or in a checkout."""
-    places = (Path(sys.prefix, "share/repmgr-hooks"), Path(repmgr_hooks.__file__).parents[1])
-    return next(place for place in places if (place / "config/config.yaml").is_file())
+    """Return where config/ and systemd/ are: beside the installed program, or in a checkout. Raises BadInput."""
+    places = (Path(sysconfig.get_path("data"), "share/repmgr-hooks"), Path(repmgr_hooks.__file__).parents[1])
+    for place in places:
+        if (place / "config/config.yaml").is_file():
+            return place
+    raise BadInput(f"the shipped files are not in {places[0]}; install repmgr_hooks with pip, into an environment")
 
 
 def tell(lines: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ from repmgr_hooks.verbs import (
     configured,
     journal_of,
     journal_or_why_not,
+    say,
     world_of,
     write_whole,
 )
@@ -38,7 +39,7 @@ def do_status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
     else:
-        print("\n".join(line for picture in found for line in picture.lines()))
+        say(line for picture in found for line in picture.lines())
     return OK if all(picture.good for picture in found) and not error else FAILED
 
 
@@ -56,7 +57,7 @@ def do_continuity(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({name: report.as_dict() for name, report in found.items()}, indent=2))
     else:
-        print("\n".join(line for name, report in found.items() for line in report.lines(name)))
+        say(line for name, report in found.items() for line in report.lines(name))
     return OK if all(report.good for report in found.values()) else FAILED
 
 
@@ -70,7 +71,10 @@ def do_history(arguments: argparse.Namespace) -> int:
         raise BadInput("--html shows one change of the primary: add '--failover last'")
     with journal_of(loaded) as journal:
         runs = history.read(journal, arguments.n, arguments.cluster, arguments.failed)
-    print(json.dumps(runs, indent=2) if arguments.json else "\n".join(history.lines(runs)) or "nothing yet")
+    if arguments.json:
+        print(json.dumps(runs, indent=2))
+    else:
+        say(history.lines(runs) or ["nothing yet"])
     return OK
 
 
@@ -147,6 +151,8 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
 
 def do_handlers(arguments: argparse.Namespace) -> int:
     """List the handlers."""
-    for name, handler in sorted(handlers.installed().items()):
-        print(f"{name:12} {handler.origin:24} {(handler.module.__doc__ or '').partition(chr(10))[0]}")
+    say(
+        f"{name:12} {handler.origin:24} {(handler.module.__doc__ or '').partition(chr(10))[0]}"
+        for name, handler in sorted(handlers.installed().items())
+    )
     return OK

@@ -83,6 +83,19 @@ def has_caught_up(lab: Lab) -> None:
     )
 
 
+def a_new_slot_begins_where_the_primarys_does(lab: Lab) -> None:
+    """PostgreSQL lets it begin at the standby's last restartpoint: that may be more than it may hold (``most_mb``)."""
+    for _ in range(3):
+        close_file(lab.db1)
+    begins = "select restart_lsn - '0/0' from pg_replication_slots"
+    restartpoint = int(lab.db2.sql("select redo_lsn - '0/0' from pg_control_checkpoint()"))
+    wait_for(lambda: int(lab.db1.sql(begins)) - restartpoint > 2 * SEGMENT, "Barman to have them")
+    has_caught_up(lab)
+    lab.db2.sql("select pg_drop_replication_slot('barman')")
+    wait_for(lambda: lab.db2.sql(begins), "the slot on db2 again")
+    assert int(lab.db2.sql(begins)) - restartpoint > 2 * SEGMENT
+
+
 @pytest.mark.parametrize("keep", ["track", "drop"])
 def test_barman_twenty_files_behind(built_lab: Lab, keep: str) -> None:
     lab = built_lab
@@ -90,6 +103,7 @@ def test_barman_twenty_files_behind(built_lab: Lab, keep: str) -> None:
     configure_nodes(lab, "wal_keep_size = 0\nmin_wal_size = '32MB'\nmax_wal_size = '48MB'\n")
     if keep == "track":
         wait_for(lambda: lab.db2.sql("select count(*) from pg_replication_slots") == "1", "the slot on db2")
+        a_new_slot_begins_where_the_primarys_does(lab)
     barman_down(lab)
     closed = [close_file(lab.db1) for _ in range(20)]
     for host in (lab.db1, lab.db2, lab.db1, lab.db2):

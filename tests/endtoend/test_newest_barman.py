@@ -24,7 +24,6 @@ from tests.endtoend.test_continuity import (
     by_hand_ok,
     checksum,
     close_file,
-    has_caught_up,
     let_barman_get_ahead,
     promote,
     serve,
@@ -56,8 +55,8 @@ def test_failover(newest: Lab) -> None:
     lab.start_worker()
     lab.start_repmgrd()
     close_file(lab.db1)
-    lab.db1.sql("select txid_current()")  # else the fork may be at the end of a file
-    has_caught_up(lab)
+    # Else the fork may be at the end of a file; the commit of a bare txid_current() is waited for by nobody.
+    lab.db1.sql("insert into work default values", "app")
     first = first_file(lab)
     lab.db1.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: failover_handled(lab), "the end of the events")
@@ -67,6 +66,7 @@ def test_failover(newest: Lab) -> None:
     assert slot(lab.db2) == "t|t|reserved"
     assert missing_across_the_switch(lab, lab.db2, first) == set()
     assert by_hand_ok(lab)
+    assert re.search(r"^OK +barman\.cron ", lab.gateway.hooks("check").stdout, re.MULTILINE)
 
     (place,) = lab.gateway.run("find", "/var/lib/barman", "-name", "00000002.history").split()
     lab.gateway.run("mv", place, "/var/tmp/lost")
@@ -153,6 +153,9 @@ def test_failover_by_models(newest: Lab) -> None:
     assert model(lab) == "main-db2"
     assert barman_streams_from(lab.db2)
     assert by_hand_ok(lab)
+    shown = lab.gateway.hooks("check").stdout
+    assert re.search(r"^OK +barman\.conninfo .*leads to a node by its model", shown, re.MULTILINE)
+    assert re.search(r"^OK +barman\.primary .*reaches node 2", shown, re.MULTILINE)
 
 
 def test_a_barman_that_is_too_old_for_models(newest: Lab) -> None:

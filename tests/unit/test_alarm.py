@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,8 +23,10 @@ from repmgr_hooks.journal import Journal
 from repmgr_hooks.observe import NodeState, Slot
 from repmgr_hooks.queue import Queue
 from repmgr_hooks.run import Recorder
+from repmgr_hooks.system import System
 from tests.fake import FakeWorld
 
+NOBODY = 65534
 FILE = Path(__file__).resolve().parents[2] / "config/config.yaml"
 TEXT = FILE.read_text()
 ALERTS = "alerts:\n  - {mail: [root]}\n"
@@ -247,6 +250,14 @@ def test_a_test_message_that_fails(
     (tmp_path / "code").write_text("75")
     assert check(ALERTS + TEXT, "--alerts") == 1
     assert "FAIL  alerts.told         mail root: " in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_test_message_that_only_root_could_send(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "alerts:\n  - {run: [/usr/bin/test, -w, /]}\n" + TEXT)
+    os.chown(loaded.state_dir, NOBODY, NOBODY)
+    told = cli.show.checks.alerts.told(loaded, System({}))
+    assert [(found.level, found.key) for found in told] == [("FAIL", "alerts.told")]
 
 
 def test_a_test_message_to_nobody(check: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

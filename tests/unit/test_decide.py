@@ -135,7 +135,7 @@ def whys(verdict: Verdict) -> list[tuple[Why, tuple[int, ...]]]:
             [primary(1, 1), primary(2, 2, named=(1,))],
             replace(NODE_1, primary=2),
             2,
-            Why.NEWEST,
+            Why.SO_FAR,
             id="clients are there",
         ),
         pytest.param(

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import config
+from repmgr_hooks import cli, config
 from repmgr_hooks.checks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.cluster import Node
 from repmgr_hooks.errors import BadInput, StepFailed
 from repmgr_hooks.installation import draft, install, survey
 from repmgr_hooks.installation.survey import Found
 from repmgr_hooks.steps import Program, Rows, Sql
+from repmgr_hooks.verbs import setup
 from tests.fake import FakeWorld
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -73,6 +74,8 @@ def test_other_clusters(world: FakeWorld, wanted: Mapping[str, object]) -> None:
         (Asked(servers='{"a": "", "b": ""}'), "not one server but 2 (a, b)"),
         (Asked(servers="please run barman as 'barman' user"), "cannot ask Barman for its servers"),
         (Asked([(1, "primary", "host=a.invalid")]), "the host 'a.invalid' of node 1 cannot be looked up"),
+        (Asked([(1, "primary", "nonsense")]), "repmgr.nodes: the conninfo of node 1 is no connection string"),
+        (Asked([(1, "primary", "host=a,b port=1,2")]), "port=1,2 is not one port"),
         (Asked([(1, "primary", "host=10.0.0.1"), (2, "standby", "host=10.0.0.2 port=5433")]), "several ports"),
     ],
 )
@@ -93,8 +96,23 @@ def test_an_address_that_leads_to_the_nodes() -> None:
 
 
 def test_no_repmgr_conf() -> None:
-    with pytest.raises(BadInput, match="no repmgr.conf here has no node_id and conninfo; name one with --repmgr-conf"):
+    with pytest.raises(BadInput, match="^no repmgr.conf here has node_id and conninfo; name one with --repmgr-conf"):
         survey.chosen_conf(None, [RepmgrConf(Path("/x"), {})])
+    with pytest.raises(BadInput, match="^/x has no node_id and conninfo"):
+        survey.chosen_conf(Path("/x"), [RepmgrConf(Path("/x"), {})])
+
+
+def test_a_repmgr_conf_that_says_nonsense(tmp_path: Path) -> None:
+    conf = RepmgrConf(Path("/x"), {"node_id": "1", "conninfo": "nonsense"})
+    with pytest.raises(BadInput, match='^/x: conninfo is no connection string: missing "=" after "nonsense"'):
+        survey.chosen_conf(None, [conf])
+    with pytest.raises(BadInput, match="cannot be read as a repmgr.conf: .*No such file"):
+        setup.confs(tmp_path / "absent")
+
+
+def test_a_gateway_that_is_no_address() -> None:
+    with pytest.raises(BadInput, match="--gateway shop.example.com is no address"):
+        surveyed(Asked(), gateway="shop.example.com")
 
 
 # -- the draft ---------------------------------------------------------------------------------------------------------
@@ -221,3 +239,13 @@ def test_the_old_one_stays_beside(tmp_path: Path) -> None:
     assert (tmp_path / "there").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "there.before-repmgr-hooks").read_text() == "old"
     assert move.done
+
+
+def test_a_directory_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(setup, "draft", lambda arguments: {"/etc/file": ""})
+    (tmp_path / "file").touch()
+    assert cli.run(["init", str(tmp_path / "file")]) == 2
+    assert "Not a directory" in (said := capsys.readouterr().err) and "name another DIRECTORY" in said

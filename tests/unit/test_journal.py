@@ -20,9 +20,10 @@ from repmgr_hooks import journal as module
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal import MIGRATIONS, Journal, open_journal
+from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.records import Pause, RunRow, Sight, StepRow, Waiting
+from repmgr_hooks.tables import MIGRATIONS
 
 PROMOTED = Event(2, "standby_promote", False, 1, "2026-11-20 03:00:00+00")
 FOLLOWED = Event(3, "standby_follow")
@@ -505,6 +506,31 @@ def test_a_file_that_another_program_locks(path: Path, monkeypatch: pytest.Monke
     changes[change]()
     other.close()
     journal.close()
+
+
+@pytest.mark.parametrize("moved", [True, False], ids=["moved away", "deleted"])
+def test_a_file_that_goes_away_under_the_service(path: Path, moved: bool) -> None:
+    """Else it would go on in a file that nobody reads, and heed no pause."""
+    service = open_journal(path)
+    service.remember("main", Memory(1, 1, "7"))
+    for file in path.parent.glob("journal.db*"):
+        file.rename(file.with_name(f"old-{file.name}")) if moved else file.unlink()
+    by_hand = open_journal(path)
+    by_hand.pause("main", None, "maintenance")
+    by_hand.close()
+    path.rename(path.with_name("kept"))
+    path.mkdir()
+    with pytest.raises(StepFailed, match="cannot be used"):
+        service.paused("main")
+    path.rmdir()
+    path.with_name("kept").rename(path)
+    assert service.paused("main")
+    service.add_event("main", Event(2, "standby_promote"), 1.0)
+    looking = open_journal(path)
+    assert looking.last_event("main") == (1.0, Event(2, "standby_promote"))
+    looking.check()
+    looking.close()
+    service.close()
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:

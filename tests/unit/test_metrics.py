@@ -14,10 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from repmgr_hooks import cli, metrics, verbs
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal import MIGRATIONS, Journal
+from repmgr_hooks.journal import Journal
 from repmgr_hooks.metrics import Sample
 from repmgr_hooks.pulse import beat
 from repmgr_hooks.records import StepRow
+from repmgr_hooks.tables import MIGRATIONS
 from tests.fake import FakeSlot, FakeWorld
 
 CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()

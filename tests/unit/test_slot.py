@@ -131,7 +131,12 @@ def test_which_slots_are_looked_at(config: Config, slots: dict[int, tuple[Slot, 
 TRACK = Config("standby", "track", most_mb=100)
 MB = 1024 * 1024
 AT = 0x500_0000
-CREATE_1 = ("create slot barman on standby 1", Sql(1, slot.CREATE, ("barman",)), None)
+CREATE_1 = (
+    "create slot barman on standby 1",
+    Sql(1, slot.CREATE_ON_STANDBY, ("0/5000000", "0/5000000", "barman")),
+    None,
+)
+CREATE_1_AT_80 = (CREATE_1[0], Sql(1, slot.CREATE_ON_STANDBY, ("0/A000000", "0/A000000", "barman")), None)
 
 
 def at(megabytes: int, **changes: Any) -> Slot:
@@ -163,6 +168,9 @@ def tracking(leader: Slot | None, found: Slot | None, written: int = 0) -> Decid
         pytest.param(tracking(at(0), replace(LOST, active_pid=7)), [release(1), drop(1), CREATE_1], id="in use"),
         pytest.param(tracking(at(0), None, 101), [], id="it would hold too much"),
         pytest.param(tracking(at(0), at(0), 100), [], id="just not too much"),
+        pytest.param(
+            tracking(at(80), at(0), 101), [drop(1), CREATE_1_AT_80], id="too much, and the primary's does not"
+        ),
     ],
 )
 def test_on_standbys_the_slot_is_there_and_whole(decided: Decided, steps: list[tuple[str, Any, Any]]) -> None:

@@ -190,6 +190,18 @@ def test_a_journal_that_cannot_be_written_does_not_stop_a_failover(
         serving.join(10)
 
 
+def test_a_journal_that_cannot_be_opened_does_not_stop_a_failover(
+    worker: WithoutSignals, state: Path, world: FakeWorld
+) -> None:
+    """It may be somebody else's since a restore; the event stays in the spool, and the service ends, to begin anew."""
+    (state / "journal.db").mkdir()
+    hook.store(str(state / "spool"), PROMOTED)
+    with pytest.raises(StepFailed, match="the journal .* cannot be used"):
+        worker.serve(once=True)
+    assert healed(world)
+    assert len(list((state / "spool").glob("0*"))) == 1
+
+
 class Stuck(FakeWorld):
     """A cluster whose nodes give no answer until they are let go."""
 
