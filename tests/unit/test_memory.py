@@ -32,10 +32,10 @@ class FullDisk(Journal):
 
     full = False
 
-    def _change(self):  # type: ignore[no-untyped-def]
+    def change(self):  # type: ignore[no-untyped-def]
         if self.full:
             raise StepFailed("the journal cannot be used: database or disk is full")
-        return super()._change()
+        return super().change()
 
 
 @pytest.fixture
