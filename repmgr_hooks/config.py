@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import yaml
 
-from repmgr_hooks import event, targets
+from repmgr_hooks import event
+from repmgr_hooks.alerts import targets
+from repmgr_hooks.alerts.targets import Target
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.errors import BadInput, did_you_mean
@@ -19,7 +21,6 @@ from repmgr_hooks.handlers import installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.schema import Between, Document, Identifier, Positive, Shape, join
-from repmgr_hooks.targets import Target
 from repmgr_hooks.trust import writable_by_others
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.alarm import Alarm, Listener, Nobody
+from repmgr_hooks.alerts.alarm import Alarm, Listener, Nobody
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory, Verdict, memory_of
 from repmgr_hooks.errors import Busy, StepFailed, Stopped

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repmgr_hooks.alerts import Alert, Case
+from repmgr_hooks.alerts.outbox import attempt
+from repmgr_hooks.alerts.targets import SENDMAIL, is_readable_by_others
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.config import Config
-from repmgr_hooks.outbox import attempt
 from repmgr_hooks.steps import World
-from repmgr_hooks.targets import SENDMAIL, is_readable_by_others
 
 TOLD = Topic("alerts.told")
 MAIL = Topic("alerts.mail")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import cli, config, dispatcher, targets, verbs
-from repmgr_hooks.alerts import Alert
+from repmgr_hooks import cli, config, dispatcher, verbs
+from repmgr_hooks.alerts import Alert, targets
 from repmgr_hooks.config import Config, Retry
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import BadInput

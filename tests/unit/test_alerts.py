@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from repmgr_hooks import config, continuity
 from repmgr_hooks.alerts import AGAIN, ATTEMPTS, HEADLINE, SETTLED, Alert, Case, Told, happened, raised
-from repmgr_hooks.conditions import conditions
+from repmgr_hooks.alerts.conditions import conditions
 from repmgr_hooks.continuity import Position, Standing, tells_of_hole
 from repmgr_hooks.decide import Reason, Verdict, Why
 from repmgr_hooks.records import RunRow

@@ -19,15 +19,14 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks import targets
-from repmgr_hooks.alerts import Alert, Case
+from repmgr_hooks.alerts import Alert, Case, targets
+from repmgr_hooks.alerts.outbox import Outbox, attempt
+from repmgr_hooks.alerts.targets import SEND, Target, letter, problems
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.journal import Journal
-from repmgr_hooks.outbox import Outbox, attempt
 from repmgr_hooks.steps import Program
 from repmgr_hooks.system import System
 from repmgr_hooks.tables import MIGRATIONS
-from repmgr_hooks.targets import SEND, Target, letter, problems
 from tests.fake import FakeWorld
 
 PACKAGE = str(Path(__file__).resolve().parents[2])

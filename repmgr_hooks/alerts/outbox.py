@@ -14,13 +14,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from repmgr_hooks import targets
-from repmgr_hooks.alerts import FORGET_AFTER, Alert, Case, Told, happened, raised
+from repmgr_hooks.alerts import FORGET_AFTER, Alert, Case, Told, happened, raised, targets
+from repmgr_hooks.alerts.targets import Target
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.loglines import about
 from repmgr_hooks.steps import World
-from repmgr_hooks.targets import Target
 
 log = logging.getLogger(__name__)
 

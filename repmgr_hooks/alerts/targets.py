@@ -24,7 +24,7 @@ from repmgr_hooks.schema import Between, Positive, Shape
 from repmgr_hooks.steps import Program
 
 SENDMAIL = "/usr/sbin/sendmail"
-SEND = (sys.executable, "-P", "-m", "repmgr_hooks.send")
+SEND = (sys.executable, "-P", "-m", "repmgr_hooks.alerts.send")
 
 # RFC 5322, 2.1.1: so long may a line be. Folded, a headline would be hard to find; beyond ASCII not every relay goes.
 LETTER = policy.default.clone(cte_type="7bit", max_line_length=998)
