@@ -88,8 +88,6 @@ class Step:
     every: float = 5.0
     hint: str = ""
     """Where to look when it is not seen to work."""
-    may_fail: bool = False
-    """The rest does not depend on it: a failure is a warning."""
     meanwhile: Sql | None = None
     """Asked over and over while ``do`` runs; what it answers, and whether it works, does not matter."""
 

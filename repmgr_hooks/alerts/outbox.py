@@ -128,8 +128,7 @@ class Outbox:
 
     def _read(self, cluster: str) -> dict[str, Case]:
         try:
-            with self._journal.change() as db:
-                rows = db.execute(f"select {COLUMNS} from alert where cluster = ?", (cluster,)).fetchall()
+            rows = self._journal.read(f"select {COLUMNS} from alert where cluster = ?", cluster)
             return {row[1]: _case(*row) for row in rows}
         except StepFailed as error:
             log.error("%s", error)

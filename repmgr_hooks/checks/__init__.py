@@ -15,7 +15,7 @@ from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.identity import User, acting_as, service_user
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Decided, Memory
-from repmgr_hooks.handlers.firewall import Family
+from repmgr_hooks.family import Family
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.judge import Judge, decided_from
 from repmgr_hooks.routes import Managed

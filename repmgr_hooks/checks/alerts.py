@@ -14,9 +14,9 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.config import Config
 from repmgr_hooks.steps import World
 
-TOLD = Topic("alerts.told")
 MAIL = Topic("alerts.mail")
 POSTDROP = "/usr/sbin/postdrop"
+SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
 def seen(loaded: Config) -> Iterator[Finding]:
@@ -38,13 +38,10 @@ def _sendmail() -> Iterator[Finding]:
         yield MAIL.warn(why, "add 'smtp: 127.0.0.1' to the mail under 'alerts'")
 
 
-SET_ID = stat.S_ISUID | stat.S_ISGID
-
-
 def told(loaded: Config, world: World) -> Iterator[Finding]:
     """Send a message to each."""
     if not loaded.service.alerts:
-        yield TOLD.fail("nobody is told anything", "name somebody under 'alerts'")
+        yield Topic("alerts.told").fail("nobody is told anything", "name somebody under 'alerts'")
     for target in loaded.service.alerts:
         text = "a test of repmgr-hooks check --alerts; nothing is wrong"
         case = Case(Alert(next(iter(loaded.clusters)), "test", target.severity, text, momentary=True), time.time())

@@ -10,7 +10,7 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.identity import User
 from repmgr_hooks.decide import Verdict, Why
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.handlers.firewall import Family
+from repmgr_hooks.family import Family
 from repmgr_hooks.judge import Judge
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.steps import Rows, Sql, World
