@@ -635,9 +635,9 @@ class FakeWorld:
         ]
 
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        other = sum(name != sql.params[0] for name in node.slots)
         clock = time.time() + node.clock_ahead
-        return [(clock, other, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
+        ((free,),) = self._free_slots(sql, node)
+        return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
 
     def _paused(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(node.paused,)]
@@ -652,7 +652,7 @@ class FakeWorld:
     def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal(), node.in_recovery)]
 
-    def _free_slots(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
         return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
 
     def _write(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:

@@ -14,10 +14,10 @@ from repmgr_hooks.checks import alerts, as_repmgrd, barman, files, kernel, nodes
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.identity import User, acting_as, service_user
 from repmgr_hooks.config import Config
-from repmgr_hooks.decide import Decided, Memory
+from repmgr_hooks.decide import Decided
 from repmgr_hooks.family import Family
 from repmgr_hooks.journal import Journal
-from repmgr_hooks.judge import Judge, decided_from
+from repmgr_hooks.judge import decided_from, judge_of
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.steps import World
 
@@ -78,8 +78,7 @@ def _outside(
     ``firewall``: whether the kernel and our chains are well; ``way``: whether Barman's way to the primary can be.
     """
     cluster = managed.cluster
-    memory = journal.memory(cluster.name, cluster.role_changes.within) if journal else Memory()
-    judge = Judge(cluster, memory)
+    judge = judge_of(cluster, journal)
     with acting_as(user):
         looked = nodes.look(managed, world, judge)
         verdict = looked.verdict if way else None
