@@ -94,8 +94,9 @@ class Journal:
                 raise sqlite3.DatabaseError(found)
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the file when no other thread is at it: SQLite would end the process."""
+        with self._alone:
+            self._db.close()
 
     # -- events -----------------------------------------------------------------------------------------------------
 
