@@ -13,7 +13,7 @@ import pytest
 
 from repmgr_hooks import cli, config, dispatcher, verbs
 from repmgr_hooks.alerts import Alert, targets
-from repmgr_hooks.config import Config, Retry
+from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import BadInput
 from repmgr_hooks.event import Event
@@ -21,6 +21,7 @@ from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.observe import NodeState, Slot
 from repmgr_hooks.queue import Queue
+from repmgr_hooks.retry import Retry
 from repmgr_hooks.run import Recorder
 from tests.fake import FakeWorld
 

@@ -14,7 +14,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks import queue as module
-from repmgr_hooks.config import Config, Retry
+from repmgr_hooks.config import Config
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
@@ -23,6 +23,7 @@ from repmgr_hooks.lock import exclusive
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.queue import REST, Queue, run_now
 from repmgr_hooks.records import StepRow
+from repmgr_hooks.retry import Retry
 from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.steps import Program, Rows, Sql
 from tests.fake import Connection, FakeWorld
