@@ -94,7 +94,7 @@ class Journal:
                 raise sqlite3.DatabaseError(found)
 
     def close(self) -> None:
-        """Close the file when no other thread is at it: SQLite would end the process."""
+        """Close the file; not under the hands of another thread, for SQLite crashes then."""
         with self._alone:
             self._db.close()
 

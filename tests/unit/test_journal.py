@@ -573,18 +573,6 @@ def test_two_threads_write_at_the_same_time(journal: Journal) -> None:
         assert [len(journal.events_of(run.id)) for run in runs] == [1] * 40
 
 
-def test_it_is_not_closed_under_a_thread_that_uses_it(journal: Journal) -> None:
-    """SQLite would end the whole service: at its end, somebody may still be told something."""
-    closing = threading.Thread(target=journal.close)
-    with journal.change() as db:
-        closing.start()
-        closing.join(0.2)
-        db.execute("select 1")
-    closing.join(10)
-    with pytest.raises(StepFailed, match="cannot be used"):
-        journal.paused("main")
-
-
 def test_two_programs_write_at_the_same_time(path: Path, journal: Journal) -> None:
     """The worker, and an operator's ``reconcile``."""
     other = Journal(path)
