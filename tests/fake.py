@@ -26,6 +26,17 @@ SENDER_PID = 4711
 BUILT_IN_CHAINS = ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")
 
 
+class Wall:
+    """The clock on the wall. It goes with a ``world``, if it has one, and is set by the test besides."""
+
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+        self.world: FakeWorld | None = None
+
+    def __call__(self) -> float:
+        return self.time + (self.world.now() if self.world else 0.0)
+
+
 class NatError(Exception):
     """What the real ``iptables-restore`` would refuse; the table is unchanged then."""
 
@@ -605,14 +616,6 @@ class FakeWorld:
 
     def _look(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         slots = [slot.as_row(name, SENDER_PID) for name, slot in sorted(node.slots.items())]
-        sender = {
-            "pid": SENDER_PID,
-            "application_name": "barman_receive_wal",
-            "client_addr": self.gateway,
-            "state": self.barman.state,
-            "flush_lsn": node.lsn(),
-            "age": self._clock - self.barman.streams_since,
-        }
         receiver = (
             node.in_recovery
             and node.upstream
@@ -626,13 +629,24 @@ class FakeWorld:
             [number, "primary" if number in node.registered else "standby", number not in node.inactive, None]
             for number in sorted(self.nodes)
         ]
-        senders = [sender] if self.barman.streams_from == sql.node else None
         return [
             (
                 *(node.in_recovery, node.timeline, node.system_identifier, node.lsn()),
-                *(receiver or None, slots or None, senders, registered),
+                *(receiver or None, slots or None, self.senders(sql.node), registered),
             )
         ]
+
+    def senders(self, number: int) -> list[dict[str, object]] | None:
+        """Barman's walsender, as ``pg_stat_replication`` of a node shows it; None if it streams from another."""
+        sender: dict[str, object] = {
+            "pid": SENDER_PID,
+            "application_name": "barman_receive_wal",
+            "client_addr": self.gateway,
+            "state": self.barman.state,
+            "flush_lsn": self.nodes[number].lsn(),
+            "age": self._clock - self.barman.streams_since,
+        }
+        return [sender] if self.barman.streams_from == number else None
 
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         clock = time.time() + node.clock_ahead

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -49,13 +49,6 @@ def load(tmp_path: Path, text: str) -> Config:
     (tmp_path / "config.yaml").write_text(text.replace("/var/lib/repmgr-hooks", str(tmp_path)))
     loaded = config.load(tmp_path / "config.yaml")
     return replace(loaded, service=replace(loaded.service, retry=Retry(5, 300, 3)))
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db")
-    yield made
-    made.close()
 
 
 @pytest.fixture

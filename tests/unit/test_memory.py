@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,11 +35,6 @@ class FullDisk(Journal):
         if self.full:
             raise StepFailed("the journal cannot be used: database or disk is full")
         return super().change()
-
-
-@pytest.fixture
-def loaded(tmp_path: Path) -> Config:
-    return replace(LOADED, service=replace(LOADED.service, state_dir=str(tmp_path)))
 
 
 @pytest.fixture

@@ -291,13 +291,6 @@ class Post(FakeWorld):
         return [text for who, text in self.got if who == name]
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db")
-    yield made
-    made.close()
-
-
 A, B, HANGS = Target(run=("/a",)), Target(run=("/b",), severity="critical"), Target(run=("/hangs",))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -70,13 +70,6 @@ class Past:
             self.journal.add_step(run, StepRow("an action", what, T + moment, took, error))
         if ended is not None:
             self.at(ended).end_run(run, ok, not ok, message, 2, 2)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db")
-    yield made
-    made.close()
 
 
 @pytest.fixture
