@@ -169,6 +169,8 @@ class Oracle:
         if by_repmgr or claim or node.registered == (leader,):
             return None  # repmgr's promotion that nobody can know of, or somebody's that looks like repmgr's
         kept = memory.primary
+        if kept in running and any(nodes[number].timeline > nodes[kept].timeline for number in claimed & set(running)):
+            return None  # repmgr has told of another one, and then somebody promoted a third
         if kept in running and nodes[kept].timeline >= memory.timeline and not self._superseded(kept, list(seen)):
             return kept
         return None
