@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from repmgr_hooks.alerts import Alert
+from repmgr_hooks.alerts.cases import Alert
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.tracked import parse_conntrack

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from repmgr_hooks import archive, observe, rehearsal
-from repmgr_hooks.alerts import Alert
+from repmgr_hooks.alerts.cases import Alert
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman, slot

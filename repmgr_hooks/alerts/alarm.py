@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from repmgr_hooks.alerts import Alert
+from repmgr_hooks.alerts.cases import Alert
 from repmgr_hooks.alerts.conditions import conditions
 from repmgr_hooks.decide import Verdict
 from repmgr_hooks.records import RunRow

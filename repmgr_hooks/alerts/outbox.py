@@ -14,7 +14,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from repmgr_hooks.alerts import FORGET_AFTER, Alert, Case, Told, happened, raised, targets
+from repmgr_hooks.alerts import targets
+from repmgr_hooks.alerts.cases import FORGET_AFTER, Alert, Case, Told, happened, raised
 from repmgr_hooks.alerts.targets import Target
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.journal import Journal

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from repmgr_hooks.alerts import Case, Severity
+from repmgr_hooks.alerts.cases import Case, Severity
 from repmgr_hooks.handlers import command
 from repmgr_hooks.schema import Between, Positive, Shape
 from repmgr_hooks.steps import Program

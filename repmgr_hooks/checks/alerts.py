@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.alerts import Alert, Case
+from repmgr_hooks.alerts.cases import Alert, Case
 from repmgr_hooks.alerts.outbox import attempt
 from repmgr_hooks.alerts.targets import SENDMAIL, is_readable_by_others
 from repmgr_hooks.checks.finding import Finding, Topic

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import cli, config, dispatcher, verbs
-from repmgr_hooks.alerts import Alert, targets
+from repmgr_hooks.alerts import targets
+from repmgr_hooks.alerts.cases import Alert
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import BadInput

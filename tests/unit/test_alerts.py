@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repmgr_hooks import config, continuity
-from repmgr_hooks.alerts import AGAIN, HEADLINE, RETRY, SETTLED, Alert, Case, Told, happened, raised
+from repmgr_hooks.alerts.cases import AGAIN, HEADLINE, RETRY, SETTLED, Alert, Case, Told, happened, raised
 from repmgr_hooks.alerts.conditions import conditions
 from repmgr_hooks.continuity import Position, Standing, tells_of_hole
 from repmgr_hooks.decide import Reason, Verdict, Why

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks.alerts import Alert, Case, targets
+from repmgr_hooks.alerts import targets
+from repmgr_hooks.alerts.cases import Alert, Case
 from repmgr_hooks.alerts.outbox import Outbox, attempt
 from repmgr_hooks.alerts.targets import SEND, Target, letter, problems
 from repmgr_hooks.errors import StepFailed
