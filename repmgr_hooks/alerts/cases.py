@@ -111,9 +111,7 @@ def raised(cases: Mapping[str, Case], found: Mapping[str, Alert], now: float) ->
 def _opened(before: Case | None, alert: Alert, now: float) -> Case:
     if before is None:
         return Case(alert, now)
-    if before.ended is None:
-        return Case(alert, before.since, None, before.flapping, before.told)
-    if left(before.ended, SETTLED, now):
+    if before.ended is None or left(before.ended, SETTLED, now):
         return Case(alert, before.since, None, before.flapping, before.told)
     soon = left(before.ended, AGAIN, now) > 0
     return Case(alert, now, None, soon, before.told if soon else {})
