@@ -101,6 +101,13 @@ def places(barman: Barman, world: World, limit: float = LIMIT) -> dict[str, str]
     return said
 
 
+def version(barman: Barman, world: World, limit: float = LIMIT) -> tuple[tuple[int, int], str]:
+    """Return Barman's version, (0, 0) if it is not to be seen, and the words in which it is said. Raises StepFailed."""
+    said = world.run(Program((*barman.command, "--version"), constant=True), limit).strip()
+    found = re.match(r"(\d+)\.(\d+)", said)
+    return ((int(found[1]), int(found[2])) if found else (0, 0)), said
+
+
 def _files(barman: Barman, world: World, *directories: str) -> list[PurePosixPath]:
     """A directory that is not there yet holds nothing."""
     find = Program(barman.beside("find", *directories, "-type", "f"), tolerate="No such file or directory")

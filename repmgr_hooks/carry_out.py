@@ -141,9 +141,7 @@ def take(step: Step, chosen: Chosen, world: World, recorder: Recorder) -> None:
         log.info("%6.2f s  %s", world.now() - begun, step.what)
     except StepFailed as failure:
         error = str(failure)
-        if not step.may_fail:
-            raise
-        log.warning("%s: %s; going on without it", step.what, error)
+        raise
     except Exception as failure:
         error = bug(chosen.action, failure)
         raise StepFailed(error) from failure

@@ -11,34 +11,18 @@ from typing import Annotated, Any
 
 import yaml
 
-from repmgr_hooks import event, targets
+from repmgr_hooks import event
+from repmgr_hooks.alerts import targets
+from repmgr_hooks.alerts.targets import Target
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.errors import BadInput, did_you_mean
 from repmgr_hooks.handlers import installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
+from repmgr_hooks.retry import Retry
 from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.schema import Between, Document, Identifier, Positive, Shape, join
-from repmgr_hooks.targets import Target
 from repmgr_hooks.trust import writable_by_others
-
-
-@dataclass(frozen=True)
-class Retry:
-    """A failed run is tried again after ``first`` seconds, then after twice as long each time, at most ``most``
-    seconds; after ``attempts`` it is a standing failure, until something new happens."""
-
-    first: Positive = 5
-    most: Positive = 300
-    attempts: Positive = 20
-
-    def after(self, attempt: int) -> float:
-        """Return the seconds to wait after an attempt (the first is 1).
-
-        >>> [Retry().after(attempt) for attempt in (1, 2, 3, 20)]
-        [5.0, 10.0, 20.0, 300.0]
-        """
-        return float(min(self.first * 2 ** min(attempt - 1, 30), self.most))
 
 
 @dataclass(frozen=True)

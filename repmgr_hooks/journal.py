@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -20,14 +20,13 @@ from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import CATALOGUE, Event, Meaning
 from repmgr_hooks.lock import as_owner
-from repmgr_hooks.records import Pause, RunRow, Sight, StepRow, Waiting
+from repmgr_hooks.records import RUN_COLUMNS, Pause, RunRow, Sight, StepRow, Waiting, run_row
 from repmgr_hooks.tables import connect, identity
 
 log = logging.getLogger(__name__)
 
 BUSY_LIMIT = 10.0
 
-RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary", timeline, message, "left"'
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
 CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
@@ -42,13 +41,6 @@ CHANGES = """
 select count(*) from (select "primary" <> lag("primary") over (order by id) as changed, since from role
                        where cluster = ?) where changed and since >= ?
 """
-
-
-def run_row(row: Sequence[Any]) -> RunRow:
-    """Return a row of ``RUN_COLUMNS`` as a value."""
-    id_, cluster, cause, attempt, started, ended, ok, again, primary, timeline, message, left = row
-    ok, actions = None if ok is None else bool(ok), tuple(left.splitlines())
-    return RunRow(id_, cluster, cause, attempt, started, ended, ok, bool(again), primary, timeline, message, actions)
 
 
 class Journal:

@@ -9,6 +9,7 @@ from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.decide import Decided, Memory, Verdict, decide
 from repmgr_hooks.errors import PrimaryChanged, StepFailed
 from repmgr_hooks.event import Event, Meaning
+from repmgr_hooks.journal import Journal
 from repmgr_hooks.observe import observe
 from repmgr_hooks.run import Recorder, pause
 from repmgr_hooks.steps import World
@@ -28,6 +29,11 @@ class Judge:
         expected = self.settings.system_identifier or self.memory.system_identifier
         known = replace(self.memory, system_identifier=expected)
         return decide(observe(self.settings, world), known, self.settings.role_changes.most)
+
+
+def judge_of(settings: Cluster, journal: Journal | None) -> Judge:
+    """Return the judge of a cluster, with what the journal remembers of it. Raises StepFailed."""
+    return Judge(settings, journal.memory(settings.name, settings.role_changes.within) if journal else Memory())
 
 
 def find_primary(judge: Judge, world: World, recorder: Recorder, *, wait: bool) -> Verdict:

@@ -6,7 +6,6 @@ receive-wal (Barman 3.10 and newer).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
@@ -38,9 +37,8 @@ def place(barman: Barman, world: World, limit: float = LIMIT) -> str:
 
     Raises StepFailed, also if this Barman is too old.
     """
-    said = world.run(Program((*barman.command, "--version"), constant=True), limit).strip()
-    version = re.match(r"(\d+)\.(\d+)", said)
-    if not version or (int(version[1]), int(version[2])) < SINCE:
+    version, said = archive.version(barman, world, limit)
+    if version < SINCE:
         raise StepFailed(
             f"'models' needs Barman {SINCE[0]}.{SINCE[1]} or newer, and 'barman --version' says {said!r}; update "
             "Barman, or lead it through a port of the gateway"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.alarm import Alarm, Listener, Nobody
+from repmgr_hooks.alerts.alarm import Alarm, Listener, Nobody
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory, Verdict, memory_of
 from repmgr_hooks.errors import Busy, StepFailed, Stopped
@@ -19,6 +19,7 @@ from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.loglines import about
 from repmgr_hooks.pulse import beat
 from repmgr_hooks.records import RunRow, Sight, StepRow, Waiting
+from repmgr_hooks.retry import left
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.run import Chosen, Done, Recorder, Run, Show, shown_to_nobody
 from repmgr_hooks.steps import World
@@ -116,10 +117,7 @@ class Queue:
         retry = self._config.service.retry
         if failed is None or failed.ended is None or failed.attempt >= retry.attempts:
             return REST
-        after = retry.after(failed.attempt)
-        left = failed.ended + after - time.time()
-        # More than the whole wait is left: the clock was set back, and says nothing any more.
-        return left if left <= after else 0.0
+        return left(failed.ended, retry.after(failed.attempt), time.time())
 
     def _run(self, cause: str, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
         """One run for the events that wait and for what the failed run before was for."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from repmgr_hooks.event import Event
+
+RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary", timeline, message, "left"'
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,13 @@ class RunRow:
     message: str
     left: tuple[str, ...] = ()
     """The actions that failed, or were not reached."""
+
+
+def run_row(row: Sequence[Any]) -> RunRow:
+    """Return a row of ``RUN_COLUMNS`` as a value."""
+    id_, cluster, cause, attempt, started, ended, ok, again, primary, timeline, message, left = row
+    ok, actions = None if ok is None else bool(ok), tuple(left.splitlines())
+    return RunRow(id_, cluster, cause, attempt, started, ended, ok, bool(again), primary, timeline, message, actions)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ FREE_SLOTS = """
 select current_setting('max_replication_slots')::int - count(*) filter (where slot_name <> %s)
   from pg_replication_slots
 """
+"""For others than the slot of this name, all may be in use."""
 
 
 def assume(verdict: Verdict, node: int, settings: Cluster) -> Decided:

@@ -12,11 +12,11 @@ from repmgr_hooks import archive, dispatcher
 from repmgr_hooks.archive import Report
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.config import Config
-from repmgr_hooks.decide import Memory, Reason, Verdict, Why
+from repmgr_hooks.decide import Reason, Verdict, Why
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.journal import Journal
-from repmgr_hooks.judge import Judge, decided_from
+from repmgr_hooks.judge import Judge, decided_from, judge_of
 from repmgr_hooks.observe import NodeState
 from repmgr_hooks.records import Pause, RunRow
 from repmgr_hooks.routes import Managed
@@ -106,7 +106,7 @@ class Picture:
 def look(managed: Managed, world: World, journal: Journal | None, loaded: Config) -> Picture:
     """Look at a cluster now."""
     settings = managed.cluster
-    judge = _judge(settings, journal)
+    judge = judge_of(settings, journal)
     verdict = judge.verdict(world)
     last = journal.runs(1, settings.name) if journal else []
     event = journal.last_event(settings.name) if journal else None
@@ -133,7 +133,7 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
 def compared(settings: Cluster, world: World, journal: Journal | None) -> Report:
     """Compare the WAL of a cluster's primary with what Barman has."""
     assert settings.barman is not None
-    verdict = _judge(settings, journal).verdict(world)
+    verdict = judge_of(settings, journal).verdict(world)
     if verdict.primary is None:
         return Report(settings.barman.server, advice=str(verdict))
     try:
@@ -142,10 +142,6 @@ def compared(settings: Cluster, world: World, journal: Journal | None) -> Report
         return archive.report(archive.look_at_archive(settings.barman, world), written, settings.barman, world)
     except StepFailed as error:
         return Report(settings.barman.server, advice=str(error))
-
-
-def _judge(settings: Cluster, journal: Journal | None) -> Judge:
-    return Judge(settings, journal.memory(settings.name, settings.role_changes.within) if journal else Memory())
 
 
 def until_when(moment: float | None) -> str:

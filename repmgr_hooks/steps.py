@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from repmgr_hooks.alerts import Alert
+from repmgr_hooks.alerts.cases import Alert
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.tracked import parse_conntrack
@@ -88,8 +88,6 @@ class Step:
     every: float = 5.0
     hint: str = ""
     """Where to look when it is not seen to work."""
-    may_fail: bool = False
-    """The rest does not depend on it: a failure is a warning."""
     meanwhile: Sql | None = None
     """Asked over and over while ``do`` runs; what it answers, and whether it works, does not matter."""
 

@@ -19,7 +19,7 @@ import sh
 from psycopg import conninfo
 
 from repmgr_hooks import netlink
-from repmgr_hooks.alerts import Alert
+from repmgr_hooks.alerts.cases import Alert
 from repmgr_hooks.errors import NoSuchProgram, StepFailed
 from repmgr_hooks.poke import Flow, send_pokes
 from repmgr_hooks.steps import Program, Rows, Sql

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import FrameType
 
 from repmgr_hooks import config
+from repmgr_hooks.alerts.outbox import Outbox
 from repmgr_hooks.errors import BadInput, Busy, StepFailed
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.lock import as_owner, exclusive, lock_name
-from repmgr_hooks.outbox import Outbox
 from repmgr_hooks.queue import JOURNAL_BROKEN, Queue, run_now
 from repmgr_hooks.spool import Spool, make_spool
 from repmgr_hooks.system import System

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from repmgr_hooks import archive, observe, rehearsal
-from repmgr_hooks.alerts import Alert
+from repmgr_hooks.alerts.cases import Alert
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman, slot
@@ -24,6 +24,17 @@ from repmgr_hooks.steps import Program, Rows, Sql
 
 SENDER_PID = 4711
 BUILT_IN_CHAINS = ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")
+
+
+class Wall:
+    """The clock on the wall. It goes with a ``world``, if it has one, and is set by the test besides."""
+
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+        self.world: FakeWorld | None = None
+
+    def __call__(self) -> float:
+        return self.time + (self.world.now() if self.world else 0.0)
 
 
 class NatError(Exception):
@@ -480,8 +491,6 @@ class FakeWorld:
             return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n"
         verb = next(word for word in words if "-" in word[1:] or word == "cron")
         assert "--reset" not in words, "this would hide a hole"
-        if verb == "--version":
-            return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n\n"
         if not verb.startswith("show"):
             self._note(f"barman {verb}")
         if self.barman.health == "hangs" and verb in self.barman.hanging:
@@ -607,14 +616,6 @@ class FakeWorld:
 
     def _look(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         slots = [slot.as_row(name, SENDER_PID) for name, slot in sorted(node.slots.items())]
-        sender = {
-            "pid": SENDER_PID,
-            "application_name": "barman_receive_wal",
-            "client_addr": self.gateway,
-            "state": self.barman.state,
-            "flush_lsn": node.lsn(),
-            "age": self._clock - self.barman.streams_since,
-        }
         receiver = (
             node.in_recovery
             and node.upstream
@@ -628,18 +629,29 @@ class FakeWorld:
             [number, "primary" if number in node.registered else "standby", number not in node.inactive, None]
             for number in sorted(self.nodes)
         ]
-        senders = [sender] if self.barman.streams_from == sql.node else None
         return [
             (
                 *(node.in_recovery, node.timeline, node.system_identifier, node.lsn()),
-                *(receiver or None, slots or None, senders, registered),
+                *(receiver or None, slots or None, self.senders(sql.node), registered),
             )
         ]
 
+    def senders(self, number: int) -> list[dict[str, object]] | None:
+        """Barman's walsender, as ``pg_stat_replication`` of a node shows it; None if it streams from another."""
+        sender: dict[str, object] = {
+            "pid": SENDER_PID,
+            "application_name": "barman_receive_wal",
+            "client_addr": self.gateway,
+            "state": self.barman.state,
+            "flush_lsn": self.nodes[number].lsn(),
+            "age": self._clock - self.barman.streams_since,
+        }
+        return [sender] if self.barman.streams_from == number else None
+
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
-        other = sum(name != sql.params[0] for name in node.slots)
         clock = time.time() + node.clock_ahead
-        return [(clock, other, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
+        ((free,),) = self._free_slots(sql, node)
+        return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
 
     def _paused(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(node.paused,)]
@@ -654,7 +666,7 @@ class FakeWorld:
     def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
         return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal(), node.in_recovery)]
 
-    def _free_slots(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
         return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
 
     def _write(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:

@@ -10,25 +10,25 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.checks import alerts, barman, files, kernel, nodes, rehearsal, repmgr, service
+from repmgr_hooks.checks import alerts, as_repmgrd, barman, files, kernel, nodes, repmgr, service
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.identity import User, acting_as, service_user
 from repmgr_hooks.config import Config
-from repmgr_hooks.decide import Decided, Memory
-from repmgr_hooks.handlers.firewall import Family
+from repmgr_hooks.decide import Decided
+from repmgr_hooks.family import Family
 from repmgr_hooks.journal import Journal
-from repmgr_hooks.judge import Judge, decided_from
+from repmgr_hooks.judge import decided_from, judge_of
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.steps import World
 
 WorldOf = Callable[[Managed], World]
 
 
-def findings(loaded: Config, journal: Journal | None, world_of: WorldOf, as_repmgrd: bool = False) -> Iterator[Finding]:
+def findings(loaded: Config, journal: Journal | None, world_of: WorldOf, send_event: bool = False) -> Iterator[Finding]:
     """Look at all that can be looked at here."""
     routes = sum(len(managed.routes) for managed in loaded.clusters.values())
     yield Topic("config.file", str(loaded.path)).ok(f"{len(loaded.clusters)} cluster(s), {routes} route(s)")
-    user, repmgrd = service_user(loaded.state_dir), rehearsal.repmgrds_user()
+    user, repmgrd = service_user(loaded.state_dir), as_repmgrd.repmgrds_user()
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)
@@ -48,8 +48,8 @@ def findings(loaded: Config, journal: Journal | None, world_of: WorldOf, as_repm
         kernels = here.get(Family(managed.cluster.gateway.address).six, [])
         yield from _cluster(loaded, managed, journal, world, user, kernels)
         yield from repmgr.look(loaded, managed, conf_files, repmgrd)
-        if as_repmgrd:
-            yield from rehearsal.look(managed, conf_files, world, journal)
+        if send_event:
+            yield from as_repmgrd.look(managed, conf_files, world, journal)
 
 
 def _cluster(
@@ -78,8 +78,7 @@ def _outside(
     ``firewall``: whether the kernel and our chains are well; ``way``: whether Barman's way to the primary can be.
     """
     cluster = managed.cluster
-    memory = journal.memory(cluster.name, cluster.role_changes.within) if journal else Memory()
-    judge = Judge(cluster, memory)
+    judge = judge_of(cluster, journal)
     with acting_as(user):
         looked = nodes.look(managed, world, judge)
         verdict = looked.verdict if way else None

@@ -7,17 +7,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.alerts import Alert, Case
+from repmgr_hooks.alerts.cases import Alert, Case
+from repmgr_hooks.alerts.outbox import attempt
+from repmgr_hooks.alerts.targets import SENDMAIL, is_readable_by_others
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.identity import acting_as, service_user
 from repmgr_hooks.config import Config
-from repmgr_hooks.outbox import attempt
 from repmgr_hooks.steps import World
-from repmgr_hooks.targets import SENDMAIL, is_readable_by_others
 
-TOLD = Topic("alerts.told")
 MAIL = Topic("alerts.mail")
 POSTDROP = "/usr/sbin/postdrop"
+SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
 def seen(loaded: Config) -> Iterator[Finding]:
@@ -39,14 +39,11 @@ def _sendmail() -> Iterator[Finding]:
         yield MAIL.warn(why, "add 'smtp: 127.0.0.1' to the mail under 'alerts'")
 
 
-SET_ID = stat.S_ISUID | stat.S_ISGID
-
-
 def told(loaded: Config, world: World) -> Iterator[Finding]:
     """Send a message to each, as the service will."""
     user = service_user(loaded.state_dir)
     if not loaded.service.alerts:
-        yield TOLD.fail("nobody is told anything", "name somebody under 'alerts'")
+        yield Topic("alerts.told").fail("nobody is told anything", "name somebody under 'alerts'")
     for target in loaded.service.alerts:
         text = "a test of repmgr-hooks check --alerts; nothing is wrong"
         case = Case(Alert(next(iter(loaded.clusters)), "test", target.severity, text, momentary=True), time.time())

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 from psycopg import Error, conninfo
 
-from repmgr_hooks.archive import shown
+from repmgr_hooks import archive
 from repmgr_hooks.checks.files import secret
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.identity import user_called
@@ -47,7 +47,7 @@ def look(
     """
     topic = Topic("barman.answer", settings.server)
     try:
-        said = shown(settings, world)
+        said = archive.shown(settings, world)
     except StepFailed as error:
         yield topic.fail(str(error), f"{' '.join(settings.command)} show-server {settings.server}")
         return
@@ -123,8 +123,7 @@ def _slot(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
 def _locks(topic: Topic, settings: Barman, world: World) -> Finding:
     """From 3.10 on, cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
     try:
-        found = re.search(r"(\d+)\.(\d+)", world.run(Program((*settings.command, "--version")), LIMIT))
-        version = (int(found[1]), int(found[2])) if found else (0, 0)
+        version, _ = archive.version(settings, world)
         files = settings.beside("grep", "-rhsiE", r"^\s*lock_directory_cleanup", "/etc/barman.conf", "/etc/barman.d")
         text = world.run(Program(files, tolerate=".*"), LIMIT) if version >= CLEANS_UP_LOCKS else ""
     except StepFailed as error:

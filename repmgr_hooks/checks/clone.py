@@ -18,21 +18,6 @@ KEY = "recovery.clone"
 SSH = "ssh -o BatchMode=yes"
 BACKUPAPI_SINCE = (5, 4)
 BACKUPAPI = ("pg_backupapi_node_name", "pg_backupapi_remote_ssh_command", "pg_backupapi_backup_id")
-SETTING = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*('(?:[^'\\]|\\.|'')*'|[^\s#']+)")
-
-
-def settings_of(text: str) -> dict[str, str]:
-    r"""Return the settings of a repmgr.conf (configfile-scan.l); included files are not followed.
-
-    >>> settings_of("node_id=2\n# barman_host='old'\nbarman_host = 'barman@backup' # ssh\nbarman_server=main\n")
-    {'node_id': '2', 'barman_host': 'barman@backup', 'barman_server': 'main'}
-    """
-    found = (SETTING.match(line) for line in text.splitlines())
-    return {match[1]: _unquoted(match[2]) for match in found if match}
-
-
-def _unquoted(word: str) -> str:
-    return re.sub(r"\\(.)|'(')", r"\1\2", word[1:-1]) if word.startswith("'") else word
 
 
 def login(shell: Shell, settings: Mapping[str, str], node: str) -> Finding | None:

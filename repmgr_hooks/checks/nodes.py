@@ -10,8 +10,9 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.identity import User
 from repmgr_hooks.decide import Verdict, Why
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.handlers.firewall import Family
+from repmgr_hooks.family import Family
 from repmgr_hooks.judge import Judge
+from repmgr_hooks.rehearsal import FREE_SLOTS
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.steps import Rows, Sql, World
 
@@ -19,9 +20,9 @@ MOST_SKEW = 2.0
 ENOUGH_WAL = "50GB"
 
 # Asks for nothing that a role without any grant may not see: what is missing is to be named, not stumbled over.
-EXAMINE = """
+EXAMINE = f"""
 select extract(epoch from clock_timestamp())::float8,
-       (select count(*) from pg_replication_slots where slot_name <> %s)::int,
+       ({FREE_SLOTS})::int,
        current_setting('max_replication_slots')::int,
        coalesce(current_setting('max_slot_wal_keep_size', true), ''),
        array_remove(array[
@@ -46,10 +47,10 @@ PAUSED = "select coalesce(repmgr.repmgrd_is_paused(), false)"
 
 @dataclass(frozen=True)
 class Examined:
-    """What a node said about itself; ``other_slots`` counts those that are not Barman's."""
+    """What a node said about itself; ``free_slots``: those that are left for Barman's."""
 
     clock: float
-    other_slots: int
+    free_slots: int
     most_slots: int
     most_wal: str
     lacking: tuple[str, ...]
@@ -104,8 +105,8 @@ def _ask(
 def _examined(answer: Rows | StepFailed) -> Examined | StepFailed:
     if isinstance(answer, StepFailed):
         return answer
-    clock, other, most, wal, lacking, extension = answer[0]
-    return Examined(clock, other, most, wal, tuple(lacking), extension)
+    clock, free, most, wal, lacking, extension = answer[0]
+    return Examined(clock, free, most, wal, tuple(lacking), extension)
 
 
 def findings(managed: Managed, looked: Looked, user: User) -> Iterator[Finding]:
@@ -150,11 +151,11 @@ def _clock(topic: Topic, node: Examined, looked: Looked) -> Finding:
 
 
 def _slots(topic: Topic, node: Examined) -> Finding:
-    if node.other_slots >= node.most_slots:
+    if node.free_slots < 1:
         what = f"all {node.most_slots} replication slots are others'; a promoted node would have none for Barman"
         unused = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '...'"
         return topic.fail(what, f"there: {unused}; or raise max_replication_slots")
-    return topic.ok(f"{node.most_slots - node.other_slots} of {node.most_slots} replication slots left for Barman's")
+    return topic.ok(f"{node.free_slots} of {node.most_slots} replication slots left for Barman's")
 
 
 def _wal(topic: Topic, node: Examined) -> Finding:

@@ -16,6 +16,7 @@ from shlex import quote
 from repmgr_hooks import archive
 from repmgr_hooks.checks import clone
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.repmgr_conf import settings_in
 from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.errors import StepFailed
@@ -90,9 +91,9 @@ def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], wor
     read = shell.run(f"cat {quote(config_file)}") if config_file else None
     if read is None or read.code != 0:
         said = f"its repmgr.conf cannot be read: {read.said}" if read else "it is not in repmgr.nodes"
-        yield Topic(KEY, name).fail(f"{said}", "register it from where its repmgr.conf stands")
+        yield Topic(KEY, name).fail(said, "register it from where its repmgr.conf stands")
         return
-    settings = clone.settings_of(read.said)
+    settings = settings_in(read.said)
     if wrong := clone.login(shell, settings, name):
         yield wrong
         return

@@ -94,10 +94,10 @@ def _settings(path: Path, depth: int) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, 1):
         if not line.partition("#")[0].strip():
             continue
-        found = SETTING.fullmatch(line)
+        found = _setting(line)
         if not found:
             raise ValueError(f"{path}: line {number} is no setting")
-        name, value = found[1].lower(), _plain(found[2])
+        name, value = found
         if name in ("include", "include_if_exists"):
             included = path.parent / value
             if name == "include" or included.exists():
@@ -107,6 +107,20 @@ def _settings(path: Path, depth: int) -> Iterator[tuple[str, str]]:
                 yield from _settings(file, depth + 1)
         else:
             yield name, value
+
+
+def settings_in(text: str) -> dict[str, str]:
+    r"""Return the settings of a file's text; files that it includes are not followed.
+
+    >>> settings_in("node_id=2\n# barman_host='old'\nbarman_host = 'barman@backup' # ssh\nbarman_server=main\n")
+    {'node_id': '2', 'barman_host': 'barman@backup', 'barman_server': 'main'}
+    """
+    return dict(filter(None, map(_setting, text.splitlines())))
+
+
+def _setting(line: str) -> tuple[str, str] | None:
+    found = SETTING.fullmatch(line)
+    return (found[1].lower(), _plain(found[2])) if found else None
 
 
 def _plain(value: str) -> str:

@@ -7,7 +7,6 @@ their clients are told at once (see ``poke.py``); also those that were made betw
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import shlex
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from repmgr_hooks.cluster import Cluster, Gateway
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import NoSuchProgram, did_you_mean
+from repmgr_hooks.family import Family
 from repmgr_hooks.schema import Identifier, Positive
 from repmgr_hooks.steps import Cut, Program, Step, World
 from repmgr_hooks.tracked import Tracked, parse_conntrack
@@ -24,7 +24,6 @@ from repmgr_hooks.tracked import Tracked, parse_conntrack
 log = logging.getLogger(__name__)
 
 LIMIT = 10.0
-LOCK_WAIT = "5"
 LOOK_ALL_THE_SAME = 300.0
 
 Leading = tuple[int, str]
@@ -248,41 +247,3 @@ def jumps(gateway: Gateway) -> list[str]:
     """Return the rules that lead into our chains, as the article has them."""
     dnat, snat = gateway.chains.dnat, gateway.chains.snat
     return [f"-A PREROUTING -j {dnat}", f"-A OUTPUT -j {dnat}", f"-A POSTROUTING -j {snat}"]
-
-
-@dataclass(frozen=True)
-class Family:
-    """What differs between IPv4 and IPv6."""
-
-    address: str
-
-    @property
-    def six(self) -> bool:
-        return ipaddress.ip_address(self.address).version == 6
-
-    @property
-    def iptables(self) -> str:
-        return "ip6tables" if self.six else "iptables"
-
-    @property
-    def forwarding(self) -> str:
-        return "net.ipv6.conf.all.forwarding" if self.six else "net.ipv4.ip_forward"
-
-    def exactly(self, host: str) -> str:
-        return f"{host}/128" if self.six else f"{host}/32"
-
-    def socket(self, host: str, port: int) -> str:
-        return f"[{host}]:{port}" if self.six else f"{host}:{port}"
-
-    def restore(self, changes: str) -> Program:
-        return Program((f"{self.iptables}-restore", "--noflush", "--wait", LOCK_WAIT), stdin=changes)
-
-    def listing(self, gateway: str) -> Program:
-        return Program(self._conntrack("-L", gateway))
-
-    def forget(self, gateway: str, port: int, host: str) -> Program:
-        words = self._conntrack("-D", gateway, "--orig-port-dst", str(port), "--reply-src", host)
-        return Program(words, tolerate="0 flow entries have been deleted")
-
-    def _conntrack(self, verb: str, gateway: str, *more: str) -> tuple[str, ...]:
-        return ("conntrack", verb, "-f", "ipv6" if self.six else "ipv4", "-p", "tcp", "--orig-dst", gateway, *more)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from repmgr_hooks.alerts import Alert, Severity
+from repmgr_hooks.alerts.cases import Alert, Severity
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.steps import Step

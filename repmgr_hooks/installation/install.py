@@ -15,6 +15,7 @@ from repmgr_hooks.errors import BadInput, StepFailed
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.installation.draft import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
 from repmgr_hooks.steps import Program, World
+from repmgr_hooks.whole import rewritten
 
 LIMIT = 30.0
 MODES = {SUDOERS: 0o440}
@@ -129,19 +130,19 @@ def link() -> str:
 def put(move: Move) -> str:
     """Write one file in one go; what stood there and is not kept in it stays beside it."""
     said = f"installed {move.place}"
-    new = move.place.with_name(f".{move.place.name}.new")
     move.place.parent.mkdir(parents=True, exist_ok=True)
-    new.write_text(move.text)
-    if move.ours:
-        new.chmod(move.mode)
-    else:
-        shutil.copystat(move.place, new)
-        shutil.chown(new, move.place.owner(), move.place.group())
-    if move.replaces:
-        old = move.place.with_name(move.place.name + OLD)
-        said = f"replaced  {move.place}; the old one is {old}"
-        shutil.copy2(move.place, old)
-    new.replace(move.place)
+    with rewritten(move.place) as file:
+        if move.ours:
+            os.fchmod(file.fileno(), move.mode)
+        else:
+            status = move.place.stat()
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            shutil.copystat(move.place, file.name)
+        file.write(move.text)
+        if move.replaces:
+            old = move.place.with_name(move.place.name + OLD)
+            said = f"replaced  {move.place}; the old one is {old}"
+            shutil.copy2(move.place, old)
     return said
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -13,8 +12,9 @@ from pathlib import Path
 
 from psycopg import Error, conninfo
 
+from repmgr_hooks import archive
 from repmgr_hooks.checks.repmgr_conf import RepmgrConf
-from repmgr_hooks.cluster import Node
+from repmgr_hooks.cluster import Barman, Node
 from repmgr_hooks.errors import BadInput, StepFailed
 from repmgr_hooks.steps import Program, Sql, World
 
@@ -114,10 +114,9 @@ def only_server(world: World) -> str:
 def shown_server(name: str, world: World) -> Mapping[str, str]:
     """Return what Barman says of a server, as text: passwords are hidden there. Raises BadInput."""
     try:
-        text = world.run(Program(("barman", "show-server", name)), LIMIT)
+        return archive.shown(Barman(name), world)
     except StepFailed as error:
         raise BadInput(f"cannot ask Barman for its server {name!r}: {error}") from None
-    return dict(re.findall(r"^\s*(\w+): (.*?)\s*$", text, re.MULTILINE))
 
 
 def gateway_address(barmans_host: str, nodes: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from repmgr_hooks.loglines import Form, goes_to_journal
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.system import System
+from repmgr_hooks.whole import rewritten
 
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
 
@@ -72,16 +73,11 @@ def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Jou
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that others may read; it is there whole, or as it was. Raises BadInput."""
-    hidden = path.parent / f".{path.name}.{os.getpid()}"
     try:
-        hidden.unlink(missing_ok=True)
-        with hidden.open("x", encoding="utf-8") as file:
+        with rewritten(path) as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)
-        hidden.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            hidden.unlink()
         raise BadInput(f"{path} cannot be written: {error}; name another file") from None
 
 

@@ -62,14 +62,14 @@ def do_replay(arguments: argparse.Namespace) -> int:
 def do_reconcile(arguments: argparse.Namespace) -> int:
     """Handle what every route asks for."""
     lines = show_log_lines(sys.stdout, arguments.log)
-    if getattr(arguments, "assume_primary", None) is not None and not arguments.dry_run:
+    node = arguments.assume_primary
+    if node is not None and not arguments.dry_run:
         raise BadInput("--assume-primary is a rehearsal: give --dry-run too; 'repmgr standby promote' makes a primary")
-    if getattr(arguments, "forget", False) and not arguments.dry_run:
+    if arguments.forget and not arguments.dry_run:
         loaded = configured(arguments)
         with journal_of(loaded) as journal:
             for managed in choose(loaded, arguments.cluster, None):
                 journal.forget(managed.cluster.name)
-    node = getattr(arguments, "assume_primary", None)
     return handle(arguments, Event(node, rehearsal.EVENT) if node is not None else None, arguments.verb, lines)
 
 
@@ -78,12 +78,12 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
     loaded = configured(arguments)
     chosen = choose(loaded, arguments.cluster, event)
     events = [event] if event else []
-    if getattr(arguments, "dry_run", False):
+    if arguments.dry_run:
         with contextlib.ExitStack() as stack:
             journal, _ = journal_or_why_not(loaded, stack)
-            known = None if getattr(arguments, "forget", False) else journal
+            known = None if arguments.forget else journal
             memories = [known.memory(managed.cluster.name) if known else Memory() for managed in chosen]
-        rehearse = getattr(arguments, "assume_primary", None) is not None
+        rehearse = arguments.assume_primary is not None
         good = [preview(managed, events, memory, rehearse) for managed, memory in zip(chosen, memories, strict=True)]
         return OK if all(good) else FAILED
     with contextlib.ExitStack() as stack:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import repmgr_hooks
+from repmgr_hooks.arguments import parser
 from repmgr_hooks.checks import repmgr
 from repmgr_hooks.checks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.errors import BadInput
@@ -26,7 +27,7 @@ def do_init(arguments: argparse.Namespace) -> int:
     try:
         if arguments.install:
             tell(install(arguments.directory, arguments.replace, System({})))
-            return left_to_do(arguments)
+            return left_to_do()
         tell(write(arguments.directory, draft(arguments)))
     except (OSError, UnicodeError) as error:
         raise BadInput(f"{error}; see to that place, or name another DIRECTORY; what was written stays") from None
@@ -79,11 +80,9 @@ def tell(lines: Iterable[str]) -> None:
         print(line, flush=True)
 
 
-def left_to_do(arguments: argparse.Namespace) -> int:
+def left_to_do() -> int:
     """Show what ``check`` says about what was installed; that is no failure of the installation."""
     print("\nWhat is left to do, as 'repmgr-hooks check' sees it; then:")
     print("  systemctl enable --now repmgr-hooks-boot.service repmgr-hooks.service\n")
-    arguments.config, arguments.as_repmgrd, arguments.nagios, arguments.json = CONFIGURATION, False, False, False
-    arguments.recovery = arguments.alerts = False
-    show.do_check(arguments)
+    show.do_check(parser().parse_args(["--config", CONFIGURATION, "check"]))
     return OK

@@ -7,11 +7,12 @@ import contextlib
 import dataclasses
 import json
 
-from repmgr_hooks import checks, failover, handlers, history, metrics, page, status, story
+from repmgr_hooks import checks, handlers, history, metrics, status, story
 from repmgr_hooks.checks import finding, recovery
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import BadInput, Trouble
+from repmgr_hooks.story import page, words
 from repmgr_hooks.system import System
 from repmgr_hooks.verbs import (
     FAILED,
@@ -81,13 +82,13 @@ def do_history(arguments: argparse.Namespace) -> int:
 def tell_failover(arguments: argparse.Namespace, loaded: Config, clusters: list[str]) -> int:
     """Tell one change of the primary, on the screen or as a page."""
     with journal_of(loaded) as journal:
-        told = failover.tell(journal, failover.find(journal, arguments.failover, clusters))
+        told = story.tell(journal, story.find(journal, arguments.failover, clusters))
     if arguments.html:
         write_whole(arguments.html, page.render(told))
     if arguments.json:
         print(json.dumps(dataclasses.asdict(told), indent=2))
     elif not arguments.html:
-        print("\n".join(story.lines(told)))
+        print("\n".join(words.lines(told)))
     return OK
 
 

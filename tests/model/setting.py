@@ -1,10 +1,9 @@
-"""The configuration that the model runs with, and its clock."""
+"""The configuration that the model runs with."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from repmgr_hooks import config
 from repmgr_hooks.cluster import Node, RoleChanges
@@ -12,25 +11,8 @@ from repmgr_hooks.routes import Action, Managed, Route
 
 LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
 TICK = LOADED.service.tick
-EPOCH = 1_800_000_000.0
 SHORT = {"at_latest": 10, "start_timeout": 5}
 """In seconds: simulated waiting costs real time too, for every look is a real one."""
-
-
-class Clock(Protocol):
-    """Something that knows the time since it began."""
-
-    def now(self) -> float:
-        """In seconds."""
-
-
-class Wall:
-    """The clock on the wall; it goes with the clock of the world."""
-
-    world: Clock | None = None
-
-    def __call__(self) -> float:
-        return EPOCH + (self.world.now() if self.world else 0.0)
 
 
 def managed(size: int) -> Managed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,11 +17,12 @@ from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.event import CATALOGUE, Event, Meaning
 from repmgr_hooks.queue import Queue, run_now
+from tests.fake import Wall
 from tests.model import counts
 from tests.model.cluster import Told, new_cluster, pick
 from tests.model.counts import COUNTS
 from tests.model.oracle import Oracle, Violation
-from tests.model.setting import LOADED, TICK, Wall, managed
+from tests.model.setting import LOADED, TICK, managed
 from tests.model.world import PORTS, Killed, ModelWorld, MortalJournal
 
 LOOK_AT_MOST_EVERY = 2.5
@@ -385,22 +385,10 @@ class Model(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
-    made = Wall()
-    monkeypatch.setattr(time, "time", made)
-    return made
-
-
-@pytest.fixture
 def silent() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
-
-
-@pytest.fixture
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return replace(LOADED, service=replace(LOADED.service, state_dir=str(tmp_path_factory.mktemp("state"))))
 
 
 @pytest.mark.usefixtures("silent")

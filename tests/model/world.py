@@ -215,14 +215,7 @@ class ModelWorld(FakeWorld):
         source = self.nodes.get(node.upstream or 0)
         receiver = source and {"status": "streaming", "sender_host": source.host, "received_tli": node.timeline}
         slots = [slot.as_row(name, SENDER_PID) for name, slot in node.slots.items()]
-        sender = {
-            "pid": SENDER_PID,
-            "application_name": "barman_receive_wal",
-            "client_addr": self.gateway,
-            "state": "streaming",
-            "flush_lsn": node.lsn(),
-        }
-        senders = [sender] if self.barman.streams_from == number else None
+        senders = self.senders(number)
         rows = [[other, "primary" if other in node.registered else "standby", True, None] for other in self.nodes]
         said = (node.in_recovery, node.timeline, node.system_identifier, node.lsn(), receiver, slots, senders, rows)
         return [said]

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from repmgr_hooks import cli, verbs
+from tests.fake import FakeWorld
+
+CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
 
 settings.register_profile("unit", deadline=None, database=None, max_examples=60)
 settings.load_profile("unit")
@@ -20,3 +26,19 @@ def log_as_before() -> Iterator[None]:
     yield
     log.handlers[:] = handlers
     log.setLevel(level)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
+    """All is as it should be: node 1 is the primary. The verbs meet this world too."""
+    made = FakeWorld()
+    monkeypatch.setattr(verbs, "System", lambda conninfos: made)
+    return made
+
+
+@pytest.fixture
+def run(tmp_path: Path, world: FakeWorld) -> Callable[..., int]:
+    """Run the program with a configuration whose state directory is a temporary one."""
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(tmp_path)))
+    return lambda *argv: cli.run(["--config", str(path), *argv])

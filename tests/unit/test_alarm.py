@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import cli, config, dispatcher, targets, verbs
-from repmgr_hooks.alerts import Alert
-from repmgr_hooks.config import Config, Retry
+from repmgr_hooks import cli, config, dispatcher, verbs
+from repmgr_hooks.alerts import targets
+from repmgr_hooks.alerts.cases import Alert
+from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import BadInput
 from repmgr_hooks.event import Event
@@ -22,6 +23,7 @@ from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.observe import NodeState, Slot
 from repmgr_hooks.queue import Queue
+from repmgr_hooks.retry import Retry
 from repmgr_hooks.run import Recorder
 from repmgr_hooks.system import System
 from tests.fake import FakeWorld
@@ -51,13 +53,6 @@ def load(tmp_path: Path, text: str) -> Config:
     (tmp_path / "config.yaml").write_text(text.replace("/var/lib/repmgr-hooks", str(tmp_path)))
     loaded = config.load(tmp_path / "config.yaml")
     return replace(loaded, service=replace(loaded.service, retry=Retry(5, 300, 3)))
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db")
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repmgr_hooks import config, continuity
-from repmgr_hooks.alerts import AGAIN, ATTEMPTS, HEADLINE, SETTLED, Alert, Case, Told, happened, raised
-from repmgr_hooks.conditions import conditions
+from repmgr_hooks.alerts.cases import AGAIN, HEADLINE, RETRY, SETTLED, Alert, Case, Told, happened, raised
+from repmgr_hooks.alerts.conditions import conditions
 from repmgr_hooks.continuity import Position, Standing, tells_of_hole
 from repmgr_hooks.decide import Reason, Verdict, Why
 from repmgr_hooks.records import RunRow
@@ -101,7 +101,7 @@ def test_an_event_is_told_once_and_the_same_not_again_within_an_hour() -> None:
     assert happened(told, PROMOTED, 100.0 + AGAIN - 1) is None
     assert happened(told, PROMOTED, 100.0 + AGAIN) == Case(PROMOTED, 100 + AGAIN, 100 + AGAIN)
     assert happened(told, replace(PROMOTED, summary="another"), 101.0)
-    failed = replace(case, told={"us": Told(failures=ATTEMPTS, tried=100.0)})
+    failed = replace(case, told={"us": Told(failures=RETRY.attempts, tried=100.0)})
     assert failed.wait("us", HOUR, 101.0) is None
 
 

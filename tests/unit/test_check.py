@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import cli, verbs
+from repmgr_hooks import cli
 from repmgr_hooks.checks import finding, kernel, service
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.errors import StepFailed
@@ -21,13 +21,6 @@ CONFIG = CONFIG.replace(", passfile: /etc/repmgr-hooks/pgpass", "")
 
 Run = Callable[..., int]
 Change = Callable[[FakeWorld], object]
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
-    made = FakeWorld()
-    monkeypatch.setattr(verbs, "System", lambda conninfos: made)
-    return made
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,15 +31,10 @@ class FullDisk(Journal):
 
     full = False
 
-    def _change(self):  # type: ignore[no-untyped-def]
+    def change(self):  # type: ignore[no-untyped-def]
         if self.full:
             raise StepFailed("the journal cannot be used: database or disk is full")
-        return super()._change()
-
-
-@pytest.fixture
-def loaded(tmp_path: Path) -> Config:
-    return replace(LOADED, service=replace(LOADED.service, state_dir=str(tmp_path)))
+        return super().change()
 
 
 @pytest.fixture

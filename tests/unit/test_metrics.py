@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from repmgr_hooks import cli, metrics, verbs
+from repmgr_hooks import metrics
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
@@ -21,24 +21,9 @@ from repmgr_hooks.records import StepRow
 from repmgr_hooks.tables import MIGRATIONS
 from tests.fake import FakeSlot, FakeWorld
 
-CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
 PROMOTED = Event(2, "standby_promote")
 Numbers = dict[tuple[str, frozenset[tuple[str, str]]], float]
 Ask = Callable[..., Numbers]
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
-    made = FakeWorld()
-    monkeypatch.setattr(verbs, "System", lambda conninfos: made)
-    return made
-
-
-@pytest.fixture
-def run(tmp_path: Path, world: FakeWorld) -> Callable[..., int]:
-    path = tmp_path / "config.yaml"
-    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(tmp_path)))
-    return lambda *argv: cli.run(["--config", str(path), *argv])
 
 
 @pytest.fixture
@@ -50,11 +35,6 @@ def ask(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Ask:
         return parsed(capsys.readouterr().out)
 
     return asked
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.db")
 
 
 def parsed(text: str) -> Numbers:

@@ -19,15 +19,15 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks import targets
-from repmgr_hooks.alerts import Alert, Case
+from repmgr_hooks.alerts import targets
+from repmgr_hooks.alerts.cases import Alert, Case
+from repmgr_hooks.alerts.outbox import Outbox, attempt
+from repmgr_hooks.alerts.targets import SEND, Target, letter, problems
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.journal import Journal
-from repmgr_hooks.outbox import Outbox, attempt
 from repmgr_hooks.steps import Program
 from repmgr_hooks.system import System
 from repmgr_hooks.tables import MIGRATIONS
-from repmgr_hooks.targets import SEND, Target, letter, problems
 from tests.fake import FakeWorld
 
 PACKAGE = str(Path(__file__).resolve().parents[2])
@@ -290,13 +290,6 @@ class Post(FakeWorld):
 
     def texts(self, name: str = "/a") -> list[str]:
         return [text for who, text in self.got if who == name]
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db")
-    yield made
-    made.close()
 
 
 A, B, HANGS = Target(run=("/a",)), Target(run=("/b",), severity="critical"), Target(run=("/hangs",))

@@ -14,7 +14,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks import queue as module
-from repmgr_hooks.config import Config, Retry
+from repmgr_hooks.config import Config
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
@@ -23,9 +23,10 @@ from repmgr_hooks.lock import exclusive
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.queue import REST, Queue, run_now
 from repmgr_hooks.records import StepRow
+from repmgr_hooks.retry import Retry
 from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.steps import Program, Rows, Sql
-from tests.fake import Connection, FakeWorld
+from tests.fake import Connection, FakeWorld, Wall
 
 LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
 MAIN = LOADED.clusters["main"]
@@ -34,27 +35,10 @@ PROMOTED, FOLLOWED, LIED = Event(2, "standby_promote"), Event(1, "standby_follow
 NODE_2 = "10.0.0.12:5432"
 
 
-class Wall:
-    """The clock on the wall."""
-
-    def __init__(self) -> None:
-        self.time = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
 def later(wall: Wall, world: FakeWorld, seconds: float) -> None:
     """Time goes by, on the wall and on the clock that never jumps."""
     wall.time += seconds
     world.sleep(seconds)
-
-
-@pytest.fixture
-def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
-    made = Wall()
-    monkeypatch.setattr(time, "time", made)
-    return made
 
 
 @pytest.fixture
@@ -65,15 +49,8 @@ def tmp_path() -> Iterator[Path]:
 
 
 @pytest.fixture
-def loaded(tmp_path: Path) -> Config:
-    return replace(LOADED, service=replace(LOADED.service, state_dir=str(tmp_path), retry=Retry(5, 300, 3), tick=0))
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db")
-    yield made
-    made.close()
+def loaded(loaded: Config) -> Config:
+    return replace(loaded, service=replace(loaded.service, retry=Retry(5, 300, 3), tick=0))
 
 
 def failed_over(world: FakeWorld | None = None) -> FakeWorld:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.checks.clone import backupapi, login, settings_of
+from repmgr_hooks.checks.clone import backupapi, login
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.recovery import Restore, findings, proofs
+from repmgr_hooks.checks.repmgr_conf import settings_in
 from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.system import System
@@ -144,7 +145,7 @@ def test_a_way_that_leads_nowhere(directory: Path) -> None:
     ],
 )
 def test_repmgr_conf(text: str, settings: dict[str, str]) -> None:
-    assert settings_of(text) == settings
+    assert settings_in(text) == settings
 
 
 @pytest.mark.parametrize(

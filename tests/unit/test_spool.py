@@ -53,13 +53,6 @@ def spool(directory: Path) -> Iterator[Spool]:
     made.close()
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db")
-    yield made
-    made.close()
-
-
 def put(directory: Path, name: str, content: str | bytes = GOOD) -> Path:
     path = directory / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,13 +28,6 @@ def healthy() -> FakeWorld:
     world = FakeWorld()
     assert handle(MAIN, world, []).ok
     return world
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db")
-    yield made
-    made.close()
 
 
 def picture(world: FakeWorld, journal: Journal) -> Picture:

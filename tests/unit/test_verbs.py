@@ -11,38 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import arguments, cli, verbs
+from repmgr_hooks import arguments
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.records import StepRow
 from tests.fake import FakeWorld
 
-CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
 PROMOTED = Event(2, "standby_promote", True, 1, "2026-11-20 03:00:00+00")
 NODE_2 = "10.0.0.12:5432"
 
 Run = Callable[..., int]
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
-    """All is as it should be: node 1 is the primary."""
-    made = FakeWorld()
-    monkeypatch.setattr(verbs, "System", lambda conninfos: made)
-    return made
-
-
-@pytest.fixture
-def run(tmp_path: Path, world: FakeWorld) -> Run:
-    """Run the program with a configuration whose state directory is a temporary one."""
-    path = tmp_path / "config.yaml"
-    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(tmp_path)))
-    return lambda *argv: cli.run(["--config", str(path), *argv])
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.db")
 
 
 def past(journal: Journal, ok: bool, message: str, events: int = 1, attempt: int = 1) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,23 +23,6 @@ LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
 MAIN = LOADED.clusters["main"]
 TICK = LOADED.service.tick
 PROMOTED = Event(2, "standby_promote")
-
-
-@pytest.fixture
-def loaded(tmp_path: Path) -> Config:
-    return replace(LOADED, service=replace(LOADED.service, state_dir=str(tmp_path)))
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld()
 
 
 @pytest.fixture

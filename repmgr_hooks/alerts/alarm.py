@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from repmgr_hooks.alerts import Alert
-from repmgr_hooks.conditions import conditions
+from repmgr_hooks.alerts.cases import Alert
+from repmgr_hooks.alerts.conditions import conditions
 from repmgr_hooks.decide import Verdict
 from repmgr_hooks.records import RunRow
 from repmgr_hooks.routes import Managed
@@ -14,7 +14,7 @@ from repmgr_hooks.steps import World
 
 
 class Listener(Protocol):
-    """Whom the alarm tells; ``outbox.Outbox`` is the real one. It must return at once."""
+    """Whom the alarm tells; ``Outbox`` is the real one. It must return at once."""
 
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         """A cluster calls for these alerts now, and for no others."""

@@ -1,4 +1,4 @@
-"""What somebody should be told of, and when to tell it: pure; ``outbox.py`` keeps the cases and tells them.
+"""What somebody is to be told of, and when to tell it: pure; ``outbox.py`` keeps the cases and tells them.
 
 Nothing queues up: for each case and target it is known what was told last, and what should have been. A target that
 was away for an hour is told how things are now, once.
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from repmgr_hooks.retry import Retry, left
+
 Severity = Literal["warning", "critical"]
 
 HEADLINE = 80
@@ -18,7 +20,7 @@ SETTLED = 60.0
 AGAIN = 3600.0
 """One that was over and comes back within this time goes to and fro: it is over when it has stayed away so long."""
 FORGET_AFTER = 86400.0
-RETRY_FIRST, RETRY_MOST, ATTEMPTS = 5.0, 300.0, 20
+RETRY = Retry()
 
 
 @dataclass(frozen=True)
@@ -90,28 +92,11 @@ class Case:
             pause = left(self.ended, AGAIN if self.flapping else SETTLED, now)
         else:
             pause = left(told.at, remind if said else SETTLED, now) if told.said else 0.0
-        if told.failures < ATTEMPTS:
-            return max(pause, left(told.tried, back_off(told.failures), now))
+        if told.failures == 0:
+            return pause
+        if told.failures < RETRY.attempts:
+            return max(pause, left(told.tried, RETRY.after(told.failures), now))
         return max(pause, left(told.tried, remind, now)) if self.state == "open" else None
-
-
-def back_off(failures: int) -> float:
-    """Return the seconds to wait after so many failures.
-
-    >>> [back_off(failures) for failures in (0, 1, 2, 3, 20)]
-    [0.0, 5.0, 10.0, 20.0, 300.0]
-    """
-    return min(RETRY_FIRST * 2.0 ** (failures - 1), RETRY_MOST) if failures else 0.0
-
-
-def left(since: float, whole: float, now: float) -> float:
-    """Return what is left of a time; more than the whole means that the clock was set back, and nothing is left.
-
-    >>> left(100, 60, 130), left(100, 60, 200), left(100, 60, 5)
-    (30, 0.0, 0.0)
-    """
-    rest = since + whole - now
-    return rest if 0 < rest <= whole else 0.0
 
 
 def raised(cases: Mapping[str, Case], found: Mapping[str, Alert], now: float) -> dict[str, Case]:
@@ -126,9 +111,7 @@ def raised(cases: Mapping[str, Case], found: Mapping[str, Alert], now: float) ->
 def _opened(before: Case | None, alert: Alert, now: float) -> Case:
     if before is None:
         return Case(alert, now)
-    if before.ended is None:
-        return Case(alert, before.since, None, before.flapping, before.told)
-    if left(before.ended, SETTLED, now):
+    if before.ended is None or left(before.ended, SETTLED, now):
         return Case(alert, before.since, None, before.flapping, before.told)
     soon = left(before.ended, AGAIN, now) > 0
     return Case(alert, now, None, soon, before.told if soon else {})

@@ -14,13 +14,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from repmgr_hooks import targets
-from repmgr_hooks.alerts import FORGET_AFTER, Alert, Case, Told, happened, raised
+from repmgr_hooks.alerts import targets
+from repmgr_hooks.alerts.cases import FORGET_AFTER, Alert, Case, Told, happened, raised
+from repmgr_hooks.alerts.targets import Target
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.loglines import about
 from repmgr_hooks.steps import World
-from repmgr_hooks.targets import Target
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +129,7 @@ class Outbox:
 
     def _read(self, cluster: str) -> dict[str, Case]:
         try:
-            with self._journal.change() as db:
-                rows = db.execute(f"select {COLUMNS} from alert where cluster = ?", (cluster,)).fetchall()
+            rows = self._journal.read(f"select {COLUMNS} from alert where cluster = ?", cluster)
             return {row[1]: _case(*row) for row in rows}
         except StepFailed as error:
             log.error("%s", error)

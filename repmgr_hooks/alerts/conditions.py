@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 
-from repmgr_hooks.alerts import Alert
+from repmgr_hooks.alerts.cases import Alert
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.continuity import tells_of_hole
 from repmgr_hooks.decide import Reason, Verdict, Why

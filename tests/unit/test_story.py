@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from repmgr_hooks import cli, config, failover, page, story
+from repmgr_hooks import cli, config, story
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import BadInput
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.queue import run_now
 from repmgr_hooks.records import Sight, StepRow
+from repmgr_hooks.story import page, words
 from tests.fake import FakeWorld
 
 CONFIG = Path(__file__).resolve().parents[2] / "config/config.yaml"
@@ -72,13 +73,6 @@ class Past:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def past(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Past:
     return Past(journal, monkeypatch)
 
@@ -109,11 +103,11 @@ def fail_over(past: Past) -> None:
     past.run(900, 901, (900.5, 0.1, "drop slot barman on standby 1", ""), events=(later,))
 
 
-def the_story(journal: Journal, which: str = "last") -> failover.Story:
-    return failover.tell(journal, failover.find(journal, which, ["main"]))
+def the_story(journal: Journal, which: str = "last") -> story.Story:
+    return story.tell(journal, story.find(journal, which, ["main"]))
 
 
-def told(found: failover.Story) -> list[tuple[float, str]]:
+def told(found: story.Story) -> list[tuple[float, str]]:
     return [(item.at, item.what.splitlines()[0]) for item in found.items]
 
 
@@ -141,7 +135,7 @@ def test_a_failover(past: Past, journal: Journal) -> None:
 
 def test_the_same_on_the_screen(past: Past, journal: Journal) -> None:
     fail_over(past)
-    first, second, _, *rest = story.lines(the_story(journal))
+    first, second, _, *rest = words.lines(the_story(journal))
     assert first == "main: node 2 took over from node 1"
     assert re.fullmatch(r"change 2, timeline 1 to 2, first sign 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", second)
     assert rest[:6] == [
@@ -228,7 +222,7 @@ def test_the_attempts_after_a_failure_belong_to_it(past: Past, journal: Journal)
     found = the_story(journal)
     assert found.ok is True
     assert told(found)[-2:] == [(304.5, "start Barman's receive-wal"), (305, "end of run 2 (event, attempt 2): done")]
-    text = "\n".join(story.lines(found))
+    text = "\n".join(words.lines(found))
     assert (
         "2.50 s    1.00 s  start Barman's receive-wal\n                      FAILED: no space left on device\n" in text
     )
@@ -249,7 +243,7 @@ def test_what_has_not_ended_well_says_so(
     past.event(8, PROMOTED)
     found = the_story(journal)
     assert (found.ok, (8, "event: standby_promote of node 2") in told(found)) == (ok, True)
-    assert said in "\n".join(story.lines(found))
+    assert said in "\n".join(words.lines(found))
     assert said in page.render(found)
 
 
@@ -257,7 +251,7 @@ def test_a_change_that_led_no_port(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
     past.primary(0, 2, 2)
     found = the_story(journal)
-    assert story.figures(found) == [(0, "from the first sign until node 2 was seen to be the primary")]
+    assert words.figures(found) == [(0, "from the first sign until node 2 was seen to be the primary")]
     assert "NO PORT was led to the new primary." in page.render(found)
 
 
@@ -287,19 +281,19 @@ def test_the_same_node_on_a_new_timeline_is_a_change(past: Past, journal: Journa
 
 def test_which_one(past: Past, journal: Journal) -> None:
     with pytest.raises(BadInput, match="knows of no change of the primary of main and other"):
-        failover.find(journal, "last", ["main", "other"])
+        story.find(journal, "last", ["main", "other"])
     past.primary(-100, 1, 1)
     past.primary(-90, 1, 1, "other")
     with pytest.raises(BadInput, match="knows of no change"):
-        failover.find(journal, "last", ["main", "other"])
+        story.find(journal, "last", ["main", "other"])
     past.primary(-80, 2, 2)
     past.primary(-70, 2, 2, "other")
     past.primary(-60, 1, 3)
     for which, clusters, number in (("last", ["main", "other"], 5), ("last", ["other"], 4), ("3", ["main"], 3)):
-        assert failover.find(journal, which, clusters).id == number
+        assert story.find(journal, which, clusters).id == number
     for wrong in ("1", "4", "", "LAST", "-1", "9" * 99, "last'; drop table role"):
         with pytest.raises(BadInput, match="has no change of the primary .*; it has 3, 5, and 'last'"):
-            failover.find(journal, wrong, ["main"])
+            story.find(journal, wrong, ["main"])
 
 
 def test_the_words_of_the_handlers_are_known(journal: Journal) -> None:
@@ -328,7 +322,7 @@ def evil(past: Past) -> None:
 
 def test_no_line_is_wider_than_80_columns(past: Past, journal: Journal) -> None:
     evil(past)
-    assert max(map(len, story.lines(the_story(journal)))) <= 80
+    assert max(map(len, words.lines(the_story(journal)))) <= 80
 
 
 @pytest.mark.parametrize("make", [fail_over, evil])
@@ -348,9 +342,9 @@ def test_a_page_is_well_formed_and_needs_nothing_from_elsewhere(
     rows = ["".join(row.itertext()) for row in root.iter("{http://www.w3.org/1999/xhtml}tr")]
     for item in found.items:
         assert any(item.what in row and item.error in row for row in rows)
-    words = "".join(root.itertext())
-    for seconds, what in story.figures(found):
-        assert f"{what}{seconds:.2f} s" in words
+    shown = "".join(root.itertext())
+    for seconds, what in words.figures(found):
+        assert f"{what}{seconds:.2f} s" in shown
 
 
 def test_what_failed_is_said_in_words_and_not_by_a_colour_alone(past: Past, journal: Journal) -> None:

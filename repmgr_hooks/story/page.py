@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import accumulate
 
-from repmgr_hooks.failover import Item, Story
-from repmgr_hooks.story import errors, figures, outcome, title
+from repmgr_hooks.story import Item, Story
+from repmgr_hooks.story.words import errors, figures, outcome, title
 
 WIDTH = 760
 MARGIN = 12

@@ -99,10 +99,10 @@ def look(managed: Managed, files: Iterable[Path], world: World, journal: Journal
         elif journal is None:
             yield topic.fail("the journal cannot be read: nothing can be seen to arrive", "repmgr-hooks status")
         else:
-            yield _rehearse(conf, daemon, managed, world, journal)
+            yield _try_out(conf, daemon, managed, world, journal)
 
 
-def _rehearse(conf: RepmgrConf, daemon: Daemon, managed: Managed, world: World, journal: Journal) -> Finding:
+def _try_out(conf: RepmgrConf, daemon: Daemon, managed: Managed, world: World, journal: Journal) -> Finding:
     topic, commands = Topic("hook.arrived", str(conf.path)), set()
     mend, said = as_it_should_be(managed.cluster.name), ""
     for nasty in NASTY:

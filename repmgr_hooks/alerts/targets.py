@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from repmgr_hooks.alerts import Case, Severity
+from repmgr_hooks.alerts.cases import Case, Severity
 from repmgr_hooks.handlers import command
 from repmgr_hooks.schema import Between, Positive, Shape
 from repmgr_hooks.steps import Program
 
 SENDMAIL = "/usr/sbin/sendmail"
-SEND = (sys.executable, "-P", "-m", "repmgr_hooks.send")
+SEND = (sys.executable, "-P", "-m", "repmgr_hooks.alerts.send")
 
 # RFC 5322, 2.1.1: so long may a line be. Folded, a headline would be hard to find; beyond ASCII not every relay goes.
 LETTER = policy.default.clone(cte_type="7bit", max_line_length=998)

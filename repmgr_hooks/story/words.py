@@ -6,14 +6,14 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator
 
-from repmgr_hooks.failover import Item, Story
+from repmgr_hooks.story import Item, Story
 
 WIDTH = 80
 
 
 def figures(story: Story) -> list[tuple[float, str]]:
     """Return what matters most: seconds, and in words which."""
-    port, node, found = story.last_port, story.change.node, [(story.promoted, "")]
+    port, node = story.last_port, story.change.node
     found = [(story.promoted, f"from the first sign until node {node} was seen to be the primary")]
     if port:
         found.insert(0, (story.ports[port], f"from the first sign until port {port} led to node {node}"))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from repmgr_hooks.errors import BadInput
 from repmgr_hooks.event import Event, Meaning
-from repmgr_hooks.journal import RUN_COLUMNS, Journal, run_row
-from repmgr_hooks.records import RunRow, Sight
+from repmgr_hooks.journal import Journal
+from repmgr_hooks.records import RUN_COLUMNS, RunRow, Sight, run_row
 
 AROUND = 60.0
 """Seconds for which a sign belongs to what follows (the worker hurries as long after one), and a run to the last."""
