@@ -16,6 +16,7 @@ from repmgr_hooks.carry_out import bug, carry_out, look, take
 from repmgr_hooks.decide import Decided, Memory, Verdict, Why, memory_of
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event, Meaning
+from repmgr_hooks.imagined import Imagined
 from repmgr_hooks.judge import Judge, contradicting, decided_from, find_primary
 from repmgr_hooks.records import RunRow
 from repmgr_hooks.routes import Action, Managed, Route
@@ -81,22 +82,19 @@ def handle(
         believed = [event for event in events if event.meaning is not Meaning.PRIMARY]
         chosen = select(managed.routes, believed, everything)
     decided = decided_from(verdict, judge)
-    done = preview(chosen, decided, world) if dry_run else carry_out(chosen, decided, world, started, recorder)
+    done = foresee(chosen, decided, world) if dry_run else carry_out(chosen, decided, world, started, recorder)
     failed = any(item.error for item in done)
     message = f"{summary(done, world.now() - started, dry_run)}; {verdict}"
     return told(Run(not failed, message, verdict, tuple(done), again=failed))
 
 
 def rehearse(managed: Managed, world: World, promotion: Event, memory: Memory) -> Run:
-    """Return what the promotion of a standby would make us do now, and change nothing. Raises BadInput.
-
-    Each action says what it lacks now, so two of them may name the same step; the first one would take it.
-    """
+    """Return what the promotion of a standby would make us do now, and change nothing. Raises BadInput."""
     started, node = world.now(), promotion.node
     verdict = Judge(managed.cluster, memory).verdict(world)
     tell(verdict)
     decided = rehearsal.assume(verdict, node, managed.cluster)
-    done = preview(select(managed.routes, [promotion], True), decided, world)
+    done = foresee(select(managed.routes, [promotion], True), decided, world)
     obstacles = list(rehearsal.obstacles(verdict, node, managed.cluster, world))
     for obstacle in obstacles:
         log.warning("%s", obstacle)
@@ -229,6 +227,15 @@ def preview(chosen: Sequence[Chosen], decided: Decided, world: World) -> list[Do
             done.append(Done(item.action, tuple(missing)))
         except StepFailed as error:
             done.append(Done(item.action, error=str(error)))
+    return done
+
+
+def foresee(chosen: Sequence[Chosen], decided: Decided, world: World) -> list[Done]:
+    """Return the steps that would be taken now, one action after the other, and change nothing."""
+    imagined, done = Imagined(world), list[Done]()
+    for item in chosen:
+        done += preview([item], decided, imagined.as_world())
+        imagined.imagine(done[-1].steps)
     return done
 
 

@@ -125,8 +125,6 @@ def carry_out(
 
 def show_plan(result: Run) -> None:
     """Print what a dry run would do."""
-    if sum(bool(item.steps) for item in result.done) > 1:
-        print("Each action as it would be done now; what two of them name is done once.")
     for item in result.done:
         print(f"{item.action.title}{': ' + item.error if item.error else '' if item.steps else ': as it should be'}")
         for step in item.steps:
