@@ -128,8 +128,8 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
                 found += seen
                 if new and differences(seen):
                     return Drift(verdict, now, tuple(found))
-    said = (*warnings(managed, decided), *tend(managed, decided, world))
-    return Drift(verdict, now, tuple(found), tuple(text for text in said if text not in differences(found)))
+    said, missing = (*warnings(managed, decided), *tend(managed, decided, world)), differences(found)
+    return Drift(verdict, now, tuple(found), tuple(text for text in said if text not in missing))
 
 
 def _mark(action: Action, decided: Decided, world: World) -> object:

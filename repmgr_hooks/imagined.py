@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+from repmgr_hooks.handlers.firewall import unquoted
 from repmgr_hooks.steps import Cut, Program, Step, World
 
 
@@ -49,15 +49,11 @@ def restored(saved: str, swap: Sequence[str]) -> str:
     '*nat\\n-A b -j y\\n-A a -j z\\nCOMMIT'
     """
     flushed = tuple(f"-A {line[1:].split()[0]} " for line in swap if line.startswith(":"))
-    removed = [_plain(line.replace("-D ", "-A ", 1)) for line in swap if line.startswith("-D ")]
+    removed = [unquoted(line.replace("-D ", "-A ", 1)) for line in swap if line.startswith("-D ")]
     rules = []
     for line in saved.splitlines():
-        if _plain(line) in removed:
-            removed.remove(_plain(line))
+        if unquoted(line) in removed:
+            removed.remove(unquoted(line))
         elif not line.startswith(flushed) and line != "COMMIT":
             rules.append(line)
     return "\n".join([*rules, *(line for line in swap if line.startswith("-A ")), "COMMIT"])
-
-
-def _plain(rule: str) -> str:
-    return " ".join(shlex.split(rule)) if rule.count('"') % 2 == 0 else rule

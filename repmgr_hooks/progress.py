@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
+from functools import partial
 from typing import TextIO
 
 from repmgr_hooks.loglines import Form, formatter, is_terminal
+from repmgr_hooks.meanwhile import meanwhile
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +40,10 @@ class Lines(logging.StreamHandler[TextIO]):
     @contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[None]:
         """Show meanwhile that this is waited for, at most so many seconds."""
-        over = threading.Event()
-        show = (self._show, what, time.time() + seconds, over)
-        thread = threading.Thread(target=copy_context().run, args=show, daemon=True)
-        thread.start()
         try:
-            yield
+            with meanwhile(partial(self._show, what, time.time() + seconds)):
+                yield
         finally:
-            over.set()
-            thread.join()
             self._below("")
 
     def _show(self, what: str, end: float, over: threading.Event) -> None:

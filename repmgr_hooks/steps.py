@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import shlex
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from repmgr_hooks.alerts.cases import Alert
 from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.meanwhile import meanwhile
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.tracked import parse_conntrack
 
@@ -184,7 +186,7 @@ def apply(step: Step, world: World) -> None:
     begun = world.now()
     end = begun + seconds_for(step, world)
     while True:
-        with _repeating(step.meanwhile, world):
+        with meanwhile(partial(_repeat, step.meanwhile, world)) if step.meanwhile else nullcontext():
             _do(step.do, world, end - world.now())
         if step.until is None or _becomes_true(step, step.until, world, min(end, world.now() + step.every)):
             return
@@ -214,21 +216,6 @@ def _tell(deleted: str, world: World, wanted: bool) -> None:
             log.info("         %d client(s) told", len(clients))
         except StepFailed as error:
             log.warning("%d client(s) not told that they are cut: %s; going on without it", len(clients), error)
-
-
-@contextmanager
-def _repeating(sql: Sql | None, world: World) -> Iterator[None]:
-    if sql is None:
-        yield
-        return
-    over = threading.Event()
-    thread = threading.Thread(target=_repeat, args=(sql, world, over))
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _repeat(sql: Sql, world: World, over: threading.Event) -> None:

@@ -161,10 +161,11 @@ def parse_rules(saved: str) -> tuple[str, ...]:
     >>> parse_rules('*nat\\n-A a -m comment --comment "repmgr_hooks:main:app" -j b\\n# done')
     ('-A a -m comment --comment repmgr_hooks:main:app -j b',)
     """
-    return tuple(_unquoted(line) for line in saved.splitlines() if line.startswith("-A "))
+    return tuple(unquoted(line) for line in saved.splitlines() if line.startswith("-A "))
 
 
-def _unquoted(line: str) -> str:
+def unquoted(line: str) -> str:
+    """Return a rule as it is without the quotes that only some versions of iptables print."""
     try:
         return " ".join(shlex.split(line))
     except ValueError:  # a foreign rule with a quote of its own in it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import shutil
@@ -140,10 +141,16 @@ def put(move: Move) -> str:
             shutil.copystat(move.place, file.name)
         file.write(move.text)
         if move.replaces:
-            old = move.place.with_name(move.place.name + OLD)
+            old = _unused(move.place.with_name(move.place.name + OLD))
             said = f"replaced  {move.place}; the old one is {old}"
             shutil.copy2(move.place, old)
     return said
+
+
+def _unused(path: Path) -> Path:
+    """Return the path, or with a number if something stands there: what was kept is never overwritten."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not name.exists())
 
 
 def passfile() -> str:

@@ -91,10 +91,12 @@ def port(described: Mapping[str, object]) -> int:
 def address(described: Mapping[str, object], node: int) -> str:
     """Return the address in a conninfo; names are looked up now, for netfilter's rules need addresses."""
     host = str(described.get("host") or "")
+    if not host or host.startswith("/"):
+        raise BadInput(f"repmgr.nodes: the conninfo of node {node} names no host; register it with one")
     if is_address(host):
         return str(ipaddress.ip_address(host))
     try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]) if host else ""
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
         raise BadInput(f"repmgr.nodes: the host {host!r} of node {node} cannot be looked up: {error}") from None
 

@@ -73,6 +73,8 @@ def test_other_clusters(world: FakeWorld, wanted: Mapping[str, object]) -> None:
         (Asked(servers="{}"), "not one server but 0 (none); say which one with --barman SERVER"),
         (Asked(servers='{"a": "", "b": ""}'), "not one server but 2 (a, b)"),
         (Asked(servers="please run barman as 'barman' user"), "cannot ask Barman for its servers"),
+        (Asked([(1, "primary", "user=repmgr")]), "the conninfo of node 1 names no host"),
+        (Asked([(1, "primary", "host=/run/postgresql")]), "the conninfo of node 1 names no host"),
         (Asked([(1, "primary", "host=a.invalid")]), "the host 'a.invalid' of node 1 cannot be looked up"),
         (Asked([(1, "primary", "nonsense")]), "repmgr.nodes: the conninfo of node 1 is no connection string"),
         (Asked([(1, "primary", "host=a,b port=1,2")]), "port=1,2 is not one port"),
@@ -239,6 +241,9 @@ def test_the_old_one_stays_beside(tmp_path: Path) -> None:
     assert (tmp_path / "there").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "there.before-repmgr-hooks").read_text() == "old"
     assert move.done
+    (tmp_path / "draft").write_text("another")
+    assert install.put(move).endswith("the old one is " + str(tmp_path / "there.before-repmgr-hooks.2"))
+    assert (tmp_path / "there.before-repmgr-hooks").read_text() == "old", "what was there at first"
 
 
 def test_a_directory_that_cannot_be_written(
