@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.endtoend.conftest import fresh_lab
 from tests.lab import REPOSITORY, wait_for
 from tests.lab.contain import MARK, contained
 
 BUILD = """
+import time
 from tests.lab import Lab
 lab = Lab()
 lab.build()
@@ -35,10 +37,16 @@ def processes() -> set[str]:
     return found
 
 
+def shared_memory() -> list[str]:
+    """What PostgreSQL leaves when it is killed: System V segments, by key, and POSIX ones."""
+    segments = [line.split()[0] for line in Path("/proc/sysvipc/shm").read_text().splitlines()]
+    return segments + sorted(entry.name for entry in Path("/dev/shm").iterdir())
+
+
 def test_killed_lab_leaves_nothing() -> None:
     if not contained():
         pytest.skip("the lab needs its box: use tests/run")
-    mounts, before = Path("/proc/mounts").read_text(), processes()
+    mounts, memory, before = Path("/proc/mounts").read_text(), shared_memory(), processes()
     environment = {key: value for key, value in os.environ.items() if key != MARK}
     box = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "tests/lab/contain.py"), sys.executable, "-c", BUILD],
@@ -49,11 +57,27 @@ def test_killed_lab_leaves_nothing() -> None:
     assert box.stdout is not None
     assert box.stdout.readline() == "built\n"
     assert any("postgres" in line for line in processes() - before)
+    assert box.poll() is None
 
     box.send_signal(signal.SIGKILL)
     box.wait(10)
 
     wait_for(lambda: not processes() - before, "the processes to be gone", 10)
     assert Path("/proc/mounts").read_text() == mounts
+    assert shared_memory() == memory
     assert subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True, timeout=10).stdout == ""
     assert not [link for link in Path("/sys/class/net").iterdir() if link.name in ("lan", "db1", "db2")]
+
+
+def test_two_hosts_share_no_temporary_files() -> None:
+    """``repmgr node rejoin`` keeps files in /tmp; of two labs side by side one lost the other's."""
+    lab = fresh_lab()
+    try:
+        lab.make_network()
+        lab.make_directories()
+        for place in ("/tmp", "/var/tmp"):
+            lab.db1.run("mktemp", "-p", place, "only-db1-XXXX", user="postgres")
+            assert lab.db2.run("ls", place) == ""
+            assert not list(Path(place).glob("only-db1-*"))
+    finally:
+        lab.destroy()

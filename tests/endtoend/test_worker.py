@@ -102,9 +102,7 @@ def kill_worker(lab: Lab, how: signal.Signals) -> int:
     """End the service; its FIFO stays behind when it is killed, as on a real machine."""
     daemon = lab.daemons.pop("worker")
     daemon.send_signal(how)
-    code = daemon.wait(160)
-    lab.gateway.path(f"{STATE}/spool/wake").unlink(missing_ok=True)
-    return code
+    return daemon.wait(160)
 
 
 def test_end_and_second_worker(quiet_lab: Lab) -> None:

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -45,6 +46,8 @@ host=$1 user=$2 home=$3; shift 3
 for place in {places}; do mount --rbind {base}/$host$place $place; done
 mount --bind {venv} /opt/repmgr-hooks
 if [ -d /opt/barman ]; then mount --bind {newest_barman} /opt/barman; fi
+# repmgr keeps files here, under the node's name, which another lab has too. Last, for the venv may stand here.
+mount --bind {base}/$host/tmp /tmp
 cd /
 export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if [ $user = root ]; then exec "$@"; fi
@@ -244,10 +247,12 @@ class Lab:
         self.install_gateway()
 
     def make_host(self, host: Host) -> None:
-        for place in (*PRIVATE, "/var/lib", "/var/log", "/var/tmp", "/opt/repmgr-hooks"):
+        for place in (*PRIVATE, "/var/lib", "/var/log", "/opt/repmgr-hooks"):
             host.path(place).mkdir(parents=True, exist_ok=True)
         must("cp", "-a", "/etc/.", str(host.path("/etc")))
-        host.path("/var/tmp").chmod(0o1777)
+        for place in ("/tmp", "/var/tmp"):
+            host.path(place).mkdir()
+            host.path(place).chmod(0o1777)
         host.path("/var/run").symlink_to("/run")
         for place, owner in (
             ("/var/lib/postgresql", "postgres"),
@@ -349,10 +354,21 @@ class Lab:
             wait_for(lambda n=node: ready.search(self.gateway.log(f"repmgrd{n}")), f"repmgrd of node {node}")
 
     def start_worker(self) -> None:
-        """Start repmgr-hooks.service, with the user and the capabilities that its unit has."""
-        words = ("/usr/local/bin/repmgr-hooks", "worker")
-        self.daemons["worker"] = self.gateway.start(*words, user="service", log="worker")
-        wait_for(lambda: self.gateway.path("/var/lib/repmgr-hooks/spool/wake").exists(), "the worker")
+        """Start repmgr-hooks.service as its unit says: the user, the capabilities, and Type=notify."""
+        place = BASE / "notify"
+        place.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(str(place))
+            place.chmod(0o666)
+            systemd.settimeout(60)
+            words = ("env", f"NOTIFY_SOCKET={place}", "/usr/local/bin/repmgr-hooks", "worker")
+            self.daemons["worker"] = self.gateway.start(*words, user="service", log="worker")
+            try:
+                said = systemd.recv(100)
+            except TimeoutError:
+                said = b"nothing"
+        if said != b"READY=1":
+            raise Failed(f"the service said {said!r} instead of READY=1\n{self.gateway.log('worker')}")
 
     def start_cron(self) -> None:
         """Start what cron does for Barman: ``barman cron`` once a minute."""

@@ -1,7 +1,8 @@
-"""A box that leaves nothing behind: own mounts, processes and network, all gone when its first process ends.
+"""A box that leaves nothing behind: own mounts, processes, shared memory and network, gone with its first process.
 
-Run as ``contain.py PROGRAM ...``: PROGRAM runs in new mount, PID and network namespaces, with private /run and /mnt.
-However it ends, even killed, the kernel removes every process, mount, namespace and rule that was made inside.
+Run as ``contain.py PROGRAM ...``: PROGRAM runs in new mount, PID, IPC and network namespaces, with private /run, /mnt
+and /dev/shm. However it ends, even killed, the kernel removes every process, mount, namespace, rule and piece of shared
+memory (PostgreSQL leaves its own when it is killed) that was made inside.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ def contain(argv: list[str]) -> None:
     """Run ``argv`` inside the box instead of this process; returns at once if we are inside."""
     if contained():
         return
-    box = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
+    box = ["unshare", "--mount", "--pid", "--ipc", "--net", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
     os.execvpe(box[0], [*box, sys.executable, str(Path(__file__)), *argv], {**os.environ, MARK: "1"})
 
 
 def first_process(argv: list[str]) -> int:
     """Be process 1: prepare the mounts, start the program, reap orphans, return the program's exit code."""
-    for place in ("/run", "/mnt"):
-        if os.system(f"mount -t tmpfs -o mode=0755 tmpfs {place}") != 0:  # noqa: S605 - a constant command
+    for place, mode in (("/run", "0755"), ("/mnt", "0755"), ("/dev/shm", "1777")):
+        if os.system(f"mount -t tmpfs -o mode={mode} tmpfs {place}") != 0:  # noqa: S605 - a constant command
             return 1
     program = os.posix_spawnp(argv[0], argv, os.environ)
     while True:
