@@ -58,19 +58,22 @@ def _of_run(managed: Managed, failed: RunRow, attempts: int) -> Iterator[Alert]:
     """The most exact first; what is tried no more is a condition of its own."""
     alert = functools.partial(Alert, managed.cluster.name, details=failed.message)
     mend = f"repmgr-hooks reconcile --cluster {managed.cluster.name}"
-    hole, opened = tells_of_hole(failed.message), opened_by_limit(managed, failed.left)
+    hole, gate = tells_of_hole(failed.message), open_gate(managed, failed.left)
     if hole:
         yield alert("backup", "critical", hole, next=f"repmgr-hooks continuity {managed.cluster.name}")
-    if opened:
-        yield alert("gate", "critical", f"{opened} was done by its limit, what is before it failed", next=mend)
+    if gate:
+        yield alert("gate", "critical", f"{gate} although what comes before it failed", next=mend)
     if failed.attempt >= attempts:
         yield alert("run", "critical", f"given up after {attempts} attempts: {failed.left[0]}", next=mend)
-    elif not hole and not opened:
+    elif not hole and not gate:
         yield alert("run", "warning", f"failed, and is tried again: {failed.left[0]}", next=mend)
 
 
-def opened_by_limit(managed: Managed, left: Sequence[str]) -> str:
-    """Return the action with a limit that was done although one before it failed; empty if there is none."""
+def open_gate(managed: Managed, left: Sequence[str]) -> str:
+    """Return the action with a limit that is true although one before it failed; empty if there is none.
+
+    The limit has made it true, or it was so before.
+    """
     for route in managed.routes:
         failed_before = False
         for action in route.do:

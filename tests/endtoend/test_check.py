@@ -169,8 +169,9 @@ def journal_of_another_owner(lab: Lab) -> Iterator[None]:
 
 @fault("files.program", "/usr/local/bin/repmgr-hooks")
 def program_that_others_can_write(lab: Lab) -> Iterator[None]:
-    with mode(lab.gateway, "/usr/local/bin/repmgr-hooks", 0o777):
-        yield
+    lab.gateway.run("chmod", "777", "/usr/local/bin/repmgr-hooks")
+    yield
+    lab.gateway.run("chmod", "755", "/usr/local/bin/repmgr-hooks")
 
 
 @fault("files.command", "/usr/local/bin/page-somebody")
@@ -375,9 +376,10 @@ def forwarding_off(lab: Lab) -> Iterator[None]:
 
 
 @fault("kernel.chains", "main")
-def chains_flushed_by_another_tool(lab: Lab) -> Iterator[None]:
+def chain_flushed_by_another_tool(lab: Lab) -> Iterator[None]:
+    """Not that of Barman's own connection: a packet that came meanwhile would reset it."""
     before = lab.gateway.run("iptables-save", "-t", "nat")
-    lab.gateway.run("iptables", "-t", "nat", "-F")
+    lab.gateway.run("iptables", "-t", "nat", "-F", "PREROUTING")
     yield
     lab.gateway.run("iptables-restore", stdin=before)
 

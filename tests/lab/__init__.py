@@ -45,6 +45,7 @@ set -e
 host=$1 user=$2 home=$3; shift 3
 for place in {places}; do mount --rbind {base}/$host$place $place; done
 mount --bind {venv} /opt/repmgr-hooks
+mount --bind {base}/program /opt/repmgr-hooks/bin/repmgr-hooks
 if [ -d /opt/barman ]; then mount --bind {newest_barman} /opt/barman; fi
 # repmgr keeps files here, under the node's name, which another lab has too. Last, for the venv may stand here.
 mount --bind {base}/$host/tmp /tmp
@@ -238,6 +239,7 @@ class Lab:
         text = ENTER.format(places=" ".join(PRIVATE), base=BASE, venv=self.venv, newest_barman=newest)
         enter.write_text("#!/bin/sh" + text)
         enter.chmod(0o755)
+        self.make_program(BASE / "program", self.venv / "bin/repmgr-hooks", PYTHON)
         for place in PRIVATE:
             Path(place).mkdir(parents=True, exist_ok=True)
         for user in ("repmgr", "barman", "streaming_barman", "app"):
@@ -279,11 +281,16 @@ class Lab:
         self.put(gateway, "/etc/barman.d/main_backup.conf", self.config("barman.d/main_backup.conf"))
         if self.newest_barman:
             gateway.path("/opt/barman").mkdir()
-            program = (REPOSITORY / ".venv-barman/bin/barman").read_text().split("\n", 1)[1]
-            self.put(gateway, "/usr/local/bin/barman", "#!/opt/barman/bin/python\n" + program, 0o755)
-        script = (self.venv / "bin/repmgr-hooks").read_text().split("\n", 1)[1]
-        self.put(gateway, "/usr/local/bin/repmgr-hooks", f"#!{PYTHON}\n{script}", 0o755)
+            place = gateway.path("/usr/local/bin/barman")
+            self.make_program(place, REPOSITORY / ".venv-barman/bin/barman", "/opt/barman/bin/python")
+        gateway.path("/usr/local/bin/repmgr-hooks").symlink_to("/opt/repmgr-hooks/bin/repmgr-hooks")
         gateway.run("sysctl", "-q", "-p", "/dev/stdin", stdin=self.config("sysctl.conf"))
+
+    @staticmethod
+    def make_program(place: Path, installed: Path, python: str) -> None:
+        """Write a program that pip has installed, for an environment that is mounted elsewhere."""
+        place.write_text(f"#!{python}\n" + installed.read_text().split("\n", 1)[1])
+        place.chmod(0o755)
 
     def put(self, host: Host, place: str, text: str, mode: int = 0o644, owner: str = "root") -> None:
         """Write a file of a host."""
