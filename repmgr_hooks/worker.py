@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 LOOK_ROUND = 20.0
 PRUNE_EVERY = 3600.0
+LOCK_WAIT = 30.0
+"""Seconds for the worker that ``event`` has started, because repmgrd was there before the service: at boot, say."""
 ONCE_LOCK_WAIT = 900.0
 LOCK_POLL = 0.2
 LAST_WORDS = 2.0
@@ -79,15 +81,15 @@ class Worker:
 
     def _lock(self, stack: contextlib.ExitStack, once: bool) -> bool:
         """Become the one worker; False if one is there that has heard us. Raises Busy."""
-        end = time.monotonic() + (ONCE_LOCK_WAIT if once else 0.0)
+        end = time.monotonic() + ONCE_LOCK_WAIT
         while True:
             try:
-                stack.enter_context(exclusive(self._config.state_dir / "worker.lock", 0.0))
+                stack.enter_context(exclusive(self._config.state_dir / "worker.lock", 0.0 if once else LOCK_WAIT))
                 return True
             except Busy:
                 if once and wake(str(self._config.state_dir / "spool")):
                     return False
-                if time.monotonic() >= end:
+                if not once or time.monotonic() >= end:
                     raise
                 time.sleep(LOCK_POLL)
 

@@ -38,7 +38,8 @@ def main() -> None:
     except urllib.error.URLError as error:
         sys.exit(f"the webhook does not answer: {error.reason}")
     except (OSError, smtplib.SMTPException) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        who = "the webhook" if "webhook" in order else f"the mail server {order['smtp']}"
+        sys.exit(f"{who}: {error or type(error).__name__}")
     except (ValueError, http.client.HTTPException) as error:
         sys.exit(f"the URL or a header is not valid ({type(error).__name__})")
 

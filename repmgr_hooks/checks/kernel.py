@@ -56,9 +56,9 @@ def chains(cluster: Cluster, world: World) -> Iterator[Finding]:
     lacking = [jump for jump in jumps(cluster.gateway) if jump not in rules]
     mend = f"repmgr-hooks reconcile --cluster {cluster.name}"
     if lacking:
-        yield topic.fail(f"our chains have been flushed: {lacking[0]} is gone", mend)
+        yield topic.fail(f"not set up, or flushed by another: {lacking[0]} is missing", mend)
     elif not ours:
-        yield topic.fail("our chains have been flushed: they are empty", mend)
+        yield topic.fail(f"not set up, or flushed by another: {dnat} and {snat} are empty", mend)
     else:
         yield topic.ok(f"{dnat} and {snat} are in the nat table")
 

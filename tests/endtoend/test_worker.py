@@ -8,6 +8,8 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -108,14 +110,22 @@ def kill_worker(lab: Lab, how: signal.Signals) -> int:
 def test_end_and_second_worker(quiet_lab: Lab) -> None:
     lab = quiet_lab
     lab.start_worker()
-    second = lab.gateway.hooks("worker", user="service")
-    assert second.returncode == 1
-    assert "another process holds" in second.stderr
     hand_in(lab, 1, "primary_register")
     wait_for(lambda: "lead port barman" in lab.gateway.log("worker"), "the run", every=0.01)
+    second = lab.gateway.start("/usr/local/bin/repmgr-hooks", "worker", user="service", log="second")
+    wait_for(lambda: "worker.lock" in opened(second.pid), "the second to wait for the first", every=0.01)
     assert kill_worker(lab, signal.SIGTERM) == 0
-    lab.start_worker()
-    wait_for(lambda: handled(lab) and routes(lab) == OPEN, "the rest of the run")
+    wait_for(lambda: "lead port app" in lab.gateway.log("second"), "the rest of the run")
+    wait_for(lambda: handled(lab) and routes(lab) == OPEN, "its end")
+
+
+def opened(process: int) -> set[str]:
+    """The names of the files that a process has open."""
+    names = set()
+    for entry in Path(f"/proc/{process}/fd").glob("*"):
+        with suppress(FileNotFoundError):
+            names.add(entry.readlink().name)
+    return names
 
 
 def test_configuration_read_again(quiet_lab: Lab) -> None:

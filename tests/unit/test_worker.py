@@ -133,7 +133,10 @@ def test_what_waited_during_a_pause_is_handled_when_resume_knocks(
         journal.close()
 
 
-def test_there_is_one_worker_for_a_state_directory(worker: WithoutSignals, state: Path, world: FakeWorld) -> None:
+def test_there_is_one_worker_for_a_state_directory(
+    worker: WithoutSignals, state: Path, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_WAIT", 0.1)
     with exclusive(state / "worker.lock", 0), pytest.raises(StepFailed, match="another process holds .*worker.lock"):
         worker.serve()
     assert world.changes == []
