@@ -2,8 +2,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-packages=(postgresql postgresql-15-repmgr repmgr barman barman-cli iptables conntrack iproute2 sudo systemd procps
-          util-linux python3-venv openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh)
+packages=(postgresql postgresql-15-repmgr repmgr barman barman-cli iptables conntrack iproute2 sudo systemd
+          systemd-container procps util-linux python3-venv openssh-client openssh-server rsync python3-psycopg
+          python3-yaml python3-sh)
 
 # What the benchmark of what a user would pick instead needs besides: install_packages "${packages_to_compare[@]}"
 packages_to_compare=(haproxy)

@@ -1,0 +1,67 @@
+"""The units under real systemd: what they forbid hinders nothing, and Barman's receiver outlives the service."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.looks import barman_streams_from, led_to
+from tests.lab import REPOSITORY, Lab, wait_for
+from tests.lab.booted import CannotBoot, Machine, booted
+
+
+@pytest.fixture
+def gateway() -> Iterator[tuple[Lab, Machine]]:
+    """A gateway that has just booted; Barman's directories are where no package has put them."""
+    lab = fresh_lab()
+    try:
+        lab.build()
+        lab.gateway.run("cp", "-a", "/var/lib/barman", "/var/elsewhere")
+        config = lab.gateway.path("/etc/barman.conf")
+        config.write_text(config.read_text().replace("barman_home = /var/lib/barman", "barman_home = /var/elsewhere"))
+        for unit in (REPOSITORY / "systemd").glob("repmgr-hooks*"):
+            lab.put(lab.gateway, f"/etc/systemd/system/{unit.name}", unit.read_text())
+        with booted(lab, lab.gateway) as machine:
+            yield lab, machine
+    except CannotBoot as error:
+        pytest.skip(f"systemd-nspawn does not run here: {error}")
+    finally:
+        lab.destroy()
+
+
+def receiver(machine: Machine) -> str:
+    return machine.run("pgrep", "-x", "pg_receivewal").strip()
+
+
+def test_the_service_under_systemd(gateway: tuple[Lab, Machine]) -> None:
+    lab, machine = gateway
+    machine.run("systemctl", "start", "repmgr-hooks-boot.service", limit=120)
+    assert led_to(lab, lab.db1)
+    assert barman_streams_from(lab.db1)
+    machine.run("systemctl", "start", "repmgr-hooks.service")
+
+    lab.start_repmgrd()
+    client = lab.start_client()
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: led_to(lab, lab.db2) and barman_streams_from(lab.db2), "the failover")
+    client.wait_for_write(time.time())
+    log = machine.log("repmgr-hooks")
+    assert "cut connections of port 54322 to 10.0.0.11" in log
+    assert "switch WAL and see timeline 2 in Barman's archive" in log
+    assert "Read-only" not in log
+
+    first = receiver(machine)
+    machine.run("systemctl", "reload", "repmgr-hooks")
+    wait_for(lambda: "the configuration has been read again" in machine.log("repmgr-hooks"), "the reload")
+    machine.run("systemctl", "kill", "--kill-who=main", f"--signal={signal.SIGKILL}", "repmgr-hooks")
+    wait_for(lambda: "Scheduled restart job" in machine.log("repmgr-hooks"), "systemd to start it again")
+    wait_for(lambda: machine.result("systemctl", "is-active", "repmgr-hooks").returncode == 0, "it to be ready")
+    machine.run("systemctl", "stop", "repmgr-hooks", limit=160)
+    assert receiver(machine) == first
+
+    machine.run("systemctl", "start", "repmgr-hooks-metrics.service")
+    assert 'repmgr_hooks_primary_known{cluster="main"} 1' in machine.run("cat", "/run/repmgr-hooks/repmgr_hooks.prom")
