@@ -1,4 +1,7 @@
-"""The units under real systemd: what they forbid hinders nothing, and Barman's receiver outlives the service."""
+"""Installed by the README on a gateway that has booted: the units under real systemd, from there to a failover.
+
+What a unit forbids must hinder nothing, and Barman's receiver outlives the service.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,27 @@ import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from, led_to
+from tests.endtoend.test_init import DRAFT, PROGRAM, without_ours
 from tests.lab import REPOSITORY, Lab, wait_for
 from tests.lab.booted import CannotBoot, Machine, booted
 
 
 @pytest.fixture
 def gateway() -> Iterator[tuple[Lab, Machine]]:
-    """A gateway that has just booted; Barman's directories are where no package has put them."""
+    """One that has just booted, with repmgrds and Barman; Barman's directories are where no package has put them."""
     lab = fresh_lab()
     try:
         lab.build()
         lab.gateway.run("cp", "-a", "/var/lib/barman", "/var/elsewhere")
         config = lab.gateway.path("/etc/barman.conf")
         config.write_text(config.read_text().replace("barman_home = /var/lib/barman", "barman_home = /var/elsewhere"))
-        for unit in (REPOSITORY / "systemd").glob("repmgr-hooks*"):
-            lab.put(lab.gateway, f"/etc/systemd/system/{unit.name}", unit.read_text())
+        without_ours(lab)
+        for unit in ("repmgrd@.service", "repmgr-hooks-metrics.service"):
+            lab.put(lab.gateway, f"/etc/systemd/system/{unit}", (REPOSITORY / "systemd" / unit).read_text())
         with booted(lab, lab.gateway) as machine:
+            machine.run("systemctl", "start", "repmgrd@db1", "repmgrd@db2")
+            cron = ("--on-active=0", "--on-unit-active=60", "--uid=barman", "barman", "-q", "cron")
+            machine.run("systemd-run", "--quiet", *cron)
             yield lab, machine
     except CannotBoot as error:
         pytest.skip(f"systemd-nspawn does not run here: {error}")
@@ -37,14 +45,17 @@ def receiver(machine: Machine) -> str:
     return machine.run("pgrep", "-x", "pg_receivewal").strip()
 
 
-def test_the_service_under_systemd(gateway: tuple[Lab, Machine]) -> None:
+def test_from_a_boot_to_a_failover(gateway: tuple[Lab, Machine]) -> None:
     lab, machine = gateway
-    machine.run("systemctl", "start", "repmgr-hooks-boot.service", limit=120)
+    machine.run(PROGRAM, "init", DRAFT)
+    machine.run(PROGRAM, "init", "--install", "--replace", DRAFT)
+    lab.put(lab.gateway, "/etc/repmgr-hooks/pgpass", lab.pgpass(), 0o600, "barman")
+    machine.run("systemctl", "enable", "--now", "repmgr-hooks-boot.service", "repmgr-hooks.service", limit=120)
+    machine.run("pkill", "-HUP", "repmgrd")
     assert led_to(lab, lab.db1)
     assert barman_streams_from(lab.db1)
-    machine.run("systemctl", "start", "repmgr-hooks.service")
+    wait_for(lambda: machine.result("repmgr-hooks", "check").stdout.startswith("OK"), "check to find nothing wrong")
 
-    lab.start_repmgrd()
     client = lab.start_client()
     lab.db1.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: led_to(lab, lab.db2) and barman_streams_from(lab.db2), "the failover")

@@ -58,7 +58,11 @@ def booted(lab: Lab, host: Host) -> Iterator[Machine]:
     with _overlay(BASE / "booted") as root, log.open("wb") as output:
         where = (f"--network-namespace-path=/run/netns/{host.name}", f"--directory={root}")
         words = [*BOX, *where, *binds, "--boot", "--", "--unit=basic.target"]
-        nspawn = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        # Else /proc/sys is read-only, and the kernel cannot be told to forward.
+        environment = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
+        nspawn = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
         try:
             yield _when_it_is_up(nspawn, log)
         finally:
