@@ -26,8 +26,11 @@ log = logging.getLogger(__name__)
 
 LOOK_ROUND = 20.0
 PRUNE_EVERY = 3600.0
-LOCK_WAIT = 30.0
-"""Seconds for the worker that ``event`` has started, because repmgrd was there before the service: at boot, say."""
+LOCK_WAIT = 80.0
+"""Seconds for the worker that ``event`` has started, because repmgrd was there before the service: at boot, say.
+
+systemd waits 90 s for us (systemd-system.conf(5), DefaultTimeoutStartSec).
+"""
 ONCE_LOCK_WAIT = 900.0
 LOCK_POLL = 0.2
 LAST_WORDS = 2.0
@@ -81,15 +84,20 @@ class Worker:
 
     def _lock(self, stack: contextlib.ExitStack, once: bool) -> bool:
         """Become the one worker; False if one is there that has heard us. Raises Busy."""
+        lock = self._config.state_dir / "worker.lock"
         end = time.monotonic() + ONCE_LOCK_WAIT
         while True:
             try:
-                stack.enter_context(exclusive(self._config.state_dir / "worker.lock", 0.0 if once else LOCK_WAIT))
+                stack.enter_context(exclusive(lock, 0.0))
                 return True
             except Busy:
-                if once and wake(str(self._config.state_dir / "spool")):
+                if not once:
+                    log.info("another worker is there; waiting for its end, %.0f s at most", LOCK_WAIT)
+                    stack.enter_context(exclusive(lock, LOCK_WAIT))
+                    return True
+                if wake(str(self._config.state_dir / "spool")):
                     return False
-                if not once or time.monotonic() >= end:
+                if time.monotonic() >= end:
                     raise
                 time.sleep(LOCK_POLL)
 

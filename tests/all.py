@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.lab import REPOSITORY
 
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider")
 BOX = (sys.executable, "tests/lab/contain.py")
 LIMIT = 1200
 # Three parts side by side: each lab has a machine of its own, and most of the time is spent waiting.
@@ -97,7 +97,7 @@ def show(part: Part) -> Part:
     outcome = "FAILED" if part.failed else "ok"
     print(f"{part.name:16} {outcome:7} {part.passed:4} passed {part.seconds:6.1f} s", flush=True)
     for line in part.output.splitlines():
-        if line.startswith(f"{part.name}: ") and not part.failed:
+        if line.startswith((f"{part.name}: ", "SKIPPED ")) and not part.failed:
             print(f"  {line}", flush=True)
     return part
 

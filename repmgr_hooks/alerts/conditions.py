@@ -62,7 +62,7 @@ def _of_run(managed: Managed, failed: RunRow, attempts: int) -> Iterator[Alert]:
     if hole:
         yield alert("backup", "critical", hole, next=f"repmgr-hooks continuity {managed.cluster.name}")
     if gate:
-        yield alert("gate", "critical", f"{gate} although what comes before it failed", next=mend)
+        yield alert("gate", "critical", f"{gate} is true although what comes before it failed", next=mend)
     if failed.attempt >= attempts:
         yield alert("run", "critical", f"given up after {attempts} attempts: {failed.left[0]}", next=mend)
     elif not hole and not gate:

@@ -39,7 +39,7 @@ def main() -> None:
         sys.exit(f"the webhook does not answer: {error.reason}")
     except (OSError, smtplib.SMTPException) as error:
         who = "the webhook" if "webhook" in order else f"the mail server {order['smtp']}"
-        sys.exit(f"{who}: {error or type(error).__name__}")
+        sys.exit(f"{who}: {type(error).__name__}: {error}")
     except (ValueError, http.client.HTTPException) as error:
         sys.exit(f"the URL or a header is not valid ({type(error).__name__})")
 

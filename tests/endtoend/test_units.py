@@ -1,4 +1,4 @@
-"""Installed by the README on a gateway that has booted: the units under real systemd, from there to a failover.
+"""Installed by the README on a gateway that has booted: the units under real systemd, to a failover and a reboot.
 
 What a unit forbids must hinder nothing, and Barman's receiver outlives the service.
 """
@@ -19,8 +19,8 @@ from tests.lab.booted import CannotBoot, Machine, booted
 
 
 @pytest.fixture
-def gateway() -> Iterator[tuple[Lab, Machine]]:
-    """One that has just booted, with repmgrds and Barman; Barman's directories are where no package has put them."""
+def lab() -> Iterator[Lab]:
+    """With repmgr and Barman on the gateway; Barman's directories are where no package has put them."""
     lab = fresh_lab()
     try:
         lab.build()
@@ -30,32 +30,40 @@ def gateway() -> Iterator[tuple[Lab, Machine]]:
         without_ours(lab)
         for unit in ("repmgrd@.service", "repmgr-hooks-metrics.service"):
             lab.put(lab.gateway, f"/etc/systemd/system/{unit}", (REPOSITORY / "systemd" / unit).read_text())
-        with booted(lab, lab.gateway) as machine:
-            machine.run("systemctl", "start", "repmgrd@db1", "repmgrd@db2")
-            cron = ("--on-active=0", "--on-unit-active=60", "--uid=barman", "barman", "-q", "cron")
-            machine.run("systemd-run", "--quiet", *cron)
-            yield lab, machine
-    except CannotBoot as error:
-        pytest.skip(f"systemd-nspawn does not run here: {error}")
+        yield lab
     finally:
         lab.destroy()
 
 
-def receiver(machine: Machine) -> str:
-    return machine.run("pgrep", "-x", "pg_receivewal").strip()
+def test_installation_failover_restarts_and_reboot(lab: Lab) -> None:
+    try:
+        with booted(lab, lab.gateway) as machine:
+            install(lab, machine)
+            fail_over(lab, machine)
+            end_and_begin_again(machine)
+    except CannotBoot as error:
+        pytest.skip(f"systemd-nspawn does not run here: {error}")
+    for action in ("-F", "-X"):
+        lab.gateway.run("iptables", "-t", "nat", action)
+    assert not led_to(lab, lab.db2)
+    with booted(lab, lab.gateway):
+        wait_for(lambda: led_to(lab, lab.db2) and barman_streams_from(lab.db2), "what a reboot has lost")
 
 
-def test_from_a_boot_to_a_failover(gateway: tuple[Lab, Machine]) -> None:
-    lab, machine = gateway
+def install(lab: Lab, machine: Machine) -> None:
+    machine.run("systemctl", "enable", "--now", "repmgrd@db1", "repmgrd@db2")
+    cron = ("--on-active=0", "--on-unit-active=60", "--uid=barman", "barman", "-q", "cron")
+    machine.run("systemd-run", "--quiet", *cron)
     machine.run(PROGRAM, "init", DRAFT)
     machine.run(PROGRAM, "init", "--install", "--replace", DRAFT)
     lab.put(lab.gateway, "/etc/repmgr-hooks/pgpass", lab.pgpass(), 0o600, "barman")
-    machine.run("systemctl", "enable", "--now", "repmgr-hooks-boot.service", "repmgr-hooks.service", limit=120)
+    machine.run("systemctl", "enable", "--now", "repmgr-hooks-boot.service", "repmgr-hooks.service", limit=320)
     machine.run("pkill", "-HUP", "repmgrd")
-    assert led_to(lab, lab.db1)
-    assert barman_streams_from(lab.db1)
+    wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")
     wait_for(lambda: machine.result("repmgr-hooks", "check").stdout.startswith("OK"), "check to find nothing wrong")
 
+
+def fail_over(lab: Lab, machine: Machine) -> None:
     client = lab.start_client()
     lab.db1.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: led_to(lab, lab.db2) and barman_streams_from(lab.db2), "the failover")
@@ -63,16 +71,17 @@ def test_from_a_boot_to_a_failover(gateway: tuple[Lab, Machine]) -> None:
     log = machine.log("repmgr-hooks")
     assert "cut connections of port 54322 to 10.0.0.11" in log
     assert "switch WAL and see timeline 2 in Barman's archive" in log
-    assert "Read-only" not in log
+    machine.run("systemctl", "start", "repmgr-hooks-metrics.service")
+    assert 'repmgr_hooks_primary_known{cluster="main"} 1' in machine.run("cat", "/run/repmgr-hooks/repmgr_hooks.prom")
 
-    first = receiver(machine)
+
+def end_and_begin_again(machine: Machine) -> None:
+    """However the service ends, Barman's receiver goes on."""
+    receiver = machine.run("pgrep", "-x", "pg_receivewal")
     machine.run("systemctl", "reload", "repmgr-hooks")
     wait_for(lambda: "the configuration has been read again" in machine.log("repmgr-hooks"), "the reload")
     machine.run("systemctl", "kill", "--kill-who=main", f"--signal={signal.SIGKILL}", "repmgr-hooks")
     wait_for(lambda: "Scheduled restart job" in machine.log("repmgr-hooks"), "systemd to start it again")
     wait_for(lambda: machine.result("systemctl", "is-active", "repmgr-hooks").returncode == 0, "it to be ready")
     machine.run("systemctl", "stop", "repmgr-hooks", limit=160)
-    assert receiver(machine) == first
-
-    machine.run("systemctl", "start", "repmgr-hooks-metrics.service")
-    assert 'repmgr_hooks_primary_known{cluster="main"} 1' in machine.run("cat", "/run/repmgr-hooks/repmgr_hooks.prom")
+    assert machine.run("pgrep", "-x", "pg_receivewal") == receiver

@@ -1,12 +1,14 @@
 """A host of the lab booted, with real systemd as its first process: for what only units can show.
 
-The machine's own root directory is the host's, with what it writes kept in memory; but only basic.target is reached, so
-no service of the machine starts.
+The machine's own root directory is the host's, with what it writes kept in memory. No service that somebody enabled on
+the machine starts. A killed run leaves empty cgroups, whose names are not used again.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -16,9 +18,14 @@ from pathlib import Path
 
 from tests.lab import BASE, Failed, Host, Lab, must, wait_for
 
-BOX = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--capability=CAP_NET_ADMIN")
+NSPAWN = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--capability=CAP_NET_ADMIN")
 SHARED = ("/etc", "/var", "/usr/local/bin", "/opt")
-CGROUPS = Path("/sys/fs/cgroup")
+# Which of these there are depends on how the machine has mounted them; nspawn works in that of its own process.
+CGROUPS = [Path("/sys/fs/cgroup", name) for name in ("systemd", "unified", "")]
+JOIN = 'until [ "$1" = -- ]; do echo $$ > "$1/cgroup.procs"; shift; done; shift; exec "$@"'
+# Without this /proc/sys is read-only, and the kernel cannot be told to forward.
+OURS = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
+ROOTS = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 
 
 class CannotBoot(Failed):
@@ -34,7 +41,13 @@ class Machine:
     def result(self, *words: str, limit: float = 60) -> subprocess.CompletedProcess[str]:
         enter = ("nsenter", "--target", str(self.init), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
         return subprocess.run(
-            [*enter, *words], capture_output=True, text=True, timeout=limit, check=False, stdin=subprocess.DEVNULL
+            [*enter, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+            env=ROOTS,
         )
 
     def run(self, *words: str, limit: float = 60) -> str:
@@ -50,18 +63,26 @@ class Machine:
 
 @contextmanager
 def booted(lab: Lab, host: Host) -> Iterator[Machine]:
-    """Boot a host that the lab has built; both ways into it lead to the same files. Raises CannotBoot."""
+    """Boot a host that the lab has built. ``SHARED`` are the host's own files; it may be booted again.
+
+    Raises CannotBoot, or Failed if it takes too long.
+    """
+    for enabled in host.path("/etc/systemd/system").glob("*.wants/*"):
+        if not enabled.name.startswith("repmgr"):
+            enabled.unlink()
     shared = {inside: host.path(inside) for inside in SHARED}
     shared |= {"/opt/repmgr-hooks": lab.venv, "/opt/repmgr-hooks/bin/repmgr-hooks": BASE / "program"}
     binds = [f"--bind={place}:{inside}" for inside, place in shared.items()]
     log = BASE / f"{host.name}-boot.log"
-    with _overlay(BASE / "booted") as root, log.open("wb") as output:
+    with _overlay(BASE / f"{host.name}-booted") as root, _cgroups() as groups, log.open("wb") as output:
         where = (f"--network-namespace-path=/run/netns/{host.name}", f"--directory={root}")
-        words = [*BOX, *where, *binds, "--boot", "--", "--unit=basic.target"]
-        # Else /proc/sys is read-only, and the kernel cannot be told to forward.
-        environment = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
+        boot = [*NSPAWN, *where, *binds, "--boot", "--", "--unit=multi-user.target"]
         nspawn = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+            ["sh", "-ec", JOIN, "sh", *groups, "--", *boot],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=OURS,
         )
         try:
             yield _when_it_is_up(nspawn, log)
@@ -75,26 +96,44 @@ def _overlay(place: Path) -> Iterator[Path]:
     root, upper, work = (place / name for name in ("root", "upper", "work"))
     for directory in (root, upper, work):
         directory.mkdir(parents=True)
-    must("mount", "-t", "overlay", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", "overlay", str(root))
+    layers = f"lowerdir=/,upperdir={upper},workdir={work}"
+    try:
+        must("mount", "-t", "overlay", "-o", layers, "overlay", str(root))
+    except Failed as error:
+        raise CannotBoot(str(error)) from None
     try:
         yield root
     finally:
-        must("umount", str(root))
+        must("umount", "--lazy", str(root))
+        shutil.rmtree(place)
+
+
+@contextmanager
+def _cgroups() -> Iterator[list[str]]:
+    """A cgroup of its own in every hierarchy that systemd uses: two machines in one would end each other's services."""
+    name = f"repmgr-hooks-lab-{secrets.token_hex(4)}"
+    groups = [place / name for place in CGROUPS if (place / "cgroup.procs").exists()]
+    for group in groups:
+        group.mkdir()
+    try:
+        yield [str(group) for group in groups]
+    finally:
+        for group in groups:
+            for directory, _, _ in os.walk(group, topdown=False):
+                with suppress(OSError):
+                    Path(directory).rmdir()
 
 
 def _when_it_is_up(nspawn: subprocess.Popen[bytes], log: Path) -> Machine:
     def up() -> bool:
         if nspawn.poll() is not None:
-            raise Failed("systemd-nspawn has ended")
+            raise CannotBoot(log.read_text(errors="replace"))
         return any(
-            Machine(first).result("systemctl", "is-active", "basic.target").returncode == 0
+            Machine(first).result("systemctl", "is-active", "multi-user.target").returncode == 0
             for first in _first_process(nspawn)
         )
 
-    try:
-        wait_for(up, "systemd")
-    except Failed as error:
-        raise CannotBoot(f"{error}\n{log.read_text(errors='replace')}") from None
+    wait_for(up, "systemd")
     return Machine(*_first_process(nspawn))
 
 
@@ -106,12 +145,12 @@ def _first_process(nspawn: subprocess.Popen[bytes]) -> list[int]:
 
 
 def _end(nspawn: subprocess.Popen[bytes]) -> None:
-    """The kernel ends every process of a machine with its first one; only empty cgroups stay behind."""
+    """The kernel ends every process of a machine with its first one."""
     for first in _first_process(nspawn):
-        os.kill(first, signal.SIGKILL)
-    nspawn.wait(60)
-    for name in ("payload", "supervisor"):
-        for group in CGROUPS.glob(f"**/{name}"):
-            for directory, _, _ in os.walk(group, topdown=False):
-                with suppress(OSError):
-                    Path(directory).rmdir()
+        with suppress(ProcessLookupError):
+            os.kill(first, signal.SIGKILL)
+    try:
+        nspawn.wait(20)
+    finally:
+        nspawn.kill()
+        nspawn.wait(20)

@@ -172,7 +172,7 @@ def test_a_run_that_failed(failed: RunRow, expected: dict[str, str]) -> None:
 def test_what_a_gate_says() -> None:
     """No word of the limit: Barman may have failed beside a port that was open all the time."""
     summary = found(failed=run(SWITCH_WAL))["gate"].summary
-    assert summary == "firewall {open: app, at_latest: 120} although what comes before it failed"
+    assert summary == "firewall {open: app, at_latest: 120} is true although what comes before it failed"
 
 
 def test_what_a_handler_warns_of() -> None:

@@ -231,6 +231,11 @@ def test_a_mail_goes_through_a_relay(system: System) -> None:
     assert "From: gateway@example.com\r\n" in text
 
 
+def test_a_mail_server_that_refuses_is_named(system: System) -> None:
+    error = attempt(Target(mail=("dba@example.com",), smtp="127.0.0.1:1", sender="gateway@example.com"), CASE, system)
+    assert "the mail server 127.0.0.1:1: ConnectionRefusedError: " in error
+
+
 def test_a_program_gets_json(system: System, tmp_path: Path) -> None:
     program = tmp_path / "page"
     program.write_text(f'#!/bin/sh\ncat > {tmp_path}/got\necho "$1" >> {tmp_path}/got\n')
