@@ -51,7 +51,7 @@ def test_installation_failover_restarts_and_reboot(lab: Lab) -> None:
 
 
 def install(lab: Lab, machine: Machine) -> None:
-    machine.run("systemctl", "enable", "--now", "repmgrd@db1", "repmgrd@db2")
+    machine.run("systemctl", "start", "repmgrd@db1", "repmgrd@db2")
     cron = ("--on-active=0", "--on-unit-active=60", "--uid=barman", "barman", "-q", "cron")
     machine.run("systemd-run", "--quiet", *cron)
     machine.run(PROGRAM, "init", DRAFT)
