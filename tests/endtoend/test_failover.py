@@ -223,6 +223,5 @@ def test_old_primary_back_from_the_dead_gets_nobody(lab: Lab) -> None:
 
 def test_chains_wiped_by_a_firewall_reload(lab: Lab) -> None:
     before = lab.gateway.nat()
-    lab.gateway.run("iptables", "-t", "nat", "-F")
-    lab.gateway.run("iptables", "-t", "nat", "-X")
+    lab.gateway.wipe_nat()
     wait_for(lambda: lab.gateway.nat() == before, "the chains to be there again", 30)

@@ -77,9 +77,7 @@ def test_events_told_again_in_any_order(failed_over: Lab) -> None:
 
 
 def wipe_the_chains(lab: Lab) -> None:
-    """As a reload of a firewall that knows only its own rules."""
-    lab.gateway.run("iptables", "-t", "nat", "-F")
-    lab.gateway.run("iptables", "-t", "nat", "-X")
+    lab.gateway.wipe_nat()
 
 
 def add_a_rule(lab: Lab) -> None:

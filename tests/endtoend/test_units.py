@@ -43,8 +43,7 @@ def test_installation_failover_restarts_and_reboot(lab: Lab) -> None:
             end_and_begin_again(machine)
     except CannotBoot as error:
         pytest.skip(f"systemd-nspawn does not run here: {error}")
-    for action in ("-F", "-X"):
-        lab.gateway.run("iptables", "-t", "nat", action)
+    lab.gateway.wipe_nat()
     assert not led_to(lab, lab.db2)
     with booted(lab, lab.gateway):
         wait_for(lambda: led_to(lab, lab.db2) and barman_streams_from(lab.db2), "what a reboot has lost")
