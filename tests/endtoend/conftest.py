@@ -35,9 +35,13 @@ def pytest_runtest_makereport(
     return report
 
 
-def fresh_lab(nodes: int = 2, six: bool = False, newest_barman: bool = False) -> Lab:
+def needs_box() -> None:
     if not contained():
         pytest.skip("the lab needs its box: use tests/run")
+
+
+def fresh_lab(nodes: int = 2, six: bool = False, newest_barman: bool = False) -> Lab:
+    needs_box()
     return Lab(nodes, six, newest_barman)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
 
+from tests.endtoend.conftest import needs_box
 from tests.lab import REPOSITORY
-from tests.lab.contain import MARK, contained
+from tests.lab.contain import outside
 
 
 @pytest.mark.parametrize("fault", [[], ["--unplug"]])
 def test_demo(fault: list[str]) -> None:
     """In a box of its own, as when a user runs it."""
-    if not contained():
-        pytest.skip("the lab needs its box: use tests/run")
-    outside = {key: value for key, value in os.environ.items() if key != MARK}
+    needs_box()
     demo = [sys.executable, "-m", "tests.show", *fault]
-    shown = subprocess.run(demo, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False, env=outside)
+    shown = subprocess.run(
+        demo, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False, env=outside()
+    )
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "VERDICT: OK: the application could not write for " in shown.stdout

@@ -8,11 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.conftest import fresh_lab, needs_box
 from tests.lab import REPOSITORY, wait_for
-from tests.lab.contain import MARK, contained
+from tests.lab.contain import outside
 
 BUILD = """
 import time
@@ -44,14 +42,12 @@ def shared_memory() -> list[str]:
 
 
 def test_killed_lab_leaves_nothing() -> None:
-    if not contained():
-        pytest.skip("the lab needs its box: use tests/run")
+    needs_box()
     mounts, memory, before = Path("/proc/mounts").read_text(), shared_memory(), processes()
-    environment = {key: value for key, value in os.environ.items() if key != MARK}
     box = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "tests/lab/contain.py"), sys.executable, "-c", BUILD],
         stdout=subprocess.PIPE,
-        env={**environment, "PYTHONPATH": str(REPOSITORY)},
+        env={**outside(), "PYTHONPATH": str(REPOSITORY)},
         text=True,
     )
     assert box.stdout is not None

@@ -82,9 +82,7 @@ class Host:
     def run(self, *words: str, user: str = "root", check: bool = True, limit: float = 60, stdin: str = "") -> str:
         """Run a command here and return stdout; with ``check``, a non-zero exit raises Failed."""
         result = self.result(*words, user=user, limit=limit, stdin=stdin)
-        if check and result.returncode != 0:
-            raise Failed(f"{self.name}: {' '.join(words)}: {result.returncode}\n{result.stdout}\n{result.stderr}")
-        return result.stdout
+        return said(result, f"{self.name}: {' '.join(words)}") if check else result.stdout
 
     def result(
         self, *words: str, user: str = "root", limit: float = 60, stdin: str = ""
@@ -375,11 +373,11 @@ class Lab:
             words = ("env", f"NOTIFY_SOCKET={place}", "/usr/local/bin/repmgr-hooks", "worker")
             self.daemons["worker"] = self.gateway.start(*words, user="service", log="worker")
             try:
-                said = systemd.recv(100)
+                told = systemd.recv(100)
             except TimeoutError:
-                said = b"nothing"
-        if said != b"READY=1":
-            raise Failed(f"the service said {said!r} instead of READY=1\n{self.gateway.log('worker')}")
+                told = b"nothing"
+        if told != b"READY=1":
+            raise Failed(f"the service said {told!r} instead of READY=1\n{self.gateway.log('worker')}")
 
     def start_cron(self) -> None:
         """Start what cron does for Barman: ``barman cron`` once a minute."""
@@ -421,8 +419,13 @@ class Lab:
 def must(*words: str) -> str:
     """Run a command outside the hosts; a non-zero exit raises Failed."""
     result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+    return said(result, " ".join(words))
+
+
+def said(result: subprocess.CompletedProcess[str], what: str) -> str:
+    """Return stdout of a command that worked. Raises Failed."""
     if result.returncode != 0:
-        raise Failed(f"{' '.join(words)}: {result.stderr}")
+        raise Failed(f"{what}: {result.returncode}\n{result.stdout}\n{result.stderr}")
     return result.stdout
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import BASE, Failed, Host, Lab, must, wait_for
+from tests.lab import BASE, Failed, Host, Lab, must, said, wait_for
 
 NSPAWN = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--capability=CAP_NET_ADMIN")
 SHARED = ("/etc", "/var", "/usr/local/bin", "/opt")
@@ -51,10 +51,7 @@ class Machine:
         )
 
     def run(self, *words: str, limit: float = 60) -> str:
-        result = self.result(*words, limit=limit)
-        if result.returncode != 0:
-            raise Failed(f"{' '.join(words)}: {result.returncode}\n{result.stdout}\n{result.stderr}")
-        return result.stdout
+        return said(self.result(*words, limit=limit), " ".join(words))
 
     def log(self, unit: str) -> str:
         """What the journal has of a unit."""
@@ -113,8 +110,11 @@ def _cgroups() -> Iterator[list[str]]:
     """A cgroup of its own in every hierarchy that systemd uses: two machines in one would end each other's services."""
     name = f"repmgr-hooks-lab-{secrets.token_hex(4)}"
     groups = [place / name for place in CGROUPS if (place / "cgroup.procs").exists()]
-    for group in groups:
-        group.mkdir()
+    try:
+        for group in groups:
+            group.mkdir()
+    except OSError as error:
+        raise CannotBoot(str(error)) from None
     try:
         yield [str(group) for group in groups]
     finally:

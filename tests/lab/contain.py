@@ -19,6 +19,11 @@ def contained() -> bool:
     return MARK in os.environ and Path(__file__).name.encode() in Path("/proc/1/cmdline").read_bytes()
 
 
+def outside() -> dict[str, str]:
+    """Return the environment of somebody outside: what it starts gets a box of its own."""
+    return {key: value for key, value in os.environ.items() if key != MARK}
+
+
 def contain(argv: list[str]) -> None:
     """Run ``argv`` inside the box instead of this process; returns at once if we are inside."""
     if contained():
