@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.looks import follows, handled_events, wait_until_good
+from tests.endtoend.looks import failover_handled, follows, wait_until_good
 from tests.lab import BASE, Lab, wait_for
 from tests.lab.contain import contained
 from tests.lab.three import rejoin
@@ -108,7 +108,7 @@ def failed_over() -> Iterator[Lab]:
     try:
         lab.open()
         lab.db1.pg_ctl("stop", "-m", "immediate")
-        wait_for(lambda: (2, "repmgrd_reload") in handled_events(lab), "the failover", every=0.5)
+        wait_for(lambda: failover_handled(lab), "the end of the events")
         rejoin(lab.db1, lab.db2)
         for host in (lab.db1, lab.db3):
             wait_for(lambda h=host: follows(h, lab.db2), f"{host.name} to follow db2")

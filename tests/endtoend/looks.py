@@ -121,6 +121,5 @@ def nothing_missing(lab: Lab) -> bool:
 
 
 def failover_handled(lab: Lab) -> bool:
-    """True when the last event of a failover to node 2 has been handled."""
-    log = "\n".join(worker_log(lab))
-    return "repmgrd_reload of node 2" in log and "nothing to do" in log[log.rindex("repmgrd_reload of node 2") :]
+    """True when the last event of a failover to node 2 has been handled, and nothing is left to do."""
+    return (2, "repmgrd_reload") in handled_events(lab) and nothing_missing(lab)
