@@ -30,6 +30,10 @@ class Kind:
 CATALOGUE = {name: Kind(Meaning(claim), since, until) for name, (claim, since, until) in catalogue.EVENTS.items()}
 
 
+NAMED = 6
+"""So many events of one run are named, so that log and history can be searched for each event of a failover."""
+
+
 @dataclass(frozen=True)
 class Event:
     """One call of the hook: ``%n %e %s "%p" "%t"``.

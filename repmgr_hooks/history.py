@@ -6,6 +6,7 @@ import dataclasses
 import time
 from typing import Any
 
+from repmgr_hooks.event import NAMED
 from repmgr_hooks.journal import Journal
 
 
@@ -32,8 +33,8 @@ def _lines(run: dict[str, Any]) -> list[str]:
     attempt = f", attempt {run['attempt']}" if run["attempt"] > 1 else ""
     head = f"{when}  {run['cluster']}  {outcome}  {run['cause']}{attempt}"
     events = run["events"]
-    named = [f"    event {e['id']}: {e['name']} of node {e['node']}" for e in events[-3:]]
-    more = [f"    {len(events) - 3} more events before"] if len(events) > 3 else []
+    named = [f"    event {e['id']}: {e['name']} of node {e['node']}" for e in events[-NAMED:]]
+    more = [f"    {len(events) - NAMED} more before these"] if len(events) > NAMED else []
     return [head, *more, *named, *(_step(step) for step in run["steps"]), f"    {run['message']}"]
 
 

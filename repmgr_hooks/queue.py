@@ -13,7 +13,7 @@ from repmgr_hooks.alerts.alarm import Alarm, Listener, Nobody
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory, Verdict, memory_of
 from repmgr_hooks.errors import Busy, StepFailed, Stopped
-from repmgr_hooks.event import Event, Meaning
+from repmgr_hooks.event import NAMED, Event, Meaning
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.loglines import about
@@ -264,6 +264,6 @@ def end_run(journal: Journal, run: int, result: Run) -> None:
 
 def summary_of(events: Sequence[Event]) -> str:
     """Name the events of a run, few or many."""
-    if len(events) <= 3:
+    if len(events) <= NAMED:
         return ", ".join(str(event) for event in events) or "reconcile"
     return f"{len(events)} events, the last of them {events[-1]}"

@@ -669,6 +669,11 @@ def test_an_operators_run_works_without_a_journal() -> None:
         ([], "reconcile"),
         ([PROMOTED], "standby_promote of node 2"),
         ([PROMOTED, FOLLOWED], "standby_promote of node 2, standby_follow of node 1"),
+        (
+            [PROMOTED] * 3 + [FOLLOWED] * 3,
+            ", ".join(["standby_promote of node 2"] * 3 + ["standby_follow of node 1"] * 3),
+        ),
+        ([PROMOTED] * 6 + [FOLLOWED], "7 events, the last of them standby_follow of node 1"),
         ([PROMOTED] * 40 + [FOLLOWED], "41 events, the last of them standby_follow of node 1"),
     ],
 )
