@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -19,6 +18,7 @@ from tests.endtoend.looks import (
     missing_across_the_switch,
     routes,
     slot,
+    status,
 )
 from tests.lab import BASE, Client, Failed, Lab
 from tests.lab.contain import contain
@@ -154,7 +154,6 @@ def verdict(lab: Lab, client: Client, fault: float, first: str) -> bool:
     missing = missing_across_the_switch(lab, lab.db2, first)
     committed = {write.row for write in client.writes() if write.row is not None}
     kept = {int(row) for row in lab.db2.sql("select id from work", "app").split()}
-    status = lab.gateway.hooks("status")
     findings = {
         "both ports lead to db2": set(routes(lab).values()) == {"10.0.0.12"},
         "Barman streams from db2, through its slot": barman_streams_from(lab.db2),
@@ -163,7 +162,7 @@ def verdict(lab: Lab, client: Client, fault: float, first: str) -> bool:
         "every row that the application was told is committed is there": committed <= kept,
         "repmgr-hooks status finds nothing wrong but the dead db1": wrong(lab) == [["silent", [1]]],
     }
-    print("\nAfterwards\n" + status.stdout)
+    print("\nAfterwards\n" + lab.gateway.hooks("status").stdout)
     print(lab.db2.run("psql", "-Xc", SLOTS, user="postgres"), end="")
     print(lab.gateway.barman("check", "main_backup", check=False), end="")
     print("\n".join(line for line in lab.gateway.nat() if line.startswith(("-A repmgr_",))))
@@ -177,7 +176,7 @@ def verdict(lab: Lab, client: Client, fault: float, first: str) -> bool:
 
 def wrong(lab: Lab) -> list[object]:
     """All that ``status`` has to object: notes as reason and nodes, anything else as it is."""
-    said = json.loads(lab.gateway.hooks("status", "--json").stdout)["main"]
+    said = status(lab)
     notes = [[note["why"], note["nodes"]] for note in said["verdict"]["notes"]]
     return notes + [said[key] for key in ("missing", "warnings", "paused", "failed", "waiting") if said[key]]
 

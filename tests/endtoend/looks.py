@@ -114,9 +114,16 @@ def worker_log(lab: Lab) -> list[str]:
     return lab.gateway.log("worker").splitlines()
 
 
+def status(lab: Lab) -> dict[str, Any]:
+    """What ``status`` says of the one cluster."""
+    (said,) = json.loads(lab.gateway.hooks("status", "--json").stdout).values()
+    result: dict[str, Any] = said
+    return result
+
+
 def nothing_missing(lab: Lab) -> bool:
     """True when ``status`` knows the primary and finds nothing to do; nodes may be down."""
-    (picture,) = json.loads(lab.gateway.hooks("status", "--json").stdout).values()
+    picture = status(lab)
     return bool(picture["verdict"]["primary"]) and not (picture["missing"] or picture["failed"] or picture["waiting"])
 
 

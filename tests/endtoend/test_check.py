@@ -120,11 +120,10 @@ def edited(host: Host, place: str, old: str, new: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def mode(host: Host, place: str, mode: int) -> Iterator[None]:
-    path = host.path(place)
-    before = path.stat().st_mode & 0o7777
-    path.chmod(mode)
+    before = host.run("stat", "-Lc", "%a", place).strip()
+    host.run("chmod", f"{mode:o}", place)
     yield
-    path.chmod(before)
+    host.run("chmod", before, place)
 
 
 @contextlib.contextmanager
@@ -169,9 +168,8 @@ def journal_of_another_owner(lab: Lab) -> Iterator[None]:
 
 @fault("files.program", "/usr/local/bin/repmgr-hooks")
 def program_that_others_can_write(lab: Lab) -> Iterator[None]:
-    lab.gateway.run("chmod", "777", "/usr/local/bin/repmgr-hooks")
-    yield
-    lab.gateway.run("chmod", "755", "/usr/local/bin/repmgr-hooks")
+    with mode(lab.gateway, "/usr/local/bin/repmgr-hooks", 0o777):
+        yield
 
 
 @fault("files.command", "/usr/local/bin/page-somebody")

@@ -102,8 +102,12 @@ def test_later_events_of_a_failover_change_nothing(lab: Lab) -> None:
     open_again = client.wait_for_write(fault + 1)
     wait_for(lambda: failover_handled(lab), "the end of the events")
 
+    told_again = time.time()
+    lab.gateway.hooks("event", "2", "repmgrd_failover_promote", user="postgres")
+    wait_for(lambda: runs(lab)[-1]["started"] > told_again and runs(lab)[-1]["ended"], "the run of an event told again")
     moved = [run for run in runs(lab) if run["started"] > fault and run["steps"]]
     assert len(moved) == 1, moved
+    assert runs(lab)[-1]["message"].startswith("nothing to do: all is as it should be")
     assert [write for write in client.writes() if write.begun > open_again.ended and write.row is None] == []
 
 

@@ -111,11 +111,11 @@ def _cgroups() -> Iterator[list[str]]:
     name = f"repmgr-hooks-lab-{secrets.token_hex(4)}"
     groups = [place / name for place in CGROUPS if (place / "cgroup.procs").exists()]
     try:
-        for group in groups:
-            group.mkdir()
-    except OSError as error:
-        raise CannotBoot(str(error)) from None
-    try:
+        try:
+            for group in groups:
+                group.mkdir()
+        except OSError as error:
+            raise CannotBoot(str(error)) from None
         yield [str(group) for group in groups]
     finally:
         for group in groups:
