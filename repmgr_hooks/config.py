@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +12,20 @@ from typing import Annotated, Any
 
 import yaml
 
-from repmgr_hooks import event
+from repmgr_hooks import event, libpq
 from repmgr_hooks.alerts import targets
 from repmgr_hooks.alerts.targets import Target
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.errors import BadInput, did_you_mean
-from repmgr_hooks.handlers import installed
+from repmgr_hooks.handlers import installed, slot
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.retry import Retry
 from repmgr_hooks.routes import Action, Managed, Route
-from repmgr_hooks.schema import Between, Document, Identifier, Positive, Shape, join
+from repmgr_hooks.schema import Between, Directory, Document, Identifier, NotEmpty, Positive, TooMany, join
 from repmgr_hooks.trust import writable_by_others
+
+LARGEST = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,11 @@ class Service:
     ``alerts``: who is told when something is wrong.
     """
 
-    state_dir: Annotated[str, Shape(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
+    state_dir: Directory = STATE_DIR
     retry: Retry = Retry()
     tick: Annotated[int, Between(0, 3600)] = 5
     keep_days: Positive = 90
-    alerts: tuple[Target, ...] = ()
+    alerts: Annotated[tuple[Target, ...], NotEmpty()] = ()
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Config:
 
 @dataclass(frozen=True)
 class _RouteText:
-    on: tuple[str, ...]
-    do: tuple[Any, ...]
+    on: Annotated[tuple[str, ...], NotEmpty()]
+    do: Annotated[tuple[Any, ...], NotEmpty()]
 
 
 def which_cluster(clusters: Mapping[str, Managed], name: str | None, node: int) -> str:
@@ -89,9 +92,11 @@ def load(path: Path) -> Config:
     try:
         if path.exists() and (wrong := writable_by_others(path)):
             raise BadInput(f"{path} is refused: {wrong}")
-        document = Document(path.read_text(encoding="utf-8"))
+        document = Document(_text(path))
     except RecursionError:
         raise BadInput(f"{path}: nested too deeply, or a part that contains itself") from None
+    except TooMany as error:
+        raise BadInput(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read: {error}; name the file with --config") from None
     except yaml.MarkedYAMLError as error:
@@ -99,13 +104,38 @@ def load(path: Path) -> Config:
         raise BadInput(f"{path}: line {line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    config = _config(document, path)
-    if not document.problems and state_dir(str(path)) != config.service.state_dir:
-        document.problem("state_dir", "the hook reads this line without YAML: write plainly 'state_dir: PATH'")
     if document.problems:
-        count = len(document.problems)
-        raise BadInput("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
+        raise _mistakes(path, document)
+    try:
+        config = _config(document, path)
+        if not document.problems and state_dir(str(path)) != config.service.state_dir:
+            document.problem("state_dir", "the hook reads this line without YAML: write plainly 'state_dir: PATH'")
+    except TooMany:
+        raise _mistakes(path, document, ", and more") from None
+    if document.problems:
+        raise _mistakes(path, document)
     return config
+
+
+def _mistakes(path: Path, document: Document, more: str = "") -> BadInput:
+    count = len(document.problems)
+    return BadInput("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}{more}:", *document.problems]))
+
+
+def _text(path: Path) -> str:
+    """Read a file that is one: a FIFO would let us wait for ever. Raises OSError, UnicodeDecodeError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is no file")
+        text = b""
+        while len(text) <= LARGEST and (part := os.read(descriptor, LARGEST)):
+            text += part
+    finally:
+        os.close(descriptor)
+    if len(text) > LARGEST:
+        raise OSError(f"it is larger than {LARGEST // 1024} KiB")
+    return text.decode()
 
 
 def _config(document: Document, path: Path) -> Config:
@@ -119,6 +149,7 @@ def _config(document: Document, path: Path) -> Config:
     clusters = {
         name: found for name, text in named.items() if (found := _managed(document, name, text, f"clusters.{name}"))
     }
+    _check_retry(document, (service or Service()).retry)
     _check_shared(document, clusters)
     _check_alerts(document, (service or Service()).alerts, clusters)
     return Config(path, service or Service(), clusters)
@@ -136,7 +167,14 @@ def _managed(document: Document, name: str, text: Any, path: str) -> Managed | N
         for number, action in enumerate(route.do):
             for problem in _problems(action, cluster):
                 document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
-    return Managed(cluster, tuple(routes))
+    managed = Managed(cluster, tuple(routes))
+    if len({action.config.tracks for action in managed.actions if _is_about_standbys(action)}) > 1:
+        document.problem(f"{path}.routes", "slots of standbys cannot be both dropped and tracked; say 'keep' alike")
+    return managed
+
+
+def _is_about_standbys(action: Action) -> bool:
+    return isinstance(action.config, slot.Config) and action.config.on == "standby"
 
 
 def _problems(action: Action, cluster: Cluster) -> list[str]:
@@ -151,6 +189,8 @@ def _routes(document: Document, value: Any, path: str) -> list[Route]:
     if not isinstance(value, list):
         document.problem(path, "must be a list of 'on' and 'do'")
         return []
+    if not value:
+        document.problem(path, "must not be empty: nothing would be done")
     texts = (document.read(_RouteText, item, f"{path}[{index}]") for index, item in enumerate(value))
     return [_route(document, text, f"{path}[{index}]") for index, text in enumerate(texts) if text is not None]
 
@@ -160,6 +200,8 @@ def _route(document: Document, text: _RouteText, path: str) -> Route:
         if name not in event.CATALOGUE:
             message = f"repmgr has no event {shorten(name)}{did_you_mean(name, event.CATALOGUE)}"
             document.problem(f"{path}.on[{index}]", message)
+        elif name in text.on[:index]:
+            document.problem(f"{path}.on[{index}]", f"{name} stands here twice")
     actions = (_action(document, item, f"{path}.do[{index}]") for index, item in enumerate(text.do))
     return Route(frozenset(text.on), tuple(action for action in actions if action is not None))
 
@@ -208,30 +250,67 @@ def _check_cluster(document: Document, cluster: Cluster, path: str) -> None:
             document.problem(join(path, what), f"{value} stands here twice")
     if cluster.gateway.chains.dnat == cluster.gateway.chains.snat:
         document.problem(join(path, "gateway.chains"), "dnat and snat must be two chains")
+    _check_nodes(document, cluster, path)
+    for name, value in cluster.postgres.libpq.items():
+        if wrong := libpq.problem(name, value):
+            document.problem(f"{path}.postgres.{name}", wrong)
+    if cluster.barman and cluster.barman.server == "all":
+        document.problem(join(path, "barman.server"), "'all' are all servers to Barman; name the one of this cluster")
+
+
+def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
+    """A witness may be on the gateway's host, as long as our own rules do not lead us away from it."""
+    address = cluster.gateway.address
+    if all(node.witness for node in cluster.nodes.values()):
+        document.problem(join(path, "nodes"), "all are witnesses: none can be the primary")
+    for number, node in cluster.nodes.items():
+        if node.witness and node.command:
+            document.problem(f"{path}.nodes.{number}", "'command' is of no use: a witness restores nothing")
+        if node.host == address and not node.witness:
+            message = f"{address} is node {number}'s: the gateway has an address of its own"
+            document.problem(join(path, "gateway.address"), message)
+        elif node.host == address and cluster.postgres.port in cluster.gateway.ports.values():
+            message = f"{cluster.postgres.port} of {address} is node {number}'s own; choose another port"
+            document.problem(join(path, "gateway.ports"), message)
+
+
+def _check_retry(document: Document, retry: Retry) -> None:
+    if retry.first > retry.most:
+        document.problem("retry", f"'first' ({retry.first} s) must not be above 'most' ({retry.most} s)")
 
 
 def _check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
     """What two clusters must not share: a chain is swapped whole, so each belongs to one cluster."""
-    seen: dict[tuple[str, object], str] = {}
+    seen: dict[tuple[object, ...], str] = {}
     for name, managed in clusters.items():
-        for what, value in _claims(managed.cluster):
-            if seen.get((what, value), name) != name:
-                message = f"{what} {value} is already that of cluster {seen[what, value]!r}"
-                document.problem(f"clusters.{name}.gateway", message)
-            seen.setdefault((what, value), name)
+        for path, what, *value in _claims(managed.cluster):
+            if seen.get((what, *value), name) != name:
+                message = f"{what}{value[0]} is already that of cluster {seen[what, *value]!r}"
+                document.problem(f"clusters.{name}.{path}", message)
+            seen.setdefault((what, *value), name)
 
 
 def _check_alerts(document: Document, told: Sequence[Target], clusters: Mapping[str, Managed]) -> None:
     for index, target in enumerate(told):
         for problem in targets.problems(target):
             document.problem(f"alerts[{index}]", problem)
+        if target in told[:index]:
+            document.problem(f"alerts[{index}]", f"{target.name} stands here twice")
     for name, managed in clusters.items():
         for action in managed.actions if not told else ():
             if action.name == "notify":
                 document.problem(f"clusters.{name}.routes{action.path}.notify", "nobody stands under 'alerts'")
 
 
-def _claims(cluster: Cluster) -> Iterator[tuple[str, object]]:
-    gateway = cluster.gateway
-    yield from (("chain", chain) for chain in (gateway.chains.dnat, gateway.chains.snat))
-    yield from (("port", f"{gateway.address}:{port}") for port in gateway.ports.values())
+def _claims(cluster: Cluster) -> Iterator[tuple[object, ...]]:
+    """Yield where something stands, what it is, and the value that is this cluster's alone.
+
+    A witness may hold the votes of several clusters, each in a database of its own; and two hosts of Barman's may have
+    servers of the same name.
+    """
+    gateway, port = cluster.gateway, cluster.postgres.port
+    yield from (("gateway", "chain ", chain) for chain in (gateway.chains.dnat, gateway.chains.snat))
+    yield from (("gateway", "port ", f"{gateway.address}:{port}") for port in gateway.ports.values())
+    yield from (("nodes", "port ", f"{node.host}:{port}") for node in cluster.nodes.values() if not node.witness)
+    if cluster.barman:
+        yield "barman", "server ", cluster.barman.server, cluster.barman.command

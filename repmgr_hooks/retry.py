@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repmgr_hooks.schema import Positive
+from repmgr_hooks.schema import Positive, Timeout
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Retry:
     """A failed run is tried again after ``first`` seconds, then after twice as long each time, at most ``most``
     seconds; after ``attempts`` it is a standing failure, until something new happens."""
 
-    first: Positive = 5
+    first: Timeout = 5
     most: Positive = 300
     attempts: Positive = 20
 

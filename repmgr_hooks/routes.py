@@ -24,8 +24,9 @@ class Action:
 
     @property
     def at_latest(self) -> float | None:
-        """Seconds after the start of the run at which this is done even if what comes before has failed."""
-        return getattr(self.config, "at_latest", None)
+        """Seconds after which this is done even if what comes before has failed, from the run's start; None: never."""
+        limit = getattr(self.config, "at_latest", None)
+        return None if limit == "never" else limit
 
     @property
     def on_tick(self) -> bool:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from repmgr_hooks.alerts.cases import Case, Severity
 from repmgr_hooks.handlers import command
-from repmgr_hooks.schema import Between, Positive, Shape
+from repmgr_hooks.schema import Between, Positive, Shape, Word
 from repmgr_hooks.steps import Program
 
 SENDMAIL = "/usr/sbin/sendmail"
@@ -44,7 +44,7 @@ class Target:
     severity: Severity = "warning"
     mail: tuple[MailAddress, ...] = ()
     webhook: str = ""
-    run: tuple[str, ...] = ()
+    run: tuple[Word, ...] = ()
     smtp: Annotated[str, Shape(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "HOST or HOST:PORT")] = ""
     sender: MailAddress = ""
     timeout: Annotated[int, Between(1, 120)] = 10
@@ -70,12 +70,23 @@ def problems(target: Target) -> Iterator[str]:
     """Return what is wrong with a target, in words."""
     if sum(map(bool, (target.mail, target.webhook, target.run))) != 1:
         yield "must have one of 'mail', 'webhook' and 'run'"
-    if target.webhook and not re.fullmatch(r"https?://[!-~]+|/[!-~]+", target.webhook):
+    if target.webhook and not _can_be_a_webhook(target.webhook):
         yield "'webhook' must be a URL (http or https), or the absolute path of a file that holds it"
+    if target.smtp and ":" in target.smtp and not 1 <= int(target.smtp.rpartition(":")[2]) <= 65535:
+        yield f"'smtp' names a port that is none: {target.smtp}"
     if target.run and (wrong := command.refused(target.run)):
         yield wrong
     if (target.smtp or target.sender) and not target.mail:
         yield "'smtp' and 'sender' go with 'mail'"
+
+
+def _can_be_a_webhook(text: str) -> bool:
+    if not re.fullmatch(r"https?://[!-~]+|/[!-~]+", text):
+        return False
+    try:
+        return text.startswith("/") or (bool(urlsplit(text).hostname) and urlsplit(text).port != 0)
+    except ValueError:  # a bracket that is not closed, a port that is none
+        return False
 
 
 def program(target: Target, case: Case) -> Program:

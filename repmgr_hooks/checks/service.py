@@ -113,7 +113,7 @@ def of_cluster(managed: Managed, journal: Journal) -> Iterator[Finding]:
 def tracking(loaded: Config, managed: Managed) -> Iterator[Finding]:
     """``keep: track`` advances the slots of the standbys at every tick."""
     slots = [action.config for action in managed.actions if isinstance(action.config, slot.Config)]
-    if any(config.keep == "track" for config in slots):
+    if any(config.tracks for config in slots):
         topic = Topic("config.tick", managed.cluster.name)
         why = "'keep: track' with 'tick: 0': the standbys' slots are never advanced"
         yield topic.ok("the standbys' slots are advanced") if loaded.service.tick else topic.fail(why, "set tick to 5")

@@ -20,9 +20,10 @@ from repmgr_hooks.continuity import Position, Standing
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.observe import Sender, lsn
-from repmgr_hooks.schema import Between, Identifier, Positive
+from repmgr_hooks.schema import Between, Identifier, Timeout
 from repmgr_hooks.steps import Program, Sql, Step, World
 
+START_TIMEOUT, STEADY = 60, 2
 TEND_LIMIT = 5.0
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 
@@ -31,7 +32,7 @@ STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.p
 class SwitchWal:
     """``timeout``: seconds that Barman waits for the closed file to reach the archive."""
 
-    timeout: Positive = 90
+    timeout: Timeout = 90
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,24 @@ class Config:
     stream: bool = False
     repair: bool = False
     switch_wal: SwitchWal | None = None
-    start_timeout: Positive = 60
-    steady: Annotated[int, Between(0, 60)] = 2
+    start_timeout: Timeout | None = None
+    steady: Annotated[int, Between(0, 60)] | None = None
     models: Mapping[NodeId, Identifier] = field(default_factory=dict)
 
     @property
     def on_tick(self) -> bool:
         """Whether to look without an event: not into Barman's archive, for starting Barman costs too much."""
         return self.switch_wal is None
+
+    @property
+    def start_within(self) -> int:
+        """Seconds that the stream may take to begin."""
+        return START_TIMEOUT if self.start_timeout is None else self.start_timeout
+
+    @property
+    def steady_for(self) -> int:
+        """Seconds for which a walsender must have streamed."""
+        return STEADY if self.steady is None else self.steady
 
 
 @dataclass(frozen=True)
@@ -94,12 +105,11 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "needs the section 'barman' of the cluster"
     if not config.stream and not config.switch_wal:
         yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
-    if config.repair and not config.stream:
-        yield "'repair' needs 'stream: true'"
-    if config.steady >= config.start_timeout:
-        yield f"'steady' ({config.steady} s) must be less than 'start_timeout' ({config.start_timeout} s)"
-    if config.models and not config.stream:
-        yield "'models' needs 'stream: true'"
+    for name in ("steady", "start_timeout", "repair", "models") if not config.stream else ():
+        if getattr(config, name) not in (None, False, {}):
+            yield f"'{name}' needs 'stream: true'"
+    if config.steady_for >= config.start_within:
+        yield f"'steady' ({config.steady_for} s) must be less than 'start_timeout' ({config.start_within} s)"
     if config.models:
         yield from models.problems(config.models, cluster)
 
@@ -115,7 +125,7 @@ def observe(config: Config, decided: Decided, world: World) -> Seen:
             f"{sender.client or 'its own host'}, not by {decided.barman.receiver!r}; end that program, or correct "
             "'receiver' in the section 'barman' of the cluster"
         )
-    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady)
+    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady_for)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
     standing, model, tail = Standing(Position.OK), "", False
     if config.stream and not streaming and not coming:
@@ -195,7 +205,7 @@ def _start(config: Config, decided: Decided) -> Step:
     return Step(
         f"start Barman's receive-wal, until it streams from node {decided.primary}",
         _barman(decided, "-q", "cron"),
-        config.start_timeout,
+        config.start_within,
         until=_streaming(config, decided),
         every=5,
         hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",

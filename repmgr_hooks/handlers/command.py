@@ -10,7 +10,7 @@ from pathlib import Path
 
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.decide import Decided
-from repmgr_hooks.schema import Positive
+from repmgr_hooks.schema import Timeout, Word
 from repmgr_hooks.steps import Program, Step
 from repmgr_hooks.trust import writable_by_others
 
@@ -21,8 +21,8 @@ observe = None
 class Config:
     """``run`` is the program's absolute path and its arguments; ``timeout`` is in seconds."""
 
-    run: tuple[str, ...]
-    timeout: Positive = 30
+    run: tuple[Word, ...]
+    timeout: Timeout = 30
 
 
 def problems(config: Config, cluster: Cluster) -> Iterable[str]:
@@ -35,8 +35,8 @@ def refused(run: Sequence[str]) -> str:
     """Return what is wrong with a program and its arguments, in words; empty if nothing is."""
     if not run or not Path(run[0]).is_absolute():
         return "'run' must be a list that begins with the absolute path of a program"
-    wrong = writable_by_others(Path(run[0]))
-    return f"the program is refused: {wrong}" if wrong else ""
+    wrong = writable_by_others(Path(run[0])) or ("" if Path(run[0]).is_file() else f"{run[0]} is no file")
+    return f"the program is refused: {wrong}; name a program" if wrong else ""
 
 
 def plan(config: Config, decided: Decided, seen: None) -> list[Step]:

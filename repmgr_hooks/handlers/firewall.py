@@ -12,12 +12,13 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from repmgr_hooks.cluster import Cluster, Gateway
 from repmgr_hooks.decide import Decided
 from repmgr_hooks.errors import NoSuchProgram, did_you_mean
 from repmgr_hooks.family import Family
-from repmgr_hooks.schema import Identifier, Positive
+from repmgr_hooks.schema import Identifier, OrNever
 from repmgr_hooks.steps import Cut, Program, Step, World
 from repmgr_hooks.tracked import Tracked, parse_conntrack
 
@@ -32,10 +33,13 @@ Leading = tuple[int, str]
 
 @dataclass(frozen=True)
 class Config:
-    """``{open: app}``; ``at_latest``: seconds after which the port opens even if what comes before has failed."""
+    """``{open: app}``; ``at_latest``: seconds after which the port opens even if what comes before has failed.
+
+    Without it, and with ``never``, the port opens only when all before it has succeeded.
+    """
 
     open: Identifier
-    at_latest: Positive = 120
+    at_latest: Annotated[Any, OrNever(1, 3600)] = "never"
 
 
 @dataclass(frozen=True)

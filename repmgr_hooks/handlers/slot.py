@@ -20,6 +20,7 @@ from repmgr_hooks.schema import Positive
 from repmgr_hooks.steps import Sql, Step, World
 
 LIMIT = 10.0
+MOST_MB = 10240
 MB = 1024 * 1024
 SEGMENT = 16 * MB
 
@@ -33,8 +34,18 @@ class Config:
     """
 
     on: Literal["primary", "standby"]
-    keep: Literal["drop", "track"] = "drop"
-    most_mb: Positive = 10240
+    keep: Literal["drop", "track"] | None = None
+    most_mb: Positive | None = None
+
+    @property
+    def tracks(self) -> bool:
+        """Whether the slots of the standbys follow the primary's; without a word they are dropped."""
+        return self.on == "standby" and self.keep == "track"
+
+    @property
+    def limit_mb(self) -> int:
+        """What a slot may hold."""
+        return MOST_MB if self.most_mb is None else self.most_mb
 
 
 CREATE = "select pg_create_physical_replication_slot(%s, true)"
@@ -69,9 +80,13 @@ ABSENT = "select not exists (select 1 from pg_replication_slots where slot_name 
 
 
 def problems(config: Config, cluster: Cluster) -> Iterable[str]:
-    """The slot's name is Barman's."""
+    """The slot's name is Barman's; and nothing is asked for that would not be done."""
     if cluster.barman is None:
         yield "needs the section 'barman' of the cluster"
+    if config.keep and config.on == "primary":
+        yield "'keep' goes with 'on: standby'; the primary's slot always stays"
+    elif config.most_mb is not None and config.on == "standby" and not config.tracks:
+        yield "'most_mb' is of no use where the slot is dropped; it goes with 'keep: track' and 'on: primary'"
 
 
 def observe(config: Config, decided: Decided, world: World) -> Mapping[int, Slot]:
@@ -89,7 +104,7 @@ def plan(config: Config, decided: Decided, seen: Mapping[int, Slot]) -> list[Ste
                 f"node {node}: the slot {decided.barman.slot!r} is logical, so it is not Barman's; "
                 "rename one of the two"
             )
-    if config.on == "standby" and config.keep == "track":
+    if config.tracks:
         return [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
     if config.on == "standby":
         return [step for node, found in seen.items() for step in _removed(decided, node, found)]
@@ -135,7 +150,7 @@ def _tracked(config: Config, decided: Decided, node: int, found: Slot | None) ->
         return [] if behind else [create]
     too_much = _holds_too_much(config, decided, found)
     if behind and too_much:
-        why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.most_mb} MB"
+        why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.limit_mb} MB"
         return [replace(step, what=f"{why}: {step.what}") for step in _removed(decided, node, found)]
     useless = too_much or not found.reserved or found.xmin or (found.restart_lsn or 0) > decided.states[node].lsn
     return [*_removed(decided, node, found), create] if useless else []
@@ -154,12 +169,12 @@ def warnings(config: Config, decided: Decided) -> Iterable[str]:
     """A primary's slot that holds too much, and a standby's that does not hold what Barman still lacks."""
     leader = _leader(decided)
     if leader and config.on == "primary" and _holds_too_much(config, decided, leader):
-        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.most_mb} MB of WAL"
+        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.limit_mb} MB of WAL"
         yield f"{holds}: Barman does not fetch it, and it will fill the disk"
     for node, leader, found in _pairs(config, decided):
         slot = f"slot {leader.name} on standby {node}"
         if found is None and _holds_too_much(config, decided, leader):
-            yield f"{slot} is given up until Barman is less than {config.most_mb} MB behind"
+            yield f"{slot} is given up until Barman is less than {config.limit_mb} MB behind"
         # A slot keeps whole files.
         if leader.restart_lsn and found and (found.restart_lsn or 0) // SEGMENT > leader.restart_lsn // SEGMENT:
             yield f"{slot} begins after what Barman still lacks; it is whole again when Barman has caught up"
@@ -168,7 +183,7 @@ def warnings(config: Config, decided: Decided) -> Iterable[str]:
 def _pairs(config: Config, decided: Decided) -> Iterable[tuple[int, Slot, Slot | None]]:
     """Each standby that tracks, with the primary's slot and its own."""
     leader = _leader(decided)
-    if leader and config.on == "standby" and config.keep == "track":
+    if leader and config.tracks:
         yield from ((node, leader, decided.states[node].slot(leader.name)) for node in decided.standbys)
 
 
@@ -179,7 +194,7 @@ def _leader(decided: Decided) -> Slot | None:
 
 
 def _holds_too_much(config: Config, decided: Decided, slot: Slot) -> bool:
-    return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > config.most_mb * MB
+    return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > config.limit_mb * MB
 
 
 def _released(decided: Decided, node: int, found: Slot) -> list[Step]:
