@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from repmgr_hooks import streams
 from repmgr_hooks.arguments import parser
+from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import BadInput, Trouble
+from repmgr_hooks.schema import CONTROL
 from repmgr_hooks.verbs import BUG, FAILED, USAGE, act, complain, log, setup, show
 
 
@@ -19,10 +21,8 @@ def main() -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run one verb and return the exit code; the one place that turns errors into codes."""
-    arguments = parser().parse_args(argv)
-    verb = VERBS[arguments.verb]
     try:
-        return verb(arguments)
+        code = verb_of(argv)
     except BadInput as error:
         complain(error)
         return USAGE
@@ -30,7 +30,12 @@ def run(argv: Sequence[str]) -> int:
         complain(error)
         return FAILED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.give_up()
+        return FAILED
+    except OSError as error:
+        streams.give_up()
+        where = error if error.filename else f"the output cannot be written: {error.strerror}"
+        complain(f"{where}; nothing more was done: see to that place, then do it again")
         return FAILED
     except KeyboardInterrupt:
         complain("interrupted; 'repmgr-hooks reconcile' does what is left")
@@ -38,6 +43,20 @@ def run(argv: Sequence[str]) -> int:
     except Exception:
         log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
         return BUG
+    finally:
+        written = streams.finish()
+    if not written:
+        complain("the output cannot be written, but all was done; see to where it goes")
+    return code if written else FAILED
+
+
+def verb_of(argv: Sequence[str]) -> int:
+    """Run the verb that the arguments name. Raises BadInput for those that are no text."""
+    for word in argv:
+        if CONTROL.search(word):
+            raise BadInput(f"{shorten(word)} holds a control character, or is no UTF-8; write it as plain text")
+    arguments = parser().parse_args(argv)
+    return VERBS[arguments.verb](arguments)
 
 
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {

@@ -9,8 +9,9 @@ An event is stored as a file in the spool, which repmgrd's user may write; the j
 import os
 import sys
 import time
+from stat import S_ISREG
 
-from repmgr_hooks.catalogue import problem
+from repmgr_hooks.catalogue import problem, shorten
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 STATE_DIR = "/var/lib/repmgr-hooks"
@@ -32,7 +33,7 @@ def hand_in(config: str, words: list[str]) -> int:
     """Store the event and return 0, or 2 for words that repmgr would not send."""
     cluster, words = option("--cluster", words)
     words = words[1:] if words[:1] == ["--"] else words
-    if wrong := problem(words):
+    if wrong := problem(words) or cluster_problem(cluster):
         say(wrong)
         return USAGE
     spool = os.path.join(state_dir(config), "spool")
@@ -44,6 +45,16 @@ def hand_in(config: str, words: list[str]) -> int:
     if not wake(spool):
         start_worker(config)
     return STORED
+
+
+def cluster_problem(name: str) -> str:
+    """Return what is wrong with the name of a cluster: it stands on a line of its own in the spool.
+
+    >>> cluster_problem("main"), cluster_problem("a\\nb")
+    ('', "--cluster is the name of a cluster in config.yaml; got 'a\\\\nb'")
+    """
+    good = name.isascii() and name.isprintable() and len(name) <= 63
+    return "" if good else f"--cluster is the name of a cluster in config.yaml; got {shorten(name)}"
 
 
 def option(name: str, words: list[str]) -> tuple[str, list[str]]:
@@ -62,13 +73,20 @@ def option(name: str, words: list[str]) -> tuple[str, list[str]]:
 def state_dir(config: str) -> str:
     """Return what the configuration says on its line ``state_dir: PATH``; the default if it cannot be read."""
     try:
-        with open(config, encoding="utf-8") as file:
+        with open(config, encoding="utf-8", opener=at_once) as file:
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError("it is no file")
             for line in file:
                 if line.startswith("state_dir:"):
                     return line[10:].replace("\t#", " #").split(" #")[0].strip().strip("'\"") or STATE_DIR
     except (OSError, UnicodeDecodeError) as error:
         say(f"{config}: cannot be read ({error}); the event goes to {STATE_DIR}")
     return STATE_DIR
+
+
+def at_once(path: str, flags: int) -> int:
+    """Open a file; a FIFO would let repmgrd wait for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def store(spool: str, words: list[str]) -> None:

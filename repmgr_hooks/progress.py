@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TextIO
 
@@ -34,8 +34,12 @@ class Lines(logging.StreamHandler[TextIO]):
         self._said = ("", 0.0)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._below("")
+        with suppress(OSError):
+            self._below("")
         super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """What is done does not depend on whether a line about it can be written."""
 
     @contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[None]:

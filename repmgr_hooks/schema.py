@@ -115,7 +115,8 @@ Timeout = Annotated[int, Between(1, 3600)]
 Word = Annotated[str, NotEmpty()]
 Directory = Annotated[str, Shape(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+", "an absolute path without blanks and '..'")]
 AbsolutePath = Annotated[str, Shape(r"/.+", "an absolute path")]
-Identifier = Annotated[str, Shape(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", "a plain name (letters, digits, _ . -)")]
+PLAIN_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,62}"
+Identifier = Annotated[str, Shape(PLAIN_NAME, "a plain name (letters, digits, _ . -)")]
 
 NOT_AN_OPTION = {"option": False}
 """Metadata of a dataclass field that the file cannot set."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from repmgr_hooks import dispatcher
-from repmgr_hooks.checks import alerts, as_repmgrd, barman, files, kernel, nodes, repmgr, service
+from repmgr_hooks.checks import alerts, as_repmgrd, barman, files, kernel, nodes, passwords, repmgr, service
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.identity import User, acting_as, service_user
 from repmgr_hooks.config import Config
@@ -61,13 +61,14 @@ def _cluster(
     if journal:
         yield from service.of_cluster(managed, journal)
     chains = list(kernel.chains(cluster, world)) if _uses(managed, "firewall") else []
-    passwords = list(barman.passwords(cluster)) if cluster.barman else []
+    barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
-    yield from (*chains, *passwords, *secret)
+    yield from (*chains, *barmans, *secret)
+    yield passwords.look(cluster, user)
     if user.can_be_me and not bad(secret):
         forwards = all(found.level == "OK" for found in kernels if found.key == "kernel.forwarding")
         firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains)
-        yield from _outside(managed, journal, world, user, firewall, not bad([*chains, *passwords]))
+        yield from _outside(managed, journal, world, user, firewall, not bad([*chains, *barmans]))
 
 
 def _outside(

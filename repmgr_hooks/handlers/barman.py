@@ -229,7 +229,7 @@ def _switch_wal(decided: Decided, timeout: int) -> Step:
 
 def _streaming(config: Config, decided: Decided) -> Sql:
     written = lsn(decided.states[decided.primary].lsn)
-    return Sql(decided.primary, STREAMING, (written, config.steady, decided.barman.slot))
+    return Sql(decided.primary, STREAMING, (written, config.steady_for, decided.barman.slot))
 
 
 def _barman(decided: Decided, *words: str, tolerate: str = "", expect: str = "") -> Program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,7 +64,8 @@ def _replaced(template: str, pattern: str, value: str) -> str:
 
 
 def _postgres(found: Found) -> str:
-    return f"port: {found.port}, user: {found.user}, dbname: {found.dbname}"
+    further = "".join(f", {name}: {json.dumps(value)}" for name, value in found.libpq.items())
+    return f"port: {found.port}, user: {found.user}, dbname: {found.dbname}{further}"
 
 
 def _quoted(address: str) -> str:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from psycopg import Error, conninfo
 
-from repmgr_hooks import archive
+from repmgr_hooks import archive, libpq
+from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.checks.repmgr_conf import RepmgrConf
 from repmgr_hooks.cluster import Barman, Node
 from repmgr_hooks.errors import BadInput, StepFailed
+from repmgr_hooks.schema import PLAIN_NAME, IpAddress
 from repmgr_hooks.steps import Program, Sql, World
 
 LIMIT = 30.0
 NODES = "select node_id, type, conninfo from repmgr.nodes order by node_id"
 BARMAN_PORT = 54321  # the article's
+PLACED = frozenset({"host", "hostaddr", "port", "user", "dbname", "passfile", "connect_timeout"})
+"""What of a conninfo has its own place in the configuration; how long a node may take is not repmgr's affair."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,10 @@ class Found:
     slot: str
     gateway: str
     barman_port: int = BARMAN_PORT
+    libpq: Mapping[str, str] = field(default_factory=dict)
+    """What repmgr's conninfo says beyond that, such as sslmode."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """What of it cannot be taken over, and why."""
 
     @property
     def app_port(self) -> int:
@@ -57,8 +66,10 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, world: Wo
     if len(ports) != 1:
         raise BadInput(f"repmgr.nodes names several ports ({ports}); all nodes must listen on one")
     nodes = {node: Node(address(described[node], node), witness=kind == "witness") for node, kind, _ in rows}
-    if gateway and not is_address(gateway):
-        raise BadInput(f"--gateway {gateway} is no address; netfilter's rules need one, such as 10.0.0.20")
+    if gateway and (wrong := IpAddress().problem(gateway)):
+        raise BadInput(f"--gateway {wrong}; name one such as 10.0.0.20")
+    if server and (server == "all" or not re.fullmatch(PLAIN_NAME, server)):
+        raise BadInput(f"--barman {shorten(server)} is no name of one server of Barman's")
     own = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
     user, dbname = str(own.get("user") or "repmgr"), str(own.get("dbname") or "repmgr")
     name = server or only_server(world)
@@ -67,8 +78,24 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, world: Wo
     here = gateway or gateway_address(str(there.get("host", "")), [node.host for node in nodes.values()])
     through = str(there.get("host", "")) == here and port(there)
     slot = shown.get("slot_name", "None")
+    taken, left_out = taken_over(own)
     return Found(
-        nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT
+        *(nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
+        *(taken, left_out),
+    )
+
+
+def taken_over(own: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what our connections take over from repmgr's, and why not the rest.
+
+    >>> taken_over({"host": "db1", "user": "repmgr", "sslmode": "require", "options": "-c x=y"})
+    ({'sslmode': 'require'}, {'options': 'is what repmgr_hooks sets itself; take it out'})
+    """
+    others = {name: str(value) for name, value in own.items() if name not in PLACED}
+    wrong = {name: libpq.Option().problem(name) or libpq.problem(name, value) for name, value in others.items()}
+    return (
+        {name: value for name, value in others.items() if not wrong[name]},
+        {name: why for name, why in wrong.items() if why},
     )
 
 

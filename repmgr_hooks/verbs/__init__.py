@@ -114,4 +114,5 @@ def complain(error: object) -> None:
         log.error("%s", error)
     else:
         start = "<3>" if goes_to_journal(sys.stderr) else ""
-        print(f"{start}repmgr-hooks: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the exit code says it too
+            print(f"{start}repmgr-hooks: {error}", file=sys.stderr)

@@ -39,7 +39,11 @@ MAX_EVENT = 4096
 def do_event(arguments: argparse.Namespace) -> int:
     """Handle an event that could not be stored (``hook.py`` stores it otherwise)."""
     if arguments.words == ["-"]:
-        cluster, *arguments.words = sys.stdin.read(MAX_EVENT).split("\n")[:-1] or [""]
+        try:
+            text = sys.stdin.read(MAX_EVENT)
+        except UnicodeDecodeError as error:
+            raise BadInput(f"the event on stdin is no UTF-8: {error.reason}; repmgr sends plain words") from None
+        cluster, *arguments.words = text.split("\n")[:-1] or [""]
         arguments.cluster = cluster or None
     return handle(arguments, parse_event(arguments.words), "event", show_log_lines(sys.stderr))
 
@@ -144,10 +148,12 @@ def do_pause(arguments: argparse.Namespace) -> int:
     """Begin a maintenance."""
     loaded = configured(arguments)
     until = None if arguments.duration is None else time.time() + arguments.duration
+    names = [managed.cluster.name for managed in choose(loaded, arguments.cluster, None)]
     with journal_of(loaded) as journal:
-        for managed in choose(loaded, arguments.cluster, None):
-            journal.pause(managed.cluster.name, until, arguments.reason)
-            print(f"{managed.cluster.name}: PAUSED {status.until_when(until)}: events are stored, nothing is done")
+        for name in names:
+            journal.pause(name, until, arguments.reason)
+    for name in names:
+        print(f"{name}: PAUSED {status.until_when(until)}: events are stored, nothing is done")
     return OK
 
 

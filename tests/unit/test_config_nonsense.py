@@ -85,7 +85,7 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
         ("at_latest: 120", "at_latest: 86400", "at_latest: must be 'never' or between 1 and 3600; got '86400'"),
         ("at_latest: 120", "at_latest: nevr", "at_latest: must be 'never' or between 1 and 3600; got 'nevr'"),
         ("at_latest: 120", "at_latest: true", "at_latest: must be 'never' or between 1 and 3600; got 'True'"),
-        ("stream: true, steady: 0", "stream: true, start_timeout: 86400", "start_timeout: must be between 1 and 3600; got 86400"),
+        ("true, steady: 0", "true, start_timeout: 86400", "start_timeout: must be between 1 and 3600; got 86400"),
         ("primary_wait: 30", "primary_wait: 010", "primary_wait: must be a whole number, in plain decimals; got '010'"),
         ("primary_wait: 30", "primary_wait: 0x10", "primary_wait: must be a whole number, in plain decimals; got '0x1"),
         ("primary_wait: 30", "primary_wait: 5:30", "primary_wait: must be a whole number, in plain decimals; got '5:3"),
