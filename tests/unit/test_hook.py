@@ -313,7 +313,8 @@ def text_of(line: str) -> str:
     """A whole configuration with one line of its own."""
     return (
         f"# where we stand\n{line}\nclusters:\n  main:\n    nodes: {{1: {{host: 10.0.0.11}}}}\n"
-        "    gateway: {address: 10.0.0.20, ports: {app: 5433}}\n    routes: []\n"
+        "    gateway: {address: 10.0.0.20, ports: {app: 5433}}\n"
+        "    routes: [{on: [standby_promote], do: [firewall: {open: app}]}]\n"
     )
 
 

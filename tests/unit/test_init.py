@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import cli, config
+from repmgr_hooks.arguments import parser
 from repmgr_hooks.checks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.cluster import Node
 from repmgr_hooks.errors import BadInput, StepFailed
@@ -97,6 +98,60 @@ def test_an_address_that_leads_to_the_nodes() -> None:
     assert not survey.is_ours("backup.example.com")
 
 
+SECURE = "host=10.0.0.11 user=repmgr dbname=repmgr connect_timeout=2 sslmode=verify-full sslrootcert='/etc/my ca.pem'"
+
+
+def test_libpqs_options_of_repmgrs_conninfo_are_taken_over(tmp_path: Path) -> None:
+    """They were dropped without a word, and our password could go out in clear where repmgr's could not."""
+    asked = replace(CONF, settings={**CONF.settings, "conninfo": SECURE})
+    found = survey.survey(asked, None, "10.0.0.20", Asked())
+    assert (found.libpq, found.left_out) == ({"sslmode": "verify-full", "sslrootcert": "/etc/my ca.pem"}, {})
+    path = tmp_path / "config.yaml"
+    path.write_text(draft.configuration(TEMPLATE, found, "main"))
+    assert (
+        "sslmode=verify-full sslrootcert='/etc/my ca.pem'" in config.load(path).clusters["main"].cluster.conninfos()[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("password=hunter2", "must not stand here"),
+        ("options='-c statement_timeout=5'", "is what repmgr_hooks sets itself"),
+        ("application_name=db1", "is what repmgr_hooks sets itself"),
+        ("target_session_attrs=any", "every node is asked"),
+        ("sslkey=db1.key", "must be an absolute path"),
+    ],
+)
+def test_what_cannot_be_taken_over_is_named_without_its_value(word: str, why: str) -> None:
+    own = survey.words_of(f"{SECURE} {word}", "here")
+    taken, left_out = survey.taken_over(own)
+    name = word.partition("=")[0]
+    assert taken == {"sslmode": "verify-full", "sslrootcert": "/etc/my ca.pem"}
+    assert list(left_out) == [name]
+    assert left_out[name].startswith(why)
+    assert "hunter2" not in str(left_out)
+
+
+@pytest.mark.parametrize("gateway", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "::", "fe80::1%eth0", "FD00::20", "a\nb"])
+def test_a_gateway_that_no_host_can_have(gateway: str) -> None:
+    with pytest.raises(BadInput, match="--gateway must be"):
+        surveyed(Asked(), gateway=gateway)
+
+
+@pytest.mark.parametrize("server", ["all", "-x", "a b"])
+def test_a_server_that_is_not_one(server: str) -> None:
+    with pytest.raises(BadInput, match="is no name of one server of Barman's"):
+        surveyed(Asked(), server=server)
+
+
+@pytest.mark.parametrize("name", ["x; reboot", "a'b", "a\nb", "-c"])
+def test_a_cluster_whose_name_repmgr_would_hand_to_a_shell(name: str) -> None:
+    arguments = parser().parse_args(["init", f"--cluster={name}"])
+    with pytest.raises(BadInput, match="is no plain name"):
+        setup.draft(arguments)
+
+
 def test_no_repmgr_conf() -> None:
     with pytest.raises(BadInput, match="^no repmgr.conf here has node_id and conninfo; name one with --repmgr-conf"):
         survey.chosen_conf(None, [RepmgrConf(Path("/x"), {})])
@@ -113,7 +168,7 @@ def test_a_repmgr_conf_that_says_nonsense(tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_is_no_address() -> None:
-    with pytest.raises(BadInput, match="--gateway shop.example.com is no address"):
+    with pytest.raises(BadInput, match="--gateway must be an IP address .*got 'shop.example.com'"):
         surveyed(Asked(), gateway="shop.example.com")
 
 
@@ -250,7 +305,7 @@ def test_a_directory_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(setup, "draft", lambda arguments: {"/etc/file": ""})
+    monkeypatch.setattr(setup, "draft", lambda arguments: ({"/etc/file": ""}, {}))
     (tmp_path / "file").touch()
     assert cli.run(["init", str(tmp_path / "file")]) == 2
     assert "Not a directory" in (said := capsys.readouterr().err) and "name another DIRECTORY" in said
