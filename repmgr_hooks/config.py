@@ -110,16 +110,16 @@ def load(path: Path) -> Config:
         config = _config(document, path)
         if not document.problems and state_dir(str(path)) != config.service.state_dir:
             document.problem("state_dir", "the hook reads this line without YAML: write plainly 'state_dir: PATH'")
-    except TooMany:
-        raise _mistakes(path, document, ", and more") from None
+    except TooMany as error:
+        raise BadInput(f"{path}: {error}") from None
     if document.problems:
         raise _mistakes(path, document)
     return config
 
 
-def _mistakes(path: Path, document: Document, more: str = "") -> BadInput:
+def _mistakes(path: Path, document: Document) -> BadInput:
     count = len(document.problems)
-    return BadInput("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}{more}:", *document.problems]))
+    return BadInput("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
 
 
 def _text(path: Path) -> str:

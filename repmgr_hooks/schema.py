@@ -26,7 +26,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 
 
 class TooMany(Exception):
-    """There are so many mistakes that the rest is not looked for."""
+    """There are so many mistakes or values that the rest is not looked at; the message says which, as far as that."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Document:
     def problem(self, path: str, message: str) -> None:
         """Record a mistake at ``path``. Raises TooMany."""
         if len(self.problems) == MOST_PROBLEMS:
-            raise TooMany("there are more mistakes")
+            raise TooMany("\n  ".join([f"{MOST_PROBLEMS} mistakes, and more:", *self.problems]))
         self.problems.append(f"line {self._line(path)}: {shown(path)}: {message}" if path else message)
 
     def _line(self, path: str) -> int:

@@ -17,6 +17,8 @@ from tests.lab import DATA, Host, Lab, wait_for
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 PASSFILE = "/etc/repmgr-hooks/pgpass"
+ROOT = "/etc/repmgr-hooks/root.crt"
+PLAIN, VERIFIED = "answer_within: 2", f"sslmode: verify-full, sslrootcert: {ROOT}"
 STATE = "/var/lib/repmgr-hooks"
 REPMGR = "/etc/repmgr/db1.conf"
 SERVER = "/etc/barman.d/main_backup.conf"
@@ -37,6 +39,7 @@ def healthy() -> Iterator[Lab]:
         grant(lab, "watcher")
         config = lab.gateway.path(CONFIG)
         config.write_text(config.read_text().replace("tick: 5", "tick: 3600"))
+        speak_tls(lab)
         assert lab.gateway.hooks("reconcile").returncode == 0
         lab.start_cron()
         lab.start_worker()
@@ -44,6 +47,25 @@ def healthy() -> Iterator[Lab]:
         yield lab
     finally:
         lab.destroy()
+
+
+def speak_tls(lab: Lab) -> None:
+    """The nodes show a certificate for their addresses, and we ask for it."""
+    names = ",".join(f"IP:{node.address}" for node in lab.databases)
+    key, certificate = lab.gateway.path("/root/key.pem"), lab.gateway.path("/root/certificate.pem")
+    key.parent.mkdir(exist_ok=True)
+    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    named = ("-days", "2", "-subj", "/CN=lab", "-addext", f"subjectAltName={names}")
+    files = ("-keyout", str(key), "-out", str(certificate))
+    subprocess.run((*made, *named, *files), check=True, capture_output=True, timeout=20, stdin=subprocess.DEVNULL)
+    for node in lab.databases:
+        lab.put(node, f"{DATA}/server.key", key.read_text(), 0o600, "postgres")
+        lab.put(node, f"{DATA}/server.crt", certificate.read_text(), 0o644, "postgres")
+        node.sql("alter system set ssl = on")
+        node.sql("select pg_reload_conf()")
+    lab.put(lab.gateway, ROOT, certificate.read_text())
+    config = lab.gateway.path(CONFIG)
+    config.write_text(config.read_text().replace(PLAIN, f"{PLAIN}, {VERIFIED}"))
 
 
 @pytest.fixture
@@ -75,6 +97,22 @@ def test_a_good_cluster(healthy: Lab) -> None:
     result = healthy.gateway.hooks("check", "--nagios")
     assert result.returncode == 0
     assert result.stdout.startswith("REPMGR_HOOKS OK - ")
+
+
+def test_a_node_with_another_certificate_gets_no_password(healthy: Lab) -> None:
+    other = healthy.gateway.path("/root/other.pem")
+    words = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    files = ("-subj", "/CN=other", "-keyout", "/dev/null", "-out", str(other))
+    subprocess.run((*words, *files), check=True, capture_output=True, timeout=20, stdin=subprocess.DEVNULL)
+    right = healthy.gateway.path(ROOT).read_text()
+    healthy.put(healthy.gateway, ROOT, other.read_text())
+    try:
+        found = json.loads(healthy.gateway.hooks("check", "--json").stdout)
+    finally:
+        healthy.put(healthy.gateway, ROOT, right)
+    silent = {finding["where"]: finding["what"] for finding in found if finding["key"] == "nodes.answer"}
+    assert len(silent) == len(healthy.databases)
+    assert all("certificate verify failed" in what for what in silent.values()), silent
 
 
 @pytest.mark.parametrize(
@@ -177,6 +215,18 @@ def program_that_the_service_cannot_run(lab: Lab) -> Iterator[None]:
     lab.put(lab.gateway, "/usr/local/bin/page-somebody", "#!/bin/sh\n", 0o700)
     route = "- on: [standby_failure]\n        do:\n          - command: {run: [/usr/local/bin/page-somebody]}\n      "
     with edited(lab.gateway, CONFIG, "- on: [primary_register", f"{route}- on: [primary_register"):
+        yield
+
+
+@fault("nodes.password", "main")
+def a_password_in_clear(lab: Lab) -> Iterator[None]:
+    with edited(lab.gateway, CONFIG, f", {VERIFIED}", ""):
+        yield
+
+
+@fault("nodes.password", "main")
+def a_password_for_whoever_answers(lab: Lab) -> Iterator[None]:
+    with edited(lab.gateway, CONFIG, VERIFIED, "sslmode: require"):
         yield
 
 
