@@ -209,7 +209,7 @@ def test_what_is_changed_here_is_good(file: Path) -> None:
     assert list(nonsense(loaded)) == []
 
 
-@settings(MANY, max_examples=1000)
+@settings(MANY, max_examples=700)
 @given(data=st.data())
 def test_a_configuration_with_anything_anywhere(file: Path, data: st.DataObject) -> None:
     tree = copy.deepcopy(GOOD)
@@ -228,6 +228,52 @@ def test_a_configuration_with_anything_anywhere(file: Path, data: st.DataObject)
             here[data.draw(st.sampled_from([*NAMES, *STRANGE, 7]) | st.text(max_size=3))] = value
     if loaded := taken(file, written(tree)):
         assert list(nonsense(loaded)) == []
+
+
+MAIN = ("clusters", "main")
+DO = (*MAIN, "routes", 0, "do")
+NAMED: list[tuple[tuple[Any, ...], Any]] = [
+    *(((*MAIN, "gateway", "address"), address) for address in [*ADDRESSES[:7], "::1", "fe80::1", "ff02::1", "::"]),
+    *(
+        ((*MAIN, "nodes", 1, "host"), address)
+        for address in [*ADDRESSES[:5], "10.0.0.20", "10.0.1.11", "::1", "fe80::1"]
+    ),
+    *(((*MAIN, "gateway", "chains", "dnat"), name) for name in [*TARGETS[:8], "s", "e"]),
+    *(((*MAIN, "barman", "command"), [f"bar{strange}man"]) for strange in STRANGE[1:6]),
+    *(((*MAIN, "primary_wait"), number) for number in [0, -1, 86400, float("inf"), float("nan"), 1.5, "010", True]),
+    *(((*DO, 3, "barman", "switch_wal", "timeout"), number) for number in [0, 86400, float("inf"), "5:30"]),
+    *(((*DO, 4, "firewall", "at_latest"), limit) for limit in [0, 86400, "nevr", float("nan"), True, None]),
+    *(((*DO, 3, "barman", name), 5) for name in ("steady", "start_timeout")),
+    *(((*MAIN, "postgres", name), "x") for name in ("host", "password", "options", "service", "nonsense")),
+    *(((*MAIN, *path), []) for path in [("routes",), ("routes", 0, "on"), ("routes", 0, "do")]),
+    ((*DO, 1, "slot", "keep"), "track"),
+    ((*MAIN, "routes", 1, "do", 0, "slot"), {"on": "standby", "keep": "drop", "most_mb": 5}),
+    ((*MAIN, "nodes"), {3: {"host": "10.0.0.13", "witness": True}}),
+    (("clusters", "other", "nodes"), {1: {"host": "10.0.0.11"}}),
+    (("clusters", "other", "barman", "server"), "main"),
+    (("clusters", "other", "gateway", "address"), "10.0.0.20"),
+    (("retry",), {"first": 5, "most": 4}),
+]
+"""Where what is to be refused, whatever else is in the file."""
+
+
+@settings(MANY, max_examples=500)
+@given(data=st.data(), named=st.sampled_from(NAMED))
+def test_what_is_to_be_refused_is_whatever_else_stands_there(
+    file: Path, data: st.DataObject, named: tuple[tuple[Any, ...], Any]
+) -> None:
+    tree = copy.deepcopy(GOOD)
+    del tree["state_dir"]
+    where, value = named
+    here: Any = tree
+    for key in where[:-1]:
+        here = here[key]
+    here[where[-1]] = value
+    # Not among what clusters claim: two that are at odds would be well if the other one claims something else.
+    free = [(tree, "tick"), (tree, "alerts"), *places(tree["alerts"]), *places(tree["clusters"]["main"]["routes"])]
+    other, key = data.draw(st.sampled_from([place for place in free if place[1] not in where]))
+    other[key] = data.draw(ODD)
+    assert taken(file, written(tree)) is None
 
 
 SMALL = """\
