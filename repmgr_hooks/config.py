@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 
-from repmgr_hooks import event, libpq
-from repmgr_hooks.alerts import targets
+from repmgr_hooks import event, whole_file
 from repmgr_hooks.alerts.targets import Target
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cluster import Cluster
@@ -149,9 +147,9 @@ def _config(document: Document, path: Path) -> Config:
     clusters = {
         name: found for name, text in named.items() if (found := _managed(document, name, text, f"clusters.{name}"))
     }
-    _check_retry(document, (service or Service()).retry)
-    _check_shared(document, clusters)
-    _check_alerts(document, (service or Service()).alerts, clusters)
+    whole_file.check_retry(document, (service or Service()).retry)
+    whole_file.check_shared(document, clusters)
+    whole_file.check_alerts(document, (service or Service()).alerts, clusters)
     return Config(path, service or Service(), clusters)
 
 
@@ -162,7 +160,7 @@ def _managed(document: Document, name: str, text: Any, path: str) -> Managed | N
     if found is None:
         return None
     cluster = replace(found, name=name)
-    _check_cluster(document, cluster, path)
+    whole_file.check_cluster(document, cluster, path)
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):
             for problem in _problems(action, cluster):
@@ -236,81 +234,3 @@ def _plain_yaml(options: Any) -> str:
     if not isinstance(options, dict):
         return str(options).lower() if isinstance(options, bool) else str(options)
     return f"{{{', '.join(f'{key}: {_plain_yaml(value)}' for key, value in options.items())}}}"
-
-
-def _check_cluster(document: Document, cluster: Cluster, path: str) -> None:
-    versions = {ipaddress.ip_address(node.host).version for node in cluster.nodes.values()}
-    if versions != {ipaddress.ip_address(cluster.gateway.address).version}:
-        message = "mixes IPv4 and IPv6: netfilter cannot translate one into the other; use one kind for all"
-        document.problem(join(path, "nodes"), message)
-    hosts = [node.host for node in cluster.nodes.values()]
-    ports = [str(port) for port in cluster.gateway.ports.values()]
-    for what, values in (("nodes", hosts), ("gateway.ports", ports)):
-        for value in sorted({value for value in values if values.count(value) > 1}):
-            document.problem(join(path, what), f"{value} stands here twice")
-    if cluster.gateway.chains.dnat == cluster.gateway.chains.snat:
-        document.problem(join(path, "gateway.chains"), "dnat and snat must be two chains")
-    _check_nodes(document, cluster, path)
-    for name, value in cluster.postgres.libpq.items():
-        if wrong := libpq.problem(name, value):
-            document.problem(f"{path}.postgres.{name}", wrong)
-    if cluster.barman and cluster.barman.server == "all":
-        document.problem(join(path, "barman.server"), "'all' are all servers to Barman; name the one of this cluster")
-
-
-def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
-    """A witness may be on the gateway's host, as long as our own rules do not lead us away from it."""
-    address = cluster.gateway.address
-    if all(node.witness for node in cluster.nodes.values()):
-        document.problem(join(path, "nodes"), "all are witnesses: none can be the primary")
-    for number, node in cluster.nodes.items():
-        if node.witness and node.command:
-            document.problem(f"{path}.nodes.{number}", "'command' is of no use: a witness restores nothing")
-        if node.host == address and not node.witness:
-            message = f"{address} is node {number}'s: the gateway has an address of its own"
-            document.problem(join(path, "gateway.address"), message)
-        elif node.host == address and cluster.postgres.port in cluster.gateway.ports.values():
-            message = f"{cluster.postgres.port} of {address} is node {number}'s own; choose another port"
-            document.problem(join(path, "gateway.ports"), message)
-
-
-def _check_retry(document: Document, retry: Retry) -> None:
-    if retry.first > retry.most:
-        document.problem("retry", f"'first' ({retry.first} s) must not be above 'most' ({retry.most} s)")
-
-
-def _check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
-    """What two clusters must not share: a chain is swapped whole, so each belongs to one cluster."""
-    seen: dict[tuple[object, ...], str] = {}
-    for name, managed in clusters.items():
-        for path, what, *value in _claims(managed.cluster):
-            if seen.get((what, *value), name) != name:
-                message = f"{what}{value[0]} is already that of cluster {seen[what, *value]!r}"
-                document.problem(f"clusters.{name}.{path}", message)
-            seen.setdefault((what, *value), name)
-
-
-def _check_alerts(document: Document, told: Sequence[Target], clusters: Mapping[str, Managed]) -> None:
-    for index, target in enumerate(told):
-        for problem in targets.problems(target):
-            document.problem(f"alerts[{index}]", problem)
-        if target in told[:index]:
-            document.problem(f"alerts[{index}]", f"{target.name} stands here twice")
-    for name, managed in clusters.items():
-        for action in managed.actions if not told else ():
-            if action.name == "notify":
-                document.problem(f"clusters.{name}.routes{action.path}.notify", "nobody stands under 'alerts'")
-
-
-def _claims(cluster: Cluster) -> Iterator[tuple[object, ...]]:
-    """Yield where something stands, what it is, and the value that is this cluster's alone.
-
-    A witness may hold the votes of several clusters, each in a database of its own; and two hosts of Barman's may have
-    servers of the same name.
-    """
-    gateway, port = cluster.gateway, cluster.postgres.port
-    yield from (("gateway", "chain ", chain) for chain in (gateway.chains.dnat, gateway.chains.snat))
-    yield from (("gateway", "port ", f"{gateway.address}:{port}") for port in gateway.ports.values())
-    yield from (("nodes", "port ", f"{node.host}:{port}") for node in cluster.nodes.values() if not node.witness)
-    if cluster.barman:
-        yield "barman", "server ", cluster.barman.server, cluster.barman.command

@@ -8,7 +8,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ import yaml
 
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import did_you_mean
+from repmgr_hooks.plain_words import SCALARS, YAML_TAG, Loader
 
 MOST_VALUES = 20_000
 """So many values may a file have when all its aliases are written out: a few lines can stand for billions."""
@@ -127,34 +128,6 @@ REST = {"option": "rest"}
 WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 FURTHER = {(str, int): ", in quotes", (str, float): ", in quotes", (int, str): ", in plain decimals"}
 """What else to say if a value of the second type stands where the first is wanted."""
-
-SCALARS: Mapping[str, tuple[str, list[str], Callable[[str], Any]]] = {
-    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""], lambda text: None),
-    "bool": (r"true|True|TRUE|false|False|FALSE", [*"tTfF"], lambda text: text.lower() == "true"),
-    "int": (r"-?(0|[1-9][0-9]*)", [*"-0123456789"], int),
-    "float": (r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", [*"-0123456789"], float),
-    "str": (r"(?s:.*)", [], str),
-}
-"""How a plain word is written that is no string, with which characters it begins, and how it is made a value.
-
-YAML 1.1 reads 010 as eight, 5:30 as 330 and ``on`` as true. Here these are words, as in YAML 1.2; where a number is
-wanted they are refused.
-"""
-YAML_TAG = "tag:yaml.org,2002:"
-
-
-class Loader(yaml.SafeLoader):
-    """YAML with the plain words of ``SCALARS``."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag == f"{YAML_TAG}merge"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-for _name, (_pattern, _first, _) in SCALARS.items():
-    if _first:
-        Loader.add_implicit_resolver(YAML_TAG + _name, re.compile(rf"(?:{_pattern})$"), _first)
 
 
 class Document:
