@@ -12,16 +12,16 @@ from typing import Annotated, Any
 import yaml
 
 from repmgr_hooks import event
-from repmgr_hooks.alerts import targets
-from repmgr_hooks.alerts.targets import Target
+from repmgr_hooks.alerts import receivers
+from repmgr_hooks.alerts.receivers import Target
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.cluster import Cluster
+from repmgr_hooks.engine.routes import Action, Managed, Route
 from repmgr_hooks.errors import BadInput, did_you_mean
 from repmgr_hooks.handlers import installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
-from repmgr_hooks.retry import Retry
-from repmgr_hooks.routes import Action, Managed, Route
-from repmgr_hooks.schema import Between, Document, Identifier, Positive, Shape, join
+from repmgr_hooks.settings.backoff import Retry
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.schema import Between, Document, Identifier, Positive, Shape, join
 from repmgr_hooks.trust import writable_by_others
 
 
@@ -223,7 +223,7 @@ def _check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
 
 def _check_alerts(document: Document, told: Sequence[Target], clusters: Mapping[str, Managed]) -> None:
     for index, target in enumerate(told):
-        for problem in targets.problems(target):
+        for problem in receivers.problems(target):
             document.problem(f"alerts[{index}]", problem)
     for name, managed in clusters.items():
         for action in managed.actions if not told else ():

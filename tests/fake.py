@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from repmgr_hooks import archive, observe, rehearsal
-from repmgr_hooks.alerts.cases import Alert
+from repmgr_hooks.alerts.incident import Alert
+from repmgr_hooks.barman import archive
 from repmgr_hooks.checks import nodes
+from repmgr_hooks.cluster import observe
+from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import barman, slot
-from repmgr_hooks.poke import Flow
-from repmgr_hooks.steps import Program, Rows, Sql
+from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.system.steps import Program, Rows, Sql
 
 SENDER_PID = 4711
 BUILT_IN_CHAINS = ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")
@@ -381,7 +383,7 @@ class FakeWorld:
             self._reactions.remove((prefix, happens))
             happens()
 
-    # repmgr_hooks.steps.World
+    # repmgr_hooks.system.steps.World
 
     def now(self) -> float:
         return self._clock
@@ -713,7 +715,7 @@ STATEMENTS: dict[str, Callable[[FakeWorld, Sql, FakeNode], Rows | StepFailed]] =
     nodes.PAUSED: FakeWorld._paused,
     barman.STREAMING: FakeWorld._streaming,
     archive.WRITTEN: FakeWorld._written,
-    rehearsal.FREE_SLOTS: FakeWorld._free_slots,
+    simulation.FREE_SLOTS: FakeWorld._free_slots,
     barman.WRITE_SOME_WAL: FakeWorld._write,
     slot.CREATE: FakeWorld._create_slot,
     slot.DROP_ON_STANDBY: FakeWorld._drop_on_standby,

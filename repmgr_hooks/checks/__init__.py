@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from repmgr_hooks import dispatcher
-from repmgr_hooks.checks import alerts, as_repmgrd, barman, files, kernel, nodes, repmgr, service
+from repmgr_hooks.checks import alerts, barman, end_to_end, files, kernel, nodes, repmgr, service
 from repmgr_hooks.checks.finding import Finding, Topic, bad
-from repmgr_hooks.checks.identity import User, acting_as, service_user
+from repmgr_hooks.checks.users import User, acting_as, service_user
+from repmgr_hooks.cluster.decide import Decided
+from repmgr_hooks.cluster.primary import decided_from, judge_of
 from repmgr_hooks.config import Config
-from repmgr_hooks.decide import Decided
-from repmgr_hooks.family import Family
-from repmgr_hooks.journal import Journal
-from repmgr_hooks.judge import decided_from, judge_of
-from repmgr_hooks.routes import Managed
-from repmgr_hooks.steps import World
+from repmgr_hooks.engine import dispatcher
+from repmgr_hooks.engine.routes import Managed
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.system.steps import World
 
 WorldOf = Callable[[Managed], World]
 
@@ -28,7 +28,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: WorldOf, send_ev
     """Look at all that can be looked at here."""
     routes = sum(len(managed.routes) for managed in loaded.clusters.values())
     yield Topic("config.file", str(loaded.path)).ok(f"{len(loaded.clusters)} cluster(s), {routes} route(s)")
-    user, repmgrd = service_user(loaded.state_dir), as_repmgrd.repmgrds_user()
+    user, repmgrd = service_user(loaded.state_dir), end_to_end.repmgrds_user()
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)
@@ -49,7 +49,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: WorldOf, send_ev
         yield from _cluster(loaded, managed, journal, world, user, kernels)
         yield from repmgr.look(loaded, managed, conf_files, repmgrd)
         if send_event:
-            yield from as_repmgrd.look(managed, conf_files, world, journal)
+            yield from end_to_end.look(managed, conf_files, world, journal)
 
 
 def _cluster(

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.alerts.cases import Alert, Case
-from repmgr_hooks.alerts.outbox import attempt
-from repmgr_hooks.alerts.targets import SENDMAIL, is_readable_by_others
+from repmgr_hooks.alerts.incident import Alert, Case
+from repmgr_hooks.alerts.notifier import attempt
+from repmgr_hooks.alerts.receivers import SENDMAIL, is_readable_by_others
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import acting_as, service_user
+from repmgr_hooks.checks.users import acting_as, service_user
 from repmgr_hooks.config import Config
-from repmgr_hooks.steps import World
+from repmgr_hooks.system.steps import World
 
 MAIL = Topic("alerts.mail")
 POSTDROP = "/usr/sbin/postdrop"

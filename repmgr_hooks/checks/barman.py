@@ -9,14 +9,14 @@ from pathlib import Path, PurePath
 
 from psycopg import Error, conninfo
 
-from repmgr_hooks import archive
+from repmgr_hooks.barman import archive
 from repmgr_hooks.checks.files import secret
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import user_called
-from repmgr_hooks.cluster import Barman, Cluster
-from repmgr_hooks.decide import Verdict
+from repmgr_hooks.checks.users import user_called
+from repmgr_hooks.cluster.decide import Verdict
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.system.steps import Program, World
 
 LIMIT = 30.0
 CRON_EVERY = 180.0

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import repmgr_hooks
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import ENTER, READ, WRITE, User, hindrance
+from repmgr_hooks.checks.users import ENTER, READ, WRITE, User, hindrance
 from repmgr_hooks.config import Config
+from repmgr_hooks.engine.routes import Managed
 from repmgr_hooks.handlers import command
 from repmgr_hooks.hook import PROGRAM
-from repmgr_hooks.routes import Managed
 from repmgr_hooks.trust import writable_by_others
 
 LEAST_FREE = 100 * 1024 * 1024

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.errors import NoSuchProgram, StepFailed
-from repmgr_hooks.family import Family
 from repmgr_hooks.handlers.firewall import forwarding, jumps, nat_rules
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Program, World
 
 LIMIT = 10.0
 FULL = 0.9

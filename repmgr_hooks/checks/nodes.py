@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import User
-from repmgr_hooks.decide import Verdict, Why
+from repmgr_hooks.checks.users import User
+from repmgr_hooks.cluster.decide import Verdict, Why
+from repmgr_hooks.cluster.primary import Judge
+from repmgr_hooks.engine.routes import Managed
+from repmgr_hooks.engine.simulation import FREE_SLOTS
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.family import Family
-from repmgr_hooks.judge import Judge
-from repmgr_hooks.rehearsal import FREE_SLOTS
-from repmgr_hooks.routes import Managed
-from repmgr_hooks.steps import Rows, Sql, World
+from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.system.steps import Rows, Sql, World
 
 MOST_SKEW = 2.0
 ENOUGH_WAL = "50GB"

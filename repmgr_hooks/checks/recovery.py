@@ -13,15 +13,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from shlex import quote
 
-from repmgr_hooks import archive
+from repmgr_hooks.barman import archive
 from repmgr_hooks.checks import clone
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.repmgr_conf import settings_in
 from repmgr_hooks.checks.shell import Shell
-from repmgr_hooks.cluster import Cluster
+from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.observe import observe
-from repmgr_hooks.steps import Sql, World
+from repmgr_hooks.repmgr_conf import settings_in
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Sql, World
 
 KEY = "recovery.wal"
 FATAL_FROM = 126

@@ -11,13 +11,13 @@ from pathlib import Path
 from repmgr_hooks.catalogue import EVENTS, REHEARSAL, problem
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import READ, User, hindrance
-from repmgr_hooks.checks.repmgr_conf import Placeholders, RepmgrConf, read, words_of
+from repmgr_hooks.checks.users import READ, User, hindrance
 from repmgr_hooks.config import Config, which_cluster
+from repmgr_hooks.engine.routes import Managed
 from repmgr_hooks.errors import BadInput, StepFailed
 from repmgr_hooks.hook import PROGRAM, option
-from repmgr_hooks.routes import Managed
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.repmgr_conf import Placeholders, RepmgrConf, read, words_of
+from repmgr_hooks.system.steps import Program, World
 
 PLACES = ("etc/repmgr.conf", "etc/repmgr/*.conf", "etc/repmgr/*/repmgr.conf", "etc/postgresql/*/*/repmgr.conf")
 LIMIT = 10.0

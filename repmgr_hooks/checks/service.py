@@ -9,14 +9,14 @@ from pathlib import Path
 
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import User
+from repmgr_hooks.checks.users import User
 from repmgr_hooks.config import Config
+from repmgr_hooks.engine.routes import Managed
 from repmgr_hooks.errors import NoSuchProgram, StepFailed
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.hook import PROGRAM, WAKE
-from repmgr_hooks.journal import Journal
-from repmgr_hooks.routes import Managed
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.system.steps import Program, World
 
 LIMIT = 10.0
 WAITS_TOO_LONG = 60.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from shlex import quote
 
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.system.steps import Program, World
 
 LIMIT = 60.0
 MARGIN = 15.0

@@ -15,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.decide import Decided
+from repmgr_hooks.cluster.decide import Decided
 from repmgr_hooks.errors import BadInput
 from repmgr_hooks.handlers import barman, command, firewall, notify, slot
-from repmgr_hooks.steps import Step, World
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Step, World
 from repmgr_hooks.trust import writable_by_others
 
 GROUP = "repmgr_hooks.handlers"

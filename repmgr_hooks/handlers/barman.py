@@ -14,14 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from repmgr_hooks import archive, continuity, models
-from repmgr_hooks.cluster import Cluster, NodeId
-from repmgr_hooks.continuity import Position, Standing
-from repmgr_hooks.decide import Decided
+from repmgr_hooks.barman import archive, config_models, wal_continuity
+from repmgr_hooks.barman.wal_continuity import Position, Standing
+from repmgr_hooks.cluster.decide import Decided
+from repmgr_hooks.cluster.observe import Sender, lsn
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.observe import Sender, lsn
-from repmgr_hooks.schema import Between, Identifier, Positive
-from repmgr_hooks.steps import Program, Sql, Step, World
+from repmgr_hooks.settings.cluster import Cluster, NodeId
+from repmgr_hooks.settings.schema import Between, Identifier, Positive
+from repmgr_hooks.system.steps import Program, Sql, Step, World
 
 TEND_LIMIT = 5.0
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
@@ -101,7 +101,7 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
     if config.models and not config.stream:
         yield "'models' needs 'stream: true'"
     if config.models:
-        yield from models.problems(config.models, cluster)
+        yield from config_models.problems(config.models, cluster)
 
 
 def observe(config: Config, decided: Decided, world: World) -> Seen:
@@ -122,9 +122,9 @@ def observe(config: Config, decided: Decided, world: World) -> Seen:
         # Barman first: it may receive meanwhile, and must not seem to be ahead.
         held = archive.look_at_stream(decided.barman, world)
         primary = archive.look_at_primary(decided.primary, decided.timeline, world)
-        standing = continuity.classify(held, primary)
+        standing = wal_continuity.classify(held, primary)
         tail = archive.has_a_tail(standing, primary.lineage.segment_size, decided.barman, world)
-        model = models.active(decided.barman, world) if config.models else ""
+        model = config_models.active(decided.barman, world) if config.models else ""
     archived, missing = _archive(decided, world) if config.switch_wal else (False, ())
     return Seen(streaming, archived, standing, missing, coming, model, tail)
 
@@ -135,7 +135,7 @@ def tend(config: Config, decided: Decided, world: World) -> None:
     It is asked once. Raises StepFailed.
     """
     if config.models:
-        models.place(decided.barman, world, TEND_LIMIT)
+        config_models.place(decided.barman, world, TEND_LIMIT)
     elif config.stream:
         archive.places(decided.barman, world, TEND_LIMIT)
 
@@ -168,7 +168,7 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     if config.switch_wal and not seen.archived:
         steps.append(_switch_wal(decided, config.switch_wal.timeout))
     if seen.missing:
-        raise StepFailed(continuity.advice(seen.missing, decided.barman))
+        raise StepFailed(wal_continuity.advice(seen.missing, decided.barman))
     return steps
 
 
@@ -176,17 +176,17 @@ def _restart_stream(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
     stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
     standing, model = seen.standing, config.models.get(decided.primary, "")
-    tail = [continuity.keep_tail(standing, decided.barman)] if seen.tail else []
-    remedy = continuity.remedy(standing, decided.barman) if standing.position is not Position.OK else []
+    tail = [wal_continuity.keep_tail(standing, decided.barman)] if seen.tail else []
+    remedy = wal_continuity.remedy(standing, decided.barman) if standing.position is not Position.OK else []
     steps = [
         Step("stop Barman's receive-wal", stop, STOP_LIMIT),
         *tail,
         *remedy,
-        *([models.switch(decided.barman, model)] if model != seen.model else []),
+        *([config_models.switch(decided.barman, model)] if model != seen.model else []),
         _start(config, decided),
     ]
-    if remedy and not (config.repair and continuity.repairable(standing)):
-        raise StepFailed(continuity.explain(standing, decided.barman, steps))
+    if remedy and not (config.repair and wal_continuity.repairable(standing)):
+        raise StepFailed(wal_continuity.explain(standing, decided.barman, steps))
     return steps
 
 

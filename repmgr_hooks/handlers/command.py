@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.decide import Decided
-from repmgr_hooks.schema import Positive
-from repmgr_hooks.steps import Program, Step
+from repmgr_hooks.cluster.decide import Decided
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.schema import Positive
+from repmgr_hooks.system.steps import Program, Step
 from repmgr_hooks.trust import writable_by_others
 
 observe = None

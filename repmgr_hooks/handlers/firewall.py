@@ -13,13 +13,13 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster import Cluster, Gateway
-from repmgr_hooks.decide import Decided
+from repmgr_hooks.cluster.decide import Decided
 from repmgr_hooks.errors import NoSuchProgram, did_you_mean
-from repmgr_hooks.family import Family
-from repmgr_hooks.schema import Identifier, Positive
-from repmgr_hooks.steps import Cut, Program, Step, World
-from repmgr_hooks.tracked import Tracked, parse_conntrack
+from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
+from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.settings.cluster import Cluster, Gateway
+from repmgr_hooks.settings.schema import Identifier, Positive
+from repmgr_hooks.system.steps import Cut, Program, Step, World
 
 log = logging.getLogger(__name__)
 

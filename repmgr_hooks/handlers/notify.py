@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from repmgr_hooks.alerts.cases import Alert, Severity
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.decide import Decided
-from repmgr_hooks.steps import Step
+from repmgr_hooks.alerts.incident import Alert, Severity
+from repmgr_hooks.cluster.decide import Decided
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Step
 
 LIMIT = 5.0
 

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.decide import Decided
+from repmgr_hooks.cluster.decide import Decided
+from repmgr_hooks.cluster.observe import Slot, lsn
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.observe import Slot, lsn
-from repmgr_hooks.schema import Positive
-from repmgr_hooks.steps import Sql, Step, World
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.schema import Positive
+from repmgr_hooks.system.steps import Sql, Step, World
 
 LIMIT = 10.0
 MB = 1024 * 1024

@@ -11,11 +11,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from repmgr_hooks.cluster.decide import Decided
 from repmgr_hooks.config import load
-from repmgr_hooks.decide import Decided
 from repmgr_hooks.handlers import firewall
-from repmgr_hooks.steps import apply
-from repmgr_hooks.system import System
+from repmgr_hooks.system.host import System
+from repmgr_hooks.system.steps import apply
 
 PATIENCE, BRIEFLY = 10, 1
 PAUSE = 0.3

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from repmgr_hooks.decide import Memory
+from repmgr_hooks.cluster.decide import Memory
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.steps import Rows
+from repmgr_hooks.system.steps import Rows
 from tests.model import counts
 from tests.model.cluster import Cluster, Term
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster import Node, RoleChanges
-from repmgr_hooks.routes import Action, Managed, Route
+from repmgr_hooks.engine.routes import Action, Managed, Route
+from repmgr_hooks.settings.cluster import Node, RoleChanges
 
 LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
 TICK = LOADED.service.tick

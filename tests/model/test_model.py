@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from repmgr_hooks.cluster.decide import Memory
 from repmgr_hooks.config import Config
-from repmgr_hooks.decide import Memory
 from repmgr_hooks.event import CATALOGUE, Event, Meaning
-from repmgr_hooks.queue import Queue, run_now
+from repmgr_hooks.service.controller import Queue, run_now
 from tests.fake import Wall
 from tests.model import counts
 from tests.model.cluster import Told, new_cluster, pick

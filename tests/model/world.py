@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from repmgr_hooks.decide import Memory
+from repmgr_hooks.cluster.decide import Memory
+from repmgr_hooks.cluster.observe import LOOK
 from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.journal import Journal
-from repmgr_hooks.observe import LOOK
-from repmgr_hooks.poke import Flow
-from repmgr_hooks.records import StepRow
-from repmgr_hooks.steps import Program, Rows, Sql
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import StepRow
+from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import SENDER_PID, Connection, FakeNode, FakeSlot, FakeWorld
 from tests.model.cluster import Cluster, ModelNode
 from tests.model.oracle import Oracle
@@ -161,7 +161,7 @@ class ModelWorld(FakeWorld):
         if self._uses >= MOST_USES:
             self.oracle.accuse("the worker never comes to an end")
 
-    # repmgr_hooks.steps.World
+    # repmgr_hooks.system.steps.World
 
     def sleep(self, seconds: float) -> None:
         self.use()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from repmgr_hooks import cli, verbs
+from repmgr_hooks.cli import main as cli
+from repmgr_hooks.cli import output
 from tests.fake import FakeWorld
 
 CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
@@ -32,7 +33,7 @@ def log_as_before() -> Iterator[None]:
 def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
     """All is as it should be: node 1 is the primary. The verbs meet this world too."""
     made = FakeWorld()
-    monkeypatch.setattr(verbs, "System", lambda conninfos: made)
+    monkeypatch.setattr(output, "System", lambda conninfos: made)
     return made
 
 
