@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from repmgr_hooks.settings.backoff import Retry, left
+from repmgr_hooks.settings.backoff import Backoff, left
 
 Severity = Literal["warning", "critical"]
 
@@ -20,7 +20,7 @@ SETTLED = 60.0
 AGAIN = 3600.0
 """One that was over and comes back within this time goes to and fro: it is over when it has stayed away so long."""
 FORGET_AFTER = 86400.0
-RETRY = Retry()
+RETRY = Backoff()
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Case:
+class Incident:
     """An alert from when it was raised until it ended, and what each target was told of it.
 
     Times are in seconds since the epoch. ``flapping``: it had been over for a short time only.
@@ -99,25 +99,25 @@ class Case:
         return max(pause, left(told.tried, remind, now)) if self.state == "open" else None
 
 
-def raised(cases: Mapping[str, Case], found: Mapping[str, Alert], now: float) -> dict[str, Case]:
+def raised(cases: Mapping[str, Incident], found: Mapping[str, Alert], now: float) -> dict[str, Incident]:
     """Return the cases of a cluster that change when exactly these alerts are found, by condition."""
     changed = {condition: _opened(cases.get(condition), alert, now) for condition, alert in found.items()}
     for condition, case in cases.items():
         if case.state == "open" and condition not in found:
-            changed[condition] = Case(case.alert, case.since, now, case.flapping, case.told)
+            changed[condition] = Incident(case.alert, case.since, now, case.flapping, case.told)
     return {condition: case for condition, case in changed.items() if cases.get(condition) != case}
 
 
-def _opened(before: Case | None, alert: Alert, now: float) -> Case:
+def _opened(before: Incident | None, alert: Alert, now: float) -> Incident:
     if before is None:
-        return Case(alert, now)
+        return Incident(alert, now)
     if before.ended is None or left(before.ended, SETTLED, now):
-        return Case(alert, before.since, None, before.flapping, before.told)
+        return Incident(alert, before.since, None, before.flapping, before.told)
     soon = left(before.ended, AGAIN, now) > 0
-    return Case(alert, now, None, soon, before.told if soon else {})
+    return Incident(alert, now, None, soon, before.told if soon else {})
 
 
-def happened(before: Case | None, alert: Alert, now: float) -> Case | None:
+def happened(before: Incident | None, alert: Alert, now: float) -> Incident | None:
     """Return the case of something that has happened; None if the same was told already within ``AGAIN`` seconds."""
     same = before is not None and before.alert == alert and left(before.since, AGAIN, now) > 0
-    return None if same else Case(alert, now, now)
+    return None if same else Incident(alert, now, now)

@@ -15,12 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from repmgr_hooks.alerts import receivers
-from repmgr_hooks.alerts.incident import FORGET_AFTER, Alert, Case, Told, happened, raised
-from repmgr_hooks.alerts.receivers import Target
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.alerts.incident import FORGET_AFTER, Alert, Incident, Told, happened, raised
+from repmgr_hooks.alerts.receivers import Receiver
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.log import about
-from repmgr_hooks.system.steps import World
+from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +31,17 @@ COLUMNS = "cluster, condition, severity, summary, details, next, momentary, sinc
 SAVE = f"insert or replace into alert ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
-class Outbox:
+class Notifier:
     """The cases of all clusters, and a thread for each target."""
 
-    def __init__(self, journal: Journal, world: World) -> None:
-        self._journal, self._world = journal, world
+    def __init__(self, journal: Journal, host: Host) -> None:
+        self._journal, self._host = journal, host
         self._alone = threading.RLock()
-        self._cases: dict[str, dict[str, Case]] = {}
+        self._cases: dict[str, dict[str, Incident]] = {}
         self._noted: dict[str, Sequence[Alert]] = {}
-        self._threads: dict[Target, Messenger] = {}
+        self._threads: dict[Receiver, Messenger] = {}
 
-    def use(self, wanted: Collection[Target], clusters: Collection[str]) -> None:
+    def use(self, wanted: Collection[Receiver], clusters: Collection[str]) -> None:
         """Tell these targets of these clusters from now on."""
         with self._alone:
             read = {name: self._read(name) for name in clusters if wanted and name not in self._cases}
@@ -50,7 +50,7 @@ class Outbox:
             for target in self._threads.keys() - set(wanted):
                 self._threads.pop(target).stop()
             for target in set(wanted) - self._threads.keys():
-                self._threads[target] = Messenger(target, self, self._world)
+                self._threads[target] = Messenger(target, self, self._host)
                 self._threads[target].start()
 
     def close(self, limit: float) -> None:
@@ -81,7 +81,7 @@ class Outbox:
             if case := happened(cases.get(alert.condition), alert, time.time()):
                 self._keep(alert.cluster, {alert.condition: case})
 
-    def _keep(self, cluster: str, changed: dict[str, Case]) -> None:
+    def _keep(self, cluster: str, changed: dict[str, Incident]) -> None:
         for condition, case in changed.items():
             self._cases[cluster][condition] = case
             self._save(case)
@@ -91,7 +91,7 @@ class Outbox:
 
     # -- what the messengers ask -------------------------------------------------------------------------------------
 
-    def next_for(self, target: Target) -> tuple[Case | None, float]:
+    def next_for(self, target: Receiver) -> tuple[Incident | None, float]:
         """Return a case that the target is to be told of now; else the seconds until there may be one."""
         now, wait = time.time(), LOOK_AGAIN
         with self._alone:
@@ -106,7 +106,7 @@ class Outbox:
                         wait = min(wait, seconds or PAUSED)
         return None, wait
 
-    def was_told(self, target: Target, case: Case, error: str) -> None:
+    def was_told(self, target: Receiver, case: Incident, error: str) -> None:
         """Remember that the target was told, or could not be."""
         now = time.time()
         with self._alone:
@@ -122,26 +122,26 @@ class Outbox:
     def _paused(self, cluster: str) -> bool:
         try:
             return self._journal.paused(cluster) is not None
-        except StepFailed:
+        except OperationFailed:
             return False
 
     # -- the journal ---------------------------------------------------------------------------------------------------
 
-    def _read(self, cluster: str) -> dict[str, Case]:
+    def _read(self, cluster: str) -> dict[str, Incident]:
         try:
             rows = self._journal.read(f"select {COLUMNS} from alert where cluster = ?", cluster)
             return {row[1]: _case(*row) for row in rows}
-        except StepFailed as error:
+        except OperationFailed as error:
             log.error("%s", error)
             return {}
 
-    def _save(self, case: Case) -> None:
+    def _save(self, case: Incident) -> None:
         alert = case.alert
         told = json.dumps({name: dataclasses.asdict(told) for name, told in case.told.items()})
         values = (*dataclasses.astuple(alert), case.since, case.ended, case.flapping, told)
         self._write(SAVE, values)
 
-    def _forget_old(self, cases: dict[str, Case], now: float) -> None:
+    def _forget_old(self, cases: dict[str, Incident], now: float) -> None:
         for condition, case in list(cases.items()):
             if case.ended is not None and now - case.ended > FORGET_AFTER:
                 del cases[condition]
@@ -151,22 +151,22 @@ class Outbox:
         try:
             with self._journal.change() as db:
                 db.execute(statement, values)
-        except StepFailed as error:
+        except OperationFailed as error:
             log.error("%s; who was told is not known after a restart", error)
 
 
-def _case(*row: Any) -> Case:
+def _case(*row: Any) -> Incident:
     *alert, since, ended, flapping, told = row
     by_target = {name: Told(**fields) for name, fields in json.loads(told).items()}
-    return Case(Alert(*alert), since, ended, bool(flapping), by_target)
+    return Incident(Alert(*alert), since, ended, bool(flapping), by_target)
 
 
 class Messenger(threading.Thread):
     """Tells one target; it may hang for its time-out, and only its own messages wait for it."""
 
-    def __init__(self, target: Target, outbox: Outbox, world: World) -> None:
+    def __init__(self, target: Receiver, notifier: Notifier, host: Host) -> None:
         super().__init__(name=target.name, daemon=True)
-        self._target, self._outbox, self._world = target, outbox, world
+        self._target, self._notifier, self._host = target, notifier, host
         self._woken = threading.Event()
         self._stopping = False
 
@@ -183,7 +183,7 @@ class Messenger(threading.Thread):
         """Tell until stopped."""
         while True:
             self._woken.clear()
-            case, wait = self._outbox.next_for(self._target)
+            case, wait = self._notifier.next_for(self._target)
             if case:
                 with about(cluster=case.alert.cluster, condition=case.alert.condition):
                     self._tell(case)
@@ -192,9 +192,9 @@ class Messenger(threading.Thread):
             else:
                 self._woken.wait(wait)
 
-    def _tell(self, case: Case) -> None:
+    def _tell(self, case: Incident) -> None:
         try:
-            error = attempt(self._target, case, self._world)
+            error = attempt(self._target, case, self._host)
         except Exception as bug:
             log.exception("a bug in repmgr_hooks; please report it")
             error = repr(bug)
@@ -202,13 +202,13 @@ class Messenger(threading.Thread):
             log.error("%s could not be told (%s): %s", self.name, case.headline, error)
         else:
             log.info("told %s: %s", self.name, case.headline)
-        self._outbox.was_told(self._target, case, error)
+        self._notifier.was_told(self._target, case, error)
 
 
-def attempt(target: Target, case: Case, world: World) -> str:
+def attempt(target: Receiver, case: Incident, host: Host) -> str:
     """Tell a target of a case; return why that failed, empty if it did not."""
     try:
-        world.run(receivers.program(target, case), target.timeout)
+        host.run(receivers.program(target, case), target.timeout)
         return ""
-    except StepFailed as error:
+    except OperationFailed as error:
         return str(error)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from repmgr_hooks.alerts.incident import Case, Severity
+from repmgr_hooks.alerts.incident import Incident, Severity
 from repmgr_hooks.handlers import command
-from repmgr_hooks.settings.schema import Between, Positive, Shape
+from repmgr_hooks.settings.schema import Pattern, Positive, Range
 from repmgr_hooks.system.steps import Program
 
 SENDMAIL = "/usr/sbin/sendmail"
@@ -29,11 +29,11 @@ SEND = (sys.executable, "-P", "-m", "repmgr_hooks.alerts.deliver")
 # RFC 5322, 2.1.1: so long may a line be. Folded, a headline would be hard to find; beyond ASCII not every relay goes.
 LETTER = policy.default.clone(cte_type="7bit", max_line_length=998)
 
-MailAddress = Annotated[str, Shape(r"[A-Za-z0-9][A-Za-z0-9._+-]*(@[A-Za-z0-9.-]+)?", "a mail address")]
+MailAddress = Annotated[str, Pattern(r"[A-Za-z0-9][A-Za-z0-9._+-]*(@[A-Za-z0-9.-]+)?", "a mail address")]
 
 
 @dataclass(frozen=True)
-class Target:
+class Receiver:
     """One entry under ``alerts``: one of ``mail``, ``webhook`` and ``run``, for alerts of a ``severity`` or worse.
 
     ``webhook`` is a URL, or the path of a file whose first line is the URL and whose other lines are headers. Mail
@@ -45,9 +45,9 @@ class Target:
     mail: tuple[MailAddress, ...] = ()
     webhook: str = ""
     run: tuple[str, ...] = ()
-    smtp: Annotated[str, Shape(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "HOST or HOST:PORT")] = ""
+    smtp: Annotated[str, Pattern(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "HOST or HOST:PORT")] = ""
     sender: MailAddress = ""
-    timeout: Annotated[int, Between(1, 120)] = 10
+    timeout: Annotated[int, Range(1, 120)] = 10
     remind: Positive = 3600
 
     @property
@@ -61,12 +61,12 @@ class Target:
             return f"webhook {self.webhook}"
         return f"webhook {urlsplit(self.webhook).hostname} ({hashlib.sha256(self.webhook.encode()).hexdigest()[:6]})"
 
-    def wants(self, case: Case) -> bool:
+    def wants(self, case: Incident) -> bool:
         """Whether a case is grave enough."""
         return self.severity in ("warning", case.alert.severity)
 
 
-def problems(target: Target) -> Iterator[str]:
+def problems(target: Receiver) -> Iterator[str]:
     """Return what is wrong with a target, in words."""
     if sum(map(bool, (target.mail, target.webhook, target.run))) != 1:
         yield "must have one of 'mail', 'webhook' and 'run'"
@@ -78,7 +78,7 @@ def problems(target: Target) -> Iterator[str]:
         yield "'smtp' and 'sender' go with 'mail'"
 
 
-def program(target: Target, case: Case) -> Program:
+def program(target: Receiver, case: Incident) -> Program:
     """Return the program that tells a target of a case."""
     if target.run:
         return Program(target.run, stdin=json.dumps(document(case)) + "\n")
@@ -90,12 +90,12 @@ def program(target: Target, case: Case) -> Program:
     return Program((SENDMAIL, "-t", "-i"), stdin=mail.as_string())
 
 
-def _sent(target: Target, **order: Any) -> Program:
+def _sent(target: Receiver, **order: Any) -> Program:
     """Through a process of its own: it can be ended whatever it waits for, and what is secret is no argument."""
     return Program(SEND, stdin=json.dumps({**order, "timeout": target.timeout}))
 
 
-def document(case: Case) -> dict[str, Any]:
+def document(case: Incident) -> dict[str, Any]:
     """Return a case as plain data; the README describes it. ``text``: the headline, where many chats look for it."""
     alert = dataclasses.asdict(case.alert)
     del alert["momentary"]
@@ -110,7 +110,7 @@ def document(case: Case) -> dict[str, Any]:
     }
 
 
-def letter(target: Target, case: Case) -> EmailMessage:
+def letter(target: Receiver, case: Incident) -> EmailMessage:
     """Return a case as a mail. EmailMessage refuses line breaks in a header; the headline has none."""
     alert, mail = case.alert, EmailMessage(LETTER)
     mail["Subject"] = case.headline
@@ -133,7 +133,7 @@ def _local(moment: float | None) -> str:
     return datetime.fromtimestamp(moment or 0).astimezone().isoformat(" ", timespec="seconds")
 
 
-def is_readable_by_others(target: Target) -> bool:
+def is_readable_by_others(target: Receiver) -> bool:
     """True if a webhook's file shows what may be a secret."""
     path = Path(target.webhook)
     return target.webhook.startswith("/") and path.exists() and bool(path.stat().st_mode & 0o004)

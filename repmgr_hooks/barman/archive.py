@@ -9,12 +9,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from repmgr_hooks.barman import wal_continuity
-from repmgr_hooks.barman.wal_continuity import Held, Position, Standing, Written
+from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.observe import position
-from repmgr_hooks.cluster.wal import Fork, Lineage, parse_history, parse_name
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, parse_history, parse_name
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Barman
-from repmgr_hooks.system.steps import Program, Rows, Sql, World
+from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
 LIMIT = 30.0
 DIRECTORIES = ("streaming_wals_directory", "incoming_wals_directory", "wals_directory")
@@ -29,103 +29,103 @@ select (case when pg_is_in_recovery() then greatest(pg_last_wal_receive_lsn(), p
 """
 
 
-def look_at_primary(node: int, timeline: int, world: World) -> Written:
-    """Ask a primary for its WAL and its history. Raises StepFailed.
+def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
+    """Ask a primary for its WAL and its history. Raises OperationFailed.
 
     A standby is taken as if it had just been promoted to that timeline (``rehearsal.py``).
     """
-    written, segment_size, checkpoint_timeline, files, standby = world.fetch(Sql(node, WRITTEN), LIMIT)[0]
+    written, segment_size, checkpoint_timeline, files, standby = host.fetch(Sql(node, WRITTEN), LIMIT)[0]
     end, known = position(written) or 0, timeline - standby
-    forks = parse_history(_history(node, known, world)) if known > 1 else ()
-    lineage = Lineage(timeline, (*forks, Fork(known, end)) if standby else forks, segment_size)
+    forks = parse_history(_history(node, known, host)) if known > 1 else ()
+    lineage = TimelineHistory(timeline, (*forks, Switchpoint(known, end)) if standby else forks, segment_size)
     first = [lineage.name(end // segment_size)] if standby else []
-    return Written(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline)
+    return PrimaryWal(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline)
 
 
-def _history(node: int, timeline: int, world: World) -> str:
+def _history(node: int, timeline: int, host: Host) -> str:
     """The walsender's command needs only what creating a slot needs too; ``pg_read_file`` would read everything."""
-    rows: Rows = world.fetch(Sql(node, f"TIMELINE_HISTORY {timeline}", walsender=True), LIMIT)
+    rows: Rows = host.fetch(Sql(node, f"TIMELINE_HISTORY {timeline}", walsender=True), LIMIT)
     text = rows[0][1]
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)  # bytes before PostgreSQL 15
 
 
-def look_at_stream(barman: Barman, world: World) -> Held:
-    """List the directory that pg_receivewal looks at. Raises StepFailed."""
-    directory, *_ = _directories(barman, world)
-    return Held(directory, frozenset(path.name for path in _files(barman, world, directory)))
+def look_at_stream(barman: Barman, host: Host) -> ArchivedWal:
+    """List the directory that pg_receivewal looks at. Raises OperationFailed."""
+    directory, *_ = _directories(barman, host)
+    return ArchivedWal(directory, frozenset(path.name for path in _files(barman, host, directory)))
 
 
-def has_a_tail(standing: Standing, segment_size: int, barman: Barman, world: World) -> bool:
-    """Whether Barman has more in the file of a fork than the primary ever had. Raises StepFailed.
+def has_a_tail(standing: StreamState, segment_size: int, barman: Barman, host: Host) -> bool:
+    """Whether Barman has more in the file of a fork than the primary ever had. Raises OperationFailed.
 
     pg_receivewal pads a file with zeros (receivelog.c, open_walfile).
     """
     offset = standing.fork % segment_size
-    if standing.position is not Position.OK or not offset:
+    if standing.position is not StreamPosition.OK or not offset:
         return False
     words = ("cmp", f"--ignore-initial={offset}:0", f"{standing.directory}/{standing.newest}", "/dev/zero")
-    return "differ" in world.run(Program(barman.beside(*words), tolerate="^cmp: EOF on|^$"), LIMIT)
+    return "differ" in host.run(Program(barman.beside(*words), tolerate="^cmp: EOF on|^$"), LIMIT)
 
 
-def look_at_archive(barman: Barman, world: World) -> Held:
-    """List all that Barman has, on its disk and not in its catalogue. Raises StepFailed."""
-    directory, *others = _directories(barman, world)
-    found = _files(barman, world, directory, *others)
+def look_at_archive(barman: Barman, host: Host) -> ArchivedWal:
+    """List all that Barman has, on its disk and not in its catalogue. Raises OperationFailed."""
+    directory, *others = _directories(barman, host)
+    found = _files(barman, host, directory, *others)
     streaming = frozenset(path.name for path in found if str(path.parent) == directory)
-    return Held(directory, streaming, frozenset(path.name for path in found))
+    return ArchivedWal(directory, streaming, frozenset(path.name for path in found))
 
 
-def _directories(barman: Barman, world: World) -> Sequence[str]:
-    said = places(barman, world)
+def _directories(barman: Barman, host: Host) -> Sequence[str]:
+    said = places(barman, host)
     return [said[name] for name in DIRECTORIES]
 
 
-def shown(barman: Barman, world: World, limit: float = LIMIT, constant: bool = False) -> dict[str, str]:
-    """Return what Barman says of a server: its settings, and if it can connect, what it sees. Raises StepFailed.
+def shown(barman: Barman, host: Host, limit: float = LIMIT, constant: bool = False) -> dict[str, str]:
+    """Return what Barman says of a server: its settings, and if it can connect, what it sees. Raises OperationFailed.
 
     From the text, in which Barman hides passwords; the JSON shows them (Barman 3.4 to 3.19).
     """
     program = Program((*barman.command, "show-server", barman.server), constant=constant)
-    return dict(re.findall(r"^\s*(\w+): (.*?)\s*$", world.run(program, limit), re.MULTILINE))
+    return dict(re.findall(r"^\s*(\w+): (.*?)\s*$", host.run(program, limit), re.MULTILINE))
 
 
-def places(barman: Barman, world: World, limit: float = LIMIT) -> dict[str, str]:
-    """Return Barman's directories by the names of its options. Raises StepFailed.
+def places(barman: Barman, host: Host, limit: float = LIMIT) -> dict[str, str]:
+    """Return Barman's directories by the names of its options. Raises OperationFailed.
 
     Asked once, for Barman connects first.
     """
-    said = {name: value.rstrip("/") for name, value in shown(barman, world, limit, constant=True).items()}
+    said = {name: value.rstrip("/") for name, value in shown(barman, host, limit, constant=True).items()}
     for name in (*DIRECTORIES, "backup_directory"):
         if not said.get(name, "").startswith("/"):
-            raise StepFailed(f"'barman show-server {barman.server}' does not say its {name}; see what it prints")
+            raise OperationFailed(f"'barman show-server {barman.server}' does not say its {name}; see what it prints")
     return said
 
 
-def version(barman: Barman, world: World, limit: float = LIMIT) -> tuple[tuple[int, int], str]:
-    """Return Barman's version, (0, 0) if it is not to be seen, and the words in which it is said. Raises StepFailed."""
-    said = world.run(Program((*barman.command, "--version"), constant=True), limit).strip()
+def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int, int], str]:
+    """Return Barman's version, (0, 0) if it is not to be seen, and the words in which it is said. Raises OperationFailed."""
+    said = host.run(Program((*barman.command, "--version"), constant=True), limit).strip()
     found = re.match(r"(\d+)\.(\d+)", said)
     return ((int(found[1]), int(found[2])) if found else (0, 0)), said
 
 
-def _files(barman: Barman, world: World, *directories: str) -> list[PurePosixPath]:
+def _files(barman: Barman, host: Host, *directories: str) -> list[PurePosixPath]:
     """A directory that is not there yet holds nothing."""
     find = Program(barman.beside("find", *directories, "-type", "f"), tolerate="No such file or directory")
-    return [PurePosixPath(line) for line in world.run(find, LIMIT).splitlines()]
+    return [PurePosixPath(line) for line in host.run(find, LIMIT).splitlines()]
 
 
-def newest_backup(barman: Barman, world: World) -> str:
-    """Return the first WAL file that the newest complete backup needs; empty if there is none. Raises StepFailed."""
+def newest_backup(barman: Barman, host: Host) -> str:
+    """Return the first WAL file that the newest complete backup needs; empty if there is none. Raises OperationFailed."""
     show = Program((*barman.command, "show-backup", barman.server, "latest"), tolerate="Unknown backup 'latest'")
-    found = re.search(r"Begin WAL\s*: ([0-9A-F]{24})", world.run(show, LIMIT))
+    found = re.search(r"Begin WAL\s*: ([0-9A-F]{24})", host.run(show, LIMIT))
     return found[1] if found else ""
 
 
-def hole(held: Held, primary: Written, barman: Barman, world: World) -> tuple[str, ...]:
+def hole(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> tuple[str, ...]:
     """Return what a restore of the newest backup lacks. Barman's backups are asked for only if something is missing."""
     if not wal_continuity.missing(held.files, primary.lineage, primary.last_closed):
         return ()
-    return report(held, primary, barman, world).missing
+    return report(held, primary, barman, host).missing
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ class Report:
         return {"good": self.good, **asdict(self)}
 
 
-def report(held: Held, primary: Written, barman: Barman, world: World) -> Report:
-    """Compare what Barman has with what it should have since its newest backup. Raises StepFailed."""
+def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> Report:
+    """Compare what Barman has with what it should have since its newest backup. Raises OperationFailed."""
     lineage = primary.lineage
-    backup = newest_backup(barman, world)
+    backup = newest_backup(barman, host)
     begin = parse_name(backup, lineage.segment_size)
     # A backup beyond a fork cannot be restored along the primary's timeline.
     usable = begin is not None and lineage.timeline_at(begin[1]) == begin[0]

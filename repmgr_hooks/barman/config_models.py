@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from repmgr_hooks.barman import archive
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Barman, Cluster
-from repmgr_hooks.system.steps import Program, Step, World
+from repmgr_hooks.system.steps import Host, Program, Step
 
 LIMIT = 30.0
 SINCE = (3, 10)
@@ -27,23 +27,23 @@ def problems(models: Mapping[int, str], cluster: Cluster) -> Iterable[str]:
         yield "'models' has one for two nodes; it leads to one"
 
 
-def active(barman: Barman, world: World) -> str:
-    """Return the model that is applied; empty if none is. Raises StepFailed."""
-    return world.run(Program(barman.beside("cat", place(barman, world)), tolerate="No such file"), LIMIT).strip()
+def active(barman: Barman, host: Host) -> str:
+    """Return the model that is applied; empty if none is. Raises OperationFailed."""
+    return host.run(Program(barman.beside("cat", place(barman, host)), tolerate="No such file"), LIMIT).strip()
 
 
-def place(barman: Barman, world: World, limit: float = LIMIT) -> str:
+def place(barman: Barman, host: Host, limit: float = LIMIT) -> str:
     """Return the file in which Barman notes its model (config.py:1042 of 3.19.1): to be asked, Barman would connect.
 
-    Raises StepFailed, also if this Barman is too old.
+    Raises OperationFailed, also if this Barman is too old.
     """
-    version, said = archive.version(barman, world, limit)
+    version, said = archive.version(barman, host, limit)
     if version < SINCE:
-        raise StepFailed(
+        raise OperationFailed(
             f"'models' needs Barman {SINCE[0]}.{SINCE[1]} or newer, and 'barman --version' says {said!r}; update "
             "Barman, or lead it through a port of the gateway"
         )
-    return str(PurePosixPath(archive.places(barman, world, limit)["backup_directory"], ".active-model.auto"))
+    return str(PurePosixPath(archive.places(barman, host, limit)["backup_directory"], ".active-model.auto"))
 
 
 def switch(barman: Barman, model: str) -> Step:

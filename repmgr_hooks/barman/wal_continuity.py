@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import PurePosixPath
 
 from repmgr_hooks.cluster.observe import lsn
-from repmgr_hooks.cluster.wal import Lineage, last_closed_file, parse_name, shorten
+from repmgr_hooks.cluster.wal import TimelineHistory, last_closed_file, parse_name, shorten
 from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Program, Step
 
@@ -23,7 +23,7 @@ COMPLETE = 24
 """So long is the name of a complete file."""
 
 
-class Position(Enum):
+class StreamPosition(Enum):
     """How Barman stands to a primary."""
 
     OK = "goes on where it stands"
@@ -34,11 +34,11 @@ class Position(Enum):
 
 
 @dataclass(frozen=True)
-class Written:
+class PrimaryWal:
     """The WAL of a primary: its lineage, how far it is written (in bytes), and the files that it still has."""
 
     node: int
-    lineage: Lineage
+    lineage: TimelineHistory
     lsn: int
     files: frozenset[str]
     checkpoint_timeline: int = 0
@@ -55,7 +55,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Held:
+class ArchivedWal:
     """Names of the files in Barman's hands: in pg_receivewal's ``directory``, and all, wherever they are."""
 
     directory: str
@@ -64,7 +64,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StreamState:
     """Barman's position, and what follows from it.
 
     ``newest`` is the file in ``directory`` after which it goes on; its timeline was left at ``fork`` (with OK: only if
@@ -72,7 +72,7 @@ class Standing:
     to let ``marker``, an empty partial file, be where pg_receivewal begins.
     """
 
-    position: Position
+    position: StreamPosition
     newest: str = ""
     fork: int = 0
     missing: tuple[str, ...] = ()
@@ -82,23 +82,23 @@ class Standing:
     node: int = 0
 
 
-def classify(held: Held, primary: Written) -> Standing:
+def classify(held: ArchivedWal, primary: PrimaryWal) -> StreamState:
     """Return how Barman's stream stands to the primary's WAL. AHEAD or BOUNDARY with ``missing`` is a gap besides."""
     size, lineage = primary.lineage.segment_size, primary.lineage
     found = {name: parsed for name in held.streaming if (parsed := parse_name(name, size))}
     if not found:
-        return Standing(Position.OK)
+        return StreamState(StreamPosition.OK)
     newest = max(found, key=lambda name: (*reversed(found[name]), len(name) == COMPLETE))
     where, end, first = _place(newest, primary)
     last = (primary.lsn - 1) // size
     lacking = [number for number in range(first, last + 1) if lineage.name(number) not in primary.files]
-    if where is Position.OK and not lacking:
+    if where is StreamPosition.OK and not lacking:
         split = found[newest][0] < lineage.timeline and found[newest][1] == end // size
-        return Standing(Position.OK, newest, end if split else 0, directory=held.directory, node=primary.node)
+        return StreamState(StreamPosition.OK, newest, end if split else 0, directory=held.directory, node=primary.node)
     whole = lacking[-1] + 1 if lacking else first
-    astray = (where is Position.FOREIGN or t != lineage.timeline_at(n) for t, n in found.values())
-    return Standing(
-        Position.GAP if where is Position.OK else where,
+    astray = (where is StreamPosition.FOREIGN or t != lineage.timeline_at(n) for t, n in found.values())
+    return StreamState(
+        StreamPosition.GAP if where is StreamPosition.OK else where,
         newest,
         end,
         missing=tuple(map(lineage.name, lacking)),
@@ -109,26 +109,26 @@ def classify(held: Held, primary: Written) -> Standing:
     )
 
 
-def _place(newest: str, primary: Written) -> tuple[Position, int, int]:
+def _place(newest: str, primary: PrimaryWal) -> tuple[StreamPosition, int, int]:
     """Return the position (GAP left aside), where its timeline ends, and the first segment that Barman needs next."""
     size, lineage = primary.lineage.segment_size, primary.lineage
     timeline, number = parse_name(newest, size) or (0, 0)
     start = (number + (len(newest) == COMPLETE)) * size
-    nowhere = Position.FOREIGN, 0, (primary.lsn - 1) // size
+    nowhere = StreamPosition.FOREIGN, 0, (primary.lsn - 1) // size
     if timeline not in lineage.timelines:
         return nowhere
     if lineage.timeline_at(start // size) < timeline:
         # Before that timeline began: 'receive-wal --reset' leaves it so, if the slot is older than the fork.
-        return Position.FOREIGN, 0, start // size
+        return StreamPosition.FOREIGN, 0, start // size
     end = lineage.end_of(timeline)
     if end is None:
-        return (Position.OK, primary.lsn, start // size) if start <= primary.lsn else nowhere
+        return (StreamPosition.OK, primary.lsn, start // size) if start <= primary.lsn else nowhere
     if start < end:
-        return Position.OK, end, start // size
-    return Position.AHEAD if start > end else Position.BOUNDARY, end, end // size
+        return StreamPosition.OK, end, start // size
+    return StreamPosition.AHEAD if start > end else StreamPosition.BOUNDARY, end, end // size
 
 
-def missing(held: Iterable[str], lineage: Lineage, last: int, first: int | None = None) -> tuple[str, ...]:
+def missing(held: Iterable[str], lineage: TimelineHistory, last: int, first: int | None = None) -> tuple[str, ...]:
     """Return which files a restore would lack up to a segment: from the oldest that is held on, or from ``first``."""
     there = frozenset(held)
     if first is None:
@@ -136,13 +136,13 @@ def missing(held: Iterable[str], lineage: Lineage, last: int, first: int | None 
     return () if first is None else tuple(name for name in lineage.files(first, last) if name not in there)
 
 
-def oldest(held: Iterable[str], lineage: Lineage) -> int | None:
+def oldest(held: Iterable[str], lineage: TimelineHistory) -> int | None:
     """Return the number of the oldest held segment on the way to the primary's timeline."""
     found = (parse_name(name, lineage.segment_size) for name in held)
     return min((n for t, n in filter(None, found) if lineage.timeline_at(n) == t), default=None)
 
 
-def remedy(standing: Standing, barman: Barman) -> list[Step]:
+def remedy(standing: StreamState, barman: Barman) -> list[Step]:
     """Return the steps after which pg_receivewal goes on from the marker; nothing is deleted.
 
     Before them, receive-wal must be stopped. An empty partial file is accepted (receivelog.c, open_walfile).
@@ -166,7 +166,7 @@ def remedy(standing: Standing, barman: Barman) -> list[Step]:
     ]
 
 
-def keep_tail(standing: Standing, barman: Barman) -> Step:
+def keep_tail(standing: StreamState, barman: Barman) -> Step:
     """Return the step that keeps what only Barman has beyond the fork, before it goes on.
 
     While the standby was away, Barman alone may have acknowledged commits (``FIRST 1 (db2, barman_receive_wal)``).
@@ -185,11 +185,11 @@ def _step(what: str, barman: Barman, *argv: str) -> Step:
     return Step(what, Program(barman.beside(*argv)), REMEDY_LIMIT)
 
 
-def explain(standing: Standing, barman: Barman, steps: Sequence[Step]) -> str:
+def explain(standing: StreamState, barman: Barman, steps: Sequence[Step]) -> str:
     """Say in words what is wrong with Barman's position, and what to type."""
     node, place = f"node {standing.node}", standing.position
     what = f"{place.name}: Barman {place.value}; its newest file is {standing.newest}"
-    if place in (Position.AHEAD, Position.BOUNDARY):
+    if place in (StreamPosition.AHEAD, StreamPosition.BOUNDARY):
         what += f", and {node} left timeline {int(standing.newest[:8], 16)} at {lsn(standing.fork)}"
     if standing.missing:
         what += f"; {node} no longer has {shorten(standing.missing)}: keep what the old primary's pg_wal has of them"
@@ -200,9 +200,9 @@ def explain(standing: Standing, barman: Barman, steps: Sequence[Step]) -> str:
     return f"{what}. Nothing was changed. To go on, type{keep}: {typed}. Then make a base backup{hole}: {backup}"
 
 
-def repairable(standing: Standing) -> bool:
+def repairable(standing: StreamState) -> bool:
     """Return whether the remedy loses nothing that the primary has."""
-    return standing.position in (Position.AHEAD, Position.BOUNDARY) and not standing.missing
+    return standing.position in (StreamPosition.AHEAD, StreamPosition.BOUNDARY) and not standing.missing
 
 
 def advice(missing: tuple[str, ...], barman: Barman, behind: bool = False) -> str:
@@ -222,5 +222,5 @@ def tells_of_hole(text: str) -> str:
     >>> tells_of_hole("FAILED after 0.1 s: barman {stream: true}: GAP: Barman still lacks WAL; its newest file is ...")
     'GAP: Barman still lacks WAL'
     """
-    found = re.search(rf"\b(?:{'|'.join(place.name for place in Position)}|HOLE): Barman [^;:]*", text)
+    found = re.search(rf"\b(?:{'|'.join(place.name for place in StreamPosition)}|HOLE): Barman [^;:]*", text)
     return found[0] if found else ""

@@ -19,12 +19,12 @@ from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.repmgr import as_it_should_be, belongs_to, readable
 from repmgr_hooks.checks.users import User, user_called, user_of
-from repmgr_hooks.engine.routes import Managed
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.repmgr_conf import Placeholders, RepmgrConf
-from repmgr_hooks.system.steps import Program, World
+from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 30.0
 ARRIVAL = 10.0
@@ -86,7 +86,7 @@ def repmgrds_user() -> User:
     return found or user_of(os.geteuid())
 
 
-def look(managed: Managed, files: Iterable[Path], world: World, journal: Journal | None) -> Iterator[Finding]:
+def look(managed: ManagedCluster, files: Iterable[Path], host: Host, journal: Journal | None) -> Iterator[Finding]:
     """Run the notification line of each node's file as its repmgrd would, and look at what arrives."""
     for conf in readable(files):
         if conf.node is None or not conf.line or not belongs_to(conf, managed):
@@ -99,10 +99,10 @@ def look(managed: Managed, files: Iterable[Path], world: World, journal: Journal
         elif journal is None:
             yield topic.fail("the journal cannot be read: nothing can be seen to arrive", "repmgr-hooks status")
         else:
-            yield _try_out(conf, daemon, managed, world, journal)
+            yield _try_out(conf, daemon, managed, host, journal)
 
 
-def _try_out(conf: RepmgrConf, daemon: Daemon, managed: Managed, world: World, journal: Journal) -> Finding:
+def _try_out(conf: RepmgrConf, daemon: Daemon, managed: ManagedCluster, host: Host, journal: Journal) -> Finding:
     topic, commands = Topic("hook.arrived", str(conf.path)), set()
     mend, said = as_it_should_be(managed.cluster.name), ""
     for nasty in NASTY:
@@ -114,22 +114,22 @@ def _try_out(conf: RepmgrConf, daemon: Daemon, managed: Managed, world: World, j
             continue  # nothing of the nasty gets into it
         commands.add(command.replace(stamp, ""))
         try:
-            output = world.run(Program((*_as(daemon), *SHELL, command)), LIMIT)
-        except StepFailed as error:
+            output = host.run(Program((*_as(daemon), *SHELL, command)), LIMIT)
+        except OperationFailed as error:
             output = str(error).removeprefix(str(Program((*_as(daemon), *SHELL, command))))
             said = said or f"as {daemon.user.name}: {ascii(' '.join(output.strip(': ').split())[:MOST_WORDS])}"
         if INJECTED in output.replace(command, ""):
             return topic.fail("a shell has run what stood in the event", mend)
-        said = said or _arrival(sent, moment, managed, world, journal)
+        said = said or _arrival(sent, moment, managed, host, journal)
     what = f"sent as {daemon.user.name}, arrived whole: {sent.event} of node {sent.node}, {stamp}"
     return topic.fail(said, mend) if said else topic.ok(what)
 
 
-def _arrival(sent: Placeholders, moment: float, managed: Managed, world: World, journal: Journal) -> str:
+def _arrival(sent: Placeholders, moment: float, managed: ManagedCluster, host: Host, journal: Journal) -> str:
     """Wait for an event that was sent at a moment, and return what is wrong with it; empty if nothing is."""
-    end = world.now() + ARRIVAL
-    while not (event := _newest(journal, managed, moment)) and world.now() < end:
-        world.sleep(LOOK_EVERY)
+    end = host.now() + ARRIVAL
+    while not (event := _newest(journal, managed, moment)) and host.now() < end:
+        host.sleep(LOOK_EVERY)
     if event is None:
         return f"the command answered 0, but no event came within {ARRIVAL:.0f} s"
     if event != parse_event([sent.node, sent.event, sent.success, sent.other, sent.timestamp]):
@@ -148,6 +148,6 @@ def _as(daemon: Daemon) -> tuple[str, ...]:
     return ("setpriv", *identity, *(["--no-new-privs"] if daemon.no_new_privileges else []), *inside)
 
 
-def _newest(journal: Journal, managed: Managed, since: float) -> Event | None:
+def _newest(journal: Journal, managed: ManagedCluster, since: float) -> Event | None:
     last = journal.last_event(managed.cluster.name)
     return last[1] if last and last[0] >= since and last[1].name == REHEARSAL else None

@@ -19,12 +19,12 @@ from repmgr_hooks.cli.output import (
     show_log_lines,
     world_of,
 )
-from repmgr_hooks.cluster.decide import Memory
+from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, simulation
-from repmgr_hooks.engine.routes import Managed
-from repmgr_hooks.engine.run import Run
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.engine.run import RunResult
+from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal
@@ -52,11 +52,11 @@ def do_replay(arguments: argparse.Namespace) -> int:
     if arguments.id is None:
         return handle(arguments, parse_event(arguments.words), "replay", lines)
     if arguments.words:
-        raise BadInput("give either --id or the words of an event, not both")
+        raise UsageError("give either --id or the words of an event, not both")
     with journal_of(configured(arguments)) as journal:
         found = journal.event(arguments.id)
     if found is None:
-        raise BadInput(f"the journal has no event {arguments.id}; 'repmgr-hooks history' shows their numbers")
+        raise UsageError(f"the journal has no event {arguments.id}; 'repmgr-hooks history' shows their numbers")
     arguments.cluster, event = found
     return handle(arguments, event, "replay", lines)
 
@@ -66,7 +66,9 @@ def do_reconcile(arguments: argparse.Namespace) -> int:
     lines = show_log_lines(sys.stdout, arguments.log)
     node = arguments.assume_primary
     if node is not None and not arguments.dry_run:
-        raise BadInput("--assume-primary is a rehearsal: give --dry-run too; 'repmgr standby promote' makes a primary")
+        raise UsageError(
+            "--assume-primary is a rehearsal: give --dry-run too; 'repmgr standby promote' makes a primary"
+        )
     if arguments.forget and not arguments.dry_run:
         loaded = configured(arguments)
         with journal_of(loaded) as journal:
@@ -84,7 +86,7 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
         with contextlib.ExitStack() as stack:
             journal, _ = journal_or_why_not(loaded, stack)
             known = None if arguments.forget else journal
-            memories = [known.memory(managed.cluster.name) if known else Memory() for managed in chosen]
+            memories = [known.memory(managed.cluster.name) if known else LastKnownPrimary() for managed in chosen]
         rehearse = arguments.assume_primary is not None
         good = [preview(managed, events, memory, rehearse) for managed, memory in zip(chosen, memories, strict=True)]
         return OK if all(good) else FAILED
@@ -99,19 +101,19 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
         return OK if all(good) else FAILED
 
 
-def preview(managed: Managed, events: list[Event], memory: Memory, rehearse: bool) -> bool:
+def preview(managed: ManagedCluster, events: list[Event], memory: LastKnownPrimary, rehearse: bool) -> bool:
     """Show what would be done for one cluster, or what would be if an event came that has not come."""
-    world = world_of(managed)
+    host = world_of(managed)
     if rehearse:
-        result = dispatcher.rehearse(managed, world, events[0], memory)
+        result = dispatcher.rehearse(managed, host, events[0], memory)
     else:
-        result = dispatcher.handle(managed, world, events, dry_run=True, memory=memory)
+        result = dispatcher.handle(managed, host, events, dry_run=True, memory=memory)
     show_plan(result)
     return result.ok
 
 
 def carry_out(
-    loaded: Config, managed: Managed, events: list[Event], cause: str, journal: Journal | None, lines: Lines
+    loaded: Config, managed: ManagedCluster, events: list[Event], cause: str, journal: Journal | None, lines: Lines
 ) -> bool:
     """Run the dispatcher for one cluster, alone."""
     name = managed.cluster.name
@@ -125,7 +127,7 @@ def carry_out(
         return run_now(managed, world_of(managed), events, cause, journal, lines.waiting).ok
 
 
-def show_plan(result: Run) -> None:
+def show_plan(result: RunResult) -> None:
     """Print what a dry run would do."""
     for item in result.done:
         print(f"{item.action.title}{': ' + item.error if item.error else '' if item.steps else ': as it should be'}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from repmgr_hooks.cli import act, setup, show
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import BUG, FAILED, USAGE, complain, log
-from repmgr_hooks.errors import BadInput, Trouble
+from repmgr_hooks.errors import HooksError, UsageError
 
 
 def main() -> None:
@@ -24,10 +24,10 @@ def run(argv: Sequence[str]) -> int:
     verb = VERBS[arguments.verb]
     try:
         return verb(arguments)
-    except BadInput as error:
+    except UsageError as error:
         complain(error)
         return USAGE
-    except Trouble as error:
+    except HooksError as error:
         complain(error)
         return FAILED
     except BrokenPipeError:

@@ -15,14 +15,14 @@ from typing import TextIO
 
 from repmgr_hooks import config
 from repmgr_hooks.config import Config, which_cluster
-from repmgr_hooks.engine.routes import Managed
-from repmgr_hooks.errors import BadInput, StepFailed, did_you_mean
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean
 from repmgr_hooks.event import Event
 from repmgr_hooks.files import rewritten
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.log import Form, goes_to_journal
 from repmgr_hooks.progress import Lines
-from repmgr_hooks.system.host import System
+from repmgr_hooks.system.host import LocalHost
 
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
 
@@ -30,32 +30,32 @@ log = logging.getLogger("repmgr_hooks")
 
 
 def configured(arguments: argparse.Namespace) -> Config:
-    """Read the configuration file. Raises BadInput."""
+    """Read the configuration file. Raises UsageError."""
     return config.load(config.config_path(arguments.config))
 
 
-def world_of(managed: Managed) -> System:
+def world_of(managed: ManagedCluster) -> LocalHost:
     """Return the way to the nodes of a cluster."""
-    return System(managed.cluster.conninfos())
+    return LocalHost(managed.cluster.conninfos())
 
 
-def choose(loaded: Config, name: str | None, event: Event | None) -> list[Managed]:
-    """Return the cluster of an event; without one, the named cluster, or all of them. Raises BadInput."""
+def choose(loaded: Config, name: str | None, event: Event | None) -> list[ManagedCluster]:
+    """Return the cluster of an event; without one, the named cluster, or all of them. Raises UsageError."""
     if event is None:
         if name is not None and name not in loaded.clusters:
-            raise BadInput(f"{loaded.path} has no cluster {name!r}{did_you_mean(name, loaded.clusters)}")
+            raise UsageError(f"{loaded.path} has no cluster {name!r}{did_you_mean(name, loaded.clusters)}")
         return [loaded.clusters[name]] if name is not None else list(loaded.clusters.values())
     name = which_cluster(loaded.clusters, name, event.node)
     nodes = loaded.clusters[name].cluster.nodes
     if event.node not in nodes:
         known = ", ".join(str(node) for node in nodes)
-        raise BadInput(f"{loaded.path}: clusters.{name}.nodes has no node {event.node} (it has {known})")
+        raise UsageError(f"{loaded.path}: clusters.{name}.nodes has no node {event.node} (it has {known})")
     return [loaded.clusters[name]]
 
 
 @contextlib.contextmanager
 def journal_of(loaded: Config) -> Iterator[Journal]:
-    """Open the journal. Raises StepFailed."""
+    """Open the journal. Raises OperationFailed."""
     journal = open_journal(loaded.state_dir / "journal.db")
     try:
         yield journal
@@ -67,18 +67,18 @@ def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Jou
     """Open the journal, or say why that cannot be; what is true can be seen and mended without it."""
     try:
         return stack.enter_context(journal_of(loaded)), ""
-    except StepFailed as error:
+    except OperationFailed as error:
         return None, str(error)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that others may read; it is there whole, or as it was. Raises BadInput."""
+    """Write a file that others may read; it is there whole, or as it was. Raises UsageError."""
     try:
         with rewritten(path) as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)
     except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error}; name another file") from None
+        raise UsageError(f"{path} cannot be written: {error}; name another file") from None
 
 
 def show_log_lines(stream: TextIO, form: Form = "plain") -> Lines:

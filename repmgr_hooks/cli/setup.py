@@ -13,46 +13,46 @@ from repmgr_hooks.checks import repmgr
 from repmgr_hooks.cli import show
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.errors import UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.setup.discover import chosen_conf, survey
 from repmgr_hooks.setup.install import PASSFILE, install, write
 from repmgr_hooks.setup.render import CONFIGURATION, drafted
-from repmgr_hooks.system.host import System
+from repmgr_hooks.system.host import LocalHost
 
 
 def do_init(arguments: argparse.Namespace) -> int:
     """Write a draft, or install it."""
     if os.geteuid() != 0:
-        raise BadInput("init looks into files of several users, and installs files of root's: run it as root")
+        raise UsageError("init looks into files of several users, and installs files of root's: run it as root")
     try:
         if arguments.install:
-            tell(install(arguments.directory, arguments.replace, System({})))
+            tell(install(arguments.directory, arguments.replace, LocalHost({})))
             return left_to_do()
         tell(write(arguments.directory, draft(arguments)))
     except (OSError, UnicodeError) as error:
-        raise BadInput(f"{error}; see to that place, or name another DIRECTORY; what was written stays") from None
+        raise UsageError(f"{error}; see to that place, or name another DIRECTORY; what was written stays") from None
     print(f"\nRead them, put right what is not, and then: repmgr-hooks init --install {arguments.directory}")
     return OK
 
 
 def draft(arguments: argparse.Namespace) -> dict[str, str]:
-    """Ask what there is, and return the files for it. Raises BadInput."""
+    """Ask what there is, and return the files for it. Raises UsageError."""
     readable = confs(arguments.repmgr_conf)
     asked = chosen_conf(arguments.repmgr_conf, readable)
-    found = survey(asked, arguments.barman, arguments.gateway, System({asked.node or 0: conninfo_of(asked)}))
+    found = survey(asked, arguments.barman, arguments.gateway, LocalHost({asked.node or 0: conninfo_of(asked)}))
     of_cluster = [conf for conf in readable if conf.node in found.nodes]
     return drafted(found, arguments.cluster or "main", shipped(), of_cluster)
 
 
 def confs(given: Path | None) -> list[RepmgrConf]:
-    """Return the given repmgr.conf, else all that can be read. Raises BadInput."""
+    """Return the given repmgr.conf, else all that can be read. Raises UsageError."""
     if given is None:
         return list(repmgr.readable(repmgr.files_here()))
     try:
         return [read(given)]
     except (OSError, ValueError) as error:
-        raise BadInput(f"{given} cannot be read as a repmgr.conf: {error}; name another one") from None
+        raise UsageError(f"{given} cannot be read as a repmgr.conf: {error}; name another one") from None
 
 
 def conninfo_of(conf: RepmgrConf) -> str:
@@ -67,12 +67,12 @@ def has_text(path: Path) -> bool:
 
 
 def shipped() -> Path:
-    """Return where config/ and systemd/ are: beside the installed program, or in a checkout. Raises BadInput."""
+    """Return where config/ and systemd/ are: beside the installed program, or in a checkout. Raises UsageError."""
     places = (Path(sysconfig.get_path("data"), "share/repmgr-hooks"), Path(repmgr_hooks.__file__).parents[1])
     for place in places:
         if (place / "config/config.yaml").is_file():
             return place
-    raise BadInput(f"the shipped files are not in {places[0]}; install repmgr_hooks with pip, into an environment")
+    raise UsageError(f"the shipped files are not in {places[0]}; install repmgr_hooks with pip, into an environment")
 
 
 def tell(lines: Iterable[str]) -> None:

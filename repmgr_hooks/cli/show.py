@@ -23,9 +23,9 @@ from repmgr_hooks.cli.output import (
     write_whole,
 )
 from repmgr_hooks.config import Config
-from repmgr_hooks.errors import BadInput, Trouble
+from repmgr_hooks.errors import HooksError, UsageError
 from repmgr_hooks.reports import failover, failover_html, failover_text, history, metrics, status
-from repmgr_hooks.system.host import System
+from repmgr_hooks.system.host import LocalHost
 
 
 def do_status(arguments: argparse.Namespace) -> int:
@@ -49,7 +49,7 @@ def do_continuity(arguments: argparse.Namespace) -> int:
     loaded = configured(arguments)
     chosen = [managed for managed in choose(loaded, arguments.name, None) if managed.cluster.barman]
     if not chosen:
-        raise BadInput(f"{loaded.path}: no section 'barman': there is nothing to check")
+        raise UsageError(f"{loaded.path}: no section 'barman': there is nothing to check")
     with contextlib.ExitStack() as stack:
         journal, _ = journal_or_why_not(loaded, stack)
         found = {
@@ -69,7 +69,7 @@ def do_history(arguments: argparse.Namespace) -> int:
     if arguments.failover is not None:
         return tell_failover(arguments, loaded, [managed.cluster.name for managed in chosen])
     if arguments.html is not None:
-        raise BadInput("--html shows one change of the primary: add '--failover last'")
+        raise UsageError("--html shows one change of the primary: add '--failover last'")
     with journal_of(loaded) as journal:
         runs = history.read(journal, arguments.n, arguments.cluster, arguments.failed)
     if arguments.json:
@@ -97,7 +97,7 @@ def do_metrics(arguments: argparse.Namespace) -> int:
     loaded = configured(arguments)
     chosen = choose(loaded, arguments.cluster, None)
     if arguments.file is not None and arguments.file.suffix != ".prom":
-        raise BadInput(f"{arguments.file}: the collector of node_exporter reads only files that end in .prom")
+        raise UsageError(f"{arguments.file}: the collector of node_exporter reads only files that end in .prom")
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
         samples = [
@@ -121,7 +121,7 @@ def do_check(arguments: argparse.Namespace) -> int:
     """Say what would go wrong."""
     try:
         found = examined(arguments)
-    except Trouble as error:
+    except HooksError as error:
         if not arguments.nagios:
             raise
         print(finding.nagios_line("UNKNOWN", str(error)))
@@ -135,7 +135,7 @@ def do_check(arguments: argparse.Namespace) -> int:
 
 
 def examined(arguments: argparse.Namespace) -> list[Finding]:
-    """Look at everything that ``check`` knows of. Raises BadInput for a wrong configuration."""
+    """Look at everything that ``check`` knows of. Raises UsageError for a wrong configuration."""
     loaded = configured(arguments)
     worlds = {name: world_of(managed) for name, managed in loaded.clusters.items()}
     with contextlib.ExitStack() as stack:
@@ -146,7 +146,7 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
     for managed in loaded.clusters.values() if arguments.recovery else ():
         found += recovery.findings(managed.cluster, world_of(managed))
     if arguments.alerts:
-        found += checks.alerts.told(loaded, System({}))
+        found += checks.alerts.told(loaded, LocalHost({}))
     return found
 
 

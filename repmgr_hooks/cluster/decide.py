@@ -12,11 +12,11 @@ from repmgr_hooks.settings.cluster import Barman, Cluster
 
 
 @dataclass(frozen=True)
-class Memory:
+class LastKnownPrimary:
     """What is remembered of a cluster: the last primary that was found, its timeline and its system.
 
     ``promoted``: nodes of which repmgr has said, since that primary was found, that they are the primary now.
-    ``changes``: how often the primary has changed lately (``role_changes.within``).
+    ``changes``: how often the primary has changed lately (``flap_limit.within``).
     """
 
     primary: int | None = None
@@ -26,7 +26,7 @@ class Memory:
     changes: int = field(default=0, compare=False)
 
 
-class Why(Enum):
+class ReasonCode(Enum):
     """What a reason says in words. For an unknown primary: also what would have to be true."""
 
     # A primary is known.
@@ -53,7 +53,7 @@ class Why(Enum):
     )
     SWINGING = "the primary has changed too often lately, now to {nodes}; 'repmgr-hooks reconcile' follows it at once"
     # Beside a verdict.
-    ZOMBIE = "ZOMBIE: {nodes} has come back from the dead as a primary; no client is led to it; rejoin it"
+    STALE_PRIMARY = "ZOMBIE: {nodes} has come back from the dead as a primary; no client is led to it; rejoin it"
     BESIDE = "{nodes} was promoted beside the primary, and not by repmgr; no client is led to it; rejoin it"
     SILENT = "{nodes} does not answer"
     UNREGISTERED = "{nodes} is in the configuration and not in repmgr.nodes; register it, or remove it"
@@ -65,7 +65,7 @@ class Why(Enum):
 class Reason:
     """Why a verdict is as it is, as data; ``str`` puts it in words."""
 
-    why: Why
+    why: ReasonCode
     nodes: tuple[int, ...] = ()
     timeline: int = 0
 
@@ -75,7 +75,7 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PrimaryDecision:
     """Which node is the primary (None: unknown, and then no route is moved), and why.
 
     ``zombies`` are certainly not the primary although they are out of recovery: nothing may lead to them.
@@ -86,7 +86,7 @@ class Verdict:
     timeline: int
     reason: Reason
     states: tuple[NodeState, ...] = ()
-    zombies: tuple[int, ...] = ()
+    stale_primaries: tuple[int, ...] = ()
     notes: tuple[Reason, ...] = ()
 
     @property
@@ -100,13 +100,13 @@ class Verdict:
         return f"the primary is node {self.primary}, timeline {self.timeline}: {self.reason}"
 
 
-def memory_of(primary: NodeState) -> Memory:
+def memory_of(primary: NodeState) -> LastKnownPrimary:
     """Return what is to be remembered of a primary."""
-    return Memory(primary.node, primary.timeline, primary.system_identifier)
+    return LastKnownPrimary(primary.node, primary.timeline, primary.system_identifier)
 
 
 @dataclass(frozen=True)
-class Decided:
+class ClusterState:
     """All that a handler's ``observe`` and ``plan`` may rely on: the cluster, its primary, and the event, if any."""
 
     cluster: Cluster
@@ -114,7 +114,7 @@ class Decided:
     timeline: int
     states: Mapping[int, NodeState] = field(default_factory=dict)
     event: Event | None = None
-    memory: Memory = Memory()
+    memory: LastKnownPrimary = LastKnownPrimary()
     """What was remembered when it was decided; the decision itself from the first step on."""
 
     @property
@@ -134,7 +134,9 @@ class Decided:
         return tuple(n for n, state in sorted(self.states.items()) if state.reachable and state.role == "standby")
 
 
-def decide(states: Sequence[NodeState], memory: Memory = Memory(), most_changes: int | None = None) -> Verdict:
+def decide(
+    states: Sequence[NodeState], memory: LastKnownPrimary = LastKnownPrimary(), most_changes: int | None = None
+) -> PrimaryDecision:
     """Return the primary, or an unknown that says why.
 
     ``most_changes``: with so many changes of the primary lately, the next one is not followed (None: it always is).
@@ -144,52 +146,56 @@ def decide(states: Sequence[NodeState], memory: Memory = Memory(), most_changes:
     primary, reason = _choose(voters, primaries, memory)
     swinging = most_changes is not None and memory.changes >= most_changes
     if primary and swinging and primary.node != memory.primary:
-        reason = Reason(Why.SWINGING, (primary.node,))
+        reason = Reason(ReasonCode.SWINGING, (primary.node,))
         primary = None
     if primary is None:
-        comparable = reason.why not in (Why.FOREIGN, Why.SYSTEMS)
-        zombies = _zombies(voters, primaries, memory) if comparable else ()
-        return Verdict(None, 0, reason, tuple(states), zombies, tuple(_notes(states, None, zombies)))
-    zombies = _nodes(state for state in primaries if state.timeline < primary.timeline)
-    notes = tuple(_notes(states, primary, zombies))
-    return Verdict(primary.node, primary.timeline, reason, tuple(states), zombies, notes)
+        comparable = reason.why not in (ReasonCode.FOREIGN, ReasonCode.SYSTEMS)
+        stale_primaries = _stale_primaries(voters, primaries, memory) if comparable else ()
+        return PrimaryDecision(
+            None, 0, reason, tuple(states), stale_primaries, tuple(_notes(states, None, stale_primaries))
+        )
+    stale_primaries = _nodes(state for state in primaries if state.timeline < primary.timeline)
+    notes = tuple(_notes(states, primary, stale_primaries))
+    return PrimaryDecision(primary.node, primary.timeline, reason, tuple(states), stale_primaries, notes)
 
 
 def _choose(
-    voters: Sequence[NodeState], primaries: Sequence[NodeState], memory: Memory
+    voters: Sequence[NodeState], primaries: Sequence[NodeState], memory: LastKnownPrimary
 ) -> tuple[NodeState | None, Reason]:
     systems = {state.system_identifier for state in voters}
     foreign = _nodes(state for state in voters if state.system_identifier != memory.system_identifier)
     if memory.system_identifier and foreign:
-        return None, Reason(Why.FOREIGN, foreign)
+        return None, Reason(ReasonCode.FOREIGN, foreign)
     if len(systems) > 1:
-        return None, Reason(Why.SYSTEMS)
+        return None, Reason(ReasonCode.SYSTEMS)
     if not primaries:
-        return None, Reason(Why.NOBODY)
+        return None, Reason(ReasonCode.NOBODY)
     newest = max(memory.timeline, *(state.timeline for state in voters))
     leaders = [state for state in primaries if state.timeline == newest]
     if len(leaders) > 1:
-        return None, Reason(Why.TWINS, _nodes(leaders), newest)
+        return None, Reason(ReasonCode.TWINS, _nodes(leaders), newest)
     kept = next((state for state in primaries if state.node == memory.primary), None)
     if not leaders:
-        return None, Reason(Why.BEHIND, _nodes(primaries), newest)
+        return None, Reason(ReasonCode.BEHIND, _nodes(primaries), newest)
     (leader,) = leaders
     if leader is kept or _promoted(leader, kept, memory):
         by_repmgr = leader.made_by_repmgr or leader.node in memory.promoted
-        return leader, Reason(Why.ONLY if len(primaries) == 1 else Why.NEWEST if by_repmgr else Why.SO_FAR)
+        return leader, Reason(
+            ReasonCode.ONLY if len(primaries) == 1 else ReasonCode.NEWEST if by_repmgr else ReasonCode.SO_FAR
+        )
     if kept and kept.timeline >= memory.timeline:
         newer = [state for state in primaries if state.timeline > kept.timeline and _promoted(state, kept, memory)]
-        return max([kept, *newer], key=lambda state: state.timeline), Reason(Why.KEPT)
+        return max([kept, *newer], key=lambda state: state.timeline), Reason(ReasonCode.KEPT)
     if len(primaries) > 1:
-        return None, Reason(Why.UNCLEAR, _nodes(primaries))
+        return None, Reason(ReasonCode.UNCLEAR, _nodes(primaries))
     silent = memory.primary not in {state.node for state in voters}
     behind = [state for state in voters if state.timeline < leader.timeline]
     if silent and any(_receives_from(state, memory.primary) for state in behind):
-        return None, Reason(Why.FOLLOWED, (leader.node,))
-    return leader, Reason(Why.ONLY)
+        return None, Reason(ReasonCode.FOLLOWED, (leader.node,))
+    return leader, Reason(ReasonCode.ONLY)
 
 
-def _promoted(state: NodeState, kept: NodeState | None, memory: Memory) -> bool:
+def _promoted(state: NodeState, kept: NodeState | None, memory: LastKnownPrimary) -> bool:
     """True if repmgr has promoted the node: by its own metadata, if the primary so far has not long said the same."""
     stale = kept is not None and kept.registered_primaries == (state.node,)
     return state.node in memory.promoted or (state.made_by_repmgr and not stale)
@@ -200,7 +206,9 @@ def _receives_from(state: NodeState, primary: int | None) -> bool:
     return bool(primary and receiver and receiver.streaming and receiver.upstream == primary)
 
 
-def _zombies(voters: Sequence[NodeState], primaries: Sequence[NodeState], memory: Memory) -> tuple[int, ...]:
+def _stale_primaries(
+    voters: Sequence[NodeState], primaries: Sequence[NodeState], memory: LastKnownPrimary
+) -> tuple[int, ...]:
     """Primaries on a timeline older than what we remember, or than a node that repmgr has made follow another."""
     return _nodes(
         state
@@ -212,23 +220,25 @@ def _zombies(voters: Sequence[NodeState], primaries: Sequence[NodeState], memory
     )
 
 
-def _notes(states: Sequence[NodeState], primary: NodeState | None, zombies: tuple[int, ...]) -> Iterable[Reason]:
-    if zombies:
-        yield Reason(Why.ZOMBIE, zombies)
+def _notes(
+    states: Sequence[NodeState], primary: NodeState | None, stale_primaries: tuple[int, ...]
+) -> Iterable[Reason]:
+    if stale_primaries:
+        yield Reason(ReasonCode.STALE_PRIMARY, stale_primaries)
     if primary and (newer := _nodes(s for s in states if s.is_primary and s.timeline > primary.timeline)):
-        yield Reason(Why.BESIDE, newer)
+        yield Reason(ReasonCode.BESIDE, newer)
     silent = _nodes(state for state in states if not state.reachable)
-    yield from (Reason(Why.SILENT, (node,)) for node in silent)
+    yield from (Reason(ReasonCode.SILENT, (node,)) for node in silent)
     configured = [state.node for state in states]
     views = [primary] if primary else [state for state in states if state.reachable]
     registered = {row.node for state in views for row in state.registered if row.active and row.kind != "witness"}
-    yield from (Reason(Why.UNCONFIGURED, (node,)) for node in sorted(registered - set(configured)))
+    yield from (Reason(ReasonCode.UNCONFIGURED, (node,)) for node in sorted(registered - set(configured)))
     if primary is None:
         return
     known = {row.node for row in primary.registered}
-    yield from (Reason(Why.UNREGISTERED, (node,)) for node in configured if node not in known)
+    yield from (Reason(ReasonCode.UNREGISTERED, (node,)) for node in configured if node not in known)
     if not primary.made_by_repmgr and primary.node in known:
-        yield Reason(Why.METADATA, (primary.node,))
+        yield Reason(ReasonCode.METADATA, (primary.node,))
 
 
 def _nodes(states: Iterable[NodeState]) -> tuple[int, ...]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system.steps import Rows, Sql, World
+from repmgr_hooks.system.steps import Host, Rows, Sql
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Sender:
+class WalSender:
     """A walsender of a node: who receives WAL from it, up to where (``flushed``, in bytes), for how long (``age``)."""
 
     pid: int
@@ -43,7 +43,7 @@ class Sender:
 
 
 @dataclass(frozen=True)
-class Receiver:
+class WalReceiver:
     """The walreceiver of a standby: its ``upstream`` (a node id, if the configuration has it), and if WAL flows."""
 
     host: str
@@ -72,9 +72,9 @@ class NodeState:
     timeline: int = 0
     system_identifier: str = ""
     lsn: int = 0
-    receiver: Receiver | None = None
+    receiver: WalReceiver | None = None
     slots: tuple[Slot, ...] = ()
-    senders: tuple[Sender, ...] = ()
+    senders: tuple[WalSender, ...] = ()
     registered: tuple[Registered, ...] = ()
     """``repmgr.nodes`` as this node sees it."""
     witness: bool = False
@@ -103,7 +103,7 @@ class NodeState:
         """Return the slot of that name."""
         return next((slot for slot in self.slots if slot.name == name), None)
 
-    def sender(self, slot: str) -> Sender | None:
+    def sender(self, slot: str) -> WalSender | None:
         """Return the walsender that uses the slot of that name."""
         found = self.slot(slot)
         return next((sender for sender in self.senders if found and sender.pid == found.active_pid), None)
@@ -141,16 +141,16 @@ select pg_is_in_recovery(),
 """
 
 
-def observe(cluster: Cluster, world: World) -> tuple[NodeState, ...]:
-    """Ask every node; what has not answered within ``answer_within`` seconds counts as unreachable."""
+def observe(cluster: Cluster, host: Host) -> tuple[NodeState, ...]:
+    """Ask every node; what has not answered within ``timeout`` seconds counts as unreachable."""
     numbers = sorted(cluster.nodes)
-    answers = world.fetch_each([Sql(node, LOOK) for node in numbers], cluster.postgres.answer_within)
+    answers = host.fetch_each([Sql(node, LOOK) for node in numbers], cluster.postgres.timeout)
     return tuple(_state(node, answers[node], cluster) for node in numbers)
 
 
-def _state(node: int, answer: Rows | StepFailed, cluster: Cluster) -> NodeState:
+def _state(node: int, answer: Rows | OperationFailed, cluster: Cluster) -> NodeState:
     witness = cluster.nodes[node].witness
-    if isinstance(answer, StepFailed):
+    if isinstance(answer, OperationFailed):
         return NodeState(node, error=str(answer), witness=witness)
     in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered = answer[0]
     rows = tuple(Registered(*row) for row in registered or ())
@@ -175,16 +175,16 @@ def _slot(row: Mapping[str, Any]) -> Slot:
     return Slot(row["slot_name"], physical, row["active_pid"], restart, row.get("wal_status") or "", xmin)
 
 
-def _sender(row: Mapping[str, Any]) -> Sender:
+def _sender(row: Mapping[str, Any]) -> WalSender:
     client, flushed = row["client_addr"] or "", position(row["flush_lsn"])
-    return Sender(row["pid"], row["application_name"] or "", client, row["state"] or "", flushed, row.get("age"))
+    return WalSender(row["pid"], row["application_name"] or "", client, row["state"] or "", flushed, row.get("age"))
 
 
-def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) -> Receiver:
+def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) -> WalReceiver:
     """A standby may know its sender by another address than we; then the upstream is the one that repmgr knows."""
     host, registered = row.get("sender_host") or "", own.upstream if own else None
     upstream = next((number for number, node in cluster.nodes.items() if node.host == host), registered)
-    return Receiver(host, upstream, row["status"] == "streaming", row["received_tli"])
+    return WalReceiver(host, upstream, row["status"] == "streaming", row["received_tli"])
 
 
 def lsn(position: int) -> str:

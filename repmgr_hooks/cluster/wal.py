@@ -9,7 +9,7 @@ from repmgr_hooks.cluster.observe import position
 
 
 @dataclass(frozen=True)
-class Fork:
+class Switchpoint:
     """A timeline, and the position at which the next one left it."""
 
     timeline: int
@@ -17,7 +17,7 @@ class Fork:
 
 
 @dataclass(frozen=True)
-class Lineage:
+class TimelineHistory:
     """The timelines that lead to ``timeline``, and the size of a segment: which file holds which WAL.
 
     At a promotion PostgreSQL copies the begun segment, so the segment of a fork is read from the new timeline's file
@@ -25,7 +25,7 @@ class Lineage:
     """
 
     timeline: int
-    forks: tuple[Fork, ...] = ()
+    forks: tuple[Switchpoint, ...] = ()
     segment_size: int = 16 * 1024 * 1024
 
     @property
@@ -80,14 +80,14 @@ def history_name(timeline: int) -> str:
     return f"{timeline:08X}.history"
 
 
-def parse_history(text: str) -> tuple[Fork, ...]:
+def parse_history(text: str) -> tuple[Switchpoint, ...]:
     r"""Return the forks that a history file tells of, oldest first.
 
     >>> parse_history("1\t0/4000050\tno recovery target specified\n")
-    (Fork(timeline=1, end=67108944),)
+    (Switchpoint(timeline=1, end=67108944),)
     """
     lines = (line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
-    return tuple(Fork(int(words[0]), position(words[1]) or 0) for words in lines)
+    return tuple(Switchpoint(int(words[0]), position(words[1]) or 0) for words in lines)
 
 
 def last_closed_file(timeline: int, written: int, segment_size: int) -> str:

@@ -6,28 +6,28 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from repmgr_hooks.handlers.firewall import unquoted
-from repmgr_hooks.system.steps import Cut, Program, Step, World
+from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 
 
-class Imagined:
+class DryRunHost:
     """A world in which steps are imagined, as far as netfilter goes; nothing else is looked at by two actions."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self._swaps: list[str] = []
         self._cut = False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._world, name)
+        return getattr(self._host, name)
 
-    def as_world(self) -> World:
+    def as_world(self) -> Host:
         """Return the same, for those who look."""
-        return cast(World, self)
+        return cast(Host, self)
 
     def imagine(self, steps: Iterable[Step]) -> None:
         """Let these be taken."""
         for step in steps:
-            self._cut |= isinstance(step.do, Cut)
+            self._cut |= isinstance(step.do, DropConnections)
             if isinstance(step.do, Program) and step.do.argv[0].endswith("tables-restore"):
                 self._swaps.append(step.do.stdin)
 
@@ -35,7 +35,7 @@ class Imagined:
         """Answer as a look would be answered then."""
         if program.argv[:2] == ("conntrack", "-L") and self._cut:
             return ""
-        said = self._world.run(program, limit)
+        said = self._host.run(program, limit)
         if program.argv[0].endswith("tables-save"):
             for swap in self._swaps:
                 said = restored(said, swap.splitlines())

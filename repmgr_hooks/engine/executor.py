@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from repmgr_hooks.cluster.decide import Decided, memory_of
+from repmgr_hooks.cluster.decide import ClusterState, memory_of
 from repmgr_hooks.cluster.primary import LOOK_EVERY, confirmed
 from repmgr_hooks.engine.routes import Action
-from repmgr_hooks.engine.run import Chosen, Done, Recorder, pause, stop_if_asked
-from repmgr_hooks.errors import PrimaryChanged, StepFailed
+from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
+from repmgr_hooks.errors import OperationFailed, PrimaryChanged
 from repmgr_hooks.system import steps
-from repmgr_hooks.system.steps import Step, World
+from repmgr_hooks.system.steps import Host, Step
 
 log = logging.getLogger(__name__)
 
@@ -22,47 +22,47 @@ LAST_TRY = 1.0
 
 
 def carry_out(
-    chosen: Sequence[Chosen], decided: Decided, world: World, started: float, recorder: Recorder
-) -> list[Done]:
+    chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host, started: float, observer: RunObserver
+) -> list[ActionResult]:
     """Make the actions true in order.
 
-    What fails is tried again until the next action with a limit (``at_latest``) is due; then that one is done all the
+    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done all the
     same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
     """
-    done: list[Done] = []
+    done: list[ActionResult] = []
     parts = split_at_limits(chosen)
     for part, following in zip(parts, [*parts[1:], []], strict=True):
-        deadline = started + (following[0].action.at_latest or 0) if following else None
+        deadline = started + (following[0].action.fail_open_after or 0) if following else None
         if done and done[-1].error:
             log.error("%s although what comes before it failed", part[0].action.title)
         taken: list[tuple[Step, ...]] = []
         try:
-            done += make_true(part, taken, decided, world, deadline, recorder)
+            done += make_true(part, taken, decided, host, deadline, observer)
         except PrimaryChanged as error:
             log.error("%s", error)
-            done += [Done(item.action, steps) for item, steps in zip(part, taken, strict=False)]
-            return done + [Done(item.action, error=str(error)) for item in chosen[len(done) :]]
+            done += [ActionResult(item.action, steps) for item, steps in zip(part, taken, strict=False)]
+            return done + [ActionResult(item.action, error=str(error)) for item in chosen[len(done) :]]
     return done
 
 
-def split_at_limits(chosen: Sequence[Chosen]) -> list[list[Chosen]]:
+def split_at_limits(chosen: Sequence[ScheduledAction]) -> list[list[ScheduledAction]]:
     """Return the actions in parts; each but the first begins with one that has a limit."""
-    parts: list[list[Chosen]] = [[]]
+    parts: list[list[ScheduledAction]] = [[]]
     for item in chosen:
-        if item.action.at_latest is not None and parts[-1]:
+        if item.action.fail_open_after is not None and parts[-1]:
             parts.append([])
         parts[-1].append(item)
     return parts
 
 
 def make_true(
-    part: Sequence[Chosen],
+    part: Sequence[ScheduledAction],
     taken: list[tuple[Step, ...]],
-    decided: Decided,
-    world: World,
+    decided: ClusterState,
+    host: Host,
     deadline: float | None,
-    recorder: Recorder,
-) -> list[Done]:
+    observer: RunObserver,
+) -> list[ActionResult]:
     """Look, do what is missing, look again; until the deadline, try all anew after a failure.
 
     All, for the failure may come from what has been undone meanwhile; but a notification is given once. ``taken`` is
@@ -74,92 +74,97 @@ def make_true(
         try:
             for index, item in enumerate(part):
                 if index == len(taken):
-                    taken.append(_attempt(item, decided, world, deadline, recorder))
+                    taken.append(_attempt(item, decided, host, deadline, observer))
                 elif item.action.handler.observe:
-                    taken[index] += _attempt(item, decided, world, deadline, recorder, again=True)
-            return [Done(item.action, steps) for item, steps in zip(part, taken, strict=True)]
+                    taken[index] += _attempt(item, decided, host, deadline, observer, again=True)
+            return [ActionResult(item.action, steps) for item, steps in zip(part, taken, strict=True)]
         except PrimaryChanged:
             raise
-        except StepFailed as error:
+        except OperationFailed as error:
             if str(error) != said:
                 said = str(error)
                 log.error("%s: %s", part[index].action.title, said)
-            if deadline is None or world.now() + RETRY_EVERY >= deadline:
-                before = [Done(item.action, steps) for item, steps in zip(part[:index], taken, strict=False)]
-                left = [Done(item.action, error="not reached") for item in part[index + 1 :]]
-                return [*before, Done(part[index].action, error=said), *left]
-            with recorder.waiting(f"to try again: {said}", deadline - world.now()):
-                _wait_while_primary(decided, world, recorder)
+            if deadline is None or host.now() + RETRY_EVERY >= deadline:
+                before = [ActionResult(item.action, steps) for item, steps in zip(part[:index], taken, strict=False)]
+                left = [ActionResult(item.action, error="not reached") for item in part[index + 1 :]]
+                return [*before, ActionResult(part[index].action, error=said), *left]
+            with observer.waiting(f"to try again: {said}", deadline - host.now()):
+                _wait_while_primary(decided, host, observer)
 
 
-def _wait_while_primary(decided: Decided, world: World, recorder: Recorder) -> None:
+def _wait_while_primary(decided: ClusterState, host: Host, observer: RunObserver) -> None:
     """Wait before another attempt, and look: the next failover may come meanwhile. Raises PrimaryChanged, Stopped."""
-    end = world.now() + RETRY_EVERY
-    while world.now() < end:
-        pause(LOOK_EVERY, world, recorder)
+    end = host.now() + RETRY_EVERY
+    while host.now() < end:
+        pause(LOOK_EVERY, host, observer)
         try:
-            _confirmed(decided, world, recorder)
+            _confirmed(decided, host, observer)
         except PrimaryChanged:
             raise
-        except StepFailed:
+        except OperationFailed:
             log.debug("the primary is silent")
 
 
-def _confirmed(decided: Decided, world: World, recorder: Recorder) -> Decided:
+def _confirmed(decided: ClusterState, host: Host, observer: RunObserver) -> ClusterState:
     """Look again, with what is remembered by now."""
-    return confirmed(replace(decided, memory=recorder.committed or decided.memory), world)
+    return confirmed(replace(decided, memory=observer.committed or decided.memory), host)
 
 
 def _attempt(
-    chosen: Chosen, decided: Decided, world: World, deadline: float | None, recorder: Recorder, again: bool = False
+    chosen: ScheduledAction,
+    decided: ClusterState,
+    host: Host,
+    deadline: float | None,
+    observer: RunObserver,
+    again: bool = False,
 ) -> tuple[Step, ...]:
     action = chosen.action
-    if recorder.done_before(chosen):
+    if observer.done_before(chosen):
         return ()
     if deadline is not None:
-        world = steps.Until(world, max(deadline, world.now() + LAST_TRY))
-    decided = replace(_confirmed(decided, world, recorder), event=chosen.event)
-    missing = look(action, decided, world)
-    if missing and not recorder.committed:
-        recorder.commit(memory_of(decided.states[decided.primary]))
+        host = steps.Deadline(host, max(deadline, host.now() + LAST_TRY))
+    decided = replace(_confirmed(decided, host, observer), event=chosen.event)
+    missing = look(action, decided, host)
+    if missing and not observer.committed:
+        observer.commit(memory_of(decided.states[decided.primary]))
     for step in missing:
-        take(step, chosen, world, recorder)
+        take(step, chosen, host, observer)
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "   as is  %s", action.title)
-    elif action.handler.observe and (left := look(action, _confirmed(decided, world, recorder), world)):
-        raise StepFailed("still missing afterwards: " + "; ".join(step.what for step in left))
+    elif action.handler.observe and (left := look(action, _confirmed(decided, host, observer), host)):
+        raise OperationFailed("still missing afterwards: " + "; ".join(step.what for step in left))
     return tuple(missing)
 
 
-def take(step: Step, chosen: Chosen, world: World, recorder: Recorder) -> None:
-    """Do one step, and tell. Raises StepFailed, or Stopped before it."""
-    stop_if_asked(recorder)
-    begun, clock, error = world.now(), time.time(), ""
+def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver) -> None:
+    """Do one step, and tell. Raises OperationFailed, or Stopped before it."""
+    stop_if_asked(observer)
+    begun, clock, error = host.now(), time.time(), ""
     try:
-        with recorder.waiting(step.what, steps.seconds_for(step, world)):
-            steps.apply(step, world)
-        log.info("%6.2f s  %s", world.now() - begun, step.what)
-    except StepFailed as failure:
+        with observer.waiting(step.what, steps.seconds_for(step, host)):
+            steps.apply(step, host)
+        log.info("%6.2f s  %s", host.now() - begun, step.what)
+    except OperationFailed as failure:
         error = str(failure)
         raise
     except Exception as failure:
         error = bug(chosen.action, failure)
-        raise StepFailed(error) from failure
+        raise OperationFailed(error) from failure
     finally:
-        recorder.step(chosen.name, step.what, clock, world.now() - begun, error)
+        observer.step(chosen.name, step.what, clock, host.now() - begun, error)
 
 
-def look(action: Action, decided: Decided, world: World) -> list[Step]:
-    """Return what is missing of an action. Raises StepFailed, also for a bug in the handler."""
+def look(action: Action, decided: ClusterState, host: Host) -> list[Step]:
+    """Return what is missing of an action. Raises OperationFailed, also for a bug in the handler."""
     try:
-        seen = action.handler.observe(action.config, decided, world) if action.handler.observe else None
+        seen = action.handler.observe(action.config, decided, host) if action.handler.observe else None
         missing = list(action.handler.plan(action.config, decided, seen))
         if not all(isinstance(step, Step) for step in missing):
             raise TypeError(f"plan must return steps, not {missing}")
-    except StepFailed:
+    except OperationFailed:
         raise
     except Exception as error:
-        raise StepFailed(bug(action, error)) from error
+        raise OperationFailed(bug(action, error)) from error
     return missing
 
 

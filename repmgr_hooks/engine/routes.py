@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from repmgr_hooks.cluster.decide import Decided
+from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.handlers import Handler
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system.steps import Step, World
+from repmgr_hooks.system.steps import Host, Step
 
 
 @dataclass(frozen=True)
@@ -23,34 +23,34 @@ class Action:
     path: str = ""
 
     @property
-    def at_latest(self) -> float | None:
+    def fail_open_after(self) -> float | None:
         """Seconds after the start of the run at which this is done even if what comes before has failed."""
-        return getattr(self.config, "at_latest", None)
+        return getattr(self.config, "fail_open_after", None)
 
     @property
     def on_tick(self) -> bool:
         """Whether this is looked at without an event, every few seconds."""
         return self.handler.observe is not None and getattr(self.config, "on_tick", True)
 
-    def mark(self, decided: Decided, world: World) -> object:
+    def mark(self, decided: ClusterState, host: Host) -> object:
         """Return what stays the same as long as a look would see the same; None if that cannot be known."""
         mark = getattr(self.handler, "mark", None)
-        return mark(decided, world) if mark else None
+        return mark(decided, host) if mark else None
 
-    def warnings(self, decided: Decided) -> Sequence[str]:
+    def warnings(self, decided: ClusterState) -> Sequence[str]:
         """Return what is wrong and no step of ours can mend."""
         warnings = getattr(self.handler, "warnings", None)
         return list(warnings(self.config, decided)) if warnings else []
 
-    def tend(self, decided: Decided, world: World) -> None:
-        """Do the small work of every look. Raises StepFailed."""
-        if tend := getattr(self.handler, "tend", None):
-            tend(self.config, decided, world)
+    def housekeep(self, decided: ClusterState, host: Host) -> None:
+        """Do the small work of every look. Raises OperationFailed."""
+        if housekeep := getattr(self.handler, "housekeep", None):
+            housekeep(self.config, decided, host)
 
     @property
-    def shut_out(self) -> Callable[[Cluster, Sequence[int], World], Sequence[Step]] | None:
+    def fence(self) -> Callable[[Cluster, Sequence[int], Host], Sequence[Step]] | None:
         """Returns the steps after which nothing leads to the nodes; None if the handler has no such function."""
-        return getattr(self.handler, "shut_out", None)
+        return getattr(self.handler, "fence", None)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Managed:
+class ManagedCluster:
     """A cluster and its routes."""
 
     cluster: Cluster

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster.decide import Memory, Verdict
+from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.errors import Stopped
 from repmgr_hooks.event import Event
-from repmgr_hooks.system.steps import Step, World
+from repmgr_hooks.system.steps import Host, Step
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ScheduledAction:
     """An action, and the newest event that asks for it (None: it is done whatever the events say)."""
 
     action: Action
@@ -29,7 +29,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Done:
+class ActionResult:
     """How one action ended: the steps that were taken (or, in a dry run, would be), and the error, if any."""
 
     action: Action
@@ -38,7 +38,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunResult:
     """The result of a run. ``ok`` is False if something failed or the primary is unknown.
 
     ``again``: trying once more may help.
@@ -46,8 +46,8 @@ class Run:
 
     ok: bool
     message: str
-    verdict: Verdict | None = None
-    done: tuple[Done, ...] = ()
+    decision: PrimaryDecision | None = None
+    done: tuple[ActionResult, ...] = ()
     again: bool = False
 
 
@@ -59,10 +59,10 @@ def shown_to_nobody(what: str, seconds: float) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-class Recorder:
+class RunObserver:
     """What a run tells while it works, and asks before each step. This one listens to nothing."""
 
-    committed: Memory | None = None
+    committed: LastKnownPrimary | None = None
     """What is to be remembered, once the first step is taken."""
     waiting: Show = staticmethod(shown_to_nobody)
     """Shows to somebody who looks on what is waited for."""
@@ -70,7 +70,7 @@ class Recorder:
     def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
         """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
 
-    def commit(self, memory: Memory) -> None:
+    def commit(self, memory: LastKnownPrimary) -> None:
         """The first step is about to be taken: from now on this is the primary, whatever becomes of the run."""
         self.committed = memory
 
@@ -78,18 +78,18 @@ class Recorder:
         """True if the run is to end before its next step."""
         return False
 
-    def done_before(self, chosen: Chosen) -> bool:
+    def done_before(self, chosen: ScheduledAction) -> bool:
         """True for a notification that an earlier attempt has given already."""
         return False
 
 
-def pause(seconds: float, world: World, recorder: Recorder) -> None:
+def pause(seconds: float, host: Host, observer: RunObserver) -> None:
     """Wait a little. Raises Stopped."""
-    stop_if_asked(recorder)
-    world.sleep(seconds)
+    stop_if_asked(observer)
+    host.sleep(seconds)
 
 
-def stop_if_asked(recorder: Recorder) -> None:
+def stop_if_asked(observer: RunObserver) -> None:
     """Raises Stopped if the run is to end here."""
-    if recorder.stopping():
+    if observer.stopping():
         raise Stopped("stopped before the next step; it will be taken up again")

@@ -9,7 +9,7 @@ from pathlib import Path
 from repmgr_hooks.lock import give_to_owner_of_directory
 
 
-def beat(state_dir: Path, cluster: str) -> None:
+def write_heartbeat(state_dir: Path, cluster: str) -> None:
     """Note that the worker has just looked; what cannot be noted is seen as a look that was not made."""
     path = _path(state_dir, cluster)
     with contextlib.suppress(OSError):
@@ -21,7 +21,7 @@ def beat(state_dir: Path, cluster: str) -> None:
             os.close(handle)
 
 
-def last_beat(state_dir: Path, cluster: str) -> float | None:
+def last_heartbeat(state_dir: Path, cluster: str) -> float | None:
     """Return when the worker last looked, in seconds since the epoch; None if it never did."""
     try:
         return _path(state_dir, cluster).stat().st_mtime

@@ -16,11 +16,11 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from repmgr_hooks.cluster.decide import Memory
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.event import CATALOGUE, Event, Meaning
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.event import CATALOGUE, Event, RoleClaim
 from repmgr_hooks.journal.migrations import connect, identity
-from repmgr_hooks.journal.rows import RUN_COLUMNS, Pause, RunRow, Sight, StepRow, Waiting, run_row
+from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, RunRow, StepRow, Waiting, run_row
 from repmgr_hooks.lock import as_owner
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ BUSY_LIMIT = 10.0
 
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
-CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
-DENIALS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is Meaning.STANDBY)
+CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is RoleClaim.PRIMARY)
+DENIALS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is RoleClaim.STANDBY)
 PROMOTED = f"""
 select distinct node from event claim
  where cluster = ? and received >= ? and name in ({CLAIMS}) and not by_hand
@@ -44,7 +44,7 @@ select count(*) from (select "primary" <> lag("primary") over (order by id) as c
 
 
 class Journal:
-    """The journal of one state directory. Every method is one transaction; each may raise StepFailed."""
+    """The journal of one state directory. Every method is one transaction; each may raise OperationFailed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,14 +68,14 @@ class Journal:
             with self._alone:
                 yield
         except (sqlite3.Error, OSError) as error:
-            raise StepFailed(
+            raise OperationFailed(
                 f"the journal {self._path} cannot be used: {error}; see to the disk and the file's owner, "
                 "or move a broken file away"
             ) from error
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, also for tables that another module looks after. Raises StepFailed."""
+        """One transaction, also for tables that another module looks after. Raises OperationFailed."""
         with self._telling(), self._current() as db:
             db.execute("begin immediate")
             yield db
@@ -86,7 +86,7 @@ class Journal:
             return self._current().execute(statement, values).fetchall()
 
     def check(self) -> None:
-        """Look at every page. Raises StepFailed for a broken file."""
+        """Look at every page. Raises OperationFailed for a broken file."""
         with self._telling():
             (found,) = self._db.execute("pragma quick_check(1)").fetchone()
             if found != "ok":
@@ -211,7 +211,7 @@ class Journal:
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
-    def memory(self, cluster: str, within: float = 0.0) -> Memory:
+    def memory(self, cluster: str, within: float = 0.0) -> LastKnownPrimary:
         """Return what is remembered of a cluster, with how often its primary has changed in so many seconds.
 
         That repmgr promoted a node is believed of what the hook was told, never of an event replayed by hand.
@@ -221,13 +221,13 @@ class Journal:
         )
         rows = self.read(last, cluster)
         if not rows:
-            return Memory()
+            return LastKnownPrimary()
         primary, timeline, system, since = rows[0]
         promoted = self.read(PROMOTED, cluster, since)
         ((changes,),) = self.read(CHANGES, cluster, time.time() - within)
-        return Memory(primary, timeline, system, frozenset(node for (node,) in promoted), changes)
+        return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes)
 
-    def remember(self, cluster: str, memory: Memory) -> None:
+    def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
         """Remember the primary that was found."""
         values = (cluster, memory.primary, memory.timeline, memory.system_identifier, time.time())
         if memory != self.memory(cluster):
@@ -240,7 +240,7 @@ class Journal:
         with self.change() as db:
             db.execute("delete from role where cluster = ?", (cluster,))
 
-    def saw(self, cluster: str, sight: Sight) -> None:
+    def saw(self, cluster: str, sight: Observation) -> None:
         """Keep what a look has seen that the look before had not."""
         with self.change() as db:
             db.execute("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", (cluster, *astuple(sight)))
@@ -265,7 +265,7 @@ class Journal:
 
 
 def open_journal(path: Path) -> Journal:
-    """Open the journal; a broken file is set aside, for a failover must not fail for it. Raises StepFailed."""
+    """Open the journal; a broken file is set aside, for a failover must not fail for it. Raises OperationFailed."""
     with as_owner(path.parent):
         return _open(path)
 
@@ -275,7 +275,7 @@ def _open(path: Path) -> Journal:
         journal = Journal(path)
         journal.check()
         return journal
-    except StepFailed as error:
+    except OperationFailed as error:
         if not isinstance(error.__cause__, sqlite3.DatabaseError) or isinstance(
             error.__cause__, sqlite3.OperationalError
         ):
@@ -287,5 +287,5 @@ def _open(path: Path) -> Journal:
             for rest in ("-wal", "-shm"):
                 path.with_name(path.name + rest).unlink(missing_ok=True)
         except OSError as refused:
-            raise StepFailed(f"{error}; and it cannot be set aside: {refused}") from error
+            raise OperationFailed(f"{error}; and it cannot be set aside: {refused}") from error
         return Journal(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import OperationFailed
 
 MIGRATIONS = (
     """
@@ -146,7 +146,7 @@ MIGRATIONS = (
 
 
 def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
-    """Open the file, made new or brought up to date. Raises sqlite3.Error, and StepFailed for one of a newer version.
+    """Open the file, made new or brought up to date. Raises sqlite3.Error, and OperationFailed for one of a newer version.
 
     One connection for all threads of the worker: SQLite serialises, and nothing here takes long.
     """
@@ -155,7 +155,7 @@ def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
     db.execute("pragma synchronous = full")
     (version,) = db.execute("pragma user_version").fetchone()
     if version > len(MIGRATIONS):
-        raise StepFailed(f"{path} is of a newer version ({version}) than this program; upgrade repmgr_hooks")
+        raise OperationFailed(f"{path} is of a newer version ({version}) than this program; upgrade repmgr_hooks")
     for number in range(version, len(MIGRATIONS)):
         db.executescript(f"begin; {MIGRATIONS[number]}; pragma user_version = {number + 1}; commit;")
     return db

@@ -66,14 +66,14 @@ class Pause:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Observation:
     """What the worker saw, when that was something else than in the look before (``before``; None: its first)."""
 
     at: float
     before: float | None
     primary: int | None
     timeline: int
-    verdict: str
+    decision: str
     nodes: str
 
 

@@ -37,7 +37,7 @@ class Flow:
     gateway_port: int
 
 
-def send_pokes(flows: Iterable[Flow]) -> None:
+def send_resets(flows: Iterable[Flow]) -> None:
     """Send one SYN for each flow. Raises OSError (EPERM without CAP_NET_RAW) after all have been tried.
 
     In bursts: many connections may come from one host, a pooler's, and Linux answers with at most 1,000 challenge ACKs

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from repmgr_hooks.errors import BadInput
-from repmgr_hooks.event import Event, Meaning
+from repmgr_hooks.errors import UsageError
+from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import RUN_COLUMNS, RunRow, Sight, run_row
+from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, RunRow, run_row
 
 AROUND = 60.0
 """Seconds for which a sign belongs to what follows (the worker hurries as long after one), and a run to the last."""
@@ -72,7 +72,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Story:
+class FailoverReport:
     """A change of the primary, and what belongs to it; None is what did not happen or is not known.
 
     Times are seconds since the first sign, which is ``zero`` (seconds since the epoch). ``last_good``: the last look
@@ -98,22 +98,22 @@ class Story:
 
 
 def find(journal: Journal, which: str, clusters: Sequence[str]) -> Change:
-    """Return the ``last`` change of the primary, or the one of a number. Raises BadInput."""
+    """Return the ``last`` change of the primary, or the one of a number. Raises UsageError."""
     rows = (Change(*row) for row in journal.read(CHANGES) if row[1] in clusters and None not in (row[3], row[5]))
     found = sorted(rows, key=lambda change: change.found)
     chosen = found[-1:] if which == "last" else [change for change in found if str(change.id) == which]
     if not chosen and not found:
-        raise BadInput(f"the journal knows of no change of the primary of {' and '.join(clusters)}")
+        raise UsageError(f"the journal knows of no change of the primary of {' and '.join(clusters)}")
     if not chosen:
         known = ", ".join(str(change.id) for change in found)
-        raise BadInput(f"the journal has no change of the primary {which!r}; it has {known}, and 'last'")
+        raise UsageError(f"the journal has no change of the primary {which!r}; it has {known}, and 'last'")
     return chosen[0]
 
 
-def tell(journal: Journal, change: Change) -> Story:
+def tell(journal: Journal, change: Change) -> FailoverReport:
     """Return the story of a change."""
     limit = change.until or math.inf
-    sights = [Sight(*row) for row in journal.read(SIGHTS, change.cluster, change.before, limit)]
+    sights = [Observation(*row) for row in journal.read(SIGHTS, change.cluster, change.before, limit)]
     lost, promoted = _lost(sights, change), _promoted(sights, change)
     start = min(lost.at if lost else change.found, promoted)
     since = max(start - AROUND, change.before)
@@ -137,7 +137,7 @@ def tell(journal: Journal, change: Change) -> Story:
     if last_good is not None:
         items.append(Item(last_good, "look", f"node {change.was} is the primary: the last look that says so"))
     items.sort(key=lambda item: item.at)
-    return Story(
+    return FailoverReport(
         change,
         zero,
         last_good,
@@ -150,7 +150,7 @@ def tell(journal: Journal, change: Change) -> Story:
     )
 
 
-def _lost(sights: Iterable[Sight], change: Change) -> Sight | None:
+def _lost(sights: Iterable[Observation], change: Change) -> Observation | None:
     """Return the first sight without the old primary, of those after the last with it."""
     lost = None
     for sight in sights:
@@ -163,7 +163,7 @@ def _lost(sights: Iterable[Sight], change: Change) -> Sight | None:
     return lost
 
 
-def _promoted(sights: Iterable[Sight], change: Change) -> float:
+def _promoted(sights: Iterable[Observation], change: Change) -> float:
     """Return when the new primary was seen first; at the latest, when it was remembered."""
     seen = [sight.at for sight in sights if (sight.primary, sight.timeline) == (change.node, change.timeline)]
     return min([change.found, *seen])
@@ -175,8 +175,8 @@ def _events(journal: Journal, change: Change, since: float, until: float) -> lis
 
 
 def _is_sign(event: Event, change: Change) -> bool:
-    claims = event.meaning is Meaning.PRIMARY and event.node == change.node
-    return claims or event.meaning is Meaning.TROUBLE
+    claims = event.meaning is RoleClaim.PRIMARY and event.node == change.node
+    return claims or event.meaning is RoleClaim.TROUBLE
 
 
 def _belonging(runs: Sequence[RunRow], change: Change) -> list[RunRow]:
@@ -199,9 +199,9 @@ def _tells(run: RunRow) -> bool:
     return run.primary is not None or not run.ok
 
 
-def _words(sight: Sight) -> str:
+def _words(sight: Observation) -> str:
     """What a look saw, without the advice, which comes too late; a line for each node."""
-    return f"{sight.verdict.partition(';')[0]}\n{sight.nodes}"
+    return f"{sight.decision.partition(';')[0]}\n{sight.nodes}"
 
 
 def _outcome(run: RunRow) -> str:

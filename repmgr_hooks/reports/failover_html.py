@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import accumulate
 
-from repmgr_hooks.reports.failover import Item, Story
+from repmgr_hooks.reports.failover import FailoverReport, Item
 from repmgr_hooks.reports.failover_text import errors, figures, outcome, title
 
 WIDTH = 760
@@ -63,7 +63,7 @@ td { overflow-wrap: anywhere; white-space: pre-line; }
 """
 
 
-def render(story: Story) -> str:
+def render(story: FailoverReport) -> str:
     """Return the page."""
     change = story.change
     name, zero = escape(title(story)), time.localtime(story.zero)
@@ -98,13 +98,13 @@ def render(story: Story) -> str:
 """
 
 
-def _figures(story: Story) -> Iterator[str]:
+def _figures(story: FailoverReport) -> Iterator[str]:
     for number, (seconds, what) in enumerate(figures(story)):
         first = ' class="first"' if number == 0 else ""
         yield f"<div{first}><dt>{escape(what)}</dt><dd>{seconds:.2f}<small> s</small></dd></div>"
 
 
-def _rows(story: Story) -> Iterator[str]:
+def _rows(story: FailoverReport) -> Iterator[str]:
     for item, failed in zip(story.items, errors(story.items), strict=True):
         took = "" if item.took is None else f"{item.took:.2f}"
         error = f'\n<span class="bad">{escape(failed)}</span>' if failed else ""
@@ -133,7 +133,7 @@ class Scale:
 STEPS = (*(digit * 10.0**power for power in range(-2, 7) for digit in (1, 2, 5)), float("inf"))
 
 
-def _scale(story: Story) -> Scale:
+def _scale(story: FailoverReport) -> Scale:
     """From the first sign to a little after all was open and safe; what comes later stands in the table only."""
     marks = [story.promoted, story.cut or 0.0, story.archived or 0.0, *story.ports.values()]
     last = max((item.end for item in story.items), default=0.0)
@@ -143,7 +143,7 @@ def _scale(story: Story) -> Scale:
     return Scale(-0.1 * last, 1.02 * last)
 
 
-def _chart(story: Story) -> str:
+def _chart(story: FailoverReport) -> str:
     scale = _scale(story)
     shown = [item for item in story.items if item.at <= scale.last and item.kind != "look"]
     rows: dict[tuple[str, str], list[Item]] = {}
@@ -174,7 +174,7 @@ def _axis(scale: Scale, bottom: float) -> Iterator[str]:
         yield f'<text class="soft" x="{x}" y="{bottom + 15}" text-anchor="middle">{moment:g} s</text>'
 
 
-def _band(story: Story, scale: Scale) -> Iterator[str]:
+def _band(story: FailoverReport, scale: Scale) -> Iterator[str]:
     """Who was the primary: the old one, nobody, the new one."""
     begin, end = scale.x(0.0), scale.x(story.promoted)
     y = HEAD - 22
@@ -186,7 +186,7 @@ def _band(story: Story, scale: Scale) -> Iterator[str]:
         yield f'<text class="soft" x="{begin - 6}" y="{y + 13}" text-anchor="end">node {story.change.was}</text>'
 
 
-def _marks(story: Story, scale: Scale, bottom: float) -> Iterator[str]:
+def _marks(story: FailoverReport, scale: Scale, bottom: float) -> Iterator[str]:
     """Lines for the moments of the big numbers."""
     port = story.last_port
     marks = [(0.0, "first sign"), (story.promoted, "promotion seen")]

@@ -6,12 +6,12 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator
 
-from repmgr_hooks.reports.failover import Item, Story
+from repmgr_hooks.reports.failover import FailoverReport, Item
 
 WIDTH = 80
 
 
-def figures(story: Story) -> list[tuple[float, str]]:
+def figures(story: FailoverReport) -> list[tuple[float, str]]:
     """Return what matters most: seconds, and in words which."""
     port, node = story.last_port, story.change.node
     found = [(story.promoted, f"from the first sign until node {node} was seen to be the primary")]
@@ -24,13 +24,13 @@ def figures(story: Story) -> list[tuple[float, str]]:
     return found
 
 
-def title(story: Story) -> str:
+def title(story: FailoverReport) -> str:
     """Return who took over from whom."""
     change = story.change
     return f"{change.cluster}: node {change.node} took over from node {change.was}"
 
 
-def outcome(story: Story) -> list[str]:
+def outcome(story: FailoverReport) -> list[str]:
     """Return what else stands above the details: what the figures do not hold, and what went wrong."""
     said = []
     if story.last_good is not None and story.last_good < 0:
@@ -52,7 +52,7 @@ def errors(items: Iterable[Item]) -> Iterator[str]:
         yield f"FAILED: {again}" if item.error else ""
 
 
-def lines(story: Story) -> list[str]:
+def lines(story: FailoverReport) -> list[str]:
     """Return the lines for the screen, at most 80 columns."""
     change = story.change
     when = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(story.zero))

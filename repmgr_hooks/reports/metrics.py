@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from repmgr_hooks.journal.heartbeat import last_beat
+from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Total
-from repmgr_hooks.reports.status import Picture
+from repmgr_hooks.reports.status import ClusterStatus
 
 PREFIX = "repmgr_hooks_"
 CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume")
@@ -82,7 +82,7 @@ def render(samples: Iterable[Sample]) -> str:
     return "\n".join([*lines, ""])
 
 
-def measure(picture: Picture, journal: Journal | None, state_dir: Path) -> Iterator[Sample]:
+def measure(picture: ClusterStatus, journal: Journal | None, state_dir: Path) -> Iterator[Sample]:
     """Return the numbers of one cluster; without a journal, those of now."""
     cluster = {"cluster": picture.cluster.name}
     for metric, value in {**_now(picture), **_moments(picture, journal, state_dir)}.items():
@@ -112,14 +112,14 @@ def measure(picture: Picture, journal: Journal | None, state_dir: Path) -> Itera
             yield Sample("step_failures_total", action, total.failed)
 
 
-def _now(picture: Picture) -> dict[str, float | None]:
-    verdict, primary, barman = picture.verdict, picture.verdict.primary_state, picture.cluster.barman
+def _now(picture: ClusterStatus) -> dict[str, float | None]:
+    decision, primary, barman = picture.decision, picture.decision.primary_state, picture.cluster.barman
     sender = primary.sender(barman.slot) if primary and barman else None
     streams, flushed = (sender.state == "streaming", sender.flushed) if sender else (False, None)
     return {
         "good": int(picture.good),
         "primary_known": int(primary is not None),
-        "timeline": verdict.timeline or None,
+        "timeline": decision.timeline or None,
         "barman_streaming": int(streams) if barman else None,
         "barman_lag_bytes": max(primary.lsn - flushed, 0) if primary and flushed is not None else None,
         "missing_steps": len(picture.missing),
@@ -130,23 +130,23 @@ def _now(picture: Picture) -> dict[str, float | None]:
     }
 
 
-def _moments(picture: Picture, journal: Journal | None, state_dir: Path) -> dict[str, float | None]:
+def _moments(picture: ClusterStatus, journal: Journal | None, state_dir: Path) -> dict[str, float | None]:
     name = picture.cluster.name
     since = journal.read("select since from role where cluster = ? order by id desc limit 1", name) if journal else []
     return {
-        "last_look_timestamp_seconds": last_beat(state_dir, name),
+        "last_look_timestamp_seconds": last_heartbeat(state_dir, name),
         "last_event_timestamp_seconds": picture.last[0] if picture.last else None,
         "last_primary_change_timestamp_seconds": since[0][0] if since else None,
     }
 
 
-def _nodes(picture: Picture) -> Iterator[tuple[str, dict[str, str], float]]:
-    verdict, primary, barman = picture.verdict, picture.verdict.primary_state, picture.cluster.barman
-    for state in verdict.states:
+def _nodes(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
+    decision, primary, barman = picture.decision, picture.decision.primary_state, picture.cluster.barman
+    for state in decision.states:
         node = {"node": str(state.node)}
         yield "node_up", node, int(state.reachable)
-        yield "node_is_primary", node, int(state.node == verdict.primary)
-        yield "node_is_zombie", node, int(state.node in verdict.zombies)
+        yield "node_is_primary", node, int(state.node == decision.primary)
+        yield "node_is_zombie", node, int(state.node in decision.stale_primaries)
         if primary and state.reachable and state.role == "standby":
             yield "node_lag_bytes", node, max(primary.lsn - state.lsn, 0)
         slot = state.slot(barman.slot) if barman else None
@@ -154,7 +154,7 @@ def _nodes(picture: Picture) -> Iterator[tuple[str, dict[str, str], float]]:
             yield "slot_retained_bytes", node | {"slot": slot.name}, max(state.lsn - slot.restart_lsn, 0)
 
 
-def _ports(picture: Picture) -> Iterator[tuple[str, dict[str, str], float]]:
+def _ports(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
     for port, leads_to in picture.ports.items():
         for node in picture.cluster.nodes:
             yield "port_leads_to_node", {"port": port, "node": str(node)}, int(node == leads_to)

@@ -10,27 +10,27 @@ from typing import Any
 
 from repmgr_hooks.barman import archive
 from repmgr_hooks.barman.archive import Report
-from repmgr_hooks.cluster.decide import Reason, Verdict, Why
+from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
-from repmgr_hooks.cluster.primary import Judge, decided_from, judge_of
+from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, primary_finder
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
-from repmgr_hooks.engine.routes import Managed
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Pause, RunRow
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system.steps import World
+from repmgr_hooks.system.steps import Host
 
 
 @dataclass(frozen=True)
-class Picture:
+class ClusterStatus:
     """One cluster, looked at now. ``ports``: the node that each named port leads to, None if it is closed."""
 
     cluster: Cluster
-    verdict: Verdict
+    decision: PrimaryDecision
     ports: dict[str, int | None]
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -43,20 +43,20 @@ class Picture:
     @property
     def good(self) -> bool:
         """True if all is as it should be."""
-        wrong = self.verdict.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
-        return self.verdict.primary is not None and not wrong
+        wrong = self.decision.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
+        return self.decision.primary is not None and not wrong
 
     def lines(self) -> list[str]:
         """Return the lines for the screen, the most important first."""
-        verdict, name = self.verdict, self.cluster.name
-        known = f"primary is node {verdict.primary}, timeline {verdict.timeline} ({verdict.reason})"
-        headline = known if verdict.primary else f"UNKNOWN primary: {verdict.reason}"
-        first, *more = [*(str(note) for note in verdict.notes if note.why is Why.ZOMBIE), headline]
+        decision, name = self.decision, self.cluster.name
+        known = f"primary is node {decision.primary}, timeline {decision.timeline} ({decision.reason})"
+        headline = known if decision.primary else f"UNKNOWN primary: {decision.reason}"
+        first, *more = [*(str(note) for note in decision.notes if note.why is ReasonCode.STALE_PRIMARY), headline]
         lines = [f"{name}: {first}", *(f"  {line}" for line in more)]
         if self.paused:
             reason = f" ({self.paused.reason})" if self.paused.reason else ""
             lines.append(f"  PAUSED {until_when(self.paused.until)}{reason}; end it with: repmgr-hooks resume")
-        lines += [f"  {state}{self._lag(state)}" for state in verdict.states]
+        lines += [f"  {state}{self._lag(state)}" for state in decision.states]
         numbers = self.cluster.gateway.ports
         lines += [f"  port {numbers[port]} ({port}): {where(node)}" for port, node in self.ports.items()]
         lines += [f"  {line}" for line in self._backup()]
@@ -66,7 +66,7 @@ class Picture:
         return lines + [f"  {line}" for line in self._wrong()]
 
     def _wrong(self) -> Iterator[str]:
-        yield from (f"WRONG {note}" for note in self.verdict.notes if note.why is not Why.ZOMBIE)
+        yield from (f"WRONG {note}" for note in self.decision.notes if note.why is not ReasonCode.STALE_PRIMARY)
         yield from (f"WRONG {warning}" for warning in self.warnings)
         yield from (f"MISSING {line}" for line in dict.fromkeys(self.missing))
         if self.waiting:
@@ -79,14 +79,14 @@ class Picture:
 
     def _lag(self, state: NodeState) -> str:
         """How much WAL of the primary a standby has not received."""
-        primary = self.verdict.primary_state
+        primary = self.decision.primary_state
         if primary is None or not state.reachable or state.role != "standby":
             return ""
         return f", {size(max(primary.lsn - state.lsn, 0))} behind"
 
     def _backup(self) -> list[str]:
         """Barman's slot on the primary, and how far Barman has received."""
-        primary, barman = self.verdict.primary_state, self.cluster.barman
+        primary, barman = self.decision.primary_state, self.cluster.barman
         if primary is None or barman is None:
             return []
         slot, sender = primary.slot(barman.slot), primary.sender(barman.slot)
@@ -104,24 +104,24 @@ class Picture:
         return {"good": self.good, **_plain({**data, "cluster": self.cluster.name})}
 
 
-def look(managed: Managed, world: World, journal: Journal | None, loaded: Config) -> Picture:
+def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
     """Look at a cluster now."""
     settings = managed.cluster
-    judge = judge_of(settings, journal)
-    verdict = judge.verdict(world)
+    finder = primary_finder(settings, journal)
+    decision = finder.decision(host)
     last = journal.runs(1, settings.name) if journal else []
     event = journal.last_event(settings.name) if journal else None
     missing: list[str] = []
     try:
-        ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, world))
-    except StepFailed as error:
+        ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, host))
+    except OperationFailed as error:
         ports, missing = {}, [str(error)]
-    return Picture(
+    return ClusterStatus(
         settings,
-        verdict,
+        decision,
         ports,
-        tuple(missing or _missing(managed, judge, verdict, world)),
-        tuple(dispatcher.warnings(managed, decided_from(verdict, judge)) if verdict.primary else ()),
+        tuple(missing or _missing(managed, finder, decision, host)),
+        tuple(dispatcher.warnings(managed, cluster_state(decision, finder)) if decision.primary else ()),
         len(journal.waiting(settings.name)) if journal else 0,
         journal.paused(settings.name) if journal else None,
         (event[0], str(event[1])) if event else None,
@@ -131,17 +131,17 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
     )
 
 
-def compared(settings: Cluster, world: World, journal: Journal | None) -> Report:
+def compared(settings: Cluster, host: Host, journal: Journal | None) -> Report:
     """Compare the WAL of a cluster's primary with what Barman has."""
     assert settings.barman is not None
-    verdict = judge_of(settings, journal).verdict(world)
-    if verdict.primary is None:
-        return Report(settings.barman.server, advice=str(verdict))
+    decision = primary_finder(settings, journal).decision(host)
+    if decision.primary is None:
+        return Report(settings.barman.server, advice=str(decision))
     try:
         # The primary first: what it has closed by now is in Barman's hands when Barman has answered.
-        written = archive.look_at_primary(verdict.primary, verdict.timeline, world)
-        return archive.report(archive.look_at_archive(settings.barman, world), written, settings.barman, world)
-    except StepFailed as error:
+        written = archive.look_at_primary(decision.primary, decision.timeline, host)
+        return archive.report(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
+    except OperationFailed as error:
         return Report(settings.barman.server, advice=str(error))
 
 
@@ -155,11 +155,11 @@ def where(node: int | None) -> str:
     return "closed" if node is None else f"leads to node {node}"
 
 
-def _missing(managed: Managed, judge: Judge, verdict: Verdict, world: World) -> list[str]:
-    if verdict.primary is None:
-        return dispatcher.differences(dispatcher.shut_out(managed, verdict, world, None))
-    decided = decided_from(verdict, judge)
-    return dispatcher.differences(dispatcher.preview(dispatcher.select(managed.routes, []), decided, world))
+def _missing(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[str]:
+    if decision.primary is None:
+        return dispatcher.differences(dispatcher.fence(managed, decision, host, None))
+    decided = cluster_state(decision, finder)
+    return dispatcher.differences(dispatcher.preview(dispatcher.select(managed.routes, []), decided, host))
 
 
 def _plain(value: Any) -> Any:

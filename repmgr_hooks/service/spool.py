@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from repmgr_hooks.config import which_cluster
-from repmgr_hooks.engine.routes import Managed
-from repmgr_hooks.errors import BadInput, StepFailed
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import WAKE
 from repmgr_hooks.journal.journal import Journal
@@ -25,7 +25,7 @@ MAX_SIZE = 4096
 
 
 class Spool:
-    """The spool of one state directory. Raises StepFailed if it cannot be used."""
+    """The spool of one state directory. Raises OperationFailed if it cannot be used."""
 
     def __init__(self, state_dir: Path) -> None:
         self._directory = state_dir / "spool"
@@ -42,7 +42,7 @@ class Spool:
                 raise OSError(f"{fifo} is no FIFO any more")
             os.fchmod(self._fifo, 0o620)
         except (OSError, LookupError) as error:
-            raise StepFailed(
+            raise OperationFailed(
                 f"the spool {self._directory} cannot be used: {error}; see to its owner and mode"
             ) from None
 
@@ -62,7 +62,7 @@ class Spool:
             os.read(fd, 65536)
         return self._fifo in ready
 
-    def take_in(self, journal: Journal, clusters: Mapping[str, Managed]) -> int:
+    def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> int:
         """Move every stored event into the journal, oldest first; return how many."""
         files = sorted(entry for entry in self._directory.iterdir() if entry.name[0] != "." and entry.name != WAKE)
         for file in files:
@@ -70,12 +70,12 @@ class Spool:
                 self._take(file, journal, clusters)
         return len(files) - len(self._strange)
 
-    def _take(self, file: Path, journal: Journal, clusters: Mapping[str, Managed]) -> None:
+    def _take(self, file: Path, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> None:
         try:
             if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", file.name, re.ASCII):
-                raise BadInput("this name is not one that the hook gives")
+                raise UsageError("this name is not one that the hook gives")
             cluster, event = read_event(file, clusters)
-        except BadInput as error:
+        except UsageError as error:
             log.error("%s: refused: %s", ascii(file.name).strip("'"), error)
         else:
             journal.add_event(cluster, event, int(file.name[:20]) / 1e9, file.name)
@@ -85,32 +85,32 @@ class Spool:
             self._strange.add(file.name)
 
 
-def read_event(file: Path, clusters: Mapping[str, Managed]) -> tuple[str, Event]:
+def read_event(file: Path, clusters: Mapping[str, ManagedCluster]) -> tuple[str, Event]:
     """Return the cluster and the event of a spool file, which anybody in its group may have written.
 
-    Raises BadInput for what is not an event, and if the configuration does not say which cluster's it is.
+    Raises UsageError for what is not an event, and if the configuration does not say which cluster's it is.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor) as opened:
             cluster, *words = opened.read(MAX_SIZE).split("\n")[:-1] or [""]
     except UnicodeDecodeError as error:
-        raise BadInput(f"cannot be read: {error}") from None
+        raise UsageError(f"cannot be read: {error}") from None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-            raise BadInput(f"cannot be read: {error}") from None
-        raise StepFailed(f"the event {file} cannot be read now: {error}") from None
+            raise UsageError(f"cannot be read: {error}") from None
+        raise OperationFailed(f"the event {file} cannot be read now: {error}") from None
     event = parse_event(words)
     try:
         return which_cluster(clusters, cluster, event.node), event
-    except BadInput as error:
-        raise BadInput(f"{event}: {error}") from None
+    except UsageError as error:
+        raise UsageError(f"{event}: {error}") from None
 
 
 def make_spool(directory: Path) -> None:
     """Make the spool for the group of repmgrd's user, if it is missing (``tmpfiles.d`` does it on most machines).
 
-    Raises StepFailed.
+    Raises OperationFailed.
     """
     if directory.exists():
         return
@@ -122,4 +122,4 @@ def make_spool(directory: Path) -> None:
         os.fchmod(handle, 0o2770)
         os.close(handle)
     except (OSError, LookupError) as error:
-        raise StepFailed(f"the spool {directory} cannot be made: {error}; see config/tmpfiles.conf") from None
+        raise OperationFailed(f"the spool {directory} cannot be made: {error}; see config/tmpfiles.conf") from None

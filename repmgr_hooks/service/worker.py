@@ -13,14 +13,14 @@ from pathlib import Path
 from types import FrameType
 
 from repmgr_hooks import config
-from repmgr_hooks.alerts.notifier import Outbox
-from repmgr_hooks.errors import BadInput, Busy, StepFailed
+from repmgr_hooks.alerts.notifier import Notifier
+from repmgr_hooks.errors import LockTimeout, OperationFailed, UsageError
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.lock import as_owner, exclusive, lock_name
-from repmgr_hooks.service.controller import JOURNAL_BROKEN, Queue, run_now
+from repmgr_hooks.service.controller import JOURNAL_BROKEN, ClusterController, run_now
 from repmgr_hooks.service.spool import Spool, make_spool
-from repmgr_hooks.system.host import System
+from repmgr_hooks.system.host import LocalHost
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Worker:
         self._next_prune = 0.0
 
     def serve(self, once: bool = False) -> None:
-        """Work until SIGTERM; with ``once``, until the queue is empty. Raises StepFailed, BadInput."""
+        """Work until SIGTERM; with ``once``, until the queue is empty. Raises OperationFailed, UsageError."""
         with contextlib.ExitStack() as stack:
             if not self._lock(stack, once):
                 log.info("a worker is there already, and has been woken")
@@ -61,26 +61,26 @@ class Worker:
                 spool = Spool(self._config.state_dir)
             try:
                 journal = open_journal(self._config.state_dir / "journal.db")
-            except StepFailed as error:
+            except OperationFailed as error:
                 log.error("%s; going on without it", error)
                 self._work_without_journal()
                 time.sleep(0 if once else JOURNAL_BROKEN)
                 raise
-            self._outbox = Outbox(journal, System({}))
+            self._notifier = Notifier(journal, LocalHost({}))
             self._listen()
             try:
                 self._work(spool, journal, once)
             finally:
                 self._stop_loops()
-                self._outbox.close(LAST_WORDS)
+                self._notifier.close(LAST_WORDS)
                 spool.close()
                 journal.close()
 
     def _work_without_journal(self) -> None:
         """Make it so, whatever the events said, as ``boot`` does; the next start may find the journal mended."""
         for name, managed in self._config.clusters.items():
-            with contextlib.suppress(StepFailed), exclusive(self._config.state_dir / lock_name(name), 0.0):
-                run_now(managed, System(managed.cluster.conninfos()), [], "boot", None)
+            with contextlib.suppress(OperationFailed), exclusive(self._config.state_dir / lock_name(name), 0.0):
+                run_now(managed, LocalHost(managed.cluster.conninfos()), [], "boot", None)
 
     def _lock(self, stack: contextlib.ExitStack, once: bool) -> bool:
         """Become the one worker; False if one is there that has heard us. Raises Busy."""
@@ -90,7 +90,7 @@ class Worker:
             try:
                 stack.enter_context(exclusive(lock, 0.0))
                 return True
-            except Busy:
+            except LockTimeout:
                 if not once:
                     log.info("another worker is there; waiting for its end, %.0f s at most", LOCK_WAIT)
                     stack.enter_context(exclusive(lock, LOCK_WAIT))
@@ -137,7 +137,7 @@ class Worker:
         try:
             taken = spool.take_in(journal, self._config.clusters)
             self._prune(journal)
-        except StepFailed as error:
+        except OperationFailed as error:
             log.error("%s; the events stay in the spool, and every cluster is looked after without them", error)
             for loop in self._loops.values():
                 loop.blind.set()
@@ -148,7 +148,7 @@ class Worker:
         try:
             with exclusive(self._config.state_dir / lock_name(name), 0.0):
                 return False
-        except StepFailed:
+        except OperationFailed:
             return True
 
     def _wake_loops(self) -> None:
@@ -158,13 +158,13 @@ class Worker:
     def _prune(self, journal: Journal) -> None:
         if time.monotonic() > self._next_prune:
             self._next_prune = time.monotonic() + PRUNE_EVERY
-            journal.prune(self._config.service.keep_days)
+            journal.prune(self._config.service.retention_days)
 
     def _read_config_again(self, journal: Journal) -> None:
         self._reload = False
         try:
             loaded = config.load(self._path)
-        except BadInput as error:
+        except UsageError as error:
             log.error("the configuration is wrong, the old one stays in force: %s", error)
             return
         if loaded.state_dir != self._config.state_dir:
@@ -179,12 +179,16 @@ class Worker:
         try:
             if released := journal.release_cut_off([name for name in self._config.clusters if self._busy(name)]):
                 log.warning("%d event(s) of a run that was cut off are taken up again", released)
-        except StepFailed as error:
+        except OperationFailed as error:
             log.error("%s", error)
-        outbox = self._outbox
-        outbox.use(self._config.service.alerts, self._config.clusters)
+        notifier = self._notifier
+        notifier.use(self._config.service.alerts, self._config.clusters)
         self._loops = {
-            name: Loop(Queue(managed, journal, System(managed.cluster.conninfos(), outbox.tell), self._config, outbox))
+            name: Loop(
+                ClusterController(
+                    managed, journal, LocalHost(managed.cluster.conninfos(), notifier.tell), self._config, notifier
+                )
+            )
             for name, managed in self._config.clusters.items()
         }
         for loop in self._loops.values():
@@ -202,7 +206,7 @@ class Worker:
 class Loop(threading.Thread):
     """Runs the queue of one cluster whenever something is due."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: ClusterController) -> None:
         super().__init__(name=queue.name)
         self._queue = queue
         self._woken = threading.Event()

@@ -8,7 +8,7 @@ from repmgr_hooks.settings.schema import Positive
 
 
 @dataclass(frozen=True)
-class Retry:
+class Backoff:
     """A failed run is tried again after ``first`` seconds, then after twice as long each time, at most ``most``
     seconds; after ``attempts`` it is a standing failure, until something new happens."""
 
@@ -19,7 +19,7 @@ class Retry:
     def after(self, attempt: int) -> float:
         """Return the seconds to wait after an attempt (the first is 1).
 
-        >>> [Retry().after(attempt) for attempt in (1, 2, 3, 20)]
+        >>> [Backoff().after(attempt) for attempt in (1, 2, 3, 20)]
         [5.0, 10.0, 20.0, 300.0]
         """
         return float(min(self.first * 2 ** min(attempt - 1, 30), self.most))

@@ -9,14 +9,14 @@ from typing import Annotated
 
 from psycopg import conninfo
 
-from repmgr_hooks.settings.schema import NOT_AN_OPTION, Address, Between, Identifier, NotEmpty, Port, Positive, Shape
+from repmgr_hooks.settings.schema import NOT_AN_OPTION, Address, Identifier, NotEmpty, Pattern, Port, Positive, Range
 
 CHAIN = r"(?!(?:PREROUTING|INPUT|OUTPUT|POSTROUTING)$)[A-Za-z][A-Za-z0-9_-]{0,27}"
-ChainName = Annotated[str, Shape(CHAIN, "a chain name of our own, at most 28 characters")]
+ChainName = Annotated[str, Pattern(CHAIN, "a chain name of our own, at most 28 characters")]
 Words = Annotated[tuple[str, ...], NotEmpty()]
-NodeId = Annotated[int, Between(1, 2**31 - 1)]
-SystemIdentifier = Annotated[str, Shape(r"[0-9]{10,20}", "what pg_control_system() says, in quotes")]
-SlotName = Annotated[str, Shape(r"[a-z0-9_]{1,63}", "a slot name: lower-case letters, digits and underscores")]
+NodeId = Annotated[int, Range(1, 2**31 - 1)]
+SystemIdentifier = Annotated[str, Pattern(r"[0-9]{10,20}", "what pg_control_system() says, in quotes")]
+SlotName = Annotated[str, Pattern(r"[a-z0-9_]{1,63}", "a slot name: lower-case letters, digits and underscores")]
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Node:
 class Postgres:
     """How to reach every node; ``passfile`` is a libpq password file.
 
-    ``answer_within``: seconds in which a node must connect and answer a look, all nodes side by side.
+    ``timeout``: seconds in which a node must connect and answer a look, all nodes side by side.
     """
 
     port: Port = 5432
     user: Identifier = "repmgr"
     dbname: Identifier = "repmgr"
     passfile: str = ""
-    answer_within: Positive = 2
+    timeout: Positive = 2
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Gateway:
     address: Address
     ports: Mapping[Identifier, Port]
     chains: Chains = Chains()
-    poke: bool = True
+    reset_clients: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Barman:
 
 
 @dataclass(frozen=True)
-class RoleChanges:
+class FlapLimit:
     """More changes of the primary than ``most`` in ``within`` seconds: hold, for something swings to and fro."""
 
     most: Positive = 5
@@ -102,8 +102,8 @@ class Cluster:
     barman: Barman | None = None
     postgres: Postgres = Postgres()
     system_identifier: SystemIdentifier = ""
-    primary_wait: Positive = 30
-    role_changes: RoleChanges = RoleChanges()
+    promotion_timeout: Positive = 30
+    flap_limit: FlapLimit = FlapLimit()
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
 
@@ -116,7 +116,7 @@ class Cluster:
                 port=self.postgres.port,
                 user=self.postgres.user,
                 dbname=self.postgres.dbname,
-                connect_timeout=self.postgres.answer_within,
+                connect_timeout=self.postgres.timeout,
                 **passfile,
             )
             for number, node in self.nodes.items()

@@ -18,7 +18,7 @@ from repmgr_hooks.errors import did_you_mean
 
 
 @dataclass(frozen=True)
-class Shape:
+class Pattern:
     """A string must match ``pattern``; ``means`` says so in words."""
 
     pattern: str
@@ -29,7 +29,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Between:
+class Range:
     """A number must lie between two others, both included."""
 
     low: float
@@ -62,9 +62,9 @@ class IpAddress:
 
 
 Address = Annotated[str, IpAddress()]
-Port = Annotated[int, Between(1, 65535)]
-Positive = Annotated[int, Between(1, 86400)]
-Identifier = Annotated[str, Shape(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", "a plain name (letters, digits, _ . -)")]
+Port = Annotated[int, Range(1, 65535)]
+Positive = Annotated[int, Range(1, 86400)]
+Identifier = Annotated[str, Pattern(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", "a plain name (letters, digits, _ . -)")]
 
 NOT_AN_OPTION = {"option": False}
 """Metadata of a dataclass field that the file cannot set."""

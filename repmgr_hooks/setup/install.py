@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks import config
-from repmgr_hooks.errors import BadInput, StepFailed
+from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.files import rewritten
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
-from repmgr_hooks.system.steps import Program, World
+from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 30.0
 MODES = {SUDOERS: 0o440}
@@ -80,25 +80,25 @@ def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
         yield f"written   {path}"
 
 
-def install(directory: Path, replace: bool, world: World) -> Iterator[str]:
-    """Put a draft in place, and say what was done. Raises BadInput before anything is changed; StepFailed."""
+def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
+    """Put a draft in place, and say what was done. Raises UsageError before anything is changed; OperationFailed."""
     drafts = sorted(path for path in (directory / "etc").rglob("*") if path.is_file())
     moves = [Move(path, Path("/", path.relative_to(directory))) for path in drafts]
-    examine(directory, moves, replace, world)
+    examine(directory, moves, replace, host)
     yield link()
     for unit in UNITS:
-        world.run(Program(("systemd-analyze", "verify", str(directory / unit.lstrip("/")))), LIMIT)
+        host.run(Program(("systemd-analyze", "verify", str(directory / unit.lstrip("/")))), LIMIT)
     for move in moves:
         yield f"as is     {move.place}" if move.done else put(move)
     yield passfile()
-    world.run(Program(("systemd-tmpfiles", "--create", TMPFILES)), LIMIT)
-    world.run(Program(("sysctl", "--quiet", "--load", SYSCTL)), LIMIT)
+    host.run(Program(("systemd-tmpfiles", "--create", TMPFILES)), LIMIT)
+    host.run(Program(("sysctl", "--quiet", "--load", SYSCTL)), LIMIT)
     if Path(SYSTEMD_RUNS).is_dir():
-        world.run(Program(("systemctl", "daemon-reload")), LIMIT)
+        host.run(Program(("systemctl", "daemon-reload")), LIMIT)
 
 
-def examine(directory: Path, moves: Sequence[Move], replace: bool, world: World) -> None:
-    """Say what is wrong with a draft. Raises BadInput with all of it."""
+def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -> None:
+    """Say what is wrong with a draft. Raises UsageError with all of it."""
     wrong = [f"{place} is not in it" for place in SHIPPED if Path(place) not in [move.place for move in moves]]
     wrong += [f"{move.draft} has no place here" for move in moves if not move.ours and move.there is None]
     if not replace:
@@ -112,12 +112,12 @@ def examine(directory: Path, moves: Sequence[Move], replace: bool, world: World)
     except KeyError:
         wrong.append(f"there is no user {USER}, who runs the service; install Barman")
     if wrong:
-        raise BadInput("\n  ".join([f"{directory} cannot be installed, and nothing was changed:", *wrong]))
+        raise UsageError("\n  ".join([f"{directory} cannot be installed, and nothing was changed:", *wrong]))
     config.load(directory / CONFIGURATION.lstrip("/"))
     try:
-        world.run(Program(("visudo", "-c", "-f", str(directory / SUDOERS.lstrip("/")))), LIMIT)
-    except StepFailed as error:
-        raise BadInput(f"{error}; nothing was changed") from None
+        host.run(Program(("visudo", "-c", "-f", str(directory / SUDOERS.lstrip("/")))), LIMIT)
+    except OperationFailed as error:
+        raise UsageError(f"{error}; nothing was changed") from None
 
 
 def link() -> str:

@@ -19,19 +19,19 @@ import sh
 from psycopg import conninfo
 
 from repmgr_hooks.alerts.incident import Alert
-from repmgr_hooks.errors import NoSuchProgram, StepFailed
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.netfilter import ruleset
-from repmgr_hooks.netfilter.reset import Flow, send_pokes
+from repmgr_hooks.netfilter.reset import Flow, send_resets
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
 VERSION_LIMIT = 10.0
-KNOCK_EVERY = 1.0
+RECONNECT_EVERY = 1.0
 SESSION = "-c statement_timeout=10000 -c lock_timeout=5000 -c synchronous_commit=local"
 """Options of every session. ``synchronous_commit=local``: a freshly promoted primary may have no synchronous standby
 yet, and a session of ours must not hang on it (repmgr does the same, dbutils.c:200-207)."""
 
 
-class System:
+class LocalHost:
     """The real world of one cluster; ``conninfos`` maps node ids to libpq connection strings.
 
     ``tell`` takes the alerts; without it nobody is told.
@@ -45,14 +45,14 @@ class System:
         }
         self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
         self._constants: dict[tuple[str, ...], str] = {}
-        self._knocks: dict[int, asyncio.Task[None]] = {}
+        self._reconnecting: dict[int, asyncio.Task[None]] = {}
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program in a session of its own and return its stdout; when the time is up, kill all it started.
 
-        Raises StepFailed with the command, the exit code and what it wrote.
+        Raises OperationFailed with the command, the exit code and what it wrote.
         """
         if program.constant and program.argv in self._constants:
             return self._constants[program.argv]
@@ -69,7 +69,7 @@ class System:
         try:
             running = _start(command, program)
         except (OSError, sh.ForkException) as error:
-            raise StepFailed(f"{program}: cannot be started: {error}") from None
+            raise OperationFailed(f"{program}: cannot be started: {error}") from None
         # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
         too_late = threading.Event()
         timer = threading.Timer(max(limit, 0.1), _kill, (running.pid, too_late))
@@ -78,36 +78,36 @@ class System:
             running.wait()
         except sh.ErrorReturnCode as error:
             if too_late.is_set():
-                raise StepFailed(f"{program}: not finished after {limit:.0f} s; killed") from None
+                raise OperationFailed(f"{program}: not finished after {limit:.0f} s; killed") from None
             stderr = _text(error.stderr)
             if not (program.tolerate and re.search(program.tolerate, stderr)):
                 said = (stderr or _text(error.stdout)).strip() or "nothing written"
-                raise StepFailed(f"{program}: exit code {error.exit_code}: {said}") from None
+                raise OperationFailed(f"{program}: exit code {error.exit_code}: {said}") from None
         finally:
             timer.cancel()
         output = _text(running.stdout)
         if program.expect and not re.search(program.expect, output):
-            raise StepFailed(f"{program}: answered 0, but its output is not what was asked for: {output.strip()}")
+            raise OperationFailed(f"{program}: answered 0, but its output is not what was asked for: {output.strip()}")
         return output
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
-        """Run one statement and return its rows. Raises StepFailed."""
+        """Run one statement and return its rows. Raises OperationFailed."""
         result = self.fetch_each([sql], limit)[sql.node]
-        if isinstance(result, StepFailed):
+        if isinstance(result, OperationFailed):
             raise result
         return result
 
-    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         """Ask several nodes side by side; all answers, or why there is none, within ``limit`` seconds."""
         return asyncio.run_coroutine_threadsafe(self._fetch_each(list(queries), limit), self._loop).result()
 
-    async def _fetch_each(self, queries: list[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+    async def _fetch_each(self, queries: list[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         answers = await asyncio.gather(*(self._fetch(sql, limit) for sql in queries))
         return {sql.node: answer for sql, answer in zip(queries, answers, strict=True)}
 
-    async def _fetch(self, sql: Sql, limit: float) -> Rows | StepFailed:
+    async def _fetch(self, sql: Sql, limit: float) -> Rows | OperationFailed:
         if self._still_silent(sql.node):
-            return StepFailed(f"node {sql.node}: still no answer")
+            return OperationFailed(f"node {sql.node}: still no answer")
         asking = asyncio.ensure_future(self._ask(sql))
         await asyncio.wait({asking}, timeout=limit)
         if not asking.done():
@@ -115,20 +115,20 @@ class System:
             await self._forget(sql.node)
             asking.cancel()
             await asyncio.wait({asking})
-            self._knock(sql.node)
-            return StepFailed(f"node {sql.node}: no answer within {limit:g} s")
+            self._reconnect(sql.node)
+            return OperationFailed(f"node {sql.node}: no answer within {limit:g} s")
         try:
             return asking.result()
         except psycopg.Error as error:
             await self._forget(sql.node)
             if isinstance(error, psycopg.OperationalError) and not _is_answer(error):
-                self._knock(sql.node)
-            return StepFailed(f"node {sql.node}: {_brief(error)}")
+                self._reconnect(sql.node)
+            return OperationFailed(f"node {sql.node}: {_brief(error)}")
 
-    def _knock(self, node: int) -> None:
+    def _reconnect(self, node: int) -> None:
         """Try on the side to connect to a node that has let us wait, so that nobody waits for it again."""
-        if node not in self._knocks:
-            self._knocks[node] = asyncio.ensure_future(self._until_it_answers(node))
+        if node not in self._reconnecting:
+            self._reconnecting[node] = asyncio.ensure_future(self._until_it_answers(node))
 
     async def _until_it_answers(self, node: int) -> None:
         while True:
@@ -138,13 +138,13 @@ class System:
             except psycopg.Error as error:
                 if _is_answer(error):
                     return  # the next question will hear it too
-                await asyncio.sleep(KNOCK_EVERY)
+                await asyncio.sleep(RECONNECT_EVERY)
 
     def _still_silent(self, node: int) -> bool:
-        knock = self._knocks.get(node)
+        knock = self._reconnecting.get(node)
         if knock and knock.done():
-            del self._knocks[node]
-        return node in self._knocks
+            del self._reconnecting[node]
+        return node in self._reconnecting
 
     async def _ask(self, sql: Sql) -> Rows:
         """Ask through the connection that is open; if it has broken since it was last used, through a new one."""
@@ -181,19 +181,19 @@ class System:
         if connection := self._connections.pop(node, None):
             await connection.close()
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         """Close the connections that are kept for the next look: one would hold up a smart shutdown of its node."""
-        for knock in self._knocks.values():
+        for knock in self._reconnecting.values():
             self._loop.call_soon_threadsafe(knock.cancel)
         for node in list(self._connections):
             asyncio.run_coroutine_threadsafe(self._forget(node), self._loop).result()
 
-    def poke(self, flows: Iterable[Flow]) -> None:
-        """Send each client one SYN from the gateway's address. Raises StepFailed without CAP_NET_RAW."""
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
+        """Send each client one SYN from the gateway's address. Raises OperationFailed without CAP_NET_RAW."""
         try:
-            send_pokes(flows)
+            send_resets(flows)
         except OSError as error:
-            raise StepFailed(f"cannot send packets (needs CAP_NET_RAW): {error}") from None
+            raise OperationFailed(f"cannot send packets (needs CAP_NET_RAW): {error}") from None
 
     def tell(self, alert: Alert) -> None:
         """Hand an alert over to the service; in the foreground, whoever looks on has been told."""
@@ -201,11 +201,11 @@ class System:
             self._tell(alert)
 
     def read(self, path: str) -> str:
-        """Return what stands in a file of the kernel's. Raises StepFailed."""
+        """Return what stands in a file of the kernel's. Raises OperationFailed."""
         try:
             return Path(path).read_text()
         except OSError as error:
-            raise StepFailed(f"{path} cannot be read: {error}") from None
+            raise OperationFailed(f"{path} cannot be read: {error}") from None
 
     def rules_generation(self) -> int | None:
         """Return a number that changes with the netfilter rules; None if there is none to be had."""

@@ -1,4 +1,4 @@
-"""What a step is, and how one is done. What steps and observations may use of the outside is ``World``.
+"""What a step is, and how one is done. What steps and observations may use of the outside is ``Host``.
 
 A handler's ``plan`` returns steps; it never runs one. Each step carries its own limit in seconds.
 """
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.background import meanwhile
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
 
@@ -64,7 +64,7 @@ class Sql:
 
 
 @dataclass(frozen=True)
-class Cut:
+class DropConnections:
     """Delete entries of the connection-tracking table, and ``tell`` the clients of exactly these (see ``poke.py``)."""
 
     forget: Program
@@ -84,7 +84,7 @@ class Step:
     """
 
     what: str
-    do: Program | Sql | Cut | Alert
+    do: Program | Sql | DropConnections | Alert
     limit: float
     until: Sql | None = None
     every: float = 5.0
@@ -94,10 +94,10 @@ class Step:
     """Asked over and over while ``do`` runs; what it answers, and whether it works, does not matter."""
 
 
-class World(Protocol):
+class Host(Protocol):
     """What steps and observations may use of the outside; ``system.System`` is the real one.
 
-    Limits are in seconds; what cannot be done within them, or at all, raises StepFailed.
+    Limits are in seconds; what cannot be done within them, or at all, raises OperationFailed.
     """
 
     def run(self, program: Program, limit: float) -> str:
@@ -106,10 +106,10 @@ class World(Protocol):
     def fetch(self, sql: Sql, limit: float) -> Rows:
         """Run one statement and return its rows."""
 
-    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         """Ask several nodes side by side; return all answers, or why there is none."""
 
-    def poke(self, flows: Iterable[Flow]) -> None:
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
         """Make clients notice that their connections are gone."""
 
     def tell(self, alert: Alert) -> None:
@@ -127,110 +127,110 @@ class World(Protocol):
     def sleep(self, seconds: float) -> None:
         """Wait."""
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         """Let go of the connections that are kept for the next look."""
 
 
 @dataclass(frozen=True)
-class Until:
+class Deadline:
     """The same world, in which nothing takes longer than until ``end``."""
 
-    world: World
+    host: Host
     end: float
 
     def _left(self, limit: float, what: object) -> float:
-        left = self.end - self.world.now()
+        left = self.end - self.host.now()
         if left < -2 * POLL:  # one last look is granted
-            raise StepFailed(f"no time is left for: {what}")
+            raise OperationFailed(f"no time is left for: {what}")
         return min(limit, max(left, 2 * POLL))
 
     def run(self, program: Program, limit: float) -> str:
-        return self.world.run(program, self._left(limit, program))
+        return self.host.run(program, self._left(limit, program))
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
-        return self.world.fetch(sql, self._left(limit, sql))
+        return self.host.fetch(sql, self._left(limit, sql))
 
-    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         asked = list(queries)
-        return self.world.fetch_each(asked, self._left(limit, ", ".join(map(str, asked))))
+        return self.host.fetch_each(asked, self._left(limit, ", ".join(map(str, asked))))
 
-    def poke(self, flows: Iterable[Flow]) -> None:
-        self.world.poke(flows)
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
+        self.host.reset_clients(flows)
 
     def tell(self, alert: Alert) -> None:
-        self.world.tell(alert)
+        self.host.tell(alert)
 
     def read(self, path: str) -> str:
-        return self.world.read(path)
+        return self.host.read(path)
 
     def rules_generation(self) -> int | None:
-        return self.world.rules_generation()
+        return self.host.rules_generation()
 
     def now(self) -> float:
-        return self.world.now()
+        return self.host.now()
 
     def sleep(self, seconds: float) -> None:
-        self.world.sleep(seconds)
+        self.host.sleep(seconds)
 
-    def rest(self) -> None:
-        self.world.rest()
+    def close_idle(self) -> None:
+        self.host.close_idle()
 
 
-def seconds_for(step: Step, world: World) -> float:
+def seconds_for(step: Step, host: Host) -> float:
     """Return how long a step may take now."""
-    return min(step.limit, world.end - world.now()) if isinstance(world, Until) else step.limit
+    return min(step.limit, host.end - host.now()) if isinstance(host, Deadline) else step.limit
 
 
-def apply(step: Step, world: World) -> None:
-    """Do one step within its limit. Raises StepFailed."""
-    begun = world.now()
-    end = begun + seconds_for(step, world)
+def apply(step: Step, host: Host) -> None:
+    """Do one step within its limit. Raises OperationFailed."""
+    begun = host.now()
+    end = begun + seconds_for(step, host)
     while True:
-        with meanwhile(partial(_repeat, step.meanwhile, world)) if step.meanwhile else nullcontext():
-            _do(step.do, world, end - world.now())
-        if step.until is None or _becomes_true(step, step.until, world, min(end, world.now() + step.every)):
+        with meanwhile(partial(_repeat, step.meanwhile, host)) if step.meanwhile else nullcontext():
+            _do(step.do, host, end - host.now())
+        if step.until is None or _becomes_true(step, step.until, host, min(end, host.now() + step.every)):
             return
-        if world.now() >= end:
-            waited = f"{step.what}: not seen within {world.now() - begun:.0f} s"
-            raise StepFailed(f"{waited}; {step.hint}" if step.hint else waited)
+        if host.now() >= end:
+            waited = f"{step.what}: not seen within {host.now() - begun:.0f} s"
+            raise OperationFailed(f"{waited}; {step.hint}" if step.hint else waited)
 
 
-def _do(action: Program | Sql | Cut | Alert, world: World, limit: float) -> None:
+def _do(action: Program | Sql | DropConnections | Alert, host: Host, limit: float) -> None:
     match action:
         case Program():
-            world.run(action, limit)
+            host.run(action, limit)
         case Sql():
-            world.fetch(action, limit)
-        case Cut():
-            _tell(world.run(action.forget, limit), world, action.tell)
+            host.fetch(action, limit)
+        case DropConnections():
+            _tell(host.run(action.forget, limit), host, action.tell)
         case Alert():
-            world.tell(action)
+            host.tell(action)
 
 
-def _tell(deleted: str, world: World, wanted: bool) -> None:
+def _tell(deleted: str, host: Host, wanted: bool) -> None:
     """Tell the clients of what conntrack has deleted; the rest does not depend on it."""
     clients = [found.flow for found in parse_conntrack(deleted) if found.alive]
     if clients and wanted:
         try:
-            world.poke(clients)
+            host.reset_clients(clients)
             log.info("         %d client(s) told", len(clients))
-        except StepFailed as error:
+        except OperationFailed as error:
             log.warning("%d client(s) not told that they are cut: %s; going on without it", len(clients), error)
 
 
-def _repeat(sql: Sql, world: World, over: threading.Event) -> None:
+def _repeat(sql: Sql, host: Host, over: threading.Event) -> None:
     while not over.wait(REPEAT):
-        with suppress(StepFailed):
-            world.fetch(sql, CONNECT_LIMIT)
+        with suppress(OperationFailed):
+            host.fetch(sql, CONNECT_LIMIT)
 
 
-def _becomes_true(step: Step, question: Sql, world: World, end: float) -> bool:
+def _becomes_true(step: Step, question: Sql, host: Host, end: float) -> bool:
     while True:
-        rows = world.fetch(question, max(end - world.now(), 1.0))
+        rows = host.fetch(question, max(end - host.now(), 1.0))
         if rows and rows[0][0]:
             return True
         if rows and rows[0][0] is None:
-            raise StepFailed(f"{step.what}: cannot be seen any more, for something else has been undone meanwhile")
-        if world.now() >= end:
+            raise OperationFailed(f"{step.what}: cannot be seen any more, for something else has been undone meanwhile")
+        if host.now() >= end:
             return False
-        world.sleep(POLL)
+        host.sleep(POLL)

@@ -17,19 +17,19 @@ from repmgr_hooks.alerts import receivers
 from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.cli import output
-from repmgr_hooks.cluster.decide import Decided
+from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState, Slot
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
-from repmgr_hooks.engine.run import Recorder
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.engine.run import RunObserver
+from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.service.controller import Queue
-from repmgr_hooks.settings.backoff import Retry
-from repmgr_hooks.system.host import System
-from tests.fake import FakeWorld
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.system.host import LocalHost
+from tests.fake import FakeHost
 
 NOBODY = 65534
 FILE = Path(__file__).resolve().parents[3] / "config/config.yaml"
@@ -55,101 +55,101 @@ class Listens:
 def load(tmp_path: Path, text: str) -> Config:
     (tmp_path / "config.yaml").write_text(text.replace("/var/lib/repmgr-hooks", str(tmp_path)))
     loaded = config.load(tmp_path / "config.yaml")
-    return replace(loaded, service=replace(loaded.service, retry=Retry(5, 300, 3)))
+    return replace(loaded, service=replace(loaded.service, retry=Backoff(5, 300, 3)))
 
 
 @pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[Queue, FakeWorld, float], None]:
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[ClusterController, FakeHost, float], None]:
     """Let time pass, on the wall and on the clock that never jumps."""
     wall = [1_800_000_000.0]
     monkeypatch.setattr(time, "time", lambda: wall[0])
 
-    def pass_(queue: Queue, world: FakeWorld, seconds: float) -> None:
-        end = world.now() + seconds
-        while world.now() < end:
-            pause = max(min(queue.work(), end - world.now()), 0.1)
+    def pass_(queue: ClusterController, host: FakeHost, seconds: float) -> None:
+        end = host.now() + seconds
+        while host.now() < end:
+            pause = max(min(queue.work(), end - host.now()), 0.1)
             wall[0] += pause
-            world.sleep(pause)
+            host.sleep(pause)
 
     return pass_
 
 
-Later = Callable[[Queue, FakeWorld, float], None]
+Later = Callable[[ClusterController, FakeHost, float], None]
 
 
-def served(tmp_path: Path, journal: Journal, text: str = TEXT) -> tuple[Queue, FakeWorld, Listens]:
-    loaded, world, listens = load(tmp_path, text), FakeWorld(), Listens()
-    return Queue(loaded.clusters["main"], journal, world, loaded, listens), world, listens
+def served(tmp_path: Path, journal: Journal, text: str = TEXT) -> tuple[ClusterController, FakeHost, Listens]:
+    loaded, host, listens = load(tmp_path, text), FakeHost(), Listens()
+    return ClusterController(loaded.clusters["main"], journal, host, loaded, listens), host, listens
 
 
 def test_while_all_is_well_nothing_is_called_out(tmp_path: Path, journal: Journal, later: Later) -> None:
-    queue, world, listens = served(tmp_path, journal)
-    later(queue, world, 60)
+    queue, host, listens = served(tmp_path, journal)
+    later(queue, host, 60)
     assert (listens.open, listens.happened) == ({}, [])
 
 
 def test_a_primary_is_unknown_and_found_again(tmp_path: Path, journal: Journal, later: Later) -> None:
-    queue, world, listens = served(tmp_path, journal)
-    later(queue, world, 60)
-    world.lose(1)
-    later(queue, world, 20)
+    queue, host, listens = served(tmp_path, journal)
+    later(queue, host, 60)
+    host.lose(1)
+    later(queue, host, 20)
     assert listens.open == {}
-    later(queue, world, 20)
+    later(queue, host, 20)
     assert list(listens.open) == ["primary"]
-    world.promote(2)
-    later(queue, world, 20)
+    host.promote(2)
+    later(queue, host, 20)
     assert listens.open == {}
 
 
 def test_while_a_primary_is_waited_for_nothing_is_over(tmp_path: Path, journal: Journal, later: Later) -> None:
     """Also after a restart in the middle of it."""
-    queue, world, listens = served(tmp_path, journal)
-    world.lose(1)
-    later(queue, world, 60)
+    queue, host, listens = served(tmp_path, journal)
+    host.lose(1)
+    later(queue, host, 60)
     loaded = load(tmp_path, TEXT)
-    again = Queue(loaded.clusters["main"], journal, world, loaded, listens)
-    later(again, world, 20)
+    again = ClusterController(loaded.clusters["main"], journal, host, loaded, listens)
+    later(again, host, 20)
     assert list(listens.open) == ["primary"]
 
 
-def test_a_zombie_is_called_out_until_it_is_gone(tmp_path: Path, journal: Journal, later: Later) -> None:
-    queue, world, listens = served(tmp_path, journal)
-    world.fail_over()
-    later(queue, world, 20)
-    world.nodes[1].reachable = True
-    later(queue, world, 20)
+def test_a_stale_primary_is_called_out_until_it_is_gone(tmp_path: Path, journal: Journal, later: Later) -> None:
+    queue, host, listens = served(tmp_path, journal)
+    host.fail_over()
+    later(queue, host, 20)
+    host.nodes[1].reachable = True
+    later(queue, host, 20)
     assert list(listens.open) == ["zombie"]
-    world.nodes[1].in_recovery = True
-    later(queue, world, 20)
+    host.nodes[1].in_recovery = True
+    later(queue, host, 20)
     assert listens.open == {}
 
 
 def test_barman_in_ruins_opens_the_gate_and_is_given_up_in_the_end(
     tmp_path: Path, journal: Journal, later: Later
 ) -> None:
-    queue, world, listens = served(tmp_path, journal)
-    world.barman.health = "ruins"
-    world.fail_over()
-    later(queue, world, 150)
+    queue, host, listens = served(tmp_path, journal)
+    host.barman.health = "ruins"
+    host.fail_over()
+    later(queue, host, 150)
     assert list(listens.open) == ["gate"]
-    later(queue, world, 600)
+    later(queue, host, 600)
     assert list(listens.open) == ["gate", "run"]
     assert listens.open["run"].summary == "given up after 3 attempts: barman {stream: true, steady: 0}"
-    world.barman.health = "good"
+    host.barman.health = "good"
     journal.add_event("main", Event(2, "standby_promote"), time.time())
-    later(queue, world, 200)
+    later(queue, host, 200)
     assert listens.open == {}
 
 
 def test_what_a_cluster_called_for_before_a_restart_it_calls_for_after_it(
     tmp_path: Path, journal: Journal, later: Later
 ) -> None:
-    queue, world, listens = served(tmp_path, journal)
-    world.barman.health = "ruins"
-    world.fail_over()
-    later(queue, world, 750)
+    queue, host, listens = served(tmp_path, journal)
+    host.barman.health = "ruins"
+    host.fail_over()
+    later(queue, host, 750)
     loaded, again = load(tmp_path, TEXT), Listens()
-    Queue(loaded.clusters["main"], journal, world, loaded, again).work()
+    ClusterController(loaded.clusters["main"], journal, host, loaded, again).work()
     assert again.open == listens.open != {}
 
 
@@ -163,10 +163,10 @@ def test_a_journal_that_breaks_is_called_out(tmp_path: Path, journal: Journal) -
 
 def test_a_route_tells_of_its_events(tmp_path: Path, journal: Journal) -> None:
     text = TEXT.replace("\nclusters:\n", f"\n{ALERTS}clusters:\n").replace("    routes:\n", f"    routes:\n{NOTIFY}")
-    queue, world, _ = served(tmp_path, journal, text)
+    queue, host, _ = served(tmp_path, journal, text)
     journal.add_event("main", Event(2, "standby_failure"), time.time())
     queue.work()
-    (alert,) = world.told
+    (alert,) = host.told
     assert (alert.condition, alert.severity, alert.momentary) == ("standby_failure of node 2", "critical", True)
     assert alert.summary == "standby_failure of node 2; the primary is node 1, timeline 1"
     (run,) = journal.runs(9)
@@ -178,8 +178,8 @@ def test_the_primarys_slot_holds_too_much(tmp_path: Path, megabytes: int, said: 
     cluster = load(tmp_path, TEXT).clusters["main"].cluster
     held = Slot("barman", True, None, 16 * slot.MB, "extended")
     state = NodeState(1, in_recovery=False, lsn=(16 + megabytes) * slot.MB, slots=(held,))
-    options = slot.Config("primary", most_mb=100)
-    warnings = list(slot.warnings(options, Decided(cluster, 1, 1, {1: state})))
+    options = slot.Config("primary", max_retained_wal=100)
+    warnings = list(slot.warnings(options, ClusterState(cluster, 1, 1, {1: state})))
     assert len(warnings) == said
     assert all("slot barman on node 1 holds more than 100 MB of WAL" in warning for warning in warnings)
 
@@ -200,13 +200,13 @@ def test_the_primarys_slot_holds_too_much(tmp_path: Path, megabytes: int, said: 
     ],
 )
 def test_a_mistake_under_alerts(tmp_path: Path, alerts: str, said: str) -> None:
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(UsageError) as refused:
         load(tmp_path, f"alerts: {alerts}\n{TEXT}")
     assert said in str(refused.value)
 
 
 def test_a_route_that_tells_nobody(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"clusters.main.routes\[0\].do\[0\].notify: nobody stands under 'alerts'"):
+    with pytest.raises(UsageError, match=r"clusters.main.routes\[0\].do\[0\].notify: nobody stands under 'alerts'"):
         load(tmp_path, TEXT.replace("    routes:\n", f"    routes:\n{NOTIFY}"))
 
 
@@ -254,7 +254,7 @@ def test_a_test_message_that_fails(
 def test_a_test_message_that_only_root_could_send(tmp_path: Path) -> None:
     loaded = load(tmp_path, "alerts:\n  - {run: [/usr/bin/test, -w, /]}\n" + TEXT)
     os.chown(loaded.state_dir, NOBODY, NOBODY)
-    told = cli.show.checks.alerts.told(loaded, System({}))
+    told = cli.show.checks.alerts.told(loaded, LocalHost({}))
     assert [(found.level, found.key) for found in told] == [("FAIL", "alerts.told")]
 
 
@@ -293,9 +293,9 @@ def test_a_secret_that_all_may_read(
 def test_every_line_of_a_verb_is_an_object(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: list[str]
 ) -> None:
-    world = FakeWorld()
-    world.fail_over()
-    monkeypatch.setattr(output, "System", lambda conninfos: world)
+    host = FakeHost()
+    host.fail_over()
+    monkeypatch.setattr(output, "LocalHost", lambda conninfos: host)
     load(tmp_path, TEXT)
     assert cli.run(["--config", str(tmp_path / "config.yaml"), verb[0], "--log", "json", *verb[1:]]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -303,7 +303,7 @@ def test_every_line_of_a_verb_is_an_object(
     assert [line["message"] for line in lines if "run" in line]
 
 
-class Looker(Recorder):
+class Looker(RunObserver):
     """Notes what is waited for."""
 
     def __init__(self) -> None:
@@ -317,10 +317,10 @@ class Looker(Recorder):
 
 @pytest.mark.parametrize("health", ["good", "ruins"])
 def test_who_looks_on_sees_what_is_waited_for(tmp_path: Path, health: str) -> None:
-    world, looker = FakeWorld(), Looker()
-    world.fail_over()
-    world.barman.health = health
-    dispatcher.handle(load(tmp_path, TEXT).clusters["main"], world, [], recorder=looker)
+    host, looker = FakeHost(), Looker()
+    host.fail_over()
+    host.barman.health = health
+    dispatcher.handle(load(tmp_path, TEXT).clusters["main"], host, [], observer=looker)
     assert looker.shown[0] == ("a node that is out of recovery", 30)
     what = [text for text, _ in looker.shown]
     good = ("start Barman's receive-wal, until it streams from node 2", 60) in looker.shown

@@ -20,27 +20,27 @@ from typing import Any
 import pytest
 
 from repmgr_hooks.alerts import receivers
-from repmgr_hooks.alerts.incident import Alert, Case
-from repmgr_hooks.alerts.notifier import Outbox, attempt
-from repmgr_hooks.alerts.receivers import SEND, Target, letter, problems
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.alerts.incident import Alert, Incident
+from repmgr_hooks.alerts.notifier import Notifier, attempt
+from repmgr_hooks.alerts.receivers import SEND, Receiver, letter, problems
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.migrations import MIGRATIONS
-from repmgr_hooks.system.host import System
+from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Program
-from tests.fake import FakeWorld
+from tests.fake import FakeHost
 
 PACKAGE = str(Path(__file__).resolve().parents[3])
 SUMMARY = "HOLE: Barman läcks\r\nBcc: x@y.z"
 HOLE = Alert("main", "backup", "critical", SUMMARY, "details", "repmgr-hooks continuity main")
-CASE = Case(HOLE, 1_800_000_000.0)
+CASE = Incident(HOLE, 1_800_000_000.0)
 WARNING = Alert("main", "run", "warning", "failed, and is tried again")
 LIMIT = 20.0
 
 
 @pytest.fixture(scope="module")
-def system() -> System:
-    return System({})
+def system() -> LocalHost:
+    return LocalHost({})
 
 
 @pytest.fixture(autouse=True)
@@ -89,9 +89,9 @@ def hook(code: int = 204) -> Iterator[tuple[str, list[Any]]]:
         server.server_close()
 
 
-def test_a_webhook_gets_json(system: System) -> None:
+def test_a_webhook_gets_json(system: LocalHost) -> None:
     with hook() as (url, got):
-        assert attempt(Target(webhook=url), CASE, system) == ""
+        assert attempt(Receiver(webhook=url), CASE, system) == ""
     ((path, headers, said),) = got
     assert (path, headers["Content-Type"]) == ("/in?token=secret", "application/json")
     assert said == {
@@ -110,17 +110,17 @@ def test_a_webhook_gets_json(system: System) -> None:
     }
 
 
-def test_what_is_secret_stands_in_a_file(system: System, tmp_path: Path) -> None:
+def test_what_is_secret_stands_in_a_file(system: LocalHost, tmp_path: Path) -> None:
     with hook() as (url, got):
         (tmp_path / "webhook").write_text(f"{url}\nAuthorization: Bearer abc\n")
-        assert attempt(Target(webhook=str(tmp_path / "webhook")), CASE, system) == ""
+        assert attempt(Receiver(webhook=str(tmp_path / "webhook")), CASE, system) == ""
     assert got[0][1]["Authorization"] == "Bearer abc"
 
 
 @pytest.mark.parametrize("code", [302, 403, 500])
-def test_what_a_webhook_refuses_has_failed_and_no_redirect_is_followed(system: System, code: int) -> None:
+def test_what_a_webhook_refuses_has_failed_and_no_redirect_is_followed(system: LocalHost, code: int) -> None:
     with hook(code) as (url, got):
-        error = attempt(Target(webhook=url), CASE, system)
+        error = attempt(Receiver(webhook=url), CASE, system)
     assert f"the webhook answered {code}" in error
     assert "secret" not in error
     assert len(got) == 1
@@ -136,9 +136,9 @@ def test_what_a_webhook_refuses_has_failed_and_no_redirect_is_followed(system: S
         ("", "the URL or a header is not valid"),
     ],
 )
-def test_no_failure_names_the_url(system: System, tmp_path: Path, text: str, said: str) -> None:
+def test_no_failure_names_the_url(system: LocalHost, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "webhook").write_bytes(text.encode())
-    error = attempt(Target(webhook=str(tmp_path / "webhook")), CASE, system)
+    error = attempt(Receiver(webhook=str(tmp_path / "webhook")), CASE, system)
     assert said in error
     assert "secret" not in error
 
@@ -162,9 +162,9 @@ def trickle() -> Iterator[int]:
         server.shutdown()
 
 
-def test_a_webhook_that_never_ends_its_answer_is_not_waited_for(system: System) -> None:
+def test_a_webhook_that_never_ends_its_answer_is_not_waited_for(system: LocalHost) -> None:
     with trickle() as port:
-        error = attempt(Target(webhook=f"http://127.0.0.1:{port}/", timeout=2), CASE, system)
+        error = attempt(Receiver(webhook=f"http://127.0.0.1:{port}/", timeout=2), CASE, system)
     assert "not finished after 2 s; killed" in error
 
 
@@ -178,8 +178,8 @@ def sendmail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def test_a_mail_goes_through_sendmail(system: System, sendmail: Path) -> None:
-    assert attempt(Target(mail=("dba@example.com", "root")), CASE, system) == ""
+def test_a_mail_goes_through_sendmail(system: LocalHost, sendmail: Path) -> None:
+    assert attempt(Receiver(mail=("dba@example.com", "root")), CASE, system) == ""
     assert (sendmail.parent / "arguments").read_text() == "-t -i\n"
     text = (sendmail.parent / "letter").read_bytes()
     assert text.isascii()
@@ -192,8 +192,8 @@ def test_a_mail_goes_through_sendmail(system: System, sendmail: Path) -> None:
 
 
 def test_a_headline_is_not_folded() -> None:
-    case = Case(Alert("main", "x", "critical", "a long " * 20), 0.0)
-    assert f"Subject: {case.headline}\n" in letter(Target(mail=("root",)), case).as_string()
+    case = Incident(Alert("main", "x", "critical", "a long " * 20), 0.0)
+    assert f"Subject: {case.headline}\n" in letter(Receiver(mail=("root",)), case).as_string()
 
 
 class Relay(socketserver.StreamRequestHandler):
@@ -216,13 +216,13 @@ class Relay(socketserver.StreamRequestHandler):
             self.wfile.write(b"250 ok\r\n")
 
 
-def test_a_mail_goes_through_a_relay(system: System) -> None:
+def test_a_mail_goes_through_a_relay(system: LocalHost) -> None:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as server:
         got: list[bytes] = []
         server.got, server.daemon_threads = got, True  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         relay = f"127.0.0.1:{server.server_address[1]}"
-        target = Target(mail=("dba@example.com",), smtp=relay, sender="gateway@example.com")
+        target = Receiver(mail=("dba@example.com",), smtp=relay, sender="gateway@example.com")
         assert attempt(target, CASE, system) == ""
         server.shutdown()
     text = b"".join(got).decode()
@@ -231,16 +231,16 @@ def test_a_mail_goes_through_a_relay(system: System) -> None:
     assert "From: gateway@example.com\r\n" in text
 
 
-def test_a_mail_server_that_refuses_is_named(system: System) -> None:
-    error = attempt(Target(mail=("dba@example.com",), smtp="127.0.0.1:1", sender="gateway@example.com"), CASE, system)
+def test_a_mail_server_that_refuses_is_named(system: LocalHost) -> None:
+    error = attempt(Receiver(mail=("dba@example.com",), smtp="127.0.0.1:1", sender="gateway@example.com"), CASE, system)
     assert "the mail server 127.0.0.1:1: ConnectionRefusedError: " in error
 
 
-def test_a_program_gets_json(system: System, tmp_path: Path) -> None:
+def test_a_program_gets_json(system: LocalHost, tmp_path: Path) -> None:
     program = tmp_path / "page"
     program.write_text(f'#!/bin/sh\ncat > {tmp_path}/got\necho "$1" >> {tmp_path}/got\n')
     program.chmod(0o755)
-    assert attempt(Target(run=(str(program), "postgres")), CASE, system) == ""
+    assert attempt(Receiver(run=(str(program), "postgres")), CASE, system) == ""
     document, argument = (tmp_path / "got").read_text().splitlines()
     assert (json.loads(document)["condition"], argument) == ("backup", "postgres")
 
@@ -248,25 +248,25 @@ def test_a_program_gets_json(system: System, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        (Target(), "one of 'mail', 'webhook' and 'run'"),
-        (Target(mail=("a@b",), webhook="http://x/"), "one of 'mail', 'webhook' and 'run'"),
-        (Target(webhook="ftp://x/"), "must be a URL"),
-        (Target(webhook="https://x/ y"), "must be a URL"),
-        (Target(webhook="http://x/", smtp="y"), "go with 'mail'"),
-        (Target(run=("page",)), "absolute path"),
-        (Target(run=("/no/such/program",)), "refused"),
+        (Receiver(), "one of 'mail', 'webhook' and 'run'"),
+        (Receiver(mail=("a@b",), webhook="http://x/"), "one of 'mail', 'webhook' and 'run'"),
+        (Receiver(webhook="ftp://x/"), "must be a URL"),
+        (Receiver(webhook="https://x/ y"), "must be a URL"),
+        (Receiver(webhook="http://x/", smtp="y"), "go with 'mail'"),
+        (Receiver(run=("page",)), "absolute path"),
+        (Receiver(run=("/no/such/program",)), "refused"),
     ],
 )
-def test_a_target_that_cannot_be(target: Target, said: str) -> None:
+def test_a_target_that_cannot_be(target: Receiver, said: str) -> None:
     assert said in " ".join(problems(target))
 
 
 def test_two_that_run_one_program_are_two() -> None:
-    assert Target(run=("/page", "a b")).name != Target(run=("/page", "c")).name
+    assert Receiver(run=("/page", "a b")).name != Receiver(run=("/page", "c")).name
 
 
 def test_a_url_is_not_named() -> None:
-    name = Target(webhook="https://user:secret@hooks.example.com/secret").name
+    name = Receiver(webhook="https://user:secret@hooks.example.com/secret").name
     assert name.startswith("webhook hooks.example.com (")
     assert "secret" not in name
 
@@ -274,7 +274,7 @@ def test_a_url_is_not_named() -> None:
 # -- the outbox --------------------------------------------------------------------------------------------------------
 
 
-class Post(FakeWorld):
+class Post(FakeHost):
     """The world of the messengers: keeps what each program gets; ``broken`` names those that fail."""
 
     def __init__(self, *broken: str) -> None:
@@ -290,19 +290,19 @@ class Post(FakeWorld):
             assert self.hanging.wait(LIMIT)
         self.got.append((name, json.loads(program.stdin)["text"].split(":")[0]))
         if name in self.broken:
-            raise StepFailed("no answer")
+            raise OperationFailed("no answer")
         return ""
 
     def texts(self, name: str = "/a") -> list[str]:
         return [text for who, text in self.got if who == name]
 
 
-A, B, HANGS = Target(run=("/a",)), Target(run=("/b",), severity="critical"), Target(run=("/hangs",))
+A, B, HANGS = Receiver(run=("/a",)), Receiver(run=("/b",), severity="critical"), Receiver(run=("/hangs",))
 
 
 @contextmanager
-def outbox(journal: Journal, world: Post, *wanted: Target) -> Iterator[Outbox]:
-    made = Outbox(journal, world)
+def notifier(journal: Journal, host: Post, *wanted: Receiver) -> Iterator[Notifier]:
+    made = Notifier(journal, host)
     made.use(wanted, ["main"])
     try:
         yield made
@@ -311,69 +311,69 @@ def outbox(journal: Journal, world: Post, *wanted: Target) -> Iterator[Outbox]:
 
 
 def test_each_is_told_what_is_grave_enough_for_it(journal: Journal) -> None:
-    world = Post()
-    with outbox(journal, world, A, B) as made:
+    host = Post()
+    with notifier(journal, host, A, B) as made:
         made.note("main", [WARNING])
-        until(lambda: world.texts("/a"))
+        until(lambda: host.texts("/a"))
         made.note("main", [WARNING, HOLE])
-    assert world.texts("/a") == ["WARNING main", "CRITICAL main"]
-    assert world.texts("/b") == ["CRITICAL main"]
+    assert host.texts("/a") == ["WARNING main", "CRITICAL main"]
+    assert host.texts("/b") == ["CRITICAL main"]
 
 
 def test_a_restart_tells_nothing_twice_and_takes_up_what_is_left(journal: Journal) -> None:
-    world = Post("/b")
-    with outbox(journal, world, A, B) as made:
+    host = Post("/b")
+    with notifier(journal, host, A, B) as made:
         made.note("main", [HOLE])
-        until(lambda: len(world.got) == 2)
+        until(lambda: len(host.got) == 2)
     with journal.change() as db:
         (told,) = db.execute("select told from alert").fetchone()
         assert {name: item["failures"] for name, item in json.loads(told).items()} == {"run /a": 0, "run /b": 1}
         db.execute("update alert set told = replace(told, '\"tried\": ', '\"tried\": -')")
-    world.broken.clear()
-    with outbox(journal, world, A, B) as made:
+    host.broken.clear()
+    with notifier(journal, host, A, B) as made:
         made.note("main", [HOLE])
-        until(lambda: len(world.got) == 3)
-    assert world.texts("/a") == ["CRITICAL main"]
-    assert world.texts("/b") == ["CRITICAL main"] * 2
+        until(lambda: len(host.got) == 3)
+    assert host.texts("/a") == ["CRITICAL main"]
+    assert host.texts("/b") == ["CRITICAL main"] * 2
 
 
 def test_who_hangs_keeps_back_neither_the_others_nor_the_runs(journal: Journal) -> None:
-    world = Post()
-    with outbox(journal, world, HANGS, A) as made:
-        world.hanging.clear()
+    host = Post()
+    with notifier(journal, host, HANGS, A) as made:
+        host.hanging.clear()
         for _ in range(3):
             made.note("main", [HOLE])
             made.tell(Alert("main", "standby_failure of node 2", "warning", "so it is", momentary=True))
-        until(lambda: len(world.texts("/a")) == 2)
-        assert world.texts("/hangs") == []
-        world.hanging.set()
-    assert len(world.texts("/hangs")) == 2
+        until(lambda: len(host.texts("/a")) == 2)
+        assert host.texts("/hangs") == []
+        host.hanging.set()
+    assert len(host.texts("/hangs")) == 2
 
 
 def test_a_pause_keeps_messages_back(journal: Journal) -> None:
-    world = Post()
+    host = Post()
     journal.pause("main", None, "")
-    with outbox(journal, world, A) as made:
+    with notifier(journal, host, A) as made:
         made.note("main", [HOLE])
-    assert world.got == []
+    assert host.got == []
     journal.resume("main")
-    with outbox(journal, world, A):
+    with notifier(journal, host, A):
         pass
-    assert world.texts() == ["CRITICAL main"]
+    assert host.texts() == ["CRITICAL main"]
 
 
 def test_without_a_journal_they_are_told_all_the_same(journal: Journal) -> None:
-    world = Post()
-    with outbox(journal, world, A) as made:
+    host = Post()
+    with notifier(journal, host, A) as made:
         journal.close()
         made.note("main", [HOLE])
-        until(lambda: world.got)
+        until(lambda: host.got)
         made.note("main", [HOLE])
-    assert world.texts() == ["CRITICAL main"]
+    assert host.texts() == ["CRITICAL main"]
 
 
 def test_nobody_wants_to_know(journal: Journal) -> None:
-    with outbox(journal, Post()) as made:
+    with notifier(journal, Post()) as made:
         made.note("main", [HOLE])
         made.tell(WARNING)
     with journal.change() as db:
@@ -381,31 +381,31 @@ def test_nobody_wants_to_know(journal: Journal) -> None:
 
 
 def test_a_configuration_that_is_read_again(journal: Journal) -> None:
-    world = Post()
-    with outbox(journal, world, A) as made:
+    host = Post()
+    with notifier(journal, host, A) as made:
         made.note("main", [HOLE])
-        until(lambda: world.texts("/a"))
+        until(lambda: host.texts("/a"))
         made.use([B], ["main"])
-        until(lambda: world.texts("/b"))
+        until(lambda: host.texts("/b"))
         made.use([B], ["other"])
         made.use([B], ["main"])
-    assert world.got == [("/a", "CRITICAL main"), ("/b", "CRITICAL main")]
+    assert host.got == [("/a", "CRITICAL main"), ("/b", "CRITICAL main")]
 
 
 def test_a_bug_in_a_message_ends_no_thread(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = Post()
+    host = Post()
     program = receivers.program
 
-    def broken(target: Target, case: Case) -> Program:
+    def broken(target: Receiver, case: Incident) -> Program:
         if case.alert is WARNING:
             raise KeyError("a bug")
         return program(target, case)
 
     monkeypatch.setattr(receivers, "program", broken)
-    with outbox(journal, world, A) as made:
+    with notifier(journal, host, A) as made:
         made.note("main", [WARNING])
         made.note("main", [WARNING, HOLE])
-    assert world.texts() == ["CRITICAL main"]
+    assert host.texts() == ["CRITICAL main"]
 
 
 def test_a_journal_of_an_older_version_keeps_its_data(tmp_path: Path) -> None:

@@ -9,21 +9,21 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from repmgr_hooks.barman import archive, wal_continuity
-from repmgr_hooks.barman.wal_continuity import Held, Position, Standing, Written
-from repmgr_hooks.cluster.decide import Decided, Memory
-from repmgr_hooks.cluster.primary import Judge, decided_from
-from repmgr_hooks.cluster.wal import Fork, Lineage, file_name, parse_name
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
+from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary
+from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
+from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, file_name, parse_name
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman
 from repmgr_hooks.reports import status
 from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Program
-from tests.fake import HOME, STREAMING, FakeWorld
+from tests.fake import HOME, STREAMING, FakeHost
 from tests.unit.cluster.test_wal import lineages
 
 MB = 1024 * 1024
 SIZE = 16 * MB
-OK, GAP, AHEAD, BOUNDARY, FOREIGN = Position
+OK, GAP, AHEAD, BOUNDARY, FOREIGN = StreamPosition
 BARMAN = Barman("main_backup", "barman")
 CLUSTER = Cluster({1: Node("10.0.0.11"), 2: Node("10.0.0.12")}, Gateway("10.0.0.20", {"barman": 54321}))
 
@@ -36,10 +36,10 @@ def partial(timeline: int, number: int) -> str:
     return wal(timeline, number)[0] + ".partial"
 
 
-def primary(fork: int, *lost: str) -> Written:
+def primary(fork: int, *lost: str) -> PrimaryWal:
     """Node 2 on timeline 2, which left timeline 1 at ``fork``; it writes segment 8."""
     files = {*wal(1, *range(1, 9)), *wal(2, *range(fork // SIZE, 9))} - set(lost)
-    return Written(2, Lineage(2, (Fork(1, fork),)), 8 * SIZE + 0x50, frozenset(files), 2)
+    return PrimaryWal(2, TimelineHistory(2, (Switchpoint(1, fork),)), 8 * SIZE + 0x50, frozenset(files), 2)
 
 
 WITHIN = primary(5 * SIZE + 0x50)
@@ -49,84 +49,88 @@ AT_END = primary(5 * SIZE)
 @pytest.mark.parametrize(
     ("streaming", "there", "wanted"),
     [
-        ([], WITHIN, Standing(OK)),
-        (["00000002.history"], WITHIN, Standing(OK)),
-        ([partial(1, 5)], WITHIN, Standing(OK, partial(1, 5), 5 * SIZE + 0x50)),
-        ([*wal(1, 3, 4), partial(1, 5)], WITHIN, Standing(OK, partial(1, 5), 5 * SIZE + 0x50)),
-        (wal(1, 4), WITHIN, Standing(OK, *wal(1, 4))),
-        ([partial(1, 2)], WITHIN, Standing(OK, partial(1, 2))),
-        ([partial(2, 8)], WITHIN, Standing(OK, partial(2, 8))),
-        (wal(2, 7), WITHIN, Standing(OK, *wal(2, 7))),
-        ([partial(1, 5), partial(2, 5)], WITHIN, Standing(OK, partial(2, 5))),
-        ([*wal(2, 5), partial(2, 5)], WITHIN, Standing(OK, *wal(2, 5))),
-        ([partial(1, 4)], AT_END, Standing(OK, partial(1, 4))),
+        ([], WITHIN, StreamState(OK)),
+        (["00000002.history"], WITHIN, StreamState(OK)),
+        ([partial(1, 5)], WITHIN, StreamState(OK, partial(1, 5), 5 * SIZE + 0x50)),
+        ([*wal(1, 3, 4), partial(1, 5)], WITHIN, StreamState(OK, partial(1, 5), 5 * SIZE + 0x50)),
+        (wal(1, 4), WITHIN, StreamState(OK, *wal(1, 4))),
+        ([partial(1, 2)], WITHIN, StreamState(OK, partial(1, 2))),
+        ([partial(2, 8)], WITHIN, StreamState(OK, partial(2, 8))),
+        (wal(2, 7), WITHIN, StreamState(OK, *wal(2, 7))),
+        ([partial(1, 5), partial(2, 5)], WITHIN, StreamState(OK, partial(2, 5))),
+        ([*wal(2, 5), partial(2, 5)], WITHIN, StreamState(OK, *wal(2, 5))),
+        ([partial(1, 4)], AT_END, StreamState(OK, partial(1, 4))),
         # Ahead
-        (wal(1, 5), WITHIN, Standing(AHEAD, *wal(1, 5), 5 * SIZE + 0x50, (), (*wal(1, 5),), partial(2, 5))),
+        (wal(1, 5), WITHIN, StreamState(AHEAD, *wal(1, 5), 5 * SIZE + 0x50, (), (*wal(1, 5),), partial(2, 5))),
         (
             [*wal(1, 4, 5, 6), partial(1, 7)],
             WITHIN,
-            Standing(AHEAD, partial(1, 7), 5 * SIZE + 0x50, (), (*wal(1, 5, 6), partial(1, 7)), partial(2, 5)),
+            StreamState(AHEAD, partial(1, 7), 5 * SIZE + 0x50, (), (*wal(1, 5, 6), partial(1, 7)), partial(2, 5)),
         ),
         (
             [partial(2, 5), *wal(1, 5), partial(1, 6)],
             WITHIN,
-            Standing(AHEAD, partial(1, 6), 5 * SIZE + 0x50, (), (*wal(1, 5), partial(1, 6)), partial(2, 5)),
+            StreamState(AHEAD, partial(1, 6), 5 * SIZE + 0x50, (), (*wal(1, 5), partial(1, 6)), partial(2, 5)),
         ),
-        ([partial(1, 6)], AT_END, Standing(AHEAD, partial(1, 6), 5 * SIZE, (), (partial(1, 6),), partial(2, 5))),
+        ([partial(1, 6)], AT_END, StreamState(AHEAD, partial(1, 6), 5 * SIZE, (), (partial(1, 6),), partial(2, 5))),
         # At the boundary
-        (wal(1, 4), AT_END, Standing(BOUNDARY, *wal(1, 4), 5 * SIZE, (), (), partial(2, 5))),
-        ([partial(1, 5)], AT_END, Standing(BOUNDARY, partial(1, 5), 5 * SIZE, (), (partial(1, 5),), partial(2, 5))),
+        (wal(1, 4), AT_END, StreamState(BOUNDARY, *wal(1, 4), 5 * SIZE, (), (), partial(2, 5))),
+        ([partial(1, 5)], AT_END, StreamState(BOUNDARY, partial(1, 5), 5 * SIZE, (), (partial(1, 5),), partial(2, 5))),
         # Behind what the primary has
         (
             [partial(1, 2)],
             primary(5 * SIZE + 0x50, *wal(1, 1, 2, 3)),
-            Standing(GAP, partial(1, 2), 5 * SIZE + 0x50, (*wal(1, 2, 3),), (), partial(1, 4)),
+            StreamState(GAP, partial(1, 2), 5 * SIZE + 0x50, (*wal(1, 2, 3),), (), partial(1, 4)),
         ),
         (
             wal(1, 2),
             primary(5 * SIZE + 0x50, *wal(1, 4), *wal(2, 6)),
-            Standing(GAP, *wal(1, 2), 5 * SIZE + 0x50, (*wal(1, 4), *wal(2, 6)), (), partial(2, 7)),
+            StreamState(GAP, *wal(1, 2), 5 * SIZE + 0x50, (*wal(1, 4), *wal(2, 6)), (), partial(2, 7)),
         ),
         (
             [partial(2, 6)],
             primary(5 * SIZE, *wal(2, 6)),
-            Standing(GAP, partial(2, 6), 8 * SIZE + 0x50, (*wal(2, 6),), (), partial(2, 7)),
+            StreamState(GAP, partial(2, 6), 8 * SIZE + 0x50, (*wal(2, 6),), (), partial(2, 7)),
         ),
         # Both ahead and behind
         (
             [partial(1, 6)],
             primary(5 * SIZE, *wal(2, 5, 6)),
-            Standing(AHEAD, partial(1, 6), 5 * SIZE, (*wal(2, 5, 6),), (), partial(2, 7)),
+            StreamState(AHEAD, partial(1, 6), 5 * SIZE, (*wal(2, 5, 6),), (), partial(2, 7)),
         ),
         # Of another history
-        ([partial(2, 3)], WITHIN, Standing(FOREIGN, partial(2, 3), 0, (), (partial(2, 3),), partial(1, 3))),
-        ([*wal(1, 2), partial(2, 3)], WITHIN, Standing(FOREIGN, partial(2, 3), 0, (), (partial(2, 3),), partial(1, 3))),
-        (wal(3, 7), WITHIN, Standing(FOREIGN, *wal(3, 7), 0, (), (), partial(2, 8))),
-        (wal(2, 8), WITHIN, Standing(FOREIGN, *wal(2, 8), 0, (), (*wal(2, 8),), partial(2, 8))),
+        ([partial(2, 3)], WITHIN, StreamState(FOREIGN, partial(2, 3), 0, (), (partial(2, 3),), partial(1, 3))),
+        (
+            [*wal(1, 2), partial(2, 3)],
+            WITHIN,
+            StreamState(FOREIGN, partial(2, 3), 0, (), (partial(2, 3),), partial(1, 3)),
+        ),
+        (wal(3, 7), WITHIN, StreamState(FOREIGN, *wal(3, 7), 0, (), (), partial(2, 8))),
+        (wal(2, 8), WITHIN, StreamState(FOREIGN, *wal(2, 8), 0, (), (*wal(2, 8),), partial(2, 8))),
         (
             [*wal(3, 7, 8), partial(3, 9)],
             WITHIN,
-            Standing(FOREIGN, partial(3, 9), 0, (), (*wal(3, 8), partial(3, 9)), partial(2, 8)),
+            StreamState(FOREIGN, partial(3, 9), 0, (), (*wal(3, 8), partial(3, 9)), partial(2, 8)),
         ),
     ],
 )
-def test_where_barman_stands(streaming: list[str], there: Written, wanted: Standing) -> None:
-    found = wal_continuity.classify(Held("/s", frozenset(streaming)), there)
+def test_where_barman_stands(streaming: list[str], there: PrimaryWal, wanted: StreamState) -> None:
+    found = wal_continuity.classify(ArchivedWal("/s", frozenset(streaming)), there)
     assert replace(found, directory="", node=0) == wanted
     assert (found.directory, found.node) == (("", 0) if found.position is OK and not found.newest else ("/s", 2))
 
 
 def test_the_end_of_a_file_without_any_fork() -> None:
     """The primary has closed a file and written nothing since: Barman goes on where nothing is yet."""
-    there = Written(1, Lineage(1), 5 * SIZE, frozenset(wal(1, 4)))
-    assert wal_continuity.classify(Held("", frozenset(wal(1, 4))), there).position is OK
+    there = PrimaryWal(1, TimelineHistory(1), 5 * SIZE, frozenset(wal(1, 4)))
+    assert wal_continuity.classify(ArchivedWal("", frozenset(wal(1, 4))), there).position is OK
 
 
 # The oracle walks as pg_receivewal and the walsender do, by the byte: pg_receivewal.c FindStreamingStart, walsender.c
 # StartReplication (764-792) and WalSndSegmentOpen, receivelog.c ReceiveXlogStream (579-657).
 
 
-def streamed(newest: str, there: Written) -> tuple[Position, list[str]]:
+def streamed(newest: str, there: PrimaryWal) -> tuple[StreamPosition, list[str]]:
     """Stream from a primary after some file, and return how it ends, and the files that were asked for in vain."""
     size, lineage = there.lineage.segment_size, there.lineage
     timeline, number = parse_name(newest, size) or (0, 0)
@@ -158,7 +162,7 @@ def streamed(newest: str, there: Written) -> tuple[Position, list[str]]:
 
 
 @st.composite
-def primaries(draw: st.DrawFn) -> Written:
+def primaries(draw: st.DrawFn) -> PrimaryWal:
     lineage = draw(lineages())
     size = lineage.segment_size
     least = lineage.forks[-1].end + 40 if lineage.forks else size
@@ -169,19 +173,19 @@ def primaries(draw: st.DrawFn) -> Written:
     # The file that is written now is always there.
     on_the_way = [lineage.name(number) for number in range(lsn // size)]
     lost = draw(st.sets(st.sampled_from(on_the_way), max_size=3)) if on_the_way and draw(st.booleans()) else set()
-    return Written(2, lineage, lsn, frozenset(names - lost))
+    return PrimaryWal(2, lineage, lsn, frozenset(names - lost))
 
 
 @settings(max_examples=300)
 @given(primaries(), st.data())
-def test_barman_stands_where_its_stream_would_end(there: Written, data: st.DataObject) -> None:
+def test_barman_stands_where_its_stream_would_end(there: PrimaryWal, data: st.DataObject) -> None:
     size = there.lineage.segment_size
     forks = [(fork.timeline, fork.end) for fork in there.lineage.forks]
     timeline, end = data.draw(st.sampled_from([*forks, *forks, (there.lineage.timeline, there.lsn), (10, 5 * size)]))
     number = max(1, end // size + data.draw(st.integers(-3, 2)))
     names = [file_name(timeline, n, size) for n in range(max(1, number - 2), number)]
     newest = file_name(timeline, number, size) + data.draw(st.sampled_from(["", ".partial"]))
-    held = Held("/s", frozenset([*names, newest]))
+    held = ArchivedWal("/s", frozenset([*names, newest]))
     position, in_vain = streamed(newest, there)
     found = wal_continuity.classify(held, there)
     event(position.name)
@@ -191,7 +195,7 @@ def test_barman_stands_where_its_stream_would_end(there: Written, data: st.DataO
         return
     # What the remedy leads to: nothing is lost, and the stream goes on to the end.
     left = {*held.streaming} - {*found.stray} | {found.marker}
-    after = wal_continuity.classify(Held("/s", frozenset(left)), there)
+    after = wal_continuity.classify(ArchivedWal("/s", frozenset(left)), there)
     assert streamed(found.marker, there)[0] is OK
     assert (after.position, after.newest) == (OK, found.marker)
     if wal_continuity.repairable(found):
@@ -200,7 +204,9 @@ def test_barman_stands_where_its_stream_would_end(there: Written, data: st.DataO
 
 
 @given(lineages(), st.integers(1, 4), st.integers(0, 12), st.data())
-def test_exactly_what_was_taken_away_is_missing(lineage: Lineage, first: int, more: int, data: st.DataObject) -> None:
+def test_exactly_what_was_taken_away_is_missing(
+    lineage: TimelineHistory, first: int, more: int, data: st.DataObject
+) -> None:
     """A whole archive, with files beside it that lead nowhere; then some are lost, but never the oldest."""
     last = first + more
     begins = [0, *(fork.end // lineage.segment_size for fork in lineage.forks), 99]
@@ -226,15 +232,15 @@ PLACE = f"{HOME}/quarantine-000000020000000000000005"
 
 
 def test_the_remedy_moves_and_deletes_nothing() -> None:
-    world = FakeWorld()
-    world.barman.streaming = {*wal(1, 4, 5, 6), partial(1, 7)}
-    standing = wal_continuity.classify(Held(STREAMING, frozenset(world.barman.streaming)), WITHIN)
+    host = FakeHost()
+    host.barman.streaming = {*wal(1, 4, 5, 6), partial(1, 7)}
+    standing = wal_continuity.classify(ArchivedWal(STREAMING, frozenset(host.barman.streaming)), WITHIN)
     for step in wal_continuity.remedy(standing, BARMAN):
         assert isinstance(step.do, Program)
-        world.run(step.do, step.limit)
-    assert world.barman.streaming == {*wal(1, 4), partial(2, 5)}
-    assert world.barman.quarantine == {PLACE: {*wal(1, 5, 6), partial(1, 7)}}
-    assert [str(program) for program in world.ran] == [
+        host.run(step.do, step.limit)
+    assert host.barman.streaming == {*wal(1, 4), partial(2, 5)}
+    assert host.barman.quarantine == {PLACE: {*wal(1, 5, 6), partial(1, 7)}}
+    assert [str(program) for program in host.ran] == [
         f"mkdir -p {PLACE}",
         f"mv -n -t {PLACE} {STREAMING}/{wal(1, 5)[0]} {STREAMING}/{wal(1, 6)[0]} {STREAMING}/{partial(1, 7)}",
         f"touch {STREAMING}/{partial(2, 5)}",
@@ -243,7 +249,7 @@ def test_the_remedy_moves_and_deletes_nothing() -> None:
 
 
 def test_where_barman_runs_elsewhere_so_do_the_commands() -> None:
-    standing = wal_continuity.classify(Held(STREAMING, frozenset(wal(1, 4))), AT_END)
+    standing = wal_continuity.classify(ArchivedWal(STREAMING, frozenset(wal(1, 4))), AT_END)
     elsewhere = Barman("main_backup", command=("ssh", "barman@backup", "barman"))
     assert [str(step.do) for step in wal_continuity.remedy(standing, elsewhere)] == [
         f"ssh barman@backup touch {STREAMING}/{partial(2, 5)}",
@@ -270,8 +276,8 @@ def test_another_program_beside_barman(command: tuple[str, ...], words: tuple[st
 
 
 @pytest.fixture
-def world() -> FakeWorld:
-    made = FakeWorld()
+def host() -> FakeHost:
+    made = FakeHost()
     made.fail_over()
     made.nodes[2].segment = 8
     made.barman.archived = {*wal(1, 3, 4), *wal(2, 5, 6, 7), "00000002.history", "xlog.db", partial(1, 5)}
@@ -279,45 +285,47 @@ def world() -> FakeWorld:
     return made
 
 
-def report(world: FakeWorld) -> archive.Report:
-    written = archive.look_at_primary(2, 2, world)
-    return archive.report(archive.look_at_archive(BARMAN, world), written, BARMAN, world)
+def report(host: FakeHost) -> archive.Report:
+    written = archive.look_at_primary(2, 2, host)
+    return archive.report(archive.look_at_archive(BARMAN, host), written, BARMAN, host)
 
 
-def test_what_the_primary_has(world: FakeWorld) -> None:
-    written = archive.look_at_primary(2, 2, world)
-    assert written.lineage == Lineage(2, (Fork(1, 5 * SIZE + 0x2A0),))
+def test_what_the_primary_has(host: FakeHost) -> None:
+    written = archive.look_at_primary(2, 2, host)
+    assert written.lineage == TimelineHistory(2, (Switchpoint(1, 5 * SIZE + 0x2A0),))
     assert (written.lsn, written.last_closed, written.last_closed_file) == (8 * SIZE + 0x2A0, 7, *wal(2, 7))
 
 
-def test_what_barman_has(world: FakeWorld) -> None:
-    stream, everything = archive.look_at_stream(BARMAN, world), archive.look_at_archive(BARMAN, world)
-    assert stream == Held(STREAMING, frozenset([partial(2, 8)]), frozenset())
+def test_what_barman_has(host: FakeHost) -> None:
+    stream, everything = archive.look_at_stream(BARMAN, host), archive.look_at_archive(BARMAN, host)
+    assert stream == ArchivedWal(STREAMING, frozenset([partial(2, 8)]), frozenset())
     assert everything.streaming == stream.streaming
-    assert everything.files == frozenset(world.barman.archived | world.barman.streaming)
+    assert everything.files == frozenset(host.barman.archived | host.barman.streaming)
 
 
 def test_a_barman_that_does_not_say_where_its_files_are() -> None:
-    world = FakeWorld()
-    world.programs["other"] = lambda program: "Server main_backup:\n\twals_directory: /w\n"
-    with pytest.raises(StepFailed, match="'barman show-server main_backup' does not say its streaming_wals_directory"):
-        archive.look_at_stream(Barman("main_backup", command=("other",)), world)
+    host = FakeHost()
+    host.programs["other"] = lambda program: "Server main_backup:\n\twals_directory: /w\n"
+    with pytest.raises(
+        OperationFailed, match="'barman show-server main_backup' does not say its streaming_wals_directory"
+    ):
+        archive.look_at_stream(Barman("main_backup", command=("other",)), host)
 
 
-def test_a_whole_backup(world: FakeWorld) -> None:
-    assert report(world).lines("main") == [
+def test_a_whole_backup(host: FakeHost) -> None:
+    assert report(host).lines("main") == [
         "main: OK: 000000010000000000000003 to 000000020000000000000007, 6 files, since the oldest file; "
         "Barman has no backup on this way"
     ]
-    world.barman.begin_wal = "000000010000000000000004"
-    assert report(world).lines("main") == [
+    host.barman.begin_wal = "000000010000000000000004"
+    assert report(host).lines("main") == [
         "main: OK: 000000010000000000000004 to 000000020000000000000007, 5 files, since the newest backup"
     ]
 
 
-def test_a_hole(world: FakeWorld) -> None:
-    world.barman.archived -= {*wal(1, 4), "00000002.history"}
-    found = report(world)
+def test_a_hole(host: FakeHost) -> None:
+    host.barman.archived -= {*wal(1, 4), "00000002.history"}
+    found = report(host)
     assert found.lines("main") == [
         "main: HOLE: 2 missing of 000000010000000000000003 to 000000020000000000000007, 6 files, since the oldest "
         "file; Barman has no backup on this way",
@@ -330,70 +338,70 @@ def test_a_hole(world: FakeWorld) -> None:
     assert found.as_dict()["good"] is False
 
 
-def test_a_hole_before_the_newest_backup_is_none(world: FakeWorld) -> None:
-    world.barman.archived -= {*wal(1, 4)}
-    world.barman.begin_wal = wal(2, 6)[0]
-    assert report(world).good
-    world.barman.begin_wal = wal(1, 4)[0]
-    assert report(world).missing == (*wal(1, 4),)
-    world.barman.begin_wal = wal(1, 6)[0]  # beyond the fork: of no use on timeline 2
-    assert report(world).missing == (*wal(1, 4),)
-    assert report(world).backup == ""
+def test_a_hole_before_the_newest_backup_is_none(host: FakeHost) -> None:
+    host.barman.archived -= {*wal(1, 4)}
+    host.barman.begin_wal = wal(2, 6)[0]
+    assert report(host).good
+    host.barman.begin_wal = wal(1, 4)[0]
+    assert report(host).missing == (*wal(1, 4),)
+    host.barman.begin_wal = wal(1, 6)[0]  # beyond the fork: of no use on timeline 2
+    assert report(host).missing == (*wal(1, 4),)
+    assert report(host).backup == ""
 
 
-def test_what_has_not_been_received_yet_is_no_hole(world: FakeWorld) -> None:
-    world.barman.archived -= {*wal(2, 6, 7)}
-    first, *others = report(world).lines("main")
+def test_what_has_not_been_received_yet_is_no_hole(host: FakeHost) -> None:
+    host.barman.archived -= {*wal(2, 6, 7)}
+    first, *others = report(host).lines("main")
     assert first.startswith("main: BEHIND: 2 missing of ")
     assert others[-1].startswith("  Barman has not received these yet: see 'repmgr-hooks status'")
 
 
-def test_nothing_at_all(world: FakeWorld) -> None:
-    world.barman.archived, world.barman.streaming = set(), set()
-    assert report(world).lines("main") == ["main: UNKNOWN: Barman has no WAL of timeline 2 or before it"]
-    assert not report(world).good
+def test_nothing_at_all(host: FakeHost) -> None:
+    host.barman.archived, host.barman.streaming = set(), set()
+    assert report(host).lines("main") == ["main: UNKNOWN: Barman has no WAL of timeline 2 or before it"]
+    assert not report(host).good
 
 
-def decided_on(cluster: Cluster, world: FakeWorld) -> Decided:
-    judge = Judge(cluster, Memory())
-    return decided_from(judge.verdict(world), judge)
+def decided_on(cluster: Cluster, host: FakeHost) -> ClusterState:
+    finder = PrimaryFinder(cluster, LastKnownPrimary())
+    return cluster_state(finder.decision(host), finder)
 
 
-def compared(world: FakeWorld) -> archive.Report:
-    return status.compared(Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN), world, None)
+def compared(host: FakeHost) -> archive.Report:
+    return status.compared(Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN), host, None)
 
 
-def test_by_hand(world: FakeWorld) -> None:
-    assert compared(world).good
-    world.barman.health = "ruins"
-    (line,) = compared(world).lines("main")
+def test_by_hand(host: FakeHost) -> None:
+    assert compared(host).good
+    host.barman.health = "ruins"
+    (line,) = compared(host).lines("main")
     assert line.startswith("main: UNKNOWN: barman show-server main_backup: exit code 1: ERROR: cannot open")
-    world.lose(2)
-    (line,) = compared(world).lines("main")
+    host.lose(2)
+    (line,) = compared(host).lines("main")
     assert line.startswith("main: UNKNOWN: the primary is unknown: no node is out of recovery")
-    assert not compared(world).good
+    assert not compared(host).good
 
 
 @pytest.mark.parametrize("tail", [True, False])
-def test_what_only_barman_has_is_kept(world: FakeWorld, tail: bool) -> None:
+def test_what_only_barman_has_is_kept(host: FakeHost, tail: bool) -> None:
     """The partial file of the fork is not all zeros where the primary's WAL ends: somebody may count on that."""
-    world.barman.streaming = {partial(1, 5)}
-    world.barman.tails = {partial(1, 5)} if tail else set()
+    host.barman.streaming = {partial(1, 5)}
+    host.barman.tails = {partial(1, 5)} if tail else set()
     config, cluster = barman.Config(stream=True), Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN)
-    decided = decided_on(cluster, world)
-    steps = barman.plan(config, decided, barman.observe(config, decided, world))
+    decided = decided_on(cluster, host)
+    steps = barman.plan(config, decided, barman.observe(config, decided, host))
     kept = [str(step.do) for step in steps if str(step.do).startswith("cp ")]
     copy = f"{HOME}/{partial(1, 5)}.beyond-0-50002A0"
     assert kept == ([f"cp --archive --no-clobber {STREAMING}/{partial(1, 5)} {copy}"] if tail else [])
     assert str(steps[0].do).startswith("barman receive-wal --stop"), "it must not write while we copy"
     assert str(steps[-1].do) == "barman -q cron"
-    asked = [program.argv for program in world.ran if program.argv[0] == "cmp"]
+    asked = [program.argv for program in host.ran if program.argv[0] == "cmp"]
     assert asked == [("cmp", "--ignore-initial=672:0", f"{STREAMING}/{partial(1, 5)}", "/dev/zero")]
 
 
 @pytest.mark.parametrize("newest", [partial(1, 4), wal(1, 4)[0], partial(2, 5), partial(2, 8), partial(1, 6)])
-def test_other_files_have_no_tail(world: FakeWorld, newest: str) -> None:
-    world.barman.streaming = {newest}
-    standing = wal_continuity.classify(archive.look_at_stream(BARMAN, world), archive.look_at_primary(2, 2, world))
-    assert not archive.has_a_tail(standing, SIZE, BARMAN, world)
-    assert not [program for program in world.ran if program.argv[0] == "cmp"]
+def test_other_files_have_no_tail(host: FakeHost, newest: str) -> None:
+    host.barman.streaming = {newest}
+    standing = wal_continuity.classify(archive.look_at_stream(BARMAN, host), archive.look_at_primary(2, 2, host))
+    assert not archive.has_a_tail(standing, SIZE, BARMAN, host)
+    assert not [program for program in host.ran if program.argv[0] == "cmp"]

@@ -11,26 +11,26 @@ import pytest
 from repmgr_hooks.checks import finding, kernel, service
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.cli import main as cli
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.system.steps import Program
-from tests.fake import FakeSlot, FakeWorld, NatTable
+from tests.fake import FakeHost, FakeSlot, NatTable
 
 CONFIG = (Path(__file__).resolve().parents[3] / "config/config.yaml").read_text()
 CONFIG = CONFIG.replace(", passfile: /etc/repmgr-hooks/pgpass", "")
 
-Run = Callable[..., int]
-Change = Callable[[FakeWorld], object]
+RunResult = Callable[..., int]
+Change = Callable[[FakeHost], object]
 
 
 @pytest.fixture
-def run(tmp_path: Path, world: FakeWorld) -> Run:
+def run(tmp_path: Path, host: FakeHost) -> RunResult:
     (tmp_path / "spool").mkdir()
     (tmp_path / "config.yaml").write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(tmp_path)))
     return lambda *argv: cli.run(["--config", str(tmp_path / "config.yaml"), "check", *argv])
 
 
-def wrong(run: Run, capsys: pytest.CaptureFixture[str]) -> set[tuple[str, str]]:
+def wrong(run: RunResult, capsys: pytest.CaptureFixture[str]) -> set[tuple[str, str]]:
     """Key and place of all that is not OK, as far as the fake world has a say in it."""
     run("--json")
     found = json.loads(capsys.readouterr().out)
@@ -39,32 +39,32 @@ def wrong(run: Run, capsys: pytest.CaptureFixture[str]) -> set[tuple[str, str]]:
     return {item for item in bad if item[0] not in ("kernel.managers", "barman.passfile")}
 
 
-def lose_the_slot(world: FakeWorld) -> None:
-    world.nodes[1].slots["barman"].reserved = False
+def lose_the_slot(host: FakeHost) -> None:
+    host.nodes[1].slots["barman"].reserved = False
 
 
-def flush(world: FakeWorld) -> None:
-    world.nat = NatTable()
+def flush(host: FakeHost) -> None:
+    host.nat = NatTable()
 
 
-def lead_a_port_elsewhere(world: FakeWorld) -> None:
-    world.nat = NatTable(world.nat.save().replace("10.0.0.11:5432", "10.0.0.12:5432"))
+def lead_a_port_elsewhere(host: FakeHost) -> None:
+    host.nat = NatTable(host.nat.save().replace("10.0.0.11:5432", "10.0.0.12:5432"))
 
 
 def settings(**said: str) -> Change:
-    return lambda world: world.barman.settings.update(said)
+    return lambda host: host.barman.settings.update(said)
 
 
 def node(number: int, **said: object) -> Change:
-    return lambda world: [setattr(world.nodes[number], name, value) for name, value in said.items()]
+    return lambda host: [setattr(host.nodes[number], name, value) for name, value in said.items()]
 
 
 def barman(**said: object) -> Change:
-    return lambda world: [setattr(world.barman, name, value) for name, value in said.items()]
+    return lambda host: [setattr(host.barman, name, value) for name, value in said.items()]
 
 
 def of_world(**said: object) -> Change:
-    return lambda world: [setattr(world, name, value) for name, value in said.items()]
+    return lambda host: [setattr(host, name, value) for name, value in said.items()]
 
 
 DOCKERS = "-A INPUT -j ACCEPT\n-A FORWARD -o docker0 -j DOCKER\n-A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
@@ -74,10 +74,10 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda world: None, set()),
-        (lambda world: world.lose(2), {("nodes.answer", "main node 2")}),
-        (lambda world: world.lose(1), {("nodes.answer", "main node 1")}),
-        (lambda world: [world.lose(1), world.lose(2)], {("nodes.answer", f"main node {n}") for n in (1, 2)}),
+        (lambda host: None, set()),
+        (lambda host: host.lose(2), {("nodes.answer", "main node 2")}),
+        (lambda host: host.lose(1), {("nodes.answer", "main node 1")}),
+        (lambda host: [host.lose(1), host.lose(2)], {("nodes.answer", f"main node {n}") for n in (1, 2)}),
         (node(2, clock_ahead=3600.0), {("nodes.clock", "main node 2")}),
         (node(2, clock_ahead=-5.0), {("nodes.clock", "main node 2")}),
         (node(2, clock_ahead=1.5), set()),
@@ -88,7 +88,7 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
         (node(1, in_recovery=True, registered=(2,)), {("nodes.primary", "main")}),
         (node(1, registered=(2,)), {("nodes.registered", "main")}),
         (node(1, inactive=(2,)), {("nodes.registered", "main")}),
-        (lambda world: [world.lose(2), setattr(world.nodes[1], "inactive", (2,))], {("nodes.answer", "main node 2")}),
+        (lambda host: [host.lose(2), setattr(host.nodes[1], "inactive", (2,))], {("nodes.answer", "main node 2")}),
         (node(2, paused=True), {("nodes.paused", "main")}),
         (of_world(repmgr="repmgr 4.0.3"), {("repmgr.version", "main")}),
         (of_world(repmgr="of no version"), {("repmgr.version", "main")}),
@@ -101,7 +101,7 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
         (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}-A DOCKER-USER -p tcp -j ACCEPT\n"), set()),
         (of_world(tracked=(9500, 10000)), {("kernel.conntrack", "IPv4")}),
         (lose_the_slot, {("routes.state", "main")}),
-        (lambda world: world.nodes[2].slots.update(barman=FakeSlot()), {("routes.state", "main")}),
+        (lambda host: host.nodes[2].slots.update(barman=FakeSlot()), {("routes.state", "main")}),
         (barman(health="ruins"), {("barman.answer", "main_backup")}),
         (barman(health="hangs"), {("barman.answer", "main_backup")}),
         (settings(conninfo="host=10.0.0.11 user=barman"), {("barman.conninfo", "main_backup")}),
@@ -122,32 +122,32 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
     ],
 )
 def test_each_fault_makes_its_own_finding(
-    run: Run,
+    run: RunResult,
     capsys: pytest.CaptureFixture[str],
-    world: FakeWorld,
+    host: FakeHost,
     change: Change,
     expected: set[tuple[str, str]] | None,
 ) -> None:
-    change(world)
+    change(host)
     found = wrong(run, capsys)
     assert found == expected if expected is not None else ("barman.conninfo", "main_backup") in found
-    assert not [what for what in world.what_changed() if not what.startswith("barman show")]
+    assert not [what for what in host.what_changed() if not what.startswith("barman show")]
 
 
 def test_a_role_without_rights_is_told_all_of_them(
-    run: Run, capsys: pytest.CaptureFixture[str], world: FakeWorld
+    run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost
 ) -> None:
-    world.nodes[1].lacking = ("replication", "pg_monitor")
+    host.nodes[1].lacking = ("replication", "pg_monitor")
     assert run() == 1
     shown = capsys.readouterr().out
     assert "main: repmgr lacks replication, pg_monitor\n      -> on the primary: psql -v role=repmgr" in shown
 
 
 def test_what_is_wrong_stands_first_and_the_numbers_last(
-    run: Run, capsys: pytest.CaptureFixture[str], world: FakeWorld
+    run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost
 ) -> None:
-    world.lose(2)
-    world.nodes[1].most_wal = "-1"
+    host.lose(2)
+    host.nodes[1].most_wal = "-1"
     assert run() == 1
     lines = capsys.readouterr().out.splitlines()
     levels = [line.split()[0] for line in lines[:-1] if not line.startswith("      -> ")]
@@ -158,7 +158,7 @@ def test_what_is_wrong_stands_first_and_the_numbers_last(
     assert lines[at + 1].startswith("      -> start PostgreSQL there; see it: sudo -u ")
 
 
-def test_every_finding_can_be_told_from_every_other(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_finding_can_be_told_from_every_other(run: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
     run("--json")
     found = json.loads(capsys.readouterr().out)
     assert {frozenset(item) for item in found} == {frozenset({"level", "what", "mend", "key", "where"})}
@@ -167,7 +167,7 @@ def test_every_finding_can_be_told_from_every_other(run: Run, capsys: pytest.Cap
     assert all(item["mend"] for item in found if item["level"] != "OK")
 
 
-def test_two_clusters_side_by_side(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_two_clusters_side_by_side(run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """What the machine has once is said once."""
     (tmp_path / "config.yaml").write_text(
         f"state_dir: {tmp_path}\nclusters:\n"
@@ -207,7 +207,9 @@ def test_the_line_for_nagios(levels: list[finding.Level], line: str, code: int) 
     assert finding.nagios(found) == (line, code)
 
 
-def test_nagios_is_told_of_a_wrong_configuration(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_nagios_is_told_of_a_wrong_configuration(
+    run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     (tmp_path / "config.yaml").write_text("clusters: {}\nbogus: |\n")
     assert run("--nagios") == 3
     output = capsys.readouterr()
@@ -218,22 +220,22 @@ def test_nagios_is_told_of_a_wrong_configuration(run: Run, capsys: pytest.Captur
     assert run() == 2
 
 
-def test_nagios_is_told_of_a_fault(run: Run, capsys: pytest.CaptureFixture[str], world: FakeWorld) -> None:
-    world.lose(2)
+def test_nagios_is_told_of_a_fault(run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost) -> None:
+    host.lose(2)
     assert run("--nagios") == 2
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("REPMGR_HOOKS CRITICAL - ")
     assert "nodes.answer main node 2: " in line
 
 
-def test_json_and_nagios_are_two_things(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_and_nagios_are_two_things(run: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run("--json", "--nagios")
     assert ended.value.code == 2
 
 
 def test_a_state_directory_that_is_not_there_is_not_made(
-    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     gone = tmp_path / "gone"
     (tmp_path / "config.yaml").write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(gone)))
@@ -243,7 +245,7 @@ def test_a_state_directory_that_is_not_there_is_not_made(
 
 
 def test_a_pause_and_a_failed_run(
-    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, world: FakeWorld
+    run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path, host: FakeHost
 ) -> None:
     cli.run(["--config", str(tmp_path / "config.yaml"), "pause", "--reason", "new disks"])
     capsys.readouterr()
@@ -254,7 +256,7 @@ def test_a_pause_and_a_failed_run(
     assert "OK    service.failed      main: the last run did not fail" in shown
 
 
-def test_a_run_that_has_failed(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_run_that_has_failed(run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     number = journal.begin_run("main", "event", 20, [])
     journal.end_run(number, False, True, "FAILED after 9.0 s: barman is in ruins", 1, 1)
@@ -265,14 +267,14 @@ def test_a_run_that_has_failed(run: Run, capsys: pytest.CaptureFixture[str], tmp
 
 
 @pytest.mark.parametrize(("disabled", "level"), [([], "OK"), (["repmgr-hooks-boot.service"], "WARN")])
-def test_a_unit_that_is_not_enabled(world: FakeWorld, disabled: list[str], level: str) -> None:
+def test_a_unit_that_is_not_enabled(host: FakeHost, disabled: list[str], level: str) -> None:
     def systemctl(program: Program) -> str:
         if program.argv[2] in disabled:
-            raise StepFailed("disabled")
+            raise OperationFailed("disabled")
         return "enabled\n"
 
-    world.programs["systemctl"] = systemctl
-    found = service.enabled(world)
+    host.programs["systemctl"] = systemctl
+    found = service.enabled(host)
     assert found.level == level
     assert found.mend.endswith(" ".join(disabled))
 

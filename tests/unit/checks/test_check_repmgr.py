@@ -86,11 +86,11 @@ def test_the_words_of_a_command(command: str, words: list[str]) -> None:
 
 # -- what is said about a file -----------------------------------------------------------------------------------------
 
-Judge = Callable[..., dict[str, tuple[Level, str]]]
+PrimaryFinder = Callable[..., dict[str, tuple[Level, str]]]
 
 
 @pytest.fixture
-def judge(tmp_path: Path) -> Judge:
+def finder(tmp_path: Path) -> PrimaryFinder:
     """Judge the repository's repmgr.conf of db1 with a text replaced: what is said, by key."""
     loaded = config.load(CONFIG / "config.yaml")
     program = tmp_path / "repmgr-hooks"
@@ -110,8 +110,8 @@ def judge(tmp_path: Path) -> Judge:
     return judged
 
 
-def test_the_repositorys_file(judge: Judge) -> None:
-    assert judge() == {}
+def test_the_repositorys_file(finder: PrimaryFinder) -> None:
+    assert finder() == {}
 
 
 @pytest.mark.parametrize(
@@ -151,16 +151,18 @@ def test_the_repositorys_file(judge: Judge) -> None:
         ("failover=", "primary_notification_timeout=10\nfailover=", "repmgr.timeout", "", ""),
     ],
 )
-def test_what_is_wrong_with_a_file(judge: Judge, old: str, new: str, key: str, level: Level, said: str) -> None:
-    found = judge(old, new)
+def test_what_is_wrong_with_a_file(
+    finder: PrimaryFinder, old: str, new: str, key: str, level: Level, said: str
+) -> None:
+    found = finder(old, new)
     assert {name: found_level for name, (found_level, _) in found.items()} == ({key: level} if level else {})
     assert not level or found[key][1].startswith(said)
 
 
-def test_the_filter_that_is_wide_enough(judge: Judge) -> None:
+def test_the_filter_that_is_wide_enough(finder: PrimaryFinder) -> None:
     loaded = config.load(CONFIG / "config.yaml")
     needed = ", ".join(repmgr.named(loaded.clusters["main"]))
-    assert judge("failover=", f"event_notifications='{needed}'\nfailover=") == {}
+    assert finder("failover=", f"event_notifications='{needed}'\nfailover=") == {}
 
 
 def test_a_route_for_the_rehearsal_asks_nothing_of_repmgr(tmp_path: Path) -> None:
@@ -183,8 +185,8 @@ def test_a_file_of_another_node_is_left_alone(tmp_path: Path, old: str, new: str
     assert [(item.level, item.where) for item in found] == [("WARN", "main node 1"), ("WARN", "main node 2")]
 
 
-def test_a_host_name_may_be_any_nodes(judge: Judge) -> None:
-    assert judge("host=10.0.0.11", "host=db1.example.org") == {}
+def test_a_host_name_may_be_any_nodes(finder: PrimaryFinder) -> None:
+    assert finder("host=10.0.0.11", "host=db1.example.org") == {}
 
 
 def test_a_file_that_others_can_write(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from repmgr_hooks.checks.clone import backupapi, login
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.recovery import Restore, findings, proofs
 from repmgr_hooks.checks.shell import Shell
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.repmgr_conf import settings_in
-from repmgr_hooks.system.host import System
-from tests.fake import FakeWorld
+from repmgr_hooks.system.host import LocalHost
+from tests.fake import FakeHost
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"].cluster
 
@@ -40,7 +40,7 @@ def shown(finding: Finding) -> str:
 
 
 def proved(directory: Path, command: str, files: set[str] = FILES) -> list[str]:
-    shell = Shell((), str(directory), System({}), limit=2)
+    shell = Shell((), str(directory), LocalHost({}), limit=2)
     found = [shown(finding) for finding in proofs(shell, Restore(command, SEGMENT, "0A"), files, "node 2")]
     assert not Path(shell.place).exists()
     assert list(directory.iterdir()) == []
@@ -95,14 +95,14 @@ def test_no_history_before_the_first_failover(directory: Path) -> None:
 
 def test_the_programs_are_looked_for_where_the_postmaster_does(directory: Path) -> None:
     own = Path("/proc/self/stat").read_text().split()[0]
-    shell = Shell(("env", "PATH=/nowhere:/usr/bin:/bin"), str(directory), System({}))
+    shell = Shell(("env", "PATH=/nowhere:/usr/bin:/bin"), str(directory), LocalHost({}))
     assert "/nowhere" in shell.run("echo $PATH").said
     (directory / "postmaster.pid").write_text(f"{own}\n")
     assert "/nowhere" not in shell.run("echo $PATH").said
 
 
 def test_no_agent_helps(directory: Path) -> None:
-    shell = Shell(("env", "SSH_AUTH_SOCK=/tmp/agent"), str(directory), System({}))
+    shell = Shell(("env", "SSH_AUTH_SOCK=/tmp/agent"), str(directory), LocalHost({}))
     assert shell.run("echo ${SSH_AUTH_SOCK-none}").said == "none"
 
 
@@ -111,7 +111,7 @@ def test_a_key_that_may_not_run_everything_is_let_in_all_the_same(directory: Pat
     ssh = directory.parent / "ssh"
     ssh.write_text(f"#!/bin/sh\necho Permission denied; exit {code}\n")
     ssh.chmod(0o755)
-    shell = Shell(("env", f"PATH={ssh.parent}:/usr/bin:/bin"), str(directory), System({}))
+    shell = Shell(("env", f"PATH={ssh.parent}:/usr/bin:/bin"), str(directory), LocalHost({}))
     wrong = login(shell, {"barman_host": "barman@backup"}, "node 2")
     assert (wrong is None) is let_in
     assert wrong is None or "exit code 255: Permission denied" in wrong.what
@@ -120,16 +120,18 @@ def test_a_key_that_may_not_run_everything_is_let_in_all_the_same(directory: Pat
 def test_a_host_that_is_an_option_runs_nothing(directory: Path) -> None:
     """The repmgr.conf is where ``repmgr.nodes`` says."""
     mark = directory.parent / "ran"
-    shell = Shell((), str(directory), System({}))
+    shell = Shell((), str(directory), LocalHost({}))
     assert login(shell, {"barman_host": f"-oProxyCommand=touch {mark}"}, "node 2") is not None
     assert not mark.exists()
 
 
 def test_a_way_that_leads_nowhere(directory: Path) -> None:
-    with pytest.raises(StepFailed, match="exit code 255: Host key verification failed"):
-        Shell(("sh", "-c", "echo Host key verification failed. >&2; exit 255"), str(directory), System({})).run("true")
-    with pytest.raises(StepFailed, match="true sh: did not run to its end"):
-        Shell(("true",), str(directory), System({})).run("true")
+    with pytest.raises(OperationFailed, match="exit code 255: Host key verification failed"):
+        Shell(("sh", "-c", "echo Host key verification failed. >&2; exit 255"), str(directory), LocalHost({})).run(
+            "true"
+        )
+    with pytest.raises(OperationFailed, match="true sh: did not run to its end"):
+        Shell(("true",), str(directory), LocalHost({})).run("true")
 
 
 @pytest.mark.parametrize(
@@ -166,30 +168,30 @@ def test_backupapi(version: str, missing: str, said: str) -> None:
     assert shown(backupapi(dict.fromkeys(names - {missing}, "x"), version, "node 2")).startswith(said)
 
 
-def found_in(world: FakeWorld) -> list[str]:
-    return [shown(finding) for finding in findings(MAIN, world)]
+def found_in(host: FakeHost) -> list[str]:
+    return [shown(finding) for finding in findings(MAIN, host)]
 
 
 def test_a_standby_that_does_not_answer() -> None:
-    world = FakeWorld()
-    world.lose(2)
-    assert found_in(world) == ["FAIL  main node 2: connection timeout expired; nothing more was proved about it"]
+    host = FakeHost()
+    host.lose(2)
+    assert found_in(host) == ["FAIL  main node 2: connection timeout expired; nothing more was proved about it"]
 
 
 def test_no_standby() -> None:
-    world = FakeWorld()
-    del world.nodes[2]
-    found = findings(replace(MAIN, nodes={1: MAIN.nodes[1]}), world)
+    host = FakeHost()
+    del host.nodes[2]
+    found = findings(replace(MAIN, nodes={1: MAIN.nodes[1]}), host)
     assert [shown(finding) for finding in found] == ["WARN  main: there is no standby: nothing was proved"]
 
 
 def test_barman_does_not_work() -> None:
-    world = FakeWorld()
-    world.barman.health = "ruins"
-    (found,) = found_in(world)
+    host = FakeHost()
+    host.barman.health = "ruins"
+    (found,) = found_in(host)
     assert found.startswith("FAIL  main: barman show-server main_backup: exit code 1: ERROR: cannot open")
 
 
 def test_without_barman_nothing_is_proved() -> None:
-    found = findings(replace(MAIN, barman=None), FakeWorld())
+    found = findings(replace(MAIN, barman=None), FakeHost())
     assert [shown(finding) for finding in found] == ["WARN  main: no section 'barman': nothing was proved"]

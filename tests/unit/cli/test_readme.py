@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster.decide import Decided
-from repmgr_hooks.system.host import System
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import apply
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
@@ -42,13 +42,13 @@ def test_the_handler_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     exec(block('"""A file that names'), handler.__dict__)  # noqa: S102 - the README's own text
     options = handler.Config(str(tmp_path / "primary"))
     assert list(handler.problems(options, managed.cluster)) == []
-    world, decided = System({}), Decided(managed.cluster, 2, 2)
+    host, decided = LocalHost({}), ClusterState(managed.cluster, 2, 2)
 
-    for step in handler.plan(options, decided, handler.observe(options, decided, world)):
-        apply(step, world)
+    for step in handler.plan(options, decided, handler.observe(options, decided, host)):
+        apply(step, host)
 
     assert (tmp_path / "primary").read_text() == "10.0.0.12"
-    assert handler.plan(options, decided, handler.observe(options, decided, world)) == []
+    assert handler.plan(options, decided, handler.observe(options, decided, host)) == []
 
 
 def test_every_verb_is_named() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks.cluster.observe import LOOK, NodeState, Receiver, Registered, Sender, Slot, observe, position
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.cluster.observe import LOOK, NodeState, Registered, Slot, WalReceiver, WalSender, observe, position
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Rows, Sql
-from tests.fake import FakeWorld
+from tests.fake import FakeHost
 
 MAIN = Cluster(
     nodes={1: Node("10.0.0.11"), 2: Node("10.0.0.12"), 9: Node("10.0.0.19", witness=True)},
@@ -71,18 +71,18 @@ RECEIVER = {
 NODES = [[1, "primary", True, None], [2, "standby", True, 1]]
 
 
-class Answers(FakeWorld):
+class Answers(FakeHost):
     """A world whose nodes answer a look with these rows."""
 
     def __init__(self, rows: dict[int, tuple[Any, ...]]) -> None:
         super().__init__()
         self.rows = rows
 
-    def fetch_each(self, queries: Any, limit: float) -> dict[int, Rows | StepFailed]:
+    def fetch_each(self, queries: Any, limit: float) -> dict[int, Rows | OperationFailed]:
         asked: list[Sql] = list(queries)
         assert {sql.statement for sql in asked} == {LOOK}
-        assert limit == MAIN.postgres.answer_within
-        silent = StepFailed("node 9: connection refused")
+        assert limit == MAIN.postgres.timeout
+        silent = OperationFailed("node 9: connection refused")
         return {sql.node: [self.rows[sql.node]] if sql.node in self.rows else silent for sql in asked}
 
 
@@ -113,7 +113,7 @@ def test_a_primary_and_its_standby() -> None:
         system_identifier=SYSTEM,
         lsn=0x5000148,
         slots=(Slot("barman", True, 4711, 0x5000148, "reserved"),),
-        senders=(Sender(4711, "barman_receive_wal", "10.0.0.20", "streaming", 0x5000000, 12.5),),
+        senders=(WalSender(4711, "barman_receive_wal", "10.0.0.20", "streaming", 0x5000000, 12.5),),
         registered=registered,
     )
     assert states[2] == NodeState(
@@ -121,7 +121,7 @@ def test_a_primary_and_its_standby() -> None:
         timeline=2,
         system_identifier=SYSTEM,
         lsn=0x5000148,
-        receiver=Receiver("10.0.0.11", 1, True, 2),
+        receiver=WalReceiver("10.0.0.11", 1, True, 2),
         registered=registered,
     )
     assert (states[1].made_by_repmgr, states[2].made_by_repmgr) == (True, False)
@@ -145,7 +145,7 @@ def test_what_a_role_without_pg_monitor_sees() -> None:
     kept = ("pid", "usesysid", "usename", "application_name")
     sender = dict.fromkeys(SENDER) | {name: SENDER[name] for name in kept}
     states = seen(primary(senders=[sender]), standby(receiver=receiver))
-    assert states[1].senders == (Sender(4711, "barman_receive_wal", "", "", None),)
+    assert states[1].senders == (WalSender(4711, "barman_receive_wal", "", "", None),)
     assert states[2].receiver is None
 
 
@@ -157,18 +157,18 @@ def test_postgresql_12_has_no_wal_status() -> None:
 
 def test_postgresql_10_does_not_say_who_sends() -> None:
     receiver = {name: value for name, value in RECEIVER.items() if not name.startswith("sender_")}
-    assert seen(primary(), standby(receiver=receiver))[2].receiver == Receiver("", 1, True, 2), "repmgr.nodes does"
+    assert seen(primary(), standby(receiver=receiver))[2].receiver == WalReceiver("", 1, True, 2), "repmgr.nodes does"
 
 
 @pytest.mark.parametrize(
     ("changes", "receiver"),
     [
-        ({"status": "waiting"}, Receiver("10.0.0.11", 1, False, 2)),
-        ({"sender_host": "10.0.0.99"}, Receiver("10.0.0.99", 1, True, 2)),
-        ({"sender_host": "/run/postgresql"}, Receiver("/run/postgresql", 1, True, 2)),
+        ({"status": "waiting"}, WalReceiver("10.0.0.11", 1, False, 2)),
+        ({"sender_host": "10.0.0.99"}, WalReceiver("10.0.0.99", 1, True, 2)),
+        ({"sender_host": "/run/postgresql"}, WalReceiver("/run/postgresql", 1, True, 2)),
     ],
 )
-def test_who_sends(changes: dict[str, Any], receiver: Receiver) -> None:
+def test_who_sends(changes: dict[str, Any], receiver: WalReceiver) -> None:
     """A sender that we know under another address is the one that repmgr has registered."""
     assert seen(primary(), standby(receiver=RECEIVER | changes))[2].receiver == receiver
 

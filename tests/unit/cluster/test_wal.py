@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repmgr_hooks.cluster.wal import Fork, Lineage, file_name, last_closed_file, parse_history, parse_name
+from repmgr_hooks.cluster.wal import (
+    Switchpoint,
+    TimelineHistory,
+    file_name,
+    last_closed_file,
+    parse_history,
+    parse_name,
+)
 
 MB = 1024 * 1024
 SIZES = st.sampled_from([MB << power for power in range(11)])
@@ -79,19 +86,19 @@ def test_what_is_no_wal_file(name: str) -> None:
     ("text", "forks"),
     [
         ("", ()),
-        ("1\t0/4000050\tno recovery target specified\n", (Fork(1, 0x4000050),)),
+        ("1\t0/4000050\tno recovery target specified\n", (Switchpoint(1, 0x4000050),)),
         (
             "1\t0/9000000\tno recovery target specified\n\n2\tA/1\tbefore 2026-11-21 # 3\t0/1\n",
-            (Fork(1, 0x9000000), Fork(2, 0xA_00000001)),
+            (Switchpoint(1, 0x9000000), Switchpoint(2, 0xA_00000001)),
         ),
-        ("# a comment\n\n  \n3 0/10\n", (Fork(3, 16),)),
+        ("# a comment\n\n  \n3 0/10\n", (Switchpoint(3, 16),)),
     ],
 )
-def test_a_history_file(text: str, forks: tuple[Fork, ...]) -> None:
+def test_a_history_file(text: str, forks: tuple[Switchpoint, ...]) -> None:
     assert parse_history(text) == forks
 
 
-TWICE = Lineage(4, (Fork(1, 3 * 16 * MB + 5), Fork(3, 6 * 16 * MB)))
+TWICE = TimelineHistory(4, (Switchpoint(1, 3 * 16 * MB + 5), Switchpoint(3, 6 * 16 * MB)))
 
 
 def test_which_files_a_restore_needs() -> None:
@@ -113,17 +120,17 @@ def test_which_files_a_restore_needs() -> None:
 
 
 @st.composite
-def lineages(draw: st.DrawFn) -> Lineage:
+def lineages(draw: st.DrawFn) -> TimelineHistory:
     """A few forks; each after the one before, some at the end of a file, some in one file."""
     size = draw(st.sampled_from([MB, 16 * MB]))
     ends = sorted(draw(st.sets(st.tuples(st.integers(2, 12), st.sampled_from([0, 1, 80, size - 8])), max_size=3)))
     timelines = sorted(draw(st.sets(st.integers(1, 9), min_size=len(ends) + 1, max_size=len(ends) + 1)))
-    forks = tuple(Fork(timelines[i], segment * size + offset) for i, (segment, offset) in enumerate(ends))
-    return Lineage(timelines[-1], forks, size)
+    forks = tuple(Switchpoint(timelines[i], segment * size + offset) for i, (segment, offset) in enumerate(ends))
+    return TimelineHistory(timelines[-1], forks, size)
 
 
 @given(lineages(), st.integers(0, 14))
-def test_the_file_is_the_one_that_recovery_reads(lineage: Lineage, number: int) -> None:
+def test_the_file_is_the_one_that_recovery_reads(lineage: TimelineHistory, number: int) -> None:
     """Recovery tries the newest timeline first, and passes over those that begin later (XLogFileReadAnyTLI)."""
     timelines = [fork.timeline for fork in lineage.forks] + [lineage.timeline]
     begins = [0] + [fork.end for fork in lineage.forks]

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from repmgr_hooks.cluster.decide import Decided
+from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.handlers.command import Config
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
-from repmgr_hooks.system.host import System
+from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Program
 
 CLUSTER = Cluster({1: Node("10.0.0.11"), 2: Node("10.0.0.12")}, Gateway("10.0.0.20", {"app": 54322}), name="main")
@@ -22,7 +22,7 @@ PAGE = Config(("/usr/local/bin/page", "dba team", "$(reboot)"), timeout=12)
 
 def program(event: Event | None) -> Program:
     """The program of the one step."""
-    (step,) = command.plan(PAGE, Decided(CLUSTER, 2, 5, event=event), None)
+    (step,) = command.plan(PAGE, ClusterState(CLUSTER, 2, 5, event=event), None)
     assert (step.what, step.limit, step.until) == ("run page", 12, None)
     assert isinstance(step.do, Program)
     return step.do
@@ -71,9 +71,9 @@ def test_without_an_event() -> None:
 def test_a_real_program_gets_all_of_it() -> None:
     script = "import json, os, sys; print(json.load(sys.stdin)['event']['name'], os.environ['REPMGR_HOOKS_PRIMARY'])"
     config = Config((sys.executable, "-c", script))
-    (step,) = command.plan(config, Decided(CLUSTER, 2, 5, event=EVENT), None)
+    (step,) = command.plan(config, ClusterState(CLUSTER, 2, 5, event=EVENT), None)
     assert isinstance(step.do, Program)
-    assert System({}).run(step.do, 20) == "repmgrd_failover_promote 2\n"
+    assert LocalHost({}).run(step.do, 20) == "repmgrd_failover_promote 2\n"
 
 
 def test_there_is_nothing_to_look_at() -> None:

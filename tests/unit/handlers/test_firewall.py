@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repmgr_hooks.cluster.decide import Decided
+from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.errors import NoSuchProgram
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.handlers.firewall import Config, Seen, parse_rules
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
-from repmgr_hooks.system.steps import Cut, Program, Step, apply
-from tests.fake import SERVED_BY_NODE_1, Connection, FakeWorld, NatTable
+from repmgr_hooks.system.steps import DropConnections, Program, Step, apply
+from tests.fake import SERVED_BY_NODE_1, Connection, FakeHost, NatTable
 
 GATEWAY = "10.0.0.20"
 MAIN = Cluster(
@@ -44,7 +44,7 @@ def restores(steps: list[Step]) -> list[Program]:
 
 def planned(cluster: Cluster, primary: int, port: str, saved: str) -> list[Step]:
     """The steps for a table, when nobody is connected and the kernel forwards."""
-    return firewall.plan(Config(port), Decided(cluster, primary, 2), Seen(parse_rules(saved), (), True))
+    return firewall.plan(Config(port), ClusterState(cluster, primary, 2), Seen(parse_rules(saved), (), True))
 
 
 # -- by example --------------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def test_one_port_after_the_other() -> None:
     ("cluster", "switch"), [(MAIN, "net.ipv4.ip_forward"), (MAIN_6, "net.ipv6.conf.all.forwarding")]
 )
 def test_the_kernel_must_forward_first(cluster: Cluster, switch: str) -> None:
-    first, *_ = firewall.plan(Config("app"), Decided(cluster, 1, 1), Seen((), (), False))
+    first, *_ = firewall.plan(Config("app"), ClusterState(cluster, 1, 1), Seen((), (), False))
     assert isinstance(first.do, Program)
     assert first.do.argv == ("sysctl", "-w", f"{switch}=1")
 
@@ -299,8 +299,8 @@ def test_a_stale_connection_is_cut_and_its_client_told(
     cluster: Cluster, gateway: str, client: str, old: str, family: str
 ) -> None:
     flow = Flow(client, 40000, gateway, 54322)
-    *_, cut = firewall.plan(Config("barman"), Decided(cluster, 2, 2), Seen((), (Tracked(flow, old, True),), True))
-    assert isinstance(cut.do, Cut)
+    *_, cut = firewall.plan(Config("barman"), ClusterState(cluster, 2, 2), Seen((), (Tracked(flow, old, True),), True))
+    assert isinstance(cut.do, DropConnections)
     assert cut.do.tell
     assert (
         str(cut.do.forget)
@@ -319,101 +319,101 @@ def test_a_swap_cuts_also_who_has_come_since_the_look(cluster: Cluster) -> None:
     _, *cuts = planned(cluster, 2, "barman", nat.save())
     assert [step.what for step in cuts] == [f"cut connections of port {port} to {old}" for port in (54321, 54322)]
     seen = Seen(parse_rules(nat.save()), None, True)
-    (swap,) = firewall.plan(Config("barman"), Decided(cluster, 2, 2), seen)
+    (swap,) = firewall.plan(Config("barman"), ClusterState(cluster, 2, 2), seen)
     assert isinstance(swap.do, Program), "without conntrack there is nothing to cut with"
     assert new in swap.do.stdin
 
 
 def test_an_entry_that_has_gone_meanwhile_is_no_failure() -> None:
-    world = FakeWorld()
+    host = FakeHost()
     flow = Flow("10.0.0.30", 40000, GATEWAY, 54322)
-    seen = Seen(parse_rules(world.nat.save()), (Tracked(flow, "10.0.0.12", False),), True)
-    (cut,) = firewall.plan(Config("app"), Decided(MAIN, 1, 1), seen)
-    apply(cut, world)
+    seen = Seen(parse_rules(host.nat.save()), (Tracked(flow, "10.0.0.12", False),), True)
+    (cut,) = firewall.plan(Config("app"), ClusterState(MAIN, 1, 1), seen)
+    apply(cut, host)
 
 
-def opened_by_others() -> FakeWorld:
+def opened_by_others() -> FakeHost:
     """Port barman leads to node 1, port app to node 2, and there are rules of others."""
-    world = FakeWorld()
-    chain = world.nat.chains["repmgr_dnat"]
+    host = FakeHost()
+    chain = host.nat.chains["repmgr_dnat"]
     chain[1] = chain[1].replace("10.0.0.11", "10.0.0.12")
-    world.connections = [
+    host.connections = [
         Connection(Flow("10.0.0.30", 40000, GATEWAY, 54322), "10.0.0.12"),
         Connection(Flow("10.0.0.31", 40001, GATEWAY, 54321), "10.0.0.11"),
         Connection(Flow("10.0.0.32", 40002, GATEWAY, 54322), "10.0.0.11"),
         Connection(Flow("10.0.0.33", 40003, GATEWAY, 54322), "10.0.0.11", "TIME_WAIT"),
         Connection(Flow("10.0.0.34", 40004, GATEWAY, 22), "10.0.0.11"),
     ]
-    return world
+    return host
 
 
-def test_nothing_leads_to_a_zombie_and_all_else_stays() -> None:
-    world = opened_by_others()
-    before = NatTable(world.nat.save())
-    steps = firewall.shut_out(MAIN, (1,), world)
+def test_nothing_leads_to_a_stale_primary_and_all_else_stays() -> None:
+    host = opened_by_others()
+    before = NatTable(host.nat.save())
+    steps = firewall.fence(MAIN, (1,), host)
     assert [step.what for step in steps] == [
         "close what leads to node 1",
         "cut connections of port 54321 to 10.0.0.11",
         "cut connections of port 54322 to 10.0.0.11",
     ]
     for step in steps:
-        apply(step, world)
-    assert (world.leads_to(54321), world.leads_to(54322)) == (None, "10.0.0.12:5432")
-    assert others(world.nat) == others(before)
-    assert world.nat.chains["repmgr_snat"] == before.chains["repmgr_snat"]
-    assert [connection.flow.client for connection in world.connections] == ["10.0.0.30", "10.0.0.34"]
-    assert [flow.client for flow in world.poked] == ["10.0.0.31", "10.0.0.32"]
-    assert firewall.shut_out(MAIN, (1,), world) == [], "a second time there is nothing to do"
+        apply(step, host)
+    assert (host.leads_to(54321), host.leads_to(54322)) == (None, "10.0.0.12:5432")
+    assert others(host.nat) == others(before)
+    assert host.nat.chains["repmgr_snat"] == before.chains["repmgr_snat"]
+    assert [connection.flow.client for connection in host.connections] == ["10.0.0.30", "10.0.0.34"]
+    assert [flow.client for flow in host.poked] == ["10.0.0.31", "10.0.0.32"]
+    assert firewall.fence(MAIN, (1,), host) == [], "a second time there is nothing to do"
 
 
-def test_a_rule_with_a_comment_of_several_words_in_our_chain_keeps_no_zombie_in() -> None:
-    world = opened_by_others()
+def test_a_rule_with_a_comment_of_several_words_in_our_chain_keeps_no_stale_primary_in() -> None:
+    host = opened_by_others()
     rule = f"-A repmgr_dnat -d {GATEWAY}/32 -p tcp -m tcp --dport 9 -m comment --comment two\\ words -j ACCEPT"
-    world.nat.restore(f"*nat\n{rule}\nCOMMIT")
-    assert '"two words"' in world.nat.save()
-    for step in firewall.shut_out(MAIN, (1,), world):
-        apply(step, world)
-    assert world.leads_to(54321) is None
-    assert '"two words"' in world.nat.save()
+    host.nat.restore(f"*nat\n{rule}\nCOMMIT")
+    assert '"two words"' in host.nat.save()
+    for step in firewall.fence(MAIN, (1,), host):
+        apply(step, host)
+    assert host.leads_to(54321) is None
+    assert '"two words"' in host.nat.save()
 
 
-def test_no_rule_comes_to_light_behind_the_zombies() -> None:
-    world = opened_by_others()
-    chain = world.nat.chains["repmgr_dnat"]
+def test_no_rule_comes_to_light_behind_the_stale_primaries() -> None:
+    host = opened_by_others()
+    chain = host.nat.chains["repmgr_dnat"]
     chain.append(chain[0].replace("10.0.0.11", "10.0.0.12"))
-    for step in firewall.shut_out(MAIN, (1,), world):
-        apply(step, world)
-    assert world.leads_to(54321) is None
+    for step in firewall.fence(MAIN, (1,), host):
+        apply(step, host)
+    assert host.leads_to(54321) is None
 
 
-def test_a_rule_for_no_port_of_ours_leads_to_no_zombie_either() -> None:
-    world = opened_by_others()
-    world.nat.restore("*nat\n-A repmgr_dnat -p tcp -j DNAT --to-destination 10.0.0.11:5432\nCOMMIT")
-    for step in firewall.shut_out(MAIN, (1,), world):
-        apply(step, world)
-    assert world.leads_to(9) is None
-    assert world.leads_to(54322) == "10.0.0.12:5432"
+def test_a_rule_for_no_port_of_ours_leads_to_no_stale_primary_either() -> None:
+    host = opened_by_others()
+    host.nat.restore("*nat\n-A repmgr_dnat -p tcp -j DNAT --to-destination 10.0.0.11:5432\nCOMMIT")
+    for step in firewall.fence(MAIN, (1,), host):
+        apply(step, host)
+    assert host.leads_to(9) is None
+    assert host.leads_to(54322) == "10.0.0.12:5432"
 
 
-def test_two_zombies_and_none() -> None:
-    world = opened_by_others()
-    assert firewall.shut_out(MAIN, (), world) == []
-    (close, *_) = steps = firewall.shut_out(MAIN, (1, 2), world)
+def test_two_stale_primaries_and_none() -> None:
+    host = opened_by_others()
+    assert firewall.fence(MAIN, (), host) == []
+    (close, *_) = steps = firewall.fence(MAIN, (1, 2), host)
     assert close.what == "close what leads to node 1 and node 2"
     for step in steps:
-        apply(step, world)
-    assert (world.leads_to(54321), world.leads_to(54322)) == (None, None)
+        apply(step, host)
+    assert (host.leads_to(54321), host.leads_to(54322)) == (None, None)
 
 
 def test_on_ipv6_and_for_the_articles_own_rules() -> None:
     listing = LISTING.replace("conntrack v1.4.7 (conntrack-tools): 4 flow entries have been shown.", "")
     saved = "-A repmgr_dnat -d fd00::20/128 -p tcp -m tcp --dport 54322 -j DNAT --to-destination [fd00::11]:5432\n"
     kept = saved.replace("fd00::11", "fd00::111").replace("54322", "54321")
-    world = FakeWorld()
-    world.programs = {"ip6tables-save": lambda program: saved + kept}
-    world.connections = []
-    world._conntrack = lambda program, words: listing  # type: ignore[method-assign]
-    close, cut = firewall.shut_out(MAIN_6, (1,), world)
+    host = FakeHost()
+    host.programs = {"ip6tables-save": lambda program: saved + kept}
+    host.connections = []
+    host._conntrack = lambda program, words: listing  # type: ignore[method-assign]
+    close, cut = firewall.fence(MAIN_6, (1,), host)
     assert isinstance(close.do, Program)
     assert close.do.argv[0] == "ip6tables-restore"
     assert close.do.stdin == f"*nat\n:repmgr_dnat - [0:0]\n:repmgr_snat - [0:0]\n{kept}COMMIT\n"
@@ -422,54 +422,54 @@ def test_on_ipv6_and_for_the_articles_own_rules() -> None:
 
 @settings(max_examples=100)
 @given(cases(), st.sets(st.integers(1, 5), min_size=1, max_size=2))
-def test_whatever_the_table_was_no_rule_of_ours_leads_to_a_zombie(case: Case, chosen: set[int]) -> None:
-    zombies = tuple(sorted(chosen & set(case.cluster.nodes)))
-    world, before = FakeWorld(), NatTable(case.saved)
-    world.nat = NatTable(case.saved)
+def test_whatever_the_table_was_no_rule_of_ours_leads_to_a_stale_primary(case: Case, chosen: set[int]) -> None:
+    stale_primaries = tuple(sorted(chosen & set(case.cluster.nodes)))
+    host, before = FakeHost(), NatTable(case.saved)
+    host.nat = NatTable(case.saved)
     six = ":" in case.cluster.gateway.address
-    world.programs = {"ip6tables-save": lambda program: world.nat.save()} if six else {}
-    for program in restores(firewall.shut_out(case.cluster, zombies, world)):
-        world.nat.restore(program.stdin)
-    dead = [case.socket(node) for node in zombies]
+    host.programs = {"ip6tables-save": lambda program: host.nat.save()} if six else {}
+    for program in restores(firewall.fence(case.cluster, stale_primaries, host)):
+        host.nat.restore(program.stdin)
+    dead = [case.socket(node) for node in stale_primaries]
     for name, number in case.cluster.gateway.ports.items():
         was = before.reached(case.cluster.gateway.address, number)
-        now = world.nat.reached(case.cluster.gateway.address, number)
+        now = host.nat.reached(case.cluster.gateway.address, number)
         assert now not in dead
         assert now == was or was in dead, f"{name} has nothing to do with a zombie"
-    assert others(world.nat) == others(before)
+    assert others(host.nat) == others(before)
     for jump, chain in JUMPS.items():
-        assert world.nat.chains[chain].count(jump) == before.chains[chain].count(jump)
-    assert restores(firewall.shut_out(case.cluster, zombies, world)) == []
+        assert host.nat.chains[chain].count(jump) == before.chains[chain].count(jump)
+    assert restores(firewall.fence(case.cluster, stale_primaries, host)) == []
 
 
-MARKS: list[tuple[str, Callable[[FakeWorld], object], bool]] = [
-    ("nothing", lambda world: None, False),
-    ("seconds go by", lambda world: world.sleep(30), False),
-    ("five minutes go by", lambda world: world.sleep(300), True),
-    ("a rule is changed", lambda world: world.nat.restore("*nat\nCOMMIT"), True),
-    ("forwarding is switched off", lambda world: setattr(world, "forwarding", False), True),
+MARKS: list[tuple[str, Callable[[FakeHost], object], bool]] = [
+    ("nothing", lambda host: None, False),
+    ("seconds go by", lambda host: host.sleep(30), False),
+    ("five minutes go by", lambda host: host.sleep(300), True),
+    ("a rule is changed", lambda host: host.nat.restore("*nat\nCOMMIT"), True),
+    ("forwarding is switched off", lambda host: setattr(host, "forwarding", False), True),
 ]
 
 
 @pytest.mark.parametrize(("change", "differs"), [case[1:] for case in MARKS], ids=[case[0] for case in MARKS])
-def test_the_mark_changes_with_what_is_looked_at(change: Callable[[FakeWorld], object], differs: bool) -> None:
-    world, decided = FakeWorld(), Decided(MAIN, 1, 1)
-    before = firewall.mark(decided, world)
+def test_the_mark_changes_with_what_is_looked_at(change: Callable[[FakeHost], object], differs: bool) -> None:
+    host, decided = FakeHost(), ClusterState(MAIN, 1, 1)
+    before = firewall.mark(decided, host)
     assert before is not None
-    change(world)
-    assert (firewall.mark(decided, world) != before) is differs
-    assert world.ran == []
+    change(host)
+    assert (firewall.mark(decided, host) != before) is differs
+    assert host.ran == []
 
 
 def test_the_mark_of_another_primary_is_another_one() -> None:
-    world = FakeWorld()
-    assert firewall.mark(Decided(MAIN, 1, 1), world) != firewall.mark(Decided(MAIN, 2, 2), world)
+    host = FakeHost()
+    assert firewall.mark(ClusterState(MAIN, 1, 1), host) != firewall.mark(ClusterState(MAIN, 2, 2), host)
 
 
 def test_there_is_no_mark_where_the_kernel_does_not_count() -> None:
-    world = FakeWorld()
-    world.counts_rules = False
-    assert firewall.mark(Decided(MAIN, 1, 1), world) is None
+    host = FakeHost()
+    host.counts_rules = False
+    assert firewall.mark(ClusterState(MAIN, 1, 1), host) is None
 
 
 CONNECTIONS = st.lists(
@@ -494,19 +494,19 @@ CONNECTIONS = st.lists(
 def test_exactly_the_connections_that_lead_elsewhere_are_cut(
     connections: list[Connection], primary: int, port: str
 ) -> None:
-    world, decided = FakeWorld(), Decided(MAIN, primary, 2)
-    world.connections = list(connections)
-    for step in firewall.plan(Config(port), decided, firewall.observe(Config(port), decided, world)):
-        apply(step, world)
+    host, decided = FakeHost(), ClusterState(MAIN, primary, 2)
+    host.connections = list(connections)
+    for step in firewall.plan(Config(port), decided, firewall.observe(Config(port), decided, host)):
+        apply(step, host)
     stale = [
         connection
         for connection in connections
         if (connection.flow.gateway, connection.flow.gateway_port) in ((GATEWAY, 54321), (GATEWAY, 54322))
         and connection.host not in (f"10.0.0.1{primary}", GATEWAY)
     ]
-    assert world.connections == [connection for connection in connections if connection not in stale]
-    assert sorted(world.poked) == sorted(c.flow for c in stale if c.state in ("ESTABLISHED", "SYN_SENT"))
-    assert firewall.plan(Config(port), decided, firewall.observe(Config(port), decided, world)) == []
+    assert host.connections == [connection for connection in connections if connection not in stale]
+    assert sorted(host.poked) == sorted(c.flow for c in stale if c.state in ("ESTABLISHED", "SYN_SENT"))
+    assert firewall.plan(Config(port), decided, firewall.observe(Config(port), decided, host)) == []
 
 
 @pytest.mark.parametrize(("first", "second", "primary"), [(2, 1, 1), (2, 1, 2)])
@@ -522,7 +522,7 @@ def test_of_two_rules_for_a_port_the_first_one_counts(first: int, second: int, p
     assert nat.reached(GATEWAY, 54322) == (f"10.0.0.1{primary}:5432" if first == primary else None)
 
 
-class WithoutConntrack(FakeWorld):
+class WithoutConntrack(FakeHost):
     """A gateway on which nobody has installed conntrack."""
 
     def run(self, program: Program, limit: float) -> str:
@@ -532,17 +532,17 @@ class WithoutConntrack(FakeWorld):
 
 
 def test_without_conntrack_the_ports_are_led_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    world = WithoutConntrack()
-    decided = Decided(MAIN, 2, 2)
-    (lead,) = firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, world))
-    apply(lead, world)
-    assert world.leads_to(54322) == "10.0.0.12:5432"
+    host = WithoutConntrack()
+    decided = ClusterState(MAIN, 2, 2)
+    (lead,) = firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host))
+    apply(lead, host)
+    assert host.leads_to(54322) == "10.0.0.12:5432"
     assert "connections to a former primary are not cut" in caplog.text
 
 
 def test_clients_are_not_told_if_the_configuration_says_so() -> None:
-    quiet = replace(MAIN, gateway=replace(MAIN.gateway, poke=False))
+    quiet = replace(MAIN, gateway=replace(MAIN.gateway, reset_clients=False))
     seen = Seen((), (Tracked(Flow("10.0.0.30", 40000, GATEWAY, 54322), "10.0.0.11", True),), True)
-    *_, cut = firewall.plan(Config("app"), Decided(quiet, 2, 2), seen)
-    assert isinstance(cut.do, Cut)
+    *_, cut = firewall.plan(Config("app"), ClusterState(quiet, 2, 2), seen)
+    assert isinstance(cut.do, DropConnections)
     assert not cut.do.tell

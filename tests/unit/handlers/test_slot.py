@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks.cluster.decide import Decided
+from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState, Slot, observe
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.handlers.slot import Config
 from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Rows, Sql, Step, apply
-from tests.fake import FakeNode, FakeSlot, FakeWorld
+from tests.fake import FakeHost, FakeNode, FakeSlot
 
 CLUSTER = Cluster(
     nodes={number: Node(f"10.0.0.1{number}") for number in (1, 2, 3)},
     gateway=Gateway("10.0.0.20", {"app": 54322}),
     barman=Barman("main_backup", "barman"),
 )
-DECIDED = Decided(
+DECIDED = ClusterState(
     CLUSTER,
     primary=2,
     timeline=2,
@@ -103,7 +103,7 @@ def test_on_standbys_the_slot_is_absent(seen: dict[int, Slot], steps: list[tuple
 @pytest.mark.parametrize("found", [HEALTHY, IN_USE])
 def test_a_logical_slot_of_that_name_is_not_touched(config: Config, found: Slot) -> None:
     node = 2 if config.on == "primary" else 1
-    with pytest.raises(StepFailed, match=f"node {node}: the slot 'barman' is logical, so it is not Barman's"):
+    with pytest.raises(OperationFailed, match=f"node {node}: the slot 'barman' is logical, so it is not Barman's"):
         slot.plan(config, DECIDED, {node: replace(found, physical=False)})
 
 
@@ -123,12 +123,12 @@ def test_a_logical_slot_of_that_name_is_not_touched(config: Config, found: Slot)
 def test_which_slots_are_looked_at(config: Config, slots: dict[int, tuple[Slot, ...]], seen: dict[int, Slot]) -> None:
     more = {4: NodeState(4, witness=True), 5: NodeState(5, in_recovery=False, timeline=1)}
     states = {node: replace(state, slots=slots.get(node, ())) for node, state in {**DECIDED.states, **more}.items()}
-    assert slot.observe(config, replace(DECIDED, states=states), FakeWorld()) == seen
+    assert slot.observe(config, replace(DECIDED, states=states), FakeHost()) == seen
 
 
 # -- keep: track -------------------------------------------------------------------------------------------------------
 
-TRACK = Config("standby", "track", most_mb=100)
+TRACK = Config("standby", "track", max_retained_wal=100)
 MB = 1024 * 1024
 AT = 0x500_0000
 CREATE_1 = (
@@ -144,7 +144,7 @@ def at(megabytes: int, **changes: Any) -> Slot:
     return replace(HEALTHY, restart_lsn=AT + megabytes * MB, **changes)
 
 
-def tracking(leader: Slot | None, found: Slot | None, written: int = 0) -> Decided:
+def tracking(leader: Slot | None, found: Slot | None, written: int = 0) -> ClusterState:
     """Node 2 leads, node 1 follows; the primary, and the standby with it, has written so many MB."""
     slots = {1: (found,) if found else (), 2: (OTHER, leader) if leader else ()}
     states = {
@@ -173,13 +173,13 @@ def tracking(leader: Slot | None, found: Slot | None, written: int = 0) -> Decid
         ),
     ],
 )
-def test_on_standbys_the_slot_is_there_and_whole(decided: Decided, steps: list[tuple[str, Any, Any]]) -> None:
-    assert essence(slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeWorld()))) == steps
+def test_on_standbys_the_slot_is_there_and_whole(decided: ClusterState, steps: list[tuple[str, Any, Any]]) -> None:
+    assert essence(slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeHost()))) == steps
 
 
 def test_a_slot_that_holds_too_much_is_given_up_loudly() -> None:
     decided = tracking(at(0), at(0), 101)
-    (step,) = slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeWorld()))
+    (step,) = slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeHost()))
     assert step.what == ("GIVE UP slot barman on standby 1: it holds more than 100 MB: drop slot barman on standby 1")
     assert (step.do, step.until) == drop(1)[1:]
 
@@ -212,12 +212,12 @@ def test_a_slot_that_holds_too_much_is_given_up_loudly() -> None:
         ),
     ],
 )
-def test_what_no_step_can_mend(decided: Decided, said: list[str]) -> None:
+def test_what_no_step_can_mend(decided: ClusterState, said: list[str]) -> None:
     assert list(slot.warnings(TRACK, decided)) == said
     assert list(slot.warnings(ON_STANDBY, decided)) == list(slot.warnings(ON_PRIMARY, decided)) == []
 
 
-class Asked(FakeWorld):
+class Asked(FakeHost):
     """A world that notes what is asked."""
 
     def __init__(self) -> None:
@@ -243,19 +243,19 @@ class Asked(FakeWorld):
     ],
 )
 def test_the_slot_follows_the_primarys_a_wal_file_at_a_time_and_never_beyond(
-    config: Config, decided: Decided, advanced: bool
+    config: Config, decided: ClusterState, advanced: bool
 ) -> None:
-    world = Asked()
-    slot.tend(config, decided, world)
-    assert world.asked == ([Sql(1, slot.ADVANCE, ("0/6000000", "barman", "0/6000000"))] if advanced else [])
+    host = Asked()
+    slot.housekeep(config, decided, host)
+    assert host.asked == ([Sql(1, slot.ADVANCE, ("0/6000000", "barman", "0/6000000"))] if advanced else [])
 
 
 # -- the steps lead there ----------------------------------------------------------------------------------------------
 
 
-def world(**slots: FakeSlot) -> FakeWorld:
+def host(**slots: FakeSlot) -> FakeHost:
     """Node 2 is the primary, node 1 a standby, node 3 does not answer; ``slots`` by node: ``on_1``, ``on_2``."""
-    made = FakeWorld()
+    made = FakeHost()
     made.nodes[3] = FakeNode("10.0.0.13", reachable=False)
     made.nodes[1].in_recovery, made.nodes[2].in_recovery = True, False
     for number, node in made.nodes.items():
@@ -267,7 +267,7 @@ def world(**slots: FakeSlot) -> FakeWorld:
     return made
 
 
-def planned(config: Config, there: FakeWorld) -> list[Step]:
+def planned(config: Config, there: FakeHost) -> list[Step]:
     """What is missing, as the nodes are now."""
     decided = replace(DECIDED, states={state.node: state for state in observe(CLUSTER, there)})
     return slot.plan(config, decided, slot.observe(config, decided, there))
@@ -275,7 +275,7 @@ def planned(config: Config, there: FakeWorld) -> list[Step]:
 
 @pytest.mark.parametrize("slots", [{}, {"on_2": FakeSlot(reserved=False)}, {"on_2": FakeSlot(True, True, False)}])
 def test_the_steps_on_the_primary_lead_there(slots: dict[str, FakeSlot]) -> None:
-    there = world(**slots)
+    there = host(**slots)
     for step in planned(ON_PRIMARY, there):
         apply(step, there)
     assert there.nodes[2].slots["barman"] == FakeSlot(physical=True, active=False, reserved=True)
@@ -284,7 +284,7 @@ def test_the_steps_on_the_primary_lead_there(slots: dict[str, FakeSlot]) -> None
 
 @pytest.mark.parametrize("slots", [{"on_1": FakeSlot()}, {"on_1": FakeSlot(active=True), "on_2": FakeSlot()}])
 def test_the_steps_on_standbys_lead_there(slots: dict[str, FakeSlot]) -> None:
-    there = world(**slots)
+    there = host(**slots)
     for step in planned(ON_STANDBY, there):
         apply(step, there)
     assert list(there.nodes[1].slots) == ["another"]
@@ -293,10 +293,10 @@ def test_the_steps_on_standbys_lead_there(slots: dict[str, FakeSlot]) -> None:
 
 
 def test_a_standby_that_was_promoted_meanwhile_keeps_its_slot() -> None:
-    there = world(on_1=FakeSlot())
+    there = host(on_1=FakeSlot())
     (step,) = planned(ON_STANDBY, there)
     there.nodes[1].in_recovery = False
-    with pytest.raises(StepFailed, match="drop slot barman on standby 1: not seen"):
+    with pytest.raises(OperationFailed, match="drop slot barman on standby 1: not seen"):
         apply(step, there)
     assert "barman" in there.nodes[1].slots
 

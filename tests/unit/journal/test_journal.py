@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.cluster.decide import Memory
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import journal as module
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.journal.migrations import MIGRATIONS
-from repmgr_hooks.journal.rows import Pause, RunRow, Sight, StepRow, Waiting
+from repmgr_hooks.journal.rows import Observation, Pause, RunRow, StepRow, Waiting
 from repmgr_hooks.lock import exclusive
 
 PROMOTED = Event(2, "standby_promote", False, 1, "2026-11-20 03:00:00+00")
@@ -200,7 +200,7 @@ def test_what_is_not_old_stays(journal: Journal) -> None:
 # -- what is remembered ------------------------------------------------------------------------------------------------
 
 SYSTEM = "7300000000000000001"
-NODE_1, NODE_2 = Memory(1, 1, SYSTEM), Memory(2, 2, SYSTEM)
+NODE_1, NODE_2 = LastKnownPrimary(1, 1, SYSTEM), LastKnownPrimary(2, 2, SYSTEM)
 
 
 class Wall:
@@ -230,15 +230,15 @@ def roles(path: Path) -> list[tuple[str, int, int]]:
 
 
 def test_the_last_primary_is_remembered_and_each_change_is_a_row(journal: Journal, path: Path) -> None:
-    assert journal.memory("main") == Memory()
-    for memory in (NODE_1, NODE_1, NODE_2, NODE_2, Memory(2, 3, SYSTEM), NODE_1):
+    assert journal.memory("main") == LastKnownPrimary()
+    for memory in (NODE_1, NODE_1, NODE_2, NODE_2, LastKnownPrimary(2, 3, SYSTEM), NODE_1):
         journal.remember("main", memory)
         assert journal.memory("main") == memory
-    journal.remember("other", Memory(7, 1, "7"))
+    journal.remember("other", LastKnownPrimary(7, 1, "7"))
     assert journal.memory("main") == NODE_1
     assert roles(path) == [("main", 1, 1), ("main", 2, 2), ("main", 2, 3), ("main", 1, 1), ("other", 7, 1)]
     journal.forget("main")
-    assert (journal.memory("main"), journal.memory("other")) == (Memory(), Memory(7, 1, "7"))
+    assert (journal.memory("main"), journal.memory("other")) == (LastKnownPrimary(), LastKnownPrimary(7, 1, "7"))
 
 
 def test_a_file_of_version_2_keeps_its_memory(path: Path) -> None:
@@ -252,14 +252,14 @@ def test_a_file_of_version_2_keeps_its_memory(path: Path) -> None:
         old.execute("pragma user_version = 2")
     old.close()
     journal = Journal(path)
-    assert journal.memory("main") == Memory(2, 5, SYSTEM)
-    assert journal.memory("empty") == Memory(None, 0, "")
+    assert journal.memory("main") == LastKnownPrimary(2, 5, SYSTEM)
+    assert journal.memory("empty") == LastKnownPrimary(None, 0, "")
     assert journal.memory("main", 600).changes == 0
     assert journal.memory("main").promoted == frozenset(), "what was said before is over"
     assert len(journal.runs(9)) == 1
     journal.close()
     again = Journal(path)
-    assert again.memory("main") == Memory(2, 5, SYSTEM)
+    assert again.memory("main") == LastKnownPrimary(2, 5, SYSTEM)
     again.close()
 
 
@@ -317,8 +317,8 @@ def test_a_promotion_of_before_the_primary_was_found_is_over(journal: Journal, w
 def test_changes_are_counted_within_so_many_seconds(journal: Journal, wall: Wall) -> None:
     for primary, timeline in [(1, 1), (2, 2), (2, 3), (1, 4), (2, 5)]:
         wall.time += 100
-        journal.remember("main", Memory(primary, timeline, SYSTEM))
-        journal.remember("other", Memory(timeline, 1, SYSTEM))
+        journal.remember("main", LastKnownPrimary(primary, timeline, SYSTEM))
+        journal.remember("other", LastKnownPrimary(timeline, 1, SYSTEM))
     assert journal.memory("main", 1000).changes == 3, "neither the first find nor another timeline is a change"
     assert journal.memory("main", 250).changes == 2
     assert journal.memory("main", 50).changes == 1
@@ -329,7 +329,7 @@ def test_changes_are_counted_within_so_many_seconds(journal: Journal, wall: Wall
 
 
 def test_what_is_found_is_compared_without_what_was_told() -> None:
-    assert Memory(1, 1, SYSTEM, frozenset({2}), 3) == NODE_1
+    assert LastKnownPrimary(1, 1, SYSTEM, frozenset({2}), 3) == NODE_1
 
 
 def test_old_changes_go_and_the_last_one_of_each_cluster_stays(journal: Journal, path: Path) -> None:
@@ -346,7 +346,7 @@ def test_old_changes_go_and_the_last_one_of_each_cluster_stays(journal: Journal,
 def test_the_primary_before_a_new_one_is_known_however_long_it_was_there(
     journal: Journal, path: Path, wall: Wall
 ) -> None:
-    journal.remember("main", Memory(3, 1, SYSTEM))
+    journal.remember("main", LastKnownPrimary(3, 1, SYSTEM))
     journal.remember("main", NODE_1)
     wall.time += 1000 * 86400
     journal.remember("main", NODE_2)
@@ -359,7 +359,7 @@ def test_the_primary_before_a_new_one_is_known_however_long_it_was_there(
 
 def test_what_was_seen_is_forgotten_with_the_rest(journal: Journal, wall: Wall) -> None:
     for at in (wall.time - 91 * 86400, wall.time):
-        journal.saw("main", Sight(at, None, 1, 1, "the primary is node 1", "node 1: primary"))
+        journal.saw("main", Observation(at, None, 1, 1, "the primary is node 1", "node 1: primary"))
     journal.prune(90)
     assert journal.read("select cluster, nodes from sight") == [("main", "node 1: primary")]
 
@@ -409,7 +409,9 @@ def test_a_pause_outlives_the_program(path: Path) -> None:
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
     Journal(path).close()
     sqlite(path, f"pragma user_version = {len(MIGRATIONS) + 1}")
-    with pytest.raises(StepFailed, match=f"is of a newer version \\({len(MIGRATIONS) + 1}\\).*upgrade repmgr_hooks"):
+    with pytest.raises(
+        OperationFailed, match=f"is of a newer version \\({len(MIGRATIONS) + 1}\\).*upgrade repmgr_hooks"
+    ):
         open_journal(path)
     assert [file.name for file in path.parent.iterdir() if "broken" in file.name] == []
 
@@ -498,7 +500,7 @@ def test_a_file_that_another_program_locks(path: Path, monkeypatch: pytest.Monke
         "prune": lambda: journal.prune(90),
     }
     begun = time.monotonic()
-    with pytest.raises(StepFailed, match="journal.db cannot be used: database is locked"):
+    with pytest.raises(OperationFailed, match="journal.db cannot be used: database is locked"):
         changes[change]()
     assert time.monotonic() - begun < 2
     assert journal.waiting("main") == [], "reading goes on"
@@ -512,7 +514,7 @@ def test_a_file_that_another_program_locks(path: Path, monkeypatch: pytest.Monke
 def test_a_file_that_goes_away_under_the_service(path: Path, moved: bool) -> None:
     """Else it would go on in a file that nobody reads, and heed no pause."""
     service = open_journal(path)
-    service.remember("main", Memory(1, 1, "7"))
+    service.remember("main", LastKnownPrimary(1, 1, "7"))
     for file in path.parent.glob("journal.db*"):
         file.rename(file.with_name(f"old-{file.name}")) if moved else file.unlink()
     by_hand = open_journal(path)
@@ -520,7 +522,7 @@ def test_a_file_that_goes_away_under_the_service(path: Path, moved: bool) -> Non
     by_hand.close()
     path.rename(path.with_name("kept"))
     path.mkdir()
-    with pytest.raises(StepFailed, match="cannot be used"):
+    with pytest.raises(OperationFailed, match="cannot be used"):
         service.paused("main")
     path.rmdir()
     path.with_name("kept").rename(path)
@@ -535,9 +537,9 @@ def test_a_file_that_goes_away_under_the_service(path: Path, moved: bool) -> Non
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StepFailed, match="file/journal.db cannot be used"):
+    with pytest.raises(OperationFailed, match="file/journal.db cannot be used"):
         open_journal(tmp_path / "file" / "journal.db")
-    with pytest.raises(StepFailed, match="missing/journal.db cannot be used"):
+    with pytest.raises(OperationFailed, match="missing/journal.db cannot be used"):
         open_journal(tmp_path / "missing" / "journal.db")
 
 
@@ -545,7 +547,7 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_directory_that_is_read_only(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(StepFailed, match="cannot be used"):
+        with pytest.raises(OperationFailed, match="cannot be used"):
             open_journal(tmp_path / "journal.db")
     finally:
         tmp_path.chmod(0o700)
@@ -553,7 +555,7 @@ def test_a_directory_that_is_read_only(tmp_path: Path) -> None:
 
 def test_a_directory_stands_in_its_place(path: Path) -> None:
     path.mkdir()
-    with pytest.raises(StepFailed, match="cannot be used"):
+    with pytest.raises(OperationFailed, match="cannot be used"):
         open_journal(path)
 
 
@@ -564,7 +566,7 @@ def test_a_failed_change_leaves_nothing_behind(journal: Journal) -> None:
         yield waits
         raise OSError("no more numbers")
 
-    with pytest.raises(StepFailed, match="no more numbers"):
+    with pytest.raises(OperationFailed, match="no more numbers"):
         journal.begin_run("main", "event", 1, numbers())
     assert journal.runs(9) == []
     assert [item.id for item in journal.waiting("main")] == [waits]
@@ -628,9 +630,9 @@ def test_root_follows_no_link_of_the_service() -> None:
         os.chown(place, 34, 35)
         (place / "journal.db").symlink_to(target.name)
         (place / "cluster-main.lock").symlink_to(target.name)
-        with pytest.raises(StepFailed):
+        with pytest.raises(OperationFailed):
             open_journal(place / "journal.db")
-        with pytest.raises(StepFailed), exclusive(place / "cluster-main.lock", 0):
+        with pytest.raises(OperationFailed), exclusive(place / "cluster-main.lock", 0):
             pass
         assert (Path(target.name).stat().st_uid, Path(target.name).stat().st_size) == (0, 0)
 
@@ -645,7 +647,7 @@ def test_closing_waits_for_another_thread(tmp_path: Path) -> None:
             while True:
                 journal.paused("main")
                 begun.set()
-        except StepFailed as error:
+        except OperationFailed as error:
             said.append(str(error))
 
     reader = threading.Thread(target=read_on)

@@ -106,7 +106,7 @@ def test_one_client_that_cannot_be_reached_keeps_no_other_uninformed(monkeypatch
     monkeypatch.setattr(reset.socket, "socket", network)
     flows = [Flow(f"10.0.0.{number}", 40000, "10.0.0.20", 54322) for number in (30, 31, 32)]
     with pytest.raises(OSError, match="unreachable"):
-        reset.send_pokes(flows)
+        reset.send_resets(flows)
     assert network.reached == ["10.0.0.30", "10.0.0.32"]
 
 
@@ -115,7 +115,7 @@ def test_only_many_connections_of_one_host_are_told_slowly_and_not_for_ever(monk
     pauses: list[float] = []
     monkeypatch.setattr(reset.socket, "socket", Network())
     monkeypatch.setattr(reset.time, "sleep", pauses.append)
-    reset.send_pokes(
+    reset.send_resets(
         [Flow(f"10.1.{n % clients // 250}.{n % clients % 250}", n, "10.0.0.20", 54322) for n in range(20_000)]
     )
     assert bool(pauses) is paused

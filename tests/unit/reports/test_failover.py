@@ -13,14 +13,14 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.cli import main as cli
-from repmgr_hooks.cluster.decide import Memory
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import Sight, StepRow
+from repmgr_hooks.journal.rows import Observation, StepRow
 from repmgr_hooks.reports import failover, failover_html, failover_text
 from repmgr_hooks.service.controller import run_now
-from tests.fake import FakeWorld
+from tests.fake import FakeHost
 
 CONFIG = Path(__file__).resolve().parents[3] / "config/config.yaml"
 SYSTEM = "7300000000000000001"
@@ -46,11 +46,11 @@ class Past:
         return self.journal
 
     def primary(self, moment: float, node: int, timeline: int, cluster: str = "main") -> None:
-        self.at(moment).remember(cluster, Memory(node, timeline, SYSTEM))
+        self.at(moment).remember(cluster, LastKnownPrimary(node, timeline, SYSTEM))
 
     def look(self, moment: float, before: float | None, node: int | None, timeline: int, words: str = "") -> None:
         nodes = "node 1: Connection refused\nnode 2: whatever"
-        self.journal.saw("main", Sight(T + moment, before and T + before, node, timeline, words, nodes))
+        self.journal.saw("main", Observation(T + moment, before and T + before, node, timeline, words, nodes))
 
     def event(self, moment: float, event: Event) -> int:
         return self.journal.add_event("main", event, T + moment)
@@ -104,17 +104,17 @@ def fail_over(past: Past) -> None:
     past.run(900, 901, (900.5, 0.1, "drop slot barman on standby 1", ""), events=(later,))
 
 
-def the_story(journal: Journal, which: str = "last") -> failover.Story:
+def the_report(journal: Journal, which: str = "last") -> failover.FailoverReport:
     return failover.tell(journal, failover.find(journal, which, ["main"]))
 
 
-def told(found: failover.Story) -> list[tuple[float, str]]:
+def told(found: failover.FailoverReport) -> list[tuple[float, str]]:
     return [(item.at, item.what.splitlines()[0]) for item in found.items]
 
 
 def test_a_failover(past: Past, journal: Journal) -> None:
     fail_over(past)
-    found = the_story(journal)
+    found = the_report(journal)
     assert (found.change.was, found.change.node, found.change.was_timeline, found.change.timeline) == (1, 2, 1, 2)
     assert (found.zero, found.last_good, found.promoted) == (T, -4, 2.5)
     assert (found.ports, found.last_port) == ({"barman": 3.25, "app": 5.0}, "app")
@@ -136,7 +136,7 @@ def test_a_failover(past: Past, journal: Journal) -> None:
 
 def test_the_same_on_the_screen(past: Past, journal: Journal) -> None:
     fail_over(past)
-    first, second, _, *rest = failover_text.lines(the_story(journal))
+    first, second, _, *rest = failover_text.lines(the_report(journal))
     assert first == "main: node 2 took over from node 1"
     assert re.fullmatch(r"change 2, timeline 1 to 2, first sign 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", second)
     assert rest[:6] == [
@@ -158,7 +158,7 @@ def test_without_a_tick_the_first_sign_is_the_first_event(past: Past, journal: J
     event = past.event(0, PROMOTED)
     past.primary(1, 2, 2)
     past.run(0.5, 3, LEAD_APP, events=(event,))
-    found = the_story(journal)
+    found = the_report(journal)
     assert (found.zero, found.last_good, found.promoted, found.cut, found.archived) == (T, None, 1, None, None)
     assert told(found)[0] == (0, "event: standby_promote of node 2")
 
@@ -168,7 +168,7 @@ def test_by_hand_and_without_any_sign_it_begins_with_the_run(past: Past, journal
     past.run(-40, -39, (-40, 1, "lead port app to node 1 (10.0.0.11)", ""))
     past.primary(1, 2, 2)
     past.run(0, 2, LEAD_APP)
-    assert (the_story(journal).zero, the_story(journal).promoted) == (T, 1)
+    assert (the_report(journal).zero, the_report(journal).promoted) == (T, 1)
 
 
 def test_a_promotion_between_two_looks(past: Past, journal: Journal) -> None:
@@ -177,7 +177,7 @@ def test_a_promotion_between_two_looks(past: Past, journal: Journal) -> None:
     past.look(0, -5, 2, 2, TAKEN_OVER)
     past.primary(0.5, 2, 2)
     past.run(0.25, 6, LEAD_APP)
-    found = the_story(journal)
+    found = the_report(journal)
     assert (found.zero, found.last_good, found.promoted, found.ports) == (T, -5, 0, {"app": 5.0})
 
 
@@ -186,14 +186,14 @@ def test_a_primary_that_came_back_once_was_not_lost_then(past: Past, journal: Jo
     for moment, node in ((-300, None), (-200, 1), (0, None)):
         past.look(moment, moment - 1, node, 1 if node else 0, SILENT)
     past.primary(2, 2, 2)
-    assert (the_story(journal).zero, the_story(journal).last_good) == (T, -1)
+    assert (the_report(journal).zero, the_report(journal).last_good) == (T, -1)
 
 
 def test_a_worker_that_began_in_the_middle_has_no_last_good_look(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
     past.look(0, None, None, 0, SILENT)
     past.primary(2, 2, 2)
-    assert (the_story(journal).zero, the_story(journal).last_good) == (T, None)
+    assert (the_report(journal).zero, the_report(journal).last_good) == (T, None)
 
 
 def test_the_failover_right_before_is_another_story(past: Past, journal: Journal) -> None:
@@ -204,7 +204,7 @@ def test_the_failover_right_before_is_another_story(past: Past, journal: Journal
     past.event(0, LOST)
     past.primary(1, 2, 3)
     past.run(0.5, 5, LEAD_APP)
-    last, before = the_story(journal), the_story(journal, "2")
+    last, before = the_report(journal), the_report(journal, "2")
     assert (last.change.id, last.zero, last.ports) == (3, T, {"app": 5.0})
     assert (before.zero, before.ports, before.change.node) == (T - 35, {"app": 11.0}, 1)
     assert told(before)[-1] == (15, "end of run 1 (event): done")
@@ -220,7 +220,7 @@ def test_the_attempts_after_a_failure_belong_to_it(past: Past, journal: Journal)
     )
     past.run(304, 305, (304.5, 0.5, "start Barman's receive-wal", ""), attempt=2)
     past.run(400, 401, (400.5, 0.5, "drop slot barman on standby 1", ""))
-    found = the_story(journal)
+    found = the_report(journal)
     assert found.ok is True
     assert told(found)[-2:] == [(304.5, "start Barman's receive-wal"), (305, "end of run 2 (event, attempt 2): done")]
     text = "\n".join(failover_text.lines(found))
@@ -242,7 +242,7 @@ def test_what_has_not_ended_well_says_so(
     past.primary(2, 2, 2)
     past.run(1, ended, LEAD_BARMAN, ok=False)
     past.event(8, PROMOTED)
-    found = the_story(journal)
+    found = the_report(journal)
     assert (found.ok, (8, "event: standby_promote of node 2") in told(found)) == (ok, True)
     assert said in "\n".join(failover_text.lines(found))
     assert said in failover_html.render(found)
@@ -251,7 +251,7 @@ def test_what_has_not_ended_well_says_so(
 def test_a_change_that_led_no_port(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
     past.primary(0, 2, 2)
-    found = the_story(journal)
+    found = the_report(journal)
     assert failover_text.figures(found) == [(0, "from the first sign until node 2 was seen to be the primary")]
     assert "NO PORT was led to the new primary." in failover_html.render(found)
 
@@ -261,14 +261,14 @@ def test_a_port_that_could_not_be_led_was_not_open(past: Past, journal: Journal)
     past.primary(2, 2, 2)
     past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed"), (6, 1, LEAD_APP[2], ""))
     past.run(20, 21, (20, 1, LEAD_APP[2], ""), message="the chains had been wiped")
-    assert the_story(journal).ports == {"app": 6.0}, "7 since T, and the run is the first sign, at 1"
+    assert the_report(journal).ports == {"app": 6.0}, "7 since T, and the run is the first sign, at 1"
 
 
 def test_a_port_that_was_never_led_was_never_open(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
     past.primary(2, 2, 2)
     past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed"), (3, 1, "lead port app to node 1 (10.0.0.11)", ""))
-    assert the_story(journal).ports == {}
+    assert the_report(journal).ports == {}
 
 
 def test_the_same_node_on_a_new_timeline_is_a_change(past: Past, journal: Journal) -> None:
@@ -277,15 +277,15 @@ def test_the_same_node_on_a_new_timeline_is_a_change(past: Past, journal: Journa
     past.look(0, -5, None, 0, SILENT)
     past.look(3, 2, 1, 2, "the primary is node 1, timeline 2")
     past.primary(4, 1, 2)
-    assert (the_story(journal).zero, the_story(journal).promoted) == (T, 3)
+    assert (the_report(journal).zero, the_report(journal).promoted) == (T, 3)
 
 
 def test_which_one(past: Past, journal: Journal) -> None:
-    with pytest.raises(BadInput, match="knows of no change of the primary of main and other"):
+    with pytest.raises(UsageError, match="knows of no change of the primary of main and other"):
         failover.find(journal, "last", ["main", "other"])
     past.primary(-100, 1, 1)
     past.primary(-90, 1, 1, "other")
-    with pytest.raises(BadInput, match="knows of no change"):
+    with pytest.raises(UsageError, match="knows of no change"):
         failover.find(journal, "last", ["main", "other"])
     past.primary(-80, 2, 2)
     past.primary(-70, 2, 2, "other")
@@ -293,17 +293,17 @@ def test_which_one(past: Past, journal: Journal) -> None:
     for which, clusters, number in (("last", ["main", "other"], 5), ("last", ["other"], 4), ("3", ["main"], 3)):
         assert failover.find(journal, which, clusters).id == number
     for wrong in ("1", "4", "", "LAST", "-1", "9" * 99, "last'; drop table role"):
-        with pytest.raises(BadInput, match="has no change of the primary .*; it has 3, 5, and 'last'"):
+        with pytest.raises(UsageError, match="has no change of the primary .*; it has 3, 5, and 'last'"):
             failover.find(journal, wrong, ["main"])
 
 
 def test_the_words_of_the_handlers_are_known(journal: Journal) -> None:
     """A real run in a fake world: whoever renames a step must see that the story still finds it."""
-    managed, world = config.load(CONFIG).clusters["main"], FakeWorld()
-    journal.remember("main", Memory(1, 1, world.nodes[1].system_identifier))
-    world.fail_over()
-    assert run_now(managed, world, [], "drift", journal).ok
-    found = the_story(journal)
+    managed, host = config.load(CONFIG).clusters["main"], FakeHost()
+    journal.remember("main", LastKnownPrimary(1, 1, host.nodes[1].system_identifier))
+    host.fail_over()
+    assert run_now(managed, host, [], "drift", journal).ok
+    found = the_report(journal)
     assert set(found.ports) == {"barman", "app"}
     assert found.archived is not None
 
@@ -323,7 +323,7 @@ def evil(past: Past) -> None:
 
 def test_no_line_is_wider_than_80_columns(past: Past, journal: Journal) -> None:
     evil(past)
-    assert max(map(len, failover_text.lines(the_story(journal)))) <= 80
+    assert max(map(len, failover_text.lines(the_report(journal)))) <= 80
 
 
 @pytest.mark.parametrize("make", [fail_over, evil])
@@ -331,7 +331,7 @@ def test_a_page_is_well_formed_and_needs_nothing_from_elsewhere(
     past: Past, journal: Journal, make: Callable[[Past], None]
 ) -> None:
     make(past)
-    found = the_story(journal)
+    found = the_report(journal)
     text = failover_html.render(found)
     root = ElementTree.fromstring(text)
     names = {element.tag.rpartition("}")[2] for element in root.iter()}
@@ -350,14 +350,14 @@ def test_a_page_is_well_formed_and_needs_nothing_from_elsewhere(
 
 def test_what_failed_is_said_in_words_and_not_by_a_colour_alone(past: Past, journal: Journal) -> None:
     evil(past)
-    drawing = failover_html.render(the_story(journal))
+    drawing = failover_html.render(the_report(journal))
     assert re.search(r'<text class="bad"[^>]*>FAILED: &lt;script&gt;', drawing)
     assert '<span class="bad">FAILED: &lt;script&gt;' in drawing
 
 
 def test_every_bar_and_word_is_on_the_chart(past: Past, journal: Journal) -> None:
     fail_over(past)
-    svg = ElementTree.fromstring(failover_html.render(the_story(journal))).find(".//{http://www.w3.org/2000/svg}svg")
+    svg = ElementTree.fromstring(failover_html.render(the_report(journal))).find(".//{http://www.w3.org/2000/svg}svg")
     assert svg is not None
     _, _, width, height = map(float, svg.attrib["viewBox"].split())
     bars = [shape for shape in svg.iter("{http://www.w3.org/2000/svg}rect") if shape.get("class") == "bar"]
@@ -374,7 +374,7 @@ def test_a_row_without_room_beside_its_bars_has_its_words_above(past: Past, jour
     past.event(0, LOST)
     past.primary(1, 2, 2)
     past.run(1, 100, *((1 + 20 * number, 15, "a step " + "x" * 60, "no") for number in range(5)), ok=False)
-    assert ">FAILED 5 of 5 times: a step xxx" in failover_html.render(the_story(journal))
+    assert ">FAILED 5 of 5 times: a step xxx" in failover_html.render(the_report(journal))
 
 
 # -- the verb ----------------------------------------------------------------------------------------------------------

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from repmgr_hooks.cluster.decide import Memory
+from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal.heartbeat import beat
+from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.migrations import MIGRATIONS
 from repmgr_hooks.journal.rows import StepRow
 from repmgr_hooks.reports import metrics
 from repmgr_hooks.reports.metrics import Sample
-from tests.fake import FakeSlot, FakeWorld
+from tests.fake import FakeHost, FakeSlot
 
 PROMOTED = Event(2, "standby_promote")
 Numbers = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -70,8 +70,8 @@ def past(journal: Journal, ok: bool, seconds: float) -> None:
     journal.end_run(run, ok, not ok, "", 2, 2)
 
 
-def test_all_as_it_should_be(ask: Ask, world: FakeWorld) -> None:
-    world.nodes[2].behind = 4096
+def test_all_as_it_should_be(ask: Ask, host: FakeHost) -> None:
+    host.nodes[2].behind = 4096
     found = ask()
     single = {"good": 1, "primary_known": 1, "timeline": 1, "missing_steps": 0, "warnings": 0, "events_waiting": 0}
     for name, value in {**single, "paused": 0, "failed_attempts": 0, "barman_streaming": 1}.items():
@@ -86,8 +86,8 @@ def test_all_as_it_should_be(ask: Ask, world: FakeWorld) -> None:
     assert of(found, "last_event_timestamp_seconds") == of(found, "last_look_timestamp_seconds") == {}
 
 
-def test_in_trouble(ask: Ask, world: FakeWorld, journal: Journal) -> None:
-    world.fail_over()
+def test_in_trouble(ask: Ask, host: FakeHost, journal: Journal) -> None:
+    host.fail_over()
     journal.add_event("main", PROMOTED, 5.5)
     journal.pause("main", None, "new disks")
     found = ask()
@@ -101,9 +101,9 @@ def test_in_trouble(ask: Ask, world: FakeWorld, journal: Journal) -> None:
     assert (of(found, "barman_lag_bytes"), of(found, "slot_retained_bytes")) == ({}, {})
 
 
-def test_nobody_is_the_primary_and_one_is_a_zombie(ask: Ask, world: FakeWorld, journal: Journal) -> None:
-    journal.remember("main", Memory(2, 2, world.nodes[1].system_identifier))
-    world.lose(2)
+def test_nobody_is_the_primary_and_one_is_a_stale_primary(ask: Ask, host: FakeHost, journal: Journal) -> None:
+    journal.remember("main", LastKnownPrimary(2, 2, host.nodes[1].system_identifier))
+    host.lose(2)
     found = ask()
     assert (of(found, "primary_known"), of(found, "timeline")) == ({"": 0}, {})
     assert of(found, "node_is_primary") == {"1": 0, "2": 0}
@@ -111,28 +111,33 @@ def test_nobody_is_the_primary_and_one_is_a_zombie(ask: Ask, world: FakeWorld, j
     assert of(found, "last_primary_change_timestamp_seconds")[""] == pytest.approx(time.time(), abs=60)
 
 
-def test_what_a_slot_left_behind_on_a_standby_keeps(ask: Ask, world: FakeWorld) -> None:
-    world.nodes[2].slots["barman"] = FakeSlot(active=False)
+def test_what_a_slot_left_behind_on_a_standby_keeps(ask: Ask, host: FakeHost) -> None:
+    host.nodes[2].slots["barman"] = FakeSlot(active=False)
     assert set(of(ask(), "slot_retained_bytes")) == {"1 barman", "2 barman"}
 
 
-def test_a_closed_port_leads_to_nobody(ask: Ask, world: FakeWorld) -> None:
-    world.nat = type(world.nat)()
+def test_a_closed_port_leads_to_nobody(ask: Ask, host: FakeHost) -> None:
+    host.nat = type(host.nat)()
     assert set(of(ask(), "port_leads_to_node").values()) == {0}
 
 
 def test_when_the_service_last_looked(ask: Ask, tmp_path: Path) -> None:
-    beat(tmp_path, "main")
+    write_heartbeat(tmp_path, "main")
     os.utime(tmp_path / "cluster-main.looked", (1e9, 1_700_000_000.5))
     assert of(ask(), "last_look_timestamp_seconds") == {"": 1_700_000_000.5}
-    beat(tmp_path, "main")
+    write_heartbeat(tmp_path, "main")
     assert of(ask(), "last_look_timestamp_seconds")[""] == pytest.approx(time.time(), abs=60)
 
 
-def test_what_was_counted(ask: Ask, journal: Journal, world: FakeWorld) -> None:
-    for memory in (Memory(1, 1, "7"), Memory(2, 2, "7"), Memory(2, 3, "7"), Memory(1, 4, "7")):
+def test_what_was_counted(ask: Ask, journal: Journal, host: FakeHost) -> None:
+    for memory in (
+        LastKnownPrimary(1, 1, "7"),
+        LastKnownPrimary(2, 2, "7"),
+        LastKnownPrimary(2, 3, "7"),
+        LastKnownPrimary(1, 4, "7"),
+    ):
         journal.remember("main", memory)
-    journal.remember("other", Memory(1, 1, "8"))
+    journal.remember("other", LastKnownPrimary(1, 1, "8"))
     past(journal, False, 2.0)
     past(journal, True, 0.5)
     cut_off = journal.begin_run("main", "boot", 1, [])
@@ -157,7 +162,7 @@ def test_what_was_counted(ask: Ask, journal: Journal, world: FakeWorld) -> None:
 def test_a_counter_does_not_go_down_when_the_journal_forgets(
     ask: Ask, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for memory in (Memory(1, 1, "7"), Memory(2, 2, "7")):
+    for memory in (LastKnownPrimary(1, 1, "7"), LastKnownPrimary(2, 2, "7")):
         journal.remember("main", memory)
     for ok in (True, False, True):
         past(journal, ok, 1.5)

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster.decide import Memory, Reason, Why
+from repmgr_hooks.cluster.decide import LastKnownPrimary, Reason, ReasonCode
 from repmgr_hooks.engine.dispatcher import handle
-from repmgr_hooks.engine.routes import Action, Managed, Route
+from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.reports.status import Picture, look
-from tests.fake import FakeWorld
+from repmgr_hooks.reports.status import ClusterStatus, look
+from tests.fake import FakeHost
 
 LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
 MAIN = LOADED.clusters["main"]
@@ -24,14 +24,14 @@ PROMOTED = Event(2, "standby_promote")
 DONE = (True, False, "done", 1, 1)
 
 
-def healthy() -> FakeWorld:
-    world = FakeWorld()
-    assert handle(MAIN, world, []).ok
-    return world
+def healthy() -> FakeHost:
+    host = FakeHost()
+    assert handle(MAIN, host, []).ok
+    return host
 
 
-def picture(world: FakeWorld, journal: Journal) -> Picture:
-    return look(MAIN, world, journal, LOADED)
+def picture(host: FakeHost, journal: Journal) -> ClusterStatus:
+    return look(MAIN, host, journal, LOADED)
 
 
 def ended(journal: Journal, ok: bool, again: bool, attempt: int, message: str) -> None:
@@ -57,10 +57,10 @@ def test_all_as_it_should_be(journal: Journal) -> None:
 
 
 def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
-    world = healthy()
-    world.fail_over()
-    before = list(world.changes)
-    found = picture(world, journal)
+    host = healthy()
+    host.fail_over()
+    before = list(host.changes)
+    found = picture(host, journal)
     lines = found.lines()
     assert not found.good
     assert lines[0].startswith("main: primary is node 2, timeline 2")
@@ -68,9 +68,9 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
     assert "  MISSING lead port app to node 2 (10.0.0.12)" in lines
     assert "  MISSING create slot barman on node 2" in lines
     assert lines[-1] == "  mend it with: repmgr-hooks reconcile --cluster main"
-    assert world.changes == before, "looking changes nothing"
-    assert handle(MAIN, world, []).ok
-    assert picture(world, journal).lines() == [
+    assert host.changes == before, "looking changes nothing"
+    assert handle(MAIN, host, []).ok
+    assert picture(host, journal).lines() == [
         "main: primary is node 2, timeline 2 (the only node out of recovery)",
         "  node 1: connection timeout expired",
         "  node 2: primary, timeline 2",
@@ -80,15 +80,15 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
         "  Barman: streaming, 0 B behind",
         "  WRONG node 1 does not answer",
     ]
-    world.nodes[1].reachable, world.nodes[1].in_recovery, world.nodes[1].timeline = True, True, 2
-    assert handle(MAIN, world, []).ok
-    assert picture(world, journal).good
+    host.nodes[1].reachable, host.nodes[1].in_recovery, host.nodes[1].timeline = True, True, 2
+    assert handle(MAIN, host, []).ok
+    assert picture(host, journal).good
 
 
 def test_an_unknown_primary(journal: Journal) -> None:
-    world = healthy()
-    world.lose(1)
-    found = picture(world, journal)
+    host = healthy()
+    host.lose(1)
+    found = picture(host, journal)
     lines = found.lines()
     assert not found.good
     assert lines[0] == "main: UNKNOWN primary: no node is out of recovery; promote one, or make the primary reachable"
@@ -97,41 +97,41 @@ def test_an_unknown_primary(journal: Journal) -> None:
     assert not any("MISSING" in line or "slot" in line or "behind" in line for line in lines)
 
 
-def test_a_zombie_stands_first_and_what_leads_to_it_is_missing(journal: Journal) -> None:
-    world = healthy()
-    journal.remember("main", Memory(2, 2, world.nodes[1].system_identifier))
-    world.lose(2)
-    found = picture(world, journal)
+def test_a_stale_primary_stands_first_and_what_leads_to_it_is_missing(journal: Journal) -> None:
+    host = healthy()
+    journal.remember("main", LastKnownPrimary(2, 2, host.nodes[1].system_identifier))
+    host.lose(2)
+    found = picture(host, journal)
     lines = found.lines()
     assert not found.good
-    assert lines[0] == "main: " + str(Reason(Why.ZOMBIE, (1,)))
+    assert lines[0] == "main: " + str(Reason(ReasonCode.STALE_PRIMARY, (1,)))
     assert lines[1].startswith("  UNKNOWN primary: node 1 is a primary on an older timeline than 2")
     assert "  MISSING close what leads to node 1" in lines
     assert not any("WRONG ZOMBIE" in line for line in lines)
 
 
 def test_how_far_everybody_is(journal: Journal) -> None:
-    world = healthy()
-    world.nodes[2].behind = 3 * 1024
-    world.nodes[1].slots["barman"].active = False
-    lines = picture(world, journal).lines()
+    host = healthy()
+    host.nodes[2].behind = 3 * 1024
+    host.nodes[1].slots["barman"].active = False
+    lines = picture(host, journal).lines()
     assert "  node 2: standby, timeline 1, 3 kB behind" in lines
     assert "  Barman: not streaming" in lines
-    world.nodes[1].slots["barman"].reserved = False
-    assert "  slot barman: not there, or it reserves no WAL" in picture(world, journal).lines()
-    world.nodes[2].behind = -4096
-    assert "  node 2: standby, timeline 1, 0 B behind" in picture(world, journal).lines(), "it was asked later"
+    host.nodes[1].slots["barman"].reserved = False
+    assert "  slot barman: not there, or it reserves no WAL" in picture(host, journal).lines()
+    host.nodes[2].behind = -4096
+    assert "  node 2: standby, timeline 1, 0 B behind" in picture(host, journal).lines(), "it was asked later"
 
 
 def test_what_no_step_can_mend_is_no_good_state_and_is_shown() -> None:
     warned = SimpleNamespace(observe=None, warnings=lambda config, decided: [f"half a slot on {decided.primary}"])
-    main = Managed(MAIN.cluster, (*MAIN.routes, Route(frozenset(), (Action("x", warned, None, "x"),))))
-    world = healthy()
-    found = look(main, world, None, LOADED)
+    main = ManagedCluster(MAIN.cluster, (*MAIN.routes, Route(frozenset(), (Action("x", warned, None, "x"),))))
+    host = healthy()
+    found = look(main, host, None, LOADED)
     assert not found.good
     assert found.lines() == [*HEALTHY, "  WRONG half a slot on 1"]
-    world.lose(1)
-    assert not any("half a slot" in line for line in look(main, world, None, LOADED).lines()), "of which primary?"
+    host.lose(1)
+    assert not any("half a slot" in line for line in look(main, host, None, LOADED).lines()), "of which primary?"
 
 
 def test_the_last_event(journal: Journal) -> None:
@@ -143,9 +143,9 @@ def test_the_last_event(journal: Journal) -> None:
 
 
 def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
-    world = healthy()
-    world.barman.health = "ruins"
-    found = picture(world, journal)
+    host = healthy()
+    host.barman.health = "ruins"
+    found = picture(host, journal)
     assert not found.good
     assert any(line.startswith("  MISSING ") and "No space left on device" in line for line in found.lines())
 
@@ -201,18 +201,18 @@ def test_a_pause_with_an_end_shows_it(journal: Journal) -> None:
 def test_the_same_for_machines(journal: Journal) -> None:
     journal.pause("main", 2e9, "new disks")
     ended(journal, False, True, 3, "no")
-    world = healthy()
-    world.lose(2)
-    plain = json.loads(json.dumps(picture(world, journal).as_dict()))
+    host = healthy()
+    host.lose(2)
+    plain = json.loads(json.dumps(picture(host, journal).as_dict()))
     assert (plain["good"], plain["cluster"], plain["waiting"]) == (False, "main", 0)
-    assert (plain["verdict"]["primary"], plain["verdict"]["timeline"]) == (1, 1)
-    assert [(state["node"], state["error"]) for state in plain["verdict"]["states"]] == [
+    assert (plain["decision"]["primary"], plain["decision"]["timeline"]) == (1, 1)
+    assert [(state["node"], state["error"]) for state in plain["decision"]["states"]] == [
         (1, ""),
         (2, "node 2: connection timeout expired"),
     ]
-    assert plain["verdict"]["reason"] == {"why": "only", "nodes": [], "words": "the only node out of recovery"}
-    assert plain["verdict"]["notes"] == [{"why": "silent", "nodes": [2], "words": "node 2 does not answer"}]
-    assert plain["verdict"]["states"][0]["slots"][0]["name"] == "barman"
+    assert plain["decision"]["reason"] == {"why": "only", "nodes": [], "words": "the only node out of recovery"}
+    assert plain["decision"]["notes"] == [{"why": "silent", "nodes": [2], "words": "node 2 does not answer"}]
+    assert plain["decision"]["states"][0]["slots"][0]["name"] == "barman"
     assert plain["ports"] == {"barman": 1, "app": 1}
     assert plain["last"] is None
     assert (plain["paused"]["until"], plain["paused"]["reason"]) == (2e9, "new disks")

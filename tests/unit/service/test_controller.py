@@ -14,8 +14,8 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.config import Config
-from repmgr_hooks.engine.routes import Action, Managed, Route
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.journal.journal import Journal
@@ -23,10 +23,10 @@ from repmgr_hooks.journal.rows import StepRow
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.service import controller as module
-from repmgr_hooks.service.controller import REST, Queue, run_now
-from repmgr_hooks.settings.backoff import Retry
+from repmgr_hooks.service.controller import REST, ClusterController, run_now
+from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.system.steps import Program, Rows, Sql
-from tests.fake import Connection, FakeWorld, Wall
+from tests.fake import Connection, FakeHost, Wall
 
 LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
 MAIN = LOADED.clusters["main"]
@@ -35,10 +35,10 @@ PROMOTED, FOLLOWED, LIED = Event(2, "standby_promote"), Event(1, "standby_follow
 NODE_2 = "10.0.0.12:5432"
 
 
-def later(wall: Wall, world: FakeWorld, seconds: float) -> None:
+def later(wall: Wall, host: FakeHost, seconds: float) -> None:
     """Time goes by, on the wall and on the clock that never jumps."""
     wall.time += seconds
-    world.sleep(seconds)
+    host.sleep(seconds)
 
 
 @pytest.fixture
@@ -50,22 +50,22 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture
 def loaded(loaded: Config) -> Config:
-    return replace(loaded, service=replace(loaded.service, retry=Retry(5, 300, 3), tick=0))
+    return replace(loaded, service=replace(loaded.service, retry=Backoff(5, 300, 3), tick=0))
 
 
-def failed_over(world: FakeWorld | None = None) -> FakeWorld:
+def failed_over(host: FakeHost | None = None) -> FakeHost:
     """Node 1 is lost and node 2 promoted; the application still hangs on node 1."""
-    world = world or FakeWorld()
-    world.connections = [Connection(Flow("10.0.0.30", 40000, "10.0.0.20", 54322), "10.0.0.11")]
-    world.fail_over()
-    return world
+    host = host or FakeHost()
+    host.connections = [Connection(Flow("10.0.0.30", 40000, "10.0.0.20", 54322), "10.0.0.11")]
+    host.fail_over()
+    return host
 
 
-def in_ruins() -> FakeWorld:
+def in_ruins() -> FakeHost:
     """The same, and Barman cannot work: every run fails, and says that it may be tried again."""
-    world = failed_over()
-    world.barman.health = "ruins"
-    return world
+    host = failed_over()
+    host.barman.health = "ruins"
+    return host
 
 
 def page(text: str = "dba", place: str = "[0].do[0]") -> Action:
@@ -75,27 +75,27 @@ def page(text: str = "dba", place: str = "[0].do[0]") -> Action:
     )
 
 
-def told(world: FakeWorld) -> list[str]:
+def told(host: FakeHost) -> list[str]:
     """What the notifications said, in order."""
-    return [program.argv[1] for program in world.ran if program.argv[0] == "/bin/page"]
+    return [program.argv[1] for program in host.ran if program.argv[0] == "/bin/page"]
 
 
-def routes(*texts: tuple[str, tuple[Action, ...]]) -> Managed:
+def routes(*texts: tuple[str, tuple[Action, ...]]) -> ManagedCluster:
     """The cluster with routes of its own."""
-    return Managed(MAIN.cluster, tuple(Route(frozenset({name}), actions) for name, actions in texts))
+    return ManagedCluster(MAIN.cluster, tuple(Route(frozenset({name}), actions) for name, actions in texts))
 
 
 def add(journal: Journal, *events: Event) -> list[int]:
     return [journal.add_event("main", event, time.time()) for event in events]
 
 
-def all_is_well(world: FakeWorld) -> bool:
+def all_is_well(host: FakeHost) -> bool:
     """Clients and Barman are with node 2, nothing is left with node 1."""
     return (
-        world.leads_to(world.app_port) == world.leads_to(world.barman_port) == NODE_2
-        and world.barman.streams_from == 2
-        and "000000020000000000000005" in world.barman.archived
-        and world.connections == []
+        host.leads_to(host.app_port) == host.leads_to(host.barman_port) == NODE_2
+        and host.barman.streams_from == 2
+        and "000000020000000000000005" in host.barman.archived
+        and host.connections == []
     )
 
 
@@ -103,16 +103,16 @@ def all_is_well(world: FakeWorld) -> bool:
 
 
 def test_nothing_waits(journal: Journal, loaded: Config) -> None:
-    world = failed_over()
-    assert Queue(MAIN, journal, world, loaded).work() == REST
-    assert (journal.runs(9), world.ran, world.changes) == ([], [], [])
+    host = failed_over()
+    assert ClusterController(MAIN, journal, host, loaded).work() == REST
+    assert (journal.runs(9), host.ran, host.changes) == ([], [], [])
 
 
 def test_an_event_is_handled_and_all_of_it_is_written_down(journal: Journal, loaded: Config) -> None:
-    world = failed_over()
+    host = failed_over()
     (event,) = add(journal, PROMOTED)
-    assert Queue(MAIN, journal, world, loaded).work() == REST
-    assert all_is_well(world)
+    assert ClusterController(MAIN, journal, host, loaded).work() == REST
+    assert all_is_well(host)
     (run,) = journal.runs(9)
     assert (run.cause, run.attempt, run.ok, run.again, run.primary, run.timeline) == ("event", 1, True, False, 2, 2)
     assert run.message.startswith("done: ")
@@ -130,66 +130,66 @@ def test_an_event_is_handled_and_all_of_it_is_written_down(journal: Journal, loa
 
 def test_connections_are_kept_for_the_next_look_and_let_go_by_a_pause(journal: Journal, loaded: Config) -> None:
     """The node may be shut down then."""
-    world = failed_over()
+    host = failed_over()
     add(journal, PROMOTED)
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     queue.work()
-    assert world.rests == 0
+    assert host.rests == 0
     journal.pause("main", None, "")
     queue.work()
-    assert world.rests == 1
+    assert host.rests == 1
 
 
 def test_a_thousand_events_are_one_run(journal: Journal, loaded: Config, tmp_path: Path) -> None:
-    world = failed_over()
+    host = failed_over()
     columns = "cluster, node, name, success, timestamp, received"
     with sqlite3.connect(tmp_path / "journal.db") as other:
         rows = [("main", 1 + number % 2, "standby_promote", 1, "", float(number)) for number in range(1000)]
         other.executemany(f"insert into event ({columns}) values (?, ?, ?, ?, ?, ?)", rows)
     other.close()
-    assert Queue(MAIN, journal, world, loaded).work() == REST
+    assert ClusterController(MAIN, journal, host, loaded).work() == REST
     (run,) = journal.runs(9)
     assert run.ok
     assert len(journal.events_of(run.id)) == 1000
     assert journal.waiting("main") == []
-    assert world.what_changed().count("barman switch-wal") == 1
+    assert host.what_changed().count("barman switch-wal") == 1
 
 
 def test_events_of_another_cluster_are_left_alone(journal: Journal, loaded: Config) -> None:
     journal.add_event("other", PROMOTED, 5.0)
-    world = failed_over()
-    assert Queue(MAIN, journal, world, loaded).work() == REST
-    assert (journal.runs(9), world.changes, len(journal.waiting("other"))) == ([], [], 1)
+    host = failed_over()
+    assert ClusterController(MAIN, journal, host, loaded).work() == REST
+    assert (journal.runs(9), host.changes, len(journal.waiting("other"))) == ([], [], 1)
 
 
 def test_an_event_that_comes_during_a_run_has_a_run_of_its_own(journal: Journal, loaded: Config) -> None:
-    world = failed_over()
+    host = failed_over()
     add(journal, PROMOTED)
-    world.after("barman switch-wal", lambda: add(journal, FOLLOWED) and None)
-    assert Queue(MAIN, journal, world, loaded).work() == REST
+    host.after("barman switch-wal", lambda: add(journal, FOLLOWED) and None)
+    assert ClusterController(MAIN, journal, host, loaded).work() == REST
     assert [[item.event for item in journal.events_of(run.id)] for run in journal.runs(9)] == [[PROMOTED], [FOLLOWED]]
 
 
 def test_a_lie_among_true_events_changes_nothing(journal: Journal, loaded: Config) -> None:
-    world = failed_over()
+    host = failed_over()
     add(journal, LIED, PROMOTED, LIED)
-    Queue(MAIN, journal, world, loaded).work()
-    assert all_is_well(world)
+    ClusterController(MAIN, journal, host, loaded).work()
+    assert all_is_well(host)
 
 
 def test_a_lie_alone_is_not_tried_again(journal: Journal, loaded: Config, wall: Wall) -> None:
-    world = failed_over()
-    world.nodes[1].reachable, world.nodes[1].in_recovery = True, True
+    host = failed_over()
+    host.nodes[1].reachable, host.nodes[1].in_recovery = True, True
     add(journal, LIED)
-    assert Queue(MAIN, journal, world, loaded).work() == REST
+    assert ClusterController(MAIN, journal, host, loaded).work() == REST
     (run,) = journal.runs(9)
-    assert (run.ok, run.again, world.changes) == (False, False, [])
+    assert (run.ok, run.again, host.changes) == (False, False, [])
 
 
 def test_a_claim_about_a_silent_node_is_tried_again(journal: Journal, loaded: Config, wall: Wall) -> None:
     """It may be the new primary, and only the look has failed."""
     add(journal, LIED)
-    assert Queue(MAIN, journal, failed_over(), loaded).work() == loaded.service.retry.after(1)
+    assert ClusterController(MAIN, journal, failed_over(), loaded).work() == loaded.service.retry.after(1)
 
 
 # -- again -------------------------------------------------------------------------------------------------------------
@@ -198,48 +198,48 @@ def test_a_claim_about_a_silent_node_is_tried_again(journal: Journal, loaded: Co
 def test_a_failed_run_is_tried_again_when_its_time_has_come_and_not_before(
     journal: Journal, loaded: Config, wall: Wall
 ) -> None:
-    world = in_ruins()
+    host = in_ruins()
     (event,) = add(journal, PROMOTED)
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     assert queue.work() == 5
-    later(wall, world, 4.5)
+    later(wall, host, 4.5)
     assert queue.work() == pytest.approx(0.5)
     assert len(journal.runs(9)) == 1
-    later(wall, world, 0.5)
+    later(wall, host, 0.5)
     assert queue.work() == 10, "twice as long after the second failure"
     assert [(run.cause, run.attempt, run.ok) for run in journal.runs(9)] == [("event", 1, False), ("retry", 2, False)]
-    later(wall, world, 10)
-    world.barman.health = "good"
+    later(wall, host, 10)
+    host.barman.health = "good"
     assert queue.work() == REST
     last = journal.runs(1)[0]
     assert (last.cause, last.attempt, last.ok) == ("retry", 3, True)
     assert [item.id for item in journal.events_of(last.id)] == [event], "a run holds the events that it is for"
-    assert all_is_well(world)
+    assert all_is_well(host)
 
 
 def test_a_retry_outlives_the_program(journal: Journal, loaded: Config, wall: Wall) -> None:
-    world = in_ruins()
+    host = in_ruins()
     add(journal, PROMOTED)
-    Queue(MAIN, journal, world, loaded).work()
-    world.barman.health = "good"
+    ClusterController(MAIN, journal, host, loaded).work()
+    host.barman.health = "good"
     journal.release_cut_off()
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     assert queue.work() == 5
-    later(wall, world, 5)
+    later(wall, host, 5)
     assert queue.work() == REST
-    assert all_is_well(world)
+    assert all_is_well(host)
 
 
 def test_it_is_given_up_after_so_many_attempts(
     journal: Journal, loaded: Config, wall: Wall, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = in_ruins()
+    host = in_ruins()
     add(journal, PROMOTED)
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     for wait in (5, 10, REST):
         assert "given up" not in caplog.text
         assert queue.work() == wait
-        later(wall, world, wait)
+        later(wall, host, wait)
     assert "main: given up after 3 attempts" in caplog.text
     assert queue.work() == REST
     assert len(journal.runs(9)) == 3
@@ -250,53 +250,53 @@ def test_a_new_event_is_handled_at_once_together_with_those_of_the_failed_run(
     journal: Journal, loaded: Config, wall: Wall, attempts: int
 ) -> None:
     """Also after the run was given up."""
-    world = in_ruins()
+    host = in_ruins()
     add(journal, PROMOTED)
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     for attempt in range(attempts):
-        later(wall, world, 20 if attempt else 0)
+        later(wall, host, 20 if attempt else 0)
         queue.work()
-    world.barman.health = "good"
+    host.barman.health = "good"
     add(journal, FOLLOWED)
     assert queue.work() == REST
     last = journal.runs(1)[0]
     assert (last.cause, last.attempt, last.ok) == ("event", 1, True)
     assert [item.event for item in journal.events_of(last.id)] == [PROMOTED, FOLLOWED]
-    assert all_is_well(world)
+    assert all_is_well(host)
 
 
 def test_a_new_failure_is_counted_anew(journal: Journal, loaded: Config, wall: Wall) -> None:
-    world = in_ruins()
+    host = in_ruins()
     add(journal, PROMOTED)
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     assert queue.work() == 5
-    later(wall, world, 5)
+    later(wall, host, 5)
     assert queue.work() == 10
     add(journal, PROMOTED)
     assert queue.work() == 5
 
 
 def test_a_clock_that_is_set_back_does_not_delay_a_retry(journal: Journal, loaded: Config, wall: Wall) -> None:
-    world = in_ruins()
+    host = in_ruins()
     add(journal, PROMOTED)
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     assert queue.work() == 5
-    world.barman.health = "good"
+    host.barman.health = "good"
     wall.time -= 3600
     wait = queue.work()
-    if not all_is_well(world):
+    if not all_is_well(host):
         assert wait <= 5
-        later(wall, world, wait)
+        later(wall, host, wait)
         queue.work()
-    assert all_is_well(world)
+    assert all_is_well(host)
 
 
 @pytest.mark.parametrize("jump", [-3600, -86400 * 365, 3600])
 def test_a_clock_that_jumps_makes_no_long_wait(journal: Journal, loaded: Config, wall: Wall, jump: float) -> None:
     add(journal, PROMOTED)
-    Queue(MAIN, journal, in_ruins(), loaded).work()
+    ClusterController(MAIN, journal, in_ruins(), loaded).work()
     wall.time += jump
-    assert Queue(MAIN, journal, in_ruins(), loaded).work() <= 10, "a program that has just been started"
+    assert ClusterController(MAIN, journal, in_ruins(), loaded).work() <= 10, "a program that has just been started"
 
 
 # -- notifications -----------------------------------------------------------------------------------------------------
@@ -305,16 +305,16 @@ def test_a_clock_that_jumps_makes_no_long_wait(journal: Journal, loaded: Config,
 def test_a_notification_that_was_given_is_not_given_again_on_a_retry(
     journal: Journal, loaded: Config, wall: Wall
 ) -> None:
-    world = in_ruins()
-    world.programs["/bin/page"] = lambda program: ""
+    host = in_ruins()
+    host.programs["/bin/page"] = lambda program: ""
     main = routes(("standby_promote", (page(), OPEN_BARMAN, SLOT, STREAM, SWITCH_WAL)))
     add(journal, PROMOTED)
-    queue = Queue(main, journal, world, loaded)
+    queue = ClusterController(main, journal, host, loaded)
     queue.work()
     for wait in (5, 10):
-        later(wall, world, wait)
+        later(wall, host, wait)
         queue.work()
-    assert told(world) == ["dba"]
+    assert told(host) == ["dba"]
     last = journal.runs(1)[0]
     assert last.attempt == 3
     assert journal.steps(last.id)[0].what == "done before"
@@ -323,56 +323,56 @@ def test_a_notification_that_was_given_is_not_given_again_on_a_retry(
 def test_a_notification_that_could_not_be_given_is_given_on_a_retry(
     journal: Journal, loaded: Config, wall: Wall
 ) -> None:
-    world = failed_over()
+    host = failed_over()
     add(journal, PROMOTED)
-    queue = Queue(routes(("standby_promote", (page(),))), journal, world, loaded)
+    queue = ClusterController(routes(("standby_promote", (page(),))), journal, host, loaded)
     assert queue.work() == 5
-    world.programs["/bin/page"] = lambda program: ""
-    later(wall, world, 5)
+    host.programs["/bin/page"] = lambda program: ""
+    later(wall, host, 5)
     assert queue.work() == REST
-    assert told(world) == ["dba", "dba"]
+    assert told(host) == ["dba", "dba"]
     assert journal.runs(1)[0].ok
 
 
 def test_a_notification_is_given_for_each_new_event(journal: Journal, loaded: Config) -> None:
-    world = failed_over()
-    world.programs["/bin/page"] = lambda program: ""
-    queue = Queue(routes(("standby_promote", (page(),))), journal, world, loaded)
+    host = failed_over()
+    host.programs["/bin/page"] = lambda program: ""
+    queue = ClusterController(routes(("standby_promote", (page(),))), journal, host, loaded)
     for _ in range(3):
         add(journal, PROMOTED)
         queue.work()
-    assert told(world) == ["dba"] * 3
+    assert told(host) == ["dba"] * 3
 
 
 def test_a_new_event_does_not_repeat_the_notifications_of_older_ones(journal: Journal, loaded: Config) -> None:
-    world = in_ruins()
-    world.programs["/bin/page"] = lambda program: ""
+    host = in_ruins()
+    host.programs["/bin/page"] = lambda program: ""
     main = routes(("standby_promote", (page(), OPEN_BARMAN, STREAM)), ("standby_follow", (SLOT,)))
-    queue = Queue(main, journal, world, loaded)
+    queue = ClusterController(main, journal, host, loaded)
     add(journal, PROMOTED)
     queue.work()
     add(journal, FOLLOWED)
     queue.work()
-    assert told(world) == ["dba"]
+    assert told(host) == ["dba"]
 
 
 def test_the_same_notification_in_two_routes_is_two(journal: Journal, loaded: Config, wall: Wall) -> None:
     """The first can be given, the second fails: it is owed still."""
-    world = failed_over()
+    host = failed_over()
     given: list[str] = []
 
     def second_fails(program: Program) -> str:
         given.append(program.env["REPMGR_HOOKS_EVENT"])
         if len(given) == 2:
-            raise StepFailed("the pager is busy")
+            raise OperationFailed("the pager is busy")
         return ""
 
-    world.programs["/bin/page"] = second_fails
+    host.programs["/bin/page"] = second_fails
     main = routes(("standby_promote", (page(),)), ("standby_follow", (page(place="[1].do[0]"),)))
     add(journal, PROMOTED, FOLLOWED)
-    queue = Queue(main, journal, world, loaded)
+    queue = ClusterController(main, journal, host, loaded)
     assert queue.work() == 5
-    later(wall, world, 5)
+    later(wall, host, 5)
     queue.work()
     assert given == ["standby_promote", "standby_follow", "standby_follow"]
 
@@ -381,52 +381,52 @@ def test_the_same_notification_in_two_routes_is_two(journal: Journal, loaded: Co
 
 
 def test_while_paused_nothing_is_done_and_afterwards_everything(journal: Journal, loaded: Config, wall: Wall) -> None:
-    world = failed_over()
+    host = failed_over()
     journal.pause("main", None, "new disks")
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     add(journal, PROMOTED, FOLLOWED)
     assert queue.work() == REST
-    assert (world.ran, world.changes, journal.runs(9), len(journal.waiting("main"))) == ([], [], [], 2)
+    assert (host.ran, host.changes, journal.runs(9), len(journal.waiting("main"))) == ([], [], [], 2)
     journal.resume("main")
     assert queue.work() == REST
-    assert all_is_well(world)
+    assert all_is_well(host)
     assert journal.waiting("main") == []
 
 
 def test_a_pause_ends_by_itself(journal: Journal, loaded: Config, wall: Wall) -> None:
-    world = failed_over()
+    host = failed_over()
     journal.pause("main", wall.time + 90, "")
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     add(journal, PROMOTED)
     assert queue.work() == 90
-    later(wall, world, 90)
+    later(wall, host, 90)
     assert queue.work() == REST
-    assert all_is_well(world)
+    assert all_is_well(host)
 
 
 def test_a_pause_holds_retries_too(journal: Journal, loaded: Config, wall: Wall) -> None:
-    world = in_ruins()
+    host = in_ruins()
     add(journal, PROMOTED)
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     queue.work()
     journal.pause("main", None, "")
-    later(wall, world, 3600)
+    later(wall, host, 3600)
     assert queue.work() == REST
     assert len(journal.runs(9)) == 1
 
 
 def test_the_pause_of_another_cluster_does_not_count(journal: Journal, loaded: Config) -> None:
-    world = failed_over()
+    host = failed_over()
     journal.pause("other", None, "")
     add(journal, PROMOTED)
-    Queue(MAIN, journal, world, loaded).work()
-    assert all_is_well(world)
+    ClusterController(MAIN, journal, host, loaded).work()
+    assert all_is_well(host)
 
 
 # -- cut off -----------------------------------------------------------------------------------------------------------
 
 
-class Counted(FakeWorld):
+class Counted(FakeHost):
     """A world that raises ``error`` instead of its call number ``at``."""
 
     def __init__(self, at: int = -1, error: type[BaseException] = KeyboardInterrupt) -> None:
@@ -442,29 +442,29 @@ class Counted(FakeWorld):
         self._count()
         return super().run(program, limit)
 
-    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         self._count()
         return super().fetch_each(queries, limit)
 
-    def poke(self, flows: Iterable[Flow]) -> None:
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
         self._count()
-        super().poke(flows)
+        super().reset_clients(flows)
 
 
 def calls_of_a_promotion() -> int:
     """How often the outside is used in a whole promotion."""
-    world = Counted()
-    failed_over(world)
-    assert module.dispatcher.handle(MAIN, world, [PROMOTED]).ok
-    return world.calls
+    host = Counted()
+    failed_over(host)
+    assert module.dispatcher.handle(MAIN, host, [PROMOTED]).ok
+    return host.calls
 
 
-def carry_on(path: Path, world: FakeWorld, loaded: Config) -> None:
+def carry_on(path: Path, host: FakeHost, loaded: Config) -> None:
     """What a new program does, and what must be true then."""
     journal = Journal(path)
     assert journal.release_cut_off() == 1
-    assert Queue(MAIN, journal, world, loaded).work() == REST
-    assert all_is_well(world)
+    assert ClusterController(MAIN, journal, host, loaded).work() == REST
+    assert all_is_well(host)
     assert journal.waiting("main") == []
     last = journal.runs(1)[0]
     assert last.ok
@@ -475,15 +475,15 @@ def carry_on(path: Path, world: FakeWorld, loaded: Config) -> None:
 
 @pytest.mark.parametrize("call", range(1, calls_of_a_promotion() + 1))
 def test_cut_off_at_any_use_of_the_outside_and_carried_on(tmp_path: Path, loaded: Config, call: int) -> None:
-    world = Counted(call, SystemExit if call % 2 else KeyboardInterrupt)
-    failed_over(world)
+    host = Counted(call, SystemExit if call % 2 else KeyboardInterrupt)
+    failed_over(host)
     path = tmp_path / "journal.db"
     journal = Journal(path)
     add(journal, PROMOTED)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        Queue(MAIN, journal, world, loaded).work()
+        ClusterController(MAIN, journal, host, loaded).work()
     journal.close()
-    carry_on(path, world, loaded)
+    carry_on(path, host, loaded)
 
 
 def test_there_are_many_places_where_it_can_be_cut_off() -> None:
@@ -506,51 +506,51 @@ class StoppedAfter(Journal):
 
 @pytest.mark.parametrize("steps", range(1, 8))
 def test_stopped_between_any_two_steps_and_carried_on(tmp_path: Path, loaded: Config, steps: int) -> None:
-    world = failed_over()
+    host = failed_over()
     path = tmp_path / "journal.db"
     journal = StoppedAfter(path, steps)
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     journal.stop = queue.stopping.set
     add(journal, PROMOTED)
     assert queue.work() == 0
     assert len(journal.steps(1)) == steps
     assert journal.runs(9)[0].ended is None
     journal.close()
-    carry_on(path, world, loaded)
+    carry_on(path, host, loaded)
 
 
 def test_one_that_is_to_stop_begins_nothing(journal: Journal, loaded: Config) -> None:
-    world = failed_over()
+    host = failed_over()
     add(journal, PROMOTED)
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     queue.stopping.set()
     assert queue.work() == 0
-    assert (world.ran, journal.runs(9), len(journal.waiting("main"))) == ([], [], 1)
+    assert (host.ran, journal.runs(9), len(journal.waiting("main"))) == ([], [], 1)
 
 
 def test_one_that_waits_for_a_primary_can_be_stopped(journal: Journal, loaded: Config) -> None:
-    world = FakeWorld()
-    world.lose(1)
-    queue = Queue(MAIN, journal, world, loaded)
-    world.at(3, queue.stopping.set)
+    host = FakeHost()
+    host.lose(1)
+    queue = ClusterController(MAIN, journal, host, loaded)
+    host.at(3, queue.stopping.set)
     add(journal, PROMOTED)
     assert queue.work() == 0
-    assert world.now() < 6
+    assert host.now() < 6
     assert journal.release_cut_off() == 1
 
 
 def test_a_bug_in_mid_run_does_not_lose_the_event(journal: Journal, loaded: Config, wall: Wall) -> None:
     """The worker's loop survives it (``Loop.run``) and calls ``work`` again."""
-    world = Counted(1, ZeroDivisionError)
-    failed_over(world)
+    host = Counted(1, ZeroDivisionError)
+    failed_over(host)
     add(journal, PROMOTED)
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     with suppress(ZeroDivisionError):
         queue.work()
-    assert not all_is_well(world)
-    later(wall, world, 600)
+    assert not all_is_well(host)
+    later(wall, host, 600)
     queue.work()
-    assert all_is_well(world)
+    assert all_is_well(host)
 
 
 # -- a broken journal --------------------------------------------------------------------------------------------------
@@ -563,7 +563,7 @@ class Broken(Journal):
 
     def __getattribute__(self, name: str) -> object:
         if name in object.__getattribute__(self, "broken"):
-            raise StepFailed("the journal cannot be used: disk I/O error")
+            raise OperationFailed("the journal cannot be used: disk I/O error")
         return super().__getattribute__(name)
 
 
@@ -573,25 +573,25 @@ class Broken(Journal):
     ids=" ".join,
 )
 def test_a_broken_journal_does_not_stop_a_failover(tmp_path: Path, loaded: Config, broken: tuple[str, ...]) -> None:
-    world = failed_over()
+    host = failed_over()
     journal = Broken(tmp_path / "journal.db")
     add(journal, PROMOTED)
     journal.broken = broken
-    Queue(MAIN, journal, world, loaded).work()
-    assert all_is_well(world)
+    ClusterController(MAIN, journal, host, loaded).work()
+    assert all_is_well(host)
 
 
 @pytest.mark.parametrize("broken", [("add_step", "end_run"), ("add_step", "end_run", "runs", "waiting", "paused")])
 def test_a_journal_that_breaks_in_mid_run_does_not_stop_a_failover(
     tmp_path: Path, loaded: Config, broken: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = failed_over()
+    host = failed_over()
     journal = Broken(tmp_path / "journal.db")
-    world.after("create slot", lambda: setattr(journal, "broken", broken))
+    host.after("create slot", lambda: setattr(journal, "broken", broken))
     add(journal, PROMOTED)
-    Queue(MAIN, journal, world, loaded).work()
-    assert all_is_well(world)
-    assert world.what_changed().count("barman switch-wal") == 1
+    ClusterController(MAIN, journal, host, loaded).work()
+    assert all_is_well(host)
+    assert host.what_changed().count("barman switch-wal") == 1
     assert "disk I/O error" in caplog.text
 
 
@@ -602,17 +602,17 @@ def test_a_journal_that_is_removed_in_mid_run_does_not_stop_a_failover(
         for file in tmp_path.glob("journal.db*"):
             file.unlink()
 
-    world = failed_over()
-    world.after("create slot", remove)
+    host = failed_over()
+    host.after("create slot", remove)
     add(journal, PROMOTED)
-    Queue(MAIN, journal, world, loaded).work()
-    assert all_is_well(world)
+    ClusterController(MAIN, journal, host, loaded).work()
+    assert all_is_well(host)
 
 
 def test_a_broken_journal_is_looked_at_again_soon(tmp_path: Path, loaded: Config) -> None:
     journal = Broken(tmp_path / "journal.db")
     journal.broken = ("waiting",)
-    assert Queue(MAIN, journal, failed_over(), loaded).work() == module.JOURNAL_BROKEN < 60
+    assert ClusterController(MAIN, journal, failed_over(), loaded).work() == module.JOURNAL_BROKEN < 60
 
 
 # -- one at a time -----------------------------------------------------------------------------------------------------
@@ -622,34 +622,34 @@ def test_nothing_is_done_while_another_program_holds_the_cluster(
     journal: Journal, loaded: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOCK_WAIT", 0.1)
-    world = failed_over()
+    host = failed_over()
     add(journal, PROMOTED)
     with exclusive(loaded.state_dir / "cluster-main.lock", 0):
-        Queue(MAIN, journal, world, loaded).work()
-        assert world.changes == []
+        ClusterController(MAIN, journal, host, loaded).work()
+        assert host.changes == []
 
 
 def test_nothing_is_done_while_another_program_holds_the_cluster_and_the_journal_is_broken(
     tmp_path: Path, loaded: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOCK_WAIT", 0.1)
-    world = failed_over()
+    host = failed_over()
     journal = Broken(tmp_path / "journal.db")
     journal.broken = ("waiting",)
     with exclusive(loaded.state_dir / "cluster-main.lock", 0):
-        Queue(MAIN, journal, world, loaded).work()
-        assert world.changes == []
+        ClusterController(MAIN, journal, host, loaded).work()
+        assert host.changes == []
 
 
 def test_the_lock_is_free_between_runs_and_an_operators_run_is_written_down_too(
     journal: Journal, loaded: Config
 ) -> None:
-    world = failed_over()
+    host = failed_over()
     add(journal, PROMOTED)
-    Queue(MAIN, journal, world, loaded).work()
+    ClusterController(MAIN, journal, host, loaded).work()
     with exclusive(loaded.state_dir / "cluster-main.lock", 0):
-        assert run_now(MAIN, world, [], "reconcile", journal).ok
-        assert run_now(MAIN, world, [PROMOTED], "replay", journal).ok
+        assert run_now(MAIN, host, [], "reconcile", journal).ok
+        assert run_now(MAIN, host, [PROMOTED], "replay", journal).ok
     by_event, reconcile, replay = journal.runs(9)
     assert [run.cause for run in (by_event, reconcile, replay)] == ["event", "reconcile", "replay"]
     assert journal.events_of(reconcile.id) == []
@@ -658,9 +658,9 @@ def test_the_lock_is_free_between_runs_and_an_operators_run_is_written_down_too(
 
 
 def test_an_operators_run_works_without_a_journal() -> None:
-    world = failed_over()
-    assert run_now(MAIN, world, [PROMOTED], "replay", None).ok
-    assert all_is_well(world)
+    host = failed_over()
+    assert run_now(MAIN, host, [PROMOTED], "replay", None).ok
+    assert all_is_well(host)
 
 
 @pytest.mark.parametrize(

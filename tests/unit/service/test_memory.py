@@ -11,20 +11,20 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.cli import output
-from repmgr_hooks.cluster.decide import Memory
+from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.config import Config
-from repmgr_hooks.engine.routes import Action, Managed, Route
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.service.controller import Queue, run_now
+from repmgr_hooks.service.controller import ClusterController, run_now
 from repmgr_hooks.system.steps import Program
-from tests.fake import FakeWorld
+from tests.fake import FakeHost
 
 LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
 MAIN = LOADED.clusters["main"]
-NODE_2_ON_TIMELINE_2 = Memory(2, 2, FakeWorld().nodes[1].system_identifier)
+NODE_2_ON_TIMELINE_2 = LastKnownPrimary(2, 2, FakeHost().nodes[1].system_identifier)
 EMPTY_CHAINS = "*nat\n:repmgr_dnat - [0:0]\n:repmgr_snat - [0:0]\nCOMMIT"
 
 
@@ -35,7 +35,7 @@ class FullDisk(Journal):
 
     def change(self):  # type: ignore[no-untyped-def]
         if self.full:
-            raise StepFailed("the journal cannot be used: database or disk is full")
+            raise OperationFailed("the journal cannot be used: database or disk is full")
         return super().change()
 
 
@@ -48,9 +48,9 @@ def journal(tmp_path: Path) -> Iterator[FullDisk]:
 
 
 @pytest.fixture
-def world() -> FakeWorld:
+def host() -> FakeHost:
     """Node 2, the primary, is silent; node 1 is back on its old timeline, and the ports are closed."""
-    made = FakeWorld()
+    made = FakeHost()
     made.fail_over()
     made.nodes[2].reachable, made.nodes[1].reachable = False, True
     made.nodes[1].registered = (1,)
@@ -58,48 +58,48 @@ def world() -> FakeWorld:
     return made
 
 
-def test_by_hand_with_a_full_disk_a_zombie_gets_nobody(journal: FullDisk, world: FakeWorld) -> None:
+def test_by_hand_with_a_full_disk_a_stale_primary_gets_nobody(journal: FullDisk, host: FakeHost) -> None:
     journal.full = True
-    assert not run_now(MAIN, world, [Event(1, "primary_register")], "event", journal).ok
-    assert world.leads_to(world.app_port) is None
+    assert not run_now(MAIN, host, [Event(1, "primary_register")], "event", journal).ok
+    assert host.leads_to(host.app_port) is None
 
 
-def test_the_service_with_a_full_disk_leads_nobody_to_a_zombie(
-    journal: FullDisk, world: FakeWorld, loaded: Config
+def test_the_service_with_a_full_disk_leads_nobody_to_a_stale_primary(
+    journal: FullDisk, host: FakeHost, loaded: Config
 ) -> None:
     journal.add_event("main", Event(1, "repmgrd_start"), time.time(), "a")
     journal.full = True
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     queue.work()
     queue.without_journal()
-    assert world.leads_to(world.app_port) is None
+    assert host.leads_to(host.app_port) is None
 
 
 def test_a_second_failover_with_a_full_disk_is_remembered(journal: FullDisk, loaded: Config) -> None:
-    world = FakeWorld()
-    world.fail_over()
-    world.promote(2)
+    host = FakeHost()
+    host.fail_over()
+    host.promote(2)
     journal.full = True
-    queue = Queue(MAIN, journal, world, loaded)
+    queue = ClusterController(MAIN, journal, host, loaded)
     queue.without_journal()
-    assert world.leads_to(world.app_port) == "10.0.0.12:5432"
-    world.nodes[2].reachable, world.nodes[1].reachable = False, True
-    world.nodes[1].timeline = 2
-    world.nat.restore(EMPTY_CHAINS)
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+    host.nodes[2].reachable, host.nodes[1].reachable = False, True
+    host.nodes[1].timeline = 2
+    host.nat.restore(EMPTY_CHAINS)
     queue.without_journal()
-    assert world.leads_to(world.app_port) is None, "node 2 was on timeline 3"
+    assert host.leads_to(host.app_port) is None, "node 2 was on timeline 3"
 
 
 @pytest.mark.parametrize("forget", [False, True])
 def test_a_dry_run_knows_what_is_remembered_and_forgets_nothing(
-    journal: FullDisk, world: FakeWorld, loaded: Config, monkeypatch: pytest.MonkeyPatch, forget: bool
+    journal: FullDisk, host: FakeHost, loaded: Config, monkeypatch: pytest.MonkeyPatch, forget: bool
 ) -> None:
-    monkeypatch.setattr(output, "System", lambda conninfos: world)
+    monkeypatch.setattr(output, "LocalHost", lambda conninfos: host)
     monkeypatch.setattr(output.config, "load", lambda path: loaded)
     more = ["--forget"] if forget else []
     assert cli.run(["reconcile", "--dry-run", *more]) == (0 if forget else 1)
     assert journal.memory("main") == NODE_2_ON_TIMELINE_2
-    assert world.changes == []
+    assert host.changes == []
 
 
 def test_a_promotion_that_has_been_undone_proves_nothing_any_more(journal: FullDisk) -> None:
@@ -115,45 +115,45 @@ def test_a_promotion_that_has_been_undone_proves_nothing_any_more(journal: FullD
 # -- a failed run is not forgotten for another run ---------------------------------------------------------------------
 
 
-def with_a_pager() -> Managed:
+def with_a_pager() -> ManagedCluster:
     page = Action("command", command, command.Config(run=("page", "dba")), "command {run: [page]}", "[9].do[0]")
-    return Managed(MAIN.cluster, (*MAIN.routes, Route(frozenset(["standby_failure"]), (page,))))
+    return ManagedCluster(MAIN.cluster, (*MAIN.routes, Route(frozenset(["standby_failure"]), (page,))))
 
 
 def test_the_pager_is_called_although_a_drift_was_mended_meanwhile(journal: FullDisk, loaded: Config) -> None:
     journal.forget("main")
-    world, calls = FakeWorld(), []
+    host, calls = FakeHost(), []
 
     def page(program: Program) -> str:
         calls.append(program)
         if len(calls) == 1:
-            raise StepFailed("page: exit code 1")
+            raise OperationFailed("page: exit code 1")
         return ""
 
-    world.programs["page"] = page
-    queue = Queue(with_a_pager(), journal, world, loaded)
+    host.programs["page"] = page
+    queue = ClusterController(with_a_pager(), journal, host, loaded)
     queue.work()
     journal.add_event("main", Event(2, "standby_failure"), time.time(), "a")
     queue.work()
-    world.nat.restore(EMPTY_CHAINS)
-    queue._watch.look_now()
+    host.nat.restore(EMPTY_CHAINS)
+    queue._monitor.look_now()
     queue.work()
-    assert world.leads_to(world.app_port) == "10.0.0.11:5432"
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"
     assert len(calls) == 2
     assert journal.runs(1)[0].ok
 
 
 def test_an_event_without_a_route_does_not_end_the_retries(journal: FullDisk, loaded: Config) -> None:
     journal.forget("main")
-    world = FakeWorld()
-    world.fail_over()
-    world.barman.health = "ruins"
-    queue = Queue(MAIN, journal, world, loaded)
+    host = FakeHost()
+    host.fail_over()
+    host.barman.health = "ruins"
+    queue = ClusterController(MAIN, journal, host, loaded)
     queue.work()
     assert journal.runs(1)[0].ok is False
-    world.barman.health = "good"
+    host.barman.health = "good"
     journal.add_event("main", Event(2, "repmgrd_start"), time.time(), "a")
     queue.work()
     assert journal.runs(1)[0].ok
-    assert world.barman.streams_from == 2
-    assert "000000020000000000000005" in world.barman.archived
+    assert host.barman.streams_from == 2
+    assert "000000020000000000000005" in host.barman.archived

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import hook
-from repmgr_hooks.engine.routes import Managed
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.service.spool import Spool, make_spool
@@ -25,11 +25,11 @@ from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
 GOOD = "\n2\nstandby_promote\n"
 
 
-def clusters(**nodes: tuple[int, ...]) -> dict[str, Managed]:
+def clusters(**nodes: tuple[int, ...]) -> dict[str, ManagedCluster]:
     """Clusters with these nodes."""
     gateway = Gateway("10.0.0.20", {"app": 54322})
     return {
-        name: Managed(Cluster({number: Node(f"10.0.0.1{number}") for number in numbers}, gateway, name=name), ())
+        name: ManagedCluster(Cluster({number: Node(f"10.0.0.1{number}") for number in numbers}, gateway, name=name), ())
         for name, numbers in nodes.items()
     }
 
@@ -120,11 +120,11 @@ def test_a_journal_that_cannot_be_written_leaves_the_file_where_it_is(
 ) -> None:
     class Broken(Journal):
         def add_event(self, *arguments: object) -> int:
-            raise StepFailed("the journal cannot be used: disk full")
+            raise OperationFailed("the journal cannot be used: disk full")
 
     put(directory, "01800000000000000100-7")
     journal = Broken(tmp_path / "journal.db")
-    with pytest.raises(StepFailed):
+    with pytest.raises(OperationFailed):
         spool.take_in(journal, MAIN)
     assert left(directory) == ["01800000000000000100-7"]
     journal.close()
@@ -135,7 +135,7 @@ def test_a_journal_that_cannot_be_written_leaves_the_file_where_it_is(
 BEFORE, RUBBISH, AFTER = "01800000000000000100-7", "01800000000000000200-7", "01800000000000000300-7"
 
 
-def taken_in_around(spool: Spool, directory: Path, journal: Journal, known: dict[str, Managed]) -> None:
+def taken_in_around(spool: Spool, directory: Path, journal: Journal, known: dict[str, ManagedCluster]) -> None:
     """Take in a good file before and one after the rubbish; both must arrive."""
     put(directory, BEFORE, "main\n1\nstandby_promote\n")
     put(directory, AFTER, "main\n2\nstandby_promote\n")
@@ -331,7 +331,7 @@ def test_only_the_group_may_knock(spool: Spool, directory: Path) -> None:
 
 def test_a_spool_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "spool").write_text("a file stands in its place")
-    with pytest.raises(StepFailed, match="spool cannot be used"):
+    with pytest.raises(OperationFailed, match="spool cannot be used"):
         Spool(tmp_path)
 
 
@@ -348,7 +348,7 @@ def test_a_missing_spool_is_made_for_the_group_of_repmgrd(tmp_path: Path) -> Non
 
 def test_a_machine_without_the_group_of_repmgrd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grp, "getgrnam", {}.__getitem__)
-    with pytest.raises(StepFailed, match="postgres"):
+    with pytest.raises(OperationFailed, match="postgres"):
         make_spool(tmp_path / "state" / "spool")
 
 

@@ -11,13 +11,13 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.cli import setup
-from repmgr_hooks.errors import BadInput, StepFailed
+from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.setup import discover, install, render
 from repmgr_hooks.setup.discover import Found
 from repmgr_hooks.system.steps import Program, Rows, Sql
-from tests.fake import FakeWorld
+from tests.fake import FakeHost
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TEMPLATE = (REPOSITORY / "config/config.yaml").read_text()
@@ -29,7 +29,7 @@ SERVER = "Server main_backup:\n\tconninfo: host=10.0.0.20 port=54321 user=barman
 CONF = RepmgrConf(Path("/etc/repmgr.conf"), {"node_id": "1", "conninfo": "host=10.0.0.11 user=repmgr dbname=repmgr"})
 
 
-class Asked(FakeWorld):
+class Asked(FakeHost):
     """Nodes and a Barman that answer what a test says."""
 
     def __init__(self, nodes: Rows = NODES, servers: str = '{"main_backup": "Main"}', server: str = SERVER) -> None:
@@ -44,8 +44,8 @@ class Asked(FakeWorld):
         return self.programs[program.argv[0]](program)
 
 
-def surveyed(world: FakeWorld, server: str | None = None, gateway: str | None = "10.0.0.20") -> Found:
-    return discover.survey(CONF, server, gateway, world)
+def surveyed(host: FakeHost, server: str | None = None, gateway: str | None = "10.0.0.20") -> Found:
+    return discover.survey(CONF, server, gateway, host)
 
 
 def test_what_there_is() -> None:
@@ -53,7 +53,7 @@ def test_what_there_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("world", "wanted"),
+    ("host", "wanted"),
     [
         (Asked([*NODES, (4, "witness", "host=10.0.0.14")]), {"nodes": {**FOUND.nodes, 4: Node("10.0.0.14", True)}}),
         (Asked([(1, "primary", "host=localhost port=5433")]), {"nodes": {1: Node("127.0.0.1")}, "port": 5433}),
@@ -63,13 +63,13 @@ def test_what_there_is() -> None:
         (Asked(server=SERVER.replace("slot_name: barman", "slot_name: b_main")), {"slot": "b_main"}),
     ],
 )
-def test_other_clusters(world: FakeWorld, wanted: Mapping[str, object]) -> None:
-    found = surveyed(world)
+def test_other_clusters(host: FakeHost, wanted: Mapping[str, object]) -> None:
+    found = surveyed(host)
     assert {name: getattr(found, name) for name in wanted} == wanted
 
 
 @pytest.mark.parametrize(
-    ("world", "said"),
+    ("host", "said"),
     [
         (Asked(servers="{}"), "not one server but 0 (none); say which one with --barman SERVER"),
         (Asked(servers='{"a": "", "b": ""}'), "not one server but 2 (a, b)"),
@@ -82,9 +82,9 @@ def test_other_clusters(world: FakeWorld, wanted: Mapping[str, object]) -> None:
         (Asked([(1, "primary", "host=10.0.0.1"), (2, "standby", "host=10.0.0.2 port=5433")]), "several ports"),
     ],
 )
-def test_what_cannot_be_served(world: FakeWorld, said: str) -> None:
-    with pytest.raises(BadInput) as refused:
-        surveyed(world)
+def test_what_cannot_be_served(host: FakeHost, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        surveyed(host)
     assert said in str(refused.value)
 
 
@@ -99,22 +99,22 @@ def test_an_address_that_leads_to_the_nodes() -> None:
 
 
 def test_no_repmgr_conf() -> None:
-    with pytest.raises(BadInput, match="^no repmgr.conf here has node_id and conninfo; name one with --repmgr-conf"):
+    with pytest.raises(UsageError, match="^no repmgr.conf here has node_id and conninfo; name one with --repmgr-conf"):
         discover.chosen_conf(None, [RepmgrConf(Path("/x"), {})])
-    with pytest.raises(BadInput, match="^/x has no node_id and conninfo"):
+    with pytest.raises(UsageError, match="^/x has no node_id and conninfo"):
         discover.chosen_conf(Path("/x"), [RepmgrConf(Path("/x"), {})])
 
 
 def test_a_repmgr_conf_that_says_nonsense(tmp_path: Path) -> None:
     conf = RepmgrConf(Path("/x"), {"node_id": "1", "conninfo": "nonsense"})
-    with pytest.raises(BadInput, match='^/x: conninfo is no connection string: missing "=" after "nonsense"'):
+    with pytest.raises(UsageError, match='^/x: conninfo is no connection string: missing "=" after "nonsense"'):
         discover.chosen_conf(None, [conf])
-    with pytest.raises(BadInput, match="cannot be read as a repmgr.conf: .*No such file"):
+    with pytest.raises(UsageError, match="cannot be read as a repmgr.conf: .*No such file"):
         setup.confs(tmp_path / "absent")
 
 
 def test_a_gateway_that_is_no_address() -> None:
-    with pytest.raises(BadInput, match="--gateway shop.example.com is no address"):
+    with pytest.raises(UsageError, match="--gateway shop.example.com is no address"):
         surveyed(Asked(), gateway="shop.example.com")
 
 
@@ -185,37 +185,37 @@ def made(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Refusing(FakeWorld):
+class Refusing(FakeHost):
     """Programs that find fault with everything."""
 
     def run(self, program: Program, limit: float) -> str:
-        raise StepFailed(f"{program}: parse error")
+        raise OperationFailed(f"{program}: parse error")
 
 
-def refusal(directory: Path, world: FakeWorld) -> str:
+def refusal(directory: Path, host: FakeHost) -> str:
     """What is said of a draft; nothing is put anywhere."""
     drafts = sorted(path for path in (directory / "etc").rglob("*") if path.is_file())
     moves = [install.Move(path, Path("/", path.relative_to(directory))) for path in drafts]
-    with pytest.raises(BadInput) as refused:
-        install.examine(directory, moves, True, world)
+    with pytest.raises(UsageError) as refused:
+        install.examine(directory, moves, True, host)
     return str(refused.value)
 
 
 def test_an_empty_draft(tmp_path: Path) -> None:
-    said = refusal(tmp_path, FakeWorld())
+    said = refusal(tmp_path, FakeHost())
     assert all(f"{place} is not in it" in said for place in render.SHIPPED)
     assert "nothing was changed" in said
 
 
 def test_a_foreign_file(made: Path) -> None:
     (made / "etc/foreign.conf").write_text("")
-    assert f"{made}/etc/foreign.conf has no place here" in refusal(made, FakeWorld())
+    assert f"{made}/etc/foreign.conf has no place here" in refusal(made, FakeHost())
 
 
 def test_a_wrong_configuration(made: Path) -> None:
     file = made / "etc/repmgr-hooks/config.yaml"
-    file.write_text(file.read_text().replace("at_latest: 120", "at_latest: soon"))
-    assert "at_latest" in refusal(made, FakeWorld())
+    file.write_text(file.read_text().replace("fail_open_after: 120", "fail_open_after: soon"))
+    assert "fail_open_after" in refusal(made, FakeHost())
 
 
 def test_wrong_sudoers(made: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.system.host import System
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Program, Sql
 
 
@@ -57,14 +57,14 @@ def unplugged() -> Iterator[int]:
 
 
 def test_a_node_that_falls_silent_on_an_open_connection_costs_the_limit(unplugged: int) -> None:
-    world = System({1: f"host=127.0.0.1 port={unplugged} user=x dbname=x sslmode=disable gssencmode=disable"})
-    assert world.fetch(Sql(1, "select 1"), 5.0) == [("1",)]
+    host = LocalHost({1: f"host=127.0.0.1 port={unplugged} user=x dbname=x sslmode=disable gssencmode=disable"})
+    assert host.fetch(Sql(1, "select 1"), 5.0) == [("1",)]
     said: list[object] = []
 
     def ask() -> None:
         try:
-            said.append(world.fetch(Sql(1, "select 1"), 0.5))
-        except StepFailed as error:
+            said.append(host.fetch(Sql(1, "select 1"), 0.5))
+        except OperationFailed as error:
             said.append(str(error))
 
     asking = threading.Thread(target=ask, daemon=True)
@@ -110,15 +110,15 @@ def node() -> Iterator[Node]:
         made.back.set()
 
 
-def ask(world: System, limit: float = 60.0, node: int = 1) -> object:
+def ask(host: LocalHost, limit: float = 60.0, node: int = 1) -> object:
     """The answer to a question, or why there is none."""
-    return world.fetch_each([Sql(node, "select 1")], limit)[node]
+    return host.fetch_each([Sql(node, "select 1")], limit)[node]
 
 
-def until(world: System, true: Callable[[object], bool]) -> None:
+def until(host: LocalHost, true: Callable[[object], bool]) -> None:
     """Ask again and again, at most some seconds."""
     end = time.monotonic() + 20
-    while not true(ask(world)):
+    while not true(ask(host)):
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -128,57 +128,57 @@ def answers(answer: object) -> bool:
 
 
 def test_a_silent_node_is_waited_for_once_and_noticed_when_it_is_back(node: Node) -> None:
-    world = System({1: node.conninfo()})
-    assert str(ask(world, 0.2)) == "node 1: no answer within 0.2 s"
+    host = LocalHost({1: node.conninfo()})
+    assert str(ask(host, 0.2)) == "node 1: no answer within 0.2 s"
     for _ in range(3):
-        assert str(ask(world)) == "node 1: still no answer", "at once, whatever the limit"
+        assert str(ask(host)) == "node 1: still no answer", "at once, whatever the limit"
     node.back.set()
-    until(world, answers)
-    assert answers(ask(world))
+    until(host, answers)
+    assert answers(ask(host))
 
 
 def test_it_knocks_at_a_silent_node_again_and_again(node: Node) -> None:
-    world = System({1: node.conninfo()})
-    ask(world, 0.1)
+    host = LocalHost({1: node.conninfo()})
+    ask(host, 0.1)
     said: set[str] = set()
-    until(world, lambda answer: said.add(str(answer)) or node.taken > 2)  # type: ignore[func-returns-value]
+    until(host, lambda answer: said.add(str(answer)) or node.taken > 2)  # type: ignore[func-returns-value]
     assert said == {"node 1: still no answer"}, "nobody waits for it again"
     node.back.set()
-    until(world, answers)
+    until(host, answers)
 
 
 def test_a_connection_that_times_out_by_itself_makes_a_silent_node_too(node: Node) -> None:
-    world = System({1: node.conninfo()})
-    assert "timeout" in str(ask(world))
-    assert str(ask(world)) == "node 1: still no answer"
+    host = LocalHost({1: node.conninfo()})
+    assert "timeout" in str(ask(host))
+    assert str(ask(host)) == "node 1: still no answer"
 
 
 def test_a_silent_node_that_refuses_connections_now_says_so(node: Node) -> None:
-    world = System({1: node.conninfo()})
-    ask(world, 0.1)
+    host = LocalHost({1: node.conninfo()})
+    ask(host, 0.1)
     node._listening.shutdown(socket.SHUT_RDWR)
     node._listening.close()
-    until(world, lambda answer: "Connection refused" in str(answer))
+    until(host, lambda answer: "Connection refused" in str(answer))
 
 
 def test_a_silent_node_keeps_no_other_waiting(node: Node) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         well = Node(listening)
         well.back.set()
-        world = System({1: node.conninfo(), 2: well.conninfo()})
+        host = LocalHost({1: node.conninfo(), 2: well.conninfo()})
         for said in ("no answer within 0.6 s", "still no answer"):
-            found = world.fetch_each([Sql(1, "select 1"), Sql(2, "select 1")], 0.6)
+            found = host.fetch_each([Sql(1, "select 1"), Sql(2, "select 1")], 0.6)
             assert str(found[1]) == f"node 1: {said}"
             assert answers(found[2])
 
 
 def test_a_rest_closes_what_was_kept(node: Node) -> None:
     node.back.set()
-    world = System({1: node.conninfo()})
-    assert answers(ask(world)) and answers(ask(world))
+    host = LocalHost({1: node.conninfo()})
+    assert answers(ask(host)) and answers(ask(host))
     assert node.taken == 1
-    world.rest()
-    assert answers(ask(world))
+    host.close_idle()
+    assert answers(ask(host))
     assert node.taken == 2
 
 
@@ -196,14 +196,14 @@ def test_a_connection_that_has_broken_since_is_opened_anew() -> None:
 
         threading.Thread(target=answer_once_each, daemon=True).start()
         port = listening.getsockname()[1]
-        world = System({1: f"host=127.0.0.1 port={port} user=x dbname=x sslmode=disable gssencmode=disable"})
-        assert [world.fetch(Sql(1, "select 1"), 5.0) for _ in range(2)] == [[("1",)]] * 2
+        host = LocalHost({1: f"host=127.0.0.1 port={port} user=x dbname=x sslmode=disable gssencmode=disable"})
+        assert [host.fetch(Sql(1, "select 1"), 5.0) for _ in range(2)] == [[("1",)]] * 2
 
 
 def test_what_never_changes_is_asked_once(tmp_path: Path) -> None:
-    world = System({})
+    host = LocalHost({})
     script = tmp_path / "ask"
     script.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/log\ncat {tmp_path}/log\n")
     script.chmod(0o755)
-    assert [world.run(Program((str(script),), constant=True), 5) for _ in range(3)] == ["asked\n"] * 3
-    assert world.run(Program((str(script),)), 5) == "asked\nasked\n"
+    assert [host.run(Program((str(script),), constant=True), 5) for _ in range(3)] == ["asked\n"] * 3
+    assert host.run(Program((str(script),)), 5) == "asked\nasked\n"

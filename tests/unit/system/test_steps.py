@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.reset import Flow
-from repmgr_hooks.system.host import System
-from repmgr_hooks.system.steps import Cut, Program, Rows, Sql, Step, Until, apply
+from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.steps import Deadline, DropConnections, Program, Rows, Sql, Step, apply
 
-SYSTEM = System({})
+SYSTEM = LocalHost({})
 
 
 def run(*argv: str, limit: float = 20, **more: object) -> str:
@@ -29,7 +29,7 @@ def run(*argv: str, limit: float = 20, **more: object) -> str:
 
 def failure(*argv: str, limit: float = 20, **more: object) -> str:
     """What is said when the program fails."""
-    with pytest.raises(StepFailed) as failed:
+    with pytest.raises(OperationFailed) as failed:
         run(*argv, limit=limit, **more)
     return str(failed.value)
 
@@ -171,8 +171,8 @@ def test_a_program_that_ends_in_time_is_left_alone() -> None:
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
-    system = System({1: f"host={tmp_path} user=repmgr dbname=repmgr password=secret"})
-    with pytest.raises(StepFailed, match="node 1: ") as failed:
+    system = LocalHost({1: f"host={tmp_path} user=repmgr dbname=repmgr password=secret"})
+    with pytest.raises(OperationFailed, match="node 1: ") as failed:
         system.fetch(Sql(1, "select 1"), 5)
     assert "secret" not in str(failed.value)
     assert len(str(failed.value).splitlines()) == 1
@@ -182,7 +182,7 @@ def test_a_server_that_is_silent_costs_the_limit_and_no_other_answer(tmp_path: P
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(f"{tmp_path}/.s.PGSQL.5432")
         silent.listen()
-        system = System({1: f"host={tmp_path}", 2: f"host={tmp_path}/nothing"})
+        system = LocalHost({1: f"host={tmp_path}", 2: f"host={tmp_path}/nothing"})
         begun = time.monotonic()
         answers = system.fetch_each([Sql(1, "select 1"), Sql(2, "select 1")], 0.3)
     assert 0.25 < time.monotonic() - begun < 3
@@ -191,7 +191,7 @@ def test_a_server_that_is_silent_costs_the_limit_and_no_other_answer(tmp_path: P
 
 
 def test_no_question_no_answer() -> None:
-    assert System({}).fetch_each([], 5) == {}
+    assert LocalHost({}).fetch_each([], 5) == {}
 
 
 # -- apply -------------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class Clock:
         self.runs.append((round(self.time - 100, 1), round(limit, 1)))
         self.time += min(self.takes, limit)
         if self.takes > limit:
-            raise StepFailed(f"{program}: not finished")
+            raise OperationFailed(f"{program}: not finished")
         return ""
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
@@ -225,13 +225,13 @@ class Clock:
         self.questions.append(self.time - 100)
         return [(self.time >= 100 + self.true_from,)] if sql.statement == "select works" else []
 
-    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         raise NotImplementedError
 
-    def poke(self, flows: Iterable[Flow]) -> None:
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
         self.poked += flows
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         raise NotImplementedError
 
 
@@ -240,17 +240,17 @@ WORKS = Sql(1, "select works")
 
 
 def test_without_a_question_a_step_is_done_once() -> None:
-    world = Clock(takes=3)
-    apply(Step("start it", START, 10), world)
-    assert world.runs == [(0, 10)]
-    assert world.questions == []
+    host = Clock(takes=3)
+    apply(Step("start it", START, 10), host)
+    assert host.runs == [(0, 10)]
+    assert host.questions == []
 
 
 @pytest.mark.parametrize(("own", "given", "limit"), [(10, 60, 10), (60, 10, 10)])
 def test_the_smaller_limit_holds(own: float, given: float, limit: float) -> None:
-    world = Clock()
-    apply(Step("start it", START, own), Until(world, 100 + given))
-    assert world.runs == [(0, limit)]
+    host = Clock()
+    apply(Step("start it", START, own), Deadline(host, 100 + given))
+    assert host.runs == [(0, limit)]
 
 
 @pytest.mark.parametrize(
@@ -266,49 +266,49 @@ def test_the_smaller_limit_holds(own: float, given: float, limit: float) -> None
 def test_it_is_done_again_until_it_is_seen_to_work(
     takes: float, true_from: float, runs: list[tuple[float, float]]
 ) -> None:
-    world = Clock(takes, true_from)
-    apply(Step("start it", START, 60, until=WORKS, every=5), Until(world, 190))
-    assert world.runs == [pytest.approx(run, abs=0.21 * index) for index, run in enumerate(runs)]
-    assert world.time - 100 == pytest.approx(max(takes, true_from), abs=0.3)
+    host = Clock(takes, true_from)
+    apply(Step("start it", START, 60, until=WORKS, every=5), Deadline(host, 190))
+    assert host.runs == [pytest.approx(run, abs=0.21 * index) for index, run in enumerate(runs)]
+    assert host.time - 100 == pytest.approx(max(takes, true_from), abs=0.3)
 
 
 def test_what_is_not_seen_to_work_fails_at_the_limit() -> None:
-    world = Clock(true_from=1000)
-    with pytest.raises(StepFailed, match=re.escape("start it: not seen") + ".* within 12 s"):
-        apply(Step("start it", START, 12, until=WORKS, every=5), world)
-    assert world.time - 100 == pytest.approx(12, abs=0.2)
-    assert [begun for begun, _ in world.runs] == pytest.approx([0, 5, 10], abs=0.5)
+    host = Clock(true_from=1000)
+    with pytest.raises(OperationFailed, match=re.escape("start it: not seen") + ".* within 12 s"):
+        apply(Step("start it", START, 12, until=WORKS, every=5), host)
+    assert host.time - 100 == pytest.approx(12, abs=0.2)
+    assert [begun for begun, _ in host.runs] == pytest.approx([0, 5, 10], abs=0.5)
 
 
 def test_nothing_takes_longer_than_until_the_deadline() -> None:
-    world = Clock(true_from=1000)
-    with pytest.raises(StepFailed):
-        apply(Step("start it", START, 60, until=WORKS, every=5), Until(world, 112))
-    assert world.time - 100 == pytest.approx(12, abs=0.2)
-    assert [limit for _, limit in world.runs] == pytest.approx([12, 7, 2], abs=0.5)
+    host = Clock(true_from=1000)
+    with pytest.raises(OperationFailed):
+        apply(Step("start it", START, 60, until=WORKS, every=5), Deadline(host, 112))
+    assert host.time - 100 == pytest.approx(12, abs=0.2)
+    assert [limit for _, limit in host.runs] == pytest.approx([12, 7, 2], abs=0.5)
 
 
 def test_what_runs_into_the_deadline_is_named() -> None:
-    with pytest.raises(StepFailed, match="start it: not seen .*; see the log"):
-        apply(Step("start it", START, 60, until=WORKS, hint="see the log"), Until(Clock(true_from=1000), 112))
+    with pytest.raises(OperationFailed, match="start it: not seen .*; see the log"):
+        apply(Step("start it", START, 60, until=WORKS, hint="see the log"), Deadline(Clock(true_from=1000), 112))
 
 
 def test_no_row_is_no_yes() -> None:
-    with pytest.raises(StepFailed, match="not seen"):
+    with pytest.raises(OperationFailed, match="not seen"):
         apply(Step("start it", START, 3, until=Sql(1, "select nothing"), every=1), Clock())
 
 
 def test_a_failing_program_fails_its_step_at_once() -> None:
-    world = Clock(takes=20)
-    with pytest.raises(StepFailed, match="not finished"):
-        apply(Step("start it", START, 10, until=WORKS), world)
-    assert world.questions == []
+    host = Clock(takes=20)
+    with pytest.raises(OperationFailed, match="not finished"):
+        apply(Step("start it", START, 10, until=WORKS), host)
+    assert host.questions == []
 
 
 def test_sql_is_a_step_too() -> None:
-    world = Clock()
-    apply(Step("ask", Sql(1, "select works"), 10), world)
-    assert len(world.questions) == 1
+    host = Clock()
+    apply(Step("ask", Sql(1, "select works"), 10), host)
+    assert len(host.questions) == 1
 
 
 DELETED = """\
@@ -330,28 +330,28 @@ class Deleting(Clock):
     def run(self, program: Program, limit: float) -> str:
         return DELETED if program == FORGET else ""
 
-    def poke(self, flows: Iterable[Flow]) -> None:
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
         if self.refused:
-            raise StepFailed("cannot send packets (needs CAP_NET_RAW)")
-        super().poke(flows)
+            raise OperationFailed("cannot send packets (needs CAP_NET_RAW)")
+        super().reset_clients(flows)
 
 
 def test_who_still_holds_on_to_a_deleted_connection_is_told() -> None:
-    world = Deleting()
-    apply(Step("cut", Cut(FORGET), 10), world)
-    assert [(flow.client, flow.client_port) for flow in world.poked] == [("10.0.0.30", 40000), ("10.0.0.31", 40001)]
+    host = Deleting()
+    apply(Step("cut", DropConnections(FORGET), 10), host)
+    assert [(flow.client, flow.client_port) for flow in host.poked] == [("10.0.0.30", 40000), ("10.0.0.31", 40001)]
 
 
 def test_nobody_is_told_if_that_is_not_wanted_or_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
-    world = Deleting()
-    apply(Step("cut", Cut(FORGET, tell=False), 10), world)
-    assert (world.poked, caplog.text) == ([], "")
-    world.refused = True
-    apply(Step("cut", Cut(FORGET), 10), world)
+    host = Deleting()
+    apply(Step("cut", DropConnections(FORGET, tell=False), 10), host)
+    assert (host.poked, caplog.text) == ([], "")
+    host.refused = True
+    apply(Step("cut", DropConnections(FORGET), 10), host)
     assert "2 client(s) not told that they are cut: cannot send packets (needs CAP_NET_RAW)" in caplog.text
 
 
-class Busy(Clock):
+class LockTimeout(Clock):
     """A world whose program ends when the meanwhile-question has come, and whose answers all fail."""
 
     def __init__(self) -> None:
@@ -364,13 +364,13 @@ class Busy(Clock):
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
         self.asked.set()
-        raise StepFailed("node 1: whatever")
+        raise OperationFailed("node 1: whatever")
 
 
 def test_meanwhile_is_asked_while_the_step_runs_and_may_fail() -> None:
-    world, threads = Busy(), threading.active_count()
-    apply(Step("switch", START, 10, meanwhile=Sql(1, "select txid_current()")), world)
-    assert world.asked.is_set()
+    host, threads = LockTimeout(), threading.active_count()
+    apply(Step("switch", START, 10, meanwhile=Sql(1, "select txid_current()")), host)
+    assert host.asked.is_set()
     assert threading.active_count() <= threads, "nothing is asked any more afterwards"
 
 
@@ -379,8 +379,8 @@ def test_meanwhile_is_asked_while_the_step_runs_and_may_fail() -> None:
     [
         (Program(("barman", "-q", "a b")), "barman -q 'a b'"),
         (Sql(2, "select  f(%s,\n %s)", ("slot", True)), "node 2: select f('slot', True)"),
-        (Cut(FORGET), "conntrack -D, and poke the clients"),
-        (Cut(FORGET, tell=False), "conntrack -D"),
+        (DropConnections(FORGET), "conntrack -D, and poke the clients"),
+        (DropConnections(FORGET, tell=False), "conntrack -D"),
     ],
 )
 def test_how_a_step_is_shown(what: object, shown: str) -> None:
@@ -399,7 +399,7 @@ def test_a_daemon_that_keeps_the_output_open_breaks_nothing(tmp_path: Path, monk
     broken: list[object] = []
     monkeypatch.setattr(threading, "excepthook", broken.append)
     pid = tmp_path / "pid"
-    with suppress(StepFailed):
+    with suppress(OperationFailed):
         run("sh", "-c", f"sleep 300 & echo $! > {pid}; echo started", limit=5)
     os.kill(int(pid.read_text()), 9)
     assert broken == []
