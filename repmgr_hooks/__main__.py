@@ -13,7 +13,7 @@ def main() -> None:
         streams.reopen()
     code = taken(sys.argv[1:])
     if code is None:
-        from repmgr_hooks import cli
+        from repmgr_hooks.cli import main as cli
 
         code = cli.run(sys.argv[1:])
     sys.exit(code)

@@ -12,15 +12,15 @@ from typing import Annotated, Any
 import yaml
 
 from repmgr_hooks import event, whole_file
-from repmgr_hooks.alerts.targets import Target
+from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.errors import BadInput, did_you_mean
+from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.errors import UsageError, did_you_mean
 from repmgr_hooks.handlers import installed, slot
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
-from repmgr_hooks.retry import Retry
-from repmgr_hooks.routes import Action, Managed, Route
-from repmgr_hooks.schema import Between, Directory, Document, Identifier, NotEmpty, Positive, TooMany, join
+from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.schema import Directory, Document, Identifier, NotEmpty, Positive, Range, TooMany, join
 from repmgr_hooks.trust import writable_by_others
 
 LARGEST = 256 * 1024
@@ -28,17 +28,17 @@ LARGEST = 256 * 1024
 
 @dataclass(frozen=True)
 class Service:
-    """What holds for all clusters; ``keep_days`` is the age at which the journal is pruned.
+    """What holds for all clusters; ``retention_days`` is the age at which the journal is pruned.
 
     ``tick``: seconds after which the worker looks whether all is as it should be, also without an event; 0: never.
     ``alerts``: who is told when something is wrong.
     """
 
     state_dir: Directory = STATE_DIR
-    retry: Retry = Retry()
-    tick: Annotated[int, Between(0, 3600)] = 5
-    keep_days: Positive = 90
-    alerts: Annotated[tuple[Target, ...], NotEmpty()] = ()
+    retry: Backoff = Backoff()
+    tick: Annotated[int, Range(0, 3600)] = 5
+    retention_days: Positive = 90
+    alerts: Annotated[tuple[Receiver, ...], NotEmpty()] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Config:
 
     path: Path
     service: Service
-    clusters: Mapping[str, Managed]
+    clusters: Mapping[str, ManagedCluster]
 
     @property
     def state_dir(self) -> Path:
@@ -61,13 +61,13 @@ class _RouteText:
     do: Annotated[tuple[Any, ...], NotEmpty()]
 
 
-def which_cluster(clusters: Mapping[str, Managed], name: str | None, node: int) -> str:
+def which_cluster(clusters: Mapping[str, ManagedCluster], name: str | None, node: int) -> str:
     """Return the cluster of an event about a node: the named one, the only one, or the only one that has the node.
 
-    Raises BadInput.
+    Raises UsageError.
     """
     if name and name not in clusters:
-        raise BadInput(f"the configuration has no cluster {name!r}{did_you_mean(name, clusters)}")
+        raise UsageError(f"the configuration has no cluster {name!r}{did_you_mean(name, clusters)}")
     having = [key for key, managed in clusters.items() if node in managed.cluster.nodes]
     found = [name] if name else list(clusters) if len(clusters) == 1 else having
     if len(found) != 1:
@@ -76,7 +76,7 @@ def which_cluster(clusters: Mapping[str, Managed], name: str | None, node: int) 
             if having
             else f"none of the clusters {', '.join(clusters)} has"
         )
-        raise BadInput(f"{which} a node {node}: name one with --cluster, also in repmgr.conf")
+        raise UsageError(f"{which} a node {node}: name one with --cluster, also in repmgr.conf")
     return found[0]
 
 
@@ -86,22 +86,22 @@ def config_path(given: str | None) -> Path:
 
 
 def load(path: Path) -> Config:
-    """Read the configuration. Raises BadInput that lists every mistake, or that others could have written it."""
+    """Read the configuration. Raises UsageError that lists every mistake, or that others could have written it."""
     try:
         if path.exists() and (wrong := writable_by_others(path)):
-            raise BadInput(f"{path} is refused: {wrong}")
+            raise UsageError(f"{path} is refused: {wrong}")
         document = Document(_text(path))
     except RecursionError:
-        raise BadInput(f"{path}: nested too deeply, or a part that contains itself") from None
+        raise UsageError(f"{path}: nested too deeply, or a part that contains itself") from None
     except TooMany as error:
-        raise BadInput(f"{path}: {error}") from None
+        raise UsageError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read: {error}; name the file with --config") from None
+        raise UsageError(f"{path}: cannot be read: {error}; name the file with --config") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadInput(f"{path}: line {line}: not YAML: {error.problem}") from None
+        raise UsageError(f"{path}: line {line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if document.problems:
         raise _mistakes(path, document)
     try:
@@ -109,15 +109,15 @@ def load(path: Path) -> Config:
         if not document.problems and state_dir(str(path)) != config.service.state_dir:
             document.problem("state_dir", "the hook reads this line without YAML: write plainly 'state_dir: PATH'")
     except TooMany as error:
-        raise BadInput(f"{path}: {error}") from None
+        raise UsageError(f"{path}: {error}") from None
     if document.problems:
         raise _mistakes(path, document)
     return config
 
 
-def _mistakes(path: Path, document: Document) -> BadInput:
+def _mistakes(path: Path, document: Document) -> UsageError:
     count = len(document.problems)
-    return BadInput("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
+    return UsageError("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
 
 
 def _text(path: Path) -> str:
@@ -153,7 +153,7 @@ def _config(document: Document, path: Path) -> Config:
     return Config(path, service or Service(), clusters)
 
 
-def _managed(document: Document, name: str, text: Any, path: str) -> Managed | None:
+def _managed(document: Document, name: str, text: Any, path: str) -> ManagedCluster | None:
     options = dict(text) if isinstance(text, dict) else {}
     routes = _routes(document, options.pop("routes", None), join(path, "routes"))
     found = document.read(Cluster, options, path)
@@ -165,7 +165,7 @@ def _managed(document: Document, name: str, text: Any, path: str) -> Managed | N
         for number, action in enumerate(route.do):
             for problem in _problems(action, cluster):
                 document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
-    managed = Managed(cluster, tuple(routes))
+    managed = ManagedCluster(cluster, tuple(routes))
     if len({action.config.tracks for action in managed.actions if _is_about_standbys(action)}) > 1:
         document.problem(f"{path}.routes", "slots of standbys cannot be both dropped and tracked; say 'keep' alike")
     return managed

@@ -11,13 +11,13 @@ from psycopg import pq
 
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import did_you_mean
-from repmgr_hooks.schema import CONTROL
+from repmgr_hooks.settings.schema import CONTROL
 
 SET_BY_US = "is what repmgr_hooks sets itself; take it out"
 REFUSED = {
     "host": "stands under 'nodes'",
     "hostaddr": "stands under 'nodes'",
-    "connect_timeout": "is 'answer_within'; write that",
+    "connect_timeout": "is 'timeout'; write that",
     "options": SET_BY_US,
     "application_name": SET_BY_US,
     "fallback_application_name": SET_BY_US,

@@ -6,12 +6,12 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 
 from repmgr_hooks import libpq
-from repmgr_hooks.alerts import targets
-from repmgr_hooks.alerts.targets import Target
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.retry import Retry
-from repmgr_hooks.routes import Managed
-from repmgr_hooks.schema import Document, join
+from repmgr_hooks.alerts import receivers
+from repmgr_hooks.alerts.receivers import Receiver
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.schema import Document, join
 
 
 def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
@@ -50,12 +50,12 @@ def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
             document.problem(join(path, "gateway.ports"), message)
 
 
-def check_retry(document: Document, retry: Retry) -> None:
+def check_retry(document: Document, retry: Backoff) -> None:
     if retry.first > retry.most:
         document.problem("retry", f"'first' ({retry.first} s) must not be above 'most' ({retry.most} s)")
 
 
-def check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
+def check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> None:
     """What two clusters must not share: a chain is swapped whole, so each belongs to one cluster."""
     seen: dict[tuple[object, ...], str] = {}
     for name, managed in clusters.items():
@@ -66,9 +66,9 @@ def check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
             seen.setdefault((what, *value), name)
 
 
-def check_alerts(document: Document, told: Sequence[Target], clusters: Mapping[str, Managed]) -> None:
+def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping[str, ManagedCluster]) -> None:
     for index, target in enumerate(told):
-        for problem in targets.problems(target):
+        for problem in receivers.problems(target):
             document.problem(f"alerts[{index}]", problem)
         if target in told[:index]:
             document.problem(f"alerts[{index}]", f"{target.name} stands here twice")

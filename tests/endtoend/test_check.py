@@ -18,7 +18,7 @@ from tests.lab import DATA, Host, Lab, wait_for
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 PASSFILE = "/etc/repmgr-hooks/pgpass"
 ROOT = "/etc/repmgr-hooks/root.crt"
-PLAIN, VERIFIED = "answer_within: 2", f"sslmode: verify-full, sslrootcert: {ROOT}"
+PLAIN, VERIFIED = "timeout: 2", f"sslmode: verify-full, sslrootcert: {ROOT}"
 STATE = "/var/lib/repmgr-hooks"
 REPMGR = "/etc/repmgr/db1.conf"
 SERVER = "/etc/barman.d/main_backup.conf"

@@ -11,14 +11,14 @@ import pytest
 from psycopg import pq
 
 from repmgr_hooks import config
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.errors import UsageError
 from repmgr_hooks.handlers import slot
 from tests.unit.test_config import GOOD, changed, mistakes, two_clusters
 
 NODE_2, GATEWAY, PORTS = "2: {host: 10.0.0.12}", "address: 10.0.0.20", "ports: {barman: 54321, app: 54322}"
 DROP, STREAM = "- slot: {on: standby, keep: drop}", "- barman: {stream: true, steady: 0}"
-SWITCH, GATE = "- barman: {switch_wal: {timeout: 90}}", "- firewall: {open: app, at_latest: 120}"
-POSTGRES, LAST = "answer_within: 2}", "command: [barman]}"
+SWITCH, GATE = "- barman: {switch_wal: {timeout: 90}}", "- firewall: {open: app, fail_open_after: 120}"
+POSTGRES, LAST = "timeout: 2}", "command: [barman]}"
 ROUTE = "      - on: [repmgrd_promote_error]\n        do: [{command: {run: [/bin/true]}}]\n"
 
 
@@ -79,23 +79,23 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
         ("retry: {first: 5, most: 300, attempts: 20}", "retry: {first: 5, most: 4}", "retry: 'first' (5 s) must not"),
         ("state_dir: /var/lib/repmgr-hooks", "state_dir: /var/../repmgr-hooks", "state_dir: must be an absolute path"),
         ("passfile: /etc/repmgr-hooks/pgpass", "passfile: pgpass", "postgres.passfile: must be an absolute path"),
-        ("primary_wait: 30", "primary_wait: 86400", "primary_wait: must be between 1 and 3600; got 86400"),
-        (POSTGRES, "answer_within: 86400}", "answer_within: must be between 1 and 60; got 86400"),
+        ("promotion_timeout: 30", "promotion_timeout: 86400", "promotion_timeout: must be between 1 and 3600; got 86400"),
+        (POSTGRES, "timeout: 86400}", "timeout: must be between 1 and 60; got 86400"),
         ("timeout: 90", "timeout: 86400", "switch_wal.timeout: must be between 1 and 3600; got 86400"),
-        ("at_latest: 120", "at_latest: 86400", "at_latest: must be 'never' or between 1 and 3600; got '86400'"),
-        ("at_latest: 120", "at_latest: nevr", "at_latest: must be 'never' or between 1 and 3600; got 'nevr'"),
-        ("at_latest: 120", "at_latest: true", "at_latest: must be 'never' or between 1 and 3600; got 'True'"),
+        ("fail_open_after: 120", "fail_open_after: 86400", "fail_open_after: must be 'never' or between 1 and 3600; got '86400'"),
+        ("fail_open_after: 120", "fail_open_after: nevr", "fail_open_after: must be 'never' or between 1 and 3600; got 'nevr'"),
+        ("fail_open_after: 120", "fail_open_after: true", "fail_open_after: must be 'never' or between 1 and 3600; got 'True'"),
         ("true, steady: 0", "true, start_timeout: 86400", "start_timeout: must be between 1 and 3600; got 86400"),
-        ("primary_wait: 30", "primary_wait: 010", "primary_wait: must be a whole number, in plain decimals; got '010'"),
-        ("primary_wait: 30", "primary_wait: 0x10", "primary_wait: must be a whole number, in plain decimals; got '0x1"),
-        ("primary_wait: 30", "primary_wait: 5:30", "primary_wait: must be a whole number, in plain decimals; got '5:3"),
-        ("primary_wait: 30", "primary_wait: 1_0", "primary_wait: must be a whole number, in plain decimals; got '1_0'"),
-        ("primary_wait: 30", "primary_wait: +30", "primary_wait: must be a whole number, in plain decimals; got '+30'"),
-        ("primary_wait: 30", "primary_wait: !!int '010'", "primary_wait: cannot be read as int: '010'"),
-        ("primary_wait: 30", "primary_wait: .inf", "primary_wait: must be a whole number"),
-        ("primary_wait: 30", "primary_wait: .nan", "primary_wait: must be a whole number"),
-        ("primary_wait: 30", "primary_wait: 1e999", "primary_wait: must be a whole number"),
-        ("primary_wait: 30", "primary_wait: 2026-11-20", "primary_wait: must be a whole number"),
+        ("promotion_timeout: 30", "promotion_timeout: 010", "promotion_timeout: must be a whole number, in plain decimals; got '010'"),
+        ("promotion_timeout: 30", "promotion_timeout: 0x10", "promotion_timeout: must be a whole number, in plain decimals; got '0x1"),
+        ("promotion_timeout: 30", "promotion_timeout: 5:30", "promotion_timeout: must be a whole number, in plain decimals; got '5:3"),
+        ("promotion_timeout: 30", "promotion_timeout: 1_0", "promotion_timeout: must be a whole number, in plain decimals; got '1_0'"),
+        ("promotion_timeout: 30", "promotion_timeout: +30", "promotion_timeout: must be a whole number, in plain decimals; got '+30'"),
+        ("promotion_timeout: 30", "promotion_timeout: !!int '010'", "promotion_timeout: cannot be read as int: '010'"),
+        ("promotion_timeout: 30", "promotion_timeout: .inf", "promotion_timeout: must be a whole number"),
+        ("promotion_timeout: 30", "promotion_timeout: .nan", "promotion_timeout: must be a whole number"),
+        ("promotion_timeout: 30", "promotion_timeout: 1e999", "promotion_timeout: must be a whole number"),
+        ("promotion_timeout: 30", "promotion_timeout: 2026-11-20", "promotion_timeout: must be a whole number"),
         ("app: 54322", "app: 0o7", "ports.app: must be a whole number, in plain decimals; got '0o7'"),
         ("2: {host: 10.0.0.12}", "010: {host: 10.0.0.12}", "nodes.010: must be a whole number, in plain decimals"),
         ("2: {host: 10.0.0.12}", "2: {host: 10.0.0.12, witness: yes}", "witness: must be true or false; got 'yes'"),
@@ -103,8 +103,8 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
         ("[primary_register, ", "[primary_register, primary_register, ", "primary_register stands here twice"),
         (DROP, "- slot: {on: primary, keep: drop}", "slot: 'keep' goes with 'on: standby'"),
         (DROP, "- slot: {on: primary, keep: track}", "slot: 'keep' goes with 'on: standby'"),
-        (DROP, "- slot: {on: standby, keep: drop, most_mb: 5}", "slot: 'most_mb' is of no use where"),
-        (DROP, "- slot: {on: standby, most_mb: 5}", "slot: 'most_mb' is of no use where"),
+        (DROP, "- slot: {on: standby, keep: drop, max_retained_wal: 5}", "slot: 'max_retained_wal' is of no use where"),
+        (DROP, "- slot: {on: standby, max_retained_wal: 5}", "slot: 'max_retained_wal' is of no use where"),
         (SWITCH, "- barman: {switch_wal: {}, steady: 2}", "barman: 'steady' needs 'stream: true'"),
         (SWITCH, "- barman: {switch_wal: {}, start_timeout: 9}", "barman: 'start_timeout' needs 'stream: true'"),
         (SWITCH, "- barman: {switch_wal: {}, repair: true}", "barman: 'repair' needs 'stream: true'"),
@@ -220,29 +220,31 @@ def test_a_configuration_that_is_no_file(tmp_path: Path, kind: str) -> None:
     path = {"fifo": tmp_path / "fifo", "device": Path("/dev/zero"), "directory": tmp_path}[kind]
     if kind == "fifo":
         os.mkfifo(path)
-    with pytest.raises(BadInput, match="is no file|/dev/zero can be written by others"):
+    with pytest.raises(UsageError, match="is no file|/dev/zero can be written by others"):
         config.load(path)
 
 
 # -- limits that say what they do --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("written", "seconds"), [(", at_latest: 120", 120), ("", None), (", at_latest: never", None)])
+@pytest.mark.parametrize(
+    ("written", "seconds"), [(", fail_open_after: 120", 120), ("", None), (", fail_open_after: never", None)]
+)
 def test_a_port_has_a_limit_only_where_one_is_written(tmp_path: Path, written: str, seconds: int | None) -> None:
-    route = loaded(tmp_path, changed(", at_latest: 120", written)).clusters["main"].routes[0]
-    assert (route.do[0].at_latest, route.do[-1].at_latest) == (None, seconds)
+    route = loaded(tmp_path, changed(", fail_open_after: 120", written)).clusters["main"].routes[0]
+    assert (route.do[0].fail_open_after, route.do[-1].fail_open_after) == (None, seconds)
 
 
 def test_a_tracked_slot_has_a_limit_and_a_primarys_too() -> None:
     assert slot.Config("standby", "track").limit_mb == slot.Config("primary").limit_mb == 10240
-    assert slot.Config("standby", "track", most_mb=5).limit_mb == 5
+    assert slot.Config("standby", "track", max_retained_wal=5).limit_mb == 5
 
 
 # -- libpq's options ---------------------------------------------------------------------------------------------------
 
 
 def test_options_of_libpqs_stand_beside_ours(tmp_path: Path) -> None:
-    text = changed(POSTGRES, "answer_within: 2, sslmode: verify-full, sslrootcert: /etc/ca.pem, keepalives_idle: 5}")
+    text = changed(POSTGRES, "timeout: 2, sslmode: verify-full, sslrootcert: /etc/ca.pem, keepalives_idle: 5}")
     dsn = loaded(tmp_path, text).clusters["main"].cluster.conninfos()[2]
     assert "sslmode=verify-full sslrootcert=/etc/ca.pem keepalives_idle=5" in dsn
 
@@ -258,7 +260,7 @@ def test_no_address_comes_from_the_environment(tmp_path: Path) -> None:
     ("option", "said"),
     [
         ("sslmod: require", "postgres.sslmod: unknown option; did you mean 'sslmode'?"),
-        ("answer_wihtin: 3", "postgres.answer_wihtin: unknown option; did you mean 'answer_within'?"),
+        ("answer_wihtin: 3", "postgres.answer_wihtin: unknown option; did you mean 'timeout'?"),
         ("sslmode: verify_full", 'postgres.sslmode: libpq: invalid sslmode value: "verify_full"'),
         ("channel_binding: yes", 'postgres.channel_binding: libpq: invalid channel_binding value: "yes"'),
         ("ssl_min_protocol_version: '9'", "postgres.ssl_min_protocol_version: libpq: invalid"),
@@ -276,20 +278,20 @@ def test_no_address_comes_from_the_environment(tmp_path: Path) -> None:
         ("application_name: me", "postgres.application_name: is what repmgr_hooks sets itself"),
         ("client_encoding: LATIN1", "postgres.client_encoding: is what repmgr_hooks sets itself"),
         ("replication: database", "postgres.replication: is what repmgr_hooks sets itself"),
-        ("connect_timeout: 5", "postgres.connect_timeout: is 'answer_within'"),
+        ("connect_timeout: 5", "postgres.connect_timeout: is 'timeout'"),
         ("service: main", "postgres.service: would name hosts of its own"),
         ("target_session_attrs: primary", "postgres.target_session_attrs: every node is asked, whatever it is"),
         ("requirepeer: postgres", "postgres.requirepeer: is for Unix sockets"),
     ],
 )
 def test_options_of_libpqs_that_are_refused(tmp_path: Path, option: str, said: str) -> None:
-    refused = only_mistake(tmp_path, POSTGRES, f"answer_within: 2, {option}}}")
+    refused = only_mistake(tmp_path, POSTGRES, f"timeout: 2, {option}}}")
     assert said in refused
     assert "hunter2" not in refused
 
 
 def test_require_auth_is_known_to_libpq_16_and_newer(tmp_path: Path) -> None:
-    text = changed(POSTGRES, "answer_within: 2, require_auth: scram-sha-256}")
+    text = changed(POSTGRES, "timeout: 2, require_auth: scram-sha-256}")
     if pq.version() >= 160000:
         assert "require_auth=scram-sha-256" in loaded(tmp_path, text).clusters["main"].cluster.conninfos()[1]
     else:
@@ -298,7 +300,7 @@ def test_require_auth_is_known_to_libpq_16_and_newer(tmp_path: Path) -> None:
 
 
 def test_a_plug_ins_numbers_are_finite(tmp_path: Path) -> None:
-    from repmgr_hooks.schema import Document
+    from repmgr_hooks.settings.schema import Document
 
     for text in (".inf", "-.inf", ".nan", "1e999", "1.0e+999", "1:30.5"):
         document = Document(f"a: {text}")

@@ -19,12 +19,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repmgr_hooks import catalogue, cli, config, hook, verbs
+from repmgr_hooks import catalogue, config, hook
+from repmgr_hooks.cli import main as cli
+from repmgr_hooks.cli import output
 from repmgr_hooks.config import Config
-from repmgr_hooks.errors import BadInput
-from repmgr_hooks.journal import Journal, open_journal
-from repmgr_hooks.spool import Spool
-from tests.fake import FakeWorld
+from repmgr_hooks.errors import UsageError
+from repmgr_hooks.journal.journal import Journal, open_journal
+from repmgr_hooks.service.spool import Spool
+from tests.fake import FakeHost
 
 MANY = settings(
     max_examples=1500, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -35,8 +37,8 @@ LONGEST = 5.0
 CLUSTER: dict[str, Any] = {
     "nodes": {1: {"host": "10.0.0.11"}, 2: {"host": "10.0.0.12"}, 3: {"host": "10.0.0.13", "witness": True}},
     "postgres": {"port": 5432, "user": "repmgr", "sslmode": "verify-full", "passfile": "/etc/pgpass"},
-    "primary_wait": 30,
-    "role_changes": {"most": 5, "within": 600},
+    "promotion_timeout": 30,
+    "flap_limit": {"most": 5, "within": 600},
     "gateway": {"address": "10.0.0.20", "ports": {"barman": 54321, "app": 54322}, "chains": {"dnat": "d", "snat": "s"}},
     "barman": {"server": "main", "slot": "barman", "command": ["barman"]},
     "routes": [
@@ -47,10 +49,13 @@ CLUSTER: dict[str, Any] = {
                 {"slot": {"on": "primary"}},
                 {"barman": {"stream": True, "steady": 0, "start_timeout": 60}},
                 {"barman": {"switch_wal": {"timeout": 90}}},
-                {"firewall": {"open": "app", "at_latest": 120}},
+                {"firewall": {"open": "app", "fail_open_after": 120}},
             ],
         },
-        {"on": ["node_rejoin"], "do": [{"slot": {"on": "standby", "keep": "track", "most_mb": 5}}, {"notify": {}}]},
+        {
+            "on": ["node_rejoin"],
+            "do": [{"slot": {"on": "standby", "keep": "track", "max_retained_wal": 5}}, {"notify": {}}],
+        },
     ],
 }
 OTHER = {
@@ -95,9 +100,9 @@ NAMES = [
     "witness",
     "command",
     "keep",
-    "most_mb",
+    "max_retained_wal",
     "steady",
-    "at_latest",
+    "fail_open_after",
     "models",
 ]
 ODD = (
@@ -144,7 +149,7 @@ def taken(file: Path, text: str | bytes) -> Config | None:
     begun = time.monotonic()
     try:
         return config.load(file)
-    except BadInput as refused:
+    except UsageError as refused:
         said = str(refused)
         assert said.startswith(str(file))
         assert len(said) < 30_000
@@ -182,14 +187,14 @@ def nonsense(loaded: Config) -> Iterator[str]:
         chains += [cluster.gateway.chains.dnat, cluster.gateway.chains.snat]
         nodes += [(host, cluster.postgres.port) for host in electable]
         ports += [(cluster.gateway.address, port) for port in cluster.gateway.ports.values()]
-        waits = [cluster.primary_wait, cluster.postgres.answer_within]
+        waits = [cluster.promotion_timeout, cluster.postgres.timeout]
         for action in managed.actions:
             given = dataclasses.asdict(action.config)
-            waits += [given.get("timeout") or 0, given.get("start_timeout") or 0, action.at_latest or 0]
+            waits += [given.get("timeout") or 0, given.get("start_timeout") or 0, action.fail_open_after or 0]
             if given.get("on") == "primary" and given.get("keep"):
                 yield "keep with on: primary"
-            if given.get("on") == "standby" and given.get("keep") != "track" and given.get("most_mb"):
-                yield "most_mb with drop"
+            if given.get("on") == "standby" and given.get("keep") != "track" and given.get("max_retained_wal"):
+                yield "max_retained_wal with drop"
             if given.get("stream") is False and (given["steady"] is not None or given["start_timeout"] is not None):
                 yield "steady or start_timeout without stream"
         if max(waits) > 3600:
@@ -240,14 +245,17 @@ NAMED: list[tuple[tuple[Any, ...], Any]] = [
     ),
     *(((*MAIN, "gateway", "chains", "dnat"), name) for name in [*TARGETS[:8], "s", "e"]),
     *(((*MAIN, "barman", "command"), [f"bar{strange}man"]) for strange in STRANGE[1:6]),
-    *(((*MAIN, "primary_wait"), number) for number in [0, -1, 86400, float("inf"), float("nan"), 1.5, "010", True]),
+    *(
+        ((*MAIN, "promotion_timeout"), number)
+        for number in [0, -1, 86400, float("inf"), float("nan"), 1.5, "010", True]
+    ),
     *(((*DO, 3, "barman", "switch_wal", "timeout"), number) for number in [0, 86400, float("inf"), "5:30"]),
-    *(((*DO, 4, "firewall", "at_latest"), limit) for limit in [0, 86400, "nevr", float("nan"), True, None]),
+    *(((*DO, 4, "firewall", "fail_open_after"), limit) for limit in [0, 86400, "nevr", float("nan"), True, None]),
     *(((*DO, 3, "barman", name), 5) for name in ("steady", "start_timeout")),
     *(((*MAIN, "postgres", name), "x") for name in ("host", "password", "options", "service", "nonsense")),
     *(((*MAIN, *path), []) for path in [("routes",), ("routes", 0, "on"), ("routes", 0, "do")]),
     ((*DO, 1, "slot", "keep"), "track"),
-    ((*MAIN, "routes", 1, "do", 0, "slot"), {"on": "standby", "keep": "drop", "most_mb": 5}),
+    ((*MAIN, "routes", 1, "do", 0, "slot"), {"on": "standby", "keep": "drop", "max_retained_wal": 5}),
     ((*MAIN, "nodes"), {3: {"host": "10.0.0.13", "witness": True}}),
     (("clusters", "other", "nodes"), {1: {"host": "10.0.0.11"}}),
     (("clusters", "other", "barman", "server"), "main"),
@@ -283,7 +291,7 @@ clusters:
     gateway: {address: 10.0.0.20, ports: {app: 5433}}
     routes:
       - on: [standby_promote]
-        do: [firewall: {open: app, at_latest: 120}]
+        do: [firewall: {open: app, fail_open_after: 120}]
 """
 
 
@@ -343,7 +351,7 @@ def test_any_arguments(run_in: Path, capsys: pytest.CaptureFixture[str], verb: s
 
 @pytest.fixture
 def run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(verbs, "System", lambda conninfos: FakeWorld())
+    monkeypatch.setattr(output, "LocalHost", lambda conninfos: FakeHost())
     monkeypatch.setattr(hook, "start_worker", lambda config: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(f"state_dir: {tmp_path}\n{SMALL}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import cli
+from repmgr_hooks.cli import main as cli
 from repmgr_hooks.hook import STATE_DIR, state_dir
 from tests.unit.conftest import CONFIG
 
@@ -19,8 +19,8 @@ CLOSED = "closed"
 PROGRAM = """
 from repmgr_hooks import verbs
 from repmgr_hooks.__main__ import main
-from tests.fake import FakeWorld
-verbs.System = lambda conninfos: FakeWorld()
+from tests.fake import FakeHost
+verbs.System = lambda conninfos: FakeHost()
 main()
 """
 """The program as it is, but for the nodes: no test asks real ones."""

@@ -1,0 +1,78 @@
+"""The command line: which verb is meant, and which exit code its errors give."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from repmgr_hooks import streams
+from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.cli import act, setup, show
+from repmgr_hooks.cli.arguments import parser
+from repmgr_hooks.cli.output import BUG, FAILED, USAGE, complain, log
+from repmgr_hooks.errors import HooksError, UsageError
+from repmgr_hooks.settings.schema import CONTROL
+
+
+def main() -> None:
+    """Run the program and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one verb and return the exit code; the one place that turns errors into codes."""
+    try:
+        code = verb_of(argv)
+    except UsageError as error:
+        complain(error)
+        return USAGE
+    except HooksError as error:
+        complain(error)
+        return FAILED
+    except BrokenPipeError:
+        streams.give_up()
+        return FAILED
+    except OSError as error:
+        streams.give_up()
+        where = error if error.filename else f"the output cannot be written: {error.strerror}"
+        complain(f"{where}; nothing more was done: see to that place, then do it again")
+        return FAILED
+    except KeyboardInterrupt:
+        complain("interrupted; 'repmgr-hooks reconcile' does what is left")
+        return FAILED
+    except Exception:
+        log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
+        return BUG
+    finally:
+        written = streams.finish()
+    if not written:
+        complain("the output cannot be written, but all was done; see to where it goes")
+    return code if written else FAILED
+
+
+def verb_of(argv: Sequence[str]) -> int:
+    """Run the verb that the arguments name. Raises UsageError for those that are no text."""
+    for word in argv:
+        if CONTROL.search(word):
+            raise UsageError(f"{shorten(word)} holds a control character, or is no UTF-8; write it as plain text")
+    arguments = parser().parse_args(argv)
+    return VERBS[arguments.verb](arguments)
+
+
+VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "event": act.do_event,
+    "worker": act.do_worker,
+    "replay": act.do_replay,
+    "reconcile": act.do_reconcile,
+    "boot": act.do_reconcile,
+    "status": show.do_status,
+    "continuity": show.do_continuity,
+    "history": show.do_history,
+    "metrics": show.do_metrics,
+    "pause": act.do_pause,
+    "resume": act.do_resume,
+    "init": setup.do_init,
+    "check": show.do_check,
+    "handlers": show.do_handlers,
+}
