@@ -134,14 +134,14 @@ def _managed(document: Document, name: str, text: Any, path: str) -> ManagedClus
     _check_cluster(document, cluster, path)
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):
-            for problem in _problems(action, cluster):
+            for problem in _invalid(action, cluster):
                 document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
     return ManagedCluster(cluster, tuple(routes))
 
 
-def _problems(action: Action, cluster: Cluster) -> list[str]:
+def _invalid(action: Action, cluster: Cluster) -> list[str]:
     try:
-        return list(action.handler.problems(action.config, cluster))
+        return list(action.handler.validate(action.config, cluster))
     except Exception as error:
         origin = installed()[action.name].origin
         return [f"a bug in the handler ({origin}): 'problems' failed: {error!r}"]
@@ -223,7 +223,7 @@ def _check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) ->
 
 def _check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping[str, ManagedCluster]) -> None:
     for index, target in enumerate(told):
-        for problem in receivers.problems(target):
+        for problem in receivers.validate(target):
             document.problem(f"alerts[{index}]", problem)
     for name, managed in clusters.items():
         for action in managed.actions if not told else ():

@@ -66,7 +66,7 @@ class Receiver:
         return self.severity in ("warning", case.alert.severity)
 
 
-def problems(target: Receiver) -> Iterator[str]:
+def validate(target: Receiver) -> Iterator[str]:
     """Return what is wrong with a target, in words."""
     if sum(map(bool, (target.mail, target.webhook, target.run))) != 1:
         yield "must have one of 'mail', 'webhook' and 'run'"

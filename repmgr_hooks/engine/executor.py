@@ -26,8 +26,8 @@ def carry_out(
 ) -> list[ActionResult]:
     """Make the actions true in order.
 
-    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done all the
-    same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
+    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done
+    all the same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
     """
     done: list[ActionResult] = []
     parts = split_at_limits(chosen)

@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Positive
 from repmgr_hooks.system.steps import Program, Step
 from repmgr_hooks.trust import writable_by_others
 
 observe = None
+fail_open_after = contract.never_fails_open
+on_tick = contract.looks_on_tick
+fingerprint = contract.no_fingerprint
+warnings = contract.no_warnings
+housekeep = contract.no_housekeeping
+fence = contract.fence_nothing
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Config:
     timeout: Positive = 30
 
 
-def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """The program is named by its absolute path: what PATH says under repmgrd is another matter."""
     if wrong := refused(config.run):
         yield wrong

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.errors import NoSuchProgram, did_you_mean
+from repmgr_hooks.handlers import contract
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.settings.cluster import Cluster, Gateway
@@ -22,6 +23,10 @@ from repmgr_hooks.settings.schema import Identifier, Positive
 from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 
 log = logging.getLogger(__name__)
+
+on_tick = contract.looks_on_tick
+warnings = contract.no_warnings
+housekeep = contract.no_housekeeping
 
 LIMIT = 10.0
 LOOK_ALL_THE_SAME = 300.0
@@ -50,11 +55,16 @@ class Seen:
     forwarding: bool
 
 
-def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """The port must have a name in the gateway's section."""
     ports = cluster.gateway.ports
     if config.open not in ports:
         yield f"the gateway has no port {config.open!r}{did_you_mean(config.open, ports)}"
+
+
+def fail_open_after(config: Config) -> float | None:
+    """As the route says."""
+    return config.fail_open_after
 
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
@@ -64,7 +74,7 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     return Seen(nat_rules(gateway, host), tracked_connections(gateway, host), forwards)
 
 
-def mark(decided: ClusterState, host: Host) -> object:
+def fingerprint(decided: ClusterState, host: Host) -> object:
     """What a look sees is the same while nobody changes a rule; every five minutes it is looked at all the same."""
     generation = host.rules_generation()
     if generation is None:
