@@ -17,12 +17,12 @@ from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import UsageError, did_you_mean
+from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers import installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Document, Identifier, Pattern, Positive, Range, join
-from repmgr_hooks.trust import writable_by_others
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def config_path(given: str | None) -> Path:
 def load(path: Path) -> Config:
     """Read the configuration. Raises UsageError that lists every mistake, or that others could have written it."""
     try:
-        if path.exists() and (wrong := writable_by_others(path)):
+        if path.exists() and (wrong := untrusted(path)):
             raise UsageError(f"{path} is refused: {wrong}")
         document = Document(path.read_text(encoding="utf-8"))
     except RecursionError:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, ReasonCode, memory_of
-from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting, find_primary
+from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.engine.dry_run import DryRunHost
 from repmgr_hooks.engine.executor import bug, carry_out, look, take
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
-from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction
+from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.rows import RunRow
@@ -69,7 +69,7 @@ def handle(
     if not chosen:
         return told(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
     finder = PrimaryFinder(managed.cluster, memory or LastKnownPrimary())
-    decision = find_primary(finder, host, observer, wait=not dry_run)
+    decision = await_primary(finder, host, observer, wait=not dry_run)
     tell(decision)
     if decision.primary is None:
         done = fence(managed, decision, host, None if dry_run else observer)

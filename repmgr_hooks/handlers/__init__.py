@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers import barman, command, firewall, notify, slot
 from repmgr_hooks.handlers.contract import NAMES, Handler
-from repmgr_hooks.trust import writable_by_others
 
 GROUP = "repmgr_hooks.handlers"
 
@@ -57,7 +57,7 @@ def installed() -> Mapping[str, Installed]:
 def _load(point: metadata.EntryPoint, origin: str) -> Handler:
     try:
         found = importlib.util.find_spec(point.module)
-        if found and found.origin and (wrong := writable_by_others(Path(found.origin))):
+        if found and found.origin and (wrong := untrusted(Path(found.origin))):
             raise UsageError(f"handler {point.name!r} of {origin} is refused: {wrong}")
         module = point.load()
     except UsageError:

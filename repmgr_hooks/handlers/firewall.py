@@ -90,13 +90,13 @@ def nat_rules(gateway: Gateway, host: Host) -> tuple[str, ...]:
 
 def nat_table(gateway: Gateway, host: Host) -> str:
     """Read the nat table."""
-    return host.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT)
+    return host.run(Program(Family(gateway.address).save()), LIMIT)
 
 
 def tracked_connections(gateway: Gateway, host: Host) -> tuple[Tracked, ...] | None:
     """Read the connections to our ports; None without a conntrack program."""
     try:
-        listing = host.run(Family(gateway.address).listing(gateway.address), LIMIT)
+        listing = host.run(Program(Family(gateway.address).list_connections(gateway.address)), LIMIT)
     except NoSuchProgram as error:
         log.warning("%s: connections to a former primary are not cut", error)
         return None
@@ -118,7 +118,11 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     changes = _changes(config, decided, seen.nat)
     if changes:
         steps.append(
-            Step(f"lead port {config.open} to node {decided.primary} ({primary})", family.restore(changes), LIMIT)
+            Step(
+                f"lead port {config.open} to node {decided.primary} ({primary})",
+                Program(family.restore(), stdin=changes),
+                LIMIT,
+            )
         )
     led = _led(_ours(gateway, seen.nat)) if changes else set()
     right = (primary, gateway.address)
@@ -137,7 +141,7 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
     steps = []
     if kept != ours:
         names = " and ".join(f"node {node}" for node in stale_primaries)
-        steps.append(Step(f"close what leads to {names}", family.restore(_swap(gateway, kept)), LIMIT))
+        steps.append(Step(f"close what leads to {names}", Program(family.restore(), stdin=_swap(gateway, kept)), LIMIT))
     led = _led(ours) if kept != ours else set()
     leading = _leading(tracked_connections(gateway, host), led)
     return steps + [_cut(gateway, port, address) for port, address in leading if address in hosts]
@@ -161,7 +165,8 @@ def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leadi
 
 
 def _cut(gateway: Gateway, port: int, host: str) -> Step:
-    forget = Family(gateway.address).forget(gateway.address, port, host)
+    words = Family(gateway.address).delete_connections(gateway.address, port, host)
+    forget = Program(words, tolerate="0 flow entries have been deleted")
     return Step(f"cut connections of port {port} to {host}", DropConnections(forget, gateway.reset_clients), LIMIT)
 
 

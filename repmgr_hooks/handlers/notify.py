@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repmgr_hooks.alerts.incident import Alert, Severity
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.handlers import contract
+from repmgr_hooks.system.alert import Alert, Severity
 from repmgr_hooks.system.steps import Step
 
 LIMIT = 5.0
