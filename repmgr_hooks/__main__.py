@@ -8,7 +8,7 @@ from repmgr_hooks.hook import taken
 def main() -> None:
     """Run the program and exit with its code."""
     if None in (sys.stdin, sys.stdout, sys.stderr):
-        from repmgr_hooks import streams
+        from repmgr_hooks.cli import streams
 
         streams.reopen()
     code = taken(sys.argv[1:])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 
-from repmgr_hooks import libpq
 from repmgr_hooks.alerts import receivers
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Document, join
@@ -68,7 +68,7 @@ def check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> 
 
 def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping[str, ManagedCluster]) -> None:
     for index, target in enumerate(told):
-        for problem in receivers.problems(target):
+        for problem in receivers.validate(target):
             document.problem(f"alerts[{index}]", problem)
         if target in told[:index]:
             document.problem(f"alerts[{index}]", f"{target.name} stands here twice")

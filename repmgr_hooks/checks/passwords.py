@@ -13,8 +13,8 @@ from psycopg import pq
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import User
-from repmgr_hooks.libpq import options, protects_password
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.libpq import options, protects_password
 
 EXPOSED = "whoever answers at a node's address may ask for the password in clear, and gets it"
 

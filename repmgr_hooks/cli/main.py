@@ -6,9 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from repmgr_hooks import streams
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.cli import act, setup, show
+from repmgr_hooks.cli import act, setup, show, streams
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import BUG, FAILED, USAGE, complain, log
 from repmgr_hooks.errors import HooksError, UsageError

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from psycopg import conninfo
 
-from repmgr_hooks import libpq
-from repmgr_hooks.libpq import LibpqValue
+from repmgr_hooks.settings import libpq
+from repmgr_hooks.settings.libpq import LibpqValue
 from repmgr_hooks.settings.schema import (
     NOT_AN_OPTION,
     REST,

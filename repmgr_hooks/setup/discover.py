@@ -13,11 +13,11 @@ from pathlib import Path
 
 from psycopg import Error, conninfo
 
-from repmgr_hooks import libpq
 from repmgr_hooks.barman import archive
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf
+from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.cluster import Barman, Node
 from repmgr_hooks.settings.schema import PLAIN_NAME, IpAddress
 from repmgr_hooks.system.steps import Host, Program, Sql
@@ -53,7 +53,10 @@ class Found:
 
 
 def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Host) -> Found:
-    """Ask the node of a repmgr.conf, and Barman. Raises UsageError where the answers are no cluster that we can serve."""
+    """Ask the node of a repmgr.conf, and Barman.
+
+    Raises UsageError where the answers are no cluster that we can serve.
+    """
     assert asked.node is not None
     try:
         rows = host.fetch(Sql(asked.node, NODES), LIMIT)

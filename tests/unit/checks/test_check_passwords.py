@@ -10,8 +10,8 @@ import pytest
 
 from repmgr_hooks.checks import passwords
 from repmgr_hooks.checks.users import User
-from repmgr_hooks.libpq import options, protects_password
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres
+from repmgr_hooks.settings.libpq import options, protects_password
 
 CLUSTER = Cluster({1: Node("10.0.0.11")}, Gateway("10.0.0.20", {"app": 5433}), name="main")
 
