@@ -17,10 +17,10 @@ from tests.unit.conftest import CONFIG
 FILE = Path(__file__).resolve()
 CLOSED = "closed"
 PROGRAM = """
-from repmgr_hooks import verbs
+from repmgr_hooks.cli import output
 from repmgr_hooks.__main__ import main
 from tests.fake import FakeHost
-verbs.System = lambda conninfos: FakeHost()
+output.LocalHost = lambda conninfos: FakeHost()
 main()
 """
 """The program as it is, but for the nodes: no test asks real ones."""
