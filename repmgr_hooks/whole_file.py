@@ -51,8 +51,8 @@ def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
 
 
 def check_retry(document: Document, retry: Backoff) -> None:
-    if retry.first > retry.most:
-        document.problem("retry", f"'first' ({retry.first} s) must not be above 'most' ({retry.most} s)")
+    if retry.initial_delay > retry.max_delay:
+        document.problem("retry", f"'first' ({retry.initial_delay} s) must not be above 'most' ({retry.max_delay} s)")
 
 
 def check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> None:

@@ -45,7 +45,7 @@ class SwitchWal:
 class Config:
     """``{stream: true}``, ``{switch_wal: {timeout: 90}}``, or both. ``start_timeout`` is in seconds.
 
-    ``steady``: for so many seconds a walsender must have streamed before it counts.
+    ``min_stream_age``: for so many seconds a walsender must have streamed before it counts.
     ``repair``: when Barman has more WAL of the old timeline than the primary, move that aside and let the stream go on.
     ``models``: for each node the model of Barman's that leads there, if no port of the gateway does.
     """
@@ -54,7 +54,7 @@ class Config:
     repair: bool = False
     switch_wal: SwitchWal | None = None
     start_timeout: Timeout | None = None
-    steady: Annotated[int, Range(0, 60)] | None = None
+    min_stream_age: Annotated[int, Range(0, 60)] | None = None
     models: Mapping[NodeId, Identifier] = field(default_factory=dict)
 
     @property
@@ -65,7 +65,7 @@ class Config:
     @property
     def steady_for(self) -> int:
         """Seconds for which a walsender must have streamed."""
-        return STEADY if self.steady is None else self.steady
+        return STEADY if self.min_stream_age is None else self.min_stream_age
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ def validate(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "needs the section 'barman' of the cluster"
     if not config.stream and not config.switch_wal:
         yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
-    for name in ("steady", "start_timeout", "repair", "models") if not config.stream else ():
+    for name in ("min_stream_age", "start_timeout", "repair", "models") if not config.stream else ():
         if getattr(config, name) not in (None, False, {}):
             yield f"'{name}' needs 'stream: true'"
     if config.steady_for >= config.start_within:
-        yield f"'steady' ({config.steady_for} s) must be less than 'start_timeout' ({config.start_within} s)"
+        yield f"'min_stream_age' ({config.steady_for} s) must be less than 'start_timeout' ({config.start_within} s)"
     if config.models:
         yield from config_models.validate(config.models, cluster)
 
@@ -122,13 +122,13 @@ def on_tick(config: Config) -> bool:
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     """Look for Barman's walsender on the primary, and at the files that Barman and the primary have."""
-    sender = decided.states[decided.primary].sender(decided.barman.slot)
+    sender = decided.states[decided.primary].sender(decided.barman.slot_name)
     if sender and not sender.state:
         raise OperationFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
-    if sender and sender.application != decided.barman.receiver:
+    if sender and sender.application != decided.barman.streaming_archiver_name:
         raise OperationFailed(
-            f"node {decided.primary}: the slot {decided.barman.slot!r} is in use by {sender.application!r} from "
-            f"{sender.client or 'its own host'}, not by {decided.barman.receiver!r}; end that program, or correct "
+            f"node {decided.primary}: the slot {decided.barman.slot_name!r} is in use by {sender.application!r} from "
+            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, or correct "
             "'receiver' in the section 'barman' of the cluster"
         )
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady_for)
@@ -156,8 +156,8 @@ def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
         archive.places(decided.barman, host, HOUSEKEEP_LIMIT)
 
 
-def _young(sender: WalSender, steady: int) -> bool:
-    return sender.age is not None and 0 <= sender.age < steady
+def _young(sender: WalSender, min_stream_age: int) -> bool:
+    return sender.age is not None and 0 <= sender.age < min_stream_age
 
 
 def _archive(decided: ClusterState, host: Host) -> tuple[bool, tuple[str, ...]]:
@@ -235,7 +235,7 @@ def _switch_wal(decided: ClusterState, timeout: int) -> Step:
 
 def _streaming(config: Config, decided: ClusterState) -> Sql:
     written = lsn(decided.states[decided.primary].lsn)
-    return Sql(decided.primary, STREAMING, (written, config.steady_for, decided.barman.slot))
+    return Sql(decided.primary, STREAMING, (written, config.steady_for, decided.barman.slot_name))
 
 
 def _barman(decided: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:

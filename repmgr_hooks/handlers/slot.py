@@ -3,7 +3,7 @@
 A slot left on a demoted primary holds its WAL for ever. A slot without ``immediately_reserve`` holds nothing until
 the first connection (PostgreSQL: slot.c, ReplicationSlotReserveWal). One that is made after a promotion begins at the
 last redo pointer, mostly after the fork: only one that stood on the standby before, and was advanced to where the
-primary's stands but never beyond, holds all that Barman may still lack (``keep: track``).
+primary's stands but never beyond, holds all that Barman may still lack (``state: synced``).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ SEGMENT = 16 * MB
 
 @dataclass(frozen=True)
 class Config:
-    """``{on: primary}``, ``{on: standby, keep: drop}``, or ``{on: standby, keep: track}``.
+    """``{on: primary}``, ``{on: standbys, state: absent}``, or ``{on: standbys, state: synced}``.
 
     ``max_retained_wal``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's
     disk; of the primary's slot that is only said.
     """
 
-    on: Literal["primary", "standby"]
+    on: Literal["primary", "standbys"]
     keep: Literal["drop", "track"] | None = None
     max_retained_wal: Positive | None = None
 
@@ -91,14 +91,14 @@ def validate(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "needs the section 'barman' of the cluster"
     if config.keep and config.on == "primary":
         yield "'keep' goes with 'on: standby'; the primary's slot always stays"
-    elif config.max_retained_wal is not None and config.on == "standby" and not config.tracks:
-        yield "'max_retained_wal' is of no use where the slot is dropped; it goes with 'keep: track' and 'on: primary'"
+    elif config.max_retained_wal is not None and config.on == "standbys" and not config.tracks:
+        yield "'max_retained_wal' is of no use where the slot is dropped; it goes with 'state: synced' and 'on: primary'"
 
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Mapping[int, Slot]:
     """Return the slot of each node that has it: the primary, or each standby that answers."""
     nodes = (decided.primary,) if config.on == "primary" else decided.standbys
-    slots = {node: decided.states[node].slot(decided.barman.slot) for node in nodes}
+    slots = {node: decided.states[node].slot(decided.barman.slot_name) for node in nodes}
     return {node: slot for node, slot in slots.items() if slot}
 
 
@@ -107,18 +107,18 @@ def plan(config: Config, decided: ClusterState, seen: Mapping[int, Slot]) -> lis
     for node, found in seen.items():
         if not found.physical:
             raise OperationFailed(
-                f"node {node}: the slot {decided.barman.slot!r} is logical, so it is not Barman's; "
+                f"node {node}: the slot {decided.barman.slot_name!r} is logical, so it is not Barman's; "
                 "rename one of the two"
             )
     if config.tracks:
         return [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
-    if config.on == "standby":
+    if config.on == "standbys":
         return [step for node, found in seen.items() for step in _removed(decided, node, found)]
     return _reserved(decided, seen.get(decided.primary))
 
 
 def _reserved(decided: ClusterState, found: Slot | None) -> list[Step]:
-    primary, slot = decided.primary, decided.barman.slot
+    primary, slot = decided.primary, decided.barman.slot_name
     create = Step(f"create slot {slot} on node {primary}", Sql(primary, CREATE, (slot,)), LIMIT)
     if found is None:
         return [create]
@@ -146,7 +146,7 @@ def _removed(decided: ClusterState, node: int, found: Slot) -> list[Step]:
 
 
 def _tracked(config: Config, decided: ClusterState, node: int, found: Slot | None) -> list[Step]:
-    name, leader = decided.barman.slot, _leader(decided)
+    name, leader = decided.barman.slot_name, _leader(decided)
     if leader is None:
         return []
     target = lsn(leader.restart_lsn or 0)
@@ -195,7 +195,7 @@ def _pairs(config: Config, decided: ClusterState) -> Iterable[tuple[int, Slot, S
 
 def _leader(decided: ClusterState) -> Slot | None:
     """The primary's slot, which the others follow; None if it says nothing."""
-    found = decided.states[decided.primary].slot(decided.barman.slot)
+    found = decided.states[decided.primary].slot(decided.barman.slot_name)
     return found if found and found.reserved else None
 
 
@@ -206,7 +206,7 @@ def _holds_too_much(config: Config, decided: ClusterState, slot: Slot) -> bool:
 def _released(decided: ClusterState, node: int, found: Slot) -> list[Step]:
     release = Step(
         f"end Barman's connection to slot {found.name} on node {node}",
-        Sql(node, RELEASE, (found.name, decided.barman.receiver)),
+        Sql(node, RELEASE, (found.name, decided.barman.streaming_archiver_name)),
         LIMIT,
         until=Sql(node, INACTIVE, (found.name,)),
         every=2,

@@ -16,7 +16,7 @@ from repmgr_hooks.handlers import slot
 from tests.unit.test_config import GOOD, changed, mistakes, two_clusters
 
 NODE_2, GATEWAY, PORTS = "2: {host: 10.0.0.12}", "address: 10.0.0.20", "ports: {barman: 54321, app: 54322}"
-DROP, STREAM = "- slot: {on: standby, keep: drop}", "- barman: {stream: true, steady: 0}"
+DROP, STREAM = "- slot: {on: standbys, state: absent}", "- barman: {stream: true, min_stream_age: 0}"
 SWITCH, GATE = "- barman: {switch_wal: {timeout: 90}}", "- firewall: {open: app, fail_open_after: 120}"
 POSTGRES, LAST = "timeout: 2}", "command: [barman]}"
 ROUTE = "      - on: [repmgrd_promote_error]\n        do: [{command: {run: [/bin/true]}}]\n"
@@ -69,14 +69,14 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
             "1: {host: 10.0.0.11, witness: true}",
             "clusters.main.nodes: all are witnesses: none can be the primary",
         ),
-        ("slot: barman,", "slot: barman, receiver: 'a\\x00b',", "clusters.main.barman.receiver: must be a plain name"),
+        ("slot: barman,", "slot: barman, receiver: 'a\\x00b',", "clusters.main.barman.streaming_archiver_name: must be a plain name"),
         ('command: [barman]', 'command: ["barman\\0"]', "barman.command[0]: holds a control character"),
         ('command: [barman]', 'command: ["barman\\ud800"]', "barman.command[0]: holds a control character"),
         ('command: [barman]', 'command: ["bar\\e[2Jman"]', "barman.command[0]: holds a control character"),
         ('command: [barman]', 'command: ["bar\\u202eman"]', "barman.command[0]: holds a control character"),
         ('command: [barman]', 'command: [""]', "barman.command[0]: must not be empty"),
         ("server: main_backup", "server: all", "barman.server: 'all' are all servers to Barman"),
-        ("retry: {first: 5, most: 300, attempts: 20}", "retry: {first: 5, most: 4}", "retry: 'first' (5 s) must not"),
+        ("retry: {initial_delay: 5, max_delay: 300, max_attempts: 20}", "retry: {first: 5, most: 4}", "retry: 'first' (5 s) must not"),
         ("state_dir: /var/lib/repmgr-hooks", "state_dir: /var/../repmgr-hooks", "state_dir: must be an absolute path"),
         ("passfile: /etc/repmgr-hooks/pgpass", "passfile: pgpass", "postgres.passfile: must be an absolute path"),
         ("promotion_timeout: 30", "promotion_timeout: 86400", "must be between 1 and 3600; got 86400"),
@@ -85,7 +85,7 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
         ("fail_open_after: 120", "fail_open_after: 86400", "must be 'never' or between 1 and 3600; got '86400'"),
         ("fail_open_after: 120", "fail_open_after: nevr", "must be 'never' or between 1 and 3600; got 'nevr'"),
         ("fail_open_after: 120", "fail_open_after: true", "must be 'never' or between 1 and 3600; got 'True'"),
-        ("true, steady: 0", "true, start_timeout: 86400", "start_timeout: must be between 1 and 3600; got 86400"),
+        ("true, min_stream_age: 0", "true, start_timeout: 86400", "start_timeout: must be between 1 and 3600; got 86400"),
         ("promotion_timeout: 30", "promotion_timeout: 010", "must be a whole number, in plain decimals; got '010'"),
         ("promotion_timeout: 30", "promotion_timeout: 0x10", "must be a whole number, in plain decimals; got '0x1"),
         ("promotion_timeout: 30", "promotion_timeout: 5:30", "must be a whole number, in plain decimals; got '5:3"),
@@ -101,14 +101,14 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
         ("2: {host: 10.0.0.12}", "2: {host: 10.0.0.12, witness: yes}", "witness: must be true or false; got 'yes'"),
         ("2: {host: 10.0.0.12}", "2: !!set {host: 10.0.0.12}", "nodes.2: cannot be read as set"),
         ("[primary_register, ", "[primary_register, primary_register, ", "primary_register stands here twice"),
-        (DROP, "- slot: {on: primary, keep: drop}", "slot: 'keep' goes with 'on: standby'"),
-        (DROP, "- slot: {on: primary, keep: track}", "slot: 'keep' goes with 'on: standby'"),
-        (DROP, "- slot: {on: standby, keep: drop, max_retained_wal: 5}", "slot: 'max_retained_wal' is of no use where"),
-        (DROP, "- slot: {on: standby, max_retained_wal: 5}", "slot: 'max_retained_wal' is of no use where"),
-        (SWITCH, "- barman: {switch_wal: {}, steady: 2}", "barman: 'steady' needs 'stream: true'"),
+        (DROP, "- slot: {on: primary, state: absent}", "slot: 'keep' goes with 'on: standby'"),
+        (DROP, "- slot: {on: primary, state: synced}", "slot: 'keep' goes with 'on: standby'"),
+        (DROP, "- slot: {on: standbys, state: absent, max_retained_wal: 5}", "slot: 'max_retained_wal' is of no use where"),
+        (DROP, "- slot: {on: standbys, max_retained_wal: 5}", "slot: 'max_retained_wal' is of no use where"),
+        (SWITCH, "- barman: {switch_wal: {}, min_stream_age: 2}", "barman: 'min_stream_age' needs 'stream: true'"),
         (SWITCH, "- barman: {switch_wal: {}, start_timeout: 9}", "barman: 'start_timeout' needs 'stream: true'"),
         (SWITCH, "- barman: {switch_wal: {}, repair: true}", "barman: 'repair' needs 'stream: true'"),
-        (DROP, f"{DROP}\n          - slot: {{on: standby, keep: track}}", "routes: slots of standbys cannot be both"),
+        (DROP, f"{DROP}\n          - slot: {{on: standbys, state: synced}}", "routes: slots of standbys cannot be both"),
         (DROP, "- command: {run: [/usr/bin]}", "command: the program is refused: /usr/bin is no file"),
         (DROP, "- command: {run: [/bin/true, 5]}", "command.run[1]: must be a string, in quotes; got '5'"),
         (

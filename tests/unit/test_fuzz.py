@@ -47,7 +47,7 @@ CLUSTER: dict[str, Any] = {
             "do": [
                 {"firewall": {"open": "barman"}},
                 {"slot": {"on": "primary"}},
-                {"barman": {"stream": True, "steady": 0, "start_timeout": 60}},
+                {"barman": {"stream": True, "min_stream_age": 0, "start_timeout": 60}},
                 {"barman": {"switch_wal": {"timeout": 90}}},
                 {"firewall": {"open": "app", "fail_open_after": 120}},
             ],
@@ -101,7 +101,7 @@ NAMES = [
     "command",
     "keep",
     "max_retained_wal",
-    "steady",
+    "min_stream_age",
     "fail_open_after",
     "models",
 ]
@@ -165,7 +165,7 @@ def nonsense(loaded: Config) -> Iterator[str]:
     if re.search(r"\\x[01][0-9a-f]|\\x[7-9][0-9a-f]|\\[nrt]|\\ud[89a-f]|\\u20(2[89a-e]|6[6-9])|\b(inf|nan)\b", text):
         yield "a control character, half a character, or a number that is none"
     retry = loaded.service.retry
-    if retry.first > retry.most:
+    if retry.initial_delay > retry.max_delay:
         yield "first above most"
     nodes: list[tuple[str, int]] = []
     chains: list[str] = []
@@ -195,8 +195,10 @@ def nonsense(loaded: Config) -> Iterator[str]:
                 yield "keep with on: primary"
             if given.get("on") == "standby" and given.get("keep") != "track" and given.get("max_retained_wal"):
                 yield "max_retained_wal with drop"
-            if given.get("stream") is False and (given["steady"] is not None or given["start_timeout"] is not None):
-                yield "steady or start_timeout without stream"
+            if given.get("stream") is False and (
+                given["min_stream_age"] is not None or given["start_timeout"] is not None
+            ):
+                yield "min_stream_age or start_timeout without stream"
         if max(waits) > 3600:
             yield "a wait of a day"
         if set(cluster.postgres.libpq) & {"host", "hostaddr", "password", "options", "service", "client_encoding"}:
@@ -251,7 +253,7 @@ NAMED: list[tuple[tuple[Any, ...], Any]] = [
     ),
     *(((*DO, 3, "barman", "switch_wal", "timeout"), number) for number in [0, 86400, float("inf"), "5:30"]),
     *(((*DO, 4, "firewall", "fail_open_after"), limit) for limit in [0, 86400, "nevr", float("nan"), True, None]),
-    *(((*DO, 3, "barman", name), 5) for name in ("steady", "start_timeout")),
+    *(((*DO, 3, "barman", name), 5) for name in ("min_stream_age", "start_timeout")),
     *(((*MAIN, "postgres", name), "x") for name in ("host", "password", "options", "service", "nonsense")),
     *(((*MAIN, *path), []) for path in [("routes",), ("routes", 0, "on"), ("routes", 0, "do")]),
     ((*DO, 1, "slot", "keep"), "track"),
@@ -324,7 +326,7 @@ VERBS = [
     "boot",
 ]
 OPTIONS = ["--cluster", "--log", "--json", "--failed", "-n", "--failover", "--html", "--file", "--for", "--reason",
-           "--dry-run", "--forget", "--assume-primary", "--id", "--help", "--", "-"]  # fmt: skip
+           "--dry-run", "--reset-state", "--assume-primary", "--id", "--help", "--", "-"]  # fmt: skip
 ARGUMENT = (
     st.sampled_from([*OPTIONS, "main", "1", "2", "9", "last", "standby_promote", "30m", "x.prom", "plain", "json", ""])
     | st.sampled_from(["\udcff", "a\nb", "\x1b[2J", "\ud800", "9" * 30, "-1", "1_0", "\u0661", "1e3", "0x1", "é"])
