@@ -110,7 +110,8 @@ def validate(config: Config, cluster: Cluster) -> Iterable[str]:
         if getattr(config, name) not in (None, False, {}):
             yield f"'{name}' needs 'stream: true'"
     if config.steady_for >= config.start_within:
-        yield f"'min_stream_age' ({config.steady_for} s) must be less than 'start_timeout' ({config.start_within} s)"
+        age = f"'min_stream_age' ({config.steady_for} s)"
+        yield f"{age} must be less than 'start_timeout' ({config.start_within} s)"
     if config.models:
         yield from config_models.validate(config.models, cluster)
 
@@ -128,8 +129,8 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     if sender and sender.application != decided.barman.streaming_archiver_name:
         raise OperationFailed(
             f"node {decided.primary}: the slot {decided.barman.slot_name!r} is in use by {sender.application!r} from "
-            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, or correct "
-            "'receiver' in the section 'barman' of the cluster"
+            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, or "
+            "correct 'streaming_archiver_name' in the section 'barman' of the cluster"
         )
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady_for)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
