@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import yaml
 
-from repmgr_hooks import event, whole_file
+from repmgr_hooks import consistency, event
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
@@ -148,9 +148,9 @@ def _config(document: Document, path: Path) -> Config:
     clusters = {
         name: found for name, text in named.items() if (found := _managed(document, name, text, f"clusters.{name}"))
     }
-    whole_file.check_retry(document, (service or Service()).retry)
-    whole_file.check_shared(document, clusters)
-    whole_file.check_alerts(document, (service or Service()).alerts, clusters)
+    consistency.check_retry(document, (service or Service()).retry)
+    consistency.check_shared(document, clusters)
+    consistency.check_alerts(document, (service or Service()).alerts, clusters)
     return Config(path, service or Service(), clusters)
 
 
@@ -161,19 +161,19 @@ def _managed(document: Document, name: str, text: Any, path: str) -> ManagedClus
     if found is None:
         return None
     cluster = replace(found, name=name)
-    whole_file.check_cluster(document, cluster, path)
+    consistency.check_cluster(document, cluster, path)
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):
             for problem in _invalid(action, cluster):
                 document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
     managed = ManagedCluster(cluster, tuple(routes))
-    if len({action.config.tracks for action in managed.actions if _is_about_standbys(action)}) > 1:
-        document.problem(f"{path}.routes", "slots of standbys cannot be both dropped and tracked; say 'keep' alike")
+    if len({action.config.synced for action in managed.actions if _is_about_standbys(action)}) > 1:
+        document.problem(f"{path}.routes", "slots of standbys cannot be both absent and synced; give one 'state'")
     return managed
 
 
 def _is_about_standbys(action: Action) -> bool:
-    return isinstance(action.config, slot.Config) and action.config.on == "standby"
+    return isinstance(action.config, slot.Config) and action.config.on == "standbys"
 
 
 def _invalid(action: Action, cluster: Cluster) -> list[str]:
@@ -181,7 +181,7 @@ def _invalid(action: Action, cluster: Cluster) -> list[str]:
         return list(action.handler.validate(action.config, cluster))
     except Exception as error:
         origin = installed()[action.name].origin
-        return [f"a bug in the handler ({origin}): 'problems' failed: {error!r}"]
+        return [f"a bug in the handler ({origin}): 'validate' failed: {error!r}"]
 
 
 def _routes(document: Document, value: Any, path: str) -> list[Route]:

@@ -113,7 +113,7 @@ def of_cluster(managed: ManagedCluster, journal: Journal) -> Iterator[Finding]:
 def tracking(loaded: Config, managed: ManagedCluster) -> Iterator[Finding]:
     """``state: synced`` advances the slots of the standbys at every tick."""
     slots = [action.config for action in managed.actions if isinstance(action.config, slot.Config)]
-    if any(config.tracks for config in slots):
+    if any(config.synced for config in slots):
         topic = Topic("config.interval", managed.cluster.name)
         why = "'state: synced' with 'monitor_interval: 0': the standbys' slots are never advanced"
         yield (

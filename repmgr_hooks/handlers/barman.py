@@ -58,12 +58,12 @@ class Config:
     models: Mapping[NodeId, Identifier] = field(default_factory=dict)
 
     @property
-    def start_within(self) -> int:
+    def stream_limit(self) -> int:
         """Seconds that the stream may take to begin."""
         return START_TIMEOUT if self.start_timeout is None else self.start_timeout
 
     @property
-    def steady_for(self) -> int:
+    def stream_age(self) -> int:
         """Seconds for which a walsender must have streamed."""
         return STEADY if self.min_stream_age is None else self.min_stream_age
 
@@ -109,9 +109,9 @@ def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     for name in ("min_stream_age", "start_timeout", "repair", "models") if not config.stream else ():
         if getattr(config, name) not in (None, False, {}):
             yield f"'{name}' needs 'stream: true'"
-    if config.steady_for >= config.start_within:
-        age = f"'min_stream_age' ({config.steady_for} s)"
-        yield f"{age} must be less than 'start_timeout' ({config.start_within} s)"
+    if config.stream_age >= config.stream_limit:
+        age = f"'min_stream_age' ({config.stream_age} s)"
+        yield f"{age} must be less than 'start_timeout' ({config.stream_limit} s)"
     if config.models:
         yield from config_models.validate(config.models, cluster)
 
@@ -129,10 +129,10 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     if sender and sender.application != decided.barman.streaming_archiver_name:
         raise OperationFailed(
             f"node {decided.primary}: the slot {decided.barman.slot_name!r} is in use by {sender.application!r} from "
-            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, or "
-            "correct 'streaming_archiver_name' in the section 'barman' of the cluster"
+            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, "
+            "or correct 'streaming_archiver_name' in the section 'barman' of the cluster"
         )
-    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady_for)
+    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
     standing, model, tail = StreamState(StreamPosition.OK), "", False
     if config.stream and not streaming and not coming:
@@ -212,7 +212,7 @@ def _start(config: Config, decided: ClusterState) -> Step:
     return Step(
         f"start Barman's receive-wal, until it streams from node {decided.primary}",
         _barman(decided, "-q", "cron"),
-        config.start_within,
+        config.stream_limit,
         until=_streaming(config, decided),
         every=5,
         hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
@@ -236,7 +236,7 @@ def _switch_wal(decided: ClusterState, timeout: int) -> Step:
 
 def _streaming(config: Config, decided: ClusterState) -> Sql:
     written = lsn(decided.states[decided.primary].lsn)
-    return Sql(decided.primary, STREAMING, (written, config.steady_for, decided.barman.slot_name))
+    return Sql(decided.primary, STREAMING, (written, config.stream_age, decided.barman.slot_name))
 
 
 def _barman(decided: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:

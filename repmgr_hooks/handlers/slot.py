@@ -40,13 +40,13 @@ class Config:
     """
 
     on: Literal["primary", "standbys"]
-    keep: Literal["drop", "track"] | None = None
+    state: Literal["absent", "synced"] | None = None
     max_retained_wal: Positive | None = None
 
     @property
-    def tracks(self) -> bool:
+    def synced(self) -> bool:
         """Whether the slots of the standbys follow the primary's; without a word they are dropped."""
-        return self.on == "standby" and self.keep == "track"
+        return self.on == "standbys" and self.state == "synced"
 
     @property
     def limit_mb(self) -> int:
@@ -89,10 +89,10 @@ def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """The slot's name is Barman's; and nothing is asked for that would not be done."""
     if cluster.barman is None:
         yield "needs the section 'barman' of the cluster"
-    if config.keep and config.on == "primary":
-        yield "'keep' goes with 'on: standby'; the primary's slot always stays"
-    elif config.max_retained_wal is not None and config.on == "standbys" and not config.tracks:
-        yield "'max_retained_wal' is of no use where the slot is dropped; it goes with 'state: synced' and 'on: primary'"
+    if config.state and config.on == "primary":
+        yield "'state' goes with 'on: standbys'; the primary's slot is always there"
+    elif config.max_retained_wal is not None and config.on == "standbys" and not config.synced:
+        yield "'max_retained_wal' goes with 'state: synced' or 'on: primary'; a dropped slot retains nothing"
 
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Mapping[int, Slot]:
@@ -110,7 +110,7 @@ def plan(config: Config, decided: ClusterState, seen: Mapping[int, Slot]) -> lis
                 f"node {node}: the slot {decided.barman.slot_name!r} is logical, so it is not Barman's; "
                 "rename one of the two"
             )
-    if config.tracks:
+    if config.synced:
         return [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
     if config.on == "standbys":
         return [step for node, found in seen.items() for step in _removed(decided, node, found)]
@@ -189,7 +189,7 @@ def warnings(config: Config, decided: ClusterState) -> Iterable[str]:
 def _pairs(config: Config, decided: ClusterState) -> Iterable[tuple[int, Slot, Slot | None]]:
     """Each standby that tracks, with the primary's slot and its own."""
     leader = _leader(decided)
-    if leader and config.tracks:
+    if leader and config.synced:
         yield from ((node, leader, decided.states[node].slot(leader.name)) for node in decided.standbys)
 
 

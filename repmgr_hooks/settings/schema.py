@@ -16,7 +16,7 @@ import yaml
 
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import did_you_mean
-from repmgr_hooks.settings.plain_words import SCALARS, YAML_TAG, Loader
+from repmgr_hooks.settings.yaml_scalars import SCALARS, YAML_TAG, Loader
 
 MOST_VALUES = 20_000
 """So many values may a file have when all its aliases are written out: a few lines can stand for billions."""

@@ -38,9 +38,9 @@ CLUSTER: dict[str, Any] = {
     "nodes": {1: {"host": "10.0.0.11"}, 2: {"host": "10.0.0.12"}, 3: {"host": "10.0.0.13", "witness": True}},
     "postgres": {"port": 5432, "user": "repmgr", "sslmode": "verify-full", "passfile": "/etc/pgpass"},
     "promotion_timeout": 30,
-    "flap_limit": {"most": 5, "within": 600},
+    "flap_limit": {"changes": 5, "window": 600},
     "gateway": {"address": "10.0.0.20", "ports": {"barman": 54321, "app": 54322}, "chains": {"dnat": "d", "snat": "s"}},
-    "barman": {"server": "main", "slot": "barman", "command": ["barman"]},
+    "barman": {"server": "main", "slot_name": "barman", "command": ["barman"]},
     "routes": [
         {
             "on": ["standby_promote", "repmgrd_failover_promote"],
@@ -54,20 +54,20 @@ CLUSTER: dict[str, Any] = {
         },
         {
             "on": ["node_rejoin"],
-            "do": [{"slot": {"on": "standby", "keep": "track", "max_retained_wal": 5}}, {"notify": {}}],
+            "do": [{"slot": {"on": "standbys", "state": "synced", "max_retained_wal": 5}}, {"notify": {}}],
         },
     ],
 }
 OTHER = {
     "nodes": {1: {"host": "10.0.1.11"}},
     "gateway": {"address": "10.0.1.20", "ports": {"barman": 54321, "app": 54322}, "chains": {"dnat": "e", "snat": "t"}},
-    "barman": {"server": "other", "slot": "barman", "command": ["barman"]},
-    "routes": [{"on": ["standby_promote"], "do": [{"slot": {"on": "standby"}}]}],
+    "barman": {"server": "other", "slot_name": "barman", "command": ["barman"]},
+    "routes": [{"on": ["standby_promote"], "do": [{"slot": {"on": "standbys"}}]}],
 }
 GOOD = {
     "state_dir": "/var/lib/repmgr-hooks",
-    "retry": {"first": 5, "most": 300, "attempts": 20},
-    "tick": 5,
+    "retry": {"initial_delay": 5, "max_delay": 300, "max_attempts": 20},
+    "monitor_interval": 5,
     "alerts": [{"mail": ["dba@example.com"], "smtp": "relay:25"}, {"webhook": "https://example.com/x"}],
     "clusters": {"main": CLUSTER, "other": OTHER},
 }
@@ -99,7 +99,7 @@ NAMES = [
     "sslmode",
     "witness",
     "command",
-    "keep",
+    "state",
     "max_retained_wal",
     "min_stream_age",
     "fail_open_after",
@@ -191,9 +191,9 @@ def nonsense(loaded: Config) -> Iterator[str]:
         for action in managed.actions:
             given = dataclasses.asdict(action.config)
             waits += [given.get("timeout") or 0, given.get("start_timeout") or 0, action.fail_open_after or 0]
-            if given.get("on") == "primary" and given.get("keep"):
-                yield "keep with on: primary"
-            if given.get("on") == "standby" and given.get("keep") != "track" and given.get("max_retained_wal"):
+            if given.get("on") == "primary" and given.get("state"):
+                yield "state with on: primary"
+            if given.get("on") == "standbys" and given.get("state") != "synced" and given.get("max_retained_wal"):
                 yield "max_retained_wal with drop"
             if given.get("stream") is False and (
                 given["min_stream_age"] is not None or given["start_timeout"] is not None
@@ -256,13 +256,13 @@ NAMED: list[tuple[tuple[Any, ...], Any]] = [
     *(((*DO, 3, "barman", name), 5) for name in ("min_stream_age", "start_timeout")),
     *(((*MAIN, "postgres", name), "x") for name in ("host", "password", "options", "service", "nonsense")),
     *(((*MAIN, *path), []) for path in [("routes",), ("routes", 0, "on"), ("routes", 0, "do")]),
-    ((*DO, 1, "slot", "keep"), "track"),
-    ((*MAIN, "routes", 1, "do", 0, "slot"), {"on": "standby", "keep": "drop", "max_retained_wal": 5}),
+    ((*DO, 1, "slot", "state"), "synced"),
+    ((*MAIN, "routes", 1, "do", 0, "slot"), {"on": "standbys", "state": "absent", "max_retained_wal": 5}),
     ((*MAIN, "nodes"), {3: {"host": "10.0.0.13", "witness": True}}),
     (("clusters", "other", "nodes"), {1: {"host": "10.0.0.11"}}),
     (("clusters", "other", "barman", "server"), "main"),
     (("clusters", "other", "gateway", "address"), "10.0.0.20"),
-    (("retry",), {"first": 5, "most": 4}),
+    (("retry",), {"initial_delay": 5, "max_delay": 4}),
 ]
 """Where what is to be refused, whatever else is in the file."""
 
@@ -280,7 +280,12 @@ def test_what_is_to_be_refused_is_whatever_else_stands_there(
         here = here[key]
     here[where[-1]] = value
     # Not among what clusters claim: two that are at odds would be well if the other one claims something else.
-    free = [(tree, "tick"), (tree, "alerts"), *places(tree["alerts"]), *places(tree["clusters"]["main"]["routes"])]
+    free = [
+        (tree, "monitor_interval"),
+        (tree, "alerts"),
+        *places(tree["alerts"]),
+        *places(tree["clusters"]["main"]["routes"]),
+    ]
     other, key = data.draw(st.sampled_from([place for place in free if place[1] not in where]))
     other[key] = data.draw(ODD)
     assert taken(file, written(tree)) is None

@@ -40,8 +40,8 @@ def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
     if all(node.witness for node in cluster.nodes.values()):
         document.problem(join(path, "nodes"), "all are witnesses: none can be the primary")
     for number, node in cluster.nodes.items():
-        if node.witness and node.command:
-            document.problem(f"{path}.nodes.{number}", "'command' is of no use: a witness restores nothing")
+        if node.witness and node.shell:
+            document.problem(f"{path}.nodes.{number}", "'shell' is of no use: a witness restores nothing")
         if node.host == address and not node.witness:
             message = f"{address} is node {number}'s: the gateway has an address of its own"
             document.problem(join(path, "gateway.address"), message)
@@ -52,7 +52,9 @@ def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
 
 def check_retry(document: Document, retry: Backoff) -> None:
     if retry.initial_delay > retry.max_delay:
-        document.problem("retry", f"'first' ({retry.initial_delay} s) must not be above 'most' ({retry.max_delay} s)")
+        document.problem(
+            "retry", f"'initial_delay' ({retry.initial_delay} s) must not be above 'max_delay' ({retry.max_delay} s)"
+        )
 
 
 def check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> None:
