@@ -18,7 +18,7 @@ from repmgr_hooks.journal import Journal
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.loglines import about
 from repmgr_hooks.pulse import beat
-from repmgr_hooks.records import RunRow, Sight, StepRow, Waiting
+from repmgr_hooks.records import Pause, RunRow, Sight, StepRow, Waiting
 from repmgr_hooks.retry import left
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.run import Chosen, Done, Recorder, Run, Show, shown_to_nobody
@@ -62,7 +62,7 @@ class Queue:
             while not self.stopping.is_set():
                 if pause := self._journal.paused(self.name):
                     self._world.rest()
-                    return REST if pause.until is None else max(pause.until - time.time(), 0.0)
+                    return self._rest_of(pause)
                 waiting, failed = self._journal.waiting(self.name), self._failed()
                 if waiting:
                     self._run("event", waiting, failed)
@@ -87,6 +87,16 @@ class Queue:
             self.without_journal()
             return JOURNAL_BROKEN
         return 0.0
+
+    def _rest_of(self, pause: Pause) -> float:
+        """Return the seconds that are left of a pause. One that is yet to begin begins now: the clock was set back."""
+        if pause.until is None:
+            return REST
+        if (now := time.time()) >= pause.since:
+            return max(pause.until - now, 0.0)
+        seconds = pause.until - pause.since
+        self._journal.pause(self.name, now + seconds, pause.reason)
+        return seconds
 
     def _sees_work(self, failed: RunRow | None) -> bool:
         if self._watch.due_in() > 0:

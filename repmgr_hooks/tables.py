@@ -142,6 +142,11 @@ MIGRATIONS = (
         primary key (cluster, condition)
     );
     """,
+    """
+    alter table event add column role integer;  -- the primary in whose time it was told; none: of an earlier one
+    update event set role = (select max(id) from role where role.cluster = event.cluster and since <= received);
+    create index event_role on event (cluster, role);
+    """,
 )
 
 
