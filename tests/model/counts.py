@@ -12,11 +12,16 @@ ENOUGH = {RUNS: 2000, STEPS: 20_000, KILLS: 60, FOLLOWED: 300, ZOMBIES: 50, BESI
 ENOUGH |= {RIGHT: 500, UNKNOWN: 200, STILL: 500}
 
 COUNTS: Counter[str] = Counter()
+SEEDS: list[int] = []
+"""The first and the last seed of the fresh games."""
 
 
 def told() -> str:
-    """One line for the log of a CI run."""
-    return "model: " + ", ".join(f"{COUNTS[what]:,} {what}" for what in [*ENOUGH, *sorted(set(COUNTS) - set(ENOUGH))])
+    """For the log of a CI run."""
+    fresh = f"model: fresh games of the seeds {SEEDS[0]} to {SEEDS[-1]}\n" if SEEDS else ""
+    return f"{fresh}model: " + ", ".join(
+        f"{COUNTS[what]:,} {what}" for what in [*ENOUGH, *sorted(set(COUNTS) - set(ENOUGH))]
+    )
 
 
 def too_few() -> list[str]:

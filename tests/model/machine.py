@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory
@@ -19,8 +16,9 @@ from repmgr_hooks.event import CATALOGUE, Event, Meaning
 from repmgr_hooks.queue import Queue, run_now
 from tests.fake import Wall
 from tests.model import counts
-from tests.model.cluster import Told, new_cluster, pick
+from tests.model.cluster import new_cluster, pick
 from tests.model.counts import COUNTS
+from tests.model.evidence import Call, Evidence
 from tests.model.oracle import Oracle, Violation
 from tests.model.setting import LOADED, TICK, managed
 from tests.model.world import PORTS, Killed, ModelWorld, MortalJournal
@@ -33,6 +31,8 @@ WHICH = st.integers(0, 9)
 WHEN = st.sampled_from([*[0] * 40, *range(1, 61)])
 """Now, or during the worker's next work, after so many uses of the world."""
 FAILS_SELDOM = st.sampled_from([True, True, False])
+CLOCK = st.sampled_from([sign * seconds for seconds in (1, 60, 3600, 400_000) for sign in (1, -1)])
+"""Seconds that a clock is set forward or back, or is wrong by."""
 CLAIMS = sorted(name for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
 HINTS = sorted(set(CATALOGUE) - set(CLAIMS))
 
@@ -61,14 +61,17 @@ class Model(RuleBasedStateMachine):
     def begin(self, size: int) -> None:
         self.managed = managed(size)
         self.cluster = new_cluster(size)
-        self.oracle = Oracle(self.cluster)
+        self.wall.time, self.wall.world = Wall().time, None
+        self.evidence = Evidence(self.wall)
+        self.oracle = Oracle(self.cluster, self.evidence)
         self.world = self.wall.world = ModelWorld(self.cluster, self.oracle)
         self.journal = MortalJournal()
         self.journal.before_change = self.world.use
         self.journal.on_decision = self.oracle.decided
-        self.pending: list[Told] = []
-        self.delivered: list[Told] = []
-        self.handed_in: list[Told] = []
+        self.spool: list[Call] = []
+        self.pending: list[Event] = []
+        self.delivered: list[Event] = []
+        self.names = 0
         self.start_worker()
         self.barman_was_ill = False
         COUNTS[counts.RUNS] += 1
@@ -83,6 +86,7 @@ class Model(RuleBasedStateMachine):
 
     def work(self) -> float:
         """What the worker's loop does once; if it dies of it, another is started."""
+        self.take_in()
         try:
             wait = self.queue.work()
             self.oracle.judge()
@@ -136,31 +140,60 @@ class Model(RuleBasedStateMachine):
     # -- events ---------------------------------------------------------------------------------------------------
 
     def hear(self) -> None:
-        """Take over what repmgr has said meanwhile."""
-        self.pending += [Told(event, self.wall()) for event in self.cluster.said]
+        """Take over what repmgr has said meanwhile. Its calls come in any order, for every node has its own repmgrd."""
+        self.pending += self.cluster.said
         self.cluster.said.clear()
 
-    def hand_in(self, told: Told) -> None:
-        """The hook's file bears the time of repmgr's call, however late it is found."""
-        event = replace(told.event, timestamp=str(told.at))
-        self.journal.add_event("main", event, told.at, f"{len(self.handed_in):020}-1")
-        self.handed_in.append(told)
+    def call(self, event: Event, wrong_by: float = 0.0) -> None:
+        """The hook is called, and leaves a file with the time of the gateway's clock, or one that somebody wrote."""
+        now = self.evidence.now()
+        self.spool.append(Call(event, now, now.clock + wrong_by, honest=not wrong_by))
         COUNTS["events"] += 1
 
-    @step(which=WHICH, wakes=st.booleans())
-    def an_event_comes(self, which: int, wakes: bool) -> None:
-        self.hear()
-        if self.pending:
-            told = self.pending.pop(which % len(self.pending))
-            self.delivered.append(told)
-            self.hand_in(told)
+    def take_in(self) -> None:
+        """As spool.py does: in the order of the files' names, which begin with their times."""
+        for call in sorted(self.spool, key=lambda call: call.stamp):
+            self.names += 1
+            event = replace(call.event, timestamp=str(call.stamp))
+            self.journal.add_event("main", event, call.stamp, f"{self.names:020}-1")
+            self.evidence.take(call)
+        self.spool.clear()
+
+    @step(which=WHICH, wakes=st.booleans(), when=WHEN)
+    def an_event_comes(self, which: int, wakes: bool, when: int) -> None:
+        self.world.let(lambda: self.deliver(which, bool(when)), when)
         if wakes:
             self.work()
+
+    def deliver(self, which: int, at_once: bool = False, wrong_by: float = 0.0) -> None:
+        """The hook is called with one of those that wait; while the worker works, it takes the file in at once."""
+        self.hear()
+        if self.pending:
+            event = self.pending.pop(which % len(self.pending))
+            self.delivered.append(event)
+            self.call(event, wrong_by)
+        if at_once:
+            self.take_in()
+
+    @step(which=WHICH, wrong_by=CLOCK, wakes=st.booleans())
+    def an_event_comes_with_a_foreign_time(self, which: int, wrong_by: int, wakes: bool) -> None:
+        self.deliver(which, wrong_by=wrong_by)
+        if wakes:
+            self.work()
+
+    @step(which=WHICH)
+    def an_event_cannot_be_stored(self, which: int) -> None:
+        """The hook becomes ``repmgr-hooks event -``, which handles it at once."""
+        self.hear()
+        if self.pending:
+            call = Call(self.pending.pop(which % len(self.pending)), self.evidence.now(), self.wall())
+            self.evidence.take(call)
+            self.run_now([call.event], "event")
 
     @step(which=WHICH, wakes=st.booleans())
     def an_event_comes_again(self, which: int, wakes: bool) -> None:
         if self.delivered:
-            self.hand_in(self.delivered[-1 - which % len(self.delivered)])
+            self.call(self.delivered[-1 - which % len(self.delivered)])
         if wakes:
             self.work()
 
@@ -172,7 +205,12 @@ class Model(RuleBasedStateMachine):
 
     @step(node=st.integers(1, 6), name=st.sampled_from(HINTS), success=st.booleans())
     def an_event_lies(self, node: int, name: str, success: bool) -> None:
-        self.hand_in(Told(Event(node, name, success), self.wall()))
+        self.call(Event(node, name, success))
+
+    @step(seconds=CLOCK)
+    def the_clock_is_set(self, seconds: int) -> None:
+        self.wall.time += seconds
+        self.evidence.set_backs += seconds < 0
 
     # -- the cluster ----------------------------------------------------------------------------------------------
 
@@ -216,7 +254,7 @@ class Model(RuleBasedStateMachine):
         self.let(lambda: self.cluster.follow(which), "follows", when and when + 9)
         self.hear()
         if told and self.pending:
-            self.hand_in(self.pending[0])
+            self.call(self.pending[0])
 
     @step(which=WHICH, when=WHEN)
     def somebody_promotes(self, which: int, when: int) -> None:
@@ -296,8 +334,9 @@ class Model(RuleBasedStateMachine):
     @step()
     def all_is_quiet(self) -> None:
         self.world.let_it_live()
-        memory = self.journal.memory("main")
-        number = self.oracle.the_primary(memory, self.claimed())
+        self.take_in()
+        memory = self.evidence.remembered
+        number = self.oracle.the_primary(memory)
         self.pass_time(2 * TICK)
         COUNTS[counts.UNKNOWN if number is None else counts.RIGHT] += 1
         self.must_be_right([*self.zombies_with_clients(memory), *self.unhandled_events()], number)
@@ -309,11 +348,6 @@ class Model(RuleBasedStateMachine):
         if not self.failed():
             self.nothing_must_be_written()
             COUNTS[counts.STILL] += 1
-
-    def claimed(self) -> set[int]:
-        """The nodes that repmgr has called the primary since the one that is remembered was found."""
-        since = self.journal.remembered_since()
-        return {told.event.node for told in self.handed_in if told.at >= since and told.event.name in CLAIMS}
 
     def zombies_with_clients(self, memory: Memory) -> Iterator[str]:
         for number in self.oracle.zombies(memory):
@@ -382,24 +416,3 @@ class Model(RuleBasedStateMachine):
             COUNTS.update(self.oracle.met())
         finally:
             self.journal.close()
-
-
-@pytest.fixture
-def silent() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-@pytest.mark.usefixtures("silent")
-def test_no_sequence_of_faults_breaks_an_invariant(loaded: Config, wall: Wall) -> None:
-    chosen = settings(
-        max_examples=2000,
-        stateful_step_count=22,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(type("Configured", (Model,), {"loaded": loaded, "wall": wall}), settings=chosen)
-    assert counts.too_few() == []

@@ -1,0 +1,51 @@
+"""Games that once broke an invariant, made short, and which of the two was wrong: the program or the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.model.games import table
+from tests.model.machine import Model
+
+
+@pytest.fixture
+def state() -> Iterator[Model]:
+    with table() as model:
+        playing = model()
+        yield playing
+        playing.teardown()
+
+
+def test_a_replayed_denial_hides_no_promotion(state: Model) -> None:
+    """The program was wrong: what is replayed by hand proves nothing, and yet it took back what repmgr had said."""
+    state.begin(size=3)
+    state.all_is_quiet()
+    state.somebody_promotes(which=1, when=0)  # node 3, by mistake
+    state.nodes_lose_each_other(which=1, whole=True)
+    state.repmgr_promotes(which=0, metadata=False, when=0)  # node 2, to the same timeline
+    state.an_event_comes(which=0, wakes=True, when=0)
+    state.somebody_replays(which=1, name="standby_follow")
+    state.a_node_stops(which=2, when=0)  # node 3
+    state.all_is_quiet()
+    assert state.world.node_behind("app") == 2
+
+
+def test_metadata_that_the_primary_so_far_holds_too_prove_nothing(state: Model) -> None:
+    """The oracle was wrong: repmgr.nodes of node 1 had changed twice, to another node and back, and nobody had seen it.
+
+    Node 3 holds the same from the time before it was promoted, so that no one can tell this from a node 1 that somebody
+    has promoted by mistake; design.md: "otherwise the primary that we route to stays".
+    """
+    state.begin(size=3)
+    state.somebody_promotes(which=1, when=0)  # node 3
+    state.a_node_rejoins(which=0, by_hand=True, when=0)  # node 1
+    state.all_is_quiet()
+    assert state.world.node_behind("app") == 3
+    state.somebody_promotes(which=0, when=0)  # node 1
+    state.a_node_is_cloned(which=1, when=0)  # node 2, from it
+    state.switchover(which=0, rejoins=True, when=0)  # to node 2
+    state.switchover(which=0, rejoins=False, when=0)  # and back to node 1
+    state.all_is_quiet()
+    assert state.world.node_behind("app") == 3
