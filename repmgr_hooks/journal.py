@@ -34,11 +34,12 @@ DENIALS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.mean
 # The order in which events and primaries came is that of the journal's own numbers: clocks are set, and the time of an
 # event is the name of a file that others write.
 TOLD_UNDER = """
-select case when :received < since and since <= :now then null else id end from role
- where cluster = :cluster order by id desc limit 1
+select case when :received < since and since <= :now then null else id end
+  from (select id, since from role where cluster = :cluster union all select 0, 0 order by id desc limit 1)
 """
-"""The primary in whose time an event is told; none if it is older than that one. A primary that was found in what is
-now the future shows that the clock was set back since, and no time says then what is older."""
+"""The primary in whose time an event is told (0: none was known yet); null if the event is older than that one. A
+primary that was found in what is now the future shows that the clock was set back, and then no time says what is older.
+"""
 PROMOTED = f"""
 select distinct node from event claim
  where cluster = ? and role = ? and name in ({CLAIMS}) and not by_hand
@@ -207,11 +208,12 @@ class Journal:
         return [StepRow(*row) for row in rows]
 
     def prune(self, days: float) -> None:
-        """Remove what is older than so many days; what waits, runs, came last, or proves a promotion stays."""
+        """Remove what is older than so many days; what waits, runs, came last, or may prove a promotion stays."""
         before = time.time() - days * 86400
         last = "select max(id) from run group by cluster"
-        proves = f"name in ({CLAIMS}) and role in (select max(id) from role group by cluster)"
-        kept = f"{last} union select run from event where run is not null and {proves}"
+        claims = f"name in ({CLAIMS}) and run is not null"
+        proves = f'select run from event join role on role.id = event.role where {claims} and node <> "primary"'
+        kept = f"{last} union {proves}"
         old = f"select id from run where ended < ? and id not in ({kept})"
         with self.change() as db:
             db.execute(f"delete from step where run in ({old})", (before,))
@@ -230,11 +232,8 @@ class Journal:
         That repmgr promoted a node is believed of what the hook was told since this primary was found, never of an
         event replayed by hand.
         """
-        last = 'select "primary", timeline, system_identifier, id from role where cluster = ? order by id desc limit 1'
-        rows = self.read(last, cluster)
-        if not rows:
-            return Memory()
-        primary, timeline, system, role = rows[0]
+        last = 'select id, "primary", timeline, system_identifier from role where cluster = ? order by id desc limit 1'
+        ((role, primary, timeline, system),) = self.read(last, cluster) or [(0, None, 0, "")]
         promoted = self.read(PROMOTED, cluster, role)
         ((changes,),) = self.read(CHANGES, cluster, time.time(), within)
         return Memory(primary, timeline, system, frozenset(node for (node,) in promoted), changes)

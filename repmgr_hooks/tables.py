@@ -143,7 +143,8 @@ MIGRATIONS = (
     );
     """,
     """
-    alter table event add column role integer;  -- the primary in whose time it was told; none: of an earlier one
+    -- The primary in whose time it was told; 0: none was known yet; none: it is of an earlier one.
+    alter table event add column role integer;
     update event set role = (select max(id) from role where role.cluster = event.cluster and since <= received);
     create index event_role on event (cluster, role);
     """,

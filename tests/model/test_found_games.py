@@ -49,3 +49,11 @@ def test_metadata_that_the_primary_so_far_holds_too_prove_nothing(state: Model) 
     state.switchover(which=0, rejoins=False, when=0)  # and back to node 1
     state.all_is_quiet()
     assert state.world.node_behind("app") == 3
+
+
+def test_a_promotion_is_believed_before_a_primary_was_found(state: Model) -> None:
+    """The program was wrong; design.md: "or a promotion event about it is in the journal", whatever is remembered."""
+    state.begin(size=2)
+    state.failover(which=0, how="isolate", metadata=False, told=True, when=0)
+    state.all_is_quiet()
+    assert state.world.node_behind("app") == 2

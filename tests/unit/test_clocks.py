@@ -13,6 +13,7 @@ from repmgr_hooks.decide import Memory
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.queue import Queue
+from repmgr_hooks.spool import Spool
 from repmgr_hooks.tables import MIGRATIONS
 from tests.fake import FakeWorld, Wall
 
@@ -43,6 +44,15 @@ def test_whatever_its_time_says(journal: Journal, wall: Wall, ahead: float) -> N
     assert promoted(journal) == set()
     wall.time += ahead + 1
     assert promoted(journal) == set()
+
+
+def test_no_event_comes_later_than_now(journal: Journal, wall: Wall, loaded: Config, tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    spool = Spool(tmp_path)
+    (tmp_path / "spool" / "09999999999999999999-1").write_text("main\n1\nrepmgrd_failover_promote\n")
+    assert spool.take_in(journal, loaded.clusters) == 1
+    spool.close()
+    assert journal.last_event("main") == (wall.time, Event(1, "repmgrd_failover_promote"))
 
 
 @pytest.mark.parametrize("back", [1.0, 3600.0, DAY, YEARS])
@@ -82,6 +92,13 @@ def test_what_was_told_before_all_was_forgotten(journal: Journal, wall: Wall, ah
     told(journal, PROMOTE_3, wall.time + ahead)
     journal.forget("main")
     told(journal, PROMOTE_3, wall.time + ahead)
+    journal.remember("main", NODE_1)
+    assert promoted(journal) == set()
+
+
+def test_what_is_told_before_a_primary_is_known(journal: Journal, wall: Wall) -> None:
+    told(journal, PROMOTE_3, wall.time + YEARS)
+    assert promoted(journal) == {3}
     journal.remember("main", NODE_1)
     assert promoted(journal) == set()
 

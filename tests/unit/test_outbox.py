@@ -28,7 +28,7 @@ from repmgr_hooks.journal import Journal
 from repmgr_hooks.steps import Program
 from repmgr_hooks.system import System
 from repmgr_hooks.tables import MIGRATIONS
-from tests.fake import FakeWorld
+from tests.fake import FakeWorld, Wall
 
 PACKAGE = str(Path(__file__).resolve().parents[2])
 SUMMARY = "HOLE: Barman läcks\r\nBcc: x@y.z"
@@ -360,6 +360,23 @@ def test_a_pause_keeps_messages_back(journal: Journal) -> None:
     with outbox(journal, world, A):
         pass
     assert world.texts() == ["CRITICAL main"]
+
+
+@pytest.mark.parametrize("set_by", [-400 * 86400.0, 400 * 86400.0])
+def test_a_clock_that_is_set_keeps_no_end_back(journal: Journal, wall: Wall, set_by: float) -> None:
+    world = Post()
+    with outbox(journal, world, A) as made:
+        made.note("main", [HOLE])
+        until(lambda: world.texts())
+        made.note("main", [])
+    wall.time += set_by
+    with outbox(journal, world, A):
+        pass
+    assert world.texts() == ["CRITICAL main", "OVER main"]
+    wall.time += 90000.0
+    with outbox(journal, world, A):
+        pass
+    assert journal.read("select * from alert") == []
 
 
 def test_without_a_journal_they_are_told_all_the_same(journal: Journal) -> None:
