@@ -33,6 +33,7 @@ WHEN = st.sampled_from([*[0] * 40, *range(1, 61)])
 FAILS_SELDOM = st.sampled_from([True, True, False])
 CLOCK = st.sampled_from([sign * seconds for seconds in (1, 60, 3600, 400_000) for sign in (1, -1)])
 """Seconds that a clock is set forward or back, or is wrong by."""
+WRONG_SELDOM = st.one_of(st.just(0), CLOCK)
 CLAIMS = sorted(name for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
 HINTS = sorted(set(CATALOGUE) - set(CLAIMS))
 
@@ -243,9 +244,14 @@ class Model(RuleBasedStateMachine):
         metadata=FAILS_SELDOM,
         told=st.booleans(),
         when=WHEN,
+        clock=WRONG_SELDOM,
     )
-    def failover(self, which: int, how: str, metadata: bool, told: bool, when: int) -> None:
-        """repmgr loses the primary, and so may we; it promotes a standby, a second follows, and we are told."""
+    def failover(self, which: int, how: str, metadata: bool, told: bool, when: int, clock: int = 0) -> None:
+        """repmgr loses the primary, and so may we; it promotes a standby, a second follows, and we are told.
+
+        The clock was set before.
+        """
+        self.the_clock_is_set(seconds=clock)
         lose = {"stop": self.cluster.stop_primary, "lose": self.cluster.lose, "isolate": self.cluster.isolate_primary}[
             how
         ]
@@ -279,6 +285,21 @@ class Model(RuleBasedStateMachine):
     @step(which=WHICH, rejoins=st.booleans(), when=WHEN)
     def switchover(self, which: int, rejoins: bool, when: int) -> None:
         self.let(lambda: self.cluster.switch_over(which, rejoins), "switchovers", when)
+
+    @step(which=WHICH, then=WHICH, wrong_by=WRONG_SELDOM, mistaken=WHICH)
+    def a_mistake_after_two_switchovers(self, which: int, then: int, wrong_by: int, mistaken: int) -> None:
+        """Of all that repmgr says, only what it says of the first new primary comes."""
+        self.hear()
+        self.let(lambda: self.cluster.switch_over(which, True), "switchovers")
+        for event in self.cluster.said:
+            if event.name in CLAIMS:
+                self.call(event, wrong_by)
+        self.cluster.said.clear()
+        self.work()
+        self.let(lambda: self.cluster.switch_over(then, True), "switchovers")
+        self.cluster.said.clear()
+        self.pass_time(TICK)
+        self.let(lambda: self.cluster.promoted_by_hand(mistaken), "promotions by hand")
 
     @step(which=WHICH, when=WHEN)
     def the_gateway_loses_a_node(self, which: int, when: int) -> None:

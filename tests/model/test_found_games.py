@@ -1,4 +1,7 @@
-"""Games that once broke an invariant, made short, and which of the two was wrong: the program or the oracle."""
+"""Games that once broke an invariant, made short, and which of the two was wrong: the program or the oracle.
+
+Below them, games with clocks that are set: each is lost if the program goes by clocks.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +60,54 @@ def test_a_promotion_is_believed_before_a_primary_was_found(state: Model) -> Non
     state.failover(which=0, how="isolate", metadata=False, told=True, when=0)
     state.all_is_quiet()
     assert state.world.node_behind("app") == 2
+
+
+# -- clocks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong_by", [0, 60, 400_000, -400_000])
+def test_what_was_said_of_a_primary_before_is_over(state: Model, wrong_by: int) -> None:
+    state.begin(size=2)
+    state.all_is_quiet()
+    state.a_mistake_after_two_switchovers(which=0, then=0, wrong_by=wrong_by, mistaken=0)
+    state.all_is_quiet()
+    assert state.world.node_behind("app") == 1
+
+
+@pytest.mark.parametrize("clock", [-400_000, -60, 60, 400_000])
+def test_a_promotion_without_metadata_is_followed_whatever_the_clock_says(state: Model, clock: int) -> None:
+    state.begin(size=2)
+    state.all_is_quiet()
+    state.failover(which=0, how="isolate", metadata=False, told=True, when=0, clock=clock)
+    state.all_is_quiet()
+    assert state.world.node_behind("app") == 2
+
+
+def test_what_is_taken_in_too_late_is_over(state: Model) -> None:
+    """The worker was held up, and somebody's reconcile found the next primaries meanwhile."""
+    state.begin(size=2)
+    state.all_is_quiet()
+    state.switchover(which=0, rejoins=True, when=0)  # to node 2
+    state.an_event_comes(which=0, wakes=False, when=0)
+    state.somebody_reconciles()
+    state.switchover(which=0, rejoins=True, when=0)  # to node 1
+    state.somebody_reconciles()
+    state.somebody_promotes(which=0, when=0)  # node 2
+    state.all_is_quiet()
+    assert state.world.node_behind("app") == 1
+
+
+def test_a_denial_that_comes_after_the_clock_was_set_back_counts(state: Model) -> None:
+    state.begin(size=3)
+    state.all_is_quiet()
+    state.the_gateway_loses_a_node(which=1, when=0)  # node 2
+    state.nodes_lose_each_other(which=1, whole=True)
+    state.repmgr_promotes(which=0, metadata=False, when=0)  # node 2
+    state.an_event_comes(which=0, wakes=True, when=0)
+    state.the_clock_is_set(seconds=-3600)
+    state.nodes_reach_each_other(whole=True, when=0)
+    state.a_node_is_cloned(which=1, when=0)
+    state.an_event_lies(node=2, name="standby_register", success=True)
+    state.the_worker_wakes()
+    state.somebody_promotes(which=0, when=0)  # node 2
+    state.all_is_quiet()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from repmgr_hooks import story
 from repmgr_hooks.config import Config
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.event import Event
@@ -245,6 +246,13 @@ def test_a_failed_run_is_tried_again_in_time(
         assert wait <= retry.after(journal.runs(1)[0].attempt)
         wall.time += wait
         queue.work()
+
+
+def test_the_last_change_of_the_primary_is_the_one_that_was_found_last(journal: Journal, wall: Wall) -> None:
+    for memory in (NODE_1, NODE_2, Memory(1, 3, SYSTEM)):
+        journal.remember("main", memory)
+        wall.time -= DAY
+    assert story.find(journal, "last", ["main"]).node == 1
 
 
 @pytest.mark.parametrize("set_by", [-YEARS, YEARS])
