@@ -8,7 +8,7 @@ import secrets
 from tests.model import counts
 from tests.model.games import play, play_for
 
-KNOWN = range(1, 21)
+KNOWN = range(1, 13)
 FRESH_FOR = float(os.environ.get("MODEL_SECONDS", "60"))
 """Seconds."""
 
