@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from repmgr_hooks.decide import Memory
-from repmgr_hooks.event import Event, Meaning
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.event import Event, RoleClaim
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Evidence:
 
     clock: Callable[[], float]
     set_backs: int = 0
-    remembered: Memory = Memory()
+    remembered: LastKnownPrimary = LastKnownPrimary()
     taken: list[Call] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class Evidence:
     def now(self) -> Moment:
         return Moment(self.found.era, self.set_backs, self.clock())
 
-    def decided(self, memory: Memory) -> None:
+    def decided(self, memory: LastKnownPrimary) -> None:
         """The worker writes down which node is the primary; if that is a change, an era ends."""
         if memory != self.remembered:
             self.remembered = memory
@@ -72,9 +72,9 @@ class Evidence:
         """What says of a node that it is the primary, and nothing later said that it is a standby."""
         standing: dict[int, list[Call]] = {}
         for call in self.taken:
-            if call.event.meaning is Meaning.STANDBY:
+            if call.event.meaning is RoleClaim.STANDBY:
                 standing.pop(call.event.node, None)
-            elif call.event.meaning is Meaning.PRIMARY and call.taken and call.taken.era == self.found.era:
+            elif call.event.meaning is RoleClaim.PRIMARY and call.taken and call.taken.era == self.found.era:
                 standing.setdefault(call.event.node, []).append(call)
         return [call for calls in standing.values() for call in calls]
 

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from repmgr_hooks.decide import Memory
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.steps import Rows
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.system.steps import Rows
 from tests.model import counts
 from tests.model.cluster import Cluster, Term
 from tests.model.evidence import Evidence
@@ -56,9 +56,9 @@ class Oracle:
         self._followed = 0
         self._met: set[tuple[str, int]] = set()
 
-    def looked(self, number: int, answer: Rows | StepFailed) -> None:
+    def looked(self, number: int, answer: Rows | OperationFailed) -> None:
         """The worker has asked a node what it is."""
-        if isinstance(answer, StepFailed):
+        if isinstance(answer, OperationFailed):
             self._shown[number] = None
             return
         in_recovery, timeline = answer[0][:2]
@@ -85,7 +85,7 @@ class Oracle:
         """An invariant does not hold; the first one counts."""
         self.accusation = self.accusation or text
 
-    def judge(self) -> None:
+    def finder(self) -> None:
         """Raises Violation if an invariant did not hold."""
         if self.accusation:
             raise Violation(self.accusation)
@@ -110,7 +110,7 @@ class Oracle:
         if port not in self._closed:
             self._deserted(port, shown)
 
-    def decided(self, memory: Memory) -> None:
+    def decided(self, memory: LastKnownPrimary) -> None:
         """The worker writes down that a node is the primary now, before it moves anything."""
         shown = self._shown.get(memory.primary or 0)
         term = shown.term if shown else None
@@ -152,7 +152,7 @@ class Oracle:
         really = node.runs_as_primary and node.term == led.term
         return really and self._same_term(led) and led.timeline >= self._cluster.newest_made_by_repmgr()
 
-    def the_primary(self, memory: Memory) -> int | None:
+    def the_primary(self, memory: LastKnownPrimary) -> int | None:
         """Return the node that must be found to be the primary; None if the oracle cannot say."""
         nodes, claimed = self._cluster.nodes, self._evidence.perhaps_promoted()
         seen = {number: node for number, node in nodes.items() if node.reachable}
@@ -187,7 +187,7 @@ class Oracle:
         news = before is None or self._cluster.nodes[before].registered != (number,)
         return node.term in self._cluster.announced and node.registered == (number,) and news
 
-    def zombies(self, memory: Memory) -> list[int]:
+    def stale_primaries(self, memory: LastKnownPrimary) -> list[int]:
         """Return the reachable nodes out of recovery that are certainly not the primary any more."""
         nodes = self._cluster.nodes
         seen = [number for number, node in nodes.items() if node.reachable]

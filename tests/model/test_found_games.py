@@ -32,7 +32,7 @@ def test_a_replayed_denial_hides_no_promotion(state: Model) -> None:
     state.somebody_replays(which=1, name="standby_follow")
     state.a_node_stops(which=2, when=0)  # node 3
     state.all_is_quiet()
-    assert state.world.node_behind("app") == 2
+    assert state.host.node_behind("app") == 2
 
 
 def test_metadata_that_the_primary_so_far_holds_too_prove_nothing(state: Model) -> None:
@@ -45,13 +45,13 @@ def test_metadata_that_the_primary_so_far_holds_too_prove_nothing(state: Model) 
     state.somebody_promotes(which=1, when=0)  # node 3
     state.a_node_rejoins(which=0, by_hand=True, when=0)  # node 1
     state.all_is_quiet()
-    assert state.world.node_behind("app") == 3
+    assert state.host.node_behind("app") == 3
     state.somebody_promotes(which=0, when=0)  # node 1
     state.a_node_is_cloned(which=1, when=0)  # node 2, from it
     state.switchover(which=0, rejoins=True, when=0)  # to node 2
     state.switchover(which=0, rejoins=False, when=0)  # and back to node 1
     state.all_is_quiet()
-    assert state.world.node_behind("app") == 3
+    assert state.host.node_behind("app") == 3
 
 
 def test_a_promotion_is_believed_before_a_primary_was_found(state: Model) -> None:
@@ -59,7 +59,7 @@ def test_a_promotion_is_believed_before_a_primary_was_found(state: Model) -> Non
     state.begin(size=2)
     state.failover(which=0, how="isolate", metadata=False, told=True, when=0)
     state.all_is_quiet()
-    assert state.world.node_behind("app") == 2
+    assert state.host.node_behind("app") == 2
 
 
 # -- clocks ------------------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def test_what_was_said_of_a_primary_before_is_over(state: Model, wrong_by: int) 
     state.all_is_quiet()
     state.a_mistake_after_two_switchovers(which=0, then=0, wrong_by=wrong_by, mistaken=0)
     state.all_is_quiet()
-    assert state.world.node_behind("app") == 1
+    assert state.host.node_behind("app") == 1
 
 
 @pytest.mark.parametrize("clock", [-400_000, -60, 60, 400_000])
@@ -80,7 +80,7 @@ def test_a_promotion_without_metadata_is_followed_whatever_the_clock_says(state:
     state.all_is_quiet()
     state.failover(which=0, how="isolate", metadata=False, told=True, when=0, clock=clock)
     state.all_is_quiet()
-    assert state.world.node_behind("app") == 2
+    assert state.host.node_behind("app") == 2
 
 
 def test_what_is_taken_in_too_late_is_over(state: Model) -> None:
@@ -94,7 +94,7 @@ def test_what_is_taken_in_too_late_is_over(state: Model) -> None:
     state.somebody_reconciles()
     state.somebody_promotes(which=0, when=0)  # node 2
     state.all_is_quiet()
-    assert state.world.node_behind("app") == 1
+    assert state.host.node_behind("app") == 1
 
 
 def test_a_denial_that_comes_after_the_clock_was_set_back_counts(state: Model) -> None:

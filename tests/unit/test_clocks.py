@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import story
+from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.config import Config
-from repmgr_hooks.decide import Memory
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal import Journal
-from repmgr_hooks.queue import Queue
-from repmgr_hooks.spool import Spool
-from repmgr_hooks.tables import MIGRATIONS
-from tests.fake import FakeWorld, Wall
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.migrations import MIGRATIONS
+from repmgr_hooks.reports import failover
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.spool import Spool
+from tests.fake import FakeHost, Wall
 
-SYSTEM = FakeWorld().nodes[1].system_identifier
-NODE_1, NODE_2 = Memory(1, 1, SYSTEM), Memory(2, 2, SYSTEM)
+SYSTEM = FakeHost().nodes[1].system_identifier
+NODE_1, NODE_2 = LastKnownPrimary(1, 1, SYSTEM), LastKnownPrimary(2, 2, SYSTEM)
 PROMOTE_3, REJOIN_3 = Event(3, "repmgrd_failover_promote"), Event(3, "node_rejoin")
 DAY = 86400.0
 YEARS = 5000 * DAY
@@ -151,7 +151,7 @@ def test_what_is_replayed_by_hand_denies_nothing(journal: Journal, wall: Wall) -
 
 @pytest.mark.parametrize("set_by", [-DAY, -600.0, -60.0, 60.0, DAY, YEARS])
 def test_changes_hold_a_primary_for_twice_the_window_at_most(journal: Journal, wall: Wall, set_by: float) -> None:
-    for memory in (NODE_1, NODE_2, Memory(1, 3, SYSTEM), Memory(2, 4, SYSTEM)):
+    for memory in (NODE_1, NODE_2, LastKnownPrimary(1, 3, SYSTEM), LastKnownPrimary(2, 4, SYSTEM)):
         journal.remember("main", memory)
     assert journal.memory("main", 600).changes == 3
     wall.time += set_by
@@ -164,49 +164,49 @@ def test_changes_hold_a_primary_for_twice_the_window_at_most(journal: Journal, w
 
 
 @pytest.fixture
-def world(wall: Wall) -> FakeWorld:
-    wall.world = FakeWorld()
-    return wall.world
+def host(wall: Wall) -> FakeHost:
+    wall.host = FakeHost()
+    return wall.host
 
 
-def worked(queue: Queue) -> None:
-    queue._watch.look_now()
+def worked(queue: ClusterController) -> None:
+    queue._monitor.look_now()
     queue.work()
 
 
-def promote_by_hand(world: FakeWorld, number: int) -> None:
+def promote_by_hand(host: FakeHost, number: int) -> None:
     """No event, and no word of it in repmgr's metadata."""
-    world.nodes[number].in_recovery = False
-    world.nodes[number].timeline = max(node.timeline for node in world.nodes.values()) + 1
+    host.nodes[number].in_recovery = False
+    host.nodes[number].timeline = max(node.timeline for node in host.nodes.values()) + 1
 
 
 def test_a_promotion_by_mistake_is_not_followed_for_an_event_of_the_future(
-    journal: Journal, wall: Wall, world: FakeWorld, loaded: Config
+    journal: Journal, wall: Wall, host: FakeHost, loaded: Config
 ) -> None:
     main = loaded.clusters["main"]
-    queue = Queue(main, journal, world, loaded)
+    queue = ClusterController(main, journal, host, loaded)
     worked(queue)
     told(journal, Event(1, "standby_promote"), wall() + YEARS)
-    world.fail_over()
+    host.fail_over()
     worked(queue)
-    assert world.leads_to(world.app_port) == "10.0.0.12:5432"
-    world.nodes[1].reachable, world.nodes[1].registered = True, (2,)
-    promote_by_hand(world, 1)
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+    host.nodes[1].reachable, host.nodes[1].registered = True, (2,)
+    promote_by_hand(host, 1)
     worked(queue)
-    assert world.leads_to(world.app_port) == "10.0.0.12:5432"
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
 
 
 def test_a_promotion_without_metadata_is_followed_after_the_clock_was_set_back(
-    journal: Journal, wall: Wall, world: FakeWorld, loaded: Config
+    journal: Journal, wall: Wall, host: FakeHost, loaded: Config
 ) -> None:
-    queue = Queue(loaded.clusters["main"], journal, world, loaded)
+    queue = ClusterController(loaded.clusters["main"], journal, host, loaded)
     worked(queue)
     journal.remember("main", NODE_1)
     wall.time -= DAY
-    promote_by_hand(world, 2)
+    promote_by_hand(host, 2)
     told(journal, Event(2, "standby_promote", False), wall())
     worked(queue)
-    assert world.leads_to(world.app_port) == "10.0.0.12:5432"
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
 
 
 # -- pauses and retries ------------------------------------------------------------------------------------------------
@@ -214,9 +214,9 @@ def test_a_promotion_without_metadata_is_followed_after_the_clock_was_set_back(
 
 @pytest.mark.parametrize("set_by", [-YEARS, -DAY, -1800.0, -1.0, 1.0, YEARS])
 def test_a_pause_lasts_twice_as_long_as_it_should_at_most(
-    journal: Journal, wall: Wall, world: FakeWorld, loaded: Config, set_by: float
+    journal: Journal, wall: Wall, host: FakeHost, loaded: Config, set_by: float
 ) -> None:
-    queue = Queue(loaded.clusters["main"], journal, world, loaded)
+    queue = ClusterController(loaded.clusters["main"], journal, host, loaded)
     journal.pause("main", wall() + 3600, "new disks")
     wall.time += set_by
     passed = 0.0
@@ -231,12 +231,14 @@ def test_a_pause_lasts_twice_as_long_as_it_should_at_most(
 
 @pytest.mark.parametrize("set_by", [-YEARS, -DAY, -3.0, 3.0, YEARS])
 def test_a_failed_run_is_tried_again_in_time(
-    journal: Journal, wall: Wall, world: FakeWorld, loaded: Config, set_by: float
+    journal: Journal, wall: Wall, host: FakeHost, loaded: Config, set_by: float
 ) -> None:
     retry = loaded.service.retry
-    world.fail_over()
-    world.barman.health = "ruins"
-    queue = Queue(loaded.clusters["main"], journal, world, replace(loaded, service=replace(loaded.service, tick=0)))
+    host.fail_over()
+    host.barman.health = "ruins"
+    queue = ClusterController(
+        loaded.clusters["main"], journal, host, replace(loaded, service=replace(loaded.service, tick=0))
+    )
     told(journal, Event(2, "standby_promote"), wall())
     queue.work()
     for attempt in (1, 2):
@@ -249,10 +251,10 @@ def test_a_failed_run_is_tried_again_in_time(
 
 
 def test_the_last_change_of_the_primary_is_the_one_that_was_found_last(journal: Journal, wall: Wall) -> None:
-    for memory in (NODE_1, NODE_2, Memory(1, 3, SYSTEM)):
+    for memory in (NODE_1, NODE_2, LastKnownPrimary(1, 3, SYSTEM)):
         journal.remember("main", memory)
         wall.time -= DAY
-    assert story.find(journal, "last", ["main"]).node == 1
+    assert failover.find(journal, "last", ["main"]).node == 1
 
 
 @pytest.mark.parametrize("set_by", [-YEARS, YEARS])
