@@ -19,9 +19,8 @@ SEEDS: list[int] = []
 def told() -> str:
     """For the log of a CI run."""
     fresh = f"model: fresh games of the seeds {SEEDS[0]} to {SEEDS[-1]}\n" if SEEDS else ""
-    return f"{fresh}model: " + ", ".join(
-        f"{COUNTS[what]:,} {what}" for what in [*ENOUGH, *sorted(set(COUNTS) - set(ENOUGH))]
-    )
+    kinds = [*ENOUGH, *sorted(set(COUNTS) - set(ENOUGH))]
+    return f"{fresh}model: " + ", ".join(f"{COUNTS[what]:,} {what}" for what in kinds)
 
 
 def too_few() -> list[str]:

@@ -29,7 +29,7 @@ RETRY_AT_MOST = LOADED.service.retry.most
 
 WHICH = st.integers(0, 9)
 WHEN = st.sampled_from([*[0] * 40, *range(1, 61)])
-"""Now, or during the worker's next work, after so many uses of the world."""
+"""Now, or during the worker's next work, after so many uses of the host."""
 FAILS_SELDOM = st.sampled_from([True, True, False])
 CLOCK = st.sampled_from([sign * seconds for seconds in (1, 60, 3600, 400_000) for sign in (1, -1)])
 """Seconds that a clock is set forward or back, or is wrong by."""
@@ -83,17 +83,17 @@ class Model(RuleBasedStateMachine):
         """As worker.py does."""
         self.host.reborn()
         self.journal.release_cut_off()
-        self.queue = ClusterController(self.managed, self.journal, self.host, self.loaded)
+        self.controller = ClusterController(self.managed, self.journal, self.host, self.loaded)
 
     def work(self) -> float:
         """What the worker's loop does once; if it dies of it, another is started."""
         self.take_in()
         try:
-            wait = self.queue.work()
-            self.oracle.finder()
+            wait = self.controller.work()
+            self.oracle.judge()
             return wait
         except Killed:
-            self.oracle.finder()
+            self.oracle.judge()
             COUNTS[counts.KILLS] += 1
             self.start_worker()
             return 0.0
@@ -135,7 +135,7 @@ class Model(RuleBasedStateMachine):
         try:
             run_now(self.managed, self.host, events, cause, self.journal)
         except Killed:
-            self.oracle.finder()
+            self.oracle.judge()
             self.host.reborn()
 
     # -- events ---------------------------------------------------------------------------------------------------
@@ -373,7 +373,9 @@ class Model(RuleBasedStateMachine):
     def stale_primaries_with_clients(self, memory: LastKnownPrimary) -> Iterator[str]:
         for number in self.oracle.stale_primaries(memory):
             yield from (
-                f"port {port} leads to zombie {number}" for port in PORTS if self.host.node_behind(port) == number
+                f"port {port} leads to stale primary {number}"
+                for port in PORTS
+                if self.host.node_behind(port) == number
             )
 
     def unhandled_events(self) -> Iterator[str]:
@@ -428,7 +430,7 @@ class Model(RuleBasedStateMachine):
             raise Violation(f"nothing has changed, and this was written: {new}, {before[1]} -> {after[1]}")
 
     def teardown(self) -> None:
-        if not hasattr(self, "world") or self.oracle.accusation:
+        if not hasattr(self, "host") or self.oracle.accusation:
             return
         try:
             self.all_is_quiet()

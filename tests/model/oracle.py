@@ -85,7 +85,7 @@ class Oracle:
         """An invariant does not hold; the first one counts."""
         self.accusation = self.accusation or text
 
-    def finder(self) -> None:
+    def judge(self) -> None:
         """Raises Violation if an invariant did not hold."""
         if self.accusation:
             raise Violation(self.accusation)

@@ -1,4 +1,4 @@
-"""The world as the worker meets it: the simulated cluster, a gateway and Barman. The worker may die at any use."""
+"""The host as the worker meets it: the simulated cluster, a gateway and Barman. The worker may die at any use."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ModelHost(FakeHost):
     # What the model does with it.
 
     def let(self, happen: Callable[[], object], after: int = 0) -> None:
-        """Let something happen now, or during the worker's next work, after so many uses of the world."""
+        """Let something happen now, or during the worker's next work, after so many uses of the host."""
         if after:
             self._soon.append((self._uses + after, happen))
             return

@@ -169,9 +169,9 @@ def host(wall: Wall) -> FakeHost:
     return wall.host
 
 
-def worked(queue: ClusterController) -> None:
-    queue._monitor.look_now()
-    queue.work()
+def worked(controller: ClusterController) -> None:
+    controller._monitor.look_now()
+    controller.work()
 
 
 def promote_by_hand(host: FakeHost, number: int) -> None:
@@ -184,28 +184,28 @@ def test_a_promotion_by_mistake_is_not_followed_for_an_event_of_the_future(
     journal: Journal, wall: Wall, host: FakeHost, loaded: Config
 ) -> None:
     main = loaded.clusters["main"]
-    queue = ClusterController(main, journal, host, loaded)
-    worked(queue)
+    controller = ClusterController(main, journal, host, loaded)
+    worked(controller)
     told(journal, Event(1, "standby_promote"), wall() + YEARS)
     host.fail_over()
-    worked(queue)
+    worked(controller)
     assert host.leads_to(host.app_port) == "10.0.0.12:5432"
     host.nodes[1].reachable, host.nodes[1].registered = True, (2,)
     promote_by_hand(host, 1)
-    worked(queue)
+    worked(controller)
     assert host.leads_to(host.app_port) == "10.0.0.12:5432"
 
 
 def test_a_promotion_without_metadata_is_followed_after_the_clock_was_set_back(
     journal: Journal, wall: Wall, host: FakeHost, loaded: Config
 ) -> None:
-    queue = ClusterController(loaded.clusters["main"], journal, host, loaded)
-    worked(queue)
+    controller = ClusterController(loaded.clusters["main"], journal, host, loaded)
+    worked(controller)
     journal.remember("main", NODE_1)
     wall.time -= DAY
     promote_by_hand(host, 2)
     told(journal, Event(2, "standby_promote", False), wall())
-    worked(queue)
+    worked(controller)
     assert host.leads_to(host.app_port) == "10.0.0.12:5432"
 
 
@@ -216,12 +216,12 @@ def test_a_promotion_without_metadata_is_followed_after_the_clock_was_set_back(
 def test_a_pause_lasts_twice_as_long_as_it_should_at_most(
     journal: Journal, wall: Wall, host: FakeHost, loaded: Config, set_by: float
 ) -> None:
-    queue = ClusterController(loaded.clusters["main"], journal, host, loaded)
+    controller = ClusterController(loaded.clusters["main"], journal, host, loaded)
     journal.pause("main", wall() + 3600, "new disks")
     wall.time += set_by
     passed = 0.0
     while journal.paused("main"):
-        wait = queue.work()
+        wait = controller.work()
         assert 0 < wait <= 3600
         wall.time += wait
         passed += wait
@@ -236,18 +236,18 @@ def test_a_failed_run_is_tried_again_in_time(
     retry = loaded.service.retry
     host.fail_over()
     host.barman.health = "ruins"
-    queue = ClusterController(
+    controller = ClusterController(
         loaded.clusters["main"], journal, host, replace(loaded, service=replace(loaded.service, tick=0))
     )
     told(journal, Event(2, "standby_promote"), wall())
-    queue.work()
+    controller.work()
     for attempt in (1, 2):
         assert journal.runs(1)[0].attempt >= attempt
         wall.time += set_by
-        wait = queue.work()
+        wait = controller.work()
         assert wait <= retry.after(journal.runs(1)[0].attempt)
         wall.time += wait
-        queue.work()
+        controller.work()
 
 
 def test_the_last_change_of_the_primary_is_the_one_that_was_found_last(journal: Journal, wall: Wall) -> None:
