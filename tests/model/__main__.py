@@ -6,7 +6,7 @@ import argparse
 import secrets
 
 from tests.model.counts import told
-from tests.model.games import play, play_for
+from tests.model.play import play, play_for
 
 
 def main() -> None:

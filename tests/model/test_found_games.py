@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.model.games import table
 from tests.model.machine import Model
+from tests.model.play import table
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 import secrets
 
 from tests.model import counts
-from tests.model.games import play, play_for
+from tests.model.play import play, play_for
 
 KNOWN = range(1, 13)
 FRESH_FOR = float(os.environ.get("MODEL_SECONDS", "60"))
