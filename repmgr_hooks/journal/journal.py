@@ -41,10 +41,8 @@ select case when :received < since and since <= :now then null else id end
 primary that was found in what is now the future shows that the clock was set back, and then no time says what is older.
 """
 PROMOTED = f"""
-select distinct node from event claim
- where cluster = ? and role = ? and name in ({CLAIMS}) and not by_hand
-   and not exists (select 1 from event later where later.cluster = claim.cluster and later.node = claim.node
-                      and later.id > claim.id and later.name in ({DENIALS}) and not later.by_hand)
+select node from event where cluster = ? and role = ? and not by_hand group by node
+having max(iif(name in ({CLAIMS}), id, 0)) > max(iif(name in ({DENIALS}), id, 0))
 """
 CHANGES = """
 select count(*) from (select "primary" <> lag("primary") over (order by id) as changed, since from role

@@ -61,22 +61,22 @@ class Evidence:
             self.taken.append(call)
 
     def promoted(self) -> set[int]:
-        """The nodes that repmgr has certainly called the primary in this era."""
-        return {call.event.node for call in self._undenied() if self._certain(call)}
+        """The nodes that repmgr has certainly called the primary in this era, and not perhaps a standby afterwards."""
+        return self._standing(self._certain, self._possible)
 
     def perhaps_promoted(self) -> set[int]:
         """Those, and the nodes of which nobody can tell whether it did so in this era."""
-        return {call.event.node for call in self._undenied() if self._certain(call) or self._open(call)}
+        return self._standing(self._possible, self._certain)
 
-    def _undenied(self) -> list[Call]:
-        """What says of a node that it is the primary, and nothing later said that it is a standby."""
-        standing: dict[int, list[Call]] = {}
+    def _standing(self, claimed: Callable[[Call], bool], denied: Callable[[Call], bool]) -> set[int]:
+        standing: set[int] = set()
         for call in self.taken:
-            if call.event.meaning is RoleClaim.STANDBY:
-                standing.pop(call.event.node, None)
-            elif call.event.meaning is RoleClaim.PRIMARY and call.taken and call.taken.era == self.found.era:
-                standing.setdefault(call.event.node, []).append(call)
-        return [call for calls in standing.values() for call in calls]
+            if call.taken and call.taken.era == self.found.era:
+                if call.event.meaning is RoleClaim.PRIMARY and claimed(call):
+                    standing.add(call.event.node)
+                if call.event.meaning is RoleClaim.STANDBY and denied(call):
+                    standing.discard(call.event.node)
+        return standing
 
     def _certain(self, call: Call) -> bool:
         """True if it is of this era, and the clock shows it, or shows that no clock can tell."""
@@ -84,8 +84,8 @@ class Evidence:
         untouched = call.taken.set_back == self.found.set_back
         return self._of_now(call) and call.honest and (untouched or call.taken.clock < self.found.clock)
 
-    def _open(self, call: Call) -> bool:
-        """True if the clock, or the time that somebody else wrote, may deceive about the era."""
+    def _possible(self, call: Call) -> bool:
+        """True if it is of this era, or the clock, or the time that somebody else wrote, may deceive about that."""
         assert call.taken
         return not call.honest or call.called.set_back < call.taken.set_back or self._of_now(call)
 

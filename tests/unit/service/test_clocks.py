@@ -139,6 +139,27 @@ def test_a_rejoin_ends_what_a_promotion_proved(journal: Journal, wall: Wall, lat
     assert promoted(journal) == {3}
 
 
+def test_a_rejoin_of_before_the_change_denies_nothing(journal: Journal, wall: Wall) -> None:
+    journal.remember("main", NODE_1)
+    wall.time += 10
+    spooled = wall.time
+    wall.time += 10
+    journal.remember("main", NODE_2)
+    told(journal, PROMOTE_3, wall.time)
+    told(journal, REJOIN_3, spooled)
+    assert promoted(journal) == {3}
+
+
+def test_a_flood_of_promotions_holds_no_look_up(journal: Journal, wall: Wall) -> None:
+    """Each look reads what repmgr has promoted; it took minutes when every claim was compared with every event."""
+    journal.remember("main", NODE_1)
+    columns = "cluster, node, name, success, timestamp, received, role"
+    values = [("main", 1 + number % 3, "standby_promote", True, "", wall.time, 1) for number in range(20_000)]
+    with journal.change() as db:
+        db.executemany(f"insert into event ({columns}) values (?, ?, ?, ?, ?, ?, ?)", values)
+    assert promoted(journal) == {1, 2, 3}
+
+
 def test_what_is_replayed_by_hand_denies_nothing(journal: Journal, wall: Wall) -> None:
     journal.remember("main", NODE_1)
     told(journal, PROMOTE_3, wall.time)
