@@ -92,7 +92,7 @@ class Oracle:
 
     def swapped(self, before: Ports, after: Ports) -> None:
         """The worker has changed the rules: where the ports led to, and where they lead to now."""
-        target = next((number for number in after.values() if number is not None), None)
+        target = self._target(before, after)
         for port in after:
             if target is not None and target != self.led[port].node:
                 self._taken_away(port, target)
@@ -101,6 +101,15 @@ class Oracle:
         for port, number in after.items():
             if number is not None and (number != before[port] or number == target != self.led[port].node):
                 self._opened(port, number)
+
+    def _target(self, before: Ports, after: Ports) -> int | None:
+        """Return the node to which the worker has led a port, or left it, if it was found to be the primary."""
+        for port, number in after.items():
+            shown = self._shown.get(number or 0)
+            found = shown is not None and shown.term is not None and shown.term == self._decided
+            if number is not None and (number != before[port] or found):
+                return number
+        return None
 
     def _taken_away(self, port: str, target: int) -> None:
         """A port leads to its node no more, for the sake of another node."""

@@ -62,6 +62,22 @@ def test_a_promotion_is_believed_before_a_primary_was_found(state: Model) -> Non
     assert state.host.node_behind("app") == 2
 
 
+def test_a_port_that_is_closed_opens_no_other(state: Model) -> None:
+    """The oracle was wrong: app was closed, for it led to a stale primary; barman was led to a standby by hand.
+
+    design.md: "Unknown changes no route."
+    """
+    state.begin(size=4)
+    state.somebody_adds_a_rule(port="app", which=1)  # to node 2
+    state.somebody_adds_a_rule(port="barman", which=3)  # to node 4
+    state.failover(which=0, how="stop", metadata=True, told=True, when=0)  # to node 2
+    state.failover(which=0, how="isolate", metadata=True, told=False, when=0)  # to node 3
+    state.a_node_stops(which=1, when=0)  # node 3
+    state.somebody_reconciles()
+    state.the_worker_wakes()
+    assert state.host.node_behind("app") is None
+
+
 # -- clocks ------------------------------------------------------------------------------------------------------------
 
 
