@@ -23,7 +23,7 @@ from tests.model.setting import LOADED, TICK, managed
 
 LOOK_AT_MOST_EVERY = 2.5
 """Seconds; without a primary the worker would look ten times as often."""
-RETRY_AT_MOST = LOADED.service.retry.most
+RETRY_AT_MOST = LOADED.service.retry.max_delay
 
 
 class Game(RuleBasedStateMachine):
