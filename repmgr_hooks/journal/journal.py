@@ -19,7 +19,8 @@ from typing import Any
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.event import CATALOGUE, Event, RoleClaim
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.memory import CHANGES, CLAIMS, PROMOTED, TOLD_UNDER
 from repmgr_hooks.journal.migrations import connect, identity
 from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, RunRow, StepRow, Waiting, run_row
 from repmgr_hooks.lock import as_owner
@@ -30,19 +31,6 @@ log = logging.getLogger(__name__)
 BUSY_LIMIT = 10.0
 
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
-
-CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is RoleClaim.PRIMARY)
-DENIALS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is RoleClaim.STANDBY)
-PROMOTED = f"""
-select distinct node from event claim
- where cluster = ? and received >= ? and name in ({CLAIMS}) and not by_hand
-   and not exists (select 1 from event later where later.cluster = claim.cluster and later.node = claim.node
-                      and later.received > claim.received and later.name in ({DENIALS}))
-"""
-CHANGES = """
-select count(*) from (select "primary" <> lag("primary") over (order by id) as changed, since from role
-                       where cluster = ?) where changed and since >= ?
-"""
 
 
 class Journal:
@@ -105,12 +93,13 @@ class Journal:
         self, cluster: str, event: Event, received: float, spooled: str | None = None, by_hand: bool = False
     ) -> int:
         """Store an event and return its number; one that was stored before (the same spool file) is stored once."""
-        said = (event.node, event.name, event.success, event.other_node, event.timestamp)
+        values = {**vars(event), "spooled": spooled, "cluster": cluster, "received": received, "by_hand": by_hand}
+        columns = "spooled, cluster, node, name, success, other_node, timestamp, received, by_hand"
         with self.change() as db:
             cursor = db.execute(
-                "insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand)"
-                " values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (spooled) do nothing",
-                (spooled, cluster, *said, received, by_hand),
+                f"insert into event ({columns}, role) values (:{columns.replace(', ', ', :')}, ({TOLD_UNDER}))"
+                " on conflict (spooled) do nothing",
+                {**values, "now": time.time()},
             )
         return cursor.lastrowid or 0
 
@@ -128,8 +117,8 @@ class Journal:
         return (found[0][0], self._events("where id = ?", number)[0].event) if found else None
 
     def last_event(self, cluster: str) -> tuple[float, Event] | None:
-        """Return when the newest event was received, and the event."""
-        rows = self.read("select received, id from event where cluster = ? order by received desc limit 1", cluster)
+        """Return when the event that came last was received, and the event."""
+        rows = self.read("select received, id from event where cluster = ? order by id desc limit 1", cluster)
         return (rows[0][0], self._events("where id = ?", rows[0][1])[0].event) if rows else None
 
     def _events(self, condition: str, value: object) -> list[Waiting]:
@@ -199,9 +188,13 @@ class Journal:
         return [StepRow(*row) for row in rows]
 
     def prune(self, days: float) -> None:
-        """Remove what is older than so many days; what waits, runs, or came last stays."""
+        """Remove what is older than so many days; what waits, runs, came last, or may prove a promotion stays."""
         before = time.time() - days * 86400
-        old = "select id from run where ended < ? and id not in (select max(id) from run group by cluster)"
+        last = "select max(id) from run group by cluster"
+        claims = f"name in ({CLAIMS}) and run is not null"
+        proves = f'select run from event join role on role.id = event.role where {claims} and node <> "primary"'
+        kept = f"{last} union {proves}"
+        old = f"select id from run where ended < ? and id not in ({kept})"
         with self.change() as db:
             db.execute(f"delete from step where run in ({old})", (before,))
             db.execute(f"delete from event where run in ({old})", (before,))
@@ -216,17 +209,13 @@ class Journal:
     def memory(self, cluster: str, within: float = 0.0) -> LastKnownPrimary:
         """Return what is remembered of a cluster, with how often its primary has changed in so many seconds.
 
-        That repmgr promoted a node is believed of what the hook was told, never of an event replayed by hand.
+        That repmgr promoted a node is believed of what the hook was told since this primary was found, never of an
+        event replayed by hand.
         """
-        last = (
-            'select "primary", timeline, system_identifier, since from role where cluster = ? order by id desc limit 1'
-        )
-        rows = self.read(last, cluster)
-        if not rows:
-            return LastKnownPrimary()
-        primary, timeline, system, since = rows[0]
-        promoted = self.read(PROMOTED, cluster, since)
-        ((changes,),) = self.read(CHANGES, cluster, time.time() - within)
+        last = 'select id, "primary", timeline, system_identifier from role where cluster = ? order by id desc limit 1'
+        ((role, primary, timeline, system),) = self.read(last, cluster) or [(0, None, 0, "")]
+        promoted = self.read(PROMOTED, cluster, role)
+        ((changes,),) = self.read(CHANGES, cluster, time.time(), within)
         return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes)
 
     def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
@@ -241,6 +230,7 @@ class Journal:
         """Forget a cluster, after it was restored or made anew."""
         with self.change() as db:
             db.execute("delete from role where cluster = ?", (cluster,))
+            db.execute("update event set role = null where cluster = ?", (cluster,))  # the numbers are given again
 
     def saw(self, cluster: str, sight: Observation) -> None:
         """Keep what a look has seen that the look before had not."""

@@ -142,6 +142,12 @@ MIGRATIONS = (
         primary key (cluster, condition)
     );
     """,
+    """
+    -- The primary in whose time it was told; 0: none was known yet; none: it is of an earlier one.
+    alter table event add column role integer;
+    update event set role = (select max(id) from role where role.cluster = event.cluster and since <= received);
+    create index event_role on event (cluster, role);
+    """,
 )
 
 

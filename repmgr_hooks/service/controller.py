@@ -18,7 +18,7 @@ from repmgr_hooks.errors import LockTimeout, OperationFailed, Stopped
 from repmgr_hooks.event import NAMED, Event, RoleClaim
 from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import Observation, RunRow, StepRow, Waiting
+from repmgr_hooks.journal.rows import Observation, Pause, RunRow, StepRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about
 from repmgr_hooks.service.monitor import Monitor
@@ -62,7 +62,7 @@ class ClusterController:
             while not self.stopping.is_set():
                 if pause := self._journal.paused(self.name):
                     self._host.close_idle()
-                    return REST if pause.until is None else max(pause.until - time.time(), 0.0)
+                    return self._rest_of(pause)
                 waiting, failed = self._journal.waiting(self.name), self._failed()
                 if waiting:
                     self._run("event", waiting, failed)
@@ -87,6 +87,16 @@ class ClusterController:
             self.without_journal()
             return JOURNAL_BROKEN
         return 0.0
+
+    def _rest_of(self, pause: Pause) -> float:
+        """Return the seconds that are left of a pause. One that is yet to begin begins now: the clock was set back."""
+        if pause.until is None:
+            return REST
+        if (now := time.time()) >= pause.since:
+            return max(pause.until - now, 0.0)
+        seconds = pause.until - pause.since
+        self._journal.pause(self.name, now + seconds, pause.reason)
+        return seconds
 
     def _sees_work(self, failed: RunRow | None) -> bool:
         if self._monitor.due_in() > 0:

@@ -9,6 +9,7 @@ import os
 import re
 import select
 import stat
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,7 +79,8 @@ class Spool:
         except UsageError as error:
             log.error("%s: refused: %s", ascii(file.name).strip("'"), error)
         else:
-            journal.add_event(cluster, event, int(file.name[:20]) / 1e9, file.name)
+            # Nothing has come later than now, whatever the file is called.
+            journal.add_event(cluster, event, min(int(file.name[:20]) / 1e9, time.time()), file.name)
         try:
             file.unlink(missing_ok=True)
         except OSError:

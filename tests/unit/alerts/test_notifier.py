@@ -29,7 +29,7 @@ from repmgr_hooks.journal.migrations import MIGRATIONS
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Program
-from tests.fake import FakeHost
+from tests.fake import FakeHost, Wall
 
 PACKAGE = str(Path(__file__).resolve().parents[3])
 SUMMARY = "ARCHIVE_GAP: Barman läcks\r\nBcc: x@y.z"
@@ -361,6 +361,23 @@ def test_a_pause_keeps_messages_back(journal: Journal) -> None:
     with notifier(journal, host, A):
         pass
     assert host.texts() == ["CRITICAL main"]
+
+
+@pytest.mark.parametrize("set_by", [-400 * 86400.0, 400 * 86400.0])
+def test_a_clock_that_is_set_keeps_no_end_back(journal: Journal, wall: Wall, set_by: float) -> None:
+    host = Post()
+    with notifier(journal, host, A) as made:
+        made.note("main", [HOLE])
+        until(lambda: host.texts())
+        made.note("main", [])
+    wall.time += set_by
+    with notifier(journal, host, A):
+        pass
+    assert host.texts() == ["CRITICAL main", "OVER main"]
+    wall.time += 90000.0
+    with notifier(journal, host, A):
+        pass
+    assert journal.read("select * from alert") == []
 
 
 def test_without_a_journal_they_are_told_all_the_same(journal: Journal) -> None:

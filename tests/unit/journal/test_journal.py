@@ -369,7 +369,7 @@ def test_the_last_event(journal: Journal) -> None:
     journal.add_event("main", PROMOTED, 7.0)
     journal.add_event("main", FOLLOWED, 5.0)
     journal.add_event("other", FOLLOWED, 9.0)
-    assert journal.last_event("main") == (7.0, PROMOTED), "by when it came, not by its number"
+    assert journal.last_event("main") == (5.0, FOLLOWED), "by its number: its time is that of a file's name"
 
 
 # -- pause -------------------------------------------------------------------------------------------------------------

@@ -152,8 +152,8 @@ def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
 
 def test_events_that_wait(journal: Journal) -> None:
     received = time.mktime((2026, 11, 20, 3, 0, 0, 0, 0, -1))
-    journal.add_event("main", PROMOTED, received)
     journal.add_event("main", PROMOTED, received - 60)
+    journal.add_event("main", PROMOTED, received)
     journal.add_event("other", PROMOTED, received + 60)
     found = picture(healthy(), journal)
     assert not found.healthy
