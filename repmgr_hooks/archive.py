@@ -11,7 +11,7 @@ from typing import Any
 from repmgr_hooks import continuity
 from repmgr_hooks.cluster import Barman
 from repmgr_hooks.continuity import Held, Position, Standing, Written
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import StepFailed, answer_of
 from repmgr_hooks.observe import position
 from repmgr_hooks.steps import Program, Rows, Sql, World
 from repmgr_hooks.wal import Fork, Lineage, parse_history, parse_name
@@ -34,12 +34,13 @@ def look_at_primary(node: int, timeline: int, world: World) -> Written:
 
     A standby is taken as if it had just been promoted to that timeline (``rehearsal.py``).
     """
-    written, segment_size, checkpoint_timeline, files, standby = world.fetch(Sql(node, WRITTEN), LIMIT)[0]
-    end, known = position(written) or 0, timeline - standby
-    forks = parse_history(_history(node, known, world)) if known > 1 else ()
-    lineage = Lineage(timeline, (*forks, Fork(known, end)) if standby else forks, segment_size)
-    first = [lineage.name(end // segment_size)] if standby else []
-    return Written(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline)
+    with answer_of(node):
+        ((written, segment_size, checkpoint_timeline, files, standby),) = world.fetch(Sql(node, WRITTEN), LIMIT)
+        end, known = position(written) or 0, timeline - standby
+        forks = parse_history(_history(node, known, world)) if known > 1 else ()
+        lineage = Lineage(timeline, (*forks, Fork(known, end)) if standby else forks, segment_size)
+        first = [lineage.name(end // segment_size)] if standby else []
+        return Written(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline)
 
 
 def _history(node: int, timeline: int, world: World) -> str:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from repmgr_hooks.text import MOST, one_line, printable
 
 
 class Trouble(Exception):
-    """Root of our errors: the message says what is wrong, where, and what to do next."""
+    """Root of our errors: the message says what is wrong, where, and what to do next.
+
+    It may hold what a node, a program or a plug-in has said, and is printable and short whoever made it.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message, 2 * MOST))
 
 
 class BadInput(Trouble, ValueError):
@@ -16,6 +25,10 @@ class BadInput(Trouble, ValueError):
 
 class StepFailed(Trouble, RuntimeError):
     """A step, or looking at what a step should change, did not work."""
+
+
+class TooLate(StepFailed):
+    """A program was not finished in time, and was ended."""
 
 
 class NoSuchProgram(StepFailed):
@@ -32,6 +45,22 @@ class PrimaryChanged(StepFailed):
 
 class Stopped(Trouble):
     """The run ends before its next step because it was asked to; what is left is done later."""
+
+
+def odd_answer(error: Exception) -> str:
+    """Say that a node has answered what cannot be read."""
+    return f"an answer that cannot be read: {one_line(f'{type(error).__name__}: {error}')}"
+
+
+@contextmanager
+def answer_of(node: int) -> Iterator[None]:
+    """What cannot be read of a node's answer is a failure of that node. Raises StepFailed."""
+    try:
+        yield
+    except Trouble:
+        raise
+    except Exception as error:
+        raise StepFailed(f"node {node}: {odd_answer(error)}") from error
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:

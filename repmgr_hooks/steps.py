@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from repmgr_hooks.alerts.cases import Alert
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import StepFailed, TooLate
 from repmgr_hooks.meanwhile import meanwhile
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.tracked import parse_conntrack
@@ -42,6 +42,10 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     constant: bool = False
     """It prints the same as long as the service runs, and is asked once."""
+    whole: bool = True
+    """Its output is needed, all of it; else more than a little is neither kept nor a failure."""
+    helper: bool = False
+    """What it is for matters less than what comes after it: once it has hung, a run does not wait for it again."""
 
     def __str__(self) -> str:
         return shlex.join(self.argv)
@@ -92,6 +96,8 @@ class Step:
     """Where to look when it is not seen to work."""
     meanwhile: Sql | None = None
     """Asked over and over while ``do`` runs; what it answers, and whether it works, does not matter."""
+    helper: bool = False
+    """What comes after it matters more, and is done although it failed; the failure is said all the same."""
 
 
 class World(Protocol):
@@ -174,6 +180,32 @@ class Until:
 
     def rest(self) -> None:
         self.world.rest()
+
+
+class Sparing:
+    """The same world for one run, in which a helper that has let us wait once is not waited for again."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._hung: dict[str, TooLate] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._world, name)
+
+    def as_world(self) -> World:
+        """Return the same, for those who take a world."""
+        return cast(World, self)
+
+    def run(self, program: Program, limit: float) -> str:
+        """Run a program, unless it is such a helper."""
+        if program.helper and (before := self._hung.get(program.argv[0])):
+            raise StepFailed(f"{program}: not tried, for before: {before}")
+        try:
+            return self._world.run(program, limit)
+        except TooLate as error:
+            if program.helper:
+                self._hung[program.argv[0]] = error
+            raise
 
 
 def seconds_for(step: Step, world: World) -> float:
