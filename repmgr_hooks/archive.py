@@ -36,6 +36,8 @@ def look_at_primary(node: int, timeline: int, world: World) -> Written:
     """
     with answer_of(node):
         ((written, segment_size, checkpoint_timeline, files, standby),) = world.fetch(Sql(node, WRITTEN), LIMIT)
+        if type(segment_size) is not int or segment_size < 2**20:
+            raise ValueError(f"{segment_size!r:.50} is no size of a WAL file")
         end, known = position(written) or 0, timeline - standby
         forks = parse_history(_history(node, known, world)) if known > 1 else ()
         lineage = Lineage(timeline, (*forks, Fork(known, end)) if standby else forks, segment_size)

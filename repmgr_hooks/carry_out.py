@@ -14,6 +14,7 @@ from repmgr_hooks.judge import LOOK_EVERY, confirmed
 from repmgr_hooks.routes import Action
 from repmgr_hooks.run import Chosen, Done, Recorder, pause, stop_if_asked
 from repmgr_hooks.steps import Step, World
+from repmgr_hooks.text import MOST, one_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -28,20 +29,26 @@ def carry_out(
 
     What fails is tried again until the next action with a limit (``at_latest``) is due; then that one is done all the
     same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
+
+    Nothing waits for an action that is a ``helper``: it fails alone, and if it has something to look at, comes last.
     """
     done: list[Done] = []
-    parts = split_at_limits(chosen)
+    world = steps.Sparing(world).as_world()
+    last = [item for item in chosen if item.action.helper and item.action.handler.observe]
+    first = [item for item in chosen if item not in last]
+    parts = [*split_at_limits(first), *([item] for item in last)]
     for part, following in zip(parts, [*parts[1:], []], strict=True):
-        deadline = started + (following[0].action.at_latest or 0) if following else None
-        if done and done[-1].error:
+        at_latest = following[0].action.at_latest if following else None
+        if done and done[-1].error and part[0].action.at_latest is not None:
             log.error("%s although what comes before it failed", part[0].action.title)
-        taken: list[tuple[Step, ...]] = []
+        taken: list[Done] = []
         try:
+            deadline = None if at_latest is None else started + at_latest
             done += make_true(part, taken, decided, world, deadline, recorder)
         except PrimaryChanged as error:
             log.error("%s", error)
-            done += [Done(item.action, steps) for item, steps in zip(part, taken, strict=False)]
-            return done + [Done(item.action, error=str(error)) for item in chosen[len(done) :]]
+            done += taken
+            return done + [Done(item.action, error=str(error)) for item in [*first, *last][len(done) :]]
     return done
 
 
@@ -57,7 +64,7 @@ def split_at_limits(chosen: Sequence[Chosen]) -> list[list[Chosen]]:
 
 def make_true(
     part: Sequence[Chosen],
-    taken: list[tuple[Step, ...]],
+    taken: list[Done],
     decided: Decided,
     world: World,
     deadline: float | None,
@@ -66,7 +73,7 @@ def make_true(
     """Look, do what is missing, look again; until the deadline, try all anew after a failure.
 
     All, for the failure may come from what has been undone meanwhile; but a notification is given once. ``taken`` is
-    filled with the steps of each action that has succeeded.
+    filled with how each action ended that others need not wait for any more.
     """
     said = ""
     while True:
@@ -74,10 +81,11 @@ def make_true(
         try:
             for index, item in enumerate(part):
                 if index == len(taken):
-                    taken.append(_attempt(item, decided, world, deadline, recorder))
+                    taken.append(_attempt_or_helper(item, decided, world, deadline, recorder))
                 elif item.action.handler.observe:
-                    taken[index] += _attempt(item, decided, world, deadline, recorder, again=True)
-            return [Done(item.action, steps) for item, steps in zip(part, taken, strict=True)]
+                    again = _attempt_or_helper(item, decided, world, deadline, recorder, again=True)
+                    taken[index] = replace(again, steps=taken[index].steps + again.steps)
+            return taken
         except PrimaryChanged:
             raise
         except StepFailed as error:
@@ -85,9 +93,8 @@ def make_true(
                 said = str(error)
                 log.error("%s: %s", part[index].action.title, said)
             if deadline is None or world.now() + RETRY_EVERY >= deadline:
-                before = [Done(item.action, steps) for item, steps in zip(part[:index], taken, strict=False)]
                 left = [Done(item.action, error="not reached") for item in part[index + 1 :]]
-                return [*before, Done(part[index].action, error=said), *left]
+                return [*taken[:index], Done(part[index].action, error=said), *left]
             with recorder.waiting(f"to try again: {said}", deadline - world.now()):
                 _wait_while_primary(decided, world, recorder)
 
@@ -110,25 +117,63 @@ def _confirmed(decided: Decided, world: World, recorder: Recorder) -> Decided:
     return confirmed(replace(decided, memory=recorder.committed or decided.memory), world)
 
 
+def _attempt_or_helper(
+    chosen: Chosen, decided: Decided, world: World, deadline: float | None, recorder: Recorder, again: bool = False
+) -> Done:
+    """Make an action true. Raises StepFailed if those after it must wait for it."""
+    try:
+        return _attempt(chosen, decided, world, deadline, recorder, again)
+    except PrimaryChanged:
+        raise
+    except StepFailed as error:
+        if not chosen.action.helper:
+            raise
+        log.error("%s: %s; going on without it", chosen.action.title, error)
+        return Done(chosen.action, error=str(error))
+
+
 def _attempt(
     chosen: Chosen, decided: Decided, world: World, deadline: float | None, recorder: Recorder, again: bool = False
-) -> tuple[Step, ...]:
+) -> Done:
     action = chosen.action
     if recorder.done_before(chosen):
-        return ()
+        return Done(action)
     if deadline is not None:
         world = steps.Until(world, max(deadline, world.now() + LAST_TRY))
     decided = replace(_confirmed(decided, world, recorder), event=chosen.event)
     missing = look(action, decided, world)
-    if missing and not recorder.committed:
-        recorder.commit(memory_of(decided.states[decided.primary]))
-    for step in missing:
-        take(step, chosen, world, recorder)
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "   as is  %s", action.title)
-    elif action.handler.observe and (left := look(action, _confirmed(decided, world, recorder), world)):
-        raise StepFailed("still missing afterwards: " + "; ".join(step.what for step in left))
-    return tuple(missing)
+    elif not recorder.committed:
+        recorder.commit(memory_of(decided.states[decided.primary]))
+    failed = take_all(missing, chosen, world, recorder)
+    if missing and action.handler.observe:
+        left = look(action, _confirmed(decided, world, recorder), world)
+        if left and not failed and all(step.helper for step in left):
+            # What the missing steps stood before: it is looked at when they are done.
+            failed = take_all(left, chosen, world, recorder)
+            missing += left
+            left = look(action, _confirmed(decided, world, recorder), world)
+        still = "still missing afterwards: " + "; ".join(step.what for step in left)
+        if not all(step.helper for step in left):
+            raise StepFailed("; ".join([*failed, still]))
+        if left and not failed:
+            failed = [still]
+    return Done(action, tuple(missing), "; ".join(failed))
+
+
+def take_all(missing: Sequence[Step], chosen: Chosen, world: World, recorder: Recorder) -> list[str]:
+    """Do the steps in order, and return how helpers failed. Raises StepFailed for any other, or Stopped."""
+    failed: list[str] = []
+    for step in missing:
+        try:
+            take(step, chosen, world, recorder)
+        except StepFailed as error:
+            if not step.helper:
+                raise
+            failed.append(str(error))
+            log.error("%s: %s; going on without it", step.what, error)
+    return failed
 
 
 def take(step: Step, chosen: Chosen, world: World, recorder: Recorder) -> None:
@@ -156,6 +201,7 @@ def look(action: Action, decided: Decided, world: World) -> list[Step]:
         missing = list(action.handler.plan(action.config, decided, seen))
         if not all(isinstance(step, Step) for step in missing):
             raise TypeError(f"plan must return steps, not {missing}")
+        missing = [replace(step, what=one_line(step.what, MOST)) for step in missing]
     except StepFailed:
         raise
     except Exception as error:
@@ -166,4 +212,8 @@ def look(action: Action, decided: Decided, world: World) -> list[Step]:
 def bug(action: Action, error: Exception) -> str:
     """Say that a handler is broken; a failover goes on as after any other failure."""
     log.debug("handler %s", action.name, exc_info=True)
-    return f"a bug in the handler {action.name}: {error!r}"
+    try:
+        said = repr(error)
+    except Exception:
+        said = type(error).__name__
+    return printable(f"a bug in the handler {action.name}: {said}")

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from repmgr_hooks import rehearsal
-from repmgr_hooks.carry_out import bug, carry_out, look, take
+from repmgr_hooks.carry_out import bug, carry_out, look, take_all
 from repmgr_hooks.decide import Decided, Memory, Verdict, Why, memory_of
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import StepFailed, Stopped
 from repmgr_hooks.event import Event, Meaning
 from repmgr_hooks.imagined import Imagined
 from repmgr_hooks.judge import Judge, contradicting, decided_from, find_primary
@@ -22,6 +22,7 @@ from repmgr_hooks.records import RunRow
 from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.run import Chosen, Done, Recorder, Run
 from repmgr_hooks.steps import Step, World
+from repmgr_hooks.text import MOST, one_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def warnings(managed: Managed, decided: Decided) -> list[str]:
     said: list[str] = []
     for action in managed.actions:
         try:
-            said += action.warnings(decided)
+            said += [one_line(text, MOST) for text in action.warnings(decided)]
         except Exception as error:
             said.append(bug(action, error))
     return said
@@ -201,21 +202,28 @@ def _for_each(action: Action, events: list[Event], everything: bool) -> list[Cho
 
 def shut_out(managed: Managed, verdict: Verdict, world: World, recorder: Recorder | None) -> list[Done]:
     """While the primary is unknown: let nothing lead to a zombie. Without a recorder, only say what is missing."""
-    done = []
     actions = {action.name: action for action in managed.actions if action.shut_out}
-    for action in actions.values() if verdict.zombies else ():
-        assert action.shut_out is not None
-        missing: Sequence[Step] = []
-        error = ""
-        try:
+    return [_shut_out(action, managed, verdict, world, recorder) for action in actions.values() if verdict.zombies]
+
+
+def _shut_out(action: Action, managed: Managed, verdict: Verdict, world: World, recorder: Recorder | None) -> Done:
+    assert action.shut_out is not None
+    found: list[Step] = []
+    failed: list[str] = []
+    try:
+        # Twice: which connections are left to be cut is seen when no rule leads there any more.
+        for _ in range(2 if recorder else 1):
             missing = action.shut_out(managed.cluster, verdict.zombies, world)
-            if recorder:
-                for step in missing:
-                    take(step, Chosen(action, None), world, recorder)
-        except StepFailed as failure:
-            error = str(failure)
-        done.append(Done(action, tuple(missing), error))
-    return done
+            found += missing
+            if recorder and not failed:
+                failed = take_all(missing, Chosen(action, None), world, recorder)
+    except StepFailed as error:
+        failed.append(str(error))
+    except Stopped:
+        raise
+    except Exception as error:
+        failed.append(bug(action, error))
+    return Done(action, tuple(found), "; ".join(failed))
 
 
 def preview(chosen: Sequence[Chosen], decided: Decided, world: World) -> list[Done]:
@@ -244,7 +252,8 @@ def summary(done: Sequence[Done], seconds: float, dry_run: bool) -> str:
     failed = [item for item in done if item.error]
     taken = sum(len(item.steps) for item in done)
     if failed:
-        return f"FAILED after {seconds:.1f} s: " + "; ".join(f"{item.action.title}: {item.error}" for item in failed)
+        said = "; ".join(f"{item.action.title}: {item.error}" for item in failed)
+        return printable(f"FAILED after {seconds:.1f} s: {said}", 2 * MOST)
     if not taken:
         return f"nothing to do: all is as it should be ({seconds:.1f} s)"
     return f"{'would take' if dry_run else 'done:'} {taken} step(s), {seconds:.1f} s"

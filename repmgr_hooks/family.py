@@ -34,15 +34,18 @@ class Family:
     def socket(self, host: str, port: int) -> str:
         return f"[{host}]:{port}" if self.six else f"{host}:{port}"
 
+    def forward(self) -> Program:
+        return Program(("sysctl", "-w", f"{self.forwarding}=1"), helper=True)
+
     def restore(self, changes: str) -> Program:
         return Program((f"{self.iptables}-restore", "--noflush", "--wait", LOCK_WAIT), stdin=changes)
 
     def listing(self, gateway: str) -> Program:
-        return Program(self._conntrack("-L", gateway))
+        return Program(self._conntrack("-L", gateway), helper=True)
 
     def forget(self, gateway: str, port: int, host: str) -> Program:
         words = self._conntrack("-D", gateway, "--orig-port-dst", str(port), "--reply-src", host)
-        return Program(words, tolerate="0 flow entries have been deleted")
+        return Program(words, tolerate="0 flow entries have been deleted", helper=True)
 
     def _conntrack(self, verb: str, gateway: str, *more: str) -> tuple[str, ...]:
         return ("conntrack", verb, "-f", "ipv6" if self.six else "ipv4", "-p", "tcp", "--orig-dst", gateway, *more)

@@ -28,6 +28,11 @@ class Action:
         return getattr(self.config, "at_latest", None)
 
     @property
+    def helper(self) -> bool:
+        """Whether what comes after it in its route is done although it failed; the failure is said all the same."""
+        return getattr(self.config, "helper", False)
+
+    @property
     def on_tick(self) -> bool:
         """Whether this is looked at without an event, every few seconds."""
         return self.handler.observe is not None and getattr(self.config, "on_tick", True)

@@ -7,7 +7,6 @@ import functools
 import os
 import re
 import signal
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -216,7 +215,7 @@ class System:
             send_pokes(flows)
         except OSError as error:
             raise StepFailed(f"cannot send packets (needs CAP_NET_RAW): {error}") from None
-        except (ValueError, struct.error) as error:
+        except ValueError as error:
             raise StepFailed(f"cannot send packets: {error}") from None
 
     def tell(self, alert: Alert) -> None:
@@ -261,7 +260,9 @@ def _is_answer(error: psycopg.Error) -> bool:
 def _brief(error: psycopg.Error) -> str:
     """Return libpq's message without the lines after the first and without the address, which the caller names."""
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return one_line(re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line))
+    return one_line(
+        re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
+    )
 
 
 def check_size(result: psycopg.pq.abc.PGresult) -> None:

@@ -20,7 +20,9 @@ def printable(text: str, most: int = MOST) -> str:
     if text.replace("\n", "").isprintable():
         return text
     text = text.replace("\r\n", "\n").expandtabs()
-    return shortened("".join(letter if letter.isprintable() or letter == "\n" else _shown(letter) for letter in text), most)
+    return shortened(
+        "".join(letter if letter.isprintable() or letter == "\n" else _shown(letter) for letter in text), most
+    )
 
 
 def one_line(text: str, most: int = NAME) -> str:

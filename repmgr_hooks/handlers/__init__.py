@@ -29,7 +29,8 @@ class Handler(Protocol):
     """What a handler module offers.
 
     ``Config`` is a frozen dataclass: the options in the route. If it has a field ``at_latest`` (seconds), the action
-    waits for those before it to succeed, and is done at the latest so many seconds after the run began.
+    waits for those before it to succeed, and is done at the latest so many seconds after the run began. If it has a
+    property ``helper`` that is true, what comes after it does not wait for it to succeed.
 
     ``observe(config, decided, world)`` returns what ``plan`` needs to know; it may raise StepFailed. None means that
     there is nothing to look at: such a handler (a notification) runs on its events only.

@@ -55,5 +55,5 @@ def plan(config: Config, decided: Decided, seen: None) -> list[Step]:
         "REPMGR_HOOKS_EVENT": decided.event.name if decided.event else "",
         "REPMGR_HOOKS_NODE": str(decided.event.node) if decided.event else "",
     }
-    program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment)
+    program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment, whole=False)
     return [Step(f"run {Path(config.run[0]).name}", program, config.timeout)]

@@ -3,6 +3,8 @@
 A port is opened by name. Ports that lead to another node than the primary are closed by the same transaction; those
 that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
 their clients are told at once (see ``poke.py``); also those that were made between the look and the swap.
+
+The swap depends on the rules alone. What conntrack and sysctl are for comes after it, and their failure is said.
 """
 
 from __future__ import annotations
@@ -15,15 +17,18 @@ from dataclasses import dataclass
 
 from repmgr_hooks.cluster import Cluster, Gateway
 from repmgr_hooks.decide import Decided
-from repmgr_hooks.errors import NoSuchProgram, did_you_mean
+from repmgr_hooks.errors import NoSuchProgram, StepFailed, did_you_mean
 from repmgr_hooks.family import Family
 from repmgr_hooks.schema import Identifier, Positive
 from repmgr_hooks.steps import Cut, Program, Step, World
+from repmgr_hooks.text import one_line
 from repmgr_hooks.tracked import Tracked, parse_conntrack
 
 log = logging.getLogger(__name__)
 
 LIMIT = 10.0
+HELPER_LIMIT = 5.0
+"""For conntrack and sysctl, behind which other ports may wait."""
 LOOK_ALL_THE_SAME = 300.0
 
 Leading = tuple[int, str]
@@ -42,12 +47,13 @@ class Config:
 class Seen:
     """The nat table as ``iptables-save`` prints it, the connections to our ports, and whether the kernel forwards.
 
-    ``tracked`` is None without a conntrack program.
+    ``tracked`` is None without a conntrack program, or if it fails; then ``unseen`` says why.
     """
 
     nat: tuple[str, ...]
     tracked: tuple[Tracked, ...] | None
     forwarding: bool
+    unseen: str = ""
 
 
 def problems(config: Config, cluster: Cluster) -> Iterable[str]:
@@ -58,10 +64,21 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
 
 
 def observe(config: Config, decided: Decided, world: World) -> Seen:
-    """Read the nat table, the connection-tracking table and the forwarding switch. Raises StepFailed."""
+    """Read the nat table, the forwarding switch and, once the rules are right, the connection-tracking table.
+
+    Raises StepFailed if the nat table cannot be read.
+    """
     gateway = decided.cluster.gateway
-    forwards = forwarding(Family(gateway.address), world)
-    return Seen(nat_rules(gateway, world), tracked_connections(gateway, world), forwards)
+    nat = nat_rules(gateway, world)
+    try:
+        forwards = forwarding(Family(gateway.address), world)
+    except StepFailed as error:
+        log.warning("%s", error)
+        forwards = False
+    if _changes(config, decided, nat):
+        return Seen(nat, (), forwards)
+    tracked, unseen = tracked_connections(gateway, world)
+    return Seen(nat, tracked, forwards, unseen)
 
 
 def mark(decided: Decided, world: World) -> object:
@@ -83,14 +100,17 @@ def nat_table(gateway: Gateway, world: World) -> str:
     return world.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT)
 
 
-def tracked_connections(gateway: Gateway, world: World) -> tuple[Tracked, ...] | None:
-    """Read the connections to our ports; None without a conntrack program."""
+def tracked_connections(gateway: Gateway, world: World) -> tuple[tuple[Tracked, ...] | None, str]:
+    """Read the connections to our ports; None, and why, if they cannot be seen; None without a conntrack program."""
     try:
-        listing = world.run(Family(gateway.address).listing(gateway.address), LIMIT)
+        listing = world.run(Family(gateway.address).listing(gateway.address), HELPER_LIMIT)
     except NoSuchProgram as error:
         log.warning("%s: connections to a former primary are not cut", error)
-        return None
-    return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in gateway.ports.values())
+        return None, ""
+    except StepFailed as error:
+        return None, str(error)
+    ports = gateway.ports.values()
+    return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in ports), ""
 
 
 def forwarding(family: Family, world: World) -> bool:
@@ -103,16 +123,17 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     gateway, primary = decided.cluster.gateway, decided.primary_host
     family = Family(gateway.address)
     steps = []
-    if not seen.forwarding:
-        steps.append(Step("let the kernel forward", Program(("sysctl", "-w", f"{family.forwarding}=1")), LIMIT))
     changes = _changes(config, decided, seen.nat)
     if changes:
         steps.append(
             Step(f"lead port {config.open} to node {decided.primary} ({primary})", family.restore(changes), LIMIT)
         )
+    if not seen.forwarding:
+        steps.append(Step("let the kernel forward", family.forward(), HELPER_LIMIT, helper=True))
     led = _led(_ours(gateway, seen.nat)) if changes else set()
     right = (primary, gateway.address)
-    return steps + [_cut(gateway, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
+    cuts = [_cut(gateway, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
+    return [*steps, *cuts, *_seeing(gateway, seen.unseen)]
 
 
 def shut_out(cluster: Cluster, zombies: Sequence[int], world: World) -> list[Step]:
@@ -129,8 +150,10 @@ def shut_out(cluster: Cluster, zombies: Sequence[int], world: World) -> list[Ste
         names = " and ".join(f"node {node}" for node in zombies)
         steps.append(Step(f"close what leads to {names}", family.restore(_swap(gateway, kept)), LIMIT))
     led = _led(ours) if kept != ours else set()
-    leading = _leading(tracked_connections(gateway, world), led)
-    return steps + [_cut(gateway, port, host) for port, host in leading if host in hosts]
+    # As in ``observe``: the connections are looked at when no rule leads there any more.
+    tracked, unseen = tracked_connections(gateway, world) if kept == ours else ((), "")
+    cuts = [_cut(gateway, port, host) for port, host in _leading(tracked, led) if host in hosts]
+    return [*steps, *cuts, *_seeing(gateway, unseen)]
 
 
 def _led(rules: Iterable[str]) -> set[Leading]:
@@ -152,7 +175,14 @@ def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leadi
 
 def _cut(gateway: Gateway, port: int, host: str) -> Step:
     forget = Family(gateway.address).forget(gateway.address, port, host)
-    return Step(f"cut connections of port {port} to {host}", Cut(forget, gateway.poke), LIMIT)
+    return Step(f"cut connections of port {port} to {host}", Cut(forget, gateway.poke), HELPER_LIMIT, helper=True)
+
+
+def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
+    """The step that is missing, and names the fault, while connections that lead elsewhere cannot be seen."""
+    what = f"see which connections lead elsewhere, and cut them ({one_line(unseen, 300)})"
+    listing = Family(gateway.address).listing(gateway.address)
+    return [Step(what, listing, HELPER_LIMIT, helper=True)] if unseen else []
 
 
 def parse_rules(saved: str) -> tuple[str, ...]:

@@ -36,6 +36,11 @@ class Config:
     keep: Literal["drop", "track"] = "drop"
     most_mb: Positive = 10240
 
+    @property
+    def helper(self) -> bool:
+        """A standby's slot is for the next failover, or was for the last one: in this one nothing waits for it."""
+        return self.on == "standby"
+
 
 CREATE = "select pg_create_physical_replication_slot(%s, true)"
 # A standby reserves WAL from its last restartpoint on, which may be much more than Barman lacks.
@@ -90,9 +95,10 @@ def plan(config: Config, decided: Decided, seen: Mapping[int, Slot]) -> list[Ste
                 "rename one of the two"
             )
     if config.on == "standby" and config.keep == "track":
-        return [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
+        steps = [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
+        return [replace(step, helper=True) for step in steps]
     if config.on == "standby":
-        return [step for node, found in seen.items() for step in _removed(decided, node, found)]
+        return [replace(step, helper=True) for node, found in seen.items() for step in _removed(decided, node, found)]
     return _reserved(decided, seen.get(decided.primary))
 
 

@@ -13,22 +13,33 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import config, dispatcher
+from repmgr_hooks.cluster import Node
 from repmgr_hooks.decide import Memory, Reason, Why
 from repmgr_hooks.dispatcher import Chosen, drift, handle
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import NoSuchProgram, StepFailed, TooLate
 from repmgr_hooks.event import Event
-from repmgr_hooks.handlers import command
+from repmgr_hooks.handlers import command, notify, slot
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.steps import Program, Sql, Step
-from tests.fake import Connection, FakeWorld
+from tests.fake import Connection, FakeNode, FakeSlot, FakeWorld
 
 MAIN = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml").clusters["main"]
 OPEN_BARMAN, SLOT, STREAM, SWITCH_WAL, OPEN_APP = MAIN.routes[0].do
 PROMOTED = Event(2, "standby_promote")
+PROMOTED_1 = Event(1, "standby_promote")
 WIPED = "*nat\n:repmgr_dnat - [0:0]\nCOMMIT"
 NODE_1, NODE_2 = "10.0.0.11:5432", "10.0.0.12:5432"
 APP_CLIENT = Flow("10.0.0.30", 40000, "10.0.0.20", 54322)
+
+
+class SurprisingError(Exception):
+    """An exception that cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __str__ = __repr__
 
 
 def failed_over() -> FakeWorld:
@@ -622,3 +633,124 @@ def test_a_slot_that_somebody_drops_while_the_stream_is_started_is_made_anew_at_
     assert run.ok
     assert world.nodes[2].slots["barman"].active
     assert opened(world) < 10, "start_timeout, 60 s, is not waited for in vain"
+
+
+# -- what matters less, and fails --------------------------------------------------------------------------------------
+
+NO_MODULE = "conntrack v1.4.7 (conntrack-tools): Operation failed: No such file or directory"
+
+
+def exits_1(words: str) -> Callable[[FakeWorld, Program], str]:
+    def run(world: FakeWorld, program: Program) -> str:
+        raise StepFailed(f"{program}: exit code 1: {words}")
+
+    return run
+
+
+def is_missing(world: FakeWorld, program: Program) -> str:
+    raise NoSuchProgram(f"{program.argv[0]}: no such program; install it or correct its path")
+
+
+def hangs(world: FakeWorld, program: Program) -> str:
+    world.sleep(5)
+    raise TooLate(f"{program}: not finished after 5 s; killed")
+
+
+def only(verb: str, failing: Callable[[FakeWorld, Program], str]) -> Callable[[FakeWorld, Program], str]:
+    def run(world: FakeWorld, program: Program) -> str:
+        return failing(world, program) if verb in program.argv else world._conntrack(program, [*program.argv[1:]])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("program", "broken", "named"),
+    [
+        ("conntrack", exits_1(NO_MODULE), NO_MODULE),
+        ("conntrack", only("-L", exits_1(NO_MODULE)), NO_MODULE),
+        ("conntrack", only("-D", exits_1(NO_MODULE)), NO_MODULE),
+        ("conntrack", is_missing, "conntrack: no such program"),
+        ("conntrack", hangs, "not finished after 5 s; killed"),
+        ("conntrack", only("-L", hangs), "not finished after 5 s; killed"),
+        ("sysctl", exits_1("read-only file system"), "read-only file system"),
+        ("sysctl", is_missing, "sysctl: no such program"),
+    ],
+    ids=["fails", "cannot list", "cannot delete", "missing", "hangs", "hangs on the list", "sysctl", "no sysctl"],
+)
+def test_a_helper_that_fails_keeps_no_port_where_it_was(
+    program: str, broken: Callable[[FakeWorld, Program], str], named: str
+) -> None:
+    world = failed_over()
+    world.forwarding = program != "sysctl"
+    world.programs[program] = lambda asked: broken(world, asked)
+    run = handle(MAIN, world, [PROMOTED])
+    assert (world.leads_to(54321), world.leads_to(54322)) == (NODE_2, NODE_2)
+    swaps = [moment for moment, what in world.changes if what == "iptables-restore"]
+    assert swaps[0] <= 2.0, "the first waits for nothing but the silent node"
+    assert swaps[-1] <= swaps[0] + 10.0, "what hangs is waited for once"
+    assert not run.ok and run.again, "it is tried again"
+    assert named in run.message
+    assert any(named in step.error for step in run.done)
+
+
+def test_when_the_helper_works_again_the_rest_is_done() -> None:
+    world = failed_over()
+    world.programs["conntrack"] = lambda asked: exits_1(NO_MODULE)(world, asked)
+    assert not handle(MAIN, world, [PROMOTED]).ok
+    assert world.connections
+    del world.programs["conntrack"]
+    assert handle(MAIN, world, [PROMOTED]).ok
+    assert not world.connections
+
+
+def test_a_forwarding_switch_that_cannot_be_read_keeps_no_port() -> None:
+    world = failed_over()
+
+    def read(path: str) -> str:
+        raise StepFailed(f"{path} cannot be read: Permission denied")
+
+    world.read = read  # type: ignore[method-assign]
+    run = handle(MAIN, world, [PROMOTED])
+    assert (world.leads_to(54321), world.leads_to(54322)) == (NODE_2, NODE_2)
+    assert "let the kernel forward" in run.message
+
+
+@pytest.mark.parametrize("bug", [StepFailed("no"), ValueError("no"), UnicodeEncodeError("utf-8", "x", 0, 1, "no")])
+def test_clients_that_cannot_be_told_and_people_neither_keep_no_port(bug: Exception) -> None:
+    world = failed_over()
+
+    def fail(_: object) -> None:
+        raise bug
+
+    world.poke = world.tell = fail  # type: ignore[assignment,method-assign]
+    alert = Action("notify", notify, notify.Config(), "notify {}", "[0].do[9]")
+    run = handle(route(alert, OPEN_BARMAN, OPEN_APP), world, [PROMOTED])
+    assert (world.leads_to(54321), world.leads_to(54322)) == (NODE_2, NODE_2)
+    assert not run.ok
+    assert "no" in run.message
+
+
+def test_a_standbys_slot_comes_last_and_hinders_nobody() -> None:
+    world = failed_over()
+    world.nodes[3] = FakeNode("10.0.0.13", timeline=2)
+    world.nodes[3].slots["barman"] = FakeSlot(physical=False)
+    cluster = replace(MAIN.cluster, nodes={**MAIN.cluster.nodes, 3: Node("10.0.0.13")})
+    drop = Action("slot", slot, slot.Config("standby"), "slot {on: standby}", "[0].do[0]")
+    managed = replace(route(drop, OPEN_BARMAN, SLOT, STREAM, OPEN_APP), cluster=cluster)
+    run = handle(managed, world, [PROMOTED])
+    assert [item.action.name for item in run.done] == ["firewall", "slot", "barman", "firewall", "slot"]
+    assert (world.leads_to(54321), world.leads_to(54322)) == (NODE_2, NODE_2)
+    assert [item.action for item in run.done if item.error] == [drop]
+    assert "is logical" in run.message
+
+
+@pytest.mark.parametrize("broken", [ValueError("odd\x1b[31m"), StepFailed("a\udcffb\0"), SurprisingError()])
+def test_what_a_plug_in_says_is_made_printable(broken: Exception) -> None:
+    def observe(*_: object) -> None:
+        raise broken
+
+    run = handle(route(plug_in(observe, lambda *_: [])), FakeWorld(), [PROMOTED_1])
+    assert run.message.isprintable()
+    step = Step("do\x1b[31m\n\udcff", Program(("true",)), 1)
+    run = handle(route(plug_in(None, lambda *_: [step])), FakeWorld(), [PROMOTED_1])
+    assert all(item.isprintable() for item in run.message.splitlines())
