@@ -5,6 +5,8 @@ from __future__ import annotations
 MOST = 4000
 """Characters of a text that are shown: some fifty lines, more than a program needs to say why it failed."""
 NAME = 200
+NOTE = 40
+"""Room for the note that says how much was left out."""
 
 
 def printable(text: str, most: int = MOST) -> str:
@@ -35,12 +37,12 @@ def one_line(text: str, most: int = NAME) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return the beginning and the end of a text that is longer.
+    """Return a text, or of one that is longer than ``most`` (50 at least) the beginning and the end.
 
-    >>> shortened("abcdefghij", 4)
-    'ab[... 6 characters ...]ij'
+    >>> shortened("The beginning of what never seems to end, and the end", 50)
+    'The b[... 43 characters ...]e end'
     """
-    half = most // 2
+    half = (most - NOTE) // 2
     return text if len(text) <= most else f"{text[:half]}[... {len(text) - 2 * half} characters ...]{text[-half:]}"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from repmgr_hooks.retry import Retry, left
+from repmgr_hooks.text import MOST, one_line, printable
 
 Severity = Literal["warning", "critical"]
 
@@ -37,6 +38,10 @@ class Alert:
     details: str = ""
     next: str = ""
     momentary: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("summary", "details", "next"):  # each may repeat what a node, a program or a plug-in has said
+            object.__setattr__(self, name, printable(getattr(self, name), 2 * MOST))
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.summary}"
@@ -74,8 +79,7 @@ class Case:
     def headline(self) -> str:
         """The one line that is told, without control characters."""
         state = "OVER" if self.state == "over" else self.alert.severity.upper()
-        text = " ".join(f"{state} {self.alert.cluster}: {self.alert.summary}".split())
-        text = "".join(letter if letter.isprintable() else "?" for letter in text)
+        text = one_line(f"{state} {self.alert.cluster}: {self.alert.summary}")
         return text if len(text) <= HEADLINE else f"{text[: HEADLINE - 3].rstrip()}..."
 
     def wait(self, target: str, remind: float, now: float) -> float | None:

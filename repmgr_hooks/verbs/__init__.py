@@ -22,6 +22,7 @@ from repmgr_hooks.loglines import Form, goes_to_journal
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.system import System
+from repmgr_hooks.text import MOST, printable
 from repmgr_hooks.whole import rewritten
 
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
@@ -93,6 +94,7 @@ def say(lines: Iterable[str]) -> None:
     """Print lines; on a terminal they are folded where it ends, elsewhere a line stays a line."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines:
+        line = printable(line, 2 * MOST)
         print(folded(line, width) if width else line)
 
 
@@ -114,4 +116,4 @@ def complain(error: object) -> None:
         log.error("%s", error)
     else:
         start = "<3>" if goes_to_journal(sys.stderr) else ""
-        print(f"{start}repmgr-hooks: {error}", file=sys.stderr)
+        print(f"{start}repmgr-hooks: {printable(str(error), 2 * MOST)}", file=sys.stderr)

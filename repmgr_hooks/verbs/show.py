@@ -88,7 +88,7 @@ def tell_failover(arguments: argparse.Namespace, loaded: Config, clusters: list[
     if arguments.json:
         print(json.dumps(dataclasses.asdict(told), indent=2))
     elif not arguments.html:
-        print("\n".join(words.lines(told)))
+        say(words.lines(told))
     return OK
 
 
