@@ -187,7 +187,7 @@ class Sparing:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._hung: dict[str, TooLate] = {}
+        self._hung: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._world, name)
@@ -198,13 +198,13 @@ class Sparing:
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program, unless it is such a helper."""
-        if program.helper and (before := self._hung.get(program.argv[0])):
-            raise StepFailed(f"{program}: not tried, for before: {before}")
+        if program.helper and program.argv[0] in self._hung:
+            raise StepFailed(f"{program}: not tried, for {program.argv[0]} has hung before in this run")
         try:
             return self._world.run(program, limit)
-        except TooLate as error:
+        except TooLate:
             if program.helper:
-                self._hung[program.argv[0]] = error
+                self._hung.add(program.argv[0])
             raise
 
 

@@ -1,0 +1,243 @@
+"""One node answers oddly: that is its own error, printable and short, and the other nodes still decide.
+
+Small servers here speak PostgreSQL's protocol (protocol-message-formats), or something else, to the real System.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repmgr_hooks import archive
+from repmgr_hooks.cluster import Cluster, Gateway, Node, Postgres
+from repmgr_hooks.decide import decide
+from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.observe import NodeState, observe
+from repmgr_hooks.system import MOST_ANSWER, System
+from tests.fake import FakeWorld
+from tests.unit.test_observe import MAIN, NODES, RECEIVER, SENDER, SLOT, Answers, primary
+from tests.unit.test_system import GREETING, message
+
+TWO = Cluster(
+    nodes={1: Node("10.0.0.11"), 2: Node("10.0.0.12")},
+    gateway=Gateway("10.0.0.20", {"app": 54322}),
+    postgres=Postgres(answer_within=1),
+)
+TYPES = (16, 23, 25, 25, 3802, 3802, 3802, 3802)
+ROW = (b"f", b"2", b"7300000000000000001", b"0/5000148", None, None, None, b'[[2, "primary", true, null]]')
+
+Speak = Callable[[socket.socket], None]
+
+
+def column(oid: int) -> bytes:
+    return b"c\0" + bytes(6) + oid.to_bytes(4, "big") + b"\xff" * 6 + b"\0\0"
+
+
+def data(*values: bytes | None) -> bytes:
+    fields = [b"\xff" * 4 if value is None else len(value).to_bytes(4, "big") + value for value in values]
+    return message(b"D", len(values).to_bytes(2, "big") + b"".join(fields))
+
+
+def answer(*rows: bytes, types: tuple[int, ...] = TYPES) -> bytes:
+    """What PostgreSQL answers to Parse, Bind, Describe, Execute and Sync."""
+    described = message(b"T", len(types).to_bytes(2, "big") + b"".join(map(column, types)))
+    return b"".join([message(b"1"), message(b"2"), described, *rows, message(b"C", b"SELECT 1\0"), message(b"Z", b"I")])
+
+
+def says(*pieces: bytes, pause: float = 0.0) -> Speak:
+    """Greets, and gives the same answer to everything."""
+
+    def speak(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(GREETING)
+        while connection.recv(65536):
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(pause)
+
+    return speak
+
+
+def only_says(*pieces: bytes, pause: float = 0.0) -> Speak:
+    """Says this at once, whoever calls, and hangs up."""
+
+    def speak(connection: socket.socket) -> None:
+        connection.recv(65536)
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(pause)
+
+    return speak
+
+
+@contextmanager
+def server(speak: Speak) -> Iterator[int]:
+    """A server on loopback; yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve(connection: socket.socket) -> None:
+            with suppress(OSError), connection:
+                speak(connection)
+
+        def listen() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def look(odd: Speak, looks: int = 2) -> list[NodeState]:
+    """What is seen of a node that speaks so, each time, beside one that is well and decides."""
+    with ExitStack() as stack:
+        ports = {1: stack.enter_context(server(odd)), 2: stack.enter_context(server(says(answer(data(*ROW)))))}
+        how = "user=x dbname=x sslmode=disable gssencmode=disable connect_timeout=2"
+        world = System({node: f"host=127.0.0.1 port={port} {how}" for node, port in ports.items()})
+        seen = []
+        for _ in range(looks):
+            states = observe(TWO, world)
+            assert decide(states).primary == 2
+            seen.append(states[0])
+        world.rest()
+        return seen
+
+
+def one(index: int, value: bytes | None) -> Speak:
+    return says(answer(data(*ROW[:index], value, *ROW[index + 1 :])))
+
+
+FATAL = b"SFATAL\0C57P03\0M\x1b[2J\x1b]0;owned\x07 \xff\xfe \xe2\x80\xae gone\nWRONG\0\0"
+MANY = json.dumps([[n, "standby", True, 1] for n in range(300_000)]).encode()
+ODD: dict[str, tuple[Speak, str]] = {
+    "no row": (says(answer()), "cannot be read"),
+    "two rows": (says(answer(data(*ROW), data(*ROW))), "cannot be read"),
+    "too few columns": (says(answer(data(*ROW[:3]), types=TYPES[:3])), "cannot be read"),
+    "too many columns": (says(answer(data(*ROW, b"f"), types=(*TYPES, 16))), "cannot be read"),
+    "other types": (says(answer(data(*ROW), types=(25,) * 8)), "cannot be read"),
+    "nulls": (says(answer(data(*[None] * 8))), "cannot be read"),
+    "a timeline that is none": (one(1, b"two"), "cannot be read"),
+    "a timeline below zero": (one(1, b"-1"), "cannot be read"),
+    "no UTF-8": (one(2, b"73\xff\xfe"), "UnicodeDecodeError"),
+    "an escape sequence": (one(2, b"\x1b[31m1"), r"\x1b[31m1"),
+    "a position that is none": (one(3, b"x/y"), "no WAL position"),
+    "a position with three parts": (one(3, b"0/1/2"), "no WAL position"),
+    "no JSON": (one(7, b"[[2, "), "JSONDecodeError"),
+    "JSON of another kind": (one(7, b'{"a": 1}'), "cannot be read"),
+    "JSON in JSON in JSON": (one(7, b"[" * 100_000), "cannot be read"),
+    "rows of another kind": (one(7, b"[[2]]"), "cannot be read"),
+    "300,000 rows of repmgr.nodes": (one(7, MANY), "more than 4194304 bytes"),
+    "some thousand rows of repmgr.nodes": (one(7, MANY[:50_000].rpartition(b", [")[0] + b"]"), "rows where at most"),
+    "a million rows": (says(answer(*[data(*ROW)] * 100_000)), "100000 rows"),
+    "a huge string": (one(2, b"7" * (MOST_ANSWER + 1)), "more than 4194304 bytes"),
+    "an error with escape sequences": (says(message(b"E", FATAL) + message(b"Z", b"I")), r"\x1b[2J\x1b]0;owned"),
+    "an error instead of a greeting": (only_says(message(b"E", FATAL)), r"\x1b[2J\x1b]0;owned"),
+    "an answer that breaks off": (says(answer(data(*ROW))[:40], b""), "no answer"),
+    "HTTP": (only_says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "expected authentication request"),
+    "SSH": (only_says(b"SSH-2.0-OpenSSH_9.2\r\n"), "expected authentication request"),
+    "nothing, and hangs up": (only_says(b""), "closed the connection"),
+    "byte by byte": (says(*(bytes([byte]) for byte in answer(data(*ROW))), pause=0.2), "no answer"),
+    "a greeting byte by byte": (only_says(*(bytes([byte]) for byte in GREETING), pause=0.2), "no answer"),
+    "without end": (says(message(b"1") + message(b"2"), *[message(b"N", FATAL) * 100] * 100, pause=0.05), "no answer"),
+}
+
+
+@pytest.mark.parametrize(("odd", "named"), ODD.values(), ids=ODD)
+def test_an_odd_answer_is_one_nodes_error_and_the_other_node_decides(odd: Speak, named: str) -> None:
+    first, second = look(odd)
+    for state in (first, second):
+        assert state.error.isprintable()
+        assert len(state.error) < 600
+    assert named in first.error
+    if "no answer" not in named:
+        assert named in second.error, "the reason stays"
+
+
+def test_a_sound_answer_is_read() -> None:
+    (state,) = look(says(answer(data(b"t", b"2", *ROW[2:]))), 1)
+    assert (state.error, state.role, state.timeline) == ("", "standby", 2)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.binary(max_size=60), max_size=4))
+def test_whatever_bytes_a_node_says(pieces: list[bytes]) -> None:
+    (state,) = look(only_says(*([GREETING] if len(pieces) % 2 else []), *pieces), 1)
+    assert state.error
+    assert state.error.isprintable()
+
+
+# -- what a row holds --------------------------------------------------------------------------------------------------
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(st.characters(exclude_categories=()), max_size=20),
+    st.sampled_from(["0/5000148", "x/y", "", "primary", "witness", 2, 2**64, "streaming"]),
+)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5),
+        st.dictionaries(st.sampled_from([*SLOT, *SENDER, *RECEIVER]), inner, max_size=8),
+    ),
+    max_leaves=12,
+)
+SOUND = primary()
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> tuple[Any, ...]:
+    """A row of which little is as it should be: a value, a field of one, or all."""
+    if draw(st.booleans()):
+        return tuple(draw(st.lists(JSON, max_size=10)))
+    row = list(SOUND)
+    for index in draw(st.sets(st.integers(0, len(row) - 1), min_size=1, max_size=3)):
+        row[index] = draw(st.one_of(JSON, st.sampled_from([[SLOT, {}], [SENDER | {"pid": "x"}], NODES * 600])))
+    if draw(st.booleans()):
+        kind = draw(st.sampled_from([(5, SLOT), (6, SENDER)]))
+        row[kind[0]] = [kind[1] | {draw(st.sampled_from(list(kind[1]))): draw(JSON)}]
+    return tuple(row)
+
+
+@settings(max_examples=2500)
+@given(rows())
+def test_whatever_a_row_holds_the_other_node_decides(row: tuple[Any, ...]) -> None:
+    odd, well, _ = observe_with(row)
+    for text in (str(odd), odd.error, *(slot.name for slot in odd.slots), *(one.application for one in odd.senders)):
+        assert text.isprintable()
+    assert not well.error
+    verdict = decide((odd, well))
+    assert str(verdict).isprintable()
+    if odd.error:
+        assert verdict.primary == 2
+    else:
+        assert 0 <= odd.timeline < 2**32
+        assert type(odd.in_recovery) is bool
+
+
+def observe_with(row: tuple[Any, ...]) -> tuple[NodeState, ...]:
+    return observe(MAIN, Answers({1: row, 2: primary(nodes=[[2, "primary", True, None]])}))
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [[], [()], [(None,) * 5], [("x/y", 1 << 24, 1, [], False)], [("0/1", 0, 1, [], False)], [("0/1", "a", 1, [], 0)]],
+)
+def test_an_odd_answer_about_wal_is_the_nodes_error(answered: list[Any]) -> None:
+    world = FakeWorld()
+    world.fetch = lambda sql, limit: answered  # type: ignore[method-assign]
+    with pytest.raises(StepFailed, match="node 1: an answer that cannot be read"):
+        archive.look_at_primary(1, 1, world)
