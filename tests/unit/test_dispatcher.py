@@ -725,6 +725,7 @@ def test_clients_that_cannot_be_told_and_people_neither_keep_no_port(bug: Except
     world.poke = world.tell = fail  # type: ignore[assignment,method-assign]
     alert = Action("notify", notify, notify.Config(), "notify {}", "[0].do[9]")
     run = handle(route(alert, OPEN_BARMAN, OPEN_APP), world, [PROMOTED])
+    assert world.now() < 10, "nobody waits for them until the ports' limit"
     assert (world.leads_to(54321), world.leads_to(54322)) == (NODE_2, NODE_2)
     assert not run.ok
     assert "no" in run.message
