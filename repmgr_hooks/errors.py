@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from repmgr_hooks.text import MOST, one_line, printable
 
 
-class Trouble(Exception):
+class HooksError(Exception):
     """Root of our errors: the message says what is wrong, where, and what to do next.
 
     It may hold what a node, a program or a plug-in has said, and is printable and short whoever made it.
@@ -19,31 +19,31 @@ class Trouble(Exception):
         super().__init__(printable(message, 2 * MOST))
 
 
-class BadInput(Trouble, ValueError):
+class UsageError(HooksError, ValueError):
     """A mistake in the configuration or on the command line; nothing was changed (exit code 2)."""
 
 
-class StepFailed(Trouble, RuntimeError):
+class OperationFailed(HooksError, RuntimeError):
     """A step, or looking at what a step should change, did not work."""
 
 
-class TooLate(StepFailed):
+class TooLate(OperationFailed):
     """A program was not finished in time, and was ended."""
 
 
-class NoSuchProgram(StepFailed):
+class NoSuchProgram(OperationFailed):
     """A program is not installed."""
 
 
-class Busy(StepFailed):
+class LockTimeout(OperationFailed):
     """Another process holds the lock."""
 
 
-class PrimaryChanged(StepFailed):
+class PrimaryChanged(OperationFailed):
     """The primary is not what it was when the run began: nothing of this run may be done any more."""
 
 
-class Stopped(Trouble):
+class Stopped(HooksError):
     """The run ends before its next step because it was asked to; what is left is done later."""
 
 
@@ -54,13 +54,13 @@ def odd_answer(error: Exception) -> str:
 
 @contextmanager
 def answer_of(node: int) -> Iterator[None]:
-    """What cannot be read of a node's answer is a failure of that node. Raises StepFailed."""
+    """What cannot be read of a node's answer is a failure of that node. Raises OperationFailed."""
     try:
         yield
-    except Trouble:
+    except HooksError:
         raise
     except Exception as error:
-        raise StepFailed(f"node {node}: {odd_answer(error)}") from error
+        raise OperationFailed(f"node {node}: {odd_answer(error)}") from error
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:

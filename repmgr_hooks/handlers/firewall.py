@@ -15,14 +15,14 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster import Cluster, Gateway
-from repmgr_hooks.decide import Decided
-from repmgr_hooks.errors import NoSuchProgram, StepFailed, did_you_mean
-from repmgr_hooks.family import Family
-from repmgr_hooks.schema import Identifier, Positive
-from repmgr_hooks.steps import Cut, Program, Step, World
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, did_you_mean
+from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
+from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.settings.cluster import Cluster, Gateway
+from repmgr_hooks.settings.schema import Identifier, Positive
+from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 from repmgr_hooks.text import one_line
-from repmgr_hooks.tracked import Tracked, parse_conntrack
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ Leading = tuple[int, str]
 
 @dataclass(frozen=True)
 class Config:
-    """``{open: app}``; ``at_latest``: seconds after which the port opens even if what comes before has failed."""
+    """``{open: app}``; ``fail_open_after``: seconds after which the port opens even if what comes before has failed."""
 
     open: Identifier
-    at_latest: Positive = 120
+    fail_open_after: Positive = 120
 
 
 @dataclass(frozen=True)
@@ -63,62 +63,62 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
         yield f"the gateway has no port {config.open!r}{did_you_mean(config.open, ports)}"
 
 
-def observe(config: Config, decided: Decided, world: World) -> Seen:
+def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     """Read the nat table, the forwarding switch and, once the rules are right, the connection-tracking table.
 
-    Raises StepFailed if the nat table cannot be read.
+    Raises OperationFailed if the nat table cannot be read.
     """
     gateway = decided.cluster.gateway
-    nat = nat_rules(gateway, world)
+    nat = nat_rules(gateway, host)
     try:
-        forwards = forwarding(Family(gateway.address), world)
-    except StepFailed as error:
+        forwards = forwarding(Family(gateway.address), host)
+    except OperationFailed as error:
         log.warning("%s", error)
         forwards = False
     if _changes(config, decided, nat):
         return Seen(nat, (), forwards)
-    tracked, unseen = tracked_connections(gateway, world)
+    tracked, unseen = tracked_connections(gateway, host)
     return Seen(nat, tracked, forwards, unseen)
 
 
-def mark(decided: Decided, world: World) -> object:
+def mark(decided: ClusterState, host: Host) -> object:
     """What a look sees is the same while nobody changes a rule; every five minutes it is looked at all the same."""
-    generation = world.rules_generation()
+    generation = host.rules_generation()
     if generation is None:
         return None
     family = Family(decided.cluster.gateway.address)
-    return generation, forwarding(family, world), decided.primary, world.now() // LOOK_ALL_THE_SAME
+    return generation, forwarding(family, host), decided.primary, host.now() // LOOK_ALL_THE_SAME
 
 
-def nat_rules(gateway: Gateway, world: World) -> tuple[str, ...]:
+def nat_rules(gateway: Gateway, host: Host) -> tuple[str, ...]:
     """Read the rules of the nat table."""
-    return parse_rules(nat_table(gateway, world))
+    return parse_rules(nat_table(gateway, host))
 
 
-def nat_table(gateway: Gateway, world: World) -> str:
+def nat_table(gateway: Gateway, host: Host) -> str:
     """Read the nat table."""
-    return world.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT)
+    return host.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT)
 
 
-def tracked_connections(gateway: Gateway, world: World) -> tuple[tuple[Tracked, ...] | None, str]:
+def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ...] | None, str]:
     """Read the connections to our ports; None, and why, if they cannot be seen; None without a conntrack program."""
     try:
-        listing = world.run(Family(gateway.address).listing(gateway.address), HELPER_LIMIT)
+        listing = host.run(Family(gateway.address).listing(gateway.address), HELPER_LIMIT)
     except NoSuchProgram as error:
         log.warning("%s: connections to a former primary are not cut", error)
         return None, ""
-    except StepFailed as error:
+    except OperationFailed as error:
         return None, str(error)
     ports = gateway.ports.values()
     return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in ports), ""
 
 
-def forwarding(family: Family, world: World) -> bool:
+def forwarding(family: Family, host: Host) -> bool:
     """Ask the kernel whether it forwards."""
-    return world.read(f"/proc/sys/{family.forwarding.replace('.', '/')}").strip() == "1"
+    return host.read(f"/proc/sys/{family.forwarding.replace('.', '/')}").strip() == "1"
 
 
-def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
+def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     """Return the steps after which the port leads to the primary and nothing of ours leads elsewhere."""
     gateway, primary = decided.cluster.gateway, decided.primary_host
     family = Family(gateway.address)
@@ -136,23 +136,23 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     return [*steps, *cuts, *_seeing(gateway, seen.unseen)]
 
 
-def shut_out(cluster: Cluster, zombies: Sequence[int], world: World) -> list[Step]:
-    """Return the steps after which no port and no connection leads to these nodes. Raises StepFailed."""
-    gateway, hosts = cluster.gateway, [cluster.nodes[node].host for node in zombies]
+def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[Step]:
+    """Return the steps after which no port and no connection leads to these nodes. Raises OperationFailed."""
+    gateway, hosts = cluster.gateway, [cluster.nodes[node].host for node in stale_primaries]
     family = Family(gateway.address)
-    ours = _ours(gateway, nat_table(gateway, world).splitlines())
-    ends = tuple(f"--to-destination {family.socket(host, cluster.postgres.port)}" for host in hosts)
+    ours = _ours(gateway, nat_table(gateway, host).splitlines())
+    ends = tuple(f"--to-destination {family.socket(address, cluster.postgres.port)}" for address in hosts)
     # All rules of such a port: what stands behind the first would come to light without it.
     ports = {port for rule in ours if rule.endswith(ends) for port, _ in _led([rule])}
     kept = [rule for rule in ours if not rule.endswith(ends) and not any(port in ports for port, _ in _led([rule]))]
     steps = []
     if kept != ours:
-        names = " and ".join(f"node {node}" for node in zombies)
+        names = " and ".join(f"node {node}" for node in stale_primaries)
         steps.append(Step(f"close what leads to {names}", family.restore(_swap(gateway, kept)), LIMIT))
     led = _led(ours) if kept != ours else set()
     # As in ``observe``: the connections are looked at when no rule leads there any more.
-    tracked, unseen = tracked_connections(gateway, world) if kept == ours else ((), "")
-    cuts = [_cut(gateway, port, host) for port, host in _leading(tracked, led) if host in hosts]
+    tracked, unseen = tracked_connections(gateway, host) if kept == ours else ((), "")
+    cuts = [_cut(gateway, port, address) for port, address in _leading(tracked, led) if address in hosts]
     return [*steps, *cuts, *_seeing(gateway, unseen)]
 
 
@@ -175,7 +175,12 @@ def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leadi
 
 def _cut(gateway: Gateway, port: int, host: str) -> Step:
     forget = Family(gateway.address).forget(gateway.address, port, host)
-    return Step(f"cut connections of port {port} to {host}", Cut(forget, gateway.poke), HELPER_LIMIT, helper=True)
+    return Step(
+        f"cut connections of port {port} to {host}",
+        DropConnections(forget, gateway.reset_clients),
+        HELPER_LIMIT,
+        helper=True,
+    )
 
 
 def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
@@ -239,7 +244,7 @@ def snat_rule(cluster: Cluster, host: str) -> str:
     )
 
 
-def _changes(config: Config, decided: Decided, nat: tuple[str, ...]) -> str:
+def _changes(config: Config, decided: ClusterState, nat: tuple[str, ...]) -> str:
     """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is as it should be.
 
     With ``--noflush``, naming a user chain flushes that chain alone, inside the same transaction.

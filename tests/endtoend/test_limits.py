@@ -55,9 +55,9 @@ def test_a_table_that_somebody_has_filled_hides_no_failover(built_lab: Lab) -> N
         limit=60,
     )
     found = json.loads(lab.gateway.hooks("status", "--json").stdout)["main"]
-    assert found["verdict"]["primary"] == 1
-    assert [state["error"] for state in found["verdict"]["states"]] == ["", ""]
-    assert [len(state["registered"]) for state in found["verdict"]["states"]] == [100, 100]
+    assert found["decision"]["primary"] == 1
+    assert [state["error"] for state in found["decision"]["states"]] == ["", ""]
+    assert [len(state["registered"]) for state in found["decision"]["states"]] == [100, 100]
     wait_for(lambda: follows(lab.db2, lab.db1), "db2 to follow db1")
     lab.db1.pg_ctl("stop", "-m", "fast")
     lab.db2.sql("select pg_promote()")

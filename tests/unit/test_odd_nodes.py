@@ -17,20 +17,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repmgr_hooks import archive
-from repmgr_hooks.cluster import Cluster, Gateway, Node, Postgres
-from repmgr_hooks.decide import decide
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.observe import NodeState, observe
-from repmgr_hooks.system import MOST_ANSWER, System
-from tests.fake import FakeWorld
-from tests.unit.test_observe import MAIN, RECEIVER, SENDER, SLOT, Answers, primary
-from tests.unit.test_system import GREETING, message
+from repmgr_hooks.barman import archive
+from repmgr_hooks.cluster.decide import decide
+from repmgr_hooks.cluster.observe import NodeState, observe
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres
+from repmgr_hooks.system.host import MOST_ANSWER, LocalHost
+from tests.fake import FakeHost
+from tests.unit.cluster.test_observe import MAIN, RECEIVER, SENDER, SLOT, Answers, primary
+from tests.unit.system.test_host import GREETING, message
 
 TWO = Cluster(
     nodes={1: Node("10.0.0.11"), 2: Node("10.0.0.12")},
     gateway=Gateway("10.0.0.20", {"app": 54322}),
-    postgres=Postgres(answer_within=1),
+    postgres=Postgres(timeout=1),
 )
 TYPES = (16, 23, 25, 25, 3802, 3802, 3802, 3802)
 ROW = (b"f", b"2", b"7300000000000000001", b"0/5000148", None, None, None, b'[[2, "primary", true, null]]')
@@ -104,13 +104,13 @@ def look(odd: Speak, looks: int = 2) -> list[NodeState]:
     with ExitStack() as stack:
         ports = {1: stack.enter_context(server(odd)), 2: stack.enter_context(server(says(answer(data(*ROW)))))}
         how = "user=x dbname=x sslmode=disable gssencmode=disable connect_timeout=2"
-        world = System({node: f"host=127.0.0.1 port={port} {how}" for node, port in ports.items()})
+        host = LocalHost({node: f"host=127.0.0.1 port={port} {how}" for node, port in ports.items()})
         seen = []
         for _ in range(looks):
-            states = observe(TWO, world)
+            states = observe(TWO, host)
             assert decide(states).primary == 2
             seen.append(states[0])
-        world.rest()
+        host.close_idle()
         return seen
 
 
@@ -213,10 +213,10 @@ def test_whatever_a_row_holds_the_other_node_decides(row: tuple[Any, ...]) -> No
     for text in (str(odd), odd.error, *(slot.name for slot in odd.slots), *(one.application for one in odd.senders)):
         assert text.isprintable()
     assert not well.error
-    verdict = decide((odd, well))
-    assert str(verdict).isprintable()
+    decision = decide((odd, well))
+    assert str(decision).isprintable()
     if odd.error:
-        assert verdict.primary == 2
+        assert decision.primary == 2
     else:
         assert 0 <= odd.timeline < 2**32
         assert type(odd.in_recovery) is bool
@@ -231,7 +231,7 @@ def observe_with(row: tuple[Any, ...]) -> tuple[NodeState, ...]:
     [[], [()], [(None,) * 5], [("x/y", 1 << 24, 1, [], False)], [("0/1", 0, 1, [], False)], [("0/1", "a", 1, [], 0)]],
 )
 def test_an_odd_answer_about_wal_is_the_nodes_error(answered: list[Any]) -> None:
-    world = FakeWorld()
-    world.fetch = lambda sql, limit: answered  # type: ignore[method-assign]
-    with pytest.raises(StepFailed, match="node 1: an answer that cannot be read"):
-        archive.look_at_primary(1, 1, world)
+    host = FakeHost()
+    host.fetch = lambda sql, limit: answered  # type: ignore[method-assign]
+    with pytest.raises(OperationFailed, match="node 1: an answer that cannot be read"):
+        archive.look_at_primary(1, 1, host)

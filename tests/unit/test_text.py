@@ -11,17 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repmgr_hooks import checks, metrics
-from repmgr_hooks.alerts import targets
-from repmgr_hooks.alerts.cases import Alert, Case
-from repmgr_hooks.alerts.targets import Target
+from repmgr_hooks import checks
+from repmgr_hooks.alerts import receivers
+from repmgr_hooks.alerts.incident import Alert, Incident
+from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.checks.finding import Topic
-from repmgr_hooks.errors import BadInput, Busy, StepFailed, Trouble
-from repmgr_hooks.loglines import ForJournal, ForReader, Json
-from repmgr_hooks.metrics import Sample
-from repmgr_hooks.story import Change, Item, Story, page, words
+from repmgr_hooks.cli.output import complain, say
+from repmgr_hooks.errors import HooksError, LockTimeout, OperationFailed, UsageError
+from repmgr_hooks.log import ForJournal, ForReader, Json
+from repmgr_hooks.reports import failover_html, failover_text, metrics
+from repmgr_hooks.reports.failover import Change, FailoverReport, Item
+from repmgr_hooks.reports.metrics import Sample
 from repmgr_hooks.text import MOST, NAME, one_line, printable, shortened
-from repmgr_hooks.verbs import complain, say
 
 NASTY = [
     "\x1b[2J\x1b]0;owned\x07",
@@ -61,7 +62,7 @@ def test_what_is_printable_is_harmless_and_stays_as_it_is(text: str) -> None:
     assert printable(printable(text)) == printable(text)
     assert one_line(text).isprintable()
     assert len(one_line(text)) <= NAME
-    for error in (Trouble, BadInput, StepFailed, Busy):
+    for error in (HooksError, UsageError, OperationFailed, LockTimeout):
         assert_harmless(str(error(text)))
 
 
@@ -97,15 +98,15 @@ def test_the_log(text: str, failed: bool) -> None:
 def test_a_mail_and_a_webhook(text: str, where: str) -> None:
     alert = Alert("main", "x", "critical", **{"summary": "it fails", where: text})
     assert_harmless(f"{alert.summary}{alert.details}{alert.next}")
-    case = Case(alert, 0.0)
-    letter = targets.letter(Target(mail=("dba@example.com",)), case)
+    case = Incident(alert, 0.0)
+    letter = receivers.letter(Receiver(mail=("dba@example.com",)), case)
     assert sorted(letter.keys()) == sorted(
         ["Subject", "To", "Auto-Submitted", "Content-Type", "Content-Transfer-Encoding", "MIME-Version"]
     )
     head = letter.as_string().partition("\n\n")[0]
     assert "\nBcc:" not in head
     letter.as_bytes().decode("ascii")
-    json.loads(json.dumps(targets.document(case)))["text"].encode()
+    json.loads(json.dumps(receivers.document(case)))["text"].encode()
 
 
 @settings(max_examples=300)
@@ -113,14 +114,14 @@ def test_a_mail_and_a_webhook(text: str, where: str) -> None:
 def test_the_page_the_story_and_the_screen(text: str) -> None:
     change = Change(1, "main", 10.0, 2, 2, 1, 1, 0.0, None)
     items = (Item(0.0, "step", text, 1.0, text), Item(1.0, "look", text), Item(2.0, "run", "end", None, text))
-    story = Story(change, 10.0, None, 0.5, {"app": 1.0}, None, None, False, items)
-    ElementTree.fromstring(page.render(story))
-    page.render(story).encode()
+    story = FailoverReport(change, 10.0, None, 0.5, {"app": 1.0}, None, None, False, items)
+    ElementTree.fromstring(failover_html.render(story))
+    failover_html.render(story).encode()
     with pytest.MonkeyPatch.context() as patched:
         screen = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
         patched.setattr("sys.stdout", screen)
         patched.setattr("sys.stderr", screen)
-        say([*words.lines(story), text])
+        say([*failover_text.lines(story), text])
         complain(text)
         screen.seek(0)
         assert all(line.isprintable() for line in screen.read().split("\n"))
