@@ -27,7 +27,7 @@ class OperationFailed(HooksError, RuntimeError):
     """A step, or looking at what a step should change, did not work."""
 
 
-class TooLate(OperationFailed):
+class ProgramTimeout(OperationFailed):
     """A program was not finished in time, and was ended."""
 
 

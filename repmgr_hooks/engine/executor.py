@@ -27,13 +27,13 @@ def carry_out(
 ) -> list[ActionResult]:
     """Make the actions true in order.
 
-    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done all the
-    same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
+    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done all
+    the same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
 
     Nothing waits for an action that is a ``helper``: it fails alone, and if it has something to look at, comes last.
     """
     done: list[ActionResult] = []
-    host = steps.Sparing(host).as_world()
+    host = steps.Sparing(host).as_host()
     last = [item for item in chosen if item.action.helper and item.action.handler.observe]
     first = [item for item in chosen if item not in last]
     parts = [*split_at_limits(first), *([item] for item in last)]

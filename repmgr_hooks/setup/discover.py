@@ -13,7 +13,7 @@ from pathlib import Path
 from psycopg import Error, conninfo
 
 from repmgr_hooks.barman import archive
-from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.errors import OperationFailed, UsageError, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf
 from repmgr_hooks.settings.cluster import Barman, Node
 from repmgr_hooks.system.steps import Host, Program, Sql
@@ -46,7 +46,8 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     """Ask the node of a repmgr.conf, and Barman. Raises UsageError where the answers are no cluster that we can serve."""
     assert asked.node is not None
     try:
-        rows = host.fetch(Sql(asked.node, NODES), LIMIT)
+        with answer_of(asked.node):
+            rows = [(int(node), str(kind), str(text)) for node, kind, text in host.fetch(Sql(asked.node, NODES), LIMIT)]
     except OperationFailed as error:
         raise UsageError(
             f"cannot ask repmgr's nodes with the conninfo of {asked.path}: {error}; "

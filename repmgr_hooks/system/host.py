@@ -19,10 +19,10 @@ import sh
 from psycopg import conninfo
 
 from repmgr_hooks.alerts.incident import Alert
-from repmgr_hooks.errors import NoSuchProgram, OperationFailed, TooLate, odd_answer
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout, odd_answer
 from repmgr_hooks.netfilter import ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
-from repmgr_hooks.output import Output
+from repmgr_hooks.system.output import Output
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from repmgr_hooks.text import one_line, printable
 
@@ -89,7 +89,7 @@ class LocalHost:
             running.wait()
         except sh.ErrorReturnCode as error:
             if too_late.is_set():
-                raise TooLate(f"{program}: not finished after {limit:.0f} s; killed") from None
+                raise ProgramTimeout(f"{program}: not finished after {limit:.0f} s; killed") from None
             if not (program.tolerate and re.search(program.tolerate, str(errors))):
                 said = str(errors).strip() or str(output).strip() or "nothing written"
                 raise OperationFailed(f"{program}: exit code {error.exit_code}: {printable(said)}") from None

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.background import meanwhile
-from repmgr_hooks.errors import OperationFailed, TooLate
+from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
 
@@ -187,24 +187,24 @@ class Sparing:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._hung: set[str] = set()
+        self._hung: dict[str, str] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._host, name)
 
-    def as_world(self) -> Host:
+    def as_host(self) -> Host:
         """Return the same, for those who take a world."""
         return cast(Host, self)
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program, unless it is such a helper."""
-        if program.helper and program.argv[0] in self._hung:
-            raise OperationFailed(f"{program}: not tried, for {program.argv[0]} has hung before in this run")
+        if program.helper and (before := self._hung.get(program.argv[0])):
+            raise OperationFailed(f"{program}: not tried again: {before}")
         try:
             return self._host.run(program, limit)
-        except TooLate:
+        except ProgramTimeout as error:
             if program.helper:
-                self._hung.add(program.argv[0])
+                self._hung[program.argv[0]] = str(error).removeprefix(f"{program}: ")
             raise
 
 

@@ -17,7 +17,7 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary, Reason, ReasonCode
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.dispatcher import ScheduledAction, drift, handle
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
-from repmgr_hooks.errors import NoSuchProgram, OperationFailed, TooLate
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command, notify, slot
 from repmgr_hooks.netfilter.reset import Flow
@@ -654,7 +654,7 @@ def is_missing(host: FakeHost, program: Program) -> str:
 
 def hangs(host: FakeHost, program: Program) -> str:
     host.sleep(5)
-    raise TooLate(f"{program}: not finished after 5 s; killed")
+    raise ProgramTimeout(f"{program}: not finished after 5 s; killed")
 
 
 def only(verb: str, failing: Callable[[FakeHost, Program], str]) -> Callable[[FakeHost, Program], str]:

@@ -18,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repmgr_hooks.barman import archive
+from repmgr_hooks.checks import nodes, recovery
 from repmgr_hooks.cluster.decide import decide
 from repmgr_hooks.cluster.observe import NodeState, observe
+from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres
 from repmgr_hooks.system.host import MOST_ANSWER, LocalHost
@@ -235,3 +237,16 @@ def test_an_odd_answer_about_wal_is_the_nodes_error(answered: list[Any]) -> None
     host.fetch = lambda sql, limit: answered  # type: ignore[method-assign]
     with pytest.raises(OperationFailed, match="node 1: an answer that cannot be read"):
         archive.look_at_primary(1, 1, host)
+
+
+@pytest.mark.parametrize("answered", [[], [()], [(None,) * 6], [("x", "y", "z", 1, None, 2)], [("\x1b",) * 3]])
+def test_odd_answers_to_check_to_a_rehearsal_and_to_init(answered: list[Any]) -> None:
+    host = FakeHost()
+    host.fetch = lambda sql, limit: answered  # type: ignore[method-assign]
+    examined = nodes._examined(1, answered)
+    assert isinstance(examined, OperationFailed)
+    assert str(examined).startswith("node 1: an answer that cannot be read")
+    (said,) = simulation._slots(2, "barman", host)
+    assert said.startswith("node 2: an answer that cannot be read")
+    with pytest.raises(OperationFailed, match="node 1: an answer that cannot be read"):
+        list(recovery._standby(MAIN, 1, "main node 1", (), host))
