@@ -21,7 +21,7 @@ from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, Schedu
 from repmgr_hooks.errors import OperationFailed, Stopped
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.rows import RunRow
-from repmgr_hooks.system.steps import Host, Step
+from repmgr_hooks.system.steps import Host, Sparing, Step
 from repmgr_hooks.text import MOST, one_line, printable
 
 log = logging.getLogger(__name__)
@@ -209,12 +209,13 @@ def fence(
 ) -> list[ActionResult]:
     """While the primary is unknown: let nothing lead to a zombie. Without a recorder, only say what is missing."""
     actions = {action.name: action for action in managed.actions if action.fence}
+    host = Sparing(host).as_host()
     return [
-        _shut_out(action, managed, decision, host, observer) for action in actions.values() if decision.stale_primaries
+        _fence(action, managed, decision, host, observer) for action in actions.values() if decision.stale_primaries
     ]
 
 
-def _shut_out(
+def _fence(
     action: Action, managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
 ) -> ActionResult:
     assert action.fence is not None
@@ -225,8 +226,9 @@ def _shut_out(
         for _ in range(2 if observer else 1):
             missing = action.fence(managed.cluster, decision.stale_primaries, host)
             found += missing
-            if observer and not failed:
-                failed = take_all(missing, ScheduledAction(action, None), host, observer)
+            failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
+            if failed or not missing:
+                break
     except OperationFailed as error:
         failed.append(str(error))
     except Stopped:

@@ -27,8 +27,8 @@ from repmgr_hooks.text import one_line
 log = logging.getLogger(__name__)
 
 LIMIT = 10.0
-HELPER_LIMIT = 5.0
-"""For conntrack and sysctl, behind which other ports may wait."""
+LOOK_LIMIT = 5.0
+"""For a look at the connections, behind which other ports may wait."""
 LOOK_ALL_THE_SAME = 300.0
 
 Leading = tuple[int, str]
@@ -103,7 +103,7 @@ def nat_table(gateway: Gateway, host: Host) -> str:
 def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ...] | None, str]:
     """Read the connections to our ports; None, and why, if they cannot be seen; None without a conntrack program."""
     try:
-        listing = host.run(Family(gateway.address).listing(gateway.address), HELPER_LIMIT)
+        listing = host.run(Family(gateway.address).listing(gateway.address), LOOK_LIMIT)
     except NoSuchProgram as error:
         log.warning("%s: connections to a former primary are not cut", error)
         return None, ""
@@ -129,7 +129,7 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
             Step(f"lead port {config.open} to node {decided.primary} ({primary})", family.restore(changes), LIMIT)
         )
     if not seen.forwarding:
-        steps.append(Step("let the kernel forward", family.forward(), HELPER_LIMIT, helper=True))
+        steps.append(Step("let the kernel forward", family.forward(), LIMIT, helper=True))
     led = _led(_ours(gateway, seen.nat)) if changes else set()
     right = (primary, gateway.address)
     cuts = [_cut(gateway, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
@@ -178,7 +178,7 @@ def _cut(gateway: Gateway, port: int, host: str) -> Step:
     return Step(
         f"cut connections of port {port} to {host}",
         DropConnections(forget, gateway.reset_clients),
-        HELPER_LIMIT,
+        LIMIT,
         helper=True,
     )
 
@@ -187,7 +187,7 @@ def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
     """The step that is missing, and names the fault, while connections that lead elsewhere cannot be seen."""
     what = f"see which connections lead elsewhere, and cut them ({one_line(unseen, 300)})"
     listing = Family(gateway.address).listing(gateway.address)
-    return [Step(what, listing, HELPER_LIMIT, helper=True)] if unseen else []
+    return [Step(what, listing, LOOK_LIMIT, helper=True)] if unseen else []
 
 
 def parse_rules(saved: str) -> tuple[str, ...]:

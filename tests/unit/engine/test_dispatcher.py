@@ -704,6 +704,21 @@ def test_when_the_helper_works_again_the_rest_is_done() -> None:
     assert not host.connections
 
 
+@pytest.mark.parametrize("broken", [exits_1(NO_MODULE), only("-L", exits_1(NO_MODULE)), hangs, is_missing])
+def test_a_broken_conntrack_leaves_no_port_at_a_stale_primary(broken: Callable[[FakeHost, Program], str]) -> None:
+    world = FakeHost()
+    world.nodes[2].timeline = 2
+    world.nodes[2].in_recovery = False
+    world.promote(2)
+    world.lose(2)
+    world.programs["conntrack"] = lambda asked: broken(world, asked)
+    run = handle(MAIN, world, [], memory=LastKnownPrimary(2, 3, world.nodes[1].system_identifier))
+    assert run.decision and run.decision.stale_primaries == (1,)
+    assert (world.leads_to(54321), world.leads_to(54322)) == (None, None)
+    assert not run.ok
+    assert "conntrack" in run.message
+
+
 def test_a_forwarding_switch_that_cannot_be_read_keeps_no_port() -> None:
     host = failed_over()
 
