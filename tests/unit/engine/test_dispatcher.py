@@ -719,6 +719,18 @@ def test_a_broken_conntrack_leaves_no_port_at_a_stale_primary(broken: Callable[[
     assert "conntrack" in run.message
 
 
+def test_a_plug_in_that_cannot_fence_keeps_no_other_handler_from_it() -> None:
+    world = FakeHost()
+    world.nodes[2].timeline = 3
+    broken = plug_in(lambda *_: None, lambda *_: [])
+    broken.handler.fence = exits_1("never called with two arguments")  # type: ignore[attr-defined]
+    managed = route(broken, OPEN_BARMAN, OPEN_APP)
+    run = handle(managed, world, [], memory=LastKnownPrimary(2, 3, world.nodes[1].system_identifier))
+    assert run.decision and run.decision.stale_primaries == (1,)
+    assert (world.leads_to(54321), world.leads_to(54322)) == (None, None)
+    assert "a bug in the handler plug_in" in run.message
+
+
 def test_a_forwarding_switch_that_cannot_be_read_keeps_no_port() -> None:
     host = failed_over()
 
