@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from repmgr_hooks.settings.backoff import Backoff, left
-from repmgr_hooks.text import MOST, one_line, printable
-
-Severity = Literal["warning", "critical"]
+from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.text import one_line
 
 HEADLINE = 80
 SETTLED = 60.0
@@ -22,29 +20,6 @@ AGAIN = 3600.0
 """One that was over and comes back within this time goes to and fro: it is over when it has stayed away so long."""
 FORGET_AFTER = 86400.0
 RETRY = Backoff()
-
-
-@dataclass(frozen=True)
-class Alert:
-    """Something that is wrong: in few words, in full, and what to type next.
-
-    ``momentary``: it has happened, and is nothing that goes on and ends.
-    """
-
-    cluster: str
-    condition: str
-    severity: Severity
-    summary: str
-    details: str = ""
-    next: str = ""
-    momentary: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("summary", "details", "next"):  # each may repeat what a node, a program or a plug-in has said
-            object.__setattr__(self, name, printable(getattr(self, name), 2 * MOST))
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.summary}"
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, ReasonCode, memory_of
-from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting, find_primary
+from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.engine.dry_run import DryRunHost
 from repmgr_hooks.engine.executor import bug, carry_out, look, take_all
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
-from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction
+from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary
 from repmgr_hooks.errors import OperationFailed, Stopped
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.rows import RunRow
@@ -70,7 +70,7 @@ def handle(
     if not chosen:
         return told(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
     finder = PrimaryFinder(managed.cluster, memory or LastKnownPrimary())
-    decision = find_primary(finder, host, observer, wait=not dry_run)
+    decision = await_primary(finder, host, observer, wait=not dry_run)
     tell(decision)
     if decision.primary is None:
         done = fence(managed, decision, host, None if dry_run else observer)
@@ -108,12 +108,12 @@ def rehearse(managed: ManagedCluster, host: Host, promotion: Event, memory: Last
     return told(RunResult(good, message, decision, tuple(done)))
 
 
-def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, marks: dict[str, object]) -> Drift:
+def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, fingerprints: dict[str, object]) -> Drift:
     """Look without an event: who is the primary, and what is not as it should be.
 
-    ``marks`` holds what each handler's ``mark`` said when all was as it should be; it is brought up to date. Under a
-    new primary the first difference is enough: what is looked at through a port that still leads to the old one may
-    take its time (20 s for ``barman show-server``, when that one was unplugged).
+    ``fingerprints`` holds what each handler's ``fingerprint`` was when all was as it should be; it is brought up to
+    date. Under a new primary the first difference is enough: what is looked at through a port that still leads to the
+    old one may take its time (20 s for ``barman show-server``, when that one was unplugged).
     """
     finder = PrimaryFinder(managed.cluster, memory)
     decision, now = finder.decision(host), time.time()
@@ -124,10 +124,10 @@ def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, marks: 
     found: list[ActionResult] = []
     for item in select(managed.routes, []):
         if item.action.on_tick:
-            mark = _mark(item.action, decided, host)
-            if mark is None or marks.get(item.action.path) != mark:
+            fingerprint = _fingerprint(item.action, decided, host)
+            if fingerprint is None or fingerprints.get(item.action.path) != fingerprint:
                 seen = preview([item], decided, host)
-                marks[item.action.path] = None if differences(seen) else mark
+                fingerprints[item.action.path] = None if differences(seen) else fingerprint
                 found += seen
                 if new and differences(seen):
                     return Drift(decision, now, tuple(found))
@@ -135,9 +135,9 @@ def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, marks: 
     return Drift(decision, now, tuple(found), tuple(text for text in said if text not in missing))
 
 
-def _mark(action: Action, decided: ClusterState, host: Host) -> object:
+def _fingerprint(action: Action, decided: ClusterState, host: Host) -> object:
     try:
-        return action.mark(decided, host)
+        return action.handler.fingerprint(decided, host)
     except Exception as error:
         log.debug("%s: %s", action.title, error)
         return None
@@ -148,7 +148,7 @@ def warnings(managed: ManagedCluster, decided: ClusterState) -> list[str]:
     said: list[str] = []
     for action in managed.actions:
         try:
-            said += [one_line(text, MOST) for text in action.warnings(decided)]
+            said += [one_line(text, MOST) for text in action.handler.warnings(action.config, decided)]
         except Exception as error:
             said.append(bug(action, error))
     return said
@@ -159,7 +159,7 @@ def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> lis
     failed = []
     for action in managed.actions:
         try:
-            action.housekeep(decided, host)
+            action.handler.housekeep(action.config, decided, host)
         except OperationFailed as error:
             failed.append(str(error))
         except Exception as error:
@@ -208,23 +208,22 @@ def fence(
     managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
 ) -> list[ActionResult]:
     """While the primary is unknown: let nothing lead to a zombie. Without a recorder, only say what is missing."""
-    actions = {action.name: action for action in managed.actions if action.fence}
+    actions = {action.name: action for action in managed.actions}
     host = Sparing(host).as_host()
-    return [
-        _fence(action, managed, decision, host, observer) for action in actions.values() if decision.stale_primaries
-    ]
+    chosen = actions.values() if decision.stale_primaries else ()
+    done = [_fence(action, managed, decision, host, observer) for action in chosen]
+    return [item for item in done if item.steps or item.error]
 
 
 def _fence(
     action: Action, managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
 ) -> ActionResult:
-    assert action.fence is not None
     found: list[Step] = []
     failed: list[str] = []
     try:
         # Twice: which connections are left to be cut is seen when no rule leads there any more.
         for _ in range(2 if observer else 1):
-            missing = action.fence(managed.cluster, decision.stale_primaries, host)
+            missing = action.handler.fence(managed.cluster, decision.stale_primaries, host)
             found += missing
             failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
             if failed or not missing:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import ClusterState, memory_of
-from repmgr_hooks.cluster.primary import LOOK_EVERY, confirmed
+from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
-from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
+from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged
 from repmgr_hooks.system import steps
 from repmgr_hooks.system.steps import Host, Step

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, did_you_mean
+from repmgr_hooks.handlers import contract
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.settings.cluster import Cluster, Gateway
@@ -25,6 +26,10 @@ from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 from repmgr_hooks.text import one_line
 
 log = logging.getLogger(__name__)
+
+on_tick = contract.looks_on_tick
+warnings = contract.no_warnings
+housekeep = contract.no_housekeeping
 
 LIMIT = 10.0
 LOOK_LIMIT = 5.0
@@ -56,11 +61,16 @@ class Seen:
     unseen: str = ""
 
 
-def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """The port must have a name in the gateway's section."""
     ports = cluster.gateway.ports
     if config.open not in ports:
         yield f"the gateway has no port {config.open!r}{did_you_mean(config.open, ports)}"
+
+
+def fail_open_after(config: Config) -> float | None:
+    """As the route says."""
+    return config.fail_open_after
 
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
@@ -81,7 +91,7 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     return Seen(nat, tracked, forwards, unseen)
 
 
-def mark(decided: ClusterState, host: Host) -> object:
+def fingerprint(decided: ClusterState, host: Host) -> object:
     """What a look sees is the same while nobody changes a rule; every five minutes it is looked at all the same."""
     generation = host.rules_generation()
     if generation is None:
@@ -97,13 +107,13 @@ def nat_rules(gateway: Gateway, host: Host) -> tuple[str, ...]:
 
 def nat_table(gateway: Gateway, host: Host) -> str:
     """Read the nat table."""
-    return host.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT)
+    return host.run(Program(Family(gateway.address).save()), LIMIT)
 
 
 def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ...] | None, str]:
     """Read the connections to our ports; None, and why, if they cannot be seen; None without a conntrack program."""
     try:
-        listing = host.run(Family(gateway.address).listing(gateway.address), LOOK_LIMIT)
+        listing = host.run(_listing(gateway), LOOK_LIMIT)
     except NoSuchProgram as error:
         log.warning("%s: connections to a former primary are not cut", error)
         return None, ""
@@ -126,10 +136,15 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     changes = _changes(config, decided, seen.nat)
     if changes:
         steps.append(
-            Step(f"lead port {config.open} to node {decided.primary} ({primary})", family.restore(changes), LIMIT)
+            Step(
+                f"lead port {config.open} to node {decided.primary} ({primary})",
+                Program(family.restore(), stdin=changes),
+                LIMIT,
+            )
         )
     if not seen.forwarding:
-        steps.append(Step("let the kernel forward", family.forward(), LIMIT, helper=True))
+        switch = Program(("sysctl", "-w", f"{family.forwarding}=1"), helper=True)
+        steps.append(Step("let the kernel forward", switch, LIMIT, helper=True))
     led = _led(_ours(gateway, seen.nat)) if changes else set()
     right = (primary, gateway.address)
     cuts = [_cut(gateway, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
@@ -148,7 +163,7 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
     steps = []
     if kept != ours:
         names = " and ".join(f"node {node}" for node in stale_primaries)
-        steps.append(Step(f"close what leads to {names}", family.restore(_swap(gateway, kept)), LIMIT))
+        steps.append(Step(f"close what leads to {names}", Program(family.restore(), stdin=_swap(gateway, kept)), LIMIT))
     led = _led(ours) if kept != ours else set()
     # As in ``observe``: the connections are looked at when no rule leads there any more.
     tracked, unseen = tracked_connections(gateway, host) if kept == ours else ((), "")
@@ -174,20 +189,20 @@ def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leadi
 
 
 def _cut(gateway: Gateway, port: int, host: str) -> Step:
-    forget = Family(gateway.address).forget(gateway.address, port, host)
-    return Step(
-        f"cut connections of port {port} to {host}",
-        DropConnections(forget, gateway.reset_clients),
-        LIMIT,
-        helper=True,
-    )
+    words = Family(gateway.address).delete_connections(gateway.address, port, host)
+    forget = Program(words, tolerate="0 flow entries have been deleted", helper=True)
+    drop = DropConnections(forget, gateway.reset_clients)
+    return Step(f"cut connections of port {port} to {host}", drop, LIMIT, helper=True)
+
+
+def _listing(gateway: Gateway) -> Program:
+    return Program(Family(gateway.address).list_connections(gateway.address), helper=True)
 
 
 def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
     """The step that is missing, and names the fault, while connections that lead elsewhere cannot be seen."""
     what = f"see which connections lead elsewhere, and cut them ({one_line(unseen, 300)})"
-    listing = Family(gateway.address).listing(gateway.address)
-    return [Step(what, listing, LOOK_LIMIT, helper=True)] if unseen else []
+    return [Step(what, _listing(gateway), LOOK_LIMIT, helper=True)] if unseen else []
 
 
 def parse_rules(saved: str) -> tuple[str, ...]:

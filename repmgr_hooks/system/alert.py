@@ -1,0 +1,33 @@
+"""What somebody is to be told of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from repmgr_hooks.text import MOST, printable
+
+Severity = Literal["warning", "critical"]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that is wrong: in few words, in full, and what to type next.
+
+    ``momentary``: it has happened, and is nothing that goes on and ends.
+    """
+
+    cluster: str
+    condition: str
+    severity: Severity
+    summary: str
+    details: str = ""
+    next: str = ""
+    momentary: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("summary", "details", "next"):  # each may repeat what a node, a program or a plug-in has said
+            object.__setattr__(self, name, printable(getattr(self, name), 2 * MOST))
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.summary}"
