@@ -153,7 +153,7 @@ def _attempt(
     decided = replace(_confirmed(decided, host, observer), event=chosen.event)
     missing = look(action, decided, host)
     if not missing:
-        log.log(logging.DEBUG if again else logging.INFO, "   as is  %s", action.title)
+        log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
     elif not observer.committed:
         observer.commit(memory_of(decided.states[decided.primary]))
     failed = take_all(missing, chosen, host, observer)

@@ -137,7 +137,7 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     if changes:
         steps.append(
             Step(
-                f"lead port {config.open} to node {decided.primary} ({primary})",
+                f"route port {config.open} to node {decided.primary} ({primary})",
                 Program(family.restore(), stdin=changes),
                 LIMIT,
             )
@@ -192,7 +192,7 @@ def _cut(gateway: Gateway, port: int, host: str) -> Step:
     words = Family(gateway.address).delete_connections(gateway.address, port, host)
     forget = Program(words, tolerate="0 flow entries have been deleted", helper=True)
     drop = DropConnections(forget, gateway.reset_clients)
-    return Step(f"cut connections of port {port} to {host}", drop, LIMIT, helper=True)
+    return Step(f"reset connections of port {port} to {host}", drop, LIMIT, helper=True)
 
 
 def _listing(gateway: Gateway) -> Program:
