@@ -12,6 +12,7 @@ from typing import TextIO
 
 from repmgr_hooks.background import meanwhile
 from repmgr_hooks.log import Form, formatter, is_terminal
+from repmgr_hooks.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Lines(logging.StreamHandler[TextIO]):
         begun = time.monotonic()
         while not over.wait(SHORT):
             if self._rewrites:
-                self._below(f"... {time.monotonic() - begun:.0f} s, until {until} at most: {what}")
+                self._below(f"... {time.monotonic() - begun:.0f} s, until {until} at most: {one_line(what)}")
             elif self._said[0] != what or time.monotonic() - self._said[1] >= SAY_EVERY:
                 self._said = (what, time.monotonic())
                 log.info("waiting, until %s at most: %s", until, what)

@@ -93,18 +93,18 @@ def _can_be_a_webhook(text: str) -> bool:
 def program(target: Receiver, case: Incident) -> Program:
     """Return the program that tells a target of a case."""
     if target.run:
-        return Program(target.run, stdin=json.dumps(document(case)) + "\n")
+        return Program(target.run, stdin=json.dumps(document(case)) + "\n", whole=False)
     if target.webhook:
         return _sent(target, webhook=target.webhook, body=json.dumps(document(case)))
     mail = letter(target, case)
     if target.smtp:
         return _sent(target, smtp=target.smtp, sender=mail["From"], to=list(target.mail), body=mail.as_string())
-    return Program((SENDMAIL, "-t", "-i"), stdin=mail.as_string())
+    return Program((SENDMAIL, "-t", "-i"), stdin=mail.as_string(), whole=False)
 
 
 def _sent(target: Receiver, **order: Any) -> Program:
     """Through a process of its own: it can be ended whatever it waits for, and what is secret is no argument."""
-    return Program(SEND, stdin=json.dumps({**order, "timeout": target.timeout}))
+    return Program(SEND, stdin=json.dumps({**order, "timeout": target.timeout}), whole=False)
 
 
 def document(case: Incident) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.log import Form, goes_to_journal
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.text import MOST, printable
 
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
 
@@ -93,6 +94,7 @@ def say(lines: Iterable[str]) -> None:
     """Print lines; on a terminal they are folded where it ends, elsewhere a line stays a line."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines:
+        line = printable(line, 2 * MOST)
         print(folded(line, width) if width else line)
 
 
@@ -115,4 +117,4 @@ def complain(error: object) -> None:
     else:
         start = "<3>" if goes_to_journal(sys.stderr) else ""
         with contextlib.suppress(OSError):  # the exit code says it too
-            print(f"{start}repmgr-hooks: {error}", file=sys.stderr)
+            print(f"{start}repmgr-hooks: {printable(str(error), 2 * MOST)}", file=sys.stderr)

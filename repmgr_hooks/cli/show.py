@@ -88,7 +88,7 @@ def tell_failover(arguments: argparse.Namespace, loaded: Config, clusters: list[
     if arguments.json:
         print(json.dumps(dataclasses.asdict(told), indent=2))
     elif not arguments.html:
-        print("\n".join(failover_text.lines(told)))
+        say(failover_text.lines(told))
     return OK
 
 

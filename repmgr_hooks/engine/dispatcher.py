@@ -15,13 +15,14 @@ from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryD
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.engine.dry_run import DryRunHost
-from repmgr_hooks.engine.executor import bug, carry_out, look, take
+from repmgr_hooks.engine.executor import bug, carry_out, look, take_all
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, Stopped
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.rows import RunRow
-from repmgr_hooks.system.steps import Host, Step
+from repmgr_hooks.system.steps import Host, Sparing, Step
+from repmgr_hooks.text import MOST, one_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def warnings(managed: ManagedCluster, decided: ClusterState) -> list[str]:
     said: list[str] = []
     for action in managed.actions:
         try:
-            said += action.handler.warnings(action.config, decided)
+            said += [one_line(text, MOST) for text in action.handler.warnings(action.config, decided)]
         except Exception as error:
             said.append(bug(action, error))
     return said
@@ -207,21 +208,33 @@ def fence(
     managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
 ) -> list[ActionResult]:
     """While the primary is unknown: let nothing lead to a zombie. Without a recorder, only say what is missing."""
-    done = []
     actions = {action.name: action for action in managed.actions}
-    for action in actions.values() if decision.stale_primaries else ():
-        missing: Sequence[Step] = []
-        error = ""
-        try:
+    host = Sparing(host).as_host()
+    chosen = actions.values() if decision.stale_primaries else ()
+    done = [_fence(action, managed, decision, host, observer) for action in chosen]
+    return [item for item in done if item.steps or item.error]
+
+
+def _fence(
+    action: Action, managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
+) -> ActionResult:
+    found: list[Step] = []
+    failed: list[str] = []
+    try:
+        # Twice: which connections are left to be cut is seen when no rule leads there any more.
+        for _ in range(2 if observer else 1):
             missing = action.handler.fence(managed.cluster, decision.stale_primaries, host)
-            if observer:
-                for step in missing:
-                    take(step, ScheduledAction(action, None), host, observer)
-        except OperationFailed as failure:
-            error = str(failure)
-        if missing or error:
-            done.append(ActionResult(action, tuple(missing), error))
-    return done
+            found += missing
+            failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
+            if failed or not missing:
+                break
+    except OperationFailed as error:
+        failed.append(str(error))
+    except Stopped:
+        raise
+    except Exception as error:
+        failed.append(bug(action, error))
+    return ActionResult(action, tuple(found), "; ".join(failed))
 
 
 def preview(chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host) -> list[ActionResult]:
@@ -250,7 +263,8 @@ def summary(done: Sequence[ActionResult], seconds: float, dry_run: bool) -> str:
     failed = [item for item in done if item.error]
     taken = sum(len(item.steps) for item in done)
     if failed:
-        return f"FAILED after {seconds:.1f} s: " + "; ".join(f"{item.action.title}: {item.error}" for item in failed)
+        said = "; ".join(f"{item.action.title}: {item.error}" for item in failed)
+        return printable(f"FAILED after {seconds:.1f} s: {said}", 2 * MOST)
     if not taken:
         return f"nothing to do: in the desired state ({seconds:.1f} s)"
     return f"{'would take' if dry_run else 'done:'} {taken} step(s), {seconds:.1f} s"

@@ -14,6 +14,7 @@ from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, Sched
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged
 from repmgr_hooks.system import steps
 from repmgr_hooks.system.steps import Host, Step
+from repmgr_hooks.text import MOST, one_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -26,22 +27,28 @@ def carry_out(
 ) -> list[ActionResult]:
     """Make the actions true in order.
 
-    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done
-    all the same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
+    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done all
+    the same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
+
+    Nothing waits for an action that is a ``helper``: it fails alone, and if it has something to look at, comes last.
     """
     done: list[ActionResult] = []
-    parts = split_at_limits(chosen)
+    host = steps.Sparing(host).as_host()
+    last = [item for item in chosen if item.action.helper and item.action.handler.observe]
+    first = [item for item in chosen if item not in last]
+    parts = [*split_at_limits(first), *([item] for item in last)]
     for part, following in zip(parts, [*parts[1:], []], strict=True):
-        deadline = started + (following[0].action.fail_open_after or 0) if following else None
-        if done and done[-1].error:
+        fail_open_after = following[0].action.fail_open_after if following else None
+        if done and done[-1].error and part[0].action.fail_open_after is not None:
             log.error("%s although what comes before it failed", part[0].action.title)
-        taken: list[tuple[Step, ...]] = []
+        taken: list[ActionResult] = []
         try:
+            deadline = None if fail_open_after is None else started + fail_open_after
             done += make_true(part, taken, decided, host, deadline, observer)
         except PrimaryChanged as error:
             log.error("%s", error)
-            done += [ActionResult(item.action, steps) for item, steps in zip(part, taken, strict=False)]
-            return done + [ActionResult(item.action, error=str(error)) for item in chosen[len(done) :]]
+            done += taken
+            return done + [ActionResult(item.action, error=str(error)) for item in [*first, *last][len(done) :]]
     return done
 
 
@@ -57,7 +64,7 @@ def split_at_limits(chosen: Sequence[ScheduledAction]) -> list[list[ScheduledAct
 
 def make_true(
     part: Sequence[ScheduledAction],
-    taken: list[tuple[Step, ...]],
+    taken: list[ActionResult],
     decided: ClusterState,
     host: Host,
     deadline: float | None,
@@ -66,7 +73,7 @@ def make_true(
     """Look, do what is missing, look again; until the deadline, try all anew after a failure.
 
     All, for the failure may come from what has been undone meanwhile; but a notification is given once. ``taken`` is
-    filled with the steps of each action that has succeeded.
+    filled with how each action ended that others need not wait for any more.
     """
     said = ""
     while True:
@@ -74,10 +81,11 @@ def make_true(
         try:
             for index, item in enumerate(part):
                 if index == len(taken):
-                    taken.append(_attempt(item, decided, host, deadline, observer))
+                    taken.append(_attempt_or_helper(item, decided, host, deadline, observer))
                 elif item.action.handler.observe:
-                    taken[index] += _attempt(item, decided, host, deadline, observer, again=True)
-            return [ActionResult(item.action, steps) for item, steps in zip(part, taken, strict=True)]
+                    again = _attempt_or_helper(item, decided, host, deadline, observer, again=True)
+                    taken[index] = replace(again, steps=taken[index].steps + again.steps)
+            return taken
         except PrimaryChanged:
             raise
         except OperationFailed as error:
@@ -85,9 +93,8 @@ def make_true(
                 said = str(error)
                 log.error("%s: %s", part[index].action.title, said)
             if deadline is None or host.now() + RETRY_EVERY >= deadline:
-                before = [ActionResult(item.action, steps) for item, steps in zip(part[:index], taken, strict=False)]
                 left = [ActionResult(item.action, error="not reached") for item in part[index + 1 :]]
-                return [*before, ActionResult(part[index].action, error=said), *left]
+                return [*taken[:index], ActionResult(part[index].action, error=said), *left]
             with observer.waiting(f"to try again: {said}", deadline - host.now()):
                 _wait_while_primary(decided, host, observer)
 
@@ -110,6 +117,26 @@ def _confirmed(decided: ClusterState, host: Host, observer: RunObserver) -> Clus
     return confirmed(replace(decided, memory=observer.committed or decided.memory), host)
 
 
+def _attempt_or_helper(
+    chosen: ScheduledAction,
+    decided: ClusterState,
+    host: Host,
+    deadline: float | None,
+    observer: RunObserver,
+    again: bool = False,
+) -> ActionResult:
+    """Make an action true. Raises OperationFailed if those after it must wait for it."""
+    try:
+        return _attempt(chosen, decided, host, deadline, observer, again)
+    except PrimaryChanged:
+        raise
+    except OperationFailed as error:
+        if not chosen.action.helper:
+            raise
+        log.error("%s: %s; going on without it", chosen.action.title, error)
+        return ActionResult(chosen.action, error=str(error))
+
+
 def _attempt(
     chosen: ScheduledAction,
     decided: ClusterState,
@@ -117,23 +144,46 @@ def _attempt(
     deadline: float | None,
     observer: RunObserver,
     again: bool = False,
-) -> tuple[Step, ...]:
+) -> ActionResult:
     action = chosen.action
     if observer.done_before(chosen):
-        return ()
+        return ActionResult(action)
     if deadline is not None:
         host = steps.Deadline(host, max(deadline, host.now() + LAST_TRY))
     decided = replace(_confirmed(decided, host, observer), event=chosen.event)
     missing = look(action, decided, host)
-    if missing and not observer.committed:
-        observer.commit(memory_of(decided.states[decided.primary]))
-    for step in missing:
-        take(step, chosen, host, observer)
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
-    elif action.handler.observe and (left := look(action, _confirmed(decided, host, observer), host)):
-        raise OperationFailed("still missing afterwards: " + "; ".join(step.what for step in left))
-    return tuple(missing)
+    elif not observer.committed:
+        observer.commit(memory_of(decided.states[decided.primary]))
+    failed = take_all(missing, chosen, host, observer)
+    if missing and action.handler.observe:
+        left = look(action, _confirmed(decided, host, observer), host)
+        if left and not failed and all(step.helper for step in left):
+            # What the missing steps stood before: it is looked at when they are done.
+            failed = take_all(left, chosen, host, observer)
+            missing += left
+            left = look(action, _confirmed(decided, host, observer), host)
+        still = "still missing afterwards: " + "; ".join(step.what for step in left)
+        if not all(step.helper for step in left):
+            raise OperationFailed("; ".join([*failed, still]))
+        if left and not failed:
+            failed = [still]
+    return ActionResult(action, tuple(missing), "; ".join(failed))
+
+
+def take_all(missing: Sequence[Step], chosen: ScheduledAction, host: Host, observer: RunObserver) -> list[str]:
+    """Do the steps in order, and return how helpers failed. Raises OperationFailed for any other, or Stopped."""
+    failed: list[str] = []
+    for step in missing:
+        try:
+            take(step, chosen, host, observer)
+        except OperationFailed as error:
+            if not step.helper:
+                raise
+            failed.append(str(error))
+            log.error("%s: %s; going on without it", step.what, error)
+    return failed
 
 
 def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver) -> None:
@@ -161,6 +211,7 @@ def look(action: Action, decided: ClusterState, host: Host) -> list[Step]:
         missing = list(action.handler.plan(action.config, decided, seen))
         if not all(isinstance(step, Step) for step in missing):
             raise TypeError(f"plan must return steps, not {missing}")
+        missing = [replace(step, what=one_line(step.what, MOST)) for step in missing]
     except OperationFailed:
         raise
     except Exception as error:
@@ -171,4 +222,8 @@ def look(action: Action, decided: ClusterState, host: Host) -> list[Step]:
 def bug(action: Action, error: Exception) -> str:
     """Say that a handler is broken; a failover goes on as after any other failure."""
     log.debug("handler %s", action.name, exc_info=True)
-    return f"a bug in the handler {action.name}: {error!r}"
+    try:
+        said = repr(error)
+    except Exception:
+        said = type(error).__name__
+    return printable(f"a bug in the handler {action.name}: {said}")

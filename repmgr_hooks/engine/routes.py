@@ -25,6 +25,11 @@ class Action:
         return self.handler.fail_open_after(self.config)
 
     @property
+    def helper(self) -> bool:
+        """Whether what comes after it in its route is done although it failed; the failure is said all the same."""
+        return self.handler.helper(self.config)
+
+    @property
     def on_tick(self) -> bool:
         """Whether this is looked at without an event, every few seconds."""
         return self.handler.observe is not None and self.handler.on_tick(self.config)

@@ -25,6 +25,7 @@ from repmgr_hooks.settings.schema import Identifier, Range, Timeout
 from repmgr_hooks.system.steps import Host, Program, Sql, Step
 
 fail_open_after = contract.never_fails_open
+helper = contract.never_helps
 fingerprint = contract.no_fingerprint
 warnings = contract.no_warnings
 fence = contract.fence_nothing

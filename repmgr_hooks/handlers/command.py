@@ -18,6 +18,7 @@ from repmgr_hooks.system.steps import Program, Step
 observe = None
 fail_open_after = contract.never_fails_open
 on_tick = contract.looks_on_tick
+helper = contract.never_helps
 fingerprint = contract.no_fingerprint
 warnings = contract.no_warnings
 housekeep = contract.no_housekeeping
@@ -54,5 +55,5 @@ def plan(config: Config, decided: ClusterState, seen: None) -> list[Step]:
         "REPMGR_HOOKS_EVENT": decided.event.name if decided.event else "",
         "REPMGR_HOOKS_NODE": str(decided.event.node) if decided.event else "",
     }
-    program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment)
+    program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment, whole=False)
     return [Step(f"run {Path(config.run[0]).name}", program, config.timeout)]

@@ -85,6 +85,11 @@ select pg_replication_slot_advance(slot_name, least(%s::pg_lsn, pg_last_wal_repl
 ABSENT = "select not exists (select 1 from pg_replication_slots where slot_name = %s)"
 
 
+def helper(config: Config) -> bool:
+    """A standby's slot is for the next failover, or was for the last one: in this one nothing waits for it."""
+    return config.on == "standbys"
+
+
 def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """The slot's name is Barman's; and nothing is asked for that would not be done."""
     if cluster.barman is None:
@@ -111,9 +116,10 @@ def plan(config: Config, decided: ClusterState, seen: Mapping[int, Slot]) -> lis
                 "rename one of the two"
             )
     if config.synced:
-        return [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
+        steps = [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
+        return [replace(step, helper=True) for step in steps]
     if config.on == "standbys":
-        return [step for node, found in seen.items() for step in _removed(decided, node, found)]
+        return [replace(step, helper=True) for node, found in seen.items() for step in _removed(decided, node, found)]
     return _reserved(decided, seen.get(decided.primary))
 
 

@@ -15,7 +15,7 @@ from psycopg import Error, conninfo
 
 from repmgr_hooks.barman import archive
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.errors import OperationFailed, UsageError, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.cluster import Barman, Node
@@ -59,7 +59,8 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     """
     assert asked.node is not None
     try:
-        rows = host.fetch(Sql(asked.node, NODES), LIMIT)
+        with answer_of(asked.node):
+            rows = [(int(node), str(kind), str(text)) for node, kind, text in host.fetch(Sql(asked.node, NODES), LIMIT)]
     except OperationFailed as error:
         raise UsageError(
             f"cannot ask repmgr's nodes with the conninfo of {asked.path}: {error}; "

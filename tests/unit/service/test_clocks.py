@@ -258,7 +258,7 @@ def test_a_failed_run_is_tried_again_in_time(
     host.fail_over()
     host.barman.health = "ruins"
     controller = ClusterController(
-        loaded.clusters["main"], journal, host, replace(loaded, service=replace(loaded.service, tick=0))
+        loaded.clusters["main"], journal, host, replace(loaded, service=replace(loaded.service, monitor_interval=0))
     )
     told(journal, Event(2, "standby_promote"), wall())
     controller.work()
