@@ -17,7 +17,7 @@ from repmgr_hooks.alerts.outbox import Outbox
 from repmgr_hooks.errors import BadInput, Busy, StepFailed
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal import Journal, open_journal
-from repmgr_hooks.lock import as_owner, exclusive, lock_name
+from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.queue import JOURNAL_BROKEN, Queue, run_now
 from repmgr_hooks.spool import Spool, make_spool
 from repmgr_hooks.system import System
@@ -57,8 +57,7 @@ class Worker:
                 log.info("a worker is there already, and has been woken")
                 return
             make_spool(self._config.state_dir / "spool")
-            with as_owner(self._config.state_dir):
-                spool = Spool(self._config.state_dir)
+            spool = Spool(self._config.state_dir)
             try:
                 journal = open_journal(self._config.state_dir / "journal.db")
             except StepFailed as error:
