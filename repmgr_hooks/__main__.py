@@ -11,7 +11,7 @@ def main() -> None:
     if code is None:
         from repmgr_hooks import cli
 
-        code = cli.run(sys.argv[1:])
+        code = cli.main(sys.argv[1:])
     sys.exit(code)
 
 

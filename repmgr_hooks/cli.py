@@ -6,22 +6,33 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from repmgr_hooks.arguments import parser
+from repmgr_hooks.config import config_path
 from repmgr_hooks.errors import BadInput, Trouble
+from repmgr_hooks.rights import become_service
 from repmgr_hooks.verbs import BUG, FAILED, USAGE, act, complain, log, setup, show
 
-
-def main() -> None:
-    """Run the program and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
+ROOTS_OWN = ("check", "handlers", "history", "init")
+"""They look into files of several users, or write where root says; the journal they open as its owner."""
 
 
-def run(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
+    """Be the program: root becomes the service's user first, unless the verb needs root. Returns the exit code."""
+    return run(argv, become_service)
+
+
+def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: None) -> int:
     """Run one verb and return the exit code; the one place that turns errors into codes."""
     arguments = parser().parse_args(argv)
     verb = VERBS[arguments.verb]
     try:
+        if arguments.verb not in ROOTS_OWN:
+            # Absolute: the service's user works in /, for it may not be allowed to be where root is.
+            arguments.config = str(config_path(arguments.config).absolute())
+            arguments.file = arguments.file and arguments.file.absolute()
+            give_up(Path(arguments.config))
         return verb(arguments)
     except BadInput as error:
         complain(error)

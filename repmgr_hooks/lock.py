@@ -1,7 +1,4 @@
-"""One at a time: a lock file that the kernel lets go when its holder dies, however it dies.
-
-Root uses the state directory of another user here, who could have put a symbolic link there: none is followed.
-"""
+"""One at a time: a lock file that the kernel lets go when its holder dies, however it dies."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repmgr_hooks.errors import Busy, StepFailed
+from repmgr_hooks.trust import owner_of
 
 POLL = 0.1
 
@@ -28,8 +26,7 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
     end = time.monotonic() + limit
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        give_to_owner_of_directory(handle, path)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StepFailed(f"the state directory cannot be written: {error}; mend it or correct 'state_dir'") from None
     try:
@@ -46,26 +43,22 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
         os.close(handle)
 
 
-def give_to_owner_of_directory(handle: int, path: Path) -> None:
-    """Give a file that root has made to the owner of its directory, so that the service can use it too."""
-    if os.geteuid() == 0 and os.fstat(handle).st_nlink == 1:
-        owner = path.parent.stat()
-        os.fchown(handle, owner.st_uid, owner.st_gid)
-
-
 @contextlib.contextmanager
 def as_owner(directory: Path) -> Iterator[None]:
-    """Let root be the owner of a directory for a moment, so that it can be led to nothing that the owner may not do.
+    """Let root be the owner of a state directory for a moment, and be led to nothing that the owner may not do.
 
-    For the start of a program only: it holds for all threads.
+    It holds for all threads, and no program must be started meanwhile. Raises StepFailed.
     """
-    user, group = os.geteuid(), os.getegid()
-    if user == 0 and directory.exists():
-        owner = directory.stat()
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)
+    if os.geteuid() != 0 or not os.path.lexists(directory):
+        yield
+        return
+    owner, groups = owner_of(directory), os.getgroups()
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
     try:
         yield
     finally:
-        os.seteuid(user)
-        os.setegid(group)
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
