@@ -11,13 +11,20 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def rewritten(path: Path) -> Iterator[TextIO]:
-    """Open a new file that takes a place, with what was written to it, only when all went well. Raises OSError."""
-    hidden = path.parent / f".{path.name}.{os.getpid()}"
-    hidden.unlink(missing_ok=True)
+    """Open a new file that takes a place, with what was written to it, only when all went well. Raises OSError.
+
+    Nobody else can read it at first. Others may write in that directory: it is worked on through a handle.
+    """
+    hidden = f".{path.name}.{os.getpid()}"
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with hidden.open("x", encoding="utf-8") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(hidden, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(hidden, flags, 0o600, dir_fd=directory), "w", encoding="utf-8") as file:
             yield file
-        hidden.replace(path)
+        os.rename(hidden, path.name, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
         with contextlib.suppress(OSError):
-            hidden.unlink()
+            os.unlink(hidden, dir_fd=directory)
+        os.close(directory)
