@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import grp
 import os
@@ -56,7 +57,9 @@ def _service_user(place: Path) -> pwd.struct_passwd:
 
 def _become(user: pwd.struct_passwd) -> None:
     """Before any thread is started: the kernel keeps capabilities and no_new_privs for each of them."""
-    groups = {*os.getgrouplist(user.pw_name, user.pw_gid), *(group.gr_gid for group in _spool_group())}
+    groups = set(os.getgrouplist(user.pw_name, user.pw_gid))
+    with contextlib.suppress(KeyError):
+        groups.add(grp.getgrnam(GROUP).gr_gid)
     _prctl(PR_SET_KEEPCAPS, 1)
     os.setgroups(sorted(groups))
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
@@ -67,10 +70,6 @@ def _become(user: pwd.struct_passwd) -> None:
     os.environ |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name, "SHELL": user.pw_shell}
     os.chdir("/")
     os.umask(0o027)
-
-
-def _spool_group() -> list[grp.struct_group]:
-    return [group for group in grp.getgrall() if group.gr_name == GROUP]
 
 
 def _keep_capabilities() -> None:
