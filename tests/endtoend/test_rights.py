@@ -150,9 +150,8 @@ def test_root_becomes_what_the_unit_is(lab: Lab, verb: str) -> None:
     assert "journal.db" in made
     assert {status.st_uid for status in made.values()} == {lab.gateway.path(STATE).stat().st_uid}
     assert {status.st_mode & 0o077 for status in made.values()} == {0}
-    reader = ("sqlite3", f"file:{STATE}/journal.db?mode=ro", "select 1 from event")
-    python = ("/opt/repmgr-hooks/bin/python", "-c", f"open('{STATE}/journal.db')")
-    assert lab.gateway.result(*python, user="postgres").returncode != 0, reader
+    reader = ("/opt/repmgr-hooks/bin/python", "-c", f"open('{STATE}/journal.db')")
+    assert lab.gateway.result(*reader, user="postgres").returncode != 0
 
 
 def test_a_first_run_without_a_state_directory(lab: Lab) -> None:
@@ -171,14 +170,10 @@ def test_a_first_run_without_a_state_directory(lab: Lab) -> None:
 # -- an event is handled when nothing can be written -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "stderr", ["2>/dev/full", "2>&-", "0<&- 2>&-", "0<&- 1>&- 2>&-", "2>&1 | true", "2>&1 | sleep 60"]
-)
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-", "0<&- 2>&-", "0<&- 1>&- 2>&-", "2>&1 | true"])
 def test_an_event_that_can_neither_be_stored_nor_complained_of(lab: Lab, stderr: str) -> None:
     lab.gateway.path(SPOOL).chmod(0o755)
     script = f"{HOOKS} event --cluster main 1 primary_register {stderr}"
-    if stderr.endswith("sleep 60"):  # a pipe that is full already
-        script = f"{{ head -c 65536 /dev/zero; {HOOKS} event --cluster main 1 primary_register 2>&1; }} | sleep 60"
     daemon = lab.gateway.start("sh", "-c", script, user="postgres", log="hook")
     wait_for(lambda: routes(lab) == OPEN, "the event to be handled")
     daemon.kill()
