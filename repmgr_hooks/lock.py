@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.errors import Busy, StepFailed
+from repmgr_hooks.errors import LockTimeout, OperationFailed
 from repmgr_hooks.trust import owner_of
 
 POLL = 0.1
@@ -28,7 +28,9 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StepFailed(f"the state directory cannot be written: {error}; mend it or correct 'state_dir'") from None
+        raise OperationFailed(
+            f"the state directory cannot be written: {error}; mend it or correct 'state_dir'"
+        ) from None
     try:
         while True:
             try:
@@ -36,7 +38,7 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    raise Busy(f"another process holds {path} (waited {limit:.0f} s)") from None
+                    raise LockTimeout(f"another process holds {path} (waited {limit:.0f} s)") from None
                 time.sleep(POLL)
         yield
     finally:
@@ -47,7 +49,7 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
 def as_owner(directory: Path) -> Iterator[None]:
     """Let root be the owner of a state directory for a moment, and be led to nothing that the owner may not do.
 
-    It holds for all threads, and no program must be started meanwhile. Raises StepFailed.
+    It holds for all threads, and no program must be started meanwhile. Raises OperationFailed.
     """
     if os.geteuid() != 0 or not os.path.lexists(directory):
         yield

@@ -9,7 +9,7 @@ import os
 import pwd
 from pathlib import Path
 
-from repmgr_hooks.errors import BadInput, StepFailed
+from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.hook import state_dir
 from repmgr_hooks.trust import owner_of, writable_by_others
 
@@ -26,21 +26,21 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def become_service(config: Path) -> None:
-    """Give root's rights up for good; nothing happens unless we are root. Raises BadInput, StepFailed.
+    """Give root's rights up for good; nothing happens unless we are root. Raises UsageError, OperationFailed.
 
     The service is the owner of its state directory. If that is root, nobody else can lead us anywhere.
     """
     if os.geteuid() != 0 or not config.exists():
         return
     if wrong := writable_by_others(config):
-        raise BadInput(f"{config} is refused: {wrong}")
+        raise UsageError(f"{config} is refused: {wrong}")
     place = Path(state_dir(str(config)))
     try:
         user = _service_user(place)
         if user.pw_uid != 0:
             _become(user)
     except (OSError, KeyError) as error:
-        raise StepFailed(f"cannot become the user of the service, whose {place} is: {error}") from None
+        raise OperationFailed(f"cannot become the user of the service, whose {place} is: {error}") from None
 
 
 def _service_user(place: Path) -> pwd.struct_passwd:

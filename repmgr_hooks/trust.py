@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import OperationFailed
 
 
 def writable_by_others(path: Path, owner: int | None = None) -> str:
@@ -37,13 +37,15 @@ def _wrong(place: Path, status: os.stat_result, allowed: tuple[int, int]) -> str
 
 
 def owner_of(directory: Path) -> os.stat_result:
-    """Return whose a state directory is; as that user, root can be led to nothing. Raises StepFailed, OSError.
+    """Return whose a state directory is; as that user, root can be led to nothing. Raises OperationFailed, OSError.
 
     A link, or a place where a third user could put another directory, could be made root's own by who is to have less.
     """
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        raise StepFailed(f"{directory} is no directory, or a link to one: root follows none; name the directory itself")
+        raise OperationFailed(
+            f"{directory} is no directory, or a link to one: root follows none; name the directory itself"
+        )
     if wrong := writable_by_others(directory, status.st_uid):
-        raise StepFailed(f"root does not work in {directory}: {wrong}")
+        raise OperationFailed(f"root does not work in {directory}: {wrong}")
     return status

@@ -112,7 +112,7 @@ def test_what_root_does_not_work_with(place: Path, how: str) -> None:
         (place / "config.yaml").chmod(0o666)
     ended = become(place)
     assert ended.returncode == 1
-    assert ended.stderr.startswith(("StepFailed: ", "BadInput: ")), ended.stderr
+    assert ended.stderr.startswith(("OperationFailed: ", "UsageError: ")), ended.stderr
     assert str(place) in ended.stderr
 
 

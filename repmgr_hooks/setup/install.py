@@ -1,0 +1,183 @@
+"""Put a draft in place: a tree that looks like the root directory. All of it is examined before anything is changed."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pwd
+import shutil
+import stat
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from repmgr_hooks import config
+from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.files import rewritten
+from repmgr_hooks.hook import PROGRAM
+from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
+from repmgr_hooks.system.steps import Host, Program
+from repmgr_hooks.trust import writable_by_others
+
+LIMIT = 30.0
+MODES = {SUDOERS: 0o440}
+SECRET = 0o600
+"""Of a draft of somebody else's file: a repmgr.conf may hold a password."""
+USER = "barman"
+PASSFILE = "/etc/repmgr-hooks/pgpass"
+OLD = ".before-repmgr-hooks"
+SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
+
+
+@dataclass(frozen=True)
+class Move:
+    """One file: from the draft to its place, and what stands there now."""
+
+    draft: Path
+    place: Path
+
+    @property
+    def text(self) -> str:
+        return self.draft.read_text()
+
+    @property
+    def there(self) -> str | None:
+        return self.place.read_text() if self.place.exists() else None
+
+    @property
+    def ours(self) -> bool:
+        return str(self.place) in SHIPPED
+
+    @property
+    def replaces(self) -> bool:
+        """True if what stands there would be lost; to add to it loses nothing."""
+        return self.there is not None and not self.text.startswith(self.there.rstrip())
+
+    @property
+    def done(self) -> bool:
+        """True if nothing is to be changed."""
+        if self.text != self.there:
+            return False
+        status = self.place.stat()
+        return not self.ours or (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, 0, self.mode)
+
+    @property
+    def mode(self) -> int:
+        return MODES.get(str(self.place), 0o644)
+
+
+def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
+    """Write a draft, and say what was written; a file that somebody has changed since is left alone.
+
+    Raises UsageError for a directory that another user could change meanwhile: root would write where that user says.
+    """
+    for place, text in texts.items():
+        path = directory / place.lstrip("/")
+        there = next(above for above in (path, *path.parents) if os.path.lexists(above))
+        if wrong := writable_by_others(there):
+            raise UsageError(f"{wrong}, or name another DIRECTORY")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            yield (
+                f"as is     {path}"
+                if path.read_text() == text
+                else f"CHANGED   {path}: kept; remove it to have it anew"
+            )
+            continue
+        with rewritten(path) as file:
+            os.fchmod(file.fileno(), MODES.get(place, 0o644) if place in SHIPPED else SECRET)
+            file.write(text)
+        yield f"written   {path}"
+
+
+def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
+    """Put a draft in place, and say what was done. Raises UsageError before anything is changed; OperationFailed."""
+    drafts = sorted(path for path in (directory / "etc").rglob("*") if path.is_file())
+    moves = [Move(path, Path("/", path.relative_to(directory))) for path in drafts]
+    examine(directory, moves, replace, host)
+    yield link()
+    for unit in UNITS:
+        host.run(Program(("systemd-analyze", "verify", str(directory / unit.lstrip("/")))), LIMIT)
+    for move in moves:
+        yield f"as is     {move.place}" if move.done else put(move)
+    yield passfile()
+    host.run(Program(("systemd-tmpfiles", "--create", TMPFILES)), LIMIT)
+    host.run(Program(("sysctl", "--quiet", "--load", SYSCTL)), LIMIT)
+    if Path(SYSTEMD_RUNS).is_dir():
+        host.run(Program(("systemctl", "daemon-reload")), LIMIT)
+
+
+def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -> None:
+    """Say what is wrong with a draft. Raises UsageError with all of it."""
+    others = [said for path in (directory, *(move.draft for move in moves)) if (said := writable_by_others(path))]
+    if others:
+        raise UsageError("\n  ".join([f"{directory} is refused:", *dict.fromkeys(others)]))
+    wrong = [f"{place} is not in it" for place in SHIPPED if Path(place) not in [move.place for move in moves]]
+    wrong += [f"{move.draft} has no place here" for move in moves if not move.ours and move.there is None]
+    if not replace:
+        wrong += [
+            f"{move.place} would be replaced: see diff {move.place} {move.draft}; then say --replace"
+            for move in moves
+            if move.replaces
+        ]
+    try:
+        pwd.getpwnam(USER)
+    except KeyError:
+        wrong.append(f"there is no user {USER}, who runs the service; install Barman")
+    if wrong:
+        raise UsageError("\n  ".join([f"{directory} cannot be installed, and nothing was changed:", *wrong]))
+    config.load(directory / CONFIGURATION.lstrip("/"))
+    try:
+        host.run(Program(("visudo", "-c", "-f", str(directory / SUDOERS.lstrip("/")))), LIMIT)
+    except OperationFailed as error:
+        raise UsageError(f"{error}; nothing was changed") from None
+
+
+def link() -> str:
+    """Let the program be where repmgr.conf, sudoers and the units look for it."""
+    if os.path.lexists(PROGRAM):
+        return f"as is     {PROGRAM}"
+    Path(PROGRAM).symlink_to(Path(sysconfig.get_path("scripts"), "repmgr-hooks"))
+    return f"linked    {PROGRAM}"
+
+
+def put(move: Move) -> str:
+    """Write one file in one go; what stood there and is not kept in it stays beside it."""
+    said = f"installed {move.place}"
+    move.place.parent.mkdir(parents=True, exist_ok=True)
+    with rewritten(move.place) as file:
+        if move.ours:
+            os.fchmod(file.fileno(), move.mode)
+        else:
+            status = move.place.stat()
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+        file.write(move.text)
+        if move.replaces:
+            said = f"replaced  {move.place}; the old one is {keep(move.place)}"
+    return said
+
+
+def keep(place: Path) -> Path:
+    """Give a file another name too, with a number if that is taken: what was kept is never overwritten.
+
+    It is not copied: others may own it and its directory, and it may hold a password.
+    """
+    first = place.with_name(place.name + OLD)
+    for name in itertools.chain([first], (first.with_name(f"{first.name}.{number}") for number in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            os.link(place, name, follow_symlinks=False)
+            return name
+    raise AssertionError("unreachable")
+
+
+def passfile() -> str:
+    """Make an empty file for the password, that none but the service can read."""
+    path = Path(PASSFILE)
+    if path.exists():
+        return f"as is     {path}"
+    path.touch(0o600)
+    shutil.chown(path, USER, USER)
+    return f"made      {path}: empty"
