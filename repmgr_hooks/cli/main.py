@@ -13,7 +13,7 @@ from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import BUG, FAILED, USAGE, complain, log
 from repmgr_hooks.config import config_path
 from repmgr_hooks.errors import HooksError, UsageError
-from repmgr_hooks.rights import become_service
+from repmgr_hooks.privileges import become_service
 
 ROOTS_OWN = ("check", "handlers", "history", "init")
 """They look into files of several users, or write where root says; the journal they open as its owner."""

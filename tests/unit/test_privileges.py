@@ -23,10 +23,10 @@ SHOWN = """
 import os, sys
 sys.path.insert(0, {package!r})
 from pathlib import Path
-from repmgr_hooks import rights
-rights.USER, rights.GROUP = "nobody", "tty"
+from repmgr_hooks import privileges
+privileges.USER, privileges.GROUP = "nobody", "tty"
 try:
-    rights.become_service(Path({config!r}))
+    privileges.become_service(Path({config!r}))
 except Exception as error:
     sys.exit(f"{{type(error).__name__}}: {{error}}")
 print(open("/proc/thread-self/status").read(), os.getcwd(), os.environ["HOME"], oct(os.umask(0)))
