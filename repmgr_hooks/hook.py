@@ -19,6 +19,7 @@ CONFIG = "/etc/repmgr-hooks/config.yaml"
 STATE_DIR = "/var/lib/repmgr-hooks"
 PROGRAM = "/usr/local/bin/repmgr-hooks"
 WAKE = "wake"
+DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 STORED, FAILED, USAGE = 0, 1, 2
 
@@ -76,10 +77,9 @@ def state_dir(config: str) -> str:
 
 def open_spool(spool: str, how: int = os.O_PATH) -> int:
     """Return a handle of the spool; neither it nor the state directory may be a link. Raises OSError."""
-    how_exactly = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    above = os.open(os.path.dirname(spool), os.O_PATH | how_exactly)
+    above = os.open(os.path.dirname(spool), os.O_PATH | DIRECTORY)
     try:
-        return os.open(os.path.basename(spool), how | how_exactly, dir_fd=above)
+        return os.open(os.path.basename(spool), how | DIRECTORY, dir_fd=above)
     finally:
         os.close(above)
 

@@ -15,7 +15,7 @@ import re
 import select
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from repmgr_hooks.config import which_cluster
@@ -119,14 +119,19 @@ class Spool:
         return self._fifo in ready
 
     def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> int:
-        """Move every stored event into the journal, oldest first; return how many."""
+        """Move every stored event into the journal, oldest first; return how many. Raises OperationFailed."""
         self._see_to_its_place()
-        names = os.listdir(self._directory)  # noqa: PTH208 - a handle
+        try:
+            names = os.listdir(self._directory)  # noqa: PTH208 - a handle
+        except OSError as error:
+            raise OperationFailed(f"the spool {self._path} cannot be read: {error}; see to its disk") from None
         seen = self._passed_by | {WAKE}
         new = sorted(name for name in names if name[0] != "." and name not in seen)
         for name in new:
             self._take(name, journal, clusters)
-        self._tidy()
+        if time.monotonic() >= self._next_tidy:
+            self._next_tidy = time.monotonic() + TIDY_EVERY
+            self._tidy([name for name in names if name[0] == "."])
         return len(new)
 
     def _see_to_its_place(self) -> None:
@@ -168,7 +173,8 @@ class Spool:
     def _get_rid_of(self, name: str, why: str) -> None:
         """Move something aside; if that cannot be, pass it by from now on."""
         try:
-            self._move_aside(name, why)
+            with contextlib.suppress(FileNotFoundError):
+                self._move_aside(name, why)
         except OSError:
             self._passed_by.add(name)
             log.error("%s: %s; it cannot be moved aside, and is passed by", ascii(name).strip("'"), why)
@@ -179,18 +185,15 @@ class Spool:
         os.rename(name, hidden, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         log.error("%s: %s; it is now %s/%s", ascii(name).strip("'"), why, self._path, hidden)
 
-    def _tidy(self) -> None:
+    def _tidy(self, hidden: Iterable[str]) -> None:
         """Remove hidden files that have been there for long: of a hook that died while it wrote, or moved aside.
 
         By the time of the last change of the file's status, which nobody can set.
         """
-        if time.monotonic() < self._next_tidy:
-            return
-        self._next_tidy = time.monotonic() + TIDY_EVERY
-        for name in os.listdir(self._directory):  # noqa: PTH208 - a handle
-            with contextlib.suppress(OSError):
+        for name in hidden:
+            with contextlib.suppress(OSError):  # gone already, or a directory that is not empty
                 status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-                if name[0] == "." and time.time() - status.st_ctime > LEFT_OVER_AGE:
+                if time.time() - status.st_ctime > LEFT_OVER_AGE:
                     is_directory = stat.S_ISDIR(status.st_mode)
                     (os.rmdir if is_directory else os.unlink)(name, dir_fd=self._directory)
 
