@@ -1,16 +1,20 @@
-"""Files that are there whole, or as they were."""
+"""Files that are there whole or as they were, and whose files we follow.
+
+What decides where clients are sent must not be writable by others.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 
 @contextlib.contextmanager
-def rewritten(path: Path) -> Iterator[TextIO]:
+def atomic_write(path: Path) -> Iterator[TextIO]:
     """Open a new file that takes a place, with what was written to it, only when all went well. Raises OSError.
 
     Nobody else can read it at first. Others may write in that directory: it is worked on through a handle.
@@ -28,3 +32,38 @@ def rewritten(path: Path) -> Iterator[TextIO]:
         with contextlib.suppress(OSError):
             os.unlink(hidden, dir_fd=directory)
         os.close(directory)
+
+
+def untrusted(path: Path, owner: int | None = None) -> str:
+    """Return why a file is not to be trusted, in words; empty if only root and its ``owner`` (we) can change it.
+
+    The directories above count too: who can write one can put another file in its place (unless it is sticky, as /tmp);
+    and a link on the way counts with those that it is in.
+    """
+    allowed = (0, os.geteuid() if owner is None else owner)
+    try:
+        named, real = path.absolute(), path.resolve(strict=True)
+        for place in dict.fromkeys((named, *named.parents, real, *real.parents)):
+            if wrong := _wrong(place, place.lstat(), allowed):
+                return wrong
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _wrong(place: Path, status: os.stat_result, allowed: tuple[int, int]) -> str:
+    if status.st_uid not in allowed:
+        return f"{place} belongs to another user (uid {status.st_uid}); chown root {place}"
+    is_link = stat.S_ISLNK(status.st_mode)
+    sticky_directory = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    if status.st_mode & 0o022 and not (is_link or sticky_directory):
+        return f"{place} can be written by others; chmod go-w {place}"
+    return ""
+
+
+def program_problem(run: Sequence[str]) -> str:
+    """Return what is wrong with a program and its arguments, in words; empty if nothing is."""
+    if not run or not Path(run[0]).is_absolute():
+        return "'run' must be a list that begins with the absolute path of a program"
+    wrong = untrusted(Path(run[0]))
+    return f"the program is refused: {wrong}" if wrong else ""

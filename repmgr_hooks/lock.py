@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from repmgr_hooks.errors import LockTimeout, OperationFailed
-from repmgr_hooks.trust import owner_of
+from repmgr_hooks.files import untrusted
 
 POLL = 0.1
 
@@ -64,3 +65,18 @@ def as_owner(directory: Path) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(0)
         os.setgroups(groups)
+
+
+def owner_of(directory: Path) -> os.stat_result:
+    """Return whose a state directory is; as that user, root can be led to nothing. Raises OperationFailed, OSError.
+
+    A link, or a place where a third user could put another directory, could be made root's own by who is to have less.
+    """
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise OperationFailed(
+            f"{directory} is no directory, or a link to one: root follows none; name the directory itself"
+        )
+    if wrong := untrusted(directory, status.st_uid):
+        raise OperationFailed(f"root does not work in {directory}: {wrong}")
+    return status

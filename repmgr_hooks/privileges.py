@@ -10,8 +10,9 @@ import pwd
 from pathlib import Path
 
 from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.files import untrusted
 from repmgr_hooks.hook import state_dir
-from repmgr_hooks.trust import owner_of, writable_by_others
+from repmgr_hooks.lock import owner_of
 
 USER, GROUP = "barman", "postgres"
 """As in systemd/repmgr-hooks.service (User, SupplementaryGroups) and config/tmpfiles.conf."""
@@ -32,7 +33,7 @@ def become_service(config: Path) -> None:
     """
     if os.geteuid() != 0 or not config.exists():
         return
-    if wrong := writable_by_others(config):
+    if wrong := untrusted(config):
         raise UsageError(f"{config} is refused: {wrong}")
     place = Path(state_dir(str(config)))
     try:
@@ -48,7 +49,7 @@ def _service_user(place: Path) -> pwd.struct_passwd:
     if os.path.lexists(place):
         return pwd.getpwuid(owner_of(place).st_uid)
     user = pwd.getpwnam(USER)
-    if not writable_by_others(place.parent):
+    if not untrusted(place.parent):
         place.mkdir(0o700)
         os.chown(place, user.pw_uid, grp.getgrnam(GROUP).gr_gid)
         place.chmod(0o710)

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from repmgr_hooks import config
 from repmgr_hooks.errors import OperationFailed, UsageError
-from repmgr_hooks.files import rewritten
+from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
 from repmgr_hooks.system.steps import Host, Program
-from repmgr_hooks.trust import writable_by_others
 
 LIMIT = 30.0
 MODES = {SUDOERS: 0o440}
@@ -76,7 +75,7 @@ def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
     for place, text in texts.items():
         path = directory / place.lstrip("/")
         there = next(above for above in (path, *path.parents) if os.path.lexists(above))
-        if wrong := writable_by_others(there):
+        if wrong := untrusted(there):
             raise UsageError(f"{wrong}, or name another DIRECTORY")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -86,7 +85,7 @@ def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
                 else f"CHANGED   {path}: kept; remove it to have it anew"
             )
             continue
-        with rewritten(path) as file:
+        with atomic_write(path) as file:
             os.fchmod(file.fileno(), MODES.get(place, 0o644) if place in SHIPPED else SECRET)
             file.write(text)
         yield f"written   {path}"
@@ -111,7 +110,7 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
 
 def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -> None:
     """Say what is wrong with a draft. Raises UsageError with all of it."""
-    others = [said for path in (directory, *(move.draft for move in moves)) if (said := writable_by_others(path))]
+    others = [said for path in (directory, *(move.draft for move in moves)) if (said := untrusted(path))]
     if others:
         raise UsageError("\n  ".join([f"{directory} is refused:", *dict.fromkeys(others)]))
     wrong = [f"{place} is not in it" for place in SHIPPED if Path(place) not in [move.place for move in moves]]
@@ -147,7 +146,7 @@ def put(move: Move) -> str:
     """Write one file in one go; what stood there and is not kept in it stays beside it."""
     said = f"installed {move.place}"
     move.place.parent.mkdir(parents=True, exist_ok=True)
-    with rewritten(move.place) as file:
+    with atomic_write(move.place) as file:
         if move.ours:
             os.fchmod(file.fileno(), move.mode)
         else:
