@@ -29,7 +29,7 @@ exec /usr/bin/barman "$@"
 def lab(built_lab: Lab) -> Lab:
     """Nothing runs, and nothing looks around by itself; there is a directory of root's that must stay as it is."""
     config = built_lab.gateway.path("/etc/repmgr-hooks/config.yaml")
-    config.write_text(config.read_text().replace("tick: 5", "tick: 0"))
+    config.write_text(config.read_text().replace("monitor_interval: 5", "monitor_interval: 0"))
     for name in ("wake", "secret", "01800000000000000100-7", "repmgr.conf"):
         built_lab.put(built_lab.gateway, f"{VICTIM}/{name}", "root's\n", 0o600)
     return built_lab
