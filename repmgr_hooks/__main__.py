@@ -15,7 +15,7 @@ def main() -> None:
     if code is None:
         from repmgr_hooks.cli import main as cli
 
-        code = cli.run(sys.argv[1:])
+        code = cli.main(sys.argv[1:])
     sys.exit(code)
 
 

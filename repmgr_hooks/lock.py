@@ -1,18 +1,17 @@
-"""One at a time: a lock file that the kernel lets go when its holder dies, however it dies.
-
-Root uses the state directory of another user here, who could have put a symbolic link there: none is followed.
-"""
+"""One at a time: a lock file that the kernel lets go when its holder dies, however it dies."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from repmgr_hooks.errors import LockTimeout, OperationFailed
+from repmgr_hooks.files import untrusted
 
 POLL = 0.1
 
@@ -28,8 +27,7 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
     end = time.monotonic() + limit
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        give_to_owner_of_directory(handle, path)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise OperationFailed(
             f"the state directory cannot be written: {error}; mend it or correct 'state_dir'"
@@ -48,26 +46,37 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
         os.close(handle)
 
 
-def give_to_owner_of_directory(handle: int, path: Path) -> None:
-    """Give a file that root has made to the owner of its directory, so that the service can use it too."""
-    if os.geteuid() == 0 and os.fstat(handle).st_nlink == 1:
-        owner = path.parent.stat()
-        os.fchown(handle, owner.st_uid, owner.st_gid)
-
-
 @contextlib.contextmanager
 def as_owner(directory: Path) -> Iterator[None]:
-    """Let root be the owner of a directory for a moment, so that it can be led to nothing that the owner may not do.
+    """Let root be the owner of a state directory for a moment, and be led to nothing that the owner may not do.
 
-    For the start of a program only: it holds for all threads.
+    It holds for all threads, and no program must be started meanwhile. Raises OperationFailed.
     """
-    user, group = os.geteuid(), os.getegid()
-    if user == 0 and directory.exists():
-        owner = directory.stat()
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)
+    if os.geteuid() != 0 or not os.path.lexists(directory):
+        yield
+        return
+    owner, groups = owner_of(directory), os.getgroups()
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
     try:
         yield
     finally:
-        os.seteuid(user)
-        os.setegid(group)
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def owner_of(directory: Path) -> os.stat_result:
+    """Return whose a state directory is; as that user, root can be led to nothing. Raises OperationFailed, OSError.
+
+    A link, or a place where a third user could put another directory, could be made root's own by who is to have less.
+    """
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise OperationFailed(
+            f"{directory} is no directory, or a link to one: root follows none; name the directory itself"
+        )
+    if wrong := untrusted(directory, status.st_uid):
+        raise OperationFailed(f"root does not work in {directory}: {wrong}")
+    return status

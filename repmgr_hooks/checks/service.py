@@ -14,7 +14,7 @@ from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.handlers import slot
-from repmgr_hooks.hook import PROGRAM, WAKE
+from repmgr_hooks.hook import PROGRAM, WAKE, open_fifo
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.system.steps import Host, Program
 
@@ -44,7 +44,7 @@ def look(loaded: Config, host: Host, repmgrd: User) -> Iterator[Finding]:
 def _listens(spool: Path) -> bool:
     """True if somebody reads the FIFO; nothing is written to it."""
     try:
-        os.close(os.open(spool / WAKE, os.O_WRONLY | os.O_NONBLOCK))
+        os.close(open_fifo(str(spool)))
         return True
     except PermissionError:
         raise

@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
         prog="repmgr-hooks", description="What repmgr calls when something happens.", allow_abbrev=False
     )
     top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
-    top.set_defaults(dry_run=False, reset_state=False, assume_primary=None)
+    top.set_defaults(file=None, dry_run=False, reset_state=False, assume_primary=None)
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cli import act, setup, show, streams
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import BUG, FAILED, USAGE, complain, log
+from repmgr_hooks.config import config_path
 from repmgr_hooks.errors import HooksError, UsageError
+from repmgr_hooks.privileges import become_service
 from repmgr_hooks.settings.schema import CONTROL
 
-
-def main() -> None:
-    """Run the program and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
+ROOTS_OWN = ("check", "handlers", "history", "init")
+"""They look into files of several users, or write where root says; the journal they open as its owner."""
 
 
-def run(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
+    """Be the program: root becomes the service's user first, unless the verb needs root. Returns the exit code."""
+    return run(argv, become_service)
+
+
+def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: None) -> int:
     """Run one verb and return the exit code; the one place that turns errors into codes."""
     try:
-        code = verb_of(argv)
+        code = run_verb(argv, give_up)
     except UsageError as error:
         complain(error)
         return USAGE
@@ -50,12 +55,17 @@ def run(argv: Sequence[str]) -> int:
     return code if written else FAILED
 
 
-def verb_of(argv: Sequence[str]) -> int:
+def run_verb(argv: Sequence[str], give_up: Callable[[Path], None]) -> int:
     """Run the verb that the arguments name. Raises UsageError for those that are no text."""
     for word in argv:
         if CONTROL.search(word):
             raise UsageError(f"{shorten(word)} holds a control character, or is no UTF-8; write it as plain text")
     arguments = parser().parse_args(argv)
+    if arguments.verb not in ROOTS_OWN:
+        # Absolute: the service's user works in /, for it may not be allowed to be where root is.
+        arguments.config = str(config_path(arguments.config).absolute())
+        arguments.file = arguments.file and arguments.file.absolute()
+        give_up(Path(arguments.config))
     return VERBS[arguments.verb](arguments)
 
 

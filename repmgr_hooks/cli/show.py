@@ -9,7 +9,9 @@ import json
 
 from repmgr_hooks import checks, handlers
 from repmgr_hooks.checks import finding, recovery
+from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.users import service_user
 from repmgr_hooks.cli.output import (
     FAILED,
     OK,
@@ -142,7 +144,8 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
         journal, error = journal_or_why_not(loaded, stack)
         found = [*checks.findings(loaded, journal, lambda one: worlds[one.cluster.name], arguments.end_to_end)]
     if error and not finding.bad(found):
-        found.append(Topic("service.journal").fail(error, "see to the state directory"))
+        topic, owner = Topic("service.journal"), service_user(loaded.state_dir)
+        found.append(topic.fail(error, "see to the state directory") if owner.can_be_me else unseen(topic, error))
     for managed in loaded.clusters.values() if arguments.restore else ():
         found += recovery.findings(managed.cluster, world_of(managed))
     if arguments.send_test_alert:

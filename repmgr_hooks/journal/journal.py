@@ -47,8 +47,9 @@ class Journal:
         """Return the connection; a new one if the file was moved away, or else we would write where nobody reads."""
         if not self._db.in_transaction and identity(self._path) != self._file:
             log.error("the journal %s is not the file any more that it was; going on with a new one", self._path)
-            before, self._db = self._db, connect(self._path, BUSY_LIMIT)
-            self._file = identity(self._path)
+            with as_owner(self._path.parent):
+                before, self._db = self._db, connect(self._path, BUSY_LIMIT)
+                self._file = identity(self._path)
             before.close()
         return self._db
 

@@ -17,7 +17,7 @@ from repmgr_hooks.alerts.notifier import Notifier
 from repmgr_hooks.errors import LockTimeout, OperationFailed, UsageError
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.lock import as_owner, exclusive, lock_name
+from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.service.controller import JOURNAL_BROKEN, ClusterController, run_now
 from repmgr_hooks.service.spool import Spool, make_spool
 from repmgr_hooks.system.host import LocalHost
@@ -57,8 +57,7 @@ class Worker:
                 log.info("a worker is there already, and has been woken")
                 return
             make_spool(self._config.state_dir / "spool")
-            with as_owner(self._config.state_dir):
-                spool = Spool(self._config.state_dir)
+            spool = Spool(self._config.state_dir)
             try:
                 journal = open_journal(self._config.state_dir / "journal.db")
             except OperationFailed as error:

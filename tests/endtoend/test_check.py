@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager as Context
@@ -119,7 +120,7 @@ def test_a_node_with_another_certificate_gets_no_password(healthy: Lab) -> None:
     ("user", "unseen"),
     [
         ("barman", {"kernel.chains", "kernel.filter", "service.sudo"}),
-        ("postgres", {"kernel.chains", "kernel.filter", "files.user"}),
+        ("postgres", {"kernel.chains", "kernel.filter", "files.user", "service.journal"}),
     ],
 )
 def test_without_root_what_cannot_be_seen_is_said(healthy: Lab, user: str, unseen: set[str]) -> None:
@@ -195,6 +196,12 @@ def state_directory_that_others_can_write(lab: Lab) -> Iterator[None]:
 @fault("files.spool", f"{STATE}/spool")
 def spool_closed_to_repmgrd(lab: Lab) -> Iterator[None]:
     with mode(lab.gateway, f"{STATE}/spool", 0o700):
+        yield
+
+
+@fault("files.spool", f"{STATE}/spool")
+def spool_open_to_everybody(lab: Lab) -> Iterator[None]:
+    with mode(lab.gateway, f"{STATE}/spool", 0o2777):
         yield
 
 
@@ -473,11 +480,14 @@ def no_line_in_sudoers(lab: Lab) -> Iterator[None]:
 
 @fault("service.spool", f"{STATE}/spool")
 def something_strange_in_the_spool(lab: Lab) -> Iterator[None]:
+    """The service would move it aside."""
     strange = lab.gateway.path(f"{STATE}/spool/directory")
+    lab.daemons["worker"].send_signal(signal.SIGSTOP)
     strange.mkdir()
     lab.gateway.run("touch", "-d", "10 minutes ago", f"{STATE}/spool/directory")
     yield
     strange.rmdir()
+    lab.daemons["worker"].send_signal(signal.SIGCONT)
 
 
 @fault("service.running")
@@ -546,6 +556,7 @@ def test_a_line_that_loses_or_runs_what_is_sent(healthy: Lab, placeholders: str,
     assert line.startswith(said)
 
 
-def test_without_root_only_repmgrds_own_user_can_send(healthy: Lab) -> None:
-    assert arrived(healthy, user="postgres").startswith("OK sent as postgres, ")
+def test_without_root_nobody_can_send_and_see_it_arrive(healthy: Lab) -> None:
+    said = "WARN cannot be looked at: the journal is the service's own, and nothing can be seen to arrive"
+    assert arrived(healthy, user="postgres").startswith(said)
     assert arrived(healthy, user="barman").startswith("WARN cannot be looked at: only root can act as postgres")

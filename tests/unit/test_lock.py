@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.lock import exclusive
+from repmgr_hooks.lock import as_owner, exclusive
 
 
 def test_a_second_holder_waits_and_gives_up(tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_the_lock_is_free_again_after_a_failure(tmp_path: Path) -> None:
 def test_the_lock_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> None:
     lock = tmp_path / "cluster-main.lock"
     script = (
-        "import os, pathlib, sys; from repmgr_hooks.lock import exclusive\n"
+        "import os, pathlib, sys; from repmgr_hooks.lock import as_owner, exclusive\n"
         "with exclusive(pathlib.Path(sys.argv[1]), 0): os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", script, str(lock)], check=False).returncode == -9
@@ -51,11 +53,38 @@ def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
         raise AssertionError("no lock was taken")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_what_root_makes_belongs_to_the_owner_of_the_directory(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    state.mkdir()
-    os.chown(state, 34, 35)
-    with exclusive(state / "cluster-main.lock", 0):
-        made = (state / "cluster-main.lock").stat()
-    assert (made.st_uid, made.st_gid) == (34, 35)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_root_is_the_owner_for_a_moment(tmp_path: Path) -> None:
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    os.chown(place, 34, 35)
+    try:
+        with as_owner(place):
+            (place / "made").touch()
+            assert os.getgroups() == []
+        assert (place / "made").stat().st_uid == 34
+        assert os.geteuid() == 0
+        with as_owner(place.with_name("absent")):
+            assert os.geteuid() == 0
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
+@pytest.mark.parametrize("how", ["link", "writable", "third user's"])
+def test_a_directory_that_root_does_not_work_in(how: str) -> None:
+    """Who could put another one there could put one of root's there."""
+    above = Path(tempfile.mkdtemp(dir="/tmp"))
+    place = above / "state"
+    place.mkdir()
+    if how == "link":
+        place = above / "link"
+        place.symlink_to("state")
+    elif how == "writable":
+        place.chmod(0o770)
+    else:
+        os.chown(above, 34, 35)
+    try:
+        with pytest.raises(OperationFailed), as_owner(place):
+            raise AssertionError("it was used")
+    finally:
+        shutil.rmtree(above)

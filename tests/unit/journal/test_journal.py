@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -537,7 +538,7 @@ def test_a_file_that_goes_away_under_the_service(path: Path, moved: bool) -> Non
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OperationFailed, match="file/journal.db cannot be used"):
+    with pytest.raises(OperationFailed, match=r"file(/journal.db cannot be used| is no directory)"):
         open_journal(tmp_path / "file" / "journal.db")
     with pytest.raises(OperationFailed, match="missing/journal.db cannot be used"):
         open_journal(tmp_path / "missing" / "journal.db")
@@ -553,10 +554,36 @@ def test_a_directory_that_is_read_only(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-def test_a_directory_stands_in_its_place(path: Path) -> None:
-    path.mkdir()
-    with pytest.raises(OperationFailed, match="cannot be used"):
-        open_journal(path)
+@pytest.mark.parametrize("kind", ["directory", "link", "dangling link", "FIFO"])
+def test_what_stands_in_its_place_is_set_aside(path: Path, tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "target"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+        target.write_text("root's") if kind == "link" else None
+    open_journal(path).close()
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert len(list(tmp_path.glob("journal.db.broken-*"))) == 1
+    assert kind != "link" or target.read_text() == "root's"
+    assert kind != "dangling link" or not target.exists()
+
+
+def test_nobody_else_can_read_it_or_lock_it(path: Path) -> None:
+    """A reader can hold the lock that a writer needs; one that was made readable is closed up."""
+    umask = os.umask(0)
+    try:
+        for _ in range(2):
+            journal = open_journal(path)
+            journal.add_event("main", PROMOTED, 5.0)
+            assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob("journal.db*")} == {0o600}
+            journal.close()
+            path.chmod(0o644)
+    finally:
+        os.umask(umask)
 
 
 def test_a_failed_change_leaves_nothing_behind(journal: Journal) -> None:
@@ -630,11 +657,26 @@ def test_root_follows_no_link_of_the_service() -> None:
         os.chown(place, 34, 35)
         (place / "journal.db").symlink_to(target.name)
         (place / "cluster-main.lock").symlink_to(target.name)
-        with pytest.raises(OperationFailed):
-            open_journal(place / "journal.db")
+        open_journal(place / "journal.db").close()
+        assert not (place / "journal.db").is_symlink()
         with pytest.raises(OperationFailed), exclusive(place / "cluster-main.lock", 0):
             pass
         assert (Path(target.name).stat().st_uid, Path(target.name).stat().st_size) == (0, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
+def test_root_follows_no_link_that_takes_its_place_meanwhile() -> None:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as roots:
+        place, target = Path(name), Path(roots, "new.db")
+        os.chown(place, 34, 35)
+        journal = open_journal(place / "journal.db")
+        (place / "journal.db").rename(place / "away.db")
+        (place / "journal.db").symlink_to(target)
+        with pytest.raises(OperationFailed):
+            journal.add_event("main", PROMOTED, 5.0)
+        assert os.geteuid() == 0
+        assert not target.exists()
+        journal.close()
 
 
 def test_closing_waits_for_another_thread(tmp_path: Path) -> None:

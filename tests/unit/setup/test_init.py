@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -233,6 +235,47 @@ def test_a_changed_draft_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "etc/b").read_text() == "mine"
 
 
+def test_only_root_reads_what_may_hold_a_password(tmp_path: Path) -> None:
+    """A repmgr.conf: its conninfo may have one. Our own files have none."""
+    list(install.write(tmp_path, {"/etc/repmgr/db1.conf": "conninfo", render.CONFIGURATION: "", render.SUDOERS: ""}))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {"db1.conf": 0o600, "config.yaml": 0o644, "repmgr-hooks": 0o440}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("how", ["its own", "a link", "a link above", "a link in it", "a file in it", "writable"])
+def test_a_draft_that_another_user_can_change(how: str) -> None:
+    """Root would write, and later install, what that user wants."""
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as roots:
+        victim, above = Path(roots), Path(name)
+        directory = above / "draft"
+        if how == "its own":
+            directory.mkdir()
+            os.chown(directory, 34, 35)
+        elif how.startswith("a link") and how != "a link in it":
+            link = directory if how == "a link" else above / "link"
+            link.symlink_to(victim)
+            os.lchown(link, 34, 35)
+            directory = link if how == "a link" else link / "draft"
+        elif how == "a link in it":
+            (directory / "etc").mkdir(parents=True)
+            (directory / "etc/repmgr").symlink_to(victim)
+            os.lchown(directory / "etc/repmgr", 34, 35)
+        elif how == "a file in it":
+            (directory / "etc/repmgr").mkdir(parents=True)
+            (directory / "etc/repmgr/db1.conf").touch()
+            os.chown(directory / "etc/repmgr/db1.conf", 34, 35)
+        else:
+            directory.mkdir()
+            directory.chmod(0o777)
+        with pytest.raises(UsageError, match="name another DIRECTORY"):
+            list(install.write(directory, {"/etc/repmgr/db1.conf": "conninfo"}))
+        assert list(victim.iterdir()) == []
+        if how in ("its own", "writable", "a link"):
+            with pytest.raises(UsageError, match="is refused"):
+                install.examine(directory, [], True, FakeHost())
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     texts = render.drafted(FOUND, "main", REPOSITORY, [])
@@ -300,6 +343,17 @@ def test_the_old_one_stays_beside(tmp_path: Path) -> None:
     (tmp_path / "draft").write_text("another")
     assert install.put(move).endswith("the old one is " + str(tmp_path / "there.before-repmgr-hooks.2"))
     assert (tmp_path / "there.before-repmgr-hooks").read_text() == "old", "what was there at first"
+
+
+def test_what_is_kept_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """repmgr.conf may lie in a directory of postgres'."""
+    (tmp_path / "draft").write_text("new")
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "there.before-repmgr-hooks").symlink_to(tmp_path / "absent")
+    kept = tmp_path / "there.before-repmgr-hooks.2"
+    assert install.put(install.Move(tmp_path / "draft", tmp_path / "there")).endswith(str(kept))
+    assert kept.read_text() == "old"
+    assert not (tmp_path / "absent").exists()
 
 
 def test_a_directory_that_cannot_be_written(
