@@ -162,7 +162,8 @@ def taken(file: Path, text: str | bytes) -> Config | None:
 def nonsense(loaded: Config) -> Iterator[str]:
     """What a configuration that was taken must not hold, found without the code that refuses it."""
     text = repr(loaded)
-    if re.search(r"\\x[01][0-9a-f]|\\x[7-9][0-9a-f]|\\[nrt]|\\ud[89a-f]|\\u20(2[89a-e]|6[6-9])|\b(inf|nan)\b", text):
+    strange = r"\\x[01][0-9a-f]|\\x[7-9][0-9a-f]|\\[nrt]|\\ud[89a-f]|\\u20(2[89a-e]|6[6-9])|(?<!')\b(inf|nan)\b(?!')"
+    if re.search(strange, text):
         yield "a control character, half a character, or a number that is none"
     retry = loaded.service.retry
     if retry.initial_delay > retry.max_delay:

@@ -144,13 +144,13 @@ def test_a_fifo_as_configuration_makes_nobody_wait(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
 def test_the_hook_does_not_wait_for_a_configuration_that_is_no_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
 ) -> None:
     path = {"fifo": tmp_path / "fifo", "device": Path("/dev/zero"), "directory": tmp_path}[kind]
     if kind == "fifo":
         os.mkfifo(path)
     assert state_dir(str(path)) == STATE_DIR
-    assert "cannot be read" in capsys.readouterr().err
+    assert "cannot be read" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
