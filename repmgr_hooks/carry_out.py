@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from repmgr_hooks import steps
+from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.decide import Decided, memory_of
 from repmgr_hooks.errors import PrimaryChanged, StepFailed
 from repmgr_hooks.judge import LOOK_EVERY, confirmed
+from repmgr_hooks.meanwhile import Aside
 from repmgr_hooks.routes import Action
 from repmgr_hooks.run import Chosen, Done, Recorder, pause, stop_if_asked
 from repmgr_hooks.steps import Step, World
@@ -19,6 +24,8 @@ log = logging.getLogger(__name__)
 
 RETRY_EVERY = 2.0
 LAST_TRY = 1.0
+PLUG_IN_LIMIT = 60.0
+T = TypeVar("T")
 
 
 def carry_out(
@@ -151,19 +158,43 @@ def take(step: Step, chosen: Chosen, world: World, recorder: Recorder) -> None:
 
 def look(action: Action, decided: Decided, world: World) -> list[Step]:
     """Return what is missing of an action. Raises StepFailed, also for a bug in the handler."""
-    try:
+
+    def missing() -> list[Step]:
         seen = action.handler.observe(action.config, decided, world) if action.handler.observe else None
-        missing = list(action.handler.plan(action.config, decided, seen))
-        if not all(isinstance(step, Step) for step in missing):
-            raise TypeError(f"plan must return steps, not {missing}")
+        found = list(action.handler.plan(action.config, decided, seen))
+        if not all(isinstance(step, Step) for step in found):
+            raise TypeError(f"plan must return steps, not {found}")
+        return found
+
+    return answer(action, decided.cluster, world, missing)
+
+
+def answer(action: Action, cluster: Cluster, world: World, question: Callable[[], T]) -> T:
+    """Return what a handler answers. Raises StepFailed for whatever it raises, and for a plug-in that does not return.
+
+    What is ours returns: all that it waits for has a limit.
+    """
+    try:
+        if action.built_in:
+            return question()
+        limit = min(PLUG_IN_LIMIT, world.end - world.now()) if isinstance(world, steps.Until) else PLUG_IN_LIMIT
+        return _aside(action.name, cluster.name).ask(question, max(limit, 0.0))
     except StepFailed:
         raise
-    except Exception as error:
+    except TimeoutError:
+        raise StepFailed(f"the handler {action.name} has not answered; it stands still") from None
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # by the user: a thread gets no signal
         raise StepFailed(bug(action, error)) from error
-    return missing
 
 
-def bug(action: Action, error: Exception) -> str:
+@functools.cache
+def _aside(handler: str, cluster: str) -> Aside:
+    return Aside(f"{handler} of {cluster}")
+
+
+def bug(action: Action, error: BaseException) -> str:
     """Say that a handler is broken; a failover goes on as after any other failure."""
     log.debug("handler %s", action.name, exc_info=True)
     return f"a bug in the handler {action.name}: {error!r}"

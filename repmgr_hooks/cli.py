@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from repmgr_hooks.arguments import parser
 from repmgr_hooks.errors import BadInput, Trouble
-from repmgr_hooks.verbs import BUG, FAILED, USAGE, act, complain, log, setup, show
+from repmgr_hooks.verbs import BUG, FAILED, USAGE, act, all_written, complain, log, setup, show
 
 
 def main() -> None:
@@ -38,6 +38,8 @@ def run(argv: Sequence[str]) -> int:
     except Exception:
         log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
         return BUG
+    finally:
+        all_written()
 
 
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {

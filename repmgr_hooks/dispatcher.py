@@ -10,9 +10,10 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from repmgr_hooks import rehearsal
-from repmgr_hooks.carry_out import bug, carry_out, look, take
+from repmgr_hooks.carry_out import answer, carry_out, look, take
 from repmgr_hooks.decide import Decided, Memory, Verdict, Why, memory_of
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import Event, Meaning
@@ -128,26 +129,26 @@ def drift(managed: Managed, world: World, memory: Memory, marks: dict[str, objec
                 found += seen
                 if new and differences(seen):
                     return Drift(verdict, now, tuple(found))
-    said, missing = (*warnings(managed, decided), *tend(managed, decided, world)), differences(found)
+    said, missing = (*warnings(managed, decided, world), *tend(managed, decided, world)), differences(found)
     return Drift(verdict, now, tuple(found), tuple(text for text in said if text not in missing))
 
 
 def _mark(action: Action, decided: Decided, world: World) -> object:
     try:
-        return action.mark(decided, world)
-    except Exception as error:
+        return answer(action, decided.cluster, world, partial(action.mark, decided, world))
+    except StepFailed as error:
         log.debug("%s: %s", action.title, error)
         return None
 
 
-def warnings(managed: Managed, decided: Decided) -> list[str]:
+def warnings(managed: Managed, decided: Decided, world: World) -> list[str]:
     """Return what no step of ours can mend."""
     said: list[str] = []
     for action in managed.actions:
         try:
-            said += action.warnings(decided)
-        except Exception as error:
-            said.append(bug(action, error))
+            said += answer(action, decided.cluster, world, partial(action.warnings, decided))
+        except StepFailed as error:
+            said.append(str(error))
     return said
 
 
@@ -156,11 +157,9 @@ def tend(managed: Managed, decided: Decided, world: World) -> list[str]:
     failed = []
     for action in managed.actions:
         try:
-            action.tend(decided, world)
+            answer(action, decided.cluster, world, partial(action.tend, decided, world))
         except StepFailed as error:
             failed.append(str(error))
-        except Exception as error:
-            failed.append(bug(action, error))
     return failed
 
 
@@ -208,7 +207,8 @@ def shut_out(managed: Managed, verdict: Verdict, world: World, recorder: Recorde
         missing: Sequence[Step] = []
         error = ""
         try:
-            missing = action.shut_out(managed.cluster, verdict.zombies, world)
+            asked = partial(action.shut_out, managed.cluster, verdict.zombies, world)
+            missing = answer(action, managed.cluster, world, asked)
             if recorder:
                 for step in missing:
                     take(step, Chosen(action, None), world, recorder)

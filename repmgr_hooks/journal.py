@@ -8,27 +8,39 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from repmgr_hooks.decide import Memory
 from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.event import CATALOGUE, Event, Meaning
 from repmgr_hooks.lock import as_owner
+from repmgr_hooks.meanwhile import Aside
 from repmgr_hooks.records import RUN_COLUMNS, Pause, RunRow, Sight, StepRow, Waiting, run_row
 from repmgr_hooks.tables import connect, identity
 
 log = logging.getLogger(__name__)
 
-BUSY_LIMIT = 10.0
+PATIENCE = 2.0
+"""Seconds that whoever uses the journal waits for it in all; used up, they come back at the rate of one in ..."""
+PATIENCE_BACK = 30.0
+"""... so many seconds."""
+QUICK, SLOW = 0.1, 0.5
+"""Seconds that one use of it takes on a disk that works, and those that it may take on a slow one."""
+CHECKED = 32 * 2**20
+"""Bytes of a journal that are looked at when it is opened; a larger one takes too long."""
+T = TypeVar("T")
 
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
+ADD_EVENT = """
+insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (spooled) do nothing
+"""
 CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
 DENIALS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is Meaning.STANDBY)
 PROMOTED = f"""
@@ -44,58 +56,89 @@ select count(*) from (select "primary" <> lag("primary") over (order by id) as c
 
 
 class Journal:
-    """The journal of one state directory. Every method is one transaction; each may raise StepFailed."""
+    """The journal of one state directory. Every method is one transaction; each may raise StepFailed.
 
-    def __init__(self, path: Path) -> None:
+    All is done in a thread of its own. Who uses it waits for a lock, or a disk, ``PATIENCE`` seconds in all, for a
+    failover must not wait for its records; after that only as long as a disk that works may need.
+    """
+
+    def __init__(self, path: Path, later: bool = False) -> None:
+        """Open the file; with ``later`` that is tried again at each use, if it fails now."""
         self._path = path
-        self._alone = threading.RLock()
-        with self._telling():
-            self._db = connect(path, BUSY_LIMIT)
-            self._file = identity(path)
+        self._db: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._patience, self._asked = PATIENCE, time.monotonic()
+        self._aside = Aside("journal")
+        try:
+            self._do(lambda db: None)
+        except StepFailed as error:
+            if not later:
+                self._aside.end()
+                raise
+            log.error("%s; going on without it", error)
 
-    def _current(self) -> sqlite3.Connection:
+    def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        begun, free = time.monotonic(), 0.0
+        self._patience = min(self._patience + (begun - self._asked) / PATIENCE_BACK, PATIENCE)
+        self._asked, patience = begun, self._patience
+        try:
+            answer = self._aside.ask(lambda: job(self._current(patience)), patience + SLOW)
+            free = QUICK
+            return answer
+        except TimeoutError:
+            raise self._unusable("it does not answer") from None
+        except (sqlite3.Error, OSError) as error:
+            raise self._unusable(error) from error
+        finally:
+            self._patience = max(self._patience - max(time.monotonic() - begun - free, 0.0), 0.0)
+
+    def _unusable(self, error: object) -> StepFailed:
+        return StepFailed(
+            f"the journal {self._path} cannot be used: {error}; see to the disk and the file's owner, "
+            "or move a broken file away"
+        )
+
+    def _current(self, busy_limit: float) -> sqlite3.Connection:
         """Return the connection; a new one if the file was moved away, or else we would write where nobody reads."""
-        if not self._db.in_transaction and identity(self._path) != self._file:
-            log.error("the journal %s is not the file any more that it was; going on with a new one", self._path)
-            before, self._db = self._db, connect(self._path, BUSY_LIMIT)
+        if self._db is None or identity(self._path) != self._file:
+            if self._db:
+                log.error("the journal %s is not the file any more that it was; going on with a new one", self._path)
+            before, self._db = self._db, connect(self._path, busy_limit)
             self._file = identity(self._path)
-            before.close()
+            if before:
+                before.close()
+        self._db.execute(f"pragma busy_timeout = {1000 * busy_limit:.0f}")
         return self._db
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            with self._alone:
-                yield
-        except (sqlite3.Error, OSError) as error:
-            raise StepFailed(
-                f"the journal {self._path} cannot be used: {error}; see to the disk and the file's owner, "
-                "or move a broken file away"
-            ) from error
-
-    @contextmanager
-    def change(self) -> Iterator[sqlite3.Connection]:
+    def change(self, do: Callable[[sqlite3.Connection], T]) -> T:
         """One transaction, also for tables that another module looks after. Raises StepFailed."""
-        with self._telling(), self._current() as db:
-            db.execute("begin immediate")
-            yield db
+
+        def transaction(db: sqlite3.Connection) -> T:
+            with db:
+                db.execute("begin immediate")
+                return do(db)
+
+        return self._do(transaction)
 
     def read(self, statement: str, *values: object) -> list[Any]:
         """Return the rows of a query."""
-        with self._telling():
-            return self._current().execute(statement, values).fetchall()
+        return self._do(lambda db: db.execute(statement, values).fetchall())
 
     def check(self) -> None:
         """Look at every page. Raises StepFailed for a broken file."""
-        with self._telling():
-            (found,) = self._db.execute("pragma quick_check(1)").fetchone()
+
+        def pages(db: sqlite3.Connection) -> None:
+            (found,) = db.execute("pragma quick_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
 
+        self._do(pages)
+
     def close(self) -> None:
-        """Close the file; not under the hands of another thread, for SQLite crashes then."""
-        with self._alone:
-            self._db.close()
+        """Close the file, after what is being done; it is not waited for long."""
+        with suppress(StepFailed):
+            self._do(lambda db: db.close())
+        self._aside.end()
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -104,13 +147,16 @@ class Journal:
     ) -> int:
         """Store an event and return its number; one that was stored before (the same spool file) is stored once."""
         said = (event.node, event.name, event.success, event.other_node, event.timestamp)
-        with self.change() as db:
-            cursor = db.execute(
-                "insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand)"
-                " values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (spooled) do nothing",
-                (spooled, cluster, *said, received, by_hand),
-            )
-        return cursor.lastrowid or 0
+        values = (spooled, cluster, *said, received, by_hand)
+        return self.change(lambda db: db.execute(ADD_EVENT, values).lastrowid) or 0
+
+    def add_events(self, events: Iterable[tuple[str, Event, float, str]]) -> None:
+        """Store many at once: each its cluster, when it was received, and its spool file."""
+        rows = [
+            (spooled, cluster, said.node, said.name, said.success, said.other_node, said.timestamp, received, False)
+            for cluster, said, received, spooled in events
+        ]
+        self.change(lambda db: db.executemany(ADD_EVENT, rows))
 
     def waiting(self, cluster: str) -> list[Waiting]:
         """Return the events that wait, oldest first."""
@@ -138,22 +184,26 @@ class Journal:
 
     def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
         """Open a run that covers these events, and return its number."""
-        with self.change() as db:
-            cursor = db.execute(
-                "insert into run (cluster, cause, attempt, started) values (?, ?, ?, ?)",
-                (cluster, cause, attempt, time.time()),
-            )
-            db.executemany("update event set run = ? where id = ?", [(cursor.lastrowid, number) for number in events])
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+        values = (cluster, cause, attempt, time.time())
+
+        def begin(db: sqlite3.Connection) -> int:
+            run = db.execute("insert into run (cluster, cause, attempt, started) values (?, ?, ?, ?)", values).lastrowid
+            db.executemany("update event set run = ? where id = ?", [(run, number) for number in events])
+            assert run is not None
+            return run
+
+        return self.change(begin)
 
     def add_step(self, run: int, step: StepRow) -> None:
         """Record a step that has ended."""
-        with self.change() as db:
-            db.execute(
-                "insert into step (run, action, what, started, duration, error) values (?, ?, ?, ?, ?, ?)",
-                (run, step.action, step.what, step.started, step.duration, step.error),
-            )
+        self._write(
+            "insert into step (run, action, what, started, duration, error) values (?, ?, ?, ?, ?, ?)",
+            *(run, step.action, step.what, step.started, step.duration, step.error),
+        )
+
+    def _write(self, statement: str, *values: object) -> int:
+        """Make one change, and return how many rows it was for."""
+        return self.change(lambda db: db.execute(statement, values).rowcount)
 
     def end_run(
         self,
@@ -168,20 +218,22 @@ class Journal:
         """Close a run; ``left``: the actions that failed."""
         values = (time.time(), ok, again, message, primary, timeline, "\n".join(left), run)
         columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, "left" = ?'
-        with self.change() as db:
-            db.execute(f"update run set {columns} where id = ?", values)
+        self._write(f"update run set {columns} where id = ?", *values)
 
     def release_cut_off(self, busy: Collection[str] = ()) -> int:
         """Let the events of runs that never ended wait again; return how many. Only the one worker may ask this.
 
         In a ``busy`` cluster somebody works by hand: there, only the worker's own runs are known to have been cut off.
         """
-        with self.change() as db:
-            names = ", ".join("?" * len(busy))
-            cut = f"ended is null and (cause in ('event', 'retry', 'drift') or cluster not in ({names}))"
+        names = ", ".join("?" * len(busy))
+        cut = f"ended is null and (cause in ('event', 'retry', 'drift') or cluster not in ({names}))"
+
+        def release(db: sqlite3.Connection) -> int:
             cursor = db.execute(f"update event set run = null where run in (select id from run where {cut})", [*busy])
             db.execute(f"update run set ended = started, ok = 0, again = 1, message = 'cut off' where {cut}", [*busy])
-        return cursor.rowcount
+            return cursor.rowcount
+
+        return self.change(release)
 
     def runs(self, limit: int, cluster: str | None = None, failed: bool = False) -> list[RunRow]:
         """Return the newest runs, oldest first."""
@@ -200,14 +252,16 @@ class Journal:
         """Remove what is older than so many days; what waits, runs, or came last stays."""
         before = time.time() - days * 86400
         old = "select id from run where ended < ? and id not in (select max(id) from run group by cluster)"
-        with self.change() as db:
-            db.execute(f"delete from step where run in ({old})", (before,))
-            db.execute(f"delete from event where run in ({old})", (before,))
-            db.execute(f"delete from run where id in ({old})", (before,))
-            db.execute("delete from sight where at < ?", (before,))
-            # A primary is of the time until the next was found; that of yesterday may be from long ago.
-            later = "select 1 from role later where later.cluster = role.cluster and later.id > role.id"
-            db.execute(f"delete from role where exists ({later} and later.since < ?)", (before,))
+        # A primary is of the time until the next was found; that of yesterday may be from long ago.
+        later = "select 1 from role later where later.cluster = role.cluster and later.id > role.id"
+        statements = (
+            f"delete from step where run in ({old})",
+            f"delete from event where run in ({old})",
+            f"delete from run where id in ({old})",
+            "delete from sight where at < ?",
+            f"delete from role where exists ({later} and later.since < ?)",
+        )
+        self.change(lambda db: [db.execute(statement, (before,)) for statement in statements])
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
@@ -232,30 +286,25 @@ class Journal:
         values = (cluster, memory.primary, memory.timeline, memory.system_identifier, time.time())
         if memory != self.memory(cluster):
             columns = 'cluster, "primary", timeline, system_identifier, since'
-            with self.change() as db:
-                db.execute(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", values)
+            self._write(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", *values)
 
     def forget(self, cluster: str) -> None:
         """Forget a cluster, after it was restored or made anew."""
-        with self.change() as db:
-            db.execute("delete from role where cluster = ?", (cluster,))
+        self._write("delete from role where cluster = ?", cluster)
 
     def saw(self, cluster: str, sight: Sight) -> None:
         """Keep what a look has seen that the look before had not."""
-        with self.change() as db:
-            db.execute("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", (cluster, *astuple(sight)))
+        self._write("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(sight))
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 
     def pause(self, cluster: str, until: float | None, reason: str) -> None:
         """Store events and do nothing from now on."""
-        with self.change() as db:
-            db.execute("insert or replace into pause values (?, ?, ?, ?)", (cluster, until, reason, time.time()))
+        self._write("insert or replace into pause values (?, ?, ?, ?)", cluster, until, reason, time.time())
 
     def resume(self, cluster: str) -> bool:
         """End a pause; return whether there was one."""
-        with self.change() as db:
-            return db.execute("delete from pause where cluster = ?", (cluster,)).rowcount > 0
+        return self._write("delete from pause where cluster = ?", cluster) > 0
 
     def paused(self, cluster: str) -> Pause | None:
         """Return the pause of a cluster, if it has one that is not over."""
@@ -264,28 +313,44 @@ class Journal:
         return found[0] if found else None
 
 
-def open_journal(path: Path) -> Journal:
-    """Open the journal; a broken file is set aside, for a failover must not fail for it. Raises StepFailed."""
+def open_journal(path: Path, later: bool = False) -> Journal:
+    """Open the journal; a broken file is set aside, for a failover must not fail for it.
+
+    Raises StepFailed; with ``later`` it is opened when that is possible.
+    """
     with as_owner(path.parent):
-        return _open(path)
-
-
-def _open(path: Path) -> Journal:
-    try:
-        journal = Journal(path)
-        journal.check()
-        return journal
-    except StepFailed as error:
-        if not isinstance(error.__cause__, sqlite3.DatabaseError) or isinstance(
-            error.__cause__, sqlite3.OperationalError
-        ):
-            raise
-        aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
-        log.error("the journal is broken (%s); it is now %s, and a new one begins", error.__cause__, aside)
         try:
-            path.rename(aside)
-            for rest in ("-wal", "-shm"):
-                path.with_name(path.name + rest).unlink(missing_ok=True)
-        except OSError as refused:
-            raise StepFailed(f"{error}; and it cannot be set aside: {refused}") from error
-        return Journal(path)
+            return _checked(path, later)
+        except StepFailed as error:
+            if not _is_broken(error):
+                raise
+            _set_aside(path, error)
+            return Journal(path, later)
+
+
+def _checked(path: Path, later: bool) -> Journal:
+    journal = Journal(path, later)
+    try:
+        if path.exists() and path.stat().st_size < CHECKED:
+            journal.check()
+    except StepFailed as error:
+        if not later or _is_broken(error):
+            journal.close()
+            raise
+    return journal
+
+
+def _is_broken(error: StepFailed) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
+
+
+def _set_aside(path: Path, error: StepFailed) -> None:
+    aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
+    log.error("the journal is broken (%s); it is now %s, and a new one begins", error.__cause__, aside)
+    try:
+        path.rename(aside)
+        for rest in ("-wal", "-shm"):
+            path.with_name(path.name + rest).unlink(missing_ok=True)
+    except OSError as refused:
+        raise StepFailed(f"{error}; and it cannot be set aside: {refused}") from error

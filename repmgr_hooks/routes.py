@@ -8,7 +8,7 @@ from typing import Any
 
 from repmgr_hooks.cluster import Cluster
 from repmgr_hooks.decide import Decided
-from repmgr_hooks.handlers import Handler
+from repmgr_hooks.handlers import BUILT_IN, Handler
 from repmgr_hooks.steps import Step, World
 
 
@@ -26,6 +26,11 @@ class Action:
     def at_latest(self) -> float | None:
         """Seconds after the start of the run at which this is done even if what comes before has failed."""
         return getattr(self.config, "at_latest", None)
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the handler is one of ours."""
+        return self.handler in BUILT_IN.values()
 
     @property
     def on_tick(self) -> bool:

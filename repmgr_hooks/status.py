@@ -120,7 +120,7 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
         verdict,
         ports,
         tuple(missing or _missing(managed, judge, verdict, world)),
-        tuple(dispatcher.warnings(managed, decided_from(verdict, judge)) if verdict.primary else ()),
+        tuple(dispatcher.warnings(managed, decided_from(verdict, judge), world) if verdict.primary else ()),
         len(journal.waiting(settings.name)) if journal else 0,
         journal.paused(settings.name) if journal else None,
         (event[0], str(event[1])) if event else None,

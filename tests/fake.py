@@ -398,6 +398,9 @@ class FakeWorld:
     def rest(self) -> None:
         self.rests += 1
 
+    def close(self) -> None:
+        """As ``System.close``."""
+
     def poke(self, flows: Iterable[Flow]) -> None:
         self.poked += flows
         self._note("poke")

@@ -55,6 +55,6 @@ class Alarm:
         if verdict and (verdict.primary is not None or verdict.zombies or unknown_for >= cluster.primary_wait):
             self._listener.note(cluster.name, conditions(self._managed, verdict, warnings, failed, self._attempts))
 
-    def journal_is_broken(self, error: Exception) -> None:
-        """What the last run was, and how it ended, is not known then."""
-        self._listener.tell(Alert(self._managed.cluster.name, "journal", "warning", str(error), momentary=True))
+    def hindered(self, condition: str, error: Exception) -> None:
+        """Something of our own does not work; with the journal, what the last run was is not known either."""
+        self._listener.tell(Alert(self._managed.cluster.name, condition, "warning", str(error), momentary=True))

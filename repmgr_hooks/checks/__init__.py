@@ -100,7 +100,7 @@ def _routes(managed: Managed, decided: Decided, world: World, well: Mapping[str,
     missing = list(dict.fromkeys(dispatcher.differences(dispatcher.preview(looked_at, decided, world))))
     if missing:
         return topic.fail(f"not done: {'; '.join(missing)}", f"repmgr-hooks reconcile --cluster {managed.cluster.name}")
-    if warnings := dispatcher.warnings(managed, decided):
+    if warnings := dispatcher.warnings(managed, decided, world):
         return topic.warn("; ".join(warnings), f"repmgr-hooks status --cluster {managed.cluster.name}")
     return topic.ok("all that the routes ask for is so")
 

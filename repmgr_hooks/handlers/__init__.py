@@ -100,7 +100,7 @@ def _load(point: metadata.EntryPoint, origin: str) -> Handler:
         module = point.load()
     except BadInput:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"handler {point.name!r} of {origin} cannot be loaded: {error!r}; mend or remove it") from error
     missing = [name for name in ("Config", "observe", "plan", "problems") if not hasattr(module, name)]
     if missing:

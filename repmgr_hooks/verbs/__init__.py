@@ -19,6 +19,7 @@ from repmgr_hooks.errors import BadInput, StepFailed, did_you_mean
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal, open_journal
 from repmgr_hooks.loglines import Form, goes_to_journal
+from repmgr_hooks.output import Output
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.system import System
@@ -27,6 +28,7 @@ from repmgr_hooks.whole import rewritten
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
 
 log = logging.getLogger("repmgr_hooks")
+LIBRARIES = ("asyncio", "psycopg", "sh")
 
 
 def configured(arguments: argparse.Namespace) -> Config:
@@ -86,7 +88,16 @@ def show_log_lines(stream: TextIO, form: Form = "plain") -> Lines:
     output = Lines(stream, form)
     log.handlers[:] = [output]
     log.setLevel(logging.INFO)
+    # Libraries (asyncio, psycopg) would write their warnings to stderr themselves, and wait for whoever reads it.
+    for library in LIBRARIES:
+        logging.getLogger(library).handlers[:] = [output]
     return output
+
+
+def all_written() -> None:
+    """Wait a moment until the log is written: then what is printed comes after it."""
+    for handler in log.handlers:
+        handler.flush()
 
 
 def say(lines: Iterable[str]) -> None:
@@ -112,6 +123,10 @@ def complain(error: object) -> None:
     """Say on stderr what went wrong; in the log, if that is for a collector."""
     if any(isinstance(handler, Lines) and handler.form == "json" for handler in log.handlers):
         log.error("%s", error)
+        all_written()
     else:
+        all_written()
         start = "<3>" if goes_to_journal(sys.stderr) else ""
-        print(f"{start}repmgr-hooks: {error}", file=sys.stderr)
+        stderr = Output(sys.stderr)
+        stderr.write(f"{start}repmgr-hooks: {error}\n")
+        stderr.flush()

@@ -31,10 +31,10 @@ class FullDisk(Journal):
 
     full = False
 
-    def change(self):  # type: ignore[no-untyped-def]
+    def change(self, do):  # type: ignore[no-untyped-def]
         if self.full:
             raise StepFailed("the journal cannot be used: database or disk is full")
-        return super().change()
+        return super().change(do)
 
 
 @pytest.fixture
@@ -69,7 +69,8 @@ def test_the_service_with_a_full_disk_leads_nobody_to_a_zombie(
     journal.full = True
     queue = Queue(MAIN, journal, world, loaded)
     queue.work()
-    queue.without_journal()
+    queue.blind.set()
+    queue.work()
     assert world.leads_to(world.app_port) is None
 
 
@@ -79,12 +80,14 @@ def test_a_second_failover_with_a_full_disk_is_remembered(journal: FullDisk, loa
     world.promote(2)
     journal.full = True
     queue = Queue(MAIN, journal, world, loaded)
-    queue.without_journal()
+    queue.blind.set()
+    queue.work()
     assert world.leads_to(world.app_port) == "10.0.0.12:5432"
     world.nodes[2].reachable, world.nodes[1].reachable = False, True
     world.nodes[1].timeline = 2
     world.nat.restore(EMPTY_CHAINS)
-    queue.without_journal()
+    queue.blind.set()
+    queue.work()
     assert world.leads_to(world.app_port) is None, "node 2 was on timeline 3"
 
 
