@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import TypeVar
 
 from repmgr_hooks import steps
@@ -174,22 +174,28 @@ def answer(action: Action, cluster: Cluster, world: World, question: Callable[[]
 
     What is ours returns: all that it waits for has a limit.
     """
+    asked = partial(_asked, action, question)
+    if action.built_in:
+        return asked()
+    limit = min(PLUG_IN_LIMIT, world.end - world.now()) if isinstance(world, steps.Until) else PLUG_IN_LIMIT
     try:
-        if action.built_in:
-            return question()
-        limit = min(PLUG_IN_LIMIT, world.end - world.now()) if isinstance(world, steps.Until) else PLUG_IN_LIMIT
-        return _aside(action.name, cluster.name).ask(question, max(limit, 0.0))
-    except StepFailed:
-        raise
+        return _aside(action.name, cluster.name).ask(asked, max(limit, 0.0))
     except TimeoutError:
         raise StepFailed(f"the handler {action.name} has not answered; it stands still") from None
+
+
+def _asked(action: Action, question: Callable[[], T]) -> T:
+    try:
+        return question()
+    except StepFailed:
+        raise
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            raise  # by the user: a thread gets no signal
+            raise  # of the user's: no other thread gets a signal
         raise StepFailed(bug(action, error)) from error
 
 
-@functools.cache
+@cache
 def _aside(handler: str, cluster: str) -> Aside:
     return Aside(f"{handler} of {cluster}")
 

@@ -17,11 +17,17 @@ from repmgr_hooks.errors import StepFailed
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.judge import Judge, decided_from, judge_of
+from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.observe import NodeState
+from repmgr_hooks.pauses import pause_of
+from repmgr_hooks.pulse import last_beat
 from repmgr_hooks.records import Pause, RunRow
 from repmgr_hooks.routes import Managed
 from repmgr_hooks.steps import World
 from repmgr_hooks.wal import size
+
+LOOKS_AT_LEAST = 300.0
+"""A run, in which it does not look, takes less."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,16 @@ class Picture:
     last: tuple[float, str] | None
     failed: RunRow | None
     attempts: int
+    lock: Holder | None = None
+    """Who works at the cluster now."""
+    unwatched: float = 0.0
+    """Seconds since the service looked, if that is too long ago."""
 
     @property
     def good(self) -> bool:
         """True if all is as it should be."""
         wrong = self.verdict.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
-        return self.verdict.primary is not None and not wrong
+        return self.verdict.primary is not None and not wrong and not self.unwatched
 
     def lines(self) -> list[str]:
         """Return the lines for the screen, the most important first."""
@@ -62,12 +72,16 @@ class Picture:
         if self.last:
             received, event = self.last
             lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
+        if self.lock:
+            lines.append(f"  lock: held by {self.lock}")
         return lines + [f"  {line}" for line in self._wrong()]
 
     def _wrong(self) -> Iterator[str]:
         yield from (f"WRONG {note}" for note in self.verdict.notes if note.why is not Why.ZOMBIE)
         yield from (f"WRONG {warning}" for warning in self.warnings)
         yield from (f"MISSING {line}" for line in dict.fromkeys(self.missing))
+        if self.unwatched:
+            yield f"WRONG the service has not looked for {self.unwatched:.0f} s; journalctl -u repmgr-hooks says why"
         if self.waiting:
             yield f"{self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?"
         if self.failed:
@@ -110,6 +124,7 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
     verdict = judge.verdict(world)
     last = journal.runs(1, settings.name) if journal else []
     event = journal.last_event(settings.name) if journal else None
+    paused = pause_of(settings.name, journal, loaded.state_dir)
     missing: list[str] = []
     try:
         ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, world))
@@ -122,12 +137,21 @@ def look(managed: Managed, world: World, journal: Journal | None, loaded: Config
         tuple(missing or _missing(managed, judge, verdict, world)),
         tuple(dispatcher.warnings(managed, decided_from(verdict, judge), world) if verdict.primary else ()),
         len(journal.waiting(settings.name)) if journal else 0,
-        journal.paused(settings.name) if journal else None,
+        paused,
         (event[0], str(event[1])) if event else None,
         # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to mend.
         last[0] if last and last[0].ok is False and last[0].again else None,
         loaded.service.retry.attempts,
+        holder(loaded.state_dir / lock_name(settings.name)),
+        0.0 if paused else _unwatched(loaded, settings.name),
     )
+
+
+def _unwatched(loaded: Config, cluster: str) -> float:
+    """Return the seconds since the service looked, if it should have looked again by now."""
+    looked = last_beat(loaded.state_dir, cluster)
+    since = time.time() - looked if looked is not None else 0.0
+    return since if loaded.service.tick and since > max(LOOKS_AT_LEAST, 3 * loaded.service.tick) else 0.0
 
 
 def compared(settings: Cluster, world: World, journal: Journal | None) -> Report:

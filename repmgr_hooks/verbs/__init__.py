@@ -9,9 +9,9 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from repmgr_hooks import config
 from repmgr_hooks.config import Config, which_cluster
@@ -28,6 +28,7 @@ from repmgr_hooks.whole import rewritten
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
 
 log = logging.getLogger("repmgr_hooks")
+T = TypeVar("T")
 LIBRARIES = ("asyncio", "psycopg", "sh")
 
 
@@ -71,6 +72,18 @@ def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Jou
         return stack.enter_context(journal_of(loaded)), ""
     except StepFailed as error:
         return None, str(error)
+
+
+def with_journal(loaded: Config, use: Callable[[Journal | None], T]) -> tuple[T, str]:
+    """Return what is found with the journal; if it cannot be used, what is found without it, and the reason."""
+    with contextlib.ExitStack() as stack:
+        journal, error = journal_or_why_not(loaded, stack)
+        if journal:
+            try:
+                return use(journal), ""
+            except StepFailed as failure:
+                error = str(failure)
+        return use(None), error
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks import config, dispatcher
+from repmgr_hooks import carry_out, config, dispatcher
 from repmgr_hooks.decide import Memory, Reason, Why
 from repmgr_hooks.dispatcher import Chosen, drift, handle
 from repmgr_hooks.errors import StepFailed
@@ -543,6 +544,9 @@ def fails(error: BaseException) -> Callable[..., Any]:
         (None, fails(TypeError("not callable"))),
         (lambda *_: None, lambda *_: None),
         (lambda *_: None, fails(StopIteration())),
+        (fails(SystemExit(1)), lambda *_: []),
+        (lambda *_: None, fails(GeneratorExit())),
+        (fails(KeyboardInterrupt()), lambda *_: []),
     ],
 )
 def test_a_handler_with_a_bug_fails_and_the_port_opens_all_the_same(
@@ -553,6 +557,30 @@ def test_a_handler_with_a_bug_fails_and_the_port_opens_all_the_same(
     assert not run.ok
     assert "a bug in the handler plug_in: " in run.done[0].error
     assert 118 <= opened(world) <= 121
+
+
+@pytest.mark.parametrize("part", ["observe", "plan", "mark", "warnings", "tend"])
+def test_a_plug_in_that_never_returns_fails_and_the_port_opens_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(carry_out, "PLUG_IN_LIMIT", 0.1)
+    let_go = threading.Event()
+    parts: dict[str, Callable[..., Any]] = {"observe": lambda *_: None, "plan": lambda *_: []}
+    parts[part] = lambda *_: let_go.wait(60)
+    handler = SimpleNamespace(Config=object, problems=lambda config, cluster: [], **parts)
+    stuck = Action(f"hangs in {part}", handler, None, "stuck {}", "[0].do[0]")
+    world = failed_over()
+    try:
+        if part in ("observe", "plan"):
+            run = handle(route(stuck, OPEN_APP), world, [PROMOTED])
+            assert run.done[0].error == f"the handler hangs in {part} has not answered; it stands still"
+            assert 118 <= opened(world) <= 121
+        else:
+            assert drift(route(stuck, OPEN_APP), world, Memory(), {}).missing
+            found = drift(route(stuck), world, Memory(), {})
+            assert (part == "mark") == (not found.warnings)
+    finally:
+        let_go.set()
 
 
 def test_a_step_that_worked_and_left_things_as_they_were_has_failed() -> None:

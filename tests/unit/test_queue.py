@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import config
+from repmgr_hooks import config, pauses
 from repmgr_hooks import queue as module
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import StepFailed
@@ -22,7 +22,7 @@ from repmgr_hooks.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.poke import Flow
 from repmgr_hooks.queue import REST, Queue, run_now
-from repmgr_hooks.records import StepRow
+from repmgr_hooks.records import Pause, StepRow
 from repmgr_hooks.retry import Retry
 from repmgr_hooks.routes import Action, Managed, Route
 from repmgr_hooks.steps import Program, Rows, Sql
@@ -613,6 +613,93 @@ def test_a_broken_journal_is_looked_at_again_soon(tmp_path: Path, loaded: Config
     journal = Broken(tmp_path / "journal.db")
     journal.broken = ("waiting",)
     assert Queue(MAIN, journal, failed_over(), loaded).work() == module.JOURNAL_BROKEN < 60
+
+
+def test_a_journal_that_can_only_be_read_is_no_reason_to_handle_an_event_over_and_over(
+    tmp_path: Path, loaded: Config
+) -> None:
+    world = failed_over()
+    journal = Broken(tmp_path / "journal.db")
+    add(journal, PROMOTED)
+    journal.broken = ("change",)
+    queue = Queue(MAIN, journal, world, loaded)
+    for _ in range(5):
+        queue.work()
+    assert all_is_well(world)
+    assert world.what_changed().count("barman switch-wal") == 1
+    journal.broken = ()
+    world.sleep(module.JOURNAL_BROKEN)
+    queue.work()
+    assert journal.waiting("main") == []
+
+
+def test_without_a_journal_a_failed_run_is_tried_again_and_a_notification_given_once(
+    tmp_path: Path, loaded: Config, wall: Wall
+) -> None:
+    world = in_ruins()
+    world.programs["/bin/page"] = lambda program: ""
+    journal = Broken(tmp_path / "journal.db")
+    add(journal, PROMOTED)
+    journal.broken = ("change",)
+    main = routes(("standby_promote", (page(), OPEN_BARMAN, SLOT, STREAM, SWITCH_WAL)))
+    queue = Queue(main, journal, world, loaded)
+    assert queue.work() == 5
+    world.barman.health = "good"
+    later(wall, world, 5)
+    queue.work()
+    assert world.barman.streams_from == 2
+    assert told(world) == ["dba"]
+
+
+def test_a_failover_without_a_journal_is_seen_as_soon_as_with_one(tmp_path: Path, loaded: Config) -> None:
+    world = FakeWorld()
+    journal = Broken(tmp_path / "journal.db")
+    queue = Queue(MAIN, journal, world, replace(loaded, service=replace(loaded.service, tick=5)))
+    queue.work()
+    journal.broken = ("change", "read")
+    assert queue.work() <= 5
+    world.sleep(5)
+    world.fail_over()
+    queue.work()
+    assert world.leads_to(world.app_port) == NODE_2
+
+
+# -- a pause that cannot be read ---------------------------------------------------------------------------------------
+
+
+def test_a_pause_that_cannot_be_read_any_more_is_as_it_was(tmp_path: Path, loaded: Config, wall: Wall) -> None:
+    world = failed_over()
+    journal = Broken(tmp_path / "journal.db")
+    journal.pause("main", wall.time + 90, "")
+    queue = Queue(MAIN, journal, world, loaded)
+    queue.work()
+    journal.broken = ("paused", "waiting", "runs")
+    assert queue.work() <= module.JOURNAL_BROKEN
+    assert world.changes == []
+    later(wall, world, 91)
+    queue.work()
+    assert world.leads_to(world.app_port) == NODE_2, "it is over"
+
+
+def test_a_pause_is_known_to_a_service_that_has_never_read_the_journal(
+    tmp_path: Path, loaded: Config, wall: Wall
+) -> None:
+    world = failed_over()
+    journal = Broken(tmp_path / "journal.db")
+    journal.broken = ("paused", "waiting", "runs")
+    pauses.keep(tmp_path, "main", Pause(None, "new disks", wall.time))
+    Queue(MAIN, journal, world, loaded).work()
+    assert world.changes == []
+    pauses.keep(tmp_path, "main", None)
+    Queue(MAIN, journal, world, loaded).work()
+    assert world.leads_to(world.app_port) == NODE_2
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"until": "x", "reason": "", "since": 1}', "\xff"])
+def test_a_file_that_tells_of_no_pause(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cluster-main.paused").write_text(text, encoding="latin-1")
+    assert pauses.known(tmp_path, "main") is None
+    assert "whether main is paused cannot be read" in caplog.text
 
 
 # -- one at a time -----------------------------------------------------------------------------------------------------

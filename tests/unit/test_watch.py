@@ -17,6 +17,7 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.journal import Journal
 from repmgr_hooks.pulse import last_beat
 from repmgr_hooks.queue import Queue, run_now
+from repmgr_hooks.records import Waiting
 from tests.fake import FakeWorld, NatTable
 
 LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
@@ -109,6 +110,36 @@ def test_a_promotion_that_repmgr_could_not_write_down_is_followed_beside_the_old
     assert world.leads_to(world.app_port) == "10.0.0.12:5432"
     ticks(queue, world, 20)
     assert world.leads_to(world.app_port) == "10.0.0.12:5432"
+
+
+class Flood(Journal):
+    """There is always one more event, and it lies."""
+
+    told = 0
+
+    def waiting(self, cluster: str) -> list[Waiting]:
+        self.told += 1
+        if self.told <= 50:
+            self.add_event(cluster, Event(1, "standby_promote"), time.time(), str(self.told))
+        return super().waiting(cluster)
+
+
+def test_a_promotion_that_no_event_has_told_of_is_followed_beside_a_flood_of_lies(
+    tmp_path: Path, world: FakeWorld, loaded: Config
+) -> None:
+    journal = Flood(tmp_path / "journal.db")
+    journal.told = 50
+    queue = Queue(MAIN, journal, world, loaded)
+    ticks(queue, world, 2)
+    world.nodes[1].reachable = False
+    promote(world, 2, 2)
+    journal.told = 0
+    looks_before: list[int] = []
+    world.after("iptables-restore", lambda: looks_before.append(journal.told))
+    ticks(queue, world, 1)
+    assert looks_before[0] < 5
+    assert world.leads_to(world.app_port) == "10.0.0.12:5432"
+    journal.close()
 
 
 def test_a_promotion_that_only_an_operator_tells_of_is_not_followed_beside_the_old_primary(
