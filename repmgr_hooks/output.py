@@ -30,9 +30,14 @@ class Output:
             if self._kept + len(text) > MOST:
                 self._lost += 1
                 return
-            self._texts.append(text)
-            self._kept += len(text)
-            self._changed.notify_all()
+            self._keep(text)
+
+    def _keep(self, text: str) -> None:
+        if self._lost:
+            text, self._lost = f"{self._lost} line(s) are missing here: nobody read them\n{text}", 0
+        self._texts.append(text)
+        self._kept += len(text)
+        self._changed.notify_all()
 
     def flush(self, limit: float = LAST_WORDS) -> bool:
         """Wait until all is written, at most so many seconds; False if it is not."""
@@ -43,12 +48,13 @@ class Output:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._texts)
-                text, lost = self._texts.popleft(), self._lost
-                self._lost = 0
+                text = self._texts.popleft()
             with suppress(OSError, ValueError):  # nobody reads any more, or it is closed
-                write(self._stream, (f"{lost} line(s) are missing here: nobody read them\n" if lost else "") + text)
+                write(self._stream, text)
             with self._changed:
                 self._kept -= len(text)
+                if self._lost and not self._texts:
+                    self._keep("")
                 self._changed.notify_all()
 
 
