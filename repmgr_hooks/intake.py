@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.journal import Journal
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import as_owner
-from repmgr_hooks.routes import Managed
-from repmgr_hooks.spool import Spool, make_spool
+from repmgr_hooks.service.spool import Spool, make_spool
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ class Intake:
             make_spool(self._state_dir / "spool")
             with as_owner(self._state_dir):
                 self._spool = Spool(self._state_dir)
-        except (StepFailed, OSError) as error:
+        except (OperationFailed, OSError) as error:
             log.error("%s; going on without events", error)
 
-    def take_in(self, journal: Journal, clusters: Mapping[str, Managed]) -> Taken:
+    def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> Taken:
         """Take some events in."""
         try:
             if not (spool := self._opened()):
@@ -65,7 +65,7 @@ class Intake:
             self._counted = now
             taken = spool.take_in(journal, clusters, int(self._room))
             self._room -= taken
-        except (StepFailed, OSError) as error:
+        except (OperationFailed, OSError) as error:
             return Taken(lost=f"{error}; events stay in the spool, and every cluster is looked after without them")
         if not spool.dropped:
             return Taken(taken > 0)
@@ -73,7 +73,7 @@ class Intake:
         return Taken(True, f"{spool.dropped} {more}")
 
     def _opened(self) -> Spool | None:
-        """Return the spool; a new one if it is not the directory any more that it was. Raises StepFailed, OSError."""
+        """Return the spool; a new one if it is not the directory any more that it was. Raises OperationFailed, OSError."""
         if self._spool and not self._spool.stands():
             log.error("the spool is not the directory any more that it was; going on with a new one")
             self.close()

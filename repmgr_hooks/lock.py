@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from repmgr_hooks.errors import Busy
+from repmgr_hooks.errors import LockTimeout
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
         _sign(handle)
     except OSError as error:
         log.error("no lock can be taken, going on without: %s; mend the state directory, or correct 'state_dir'", error)
-    except Busy:
+    except LockTimeout:
         os.close(handle)
         raise
     try:
@@ -88,7 +88,7 @@ def _take(handle: int, path: Path, limit: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= end:
                 by = f": {found}" if (found := _signature(handle)) else ""
-                raise Busy(f"another process holds {path} (waited {limit:.0f} s){by}") from None
+                raise LockTimeout(f"another process holds {path} (waited {limit:.0f} s){by}") from None
             time.sleep(POLL)
 
 

@@ -9,11 +9,11 @@ import os
 import time
 from pathlib import Path
 
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.journal import Journal
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.files import rewritten
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import Pause
 from repmgr_hooks.lock import give_to_owner_of_directory
-from repmgr_hooks.records import Pause
-from repmgr_hooks.whole import rewritten
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def pause_of(cluster: str, journal: Journal | None, state_dir: Path) -> Pause | 
     try:
         if journal:
             return journal.paused(cluster)
-    except StepFailed as error:
+    except OperationFailed as error:
         log.error("%s", error)
     return known(state_dir, cluster)
 

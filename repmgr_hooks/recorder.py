@@ -6,16 +6,16 @@ import logging
 import time
 from collections.abc import Callable
 
-from repmgr_hooks.decide import Memory, Verdict, memory_of
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.journal import Journal
-from repmgr_hooks.records import RunRow, Sight, StepRow
-from repmgr_hooks.run import Chosen, Recorder, Run
+from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, memory_of
+from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import Observation, RunRow, StepRow
 
 log = logging.getLogger(__name__)
 
 
-class Written(Recorder):
+class JournalRecorder(RunObserver):
     """Writes every step into the journal, if it has the run (``run``); if that fails, the run goes on all the same."""
 
     def __init__(
@@ -25,14 +25,14 @@ class Written(Recorder):
         self.notified = notified
         """The notifications that this run, or an attempt before it, has given."""
         self.stopping = stopping  # type: ignore[method-assign]
-        self.unwritten: Memory | None = None
+        self.unwritten: LastKnownPrimary | None = None
 
-    def commit(self, memory: Memory) -> None:
+    def commit(self, memory: LastKnownPrimary) -> None:
         """Write it down before the first step: a worker that dies in the middle must not go back."""
         super().commit(memory)
         try:
             self._journal.remember(self._name, memory)
-        except StepFailed as failure:
+        except OperationFailed as failure:
             self.unwritten = memory
             log.error("%s", failure)
 
@@ -44,10 +44,10 @@ class Written(Recorder):
             return
         try:
             self._journal.add_step(self._run, StepRow(action, what, started, duration, error))
-        except StepFailed as failure:
+        except OperationFailed as failure:
             log.error("%s", failure)
 
-    def done_before(self, chosen: Chosen) -> bool:
+    def done_before(self, chosen: ScheduledAction) -> bool:
         """True for a notification that an earlier attempt has given for the same event."""
         if chosen.action.handler.observe or chosen.name not in self.notified:
             return False
@@ -55,22 +55,22 @@ class Written(Recorder):
         return True
 
 
-def remember(journal: Journal, name: str, verdict: Verdict | None, known: Memory) -> None:
+def remember(journal: Journal, name: str, decision: PrimaryDecision | None, known: LastKnownPrimary) -> None:
     """Keep which primary all agrees with; if that fails, say so."""
-    primary = verdict.primary_state if verdict else None
+    primary = decision.primary_state if decision else None
     if primary is None or memory_of(primary) == known:
         return
     try:
         journal.remember(name, memory_of(primary))
-    except StepFailed as failure:
+    except OperationFailed as failure:
         log.error("%s", failure)
 
 
-def saw(journal: Journal, name: str, news: Sight) -> None:
+def saw(journal: Journal, name: str, news: Observation) -> None:
     """Keep what a look has seen; if that fails, say so."""
     try:
         journal.saw(name, news)
-    except StepFailed as failure:
+    except OperationFailed as failure:
         log.error("%s", failure)
 
 
@@ -79,15 +79,15 @@ def end_run(journal: Journal, row: RunRow) -> bool:
     try:
         journal.end_run(row.id, bool(row.ok), row.again, row.message, row.primary, row.timeline or 0, row.left)
         return True
-    except StepFailed as failure:
+    except OperationFailed as failure:
         log.error("%s", failure)
         return False
 
 
-def ended(run: int, cluster: str, cause: str, attempt: int, started: float, result: Run) -> RunRow:
+def ended(run: int, cluster: str, cause: str, attempt: int, started: float, result: RunResult) -> RunRow:
     """Return a run that ends now, as the journal keeps it."""
-    verdict = result.verdict
-    primary, timeline = (verdict.primary, verdict.timeline) if verdict else (None, 0)
+    decision = result.decision
+    primary, timeline = (decision.primary, decision.timeline) if decision else (None, 0)
     left = tuple(item.action.title for item in result.done if item.error)
     how = (result.ok, result.again, primary, timeline, result.message, left)
     return RunRow(run, cluster, cause, attempt, started, time.time(), *how)

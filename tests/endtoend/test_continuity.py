@@ -20,7 +20,7 @@ SERVER = "/etc/barman.d/main_backup.conf"
 def configure(lab: Lab, *changes: tuple[str, str]) -> None:
     """Change the configuration before the service reads it; the app port does not wait for long."""
     text = lab.gateway.path(CONFIG).read_text()
-    for old, new in (("at_latest: 120", "at_latest: 6"), *changes):
+    for old, new in (("fail_open_after: 120", "fail_open_after: 6"), *changes):
         assert old in text
         text = text.replace(old, new)
     lab.put(lab.gateway, CONFIG, text)
@@ -84,7 +84,7 @@ def has_caught_up(lab: Lab) -> None:
 
 
 def a_new_slot_begins_where_the_primarys_does(lab: Lab) -> None:
-    """PostgreSQL lets it begin at the standby's last restartpoint: that may be more than it may hold (``most_mb``)."""
+    """PostgreSQL lets it begin at the standby's last restartpoint: that may be more than it may hold (``max_retained_wal``)."""
     for _ in range(3):
         close_file(lab.db1)
     begins = "select restart_lsn - '0/0' from pg_replication_slots"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.errors import Busy, StepFailed
+from repmgr_hooks.errors import LockTimeout, OperationFailed
 from repmgr_hooks.lock import exclusive, holder
 
 
@@ -19,7 +19,7 @@ def test_a_second_holder_waits_and_gives_up(tmp_path: Path) -> None:
     lock = tmp_path / "state" / "cluster-main.lock"
     with exclusive(lock, 0):
         begun = time.monotonic()
-        with pytest.raises(StepFailed, match="another process holds .*main.lock"), exclusive(lock, 0.15):
+        with pytest.raises(OperationFailed, match="another process holds .*main.lock"), exclusive(lock, 0.15):
             raise AssertionError("two at a time")
         assert 0.15 <= time.monotonic() - begun < 2
     with exclusive(lock, 0):
@@ -62,7 +62,7 @@ def test_where_there_can_be_no_lock_it_is_done_without(tmp_path: Path, caplog: p
 def test_whatever_stands_there_is_locked(tmp_path: Path, make: Callable[[Path], object]) -> None:
     lock = tmp_path / "cluster-main.lock"
     make(lock)
-    with exclusive(lock, 0), pytest.raises(Busy), exclusive(lock, 0):
+    with exclusive(lock, 0), pytest.raises(LockTimeout), exclusive(lock, 0):
         raise AssertionError("two at a time")
 
 
@@ -76,7 +76,7 @@ def test_it_says_who_holds_it_and_since_when(tmp_path: Path, monkeypatch: pytest
         assert (found.process, found.command) == (os.getpid(), "repmgr-hooks reconcile --cluster m?[2J")
         assert 0 <= time.time() - found.since < 10
         said = f"{os.getpid()} \\(repmgr-hooks reconcile --cluster m.*\\) since .*, for 0 s"
-        with pytest.raises(Busy, match=said), exclusive(lock, 0):
+        with pytest.raises(LockTimeout, match=said), exclusive(lock, 0):
             pass
     assert holder(lock) is None
 

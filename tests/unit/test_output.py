@@ -14,7 +14,8 @@ from contextlib import suppress
 
 import pytest
 
-from repmgr_hooks import output, verbs
+from repmgr_hooks import output
+from repmgr_hooks.cli import output
 from repmgr_hooks.output import Output
 
 log = logging.getLogger("repmgr_hooks.somewhere")
@@ -40,7 +41,7 @@ def test_a_reader_who_has_stopped_keeps_nobody_waiting(pipe: tuple[int, int], mo
     monkeypatch.setattr(output, "LAST_WORDS", 0.1)
     monkeypatch.setattr(output, "MOST", 1000)
     reader, writer = pipe
-    verbs.show_log_lines(os.fdopen(writer, "w"))
+    output.show_log_lines(os.fdopen(writer, "w"))
     for number in range(10_000):
         log.info("line %d", number)
     os.set_blocking(reader, False)
@@ -75,10 +76,10 @@ def test_a_stream_that_is_closed_is_no_error() -> None:
 
 def test_a_library_does_not_write_past_it() -> None:
     stream = io.StringIO()
-    verbs.show_log_lines(stream)
+    output.show_log_lines(stream)
     logging.getLogger("asyncio").error("Task exception was never retrieved")
     logging.getLogger("psycopg").warning("error ignored")
-    verbs.all_written()
+    output.all_written()
     assert "Task exception" in stream.getvalue()
     assert "error ignored" in stream.getvalue()
 

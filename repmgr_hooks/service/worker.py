@@ -1,0 +1,294 @@
+"""The service: takes events in, and makes one run after the other for each cluster; clusters work side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from repmgr_hooks import config
+from repmgr_hooks.alerts.incident import Alert
+from repmgr_hooks.alerts.notifier import Notifier
+from repmgr_hooks.errors import LockTimeout, OperationFailed, UsageError
+from repmgr_hooks.hook import wake
+from repmgr_hooks.intake import Intake
+from repmgr_hooks.journal.journal import Journal, open_journal
+from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.system.host import LocalHost
+
+log = logging.getLogger(__name__)
+
+LOOK_ROUND = 20.0
+STOP_ROUND = 5.0
+STOP_LIMIT = 130.0
+"""Seconds for the steps that are being taken; systemd waits longer (TimeoutStopSec)."""
+SPARE_FILES, SPARE_MEMORY = 16, 16 * 2**20
+"""Descriptors and bytes that a worker must be able to get: a step needs about as many."""
+SHORT_OF = 5.0
+"""Seconds after which a worker that could not get them tries once more, and ends."""
+PRUNE_EVERY = 3600.0
+LOCK_WAIT = 80.0
+"""Seconds for the worker that ``event`` has started, because repmgrd was there before the service: at boot, say.
+
+systemd waits 90 s for us (systemd-system.conf(5), DefaultTimeoutStartSec).
+"""
+ONCE_LOCK_WAIT = 900.0
+LOCK_POLL = 0.2
+LAST_WORDS = 2.0
+"""Seconds for what is still to be told: the next worker waits for this one, and tells the rest."""
+
+
+class Worker:
+    """One per state directory; the lock sees to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._config = config.load(path)
+        self._signalled, self._signal = os.pipe()
+        os.set_blocking(self._signal, False)
+        self._stopping = threading.Event()
+        self._reload = False
+        self._loops: dict[str, Loop] = {}
+        self._intake = Intake(self._config.state_dir)
+        self._next_prune = 0.0
+
+    def serve(self, once: bool = False) -> None:
+        """Work until SIGTERM; with ``once``, until the queue is empty.
+
+        Raises UsageError, Busy, and OperationFailed for what only a new start can mend.
+        """
+        with contextlib.ExitStack() as stack:
+            if not self._lock(stack, once):
+                log.info("a worker is there already, and has been woken")
+                return
+            self._intake.open()
+            journal = open_journal(self._config.state_dir / "journal.db", later=True)
+            self._notifier = Notifier(journal, LocalHost({}))
+            self._listen()
+            try:
+                self._start_loops(journal)
+                notify("READY=1")
+                self._work(journal, once)
+            finally:
+                self._stop_loops()
+                self._notifier.close(LAST_WORDS)
+                self._intake.close()
+                journal.close()
+
+    def _lock(self, stack: contextlib.ExitStack, once: bool) -> bool:
+        """Become the one worker; False if one is there that has heard us. Raises Busy."""
+        lock = self._config.state_dir / "worker.lock"
+        end = time.monotonic() + ONCE_LOCK_WAIT
+        while True:
+            try:
+                stack.enter_context(exclusive(lock, 0.0))
+                return True
+            except LockTimeout:
+                if not once:
+                    log.info("another worker is there; waiting for its end, %.0f s at most", LOCK_WAIT)
+                    stack.enter_context(exclusive(lock, LOCK_WAIT))
+                    return True
+                if wake(str(self._config.state_dir / "spool")):
+                    return False
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(LOCK_POLL)
+
+    def _listen(self) -> None:
+        signal.set_wakeup_fd(self._signal, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._reload = True
+        else:
+            self._stopping.set()
+
+    def _work(self, journal: Journal, once: bool) -> None:
+        knocked, short_of = False, ""
+        while not self._stopping.is_set():
+            if self._reload:
+                self._read_config_again(journal)
+            taken = self._take_in(journal)
+            if taken or knocked:
+                self._wake_loops()
+            if once and not taken and all(loop.idle() for loop in self._loops.values()):
+                self._intake.deafen()
+                if not self._take_in(journal):
+                    return
+                self._wake_loops()
+            if self._all_get_on():
+                notify("WATCHDOG=1")
+            before, short_of = short_of, exhausted()
+            if before and short_of:
+                raise OperationFailed(f"this process cannot go on ({short_of}), and ends; systemd starts it anew")
+            wait = 0.0 if taken else 0.1 if once else SHORT_OF if short_of else LOOK_ROUND
+            knocked = self._intake.wait(wait, self._signalled)
+
+    def _take_in(self, journal: Journal) -> bool:
+        """Take some events in, and prune; True if the queues should look. What fails stops nothing."""
+        taken = self._intake.take_in(journal, self._config.clusters)
+        if taken.lost:
+            for loop in self._loops.values():
+                loop.lost_events()
+            self._tell("spool", taken.lost)
+        with contextlib.suppress(OperationFailed):  # the queues say so
+            self._prune(journal)
+        return taken.any
+
+    def _all_get_on(self) -> bool:
+        """False if the loop of a cluster stands still; systemd ends us then, for its watchdog is not fed.
+
+        Raises OperationFailed if one has ended, which none does by itself.
+        """
+        stuck = [name for name, loop in self._loops.items() if loop.stands_still()]
+        for name in stuck:
+            self._tell("standstill", f"the worker of cluster {name} does not get on; waiting for systemd to restart it")
+        if ended := [name for name, loop in self._loops.items() if not loop.is_alive()]:
+            raise OperationFailed(f"the worker of cluster {ended[0]} has ended; systemd starts it anew")
+        return not stuck
+
+    def _tell(self, condition: str, what: str) -> None:
+        log.error("%s", what)
+        for name in self._config.clusters:
+            self._notifier.tell(Alert(name, condition, "critical", what, momentary=True))
+
+    def _busy(self, name: str) -> bool:
+        try:
+            with exclusive(self._config.state_dir / lock_name(name), 0.0):
+                return False
+        except OperationFailed:
+            return True
+
+    def _wake_loops(self) -> None:
+        for loop in self._loops.values():
+            loop.wake()
+
+    def _prune(self, journal: Journal) -> None:
+        if time.monotonic() > self._next_prune:
+            self._next_prune = time.monotonic() + PRUNE_EVERY
+            journal.prune(self._config.service.retention_days)
+
+    def _read_config_again(self, journal: Journal) -> None:
+        self._reload = False
+        try:
+            loaded = config.load(self._path)
+        except UsageError as error:
+            log.error("the configuration is wrong, the old one stays in force: %s", error)
+            return
+        if loaded.state_dir != self._config.state_dir:
+            log.error("'state_dir' has changed: restart the service for that; the old configuration stays in force")
+            return
+        log.info("the configuration has been read again")
+        self._stop_loops()
+        self._config = loaded
+        self._start_loops(journal)
+
+    def _start_loops(self, journal: Journal) -> None:
+        released = 0
+        try:
+            released = journal.release_cut_off([name for name in self._config.clusters if self._busy(name)])
+        except OperationFailed as error:
+            log.error("%s; what a run that was cut off was for is seen without its events", error)
+        if released:
+            log.warning("%d event(s) of a run that was cut off are taken up again", released)
+        notifier = self._notifier
+        notifier.use(self._config.service.alerts, self._config.clusters)
+        for name, managed in self._config.clusters.items():
+            host = LocalHost(managed.cluster.conninfos(), notifier.tell)
+            self._loops[name] = Loop(ClusterController(managed, journal, host, self._config, notifier), host.close)
+            self._loops[name].start()
+
+    def _stop_loops(self) -> None:
+        """Raises OperationFailed if one does not end: another must not begin beside it."""
+        for loop in self._loops.values():
+            loop.stop()
+        end = time.monotonic() + STOP_LIMIT
+        while left := [name for name, loop in self._loops.items() if loop.is_alive()]:
+            if time.monotonic() > end:
+                raise OperationFailed(f"the worker of cluster {left[0]} does not end within {STOP_LIMIT:.0f} s")
+            notify("WATCHDOG=1")
+            self._loops[left[0]].join(STOP_ROUND)
+        self._loops.clear()
+
+
+class Loop(threading.Thread):
+    """Runs the queue of one cluster whenever something is due; ``close`` lets go of what it works with."""
+
+    def __init__(self, queue: ClusterController, close: Callable[[], None]) -> None:
+        super().__init__(name=queue.name, daemon=True)
+        self._queue, self._close = queue, close
+        self._woken = threading.Event()
+        self._resting = threading.Event()
+
+    def wake(self) -> None:
+        """Look at the queue now."""
+        self._resting.clear()
+        self._woken.set()
+
+    def lost_events(self) -> None:
+        """Look after the cluster: some event may have been lost."""
+        self._queue.blind.set()
+        self.wake()
+
+    def stop(self) -> None:
+        """End after the current step."""
+        self._queue.stopping.set()
+        self._woken.set()
+
+    def idle(self) -> bool:
+        """True when nothing runs and nothing waits (a retry later on does not count)."""
+        return self._resting.is_set() and not self._woken.is_set()
+
+    def stands_still(self) -> bool:
+        """True if it should have got on by now."""
+        return not self._resting.is_set() and self._queue.progress.stands_still()
+
+    def run(self) -> None:
+        """Work until stopped."""
+        while not self._queue.stopping.is_set():
+            self._woken.clear()
+            try:
+                wait = self._queue.work()
+            except BaseException:  # nothing ends a loop
+                log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
+                wait = LOOK_ROUND
+            if not self._woken.is_set():
+                self._resting.set()
+            self._woken.wait(wait)
+            self._queue.progress.expect()
+            self._resting.clear()
+        self._close()
+
+
+def exhausted() -> str:
+    """Return what this process has run out of; empty if nothing."""
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(SPARE_FILES):
+                stack.enter_context(Path(os.devnull).open())
+            memory = bytearray(SPARE_MEMORY)
+            thread = threading.Thread(target=memory.clear, daemon=True)
+            thread.start()
+            thread.join()
+    except (OSError, RuntimeError, MemoryError) as error:
+        return str(error) or repr(error)
+    return ""
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing happens without it."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, contextlib.suppress(OSError):
+            channel.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
