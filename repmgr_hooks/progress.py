@@ -12,7 +12,7 @@ from typing import TextIO
 
 from repmgr_hooks.background import meanwhile
 from repmgr_hooks.log import Form, formatter, is_terminal
-from repmgr_hooks.output import Output
+from repmgr_hooks.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Lines(logging.Handler):
     def __init__(self, stream: TextIO, form: Form) -> None:
         super().__init__()
         self.setFormatter(formatter(form, stream))
-        self._output = Output(stream)
+        self._writer = Writer(stream)
         self.form = form
         self._rewrites = form == "plain" and is_terminal(stream)
         self._shown = False
@@ -44,11 +44,11 @@ class Lines(logging.Handler):
 
     def say(self, line: str) -> None:
         """Print what is no log, in its place among the lines that are."""
-        self._output.write(f"{line}\n")
+        self._writer.write(f"{line}\n")
 
     def flush(self) -> None:
         """Wait a moment for whoever reads; logging does so at the end of the program."""
-        self._output.flush()
+        self._writer.flush()
 
     @contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[None]:
@@ -74,7 +74,7 @@ class Lines(logging.Handler):
         self.acquire()
         try:
             if text or self._shown:
-                self._output.write(f"{CLEAR_LINE}{text[:WIDTH]}")
+                self._writer.write(f"{CLEAR_LINE}{text[:WIDTH]}")
             self._shown = bool(text)
         finally:
             self.release()

@@ -21,9 +21,9 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.files import rewritten
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.log import Form, goes_to_journal
-from repmgr_hooks.output import Output
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.writer import Writer
 
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
 
@@ -140,6 +140,6 @@ def complain(error: object) -> None:
     else:
         all_written()
         start = "<3>" if goes_to_journal(sys.stderr) else ""
-        stderr = Output(sys.stderr)
+        stderr = Writer(sys.stderr)
         stderr.write(f"{start}repmgr-hooks: {error}\n")
         stderr.flush()

@@ -175,7 +175,7 @@ def look(action: Action, decided: ClusterState, host: Host) -> list[Step]:
 
 
 def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], T]) -> T:
-    """Return what a handler answers. Raises OperationFailed for whatever it raises, and for a plug-in that does not return.
+    """Return what a handler answers. Raises OperationFailed for whatever it raises, and if a plug-in does not return.
 
     What is ours returns: all that it waits for has a limit.
     """

@@ -21,9 +21,9 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import Pause, RunRow
 from repmgr_hooks.lock import Holder, holder, lock_name
-from repmgr_hooks.pauses import pause_of
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
 

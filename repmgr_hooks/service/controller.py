@@ -18,12 +18,12 @@ from repmgr_hooks.errors import LockTimeout, OperationFailed, Stopped
 from repmgr_hooks.event import NAMED, Event, RoleClaim
 from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.pauses import known, lasts
 from repmgr_hooks.journal.rows import Pause, RunRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about
-from repmgr_hooks.observer import JournalRecorder, end_run, ended, remember, saw
-from repmgr_hooks.pauses import known, lasts
 from repmgr_hooks.service.monitor import Monitor
+from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, remember, saw
 from repmgr_hooks.settings.backoff import left
 from repmgr_hooks.system.steps import Host
 

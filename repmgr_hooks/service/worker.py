@@ -18,10 +18,10 @@ from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.alerts.notifier import Notifier
 from repmgr_hooks.errors import LockTimeout, OperationFailed, UsageError
 from repmgr_hooks.hook import wake
-from repmgr_hooks.intake import Intake
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.intake import Intake
 from repmgr_hooks.system.host import LocalHost
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import config, pauses
+from repmgr_hooks import config
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
+from repmgr_hooks.journal import pauses
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Pause, StepRow
 from repmgr_hooks.lock import exclusive

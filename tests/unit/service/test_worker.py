@@ -16,16 +16,17 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks import hook, intake
+from repmgr_hooks import hook
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
+from repmgr_hooks.service import intake
 from repmgr_hooks.service import worker as module
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.worker import Loop, Worker
-from repmgr_hooks.system import host
+from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Rows, Sql
 from tests.fake import FakeHost
 
@@ -473,7 +474,7 @@ def test_a_service_that_has_run_out_of_something_ends(
 def test_a_configuration_that_is_read_again_leaves_nothing_behind(
     worker: WithoutSignals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LocalHost", host.LocalHost)
+    monkeypatch.setattr(module, "LocalHost", LocalHost)
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
 
     def read_again() -> None:

@@ -14,9 +14,9 @@ from contextlib import suppress
 
 import pytest
 
-from repmgr_hooks import output
+from repmgr_hooks import writer as module
 from repmgr_hooks.cli import output
-from repmgr_hooks.output import Output
+from repmgr_hooks.writer import Writer
 
 log = logging.getLogger("repmgr_hooks.somewhere")
 
@@ -38,8 +38,8 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_a_reader_who_has_stopped_keeps_nobody_waiting(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "LAST_WORDS", 0.1)
-    monkeypatch.setattr(output, "MOST", 1000)
+    monkeypatch.setattr(module, "LAST_WORDS", 0.1)
+    monkeypatch.setattr(module, "MOST", 1000)
     reader, writer = pipe
     output.show_log_lines(os.fdopen(writer, "w"))
     for number in range(10_000):
@@ -59,7 +59,7 @@ def test_a_reader_who_has_stopped_keeps_nobody_waiting(pipe: tuple[int, int], mo
 
 def test_all_is_written_before_what_comes_after() -> None:
     stream = io.StringIO()
-    made = Output(stream)
+    made = Writer(stream)
     for number in range(1000):
         made.write(f"{number}\n")
     assert made.flush()
@@ -68,7 +68,7 @@ def test_all_is_written_before_what_comes_after() -> None:
 
 def test_a_stream_that_is_closed_is_no_error() -> None:
     stream = io.StringIO()
-    made = Output(stream)
+    made = Writer(stream)
     stream.close()
     made.write("nobody hears it\n")
     assert made.flush()
@@ -86,8 +86,8 @@ def test_a_library_does_not_write_past_it() -> None:
 
 def test_a_program_ends_although_nobody_reads_its_last_words(pipe: tuple[int, int]) -> None:
     script = (
-        "import logging, sys; from repmgr_hooks import verbs, cli; verbs.show_log_lines(sys.stderr)\n"
-        "logging.getLogger('repmgr_hooks').error('to nobody'); verbs.complain('to nobody either'); sys.exit(5)"
+        "import logging, sys; from repmgr_hooks.cli import output; output.show_log_lines(sys.stderr)\n"
+        "logging.getLogger('repmgr_hooks').error('to nobody'); output.complain('to nobody either'); sys.exit(5)"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.DEVNULL, stderr=pipe[1])
     try:

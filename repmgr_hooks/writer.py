@@ -13,7 +13,7 @@ MOST = 2**20
 LAST_WORDS = 2.0
 
 
-class Output:
+class Writer:
     """A stream with a thread that writes to it."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -21,7 +21,7 @@ class Output:
         self._texts: deque[str] = deque()
         self._kept = self._lost = 0
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> None:

@@ -73,7 +73,7 @@ class Intake:
         return Taken(True, f"{spool.dropped} {more}")
 
     def _opened(self) -> Spool | None:
-        """Return the spool; a new one if it is not the directory any more that it was. Raises OperationFailed, OSError."""
+        """Return the spool; opened anew if another directory stands there. Raises OperationFailed, OSError."""
         if self._spool and not self._spool.stands():
             log.error("the spool is not the directory any more that it was; going on with a new one")
             self.close()
