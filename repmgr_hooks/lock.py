@@ -44,7 +44,7 @@ def lock_name(cluster: str) -> str:
 
 @contextlib.contextmanager
 def exclusive(path: Path, limit: float) -> Iterator[None]:
-    """Hold a lock file (flock(2)). Raises Busy if another holds it for longer than ``limit`` seconds.
+    """Hold a lock file (flock(2)). Raises LockTimeout if another holds it for longer than ``limit`` seconds.
 
     Where there can be no lock file, what is to be done is done without: it would never be done otherwise.
     """

@@ -9,31 +9,21 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any, TypeVar
 
-from repmgr_hooks.background import Aside
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import CATALOGUE, Event, RoleClaim
-from repmgr_hooks.journal.migrations import connect, identity
 from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, RunRow, StepRow, Waiting, run_row
+from repmgr_hooks.journal.store import Store
 from repmgr_hooks.lock import as_owner
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 2.0
-"""Seconds that whoever uses the journal waits for it in all; used up, they come back at the rate of one in ..."""
-PATIENCE_BACK = 30.0
-"""... so many seconds."""
-QUICK, SLOW = 0.1, 0.5
-"""Seconds that one use of it takes on a disk that works, and those that it may take on a slow one."""
 CHECKED = 32 * 2**20
 """Bytes of a journal that are looked at when it is opened; a larger one takes too long."""
-T = TypeVar("T")
 
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
@@ -55,90 +45,8 @@ select count(*) from (select "primary" <> lag("primary") over (order by id) as c
 """
 
 
-class Journal:
-    """The journal of one state directory. Every method is one transaction; each may raise OperationFailed.
-
-    All is done in a thread of its own. Who uses it waits for a lock, or a disk, ``PATIENCE`` seconds in all, for a
-    failover must not wait for its records; after that only as long as a disk that works may need.
-    """
-
-    def __init__(self, path: Path, later: bool = False) -> None:
-        """Open the file; with ``later`` that is tried again at each use, if it fails now."""
-        self._path = path
-        self._db: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
-        self._patience, self._asked = PATIENCE, time.monotonic()
-        self._aside = Aside("journal")
-        try:
-            self._do(lambda db: None)
-        except OperationFailed as error:
-            if not later:
-                self._aside.end()
-                raise
-            log.error("%s; going on without it", error)
-
-    def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        begun, free = time.monotonic(), 0.0
-        self._patience = min(self._patience + (begun - self._asked) / PATIENCE_BACK, PATIENCE)
-        self._asked, patience = begun, self._patience
-        try:
-            answer = self._aside.ask(lambda: job(self._current(patience)), patience + SLOW)
-            free = QUICK
-            return answer
-        except TimeoutError:
-            raise self._unusable("it does not answer") from None
-        except (sqlite3.Error, OSError) as error:
-            raise self._unusable(error) from error
-        finally:
-            self._patience = max(self._patience - max(time.monotonic() - begun - free, 0.0), 0.0)
-
-    def _unusable(self, error: object) -> OperationFailed:
-        return OperationFailed(
-            f"the journal {self._path} cannot be used: {error}; see to the disk and the file's owner, "
-            "or move a broken file away"
-        )
-
-    def _current(self, busy_limit: float) -> sqlite3.Connection:
-        """Return the connection; a new one if the file was moved away, or else we would write where nobody reads."""
-        if self._db is None or identity(self._path) != self._file:
-            if self._db:
-                log.error("the journal %s is not the file any more that it was; going on with a new one", self._path)
-            before, self._db = self._db, connect(self._path, busy_limit)
-            self._file = identity(self._path)
-            if before:
-                before.close()
-        self._db.execute(f"pragma busy_timeout = {1000 * busy_limit:.0f}")
-        return self._db
-
-    def change(self, do: Callable[[sqlite3.Connection], T]) -> T:
-        """One transaction, also for tables that another module looks after. Raises OperationFailed."""
-
-        def transaction(db: sqlite3.Connection) -> T:
-            with db:
-                db.execute("begin immediate")
-                return do(db)
-
-        return self._do(transaction)
-
-    def read(self, statement: str, *values: object) -> list[Any]:
-        """Return the rows of a query."""
-        return self._do(lambda db: db.execute(statement, values).fetchall())
-
-    def check(self) -> None:
-        """Look at every page. Raises OperationFailed for a broken file."""
-
-        def pages(db: sqlite3.Connection) -> None:
-            (found,) = db.execute("pragma quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
-
-        self._do(pages)
-
-    def close(self) -> None:
-        """Close the file, after what is being done; it is not waited for long."""
-        with suppress(OperationFailed):
-            self._do(lambda db: db.close())
-        self._aside.end()
+class Journal(Store):
+    """The journal of one state directory. Every method is one transaction; each may raise OperationFailed."""
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -201,10 +109,6 @@ class Journal:
             *(run, step.action, step.what, step.started, step.duration, step.error),
         )
 
-    def _write(self, statement: str, *values: object) -> int:
-        """Make one change, and return how many rows it was for."""
-        return self.change(lambda db: db.execute(statement, values).rowcount)
-
     def end_run(
         self,
         run: int,
@@ -220,17 +124,18 @@ class Journal:
         columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, "left" = ?'
         self._write(f"update run set {columns} where id = ?", *values)
 
-    def release_cut_off(self, busy: Collection[str] = ()) -> int:
+    def release_cut_off(self, busy: Collection[str] = (), only: str | None = None) -> int:
         """Let the events of runs that never ended wait again; return how many. Only the one worker may ask this.
 
         In a ``busy`` cluster somebody works by hand: there, only the worker's own runs are known to have been cut off.
         """
         names = ", ".join("?" * len(busy))
-        cut = f"ended is null and (cause in ('event', 'retry', 'drift') or cluster not in ({names}))"
+        whose = f"(cause in ('event', 'retry', 'drift') or cluster not in ({names})) and (? is null or cluster = ?)"
+        cut, values = f"ended is null and {whose}", [*busy, only, only]
 
         def release(db: sqlite3.Connection) -> int:
-            cursor = db.execute(f"update event set run = null where run in (select id from run where {cut})", [*busy])
-            db.execute(f"update run set ended = started, ok = 0, again = 1, message = 'cut off' where {cut}", [*busy])
+            cursor = db.execute(f"update event set run = null where run in (select id from run where {cut})", values)
+            db.execute(f"update run set ended = started, ok = 0, again = 1, message = 'cut off' where {cut}", values)
             return cursor.rowcount
 
         return self.change(release)

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -22,6 +22,7 @@ from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.intake import Intake
+from repmgr_hooks.service.loop import Loop
 from repmgr_hooks.system.host import LocalHost
 
 log = logging.getLogger(__name__)
@@ -57,13 +58,14 @@ class Worker:
         self._stopping = threading.Event()
         self._reload = False
         self._loops: dict[str, Loop] = {}
+        self._ending: list[Loop] = []
         self._intake = Intake(self._config.state_dir)
         self._next_prune = 0.0
 
     def serve(self, once: bool = False) -> None:
         """Work until SIGTERM; with ``once``, until the queue is empty.
 
-        Raises UsageError, Busy, and OperationFailed for what only a new start can mend.
+        Raises UsageError, LockTimeout, and OperationFailed for what only a new start can mend.
         """
         with contextlib.ExitStack() as stack:
             if not self._lock(stack, once):
@@ -84,7 +86,7 @@ class Worker:
                 journal.close()
 
     def _lock(self, stack: contextlib.ExitStack, once: bool) -> bool:
-        """Become the one worker; False if one is there that has heard us. Raises Busy."""
+        """Become the one worker; False if one is there that has heard us. Raises LockTimeout."""
         lock = self._config.state_dir / "worker.lock"
         end = time.monotonic() + ONCE_LOCK_WAIT
         while True:
@@ -115,7 +117,7 @@ class Worker:
             self._stopping.set()
 
     def _work(self, journal: Journal, once: bool) -> None:
-        knocked, short_of = False, ""
+        knocked, short_since = False, None
         while not self._stopping.is_set():
             if self._reload:
                 self._read_config_again(journal)
@@ -129,10 +131,8 @@ class Worker:
                 self._wake_loops()
             if self._all_get_on():
                 notify("WATCHDOG=1")
-            before, short_of = short_of, exhausted()
-            if before and short_of:
-                raise OperationFailed(f"this process cannot go on ({short_of}), and ends; systemd starts it anew")
-            wait = 0.0 if taken else 0.1 if once else SHORT_OF if short_of else LOOK_ROUND
+            short_since = still_exhausted(short_since)
+            wait = 0.0 if taken else 0.1 if once else LOOK_ROUND if short_since is None else SHORT_OF
             knocked = self._intake.wait(wait, self._signalled)
 
     def _take_in(self, journal: Journal) -> bool:
@@ -190,85 +190,51 @@ class Worker:
             log.error("'state_dir' has changed: restart the service for that; the old configuration stays in force")
             return
         log.info("the configuration has been read again")
-        self._stop_loops()
         self._config = loaded
         self._start_loops(journal)
 
     def _start_loops(self, journal: Journal) -> None:
-        released = 0
-        try:
-            released = journal.release_cut_off([name for name in self._config.clusters if self._busy(name)])
-        except OperationFailed as error:
-            log.error("%s; what a run that was cut off was for is seen without its events", error)
-        if released:
-            log.warning("%d event(s) of a run that was cut off are taken up again", released)
-        notifier = self._notifier
+        """Start a loop for each cluster; one that is there already ends first, and no other cluster waits for that."""
+        notifier, before = self._notifier, self._loops
         notifier.use(self._config.service.alerts, self._config.clusters)
+        for loop in before.values():
+            loop.stop()
+        self._ending += [loop for name, loop in before.items() if name not in self._config.clusters]
+        self._loops = {}
         for name, managed in self._config.clusters.items():
             host = LocalHost(managed.cluster.conninfos(), notifier.tell)
-            self._loops[name] = Loop(ClusterController(managed, journal, host, self._config, notifier), host.close)
+            controller = ClusterController(managed, journal, host, self._config, notifier)
+            release = partial(self._release_cut_off, name, journal)
+            self._loops[name] = Loop(controller, before.get(name), release, host.close)
             self._loops[name].start()
 
+    def _release_cut_off(self, name: str, journal: Journal) -> None:
+        try:
+            if released := journal.release_cut_off([name] if self._busy(name) else [], name):
+                log.warning("%s: %d event(s) of a run that was cut off are taken up again", name, released)
+        except OperationFailed as error:
+            log.error("%s; what a run that was cut off was for is seen without its events", error)
+
     def _stop_loops(self) -> None:
-        """Raises OperationFailed if one does not end: another must not begin beside it."""
-        for loop in self._loops.values():
+        """Raises OperationFailed if one does not end in time."""
+        loops = [*self._loops.values(), *self._ending]
+        for loop in loops:
             loop.stop()
         end = time.monotonic() + STOP_LIMIT
-        while left := [name for name, loop in self._loops.items() if loop.is_alive()]:
+        while left := [loop for loop in loops if loop.is_alive()]:
             if time.monotonic() > end:
-                raise OperationFailed(f"the worker of cluster {left[0]} does not end within {STOP_LIMIT:.0f} s")
+                raise OperationFailed(f"the worker of cluster {left[0].name} does not end within {STOP_LIMIT:.0f} s")
             notify("WATCHDOG=1")
-            self._loops[left[0]].join(STOP_ROUND)
-        self._loops.clear()
+            left[0].join(STOP_ROUND)
 
 
-class Loop(threading.Thread):
-    """Runs the queue of one cluster whenever something is due; ``close`` lets go of what it works with."""
-
-    def __init__(self, queue: ClusterController, close: Callable[[], None]) -> None:
-        super().__init__(name=queue.name, daemon=True)
-        self._queue, self._close = queue, close
-        self._woken = threading.Event()
-        self._resting = threading.Event()
-
-    def wake(self) -> None:
-        """Look at the queue now."""
-        self._resting.clear()
-        self._woken.set()
-
-    def lost_events(self) -> None:
-        """Look after the cluster: some event may have been lost."""
-        self._queue.blind.set()
-        self.wake()
-
-    def stop(self) -> None:
-        """End after the current step."""
-        self._queue.stopping.set()
-        self._woken.set()
-
-    def idle(self) -> bool:
-        """True when nothing runs and nothing waits (a retry later on does not count)."""
-        return self._resting.is_set() and not self._woken.is_set()
-
-    def stands_still(self) -> bool:
-        """True if it should have got on by now."""
-        return not self._resting.is_set() and self._queue.progress.stands_still()
-
-    def run(self) -> None:
-        """Work until stopped."""
-        while not self._queue.stopping.is_set():
-            self._woken.clear()
-            try:
-                wait = self._queue.work()
-            except BaseException:  # nothing ends a loop
-                log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
-                wait = LOOK_ROUND
-            if not self._woken.is_set():
-                self._resting.set()
-            self._woken.wait(wait)
-            self._queue.progress.expect()
-            self._resting.clear()
-        self._close()
+def still_exhausted(since: float | None) -> float | None:
+    """Return since when this process has run out of something; None if it has not. Raises OperationFailed."""
+    if not (why := exhausted()):
+        return None
+    if since is not None and time.monotonic() - since >= SHORT_OF:
+        raise OperationFailed(f"this process cannot go on ({why}), and ends; systemd starts it anew")
+    return time.monotonic() if since is None else since
 
 
 def exhausted() -> str:
@@ -291,4 +257,5 @@ def notify(state: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, contextlib.suppress(OSError):
+            channel.setblocking(False)
             channel.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)

@@ -19,7 +19,7 @@ import pytest
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal import journal as module
+from repmgr_hooks.journal import store
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.journal.migrations import MIGRATIONS
 from repmgr_hooks.journal.rows import Observation, Pause, RunRow, StepRow, Waiting
@@ -488,7 +488,7 @@ def test_a_new_journal_beside_a_broken_one_is_durable(path: Path, where: str) ->
 
 @pytest.mark.parametrize("change", ["add_event", "begin_run", "pause", "release_cut_off", "prune"])
 def test_a_file_that_another_program_locks(path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
     journal = Journal(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")
@@ -668,7 +668,7 @@ def test_closing_waits_for_another_thread(tmp_path: Path) -> None:
 
 def test_who_uses_a_locked_journal_again_and_again_waits_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a cluster's run, and for all clusters together."""
-    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    monkeypatch.setattr(store, "PATIENCE", 0.3)
     journal, other = Journal(path), sqlite3.connect(path, isolation_level=None)
     other.execute("begin exclusive")
     begun = time.monotonic()
@@ -683,8 +683,8 @@ def test_who_uses_a_locked_journal_again_and_again_waits_once(path: Path, monkey
 
 
 def test_a_disk_that_hangs_is_waited_for_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
-    monkeypatch.setattr(module, "SLOW", 0.1)
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    monkeypatch.setattr(store, "SLOW", 0.1)
     journal = Journal(path)
     disk_works = threading.Event()
     with pytest.raises(OperationFailed, match="it does not answer"):

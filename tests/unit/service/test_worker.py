@@ -492,3 +492,26 @@ def test_a_configuration_that_is_read_again_leaves_nothing_behind(
         for _ in range(5):
             read_again()
         soon(lambda: held() <= before)
+
+
+def test_when_the_configuration_is_read_again_no_cluster_waits_for_the_step_of_another(
+    state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = Stuck()
+    system = lambda conninfos, tell=None: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
+    monkeypatch.setattr(module, "LocalHost", system)
+    monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
+    path = state.parent / "config.yaml"
+    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)) + SECOND)
+    host.nodes[2].reachable = False
+    worker = WithoutSignals(path)
+    with serving(worker):
+        assert stuck.asked.wait(10)
+        before = worker._loops
+        worker._reload = True
+        soon(lambda: bool(worker._loops) and worker._loops is not before)
+        host.nodes[2].reachable = True
+        soon(lambda: healed(host))
+        assert before["second"].is_alive()
+        stuck.let_go.set()
+        soon(lambda: not before["second"].is_alive())
