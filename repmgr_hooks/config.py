@@ -142,7 +142,7 @@ def _managed(document: Document, name: str, text: Any, path: str) -> ManagedClus
 def _invalid(action: Action, cluster: Cluster) -> list[str]:
     try:
         return list(action.handler.validate(action.config, cluster))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         origin = installed()[action.name].origin
         return [f"a bug in the handler ({origin}): 'problems' failed: {error!r}"]
 

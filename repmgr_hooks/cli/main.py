@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from repmgr_hooks.cli import act, setup, show
 from repmgr_hooks.cli.arguments import parser
-from repmgr_hooks.cli.output import BUG, FAILED, USAGE, complain, log
+from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain, log
 from repmgr_hooks.errors import HooksError, UsageError
 
 
@@ -39,6 +39,8 @@ def run(argv: Sequence[str]) -> int:
     except Exception:
         log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
         return BUG
+    finally:
+        all_written()
 
 
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {

@@ -10,12 +10,13 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, ReasonCode, memory_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.engine.dry_run import DryRunHost
-from repmgr_hooks.engine.executor import bug, carry_out, look, take
+from repmgr_hooks.engine.executor import answer, carry_out, look, take
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary
 from repmgr_hooks.errors import OperationFailed
@@ -130,27 +131,31 @@ def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, fingerp
                 found += seen
                 if new and differences(seen):
                     return Drift(decision, now, tuple(found))
-    said, missing = (*warnings(managed, decided), *housekeep(managed, decided, host)), differences(found)
+    said, missing = (*warnings(managed, decided, host), *housekeep(managed, decided, host)), differences(found)
     return Drift(decision, now, tuple(found), tuple(text for text in said if text not in missing))
 
 
 def _fingerprint(action: Action, decided: ClusterState, host: Host) -> object:
     try:
-        return action.handler.fingerprint(decided, host)
-    except Exception as error:
+        return answer(action, decided.cluster, host, partial(action.handler.fingerprint, decided, host))
+    except OperationFailed as error:
         log.debug("%s: %s", action.title, error)
         return None
 
 
-def warnings(managed: ManagedCluster, decided: ClusterState) -> list[str]:
+def warnings(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[str]:
     """Return what no step of ours can mend."""
     said: list[str] = []
     for action in managed.actions:
         try:
-            said += action.handler.warnings(action.config, decided)
-        except Exception as error:
-            said.append(bug(action, error))
+            said += answer(action, decided.cluster, host, partial(_warnings, action, decided))
+        except OperationFailed as error:
+            said.append(str(error))
     return said
+
+
+def _warnings(action: Action, decided: ClusterState) -> list[str]:
+    return list(action.handler.warnings(action.config, decided))
 
 
 def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[str]:
@@ -158,11 +163,10 @@ def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> lis
     failed = []
     for action in managed.actions:
         try:
-            action.handler.housekeep(action.config, decided, host)
+            asked = partial(action.handler.housekeep, action.config, decided, host)
+            answer(action, decided.cluster, host, asked)
         except OperationFailed as error:
             failed.append(str(error))
-        except Exception as error:
-            failed.append(bug(action, error))
     return failed
 
 
@@ -213,7 +217,8 @@ def fence(
         missing: Sequence[Step] = []
         error = ""
         try:
-            missing = action.handler.fence(managed.cluster, decision.stale_primaries, host)
+            asked = partial(action.handler.fence, managed.cluster, decision.stale_primaries, host)
+            missing = answer(action, managed.cluster, host, asked)
             if observer:
                 for step in missing:
                     take(step, ScheduledAction(action, None), host, observer)

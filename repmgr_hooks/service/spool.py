@@ -10,6 +10,7 @@ import re
 import select
 import stat
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 from repmgr_hooks.config import which_cluster
@@ -22,6 +23,12 @@ from repmgr_hooks.journal.journal import Journal
 log = logging.getLogger(__name__)
 
 MAX_SIZE = 4096
+LISTED = 20_000
+"""Names that are read at once, of however many."""
+BATCH = 500
+"""Events that are taken in with one transaction; the worker looks up in between."""
+NAMED = 5
+"""Files that are named when they are refused; the others are counted."""
 
 
 class Spool:
@@ -29,6 +36,7 @@ class Spool:
 
     def __init__(self, state_dir: Path) -> None:
         self._directory = state_dir / "spool"
+        self.dropped = 0
         self._strange: set[str] = set()
         """What cannot be removed, such as a directory; it is named once."""
         fifo = self._directory / WAKE
@@ -62,27 +70,55 @@ class Spool:
             os.read(fd, 65536)
         return self._fifo in ready
 
-    def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> int:
-        """Move every stored event into the journal, oldest first; return how many."""
-        files = sorted(entry for entry in self._directory.iterdir() if entry.name[0] != "." and entry.name != WAKE)
-        for file in files:
-            if file.name not in self._strange:
-                self._take(file, journal, clusters)
-        return len(files) - len(self._strange)
+    def stands(self) -> bool:
+        """False if our FIFO is not the one any more at which others knock."""
+        try:
+            return os.path.samestat(os.fstat(self._fifo), os.lstat(self._directory / WAKE))
+        except FileNotFoundError:
+            return False
 
-    def _take(self, file: Path, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> None:
+    def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster], most: int = LISTED) -> int:
+        """Move stored events into the journal, oldest first, some at a time; return how many.
+
+        Of more than ``most`` the oldest are removed unread; ``dropped`` says how many.
+        """
+        with os.scandir(self._directory) as found:
+            names = sorted(islice((entry.name for entry in found if self._is_event(entry.name)), LISTED))
+        self.dropped = max(len(names) - most, 0)
+        for name in names[: self.dropped]:
+            self._remove(name)
+        batch = names[self.dropped :][:BATCH]
+        events, refused = [], 0
+        for name in batch:
+            try:
+                events.append((*self._read(name, clusters), int(name[:20]) / 1e9, name))
+            except UsageError as error:
+                refused += 1
+                if refused <= NAMED:
+                    log.error("%s: refused: %s", ascii(name).strip("'"), error)
+            except OperationFailed as error:
+                log.error("%s; it is left where it is", error)
+                self._strange.add(name)
+        if refused > NAMED:
+            log.error("%d more files refused", refused - NAMED)
+        journal.add_events(events)
+        for name in filter(self._is_event, batch):
+            self._remove(name)
+        return len(batch)
+
+    def _is_event(self, name: str) -> bool:
+        return name[0] != "." and name != WAKE and name not in self._strange
+
+    def _read(self, name: str, clusters: Mapping[str, ManagedCluster]) -> tuple[str, Event]:
+        if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", name, re.ASCII):
+            raise UsageError("this name is not one that the hook gives")
+        return read_event(self._directory / name, clusters)
+
+    def _remove(self, name: str) -> None:
         try:
-            if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", file.name, re.ASCII):
-                raise UsageError("this name is not one that the hook gives")
-            cluster, event = read_event(file, clusters)
-        except UsageError as error:
-            log.error("%s: refused: %s", ascii(file.name).strip("'"), error)
-        else:
-            journal.add_event(cluster, event, int(file.name[:20]) / 1e9, file.name)
-        try:
-            file.unlink(missing_ok=True)
+            (self._directory / name).unlink(missing_ok=True)
         except OSError:
-            self._strange.add(file.name)
+            self._strange.add(name)
 
 
 def read_event(file: Path, clusters: Mapping[str, ManagedCluster]) -> tuple[str, Event]:
