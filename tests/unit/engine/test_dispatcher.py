@@ -560,7 +560,7 @@ def test_a_handler_with_a_bug_fails_and_the_port_opens_all_the_same(
     assert 118 <= opened(host) <= 121
 
 
-@pytest.mark.parametrize("part", ["observe", "plan", "mark", "warnings", "housekeep"])
+@pytest.mark.parametrize("part", ["observe", "plan", "fingerprint", "warnings", "housekeep"])
 def test_a_plug_in_that_never_returns_fails_and_the_port_opens_all_the_same(
     monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:

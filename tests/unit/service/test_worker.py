@@ -508,9 +508,9 @@ def test_when_the_configuration_is_read_again_no_cluster_waits_for_the_step_of_a
     with serving(worker):
         assert stuck.asked.wait(10)
         before = worker._loops
-        worker._reload = True
-        soon(lambda: bool(worker._loops) and worker._loops is not before)
+        soon(lambda: before["main"].idle())
         host.nodes[2].reachable = True
+        worker._reload = True
         soon(lambda: healed(host))
         assert before["second"].is_alive()
         stuck.let_go.set()
