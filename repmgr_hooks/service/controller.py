@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from repmgr_hooks.alerts.evaluator import AlertEvaluator, Listener, Nobody
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, memory_of
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -126,7 +126,7 @@ class ClusterController:
             saw(self._journal, self.name, self._monitor.news)
         self._alerts.saw(self._monitor.decision)
         if self._monitor.content:
-            remember(self._journal, self.name, self._monitor.decision, self._memory)
+            self._keep(self._monitor.decision)
         return sees_work
 
     # -- the journal ---------------------------------------------------------------------------------------------------
@@ -174,6 +174,13 @@ class ClusterController:
         except OperationFailed as error:
             self._cannot_use_journal(error)
 
+    def _keep(self, decision: PrimaryDecision | None) -> None:
+        """Remember the primary with which all agrees; what cannot be written is written when that is possible."""
+        primary = decision.primary_state if decision else None
+        if primary is not None and memory_of(primary) != self._memory:
+            self._unwritten = memory_of(primary)
+            self._remind()
+
     def _failed(self) -> RunRow | None:
         """Return the last run if it failed and trying again may help."""
         rows = self._ask(lambda: self._journal.runs(1, self.name))
@@ -217,7 +224,8 @@ class ClusterController:
                 with about(run=run, events=[item.id for item in covered[-SHOWN:]]):
                     result = self._handle([item.event for item in covered], observer, everything)
             finally:
-                self._unwritten = observer.unwritten or self._unwritten
+                if observer.committed:
+                    self._unwritten = observer.unwritten
             self._alerts.saw(result.decision)
             row = ended(run or 0, self.name, cause, attempt, started, result)
             self._last = None if run and end_run(self._journal, row) else (row, observer.notified)
@@ -230,7 +238,7 @@ class ClusterController:
                 self._managed, self._host, events, everything=everything, observer=observer, memory=self._memory
             )
             if result.ok:
-                remember(self._journal, self.name, result.decision, self._memory)
+                self._keep(result.decision)
             return result
         except Stopped:
             raise

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
+from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import OperationFailed
@@ -663,6 +664,28 @@ def test_a_failover_without_a_journal_is_seen_as_soon_as_with_one(tmp_path: Path
     host.fail_over()
     queue.work()
     assert host.leads_to(host.app_port) == NODE_2
+
+
+def test_what_could_not_be_written_does_not_come_after_what_is_newer(tmp_path: Path, loaded: Config) -> None:
+    """The journal works again in the middle of the run that follows the second failover."""
+    host = failed_over()
+    journal = Broken(tmp_path / "journal.db")
+    journal.remember("main", LastKnownPrimary(1, 1, host.nodes[1].system_identifier))
+    add(journal, PROMOTED)
+    journal.broken = ("change",)
+    controller = ClusterController(MAIN, journal, host, loaded)
+    controller.work()
+    host.nodes[1].reachable, host.nodes[2].reachable = True, False
+    host.nodes[1].timeline = 2
+    host.promote(1)
+    host.nodes[1].registered = (1,)
+    host.after("iptables-restore", lambda: setattr(journal, "broken", ()))
+    controller.blind.set()
+    controller.work()
+    host.sleep(module.JOURNAL_BROKEN)
+    controller.work()
+    controller.work()
+    assert (journal.memory("main").primary, journal.memory("main").timeline) == (1, 3)
 
 
 # -- a pause that cannot be read ---------------------------------------------------------------------------------------
