@@ -265,5 +265,5 @@ def _set_aside(path: Path, error: OperationFailed) -> None:
 
 def primary_finder(settings: Cluster, journal: Journal | None) -> PrimaryFinder:
     """Return what decides for a cluster, with what the journal remembers of it. Raises OperationFailed."""
-    known = journal.memory(settings.name, settings.flap_limit.within) if journal else LastKnownPrimary()
+    known = journal.memory(settings.name, settings.flap_limit.window) if journal else LastKnownPrimary()
     return PrimaryFinder(settings, known)

@@ -54,9 +54,9 @@ class ClusterController:
         """Set when events may have been lost: look after the cluster without them."""
         self.progress = Progress()
         self._managed, self._journal, self._host, self._config = managed, journal, host, loaded
-        self._tick = loaded.service.tick
+        self._tick = loaded.service.monitor_interval
         self._monitor = Monitor(managed, host, self._tick)
-        self._alerts = AlertEvaluator(managed, host, loaded.service.retry.attempts, listener)
+        self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._owes_look = False
         """Events came in, and the cluster was not looked at without them since: they may be many, and all lie."""
         self._memory = LastKnownPrimary()
@@ -164,7 +164,7 @@ class ClusterController:
         return self._ask(lambda: self._journal.waiting(self.name)) or []
 
     def _remind(self) -> None:
-        within = self._managed.cluster.flap_limit.within
+        within = self._managed.cluster.flap_limit.window
         try:
             if self._unwritten:
                 self._memory = self._unwritten
@@ -201,7 +201,7 @@ class ClusterController:
 
     def _until_retry(self, failed: RunRow | None) -> float:
         retry = self._config.service.retry
-        if failed is None or failed.ended is None or failed.attempt >= retry.attempts:
+        if failed is None or failed.ended is None or failed.attempt >= retry.max_attempts:
             return REST
         return left(failed.ended, retry.after(failed.attempt), time.time())
 
@@ -229,7 +229,7 @@ class ClusterController:
             self._alerts.saw(result.decision)
             row = ended(run or 0, self.name, cause, attempt, started, result)
             self._last = None if run and end_run(self._journal, row) else (row, observer.notified)
-        if not result.ok and result.again and attempt >= self._config.service.retry.attempts:
+        if not result.ok and result.again and attempt >= self._config.service.retry.max_attempts:
             log.error("%s: given up after %d attempts; see 'repmgr-hooks status'", self.name, attempt)
 
     def _handle(self, events: list[Event], observer: RunObserver, everything: bool) -> RunResult:

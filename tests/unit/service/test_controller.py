@@ -52,7 +52,7 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture
 def loaded(loaded: Config) -> Config:
-    return replace(loaded, service=replace(loaded.service, retry=Backoff(5, 300, 3), tick=0))
+    return replace(loaded, service=replace(loaded.service, retry=Backoff(5, 300, 3), monitor_interval=0))
 
 
 def failed_over(host: FakeHost | None = None) -> FakeHost:
@@ -121,12 +121,12 @@ def test_an_event_is_handled_and_all_of_it_is_written_down(journal: Journal, loa
     assert [item.id for item in journal.events_of(run.id)] == [event]
     steps = journal.steps(run.id)
     assert [step.what for step in steps][:3] == [
-        "lead port barman to node 2 (10.0.0.12)",
-        "cut connections of port 54321 to 10.0.0.11",
-        "cut connections of port 54322 to 10.0.0.11",
+        "route port barman to node 2 (10.0.0.12)",
+        "reset connections of port 54321 to 10.0.0.11",
+        "reset connections of port 54322 to 10.0.0.11",
     ]
     assert steps[0].action == "firewall {open: barman}"
-    assert steps[-1].what == "lead port app to node 2 (10.0.0.12)"
+    assert steps[-1].what == "route port app to node 2 (10.0.0.12)"
     assert not any(step.error for step in steps)
 
 
@@ -656,7 +656,7 @@ def test_without_a_journal_a_failed_run_is_tried_again_and_a_notification_given_
 def test_a_failover_without_a_journal_is_seen_as_soon_as_with_one(tmp_path: Path, loaded: Config) -> None:
     host = FakeHost()
     journal = Broken(tmp_path / "journal.db")
-    queue = ClusterController(MAIN, journal, host, replace(loaded, service=replace(loaded.service, tick=5)))
+    queue = ClusterController(MAIN, journal, host, replace(loaded, service=replace(loaded.service, monitor_interval=5)))
     queue.work()
     journal.broken = ("change", "read")
     assert queue.work() <= 5
