@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.looks import routes, worker_log
+from tests.endtoend.test_gateway import quicken
 from tests.lab import CONFIG_FILE, Lab, must, wait_for
 
 STATE = "/var/lib/repmgr-hooks"
@@ -218,6 +219,7 @@ def test_a_plug_in_that_ends_the_program_or_never_returns(lab: Lab, how: str) ->
     text = config.read_text()
     first = text.index("- slot: {on: primary}")
     config.write_text(f"{text[:first]}- odd: {{how: {how}}}\n          {text[first:]}")
+    quicken(lab, fail_open_after=6)
     lab.start_worker(f"PYTHONPATH={site}")
     fail_over(lab, LIMIT + 10)
     wait_for(lambda: "handler odd" in lab.gateway.log("worker"), "the word of it")

@@ -566,6 +566,16 @@ def test_a_handler_with_a_bug_fails_and_the_port_opens_all_the_same(
     assert 118 <= opened(host) <= 121
 
 
+def test_a_plug_in_that_cannot_even_say_when_it_fails_open() -> None:
+    parts = {"fail_open_after": fails(SystemExit(1)), "on_tick": fails(ValueError()), "observe": lambda *_: None}
+    handler = SimpleNamespace(**{**vars(command), "Config": object, **parts})
+    odd = Action("plug_in", handler, None, "plug_in {}", "[0].do[0]")
+    assert (odd.fail_open_after, odd.on_tick) == (None, True)
+    host = failed_over()
+    handle(route(odd, OPEN_APP), host, [PROMOTED])
+    assert opened(host)
+
+
 @pytest.mark.parametrize("part", ["observe", "plan", "fingerprint", "warnings", "housekeep"])
 def test_a_plug_in_that_never_returns_fails_and_the_port_opens_all_the_same(
     monkeypatch: pytest.MonkeyPatch, part: str
