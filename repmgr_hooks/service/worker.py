@@ -256,6 +256,6 @@ def notify(state: str) -> None:
     """Tell systemd (sd_notify(3)); nothing happens without it."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.setblocking(False)
             channel.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
