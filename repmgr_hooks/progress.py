@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TextIO
 
 from repmgr_hooks.background import meanwhile
 from repmgr_hooks.log import Form, formatter, is_terminal
 from repmgr_hooks.text import one_line
+from repmgr_hooks.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -23,24 +24,32 @@ CLEAR_LINE = "\r\033[K"
 WIDTH = 79
 
 
-class Lines(logging.StreamHandler[TextIO]):
-    """The log, and below it, on a terminal, one line that is written over and over."""
+class Lines(logging.Handler):
+    """The log, and below it, on a terminal, one line that is written over and over.
+
+    Whoever logs may hold the lock of a cluster, so nothing here waits for the one who reads.
+    """
 
     def __init__(self, stream: TextIO, form: Form) -> None:
-        super().__init__(stream)
+        super().__init__()
         self.setFormatter(formatter(form, stream))
+        self._writer = Writer(stream)
         self.form = form
         self._rewrites = form == "plain" and is_terminal(stream)
         self._shown = False
         self._said = ("", 0.0)
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):
-            self._below("")
-        super().emit(record)
+        self._below("")
+        self.say(self.format(record))
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """What is done does not depend on whether a line about it can be written."""
+    def say(self, line: str) -> None:
+        """Print what is no log, in its place among the lines that are."""
+        self._writer.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """Wait a moment for whoever reads; logging does so at the end of the program."""
+        self._writer.flush()
 
     @contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[None]:
@@ -66,8 +75,7 @@ class Lines(logging.StreamHandler[TextIO]):
         self.acquire()
         try:
             if text or self._shown:
-                self.stream.write(f"{CLEAR_LINE}{text[:WIDTH]}")
-                self.stream.flush()
+                self._writer.write(f"{CLEAR_LINE}{text[:WIDTH]}")
             self._shown = bool(text)
         finally:
             self.release()

@@ -153,8 +153,7 @@ class Notifier:
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         try:
-            with self._journal.change() as db:
-                db.execute(statement, values)
+            self._journal.change(lambda db: db.execute(statement, values))
         except OperationFailed as error:
             log.error("%s; who was told is not known after a restart", error)
 

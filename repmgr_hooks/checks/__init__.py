@@ -101,7 +101,7 @@ def _routes(managed: ManagedCluster, decided: ClusterState, host: Host, well: Ma
     missing = list(dict.fromkeys(dispatcher.differences(dispatcher.preview(looked_at, decided, host))))
     if missing:
         return topic.fail(f"not done: {'; '.join(missing)}", f"repmgr-hooks reconcile --cluster {managed.cluster.name}")
-    if warnings := dispatcher.warnings(managed, decided):
+    if warnings := dispatcher.warnings(managed, decided, host):
         return topic.warn("; ".join(warnings), f"repmgr-hooks status --cluster {managed.cluster.name}")
     return topic.ok("all that the routes ask for is so")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cli import act, setup, show, streams
 from repmgr_hooks.cli.arguments import parser
-from repmgr_hooks.cli.output import BUG, FAILED, USAGE, complain, log
+from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain, log
 from repmgr_hooks.config import config_path
 from repmgr_hooks.errors import HooksError, UsageError
 from repmgr_hooks.privileges import become_service
@@ -49,6 +49,7 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
         log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
         return BUG
     finally:
+        all_written()
         written = streams.finish()
     if not written:
         complain("the output cannot be written, but all was done; see to where it goes")

@@ -21,11 +21,13 @@ from repmgr_hooks.cli.output import (
     journal_of,
     journal_or_why_not,
     say,
+    with_journal,
     world_of,
     write_whole,
 )
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import HooksError, UsageError
+from repmgr_hooks.lock import broken
 from repmgr_hooks.reports import failover, failover_html, failover_text, history, metrics, status
 from repmgr_hooks.system.host import LocalHost
 
@@ -34,10 +36,10 @@ def do_status(arguments: argparse.Namespace) -> int:
     """Show each cluster on the screen."""
     loaded = configured(arguments)
     chosen = choose(loaded, arguments.cluster, None)
-    with contextlib.ExitStack() as stack:
-        journal, error = journal_or_why_not(loaded, stack)
-        found = [status.look(managed, world_of(managed), journal, loaded) for managed in chosen]
-    if error:
+    found, error = with_journal(
+        loaded, lambda journal: [status.look(managed, world_of(managed), journal, loaded) for managed in chosen]
+    )
+    if error := error or broken(loaded.state_dir):
         complain(error)
     if arguments.json:
         print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
@@ -100,15 +102,16 @@ def do_metrics(arguments: argparse.Namespace) -> int:
     chosen = choose(loaded, arguments.cluster, None)
     if arguments.file is not None and arguments.file.suffix != ".prom":
         raise UsageError(f"{arguments.file}: the collector of node_exporter reads only files that end in .prom")
-    with contextlib.ExitStack() as stack:
-        journal, error = journal_or_why_not(loaded, stack)
-        samples = [
+    samples, error = with_journal(
+        loaded,
+        lambda journal: [
             sample
             for managed in chosen
             for sample in metrics.measure(
                 status.look(managed, world_of(managed), journal, loaded), journal, loaded.state_dir
             )
-        ]
+        ],
+    )
     text = metrics.render(samples)
     if arguments.file:
         write_whole(arguments.file, text)

@@ -10,15 +10,16 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, ReasonCode, memory_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.engine.dry_run import DryRunHost
-from repmgr_hooks.engine.executor import bug, carry_out, look, take_all
+from repmgr_hooks.engine.executor import answer, carry_out, look, take_all
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary
-from repmgr_hooks.errors import OperationFailed, Stopped
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.system.steps import Host, Sparing, Step
@@ -131,27 +132,31 @@ def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, fingerp
                 found += seen
                 if new and differences(seen):
                     return Drift(decision, now, tuple(found))
-    said, missing = (*warnings(managed, decided), *housekeep(managed, decided, host)), differences(found)
+    said, missing = (*warnings(managed, decided, host), *housekeep(managed, decided, host)), differences(found)
     return Drift(decision, now, tuple(found), tuple(text for text in said if text not in missing))
 
 
 def _fingerprint(action: Action, decided: ClusterState, host: Host) -> object:
     try:
-        return action.handler.fingerprint(decided, host)
-    except Exception as error:
+        return answer(action, decided.cluster, host, partial(action.handler.fingerprint, decided, host))
+    except OperationFailed as error:
         log.debug("%s: %s", action.title, error)
         return None
 
 
-def warnings(managed: ManagedCluster, decided: ClusterState) -> list[str]:
+def warnings(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[str]:
     """Return what no step of ours can mend."""
     said: list[str] = []
     for action in managed.actions:
         try:
-            said += [one_line(text, MOST) for text in action.handler.warnings(action.config, decided)]
-        except Exception as error:
-            said.append(bug(action, error))
+            said += answer(action, decided.cluster, host, partial(_warnings, action, decided))
+        except OperationFailed as error:
+            said.append(str(error))
     return said
+
+
+def _warnings(action: Action, decided: ClusterState) -> list[str]:
+    return [one_line(text, MOST) for text in action.handler.warnings(action.config, decided)]
 
 
 def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[str]:
@@ -159,11 +164,10 @@ def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> lis
     failed = []
     for action in managed.actions:
         try:
-            action.handler.housekeep(action.config, decided, host)
+            asked = partial(action.handler.housekeep, action.config, decided, host)
+            answer(action, decided.cluster, host, asked)
         except OperationFailed as error:
             failed.append(str(error))
-        except Exception as error:
-            failed.append(bug(action, error))
     return failed
 
 
@@ -220,20 +224,17 @@ def _fence(
 ) -> ActionResult:
     found: list[Step] = []
     failed: list[str] = []
+    asked = partial(action.handler.fence, managed.cluster, decision.stale_primaries, host)
     try:
-        # Twice: which connections are left to be cut is seen when no rule leads there any more.
+        # Twice: which connections are left to be reset is seen when no rule leads there any more.
         for _ in range(2 if observer else 1):
-            missing = action.handler.fence(managed.cluster, decision.stale_primaries, host)
+            missing = answer(action, managed.cluster, host, asked)
             found += missing
             failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
             if failed or not missing:
                 break
     except OperationFailed as error:
         failed.append(str(error))
-    except Stopped:
-        raise
-    except Exception as error:
-        failed.append(bug(action, error))
     return ActionResult(action, tuple(found), "; ".join(failed))
 
 

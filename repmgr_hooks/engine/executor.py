@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
+from typing import TypeVar
 
+from repmgr_hooks.background import Aside
 from repmgr_hooks.cluster.decide import ClusterState, memory_of
 from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import steps
 from repmgr_hooks.system.steps import Host, Step
 from repmgr_hooks.text import MOST, one_line, printable
@@ -20,6 +25,8 @@ log = logging.getLogger(__name__)
 
 RETRY_EVERY = 2.0
 LAST_TRY = 1.0
+PLUG_IN_LIMIT = 60.0
+T = TypeVar("T")
 
 
 def carry_out(
@@ -206,20 +213,49 @@ def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver)
 
 def look(action: Action, decided: ClusterState, host: Host) -> list[Step]:
     """Return what is missing of an action. Raises OperationFailed, also for a bug in the handler."""
-    try:
+
+    def missing() -> list[Step]:
         seen = action.handler.observe(action.config, decided, host) if action.handler.observe else None
-        missing = list(action.handler.plan(action.config, decided, seen))
-        if not all(isinstance(step, Step) for step in missing):
-            raise TypeError(f"plan must return steps, not {missing}")
-        missing = [replace(step, what=one_line(step.what, MOST)) for step in missing]
+        found = list(action.handler.plan(action.config, decided, seen))
+        if not all(isinstance(step, Step) for step in found):
+            raise TypeError(f"plan must return steps, not {found}")
+        return [replace(step, what=one_line(step.what, MOST)) for step in found]
+
+    return answer(action, decided.cluster, host, missing)
+
+
+def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], T]) -> T:
+    """Return what a handler answers. Raises OperationFailed for whatever it raises, and if a plug-in does not return.
+
+    What is ours returns: all that it waits for has a limit.
+    """
+    asked = partial(_asked, action, question)
+    if action.built_in:
+        return asked()
+    limit = min(PLUG_IN_LIMIT, host.end - host.now()) if isinstance(host, steps.Deadline) else PLUG_IN_LIMIT
+    try:
+        return _aside(action.name, cluster.name).ask(asked, max(limit, 0.0))
+    except TimeoutError:
+        raise OperationFailed(f"the handler {action.name} has not answered; it stands still") from None
+
+
+def _asked(action: Action, question: Callable[[], T]) -> T:
+    try:
+        return question()
     except OperationFailed:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # of the user's: no other thread gets a signal
         raise OperationFailed(bug(action, error)) from error
-    return missing
 
 
-def bug(action: Action, error: Exception) -> str:
+@cache
+def _aside(handler: str, cluster: str) -> Aside:
+    return Aside(f"{handler} of {cluster}")
+
+
+def bug(action: Action, error: BaseException) -> str:
     """Say that a handler is broken; a failover goes on as after any other failure."""
     log.debug("handler %s", action.name, exc_info=True)
     try:

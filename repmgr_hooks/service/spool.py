@@ -15,7 +15,8 @@ import re
 import select
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 from repmgr_hooks.config import which_cluster
@@ -35,6 +36,12 @@ LEFT_OVER_AGE = 7 * 86400.0
 ASIDE = ".aside-"
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors that are ours and not the file's: it is read later."""
+LISTED = 20_000
+"""Names that are read at once, of however many."""
+BATCH = 500
+"""Events that are taken in with one transaction; the worker looks up in between."""
+NAMED = 5
+"""Files that are named when they are refused; the others are counted."""
 
 
 class Spool:
@@ -44,6 +51,8 @@ class Spool:
         self._path = state_dir / "spool"
         self._passed_by: set[str] = set()
         """What can be neither removed nor moved aside; it is named once."""
+        self.dropped = 0
+        """Events that the last taking-in left out, for there were more than could be taken."""
         self._next_tidy = 0.0
         self._fifo: int | None = None
         self._directory = self._opened()
@@ -118,21 +127,31 @@ class Spool:
             os.read(fd, 65536)
         return self._fifo in ready
 
-    def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> int:
-        """Move every stored event into the journal, oldest first; return how many. Raises OperationFailed."""
+    def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster], most: int = LISTED) -> int:
+        """Move stored events into the journal, oldest first, some at a time; return how many. Raises OperationFailed.
+
+        Of more than ``most`` the oldest are removed unread; ``dropped`` says how many.
+        """
         self._see_to_its_place()
-        try:
-            names = os.listdir(self._directory)  # noqa: PTH208 - a handle
-        except OSError as error:
-            raise OperationFailed(f"the spool {self._path} cannot be read: {error}; see to its disk") from None
-        seen = self._passed_by | {WAKE}
-        new = sorted(name for name in names if name[0] != "." and name not in seen)
-        for name in new:
-            self._take(name, journal, clusters)
+        names = self._listed(lambda name: name[0] != "." and name != WAKE and name not in self._passed_by)
+        self.dropped = max(len(names) - most, 0)
+        for name in names[: self.dropped]:
+            self._remove(name)
+        batch = names[self.dropped :][:BATCH]
+        journal.add_events(self._read(batch, clusters))
+        for name in batch:
+            self._remove(name)
         if time.monotonic() >= self._next_tidy:
             self._next_tidy = time.monotonic() + TIDY_EVERY
-            self._tidy([name for name in names if name[0] == "."])
-        return len(new)
+            self._tidy(self._listed(lambda name: name[0] == "."))
+        return len(batch)
+
+    def _listed(self, wanted: Callable[[str], bool]) -> list[str]:
+        try:
+            with os.scandir(self._directory) as found:
+                return sorted(islice((entry.name for entry in found if wanted(entry.name)), LISTED))
+        except OSError as error:
+            raise OperationFailed(f"the spool {self._path} cannot be read: {error}; see to its disk") from None
 
     def _see_to_its_place(self) -> None:
         """Others could have put another directory or FIFO where ours was: then nobody would find us."""
@@ -147,23 +166,33 @@ class Spool:
     def _is_ours(self, name: str, opened: int | None) -> bool:
         return opened is not None and _same(opened, name, self._directory)
 
-    def _take(self, name: str, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> None:
-        try:
-            if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", name, re.ASCII):
-                raise UsageError("this name is not one that the hook gives")
-            cluster, event = read_event(name, self._directory, clusters)
-        except FileNotFoundError:
-            return
-        except UsageError as error:
-            log.error("%s: refused: %s", ascii(name).strip("'"), error)
-        except OSError as error:
-            if error.errno in PASSING:
-                raise OperationFailed(f"the event {name} cannot be read now: {error}") from None
-            self._get_rid_of(name, f"cannot be read: {error.strerror}")
-            return
-        else:
-            # Nothing has come later than now, whatever the file is called.
-            journal.add_event(cluster, event, min(int(name[:20]) / 1e9, time.time()), name)
+    def _read(
+        self, names: Iterable[str], clusters: Mapping[str, ManagedCluster]
+    ) -> list[tuple[str, Event, float, str]]:
+        """Return the events of these files; what is none is named, or counted if there is much of it."""
+        events, refused = [], 0
+        for name in names:
+            try:
+                if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", name, re.ASCII):
+                    raise UsageError("this name is not one that the hook gives")
+                cluster, event = read_event(name, self._directory, clusters)
+                # Nothing has come later than now, whatever the file is called.
+                events.append((cluster, event, min(int(name[:20]) / 1e9, time.time()), name))
+            except FileNotFoundError:
+                continue
+            except UsageError as error:
+                refused += 1
+                if refused <= NAMED:
+                    log.error("%s: refused: %s", ascii(name).strip("'"), error)
+            except OSError as error:
+                if error.errno in PASSING:
+                    raise OperationFailed(f"the event {name} cannot be read now: {error}") from None
+                self._get_rid_of(name, f"cannot be read: {error.strerror}")
+        if refused > NAMED:
+            log.error("%d more files refused", refused - NAMED)
+        return events
+
+    def _remove(self, name: str) -> None:
         try:
             os.unlink(name, dir_fd=self._directory)
         except FileNotFoundError:

@@ -57,7 +57,19 @@ class LocalHost:
         self._reconnecting: dict[int, asyncio.Task[None]] = {}
         self._silent: dict[int, str] = {}
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let go of everything; a configuration that is read again makes another."""
+        self.close_idle()
+        asyncio.run_coroutine_threadsafe(self._end_knocks(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end_knocks(self) -> None:
+        await asyncio.gather(*self._reconnecting.values(), return_exceptions=True)
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program in a session of its own and return its stdout; when the time is up, kill all it started.

@@ -92,13 +92,15 @@ class Host:
             self.argv(words, user), input=stdin, capture_output=True, text=True, timeout=limit, check=False
         )
 
-    def start(self, *words: str, user: str = "root", log: str = "daemon") -> subprocess.Popen[bytes]:
-        """Start a daemon here, in a session of its own; its output goes to ``log``."""
-        with (BASE / f"{self.name}-{log}.log").open("ab") as output:
+    def start(
+        self, *words: str, user: str = "root", log: str = "daemon", output: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a daemon here, in a session of its own; its output goes to ``log``, or to a descriptor."""
+        with (BASE / f"{self.name}-{log}.log").open("ab") as file:
             return subprocess.Popen(
                 self.argv(words, user),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=file if output is None else output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
@@ -362,16 +364,19 @@ class Lab:
         for node in nodes:
             wait_for(lambda n=node: ready.search(self.gateway.log(f"repmgrd{n}")), f"repmgrd of node {node}")
 
-    def start_worker(self) -> None:
-        """Start repmgr-hooks.service as its unit says: the user, the capabilities, and Type=notify."""
+    def start_worker(self, *environment: str, output: int | None = None) -> None:
+        """Start repmgr-hooks.service as its unit says: the user, the capabilities, and Type=notify.
+
+        ``environment``: more of it; ``output``: where its log goes, else to a file.
+        """
         place = BASE / "notify"
         place.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.bind(str(place))
             place.chmod(0o666)
             systemd.settimeout(60)
-            words = ("env", f"NOTIFY_SOCKET={place}", "/usr/local/bin/repmgr-hooks", "worker")
-            self.daemons["worker"] = self.gateway.start(*words, user="service", log="worker")
+            words = ("env", f"NOTIFY_SOCKET={place}", *environment, "/usr/local/bin/repmgr-hooks", "worker")
+            self.daemons["worker"] = self.gateway.start(*words, user="service", log="worker", output=output)
             try:
                 told = systemd.recv(100)
             except TimeoutError:

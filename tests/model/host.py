@@ -24,8 +24,8 @@ MOST_USES = 20_000
 PORTS = {"barman": FakeHost.barman_port, "app": FakeHost.app_port}
 
 
-class Killed(BaseException):
-    """The worker is gone, as after SIGKILL: nothing of it runs on."""
+class Killed(KeyboardInterrupt):
+    """The worker is gone, as after SIGKILL: nothing of it runs on. Nothing else goes through every handler."""
 
 
 class ModelHost(FakeHost):

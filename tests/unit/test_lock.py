@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.lock import as_owner, exclusive
+from repmgr_hooks.errors import LockTimeout, OperationFailed
+from repmgr_hooks.lock import as_owner, exclusive, holder
 
 
 def test_a_second_holder_waits_and_gives_up(tmp_path: Path) -> None:
@@ -46,11 +47,48 @@ def test_the_lock_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> Non
         pass
 
 
-def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+def test_where_there_can_be_no_lock_it_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A disk that an I/O error has made read-only, a directory that was removed: a failover does not wait for that."""
     (tmp_path / "file").touch()
-    lock = tmp_path / "file" / "cluster-main.lock"
-    with pytest.raises(OperationFailed, match="'state_dir'"), exclusive(lock, 0):
-        raise AssertionError("no lock was taken")
+    done = []
+    with exclusive(tmp_path / "file" / "cluster-main.lock", 0):
+        done.append(1)
+    assert done == [1]
+    assert "no lock can be taken, going on without" in caplog.text
+    assert "'state_dir'" in caplog.text
+    with pytest.raises(ZeroDivisionError), exclusive(tmp_path / "file" / "cluster-main.lock", 0):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, Path.touch])
+def test_whatever_stands_there_is_locked(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    lock = tmp_path / "cluster-main.lock"
+    make(lock)
+    with exclusive(lock, 0), pytest.raises(LockTimeout), exclusive(lock, 0):
+        raise AssertionError("two at a time")
+
+
+def test_it_says_who_holds_it_and_since_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "cluster-main.lock"
+    monkeypatch.setattr(sys, "argv", ["repmgr-hooks", "reconcile", "--cluster", "m\x1b[2J"])
+    assert holder(lock) is None
+    with exclusive(lock, 0):
+        found = holder(lock)
+        assert found
+        assert (found.process, found.command) == (os.getpid(), "repmgr-hooks reconcile --cluster m?[2J")
+        assert abs(time.time() - found.since) < 10
+        said = f"{os.getpid()} \\(repmgr-hooks reconcile --cluster m.*\\) since .*, for 0 s"
+        with pytest.raises(LockTimeout, match=said), exclusive(lock, 0):
+            pass
+    assert holder(lock) is None
+
+
+@pytest.mark.parametrize("text", ["", "x", "1 2", "1 x y", "1 1e300 x", "1 nan x", "\xff\xff \n\n"])
+def test_a_lock_file_that_says_nothing(tmp_path: Path, text: str) -> None:
+    lock = tmp_path / "cluster-main.lock"
+    with exclusive(lock, 0):
+        lock.write_text(text)
+        assert holder(lock) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

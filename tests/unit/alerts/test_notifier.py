@@ -326,10 +326,9 @@ def test_a_restart_tells_nothing_twice_and_takes_up_what_is_left(journal: Journa
     with notifier(journal, host, A, B) as made:
         made.note("main", [HOLE])
         until(lambda: len(host.got) == 2)
-    with journal.change() as db:
-        (told,) = db.execute("select told from alert").fetchone()
-        assert {name: item["failures"] for name, item in json.loads(told).items()} == {"run /a": 0, "run /b": 1}
-        db.execute("update alert set told = replace(told, '\"tried\": ', '\"tried\": -')")
+    ((told,),) = journal.read("select told from alert")
+    assert {name: item["failures"] for name, item in json.loads(told).items()} == {"run /a": 0, "run /b": 1}
+    journal.change(lambda db: db.execute("update alert set told = replace(told, '\"tried\": ', '\"tried\": -')"))
     host.broken.clear()
     with notifier(journal, host, A, B) as made:
         made.note("main", [HOLE])
@@ -394,8 +393,7 @@ def test_nobody_wants_to_know(journal: Journal) -> None:
     with notifier(journal, Post()) as made:
         made.note("main", [HOLE])
         made.tell(WARNING)
-    with journal.change() as db:
-        assert db.execute("select count(*) from alert").fetchone() == (0,)
+    assert journal.read("select count(*) from alert") == [(0,)]
 
 
 def test_a_configuration_that_is_read_again(journal: Journal) -> None:
@@ -437,8 +435,7 @@ def test_a_journal_of_an_older_version_keeps_its_data(tmp_path: Path) -> None:
     pause = journal.paused("main")
     assert pause
     assert pause.reason == "kept"
-    with journal.change() as db:
-        assert db.execute("select count(*) from alert").fetchone() == (0,)
+    assert journal.read("select count(*) from alert") == [(0,)]
     journal.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +15,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.cluster.decide import LastKnownPrimary, Reason, ReasonCode
-from repmgr_hooks.engine import dispatcher
+from repmgr_hooks.engine import dispatcher, executor
 from repmgr_hooks.engine.dispatcher import ScheduledAction, drift, handle
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
@@ -561,6 +562,9 @@ def fails(error: BaseException) -> Callable[..., Any]:
         (None, fails(TypeError("not callable"))),
         (lambda *_: None, lambda *_: None),
         (lambda *_: None, fails(StopIteration())),
+        (fails(SystemExit(1)), lambda *_: []),
+        (lambda *_: None, fails(GeneratorExit())),
+        (fails(KeyboardInterrupt()), lambda *_: []),
     ],
 )
 def test_a_handler_with_a_bug_fails_and_the_port_opens_all_the_same(
@@ -571,6 +575,40 @@ def test_a_handler_with_a_bug_fails_and_the_port_opens_all_the_same(
     assert not run.ok
     assert "a bug in the handler plug_in: " in run.done[0].error
     assert 118 <= opened(host) <= 121
+
+
+def test_a_plug_in_that_cannot_even_say_when_it_fails_open() -> None:
+    parts = {"fail_open_after": fails(SystemExit(1)), "on_tick": fails(ValueError()), "observe": lambda *_: None}
+    handler = SimpleNamespace(**{**vars(command), "Config": object, **parts})
+    odd = Action("plug_in", handler, None, "plug_in {}", "[0].do[0]")
+    assert (odd.fail_open_after, odd.on_tick) == (None, True)
+    host = failed_over()
+    handle(route(odd, OPEN_APP), host, [PROMOTED])
+    assert opened(host)
+
+
+@pytest.mark.parametrize("part", ["observe", "plan", "fingerprint", "warnings", "housekeep"])
+def test_a_plug_in_that_never_returns_fails_and_the_port_opens_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(executor, "PLUG_IN_LIMIT", 0.1)
+    let_go = threading.Event()
+    parts: dict[str, Callable[..., Any]] = {"observe": lambda *_: None, "plan": lambda *_: []}
+    parts[part] = lambda *_: let_go.wait(60)
+    handler = SimpleNamespace(**{**vars(command), "Config": object, **parts})
+    stuck = Action(f"hangs in {part}", handler, None, "stuck {}", "[0].do[0]")
+    host = failed_over()
+    try:
+        if part in ("observe", "plan"):
+            run = handle(route(stuck, OPEN_APP), host, [PROMOTED])
+            assert run.done[0].error == f"the handler hangs in {part} has not answered; it stands still"
+            assert 118 <= opened(host) <= 121
+        else:
+            assert drift(route(stuck, OPEN_APP), host, LastKnownPrimary(), {}).missing
+            found = drift(route(stuck), host, LastKnownPrimary(), {})
+            assert (part == "fingerprint") == (not found.warnings)
+    finally:
+        let_go.set()
 
 
 def test_a_step_that_worked_and_left_things_as_they_were_has_failed() -> None:

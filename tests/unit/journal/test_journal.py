@@ -20,7 +20,7 @@ import pytest
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal import journal as module
+from repmgr_hooks.journal import store
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.journal.migrations import MIGRATIONS
 from repmgr_hooks.journal.rows import Observation, Pause, RunRow, StepRow, Waiting
@@ -489,7 +489,7 @@ def test_a_new_journal_beside_a_broken_one_is_durable(path: Path, where: str) ->
 
 @pytest.mark.parametrize("change", ["add_event", "begin_run", "pause", "release_cut_off", "prune"])
 def test_a_file_that_another_program_locks(path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    monkeypatch.setattr(module, "BUSY_LIMIT", 0.1)
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
     journal = Journal(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")
@@ -659,7 +659,7 @@ def test_root_follows_no_link_of_the_service() -> None:
         (place / "cluster-main.lock").symlink_to(target.name)
         open_journal(place / "journal.db").close()
         assert not (place / "journal.db").is_symlink()
-        with pytest.raises(OperationFailed), exclusive(place / "cluster-main.lock", 0):
+        with exclusive(place / "cluster-main.lock", 0):
             pass
         assert (Path(target.name).stat().st_uid, Path(target.name).stat().st_size) == (0, 0)
 
@@ -680,26 +680,81 @@ def test_root_follows_no_link_that_takes_its_place_meanwhile() -> None:
 
 
 def test_closing_waits_for_another_thread(tmp_path: Path) -> None:
-    """Without that, the interpreter itself dies (seen); afterwards each use is told as any other failure."""
+    """Without that, the interpreter itself dies (seen); afterwards each use fails as any other."""
     journal = open_journal(tmp_path / "journal.db")
-    begun, said = threading.Event(), []
+    busy, go_on = threading.Event(), threading.Event()
+    done: list[object] = []
 
-    def read_on() -> None:
-        try:
-            while True:
-                journal.paused("main")
-                begun.set()
-        except OperationFailed as error:
-            said.append(str(error))
+    def hold(db: sqlite3.Connection) -> None:
+        busy.set()
+        go_on.wait(10)
+        done.append(db.execute("select 1").fetchone())
 
-    reader = threading.Thread(target=read_on)
-    reader.start()
-    assert begun.wait(10)
-    with journal.change():
-        closer = threading.Thread(target=journal.close)
-        closer.start()
-        closer.join(0.2)
-        assert closer.is_alive()
+    holder = threading.Thread(target=journal.change, args=(hold,))
+    holder.start()
+    assert busy.wait(10)
+    closer = threading.Thread(target=journal.close)
+    closer.start()
+    closer.join(0.2)
+    assert closer.is_alive()
+    go_on.set()
     closer.join(10)
-    reader.join(10)
-    assert "closed database" in said[0]
+    holder.join(10)
+    assert done == [(1,)]
+    with pytest.raises(OperationFailed, match="cannot be used"):
+        journal.paused("main")
+
+
+# -- nobody waits long -------------------------------------------------------------------------------------------------
+
+
+def test_who_uses_a_locked_journal_again_and_again_waits_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a cluster's run, and for all clusters together."""
+    monkeypatch.setattr(store, "PATIENCE", 0.3)
+    journal, other = Journal(path), sqlite3.connect(path, isolation_level=None)
+    other.execute("begin exclusive")
+    begun = time.monotonic()
+    for number in range(30):
+        with pytest.raises(OperationFailed, match="database is locked"):
+            journal.add_step(1, StepRow("action", str(number), 0.0, 0.0, ""))
+    assert time.monotonic() - begun < 2
+    other.execute("rollback")
+    journal.add_step(1, StepRow("action", "it works again", 0.0, 0.0, ""))
+    other.close()
+    journal.close()
+
+
+def test_a_disk_that_hangs_is_waited_for_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    monkeypatch.setattr(store, "SLOW", 0.1)
+    journal = Journal(path)
+    disk_works = threading.Event()
+    with pytest.raises(OperationFailed, match="it does not answer"):
+        journal.change(lambda db: disk_works.wait(20))
+    begun = time.monotonic()
+    for _ in range(100):
+        with pytest.raises(OperationFailed, match="it does not answer"):
+            journal.waiting("main")
+    assert time.monotonic() - begun < 2
+    disk_works.set()
+    end = time.monotonic() + 10
+    while True:
+        try:
+            assert journal.waiting("main") == []
+            break
+        except OperationFailed:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    journal.close()
+
+
+def test_one_that_cannot_be_opened_yet_is_opened_later(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.mkdir()
+    journal = open_journal(path, later=True)
+    assert "cannot be used" in caplog.text
+    with pytest.raises(OperationFailed):
+        journal.paused("main")
+    path.rmdir()
+    journal.pause("main", None, "")
+    assert journal.paused("main")
+    journal.close()

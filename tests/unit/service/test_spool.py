@@ -120,7 +120,7 @@ def test_a_journal_that_cannot_be_written_leaves_the_file_where_it_is(
     spool: Spool, directory: Path, tmp_path: Path
 ) -> None:
     class Broken(Journal):
-        def add_event(self, *arguments: object) -> int:
+        def add_events(self, events: object) -> None:
             raise OperationFailed("the journal cannot be used: disk full")
 
     put(directory, "01800000000000000100-7")
