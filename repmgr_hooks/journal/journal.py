@@ -221,14 +221,14 @@ def open_journal(path: Path, later: bool = False) -> Journal:
 
     Raises OperationFailed; with ``later`` it is opened when that is possible.
     """
-    with as_owner(path.parent):
-        try:
-            return _checked(path, later)
-        except OperationFailed as error:
-            if not _is_broken(error):
-                raise
+    try:
+        return _checked(path, later)
+    except OperationFailed as error:
+        if not _is_broken(error):
+            raise
+        with as_owner(path.parent):
             _set_aside(path, error)
-            return Journal(path, later)
+        return Journal(path, later)
 
 
 def _checked(path: Path, later: bool) -> Journal:

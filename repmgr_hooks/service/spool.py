@@ -140,7 +140,8 @@ class Spool:
         batch = names[self.dropped :][:BATCH]
         journal.add_events(self._read(batch, clusters))
         for name in batch:
-            self._remove(name)
+            if name not in self._passed_by:
+                self._remove(name)
         if time.monotonic() >= self._next_tidy:
             self._next_tidy = time.monotonic() + TIDY_EVERY
             self._tidy(self._listed(lambda name: name[0] == "."))

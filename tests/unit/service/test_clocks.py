@@ -155,8 +155,7 @@ def test_a_flood_of_promotions_holds_no_look_up(journal: Journal, wall: Wall) ->
     journal.remember("main", NODE_1)
     columns = "cluster, node, name, success, timestamp, received, role"
     values = [("main", 1 + number % 3, "standby_promote", True, "", wall.time, 1) for number in range(20_000)]
-    with journal.change() as db:
-        db.executemany(f"insert into event ({columns}) values (?, ?, ?, ?, ?, ?, ?)", values)
+    journal.change(lambda db: db.executemany(f"insert into event ({columns}) values (?, ?, ?, ?, ?, ?, ?)", values))
     assert promoted(journal) == {1, 2, 3}
 
 

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -226,13 +227,15 @@ def test_a_journal_that_cannot_be_written_does_not_stop_a_failover(
 def test_a_journal_that_cannot_be_opened_does_not_stop_a_failover(
     worker: WithoutSignals, state: Path, host: FakeHost
 ) -> None:
-    """It may be somebody else's since a restore; the event stays in the spool until the journal can take it."""
-    (state / "journal.db").mkdir()
+    """It may be a newer version's; the event stays in the spool until the journal can take it."""
+    newer = sqlite3.connect(state / "journal.db")
+    newer.execute("pragma user_version = 999")
+    newer.close()
     hook.store(str(state / "spool"), PROMOTED)
     with serving(worker):
         soon(lambda: healed(host))
         assert len(list((state / "spool").glob("0*"))) == 1
-        (state / "journal.db").rmdir()
+        (state / "journal.db").unlink()
         assert hook.wake(str(state / "spool"))
         soon(lambda: not list((state / "spool").glob("0*")))
 
