@@ -1,7 +1,11 @@
-"""Run every test and print one summary. ``tests/run`` prepares the machine and starts this."""
+"""Run every test and print one summary. ``tests/run`` prepares the machine and starts this.
+
+However this is ended, what it has started ends with it; see ``lab/contain.py``.
+"""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.lab import REPOSITORY
+from tests.lab.contain import DIES_WITH_US
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider")
 BOX = (sys.executable, "tests/lab/contain.py")
@@ -76,7 +81,7 @@ def run(argv: tuple[str, ...]) -> tuple[int, str, float]:
     begun = time.monotonic()
     try:
         result = subprocess.run(
-            argv,
+            (*DIES_WITH_US, *argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -118,4 +123,6 @@ def summary(parts: list[Part], seconds: float) -> int:
 
 
 if __name__ == "__main__":
+    # As an exception, SIGINT would wait for the parts that run.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main("--fast" in sys.argv[1:]))
