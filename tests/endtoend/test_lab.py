@@ -75,7 +75,9 @@ def test_killed_lab_leaves_nothing() -> None:
     assert not [link for link in Path("/sys/class/net").iterdir() if link.name in ("lan", "db1", "db2")]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL], ids=lambda how: how.name)
+@pytest.mark.parametrize(
+    "how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL], ids=lambda how: how.name
+)
 @pytest.mark.parametrize("starter", BOXES)
 def test_a_box_ends_with_whoever_started_it(starter: str, how: signal.Signals) -> None:
     needs_box()
