@@ -9,7 +9,7 @@ def main() -> None:
     """Run the program and exit with its code."""
     code = taken(sys.argv[1:])
     if code is None:
-        from repmgr_hooks import cli
+        from repmgr_hooks.cli import main as cli
 
         code = cli.run(sys.argv[1:])
     sys.exit(code)

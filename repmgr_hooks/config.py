@@ -12,32 +12,32 @@ from typing import Annotated, Any
 import yaml
 
 from repmgr_hooks import event
-from repmgr_hooks.alerts import targets
-from repmgr_hooks.alerts.targets import Target
+from repmgr_hooks.alerts import receivers
+from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.errors import BadInput, did_you_mean
+from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.errors import UsageError, did_you_mean
 from repmgr_hooks.handlers import installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
-from repmgr_hooks.retry import Retry
-from repmgr_hooks.routes import Action, Managed, Route
-from repmgr_hooks.schema import Between, Document, Identifier, Positive, Shape, join
+from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.schema import Document, Identifier, Pattern, Positive, Range, join
 from repmgr_hooks.trust import writable_by_others
 
 
 @dataclass(frozen=True)
 class Service:
-    """What holds for all clusters; ``keep_days`` is the age at which the journal is pruned.
+    """What holds for all clusters; ``retention_days`` is the age at which the journal is pruned.
 
     ``tick``: seconds after which the worker looks whether all is as it should be, also without an event; 0: never.
     ``alerts``: who is told when something is wrong.
     """
 
-    state_dir: Annotated[str, Shape(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
-    retry: Retry = Retry()
-    tick: Annotated[int, Between(0, 3600)] = 5
-    keep_days: Positive = 90
-    alerts: tuple[Target, ...] = ()
+    state_dir: Annotated[str, Pattern(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
+    retry: Backoff = Backoff()
+    tick: Annotated[int, Range(0, 3600)] = 5
+    retention_days: Positive = 90
+    alerts: tuple[Receiver, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Config:
 
     path: Path
     service: Service
-    clusters: Mapping[str, Managed]
+    clusters: Mapping[str, ManagedCluster]
 
     @property
     def state_dir(self) -> Path:
@@ -60,13 +60,13 @@ class _RouteText:
     do: tuple[Any, ...]
 
 
-def which_cluster(clusters: Mapping[str, Managed], name: str | None, node: int) -> str:
+def which_cluster(clusters: Mapping[str, ManagedCluster], name: str | None, node: int) -> str:
     """Return the cluster of an event about a node: the named one, the only one, or the only one that has the node.
 
-    Raises BadInput.
+    Raises UsageError.
     """
     if name and name not in clusters:
-        raise BadInput(f"the configuration has no cluster {name!r}{did_you_mean(name, clusters)}")
+        raise UsageError(f"the configuration has no cluster {name!r}{did_you_mean(name, clusters)}")
     having = [key for key, managed in clusters.items() if node in managed.cluster.nodes]
     found = [name] if name else list(clusters) if len(clusters) == 1 else having
     if len(found) != 1:
@@ -75,7 +75,7 @@ def which_cluster(clusters: Mapping[str, Managed], name: str | None, node: int) 
             if having
             else f"none of the clusters {', '.join(clusters)} has"
         )
-        raise BadInput(f"{which} a node {node}: name one with --cluster, also in repmgr.conf")
+        raise UsageError(f"{which} a node {node}: name one with --cluster, also in repmgr.conf")
     return found[0]
 
 
@@ -85,26 +85,26 @@ def config_path(given: str | None) -> Path:
 
 
 def load(path: Path) -> Config:
-    """Read the configuration. Raises BadInput that lists every mistake, or that others could have written it."""
+    """Read the configuration. Raises UsageError that lists every mistake, or that others could have written it."""
     try:
         if path.exists() and (wrong := writable_by_others(path)):
-            raise BadInput(f"{path} is refused: {wrong}")
+            raise UsageError(f"{path} is refused: {wrong}")
         document = Document(path.read_text(encoding="utf-8"))
     except RecursionError:
-        raise BadInput(f"{path}: nested too deeply, or a part that contains itself") from None
+        raise UsageError(f"{path}: nested too deeply, or a part that contains itself") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read: {error}; name the file with --config") from None
+        raise UsageError(f"{path}: cannot be read: {error}; name the file with --config") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadInput(f"{path}: line {line}: not YAML: {error.problem}") from None
+        raise UsageError(f"{path}: line {line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     config = _config(document, path)
     if not document.problems and state_dir(str(path)) != config.service.state_dir:
         document.problem("state_dir", "the hook reads this line without YAML: write plainly 'state_dir: PATH'")
     if document.problems:
         count = len(document.problems)
-        raise BadInput("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
+        raise UsageError("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
     return config
 
 
@@ -124,7 +124,7 @@ def _config(document: Document, path: Path) -> Config:
     return Config(path, service or Service(), clusters)
 
 
-def _managed(document: Document, name: str, text: Any, path: str) -> Managed | None:
+def _managed(document: Document, name: str, text: Any, path: str) -> ManagedCluster | None:
     options = dict(text) if isinstance(text, dict) else {}
     routes = _routes(document, options.pop("routes", None), join(path, "routes"))
     found = document.read(Cluster, options, path)
@@ -136,7 +136,7 @@ def _managed(document: Document, name: str, text: Any, path: str) -> Managed | N
         for number, action in enumerate(route.do):
             for problem in _problems(action, cluster):
                 document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
-    return Managed(cluster, tuple(routes))
+    return ManagedCluster(cluster, tuple(routes))
 
 
 def _problems(action: Action, cluster: Cluster) -> list[str]:
@@ -210,7 +210,7 @@ def _check_cluster(document: Document, cluster: Cluster, path: str) -> None:
         document.problem(join(path, "gateway.chains"), "dnat and snat must be two chains")
 
 
-def _check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
+def _check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> None:
     """What two clusters must not share: a chain is swapped whole, so each belongs to one cluster."""
     seen: dict[tuple[str, object], str] = {}
     for name, managed in clusters.items():
@@ -221,9 +221,9 @@ def _check_shared(document: Document, clusters: Mapping[str, Managed]) -> None:
             seen.setdefault((what, value), name)
 
 
-def _check_alerts(document: Document, told: Sequence[Target], clusters: Mapping[str, Managed]) -> None:
+def _check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping[str, ManagedCluster]) -> None:
     for index, target in enumerate(told):
-        for problem in targets.problems(target):
+        for problem in receivers.problems(target):
             document.problem(f"alerts[{index}]", problem)
     for name, managed in clusters.items():
         for action in managed.actions if not told else ():

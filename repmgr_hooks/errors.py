@@ -6,31 +6,31 @@ import difflib
 from collections.abc import Iterable
 
 
-class Trouble(Exception):
+class HooksError(Exception):
     """Root of our errors: the message says what is wrong, where, and what to do next."""
 
 
-class BadInput(Trouble, ValueError):
+class UsageError(HooksError, ValueError):
     """A mistake in the configuration or on the command line; nothing was changed (exit code 2)."""
 
 
-class StepFailed(Trouble, RuntimeError):
+class OperationFailed(HooksError, RuntimeError):
     """A step, or looking at what a step should change, did not work."""
 
 
-class NoSuchProgram(StepFailed):
+class NoSuchProgram(OperationFailed):
     """A program is not installed."""
 
 
-class Busy(StepFailed):
+class LockTimeout(OperationFailed):
     """Another process holds the lock."""
 
 
-class PrimaryChanged(StepFailed):
+class PrimaryChanged(OperationFailed):
     """The primary is not what it was when the run began: nothing of this run may be done any more."""
 
 
-class Stopped(Trouble):
+class Stopped(HooksError):
     """The run ends before its next step because it was asked to; what is left is done later."""
 
 

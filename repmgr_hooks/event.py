@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from repmgr_hooks import catalogue
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.errors import UsageError
 
 
-class Meaning(Enum):
+class RoleClaim(Enum):
     """What an event claims about the node that it names (``%n``)."""
 
     PRIMARY = catalogue.PRIMARY
@@ -19,15 +19,17 @@ class Meaning(Enum):
 
 
 @dataclass(frozen=True)
-class Kind:
+class EventInfo:
     """An event name of repmgr's: what it claims, and the repmgr versions whose script call knows it."""
 
-    meaning: Meaning
+    meaning: RoleClaim
     since: str
     until: str
 
 
-CATALOGUE = {name: Kind(Meaning(claim), since, until) for name, (claim, since, until) in catalogue.EVENTS.items()}
+CATALOGUE = {
+    name: EventInfo(RoleClaim(claim), since, until) for name, (claim, since, until) in catalogue.EVENTS.items()
+}
 
 
 NAMED = 6
@@ -49,7 +51,7 @@ class Event:
     timestamp: str = ""
 
     @property
-    def meaning(self) -> Meaning:
+    def meaning(self) -> RoleClaim:
         """What the event claims about its node."""
         return CATALOGUE[self.name].meaning
 
@@ -65,9 +67,9 @@ def parse_event(words: list[str]) -> Event:
     >>> parse_event(["2", "repmgrd_failover_promote", "1", "1", "2026-11-20 03:00:00+00"]).other_node
     1
 
-    Raises BadInput for anything that repmgr itself would not send.
+    Raises UsageError for anything that repmgr itself would not send.
     """
     if wrong := catalogue.problem(words):
-        raise BadInput(wrong)
+        raise UsageError(wrong)
     node, name, success, other, timestamp = words + ["1", "", ""][len(words) - 2 :]
     return Event(int(node), name, success == "1", None if other in ("", "-1") else int(other), timestamp)

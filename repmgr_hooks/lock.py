@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.errors import Busy, StepFailed
+from repmgr_hooks.errors import LockTimeout, OperationFailed
 
 POLL = 0.1
 
@@ -31,7 +31,9 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         give_to_owner_of_directory(handle, path)
     except OSError as error:
-        raise StepFailed(f"the state directory cannot be written: {error}; mend it or correct 'state_dir'") from None
+        raise OperationFailed(
+            f"the state directory cannot be written: {error}; mend it or correct 'state_dir'"
+        ) from None
     try:
         while True:
             try:
@@ -39,7 +41,7 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    raise Busy(f"another process holds {path} (waited {limit:.0f} s)") from None
+                    raise LockTimeout(f"another process holds {path} (waited {limit:.0f} s)") from None
                 time.sleep(POLL)
         yield
     finally:

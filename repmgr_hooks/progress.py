@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TextIO
 
-from repmgr_hooks.loglines import Form, formatter, is_terminal
-from repmgr_hooks.meanwhile import meanwhile
+from repmgr_hooks.background import meanwhile
+from repmgr_hooks.log import Form, formatter, is_terminal
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.config import Config
-from repmgr_hooks.journal import Journal
+from repmgr_hooks.journal.journal import Journal
 from tests.fake import Wall
 
 

@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from repmgr_hooks import archive, observe, rehearsal
-from repmgr_hooks.alerts.cases import Alert
+from repmgr_hooks.alerts.incident import Alert
+from repmgr_hooks.barman import archive
 from repmgr_hooks.checks import nodes
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.cluster import observe
+from repmgr_hooks.engine import simulation
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman, slot
-from repmgr_hooks.poke import Flow
-from repmgr_hooks.steps import Program, Rows, Sql
+from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.system.steps import Program, Rows, Sql
 
 SENDER_PID = 4711
 BUILT_IN_CHAINS = ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")
@@ -31,10 +33,10 @@ class Wall:
 
     def __init__(self) -> None:
         self.time = 1_800_000_000.0
-        self.world: FakeWorld | None = None
+        self.host: FakeHost | None = None
 
     def __call__(self) -> float:
-        return self.time + (self.world.now() if self.world else 0.0)
+        return self.time + (self.host.now() if self.host else 0.0)
 
 
 class NatError(Exception):
@@ -109,14 +111,14 @@ class NatTable:
         The gateway's own clients, such as Barman, go through ``OUTPUT``.
         """
         packet = Packet(address, port, "fd00::99" if ":" in address else "203.0.113.99")
-        verdict = self._walk(chain, packet)
-        return verdict[1] if verdict and verdict[0] == "DNAT" else None
+        decision = self._walk(chain, packet)
+        return decision[1] if decision and decision[0] == "DNAT" else None
 
     def source_seen_by(self, host: str, port: int) -> str | None:
         """Return the address that a node sees as its client's; None if the client's own."""
         packet = Packet(host, port, "fd00::99" if ":" in host else "203.0.113.99", "eth1")
-        verdict = self._walk("POSTROUTING", packet)
-        return verdict[1] if verdict and verdict[0] == "SNAT" else None
+        decision = self._walk("POSTROUTING", packet)
+        return decision[1] if decision and decision[0] == "SNAT" else None
 
     def _walk(self, chain: str, packet: Packet) -> tuple[str, str] | None:
         for rule in self.chains[chain]:
@@ -130,9 +132,9 @@ class NatTable:
                 return target, wanted["--to-destination" if target == "DNAT" else "--to-source"][1]
             if target in ("ACCEPT", "MASQUERADE"):
                 return target, ""
-            verdict = None if target in TARGETS else self._walk(target, packet)
-            if verdict:
-                return verdict
+            decision = None if target in TARGETS else self._walk(target, packet)
+            if decision:
+                return decision
         return None
 
 
@@ -302,7 +304,7 @@ class Connection:
         )
 
 
-class FakeWorld:
+class FakeHost:
     """The world of the cluster in ``config/config.yaml``: it answers what handlers ask, and notes every change.
 
     At first node 1 is the primary on timeline 1, both ports lead to it, and Barman streams from it.
@@ -381,7 +383,7 @@ class FakeWorld:
             self._reactions.remove((prefix, happens))
             happens()
 
-    # repmgr_hooks.steps.World
+    # repmgr_hooks.system.steps.World
 
     def now(self) -> float:
         return self._clock
@@ -395,10 +397,10 @@ class FakeWorld:
             happens()
         self._clock = end
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         self.rests += 1
 
-    def poke(self, flows: Iterable[Flow]) -> None:
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
         self.poked += flows
         self._note("poke")
 
@@ -407,12 +409,12 @@ class FakeWorld:
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
         answer = self.fetch_each([sql], limit)[sql.node]
-        if isinstance(answer, StepFailed):
+        if isinstance(answer, OperationFailed):
             raise answer
         return answer
 
-    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
-        """A node that does not answer is waited for once: later, ``System`` knocks at it on the side."""
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        """A node that does not answer is waited for once: later, ``LocalHost`` knocks at it on the side."""
         asked = list(queries)
         silent = {sql.node for sql in asked if not self.nodes[sql.node].reachable}
         waited_for = silent - self._silent
@@ -423,7 +425,7 @@ class FakeWorld:
         return answers
 
     def run(self, program: Program, limit: float) -> str:
-        """What is constant stands in ``ran`` once, as ``System`` runs it once; here it may fail the next time."""
+        """What is constant stands in ``ran`` once, as ``LocalHost`` runs it once; here it may fail the next time."""
         if program.argv not in self._constants:
             self.ran.append(program)
         if program.constant:
@@ -451,7 +453,7 @@ class FakeWorld:
             return self._sysctl(words)
         if name == "conntrack":
             return self._conntrack(program, words)
-        raise StepFailed(f"{name}: no such program")
+        raise OperationFailed(f"{name}: no such program")
 
     def read(self, path: str) -> str:
         if path.startswith("/proc/sys/net/netfilter/nf_conntrack_"):
@@ -495,7 +497,7 @@ class FakeWorld:
             self._note(f"barman {verb}")
         if self.barman.health == "hangs" and verb in self.barman.hanging:
             self.sleep(limit)
-            raise StepFailed(f"{program}: not finished after {limit:.0f} s; killed")
+            raise OperationFailed(f"{program}: not finished after {limit:.0f} s; killed")
         if self.barman.health == "ruins":
             return ended(program, 1, "", "ERROR: cannot open /var/lib/barman: No space left on device")
         if verb == "show-server":
@@ -605,16 +607,16 @@ class FakeWorld:
 
     # PostgreSQL
 
-    def _answer(self, sql: Sql) -> Rows | StepFailed:
+    def _answer(self, sql: Sql) -> Rows | OperationFailed:
         node = self.nodes[sql.node]
         if not node.reachable:
-            return StepFailed(f"node {sql.node}: connection timeout expired")
+            return OperationFailed(f"node {sql.node}: connection timeout expired")
         if sql.walsender:
             assert sql.statement == f"TIMELINE_HISTORY {node.timeline}"
             return [(f"{node.timeline:08X}.history", node.history)]
         return STATEMENTS[sql.statement](self, sql, node)
 
-    def _look(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _look(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         slots = [slot.as_row(name, SENDER_PID) for name, slot in sorted(node.slots.items())]
         receiver = (
             node.in_recovery
@@ -648,45 +650,45 @@ class FakeWorld:
         }
         return [sender] if self.barman.streams_from == number else None
 
-    def _examine(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _examine(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         clock = time.time() + node.clock_ahead
         ((free,),) = self._free_slots(sql, node)
         return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
 
-    def _paused(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _paused(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(node.paused,)]
 
-    def _streaming(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _streaming(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         position, steady, slot = sql.params
         reached = (observe.position(node.lsn()) or 0) >= (observe.position(position) or 0)
         old = self._clock - self.barman.streams_since >= steady
         attached = self.barman.streams_from == sql.node and self.barman.state == "streaming"
         return [(attached and reached and old if slot in node.slots else None,)]
 
-    def _written(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _written(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal(), node.in_recovery)]
 
     def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
         return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
 
-    def _write(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _write(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(4711,)]
 
-    def _create_slot(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _create_slot(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         if sql.params[0] in node.slots:
-            return StepFailed(f'node {sql.node}: replication slot "{sql.params[0]}" already exists')
+            return OperationFailed(f'node {sql.node}: replication slot "{sql.params[0]}" already exists')
         node.slots[sql.params[0]] = FakeSlot()
         self._note(f"create slot on {sql.node}")
         return [("(barman,)",)]
 
-    def _drop_on_standby(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _drop_on_standby(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return self._drop(sql, node, node.in_recovery)
 
-    def _drop_lost(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _drop_lost(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         found = node.slots.get(sql.params[0])
         return self._drop(sql, node, found is not None and not found.reserved)
 
-    def _drop(self, sql: Sql, node: FakeNode, allowed: bool) -> Rows | StepFailed:
+    def _drop(self, sql: Sql, node: FakeNode, allowed: bool) -> Rows | OperationFailed:
         found = node.slots.get(sql.params[0])
         if allowed and found and not found.active:
             del node.slots[sql.params[0]]
@@ -694,42 +696,42 @@ class FakeWorld:
             return [("",)]
         return []
 
-    def _release(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _release(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         if self.barman.streams_from == sql.node:
             self._end_stream()
         self._note(f"release slot on {sql.node}")
         return [(True,)]
 
-    def _inactive(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _inactive(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(not any(found.active for name, found in node.slots.items() if name == sql.params[0]),)]
 
-    def _absent(self, sql: Sql, node: FakeNode) -> Rows | StepFailed:
+    def _absent(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(sql.params[0] not in node.slots,)]
 
 
-STATEMENTS: dict[str, Callable[[FakeWorld, Sql, FakeNode], Rows | StepFailed]] = {
-    observe.LOOK: FakeWorld._look,
-    nodes.EXAMINE: FakeWorld._examine,
-    nodes.PAUSED: FakeWorld._paused,
-    barman.STREAMING: FakeWorld._streaming,
-    archive.WRITTEN: FakeWorld._written,
-    rehearsal.FREE_SLOTS: FakeWorld._free_slots,
-    barman.WRITE_SOME_WAL: FakeWorld._write,
-    slot.CREATE: FakeWorld._create_slot,
-    slot.DROP_ON_STANDBY: FakeWorld._drop_on_standby,
-    slot.DROP_LOST: FakeWorld._drop_lost,
-    slot.RELEASE: FakeWorld._release,
-    slot.INACTIVE: FakeWorld._inactive,
-    slot.ABSENT: FakeWorld._absent,
+STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed]] = {
+    observe.LOOK: FakeHost._look,
+    nodes.EXAMINE: FakeHost._examine,
+    nodes.PAUSED: FakeHost._paused,
+    barman.STREAMING: FakeHost._streaming,
+    archive.WRITTEN: FakeHost._written,
+    simulation.FREE_SLOTS: FakeHost._free_slots,
+    barman.WRITE_SOME_WAL: FakeHost._write,
+    slot.CREATE: FakeHost._create_slot,
+    slot.DROP_ON_STANDBY: FakeHost._drop_on_standby,
+    slot.DROP_LOST: FakeHost._drop_lost,
+    slot.RELEASE: FakeHost._release,
+    slot.INACTIVE: FakeHost._inactive,
+    slot.ABSENT: FakeHost._absent,
 }
 
 
 def ended(program: Program, exit_code: int, stdout: str, stderr: str) -> str:
-    """End a program: its output, or StepFailed if its exit code, or what it wrote, is not what was asked for."""
+    """End a program: its output, or OperationFailed if its exit code, or what it wrote, is not what was asked for."""
     if exit_code and not (program.tolerate and re.search(program.tolerate, stderr)):
-        raise StepFailed(f"{program}: exit code {exit_code}: {stderr}")
+        raise OperationFailed(f"{program}: exit code {exit_code}: {stderr}")
     if program.expect and not re.search(program.expect, stdout):
-        raise StepFailed(f"{program}: answered 0, but its output is not what was asked for: {stdout}")
+        raise OperationFailed(f"{program}: answered 0, but its output is not what was asked for: {stdout}")
     return stdout
 
 

@@ -52,7 +52,7 @@ exec ip netns exec "$host" /mnt/enter "$host" "$user" "$home" "$@"
 """
 
 
-class Story:
+class FailoverReport:
     """Prints lines with the seconds since the beginning, or since the fault."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ def main() -> int:
 
 
 def show(lab: Lab, unplug: bool) -> bool:
-    story = Story()
+    story = FailoverReport()
     story.say("four hosts, each in its own network namespace: db1, db2, gateway (with Barman), app")
     lab.build()
     story.say("PostgreSQL runs: db1 is the primary, db2 its standby; the gateway's ports are closed")
@@ -112,7 +112,7 @@ def show(lab: Lab, unplug: bool) -> bool:
     logs.read(lab)
     time.sleep(2)
 
-    story = Story()
+    story = FailoverReport()
     if unplug:
         story.say("FAULT: db1's network cable is pulled; nothing answers any more, not even with a reset")
         lab.unplug(lab.db1)
@@ -120,10 +120,10 @@ def show(lab: Lab, unplug: bool) -> bool:
         story.say("FAULT: PostgreSQL on db1 is killed")
         lab.db1.pg_ctl("stop", "-m", "immediate")
     follow(lab, client, story, logs)
-    return verdict(lab, client, story.begun, first)
+    return decision(lab, client, story.begun, first)
 
 
-def follow(lab: Lab, client: Client, story: Story, logs: Told) -> None:
+def follow(lab: Lab, client: Client, story: FailoverReport, logs: Told) -> None:
     """Tell what the logs say, as they say it, until the last event of the failover has been handled."""
     broken, back = False, False
     while time.time() < story.begun + LIMIT:
@@ -150,7 +150,7 @@ def in_plain_words(line: str) -> str:
     return ""
 
 
-def verdict(lab: Lab, client: Client, fault: float, first: str) -> bool:
+def decision(lab: Lab, client: Client, fault: float, first: str) -> bool:
     missing = missing_across_the_switch(lab, lab.db2, first)
     committed = {write.row for write in client.writes() if write.row is not None}
     kept = {int(row) for row in lab.db2.sql("select id from work", "app").split()}
@@ -177,7 +177,7 @@ def verdict(lab: Lab, client: Client, fault: float, first: str) -> bool:
 def wrong(lab: Lab) -> list[object]:
     """All that ``status`` has to object: notes as reason and nodes, anything else as it is."""
     said = status(lab)
-    notes = [[note["why"], note["nodes"]] for note in said["verdict"]["notes"]]
+    notes = [[note["why"], note["nodes"]] for note in said["decision"]["notes"]]
     return notes + [said[key] for key in ("missing", "warnings", "paused", "failed", "waiting") if said[key]]
 
 

@@ -9,26 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from repmgr_hooks import dispatcher
-from repmgr_hooks.checks import alerts, as_repmgrd, barman, files, kernel, nodes, repmgr, service
+from repmgr_hooks.checks import alerts, barman, end_to_end, files, kernel, nodes, repmgr, service
 from repmgr_hooks.checks.finding import Finding, Topic, bad
-from repmgr_hooks.checks.identity import User, acting_as, service_user
+from repmgr_hooks.checks.users import User, acting_as, service_user
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.primary import cluster_state, primary_finder
 from repmgr_hooks.config import Config
-from repmgr_hooks.decide import Decided
-from repmgr_hooks.family import Family
-from repmgr_hooks.journal import Journal
-from repmgr_hooks.judge import decided_from, judge_of
-from repmgr_hooks.routes import Managed
-from repmgr_hooks.steps import World
+from repmgr_hooks.engine import dispatcher
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.system.steps import Host
 
-WorldOf = Callable[[Managed], World]
+HostOf = Callable[[ManagedCluster], Host]
 
 
-def findings(loaded: Config, journal: Journal | None, world_of: WorldOf, send_event: bool = False) -> Iterator[Finding]:
+def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_event: bool = False) -> Iterator[Finding]:
     """Look at all that can be looked at here."""
     routes = sum(len(managed.routes) for managed in loaded.clusters.values())
     yield Topic("config.file", str(loaded.path)).ok(f"{len(loaded.clusters)} cluster(s), {routes} route(s)")
-    user, repmgrd = service_user(loaded.state_dir), as_repmgrd.repmgrds_user()
+    user, repmgrd = service_user(loaded.state_dir), end_to_end.repmgrds_user()
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)
@@ -44,60 +44,60 @@ def findings(loaded: Config, journal: Journal | None, world_of: WorldOf, send_ev
     conf_files = repmgr.files_here()
     yield from repmgr.unreadable(conf_files)
     for managed in loaded.clusters.values():
-        world = world_of(managed)
+        host = world_of(managed)
         kernels = here.get(Family(managed.cluster.gateway.address).six, [])
-        yield from _cluster(loaded, managed, journal, world, user, kernels)
+        yield from _cluster(loaded, managed, journal, host, user, kernels)
         yield from repmgr.look(loaded, managed, conf_files, repmgrd)
         if send_event:
-            yield from as_repmgrd.look(managed, conf_files, world, journal)
+            yield from end_to_end.look(managed, conf_files, host, journal)
 
 
 def _cluster(
-    loaded: Config, managed: Managed, journal: Journal | None, world: World, user: User, kernels: list[Finding]
+    loaded: Config, managed: ManagedCluster, journal: Journal | None, host: Host, user: User, kernels: list[Finding]
 ) -> Iterator[Finding]:
     cluster = managed.cluster
     yield from service.tracking(loaded, managed)
     yield from files.commands(managed, user)
     if journal:
         yield from service.of_cluster(managed, journal)
-    chains = list(kernel.chains(cluster, world)) if _uses(managed, "firewall") else []
+    chains = list(kernel.chains(cluster, host)) if _uses(managed, "firewall") else []
     passwords = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
     yield from (*chains, *passwords, *secret)
     if user.can_be_me and not bad(secret):
         forwards = all(found.level == "OK" for found in kernels if found.key == "kernel.forwarding")
         firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains)
-        yield from _outside(managed, journal, world, user, firewall, not bad([*chains, *passwords]))
+        yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *passwords]))
 
 
 def _outside(
-    managed: Managed, journal: Journal | None, world: World, user: User, firewall: bool, way: bool
+    managed: ManagedCluster, journal: Journal | None, host: Host, user: User, firewall: bool, way: bool
 ) -> Iterator[Finding]:
     """Look at the nodes, at Barman, and at what the routes lack.
 
     ``firewall``: whether the kernel and our chains are well; ``way``: whether Barman's way to the primary can be.
     """
     cluster = managed.cluster
-    judge = judge_of(cluster, journal)
+    finder = primary_finder(cluster, journal)
     with acting_as(user):
-        looked = nodes.look(managed, world, judge)
-        verdict = looked.verdict if way else None
+        looked = nodes.look(managed, host, finder)
+        decision = looked.decision if way else None
         by_model = any(getattr(action.config, "models", None) for action in managed.actions)
-        behind = list(barman.look(cluster, cluster.barman, world, verdict, by_model)) if cluster.barman else []
+        behind = list(barman.look(cluster, cluster.barman, host, decision, by_model)) if cluster.barman else []
     yield from nodes.findings(managed, looked, user)
-    yield repmgr.version(managed, world, next((node.extension for node in looked.answers.values()), ""))
+    yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
-    if looked.verdict and looked.verdict.primary is not None:
+    if looked.decision and looked.decision.primary is not None:
         well = {"firewall": firewall, "barman": way and not bad(behind)}
-        yield _routes(managed, decided_from(looked.verdict, judge), world, well)
+        yield _routes(managed, cluster_state(looked.decision, finder), host, well)
 
 
-def _routes(managed: Managed, decided: Decided, world: World, well: Mapping[str, bool]) -> Finding:
+def _routes(managed: ManagedCluster, decided: ClusterState, host: Host, well: Mapping[str, bool]) -> Finding:
     """Say what a run would do now; of a handler that is not ``well`` it is known already why it would."""
     topic = Topic("routes.state", managed.cluster.name)
     chosen = dispatcher.select(managed.routes, [])
     looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
-    missing = list(dict.fromkeys(dispatcher.differences(dispatcher.preview(looked_at, decided, world))))
+    missing = list(dict.fromkeys(dispatcher.differences(dispatcher.preview(looked_at, decided, host))))
     if missing:
         return topic.fail(f"not done: {'; '.join(missing)}", f"repmgr-hooks reconcile --cluster {managed.cluster.name}")
     if warnings := dispatcher.warnings(managed, decided):
@@ -105,5 +105,5 @@ def _routes(managed: Managed, decided: Decided, world: World, well: Mapping[str,
     return topic.ok("all that the routes ask for is so")
 
 
-def _uses(managed: Managed, handler: str) -> bool:
+def _uses(managed: ManagedCluster, handler: str) -> bool:
     return any(action.name == handler for action in managed.actions)

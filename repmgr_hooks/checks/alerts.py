@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.alerts.cases import Alert, Case
-from repmgr_hooks.alerts.outbox import attempt
-from repmgr_hooks.alerts.targets import SENDMAIL, is_readable_by_others
+from repmgr_hooks.alerts.incident import Alert, Incident
+from repmgr_hooks.alerts.notifier import attempt
+from repmgr_hooks.alerts.receivers import SENDMAIL, is_readable_by_others
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import acting_as, service_user
+from repmgr_hooks.checks.users import acting_as, service_user
 from repmgr_hooks.config import Config
-from repmgr_hooks.steps import World
+from repmgr_hooks.system.steps import Host
 
 MAIL = Topic("alerts.mail")
 POSTDROP = "/usr/sbin/postdrop"
@@ -39,15 +39,15 @@ def _sendmail() -> Iterator[Finding]:
         yield MAIL.warn(why, "add 'smtp: 127.0.0.1' to the mail under 'alerts'")
 
 
-def told(loaded: Config, world: World) -> Iterator[Finding]:
+def told(loaded: Config, host: Host) -> Iterator[Finding]:
     """Send a message to each, as the service will."""
     user = service_user(loaded.state_dir)
     if not loaded.service.alerts:
         yield Topic("alerts.told").fail("nobody is told anything", "name somebody under 'alerts'")
     for target in loaded.service.alerts:
         text = "a test of repmgr-hooks check --alerts; nothing is wrong"
-        case = Case(Alert(next(iter(loaded.clusters)), "test", target.severity, text, momentary=True), time.time())
+        case = Incident(Alert(next(iter(loaded.clusters)), "test", target.severity, text, momentary=True), time.time())
         with acting_as(user):
-            error = attempt(target, case, world)
+            error = attempt(target, case, host)
         topic = Topic("alerts.told", target.name)
         yield topic.fail(error, "") if error else topic.ok(f"sent{f' as {user.name}' if user.can_be_me else ''}")

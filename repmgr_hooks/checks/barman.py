@@ -9,14 +9,14 @@ from pathlib import Path, PurePath
 
 from psycopg import Error, conninfo
 
-from repmgr_hooks import archive
+from repmgr_hooks.barman import archive
 from repmgr_hooks.checks.files import secret
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import user_called
-from repmgr_hooks.cluster import Barman, Cluster
-from repmgr_hooks.decide import Verdict
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.checks.users import user_called
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 30.0
 CRON_EVERY = 180.0
@@ -39,7 +39,7 @@ def _name(word: str) -> str:
 
 
 def look(
-    cluster: Cluster, settings: Barman, world: World, verdict: Verdict | None, by_model: bool
+    cluster: Cluster, settings: Barman, host: Host, decision: PrimaryDecision | None, by_model: bool
 ) -> Iterator[Finding]:
     """Look at Barman's server; where it leads only if it is known where it should.
 
@@ -47,8 +47,8 @@ def look(
     """
     topic = Topic("barman.answer", settings.server)
     try:
-        said = archive.shown(settings, world)
-    except StepFailed as error:
+        said = archive.shown(settings, host)
+    except OperationFailed as error:
         yield topic.fail(str(error), f"{' '.join(settings.command)} show-server {settings.server}")
         return
     yield topic.ok("Barman runs, and knows the server")
@@ -60,12 +60,12 @@ def look(
     else:
         way = "leads to a node by its model" if by_model else f"goes through {cluster.gateway.address}"
         yield place.ok(f"{way}, both conninfo and streaming_conninfo")
-        if verdict and verdict.primary is not None:
-            yield _reaches(Topic("barman.primary", settings.server), said, verdict, settings)
+        if decision and decision.primary is not None:
+            yield _reaches(Topic("barman.primary", settings.server), said, decision, settings)
     yield _keepalives(Topic("barman.keepalives", settings.server), said)
     yield _slot(Topic("barman.slot", settings.server), said, settings)
-    yield _locks(Topic("barman.locks", settings.server), settings, world)
-    yield _cron(Topic("barman.cron", settings.server), said, settings, world)
+    yield _locks(Topic("barman.locks", settings.server), settings, host)
+    yield _cron(Topic("barman.cron", settings.server), said, settings, host)
 
 
 def _elsewhere(cluster: Cluster, said: Mapping[str, str], by_model: bool) -> str:
@@ -89,16 +89,16 @@ def _parts(text: str) -> dict[str, str]:
         return {}
 
 
-def _reaches(topic: Topic, said: Mapping[str, str], verdict: Verdict, settings: Barman) -> Finding:
+def _reaches(topic: Topic, said: Mapping[str, str], decision: PrimaryDecision, settings: Barman) -> Finding:
     """Compare what Barman saw at the end of its way with what the primary itself says."""
-    state, mend = verdict.primary_state, f"{' '.join(settings.command)} check {settings.server}; repmgr-hooks status"
+    state, mend = decision.primary_state, f"{' '.join(settings.command)} check {settings.server}; repmgr-hooks status"
     system = state.system_identifier if state else ""
     seen = said.get("postgres_systemid"), said.get("streaming_systemid"), said.get("timeline")
     if None in seen or "None" in seen:
         return topic.fail("Barman cannot connect to PostgreSQL", mend)
-    if seen != (system, system, str(verdict.timeline)) or said.get("is_in_recovery") == "True":
-        return topic.fail(f"Barman does not reach node {verdict.primary}, but another PostgreSQL", mend)
-    return topic.ok(f"reaches node {verdict.primary}, timeline {verdict.timeline}")
+    if seen != (system, system, str(decision.timeline)) or said.get("is_in_recovery") == "True":
+        return topic.fail(f"Barman does not reach node {decision.primary}, but another PostgreSQL", mend)
+    return topic.ok(f"reaches node {decision.primary}, timeline {decision.timeline}")
 
 
 def _keepalives(topic: Topic, said: Mapping[str, str]) -> Finding:
@@ -120,13 +120,13 @@ def _slot(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
     return topic.ok(f"streams through the slot {settings.slot}, which we create")
 
 
-def _locks(topic: Topic, settings: Barman, world: World) -> Finding:
+def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:
     """From 3.10 on, cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
     try:
-        version, _ = archive.version(settings, world)
+        version, _ = archive.version(settings, host)
         files = settings.beside("grep", "-rhsiE", r"^\s*lock_directory_cleanup", "/etc/barman.conf", "/etc/barman.d")
-        text = world.run(Program(files, tolerate=".*"), LIMIT) if version >= CLEANS_UP_LOCKS else ""
-    except StepFailed as error:
+        text = host.run(Program(files, tolerate=".*"), LIMIT) if version >= CLEANS_UP_LOCKS else ""
+    except OperationFailed as error:
         return topic.warn(f"Barman's version cannot be seen: {error}", f"{' '.join(settings.command)} --version")
     if version >= CLEANS_UP_LOCKS and not re.search(r"=\s*(false|off|no|0)\b", text, re.IGNORECASE):
         what = f"Barman {version[0]}.{version[1]} removes the lock of its own receive-wal"
@@ -134,16 +134,14 @@ def _locks(topic: Topic, settings: Barman, world: World) -> Finding:
     return topic.ok("receive-wal keeps its lock file")
 
 
-def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, world: World) -> Finding:
+def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:
     """Each run of cron writes its process id into the server's lock file (lockfile.py), or makes and removes it."""
     mend = "start cron (systemctl start cron); each minute: * * * * * barman barman -q cron"
-    directory = said.get("barman_lock_directory") or _lock_directory(settings, world)
+    directory = said.get("barman_lock_directory") or _lock_directory(settings, host)
     file = f"{directory}/.{settings.server}-cron.lock"
     try:
-        output = world.run(
-            Program(settings.beside("stat", "-c", "%Y", directory, file), tolerate="No such file"), LIMIT
-        )
-    except StepFailed as error:
+        output = host.run(Program(settings.beside("stat", "-c", "%Y", directory, file), tolerate="No such file"), LIMIT)
+    except OperationFailed as error:
         return topic.warn(f"it cannot be seen when it ran: {error}", f"ls -l {file}")
     times = [int(line) for line in output.split()]
     # The directory's own time counts only if the lock file is gone.
@@ -154,12 +152,12 @@ def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, world: World)
     return topic.ok(f"Barman's cron ran {max(ago, 0):.0f} s ago")
 
 
-def _lock_directory(settings: Barman, world: World) -> str:
+def _lock_directory(settings: Barman, host: Host) -> str:
     """Return it from Barman's file: Barman 3.19 does not show it any more, and has it as before (config.py:1554)."""
     words = ("grep", "-rhsiE", r"^\s*barman_(home|lock_directory)\b", "/etc/barman.conf", "/etc/barman.d")
     try:
-        text = world.run(Program(settings.beside(*words), tolerate=".*"), LIMIT)
-    except StepFailed:
+        text = host.run(Program(settings.beside(*words), tolerate=".*"), LIMIT)
+    except OperationFailed:
         text = ""
     found = dict(re.findall(r"^\s*(\w+)\s*=\s*(\S+)", text, re.MULTILINE))
     return found.get("barman_lock_directory") or found.get("barman_home") or "/var/lib/barman"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import repmgr_hooks
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import ENTER, READ, WRITE, User, hindrance
+from repmgr_hooks.checks.users import ENTER, READ, WRITE, User, hindrance
 from repmgr_hooks.config import Config
+from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.handlers import command
 from repmgr_hooks.hook import PROGRAM
-from repmgr_hooks.routes import Managed
 from repmgr_hooks.trust import writable_by_others
 
 LEAST_FREE = 100 * 1024 * 1024
@@ -107,14 +107,14 @@ def _spool(topic: Topic, spool: Path, repmgrd: User) -> Finding:
     return topic.ok(f"{repmgrd.name} can put events into it")
 
 
-def passfile(managed: Managed, service: User) -> Iterator[Finding]:
+def passfile(managed: ManagedCluster, service: User) -> Iterator[Finding]:
     """libpq ignores a password file that others may read, silently for whoever does not look at its stderr."""
     given = managed.cluster.postgres.passfile
     if given:
         yield secret("files.passfile", Path(given), service)
 
 
-def commands(managed: Managed, service: User) -> Iterator[Finding]:
+def commands(managed: ManagedCluster, service: User) -> Iterator[Finding]:
     """Look whether the service can run the programs that the routes name."""
     named = {action.config.run[0] for action in managed.actions if isinstance(action.config, command.Config)}
     for name in sorted(named):

@@ -9,18 +9,18 @@ from pathlib import Path
 
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.errors import NoSuchProgram, StepFailed
-from repmgr_hooks.family import Family
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.handlers.firewall import forwarding, jumps, nat_rules
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 10.0
 FULL = 0.9
 TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 
 
-def look(family: Family, world: World) -> Iterator[Finding]:
+def look(family: Family, host: Host) -> Iterator[Finding]:
     """Look at what the firewall handler needs of IPv4, or of IPv6."""
     name = "IPv6" if family.six else "IPv4"
     topic, needed = Topic("kernel.programs", name), (f"{family.iptables}-save", f"{family.iptables}-restore")
@@ -32,23 +32,23 @@ def look(family: Family, world: World) -> Iterator[Finding]:
     )
     topic, mend = Topic("kernel.forwarding", name), f"sysctl -w {family.forwarding}=1; and for ever: config/sysctl.conf"
     try:
-        on = forwarding(family, world)
+        on = forwarding(family, host)
         yield topic.ok("the kernel forwards") if on else topic.fail("the kernel does not forward packets", mend)
-    except StepFailed as error:
+    except OperationFailed as error:
         yield topic.fail(str(error), mend)
     if not missing:
-        yield _filter(Topic("kernel.filter", name), family, world)
-    yield _tracking(Topic("kernel.conntrack", name), world)
+        yield _filter(Topic("kernel.filter", name), family, host)
+    yield _tracking(Topic("kernel.conntrack", name), host)
 
 
-def chains(cluster: Cluster, world: World) -> Iterator[Finding]:
+def chains(cluster: Cluster, host: Host) -> Iterator[Finding]:
     """Look whether our chains are there, and something leads into them; without iptables nothing is said here."""
     topic = Topic("kernel.chains", cluster.name)
     try:
-        rules = nat_rules(cluster.gateway, world)
+        rules = nat_rules(cluster.gateway, host)
     except NoSuchProgram:
         return
-    except StepFailed as error:
+    except OperationFailed as error:
         yield unseen(topic, error)
         return
     dnat, snat = cluster.gateway.chains.dnat, cluster.gateway.chains.snat
@@ -63,11 +63,11 @@ def chains(cluster: Cluster, world: World) -> Iterator[Finding]:
         yield topic.ok(f"{dnat} and {snat} are in the nat table")
 
 
-def _filter(topic: Topic, family: Family, world: World) -> Finding:
+def _filter(topic: Topic, family: Family, host: Host) -> Finding:
     """Docker, for one, sets this policy, and lets through what comes from or goes to its own bridges."""
     try:
-        saved = world.run(Program((f"{family.iptables}-save", "-t", "filter")), LIMIT)
-    except StepFailed as error:
+        saved = host.run(Program((f"{family.iptables}-save", "-t", "filter")), LIMIT)
+    except OperationFailed as error:
         return unseen(topic, error)
     lets = [rule for rule in saved.splitlines() if re.match(r"-A (?!INPUT|OUTPUT).* -j ACCEPT$", rule)]
     if ":FORWARD DROP" in saved and all(re.search(r" -[io] (docker|br-)", rule) for rule in lets):
@@ -76,13 +76,13 @@ def _filter(topic: Topic, family: Family, world: World) -> Finding:
     return topic.ok("the filter table lets clients through")
 
 
-def _tracking(topic: Topic, world: World) -> Finding:
+def _tracking(topic: Topic, host: Host) -> Finding:
     if shutil.which("conntrack") is None:
         what = "conntrack is not installed: after a failover, open connections go on to the old primary"
         return topic.warn(what, "apt install conntrack")
     try:
-        count, most = (int(world.read(f"{TRACKED}{name}")) for name in ("count", "max"))
-    except (StepFailed, ValueError):
+        count, most = (int(host.read(f"{TRACKED}{name}")) for name in ("count", "max"))
+    except (OperationFailed, ValueError):
         return topic.ok("conntrack is installed")
     if count > FULL * most:
         what = f"{count} of at most {most} connections are tracked: new ones will be dropped"

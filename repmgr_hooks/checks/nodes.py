@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import User
-from repmgr_hooks.decide import Verdict, Why
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.family import Family
-from repmgr_hooks.judge import Judge
-from repmgr_hooks.rehearsal import FREE_SLOTS
-from repmgr_hooks.routes import Managed
-from repmgr_hooks.steps import Rows, Sql, World
+from repmgr_hooks.checks.users import User
+from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
+from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.engine.simulation import FREE_SLOTS
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.system.steps import Host, Rows, Sql
 
 MOST_SKEW = 2.0
 ENOUGH_WAL = "50GB"
@@ -38,9 +38,9 @@ select extract(epoch from clock_timestamp())::float8,
        coalesce((select extversion from pg_extension where extname = 'repmgr'), '')
 """
 MENDED_BY = {
-    Why.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {node}: {{host: ADDRESS}}",
-    Why.UNREGISTERED: "on node {node}: repmgr standby register; or take it out of config.yaml",
-    Why.METADATA: "repmgr cluster show; on node {node}: repmgr primary register --force",
+    ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {node}: {{host: ADDRESS}}",
+    ReasonCode.UNREGISTERED: "on node {node}: repmgr standby register; or take it out of config.yaml",
+    ReasonCode.METADATA: "repmgr cluster show; on node {node}: repmgr primary register --force",
 }
 PAUSED = "select coalesce(repmgr.repmgrd_is_paused(), false)"
 
@@ -66,8 +66,8 @@ class Looked:
 
     begun: float
     ended: float
-    nodes: Mapping[int, Examined | StepFailed]
-    verdict: Verdict | None = None
+    nodes: Mapping[int, Examined | OperationFailed]
+    decision: PrimaryDecision | None = None
     paused: tuple[int, ...] = ()
 
     @property
@@ -80,41 +80,41 @@ class Looked:
         return {number: node.lacking for number, node in self.answers.items() if node.lacking}
 
 
-def look(managed: Managed, world: World, judge: Judge) -> Looked:
+def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     """Ask all nodes; who is who only if our role may know."""
     cluster = managed.cluster
     slot = cluster.barman.slot if cluster.barman else ""
     begun = time.time()
-    answers = _ask(managed, world, EXAMINE, tuple(cluster.nodes), (slot,))
+    answers = _ask(managed, host, EXAMINE, tuple(cluster.nodes), (slot,))
     looked = Looked(begun, time.time(), {number: _examined(answer) for number, answer in answers.items()})
     if looked.lacking or not looked.answers:
         return looked
-    verdict = judge.verdict(world)
-    paused = _ask(managed, world, PAUSED, tuple(looked.answers))  # an error before repmgr 4.3
-    on = tuple(number for number, found in paused.items() if not isinstance(found, StepFailed) and found[0][0])
-    return replace(looked, verdict=verdict, paused=on)
+    decision = finder.decision(host)
+    paused = _ask(managed, host, PAUSED, tuple(looked.answers))  # an error before repmgr 4.3
+    on = tuple(number for number, found in paused.items() if not isinstance(found, OperationFailed) and found[0][0])
+    return replace(looked, decision=decision, paused=on)
 
 
 def _ask(
-    managed: Managed, world: World, statement: str, nodes: tuple[int, ...], params: tuple[str, ...] = ()
-) -> dict[int, Rows | StepFailed]:
-    limit = managed.cluster.postgres.answer_within
-    return world.fetch_each([Sql(node, statement, params) for node in nodes], limit)
+    managed: ManagedCluster, host: Host, statement: str, nodes: tuple[int, ...], params: tuple[str, ...] = ()
+) -> dict[int, Rows | OperationFailed]:
+    limit = managed.cluster.postgres.timeout
+    return host.fetch_each([Sql(node, statement, params) for node in nodes], limit)
 
 
-def _examined(answer: Rows | StepFailed) -> Examined | StepFailed:
-    if isinstance(answer, StepFailed):
+def _examined(answer: Rows | OperationFailed) -> Examined | OperationFailed:
+    if isinstance(answer, OperationFailed):
         return answer
     clock, free, most, wal, lacking, extension = answer[0]
     return Examined(clock, free, most, wal, tuple(lacking), extension)
 
 
-def findings(managed: Managed, looked: Looked, user: User) -> Iterator[Finding]:
+def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Finding]:
     """Say what is wrong with the nodes. One that is silent is said to be that, and nothing more."""
     uses_slots = any(action.name == "slot" for action in managed.actions)
     for number, node in looked.nodes.items():
         where = f"{managed.cluster.name} node {number}"
-        if isinstance(node, StepFailed):
+        if isinstance(node, OperationFailed):
             yield _silent(Topic("nodes.answer", where), managed, number, str(node), user)
             continue
         yield Topic("nodes.answer", where).ok(f"answers {user.name} as {managed.cluster.postgres.user}")
@@ -124,11 +124,11 @@ def findings(managed: Managed, looked: Looked, user: User) -> Iterator[Finding]:
             yield _wal(Topic("nodes.wal", where), node)
     if looked.answers:
         yield _rights(managed, looked)
-    if looked.verdict:
-        yield from _who(managed, looked, looked.verdict)
+    if looked.decision:
+        yield from _who(managed, looked, looked.decision)
 
 
-def _silent(topic: Topic, managed: Managed, number: int, error: str, user: User) -> Finding:
+def _silent(topic: Topic, managed: ManagedCluster, number: int, error: str, user: User) -> Finding:
     settings, host = managed.cluster.postgres, managed.cluster.nodes[number].host
     what = error.removeprefix(f"node {number}: ")
     if "pg_hba.conf" in error:
@@ -165,7 +165,7 @@ def _wal(topic: Topic, node: Examined) -> Finding:
     return topic.ok(f"a slot holds at most {node.most_wal} of WAL")
 
 
-def _rights(managed: Managed, looked: Looked) -> Finding:
+def _rights(managed: ManagedCluster, looked: Looked) -> Finding:
     role, topic = managed.cluster.postgres.user, Topic("nodes.rights", managed.cluster.name)
     if looked.lacking:
         rights = dict.fromkeys(right for node in looked.lacking.values() for right in node)
@@ -176,27 +176,27 @@ def _rights(managed: Managed, looked: Looked) -> Finding:
     return topic.ok(f"{role} may do all that the handlers need")
 
 
-def _who(managed: Managed, looked: Looked, verdict: Verdict) -> Iterator[Finding]:
+def _who(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> Iterator[Finding]:
     name, silent = managed.cluster.name, set(looked.nodes) - set(looked.answers)
-    notes = [note for note in verdict.notes if note.why not in MENDED_BY and note.why is not Why.SILENT]
+    notes = [note for note in decision.notes if note.why not in MENDED_BY and note.why is not ReasonCode.SILENT]
     topic = Topic("nodes.primary", name)
-    if notes or (verdict.primary is None and not silent):
-        what = "; ".join(map(str, notes)) or str(verdict)
+    if notes or (decision.primary is None and not silent):
+        what = "; ".join(map(str, notes)) or str(decision)
         yield topic.fail(what, f"repmgr-hooks status --cluster {name}")
-    elif verdict.primary is not None:
-        yield topic.ok(str(verdict).removeprefix("the primary is "))
-    yield _registered(managed, looked, verdict)
+    elif decision.primary is not None:
+        yield topic.ok(str(decision).removeprefix("the primary is "))
+    yield _registered(managed, looked, decision)
     topic, paused = Topic("nodes.paused", name), ", ".join(f"node {number}" for number in looked.paused)
     what, mend = f"repmgrd is paused on {paused}: nobody would be promoted", "repmgr -f REPMGR.CONF service unpause"
     yield topic.warn(what, mend) if paused else topic.ok("repmgrd is not paused")
 
 
-def _registered(managed: Managed, looked: Looked, verdict: Verdict) -> Finding:
+def _registered(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> Finding:
     topic = Topic("nodes.registered", managed.cluster.name)
-    for note in verdict.notes:
+    for note in decision.notes:
         if note.why in MENDED_BY:
             return topic.fail(str(note), MENDED_BY[note.why].format(cluster=managed.cluster.name, node=note.nodes[0]))
-    rows = verdict.primary_state.registered if verdict.primary_state else ()
+    rows = decision.primary_state.registered if decision.primary_state else ()
     for row in rows:
         if not row.active and row.node in looked.answers:
             what = f"node {row.node} answers, and is marked inactive in repmgr.nodes"

@@ -13,15 +13,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from shlex import quote
 
-from repmgr_hooks import archive
+from repmgr_hooks.barman import archive
 from repmgr_hooks.checks import clone
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.repmgr_conf import settings_in
 from repmgr_hooks.checks.shell import Shell
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.observe import observe
-from repmgr_hooks.steps import Sql, World
+from repmgr_hooks.cluster.observe import observe
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.repmgr_conf import settings_in
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host, Sql
 
 KEY = "recovery.wal"
 FATAL_FROM = 126
@@ -55,30 +55,30 @@ class Restore:
         return re.sub(r"%([fpr%])", lambda found: values[found[1]], self.command)
 
 
-def findings(cluster: Cluster, world: World) -> Iterator[Finding]:
+def findings(cluster: Cluster, host: Host) -> Iterator[Finding]:
     """Look at every standby of a cluster; what is wrong with one is no reason not to look at the next."""
     if cluster.barman is None:
         yield Topic(KEY, cluster.name).warn("no section 'barman': nothing was proved", "")
         return
     try:
-        files = archive.look_at_archive(cluster.barman, world).files
-    except StepFailed as error:
+        files = archive.look_at_archive(cluster.barman, host).files
+    except OperationFailed as error:
         yield Topic(KEY, cluster.name).fail(str(error), "")
         return
-    standbys = [state for state in observe(cluster, world) if not (state.witness or state.is_primary)]
+    standbys = [state for state in observe(cluster, host) if not (state.witness or state.is_primary)]
     if not standbys:
         yield Topic(KEY, cluster.name).warn("there is no standby: nothing was proved", "")
     for state in standbys:
         name = f"{cluster.name} node {state.node}"
         try:
-            yield from _standby(cluster, state.node, name, files, world)
-        except StepFailed as error:
+            yield from _standby(cluster, state.node, name, files, host)
+        except OperationFailed as error:
             said = str(error).removeprefix(f"node {state.node}: ")
             yield Topic(KEY, name).fail(said, "nothing more was proved about it")
 
 
-def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], world: World) -> Iterator[Finding]:
-    row = world.fetch(Sql(node, SETTINGS, (node,)), archive.LIMIT)[0]
+def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], host: Host) -> Iterator[Finding]:
+    row = host.fetch(Sql(node, SETTINGS, (node,)), archive.LIMIT)[0]
     command, directory, segment_size, oldest_needed, config_file = row
     if not command:
         mend = "set restore_command, also in its repmgr.conf; without it, it must be cloned anew"
@@ -87,7 +87,7 @@ def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], wor
         mend = f"give nodes.{node} a 'command' that leads to PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
         yield Topic(KEY, name).warn("nothing was tried on it", mend)
         return
-    shell = Shell(cluster.nodes[node].command, directory, world)
+    shell = Shell(cluster.nodes[node].command, directory, host)
     read = shell.run(f"cat {quote(config_file)}") if config_file else None
     if read is None or read.code != 0:
         said = f"its repmgr.conf cannot be read: {read.said}" if read else "it is not in repmgr.nodes"

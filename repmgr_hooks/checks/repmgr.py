@@ -11,13 +11,13 @@ from pathlib import Path
 from repmgr_hooks.catalogue import EVENTS, REHEARSAL, problem
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import READ, User, hindrance
-from repmgr_hooks.checks.repmgr_conf import Placeholders, RepmgrConf, read, words_of
+from repmgr_hooks.checks.users import READ, User, hindrance
 from repmgr_hooks.config import Config, which_cluster
-from repmgr_hooks.errors import BadInput, StepFailed
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.hook import PROGRAM, option
-from repmgr_hooks.routes import Managed
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.repmgr_conf import Placeholders, RepmgrConf, read, words_of
+from repmgr_hooks.system.steps import Host, Program
 
 PLACES = ("etc/repmgr.conf", "etc/repmgr/*.conf", "etc/repmgr/*/repmgr.conf", "etc/postgresql/*/*/repmgr.conf")
 LIMIT = 10.0
@@ -35,7 +35,7 @@ def files_here() -> list[Path]:
     return sorted(found for place in PLACES for found in Path("/").glob(place))
 
 
-def look(loaded: Config, managed: Managed, files: Iterable[Path], repmgrd: User) -> Iterator[Finding]:
+def look(loaded: Config, managed: ManagedCluster, files: Iterable[Path], repmgrd: User) -> Iterator[Finding]:
     """Look at the files of a cluster's nodes; files of other nodes are left alone."""
     files, found = list(files), set[int]()
     for conf in readable(files):
@@ -67,7 +67,7 @@ def unreadable(files: Iterable[Path]) -> Iterator[Finding]:
             yield Topic("repmgr.conf", str(file)).fail(f"repmgr cannot read it: {error}", f"mend {file}")
 
 
-def belongs_to(conf: RepmgrConf, managed: Managed) -> bool:
+def belongs_to(conf: RepmgrConf, managed: ManagedCluster) -> bool:
     """True if the file is about a node of the cluster; other clusters may have the same node ids."""
     node = managed.cluster.nodes.get(conf.node or 0)
     return node is not None and (conf.host == node.host or not re.match(r"[\d.]+$|.*:", conf.host))
@@ -86,7 +86,7 @@ def access(conf: RepmgrConf, repmgrd: User) -> Finding:
     return topic.ok(f"node {conf.node}, read as {repmgrd.name} will")
 
 
-def of_file(conf: RepmgrConf, loaded: Config, managed: Managed) -> Iterator[Finding]:
+def of_file(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> Iterator[Finding]:
     """Return what is to be said about the settings of a file."""
     where, reread = str(conf.path), f"pkill -HUP -f 'repmgrd.*{conf.path.name}'"
     mend = f"{as_it_should_be(managed.cluster.name)}  # then: {reread}"
@@ -105,7 +105,7 @@ def of_file(conf: RepmgrConf, loaded: Config, managed: Managed) -> Iterator[Find
     yield topic.warn(what, mend) if seconds < LEAST_TIMEOUT else topic.ok(f"followers wait {seconds} s for the hook")
 
 
-def _line(conf: RepmgrConf, loaded: Config, managed: Managed, mend: str) -> Finding:
+def _line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster, mend: str) -> Finding:
     topic = Topic("repmgr.line", str(conf.path))
     if conf.line and " event " not in conf.line:
         what = "does not call 'repmgr-hooks event' itself; 'check --as-repmgrd' shows if a program of yours does"
@@ -114,7 +114,7 @@ def _line(conf: RepmgrConf, loaded: Config, managed: Managed, mend: str) -> Find
     return topic.fail(wrong, mend) if wrong else topic.ok("hands over what the hook needs")
 
 
-def wrong_line(conf: RepmgrConf, loaded: Config, managed: Managed) -> str:
+def wrong_line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> str:
     """Return what is wrong with the notification line; empty if nothing is.
 
     It is expanded twice, for ``%p`` is empty for most events, and then disappears if no quotes stand around it.
@@ -128,7 +128,7 @@ def wrong_line(conf: RepmgrConf, loaded: Config, managed: Managed) -> str:
     return ""
 
 
-def _wrong_words(said: Placeholders, conf: RepmgrConf, loaded: Config, managed: Managed) -> str:
+def _wrong_words(said: Placeholders, conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> str:
     try:
         words = words_of(said.expanded(conf.line))
     except ValueError as error:
@@ -143,12 +143,12 @@ def _wrong_words(said: Placeholders, conf: RepmgrConf, loaded: Config, managed: 
         return f"no quotes around {' and '.join(unquoted)}" if unquoted else f"wrong placeholders: {wrong or handed}"
     try:
         meant = which_cluster(loaded.clusters, cluster or None, int(said.node))
-    except BadInput as error:
+    except UsageError as error:
         return str(error)
     return "" if meant == managed.cluster.name else f"the line names cluster {meant!r}, the node is of another"
 
 
-def _filter(conf: RepmgrConf, managed: Managed, where: str, reread: str) -> Finding:
+def _filter(conf: RepmgrConf, managed: ManagedCluster, where: str, reread: str) -> Finding:
     topic = Topic("repmgr.filter", where)
     mend = f"take the line event_notifications out  # then: {reread}"
     if unknown := sorted(conf.events - set(EVENTS)):
@@ -158,17 +158,17 @@ def _filter(conf: RepmgrConf, managed: Managed, where: str, reread: str) -> Find
     return topic.ok("every event that a route names comes through")
 
 
-def named(managed: Managed) -> set[str]:
+def named(managed: ManagedCluster) -> set[str]:
     """Return repmgr's events that the routes name."""
     return {name for route in managed.routes for name in route.on} - {REHEARSAL}
 
 
-def version(managed: Managed, world: World, extension: str) -> Finding:
+def version(managed: ManagedCluster, host: Host, extension: str) -> Finding:
     """Compare repmgr's version with the events; the program's, or (without its last part) that of the extension."""
     topic = Topic("repmgr.version", managed.cluster.name)
     try:
-        said = world.run(Program(("repmgr", "--version")), LIMIT)
-    except StepFailed:
+        said = host.run(Program(("repmgr", "--version")), LIMIT)
+    except OperationFailed:
         said = extension
     found = re.search(r"\d+(\.\d+)+", said)
     if not found:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.identity import User
+from repmgr_hooks.checks.users import User
 from repmgr_hooks.config import Config
-from repmgr_hooks.errors import NoSuchProgram, StepFailed
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.hook import PROGRAM, WAKE
-from repmgr_hooks.journal import Journal
-from repmgr_hooks.routes import Managed
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 10.0
 WAITS_TOO_LONG = 60.0
@@ -24,7 +24,7 @@ UNITS = ("repmgr-hooks.service", "repmgr-hooks-boot.service")
 START = "systemctl enable --now repmgr-hooks.service"
 
 
-def look(loaded: Config, world: World, repmgrd: User) -> Iterator[Finding]:
+def look(loaded: Config, host: Host, repmgrd: User) -> Iterator[Finding]:
     """Look at what all clusters share."""
     spool = loaded.state_dir / "spool"
     topic = Topic("service.running")
@@ -35,10 +35,10 @@ def look(loaded: Config, world: World, repmgrd: User) -> Iterator[Finding]:
         listens = False
         yield unseen(topic, error)
     if Path("/run/systemd/system").is_dir():  # sd_booted(3)
-        yield enabled(world)
+        yield enabled(host)
     if listens:
         yield _stuck(spool)
-    yield _door(world, repmgrd)
+    yield _door(host, repmgrd)
 
 
 def _listens(spool: Path) -> bool:
@@ -52,13 +52,13 @@ def _listens(spool: Path) -> bool:
         return False
 
 
-def enabled(world: World) -> Finding:
+def enabled(host: Host) -> Finding:
     """Ask systemd whether our units start at boot."""
     topic, off = Topic("service.enabled"), []
     for unit in UNITS:
         try:
-            world.run(Program(("systemctl", "is-enabled", unit)), LIMIT)
-        except StepFailed:
+            host.run(Program(("systemctl", "is-enabled", unit)), LIMIT)
+        except OperationFailed:
             off.append(unit)
     if off:
         return topic.warn(f"not started at boot: {', '.join(off)}", f"systemctl enable {' '.join(off)}")
@@ -79,15 +79,15 @@ def _stuck(spool: Path) -> Finding:
     return topic.ok("nothing lies unread in the spool")
 
 
-def _door(world: World, repmgrd: User) -> Finding:
+def _door(host: Host, repmgrd: User) -> Finding:
     """On the day when the service is not running, the hook starts a run through sudo."""
     topic = Topic("service.sudo", repmgrd.name)
     asked = ("sudo", "-n", "-l", *(() if repmgrd.is_me else ("-U", repmgrd.name)))
     try:
-        said = world.run(Program(asked), LIMIT)
+        said = host.run(Program(asked), LIMIT)
     except NoSuchProgram:
         said = ""
-    except StepFailed as error:
+    except OperationFailed as error:
         return unseen(topic, error) if os.geteuid() != 0 else topic.warn(str(error), "visudo -c")
     lacking = [words for words in ("worker --once", "event -") if f"{PROGRAM} {words}" not in said]
     if lacking:
@@ -96,8 +96,8 @@ def _door(world: World, repmgrd: User) -> Finding:
     return topic.ok("if the service is down, the hook can start a run")
 
 
-def of_cluster(managed: Managed, journal: Journal) -> Iterator[Finding]:
-    """Look at what the journal says of a cluster. Raises StepFailed."""
+def of_cluster(managed: ManagedCluster, journal: Journal) -> Iterator[Finding]:
+    """Look at what the journal says of a cluster. Raises OperationFailed."""
     name = managed.cluster.name
     topic = Topic("service.paused", name)
     paused = journal.paused(name)
@@ -110,7 +110,7 @@ def of_cluster(managed: Managed, journal: Journal) -> Iterator[Finding]:
         yield topic.ok("the last run did not fail")
 
 
-def tracking(loaded: Config, managed: Managed) -> Iterator[Finding]:
+def tracking(loaded: Config, managed: ManagedCluster) -> Iterator[Finding]:
     """``keep: track`` advances the slots of the standbys at every tick."""
     slots = [action.config for action in managed.actions if isinstance(action.config, slot.Config)]
     if any(config.keep == "track" for config in slots):

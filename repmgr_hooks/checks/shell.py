@@ -6,8 +6,8 @@ import secrets
 from dataclasses import dataclass, field
 from shlex import quote
 
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.steps import Program, World
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 60.0
 MARGIN = 15.0
@@ -53,7 +53,7 @@ class Shell:
 
     command: tuple[str, ...]
     directory: str
-    world: World
+    host: Host
     limit: float = LIMIT
     place: str = field(default_factory=lambda: f"/tmp/repmgr-hooks-{secrets.token_hex(8)}")
 
@@ -63,7 +63,7 @@ class Shell:
         return f"{self.place}/RECOVERYXLOG"
 
     def run(self, line: str) -> Ran:
-        """Run a line as ``system()`` does; after ``limit`` seconds it is ended (TOO_LATE). Raises StepFailed."""
+        """Run a line as ``system()`` does; after ``limit`` seconds it is ended (TOO_LATE). Raises OperationFailed."""
         script = SCRIPT.format(
             place=self.place,
             directory=quote(self.directory),
@@ -72,9 +72,9 @@ class Shell:
             file=self.file,
             ended=ENDED,
         )
-        output = self.world.run(Program((*self.command, "sh"), stdin=script), self.limit + MARGIN)
+        output = self.host.run(Program((*self.command, "sh"), stdin=script), self.limit + MARGIN)
         said, mark, numbers = output.rpartition(ENDED)
         if not mark:
-            raise StepFailed(f"{' '.join(self.command)} sh: did not run to its end: {output.strip()}")
+            raise OperationFailed(f"{' '.join(self.command)} sh: did not run to its end: {output.strip()}")
         code, size = numbers.split()
         return Ran(int(code), int(size), said.strip())

@@ -15,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.decide import Decided
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.errors import UsageError
 from repmgr_hooks.handlers import barman, command, firewall, notify, slot
-from repmgr_hooks.steps import Step, World
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host, Step
 from repmgr_hooks.trust import writable_by_others
 
 GROUP = "repmgr_hooks.handlers"
@@ -28,10 +28,10 @@ GROUP = "repmgr_hooks.handlers"
 class Handler(Protocol):
     """What a handler module offers.
 
-    ``Config`` is a frozen dataclass: the options in the route. If it has a field ``at_latest`` (seconds), the action
+    ``Config`` is a frozen dataclass: the options in the route. If it has a field ``fail_open_after`` (seconds), the action
     waits for those before it to succeed, and is done at the latest so many seconds after the run began.
 
-    ``observe(config, decided, world)`` returns what ``plan`` needs to know; it may raise StepFailed. None means that
+    ``observe(config, decided, world)`` returns what ``plan`` needs to know; it may raise OperationFailed. None means that
     there is nothing to look at: such a handler (a notification) runs on its events only.
 
     ``plan(config, decided, seen)`` is pure and returns the missing steps; an empty list when all is as it should be.
@@ -51,10 +51,10 @@ class Handler(Protocol):
     def Config(self) -> type[Any]: ...  # noqa: N802 - it is a class
 
     @property
-    def observe(self) -> Callable[[Any, Decided, World], Any] | None: ...
+    def observe(self) -> Callable[[Any, ClusterState, Host], Any] | None: ...
 
     @property
-    def plan(self) -> Callable[[Any, Decided, Any], Sequence[Step]]: ...
+    def plan(self) -> Callable[[Any, ClusterState, Any], Sequence[Step]]: ...
 
     @property
     def problems(self) -> Callable[[Any, Cluster], Iterable[str]]: ...
@@ -80,12 +80,12 @@ BUILT_IN: Mapping[str, Handler] = {
 
 @functools.cache
 def installed() -> Mapping[str, Installed]:
-    """Return every handler by name. Raises BadInput for a plug-in that cannot be loaded or breaks the contract."""
+    """Return every handler by name. Raises UsageError for a plug-in that cannot be loaded or breaks the contract."""
     found = {name: Installed(name, module, "built in") for name, module in BUILT_IN.items()}
     for point in metadata.entry_points(group=GROUP):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
         if point.name in found:
-            raise BadInput(
+            raise UsageError(
                 f"handler {point.name!r} of {origin} is already there ({found[point.name].origin}); rename it"
             )
         found[point.name] = Installed(point.name, _load(point, origin), origin)
@@ -96,18 +96,20 @@ def _load(point: metadata.EntryPoint, origin: str) -> Handler:
     try:
         found = importlib.util.find_spec(point.module)
         if found and found.origin and (wrong := writable_by_others(Path(found.origin))):
-            raise BadInput(f"handler {point.name!r} of {origin} is refused: {wrong}")
+            raise UsageError(f"handler {point.name!r} of {origin} is refused: {wrong}")
         module = point.load()
-    except BadInput:
+    except UsageError:
         raise
     except Exception as error:
-        raise BadInput(f"handler {point.name!r} of {origin} cannot be loaded: {error!r}; mend or remove it") from error
+        raise UsageError(
+            f"handler {point.name!r} of {origin} cannot be loaded: {error!r}; mend or remove it"
+        ) from error
     missing = [name for name in ("Config", "observe", "plan", "problems") if not hasattr(module, name)]
     if missing:
-        raise BadInput(f"handler {point.name!r} of {origin} lacks {', '.join(missing)}; see the README")
+        raise UsageError(f"handler {point.name!r} of {origin} lacks {', '.join(missing)}; see the README")
     functions = [module.plan, module.problems, *([module.observe] if module.observe is not None else [])]
     if not dataclasses.is_dataclass(module.Config) or not all(callable(function) for function in functions):
-        raise BadInput(
+        raise UsageError(
             f"handler {point.name!r} of {origin}: Config must be a dataclass, and plan, problems and observe functions "
             "(observe may be None); see the README"
         )

@@ -14,14 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from repmgr_hooks import archive, continuity, models
-from repmgr_hooks.cluster import Cluster, NodeId
-from repmgr_hooks.continuity import Position, Standing
-from repmgr_hooks.decide import Decided
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.observe import Sender, lsn
-from repmgr_hooks.schema import Between, Identifier, Positive
-from repmgr_hooks.steps import Program, Sql, Step, World
+from repmgr_hooks.barman import archive, config_models, wal_continuity
+from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.observe import WalSender, lsn
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.settings.cluster import Cluster, NodeId
+from repmgr_hooks.settings.schema import Identifier, Positive, Range
+from repmgr_hooks.system.steps import Host, Program, Sql, Step
 
 TEND_LIMIT = 5.0
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
@@ -47,7 +47,7 @@ class Config:
     repair: bool = False
     switch_wal: SwitchWal | None = None
     start_timeout: Positive = 60
-    steady: Annotated[int, Between(0, 60)] = 2
+    steady: Annotated[int, Range(0, 60)] = 2
     models: Mapping[NodeId, Identifier] = field(default_factory=dict)
 
     @property
@@ -68,7 +68,7 @@ class Seen:
 
     streaming: bool
     archived: bool
-    standing: Standing = Standing(Position.OK)
+    standing: StreamState = StreamState(StreamPosition.OK)
     missing: tuple[str, ...] = ()
     coming: bool = False
     model: str = ""
@@ -101,66 +101,66 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
     if config.models and not config.stream:
         yield "'models' needs 'stream: true'"
     if config.models:
-        yield from models.problems(config.models, cluster)
+        yield from config_models.problems(config.models, cluster)
 
 
-def observe(config: Config, decided: Decided, world: World) -> Seen:
+def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     """Look for Barman's walsender on the primary, and at the files that Barman and the primary have."""
     sender = decided.states[decided.primary].sender(decided.barman.slot)
     if sender and not sender.state:
-        raise StepFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
+        raise OperationFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
     if sender and sender.application != decided.barman.receiver:
-        raise StepFailed(
+        raise OperationFailed(
             f"node {decided.primary}: the slot {decided.barman.slot!r} is in use by {sender.application!r} from "
             f"{sender.client or 'its own host'}, not by {decided.barman.receiver!r}; end that program, or correct "
             "'receiver' in the section 'barman' of the cluster"
         )
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
-    standing, model, tail = Standing(Position.OK), "", False
+    standing, model, tail = StreamState(StreamPosition.OK), "", False
     if config.stream and not streaming and not coming:
         # Barman first: it may receive meanwhile, and must not seem to be ahead.
-        held = archive.look_at_stream(decided.barman, world)
-        primary = archive.look_at_primary(decided.primary, decided.timeline, world)
-        standing = continuity.classify(held, primary)
-        tail = archive.has_a_tail(standing, primary.lineage.segment_size, decided.barman, world)
-        model = models.active(decided.barman, world) if config.models else ""
-    archived, missing = _archive(decided, world) if config.switch_wal else (False, ())
+        held = archive.look_at_stream(decided.barman, host)
+        primary = archive.look_at_primary(decided.primary, decided.timeline, host)
+        standing = wal_continuity.classify(held, primary)
+        tail = archive.has_a_tail(standing, primary.lineage.segment_size, decided.barman, host)
+        model = config_models.active(decided.barman, host) if config.models else ""
+    archived, missing = _archive(decided, host) if config.switch_wal else (False, ())
     return Seen(streaming, archived, standing, missing, coming, model, tail)
 
 
-def tend(config: Config, decided: Decided, world: World) -> None:
+def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
     """Ask Barman where its files are before that is needed: later it may try in vain to connect first, for 5 s or more.
 
-    It is asked once. Raises StepFailed.
+    It is asked once. Raises OperationFailed.
     """
     if config.models:
-        models.place(decided.barman, world, TEND_LIMIT)
+        config_models.place(decided.barman, host, TEND_LIMIT)
     elif config.stream:
-        archive.places(decided.barman, world, TEND_LIMIT)
+        archive.places(decided.barman, host, TEND_LIMIT)
 
 
-def _young(sender: Sender, steady: int) -> bool:
+def _young(sender: WalSender, steady: int) -> bool:
     return sender.age is not None and 0 <= sender.age < steady
 
 
-def _archive(decided: Decided, world: World) -> tuple[bool, tuple[str, ...]]:
+def _archive(decided: ClusterState, host: Host) -> tuple[bool, tuple[str, ...]]:
     """Whether Barman has the last closed file of the timeline, and what it lacks before it."""
-    primary = archive.look_at_primary(decided.primary, decided.timeline, world)
+    primary = archive.look_at_primary(decided.primary, decided.timeline, host)
     # Until the first checkpoint of a new timeline has ended (pg_control lags until then), nothing can have been
     # switched by us, which forces one; Barman need not be asked.
     if primary.checkpoint_timeline != decided.timeline:
         return False, ()
-    held = archive.look_at_archive(decided.barman, world)
+    held = archive.look_at_archive(decided.barman, host)
     if primary.last_closed_file not in held.files:
         return False, ()
-    return True, archive.hole(held, primary, decided.barman, world)
+    return True, archive.hole(held, primary, decided.barman, host)
 
 
-def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
+def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     """Return the steps that start the stream anew and prove the archive, as far as they are missing.
 
-    Raises StepFailed where no step of ours can help.
+    Raises OperationFailed where no step of ours can help.
     """
     steps = []
     if config.stream and not seen.streaming:
@@ -168,29 +168,29 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     if config.switch_wal and not seen.archived:
         steps.append(_switch_wal(decided, config.switch_wal.timeout))
     if seen.missing:
-        raise StepFailed(continuity.advice(seen.missing, decided.barman))
+        raise OperationFailed(wal_continuity.advice(seen.missing, decided.barman))
     return steps
 
 
-def _restart_stream(config: Config, decided: Decided, seen: Seen) -> list[Step]:
+def _restart_stream(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
     stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
     standing, model = seen.standing, config.models.get(decided.primary, "")
-    tail = [continuity.keep_tail(standing, decided.barman)] if seen.tail else []
-    remedy = continuity.remedy(standing, decided.barman) if standing.position is not Position.OK else []
+    tail = [wal_continuity.keep_tail(standing, decided.barman)] if seen.tail else []
+    remedy = wal_continuity.remedy(standing, decided.barman) if standing.position is not StreamPosition.OK else []
     steps = [
         Step("stop Barman's receive-wal", stop, STOP_LIMIT),
         *tail,
         *remedy,
-        *([models.switch(decided.barman, model)] if model != seen.model else []),
+        *([config_models.switch(decided.barman, model)] if model != seen.model else []),
         _start(config, decided),
     ]
-    if remedy and not (config.repair and continuity.repairable(standing)):
-        raise StepFailed(continuity.explain(standing, decided.barman, steps))
+    if remedy and not (config.repair and wal_continuity.repairable(standing)):
+        raise OperationFailed(wal_continuity.explain(standing, decided.barman, steps))
     return steps
 
 
-def _start(config: Config, decided: Decided) -> Step:
+def _start(config: Config, decided: ClusterState) -> Step:
     """Barman's cron starts what does not run, and leaves what runs alone."""
     return Step(
         f"start Barman's receive-wal, until it streams from node {decided.primary}",
@@ -202,7 +202,7 @@ def _start(config: Config, decided: Decided) -> Step:
     )
 
 
-def _switch_wal(decided: Decided, timeout: int) -> Step:
+def _switch_wal(decided: ClusterState, timeout: int) -> Step:
     switch = _barman(
         decided,
         *("-f", "json", "switch-wal", "--force", "--archive", "--archive-timeout", str(timeout)),
@@ -217,10 +217,10 @@ def _switch_wal(decided: Decided, timeout: int) -> Step:
     )
 
 
-def _streaming(config: Config, decided: Decided) -> Sql:
+def _streaming(config: Config, decided: ClusterState) -> Sql:
     written = lsn(decided.states[decided.primary].lsn)
     return Sql(decided.primary, STREAMING, (written, config.steady, decided.barman.slot))
 
 
-def _barman(decided: Decided, *words: str, tolerate: str = "", expect: str = "") -> Program:
+def _barman(decided: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:
     return Program((*decided.barman.command, *words), tolerate=tolerate, expect=expect)

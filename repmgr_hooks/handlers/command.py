@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.decide import Decided
-from repmgr_hooks.schema import Positive
-from repmgr_hooks.steps import Program, Step
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.schema import Positive
+from repmgr_hooks.system.steps import Program, Step
 from repmgr_hooks.trust import writable_by_others
 
 observe = None
@@ -39,7 +39,7 @@ def refused(run: Sequence[str]) -> str:
     return f"the program is refused: {wrong}" if wrong else ""
 
 
-def plan(config: Config, decided: Decided, seen: None) -> list[Step]:
+def plan(config: Config, decided: ClusterState, seen: None) -> list[Step]:
     """Return the one step: run the program."""
     told = {
         "cluster": decided.cluster.name,

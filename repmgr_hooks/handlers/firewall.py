@@ -13,13 +13,13 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster import Cluster, Gateway
-from repmgr_hooks.decide import Decided
+from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.errors import NoSuchProgram, did_you_mean
-from repmgr_hooks.family import Family
-from repmgr_hooks.schema import Identifier, Positive
-from repmgr_hooks.steps import Cut, Program, Step, World
-from repmgr_hooks.tracked import Tracked, parse_conntrack
+from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
+from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.settings.cluster import Cluster, Gateway
+from repmgr_hooks.settings.schema import Identifier, Positive
+from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ Leading = tuple[int, str]
 
 @dataclass(frozen=True)
 class Config:
-    """``{open: app}``; ``at_latest``: seconds after which the port opens even if what comes before has failed."""
+    """``{open: app}``; ``fail_open_after``: seconds after which the port opens even if what comes before has failed."""
 
     open: Identifier
-    at_latest: Positive = 120
+    fail_open_after: Positive = 120
 
 
 @dataclass(frozen=True)
@@ -57,48 +57,48 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
         yield f"the gateway has no port {config.open!r}{did_you_mean(config.open, ports)}"
 
 
-def observe(config: Config, decided: Decided, world: World) -> Seen:
-    """Read the nat table, the connection-tracking table and the forwarding switch. Raises StepFailed."""
+def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
+    """Read the nat table, the connection-tracking table and the forwarding switch. Raises OperationFailed."""
     gateway = decided.cluster.gateway
-    forwards = forwarding(Family(gateway.address), world)
-    return Seen(nat_rules(gateway, world), tracked_connections(gateway, world), forwards)
+    forwards = forwarding(Family(gateway.address), host)
+    return Seen(nat_rules(gateway, host), tracked_connections(gateway, host), forwards)
 
 
-def mark(decided: Decided, world: World) -> object:
+def mark(decided: ClusterState, host: Host) -> object:
     """What a look sees is the same while nobody changes a rule; every five minutes it is looked at all the same."""
-    generation = world.rules_generation()
+    generation = host.rules_generation()
     if generation is None:
         return None
     family = Family(decided.cluster.gateway.address)
-    return generation, forwarding(family, world), decided.primary, world.now() // LOOK_ALL_THE_SAME
+    return generation, forwarding(family, host), decided.primary, host.now() // LOOK_ALL_THE_SAME
 
 
-def nat_rules(gateway: Gateway, world: World) -> tuple[str, ...]:
+def nat_rules(gateway: Gateway, host: Host) -> tuple[str, ...]:
     """Read the rules of the nat table."""
-    return parse_rules(nat_table(gateway, world))
+    return parse_rules(nat_table(gateway, host))
 
 
-def nat_table(gateway: Gateway, world: World) -> str:
+def nat_table(gateway: Gateway, host: Host) -> str:
     """Read the nat table."""
-    return world.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT)
+    return host.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT)
 
 
-def tracked_connections(gateway: Gateway, world: World) -> tuple[Tracked, ...] | None:
+def tracked_connections(gateway: Gateway, host: Host) -> tuple[Tracked, ...] | None:
     """Read the connections to our ports; None without a conntrack program."""
     try:
-        listing = world.run(Family(gateway.address).listing(gateway.address), LIMIT)
+        listing = host.run(Family(gateway.address).listing(gateway.address), LIMIT)
     except NoSuchProgram as error:
         log.warning("%s: connections to a former primary are not cut", error)
         return None
     return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in gateway.ports.values())
 
 
-def forwarding(family: Family, world: World) -> bool:
+def forwarding(family: Family, host: Host) -> bool:
     """Ask the kernel whether it forwards."""
-    return world.read(f"/proc/sys/{family.forwarding.replace('.', '/')}").strip() == "1"
+    return host.read(f"/proc/sys/{family.forwarding.replace('.', '/')}").strip() == "1"
 
 
-def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
+def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     """Return the steps after which the port leads to the primary and nothing of ours leads elsewhere."""
     gateway, primary = decided.cluster.gateway, decided.primary_host
     family = Family(gateway.address)
@@ -115,22 +115,22 @@ def plan(config: Config, decided: Decided, seen: Seen) -> list[Step]:
     return steps + [_cut(gateway, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
 
 
-def shut_out(cluster: Cluster, zombies: Sequence[int], world: World) -> list[Step]:
-    """Return the steps after which no port and no connection leads to these nodes. Raises StepFailed."""
-    gateway, hosts = cluster.gateway, [cluster.nodes[node].host for node in zombies]
+def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[Step]:
+    """Return the steps after which no port and no connection leads to these nodes. Raises OperationFailed."""
+    gateway, hosts = cluster.gateway, [cluster.nodes[node].host for node in stale_primaries]
     family = Family(gateway.address)
-    ours = _ours(gateway, nat_table(gateway, world).splitlines())
-    ends = tuple(f"--to-destination {family.socket(host, cluster.postgres.port)}" for host in hosts)
+    ours = _ours(gateway, nat_table(gateway, host).splitlines())
+    ends = tuple(f"--to-destination {family.socket(address, cluster.postgres.port)}" for address in hosts)
     # All rules of such a port: what stands behind the first would come to light without it.
     ports = {port for rule in ours if rule.endswith(ends) for port, _ in _led([rule])}
     kept = [rule for rule in ours if not rule.endswith(ends) and not any(port in ports for port, _ in _led([rule]))]
     steps = []
     if kept != ours:
-        names = " and ".join(f"node {node}" for node in zombies)
+        names = " and ".join(f"node {node}" for node in stale_primaries)
         steps.append(Step(f"close what leads to {names}", family.restore(_swap(gateway, kept)), LIMIT))
     led = _led(ours) if kept != ours else set()
-    leading = _leading(tracked_connections(gateway, world), led)
-    return steps + [_cut(gateway, port, host) for port, host in leading if host in hosts]
+    leading = _leading(tracked_connections(gateway, host), led)
+    return steps + [_cut(gateway, port, address) for port, address in leading if address in hosts]
 
 
 def _led(rules: Iterable[str]) -> set[Leading]:
@@ -152,7 +152,7 @@ def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leadi
 
 def _cut(gateway: Gateway, port: int, host: str) -> Step:
     forget = Family(gateway.address).forget(gateway.address, port, host)
-    return Step(f"cut connections of port {port} to {host}", Cut(forget, gateway.poke), LIMIT)
+    return Step(f"cut connections of port {port} to {host}", DropConnections(forget, gateway.reset_clients), LIMIT)
 
 
 def parse_rules(saved: str) -> tuple[str, ...]:
@@ -209,7 +209,7 @@ def snat_rule(cluster: Cluster, host: str) -> str:
     )
 
 
-def _changes(config: Config, decided: Decided, nat: tuple[str, ...]) -> str:
+def _changes(config: Config, decided: ClusterState, nat: tuple[str, ...]) -> str:
     """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is as it should be.
 
     With ``--noflush``, naming a user chain flushes that chain alone, inside the same transaction.

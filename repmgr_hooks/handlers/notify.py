@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from repmgr_hooks.alerts.cases import Alert, Severity
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.decide import Decided
-from repmgr_hooks.steps import Step
+from repmgr_hooks.alerts.incident import Alert, Severity
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Step
 
 LIMIT = 5.0
 
@@ -27,7 +27,7 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
     return ()
 
 
-def plan(config: Config, decided: Decided, seen: None) -> list[Step]:
+def plan(config: Config, decided: ClusterState, seen: None) -> list[Step]:
     """Return the one step: hand the message over."""
     what = str(decided.event or "reconcile")
     alert = Alert(

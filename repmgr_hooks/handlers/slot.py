@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from repmgr_hooks.cluster import Cluster
-from repmgr_hooks.decide import Decided
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.observe import Slot, lsn
-from repmgr_hooks.schema import Positive
-from repmgr_hooks.steps import Sql, Step, World
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.observe import Slot, lsn
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.schema import Positive
+from repmgr_hooks.system.steps import Host, Sql, Step
 
 LIMIT = 10.0
 MB = 1024 * 1024
@@ -28,13 +28,13 @@ SEGMENT = 16 * MB
 class Config:
     """``{on: primary}``, ``{on: standby, keep: drop}``, or ``{on: standby, keep: track}``.
 
-    ``most_mb``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's disk; of
+    ``max_retained_wal``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's disk; of
     the primary's slot that is only said.
     """
 
     on: Literal["primary", "standby"]
     keep: Literal["drop", "track"] = "drop"
-    most_mb: Positive = 10240
+    max_retained_wal: Positive = 10240
 
 
 CREATE = "select pg_create_physical_replication_slot(%s, true)"
@@ -74,18 +74,18 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "needs the section 'barman' of the cluster"
 
 
-def observe(config: Config, decided: Decided, world: World) -> Mapping[int, Slot]:
+def observe(config: Config, decided: ClusterState, host: Host) -> Mapping[int, Slot]:
     """Return the slot of each node that has it: the primary, or each standby that answers."""
     nodes = (decided.primary,) if config.on == "primary" else decided.standbys
     slots = {node: decided.states[node].slot(decided.barman.slot) for node in nodes}
     return {node: slot for node, slot in slots.items() if slot}
 
 
-def plan(config: Config, decided: Decided, seen: Mapping[int, Slot]) -> list[Step]:
-    """Return the missing steps. Raises StepFailed if the slot is a logical one, which cannot be Barman's."""
+def plan(config: Config, decided: ClusterState, seen: Mapping[int, Slot]) -> list[Step]:
+    """Return the missing steps. Raises OperationFailed if the slot is a logical one, which cannot be Barman's."""
     for node, found in seen.items():
         if not found.physical:
-            raise StepFailed(
+            raise OperationFailed(
                 f"node {node}: the slot {decided.barman.slot!r} is logical, so it is not Barman's; "
                 "rename one of the two"
             )
@@ -96,7 +96,7 @@ def plan(config: Config, decided: Decided, seen: Mapping[int, Slot]) -> list[Ste
     return _reserved(decided, seen.get(decided.primary))
 
 
-def _reserved(decided: Decided, found: Slot | None) -> list[Step]:
+def _reserved(decided: ClusterState, found: Slot | None) -> list[Step]:
     primary, slot = decided.primary, decided.barman.slot
     create = Step(f"create slot {slot} on node {primary}", Sql(primary, CREATE, (slot,)), LIMIT)
     if found is None:
@@ -113,7 +113,7 @@ def _reserved(decided: Decided, found: Slot | None) -> list[Step]:
     return [*_released(decided, primary, found), drop, create]
 
 
-def _removed(decided: Decided, node: int, found: Slot) -> list[Step]:
+def _removed(decided: ClusterState, node: int, found: Slot) -> list[Step]:
     drop = Step(
         f"drop slot {found.name} on standby {node}",
         Sql(node, DROP_ON_STANDBY, (found.name,)),
@@ -124,7 +124,7 @@ def _removed(decided: Decided, node: int, found: Slot) -> list[Step]:
     return [*_released(decided, node, found), drop]
 
 
-def _tracked(config: Config, decided: Decided, node: int, found: Slot | None) -> list[Step]:
+def _tracked(config: Config, decided: ClusterState, node: int, found: Slot | None) -> list[Step]:
     name, leader = decided.barman.slot, _leader(decided)
     if leader is None:
         return []
@@ -135,54 +135,54 @@ def _tracked(config: Config, decided: Decided, node: int, found: Slot | None) ->
         return [] if behind else [create]
     too_much = _holds_too_much(config, decided, found)
     if behind and too_much:
-        why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.most_mb} MB"
+        why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.max_retained_wal} MB"
         return [replace(step, what=f"{why}: {step.what}") for step in _removed(decided, node, found)]
     useless = too_much or not found.reserved or found.xmin or (found.restart_lsn or 0) > decided.states[node].lsn
     return [*_removed(decided, node, found), create] if useless else []
 
 
-def tend(config: Config, decided: Decided, world: World) -> None:
-    """Let the slots of the standbys follow the primary's, a whole WAL file at a time. Raises StepFailed."""
+def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
+    """Let the slots of the standbys follow the primary's, a whole WAL file at a time. Raises OperationFailed."""
     for node, leader, found in _pairs(config, decided):
         behind = found and found.physical and found.restart_lsn and (leader.restart_lsn or 0) - found.restart_lsn
         if found and leader.restart_lsn and behind and behind >= SEGMENT:
             target = lsn(leader.restart_lsn)
-            world.fetch(Sql(node, ADVANCE, (target, found.name, target)), LIMIT)
+            host.fetch(Sql(node, ADVANCE, (target, found.name, target)), LIMIT)
 
 
-def warnings(config: Config, decided: Decided) -> Iterable[str]:
+def warnings(config: Config, decided: ClusterState) -> Iterable[str]:
     """A primary's slot that holds too much, and a standby's that does not hold what Barman still lacks."""
     leader = _leader(decided)
     if leader and config.on == "primary" and _holds_too_much(config, decided, leader):
-        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.most_mb} MB of WAL"
+        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.max_retained_wal} MB of WAL"
         yield f"{holds}: Barman does not fetch it, and it will fill the disk"
     for node, leader, found in _pairs(config, decided):
         slot = f"slot {leader.name} on standby {node}"
         if found is None and _holds_too_much(config, decided, leader):
-            yield f"{slot} is given up until Barman is less than {config.most_mb} MB behind"
+            yield f"{slot} is given up until Barman is less than {config.max_retained_wal} MB behind"
         # A slot keeps whole files.
         if leader.restart_lsn and found and (found.restart_lsn or 0) // SEGMENT > leader.restart_lsn // SEGMENT:
             yield f"{slot} begins after what Barman still lacks; it is whole again when Barman has caught up"
 
 
-def _pairs(config: Config, decided: Decided) -> Iterable[tuple[int, Slot, Slot | None]]:
+def _pairs(config: Config, decided: ClusterState) -> Iterable[tuple[int, Slot, Slot | None]]:
     """Each standby that tracks, with the primary's slot and its own."""
     leader = _leader(decided)
     if leader and config.on == "standby" and config.keep == "track":
         yield from ((node, leader, decided.states[node].slot(leader.name)) for node in decided.standbys)
 
 
-def _leader(decided: Decided) -> Slot | None:
+def _leader(decided: ClusterState) -> Slot | None:
     """The primary's slot, which the others follow; None if it says nothing."""
     found = decided.states[decided.primary].slot(decided.barman.slot)
     return found if found and found.reserved else None
 
 
-def _holds_too_much(config: Config, decided: Decided, slot: Slot) -> bool:
-    return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > config.most_mb * MB
+def _holds_too_much(config: Config, decided: ClusterState, slot: Slot) -> bool:
+    return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > config.max_retained_wal * MB
 
 
-def _released(decided: Decided, node: int, found: Slot) -> list[Step]:
+def _released(decided: ClusterState, node: int, found: Slot) -> list[Step]:
     release = Step(
         f"end Barman's connection to slot {found.name} on node {node}",
         Sql(node, RELEASE, (found.name, decided.barman.receiver)),

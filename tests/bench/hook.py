@@ -73,8 +73,8 @@ def report(bare: list[float], loaded: list[float], hook: list[float]) -> str:
     for text, seconds in (("python3 -c pass", bare), ("... and our modules", loaded), ("repmgr-hooks event", hook)):
         lines.append(f"  {text:24}{1000 * median(seconds):8.1f}")
     ratio = median(pairs)
-    verdict = "PASS" if ratio <= TARGET else "FAIL"
-    return "\n".join([*lines, f"  {verdict}  ratio at most {TARGET}: {ratio:.2f} (median of the pairs)"])
+    decision = "PASS" if ratio <= TARGET else "FAIL"
+    return "\n".join([*lines, f"  {decision}  ratio at most {TARGET}: {ratio:.2f} (median of the pairs)"])
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def open_right_behind(lab: Lab, action: str, instead: str) -> None:
     """Let the line that opens the app port stand right behind another one of the route, which is written anew."""
     place = "/etc/repmgr-hooks/config.yaml"
     text = lab.gateway.path(place).read_text()
-    gate, line = "          - firewall: {open: app, at_latest: 120}\n", f"          - {action}\n"
+    gate, line = "          - firewall: {open: app, fail_open_after: 120}\n", f"          - {action}\n"
     assert gate in text and line in text, f"{place} has no line {action!r}"
     lab.put(lab.gateway, place, text.replace(gate, "", 1).replace(line, f"          - {instead}\n{gate}", 1))
 

@@ -48,7 +48,7 @@ APP_PORT = 54322
 SETTINGS = (
     ("keep: drop", "keep: track"),
     ("stream: true", "stream: true, repair: true"),
-    ("at_latest: 120", "at_latest: 8"),
+    ("fail_open_after: 120", "fail_open_after: 8"),
     ("{most: 5, within: 600}", "{most: 1000, within: 600}"),
     ("{first: 5, most: 300, attempts: 20}", "{first: 2, most: 5, attempts: 1000}"),
 )

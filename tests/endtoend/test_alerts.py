@@ -44,7 +44,7 @@ def mail(lab: Lab) -> str:
 
 def sending(lab: Lab) -> list[str]:
     """The processes that wait for the webhook."""
-    return lab.gateway.run("pgrep", "-f", "repmgr_hooks.alerts.send", check=False).split()
+    return lab.gateway.run("pgrep", "-f", "repmgr_hooks.alerts.deliver", check=False).split()
 
 
 def test_alerts(built_lab: Lab) -> None:

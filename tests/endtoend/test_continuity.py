@@ -37,7 +37,7 @@ def serve(lab: Lab, *changes: tuple[str, str], in_vain: bool = False) -> None:
     result = lab.gateway.hooks("reconcile")
     assert result.returncode == 0, result.stdout
     if in_vain:
-        configure(lab, ("at_latest: 120", "at_latest: 6"))
+        configure(lab, ("fail_open_after: 120", "fail_open_after: 6"))
     lab.start_cron()
     lab.start_worker()
     close_file(lab.db1)
@@ -96,7 +96,7 @@ def has_caught_up(lab: Lab) -> None:
 
 
 def a_new_slot_begins_where_the_primarys_does(lab: Lab) -> None:
-    """PostgreSQL lets it begin at the standby's last restartpoint: that may be more than it may hold (``most_mb``).
+    """PostgreSQL lets it begin at the standby's last restartpoint: that may be more than it may hold (``max_retained_wal``).
 
     The restartpoint is ours, and no other comes by itself meanwhile.
     """

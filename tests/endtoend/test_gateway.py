@@ -57,11 +57,11 @@ def test_boot_without_a_primary_opens_nothing(built_lab: Lab) -> None:
     assert "the primary is unknown: no node is out of recovery; promote one" in result.stdout
 
 
-def quicken(lab: Lab, at_latest: int = 120) -> None:
+def quicken(lab: Lab, fail_open_after: int = 120) -> None:
     """Shorter limits than in config/, for what is waited for in vain."""
     config = lab.gateway.path("/etc/repmgr-hooks/config.yaml")
-    text = config.read_text().replace("primary_wait: 30", "primary_wait: 1")
-    config.write_text(text.replace("at_latest: 120", f"at_latest: {at_latest}"))
+    text = config.read_text().replace("promotion_timeout: 30", "promotion_timeout: 1")
+    config.write_text(text.replace("fail_open_after: 120", f"fail_open_after: {fail_open_after}"))
 
 
 def test_event_of_repmgrds_user_is_handed_over(built_lab: Lab) -> None:
@@ -99,13 +99,13 @@ def test_promotion_that_never_happens(built_lab: Lab) -> None:
 @pytest.mark.parametrize("ruin", ["exit 1", "exit 0", "sleep 600 & sleep 600"])
 def test_barman_in_ruins_keeps_the_port_closed_until_the_limit_only(built_lab: Lab, ruin: str) -> None:
     lab = built_lab
-    quicken(lab, at_latest=6)
+    quicken(lab, fail_open_after=6)
     lab.put(lab.gateway, "/usr/local/bin/barman", f"#!/bin/sh\n{ruin}\n", 0o755)
 
     result = lab.gateway.hooks("replay", "1", "primary_register")
 
     assert result.returncode == 1
-    assert "firewall {open: app, at_latest: 6} although what comes before it failed" in result.stdout
+    assert "firewall {open: app, fail_open_after: 6} although what comes before it failed" in result.stdout
     assert lab.psql_app("select 1").stdout == "1\n"
     assert "sleep 600" not in lab.gateway.run("ps", "-eo", "args").replace("sh -c", "")
 
@@ -168,7 +168,7 @@ def test_slot_of_that_name_that_is_not_barmans(built_lab: Lab) -> None:
     lab.db1.sql("alter system set wal_level = 'logical'")
     lab.db1.pg_ctl("restart", "-m", "fast")
     lab.db1.sql("select pg_create_logical_replication_slot('barman', 'pgoutput')", "app")
-    quicken(lab, at_latest=3)
+    quicken(lab, fail_open_after=3)
 
     result = lab.gateway.hooks("replay", "1", "primary_register")
 

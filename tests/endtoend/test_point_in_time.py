@@ -24,7 +24,7 @@ MILLISECOND = 0.001
 
 
 @dataclass(frozen=True)
-class Story:
+class FailoverReport:
     """What the client was told, on both sides of a failover, and two quiet moments: before it and after it."""
 
     lab: Lab
@@ -34,7 +34,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story() -> Iterator[Story]:
+def story() -> Iterator[FailoverReport]:
     lab = fresh_lab()
     try:
         lab.open()
@@ -47,7 +47,7 @@ def story() -> Iterator[Story]:
         client.wait_for_write(after + 0.5)
         client.stop()
         archive(lab, lab.db2)
-        yield Story(lab, client.writes(), before, after)
+        yield FailoverReport(lab, client.writes(), before, after)
     finally:
         lab.destroy()
 
@@ -89,7 +89,7 @@ def compare(rows: dict[int, float], writes: list[Write], target: float) -> None:
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_recovery_to_a_moment(story: Story, moment: str) -> None:
+def test_recovery_to_a_moment(story: FailoverReport, moment: str) -> None:
     target = getattr(story, moment)
     time_of_it = datetime.fromtimestamp(target, UTC).isoformat()
 
@@ -99,7 +99,7 @@ def test_recovery_to_a_moment(story: Story, moment: str) -> None:
     assert rows.keys() != {write.row for write in story.writes if write.row is not None}
 
 
-def test_recovery_of_all_there_is(story: Story) -> None:
+def test_recovery_of_all_there_is(story: FailoverReport) -> None:
     """Without get-wal, Barman copies the WAL of the backup's timeline only, unless it is told otherwise."""
     rows = recover(story.lab, "all", "--no-get-wal", "--target-tli", "latest")
 
@@ -107,7 +107,7 @@ def test_recovery_of_all_there_is(story: Story) -> None:
     assert rows.keys() == {int(row) for row in story.lab.db2.sql("select id from work", "app").split()}
 
 
-def test_check_brings_the_history_file(story: Story) -> None:
+def test_check_brings_the_history_file(story: FailoverReport) -> None:
     """The old primary is a standby now."""
     lab = story.lab
     serve_standbys(lab)

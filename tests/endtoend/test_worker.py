@@ -197,7 +197,7 @@ def test_paused(quiet_lab: Lab) -> None:
 
 def test_failed_run_is_tried_again(quiet_lab: Lab) -> None:
     lab = quiet_lab
-    quicken(lab, at_latest=2)
+    quicken(lab, fail_open_after=2)
     config = lab.gateway.path(CONFIG)
     config.write_text(config.read_text().replace("{first: 5,", "{first: 1,"))
     lab.put(lab.gateway, "/usr/local/bin/barman", "#!/bin/sh\nexit 7\n", 0o755)

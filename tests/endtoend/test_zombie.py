@@ -18,7 +18,7 @@ from tests.endtoend.looks import (
 from tests.lab import Host, Lab, wait_for
 from tests.lab.three import rejoin
 
-ZOMBIE = "10.0.0.11"
+STALE_PRIMARY = "10.0.0.11"
 """db1, when it comes back from the dead."""
 
 
@@ -28,16 +28,16 @@ def first_line_of_status(lab: Lab) -> tuple[int, str]:
     return result.returncode, result.stdout.partition("\n")[0]
 
 
-def status_tells_of_a_zombie(lab: Lab) -> bool:
+def status_tells_of_a_stale_primary(lab: Lab) -> bool:
     code, line = first_line_of_status(lab)
     return code == 1 and "zombie" in line.lower()
 
 
-def log_tells_of_a_zombie(lab: Lab) -> bool:
+def log_tells_of_a_stale_primary(lab: Lab) -> bool:
     return any("zombie" in line.lower() for line in worker_log(lab))
 
 
-def test_zombie(three: Lab) -> None:
+def test_stale_primary(three: Lab) -> None:
     """db1 was unplugged, never knew that it was given up, and is plugged in again, its repmgrd still watching it."""
     lab = three
     client = lab.start_client()
@@ -48,8 +48,8 @@ def test_zombie(three: Lab) -> None:
     lab.plug_in(lab.db1)
     assert routes_during(lab, 10) == [{54321: "10.0.0.12", 54322: "10.0.0.12"}]
     assert lab.db1.sql("select pg_is_in_recovery()") == "f", "db1 is still a zombie"
-    wait_for(lambda: status_tells_of_a_zombie(lab), "a status that tells of the zombie", 30, 0.5)
-    wait_for(lambda: log_tells_of_a_zombie(lab), "a log that tells of the zombie", 30)
+    wait_for(lambda: status_tells_of_a_stale_primary(lab), "a status that tells of the zombie", 30, 0.5)
+    wait_for(lambda: log_tells_of_a_stale_primary(lab), "a log that tells of the zombie", 30)
 
     lab.db1.pg_ctl("stop", "-m", "fast")
     rejoin(lab.db1, lab.db2)
@@ -76,13 +76,13 @@ def test_gateway_cut_off_from_the_new_primary(three_without_repmgrd: Lab) -> Non
     wait_for(lambda: follows(lab.db3, lab.db2), "db3 to follow db2")
     lab.db1.pg_ctl("start")
 
-    wait_for(lambda: ZOMBIE not in routes(lab).values(), "the ports that lead to the zombie to be closed", 30)
+    wait_for(lambda: STALE_PRIMARY not in routes(lab).values(), "the ports that lead to the zombie to be closed", 30)
     # Barman is a synchronous standby: streaming from a zombie, it would acknowledge a commit that nobody else has.
     lab.gateway.barman("cron", check=False)
-    assert [seen for seen in routes_during(lab, 8) if ZOMBIE in seen.values()] == []
+    assert [seen for seen in routes_during(lab, 8) if STALE_PRIMARY in seen.values()] == []
     assert not barman_streams_from(lab.db1)
-    assert status_tells_of_a_zombie(lab)
-    assert log_tells_of_a_zombie(lab)
+    assert status_tells_of_a_stale_primary(lab)
+    assert log_tells_of_a_stale_primary(lab)
 
     cut_off(lab, lab.db2, "-D")
     healed = time.time()

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from repmgr_hooks.decide import Memory
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.steps import Rows
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.system.steps import Rows
 from tests.model import counts
 from tests.model.cluster import Cluster, Term
 
@@ -55,9 +55,9 @@ class Oracle:
         self._followed = 0
         self._met: set[tuple[str, int]] = set()
 
-    def looked(self, number: int, answer: Rows | StepFailed) -> None:
+    def looked(self, number: int, answer: Rows | OperationFailed) -> None:
         """The worker has asked a node what it is."""
-        if isinstance(answer, StepFailed):
+        if isinstance(answer, OperationFailed):
             self._shown[number] = None
             return
         in_recovery, timeline = answer[0][:2]
@@ -84,7 +84,7 @@ class Oracle:
         """An invariant does not hold; the first one counts."""
         self.accusation = self.accusation or text
 
-    def judge(self) -> None:
+    def finder(self) -> None:
         """Raises Violation if an invariant did not hold."""
         if self.accusation:
             raise Violation(self.accusation)
@@ -147,7 +147,7 @@ class Oracle:
         really = node.runs_as_primary and node.term == led.term
         return really and self._same_term(led) and led.timeline >= self._cluster.newest_made_by_repmgr()
 
-    def the_primary(self, memory: Memory, claimed: set[int]) -> int | None:
+    def the_primary(self, memory: LastKnownPrimary, claimed: set[int]) -> int | None:
         """Return the node that must be found to be the primary; None if the oracle cannot say.
 
         ``claimed``: nodes that repmgr has said to be the primary since what is remembered was found.
@@ -175,7 +175,7 @@ class Oracle:
             return kept
         return None
 
-    def zombies(self, memory: Memory) -> list[int]:
+    def stale_primaries(self, memory: LastKnownPrimary) -> list[int]:
         """Return the reachable nodes out of recovery that are certainly not the primary any more."""
         nodes = self._cluster.nodes
         seen = [number for number, node in nodes.items() if node.reachable]

@@ -6,21 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster import Node, RoleChanges
-from repmgr_hooks.routes import Action, Managed, Route
+from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.settings.cluster import FlapLimit, Node
 
 LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
 TICK = LOADED.service.tick
-SHORT = {"at_latest": 10, "start_timeout": 5}
+SHORT = {"fail_open_after": 10, "start_timeout": 5}
 """In seconds: simulated waiting costs real time too, for every look is a real one."""
 
 
-def managed(size: int) -> Managed:
+def managed(size: int) -> ManagedCluster:
     """The cluster and the routes of config/config.yaml, with so many nodes; no change of the primary is held back."""
     main = LOADED.clusters["main"]
     nodes = {number: Node(f"10.0.0.{10 + number}") for number in range(1, size + 1)}
-    cluster = replace(main.cluster, nodes=nodes, primary_wait=1, role_changes=RoleChanges(1000, 600))
-    return Managed(cluster, tuple(Route(route.on, tuple(map(_hurried, route.do))) for route in main.routes))
+    cluster = replace(main.cluster, nodes=nodes, promotion_timeout=1, flap_limit=FlapLimit(1000, 600))
+    return ManagedCluster(cluster, tuple(Route(route.on, tuple(map(_hurried, route.do))) for route in main.routes))
 
 
 def _hurried(action: Action) -> Action:

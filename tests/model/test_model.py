@@ -13,17 +13,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.config import Config
-from repmgr_hooks.decide import Memory
-from repmgr_hooks.event import CATALOGUE, Event, Meaning
-from repmgr_hooks.queue import Queue, run_now
+from repmgr_hooks.event import CATALOGUE, Event, RoleClaim
+from repmgr_hooks.service.controller import ClusterController, run_now
 from tests.fake import Wall
 from tests.model import counts
 from tests.model.cluster import Told, new_cluster, pick
 from tests.model.counts import COUNTS
+from tests.model.host import PORTS, Killed, ModelHost, MortalJournal
 from tests.model.oracle import Oracle, Violation
 from tests.model.setting import LOADED, TICK, managed
-from tests.model.world import PORTS, Killed, ModelWorld, MortalJournal
 
 LOOK_AT_MOST_EVERY = 2.5
 """Seconds; without a primary the worker would look ten times as often."""
@@ -33,7 +33,7 @@ WHICH = st.integers(0, 9)
 WHEN = st.sampled_from([*[0] * 40, *range(1, 61)])
 """Now, or during the worker's next work, after so many uses of the world."""
 FAILS_SELDOM = st.sampled_from([True, True, False])
-CLAIMS = sorted(name for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY)
+CLAIMS = sorted(name for name, kind in CATALOGUE.items() if kind.meaning is RoleClaim.PRIMARY)
 HINTS = sorted(set(CATALOGUE) - set(CLAIMS))
 
 
@@ -62,9 +62,9 @@ class Model(RuleBasedStateMachine):
         self.managed = managed(size)
         self.cluster = new_cluster(size)
         self.oracle = Oracle(self.cluster)
-        self.world = self.wall.world = ModelWorld(self.cluster, self.oracle)
+        self.host = self.wall.host = ModelHost(self.cluster, self.oracle)
         self.journal = MortalJournal()
-        self.journal.before_change = self.world.use
+        self.journal.before_change = self.host.use
         self.journal.on_decision = self.oracle.decided
         self.pending: list[Told] = []
         self.delivered: list[Told] = []
@@ -77,28 +77,28 @@ class Model(RuleBasedStateMachine):
 
     def start_worker(self) -> None:
         """As worker.py does."""
-        self.world.reborn()
+        self.host.reborn()
         self.journal.release_cut_off()
-        self.queue = Queue(self.managed, self.journal, self.world, self.loaded)
+        self.queue = ClusterController(self.managed, self.journal, self.host, self.loaded)
 
     def work(self) -> float:
         """What the worker's loop does once; if it dies of it, another is started."""
         try:
             wait = self.queue.work()
-            self.oracle.judge()
+            self.oracle.finder()
             return wait
         except Killed:
-            self.oracle.judge()
+            self.oracle.finder()
             COUNTS[counts.KILLS] += 1
             self.start_worker()
             return 0.0
 
     def pass_time(self, seconds: float) -> None:
         """Let the worker look whenever it says so, but not ten times a second."""
-        end = self.world.now() + seconds
-        while self.world.now() < end:
+        end = self.host.now() + seconds
+        while self.host.now() < end:
             wait = self.work()
-            self.world.pass_time(min(max(wait, LOOK_AT_MOST_EVERY), max(end - self.world.now(), 0.0)))
+            self.host.pass_time(min(max(wait, LOOK_AT_MOST_EVERY), max(end - self.host.now(), 0.0)))
         self.work()
 
     @step(ticks=st.integers(1, 3))
@@ -111,11 +111,11 @@ class Model(RuleBasedStateMachine):
 
     @step(seconds=st.integers(1, 400))
     def the_worker_is_held_up(self, seconds: int) -> None:
-        self.world.pass_time(seconds)
+        self.host.pass_time(seconds)
 
     @step(uses=st.integers(1, 80))
     def the_worker_dies(self, uses: int) -> None:
-        self.world.kill_after(uses)
+        self.host.kill_after(uses)
         self.work()
 
     @step()
@@ -128,10 +128,10 @@ class Model(RuleBasedStateMachine):
 
     def run_now(self, events: list[Event], cause: str) -> None:
         try:
-            run_now(self.managed, self.world, events, cause, self.journal)
+            run_now(self.managed, self.host, events, cause, self.journal)
         except Killed:
-            self.oracle.judge()
-            self.world.reborn()
+            self.oracle.finder()
+            self.host.reborn()
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ class Model(RuleBasedStateMachine):
             if happen() is not None:
                 COUNTS[what] += 1
 
-        self.world.let(counted, after)
+        self.host.let(counted, after)
 
     @step(which=WHICH, when=WHEN)
     def a_node_stops(self, which: int, when: int) -> None:
@@ -256,54 +256,54 @@ class Model(RuleBasedStateMachine):
 
     @step(whole=st.booleans(), when=WHEN)
     def nodes_reach_each_other(self, whole: bool, when: int) -> None:
-        self.world.let(lambda: self.cluster.heal(whole), when)
+        self.host.let(lambda: self.cluster.heal(whole), when)
 
     # -- the gateway and Barman -----------------------------------------------------------------------------------
 
     @step(health=st.sampled_from(["good", "good", "ruins", "hangs"]))
     def barman_is(self, health: str) -> None:
-        self.world.barman.health = health
+        self.host.barman.health = health
         self.barman_was_ill |= health != "good"
 
     @step(jumps=st.booleans(), when=WHEN)
     def somebody_flushes_our_rules(self, jumps: bool, when: int) -> None:
-        self.world.let(lambda: self.world.flush(jumps), when)
+        self.host.let(lambda: self.host.flush(jumps), when)
 
     @step(port=st.sampled_from(sorted(PORTS)), which=WHICH)
     def somebody_adds_a_rule(self, port: str, which: int) -> None:
-        self.world.lead_by_hand(port, pick(sorted(self.cluster.nodes), which) or 1)
+        self.host.lead_by_hand(port, pick(sorted(self.cluster.nodes), which) or 1)
 
     @step(which=WHICH, what=st.sampled_from(["make", "drop", "lose"]), when=WHEN)
     def something_happens_to_a_slot(self, which: int, what: str, when: int) -> None:
-        does = {"make": self.world.make_slot, "drop": self.world.drop_slot, "lose": self.world.lose_wal}[what]
+        does = {"make": self.host.make_slot, "drop": self.host.drop_slot, "lose": self.host.lose_wal}[what]
         number = pick(sorted(self.cluster.nodes), which) or 1
-        self.world.let(lambda: does(number), when)
+        self.host.let(lambda: does(number), when)
 
     @step(when=WHEN)
     def the_stream_ends(self, when: int) -> None:
-        self.world.let(self.world.end_stream, when)
+        self.host.let(self.host.end_stream, when)
 
     @step()
     def barmans_cron_runs(self) -> None:
-        self.world.cron()
+        self.host.cron()
 
     @step(port=st.sampled_from(sorted(PORTS)), when=WHEN)
     def a_client_connects(self, port: str, when: int) -> None:
-        self.let(lambda: self.world.connect(port), "clients", when)
+        self.let(lambda: self.host.connect(port), "clients", when)
 
     # -- what must be so when nothing happens ---------------------------------------------------------------------
 
     @step()
     def all_is_quiet(self) -> None:
-        self.world.let_it_live()
+        self.host.let_it_live()
         memory = self.journal.memory("main")
         number = self.oracle.the_primary(memory, self.claimed())
         self.pass_time(2 * TICK)
         COUNTS[counts.UNKNOWN if number is None else counts.RIGHT] += 1
-        self.must_be_right([*self.zombies_with_clients(memory), *self.unhandled_events()], number)
+        self.must_be_right([*self.stale_primaries_with_clients(memory), *self.unhandled_events()], number)
         if number is not None:
             self.must_be_right([*self.wrong_ports(number), *self.wrong_slots(number)], number)
-            if self.world.barman.health == "good":
+            if self.host.barman.health == "good":
                 self.wait_for_a_retry()
                 self.must_be_right(self.wrong_stream(number), number)
         if not self.failed():
@@ -315,10 +315,10 @@ class Model(RuleBasedStateMachine):
         since = self.journal.remembered_since()
         return {told.event.node for told in self.handed_in if told.at >= since and told.event.name in CLAIMS}
 
-    def zombies_with_clients(self, memory: Memory) -> Iterator[str]:
-        for number in self.oracle.zombies(memory):
+    def stale_primaries_with_clients(self, memory: LastKnownPrimary) -> Iterator[str]:
+        for number in self.oracle.stale_primaries(memory):
             yield from (
-                f"port {port} leads to zombie {number}" for port in PORTS if self.world.node_behind(port) == number
+                f"port {port} leads to zombie {number}" for port in PORTS if self.host.node_behind(port) == number
             )
 
     def unhandled_events(self) -> Iterator[str]:
@@ -332,7 +332,7 @@ class Model(RuleBasedStateMachine):
     def wait_for_a_retry(self) -> None:
         """What failed because Barman was ill is tried again in its time: nothing tells that Barman is well."""
         if self.barman_was_ill and self.failed():
-            self.world.pass_time(RETRY_AT_MOST)
+            self.host.pass_time(RETRY_AT_MOST)
             self.pass_time(TICK)
         self.barman_was_ill = False
 
@@ -342,14 +342,14 @@ class Model(RuleBasedStateMachine):
             raise Violation(f"the primary is {number}, and after two ticks: {'; '.join(wrong)}; last run: {last}")
 
     def wrong_ports(self, number: int) -> Iterator[str]:
-        world, host = self.world, self.cluster.nodes[number].host
+        host, address = self.host, self.cluster.nodes[number].host
         for port in PORTS:
-            if world.node_behind(port) != number:
-                yield f"port {port} leads to {world.node_behind(port)}"
-        if world.nat.source_seen_by(host, 5432) != world.gateway:
+            if host.node_behind(port) != number:
+                yield f"port {port} leads to {host.node_behind(port)}"
+        if host.nat.source_seen_by(address, 5432) != host.gateway:
             yield "the primary would answer past the gateway"
-        for entry in world.connections:
-            if entry.host != host:
+        for entry in host.connections:
+            if entry.host != address:
                 yield f"a client is still connected to {entry.host}"
 
     def wrong_slots(self, number: int) -> Iterator[str]:
@@ -361,13 +361,13 @@ class Model(RuleBasedStateMachine):
                 yield f"standby {other} has the slot"
 
     def wrong_stream(self, number: int) -> list[str]:
-        source = self.world.barman.streams_from
+        source = self.host.barman.streams_from
         return [] if source == number else [f"Barman streams from {source}"]
 
     def nothing_must_be_written(self) -> None:
-        before = (list(self.world.what_changed()), self.journal.counts())
+        before = (list(self.host.what_changed()), self.journal.counts())
         self.pass_time(2 * TICK)
-        after = (self.world.what_changed(), self.journal.counts())
+        after = (self.host.what_changed(), self.journal.counts())
         if before != after:
             new = after[0][len(before[0]) :]
             raise Violation(f"nothing has changed, and this was written: {new}, {before[1]} -> {after[1]}")

@@ -7,28 +7,28 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from repmgr_hooks.decide import Memory
-from repmgr_hooks.errors import StepFailed
-from repmgr_hooks.journal import Journal
-from repmgr_hooks.observe import LOOK
-from repmgr_hooks.poke import Flow
-from repmgr_hooks.records import StepRow
-from repmgr_hooks.steps import Program, Rows, Sql
-from tests.fake import SENDER_PID, Connection, FakeNode, FakeSlot, FakeWorld
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.observe import LOOK
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import StepRow
+from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.system.steps import Program, Rows, Sql
+from tests.fake import SENDER_PID, Connection, FakeHost, FakeNode, FakeSlot
 from tests.model.cluster import Cluster, ModelNode
 from tests.model.oracle import Oracle
 
 DNAT, SNAT = "repmgr_dnat", "repmgr_snat"
 USE_TAKES = 0.002
 MOST_USES = 20_000
-PORTS = {"barman": FakeWorld.barman_port, "app": FakeWorld.app_port}
+PORTS = {"barman": FakeHost.barman_port, "app": FakeHost.app_port}
 
 
 class Killed(BaseException):
     """The worker is gone, as after SIGKILL: nothing of it runs on."""
 
 
-class ModelWorld(FakeWorld):
+class ModelHost(FakeHost):
     """Each use of it takes a moment, in which something may happen, or the worker die."""
 
     def __init__(self, cluster: Cluster, oracle: Oracle) -> None:
@@ -161,13 +161,13 @@ class ModelWorld(FakeWorld):
         if self._uses >= MOST_USES:
             self.oracle.accuse("the worker never comes to an end")
 
-    # repmgr_hooks.steps.World
+    # repmgr_hooks.system.steps.World
 
     def sleep(self, seconds: float) -> None:
         self.use()
         self._clock += seconds
 
-    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | StepFailed]:
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         """A node behind a cut link is waited for once."""
         self.use()
         asked = list(queries)
@@ -194,18 +194,18 @@ class ModelWorld(FakeWorld):
             raise Killed  # not the accusation: the worker survives any error
         return output
 
-    def poke(self, flows: Iterable[Flow]) -> None:
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
         self.use()
-        super().poke(flows)
+        super().reset_clients(flows)
 
     def read(self, path: str) -> str:
         self.use()
         return super().read(path)
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         self._waited_for.clear()
 
-    def _answer(self, sql: Sql) -> Rows | StepFailed:
+    def _answer(self, sql: Sql) -> Rows | OperationFailed:
         node = self.cluster.nodes[sql.node]
         if sql.statement == LOOK and node.reachable:
             return self._said_by(sql.node, node)
@@ -241,7 +241,7 @@ class MortalJournal(Journal):
         self.before_change()
         super().end_run(*how)
 
-    def remember(self, cluster: str, memory: Memory) -> None:
+    def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
         self.before_change()
         self.on_decision(memory.primary)
         super().remember(cluster, memory)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from repmgr_hooks import cli, verbs
-from tests.fake import FakeWorld
+from repmgr_hooks.cli import main as cli
+from repmgr_hooks.cli import output
+from tests.fake import FakeHost
 
 CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
 
@@ -29,15 +30,15 @@ def log_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
+def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """All is as it should be: node 1 is the primary. The verbs meet this world too."""
-    made = FakeWorld()
-    monkeypatch.setattr(verbs, "System", lambda conninfos: made)
+    made = FakeHost()
+    monkeypatch.setattr(output, "LocalHost", lambda conninfos: made)
     return made
 
 
 @pytest.fixture
-def run(tmp_path: Path, world: FakeWorld) -> Callable[..., int]:
+def run(tmp_path: Path, host: FakeHost) -> Callable[..., int]:
     """Run the program with a configuration whose state directory is a temporary one."""
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(tmp_path)))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repmgr_hooks import config
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.errors import UsageError
 
 FILE = Path(__file__).resolve().parents[2] / "config/config.yaml"
 GOOD = FILE.read_text()
@@ -22,7 +22,7 @@ def mistakes(tmp_path: Path, text: str | bytes) -> str:
     """What is said about a file that must be refused."""
     path = tmp_path / "config.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(UsageError) as refused:
         config.load(path)
     assert str(refused.value).startswith(str(path))
     return str(refused.value).removeprefix(str(path))
@@ -54,7 +54,7 @@ def test_the_repositorys_file_says_what_the_article_does() -> None:
         "slot {on: primary}",
         "barman {stream: true, steady: 0}",
         "barman {switch_wal: {timeout: 90}}",
-        "firewall {open: app, at_latest: 120}",
+        "firewall {open: app, fail_open_after: 120}",
     ]
     assert {"node_rejoin", "repmgrd_standby_reconnect", "standby_switchover"} <= demoted.on
     assert [action.title for action in demoted.do] == ["slot {on: standby, keep: drop}"]
@@ -62,13 +62,13 @@ def test_the_repositorys_file_says_what_the_article_does() -> None:
 
 def test_how_long_a_node_may_take_who_is_a_witness_and_when_to_hold(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    text = changed("answer_within: 2}", "answer_within: 7}").replace("10.0.0.12}", "10.0.0.12, witness: true}")
+    text = changed("timeout: 2}", "timeout: 7}").replace("10.0.0.12}", "10.0.0.12, witness: true}")
     path.write_text(text.replace("{most: 5, within: 600}", "{most: 3, within: 60}"))
     cluster, plain = (config.load(file).clusters["main"].cluster for file in (path, FILE))
     assert [node.witness for node in cluster.nodes.values()] == [False, True]
-    assert (cluster.postgres.answer_within, "connect_timeout=7" in cluster.conninfos()[1]) == (7, True)
-    assert (cluster.role_changes.most, cluster.role_changes.within) == (3, 60)
-    assert (plain.postgres.answer_within, plain.role_changes.most, plain.role_changes.within) == (2, 5, 600)
+    assert (cluster.postgres.timeout, "connect_timeout=7" in cluster.conninfos()[1]) == (7, True)
+    assert (cluster.flap_limit.most, cluster.flap_limit.within) == (3, 60)
+    assert (plain.postgres.timeout, plain.flap_limit.most, plain.flap_limit.within) == (2, 5, 600)
 
 
 def test_conninfos_carry_no_password_and_a_limit() -> None:
@@ -85,7 +85,7 @@ clusters:
     nodes:
       1: {host: db1.example.org}
       2: {host: 10.0.0.12}
-    primary_wiat: 30
+    promotion_timeuot: 30
     gateway: {address: 10.0.0.20, ports: {app: 70000}}
     routes:
       - on: [standby_promot]
@@ -99,7 +99,7 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
     assert first == ": 5 mistakes:"
     for expected in (
         "  line 4: clusters.main.nodes.1.host: must be an IP address",
-        "  line 6: clusters.main.primary_wiat: unknown option; did you mean 'primary_wait'?",
+        "  line 6: clusters.main.promotion_timeuot: unknown option; did you mean 'promotion_timeout'?",
         "  line 7: clusters.main.gateway.ports.app: must be between 1 and 65535; got 70000",
         "  line 9: clusters.main.routes[0].on[0]: repmgr has no event 'standby_promot'; did you mean 'standby_promote'",
         "  line 11: clusters.main.routes[0].do[0].firewal: no such handler; did you mean 'firewall'?",
@@ -134,10 +134,10 @@ NODE_2, APP, SLOT, STREAM = (
         ),
         ("slot: barman,", "slot: Bar,", "clusters.main.barman.slot: must be a slot name"),
         ("server: main_backup", "server: -x", "clusters.main.barman.server: must be a plain name"),
-        ("primary_wait: 30", "primary_wait: 1.5", "clusters.main.primary_wait: must be a whole number"),
-        ("primary_wait: 30", "primary_wait: 0", "clusters.main.primary_wait: must be between 1"),
+        ("promotion_timeout: 30", "promotion_timeout: 1.5", "clusters.main.promotion_timeout: must be a whole number"),
+        ("promotion_timeout: 30", "promotion_timeout: 0", "clusters.main.promotion_timeout: must be between 1"),
         (
-            "primary_wait: 30",
+            "promotion_timeout: 30",
             "system_identifier: 7400000000000000001",
             "clusters.main.system_identifier: must be a str",
         ),
@@ -258,7 +258,7 @@ def test_what_is_no_configuration(tmp_path: Path, text: bytes, said: str) -> Non
 
 def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.yaml", tmp_path):
-        with pytest.raises(BadInput, match="cannot be read.*name the file with --config"):
+        with pytest.raises(UsageError, match="cannot be read.*name the file with --config"):
             config.load(path)
 
 
@@ -306,7 +306,7 @@ def nothing_but_bad_input(path: Path, tree: object) -> None:
     path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8", errors="surrogatepass")
     try:
         loaded = config.load(path)
-    except BadInput as refused:
+    except UsageError as refused:
         assert str(refused).startswith(str(path))
     else:
         assert loaded.clusters

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repmgr_hooks.errors import BadInput
-from repmgr_hooks.event import CATALOGUE, Event, Meaning, parse_event
+from repmgr_hooks.errors import UsageError
+from repmgr_hooks.event import CATALOGUE, Event, RoleClaim, parse_event
 
 # The calls of event_notification() in repmgr 4.0.0 to 5.5.0 that reach the script.
 REPMGR = """
@@ -34,20 +34,20 @@ def test_config_reload_never_reaches_the_script():
 @pytest.mark.parametrize(
     ("name", "meaning"),
     [
-        ("primary_register", Meaning.PRIMARY),
-        ("standby_promote", Meaning.PRIMARY),
-        ("standby_switchover", Meaning.PRIMARY),
-        ("repmgrd_failover_promote", Meaning.PRIMARY),
-        ("standby_register", Meaning.STANDBY),
-        ("standby_follow", Meaning.STANDBY),
-        ("node_rejoin", Meaning.STANDBY),
-        ("repmgrd_standby_reconnect", Meaning.STANDBY),
-        ("repmgrd_failover_follow", Meaning.STANDBY),
-        ("repmgrd_promote_error", Meaning.TROUBLE),
-        ("child_node_disconnect", Meaning.NOTE),  # its %n is the primary, the child stands in %d only
-        ("primary_unregister", Meaning.NOTE),  # its %n is the node that ran the command
-        ("repmgr_hooks_check", Meaning.NOTE),  # what `check --as-repmgrd` sends must change nothing
-        ("cluster_created", Meaning.NOTE),  # also sent by `witness register`, with the witness's id
+        ("primary_register", RoleClaim.PRIMARY),
+        ("standby_promote", RoleClaim.PRIMARY),
+        ("standby_switchover", RoleClaim.PRIMARY),
+        ("repmgrd_failover_promote", RoleClaim.PRIMARY),
+        ("standby_register", RoleClaim.STANDBY),
+        ("standby_follow", RoleClaim.STANDBY),
+        ("node_rejoin", RoleClaim.STANDBY),
+        ("repmgrd_standby_reconnect", RoleClaim.STANDBY),
+        ("repmgrd_failover_follow", RoleClaim.STANDBY),
+        ("repmgrd_promote_error", RoleClaim.TROUBLE),
+        ("child_node_disconnect", RoleClaim.NOTE),  # its %n is the primary, the child stands in %d only
+        ("primary_unregister", RoleClaim.NOTE),  # its %n is the node that ran the command
+        ("repmgr_hooks_check", RoleClaim.NOTE),  # what `check --as-repmgrd` sends must change nothing
+        ("cluster_created", RoleClaim.NOTE),  # also sent by `witness register`, with the witness's id
     ],
 )
 def test_an_event_claims_a_role_of_its_node(name, meaning):
@@ -55,7 +55,7 @@ def test_an_event_claims_a_role_of_its_node(name, meaning):
 
 
 def test_events_that_claim_a_primary_are_exactly_these():
-    claimed = {name for name, kind in CATALOGUE.items() if kind.meaning is Meaning.PRIMARY}
+    claimed = {name for name, kind in CATALOGUE.items() if kind.meaning is RoleClaim.PRIMARY}
     assert claimed == {"primary_register", "standby_promote", "standby_switchover", "repmgrd_failover_promote"}
 
 
@@ -89,25 +89,25 @@ UNICODE_DIGITS = ["١", "1٢", "²", "१२", "１", "𝟙"]
 
 @pytest.mark.parametrize("node", [*NOT_A_NODE_ID, *UNICODE_DIGITS, "9" * 10_000])
 def test_a_node_id_is_a_plain_number(node):
-    with pytest.raises(BadInput, match="NODE is a repmgr node id"):
+    with pytest.raises(UsageError, match="NODE is a repmgr node id"):
         parse_event([node, "standby_promote"])
 
 
 @pytest.mark.parametrize("other", ["1;reboot", "0", "-2", "--1", " ", "x", *UNICODE_DIGITS])
 def test_the_other_node_is_a_plain_number_too(other):
-    with pytest.raises(BadInput, match="OTHER_NODE is a repmgr node id"):
+    with pytest.raises(UsageError, match="OTHER_NODE is a repmgr node id"):
         parse_event(["2", "standby_promote", "1", other])
 
 
 @pytest.mark.parametrize("success", ["2", "", "true", "-1", "01", "1 ", "１"])
 def test_success_is_0_or_1(success):
-    with pytest.raises(BadInput, match="SUCCESS is 0 or 1"):
+    with pytest.raises(UsageError, match="SUCCESS is 0 or 1"):
         parse_event(["2", "standby_promote", success])
 
 
 @pytest.mark.parametrize("timestamp", ["\n", "\0", "\x1b[2J", "2026-11-20\t03:00", "x" * 65, "3 h\xa0", "x\n", "\x7f"])
 def test_a_timestamp_is_short_and_printable(timestamp):
-    with pytest.raises(BadInput, match="TIMESTAMP is at most 64"):
+    with pytest.raises(UsageError, match="TIMESTAMP is at most 64"):
         parse_event(["2", "standby_promote", "1", "", timestamp])
 
 
@@ -124,19 +124,19 @@ def test_a_timestamp_is_short_and_printable(timestamp):
     ],
 )
 def test_an_unknown_event_is_refused_with_a_suggestion(name, hint):
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(UsageError) as error:
         parse_event(["2", name])
     assert hint in str(error.value)
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 20])
 def test_an_event_has_two_to_five_words(count):
-    with pytest.raises(BadInput, match=f"got {count} arguments"):
+    with pytest.raises(UsageError, match=f"got {count} arguments"):
         parse_event(["2"] * count)
 
 
 def test_swapped_words_are_refused():
-    with pytest.raises(BadInput):
+    with pytest.raises(UsageError):
         parse_event(["standby_promote", "2"])
 
 
@@ -145,7 +145,7 @@ def test_swapped_words_are_refused():
 def test_the_message_is_short_and_printable(place, rubbish):
     words = ["2", "standby_promote", "1", "1", ""]
     words[place] = rubbish
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(UsageError) as error:
         parse_event(words)
     assert len(str(error.value)) < 300
     assert str(error.value).isascii()
@@ -153,7 +153,7 @@ def test_the_message_is_short_and_printable(place, rubbish):
 
 
 def test_the_message_is_short_for_emoji():
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(UsageError) as error:
         parse_event(["2", "\N{FIRE}" * 50])
     assert len(str(error.value)) < 300
 
@@ -165,7 +165,7 @@ LIKELY = st.sampled_from(["1", "2", "", "-1", "0", "standby_promote", "2026-11-2
 def test_any_words_are_an_event_or_bad_input(words):
     try:
         event = parse_event(words)
-    except BadInput as error:
+    except UsageError as error:
         assert str(error).isprintable()
     else:
         assert 1 <= event.node < 2**31

@@ -19,7 +19,7 @@ import pytest
 
 import repmgr_hooks
 from repmgr_hooks import config, hook
-from repmgr_hooks.errors import BadInput
+from repmgr_hooks.errors import UsageError
 
 PACKAGE = Path(repmgr_hooks.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE)}
@@ -328,7 +328,7 @@ def text_of(line: str) -> str:
         ("state_dir: /srv/hooks\r", "/srv/hooks"),
         ("#state_dir: /srv/hooks", hook.STATE_DIR),
         ("# state_dir: /srv/hooks", hook.STATE_DIR),
-        ("keep_days: 5", hook.STATE_DIR),
+        ("retention_days: 5", hook.STATE_DIR),
         ("", hook.STATE_DIR),
     ],
 )
@@ -355,7 +355,7 @@ def test_a_spelling_that_the_hook_cannot_read_is_refused(tmp_path: Path, line: s
     """Else ``event`` stores where no worker looks."""
     path = tmp_path / "config.yaml"
     path.write_text(text_of(line))
-    with pytest.raises(BadInput, match="state_dir"):
+    with pytest.raises(UsageError, match="state_dir"):
         config.load(path)
 
 
@@ -364,7 +364,7 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
     path.write_text("\ufeff" + text_of("x: y").replace("# where we stand\nx: y", "state_dir: /srv/hooks"))
     try:
         loaded = str(config.load(path).state_dir)
-    except BadInput:
+    except UsageError:
         return
     assert loaded == hook.state_dir(str(path))
 

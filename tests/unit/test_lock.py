@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.errors import StepFailed
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.lock import exclusive
 
 
@@ -18,7 +18,7 @@ def test_a_second_holder_waits_and_gives_up(tmp_path: Path) -> None:
     lock = tmp_path / "state" / "cluster-main.lock"
     with exclusive(lock, 0):
         begun = time.monotonic()
-        with pytest.raises(StepFailed, match="another process holds .*main.lock"), exclusive(lock, 0.15):
+        with pytest.raises(OperationFailed, match="another process holds .*main.lock"), exclusive(lock, 0.15):
             raise AssertionError("two at a time")
         assert 0.15 <= time.monotonic() - begun < 2
     with exclusive(lock, 0):
@@ -47,7 +47,7 @@ def test_the_lock_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> Non
 def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     lock = tmp_path / "file" / "cluster-main.lock"
-    with pytest.raises(StepFailed, match="'state_dir'"), exclusive(lock, 0):
+    with pytest.raises(OperationFailed, match="'state_dir'"), exclusive(lock, 0):
         raise AssertionError("no lock was taken")
 
 

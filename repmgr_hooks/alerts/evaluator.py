@@ -1,0 +1,62 @@
+"""Says which alerts a cluster calls for, from what its queue has seen so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from repmgr_hooks.alerts.incident import Alert
+from repmgr_hooks.alerts.rules import conditions
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.system.steps import Host
+
+
+class Listener(Protocol):
+    """Whom the alarm tells; ``Notifier`` is the real one. It must return at once."""
+
+    def note(self, cluster: str, found: Sequence[Alert]) -> None:
+        """A cluster calls for these alerts now, and for no others."""
+
+    def tell(self, alert: Alert) -> None:
+        """This has happened."""
+
+
+class Nobody:
+    """Tells nobody."""
+
+    def note(self, cluster: str, found: Sequence[Alert]) -> None:
+        """Tell nobody."""
+
+    def tell(self, alert: Alert) -> None:
+        """Tell nobody."""
+
+
+class AlertEvaluator:
+    """The alarm of one cluster; ``attempts``: after so many a failed run is given up."""
+
+    def __init__(self, managed: ManagedCluster, host: Host, attempts: int, listener: Listener) -> None:
+        self._managed, self._host, self._attempts, self._listener = managed, host, attempts, listener
+        self._decision: PrimaryDecision | None = None
+        self._known_at = host.now()
+        """When a primary was last seen."""
+
+    def saw(self, decision: PrimaryDecision | None) -> None:
+        """A look, or a run, has ended with this verdict."""
+        self._decision = decision or self._decision
+        if decision and decision.primary is not None:
+            self._known_at = self._host.now()
+
+    def note(self, warnings: Sequence[str], failed: RunRow | None) -> None:
+        """All is done that can be done now: tell what is still wrong; nothing yet while a primary is waited for."""
+        decision, cluster = self._decision, self._managed.cluster
+        unknown_for = self._host.now() - self._known_at
+        if decision and (
+            decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
+        ):
+            self._listener.note(cluster.name, conditions(self._managed, decision, warnings, failed, self._attempts))
+
+    def journal_is_broken(self, error: Exception) -> None:
+        """What the last run was, and how it ended, is not known then."""
+        self._listener.tell(Alert(self._managed.cluster.name, "journal", "warning", str(error), momentary=True))

@@ -1,0 +1,139 @@
+"""Who is told: mail, a webhook, or a program of the user's. Each is a program to run, with the message on its stdin."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email import policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from repmgr_hooks.alerts.incident import Incident, Severity
+from repmgr_hooks.handlers import command
+from repmgr_hooks.settings.schema import Pattern, Positive, Range
+from repmgr_hooks.system.steps import Program
+
+SENDMAIL = "/usr/sbin/sendmail"
+SEND = (sys.executable, "-P", "-m", "repmgr_hooks.alerts.deliver")
+
+# RFC 5322, 2.1.1: so long may a line be. Folded, a headline would be hard to find; beyond ASCII not every relay goes.
+LETTER = policy.default.clone(cte_type="7bit", max_line_length=998)
+
+MailAddress = Annotated[str, Pattern(r"[A-Za-z0-9][A-Za-z0-9._+-]*(@[A-Za-z0-9.-]+)?", "a mail address")]
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """One entry under ``alerts``: one of ``mail``, ``webhook`` and ``run``, for alerts of a ``severity`` or worse.
+
+    ``webhook`` is a URL, or the path of a file whose first line is the URL and whose other lines are headers. Mail
+    goes through sendmail, or by SMTP to the relay ``smtp`` (HOST or HOST:PORT), as from ``sender``.
+    ``timeout`` is in seconds; what is still wrong is told again every ``remind`` seconds.
+    """
+
+    severity: Severity = "warning"
+    mail: tuple[MailAddress, ...] = ()
+    webhook: str = ""
+    run: tuple[str, ...] = ()
+    smtp: Annotated[str, Pattern(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "HOST or HOST:PORT")] = ""
+    sender: MailAddress = ""
+    timeout: Annotated[int, Range(1, 120)] = 10
+    remind: Positive = 3600
+
+    @property
+    def name(self) -> str:
+        """What it is called in the log and in the journal; of a URL, which may be a secret, only the host."""
+        if self.mail:
+            return f"mail {', '.join(self.mail)}"
+        if self.run:
+            return f"run {shlex.join(self.run)}"
+        if self.webhook.startswith("/"):
+            return f"webhook {self.webhook}"
+        return f"webhook {urlsplit(self.webhook).hostname} ({hashlib.sha256(self.webhook.encode()).hexdigest()[:6]})"
+
+    def wants(self, case: Incident) -> bool:
+        """Whether a case is grave enough."""
+        return self.severity in ("warning", case.alert.severity)
+
+
+def problems(target: Receiver) -> Iterator[str]:
+    """Return what is wrong with a target, in words."""
+    if sum(map(bool, (target.mail, target.webhook, target.run))) != 1:
+        yield "must have one of 'mail', 'webhook' and 'run'"
+    if target.webhook and not re.fullmatch(r"https?://[!-~]+|/[!-~]+", target.webhook):
+        yield "'webhook' must be a URL (http or https), or the absolute path of a file that holds it"
+    if target.run and (wrong := command.refused(target.run)):
+        yield wrong
+    if (target.smtp or target.sender) and not target.mail:
+        yield "'smtp' and 'sender' go with 'mail'"
+
+
+def program(target: Receiver, case: Incident) -> Program:
+    """Return the program that tells a target of a case."""
+    if target.run:
+        return Program(target.run, stdin=json.dumps(document(case)) + "\n")
+    if target.webhook:
+        return _sent(target, webhook=target.webhook, body=json.dumps(document(case)))
+    mail = letter(target, case)
+    if target.smtp:
+        return _sent(target, smtp=target.smtp, sender=mail["From"], to=list(target.mail), body=mail.as_string())
+    return Program((SENDMAIL, "-t", "-i"), stdin=mail.as_string())
+
+
+def _sent(target: Receiver, **order: Any) -> Program:
+    """Through a process of its own: it can be ended whatever it waits for, and what is secret is no argument."""
+    return Program(SEND, stdin=json.dumps({**order, "timeout": target.timeout}))
+
+
+def document(case: Incident) -> dict[str, Any]:
+    """Return a case as plain data; the README describes it. ``text``: the headline, where many chats look for it."""
+    alert = dataclasses.asdict(case.alert)
+    del alert["momentary"]
+    return {
+        "text": case.headline,
+        "id": f"{case.alert.cluster}/{case.alert.condition}/{case.since:.0f}",
+        "state": case.state,
+        **alert,
+        "since": _utc(case.since),
+        "ended": None if case.ended is None else _utc(case.ended),
+        "host": socket.gethostname(),
+    }
+
+
+def letter(target: Receiver, case: Incident) -> EmailMessage:
+    """Return a case as a mail. EmailMessage refuses line breaks in a header; the headline has none."""
+    alert, mail = case.alert, EmailMessage(LETTER)
+    mail["Subject"] = case.headline
+    mail["To"] = ", ".join(target.mail)
+    if target.sender or target.smtp:
+        mail["From"] = target.sender or f"repmgr-hooks@{socket.gethostname()}"
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers of an absent person
+    over = f"\nOver since {_local(case.ended)}." if case.state == "over" else ""
+    seen = f"Since {_local(case.since)}, seen by {socket.gethostname()}.{over}"
+    mend = f"Next: {alert.next}" if alert.next and case.state != "over" else ""
+    mail.set_content("\n\n".join(filter(None, (alert.summary, seen, mend, alert.details))) + "\n")
+    return mail
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+
+
+def _local(moment: float | None) -> str:
+    return datetime.fromtimestamp(moment or 0).astimezone().isoformat(" ", timespec="seconds")
+
+
+def is_readable_by_others(target: Receiver) -> bool:
+    """True if a webhook's file shows what may be a secret."""
+    path = Path(target.webhook)
+    return target.webhook.startswith("/") and path.exists() and bool(path.stat().st_mode & 0o004)

@@ -1,0 +1,1 @@
+"""What Barman has, compared with what the primary has."""

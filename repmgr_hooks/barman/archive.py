@@ -1,0 +1,184 @@
+"""Which WAL a primary has, and which Barman has: what ``continuity.py`` compares; and a report on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from repmgr_hooks.barman import wal_continuity
+from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
+from repmgr_hooks.cluster.observe import position
+from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, parse_history, parse_name
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.system.steps import Host, Program, Rows, Sql
+
+LIMIT = 30.0
+DIRECTORIES = ("streaming_wals_directory", "incoming_wals_directory", "wals_directory")
+"""In the order in which a file moves: one that is moved while they are listed is seen all the same."""
+
+WRITTEN = """
+select (case when pg_is_in_recovery() then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+             else pg_current_wal_lsn() end)::text,
+       (select setting::bigint from pg_settings where name = 'wal_segment_size'),
+       (select timeline_id from pg_control_checkpoint()), (select array_agg(name) from pg_ls_waldir()),
+       pg_is_in_recovery()
+"""
+
+
+def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
+    """Ask a primary for its WAL and its history. Raises OperationFailed.
+
+    A standby is taken as if it had just been promoted to that timeline (``rehearsal.py``).
+    """
+    written, segment_size, checkpoint_timeline, files, standby = host.fetch(Sql(node, WRITTEN), LIMIT)[0]
+    end, known = position(written) or 0, timeline - standby
+    forks = parse_history(_history(node, known, host)) if known > 1 else ()
+    lineage = TimelineHistory(timeline, (*forks, Switchpoint(known, end)) if standby else forks, segment_size)
+    first = [lineage.name(end // segment_size)] if standby else []
+    return PrimaryWal(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline)
+
+
+def _history(node: int, timeline: int, host: Host) -> str:
+    """The walsender's command needs only what creating a slot needs too; ``pg_read_file`` would read everything."""
+    rows: Rows = host.fetch(Sql(node, f"TIMELINE_HISTORY {timeline}", walsender=True), LIMIT)
+    text = rows[0][1]
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)  # bytes before PostgreSQL 15
+
+
+def look_at_stream(barman: Barman, host: Host) -> ArchivedWal:
+    """List the directory that pg_receivewal looks at. Raises OperationFailed."""
+    directory, *_ = _directories(barman, host)
+    return ArchivedWal(directory, frozenset(path.name for path in _files(barman, host, directory)))
+
+
+def has_a_tail(standing: StreamState, segment_size: int, barman: Barman, host: Host) -> bool:
+    """Whether Barman has more in the file of a fork than the primary ever had. Raises OperationFailed.
+
+    pg_receivewal pads a file with zeros (receivelog.c, open_walfile).
+    """
+    offset = standing.fork % segment_size
+    if standing.position is not StreamPosition.OK or not offset:
+        return False
+    words = ("cmp", f"--ignore-initial={offset}:0", f"{standing.directory}/{standing.newest}", "/dev/zero")
+    return "differ" in host.run(Program(barman.beside(*words), tolerate="^cmp: EOF on|^$"), LIMIT)
+
+
+def look_at_archive(barman: Barman, host: Host) -> ArchivedWal:
+    """List all that Barman has, on its disk and not in its catalogue. Raises OperationFailed."""
+    directory, *others = _directories(barman, host)
+    found = _files(barman, host, directory, *others)
+    streaming = frozenset(path.name for path in found if str(path.parent) == directory)
+    return ArchivedWal(directory, streaming, frozenset(path.name for path in found))
+
+
+def _directories(barman: Barman, host: Host) -> Sequence[str]:
+    said = places(barman, host)
+    return [said[name] for name in DIRECTORIES]
+
+
+def shown(barman: Barman, host: Host, limit: float = LIMIT, constant: bool = False) -> dict[str, str]:
+    """Return what Barman says of a server: its settings, and if it can connect, what it sees. Raises OperationFailed.
+
+    From the text, in which Barman hides passwords; the JSON shows them (Barman 3.4 to 3.19).
+    """
+    program = Program((*barman.command, "show-server", barman.server), constant=constant)
+    return dict(re.findall(r"^\s*(\w+): (.*?)\s*$", host.run(program, limit), re.MULTILINE))
+
+
+def places(barman: Barman, host: Host, limit: float = LIMIT) -> dict[str, str]:
+    """Return Barman's directories by the names of its options. Raises OperationFailed.
+
+    Asked once, for Barman connects first.
+    """
+    said = {name: value.rstrip("/") for name, value in shown(barman, host, limit, constant=True).items()}
+    for name in (*DIRECTORIES, "backup_directory"):
+        if not said.get(name, "").startswith("/"):
+            raise OperationFailed(f"'barman show-server {barman.server}' does not say its {name}; see what it prints")
+    return said
+
+
+def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int, int], str]:
+    """Return Barman's version, (0, 0) if it is not to be seen, and the words in which it is said. Raises OperationFailed."""
+    said = host.run(Program((*barman.command, "--version"), constant=True), limit).strip()
+    found = re.match(r"(\d+)\.(\d+)", said)
+    return ((int(found[1]), int(found[2])) if found else (0, 0)), said
+
+
+def _files(barman: Barman, host: Host, *directories: str) -> list[PurePosixPath]:
+    """A directory that is not there yet holds nothing."""
+    find = Program(barman.beside("find", *directories, "-type", "f"), tolerate="No such file or directory")
+    return [PurePosixPath(line) for line in host.run(find, LIMIT).splitlines()]
+
+
+def newest_backup(barman: Barman, host: Host) -> str:
+    """Return the first WAL file that the newest complete backup needs; empty if there is none. Raises OperationFailed."""
+    show = Program((*barman.command, "show-backup", barman.server, "latest"), tolerate="Unknown backup 'latest'")
+    found = re.search(r"Begin WAL\s*: ([0-9A-F]{24})", host.run(show, LIMIT))
+    return found[1] if found else ""
+
+
+def hole(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> tuple[str, ...]:
+    """Return what a restore of the newest backup lacks. Barman's backups are asked for only if something is missing."""
+    if not wal_continuity.missing(held.files, primary.lineage, primary.last_closed):
+        return ()
+    return report(held, primary, barman, host).missing
+
+
+@dataclass(frozen=True)
+class Report:
+    """What Barman should have, from ``first`` to ``last``, and what of it is ``missing``.
+
+    It begins with the newest ``backup`` (its first file), else with the oldest file that Barman has. ``behind``: all
+    that is missing is newer than all that is there.
+    """
+
+    server: str
+    first: str = ""
+    last: str = ""
+    files: int = 0
+    backup: str = ""
+    missing: tuple[str, ...] = ()
+    behind: bool = False
+    advice: str = ""
+
+    @property
+    def good(self) -> bool:
+        """True if nothing is missing, and something is there."""
+        return bool(self.files) and not self.missing
+
+    def lines(self, cluster: str) -> list[str]:
+        """Return the lines for the screen."""
+        if not self.files:
+            return [f"{cluster}: UNKNOWN: {self.advice}"]
+        since = "the newest backup" if self.backup else "the oldest file; Barman has no backup on this way"
+        checked = f"{self.first} to {self.last}, {self.files} files, since {since}"
+        if self.good:
+            return [f"{cluster}: OK: {checked}"]
+        headline = f"{'BEHIND' if self.behind else 'HOLE'}: {len(self.missing)} missing of {checked}"
+        return [f"{cluster}: {headline}", *(f"  MISSING {name}" for name in self.missing), f"  {self.advice}"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as plain data."""
+        return {"good": self.good, **asdict(self)}
+
+
+def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> Report:
+    """Compare what Barman has with what it should have since its newest backup. Raises OperationFailed."""
+    lineage = primary.lineage
+    backup = newest_backup(barman, host)
+    begin = parse_name(backup, lineage.segment_size)
+    # A backup beyond a fork cannot be restored along the primary's timeline.
+    usable = begin is not None and lineage.timeline_at(begin[1]) == begin[0]
+    first = begin[1] if begin and usable else wal_continuity.oldest(held.files, lineage)
+    if first is None:
+        return Report(barman.server, advice=f"Barman has no WAL of timeline {lineage.timeline} or before it")
+    wanted = lineage.files(first, max(first, primary.last_closed))
+    missing = wal_continuity.missing(held.files, lineage, primary.last_closed, first)
+    behind = bool(missing) and not any(name > missing[0] for name in wanted if name in held.files)
+    said = wal_continuity.advice(missing, barman, behind) if missing else ""
+    begun = backup if usable else ""
+    return Report(barman.server, wanted[0], wanted[-1], len(wanted), begun, missing, behind, said)

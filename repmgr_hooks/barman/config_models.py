@@ -1,0 +1,52 @@
+"""Models: Barman's own way to follow the primary, for those who lead it there without the gateway's port.
+
+A model overrides settings of a server, such as where to connect; ``barman config-switch`` applies it, and restarts
+receive-wal (Barman 3.10 and newer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+
+from repmgr_hooks.barman import archive
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.system.steps import Host, Program, Step
+
+LIMIT = 30.0
+SINCE = (3, 10)
+
+
+def problems(models: Mapping[int, str], cluster: Cluster) -> Iterable[str]:
+    """Each node that can be the primary needs a model of its own."""
+    electable = {number for number, node in cluster.nodes.items() if not node.witness}
+    yield from (f"'models' has none for node {node}" for node in sorted(electable - models.keys()))
+    yield from (f"'models' has one for {node}, which can be no primary" for node in sorted(models.keys() - electable))
+    if len(set(models.values())) < len(models):
+        yield "'models' has one for two nodes; it leads to one"
+
+
+def active(barman: Barman, host: Host) -> str:
+    """Return the model that is applied; empty if none is. Raises OperationFailed."""
+    return host.run(Program(barman.beside("cat", place(barman, host)), tolerate="No such file"), LIMIT).strip()
+
+
+def place(barman: Barman, host: Host, limit: float = LIMIT) -> str:
+    """Return the file in which Barman notes its model (config.py:1042 of 3.19.1): to be asked, Barman would connect.
+
+    Raises OperationFailed, also if this Barman is too old.
+    """
+    version, said = archive.version(barman, host, limit)
+    if version < SINCE:
+        raise OperationFailed(
+            f"'models' needs Barman {SINCE[0]}.{SINCE[1]} or newer, and 'barman --version' says {said!r}; update "
+            "Barman, or lead it through a port of the gateway"
+        )
+    return str(PurePosixPath(archive.places(barman, host, limit)["backup_directory"], ".active-model.auto"))
+
+
+def switch(barman: Barman, model: str) -> Step:
+    """Apply a model. Quietly: else Barman would write the connection strings, and the passwords in them."""
+    words = (*barman.command, "-q", "config-switch", barman.server, model)
+    return Step(f"switch Barman to its model {model}", Program(words), LIMIT)

@@ -1,0 +1,165 @@
+"""Verbs that change something."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+
+from repmgr_hooks import config
+from repmgr_hooks.cli.output import (
+    FAILED,
+    OK,
+    choose,
+    configured,
+    journal_of,
+    journal_or_why_not,
+    log,
+    show_log_lines,
+    world_of,
+)
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.config import Config
+from repmgr_hooks.engine import dispatcher, simulation
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.engine.run import RunResult
+from repmgr_hooks.errors import UsageError
+from repmgr_hooks.event import Event, parse_event
+from repmgr_hooks.hook import wake
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.log import about
+from repmgr_hooks.progress import Lines
+from repmgr_hooks.reports import status
+from repmgr_hooks.service.controller import LOCK_WAIT, run_now
+from repmgr_hooks.service.worker import Worker
+
+MAX_EVENT = 4096
+
+
+def do_event(arguments: argparse.Namespace) -> int:
+    """Handle an event that could not be stored (``hook.py`` stores it otherwise)."""
+    if arguments.words == ["-"]:
+        cluster, *arguments.words = sys.stdin.read(MAX_EVENT).split("\n")[:-1] or [""]
+        arguments.cluster = cluster or None
+    return handle(arguments, parse_event(arguments.words), "event", show_log_lines(sys.stderr))
+
+
+def do_replay(arguments: argparse.Namespace) -> int:
+    """Handle an event in the foreground."""
+    lines = show_log_lines(sys.stdout, arguments.log)
+    if arguments.id is None:
+        return handle(arguments, parse_event(arguments.words), "replay", lines)
+    if arguments.words:
+        raise UsageError("give either --id or the words of an event, not both")
+    with journal_of(configured(arguments)) as journal:
+        found = journal.event(arguments.id)
+    if found is None:
+        raise UsageError(f"the journal has no event {arguments.id}; 'repmgr-hooks history' shows their numbers")
+    arguments.cluster, event = found
+    return handle(arguments, event, "replay", lines)
+
+
+def do_reconcile(arguments: argparse.Namespace) -> int:
+    """Handle what every route asks for."""
+    lines = show_log_lines(sys.stdout, arguments.log)
+    node = arguments.assume_primary
+    if node is not None and not arguments.dry_run:
+        raise UsageError(
+            "--assume-primary is a rehearsal: give --dry-run too; 'repmgr standby promote' makes a primary"
+        )
+    if arguments.forget and not arguments.dry_run:
+        loaded = configured(arguments)
+        with journal_of(loaded) as journal:
+            for managed in choose(loaded, arguments.cluster, None):
+                journal.forget(managed.cluster.name)
+    return handle(arguments, Event(node, simulation.EVENT) if node is not None else None, arguments.verb, lines)
+
+
+def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines: Lines) -> int:
+    """Run the dispatcher for the chosen clusters."""
+    loaded = configured(arguments)
+    chosen = choose(loaded, arguments.cluster, event)
+    events = [event] if event else []
+    if arguments.dry_run:
+        with contextlib.ExitStack() as stack:
+            journal, _ = journal_or_why_not(loaded, stack)
+            known = None if arguments.forget else journal
+            memories = [known.memory(managed.cluster.name) if known else LastKnownPrimary() for managed in chosen]
+        rehearse = arguments.assume_primary is not None
+        good = [preview(managed, events, memory, rehearse) for managed, memory in zip(chosen, memories, strict=True)]
+        return OK if all(good) else FAILED
+    with contextlib.ExitStack() as stack:
+        journal, error = journal_or_why_not(loaded, stack)
+        if error:
+            log.error("%s; going on without it", error)
+        good = []
+        for managed in chosen:
+            with about(cluster=managed.cluster.name, named=len(chosen) > 1):
+                good.append(carry_out(loaded, managed, events, cause, journal, lines))
+        return OK if all(good) else FAILED
+
+
+def preview(managed: ManagedCluster, events: list[Event], memory: LastKnownPrimary, rehearse: bool) -> bool:
+    """Show what would be done for one cluster, or what would be if an event came that has not come."""
+    host = world_of(managed)
+    if rehearse:
+        result = dispatcher.rehearse(managed, host, events[0], memory)
+    else:
+        result = dispatcher.handle(managed, host, events, dry_run=True, memory=memory)
+    show_plan(result)
+    return result.ok
+
+
+def carry_out(
+    loaded: Config, managed: ManagedCluster, events: list[Event], cause: str, journal: Journal | None, lines: Lines
+) -> bool:
+    """Run the dispatcher for one cluster, alone."""
+    name = managed.cluster.name
+    log.info("%s: %s", name, events[0] if events else cause)
+    if cause in ("boot", "event") and journal and journal.paused(name):
+        log.info("%s: paused: nothing is done", name)
+        return True
+    with contextlib.ExitStack() as alone:
+        with lines.waiting("the end of another run", LOCK_WAIT):
+            alone.enter_context(exclusive(loaded.state_dir / lock_name(name), LOCK_WAIT))
+        return run_now(managed, world_of(managed), events, cause, journal, lines.waiting).ok
+
+
+def show_plan(result: RunResult) -> None:
+    """Print what a dry run would do."""
+    for item in result.done:
+        print(f"{item.action.title}{': ' + item.error if item.error else '' if item.steps else ': as it should be'}")
+        for step in item.steps:
+            print(f"  would {step.what}\n    {step.do}")
+            if stdin := getattr(step.do, "stdin", ""):
+                print("".join(f"      {line}\n" for line in stdin.splitlines()), end="")
+
+
+def do_worker(arguments: argparse.Namespace) -> int:
+    """Be the service."""
+    show_log_lines(sys.stderr, arguments.log)
+    Worker(config.config_path(arguments.config)).serve(arguments.once)
+    return OK
+
+
+def do_pause(arguments: argparse.Namespace) -> int:
+    """Begin a maintenance."""
+    loaded = configured(arguments)
+    until = None if arguments.duration is None else time.time() + arguments.duration
+    with journal_of(loaded) as journal:
+        for managed in choose(loaded, arguments.cluster, None):
+            journal.pause(managed.cluster.name, until, arguments.reason)
+            print(f"{managed.cluster.name}: PAUSED {status.until_when(until)}: events are stored, nothing is done")
+    return OK
+
+
+def do_resume(arguments: argparse.Namespace) -> int:
+    """End a maintenance, and make it so."""
+    loaded = configured(arguments)
+    with journal_of(loaded) as journal:
+        for managed in choose(loaded, arguments.cluster, None):
+            journal.resume(managed.cluster.name)
+    wake(str(loaded.state_dir / "spool"))
+    return do_reconcile(arguments)

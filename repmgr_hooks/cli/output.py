@@ -1,0 +1,117 @@
+"""What the command line does: verbs that act, verbs that show, and what they share. The only place that prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from repmgr_hooks import config
+from repmgr_hooks.config import Config, which_cluster
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean
+from repmgr_hooks.event import Event
+from repmgr_hooks.files import rewritten
+from repmgr_hooks.journal.journal import Journal, open_journal
+from repmgr_hooks.log import Form, goes_to_journal
+from repmgr_hooks.progress import Lines
+from repmgr_hooks.system.host import LocalHost
+
+OK, FAILED, USAGE, BUG = 0, 1, 2, 3
+
+log = logging.getLogger("repmgr_hooks")
+
+
+def configured(arguments: argparse.Namespace) -> Config:
+    """Read the configuration file. Raises UsageError."""
+    return config.load(config.config_path(arguments.config))
+
+
+def world_of(managed: ManagedCluster) -> LocalHost:
+    """Return the way to the nodes of a cluster."""
+    return LocalHost(managed.cluster.conninfos())
+
+
+def choose(loaded: Config, name: str | None, event: Event | None) -> list[ManagedCluster]:
+    """Return the cluster of an event; without one, the named cluster, or all of them. Raises UsageError."""
+    if event is None:
+        if name is not None and name not in loaded.clusters:
+            raise UsageError(f"{loaded.path} has no cluster {name!r}{did_you_mean(name, loaded.clusters)}")
+        return [loaded.clusters[name]] if name is not None else list(loaded.clusters.values())
+    name = which_cluster(loaded.clusters, name, event.node)
+    nodes = loaded.clusters[name].cluster.nodes
+    if event.node not in nodes:
+        known = ", ".join(str(node) for node in nodes)
+        raise UsageError(f"{loaded.path}: clusters.{name}.nodes has no node {event.node} (it has {known})")
+    return [loaded.clusters[name]]
+
+
+@contextlib.contextmanager
+def journal_of(loaded: Config) -> Iterator[Journal]:
+    """Open the journal. Raises OperationFailed."""
+    journal = open_journal(loaded.state_dir / "journal.db")
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Journal | None, str]:
+    """Open the journal, or say why that cannot be; what is true can be seen and mended without it."""
+    try:
+        return stack.enter_context(journal_of(loaded)), ""
+    except OperationFailed as error:
+        return None, str(error)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that others may read; it is there whole, or as it was. Raises UsageError."""
+    try:
+        with rewritten(path) as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}; name another file") from None
+
+
+def show_log_lines(stream: TextIO, form: Form = "plain") -> Lines:
+    """Send the log to ``stream``, one line an entry."""
+    output = Lines(stream, form)
+    log.handlers[:] = [output]
+    log.setLevel(logging.INFO)
+    return output
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines; on a terminal they are folded where it ends, elsewhere a line stays a line."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in lines:
+        print(folded(line, width) if width else line)
+
+
+def folded(line: str, width: int) -> str:
+    """Return a line as lines that end between words, further in than it begins.
+
+    >>> print(folded("  WRONG node 1 does not answer", 20))
+      WRONG node 1 does
+        not answer
+    """
+    further = " " * (len(line) - len(line.lstrip()) + 2)
+    wrapped = textwrap.wrap(line, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrapped)
+
+
+def complain(error: object) -> None:
+    """Say on stderr what went wrong; in the log, if that is for a collector."""
+    if any(isinstance(handler, Lines) and handler.form == "json" for handler in log.handlers):
+        log.error("%s", error)
+    else:
+        start = "<3>" if goes_to_journal(sys.stderr) else ""
+        print(f"{start}repmgr-hooks: {error}", file=sys.stderr)

@@ -1,0 +1,89 @@
+"""The verb that sets everything up: a draft to review, and its installation."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+import repmgr_hooks
+from repmgr_hooks.checks import repmgr
+from repmgr_hooks.cli import show
+from repmgr_hooks.cli.arguments import parser
+from repmgr_hooks.cli.output import OK
+from repmgr_hooks.errors import UsageError
+from repmgr_hooks.repmgr_conf import RepmgrConf, read
+from repmgr_hooks.setup.discover import chosen_conf, survey
+from repmgr_hooks.setup.install import PASSFILE, install, write
+from repmgr_hooks.setup.render import CONFIGURATION, drafted
+from repmgr_hooks.system.host import LocalHost
+
+
+def do_init(arguments: argparse.Namespace) -> int:
+    """Write a draft, or install it."""
+    if os.geteuid() != 0:
+        raise UsageError("init looks into files of several users, and installs files of root's: run it as root")
+    try:
+        if arguments.install:
+            tell(install(arguments.directory, arguments.replace, LocalHost({})))
+            return left_to_do()
+        tell(write(arguments.directory, draft(arguments)))
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"{error}; see to that place, or name another DIRECTORY; what was written stays") from None
+    print(f"\nRead them, put right what is not, and then: repmgr-hooks init --install {arguments.directory}")
+    return OK
+
+
+def draft(arguments: argparse.Namespace) -> dict[str, str]:
+    """Ask what there is, and return the files for it. Raises UsageError."""
+    readable = confs(arguments.repmgr_conf)
+    asked = chosen_conf(arguments.repmgr_conf, readable)
+    found = survey(asked, arguments.barman, arguments.gateway, LocalHost({asked.node or 0: conninfo_of(asked)}))
+    of_cluster = [conf for conf in readable if conf.node in found.nodes]
+    return drafted(found, arguments.cluster or "main", shipped(), of_cluster)
+
+
+def confs(given: Path | None) -> list[RepmgrConf]:
+    """Return the given repmgr.conf, else all that can be read. Raises UsageError."""
+    if given is None:
+        return list(repmgr.readable(repmgr.files_here()))
+    try:
+        return [read(given)]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{given} cannot be read as a repmgr.conf: {error}; name another one") from None
+
+
+def conninfo_of(conf: RepmgrConf) -> str:
+    """Return how repmgr connects, with the password of the file that repmgrd's user has."""
+    passfile = next((path for path in (Path(PASSFILE), Path("~postgres/.pgpass").expanduser()) if has_text(path)), None)
+    return conf.settings["conninfo"] + (f" passfile={passfile}" if passfile else "")
+
+
+def has_text(path: Path) -> bool:
+    """True if the file is there, and not empty."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def shipped() -> Path:
+    """Return where config/ and systemd/ are: beside the installed program, or in a checkout. Raises UsageError."""
+    places = (Path(sysconfig.get_path("data"), "share/repmgr-hooks"), Path(repmgr_hooks.__file__).parents[1])
+    for place in places:
+        if (place / "config/config.yaml").is_file():
+            return place
+    raise UsageError(f"the shipped files are not in {places[0]}; install repmgr_hooks with pip, into an environment")
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Show what is done while it is done."""
+    for line in lines:
+        print(line, flush=True)
+
+
+def left_to_do() -> int:
+    """Show what ``check`` says about what was installed; that is no failure of the installation."""
+    print("\nWhat is left to do, as 'repmgr-hooks check' sees it; then:")
+    print("  systemctl enable --now repmgr-hooks-boot.service repmgr-hooks.service\n")
+    show.do_check(parser().parse_args(["--config", CONFIGURATION, "check"]))
+    return OK

@@ -1,0 +1,159 @@
+"""Verbs that show what is true, what happened, and what would go wrong."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+
+from repmgr_hooks import checks, handlers
+from repmgr_hooks.checks import finding, recovery
+from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.cli.output import (
+    FAILED,
+    OK,
+    choose,
+    complain,
+    configured,
+    journal_of,
+    journal_or_why_not,
+    say,
+    world_of,
+    write_whole,
+)
+from repmgr_hooks.config import Config
+from repmgr_hooks.errors import HooksError, UsageError
+from repmgr_hooks.reports import failover, failover_html, failover_text, history, metrics, status
+from repmgr_hooks.system.host import LocalHost
+
+
+def do_status(arguments: argparse.Namespace) -> int:
+    """Show each cluster on the screen."""
+    loaded = configured(arguments)
+    chosen = choose(loaded, arguments.cluster, None)
+    with contextlib.ExitStack() as stack:
+        journal, error = journal_or_why_not(loaded, stack)
+        found = [status.look(managed, world_of(managed), journal, loaded) for managed in chosen]
+    if error:
+        complain(error)
+    if arguments.json:
+        print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
+    else:
+        say(line for picture in found for line in picture.lines())
+    return OK if all(picture.good for picture in found) and not error else FAILED
+
+
+def do_continuity(arguments: argparse.Namespace) -> int:
+    """Say whether Barman has all WAL that a restore would need."""
+    loaded = configured(arguments)
+    chosen = [managed for managed in choose(loaded, arguments.name, None) if managed.cluster.barman]
+    if not chosen:
+        raise UsageError(f"{loaded.path}: no section 'barman': there is nothing to check")
+    with contextlib.ExitStack() as stack:
+        journal, _ = journal_or_why_not(loaded, stack)
+        found = {
+            managed.cluster.name: status.compared(managed.cluster, world_of(managed), journal) for managed in chosen
+        }
+    if arguments.json:
+        print(json.dumps({name: report.as_dict() for name, report in found.items()}, indent=2))
+    else:
+        say(line for name, report in found.items() for line in report.lines(name))
+    return OK if all(report.good for report in found.values()) else FAILED
+
+
+def do_history(arguments: argparse.Namespace) -> int:
+    """Show what happened."""
+    loaded = configured(arguments)
+    chosen = choose(loaded, arguments.cluster, None)
+    if arguments.failover is not None:
+        return tell_failover(arguments, loaded, [managed.cluster.name for managed in chosen])
+    if arguments.html is not None:
+        raise UsageError("--html shows one change of the primary: add '--failover last'")
+    with journal_of(loaded) as journal:
+        runs = history.read(journal, arguments.n, arguments.cluster, arguments.failed)
+    if arguments.json:
+        print(json.dumps(runs, indent=2))
+    else:
+        say(history.lines(runs) or ["nothing yet"])
+    return OK
+
+
+def tell_failover(arguments: argparse.Namespace, loaded: Config, clusters: list[str]) -> int:
+    """Tell one change of the primary, on the screen or as a page."""
+    with journal_of(loaded) as journal:
+        told = failover.tell(journal, failover.find(journal, arguments.failover, clusters))
+    if arguments.html:
+        write_whole(arguments.html, failover_html.render(told))
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(told), indent=2))
+    elif not arguments.html:
+        print("\n".join(failover_text.lines(told)))
+    return OK
+
+
+def do_metrics(arguments: argparse.Namespace) -> int:
+    """Say in numbers what ``status`` and ``history`` say in words."""
+    loaded = configured(arguments)
+    chosen = choose(loaded, arguments.cluster, None)
+    if arguments.file is not None and arguments.file.suffix != ".prom":
+        raise UsageError(f"{arguments.file}: the collector of node_exporter reads only files that end in .prom")
+    with contextlib.ExitStack() as stack:
+        journal, error = journal_or_why_not(loaded, stack)
+        samples = [
+            sample
+            for managed in chosen
+            for sample in metrics.measure(
+                status.look(managed, world_of(managed), journal, loaded), journal, loaded.state_dir
+            )
+        ]
+    text = metrics.render(samples)
+    if arguments.file:
+        write_whole(arguments.file, text)
+    else:
+        print(text, end="")
+    if error:
+        complain(error)
+    return FAILED if error else OK
+
+
+def do_check(arguments: argparse.Namespace) -> int:
+    """Say what would go wrong."""
+    try:
+        found = examined(arguments)
+    except HooksError as error:
+        if not arguments.nagios:
+            raise
+        print(finding.nagios_line("UNKNOWN", str(error)))
+        return finding.NAGIOS["UNKNOWN"]
+    if arguments.nagios:
+        line, code = finding.nagios(found)
+        print(line)
+        return code
+    print(json.dumps(finding.as_dicts(found), indent=2) if arguments.json else "\n".join(finding.lines(found)))
+    return FAILED if finding.bad(found) else OK
+
+
+def examined(arguments: argparse.Namespace) -> list[Finding]:
+    """Look at everything that ``check`` knows of. Raises UsageError for a wrong configuration."""
+    loaded = configured(arguments)
+    worlds = {name: world_of(managed) for name, managed in loaded.clusters.items()}
+    with contextlib.ExitStack() as stack:
+        journal, error = journal_or_why_not(loaded, stack)
+        found = [*checks.findings(loaded, journal, lambda one: worlds[one.cluster.name], arguments.as_repmgrd)]
+    if error and not finding.bad(found):
+        found.append(Topic("service.journal").fail(error, "see to the state directory"))
+    for managed in loaded.clusters.values() if arguments.recovery else ():
+        found += recovery.findings(managed.cluster, world_of(managed))
+    if arguments.alerts:
+        found += checks.alerts.told(loaded, LocalHost({}))
+    return found
+
+
+def do_handlers(arguments: argparse.Namespace) -> int:
+    """List the handlers."""
+    say(
+        f"{name:12} {handler.origin:24} {(handler.module.__doc__ or '').partition(chr(10))[0]}"
+        for name, handler in sorted(handlers.installed().items())
+    )
+    return OK

@@ -1,0 +1,245 @@
+"""Which node is the primary, and why: a pure function of what the nodes say and of what is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.event import Event
+from repmgr_hooks.settings.cluster import Barman, Cluster
+
+
+@dataclass(frozen=True)
+class LastKnownPrimary:
+    """What is remembered of a cluster: the last primary that was found, its timeline and its system.
+
+    ``promoted``: nodes of which repmgr has said, since that primary was found, that they are the primary now.
+    ``changes``: how often the primary has changed lately (``flap_limit.within``).
+    """
+
+    primary: int | None = None
+    timeline: int = 0
+    system_identifier: str = ""
+    promoted: frozenset[int] = field(default=frozenset(), compare=False)
+    changes: int = field(default=0, compare=False)
+
+
+class ReasonCode(Enum):
+    """What a reason says in words. For an unknown primary: also what would have to be true."""
+
+    # A primary is known.
+    ONLY = "the only node out of recovery"
+    NEWEST = "the newest of several nodes out of recovery, and promoted by repmgr"
+    SO_FAR = "the newest of several nodes out of recovery, and the primary so far"
+    KEPT = "it was the primary or repmgr promoted it, and repmgr has promoted none that is newer"
+    # The primary is unknown.
+    NOBODY = "no node is out of recovery; promote one, or make the primary reachable"
+    FOREIGN = (
+        "{nodes} does not have the cluster's system identifier; correct its address, or after a restore say "
+        "'repmgr-hooks reconcile --forget'"
+    )
+    SYSTEMS = "the nodes belong to different systems; correct the addresses, or set system_identifier"
+    BEHIND = (
+        "{nodes} is a primary on an older timeline than {timeline}, which was seen already; make the newer primary "
+        "reachable, or after a restore say 'repmgr-hooks reconcile --forget'"
+    )
+    TWINS = "{nodes} are both primary on timeline {timeline}; stop or rejoin all but one"
+    UNCLEAR = "{nodes} are out of recovery, and repmgr did not promote the newest; stop or rejoin all but one"
+    FOLLOWED = (
+        "{nodes} was promoted, and not by repmgr, while a standby still receives WAL from the primary so far; "
+        "stop one of the two"
+    )
+    SWINGING = "the primary has changed too often lately, now to {nodes}; 'repmgr-hooks reconcile' follows it at once"
+    # Beside a verdict.
+    STALE_PRIMARY = "ZOMBIE: {nodes} has come back from the dead as a primary; no client is led to it; rejoin it"
+    BESIDE = "{nodes} was promoted beside the primary, and not by repmgr; no client is led to it; rejoin it"
+    SILENT = "{nodes} does not answer"
+    UNREGISTERED = "{nodes} is in the configuration and not in repmgr.nodes; register it, or remove it"
+    UNCONFIGURED = "{nodes} is in repmgr.nodes and not in the configuration: a promotion of it would not be followed"
+    METADATA = "repmgr.nodes does not name {nodes} as the one active primary; see 'repmgr cluster show'"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a verdict is as it is, as data; ``str`` puts it in words."""
+
+    why: ReasonCode
+    nodes: tuple[int, ...] = ()
+    timeline: int = 0
+
+    def __str__(self) -> str:
+        nodes = " and ".join(f"node {node}" for node in self.nodes)
+        return self.why.value.format(nodes=nodes, timeline=self.timeline)
+
+
+@dataclass(frozen=True)
+class PrimaryDecision:
+    """Which node is the primary (None: unknown, and then no route is moved), and why.
+
+    ``zombies`` are certainly not the primary although they are out of recovery: nothing may lead to them.
+    ``notes``: what else is not as it should be.
+    """
+
+    primary: int | None
+    timeline: int
+    reason: Reason
+    states: tuple[NodeState, ...] = ()
+    stale_primaries: tuple[int, ...] = ()
+    notes: tuple[Reason, ...] = ()
+
+    @property
+    def primary_state(self) -> NodeState | None:
+        """What the primary said."""
+        return next((state for state in self.states if state.node == self.primary), None)
+
+    def __str__(self) -> str:
+        if self.primary is None:
+            return f"the primary is unknown: {self.reason}"
+        return f"the primary is node {self.primary}, timeline {self.timeline}: {self.reason}"
+
+
+def memory_of(primary: NodeState) -> LastKnownPrimary:
+    """Return what is to be remembered of a primary."""
+    return LastKnownPrimary(primary.node, primary.timeline, primary.system_identifier)
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """All that a handler's ``observe`` and ``plan`` may rely on: the cluster, its primary, and the event, if any."""
+
+    cluster: Cluster
+    primary: int
+    timeline: int
+    states: Mapping[int, NodeState] = field(default_factory=dict)
+    event: Event | None = None
+    memory: LastKnownPrimary = LastKnownPrimary()
+    """What was remembered when it was decided; the decision itself from the first step on."""
+
+    @property
+    def primary_host(self) -> str:
+        """The address of the primary."""
+        return self.cluster.nodes[self.primary].host
+
+    @property
+    def barman(self) -> Barman:
+        """Barman's settings; the configuration was refused if a handler needs them and they are not there."""
+        assert self.cluster.barman is not None
+        return self.cluster.barman
+
+    @property
+    def standbys(self) -> tuple[int, ...]:
+        """The nodes that answered that they are in recovery."""
+        return tuple(n for n, state in sorted(self.states.items()) if state.reachable and state.role == "standby")
+
+
+def decide(
+    states: Sequence[NodeState], memory: LastKnownPrimary = LastKnownPrimary(), most_changes: int | None = None
+) -> PrimaryDecision:
+    """Return the primary, or an unknown that says why.
+
+    ``most_changes``: with so many changes of the primary lately, the next one is not followed (None: it always is).
+    """
+    voters = [state for state in states if state.reachable and not state.witness]
+    primaries = [state for state in voters if state.is_primary]
+    primary, reason = _choose(voters, primaries, memory)
+    swinging = most_changes is not None and memory.changes >= most_changes
+    if primary and swinging and primary.node != memory.primary:
+        reason = Reason(ReasonCode.SWINGING, (primary.node,))
+        primary = None
+    if primary is None:
+        comparable = reason.why not in (ReasonCode.FOREIGN, ReasonCode.SYSTEMS)
+        stale_primaries = _stale_primaries(voters, primaries, memory) if comparable else ()
+        return PrimaryDecision(
+            None, 0, reason, tuple(states), stale_primaries, tuple(_notes(states, None, stale_primaries))
+        )
+    stale_primaries = _nodes(state for state in primaries if state.timeline < primary.timeline)
+    notes = tuple(_notes(states, primary, stale_primaries))
+    return PrimaryDecision(primary.node, primary.timeline, reason, tuple(states), stale_primaries, notes)
+
+
+def _choose(
+    voters: Sequence[NodeState], primaries: Sequence[NodeState], memory: LastKnownPrimary
+) -> tuple[NodeState | None, Reason]:
+    systems = {state.system_identifier for state in voters}
+    foreign = _nodes(state for state in voters if state.system_identifier != memory.system_identifier)
+    if memory.system_identifier and foreign:
+        return None, Reason(ReasonCode.FOREIGN, foreign)
+    if len(systems) > 1:
+        return None, Reason(ReasonCode.SYSTEMS)
+    if not primaries:
+        return None, Reason(ReasonCode.NOBODY)
+    newest = max(memory.timeline, *(state.timeline for state in voters))
+    leaders = [state for state in primaries if state.timeline == newest]
+    if len(leaders) > 1:
+        return None, Reason(ReasonCode.TWINS, _nodes(leaders), newest)
+    kept = next((state for state in primaries if state.node == memory.primary), None)
+    if not leaders:
+        return None, Reason(ReasonCode.BEHIND, _nodes(primaries), newest)
+    (leader,) = leaders
+    if leader is kept or _promoted(leader, kept, memory):
+        by_repmgr = leader.made_by_repmgr or leader.node in memory.promoted
+        return leader, Reason(
+            ReasonCode.ONLY if len(primaries) == 1 else ReasonCode.NEWEST if by_repmgr else ReasonCode.SO_FAR
+        )
+    if kept and kept.timeline >= memory.timeline:
+        newer = [state for state in primaries if state.timeline > kept.timeline and _promoted(state, kept, memory)]
+        return max([kept, *newer], key=lambda state: state.timeline), Reason(ReasonCode.KEPT)
+    if len(primaries) > 1:
+        return None, Reason(ReasonCode.UNCLEAR, _nodes(primaries))
+    silent = memory.primary not in {state.node for state in voters}
+    behind = [state for state in voters if state.timeline < leader.timeline]
+    if silent and any(_receives_from(state, memory.primary) for state in behind):
+        return None, Reason(ReasonCode.FOLLOWED, (leader.node,))
+    return leader, Reason(ReasonCode.ONLY)
+
+
+def _promoted(state: NodeState, kept: NodeState | None, memory: LastKnownPrimary) -> bool:
+    """True if repmgr has promoted the node: by its own metadata, if the primary so far has not long said the same."""
+    stale = kept is not None and kept.registered_primaries == (state.node,)
+    return state.node in memory.promoted or (state.made_by_repmgr and not stale)
+
+
+def _receives_from(state: NodeState, primary: int | None) -> bool:
+    receiver = state.receiver
+    return bool(primary and receiver and receiver.streaming and receiver.upstream == primary)
+
+
+def _stale_primaries(
+    voters: Sequence[NodeState], primaries: Sequence[NodeState], memory: LastKnownPrimary
+) -> tuple[int, ...]:
+    """Primaries on a timeline older than what we remember, or than a node that repmgr has made follow another."""
+    return _nodes(
+        state
+        for state in primaries
+        if state.timeline < memory.timeline
+        or any(
+            other.timeline > state.timeline and state.node not in other.registered_primaries != () for other in voters
+        )
+    )
+
+
+def _notes(
+    states: Sequence[NodeState], primary: NodeState | None, stale_primaries: tuple[int, ...]
+) -> Iterable[Reason]:
+    if stale_primaries:
+        yield Reason(ReasonCode.STALE_PRIMARY, stale_primaries)
+    if primary and (newer := _nodes(s for s in states if s.is_primary and s.timeline > primary.timeline)):
+        yield Reason(ReasonCode.BESIDE, newer)
+    silent = _nodes(state for state in states if not state.reachable)
+    yield from (Reason(ReasonCode.SILENT, (node,)) for node in silent)
+    configured = [state.node for state in states]
+    views = [primary] if primary else [state for state in states if state.reachable]
+    registered = {row.node for state in views for row in state.registered if row.active and row.kind != "witness"}
+    yield from (Reason(ReasonCode.UNCONFIGURED, (node,)) for node in sorted(registered - set(configured)))
+    if primary is None:
+        return
+    known = {row.node for row in primary.registered}
+    yield from (Reason(ReasonCode.UNREGISTERED, (node,)) for node in configured if node not in known)
+    if not primary.made_by_repmgr and primary.node in known:
+        yield Reason(ReasonCode.METADATA, (primary.node,))
+
+
+def _nodes(states: Iterable[NodeState]) -> tuple[int, ...]:
+    return tuple(sorted(state.node for state in states))

@@ -1,0 +1,208 @@
+"""What the nodes of a cluster say about themselves: one round trip to each, all side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host, Rows, Sql
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A replication slot of a node; ``restart_lsn`` in bytes, None if it reserves no WAL."""
+
+    name: str
+    physical: bool
+    active_pid: int | None
+    restart_lsn: int | None
+    wal_status: str
+    xmin: bool = False
+    """True if it also keeps dead rows, which Barman's never does."""
+
+    @property
+    def reserved(self) -> bool:
+        """True if the WAL from ``restart_lsn`` on is there."""
+        return self.restart_lsn is not None and self.wal_status != "lost"
+
+
+@dataclass(frozen=True)
+class WalSender:
+    """A walsender of a node: who receives WAL from it, up to where (``flushed``, in bytes), for how long (``age``)."""
+
+    pid: int
+    application: str
+    client: str
+    state: str
+    flushed: int | None
+    age: float | None = None
+    """Seconds since its connection was made, by the node's own clock; below 0 if that was set back."""
+
+
+@dataclass(frozen=True)
+class WalReceiver:
+    """The walreceiver of a standby: its ``upstream`` (a node id, if the configuration has it), and if WAL flows."""
+
+    host: str
+    upstream: int | None
+    streaming: bool
+    timeline: int | None
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A row of ``repmgr.nodes``."""
+
+    node: int
+    kind: str
+    active: bool
+    upstream: int | None
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What one node said, or in ``error`` why it said nothing. ``lsn``: the end of the WAL that it has, in bytes."""
+
+    node: int
+    error: str = ""
+    in_recovery: bool = True
+    timeline: int = 0
+    system_identifier: str = ""
+    lsn: int = 0
+    receiver: WalReceiver | None = None
+    slots: tuple[Slot, ...] = ()
+    senders: tuple[WalSender, ...] = ()
+    registered: tuple[Registered, ...] = ()
+    """``repmgr.nodes`` as this node sees it."""
+    witness: bool = False
+
+    @property
+    def reachable(self) -> bool:
+        """True if the node answered."""
+        return not self.error
+
+    @property
+    def is_primary(self) -> bool:
+        """True if the node answered that it is not in recovery, and is not a witness."""
+        return self.reachable and not self.in_recovery and not self.witness
+
+    @property
+    def registered_primaries(self) -> tuple[int, ...]:
+        """The active primaries in this node's own ``repmgr.nodes``."""
+        return tuple(row.node for row in self.registered if row.kind == "primary" and row.active)
+
+    @property
+    def made_by_repmgr(self) -> bool:
+        """True if the node's own repmgr metadata names it, and no other, as the active primary."""
+        return self.registered_primaries == (self.node,)
+
+    def slot(self, name: str) -> Slot | None:
+        """Return the slot of that name."""
+        return next((slot for slot in self.slots if slot.name == name), None)
+
+    def sender(self, slot: str) -> WalSender | None:
+        """Return the walsender that uses the slot of that name."""
+        found = self.slot(slot)
+        return next((sender for sender in self.senders if found and sender.pid == found.active_pid), None)
+
+    @property
+    def role(self) -> str:
+        """Primary, standby or witness."""
+        return "witness" if self.witness else "standby" if self.in_recovery else "primary"
+
+    def __str__(self) -> str:
+        if self.error:
+            return f"node {self.node}: {self.error.removeprefix(f'node {self.node}: ')}"
+        return f"node {self.node}: {self.role}" + ("" if self.witness else f", timeline {self.timeline}")
+
+
+# The timeline of a primary comes from its WAL file name: pg_control_checkpoint() lags until the first checkpoint after
+# a promotion. On a standby, received_tli runs ahead of pg_control's. Whole rows come as JSON: the columns of the views
+# differ between PostgreSQL's versions, and what a role without pg_monitor may not see is null.
+LOOK = """
+select pg_is_in_recovery(),
+       case when pg_is_in_recovery()
+            then greatest((select max(received_tli) from pg_stat_wal_receiver),
+                          (select timeline_id from pg_control_checkpoint()))
+            else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int end,
+       (select system_identifier::text from pg_control_system()),
+       (case when pg_is_in_recovery() then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+             else pg_current_wal_lsn() end)::text,
+       (select to_jsonb(receiver) from pg_stat_wal_receiver receiver),
+       (select jsonb_agg(to_jsonb(slot) order by slot_name) from pg_replication_slots slot),
+       (select jsonb_agg(to_jsonb(sender) order by pid)
+          from (select *, extract(epoch from clock_timestamp() - backend_start) as age
+                  from pg_stat_replication) sender),
+       (select jsonb_agg(jsonb_build_array(node_id, type, active, upstream_node_id) order by node_id)
+          from repmgr.nodes)
+"""
+
+
+def observe(cluster: Cluster, host: Host) -> tuple[NodeState, ...]:
+    """Ask every node; what has not answered within ``timeout`` seconds counts as unreachable."""
+    numbers = sorted(cluster.nodes)
+    answers = host.fetch_each([Sql(node, LOOK) for node in numbers], cluster.postgres.timeout)
+    return tuple(_state(node, answers[node], cluster) for node in numbers)
+
+
+def _state(node: int, answer: Rows | OperationFailed, cluster: Cluster) -> NodeState:
+    witness = cluster.nodes[node].witness
+    if isinstance(answer, OperationFailed):
+        return NodeState(node, error=str(answer), witness=witness)
+    in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered = answer[0]
+    rows = tuple(Registered(*row) for row in registered or ())
+    own = next((row for row in rows if row.node == node), None)
+    return NodeState(
+        node,
+        in_recovery=in_recovery,
+        timeline=timeline,
+        system_identifier=system_identifier,
+        lsn=position(lsn) or 0,
+        receiver=_receiver(receiver, cluster, own) if receiver and receiver["status"] else None,
+        slots=tuple(_slot(row) for row in slots or ()),
+        senders=tuple(_sender(row) for row in senders or ()),
+        registered=rows,
+        witness=witness or (own is not None and own.kind == "witness"),
+    )
+
+
+def _slot(row: Mapping[str, Any]) -> Slot:
+    physical, restart = row["slot_type"] == "physical", position(row["restart_lsn"])
+    xmin = row.get("xmin") is not None
+    return Slot(row["slot_name"], physical, row["active_pid"], restart, row.get("wal_status") or "", xmin)
+
+
+def _sender(row: Mapping[str, Any]) -> WalSender:
+    client, flushed = row["client_addr"] or "", position(row["flush_lsn"])
+    return WalSender(row["pid"], row["application_name"] or "", client, row["state"] or "", flushed, row.get("age"))
+
+
+def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) -> WalReceiver:
+    """A standby may know its sender by another address than we; then the upstream is the one that repmgr knows."""
+    host, registered = row.get("sender_host") or "", own.upstream if own else None
+    upstream = next((number for number, node in cluster.nodes.items() if node.host == host), registered)
+    return WalReceiver(host, upstream, row["status"] == "streaming", row["received_tli"])
+
+
+def lsn(position: int) -> str:
+    """Return a WAL position as PostgreSQL writes it.
+
+    >>> lsn(position("1/10"))
+    '1/10'
+    """
+    return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
+
+
+def position(lsn: str | None) -> int | None:
+    """Return a WAL position in bytes.
+
+    >>> position("1/10")
+    4294967312
+    """
+    if lsn is None:
+        return None
+    high, low = (int(part, 16) for part in lsn.split("/"))
+    return (high << 32) + low

@@ -1,0 +1,78 @@
+"""Who is the primary now? Looks and decides, with what is remembered; waits while there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, decide
+from repmgr_hooks.cluster.observe import observe
+from repmgr_hooks.engine.run import RunObserver, pause
+from repmgr_hooks.errors import OperationFailed, PrimaryChanged
+from repmgr_hooks.event import Event, RoleClaim
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host
+
+LOOK_EVERY = 0.1
+
+
+@dataclass(frozen=True)
+class PrimaryFinder:
+    """Decides for one cluster, with what is remembered of it."""
+
+    settings: Cluster
+    memory: LastKnownPrimary
+
+    def decision(self, host: Host) -> PrimaryDecision:
+        """Observe the nodes and decide."""
+        expected = self.settings.system_identifier or self.memory.system_identifier
+        known = replace(self.memory, system_identifier=expected)
+        return decide(observe(self.settings, host), known, self.settings.flap_limit.most)
+
+
+def primary_finder(settings: Cluster, journal: Journal | None) -> PrimaryFinder:
+    """Return the judge of a cluster, with what the journal remembers of it. Raises OperationFailed."""
+    return PrimaryFinder(
+        settings, journal.memory(settings.name, settings.flap_limit.within) if journal else LastKnownPrimary()
+    )
+
+
+def find_primary(finder: PrimaryFinder, host: Host, observer: RunObserver, *, wait: bool) -> PrimaryDecision:
+    """Observe and decide; while there is none out of recovery, again, at most ``promotion_timeout`` seconds."""
+    seconds = finder.settings.promotion_timeout if wait else 0
+    end = host.now() + seconds
+    with observer.waiting("a node that is out of recovery", seconds):
+        while True:
+            decision = finder.decision(host)
+            if decision.primary is not None or decision.stale_primaries or host.now() >= end:
+                return decision
+            pause(LOOK_EVERY, host, observer)
+
+
+def contradicting(events: Sequence[Event], decision: PrimaryDecision) -> Event | None:
+    """Return the last event that claims a primary, if the cluster has none that any of the events names."""
+    claims = [event for event in events if event.meaning is RoleClaim.PRIMARY]
+    return claims[-1] if claims and all(event.node != decision.primary for event in claims) else None
+
+
+def confirmed(decided: ClusterState, host: Host) -> ClusterState:
+    """Look at the nodes again, and return the same primary with what they say now.
+
+    Raises PrimaryChanged, or OperationFailed if the primary is silent.
+    """
+    decision = PrimaryFinder(decided.cluster, decided.memory).decision(host)
+    states = {state.node: state for state in decision.states}
+    if not states[decided.primary].reachable and decision.primary is None:
+        raise OperationFailed(f"the primary does not answer ({states[decided.primary]})")
+    if (decision.primary, decision.timeline) != (decided.primary, decided.timeline):
+        seen = "; ".join(str(state) for state in decision.states)
+        raise PrimaryChanged(f"the primary has changed meanwhile ({seen}); nothing more is done")
+    return replace(decided, states=states)
+
+
+def cluster_state(decision: PrimaryDecision, finder: PrimaryFinder) -> ClusterState:
+    """Return a verdict with a primary in the form that handlers get."""
+    assert decision.primary is not None
+    states = {state.node: state for state in decision.states}
+    return ClusterState(finder.settings, decision.primary, decision.timeline, states, memory=finder.memory)

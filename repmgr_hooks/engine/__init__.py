@@ -1,0 +1,1 @@
+"""The way of an event: routes, observe, decide, plan, apply, observe again."""

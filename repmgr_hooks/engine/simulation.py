@@ -1,0 +1,58 @@
+"""What a failover to a standby would do now. Pure but for one question; nothing is changed.
+
+The cluster is taken as it would be right after it: that node promoted, on the next timeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.wal import size
+from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host, Sql
+
+EVENT = "standby_promote"
+LIMIT = 10.0
+FREE_SLOTS = """
+select current_setting('max_replication_slots')::int - count(*) filter (where slot_name <> %s)
+  from pg_replication_slots
+"""
+"""For others than the slot of this name, all may be in use."""
+
+
+def assume(decision: PrimaryDecision, node: int, settings: Cluster) -> ClusterState:
+    """Return the cluster as it would be with this primary. Raises UsageError if the node is no standby that answers."""
+    state = next(state for state in decision.states if state.node == node)
+    if not state.reachable or state.role != "standby":
+        raise UsageError(f"{state}: a failover can be rehearsed with a standby that answers")
+    timeline = max(other.timeline for other in decision.states) + 1
+    promoted = replace(state, in_recovery=False, timeline=timeline, receiver=None)
+    states = {other.node: other for other in decision.states}
+    return ClusterState(settings, node, timeline, {**states, node: promoted})
+
+
+def obstacles(decision: PrimaryDecision, node: int, settings: Cluster, host: Host) -> Iterator[str]:
+    """What would make that failover fail, or lose something."""
+    state = next(state for state in decision.states if state.node == node)
+    primary = decision.primary_state
+    if primary is None:
+        yield f"now already {decision}"
+    elif state.receiver is None or not state.receiver.streaming:
+        yield f"node {node} receives no WAL from node {primary.node}: what is written there now would be lost"
+    elif primary.lsn > state.lsn:
+        yield f"node {node} is {size(primary.lsn - state.lsn)} behind node {primary.node}: that would be lost"
+    if settings.barman:
+        yield from _slots(node, settings.barman.slot, host)
+
+
+def _slots(node: int, slot: str, host: Host) -> Iterator[str]:
+    try:
+        ((free,),) = host.fetch(Sql(node, FREE_SLOTS, (slot,)), LIMIT)
+    except OperationFailed as error:
+        yield str(error)
+        return
+    if free < 1:
+        yield f"node {node} has no free replication slot for Barman: raise max_replication_slots there, and restart it"

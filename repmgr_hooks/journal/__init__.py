@@ -1,0 +1,1 @@
+"""What happened, in SQLite; all SQL on the journal is here."""

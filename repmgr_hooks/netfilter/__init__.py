@@ -1,0 +1,1 @@
+"""The kernel's packet filter: pure text and the few calls that it takes."""

@@ -1,0 +1,36 @@
+"""What ``conntrack`` prints: the connections that the kernel translates, and where each really leads."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from repmgr_hooks.netfilter.reset import Flow
+
+ALIVE = re.compile(r" (ESTABLISHED|SYN_SENT|SYN_RECV) ")
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A connection to a port of the gateway, the address that it really leads to, and whether its client holds on."""
+
+    flow: Flow
+    leads_to: str
+    alive: bool
+
+
+def parse_conntrack(listing: str) -> list[Tracked]:
+    """Parse what ``conntrack -L`` and ``-D`` print: two tuples a line, the original and the reply.
+
+    >>> parse_conntrack("tcp 6 9 ESTABLISHED src=10.0.0.30 dst=10.0.0.20 sport=4 dport=54322 "
+    ...                 "src=10.0.0.11 dst=10.0.0.20 sport=5432 dport=4 [ASSURED] mark=0 use=1")[0].leads_to
+    '10.0.0.11'
+    """
+    found = []
+    for line in listing.splitlines():
+        values = dict(reversed(re.findall(r"\b(src|dst|sport|dport)=(\S+)", line)))
+        reply = re.findall(r"\bsrc=(\S+)", line)
+        if len(reply) == 2 and values.keys() == {"src", "dst", "sport", "dport"}:
+            flow = Flow(values["src"], int(values["sport"]), values["dst"], int(values["dport"]))
+            found.append(Tracked(flow, reply[1], bool(ALIVE.search(line))))
+    return found

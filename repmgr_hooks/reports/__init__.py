@@ -1,0 +1,1 @@
+"""What is true and what happened, for people and for machines."""

@@ -1,0 +1,229 @@
+"""One change of the primary, told from the journal: what was seen, said and done, in seconds since the first sign.
+
+The first sign is the first look that did not see the old primary any more, or an event of trouble that came before it.
+When between the last good look and the first sign the primary was lost, nobody here knows; so both are told.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from repmgr_hooks.errors import UsageError
+from repmgr_hooks.event import Event, RoleClaim
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, RunRow, run_row
+
+AROUND = 60.0
+"""Seconds for which a sign belongs to what follows (the worker hurries as long after one), and a run to the last."""
+
+CHANGES = """
+select id, cluster, since, "primary", timeline, lag("primary") over found, lag(timeline) over found,
+       lag(since) over found, lead(since) over found
+  from role window found as (partition by cluster order by id)
+"""
+EVENTS = """
+select received, node, name, success, other_node, timestamp
+  from event where cluster = ? and received between ? and ? order by received
+"""
+SIGHTS = """
+select at, before, "primary", timeline, verdict, nodes from sight where cluster = ? and at > ? and at < ? order by id
+"""
+RUNS = f"select {RUN_COLUMNS} from run where cluster = ? and started between ? and ? order by id"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A primary that was found in the place of another. Times are seconds since the epoch.
+
+    ``before`` and ``until``: when the one before was found, and the one after.
+    """
+
+    id: int
+    cluster: str
+    found: float
+    node: int
+    timeline: int
+    was: int
+    was_timeline: int
+    before: float
+    until: float | None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of the story: a ``look``, an ``event``, a ``step``, or the end of a ``run``.
+
+    ``at`` in seconds since the first sign; ``took`` in seconds, None for a moment.
+    """
+
+    at: float
+    kind: str
+    what: str
+    took: float | None = None
+    error: str = ""
+
+    @property
+    def end(self) -> float:
+        """When it was over."""
+        return self.at + (self.took or 0.0)
+
+
+@dataclass(frozen=True)
+class FailoverReport:
+    """A change of the primary, and what belongs to it; None is what did not happen or is not known.
+
+    Times are seconds since the first sign, which is ``zero`` (seconds since the epoch). ``last_good``: the last look
+    that saw the old primary. ``promoted``: the first that saw the new one. ``ports``: when each led to it. ``cut``:
+    when the first connections to the old one were. ``archived``: when Barman had WAL of the new timeline. ``ok``: how
+    the last run ended, None if it has not.
+    """
+
+    change: Change
+    zero: float
+    last_good: float | None
+    promoted: float
+    ports: dict[str, float]
+    cut: float | None
+    archived: float | None
+    ok: bool | None
+    items: tuple[Item, ...]
+
+    @property
+    def last_port(self) -> str | None:
+        """The port that was opened last: the shop is open."""
+        return max(self.ports, key=lambda port: self.ports[port], default=None)
+
+
+def find(journal: Journal, which: str, clusters: Sequence[str]) -> Change:
+    """Return the ``last`` change of the primary, or the one of a number. Raises UsageError."""
+    rows = (Change(*row) for row in journal.read(CHANGES) if row[1] in clusters and None not in (row[3], row[5]))
+    found = sorted(rows, key=lambda change: change.found)
+    chosen = found[-1:] if which == "last" else [change for change in found if str(change.id) == which]
+    if not chosen and not found:
+        raise UsageError(f"the journal knows of no change of the primary of {' and '.join(clusters)}")
+    if not chosen:
+        known = ", ".join(str(change.id) for change in found)
+        raise UsageError(f"the journal has no change of the primary {which!r}; it has {known}, and 'last'")
+    return chosen[0]
+
+
+def tell(journal: Journal, change: Change) -> FailoverReport:
+    """Return the story of a change."""
+    limit = change.until or math.inf
+    sights = [Observation(*row) for row in journal.read(SIGHTS, change.cluster, change.before, limit)]
+    lost, promoted = _lost(sights, change), _promoted(sights, change)
+    start = min(lost.at if lost else change.found, promoted)
+    since = max(start - AROUND, change.before)
+    signs = [at for at, event in _events(journal, change, since, change.found) if _is_sign(event, change)]
+    runs = _belonging([run_row(row) for row in journal.read(RUNS, change.cluster, since, limit)], change)
+    during = [run.started for run in runs if run.started <= change.found <= _end(run)]
+    zero = min([start, *(signs if lost or signs else during)])
+    runs = [run for run in runs if _end(run) >= zero]
+    end = max([change.found, *map(_end, runs)])
+    items = [
+        *(Item(at - zero, "event", f"event: {event}") for at, event in _events(journal, change, zero, end)),
+        *(Item(sight.at - zero, "look", _words(sight)) for sight in sights if zero <= sight.at <= end),
+        *(
+            Item(step.started - zero, "step", step.what, step.duration, step.error)
+            for run in runs
+            for step in journal.steps(run.id)
+        ),
+        *(Item(run.ended - zero, "run", _outcome(run), None, _error(run)) for run in runs if run.ended and _tells(run)),
+    ]
+    last_good = lost.before - zero if lost and lost.before else None
+    if last_good is not None:
+        items.append(Item(last_good, "look", f"node {change.was} is the primary: the last look that says so"))
+    items.sort(key=lambda item: item.at)
+    return FailoverReport(
+        change,
+        zero,
+        last_good,
+        promoted - zero,
+        _opened(items, change),
+        _end_of_first(items, "cut connections "),
+        _end_of_first(items, f"switch WAL and see timeline {change.timeline} "),
+        runs[-1].ok if runs else True,
+        tuple(items),
+    )
+
+
+def _lost(sights: Iterable[Observation], change: Change) -> Observation | None:
+    """Return the first sight without the old primary, of those after the last with it."""
+    lost = None
+    for sight in sights:
+        if sight.at > change.found + AROUND:
+            break
+        if (sight.primary, sight.timeline) == (change.was, change.was_timeline):
+            lost = None
+        elif lost is None:
+            lost = sight
+    return lost
+
+
+def _promoted(sights: Iterable[Observation], change: Change) -> float:
+    """Return when the new primary was seen first; at the latest, when it was remembered."""
+    seen = [sight.at for sight in sights if (sight.primary, sight.timeline) == (change.node, change.timeline)]
+    return min([change.found, *seen])
+
+
+def _events(journal: Journal, change: Change, since: float, until: float) -> list[tuple[float, Event]]:
+    rows = journal.read(EVENTS, change.cluster, since, until)
+    return [(at, Event(node, name, bool(ok), other, said)) for at, node, name, ok, other, said in rows]
+
+
+def _is_sign(event: Event, change: Change) -> bool:
+    claims = event.meaning is RoleClaim.PRIMARY and event.node == change.node
+    return claims or event.meaning is RoleClaim.TROUBLE
+
+
+def _belonging(runs: Sequence[RunRow], change: Change) -> list[RunRow]:
+    """Return the runs of a change: up to a quiet minute after one that was good, or the run of the next change."""
+    end, again, chosen = change.found, False, []
+    for run in runs:
+        if (run.started > end + AROUND and not again) or (change.until and _end(run) >= change.until):
+            break
+        chosen.append(run)
+        end, again = max(end, _end(run)), not run.ok and run.again
+    return chosen
+
+
+def _end(run: RunRow) -> float:
+    return math.inf if run.ended is None else run.ended
+
+
+def _tells(run: RunRow) -> bool:
+    """False for a run of an event that no route is for."""
+    return run.primary is not None or not run.ok
+
+
+def _words(sight: Observation) -> str:
+    """What a look saw, without the advice, which comes too late; a line for each node."""
+    return f"{sight.decision.partition(';')[0]}\n{sight.nodes}"
+
+
+def _outcome(run: RunRow) -> str:
+    """How a run ended, without the verdict, which stands above it, and without its error."""
+    attempt = f", attempt {run.attempt}" if run.attempt > 1 else ""
+    message = run.message.partition("; the primary is")[0]
+    return f"end of run {run.id} ({run.cause}{attempt})" + (f": {message}" if run.ok else "")
+
+
+def _error(run: RunRow) -> str:
+    return "" if run.ok else run.message
+
+
+def _opened(items: Iterable[Item], change: Change) -> dict[str, float]:
+    """Return when each port was led to the new primary first."""
+    ports: dict[str, float] = {}
+    for item in items:
+        found = re.match(rf"lead port (\S+) to node {change.node} ", item.what)
+        if item.kind == "step" and found and not item.error:
+            ports.setdefault(found[1], item.end)
+    return ports
+
+
+def _end_of_first(items: Iterable[Item], begins: str) -> float | None:
+    return next((item.end for item in items if item.what.startswith(begins) and not item.error), None)

@@ -1,0 +1,43 @@
+"""The journal as a story: each run, the events that it covered, and its steps with their seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from repmgr_hooks.event import NAMED
+from repmgr_hooks.journal.journal import Journal
+
+
+def read(journal: Journal, limit: int, cluster: str | None, failed: bool) -> list[dict[str, Any]]:
+    """Return the newest runs, oldest first, as plain data."""
+    return [
+        {
+            **dataclasses.asdict(run),
+            "events": [{"id": item.id, **dataclasses.asdict(item.event)} for item in journal.events_of(run.id)],
+            "steps": [dataclasses.asdict(step) for step in journal.steps(run.id)],
+        }
+        for run in journal.runs(limit, cluster, failed)
+    ]
+
+
+def lines(runs: list[dict[str, Any]]) -> list[str]:
+    """Return the lines for the screen."""
+    return [line for run in runs for line in _lines(run)]
+
+
+def _lines(run: dict[str, Any]) -> list[str]:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started"]))
+    outcome = {None: "running", True: "ok", False: "FAILED"}[run["ok"]]
+    attempt = f", attempt {run['attempt']}" if run["attempt"] > 1 else ""
+    head = f"{when}  {run['cluster']}  {outcome}  {run['cause']}{attempt}"
+    events = run["events"]
+    named = [f"    event {e['id']}: {e['name']} of node {e['node']}" for e in events[-NAMED:]]
+    more = [f"    {len(events) - NAMED} more before these"] if len(events) > NAMED else []
+    return [head, *more, *named, *(_step(step) for step in run["steps"]), f"    {run['message']}"]
+
+
+def _step(step: dict[str, Any]) -> str:
+    error = f": FAILED: {step['error']}" if step["error"] else ""
+    return f"  {step['duration']:6.2f} s  {step['what']}{error}"

@@ -1,0 +1,160 @@
+"""``status`` and ``history`` in numbers: Prometheus' text format (prometheus.io/docs/instrumenting/exposition_formats).
+
+Names and units follow prometheus.io/docs/practices/naming; moments are timestamps, not ages, for a file may grow old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from repmgr_hooks.journal.heartbeat import last_heartbeat
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import Total
+from repmgr_hooks.reports.status import ClusterStatus
+
+PREFIX = "repmgr_hooks_"
+CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume")
+
+METRICS = {
+    "good": ("gauge", "1 if 'repmgr-hooks status' finds all as it should be."),
+    "primary_known": ("gauge", "1 if it is known which node is the primary; unknown moves no route."),
+    "timeline": ("gauge", "The timeline of the primary."),
+    "node_up": ("gauge", "1 if the node answered."),
+    "node_is_primary": ("gauge", "1 for the primary that routes follow."),
+    "node_is_zombie": ("gauge", "1 for an old primary that has come back from the dead."),
+    "node_lag_bytes": ("gauge", "WAL of the primary that the standby has not received."),
+    "port_leads_to_node": ("gauge", "1 for the node that the gateway's port leads to; 0 for every node: it is closed."),
+    "slot_retained_bytes": ("gauge", "WAL that Barman's slot keeps on the node."),
+    "barman_streaming": ("gauge", "1 if Barman streams from the primary through its slot."),
+    "barman_lag_bytes": ("gauge", "WAL of the primary that Barman has not on disk."),
+    "missing_steps": ("gauge", "What 'repmgr-hooks reconcile' would do now."),
+    "warnings": ("gauge", "What is wrong and cannot be mended by a step."),
+    "events_waiting": ("gauge", "Events that no run has covered yet."),
+    "paused": ("gauge", "1 while events are stored and nothing is done."),
+    "failed_attempts": ("gauge", "Attempts of the last run, if it failed and may be tried again; else 0."),
+    "last_look_timestamp_seconds": ("gauge", "When the service last looked at the cluster by itself (its tick)."),
+    "last_event_timestamp_seconds": ("gauge", "When the newest event of repmgr came."),
+    "last_primary_change_timestamp_seconds": ("gauge", "When the primary of now, or its timeline, was found."),
+    "primary_changes_total": ("counter", "How often another node was found to be the primary."),
+    "events_total": ("counter", "Events of repmgr, those replayed by hand too."),
+    "runs_total": ("counter", "Runs that have ended, by what caused them."),
+    "run_failures_total": ("counter", "Runs that have failed."),
+    "step_duration_seconds": ("summary", "How long the steps of an action took."),
+    "step_last_duration_seconds": ("gauge", "How long the newest step of an action took."),
+    "step_failures_total": ("counter", "Steps that have failed."),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One number of a metric; ``suffix``: ``_sum`` or ``_count`` of a summary."""
+
+    metric: str
+    labels: dict[str, str]
+    value: float
+    suffix: str = ""
+
+    def __str__(self) -> str:
+        labels = ",".join(f'{name}="{escaped(text)}"' for name, text in self.labels.items())
+        return f"{PREFIX}{self.metric}{self.suffix}{{{labels}}} {self.value!r}"
+
+
+def escaped(text: str) -> str:
+    r"""Return the value of a label as it stands between quotes.
+
+    >>> print(escaped('a "b" \\ c'))
+    a \"b\" \\ c
+    """
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def render(samples: Iterable[Sample]) -> str:
+    """Return the text; all that belongs to a metric stands together, whatever cluster it is of."""
+    of: dict[str, list[Sample]] = {name: [] for name in METRICS}
+    for sample in samples:
+        of[sample.metric].append(sample)
+    lines = []
+    for name, (kind, text) in METRICS.items():
+        if of[name]:
+            lines += [f"# HELP {PREFIX}{name} {text}", f"# TYPE {PREFIX}{name} {kind}", *map(str, of[name])]
+    return "\n".join([*lines, ""])
+
+
+def measure(picture: ClusterStatus, journal: Journal | None, state_dir: Path) -> Iterator[Sample]:
+    """Return the numbers of one cluster; without a journal, those of now."""
+    cluster = {"cluster": picture.cluster.name}
+    for metric, value in {**_now(picture), **_moments(picture, journal, state_dir)}.items():
+        if value is not None:
+            yield Sample(metric, cluster, value)
+    for metric, labels, value in (*_nodes(picture), *_ports(picture)):
+        yield Sample(metric, cluster | labels, value)
+    if journal is None:
+        return
+    columns = "kind, name, count, failed, seconds, last"
+    totals = [
+        Total(*row) for row in journal.read(f"select {columns} from total where cluster = ?", picture.cluster.name)
+    ]
+    yield Sample("events_total", cluster, sum(total.count for total in totals if total.kind == "event"))
+    yield Sample("primary_changes_total", cluster, sum(total.count for total in totals if total.kind == "role"))
+    runs = {total.name: total for total in totals if total.kind == "run"}
+    for cause in sorted({*CAUSES, *runs}):
+        found = runs.get(cause)
+        yield Sample("runs_total", cluster | {"cause": cause}, found.count if found else 0)
+        yield Sample("run_failures_total", cluster | {"cause": cause}, found.failed if found else 0)
+    for total in totals:
+        if total.kind == "step":
+            action = cluster | {"action": total.name}
+            yield Sample("step_duration_seconds", action, total.seconds, "_sum")
+            yield Sample("step_duration_seconds", action, total.count, "_count")
+            yield Sample("step_last_duration_seconds", action, total.last)
+            yield Sample("step_failures_total", action, total.failed)
+
+
+def _now(picture: ClusterStatus) -> dict[str, float | None]:
+    decision, primary, barman = picture.decision, picture.decision.primary_state, picture.cluster.barman
+    sender = primary.sender(barman.slot) if primary and barman else None
+    streams, flushed = (sender.state == "streaming", sender.flushed) if sender else (False, None)
+    return {
+        "good": int(picture.good),
+        "primary_known": int(primary is not None),
+        "timeline": decision.timeline or None,
+        "barman_streaming": int(streams) if barman else None,
+        "barman_lag_bytes": max(primary.lsn - flushed, 0) if primary and flushed is not None else None,
+        "missing_steps": len(picture.missing),
+        "warnings": len(picture.warnings),
+        "events_waiting": picture.waiting,
+        "paused": int(picture.paused is not None),
+        "failed_attempts": picture.failed.attempt if picture.failed else 0,
+    }
+
+
+def _moments(picture: ClusterStatus, journal: Journal | None, state_dir: Path) -> dict[str, float | None]:
+    name = picture.cluster.name
+    since = journal.read("select since from role where cluster = ? order by id desc limit 1", name) if journal else []
+    return {
+        "last_look_timestamp_seconds": last_heartbeat(state_dir, name),
+        "last_event_timestamp_seconds": picture.last[0] if picture.last else None,
+        "last_primary_change_timestamp_seconds": since[0][0] if since else None,
+    }
+
+
+def _nodes(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
+    decision, primary, barman = picture.decision, picture.decision.primary_state, picture.cluster.barman
+    for state in decision.states:
+        node = {"node": str(state.node)}
+        yield "node_up", node, int(state.reachable)
+        yield "node_is_primary", node, int(state.node == decision.primary)
+        yield "node_is_zombie", node, int(state.node in decision.stale_primaries)
+        if primary and state.reachable and state.role == "standby":
+            yield "node_lag_bytes", node, max(primary.lsn - state.lsn, 0)
+        slot = state.slot(barman.slot) if barman else None
+        if slot and slot.restart_lsn is not None:
+            yield "slot_retained_bytes", node | {"slot": slot.name}, max(state.lsn - slot.restart_lsn, 0)
+
+
+def _ports(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
+    for port, leads_to in picture.ports.items():
+        for node in picture.cluster.nodes:
+            yield "port_leads_to_node", {"port": port, "node": str(node)}, int(node == leads_to)

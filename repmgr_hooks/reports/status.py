@@ -1,0 +1,175 @@
+"""What ``status`` shows: each cluster's primary and why, its nodes, its ports, what is wrong and what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from repmgr_hooks.barman import archive
+from repmgr_hooks.barman.archive import Report
+from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
+from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, primary_finder
+from repmgr_hooks.cluster.wal import size
+from repmgr_hooks.config import Config
+from repmgr_hooks.engine import dispatcher
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.handlers import firewall
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import Pause, RunRow
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """One cluster, looked at now. ``ports``: the node that each named port leads to, None if it is closed."""
+
+    cluster: Cluster
+    decision: PrimaryDecision
+    ports: dict[str, int | None]
+    missing: tuple[str, ...]
+    warnings: tuple[str, ...]
+    waiting: int
+    paused: Pause | None
+    last: tuple[float, str] | None
+    failed: RunRow | None
+    attempts: int
+
+    @property
+    def good(self) -> bool:
+        """True if all is as it should be."""
+        wrong = self.decision.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
+        return self.decision.primary is not None and not wrong
+
+    def lines(self) -> list[str]:
+        """Return the lines for the screen, the most important first."""
+        decision, name = self.decision, self.cluster.name
+        known = f"primary is node {decision.primary}, timeline {decision.timeline} ({decision.reason})"
+        headline = known if decision.primary else f"UNKNOWN primary: {decision.reason}"
+        first, *more = [*(str(note) for note in decision.notes if note.why is ReasonCode.STALE_PRIMARY), headline]
+        lines = [f"{name}: {first}", *(f"  {line}" for line in more)]
+        if self.paused:
+            reason = f" ({self.paused.reason})" if self.paused.reason else ""
+            lines.append(f"  PAUSED {until_when(self.paused.until)}{reason}; end it with: repmgr-hooks resume")
+        lines += [f"  {state}{self._lag(state)}" for state in decision.states]
+        numbers = self.cluster.gateway.ports
+        lines += [f"  port {numbers[port]} ({port}): {where(node)}" for port, node in self.ports.items()]
+        lines += [f"  {line}" for line in self._backup()]
+        if self.last:
+            received, event = self.last
+            lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
+        return lines + [f"  {line}" for line in self._wrong()]
+
+    def _wrong(self) -> Iterator[str]:
+        yield from (f"WRONG {note}" for note in self.decision.notes if note.why is not ReasonCode.STALE_PRIMARY)
+        yield from (f"WRONG {warning}" for warning in self.warnings)
+        yield from (f"MISSING {line}" for line in dict.fromkeys(self.missing))
+        if self.waiting:
+            yield f"{self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?"
+        if self.failed:
+            end = "given up" if self.failed.attempt >= self.attempts else "will be tried again"
+            yield f"FAILED, {end}: {self.failed.message}"
+        if self.missing or self.failed:
+            yield f"mend it with: repmgr-hooks reconcile --cluster {self.cluster.name}"
+
+    def _lag(self, state: NodeState) -> str:
+        """How much WAL of the primary a standby has not received."""
+        primary = self.decision.primary_state
+        if primary is None or not state.reachable or state.role != "standby":
+            return ""
+        return f", {size(max(primary.lsn - state.lsn, 0))} behind"
+
+    def _backup(self) -> list[str]:
+        """Barman's slot on the primary, and how far Barman has received."""
+        primary, barman = self.decision.primary_state, self.cluster.barman
+        if primary is None or barman is None:
+            return []
+        slot, sender = primary.slot(barman.slot), primary.sender(barman.slot)
+        if slot is None or slot.restart_lsn is None:
+            return [f"slot {barman.slot}: not there, or it reserves no WAL"]
+        holds = size(max(primary.lsn - slot.restart_lsn, 0))
+        held = f"slot {barman.slot}: {slot.wal_status or 'there'}, holds {holds} of WAL"
+        if sender is None or sender.flushed is None:
+            return [held, "Barman: not streaming"]
+        return [held, f"Barman: {sender.state}, {size(max(primary.lsn - sender.flushed, 0))} behind"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as plain data; the README describes it."""
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"good": self.good, **_plain({**data, "cluster": self.cluster.name})}
+
+
+def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
+    """Look at a cluster now."""
+    settings = managed.cluster
+    finder = primary_finder(settings, journal)
+    decision = finder.decision(host)
+    last = journal.runs(1, settings.name) if journal else []
+    event = journal.last_event(settings.name) if journal else None
+    missing: list[str] = []
+    try:
+        ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, host))
+    except OperationFailed as error:
+        ports, missing = {}, [str(error)]
+    return ClusterStatus(
+        settings,
+        decision,
+        ports,
+        tuple(missing or _missing(managed, finder, decision, host)),
+        tuple(dispatcher.warnings(managed, cluster_state(decision, finder)) if decision.primary else ()),
+        len(journal.waiting(settings.name)) if journal else 0,
+        journal.paused(settings.name) if journal else None,
+        (event[0], str(event[1])) if event else None,
+        # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to mend.
+        last[0] if last and last[0].ok is False and last[0].again else None,
+        loaded.service.retry.attempts,
+    )
+
+
+def compared(settings: Cluster, host: Host, journal: Journal | None) -> Report:
+    """Compare the WAL of a cluster's primary with what Barman has."""
+    assert settings.barman is not None
+    decision = primary_finder(settings, journal).decision(host)
+    if decision.primary is None:
+        return Report(settings.barman.server, advice=str(decision))
+    try:
+        # The primary first: what it has closed by now is in Barman's hands when Barman has answered.
+        written = archive.look_at_primary(decision.primary, decision.timeline, host)
+        return archive.report(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
+    except OperationFailed as error:
+        return Report(settings.barman.server, advice=str(error))
+
+
+def until_when(moment: float | None) -> str:
+    """Return the end of a pause in words."""
+    return "until it is resumed" if moment is None else f"until {time.strftime('%H:%M:%S', time.localtime(moment))}"
+
+
+def where(node: int | None) -> str:
+    """Return where a port leads, in words."""
+    return "closed" if node is None else f"leads to node {node}"
+
+
+def _missing(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[str]:
+    if decision.primary is None:
+        return dispatcher.differences(dispatcher.fence(managed, decision, host, None))
+    decided = cluster_state(decision, finder)
+    return dispatcher.differences(dispatcher.preview(dispatcher.select(managed.routes, []), decided, host))
+
+
+def _plain(value: Any) -> Any:
+    """Return dataclasses as dictionaries; a reason as its name, its nodes and its words."""
+    if isinstance(value, Reason):
+        return {"why": value.why.name.lower(), "nodes": list(value.nodes), "words": str(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

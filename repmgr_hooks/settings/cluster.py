@@ -1,0 +1,123 @@
+"""What a cluster is, as the configuration describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Annotated
+
+from psycopg import conninfo
+
+from repmgr_hooks.settings.schema import NOT_AN_OPTION, Address, Identifier, NotEmpty, Pattern, Port, Positive, Range
+
+CHAIN = r"(?!(?:PREROUTING|INPUT|OUTPUT|POSTROUTING)$)[A-Za-z][A-Za-z0-9_-]{0,27}"
+ChainName = Annotated[str, Pattern(CHAIN, "a chain name of our own, at most 28 characters")]
+Words = Annotated[tuple[str, ...], NotEmpty()]
+NodeId = Annotated[int, Range(1, 2**31 - 1)]
+SystemIdentifier = Annotated[str, Pattern(r"[0-9]{10,20}", "what pg_control_system() says, in quotes")]
+SlotName = Annotated[str, Pattern(r"[a-z0-9_]{1,63}", "a slot name: lower-case letters, digits and underscores")]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One database node, under its repmgr node id. A ``witness`` votes in repmgr's elections and is never a primary.
+
+    ``command``: what leads to PostgreSQL's user on the node, such as ssh or sudo; only ``check --recovery`` uses it.
+    """
+
+    host: Address
+    witness: bool = False
+    command: Words = ()
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """How to reach every node; ``passfile`` is a libpq password file.
+
+    ``timeout``: seconds in which a node must connect and answer a look, all nodes side by side.
+    """
+
+    port: Port = 5432
+    user: Identifier = "repmgr"
+    dbname: Identifier = "repmgr"
+    passfile: str = ""
+    timeout: Positive = 2
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Our own chains in the nat table."""
+
+    dnat: ChainName = "repmgr_dnat"
+    snat: ChainName = "repmgr_snat"
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The fixed address and ports that clients know; ``poke``: tell clients at once that they are cut (``poke.py``)."""
+
+    address: Address
+    ports: Mapping[Identifier, Port]
+    chains: Chains = Chains()
+    reset_clients: bool = True
+
+
+@dataclass(frozen=True)
+class Barman:
+    """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh).
+
+    ``receiver``: the application name of its receive-wal, ``streaming_archiver_name`` in Barman's configuration.
+    """
+
+    server: Identifier
+    slot: SlotName = "barman"
+    command: Words = ("barman",)
+    receiver: Identifier = "barman_receive_wal"
+
+    def beside(self, *argv: str) -> tuple[str, ...]:
+        """Return the words that run another program where ``barman`` runs.
+
+        >>> Barman("main", command=("ssh", "barman@backup", "barman")).beside("ls")
+        ('ssh', 'barman@backup', 'ls')
+        """
+        barman = [index for index, word in enumerate(self.command) if PurePath(word).name == "barman"]
+        return (*self.command[: barman[-1] if barman else -1], *argv)
+
+
+@dataclass(frozen=True)
+class FlapLimit:
+    """More changes of the primary than ``most`` in ``within`` seconds: hold, for something swings to and fro."""
+
+    most: Positive = 5
+    within: Positive = 600
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One repmgr cluster as the configuration describes it. Times are in seconds."""
+
+    nodes: Mapping[NodeId, Node]
+    gateway: Gateway
+    barman: Barman | None = None
+    postgres: Postgres = Postgres()
+    system_identifier: SystemIdentifier = ""
+    promotion_timeout: Positive = 30
+    flap_limit: FlapLimit = FlapLimit()
+    name: str = field(default="", metadata=NOT_AN_OPTION)
+    """The cluster's key in the file."""
+
+    def conninfos(self) -> dict[int, str]:
+        """Return the libpq connection string of each node; no password is ever in one."""
+        passfile = {"passfile": self.postgres.passfile} if self.postgres.passfile else {}
+        return {
+            number: conninfo.make_conninfo(
+                host=node.host,
+                port=self.postgres.port,
+                user=self.postgres.user,
+                dbname=self.postgres.dbname,
+                connect_timeout=self.postgres.timeout,
+                **passfile,
+            )
+            for number, node in self.nodes.items()
+        }

@@ -1,0 +1,163 @@
+"""What there is: the nodes that repmgr knows, Barman's server, and the address that leads from here to the nodes."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg import Error, conninfo
+
+from repmgr_hooks.barman import archive
+from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.repmgr_conf import RepmgrConf
+from repmgr_hooks.settings.cluster import Barman, Node
+from repmgr_hooks.system.steps import Host, Program, Sql
+
+LIMIT = 30.0
+NODES = "select node_id, type, conninfo from repmgr.nodes order by node_id"
+BARMAN_PORT = 54321  # the article's
+
+
+@dataclass(frozen=True)
+class Found:
+    """One cluster as repmgr and Barman know it, and this host as its gateway."""
+
+    nodes: Mapping[int, Node]
+    port: int
+    user: str
+    dbname: str
+    server: str
+    slot: str
+    gateway: str
+    barman_port: int = BARMAN_PORT
+
+    @property
+    def app_port(self) -> int:
+        """The port beside Barman's."""
+        return self.barman_port + 1
+
+
+def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Host) -> Found:
+    """Ask the node of a repmgr.conf, and Barman. Raises UsageError where the answers are no cluster that we can serve."""
+    assert asked.node is not None
+    try:
+        rows = host.fetch(Sql(asked.node, NODES), LIMIT)
+    except OperationFailed as error:
+        raise UsageError(
+            f"cannot ask repmgr's nodes with the conninfo of {asked.path}: {error}; "
+            "--repmgr-conf FILE asks another node"
+        ) from None
+    described = {node: words_of(text, f"repmgr.nodes: the conninfo of node {node}") for node, _, text in rows}
+    ports = {port(words) for words in described.values()}
+    if len(ports) != 1:
+        raise UsageError(f"repmgr.nodes names several ports ({ports}); all nodes must listen on one")
+    nodes = {node: Node(address(described[node], node), witness=kind == "witness") for node, kind, _ in rows}
+    if gateway and not is_address(gateway):
+        raise UsageError(f"--gateway {gateway} is no address; netfilter's rules need one, such as 10.0.0.20")
+    own = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
+    user, dbname = str(own.get("user") or "repmgr"), str(own.get("dbname") or "repmgr")
+    name = server or only_server(host)
+    shown = shown_server(name, host)
+    there = words_of(shown.get("conninfo", ""), f"Barman: the conninfo of {name}")
+    here = gateway or gateway_address(str(there.get("host", "")), [node.host for node in nodes.values()])
+    through = str(there.get("host", "")) == here and port(there)
+    slot = shown.get("slot_name", "None")
+    return Found(
+        nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT
+    )
+
+
+def words_of(text: str, where: str) -> Mapping[str, object]:
+    """Return what a conninfo says. Raises UsageError with ``where`` it stands."""
+    try:
+        return conninfo.conninfo_to_dict(text)
+    except Error as error:
+        raise UsageError(f"{where} is no connection string: {str(error).strip()}; correct it there") from None
+
+
+def port(described: Mapping[str, object]) -> int:
+    """Return the port in a conninfo. Raises UsageError if it names several."""
+    text = str(described.get("port") or 5432)
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"port={text} is not one port; name one in the conninfo of Barman and of each node")
+    return int(text)
+
+
+def address(described: Mapping[str, object], node: int) -> str:
+    """Return the address in a conninfo; names are looked up now, for netfilter's rules need addresses."""
+    host = str(described.get("host") or "")
+    if not host or host.startswith("/"):
+        raise UsageError(f"repmgr.nodes: the conninfo of node {node} names no host; register it with one")
+    if is_address(host):
+        return str(ipaddress.ip_address(host))
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise UsageError(f"repmgr.nodes: the host {host!r} of node {node} cannot be looked up: {error}") from None
+
+
+def only_server(host: Host) -> str:
+    """Return Barman's only server. Raises UsageError."""
+    try:
+        servers: Sequence[str] = list(json.loads(host.run(Program(("barman", "-f", "json", "list-servers")), LIMIT)))
+    except (OperationFailed, ValueError) as error:
+        raise UsageError(f"cannot ask Barman for its servers: {error}") from None
+    if len(servers) != 1:
+        known = ", ".join(servers) or "none"
+        raise UsageError(f"Barman has not one server but {len(servers)} ({known}); say which one with --barman SERVER")
+    return servers[0]
+
+
+def shown_server(name: str, host: Host) -> Mapping[str, str]:
+    """Return what Barman says of a server, as text: passwords are hidden there. Raises UsageError."""
+    try:
+        return archive.shown(Barman(name), host)
+    except OperationFailed as error:
+        raise UsageError(f"cannot ask Barman for its server {name!r}: {error}") from None
+
+
+def gateway_address(barmans_host: str, nodes: Sequence[str]) -> str:
+    """Return the address that Barman is told to connect to, if it is ours; else the one that leads to the nodes."""
+    if is_ours(barmans_host):
+        return barmans_host
+    family = socket.AF_INET6 if ":" in nodes[0] else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect((nodes[0], 5432))  # sends nothing
+        except OSError as error:
+            raise UsageError(f"there is no way from here to {nodes[0]}: {error}") from None
+        return str(probe.getsockname()[0])
+
+
+def is_address(host: str) -> bool:
+    """True for an address, false for a name."""
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
+
+
+def is_ours(host: str) -> bool:
+    """True if this is an address of this host, and not a loopback one."""
+    try:
+        found = ipaddress.ip_address(host)
+        with closing(socket.socket(socket.AF_INET6 if found.version == 6 else socket.AF_INET)) as probe:
+            probe.bind((host, 0))
+    except (ValueError, OSError):
+        return False
+    return not found.is_loopback
+
+
+def chosen_conf(given: Path | None, readable: Sequence[RepmgrConf]) -> RepmgrConf:
+    """Return the repmgr.conf to begin with: the given one, else the first one found. Raises UsageError."""
+    usable = [conf for conf in readable if conf.node is not None and conf.settings.get("conninfo")]
+    if not usable:
+        where = f"{given} has no" if given else "no repmgr.conf here has"
+        raise UsageError(f"{where} node_id and conninfo; name one with --repmgr-conf FILE")
+    words_of(usable[0].settings["conninfo"], f"{usable[0].path}: conninfo")
+    return usable[0]

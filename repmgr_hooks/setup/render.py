@@ -1,0 +1,80 @@
+"""What is to be written: the shipped files, with the addresses and names of this cluster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from repmgr_hooks.checks.repmgr import as_it_should_be
+from repmgr_hooks.repmgr_conf import RepmgrConf
+from repmgr_hooks.setup.discover import Found
+
+NOTIFICATION = re.compile(r"^[ \t]*event_notification_command\b.*$", re.MULTILINE | re.IGNORECASE)
+ADDED = "# repmgr_hooks: quotes around what may be empty; never %d, %a or %c, which a shell would run."
+CONFIGURATION = "/etc/repmgr-hooks/config.yaml"
+SYSCTL = "/etc/sysctl.d/90-repmgr-hooks.conf"
+TMPFILES = "/etc/tmpfiles.d/repmgr-hooks.conf"
+SUDOERS = "/etc/sudoers.d/repmgr-hooks"
+UNITS = tuple(f"/etc/systemd/system/{unit}.service" for unit in ("repmgr-hooks", "repmgr-hooks-boot"))
+SHIPPED = {
+    CONFIGURATION: "config/config.yaml",
+    TMPFILES: "config/tmpfiles.conf",
+    SYSCTL: "config/sysctl.conf",
+    SUDOERS: "config/sudoers",
+    **{unit: f"systemd/{Path(unit).name}" for unit in UNITS},
+}
+"""Where each of our files goes, and where it comes from."""
+
+
+def drafted(found: Found, name: str, shipped: Path, confs: Iterable[RepmgrConf]) -> dict[str, str]:
+    """Return the text of each file by its place. Raises OSError."""
+    texts = {place: (shipped / file).read_text() for place, file in SHIPPED.items()}
+    texts[CONFIGURATION] = configuration(texts[CONFIGURATION], found, name)
+    if ":" in found.gateway:
+        texts[SYSCTL] = texts[SYSCTL].replace("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
+    return texts | {str(conf.path): notified(conf.path.read_text(), name) for conf in confs}
+
+
+def configuration(template: str, found: Found, name: str) -> str:
+    """Return the commented configuration, with the values of this cluster in the places of the example's."""
+    nodes = "".join(
+        f"      {number}: {{host: {_quoted(node.host)}{', witness: true' if node.witness else ''}}}\n"
+        for number, node in sorted(found.nodes.items())
+    )
+    ports = f"{{barman: {found.barman_port}, app: {found.app_port}}}"
+    changes = (
+        (r"^  main:$", f"  {name}:"),
+        (r"(?<=^    nodes:\n)(      \d+: .*\n)+", nodes),
+        (r"(?<=^    postgres: \{)port: \d+, user: \w+, dbname: \w+", _postgres(found)),
+        (r"(?<=^      address: ).*$", _quoted(found.gateway)),
+        (r"(?<=^      ports: ).*$", ports),
+        (r"(?<=^    barman: \{)server: \w+, slot: \w+", f"server: {found.server}, slot: {found.slot}"),
+    )
+    for pattern, value in changes:
+        template = _replaced(template, pattern, value)
+    return template
+
+
+def _replaced(template: str, pattern: str, value: str) -> str:
+    text, times = re.subn(pattern, lambda _: value, template, flags=re.MULTILINE)
+    assert times == 1, pattern
+    return text
+
+
+def _postgres(found: Found) -> str:
+    return f"port: {found.port}, user: {found.user}, dbname: {found.dbname}"
+
+
+def _quoted(address: str) -> str:
+    return f"'{address}'" if ":" in address else address
+
+
+def notified(text: str, name: str) -> str:
+    """Return a repmgr.conf that calls us; a line that calls somebody else stays as a comment."""
+    line = as_it_should_be(name)
+    found = list(NOTIFICATION.finditer(text))
+    if [match[0].strip() for match in found] == [line]:
+        return text
+    rest = NOTIFICATION.sub(lambda match: f"# before repmgr_hooks: {match[0].strip()}", text)
+    return f"{rest.rstrip()}\n\n{ADDED}\n{line}\n"

@@ -1,0 +1,265 @@
+"""The real world: programs (the only user of ``sh``), SQL (psycopg), packets, and the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sh
+from psycopg import conninfo
+
+from repmgr_hooks.alerts.incident import Alert
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed
+from repmgr_hooks.netfilter import ruleset
+from repmgr_hooks.netfilter.reset import Flow, send_resets
+from repmgr_hooks.system.steps import Program, Rows, Sql
+
+VERSION_LIMIT = 10.0
+RECONNECT_EVERY = 1.0
+SESSION = "-c statement_timeout=10000 -c lock_timeout=5000 -c synchronous_commit=local"
+"""Options of every session. ``synchronous_commit=local``: a freshly promoted primary may have no synchronous standby
+yet, and a session of ours must not hang on it (repmgr does the same, dbutils.c:200-207)."""
+
+
+class LocalHost:
+    """The real world of one cluster; ``conninfos`` maps node ids to libpq connection strings.
+
+    ``tell`` takes the alerts; without it nobody is told.
+    """
+
+    def __init__(self, conninfos: Mapping[int, str], tell: Callable[[Alert], None] | None = None) -> None:
+        self._tell = tell
+        self._conninfos = {
+            node: conninfo.make_conninfo(dsn, options=SESSION, application_name="repmgr_hooks", client_encoding="UTF8")
+            for node, dsn in conninfos.items()
+        }
+        self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
+        self._constants: dict[tuple[str, ...], str] = {}
+        self._reconnecting: dict[int, asyncio.Task[None]] = {}
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+
+    def run(self, program: Program, limit: float) -> str:
+        """Run a program in a session of its own and return its stdout; when the time is up, kill all it started.
+
+        Raises OperationFailed with the command, the exit code and what it wrote.
+        """
+        if program.constant and program.argv in self._constants:
+            return self._constants[program.argv]
+        output = self._run(program, limit)
+        if program.constant:
+            self._constants[program.argv] = output
+        return output
+
+    def _run(self, program: Program, limit: float) -> str:
+        try:
+            command = sh.Command(program.argv[0])
+        except sh.CommandNotFound:
+            raise NoSuchProgram(f"{program.argv[0]}: no such program; install it or correct its path") from None
+        try:
+            running = _start(command, program)
+        except (OSError, sh.ForkException) as error:
+            raise OperationFailed(f"{program}: cannot be started: {error}") from None
+        # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
+        too_late = threading.Event()
+        timer = threading.Timer(max(limit, 0.1), _kill, (running.pid, too_late))
+        timer.start()
+        try:
+            running.wait()
+        except sh.ErrorReturnCode as error:
+            if too_late.is_set():
+                raise OperationFailed(f"{program}: not finished after {limit:.0f} s; killed") from None
+            stderr = _text(error.stderr)
+            if not (program.tolerate and re.search(program.tolerate, stderr)):
+                said = (stderr or _text(error.stdout)).strip() or "nothing written"
+                raise OperationFailed(f"{program}: exit code {error.exit_code}: {said}") from None
+        finally:
+            timer.cancel()
+        output = _text(running.stdout)
+        if program.expect and not re.search(program.expect, output):
+            raise OperationFailed(f"{program}: answered 0, but its output is not what was asked for: {output.strip()}")
+        return output
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        """Run one statement and return its rows. Raises OperationFailed."""
+        result = self.fetch_each([sql], limit)[sql.node]
+        if isinstance(result, OperationFailed):
+            raise result
+        return result
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        """Ask several nodes side by side; all answers, or why there is none, within ``limit`` seconds."""
+        return asyncio.run_coroutine_threadsafe(self._fetch_each(list(queries), limit), self._loop).result()
+
+    async def _fetch_each(self, queries: list[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        answers = await asyncio.gather(*(self._fetch(sql, limit) for sql in queries))
+        return {sql.node: answer for sql, answer in zip(queries, answers, strict=True)}
+
+    async def _fetch(self, sql: Sql, limit: float) -> Rows | OperationFailed:
+        if self._still_silent(sql.node):
+            return OperationFailed(f"node {sql.node}: still no answer")
+        asking = asyncio.ensure_future(self._ask(sql))
+        await asyncio.wait({asking}, timeout=limit)
+        if not asking.done():
+            # Closed first: psycopg would spend 10 s on asking a silent node to cancel the query.
+            await self._forget(sql.node)
+            asking.cancel()
+            await asyncio.wait({asking})
+            self._reconnect(sql.node)
+            return OperationFailed(f"node {sql.node}: no answer within {limit:g} s")
+        try:
+            return asking.result()
+        except psycopg.Error as error:
+            await self._forget(sql.node)
+            if isinstance(error, psycopg.OperationalError) and not _is_answer(error):
+                self._reconnect(sql.node)
+            return OperationFailed(f"node {sql.node}: {_brief(error)}")
+
+    def _reconnect(self, node: int) -> None:
+        """Try on the side to connect to a node that has let us wait, so that nobody waits for it again."""
+        if node not in self._reconnecting:
+            self._reconnecting[node] = asyncio.ensure_future(self._until_it_answers(node))
+
+    async def _until_it_answers(self, node: int) -> None:
+        while True:
+            try:
+                await self._connect(node)
+                return
+            except psycopg.Error as error:
+                if _is_answer(error):
+                    return  # the next question will hear it too
+                await asyncio.sleep(RECONNECT_EVERY)
+
+    def _still_silent(self, node: int) -> bool:
+        knock = self._reconnecting.get(node)
+        if knock and knock.done():
+            del self._reconnecting[node]
+        return node in self._reconnecting
+
+    async def _ask(self, sql: Sql) -> Rows:
+        """Ask through the connection that is open; if it has broken since it was last used, through a new one."""
+        if sql.walsender:
+            return await self._ask_walsender(sql)
+        if kept := self._connections.get(sql.node):
+            try:
+                return await self._rows(kept, sql)
+            except psycopg.OperationalError:
+                if not kept.broken:
+                    raise
+            await self._forget(sql.node)
+        return await self._rows(await self._connect(sql.node), sql)
+
+    async def _ask_walsender(self, sql: Sql) -> Rows:
+        """Ask through a connection that stands only meanwhile: it counts among ``max_wal_senders``."""
+        await self._forget(sql.node)
+        try:
+            return await self._rows(await self._connect(sql.node, replication="database"), sql)
+        finally:
+            await self._forget(sql.node)
+
+    async def _connect(self, node: int, **more: str) -> psycopg.AsyncConnection[Any]:
+        dsn = conninfo.make_conninfo(self._conninfos[node], **more)
+        made = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+        self._connections[node] = made
+        return made
+
+    async def _rows(self, connection: psycopg.AsyncConnection[Any], sql: Sql) -> Rows:
+        cursor = await connection.execute(sql.statement, sql.params)
+        return await cursor.fetchall()
+
+    async def _forget(self, node: int) -> None:
+        if connection := self._connections.pop(node, None):
+            await connection.close()
+
+    def close_idle(self) -> None:
+        """Close the connections that are kept for the next look: one would hold up a smart shutdown of its node."""
+        for knock in self._reconnecting.values():
+            self._loop.call_soon_threadsafe(knock.cancel)
+        for node in list(self._connections):
+            asyncio.run_coroutine_threadsafe(self._forget(node), self._loop).result()
+
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
+        """Send each client one SYN from the gateway's address. Raises OperationFailed without CAP_NET_RAW."""
+        try:
+            send_resets(flows)
+        except OSError as error:
+            raise OperationFailed(f"cannot send packets (needs CAP_NET_RAW): {error}") from None
+
+    def tell(self, alert: Alert) -> None:
+        """Hand an alert over to the service; in the foreground, whoever looks on has been told."""
+        if self._tell:
+            self._tell(alert)
+
+    def read(self, path: str) -> str:
+        """Return what stands in a file of the kernel's. Raises OperationFailed."""
+        try:
+            return Path(path).read_text()
+        except OSError as error:
+            raise OperationFailed(f"{path} cannot be read: {error}") from None
+
+    def rules_generation(self) -> int | None:
+        """Return a number that changes with the netfilter rules; None if there is none to be had."""
+        return ruleset.rules_generation() if _nf_tables() else None
+
+    def now(self) -> float:
+        """Seconds on a clock that never jumps."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+@functools.cache
+def _nf_tables() -> bool:
+    """True if this machine's iptables writes nf_tables, whose changes the kernel counts."""
+    try:
+        return "nf_tables" in str(sh.Command("iptables")("-V", _in="", _timeout=VERSION_LIMIT))
+    except (sh.CommandNotFound, sh.ErrorReturnCode, sh.TimeoutException):
+        return False
+
+
+def _is_answer(error: psycopg.Error) -> bool:
+    """True if the node itself, or PostgreSQL on it, said no; libpq words its own ends in many ways (ARP, time-outs)."""
+    return error.sqlstate is not None or "refused" in str(error) or "FATAL" in str(error)
+
+
+def _brief(error: psycopg.Error) -> str:
+    """Return libpq's message without the lines after the first and without the address, which the caller names."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
+
+
+def _start(command: Any, program: Program) -> Any:
+    return command(
+        *program.argv[1:],
+        _in=program.stdin,
+        _env={**os.environ, "LC_ALL": "C.UTF-8", **program.env},
+        _bg=True,
+        _bg_exc=False,
+        _new_session=True,
+        _tty_in=False,
+        _tty_out=False,
+        _truncate_exc=False,
+        _decode_errors="replace",
+    )
+
+
+def _kill(session: int, too_late: threading.Event) -> None:
+    too_late.set()
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(session, signal.SIGKILL)
+
+
+def _text(data: bytes | str) -> str:
+    return data if isinstance(data, str) else data.decode(errors="replace")

@@ -1,0 +1,434 @@
+"""Those who are told: a real HTTP server, a real SMTP peer, real programs, and a real journal."""
+
+from __future__ import annotations
+
+import email
+import http.server
+import json
+import signal
+import socket
+import socketserver
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repmgr_hooks.alerts import receivers
+from repmgr_hooks.alerts.incident import Alert, Incident
+from repmgr_hooks.alerts.notifier import Notifier, attempt
+from repmgr_hooks.alerts.receivers import SEND, Receiver, letter, problems
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.migrations import MIGRATIONS
+from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.steps import Program
+from tests.fake import FakeHost
+
+PACKAGE = str(Path(__file__).resolve().parents[3])
+SUMMARY = "HOLE: Barman läcks\r\nBcc: x@y.z"
+HOLE = Alert("main", "backup", "critical", SUMMARY, "details", "repmgr-hooks continuity main")
+CASE = Incident(HOLE, 1_800_000_000.0)
+WARNING = Alert("main", "run", "warning", "failed, and is tried again")
+LIMIT = 20.0
+
+
+@pytest.fixture(scope="module")
+def system() -> LocalHost:
+    return LocalHost({})
+
+
+@pytest.fixture(autouse=True)
+def package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", PACKAGE)
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + LIMIT
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+# -- one message -------------------------------------------------------------------------------------------------------
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    """Notes what it gets, and answers with the code of its server."""
+
+    def do_POST(self) -> None:  # noqa: N802 - http.server's name
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null"
+        self.server.got.append((self.path, dict(self.headers), json.loads(body)))  # type: ignore[attr-defined]
+        code = self.server.code  # type: ignore[attr-defined]
+        self.send_response(code)
+        if code == 302:
+            self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def hook(code: int = 204) -> Iterator[tuple[str, list[Any]]]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    got: list[Any] = []
+    server.code, server.got = code, got  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/in?token=secret", got
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_webhook_gets_json(system: LocalHost) -> None:
+    with hook() as (url, got):
+        assert attempt(Receiver(webhook=url), CASE, system) == ""
+    ((path, headers, said),) = got
+    assert (path, headers["Content-Type"]) == ("/in?token=secret", "application/json")
+    assert said == {
+        "text": "CRITICAL main: HOLE: Barman läcks Bcc: x@y.z",
+        "id": "main/backup/1800000000",
+        "state": "open",
+        "cluster": "main",
+        "condition": "backup",
+        "severity": "critical",
+        "summary": HOLE.summary,
+        "details": "details",
+        "next": "repmgr-hooks continuity main",
+        "since": "2027-01-15T08:00:00+00:00",
+        "ended": None,
+        "host": socket.gethostname(),
+    }
+
+
+def test_what_is_secret_stands_in_a_file(system: LocalHost, tmp_path: Path) -> None:
+    with hook() as (url, got):
+        (tmp_path / "webhook").write_text(f"{url}\nAuthorization: Bearer abc\n")
+        assert attempt(Receiver(webhook=str(tmp_path / "webhook")), CASE, system) == ""
+    assert got[0][1]["Authorization"] == "Bearer abc"
+
+
+@pytest.mark.parametrize("code", [302, 403, 500])
+def test_what_a_webhook_refuses_has_failed_and_no_redirect_is_followed(system: LocalHost, code: int) -> None:
+    with hook(code) as (url, got):
+        error = attempt(Receiver(webhook=url), CASE, system)
+    assert f"the webhook answered {code}" in error
+    assert "secret" not in error
+    assert len(got) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("http://127.0.0.1:1/secret", "the webhook does not answer"),
+        ("file:///etc/passwd", "the URL or a header is not valid"),
+        ("http://127.0.0.1:x/secret", "the URL or a header is not valid"),
+        ("http://127.0.0.1:1/\n: secret", "the URL or a header is not valid"),
+        ("", "the URL or a header is not valid"),
+    ],
+)
+def test_no_failure_names_the_url(system: LocalHost, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "webhook").write_bytes(text.encode())
+    error = attempt(Receiver(webhook=str(tmp_path / "webhook")), CASE, system)
+    assert said in error
+    assert "secret" not in error
+
+
+class Trickle(socketserver.BaseRequestHandler):
+    """Says a byte now and then: each comes in time, the whole does not."""
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            while True:
+                self.request.sendall(b"H")
+                time.sleep(0.2)
+
+
+@contextmanager
+def trickle() -> Iterator[int]:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickle) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def test_a_webhook_that_never_ends_its_answer_is_not_waited_for(system: LocalHost) -> None:
+    with trickle() as port:
+        error = attempt(Receiver(webhook=f"http://127.0.0.1:{port}/", timeout=2), CASE, system)
+    assert "not finished after 2 s; killed" in error
+
+
+@pytest.fixture
+def sendmail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sendmail that keeps its arguments and the letter."""
+    made = tmp_path / "sendmail"
+    made.write_text('#!/bin/sh\nd=$(dirname "$0")\necho "$@" > "$d/arguments"\ncat > "$d/letter"\n')
+    made.chmod(0o755)
+    monkeypatch.setattr(receivers, "SENDMAIL", str(made))
+    return made
+
+
+def test_a_mail_goes_through_sendmail(system: LocalHost, sendmail: Path) -> None:
+    assert attempt(Receiver(mail=("dba@example.com", "root")), CASE, system) == ""
+    assert (sendmail.parent / "arguments").read_text() == "-t -i\n"
+    text = (sendmail.parent / "letter").read_bytes()
+    assert text.isascii()
+    letter = email.message_from_bytes(text, policy=email.policy.default)
+    assert letter["Subject"] == "CRITICAL main: HOLE: Barman läcks Bcc: x@y.z"
+    assert (letter["To"], letter["Bcc"], letter["From"]) == ("dba@example.com, root", None, None)
+    body = letter.get_content()
+    assert "details" in body
+    assert "Next: repmgr-hooks continuity main" in body
+
+
+def test_a_headline_is_not_folded() -> None:
+    case = Incident(Alert("main", "x", "critical", "a long " * 20), 0.0)
+    assert f"Subject: {case.headline}\n" in letter(Receiver(mail=("root",)), case).as_string()
+
+
+class Relay(socketserver.StreamRequestHandler):
+    """Takes one mail by SMTP."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 relay\r\n")
+        letter: list[bytes] | None = None
+        for line in self.rfile:
+            self.server.got.append(line)  # type: ignore[attr-defined]
+            if letter is not None:
+                letter.append(line)
+                if line != b".\r\n":
+                    continue
+                letter = None
+            elif line.upper().startswith(b"DATA"):
+                letter = []
+                self.wfile.write(b"354 go on\r\n")
+                continue
+            self.wfile.write(b"250 ok\r\n")
+
+
+def test_a_mail_goes_through_a_relay(system: LocalHost) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as server:
+        got: list[bytes] = []
+        server.got, server.daemon_threads = got, True  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        relay = f"127.0.0.1:{server.server_address[1]}"
+        target = Receiver(mail=("dba@example.com",), smtp=relay, sender="gateway@example.com")
+        assert attempt(target, CASE, system) == ""
+        server.shutdown()
+    text = b"".join(got).decode()
+    assert "mail from:<gateway@example.com>" in text.lower()
+    assert "rcpt TO:<dba@example.com>" in text
+    assert "From: gateway@example.com\r\n" in text
+
+
+def test_a_mail_server_that_refuses_is_named(system: LocalHost) -> None:
+    error = attempt(Receiver(mail=("dba@example.com",), smtp="127.0.0.1:1", sender="gateway@example.com"), CASE, system)
+    assert "the mail server 127.0.0.1:1: ConnectionRefusedError: " in error
+
+
+def test_a_program_gets_json(system: LocalHost, tmp_path: Path) -> None:
+    program = tmp_path / "page"
+    program.write_text(f'#!/bin/sh\ncat > {tmp_path}/got\necho "$1" >> {tmp_path}/got\n')
+    program.chmod(0o755)
+    assert attempt(Receiver(run=(str(program), "postgres")), CASE, system) == ""
+    document, argument = (tmp_path / "got").read_text().splitlines()
+    assert (json.loads(document)["condition"], argument) == ("backup", "postgres")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (Receiver(), "one of 'mail', 'webhook' and 'run'"),
+        (Receiver(mail=("a@b",), webhook="http://x/"), "one of 'mail', 'webhook' and 'run'"),
+        (Receiver(webhook="ftp://x/"), "must be a URL"),
+        (Receiver(webhook="https://x/ y"), "must be a URL"),
+        (Receiver(webhook="http://x/", smtp="y"), "go with 'mail'"),
+        (Receiver(run=("page",)), "absolute path"),
+        (Receiver(run=("/no/such/program",)), "refused"),
+    ],
+)
+def test_a_target_that_cannot_be(target: Receiver, said: str) -> None:
+    assert said in " ".join(problems(target))
+
+
+def test_two_that_run_one_program_are_two() -> None:
+    assert Receiver(run=("/page", "a b")).name != Receiver(run=("/page", "c")).name
+
+
+def test_a_url_is_not_named() -> None:
+    name = Receiver(webhook="https://user:secret@hooks.example.com/secret").name
+    assert name.startswith("webhook hooks.example.com (")
+    assert "secret" not in name
+
+
+# -- the outbox --------------------------------------------------------------------------------------------------------
+
+
+class Post(FakeHost):
+    """The world of the messengers: keeps what each program gets; ``broken`` names those that fail."""
+
+    def __init__(self, *broken: str) -> None:
+        super().__init__()
+        self.broken = set(broken)
+        self.got: list[tuple[str, str]] = []
+        self.hanging = threading.Event()
+        self.hanging.set()
+
+    def run(self, program: Program, limit: float) -> str:
+        name = program.argv[0]
+        if name == "/hangs":
+            assert self.hanging.wait(LIMIT)
+        self.got.append((name, json.loads(program.stdin)["text"].split(":")[0]))
+        if name in self.broken:
+            raise OperationFailed("no answer")
+        return ""
+
+    def texts(self, name: str = "/a") -> list[str]:
+        return [text for who, text in self.got if who == name]
+
+
+A, B, HANGS = Receiver(run=("/a",)), Receiver(run=("/b",), severity="critical"), Receiver(run=("/hangs",))
+
+
+@contextmanager
+def notifier(journal: Journal, host: Post, *wanted: Receiver) -> Iterator[Notifier]:
+    made = Notifier(journal, host)
+    made.use(wanted, ["main"])
+    try:
+        yield made
+    finally:
+        made.close(LIMIT)
+
+
+def test_each_is_told_what_is_grave_enough_for_it(journal: Journal) -> None:
+    host = Post()
+    with notifier(journal, host, A, B) as made:
+        made.note("main", [WARNING])
+        until(lambda: host.texts("/a"))
+        made.note("main", [WARNING, HOLE])
+    assert host.texts("/a") == ["WARNING main", "CRITICAL main"]
+    assert host.texts("/b") == ["CRITICAL main"]
+
+
+def test_a_restart_tells_nothing_twice_and_takes_up_what_is_left(journal: Journal) -> None:
+    host = Post("/b")
+    with notifier(journal, host, A, B) as made:
+        made.note("main", [HOLE])
+        until(lambda: len(host.got) == 2)
+    with journal.change() as db:
+        (told,) = db.execute("select told from alert").fetchone()
+        assert {name: item["failures"] for name, item in json.loads(told).items()} == {"run /a": 0, "run /b": 1}
+        db.execute("update alert set told = replace(told, '\"tried\": ', '\"tried\": -')")
+    host.broken.clear()
+    with notifier(journal, host, A, B) as made:
+        made.note("main", [HOLE])
+        until(lambda: len(host.got) == 3)
+    assert host.texts("/a") == ["CRITICAL main"]
+    assert host.texts("/b") == ["CRITICAL main"] * 2
+
+
+def test_who_hangs_keeps_back_neither_the_others_nor_the_runs(journal: Journal) -> None:
+    host = Post()
+    with notifier(journal, host, HANGS, A) as made:
+        host.hanging.clear()
+        for _ in range(3):
+            made.note("main", [HOLE])
+            made.tell(Alert("main", "standby_failure of node 2", "warning", "so it is", momentary=True))
+        until(lambda: len(host.texts("/a")) == 2)
+        assert host.texts("/hangs") == []
+        host.hanging.set()
+    assert len(host.texts("/hangs")) == 2
+
+
+def test_a_pause_keeps_messages_back(journal: Journal) -> None:
+    host = Post()
+    journal.pause("main", None, "")
+    with notifier(journal, host, A) as made:
+        made.note("main", [HOLE])
+    assert host.got == []
+    journal.resume("main")
+    with notifier(journal, host, A):
+        pass
+    assert host.texts() == ["CRITICAL main"]
+
+
+def test_without_a_journal_they_are_told_all_the_same(journal: Journal) -> None:
+    host = Post()
+    with notifier(journal, host, A) as made:
+        journal.close()
+        made.note("main", [HOLE])
+        until(lambda: host.got)
+        made.note("main", [HOLE])
+    assert host.texts() == ["CRITICAL main"]
+
+
+def test_nobody_wants_to_know(journal: Journal) -> None:
+    with notifier(journal, Post()) as made:
+        made.note("main", [HOLE])
+        made.tell(WARNING)
+    with journal.change() as db:
+        assert db.execute("select count(*) from alert").fetchone() == (0,)
+
+
+def test_a_configuration_that_is_read_again(journal: Journal) -> None:
+    host = Post()
+    with notifier(journal, host, A) as made:
+        made.note("main", [HOLE])
+        until(lambda: host.texts("/a"))
+        made.use([B], ["main"])
+        until(lambda: host.texts("/b"))
+        made.use([B], ["other"])
+        made.use([B], ["main"])
+    assert host.got == [("/a", "CRITICAL main"), ("/b", "CRITICAL main")]
+
+
+def test_a_bug_in_a_message_ends_no_thread(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Post()
+    program = receivers.program
+
+    def broken(target: Receiver, case: Incident) -> Program:
+        if case.alert is WARNING:
+            raise KeyError("a bug")
+        return program(target, case)
+
+    monkeypatch.setattr(receivers, "program", broken)
+    with notifier(journal, host, A) as made:
+        made.note("main", [WARNING])
+        made.note("main", [WARNING, HOLE])
+    assert host.texts() == ["CRITICAL main"]
+
+
+def test_a_journal_of_an_older_version_keeps_its_data(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    old = sqlite3.connect(path)
+    for text in MIGRATIONS[:3]:
+        old.executescript(text)
+    old.executescript("pragma user_version = 3; insert into pause values ('main', null, 'kept', 5)")
+    old.close()
+    journal = Journal(path)
+    pause = journal.paused("main")
+    assert pause
+    assert pause.reason == "kept"
+    with journal.change() as db:
+        assert db.execute("select count(*) from alert").fetchone() == (0,)
+    journal.close()
+
+
+def test_a_sender_that_is_left_alone_ends_by_itself() -> None:
+    """The service has died meanwhile, and the peer says a byte now and then."""
+    with trickle() as port:
+        order = {"webhook": f"http://127.0.0.1:{port}/", "body": "{}", "timeout": 1}
+        ended = subprocess.run(
+            SEND, input=json.dumps(order), text=True, capture_output=True, timeout=LIMIT, check=False
+        )
+    assert ended.returncode == -signal.SIGALRM

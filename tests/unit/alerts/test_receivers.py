@@ -1,0 +1,202 @@
+"""When somebody is told of what: the cases, their headlines, and the conditions that raise them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repmgr_hooks import config
+from repmgr_hooks.alerts.incident import AGAIN, HEADLINE, RETRY, SETTLED, Alert, Incident, Told, happened, raised
+from repmgr_hooks.alerts.rules import conditions
+from repmgr_hooks.barman import wal_continuity
+from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState, tells_of_hole
+from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
+from repmgr_hooks.journal.rows import RunRow
+
+MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
+STALE_PRIMARY = Alert("main", "zombie", "critical", "ZOMBIE: node 1", "all of it", "rejoin it")
+PROMOTED = Alert("main", "standby_promote of node 2", "warning", "the primary is node 2", momentary=True)
+HOUR = 3600.0
+
+
+class Us:
+    """One target, which takes everything that is due, in the order in which it is due."""
+
+    def __init__(self) -> None:
+        self.cases: dict[str, Incident] = {}
+        self.said: list[tuple[float, str]] = []
+
+    def find(self, now: float, *found: Alert) -> None:
+        self.cases |= raised(self.cases, {alert.condition: alert for alert in found}, now)
+        for condition, case in self.cases.items():
+            if case.wait("us", HOUR, now) == 0:
+                self.said.append((now, case.headline))
+                self.cases[condition] = replace(case, told={"us": Told(case.headline, now, now)})
+
+
+def test_it_is_told_once_again_every_hour_and_when_it_is_over() -> None:
+    us = Us()
+    for now in range(100, 8000, 5):
+        us.find(now, *([STALE_PRIMARY] if now < 7500 else []))
+    open_, over = "CRITICAL main: ZOMBIE: node 1", "OVER main: ZOMBIE: node 1"
+    assert us.said == [(100, open_), (3700, open_), (7300, open_), (7500 + SETTLED, over)]
+
+
+def test_what_changes_is_told_after_a_minute() -> None:
+    us, more = Us(), replace(STALE_PRIMARY, summary="ZOMBIE: node 1 and node 3")
+    us.find(100, STALE_PRIMARY)
+    us.find(105, more)
+    us.find(159, more)
+    us.find(160, more)
+    us.find(220, replace(more, details="other details only"))
+    assert [now for now, _ in us.said] == [100, 160]
+
+
+def test_what_stays_away_for_a_moment_only_is_not_over() -> None:
+    us = Us()
+    for now, found in ((100, [STALE_PRIMARY]), (105, []), (110, [STALE_PRIMARY]), (115, []), (115 + SETTLED, [])):
+        us.find(now, *found)
+    assert [line.split()[0] for _, line in us.said] == ["CRITICAL", "OVER"]
+
+
+@pytest.mark.parametrize("period", [10, 70, 130, 600, 1500])
+def test_what_goes_to_and_fro_makes_no_storm(period: int) -> None:
+    us = Us()
+    for now in range(0, 6 * 3600, 5):
+        us.find(now, *([STALE_PRIMARY] if now // period % 2 == 0 else []))
+    # Once and over, and then once an hour.
+    assert len(us.said) <= 2 + 2 + 6
+
+
+def test_what_is_over_before_it_could_be_told_is_told_as_over() -> None:
+    case = Incident(STALE_PRIMARY, 100.0, 130.0, told={"us": Told(tried=120.0, failures=3)})
+    assert case.wait("us", HOUR, 130.0) == SETTLED
+    assert case.wait("us", HOUR, 190.0) == 0
+    assert case.headline.startswith("OVER ")
+
+
+@pytest.mark.parametrize(
+    ("failures", "ended", "wait"), [(1, None, 5), (2, None, 10), (19, None, 300), (20, None, HOUR), (20, 500.0, None)]
+)
+def test_a_target_that_does_not_answer_is_tried_less_and_less_often(
+    failures: int, ended: float | None, wait: float | None
+) -> None:
+    case = Incident(STALE_PRIMARY, 500.0, ended, told={"us": Told(tried=1000.0, failures=failures)})
+    assert case.wait("us", HOUR, 1000.0) == wait
+
+
+def test_an_event_is_told_once_and_the_same_not_again_within_an_hour() -> None:
+    case = happened(None, PROMOTED, 100.0)
+    assert case
+    assert (case.state, case.headline, case.wait("us", HOUR, 100.0)) == (
+        "event",
+        "WARNING main: the primary is node 2",
+        0,
+    )
+    told = replace(case, told={"us": Told(case.headline, 100.0, 100.0)})
+    assert told.wait("us", HOUR, 9999.0) is None
+    assert happened(told, PROMOTED, 100.0 + AGAIN - 1) is None
+    assert happened(told, PROMOTED, 100.0 + AGAIN) == Incident(PROMOTED, 100 + AGAIN, 100 + AGAIN)
+    assert happened(told, replace(PROMOTED, summary="another"), 101.0)
+    failed = replace(case, told={"us": Told(failures=RETRY.attempts, tried=100.0)})
+    assert failed.wait("us", HOUR, 101.0) is None
+
+
+def test_a_clock_that_was_set_back_keeps_nothing_back() -> None:
+    case = Incident(STALE_PRIMARY, 1e9, None, told={"us": Told("CRITICAL main: ZOMBIE: node 1", 1e9, 1e9)})
+    assert case.wait("us", HOUR, 1000.0) == 0
+
+
+@given(st.text(), st.text())
+def test_a_headline_is_one_short_line(cluster: str, summary: str) -> None:
+    line = Incident(Alert(cluster, "x", "critical", summary), 0.0).headline
+    assert len(line) <= HEADLINE
+    assert line.isprintable()
+
+
+# -- which conditions --------------------------------------------------------------------------------------------------
+
+KNOWN = PrimaryDecision(2, 2, Reason(ReasonCode.ONLY))
+UNKNOWN = PrimaryDecision(None, 0, Reason(ReasonCode.NOBODY))
+BARMAN, SWITCH_WAL, APP = (MAIN.routes[0].do[index].title for index in (2, 3, 4))
+
+
+def run(*left: str, message: str = "FAILED after 1.0 s", attempt: int = 1) -> RunRow:
+    return RunRow(1, "main", "event", attempt, 0.0, 1.0, False, True, 2, 2, message, left)
+
+
+def found(
+    decision: PrimaryDecision = KNOWN, warnings: tuple[str, ...] = (), failed: RunRow | None = None
+) -> dict[str, Alert]:
+    return {alert.condition: alert for alert in conditions(MAIN, decision, warnings, failed, 20)}
+
+
+def test_nothing_is_wrong() -> None:
+    assert found() == {}
+
+
+def test_a_primary_is_unknown() -> None:
+    alert = found(UNKNOWN)["primary"]
+    assert (alert.severity, alert.next) == ("critical", "repmgr-hooks status --cluster main")
+    assert alert.summary.startswith("primary unknown: no node is out of recovery")
+
+
+@pytest.mark.parametrize("why", [ReasonCode.STALE_PRIMARY, ReasonCode.BESIDE])
+def test_a_stale_primary_comes_with_what_to_type(why: ReasonCode) -> None:
+    alert = found(replace(KNOWN, notes=(Reason(ReasonCode.SILENT, (3,)), Reason(why, (1,)))))["zombie"]
+    assert alert.severity == "critical"
+    assert "ZOMBIE: node 1 is a primary too" in alert.summary
+    assert "on node 1, when PostgreSQL is stopped there: repmgr node rejoin -d 'host=10.0.0.12 port=5432" in alert.next
+    assert list(found(replace(UNKNOWN, notes=(Reason(why, (1,)),)))) == ["zombie", "primary"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "expected"),
+    [
+        (run(BARMAN, SWITCH_WAL, APP), {"run": "warning"}),
+        (run(BARMAN, SWITCH_WAL, APP, attempt=20), {"run": "critical"}),
+        (run(SWITCH_WAL), {"gate": "critical"}),
+        (run(BARMAN, SWITCH_WAL, attempt=20), {"gate": "critical", "run": "critical"}),
+        (run(BARMAN, SWITCH_WAL, APP, message="FAILED: GAP: Barman still lacks WAL; more"), {"backup": "critical"}),
+        (run(SWITCH_WAL, message="HOLE: Barman lacks 0001: x"), {"backup": "critical", "gate": "critical"}),
+        (run(), {}),
+    ],
+)
+def test_a_run_that_failed(failed: RunRow, expected: dict[str, str]) -> None:
+    alerts = found(failed=failed)
+    assert {name: alert.severity for name, alert in alerts.items()} == expected
+    assert all(alert.next.startswith("repmgr-hooks ") for alert in alerts.values())
+
+
+def test_what_a_gate_says() -> None:
+    """No word of the limit: Barman may have failed beside a port that was open all the time."""
+    summary = found(failed=run(SWITCH_WAL))["gate"].summary
+    assert summary == "firewall {open: app, fail_open_after: 120} is true although what comes before it failed"
+
+
+def test_what_a_handler_warns_of() -> None:
+    alert = found(warnings=("slot barman holds more", "and another"))["warning"]
+    assert (alert.severity, alert.summary, alert.details) == (
+        "warning",
+        "slot barman holds more",
+        "slot barman holds more\nand another",
+    )
+
+
+@pytest.mark.parametrize("position", [place for place in StreamPosition if place is not StreamPosition.OK])
+def test_all_that_is_said_of_barmans_position_is_known_as_a_hole(position: StreamPosition) -> None:
+    assert MAIN.cluster.barman
+    standing = StreamState(position, "0" * 24, missing=("000000010000000000000004",), directory="/x", node=2)
+    text = wal_continuity.explain(standing, MAIN.cluster.barman, [])
+    assert tells_of_hole(f"FAILED after 1 s: barman: {text}").startswith(f"{position.name}: Barman ")
+
+
+def test_so_is_a_hole_and_nothing_else() -> None:
+    assert MAIN.cluster.barman
+    said = wal_continuity.advice(("000000010000000000000004",), MAIN.cluster.barman)
+    assert tells_of_hole(said) == "HOLE: Barman lacks 000000010000000000000004"
+    assert tells_of_hole("barman cron: exit code 7: Barman is in ruins") == ""

@@ -1,0 +1,312 @@
+"""`check` with a fake world: each thing that is wrong makes its own finding; output for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.checks import finding, kernel, service
+from repmgr_hooks.checks.finding import Finding
+from repmgr_hooks.cli import main as cli
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.system.steps import Program
+from tests.fake import FakeHost, FakeSlot, NatTable
+
+CONFIG = (Path(__file__).resolve().parents[3] / "config/config.yaml").read_text()
+CONFIG = CONFIG.replace(", passfile: /etc/repmgr-hooks/pgpass", "")
+
+RunResult = Callable[..., int]
+Change = Callable[[FakeHost], object]
+
+
+@pytest.fixture
+def run(tmp_path: Path, host: FakeHost) -> RunResult:
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(tmp_path)))
+    return lambda *argv: cli.run(["--config", str(tmp_path / "config.yaml"), "check", *argv])
+
+
+def wrong(run: RunResult, capsys: pytest.CaptureFixture[str]) -> set[tuple[str, str]]:
+    """Key and place of all that is not OK, as far as the fake world has a say in it."""
+    run("--json")
+    found = json.loads(capsys.readouterr().out)
+    ours = ("nodes", "barman", "routes", "kernel", "repmgr.version")
+    bad = {(item["key"], item["where"]) for item in found if item["level"] != "OK" and item["key"].startswith(ours)}
+    return {item for item in bad if item[0] not in ("kernel.managers", "barman.passfile")}
+
+
+def lose_the_slot(host: FakeHost) -> None:
+    host.nodes[1].slots["barman"].reserved = False
+
+
+def flush(host: FakeHost) -> None:
+    host.nat = NatTable()
+
+
+def lead_a_port_elsewhere(host: FakeHost) -> None:
+    host.nat = NatTable(host.nat.save().replace("10.0.0.11:5432", "10.0.0.12:5432"))
+
+
+def settings(**said: str) -> Change:
+    return lambda host: host.barman.settings.update(said)
+
+
+def node(number: int, **said: object) -> Change:
+    return lambda host: [setattr(host.nodes[number], name, value) for name, value in said.items()]
+
+
+def barman(**said: object) -> Change:
+    return lambda host: [setattr(host.barman, name, value) for name, value in said.items()]
+
+
+def of_world(**said: object) -> Change:
+    return lambda host: [setattr(host, name, value) for name, value in said.items()]
+
+
+DOCKERS = "-A INPUT -j ACCEPT\n-A FORWARD -o docker0 -j DOCKER\n-A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
+GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda host: None, set()),
+        (lambda host: host.lose(2), {("nodes.answer", "main node 2")}),
+        (lambda host: host.lose(1), {("nodes.answer", "main node 1")}),
+        (lambda host: [host.lose(1), host.lose(2)], {("nodes.answer", f"main node {n}") for n in (1, 2)}),
+        (node(2, clock_ahead=3600.0), {("nodes.clock", "main node 2")}),
+        (node(2, clock_ahead=-5.0), {("nodes.clock", "main node 2")}),
+        (node(2, clock_ahead=1.5), set()),
+        (node(2, most_slots=0), {("nodes.slots", "main node 2")}),
+        (node(1, most_wal="-1"), {("nodes.wal", "main node 1")}),
+        (node(1, lacking=("pg_monitor", "replication")), {("nodes.rights", "main")}),
+        (node(2, in_recovery=False), {("nodes.primary", "main")}),
+        (node(1, in_recovery=True, registered=(2,)), {("nodes.primary", "main")}),
+        (node(1, registered=(2,)), {("nodes.registered", "main")}),
+        (node(1, inactive=(2,)), {("nodes.registered", "main")}),
+        (lambda host: [host.lose(2), setattr(host.nodes[1], "inactive", (2,))], {("nodes.answer", "main node 2")}),
+        (node(2, paused=True), {("nodes.paused", "main")}),
+        (of_world(repmgr="repmgr 4.0.3"), {("repmgr.version", "main")}),
+        (of_world(repmgr="of no version"), {("repmgr.version", "main")}),
+        (of_world(forwarding=False), {("kernel.forwarding", "IPv4")}),
+        (flush, {("kernel.chains", "main")}),
+        (lead_a_port_elsewhere, {("routes.state", "main"), ("barman.primary", "main_backup")}),
+        (of_world(filter=":FORWARD DROP [0:0]\n"), {("kernel.filter", "IPv4")}),
+        (of_world(filter=":FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"), set()),
+        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}"), {("kernel.filter", "IPv4")}),
+        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}-A DOCKER-USER -p tcp -j ACCEPT\n"), set()),
+        (of_world(tracked=(9500, 10000)), {("kernel.conntrack", "IPv4")}),
+        (lose_the_slot, {("routes.state", "main")}),
+        (lambda host: host.nodes[2].slots.update(barman=FakeSlot()), {("routes.state", "main")}),
+        (barman(health="ruins"), {("barman.answer", "main_backup")}),
+        (barman(health="hangs"), {("barman.answer", "main_backup")}),
+        (settings(conninfo="host=10.0.0.11 user=barman"), {("barman.conninfo", "main_backup")}),
+        (settings(conninfo="user=barman port=54321"), {("barman.conninfo", "main_backup")}),
+        (settings(streaming_conninfo="host=10.0.0.20 port=5432"), None),
+        (settings(streaming_conninfo=GOOD_WAY), {("barman.keepalives", "main_backup")}),
+        (settings(postgres_systemid="None"), {("barman.primary", "main_backup")}),
+        (settings(streaming_systemid="7300000000000000002"), {("barman.primary", "main_backup")}),
+        (settings(timeline="2"), {("barman.primary", "main_backup")}),
+        (settings(slot_name="None"), {("barman.slot", "main_backup")}),
+        (settings(create_slot="auto"), {("barman.slot", "main_backup")}),
+        (barman(version="3.14.0"), {("barman.locks", "main_backup")}),
+        (barman(version="3.14.0", cleanup="lock_directory_cleanup = false\n"), set()),
+        (barman(version="3.14.0", cleanup="lock_directory_cleanup = true\n"), {("barman.locks", "main_backup")}),
+        (barman(cron_ran=600.0), {("barman.cron", "main_backup")}),
+        (barman(cron_ran=None), {("barman.cron", "main_backup")}),
+        (barman(cron_ran=100.0), set()),
+    ],
+)
+def test_each_fault_makes_its_own_finding(
+    run: RunResult,
+    capsys: pytest.CaptureFixture[str],
+    host: FakeHost,
+    change: Change,
+    expected: set[tuple[str, str]] | None,
+) -> None:
+    change(host)
+    found = wrong(run, capsys)
+    assert found == expected if expected is not None else ("barman.conninfo", "main_backup") in found
+    assert not [what for what in host.what_changed() if not what.startswith("barman show")]
+
+
+def test_a_role_without_rights_is_told_all_of_them(
+    run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost
+) -> None:
+    host.nodes[1].lacking = ("replication", "pg_monitor")
+    assert run() == 1
+    shown = capsys.readouterr().out
+    assert "main: repmgr lacks replication, pg_monitor\n      -> on the primary: psql -v role=repmgr" in shown
+
+
+def test_what_is_wrong_stands_first_and_the_numbers_last(
+    run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost
+) -> None:
+    host.lose(2)
+    host.nodes[1].most_wal = "-1"
+    assert run() == 1
+    lines = capsys.readouterr().out.splitlines()
+    levels = [line.split()[0] for line in lines[:-1] if not line.startswith("      -> ")]
+    assert levels == sorted(levels, key=["FAIL", "WARN", "OK"].index)
+    counts = [f"{levels.count(level)} {level}" for level in ("FAIL", "WARN", "OK")]
+    assert lines[-1] == ", ".join(counts)
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("FAIL  nodes.answer        main node 2: ")]
+    assert lines[at + 1].startswith("      -> start PostgreSQL there; see it: sudo -u ")
+
+
+def test_every_finding_can_be_told_from_every_other(run: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--json")
+    found = json.loads(capsys.readouterr().out)
+    assert {frozenset(item) for item in found} == {frozenset({"level", "what", "mend", "key", "where"})}
+    names = [(item["key"], item["where"]) for item in found]
+    assert len(names) == len(set(names))
+    assert all(item["mend"] for item in found if item["level"] != "OK")
+
+
+def test_two_clusters_side_by_side(run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What the machine has once is said once."""
+    (tmp_path / "config.yaml").write_text(
+        f"state_dir: {tmp_path}\nclusters:\n"
+        "  a: {nodes: {1: {host: 10.0.0.11}}, gateway: {address: 10.0.0.20, ports: {app: 5}},\n"
+        "      routes: [{on: [standby_promote], do: [{firewall: {open: app}}]}]}\n"
+        "  b: {nodes: {2: {host: 10.0.0.12}}, gateway: {address: 10.0.0.20, ports: {app: 6},\n"
+        "      chains: {dnat: b_dnat, snat: b_snat}},\n"
+        "      routes: [{on: [standby_promote], do: [{firewall: {open: app}}]}]}\n"
+    )
+    run("--json")
+    found = json.loads(capsys.readouterr().out)
+    names = [(item["key"], item["where"]) for item in found]
+    assert len(names) == len(set(names))
+    assert [where for key, where in names if key == "kernel.forwarding"] == ["IPv4"]
+    assert sorted(where for key, where in names if key == "kernel.chains") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("levels", "line", "code"),
+    [
+        (["OK"], "REPMGR_HOOKS OK - 0 FAIL, 0 WARN, 1 OK | fail=0 warn=0 ok=1", 0),
+        (
+            ["OK", "WARN"],
+            "REPMGR_HOOKS WARNING - 0 FAIL, 1 WARN, 1 OK: nodes.wal db: so/ so | fail=0 warn=1 ok=1",
+            1,
+        ),
+        (
+            ["WARN", "FAIL"],
+            "REPMGR_HOOKS CRITICAL - 1 FAIL, 1 WARN, 0 OK: nodes.wal db: so/ so; nodes.wal db: so/ so"
+            " | fail=1 warn=1 ok=0",
+            2,
+        ),
+    ],
+)
+def test_the_line_for_nagios(levels: list[finding.Level], line: str, code: int) -> None:
+    found = [Finding(level, "so|\nso", "mend", "nodes.wal", "db") for level in levels]
+    assert finding.nagios(found) == (line, code)
+
+
+def test_nagios_is_told_of_a_wrong_configuration(
+    run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text("clusters: {}\nbogus: |\n")
+    assert run("--nagios") == 3
+    output = capsys.readouterr()
+    assert output.err == ""
+    (line,) = output.out.splitlines()
+    assert line.startswith("REPMGR_HOOKS UNKNOWN - ")
+    assert "|" not in line
+    assert run() == 2
+
+
+def test_nagios_is_told_of_a_fault(run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost) -> None:
+    host.lose(2)
+    assert run("--nagios") == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("REPMGR_HOOKS CRITICAL - ")
+    assert "nodes.answer main node 2: " in line
+
+
+def test_json_and_nagios_are_two_things(run: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("--json", "--nagios")
+    assert ended.value.code == 2
+
+
+def test_a_state_directory_that_is_not_there_is_not_made(
+    run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(gone)))
+    assert run() == 1
+    assert f"FAIL  files.state         {gone}: " in capsys.readouterr().out
+    assert not gone.exists()
+
+
+def test_a_pause_and_a_failed_run(
+    run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path, host: FakeHost
+) -> None:
+    cli.run(["--config", str(tmp_path / "config.yaml"), "pause", "--reason", "new disks"])
+    capsys.readouterr()
+    run()
+    shown = capsys.readouterr().out
+    assert "WARN  service.paused      main: paused (new disks): events are stored, nothing is done" in shown
+    assert "      -> repmgr-hooks resume --cluster main" in shown
+    assert "OK    service.failed      main: the last run did not fail" in shown
+
+
+def test_a_run_that_has_failed(run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    number = journal.begin_run("main", "event", 20, [])
+    journal.end_run(number, False, True, "FAILED after 9.0 s: barman is in ruins", 1, 1)
+    assert run() == 1
+    shown = capsys.readouterr().out
+    assert "FAIL  service.failed      main: the last run failed: FAILED after 9.0 s: barman is in ruins\n" in shown
+    assert "      -> repmgr-hooks reconcile --cluster main\n" in shown
+
+
+@pytest.mark.parametrize(("disabled", "level"), [([], "OK"), (["repmgr-hooks-boot.service"], "WARN")])
+def test_a_unit_that_is_not_enabled(host: FakeHost, disabled: list[str], level: str) -> None:
+    def systemctl(program: Program) -> str:
+        if program.argv[2] in disabled:
+            raise OperationFailed("disabled")
+        return "enabled\n"
+
+    host.programs["systemctl"] = systemctl
+    found = service.enabled(host)
+    assert found.level == level
+    assert found.mend.endswith(" ".join(disabled))
+
+
+# -- other firewall managers -------------------------------------------------------------------------------------------
+
+DROPS = 'DEFAULT_FORWARD_POLICY="DROP"\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "enabled", "named"),
+    [
+        ({}, [], ""),
+        ({"nftables.conf": "flush ruleset\n"}, [], ""),
+        ({"nftables.conf": "flush ruleset\n"}, ["nftables"], "nftables"),
+        ({"nftables.conf": "table inet filter {}\n"}, ["nftables"], ""),
+        ({}, ["firewalld"], "firewalld"),
+        ({"iptables/rules.v4": "*filter\nCOMMIT\n"}, ["netfilter-persistent"], ""),
+        ({"iptables/rules.v4": "*nat\nCOMMIT\n"}, ["netfilter-persistent"], "netfilter-persistent"),
+        ({"ufw/ufw.conf": "ENABLED=yes\n", "default/ufw": DROPS}, [], "ufw"),
+        ({"ufw/ufw.conf": "ENABLED=no\n", "default/ufw": DROPS}, [], ""),
+        ({"ufw/ufw.conf": "ENABLED=yes\n", "default/ufw": DROPS.replace("DROP", "ACCEPT")}, [], ""),
+    ],
+)
+def test_another_firewall_manager(tmp_path: Path, files: dict[str, str], enabled: list[str], named: str) -> None:
+    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    for unit in enabled:
+        (wants / f"{unit}.service").symlink_to(f"/lib/systemd/system/{unit}.service")
+    for name, text in files.items():
+        (tmp_path / "etc" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "etc" / name).write_text(text)
+    found = kernel.managers(tmp_path, 5)
+    assert found.level == ("WARN" if named else "OK")
+    assert found.what.startswith(named)

@@ -1,0 +1,338 @@
+"""The verbs of an operator, with a fake world and a journal of their own: output and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.cli import arguments
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import StepRow
+from tests.fake import FakeHost
+
+PROMOTED = Event(2, "standby_promote", True, 1, "2026-11-20 03:00:00+00")
+NODE_2 = "10.0.0.12:5432"
+
+RunResult = Callable[..., int]
+
+
+def past(journal: Journal, ok: bool, message: str, events: int = 1, attempt: int = 1) -> int:
+    """A run that has ended."""
+    numbers = [journal.add_event("main", PROMOTED, time.time()) for _ in range(events)]
+    run = journal.begin_run("main", "event", attempt, numbers)
+    journal.add_step(run, StepRow("slot {on: primary}", "create slot", 5.0, 1.25, "" if ok else "no such node"))
+    journal.end_run(run, ok, not ok, message, 2, 2)
+    return run
+
+
+# -- status ------------------------------------------------------------------------------------------------------------
+
+
+def test_status_of_a_healthy_cluster(run: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("status") == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == "main: primary is node 1, timeline 1 (the only node out of recovery)"
+    assert len(rest) == 6
+
+
+def test_status_of_a_cluster_in_trouble(run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost) -> None:
+    host.fail_over()
+    assert run("status") == 1
+    assert "MISSING lead port app to node 2" in capsys.readouterr().out
+    assert host.changes == []
+
+
+@pytest.mark.parametrize(("lost", "code"), [([], 0), ([1], 1)])
+def test_status_for_machines(
+    run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost, lost: list[int], code: int
+) -> None:
+    for number in lost:
+        host.lose(number)
+    assert run("status", "--json") == code
+    plain = json.loads(capsys.readouterr().out)
+    assert list(plain) == ["main"]
+    assert plain["main"]["good"] is (code == 0)
+    assert plain["main"]["decision"]["primary"] == (None if lost else 1)
+
+
+# -- history -----------------------------------------------------------------------------------------------------------
+
+
+def test_history_of_nothing(run: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("history") == 0
+    assert capsys.readouterr().out == "nothing yet\n"
+    assert run("history", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_history_tells_the_story(run: RunResult, capsys: pytest.CaptureFixture[str], journal: Journal) -> None:
+    past(journal, False, "FAILED after 1.0 s")
+    past(journal, True, "done: 1 step(s), 1.2 s", events=8, attempt=2)
+    assert run("history") == 0
+    failed, event, step, message, good, *rest = capsys.readouterr().out.splitlines()
+    assert failed.endswith("  main  FAILED  event")
+    assert event == "    event 1: standby_promote of node 2"
+    assert step == "    1.25 s  create slot: FAILED: no such node"
+    assert message == "    FAILED after 1.0 s"
+    assert good.endswith("  main  ok  event, attempt 2")
+    assert rest == [
+        "    2 more before these",
+        *(f"    event {number}: standby_promote of node 2" for number in range(4, 10)),
+        "    1.25 s  create slot",
+        "    done: 1 step(s), 1.2 s",
+    ]
+
+
+def test_history_of_what_runs_and_of_what_was_cut_off(
+    run: RunResult, capsys: pytest.CaptureFixture[str], journal: Journal
+) -> None:
+    journal.begin_run("main", "boot", 1, [])
+    assert run("history") == 0
+    assert "  main  running  boot\n" in capsys.readouterr().out
+    journal.release_cut_off()
+    assert run("history") == 0
+    assert "  main  FAILED  boot\n    cut off\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        ([], ["a", "b", "c"]),
+        (["-n", "2"], ["b", "c"]),
+        (["--failed"], ["b"]),
+        (["--cluster", "main", "-n", "1"], ["c"]),
+        (["-n", "0"], []),
+    ],
+)
+def test_history_for_machines(
+    run: RunResult, capsys: pytest.CaptureFixture[str], journal: Journal, argv: list[str], shown: list[str]
+) -> None:
+    for message in "abc":
+        past(journal, message != "b", message)
+    assert run("history", "--json", *argv) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert [found["message"] for found in plain] == shown
+    for found in plain:
+        assert found["events"][0]["name"] == "standby_promote"
+        assert found["events"][0]["other_node"] == 1
+        assert found["steps"][0]["duration"] == 1.25
+
+
+@pytest.mark.parametrize("verb", ["status", "history", "pause", "resume", "reconcile"])
+def test_a_cluster_that_is_not_there(run: RunResult, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    assert run(verb, "--cluster", "mian") == 2
+    assert "has no cluster 'mian'; did you mean 'main'?" in capsys.readouterr().err
+
+
+# -- pause and resume --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1s", 1), ("007m", 420), ("24h", 86400)]
+)
+def test_how_long(text: str, seconds: int) -> None:
+    assert arguments.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "90", "1d", "1.5h", "-5m", "5 m", "5M", "h2", "²s", "1h30m", "+5s", "1_0s"])
+def test_no_such_time(text: str, run: RunResult, capsys: pytest.CaptureFixture[str], journal: Journal) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        arguments.duration(text)
+    with pytest.raises(SystemExit) as ended:
+        run("pause", f"--for={text}")
+    assert ended.value.code == 2
+    assert "is not a time such as 90s, 30m or 2h" in capsys.readouterr().err
+    assert journal.paused("main") is None
+
+
+def test_a_pause_is_written_down_and_shown(
+    run: RunResult, capsys: pytest.CaptureFixture[str], journal: Journal
+) -> None:
+    assert run("pause", "--reason", "new disks") == 0
+    assert capsys.readouterr().out == "main: PAUSED until it is resumed: events are stored, nothing is done\n"
+    found = journal.paused("main")
+    assert found and (found.until, found.reason) == (None, "new disks")
+    assert run("status") == 1
+    assert "  PAUSED until it is resumed (new disks); " in capsys.readouterr().out
+
+
+def test_a_pause_for_a_while(run: RunResult, capsys: pytest.CaptureFixture[str], journal: Journal) -> None:
+    assert run("pause", "--for", "30m") == 0
+    found = journal.paused("main")
+    assert found and found.until and abs(found.until - time.time() - 1800) < 5
+    clock = time.strftime("%H:%M:%S", time.localtime(found.until))
+    assert capsys.readouterr().out.startswith(f"main: PAUSED until {clock}: ")
+
+
+@pytest.mark.parametrize("text", ["999999999999999h", "9" * 400 + "h"], ids=len)
+def test_a_pause_for_ever_and_a_day(run: RunResult, journal: Journal, text: str) -> None:
+    try:
+        code = run("pause", "--for", text)
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    assert code in (0, 2)
+
+
+def test_a_pause_for_no_time_is_refused(run: RunResult, journal: Journal) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("pause", "--for", "0s")
+    assert ended.value.code == 2
+
+
+def test_resume_ends_the_pause_and_makes_up_for_it(run: RunResult, journal: Journal, host: FakeHost) -> None:
+    run("pause")
+    host.fail_over()
+    assert run("resume") == 0
+    assert journal.paused("main") is None
+    assert host.leads_to(host.app_port) == NODE_2
+    (made,) = journal.runs(9)
+    assert (made.cause, made.ok) == ("resume", True)
+
+
+def test_resume_without_a_pause(run: RunResult, journal: Journal, host: FakeHost) -> None:
+    assert run("resume") == 0
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"
+
+
+def test_resume_when_the_primary_is_unknown(run: RunResult, journal: Journal, host: FakeHost) -> None:
+    run("pause")
+    host.lose(1)
+    assert run("resume") == 1
+    assert journal.paused("main") is None
+
+
+# -- replay, reconcile, boot -------------------------------------------------------------------------------------------
+
+
+def test_an_event_of_the_journal_again(run: RunResult, journal: Journal, host: FakeHost) -> None:
+    number = journal.add_event("main", PROMOTED, 5.0)
+    journal.end_run(journal.begin_run("main", "event", 1, [number]), False, False, "", None, 0)
+    host.fail_over()
+    assert run("replay", "--id", str(number)) == 0
+    assert host.leads_to(host.app_port) == NODE_2
+    last = journal.runs(1)[0]
+    assert (last.cause, last.ok) == ("replay", True)
+    assert [item.event for item in journal.events_of(last.id)] == [PROMOTED]
+
+
+def test_an_event_of_the_journal_as_a_dry_run(
+    run: RunResult, journal: Journal, host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = journal.add_event("main", PROMOTED, 5.0)
+    host.fail_over()
+    assert run("replay", "--dry-run", "--id", str(number)) == 0
+    assert "  would lead port app to node 2 (10.0.0.12)\n" in capsys.readouterr().out
+    assert (host.changes, journal.runs(9)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--id", "7"], "the journal has no event 7; 'repmgr-hooks history' shows their numbers"),
+        (["--id", "7", "2", "standby_promote"], "give either --id or the words of an event, not both"),
+        ([], "got 0 arguments"),
+    ],
+)
+def test_a_replay_of_nothing(run: RunResult, capsys: pytest.CaptureFixture[str], argv: list[str], said: str) -> None:
+    assert run("replay", *argv) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["-1", "", "x", "9" * 30, "9" * 5000])
+def test_what_is_no_number_of_an_event(run: RunResult, capsys: pytest.CaptureFixture[str], number: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("replay", "--id", number)
+    assert ended.value.code == 2
+    assert "is not the number of an event; see 'history'" in capsys.readouterr().err
+
+
+def test_an_event_of_a_cluster_that_is_gone(
+    run: RunResult, journal: Journal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = journal.add_event("former", PROMOTED, 5.0)
+    assert run("replay", "--id", str(number)) == 2
+    assert "has no cluster 'former'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["reconcile", "boot"])
+def test_by_hand_and_at_boot(run: RunResult, journal: Journal, host: FakeHost, verb: str) -> None:
+    host.fail_over()
+    assert run(verb) == 0
+    assert host.leads_to(host.app_port) == NODE_2
+    assert [(made.cause, made.ok) for made in journal.runs(9)] == [(verb, True)]
+
+
+def test_a_failure_is_exit_code_1_and_written_down(
+    run: RunResult, journal: Journal, host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.fail_over()
+    host.barman.health = "ruins"
+    assert run("reconcile") == 1
+    (made,) = journal.runs(9)
+    assert (made.ok, made.again) == (False, True)
+    assert "No space left on device" in made.message
+    assert "No space left on device" in capsys.readouterr().out
+
+
+def test_a_bug_is_exit_code_3(run: RunResult, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*words: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(host, "fetch_each", bug)
+    assert run("reconcile") == 3
+
+
+# -- a journal that cannot be used -------------------------------------------------------------------------------------
+
+
+def newer(tmp_path: Path) -> None:
+    Journal(tmp_path / "journal.db").close()
+    with sqlite3.connect(tmp_path / "journal.db") as other:
+        other.execute("pragma user_version = 99")
+    other.close()
+
+
+@pytest.mark.parametrize("verb", ["history", "pause", "resume"])
+def test_what_needs_the_journal_says_so(
+    run: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    newer(tmp_path)
+    assert run(verb) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is of a newer version (99) than this program; upgrade repmgr_hooks" in line
+
+
+@pytest.mark.parametrize("argv", [["reconcile"], ["boot"], ["replay", "2", "standby_promote"]])
+def test_what_mends_the_cluster_goes_on_without_it(
+    run: RunResult, tmp_path: Path, host: FakeHost, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    newer(tmp_path)
+    host.fail_over()
+    assert run(*argv) == 0
+    assert host.leads_to(host.app_port) == NODE_2
+    assert "newer version (99) than this program; upgrade repmgr_hooks; going on without it" in capsys.readouterr().out
+
+
+def test_status_says_what_is_true_without_a_journal(
+    run: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer(tmp_path)
+    assert run("status") == 1
+    assert "main: primary is node 1" in capsys.readouterr().out
+
+
+# -- a failed run, and what an operator does about it ------------------------------------------------------------------
+
+
+def test_a_failed_run_is_forgotten_after_a_good_reconcile(run: RunResult, journal: Journal) -> None:
+    past(journal, False, "Barman is in ruins")
+    assert run("status") == 1
+    assert run("reconcile") == 0
+    assert run("status") == 0

@@ -1,0 +1,580 @@
+"""Which node is the primary: the table of the cases, and properties with an oracle of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, Reason, ReasonCode, decide
+from repmgr_hooks.cluster.observe import NodeState, Registered, WalReceiver
+
+SYSTEM = "7300000000000000001"
+OTHER_SYSTEM = "7300000000000000002"
+NODE_1 = LastKnownPrimary(1, 1, SYSTEM)
+"""Node 1 was the primary, on timeline 1."""
+
+
+def metadata(named: Iterable[int], nodes: Iterable[int] = (1, 2, 3)) -> tuple[Registered, ...]:
+    """``repmgr.nodes`` with these active primaries."""
+    primaries = tuple(named)
+    return tuple(
+        Registered(node, "primary" if node in primaries else "standby", True, None)
+        for node in sorted({*nodes, *primaries})
+    )
+
+
+def primary(node: int, timeline: int, named: tuple[int, ...] | None = None) -> NodeState:
+    """A node out of recovery; by default repmgr made it the primary."""
+    rows = metadata((node,) if named is None else named)
+    return NodeState(
+        node, in_recovery=False, timeline=timeline, system_identifier=SYSTEM, registered=rows, lsn=timeline
+    )
+
+
+def standby(node: int, timeline: int, named: tuple[int, ...] = (1,), follows: int | None = None) -> NodeState:
+    """A node in recovery that receives WAL from ``follows``."""
+    receiver = WalReceiver(f"10.0.0.1{follows}", follows, True, timeline) if follows else None
+    return NodeState(node, timeline=timeline, system_identifier=SYSTEM, registered=metadata(named), receiver=receiver)
+
+
+def witness(node: int, timeline: int = 1, named: tuple[int, ...] = (1,)) -> NodeState:
+    """A witness is a cluster of its own: never in recovery, with a system identifier of its own."""
+    return replace(primary(node, timeline, named), system_identifier=OTHER_SYSTEM, witness=True)
+
+
+def silent(node: int) -> NodeState:
+    return NodeState(node, error=f"node {node}: connection timeout expired")
+
+
+def whys(decision: PrimaryDecision) -> list[tuple[ReasonCode, tuple[int, ...]]]:
+    """What stands beside the verdict."""
+    return [(note.why, note.nodes) for note in decision.notes]
+
+
+@pytest.mark.parametrize(
+    ("states", "memory", "node", "why"),
+    [
+        pytest.param([primary(1, 1)], LastKnownPrimary(), 1, ReasonCode.ONLY, id="a single node"),
+        pytest.param([primary(1, 1), standby(2, 1)], LastKnownPrimary(), 1, ReasonCode.ONLY, id="primary and standby"),
+        pytest.param(
+            [standby(1, 7, (2,)), primary(2, 7)], LastKnownPrimary(), 2, ReasonCode.ONLY, id="the other way round"
+        ),
+        pytest.param([primary(1, 1), standby(2, 1)], NODE_1, 1, ReasonCode.ONLY, id="as it was"),
+        pytest.param([silent(1), primary(2, 2)], NODE_1, 2, ReasonCode.ONLY, id="failover"),
+        pytest.param(
+            [silent(1), primary(2, 2)], LastKnownPrimary(), 2, ReasonCode.ONLY, id="failover before we were installed"
+        ),
+        pytest.param(
+            [standby(1, 1), primary(2, 2)], NODE_1, 2, ReasonCode.ONLY, id="a standby is still behind the fork"
+        ),
+        pytest.param([primary(1, 1), primary(2, 2)], NODE_1, 2, ReasonCode.NEWEST, id="the old primary still runs"),
+        pytest.param(
+            [primary(1, 1), primary(2, 2), primary(3, 3)], LastKnownPrimary(), 3, ReasonCode.NEWEST, id="three of them"
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 2), standby(3, 1)], LastKnownPrimary(), 2, ReasonCode.NEWEST, id="and a standby"
+        ),
+        # Ways in which an event lies, is missing or doubled (repmgr-events.md, sections 0 and 4).
+        pytest.param(
+            [silent(1), primary(2, 2, named=(1,))],
+            NODE_1,
+            2,
+            ReasonCode.ONLY,
+            id="standby_promote failed: the metadata names the dead one",
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 2, named=(1,))],
+            replace(NODE_1, promoted=frozenset({2})),
+            2,
+            ReasonCode.NEWEST,
+            id="standby_promote failed, and the old primary is back: repmgr has told the hook",
+        ),
+        pytest.param(
+            [primary(1, 1), standby(2, 1)],
+            replace(NODE_1, promoted=frozenset({2})),
+            1,
+            ReasonCode.ONLY,
+            id="repmgrd_promote_error comes as a success: node 2 is a standby",
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 2, named=(1,)), primary(3, 3, named=(1,))],
+            replace(NODE_1, promoted=frozenset({2})),
+            2,
+            ReasonCode.KEPT,
+            id="repmgr promoted one that is not the newest",
+        ),
+        pytest.param(
+            [standby(1, 1, (2,)), primary(2, 2)],
+            NODE_1,
+            2,
+            ReasonCode.ONLY,
+            id="switchover without node_rejoin, not attached",
+        ),
+        pytest.param(
+            [standby(1, 2, (2,), follows=2), primary(2, 2)],
+            NODE_1,
+            2,
+            ReasonCode.ONLY,
+            id="switchover without node_rejoin",
+        ),
+        pytest.param(
+            [silent(1), primary(2, 2, named=(1,)), standby(3, 1)],
+            NODE_1,
+            2,
+            ReasonCode.ONLY,
+            id="pg_promote by hand, no event, after the primary was lost",
+        ),
+        pytest.param(
+            [standby(1, 1), primary(2, 2, named=(1,)), standby(3, 1, follows=1)],
+            NODE_1,
+            2,
+            ReasonCode.ONLY,
+            id="pg_promote by hand after the primary was made a standby by hand",
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 2, named=(1,))],
+            NODE_1,
+            1,
+            ReasonCode.KEPT,
+            id="pg_promote by hand, no event, beside a healthy primary",
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 2, named=(1,)), standby(3, 2, follows=2)],
+            NODE_1,
+            1,
+            ReasonCode.KEPT,
+            id="and a standby follows the wrong one",
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 2, named=(1,))],
+            replace(NODE_1, primary=2),
+            2,
+            ReasonCode.SO_FAR,
+            id="clients are there",
+        ),
+        pytest.param(
+            [silent(1), primary(2, 2), standby(3, 1, follows=1)],
+            NODE_1,
+            2,
+            ReasonCode.ONLY,
+            id="a standby that has not followed yet: repmgr promoted the other",
+        ),
+        pytest.param(
+            [silent(1), primary(2, 2, named=(1,)), standby(3, 1, follows=1)],
+            replace(NODE_1, promoted=frozenset({2})),
+            2,
+            ReasonCode.ONLY,
+            id="the same, and only the event says so",
+        ),
+        # Witnesses.
+        pytest.param([primary(1, 1), witness(2)], NODE_1, 1, ReasonCode.ONLY, id="a witness is out of recovery too"),
+        pytest.param(
+            [primary(1, 1), witness(2, 9, (2,))], LastKnownPrimary(), 1, ReasonCode.ONLY, id="whatever its timeline"
+        ),
+        pytest.param(
+            [silent(1), primary(2, 2), witness(3)], NODE_1, 2, ReasonCode.ONLY, id="failover beside a witness"
+        ),
+    ],
+)
+def test_the_primary_is_known(states: list[NodeState], memory: LastKnownPrimary, node: int, why: ReasonCode) -> None:
+    decision = decide(states, memory)
+    (timeline,) = [state.timeline for state in states if state.node == node]
+    assert (decision.primary, decision.timeline, decision.reason.why) == (node, timeline, why)
+    assert decision.states == tuple(states)
+
+
+FOREIGN = replace(standby(2, 1), system_identifier=OTHER_SYSTEM)
+SEEN_2 = LastKnownPrimary(2, 2, SYSTEM)
+
+
+@pytest.mark.parametrize(
+    ("states", "memory", "reason"),
+    [
+        pytest.param([], LastKnownPrimary(), Reason(ReasonCode.NOBODY), id="no node at all"),
+        pytest.param([standby(1, 1), standby(2, 1)], NODE_1, Reason(ReasonCode.NOBODY), id="standbys only"),
+        pytest.param([silent(1), silent(2)], NODE_1, Reason(ReasonCode.NOBODY), id="nobody answers"),
+        pytest.param([silent(1), standby(2, 1)], NODE_1, Reason(ReasonCode.NOBODY), id="repmgr has not promoted yet"),
+        pytest.param([silent(1), witness(2)], NODE_1, Reason(ReasonCode.NOBODY), id="a witness is no primary"),
+        pytest.param(
+            [silent(1), standby(2, 1)],
+            replace(NODE_1, promoted=frozenset({2})),
+            Reason(ReasonCode.NOBODY),
+            id="an event alone makes no primary",
+        ),
+        pytest.param(
+            [primary(1, 1), standby(2, 2)], LastKnownPrimary(), Reason(ReasonCode.BEHIND, (1,), 2), id="a newer standby"
+        ),
+        pytest.param([primary(1, 1), silent(2)], SEEN_2, Reason(ReasonCode.BEHIND, (1,), 2), id="back from the dead"),
+        pytest.param(
+            [primary(1, 1), silent(2)],
+            replace(SEEN_2, primary=1),
+            Reason(ReasonCode.BEHIND, (1,), 2),
+            id="restored from a backup: the same node, an older timeline",
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 2), standby(3, 3)],
+            LastKnownPrimary(),
+            Reason(ReasonCode.BEHIND, (1, 2), 3),
+            id="both too old",
+        ),
+        pytest.param([primary(1, 2), primary(2, 2)], NODE_1, Reason(ReasonCode.TWINS, (1, 2), 2), id="equal timelines"),
+        pytest.param(
+            [primary(1, 1), primary(2, 1)], NODE_1, Reason(ReasonCode.TWINS, (1, 2), 1), id="also with the known one"
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 2, (1,))],
+            LastKnownPrimary(),
+            Reason(ReasonCode.UNCLEAR, (1, 2)),
+            id="by hand, unknown",
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 2, ())],
+            LastKnownPrimary(),
+            Reason(ReasonCode.UNCLEAR, (1, 2)),
+            id="names no primary",
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 2, (1, 2))],
+            LastKnownPrimary(),
+            Reason(ReasonCode.UNCLEAR, (1, 2)),
+            id="metadata names both",
+        ),
+        pytest.param(
+            [primary(1, 1), primary(2, 3, (1,))],
+            LastKnownPrimary(1, 2, SYSTEM),
+            Reason(ReasonCode.UNCLEAR, (1, 2)),
+            id="the known primary is older than it was",
+        ),
+        pytest.param(
+            [silent(1), primary(2, 2, named=(1,)), standby(3, 1, follows=1)],
+            NODE_1,
+            Reason(ReasonCode.FOLLOWED, (2,)),
+            id="only we do not see the primary",
+        ),
+        pytest.param([primary(1, 1), FOREIGN], NODE_1, Reason(ReasonCode.FOREIGN, (2,)), id="a foreign standby"),
+        pytest.param(
+            [primary(1, 1), FOREIGN], LastKnownPrimary(), Reason(ReasonCode.SYSTEMS), id="two systems, none is known"
+        ),
+        pytest.param(
+            [replace(primary(1, 1), system_identifier=OTHER_SYSTEM)],
+            NODE_1,
+            Reason(ReasonCode.FOREIGN, (1,)),
+            id="a foreign primary",
+        ),
+    ],
+)
+def test_the_primary_is_unknown(states: list[NodeState], memory: LastKnownPrimary, reason: Reason) -> None:
+    decision = decide(states, memory)
+    assert (decision.primary, decision.timeline, decision.reason) == (None, 0, reason)
+    assert decision.states == tuple(states)
+
+
+@pytest.mark.parametrize(
+    ("follower", "node"),
+    [
+        (replace(standby(3, 1, follows=1), error="node 3: connection refused"), 2),
+        (replace(standby(3, 1), receiver=WalReceiver("10.0.0.11", 1, False, 1)), 2),
+        (standby(3, 1, follows=2), 2),
+        (standby(3, 1, follows=1), None),
+    ],
+    ids=["silent", "waiting, not streaming", "of another", "streaming"],
+)
+def test_only_a_standby_that_receives_from_it_now_speaks_for_a_silent_primary(
+    follower: NodeState, node: int | None
+) -> None:
+    assert decide([silent(1), primary(2, 2, named=(1,)), follower], NODE_1).primary == node
+
+
+def test_a_foreign_node_that_does_not_answer_does_not_count() -> None:
+    assert decide([primary(1, 1), replace(FOREIGN, error="timeout")], NODE_1).primary == 1
+
+
+# -- a primary that swings to and fro ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changes", "most", "node"), [(4, 5, 2), (5, 5, None), (6, 5, None), (99, None, 2)])
+def test_after_too_many_changes_the_next_one_is_not_followed(changes: int, most: int | None, node: int | None) -> None:
+    decision = decide([silent(1), primary(2, 2)], replace(NODE_1, changes=changes), most)
+    assert decision.primary == node
+    if node is None:
+        assert decision.reason == Reason(ReasonCode.SWINGING, (2,))
+        assert "'repmgr-hooks reconcile' follows it at once" in str(decision.reason)
+
+
+def test_the_primary_that_is_there_already_is_no_change() -> None:
+    assert decide([primary(1, 1), standby(2, 1)], replace(NODE_1, changes=9), 5).primary == 1
+
+
+# -- zombies -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("states", "memory", "stale_primaries"),
+    [
+        pytest.param([primary(1, 1), primary(2, 2)], NODE_1, (1,), id="beside the primary"),
+        pytest.param([primary(1, 1), primary(2, 2), primary(3, 3)], NODE_1, (1, 2), id="two beside the primary"),
+        pytest.param([primary(1, 1), standby(2, 2)], SEEN_2, (1,), id="older than what was seen"),
+        pytest.param([primary(1, 1), silent(2)], SEEN_2, (1,), id="older than what was seen, and nobody else answers"),
+        pytest.param(
+            [primary(1, 1), silent(2), standby(3, 2, (2,))],
+            LastKnownPrimary(),
+            (1,),
+            id="repmgr has made a standby follow another",
+        ),
+        pytest.param([primary(1, 1), primary(2, 2), standby(3, 3, (3,))], LastKnownPrimary(), (1, 2), id="both"),
+        pytest.param(
+            [primary(1, 1), primary(2, 2, (1,)), standby(3, 2, (1,), follows=2)],
+            NODE_1,
+            (),
+            id="a standby follows a mistaken promotion: the primary is well",
+        ),
+        pytest.param(
+            [primary(1, 1), silent(2), standby(3, 2, (1,), follows=2)],
+            NODE_1,
+            (),
+            id="also when we do not see that one",
+        ),
+        pytest.param([primary(1, 1), silent(2), standby(3, 2, ())], NODE_1, (), id="metadata that names nobody"),
+        pytest.param([primary(1, 1), primary(2, 2, (1,))], LastKnownPrimary(), (), id="which one is it"),
+        pytest.param([primary(1, 2), primary(2, 2)], NODE_1, (), id="twins"),
+        pytest.param([primary(1, 1), witness(2, 3, (2,))], NODE_1, (), id="what a witness says of timelines"),
+        pytest.param([witness(1, 1), primary(2, 2)], SEEN_2, (), id="a witness is none"),
+        pytest.param([primary(1, 1), FOREIGN], SEEN_2, (), id="of another system, nothing is certain"),
+        pytest.param(
+            [replace(primary(1, 1), system_identifier=OTHER_SYSTEM)], SEEN_2, (), id="the one that was restored anew"
+        ),
+        pytest.param([standby(1, 1), primary(2, 2)], NODE_1, (), id="a standby is none"),
+    ],
+)
+def test_stale_primaries(states: list[NodeState], memory: LastKnownPrimary, stale_primaries: tuple[int, ...]) -> None:
+    decision = decide(states, memory)
+    assert decision.stale_primaries == stale_primaries
+    assert [nodes for why, nodes in whys(decision) if why is ReasonCode.STALE_PRIMARY] == (
+        [stale_primaries] if stale_primaries else []
+    )
+
+
+def test_a_held_change_leaves_the_old_primary_a_stale_primary() -> None:
+    decision = decide([primary(1, 1), primary(2, 2)], replace(NODE_1, changes=5), 5)
+    assert (decision.primary, decision.reason.why, decision.stale_primaries) == (None, ReasonCode.SWINGING, (1,))
+
+
+# -- what stands beside the verdict ------------------------------------------------------------------------------------
+
+TWO = metadata((1,), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("states", "notes"),
+    [
+        pytest.param([replace(primary(1, 1), registered=TWO), standby(2, 1)], [], id="all is well"),
+        pytest.param([replace(primary(1, 1), registered=TWO), silent(2)], [(ReasonCode.SILENT, (2,))], id="silent"),
+        pytest.param(
+            [silent(1), silent(2)], [(ReasonCode.SILENT, (1,)), (ReasonCode.SILENT, (2,))], id="all are silent"
+        ),
+        pytest.param(
+            [replace(primary(1, 1), registered=metadata((1,), (1,))), standby(2, 1)],
+            [(ReasonCode.UNREGISTERED, (2,))],
+            id="unregistered",
+        ),
+        pytest.param([primary(1, 1), standby(2, 1)], [(ReasonCode.UNCONFIGURED, (3,))], id="unconfigured"),
+        pytest.param(
+            [replace(primary(1, 1), registered=(*TWO, Registered(3, "standby", False, 1))), standby(2, 1)],
+            [],
+            id="unconfigured, and inactive",
+        ),
+        pytest.param(
+            [silent(1), replace(standby(2, 1), registered=metadata((1,), (1, 2, 3, 4)))],
+            [(ReasonCode.SILENT, (1,)), (ReasonCode.UNCONFIGURED, (3,)), (ReasonCode.UNCONFIGURED, (4,))],
+            id="unconfigured, as a standby has it",
+        ),
+        pytest.param(
+            [silent(1), replace(primary(2, 2), registered=TWO)],
+            [(ReasonCode.SILENT, (1,)), (ReasonCode.METADATA, (2,))],
+            id="the metadata names the dead one",
+        ),
+        pytest.param(
+            [replace(primary(1, 1), registered=metadata((1, 2), (1, 2))), standby(2, 1)],
+            [(ReasonCode.METADATA, (1,))],
+            id="the metadata names two",
+        ),
+        pytest.param(
+            [replace(primary(1, 1), registered=()), standby(2, 1)],
+            [(ReasonCode.UNREGISTERED, (1,)), (ReasonCode.UNREGISTERED, (2,))],
+            id="no metadata at all",
+        ),
+        pytest.param(
+            [replace(primary(1, 1), registered=TWO), replace(primary(2, 2), registered=TWO)],
+            [(ReasonCode.BESIDE, (2,))],
+            id="promoted beside the primary",
+        ),
+        pytest.param(
+            [replace(primary(1, 1), registered=TWO), replace(primary(2, 2), registered=metadata((2,), (1, 2)))],
+            [(ReasonCode.STALE_PRIMARY, (1,))],
+            id="zombie",
+        ),
+    ],
+)
+def test_notes(states: list[NodeState], notes: list[tuple[ReasonCode, tuple[int, ...]]]) -> None:
+    assert whys(decide(states, NODE_1)) == notes
+
+
+def test_every_reason_says_which_node_and_leaves_no_hole() -> None:
+    for why in ReasonCode:
+        said = str(Reason(why, (1, 2), 7))
+        assert "{" not in said
+        assert ("node 1 and node 2" in said) == ("{nodes}" in why.value)
+        assert ("timeline 7" in said or "than 7" in said) == ("{timeline}" in why.value)
+
+
+# -- properties --------------------------------------------------------------------------------------------------------
+
+IDS = st.integers(1, 4)
+NAMED = st.lists(IDS, max_size=2, unique=True).map(metadata)
+RECEIVERS = st.none() | st.builds(WalReceiver, st.just(""), st.none() | IDS, st.booleans(), st.integers(1, 4))
+
+
+@st.composite
+def seen(draw: st.DrawFn) -> NodeState:
+    """A node in any state; most of one system, most answer, some are witnesses."""
+    recovery = draw(st.booleans())
+    return NodeState(
+        draw(IDS),
+        error=draw(st.sampled_from(["", "", "", "timeout"])),
+        in_recovery=recovery,
+        timeline=draw(st.integers(1, 4)),
+        system_identifier=draw(st.sampled_from([SYSTEM] * 9 + [OTHER_SYSTEM])),
+        receiver=draw(RECEIVERS) if recovery else None,
+        registered=draw(NAMED),
+        witness=draw(st.sampled_from([False] * 6 + [True])),
+    )
+
+
+CLUSTERS = st.lists(seen(), max_size=4, unique_by=lambda state: state.node)
+MEMORIES = st.builds(
+    LastKnownPrimary,
+    st.none() | IDS,
+    st.integers(0, 3),
+    st.sampled_from(["", SYSTEM]),
+    st.frozensets(IDS, max_size=1),
+    st.sampled_from([0, 0, 0, 5]),
+)
+
+
+def named(state: NodeState) -> list[int]:
+    """The primaries in a node's metadata."""
+    return [row.node for row in state.registered if row.kind == "primary"]
+
+
+def answered(states: list[NodeState]) -> list[NodeState]:
+    """Those that have a say."""
+    return [state for state in states if not state.error and not state.witness]
+
+
+@given(CLUSTERS, MEMORIES)
+def test_a_primary_answered_and_was_out_of_recovery_and_is_no_witness(
+    states: list[NodeState], memory: LastKnownPrimary
+) -> None:
+    decision = decide(states, memory, 5)
+    if decision.primary is not None:
+        (chosen,) = [state for state in states if state.node == decision.primary]
+        assert (chosen.error, chosen.in_recovery, chosen.witness) == ("", False, False)
+        assert decision.timeline == chosen.timeline
+
+
+@given(CLUSTERS, MEMORIES)
+def test_a_primary_is_never_older_than_what_was_seen_nor_than_a_node_unless_it_is_kept(
+    states: list[NodeState], memory: LastKnownPrimary
+) -> None:
+    decision = decide(states, memory, 5)
+    if decision.primary is not None:
+        assert decision.timeline >= memory.timeline
+        assert decision.primary == memory.primary or all(
+            decision.timeline >= state.timeline for state in answered(states)
+        )
+
+
+@given(CLUSTERS, MEMORIES)
+def test_nothing_is_chosen_and_nothing_shut_out_when_system_identifiers_differ(
+    states: list[NodeState], memory: LastKnownPrimary
+) -> None:
+    if len({*(state.system_identifier for state in answered(states)), memory.system_identifier} - {""}) > 1:
+        decision = decide(states, memory)
+        assert (decision.primary, decision.stale_primaries) == (None, ())
+
+
+@given(CLUSTERS, MEMORIES)
+def test_of_several_only_the_one_that_repmgr_made_or_that_was_there_before_is_chosen(
+    states: list[NodeState], memory: LastKnownPrimary
+) -> None:
+    out_of_recovery = [state for state in answered(states) if not state.in_recovery]
+    decision = decide(states, memory)
+    if len(out_of_recovery) > 1 and decision.primary not in (None, memory.primary, *memory.promoted):
+        (chosen,) = [state for state in states if state.node == decision.primary]
+        assert named(chosen) == [chosen.node]
+
+
+@given(CLUSTERS, MEMORIES)
+def test_a_healthy_primary_is_left_only_for_one_that_repmgr_made(
+    states: list[NodeState], memory: LastKnownPrimary
+) -> None:
+    healthy = [
+        state
+        for state in answered(states)
+        if state.node == memory.primary and not state.in_recovery and state.timeline >= memory.timeline
+    ]
+    decision = decide(states, memory, 5)
+    if healthy and decision.primary not in (None, memory.primary):
+        (chosen,) = [state for state in states if state.node == decision.primary]
+        assert named(chosen) == [chosen.node] or chosen.node in memory.promoted
+        assert chosen.timeline > healthy[0].timeline
+
+
+@given(CLUSTERS, MEMORIES)
+def test_a_stale_primary_is_out_of_recovery_never_the_primary_and_there_is_proof(
+    states: list[NodeState], memory: LastKnownPrimary
+) -> None:
+    decision = decide(states, memory, 5)
+    assert decision.primary not in decision.stale_primaries
+    for state in states:
+        if state.node in decision.stale_primaries:
+            assert (state.error, state.in_recovery, state.witness) == ("", False, False)
+            others = [other for other in answered(states) if other.timeline > state.timeline]
+            assert (
+                state.timeline < memory.timeline
+                or any(other.node == decision.primary for other in others)
+                or any(named(other) and state.node not in named(other) for other in others)
+            )
+
+
+@given(CLUSTERS, MEMORIES)
+def test_while_the_primary_swings_no_other_is_followed(states: list[NodeState], memory: LastKnownPrimary) -> None:
+    assert decide(states, replace(memory, changes=5), 5).primary in (None, memory.primary)
+
+
+@given(CLUSTERS, MEMORIES, st.randoms(use_true_random=False))
+def test_the_order_of_the_answers_does_not_matter(
+    states: list[NodeState], memory: LastKnownPrimary, random: object
+) -> None:
+    shuffled = random.sample(states, len(states))  # type: ignore[attr-defined]
+    first, second = decide(states, memory, 5), decide(shuffled, memory, 5)
+    assert replace(first, states=(), notes=()) == replace(second, states=(), notes=())
+    assert set(first.notes) == set(second.notes)
+
+
+@given(CLUSTERS, MEMORIES)
+def test_a_silent_node_says_nothing(states: list[NodeState], memory: LastKnownPrimary) -> None:
+    with_silent, without = decide(states, memory, 5), decide([s for s in states if not s.error], memory, 5)
+    assert replace(with_silent, states=(), notes=()) == replace(without, states=(), notes=())
+
+
+def test_a_primary_that_repmgr_has_replaced_is_not_kept_for_a_third_that_somebody_promoted():
+    """Node 2 was promoted by repmgr while node 1 could not be seen, and node 3, which followed it, by hand."""
+    states = [primary(1, 1), primary(2, 2), primary(3, 3, named=(2,))]
+    decision = decide(states, LastKnownPrimary(1, 1, SYSTEM))
+    assert (decision.primary, decision.stale_primaries) == (2, (1,))
+    assert [note.why for note in decision.notes if note.nodes == (3,)][0] is ReasonCode.BESIDE

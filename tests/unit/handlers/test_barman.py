@@ -1,0 +1,409 @@
+"""Barman streams from the primary and has its WAL: what is seen of that, and the steps that are missing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from repmgr_hooks.barman import wal_continuity
+from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.observe import NodeState, Slot, WalSender, observe
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.handlers import barman
+from repmgr_hooks.handlers.barman import Config, Seen, SwitchWal
+from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
+from repmgr_hooks.system.steps import Host, Program, Sql, Step, apply
+from tests.fake import STREAMING as STREAMING_DIRECTORY
+from tests.fake import FakeHost
+
+CLUSTER = Cluster(
+    nodes={1: Node("10.0.0.11"), 2: Node("10.0.0.12")},
+    gateway=Gateway("10.0.0.20", {"barman": 54321, "app": 54322}),
+    barman=Barman("main_backup", "barman"),
+)
+STATES = {node: NodeState(node, in_recovery=False, lsn=0x5000148) for node in (1, 2)}
+DECIDED = ClusterState(CLUSTER, primary=2, timeline=2, states=STATES)
+STREAMING = Sql(2, barman.STREAMING, ("0/5000148", 2, "barman"))
+
+STREAM, SWITCH = Config(stream=True), Config(switch_wal=SwitchWal(timeout=90))
+BOTH = Config(stream=True, switch_wal=SwitchWal(timeout=7), start_timeout=33)
+NOTHING = Seen(streaming=False, archived=False)
+COMING = Seen(streaming=False, archived=False, coming=True)
+
+
+def argvs(steps: list[Step]) -> list[str]:
+    """What Barman is told by some steps."""
+    programs = [step.do for step in steps]
+    assert all(isinstance(program, Program) and program.argv[0] == "barman" for program in programs)
+    return [" ".join(program.argv[1:]) for program in programs if isinstance(program, Program)]
+
+
+RESTART = ["receive-wal --stop main_backup", "-q cron"]
+PROVE = ["-f json switch-wal --force --archive --archive-timeout 90 main_backup"]
+
+
+@pytest.mark.parametrize(
+    ("config", "seen", "programs"),
+    [
+        (STREAM, NOTHING, RESTART),
+        (STREAM, Seen(True, False), []),
+        (STREAM, COMING, ["-q cron"]),
+        (BOTH, COMING, ["-q cron", PROVE[0].replace("90", "7")]),
+        (SWITCH, NOTHING, PROVE),
+        (SWITCH, Seen(True, False), PROVE),
+        (SWITCH, Seen(False, True), []),
+        (BOTH, NOTHING, [*RESTART, PROVE[0].replace("90", "7")]),
+        (BOTH, Seen(False, True), RESTART),
+        (BOTH, Seen(True, False), [PROVE[0].replace("90", "7")]),
+        (BOTH, Seen(True, True), []),
+    ],
+)
+def test_the_missing_steps(config: Config, seen: Seen, programs: list[str]) -> None:
+    assert argvs(barman.plan(config, DECIDED, seen)) == programs
+
+
+def test_how_long_and_until_when() -> None:
+    stop, start, switch = barman.plan(BOTH, DECIDED, NOTHING)
+    assert (stop.limit, stop.until) == (20, None)
+    assert (start.limit, start.until, start.every) == (33, STREAMING, 5)
+    assert switch.limit > 7, "Barman's own limit comes first, and its message"
+    assert switch.meanwhile == Sql(2, "select txid_current()")
+    assert [step.what for step in (stop, start, switch)] == [
+        "stop Barman's receive-wal",
+        "start Barman's receive-wal, until it streams from node 2",
+        "switch WAL and see timeline 2 in Barman's archive",
+    ]
+
+
+def test_barman_may_run_elsewhere() -> None:
+    remote = Cluster(CLUSTER.nodes, CLUSTER.gateway, Barman("other", command=("ssh", "barman@backup", "barman")))
+    (stop, start) = barman.plan(STREAM, ClusterState(remote, 1, 1, STATES), NOTHING)
+    assert isinstance(stop.do, Program)
+    assert stop.do.argv == ("ssh", "barman@backup", "barman", "receive-wal", "--stop", "other")
+
+
+@pytest.mark.parametrize(
+    ("stderr", "tolerated"),
+    [
+        ("ERROR: Termination of receive-wal failed: no such process for server main_backup", True),
+        ("ERROR: Cannot terminate process receive-wal (1234) for server main_backup", False),
+        ("ERROR: please run barman as 'barman' user", False),
+        ("sudo: a password is required", False),
+        ("", False),
+    ],
+)
+def test_only_that_nothing_runs_is_tolerated_of_stop(stderr: str, tolerated: bool) -> None:
+    stop, start = barman.plan(STREAM, DECIDED, NOTHING)
+    assert isinstance(stop.do, Program)
+    assert isinstance(start.do, Program)
+    assert bool(re.search(stop.do.tolerate, stderr)) is tolerated
+    assert start.do.tolerate == ""
+
+
+CLOSED = '{"_INFO": ["The WAL file %s has been closed on server \'main_backup\'"]}'
+
+
+@pytest.mark.parametrize(
+    ("timeline", "output", "proven"),
+    [
+        (2, CLOSED % "0000000200000000000000FF", True),
+        (2, CLOSED % "000000020000000A00000001", True),
+        (2, CLOSED % "0000000100000000000000FF", False),
+        (2, CLOSED % "0000002200000000000000FF", False),
+        (2, CLOSED % "0000000300000002000000FF", False),
+        (26, CLOSED % "0000001A00000002000000FF", True),
+        (26, CLOSED % "0000002600000002000000FF", False),
+        (2, '{"_INFO": ["No switch performed because server \'main_backup\' is a standby."]}', False),
+        (2, '{"_INFO": ["No switch required for server \'main_backup\'"]}', False),
+        (2, '{"_INFO": ["The WAL file 0000000200000000000000FF has not been received in 90 seconds"]}', False),
+        (2, "", False),
+    ],
+)
+def test_only_a_closed_file_of_the_timeline_proves_the_switch(timeline: int, output: str, proven: bool) -> None:
+    (switch,) = barman.plan(SWITCH, ClusterState(CLUSTER, 2, timeline), NOTHING)
+    assert isinstance(switch.do, Program)
+    assert bool(re.search(switch.do.expect, output)) is proven
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    """Node 2 was promoted, Barman's port leads to it, and it has the slot."""
+    made = FakeHost()
+    made.fail_over()
+    made.nat.chains["repmgr_dnat"] = [rule.replace("10.0.0.11", "10.0.0.12") for rule in made.nat.chains["repmgr_dnat"]]
+    made.nodes[2].slots = dict(made.nodes[1].slots)
+    return made
+
+
+def now(host: Host) -> ClusterState:
+    """The decision, with what the nodes say now."""
+    return replace(DECIDED, states={state.node: state for state in observe(CLUSTER, host)})
+
+
+def asked(host: FakeHost) -> list[str]:
+    """The programs that were run, and forget them."""
+    words = [str(program) for program in host.ran]
+    host.ran.clear()
+    return words
+
+
+def test_the_stream_is_seen(host: FakeHost) -> None:
+    assert barman.observe(STREAM, now(host), host) == NOTHING
+    assert asked(host) == ["barman show-server main_backup", f"find {STREAMING_DIRECTORY} -type f"]
+    host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
+    assert barman.observe(STREAM, now(host), host) == Seen(True, False)
+    assert asked(host) == [], "Barman is not asked when the primary knows it"
+
+
+def test_a_young_stream_is_waited_for_and_not_stopped(host: FakeHost) -> None:
+    host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
+    host.barman.streams_since = host.now()
+    assert barman.observe(STREAM, now(host), host) == COMING
+    assert barman.observe(Config(stream=True, steady=0), now(host), host) == Seen(True, False)
+    (wait,) = barman.plan(STREAM, now(host), COMING)
+    apply(wait, host)
+    assert host.now() == pytest.approx(2, abs=0.2)
+    assert host.barman.streams_since == 0, "the same walsender"
+    assert barman.observe(STREAM, now(host), host) == Seen(True, False)
+
+
+def test_a_stream_that_breaks_off_at_once_is_none(host: FakeHost) -> None:
+    """Each time Barman's cron starts it anew, and it streams for a moment."""
+
+    def break_off() -> None:
+        host.after("barman cron", break_off)
+        host.at(host.now() + 1, host._end_stream)
+
+    (stop, start) = barman.plan(STREAM, now(host), NOTHING)
+    host.after("barman cron", break_off)
+    with pytest.raises(OperationFailed, match="until it streams from node 2: not seen within 60 s"):
+        apply(start, host)
+    assert host.what_changed().count("barman cron") > 5
+
+
+def test_what_has_not_reached_the_new_timeline_is_no_stream(host: FakeHost) -> None:
+    """At the end of the old one a walsender says 'streaming' too."""
+    (stop, start) = barman.plan(STREAM, now(host), NOTHING)
+    host.nodes[2].behind = 0x100
+    with pytest.raises(OperationFailed, match="not seen within 60 s"):
+        apply(start, host)
+
+
+def test_the_archive_is_seen(host: FakeHost) -> None:
+    host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
+    host.nodes[2].segment, host.barman.archived = 6, {"000000010000000000000004"}
+    assert barman.observe(SWITCH, now(host), host) == Seen(True, False)
+    assert asked(host) == [], "Barman is not asked before the first checkpoint of the new timeline"
+    host.nodes[2].checkpoint_timeline = 2
+    assert barman.observe(SWITCH, now(host), host) == Seen(True, False)
+    host.barman.archived |= {"000000010000000000000005", "000000020000000000000006"}
+    assert barman.observe(SWITCH, now(host), host) == Seen(True, False)
+    host.barman.streaming = {"000000020000000000000005", "00000002.history"}
+    assert barman.observe(SWITCH, now(host), host) == Seen(True, True)
+
+
+@pytest.mark.parametrize("lost", ["000000010000000000000003", "000000020000000000000005", "00000002.history"])
+def test_a_hole_on_the_way_to_the_last_closed_file(host: FakeHost, lost: str) -> None:
+    host.nodes[2].segment = host.nodes[2].segment + 2
+    whole = {"000000010000000000000002", "000000010000000000000003", "000000010000000000000004", "00000002.history"}
+    whole |= {"000000020000000000000005", "000000020000000000000006"}
+    host.nodes[2].checkpoint_timeline = 2
+    host.barman.archived = whole
+    assert barman.observe(SWITCH, now(host), host) == Seen(False, True)
+    assert "barman show-backup main_backup latest" not in asked(host), "a whole archive needs no second question"
+    host.barman.archived = whole - {lost}
+    seen = barman.observe(SWITCH, now(host), host)
+    assert seen == Seen(False, True, missing=(lost,))
+    with pytest.raises(OperationFailed, match=f"HOLE: Barman lacks {lost}: .*: barman backup main_backup"):
+        barman.plan(SWITCH, DECIDED, seen)
+    host.barman.begin_wal = "000000020000000000000006"
+    assert barman.observe(SWITCH, now(host), host) == Seen(False, True), "of no matter to the newest backup"
+
+
+REPAIR = Config(stream=True, repair=True)
+FORK = 5 * 0x100_0000
+
+
+def standing(position: StreamPosition, *missing: str) -> Seen:
+    newest, marker = "000000010000000000000006", "000000020000000000000005.partial"
+    stray = (newest,) if position is StreamPosition.AHEAD else ()
+    return Seen(False, False, StreamState(position, newest, FORK, missing, stray, marker, STREAMING_DIRECTORY, 2))
+
+
+@pytest.mark.parametrize(
+    ("config", "seen", "repaired"),
+    [
+        (STREAM, standing(StreamPosition.AHEAD), False),
+        (STREAM, standing(StreamPosition.BOUNDARY), False),
+        (STREAM, standing(StreamPosition.GAP, "000000010000000000000002"), False),
+        (STREAM, standing(StreamPosition.FOREIGN), False),
+        (REPAIR, standing(StreamPosition.AHEAD), True),
+        (REPAIR, standing(StreamPosition.BOUNDARY), True),
+        (REPAIR, standing(StreamPosition.AHEAD, "000000020000000000000005"), False),
+        (REPAIR, standing(StreamPosition.GAP, "000000010000000000000002"), False),
+        (REPAIR, standing(StreamPosition.FOREIGN), False),
+    ],
+)
+def test_what_cannot_go_on_is_repaired_only_if_we_may_and_nothing_is_lost(
+    config: Config, seen: Seen, repaired: bool
+) -> None:
+    remedy = [str(step.do) for step in wal_continuity.remedy(seen.standing, CLUSTER.barman)]
+    whole = ["barman receive-wal --stop main_backup", *remedy, "barman -q cron"]
+    if repaired:
+        assert [str(step.do) for step in barman.plan(config, DECIDED, seen)] == whole
+        return
+    with pytest.raises(OperationFailed) as error:
+        barman.plan(config, DECIDED, seen)
+    said = str(error.value)
+    assert said.startswith(f"{seen.standing.position.name}: Barman ")
+    assert "; ".join(whole) in said, "what a person types is what we would do"
+    assert said.endswith(": barman backup main_backup")
+    assert all(name in said for name in seen.standing.missing)
+
+
+def test_a_stream_that_can_go_on_is_not_touched_by_repair() -> None:
+    assert barman.plan(REPAIR, DECIDED, NOTHING) == barman.plan(STREAM, DECIDED, NOTHING)
+
+
+MODELS = Config(stream=True, models={1: "main-db1", 2: "main-db2"})
+
+
+def test_barman_goes_by_its_model(host: FakeHost) -> None:
+    host.barman.version, host.barman.model = "3.19.1", "main-db1"
+    seen = barman.observe(MODELS, now(host), host)
+    assert seen == replace(NOTHING, model="main-db1")
+    steps = barman.plan(MODELS, now(host), seen)
+    assert argvs(steps) == [RESTART[0], "-q config-switch main_backup main-db2", RESTART[1]]
+    for step in steps:
+        apply(step, host)
+    assert host.barman.streams_from == 2
+    assert barman.plan(MODELS, now(host), barman.observe(MODELS, now(host), host)) == []
+
+
+def test_a_model_that_is_applied_is_not_applied_again() -> None:
+    assert argvs(barman.plan(MODELS, DECIDED, replace(NOTHING, model="main-db2"))) == RESTART
+
+
+def test_the_model_is_applied_after_a_repair() -> None:
+    """It starts receive-wal at once."""
+    steps = barman.plan(replace(MODELS, repair=True), DECIDED, standing(StreamPosition.AHEAD))
+    programs = [str(step.do) for step in steps]
+    assert programs.index("barman -q config-switch main_backup main-db2") == len(programs) - 2
+
+
+@pytest.mark.parametrize("version", ["3.4.0", "3.9.0", "2.19", ""])
+def test_a_barman_that_knows_no_models(host: FakeHost, version: str) -> None:
+    host.barman.version = version
+    with pytest.raises(OperationFailed, match=f"'models' needs Barman 3.10 or newer, .* says '{version}"):
+        barman.observe(MODELS, now(host), host)
+    with pytest.raises(OperationFailed, match="update Barman"):
+        barman.housekeep(MODELS, now(host), host)
+
+
+def test_where_the_model_is_noted_is_known_before_it_is_needed(host: FakeHost) -> None:
+    """Barman would connect through its model, to a node that may be gone by then."""
+    host.barman.version = "3.10.0"
+    barman.housekeep(MODELS, now(host), host)
+    assert asked(host) == ["barman --version", "barman show-server main_backup"]
+    barman.housekeep(MODELS, now(host), host)
+    assert asked(host) == []
+    barman.housekeep(SWITCH, now(FakeHost()), FakeHost())
+
+
+SLOT = Slot("barman", True, 4711, 0, "reserved")
+SENDER = WalSender(4711, "barman_receive_wal", "10.0.0.20", "streaming", 0)
+
+
+@pytest.mark.parametrize(
+    ("slots", "senders", "expected"),
+    [
+        ((SLOT,), (SENDER,), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, pid=9), SENDER), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, age=2.0),), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, age=1.9),), COMING),
+        ((SLOT,), (replace(SENDER, age=0.0),), COMING),
+        ((SLOT,), (replace(SENDER, age=-3600.0),), Seen(True, False)),
+        ((SLOT,), (replace(SENDER, age=3600.0, state="catchup"),), COMING),
+        ((SLOT,), (replace(SENDER, age=0.1, state="catchup"),), COMING),
+        ((SLOT,), (replace(SENDER, state="startup"),), NOTHING),
+        ((SLOT,), (replace(SENDER, state="stopping"),), NOTHING),
+        ((replace(SLOT, active_pid=None),), (SENDER,), NOTHING),
+        ((SLOT,), (replace(SENDER, pid=9),), NOTHING),
+        ((SLOT,), (), NOTHING),
+        ((), (SENDER,), NOTHING),
+        ((replace(SLOT, name="another"),), (SENDER,), NOTHING),
+    ],
+)
+def test_barman_streams_if_the_user_of_its_slot_does(
+    slots: tuple[Slot, ...], senders: tuple[WalSender, ...], expected: Seen
+) -> None:
+    state = NodeState(2, in_recovery=False, timeline=2, slots=slots, senders=senders)
+    other = NodeState(1, in_recovery=False, slots=(SLOT,), senders=(SENDER,))
+    host = FakeHost()
+    host.fail_over()
+    seen = barman.observe(STREAM, replace(DECIDED, states={1: other, 2: state}), host)
+    assert seen == expected
+
+
+def test_a_role_that_may_not_see_walsenders_is_no_missing_stream() -> None:
+    hidden = WalSender(4711, "barman_receive_wal", "", "", None)
+    state = NodeState(2, in_recovery=False, timeline=2, slots=(SLOT,), senders=(hidden,))
+    with pytest.raises(OperationFailed, match="node 2: our role may not see walsenders; see config/grants.sql"):
+        barman.observe(STREAM, replace(DECIDED, states={2: state}), FakeHost())
+
+
+def test_a_slot_that_somebody_else_uses_is_no_stream_of_barmans() -> None:
+    other = replace(SENDER, application="pg_receivewal", client="10.0.0.66")
+    state = NodeState(2, in_recovery=False, timeline=2, slots=(SLOT,), senders=(other,))
+    with pytest.raises(
+        OperationFailed, match="'barman' is in use by 'pg_receivewal' from 10.0.0.66, not by 'barman_rec"
+    ):
+        barman.observe(STREAM, replace(DECIDED, states={2: state}), FakeHost())
+    named = replace(CLUSTER, barman=Barman("main_backup", receiver="pg_receivewal"))
+    assert barman.observe(STREAM, replace(DECIDED, cluster=named, states={2: state}), FakeHost()).streaming
+
+
+def test_barman_that_does_not_answer_is_no_missing_file(host: FakeHost) -> None:
+    host.barman.health = "ruins"
+    host.nodes[2].checkpoint_timeline = 2
+    with pytest.raises(OperationFailed, match="No space left"):
+        barman.observe(SWITCH, now(host), host)
+
+
+def test_the_steps_lead_there(host: FakeHost) -> None:
+    for step in barman.plan(BOTH, DECIDED, barman.observe(BOTH, now(host), host)):
+        apply(step, host)
+    assert host.barman.streams_from == 2
+    assert barman.plan(BOTH, DECIDED, barman.observe(BOTH, now(host), host)) == []
+
+
+def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(host: FakeHost) -> None:
+    """Barman answers 0 then."""
+    host.nodes[2].in_recovery = True
+    (step,) = barman.plan(SWITCH, DECIDED, NOTHING)
+    with pytest.raises(OperationFailed, match="not what was asked for"):
+        apply(step, host)
+
+
+@pytest.mark.parametrize(
+    ("config", "there", "said"),
+    [
+        (STREAM, True, []),
+        (SWITCH, True, []),
+        (Config(switch_wal=SwitchWal(), repair=True), True, ["'repair' needs 'stream: true'"]),
+        (Config(stream=True, steady=60), True, ["'steady' (60 s) must be less than 'start_timeout' (60 s)"]),
+        (MODELS, True, []),
+        (Config(switch_wal=SwitchWal(), models=MODELS.models), True, ["'models' needs 'stream: true'"]),
+        (replace(MODELS, models={1: "main-db1"}), True, ["'models' has none for node 2"]),
+        (replace(MODELS, models={1: "a", 2: "a"}), True, ["'models' has one for two nodes; it leads to one"]),
+        (replace(MODELS, models={1: "a", 2: "b", 3: "c"}), True, ["'models' has one for 3, which can be no primary"]),
+        (Config(), True, ["asks for nothing; say 'stream: true' or 'switch_wal: {}'"]),
+        (STREAM, False, ["needs the section 'barman' of the cluster"]),
+    ],
+)
+def test_problems(config: Config, there: bool, said: list[str]) -> None:
+    cluster = CLUSTER if there else Cluster(CLUSTER.nodes, CLUSTER.gateway)
+    assert list(barman.problems(config, cluster)) == said

@@ -1,0 +1,97 @@
+"""A program of the user's: what it is told, and how."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.event import Event
+from repmgr_hooks.handlers import command
+from repmgr_hooks.handlers.command import Config
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
+from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.steps import Program
+
+CLUSTER = Cluster({1: Node("10.0.0.11"), 2: Node("10.0.0.12")}, Gateway("10.0.0.20", {"app": 54322}), name="main")
+EVENT = Event(2, "repmgrd_failover_promote", True, 1, "2026-11-20 03:00:00+00")
+PAGE = Config(("/usr/local/bin/page", "dba team", "$(reboot)"), timeout=12)
+
+
+def program(event: Event | None) -> Program:
+    """The program of the one step."""
+    (step,) = command.plan(PAGE, ClusterState(CLUSTER, 2, 5, event=event), None)
+    assert (step.what, step.limit, step.until) == ("run page", 12, None)
+    assert isinstance(step.do, Program)
+    return step.do
+
+
+def test_the_arguments_are_those_of_the_file() -> None:
+    assert program(EVENT).argv == ("/usr/local/bin/page", "dba team", "$(reboot)")
+
+
+def test_the_event_comes_as_one_line_of_json() -> None:
+    stdin = program(EVENT).stdin
+    assert stdin.endswith("}\n")
+    assert stdin.count("\n") == 1
+    assert json.loads(stdin) == {
+        "cluster": "main",
+        "primary": 2,
+        "primary_host": "10.0.0.12",
+        "timeline": 5,
+        "event": {
+            "node": 2,
+            "name": "repmgrd_failover_promote",
+            "success": True,
+            "other_node": 1,
+            "timestamp": "2026-11-20 03:00:00+00",
+        },
+    }
+
+
+def test_the_event_comes_in_the_environment() -> None:
+    assert program(EVENT).env == {
+        "REPMGR_HOOKS_CLUSTER": "main",
+        "REPMGR_HOOKS_PRIMARY": "2",
+        "REPMGR_HOOKS_PRIMARY_HOST": "10.0.0.12",
+        "REPMGR_HOOKS_EVENT": "repmgrd_failover_promote",
+        "REPMGR_HOOKS_NODE": "2",
+    }
+
+
+def test_without_an_event() -> None:
+    told = program(None)
+    assert json.loads(told.stdin)["event"] is None
+    assert (told.env["REPMGR_HOOKS_EVENT"], told.env["REPMGR_HOOKS_NODE"]) == ("", "")
+    assert all(isinstance(value, str) for value in told.env.values())
+
+
+def test_a_real_program_gets_all_of_it() -> None:
+    script = "import json, os, sys; print(json.load(sys.stdin)['event']['name'], os.environ['REPMGR_HOOKS_PRIMARY'])"
+    config = Config((sys.executable, "-c", script))
+    (step,) = command.plan(config, ClusterState(CLUSTER, 2, 5, event=EVENT), None)
+    assert isinstance(step.do, Program)
+    assert LocalHost({}).run(step.do, 20) == "repmgrd_failover_promote 2\n"
+
+
+def test_there_is_nothing_to_look_at() -> None:
+    assert command.observe is None
+
+
+@pytest.mark.parametrize(
+    ("run", "fine"),
+    [
+        (("/bin/true",), True),
+        (("/bin/true", "x"), True),
+        ((), False),
+        (("true",), False),
+        (("./true",), False),
+        (("",), False),
+    ],
+)
+def test_the_program_is_named_by_its_absolute_path(run: tuple[str, ...], fine: bool) -> None:
+    assert list(command.problems(Config(run), CLUSTER)) == (
+        [] if fine else ["'run' must be a list that begins with the absolute path of a program"]
+    )

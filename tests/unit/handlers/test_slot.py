@@ -1,0 +1,307 @@
+"""Barman's slot: what is seen of it, and the steps that are missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.observe import NodeState, Slot, observe
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.handlers import slot
+from repmgr_hooks.handlers.slot import Config
+from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
+from repmgr_hooks.system.steps import Rows, Sql, Step, apply
+from tests.fake import FakeHost, FakeNode, FakeSlot
+
+CLUSTER = Cluster(
+    nodes={number: Node(f"10.0.0.1{number}") for number in (1, 2, 3)},
+    gateway=Gateway("10.0.0.20", {"app": 54322}),
+    barman=Barman("main_backup", "barman"),
+)
+DECIDED = ClusterState(
+    CLUSTER,
+    primary=2,
+    timeline=2,
+    states={
+        1: NodeState(1, timeline=2),
+        2: NodeState(2, in_recovery=False, timeline=2),
+        3: NodeState(3, error="node 3: connection refused"),
+    },
+)
+HEALTHY = Slot("barman", True, None, 0x500_0000, "reserved")
+IN_USE = replace(HEALTHY, active_pid=4711)
+LOST = replace(HEALTHY, restart_lsn=None, wal_status="lost")
+OTHER = Slot("another", True, 99, 0x500_0000, "reserved")
+ON_PRIMARY, ON_STANDBY = Config("primary"), Config("standby", "drop")
+
+CREATE = ("create slot barman on node 2", Sql(2, slot.CREATE, ("barman",)), None)
+DROP_LOST = (
+    "drop slot barman on node 2: it holds no WAL",
+    Sql(2, slot.DROP_LOST, ("barman",)),
+    Sql(2, slot.ABSENT, ("barman",)),
+)
+
+
+def release(node: int) -> tuple[str, Sql, Sql]:
+    return (
+        f"end Barman's connection to slot barman on node {node}",
+        Sql(node, slot.RELEASE, ("barman", "barman_receive_wal")),
+        Sql(node, slot.INACTIVE, ("barman",)),
+    )
+
+
+def drop(node: int) -> tuple[str, Sql, Sql]:
+    return (
+        f"drop slot barman on standby {node}",
+        Sql(node, slot.DROP_ON_STANDBY, ("barman",)),
+        Sql(node, slot.ABSENT, ("barman",)),
+    )
+
+
+def essence(steps: list[Step]) -> list[tuple[str, Any, Any]]:
+    """What each step says, does, and waits for."""
+    assert all(0 < step.limit <= 10 for step in steps)
+    return [(step.what, step.do, step.until) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("seen", "steps"),
+    [
+        pytest.param({}, [CREATE], id="absent"),
+        pytest.param({2: HEALTHY}, [], id="healthy, Barman away"),
+        pytest.param({2: IN_USE}, [], id="healthy, Barman streaming"),
+        pytest.param({2: replace(HEALTHY, wal_status="")}, [], id="healthy, before PostgreSQL 13"),
+        pytest.param({2: replace(HEALTHY, wal_status="extended")}, [], id="beyond max_wal_size"),
+        pytest.param({2: LOST}, [DROP_LOST, CREATE], id="lost"),
+        pytest.param({2: replace(LOST, wal_status="")}, [DROP_LOST, CREATE], id="it never reserved any"),
+        pytest.param({2: replace(HEALTHY, wal_status="lost")}, [DROP_LOST, CREATE], id="lost, restart_lsn still there"),
+        pytest.param({2: replace(LOST, active_pid=7)}, [release(2), DROP_LOST, CREATE], id="lost and in use"),
+    ],
+)
+def test_on_the_primary_the_slot_holds_wal(seen: dict[int, Slot], steps: list[tuple[str, Any, Any]]) -> None:
+    assert essence(slot.plan(ON_PRIMARY, DECIDED, seen)) == steps
+
+
+@pytest.mark.parametrize(
+    ("seen", "steps"),
+    [
+        pytest.param({}, [], id="absent"),
+        pytest.param({1: HEALTHY}, [drop(1)], id="left over"),
+        pytest.param({1: LOST}, [drop(1)], id="left over and lost"),
+        pytest.param({1: IN_USE}, [release(1), drop(1)], id="Barman still hangs on it"),
+        pytest.param({1: HEALTHY, 3: IN_USE}, [drop(1), release(3), drop(3)], id="on two standbys"),
+    ],
+)
+def test_on_standbys_the_slot_is_absent(seen: dict[int, Slot], steps: list[tuple[str, Any, Any]]) -> None:
+    assert essence(slot.plan(ON_STANDBY, DECIDED, seen)) == steps
+
+
+@pytest.mark.parametrize("config", [ON_PRIMARY, ON_STANDBY])
+@pytest.mark.parametrize("found", [HEALTHY, IN_USE])
+def test_a_logical_slot_of_that_name_is_not_touched(config: Config, found: Slot) -> None:
+    node = 2 if config.on == "primary" else 1
+    with pytest.raises(OperationFailed, match=f"node {node}: the slot 'barman' is logical, so it is not Barman's"):
+        slot.plan(config, DECIDED, {node: replace(found, physical=False)})
+
+
+@pytest.mark.parametrize(
+    ("config", "slots", "seen"),
+    [
+        pytest.param(ON_PRIMARY, {}, {}, id="nowhere"),
+        pytest.param(ON_PRIMARY, {1: (HEALTHY,)}, {}, id="only elsewhere"),
+        pytest.param(ON_PRIMARY, {1: (HEALTHY,), 2: (OTHER, IN_USE)}, {2: IN_USE}, id="beside another"),
+        pytest.param(ON_STANDBY, {}, {}, id="on no standby"),
+        pytest.param(ON_STANDBY, {2: (IN_USE,)}, {}, id="only on the primary"),
+        pytest.param(ON_STANDBY, {1: (OTHER, LOST), 2: (IN_USE,)}, {1: LOST}, id="left over"),
+        pytest.param(ON_STANDBY, {1: (HEALTHY,), 3: (HEALTHY,)}, {1: HEALTHY}, id="what a silent node has is unknown"),
+        pytest.param(ON_STANDBY, {4: (HEALTHY,), 5: (HEALTHY,)}, {}, id="a witness and a zombie are no standbys"),
+    ],
+)
+def test_which_slots_are_looked_at(config: Config, slots: dict[int, tuple[Slot, ...]], seen: dict[int, Slot]) -> None:
+    more = {4: NodeState(4, witness=True), 5: NodeState(5, in_recovery=False, timeline=1)}
+    states = {node: replace(state, slots=slots.get(node, ())) for node, state in {**DECIDED.states, **more}.items()}
+    assert slot.observe(config, replace(DECIDED, states=states), FakeHost()) == seen
+
+
+# -- keep: track -------------------------------------------------------------------------------------------------------
+
+TRACK = Config("standby", "track", max_retained_wal=100)
+MB = 1024 * 1024
+AT = 0x500_0000
+CREATE_1 = (
+    "create slot barman on standby 1",
+    Sql(1, slot.CREATE_ON_STANDBY, ("0/5000000", "0/5000000", "barman")),
+    None,
+)
+CREATE_1_AT_80 = (CREATE_1[0], Sql(1, slot.CREATE_ON_STANDBY, ("0/A000000", "0/A000000", "barman")), None)
+
+
+def at(megabytes: int, **changes: Any) -> Slot:
+    """A slot so many MB after the first position of the primary's."""
+    return replace(HEALTHY, restart_lsn=AT + megabytes * MB, **changes)
+
+
+def tracking(leader: Slot | None, found: Slot | None, written: int = 0) -> ClusterState:
+    """Node 2 leads, node 1 follows; the primary, and the standby with it, has written so many MB."""
+    slots = {1: (found,) if found else (), 2: (OTHER, leader) if leader else ()}
+    states = {
+        node: replace(state, slots=slots.get(node, ()), lsn=AT + written * MB) for node, state in DECIDED.states.items()
+    }
+    return replace(DECIDED, states=states)
+
+
+@pytest.mark.parametrize(
+    ("decided", "steps"),
+    [
+        pytest.param(tracking(at(0), None), [CREATE_1], id="absent"),
+        pytest.param(tracking(at(0), at(0)), [], id="as far as the primary's"),
+        pytest.param(tracking(at(50), at(0), 50), [], id="behind it: that is small work"),
+        pytest.param(tracking(at(0), at(50), 50), [], id="before it: nothing can mend that"),
+        pytest.param(tracking(None, None), [], id="the primary has none yet"),
+        pytest.param(tracking(LOST, None), [], id="the primary's says nothing"),
+        pytest.param(tracking(at(0), LOST), [drop(1), CREATE_1], id="lost"),
+        pytest.param(tracking(at(0), at(0, xmin=True)), [drop(1), CREATE_1], id="it keeps dead rows"),
+        pytest.param(tracking(at(0), at(1)), [drop(1), CREATE_1], id="beyond all that the standby has"),
+        pytest.param(tracking(at(0), replace(LOST, active_pid=7)), [release(1), drop(1), CREATE_1], id="in use"),
+        pytest.param(tracking(at(0), None, 101), [], id="it would hold too much"),
+        pytest.param(tracking(at(0), at(0), 100), [], id="just not too much"),
+        pytest.param(
+            tracking(at(80), at(0), 101), [drop(1), CREATE_1_AT_80], id="too much, and the primary's does not"
+        ),
+    ],
+)
+def test_on_standbys_the_slot_is_there_and_whole(decided: ClusterState, steps: list[tuple[str, Any, Any]]) -> None:
+    assert essence(slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeHost()))) == steps
+
+
+def test_a_slot_that_holds_too_much_is_given_up_loudly() -> None:
+    decided = tracking(at(0), at(0), 101)
+    (step,) = slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeHost()))
+    assert step.what == ("GIVE UP slot barman on standby 1: it holds more than 100 MB: drop slot barman on standby 1")
+    assert (step.do, step.until) == drop(1)[1:]
+
+
+@pytest.mark.parametrize(
+    ("decided", "said"),
+    [
+        (tracking(at(0), at(0)), []),
+        (tracking(at(0), None), []),
+        (tracking(at(50), at(0), 50), []),
+        (tracking(at(0), at(15), 15), []),
+        (tracking(None, None), []),
+        (
+            tracking(at(15), at(17), 17),  # in the next file already: that of Barman may go
+            [
+                "slot barman on standby 1 begins after what Barman still lacks; "
+                "it is whole again when Barman has caught up"
+            ],
+        ),
+        (
+            tracking(at(0), at(16), 16),
+            [
+                "slot barman on standby 1 begins after what Barman still lacks; "
+                "it is whole again when Barman has caught up"
+            ],
+        ),
+        (
+            tracking(at(0), None, 101),
+            ["slot barman on standby 1 is given up until Barman is less than 100 MB behind"],
+        ),
+    ],
+)
+def test_what_no_step_can_mend(decided: ClusterState, said: list[str]) -> None:
+    assert list(slot.warnings(TRACK, decided)) == said
+    assert list(slot.warnings(ON_STANDBY, decided)) == list(slot.warnings(ON_PRIMARY, decided)) == []
+
+
+class Asked(FakeHost):
+    """A world that notes what is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Sql] = []
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        self.asked.append(sql)
+        return []
+
+
+@pytest.mark.parametrize(
+    ("config", "decided", "advanced"),
+    [
+        (TRACK, tracking(at(16), at(0)), True),
+        (TRACK, tracking(at(15), at(0)), False),
+        (TRACK, tracking(at(0), at(16)), False),
+        (TRACK, tracking(at(16), None), False),
+        (TRACK, tracking(at(16), LOST), False),
+        (TRACK, tracking(None, at(0)), False),
+        (ON_STANDBY, tracking(at(16), at(0)), False),
+        (ON_PRIMARY, tracking(at(16), at(0)), False),
+    ],
+)
+def test_the_slot_follows_the_primarys_a_wal_file_at_a_time_and_never_beyond(
+    config: Config, decided: ClusterState, advanced: bool
+) -> None:
+    host = Asked()
+    slot.housekeep(config, decided, host)
+    assert host.asked == ([Sql(1, slot.ADVANCE, ("0/6000000", "barman", "0/6000000"))] if advanced else [])
+
+
+# -- the steps lead there ----------------------------------------------------------------------------------------------
+
+
+def host(**slots: FakeSlot) -> FakeHost:
+    """Node 2 is the primary, node 1 a standby, node 3 does not answer; ``slots`` by node: ``on_1``, ``on_2``."""
+    made = FakeHost()
+    made.nodes[3] = FakeNode("10.0.0.13", reachable=False)
+    made.nodes[1].in_recovery, made.nodes[2].in_recovery = True, False
+    for number, node in made.nodes.items():
+        node.slots = {"barman": found} if (found := slots.get(f"on_{number}")) else {}
+        node.slots["another"] = FakeSlot(active=True)
+    made.barman.streams_from = next(
+        (n for n, node in made.nodes.items() if node.slots.get("barman", FakeSlot()).active), None
+    )
+    return made
+
+
+def planned(config: Config, there: FakeHost) -> list[Step]:
+    """What is missing, as the nodes are now."""
+    decided = replace(DECIDED, states={state.node: state for state in observe(CLUSTER, there)})
+    return slot.plan(config, decided, slot.observe(config, decided, there))
+
+
+@pytest.mark.parametrize("slots", [{}, {"on_2": FakeSlot(reserved=False)}, {"on_2": FakeSlot(True, True, False)}])
+def test_the_steps_on_the_primary_lead_there(slots: dict[str, FakeSlot]) -> None:
+    there = host(**slots)
+    for step in planned(ON_PRIMARY, there):
+        apply(step, there)
+    assert there.nodes[2].slots["barman"] == FakeSlot(physical=True, active=False, reserved=True)
+    assert planned(ON_PRIMARY, there) == []
+
+
+@pytest.mark.parametrize("slots", [{"on_1": FakeSlot()}, {"on_1": FakeSlot(active=True), "on_2": FakeSlot()}])
+def test_the_steps_on_standbys_lead_there(slots: dict[str, FakeSlot]) -> None:
+    there = host(**slots)
+    for step in planned(ON_STANDBY, there):
+        apply(step, there)
+    assert list(there.nodes[1].slots) == ["another"]
+    assert ("barman" in there.nodes[2].slots) == ("on_2" in slots)
+    assert planned(ON_STANDBY, there) == []
+
+
+def test_a_standby_that_was_promoted_meanwhile_keeps_its_slot() -> None:
+    there = host(on_1=FakeSlot())
+    (step,) = planned(ON_STANDBY, there)
+    there.nodes[1].in_recovery = False
+    with pytest.raises(OperationFailed, match="drop slot barman on standby 1: not seen"):
+        apply(step, there)
+    assert "barman" in there.nodes[1].slots
+
+
+def test_it_needs_barman() -> None:
+    without = Cluster(nodes=CLUSTER.nodes, gateway=CLUSTER.gateway)
+    assert list(slot.problems(ON_PRIMARY, without)) == ["needs the section 'barman' of the cluster"]
+    assert list(slot.problems(ON_PRIMARY, CLUSTER)) == []

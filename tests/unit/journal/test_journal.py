@@ -1,0 +1,663 @@
+"""What happened, durably: a real SQLite file in a directory of the test's own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal import journal as module
+from repmgr_hooks.journal.journal import Journal, open_journal
+from repmgr_hooks.journal.migrations import MIGRATIONS
+from repmgr_hooks.journal.rows import Observation, Pause, RunRow, StepRow, Waiting
+from repmgr_hooks.lock import exclusive
+
+PROMOTED = Event(2, "standby_promote", False, 1, "2026-11-20 03:00:00+00")
+FOLLOWED = Event(3, "standby_follow")
+PAGE = 4096
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    made = Journal(path)
+    yield made
+    made.close()
+
+
+def sqlite(path: Path, statement: str) -> None:
+    """Change the file behind the journal's back."""
+    with sqlite3.connect(path) as other:
+        other.execute(statement)
+    other.close()
+
+
+# -- events, runs, steps -----------------------------------------------------------------------------------------------
+
+
+def test_an_event_comes_back_as_it_went_in(journal: Journal) -> None:
+    first, second = journal.add_event("main", PROMOTED, 5.0), journal.add_event("main", FOLLOWED, 4.0)
+    assert journal.waiting("main") == [Waiting(first, PROMOTED), Waiting(second, FOLLOWED)]
+    assert journal.waiting("other") == []
+    assert journal.event(first) == ("main", PROMOTED)
+    assert journal.event(second + 1) is None
+
+
+def test_it_is_all_there_when_it_is_opened_again(path: Path) -> None:
+    before = Journal(path)
+    event = before.add_event("main", PROMOTED, 5.0)
+    run = before.begin_run("main", "event", 1, [event])
+    step = StepRow("slot {on: primary}", "create slot barman on node 2", 6.5, 0.25, "")
+    before.add_step(run, step)
+    before.end_run(run, True, False, "done: 1 step(s)", 2, 7)
+    before.close()
+    after = Journal(path)
+    (row,) = after.runs(9)
+    assert (row.id, row.cluster, row.cause, row.attempt, row.ok, row.again) == (run, "main", "event", 1, True, False)
+    assert (row.primary, row.timeline, row.message) == (2, 7, "done: 1 step(s)")
+    assert row.ended is not None and 0 <= row.ended - row.started < 5
+    assert after.events_of(run) == [Waiting(event, PROMOTED)]
+    assert after.waiting("main") == []
+    assert after.steps(run) == [step]
+    after.close()
+
+
+def test_a_run_is_open_until_it_is_ended(journal: Journal) -> None:
+    run = journal.begin_run("main", "boot", 1, [])
+    (row,) = journal.runs(1)
+    assert (row.ok, row.ended, row.again) == (None, None, False)
+    journal.end_run(run, False, True, "the primary is unknown", None, 0)
+    (row,) = journal.runs(1)
+    assert (row.ok, row.again, row.primary) == (False, True, None)
+    assert row.ended is not None
+
+
+def test_steps_stay_in_their_order(journal: Journal) -> None:
+    run, other = journal.begin_run("main", "event", 1, []), journal.begin_run("main", "event", 1, [])
+    steps = [StepRow("a", f"step {number}", 100.0 - number, 0.0, "no" * number) for number in range(20)]
+    for step in steps:
+        journal.add_step(run, step)
+    assert journal.steps(run) == steps
+    assert journal.steps(other) == []
+
+
+def test_the_newest_runs_oldest_first(journal: Journal) -> None:
+    for number in range(6):
+        run = journal.begin_run("main" if number % 2 else "other", "event", 1, [])
+        journal.end_run(run, number < 4, False, str(number), None, 0)
+
+    def messages(found: list[RunRow]) -> str:
+        return " ".join(run.message for run in found)
+
+    assert messages(journal.runs(3)) == "3 4 5"
+    assert messages(journal.runs(2, "main")) == "3 5"
+    assert messages(journal.runs(9, failed=True)) == "4 5"
+    assert messages(journal.runs(9, "other", failed=True)) == "4"
+
+
+def test_the_same_file_of_the_spool_is_stored_once(journal: Journal) -> None:
+    for _ in range(3):
+        journal.add_event("main", PROMOTED, 5.0, "00000000000000000005-77")
+    journal.add_event("main", PROMOTED, 5.0, "00000000000000000005-78")
+    assert len(journal.waiting("main")) == 2
+
+
+def test_the_same_file_is_stored_once_even_after_its_run(journal: Journal) -> None:
+    """The worker may be killed between the journal's commit and the removal of the file."""
+    event = journal.add_event("main", PROMOTED, 5.0, "00000000000000000005-77")
+    journal.end_run(journal.begin_run("main", "event", 1, [event]), True, False, "", 2, 2)
+    journal.add_event("main", PROMOTED, 5.0, "00000000000000000005-77")
+    assert journal.waiting("main") == []
+
+
+def test_events_made_by_hand_are_all_stored(journal: Journal) -> None:
+    numbers = {journal.add_event("main", PROMOTED, 5.0) for _ in range(3)}
+    assert len(journal.waiting("main")) == len(numbers) == 3
+
+
+# -- a run that was cut off --------------------------------------------------------------------------------------------
+
+
+def test_what_was_cut_off_waits_again(journal: Journal) -> None:
+    done, cut, later = (journal.add_event("main", PROMOTED, 5.0) for _ in range(3))
+    journal.end_run(journal.begin_run("main", "event", 1, [done]), True, False, "done", 2, 2)
+    journal.begin_run("main", "event", 1, [cut])
+    assert journal.release_cut_off() == 1
+    assert [item.id for item in journal.waiting("main")] == [cut, later]
+    last = journal.runs(1)[0]
+    assert (last.ok, last.again, last.message) == (False, True, "cut off")
+    assert journal.release_cut_off() == 0
+
+
+def test_a_killed_program_leaves_a_journal_whose_event_waits_again(path: Path) -> None:
+    script = (
+        "import os, pathlib, sys\n"
+        "from repmgr_hooks.event import Event\n"
+        "from repmgr_hooks.journal.journal import Journal, StepRow\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "event = journal.add_event('main', Event(2, 'standby_promote'), 5.0, 'x')\n"
+        "run = journal.begin_run('main', 'event', 1, [event])\n"
+        "journal.add_step(run, StepRow('a', 'b', 1.0, 2.0, ''))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == -9
+    journal = open_journal(path)
+    (run,) = journal.runs(9)
+    assert (run.ok, run.ended, len(journal.steps(run.id))) == (None, None, 1)
+    assert journal.waiting("main") == []
+    assert journal.release_cut_off() == 1
+    assert [item.event for item in journal.waiting("main")] == [Event(2, "standby_promote")]
+    journal.close()
+
+
+# -- what is old -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_old_goes_and_what_waits_or_came_last_stays(journal: Journal, path: Path) -> None:
+    old, kept, waits = (journal.add_event("main", PROMOTED, 5.0) for _ in range(3))
+    for events in ([old], [kept]):
+        run = journal.begin_run("main", "event", 1, events)
+        journal.add_step(run, StepRow("a", "b", 1.0, 0.0, ""))
+        journal.end_run(run, True, False, "", 2, 2)
+    other = journal.begin_run("other", "event", 1, [])
+    journal.end_run(other, True, False, "", 2, 2)
+    running = journal.begin_run("third", "event", 1, [])
+    sqlite(path, "update run set started = 1000, ended = case when ended is null then null else 1001 end")
+    journal.prune(90)
+    assert [row.id for row in journal.runs(9)] == [run, other, running]
+    assert journal.event(old) is None
+    assert journal.event(kept) is not None
+    assert [item.id for item in journal.waiting("main")] == [waits]
+    assert (len(journal.steps(run)), len(journal.steps(run - 1))) == (1, 0)
+
+
+def test_what_is_not_old_stays(journal: Journal) -> None:
+    for _ in range(3):
+        journal.end_run(journal.begin_run("main", "event", 1, []), True, False, "", 2, 2)
+    journal.prune(1)
+    assert len(journal.runs(9)) == 3
+    journal.prune(-1)
+    assert len(journal.runs(9)) == 1
+
+
+# -- what is remembered ------------------------------------------------------------------------------------------------
+
+SYSTEM = "7300000000000000001"
+NODE_1, NODE_2 = LastKnownPrimary(1, 1, SYSTEM), LastKnownPrimary(2, 2, SYSTEM)
+
+
+class Wall:
+    """The clock on the wall."""
+
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        self.time += 1
+        return self.time
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    made = Wall()
+    monkeypatch.setattr(time, "time", made)
+    return made
+
+
+def roles(path: Path) -> list[tuple[str, int, int]]:
+    """The rows of the table."""
+    with sqlite3.connect(path) as other:
+        rows = other.execute('select cluster, "primary", timeline from role order by id').fetchall()
+    other.close()
+    return rows
+
+
+def test_the_last_primary_is_remembered_and_each_change_is_a_row(journal: Journal, path: Path) -> None:
+    assert journal.memory("main") == LastKnownPrimary()
+    for memory in (NODE_1, NODE_1, NODE_2, NODE_2, LastKnownPrimary(2, 3, SYSTEM), NODE_1):
+        journal.remember("main", memory)
+        assert journal.memory("main") == memory
+    journal.remember("other", LastKnownPrimary(7, 1, "7"))
+    assert journal.memory("main") == NODE_1
+    assert roles(path) == [("main", 1, 1), ("main", 2, 2), ("main", 2, 3), ("main", 1, 1), ("other", 7, 1)]
+    journal.forget("main")
+    assert (journal.memory("main"), journal.memory("other")) == (LastKnownPrimary(), LastKnownPrimary(7, 1, "7"))
+
+
+def test_a_file_of_version_2_keeps_its_memory(path: Path) -> None:
+    with sqlite3.connect(path) as old:
+        for migration in MIGRATIONS[:2]:
+            old.executescript(migration)
+        old.execute("insert into memory values ('main', 2, 5, ?), ('empty', null, 0, '')", (SYSTEM,))
+        old.execute("insert into run (cluster, cause, attempt, started) values ('main', 'event', 1, 5.0)")
+        columns = "cluster, node, name, success, timestamp, received, run, spooled"
+        old.execute(f"insert into event ({columns}) values ('main', 3, 'standby_promote', 1, '', 5.0, 1, 'x')")
+        old.execute("pragma user_version = 2")
+    old.close()
+    journal = Journal(path)
+    assert journal.memory("main") == LastKnownPrimary(2, 5, SYSTEM)
+    assert journal.memory("empty") == LastKnownPrimary(None, 0, "")
+    assert journal.memory("main", 600).changes == 0
+    assert journal.memory("main").promoted == frozenset(), "what was said before is over"
+    assert len(journal.runs(9)) == 1
+    journal.close()
+    again = Journal(path)
+    assert again.memory("main") == LastKnownPrimary(2, 5, SYSTEM)
+    again.close()
+
+
+CLAIMS = ["primary_register", "standby_promote", "repmgrd_failover_promote", "standby_switchover"]
+
+
+def told(journal: Journal, event: Event, spooled: str | None = None, by_hand: bool = False) -> int:
+    """An event that has come now."""
+    return journal.add_event("main", event, time.time(), spooled, by_hand)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("spooled", ["00000000000000000005-77", None], ids=["by the spool", "by the hook itself"])
+def test_what_repmgr_has_told_the_hook_is_believed(
+    journal: Journal, wall: Wall, name: str, spooled: str | None
+) -> None:
+    journal.remember("main", NODE_1)
+    number = told(journal, Event(2, name, False), spooled)
+    for cause in ("", "event", "retry"):
+        if cause:
+            journal.end_run(journal.begin_run("main", cause, 1, [number]), False, True, "", None, 0)
+        assert journal.memory("main").promoted == {2}
+    told(journal, Event(3, name))
+    assert journal.memory("main").promoted == {2, 3}
+    assert journal.memory("other").promoted == frozenset()
+
+
+@pytest.mark.parametrize(
+    "name", ["repmgrd_promote_error", "cluster_created", "standby_follow", "node_rejoin", "repmgrd_reload"]
+)
+def test_what_claims_no_primary_is_no_promotion(journal: Journal, wall: Wall, name: str) -> None:
+    journal.remember("main", NODE_1)
+    told(journal, Event(2, name), "00000000000000000005-77")
+    assert journal.memory("main").promoted == frozenset()
+
+
+def test_what_is_replayed_by_hand_is_not_believed_whatever_run_takes_it_over(journal: Journal, wall: Wall) -> None:
+    journal.remember("main", NODE_1)
+    number = told(journal, Event(2, "standby_promote"), by_hand=True)
+    for cause in ("replay", "retry", "event"):
+        journal.end_run(journal.begin_run("main", cause, 1, [number]), False, True, "", None, 0)
+        assert journal.memory("main").promoted == frozenset()
+
+
+def test_a_promotion_of_before_the_primary_was_found_is_over(journal: Journal, wall: Wall) -> None:
+    journal.remember("main", NODE_1)
+    told(journal, Event(2, "standby_promote"))
+    journal.remember("main", NODE_2)
+    assert journal.memory("main").promoted == frozenset()
+    journal.remember("main", NODE_2)
+    told(journal, Event(3, "standby_promote"))
+    assert journal.memory("main").promoted == {3}
+
+
+def test_changes_are_counted_within_so_many_seconds(journal: Journal, wall: Wall) -> None:
+    for primary, timeline in [(1, 1), (2, 2), (2, 3), (1, 4), (2, 5)]:
+        wall.time += 100
+        journal.remember("main", LastKnownPrimary(primary, timeline, SYSTEM))
+        journal.remember("other", LastKnownPrimary(timeline, 1, SYSTEM))
+    assert journal.memory("main", 1000).changes == 3, "neither the first find nor another timeline is a change"
+    assert journal.memory("main", 250).changes == 2
+    assert journal.memory("main", 50).changes == 1
+    assert journal.memory("main").changes == 0, "by hand nothing is held"
+    assert journal.memory("other", 1000).changes == 4
+    wall.time += 1000
+    assert journal.memory("main", 600).changes == 0, "the window has gone by"
+
+
+def test_what_is_found_is_compared_without_what_was_told() -> None:
+    assert LastKnownPrimary(1, 1, SYSTEM, frozenset({2}), 3) == NODE_1
+
+
+def test_old_changes_go_and_the_last_one_of_each_cluster_stays(journal: Journal, path: Path) -> None:
+    for memory in (NODE_1, NODE_2):
+        journal.remember("main", memory)
+    journal.remember("other", NODE_1)
+    sqlite(path, "update role set since = 1000")
+    journal.remember("third", NODE_1)
+    journal.prune(90)
+    assert roles(path) == [("main", 2, 2), ("other", 1, 1), ("third", 1, 1)]
+    assert journal.memory("main") == NODE_2
+
+
+def test_the_primary_before_a_new_one_is_known_however_long_it_was_there(
+    journal: Journal, path: Path, wall: Wall
+) -> None:
+    journal.remember("main", LastKnownPrimary(3, 1, SYSTEM))
+    journal.remember("main", NODE_1)
+    wall.time += 1000 * 86400
+    journal.remember("main", NODE_2)
+    journal.prune(90)
+    assert roles(path) == [("main", 1, 1), ("main", 2, 2)]
+    wall.time += 91 * 86400
+    journal.prune(90)
+    assert roles(path) == [("main", 2, 2)]
+
+
+def test_what_was_seen_is_forgotten_with_the_rest(journal: Journal, wall: Wall) -> None:
+    for at in (wall.time - 91 * 86400, wall.time):
+        journal.saw("main", Observation(at, None, 1, 1, "the primary is node 1", "node 1: primary"))
+    journal.prune(90)
+    assert journal.read("select cluster, nodes from sight") == [("main", "node 1: primary")]
+
+
+def test_the_last_event(journal: Journal) -> None:
+    assert journal.last_event("main") is None
+    journal.add_event("main", PROMOTED, 7.0)
+    journal.add_event("main", FOLLOWED, 5.0)
+    journal.add_event("other", FOLLOWED, 9.0)
+    assert journal.last_event("main") == (7.0, PROMOTED), "by when it came, not by its number"
+
+
+# -- pause -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pause_without_an_end(journal: Journal) -> None:
+    assert journal.paused("main") is None
+    journal.pause("main", None, "new disks")
+    found = journal.paused("main")
+    assert found == Pause(None, "new disks", found.since if found else 0.0)
+    assert found and abs(found.since - time.time()) < 5
+    assert journal.paused("other") is None
+    assert journal.resume("main") is True
+    assert journal.paused("main") is None
+    assert journal.resume("main") is False
+
+
+def test_a_pause_with_an_end_is_over_by_itself(journal: Journal) -> None:
+    journal.pause("main", time.time() + 60, "")
+    assert journal.paused("main") is not None
+    journal.pause("main", time.time() - 1, "")
+    assert journal.paused("main") is None, "the second pause takes the place of the first"
+
+
+def test_a_pause_outlives_the_program(path: Path) -> None:
+    before = Journal(path)
+    before.pause("main", None, "")
+    before.close()
+    after = Journal(path)
+    assert after.paused("main") is not None
+    after.close()
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
+    Journal(path).close()
+    sqlite(path, f"pragma user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(
+        OperationFailed, match=f"is of a newer version \\({len(MIGRATIONS) + 1}\\).*upgrade repmgr_hooks"
+    ):
+        open_journal(path)
+    assert [file.name for file in path.parent.iterdir() if "broken" in file.name] == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is no database, and it is longer than a hundred bytes " * 90, b"\xff" * 5000]
+)
+def test_a_broken_file_is_set_aside_and_a_new_journal_begins(
+    path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    path.write_bytes(content)
+    journal = open_journal(path)
+    journal.add_event("main", PROMOTED, 5.0)
+    assert [item.event for item in journal.waiting("main")] == [PROMOTED]
+    journal.close()
+    (aside,) = path.parent.glob("journal.db.broken-*")
+    assert aside.read_bytes() == content
+    assert str(aside) in caplog.text
+
+
+def filled(path: Path) -> None:
+    """A journal of some pages, closed."""
+    journal = Journal(path)
+    events = [journal.add_event("main", PROMOTED, 5.0, str(number)) for number in range(3)]
+    journal.end_run(journal.begin_run("main", "event", 1, events[:2]), True, False, "", 2, 2)
+    journal.close()
+
+
+def damage(path: Path, where: str) -> None:
+    """Write over a part of a filled journal."""
+    filled(path)
+    whole = path.read_bytes()
+    damaged = {
+        "the schema": whole[:100] + b"\xff" * (PAGE - 100) + whole[PAGE:],
+        "the end is missing": whole[: 2 * PAGE],
+        "the pages after the first": whole[:PAGE] + b"\xff" * (len(whole) - PAGE),
+    }
+    path.write_bytes(damaged[where])
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "the schema",
+        "the end is missing",
+        "the pages after the first",
+    ],
+)
+def test_a_file_that_is_broken_further_on_is_set_aside(path: Path, where: str) -> None:
+    damage(path, where)
+    journal = open_journal(path)
+    journal.release_cut_off()
+    journal.add_event("main", PROMOTED, 5.0)
+    journal.waiting("main")
+    assert list(path.parent.glob("journal.db.broken-*"))
+
+
+@pytest.mark.parametrize("where", ["the schema", "the end is missing"])
+def test_a_new_journal_beside_a_broken_one_is_durable(path: Path, where: str) -> None:
+    """The connection to the broken file must not take the new file's write-ahead log with it when it is closed."""
+    damage(path, where)
+    journal = open_journal(path)
+    gc.collect()
+    journal.add_event("main", PROMOTED, 5.0)
+    copy = path.parent / "copy"
+    copy.mkdir()
+    for file in path.parent.glob("journal.db*"):
+        shutil.copy(file, copy)
+    journal.close()
+    again = Journal(copy / "journal.db")
+    assert [item.event for item in again.waiting("main")] == [PROMOTED]
+    again.close()
+
+
+@pytest.mark.parametrize("change", ["add_event", "begin_run", "pause", "release_cut_off", "prune"])
+def test_a_file_that_another_program_locks(path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    monkeypatch.setattr(module, "BUSY_LIMIT", 0.1)
+    journal = Journal(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    changes = {
+        "add_event": lambda: journal.add_event("main", PROMOTED, 5.0),
+        "begin_run": lambda: journal.begin_run("main", "event", 1, []),
+        "pause": lambda: journal.pause("main", None, ""),
+        "release_cut_off": journal.release_cut_off,
+        "prune": lambda: journal.prune(90),
+    }
+    begun = time.monotonic()
+    with pytest.raises(OperationFailed, match="journal.db cannot be used: database is locked"):
+        changes[change]()
+    assert time.monotonic() - begun < 2
+    assert journal.waiting("main") == [], "reading goes on"
+    other.execute("rollback")
+    changes[change]()
+    other.close()
+    journal.close()
+
+
+@pytest.mark.parametrize("moved", [True, False], ids=["moved away", "deleted"])
+def test_a_file_that_goes_away_under_the_service(path: Path, moved: bool) -> None:
+    """Else it would go on in a file that nobody reads, and heed no pause."""
+    service = open_journal(path)
+    service.remember("main", LastKnownPrimary(1, 1, "7"))
+    for file in path.parent.glob("journal.db*"):
+        file.rename(file.with_name(f"old-{file.name}")) if moved else file.unlink()
+    by_hand = open_journal(path)
+    by_hand.pause("main", None, "maintenance")
+    by_hand.close()
+    path.rename(path.with_name("kept"))
+    path.mkdir()
+    with pytest.raises(OperationFailed, match="cannot be used"):
+        service.paused("main")
+    path.rmdir()
+    path.with_name("kept").rename(path)
+    assert service.paused("main")
+    service.add_event("main", Event(2, "standby_promote"), 1.0)
+    looking = open_journal(path)
+    assert looking.last_event("main") == (1.0, Event(2, "standby_promote"))
+    looking.check()
+    looking.close()
+    service.close()
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OperationFailed, match="file/journal.db cannot be used"):
+        open_journal(tmp_path / "file" / "journal.db")
+    with pytest.raises(OperationFailed, match="missing/journal.db cannot be used"):
+        open_journal(tmp_path / "missing" / "journal.db")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_is_read_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OperationFailed, match="cannot be used"):
+            open_journal(tmp_path / "journal.db")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_directory_stands_in_its_place(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(OperationFailed, match="cannot be used"):
+        open_journal(path)
+
+
+def test_a_failed_change_leaves_nothing_behind(journal: Journal) -> None:
+    waits = journal.add_event("main", PROMOTED, 5.0)
+
+    def numbers() -> Iterator[int]:
+        yield waits
+        raise OSError("no more numbers")
+
+    with pytest.raises(OperationFailed, match="no more numbers"):
+        journal.begin_run("main", "event", 1, numbers())
+    assert journal.runs(9) == []
+    assert [item.id for item in journal.waiting("main")] == [waits]
+
+
+# -- two at a time -----------------------------------------------------------------------------------------------------
+
+
+def test_two_threads_write_at_the_same_time(journal: Journal) -> None:
+    failures: list[BaseException] = []
+
+    def write(cluster: str) -> None:
+        try:
+            for number in range(40):
+                event = journal.add_event(cluster, FOLLOWED, float(number), f"{cluster}-{number}")
+                run = journal.begin_run(cluster, "event", 1, [event])
+                journal.add_step(run, StepRow(cluster, str(number), 0.0, 0.0, ""))
+                journal.end_run(run, True, False, str(number), 2, 2)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in ("main", "other")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for name in ("main", "other"):
+        runs = journal.runs(99, name)
+        assert [run.message for run in runs] == [str(number) for number in range(40)]
+        assert [journal.steps(run.id)[0].action for run in runs] == [name] * 40
+        assert [len(journal.events_of(run.id)) for run in runs] == [1] * 40
+
+
+def test_two_programs_write_at_the_same_time(path: Path, journal: Journal) -> None:
+    """The worker, and an operator's ``reconcile``."""
+    other = Journal(path)
+    for number in range(10):
+        (journal, other)[number % 2].add_event("main", FOLLOWED, float(number))
+    assert len(journal.waiting("main")) == len(other.waiting("main")) == 10
+    other.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_can_be_used_by_the_service() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        os.chown(place, 34, 35)
+        journal = open_journal(place / "journal.db")
+        journal.add_event("main", PROMOTED, 5.0)
+        owners = {file.name: (file.stat().st_uid, file.stat().st_gid) for file in place.glob("journal.db*")}
+        journal.close()
+        assert len(owners) == 3
+        assert owners == dict.fromkeys(owners, (34, 35))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
+def test_root_follows_no_link_of_the_service() -> None:
+    with tempfile.TemporaryDirectory() as name, tempfile.NamedTemporaryFile() as target:
+        place = Path(name)
+        os.chown(place, 34, 35)
+        (place / "journal.db").symlink_to(target.name)
+        (place / "cluster-main.lock").symlink_to(target.name)
+        with pytest.raises(OperationFailed):
+            open_journal(place / "journal.db")
+        with pytest.raises(OperationFailed), exclusive(place / "cluster-main.lock", 0):
+            pass
+        assert (Path(target.name).stat().st_uid, Path(target.name).stat().st_size) == (0, 0)
+
+
+def test_closing_waits_for_another_thread(tmp_path: Path) -> None:
+    """Without that, the interpreter itself dies (seen); afterwards each use is told as any other failure."""
+    journal = open_journal(tmp_path / "journal.db")
+    begun, said = threading.Event(), []
+
+    def read_on() -> None:
+        try:
+            while True:
+                journal.paused("main")
+                begun.set()
+        except OperationFailed as error:
+            said.append(str(error))
+
+    reader = threading.Thread(target=read_on)
+    reader.start()
+    assert begun.wait(10)
+    with journal.change():
+        closer = threading.Thread(target=journal.close)
+        closer.start()
+        closer.join(0.2)
+        assert closer.is_alive()
+    closer.join(10)
+    reader.join(10)
+    assert "closed database" in said[0]

@@ -1,0 +1,219 @@
+"""``status``: what is true in a few lines, and whether that is all as it should be."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from repmgr_hooks import config
+from repmgr_hooks.cluster.decide import LastKnownPrimary, Reason, ReasonCode
+from repmgr_hooks.engine.dispatcher import handle
+from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.reports.status import ClusterStatus, look
+from tests.fake import FakeHost
+
+LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
+MAIN = LOADED.clusters["main"]
+PROMOTED = Event(2, "standby_promote")
+DONE = (True, False, "done", 1, 1)
+
+
+def healthy() -> FakeHost:
+    host = FakeHost()
+    assert handle(MAIN, host, []).ok
+    return host
+
+
+def picture(host: FakeHost, journal: Journal) -> ClusterStatus:
+    return look(MAIN, host, journal, LOADED)
+
+
+def ended(journal: Journal, ok: bool, again: bool, attempt: int, message: str) -> None:
+    """A run that has ended so."""
+    journal.end_run(journal.begin_run("main", "event", attempt, []), ok, again, message, 1, 1)
+
+
+HEALTHY = [
+    "main: primary is node 1, timeline 1 (the only node out of recovery)",
+    "  node 1: primary, timeline 1",
+    "  node 2: standby, timeline 1, 0 B behind",
+    "  port 54321 (barman): leads to node 1",
+    "  port 54322 (app): leads to node 1",
+    "  slot barman: reserved, holds 672 B of WAL",
+    "  Barman: streaming, 0 B behind",
+]
+
+
+def test_all_as_it_should_be(journal: Journal) -> None:
+    found = picture(healthy(), journal)
+    assert found.good
+    assert found.lines() == HEALTHY
+
+
+def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
+    host = healthy()
+    host.fail_over()
+    before = list(host.changes)
+    found = picture(host, journal)
+    lines = found.lines()
+    assert not found.good
+    assert lines[0].startswith("main: primary is node 2, timeline 2")
+    assert "  port 54322 (app): leads to node 1" in lines
+    assert "  MISSING lead port app to node 2 (10.0.0.12)" in lines
+    assert "  MISSING create slot barman on node 2" in lines
+    assert lines[-1] == "  mend it with: repmgr-hooks reconcile --cluster main"
+    assert host.changes == before, "looking changes nothing"
+    assert handle(MAIN, host, []).ok
+    assert picture(host, journal).lines() == [
+        "main: primary is node 2, timeline 2 (the only node out of recovery)",
+        "  node 1: connection timeout expired",
+        "  node 2: primary, timeline 2",
+        "  port 54321 (barman): leads to node 2",
+        "  port 54322 (app): leads to node 2",
+        "  slot barman: reserved, holds 16 MB of WAL",
+        "  Barman: streaming, 0 B behind",
+        "  WRONG node 1 does not answer",
+    ]
+    host.nodes[1].reachable, host.nodes[1].in_recovery, host.nodes[1].timeline = True, True, 2
+    assert handle(MAIN, host, []).ok
+    assert picture(host, journal).good
+
+
+def test_an_unknown_primary(journal: Journal) -> None:
+    host = healthy()
+    host.lose(1)
+    found = picture(host, journal)
+    lines = found.lines()
+    assert not found.good
+    assert lines[0] == "main: UNKNOWN primary: no node is out of recovery; promote one, or make the primary reachable"
+    assert "  node 1: connection timeout expired" in lines
+    assert "  WRONG node 1 does not answer" in lines
+    assert not any("MISSING" in line or "slot" in line or "behind" in line for line in lines)
+
+
+def test_a_stale_primary_stands_first_and_what_leads_to_it_is_missing(journal: Journal) -> None:
+    host = healthy()
+    journal.remember("main", LastKnownPrimary(2, 2, host.nodes[1].system_identifier))
+    host.lose(2)
+    found = picture(host, journal)
+    lines = found.lines()
+    assert not found.good
+    assert lines[0] == "main: " + str(Reason(ReasonCode.STALE_PRIMARY, (1,)))
+    assert lines[1].startswith("  UNKNOWN primary: node 1 is a primary on an older timeline than 2")
+    assert "  MISSING close what leads to node 1" in lines
+    assert not any("WRONG ZOMBIE" in line for line in lines)
+
+
+def test_how_far_everybody_is(journal: Journal) -> None:
+    host = healthy()
+    host.nodes[2].behind = 3 * 1024
+    host.nodes[1].slots["barman"].active = False
+    lines = picture(host, journal).lines()
+    assert "  node 2: standby, timeline 1, 3 kB behind" in lines
+    assert "  Barman: not streaming" in lines
+    host.nodes[1].slots["barman"].reserved = False
+    assert "  slot barman: not there, or it reserves no WAL" in picture(host, journal).lines()
+    host.nodes[2].behind = -4096
+    assert "  node 2: standby, timeline 1, 0 B behind" in picture(host, journal).lines(), "it was asked later"
+
+
+def test_what_no_step_can_mend_is_no_good_state_and_is_shown() -> None:
+    warned = SimpleNamespace(observe=None, warnings=lambda config, decided: [f"half a slot on {decided.primary}"])
+    main = ManagedCluster(MAIN.cluster, (*MAIN.routes, Route(frozenset(), (Action("x", warned, None, "x"),))))
+    host = healthy()
+    found = look(main, host, None, LOADED)
+    assert not found.good
+    assert found.lines() == [*HEALTHY, "  WRONG half a slot on 1"]
+    host.lose(1)
+    assert not any("half a slot" in line for line in look(main, host, None, LOADED).lines()), "of which primary?"
+
+
+def test_the_last_event(journal: Journal) -> None:
+    received = time.mktime((2026, 11, 20, 3, 0, 0, 0, 0, -1))
+    journal.end_run(journal.begin_run("main", "event", 1, [journal.add_event("main", PROMOTED, received)]), *DONE)
+    found = picture(healthy(), journal)
+    assert found.good
+    assert found.lines() == [*HEALTHY, "  last event: standby_promote of node 2, 2026-11-20 03:00:00"]
+
+
+def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
+    host = healthy()
+    host.barman.health = "ruins"
+    found = picture(host, journal)
+    assert not found.good
+    assert any(line.startswith("  MISSING ") and "No space left on device" in line for line in found.lines())
+
+
+def test_events_that_wait(journal: Journal) -> None:
+    received = time.mktime((2026, 11, 20, 3, 0, 0, 0, 0, -1))
+    journal.add_event("main", PROMOTED, received)
+    journal.add_event("main", PROMOTED, received - 60)
+    journal.add_event("other", PROMOTED, received + 60)
+    found = picture(healthy(), journal)
+    assert not found.good
+    assert found.lines() == [
+        *HEALTHY,
+        "  last event: standby_promote of node 2, 2026-11-20 03:00:00",
+        "  2 event(s) wait to be handled; is repmgr-hooks.service running?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("again", "attempt", "said"),
+    [
+        (True, 1, "FAILED, will be tried again: Barman is in ruins"),
+        (True, 20, "FAILED, given up: Barman is in ruins"),
+    ],
+)
+def test_a_run_that_failed(journal: Journal, again: bool, attempt: int, said: str) -> None:
+    ended(journal, False, again, attempt, "Barman is in ruins")
+    found = picture(healthy(), journal)
+    assert not found.good
+    assert found.lines() == [*HEALTHY, f"  {said}", "  mend it with: repmgr-hooks reconcile --cluster main"]
+    ended(journal, True, False, 1, "done")
+    assert picture(healthy(), journal).good
+
+
+@pytest.mark.parametrize("reason", ["", "new disks"])
+def test_a_pause_is_no_good_state_and_stands_second(journal: Journal, reason: str) -> None:
+    journal.pause("main", None, reason)
+    found = picture(healthy(), journal)
+    assert not found.good
+    shown = f" ({reason})" if reason else ""
+    assert found.lines()[1] == f"  PAUSED until it is resumed{shown}; end it with: repmgr-hooks resume"
+    journal.resume("main")
+    assert picture(healthy(), journal).good
+
+
+def test_a_pause_with_an_end_shows_it(journal: Journal) -> None:
+    until = time.time() + 3600
+    journal.pause("main", until, "")
+    clock = time.strftime("%H:%M:%S", time.localtime(until))
+    assert picture(healthy(), journal).lines()[1].startswith(f"  PAUSED until {clock}; ")
+
+
+def test_the_same_for_machines(journal: Journal) -> None:
+    journal.pause("main", 2e9, "new disks")
+    ended(journal, False, True, 3, "no")
+    host = healthy()
+    host.lose(2)
+    plain = json.loads(json.dumps(picture(host, journal).as_dict()))
+    assert (plain["good"], plain["cluster"], plain["waiting"]) == (False, "main", 0)
+    assert (plain["decision"]["primary"], plain["decision"]["timeline"]) == (1, 1)
+    assert [(state["node"], state["error"]) for state in plain["decision"]["states"]] == [
+        (1, ""),
+        (2, "node 2: connection timeout expired"),
+    ]
+    assert plain["decision"]["reason"] == {"why": "only", "nodes": [], "words": "the only node out of recovery"}
+    assert plain["decision"]["notes"] == [{"why": "silent", "nodes": [2], "words": "node 2 does not answer"}]
+    assert plain["decision"]["states"][0]["slots"][0]["name"] == "barman"
+    assert plain["ports"] == {"barman": 1, "app": 1}
+    assert plain["last"] is None
+    assert (plain["paused"]["until"], plain["paused"]["reason"]) == (2e9, "new disks")
+    assert (plain["failed"]["attempt"], plain["failed"]["message"]) == (3, "no")

@@ -1,0 +1,388 @@
+"""Looking without an event: what was lost, done by hand or undone by others is seen and mended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import config
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.config import Config
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.heartbeat import last_heartbeat
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.service.controller import ClusterController, run_now
+from tests.fake import FakeHost, NatTable
+
+LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
+MAIN = LOADED.clusters["main"]
+TICK = LOADED.service.tick
+PROMOTED = Event(2, "standby_promote")
+
+
+@pytest.fixture
+def queue(journal: Journal, host: FakeHost, loaded: Config) -> ClusterController:
+    return ClusterController(MAIN, journal, host, loaded)
+
+
+def ticks(queue: ClusterController, host: FakeHost, number: int) -> None:
+    """Let so much time pass, looking whenever the queue says so."""
+    for _ in range(number):
+        host.sleep(queue.work())
+
+
+def promote(host: FakeHost, node: int, timeline: int) -> None:
+    host.nodes[node].in_recovery = False
+    host.nodes[node].timeline = timeline
+    host.nodes[node].reachable = True
+
+
+def test_all_is_well_and_nothing_is_written(queue: ClusterController, host: FakeHost, journal: Journal) -> None:
+    assert queue.work() == TICK
+    ticks(queue, host, 20)
+    assert (host.changes, journal.runs(9)) == ([], [])
+
+
+def test_a_promotion_that_no_event_has_told_of(queue: ClusterController, host: FakeHost, journal: Journal) -> None:
+    ticks(queue, host, 2)
+    host.nodes[1].reachable = False
+    promote(host, 2, 2)
+    ticks(queue, host, 2)
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+    assert [(run.cause, run.ok, run.primary) for run in journal.runs(9)] == [("drift", True, 2)]
+
+
+def test_without_a_primary_it_looks_ten_times_a_second_and_not_for_ever(
+    queue: ClusterController, host: FakeHost
+) -> None:
+    ticks(queue, host, 2)
+    host.nodes[1].reachable = False
+    waits = []
+    for _ in range(800):
+        waits.append(queue.work())
+        host.sleep(waits[-1])
+    assert waits[1] == pytest.approx(0.1)
+    assert waits[-1] == TICK
+    assert host.changes == []
+
+
+def test_a_primary_that_came_back_from_the_dead_gets_nobody(
+    queue: ClusterController, host: FakeHost, journal: Journal, loaded: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.nodes[1].reachable = False
+    promote(host, 2, 2)
+    ticks(queue, host, 3)
+    host.nodes[2].reachable = False
+    promote(host, 1, 1)
+    host.changes.clear()
+    with caplog.at_level(logging.WARNING):
+        again = ClusterController(MAIN, journal, host, loaded)  # also after a restart
+        ticks(again, host, 3)
+    assert host.changes == []
+    assert "ZOMBIE: node 1 has come back from the dead as a primary" in caplog.text
+    assert "node 1 is a primary on an older timeline than 2" in caplog.text
+
+
+def test_a_standby_promoted_by_mistake_beside_a_healthy_primary_changes_nothing(
+    queue: ClusterController, host: FakeHost, journal: Journal, loaded: Config
+) -> None:
+    ticks(queue, host, 2)
+    promote(host, 2, 2)
+    ticks(queue, host, 3)
+    assert host.changes == []
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"
+
+
+def test_a_promotion_that_repmgr_could_not_write_down_is_followed_beside_the_old_primary(
+    queue: ClusterController, host: FakeHost, journal: Journal
+) -> None:
+    """``standby_promote`` with success 0 comes once the node is out of recovery; only the metadata is wrong."""
+    ticks(queue, host, 2)
+    promote(host, 2, 2)
+    ticks(queue, host, 2)
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"
+    journal.add_event("main", Event(2, "standby_promote", success=False), time.time(), "00000000000000000005-77")
+    ticks(queue, host, 2)
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+    ticks(queue, host, 20)
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+
+
+def test_a_promotion_that_only_an_operator_tells_of_is_not_followed_beside_the_old_primary(
+    queue: ClusterController, host: FakeHost, journal: Journal
+) -> None:
+    ticks(queue, host, 2)
+    promote(host, 2, 2)
+    assert not run_now(MAIN, host, [PROMOTED], "replay", journal).ok
+    ticks(queue, host, 3)
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"
+    assert host.changes == []
+
+
+def test_what_the_hook_handles_itself_is_as_good_as_what_it_has_stored(
+    queue: ClusterController, host: FakeHost, journal: Journal
+) -> None:
+    ticks(queue, host, 2)
+    promote(host, 2, 2)
+    assert run_now(MAIN, host, [PROMOTED], "event", journal).ok
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+
+
+def test_a_chain_that_others_have_wiped_is_filled_again(
+    queue: ClusterController, host: FakeHost, journal: Journal
+) -> None:
+    ticks(queue, host, 3)
+    host.nat.restore("*nat\n:repmgr_dnat - [0:0]\nCOMMIT")
+    ticks(queue, host, 2)
+    assert host.leads_to(host.app_port) == host.leads_to(host.barman_port) == "10.0.0.11:5432"
+
+
+def test_quiet_ticks_run_no_program(queue: ClusterController, host: FakeHost) -> None:
+    ticks(queue, host, 3)
+    host.ran.clear()
+    while host.now() < 60 - TICK:
+        ticks(queue, host, 1)
+    assert host.ran == []
+
+
+# -- in a hurry --------------------------------------------------------------------------------------------------------
+
+
+def waits(queue: ClusterController, host: FakeHost, seconds: float) -> list[tuple[float, float]]:
+    """When it looked in so many seconds, and how long it waited then."""
+    end, made = host.now() + seconds, []
+    while host.now() < end:
+        made.append((host.now(), queue.work()))
+        host.sleep(made[-1][1])
+    return made
+
+
+@pytest.mark.parametrize("name", ["repmgrd_upstream_disconnect", "standby_failure", "repmgrd_promote_error"])
+def test_after_a_sign_of_trouble_it_looks_ten_times_a_second_and_not_for_ever(
+    queue: ClusterController, host: FakeHost, journal: Journal, name: str
+) -> None:
+    """The primary answers all the time: repmgr has seen it earlier than we, or was wrong."""
+    ticks(queue, host, 2)
+    journal.add_event("main", Event(2, name), time.time())
+    begun = host.now()
+    made = waits(queue, host, 100)
+    quick = [moment - begun for moment, wait in made if wait < 1]
+    assert quick[-1] == pytest.approx(60, abs=0.2)
+    assert len(quick) == pytest.approx(600, abs=5)
+    assert made[-1][1] == TICK
+    assert host.changes == []
+
+
+@pytest.mark.parametrize("name", ["repmgrd_start", "standby_register", "primary_register"])
+def test_other_events_are_no_trouble(queue: ClusterController, host: FakeHost, journal: Journal, name: str) -> None:
+    ticks(queue, host, 2)
+    journal.add_event("main", Event(2 if name == "standby_register" else 1, name), time.time())
+    assert [wait for _, wait in waits(queue, host, 30)] == [TICK] * int(30 / TICK)
+
+
+def test_the_hurry_is_over_when_another_primary_was_seen(
+    queue: ClusterController, host: FakeHost, journal: Journal
+) -> None:
+    ticks(queue, host, 2)
+    journal.add_event("main", Event(2, "repmgrd_upstream_disconnect"), time.time())
+    begun = host.now()
+    host.at(begun + 5, host.fail_over)
+    made = waits(queue, host, 40)
+    assert max(moment - begun for moment, wait in made if wait < 1) < 10
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+    assert min(moment for moment, what in host.changes) - begun < 8
+
+
+def test_the_hurry_is_over_when_the_primary_is_back(queue: ClusterController, host: FakeHost) -> None:
+    ticks(queue, host, 2)
+    begun = host.now()
+    host.nodes[1].reachable = False
+    host.at(begun + 8, lambda: setattr(host.nodes[1], "reachable", True))
+    made = waits(queue, host, 40)
+    assert max(moment - begun for moment, wait in made if wait < 1) == pytest.approx(8, abs=0.3)
+
+
+# -- to and fro --------------------------------------------------------------------------------------------------------
+
+
+def swing(host: FakeHost, node: int) -> None:
+    """repmgr promotes this node, and the other one is made a standby."""
+    other = 3 - node
+    host.nodes[node].timeline = host.nodes[other].timeline
+    host.promote(node)
+    host.nodes[other].in_recovery, host.nodes[other].timeline = True, host.nodes[node].timeline
+
+
+def test_a_primary_that_swings_is_held_and_by_hand_it_is_followed_at_once(
+    queue: ClusterController, host: FakeHost, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    most = MAIN.cluster.flap_limit.most
+    ticks(queue, host, 2)
+    for number in range(most):
+        swing(host, 2 - number % 2)
+        ticks(queue, host, 3)
+        assert host.leads_to(host.app_port) == f"10.0.0.1{2 - number % 2}:5432"
+    held, before = 2 - most % 2, list(host.changes)
+    swing(host, held)
+    with caplog.at_level(logging.WARNING):
+        ticks(queue, host, 5)
+    assert host.changes == before
+    assert f"the primary has changed too often lately, now to node {held}" in caplog.text
+    assert run_now(MAIN, host, [], "reconcile", journal).ok
+    assert host.leads_to(host.app_port) == f"10.0.0.1{held}:5432"
+    ticks(queue, host, 5)
+    assert host.leads_to(host.app_port) == f"10.0.0.1{held}:5432"
+
+
+def test_a_held_primary_is_followed_when_the_window_has_gone_by(
+    queue: ClusterController, host: FakeHost, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks(queue, host, 2)
+    for number in range(MAIN.cluster.flap_limit.most + 1):
+        swing(host, 2 - number % 2)
+        ticks(queue, host, 3)
+    moment = time.time() + MAIN.cluster.flap_limit.within
+    monkeypatch.setattr(time, "time", lambda: moment)
+    ticks(queue, host, 3)
+    assert host.leads_to(host.app_port) == f"10.0.0.1{2 - number % 2}:5432"
+
+
+# -- the dead ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_leads_to_a_stale_primary_is_closed_without_any_event(
+    queue: ClusterController, host: FakeHost, journal: Journal
+) -> None:
+    system = host.nodes[1].system_identifier
+    journal.remember("main", LastKnownPrimary(2, 2, system))
+    host.lose(2)
+    ticks(queue, host, 3)
+    assert (host.leads_to(host.app_port), host.leads_to(host.barman_port)) == (None, None)
+    assert len([what for what in host.what_changed() if what == "iptables-restore"]) == 1
+    assert journal.memory("main") == LastKnownPrimary(2, 2, system), "a zombie is not remembered"
+
+
+def test_a_stale_primary_that_comes_after_a_run_has_failed_does_not_wait_for_a_retry(
+    queue: ClusterController, host: FakeHost, journal: Journal
+) -> None:
+    journal.remember("main", LastKnownPrimary(2, 2, host.nodes[1].system_identifier))
+    host.lose(1)
+    host.lose(2)
+    failed = journal.begin_run("main", "event", 20, [])
+    journal.end_run(failed, False, True, "the primary is unknown", None, 0)
+    ticks(queue, host, 3)
+    host.nodes[1].reachable = True
+    ticks(queue, host, 3)
+    assert host.leads_to(host.app_port) is None
+
+
+def test_rules_that_others_put_back_after_a_stale_primary_was_shut_out_are_closed_again(
+    queue: ClusterController, host: FakeHost, journal: Journal
+) -> None:
+    journal.remember("main", LastKnownPrimary(2, 2, host.nodes[1].system_identifier))
+    host.lose(2)
+    saved = host.nat.save()
+    ticks(queue, host, 3)
+    assert host.leads_to(host.app_port) is None
+    failed = journal.begin_run("main", "retry", LOADED.service.retry.attempts, [])
+    journal.end_run(failed, False, True, "the primary is unknown", None, 0)
+    host.nat.chains = NatTable(saved).chains
+    host.nat.generation += 1
+    ticks(queue, host, 3)
+    assert host.leads_to(host.app_port) is None
+
+
+def test_a_slot_that_was_dropped_is_made_anew(queue: ClusterController, host: FakeHost, journal: Journal) -> None:
+    host.nodes[1].slots.clear()
+    ticks(queue, host, 2)
+    assert "barman" in host.nodes[1].slots
+    assert [run.cause for run in journal.runs(9)] == ["drift"]
+
+
+def test_what_cannot_be_mended_is_left_to_the_retries(
+    queue: ClusterController, host: FakeHost, journal: Journal
+) -> None:
+    host.barman.health = "ruins"
+    host.barman.streams_from = None
+    ticks(queue, host, 30)
+    causes = [run.cause for run in journal.runs(99)]
+    assert causes[0] == "drift"
+    assert set(causes[1:]) <= {"retry"}
+
+
+# -- what was seen, and when -------------------------------------------------------------------------------------------
+
+
+def seen(journal: Journal) -> list[tuple[int | None, int, bool]]:
+    """What stands in the journal of the looks: the primary, its timeline, and whether a look before is known."""
+    return [
+        (row[0], row[1], row[2] is not None) for row in journal.read('select "primary", timeline, before from sight')
+    ]
+
+
+def test_a_look_that_sees_something_new_is_written_and_no_other(
+    queue: ClusterController, host: FakeHost, journal: Journal
+) -> None:
+    ticks(queue, host, 20)
+    assert seen(journal) == [(1, 1, False)]
+    host.lose(1)
+    ticks(queue, host, 20)
+    assert seen(journal) == [(1, 1, False), (None, 0, True)]
+    promote(host, 2, 2)
+    ticks(queue, host, 20)
+    assert seen(journal) == [(1, 1, False), (None, 0, True), (2, 2, True)]
+    ((decision, nodes),) = journal.read("select verdict, nodes from sight where id = 2")
+    assert decision.startswith("the primary is unknown: no node is out of recovery")
+    assert nodes == "node 1: connection timeout expired\nnode 2: standby, timeline 1"
+
+
+def test_a_sight_knows_when_the_look_before_was(
+    queue: ClusterController, host: FakeHost, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000 + host.now())
+    ticks(queue, host, 3)
+    host.lose(1)
+    ticks(queue, host, 1)
+    ((at, before),) = journal.read('select at, before from sight where "primary" is null')
+    silent = MAIN.cluster.postgres.timeout
+    assert (at - 1_800_000_000, at - before) == (3 * TICK + silent, TICK + silent), "when it was known"
+
+
+def test_a_look_goes_on_when_it_cannot_be_written_down(
+    queue: ClusterController,
+    host: FakeHost,
+    journal: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ticks(queue, host, 2)
+
+    def full(name: str, sight: object) -> None:
+        raise OperationFailed("database or disk is full")
+
+    monkeypatch.setattr(journal, "saw", full)
+    host.fail_over()
+    ticks(queue, host, 2)
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+    assert "database or disk is full" in caplog.text
+
+
+def test_every_look_leaves_its_time(queue: ClusterController, host: FakeHost, tmp_path: Path) -> None:
+    assert last_heartbeat(tmp_path, "main") is None
+    ticks(queue, host, 1)
+    place = tmp_path / "cluster-main.looked"
+    for paused in (False, True):
+        os.utime(place, (0, 0))
+        if paused:
+            queue._journal.pause("main", None, "")
+        ticks(queue, host, 1)
+        assert (last_heartbeat(tmp_path, "main") == 0) == paused, "a paused worker does not look"
+    place.unlink()
+    place.mkdir()
+    queue._journal.resume("main")
+    assert queue.work() == TICK, "and it looks on if it cannot leave it"

@@ -1,0 +1,361 @@
+"""The worker's side of the spool: what is taken in, what is refused, and that nothing there can stop the rest."""
+
+from __future__ import annotations
+
+import grp
+import os
+import socket
+import stat
+import threading
+import time
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import hook
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.service.spool import Spool, make_spool
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
+
+GOOD = "\n2\nstandby_promote\n"
+
+
+def clusters(**nodes: tuple[int, ...]) -> dict[str, ManagedCluster]:
+    """Clusters with these nodes."""
+    gateway = Gateway("10.0.0.20", {"app": 54322})
+    return {
+        name: ManagedCluster(Cluster({number: Node(f"10.0.0.1{number}") for number in numbers}, gateway, name=name), ())
+        for name, numbers in nodes.items()
+    }
+
+
+MAIN = clusters(main=(1, 2, 3))
+TWO = clusters(main=(1, 2, 3), other=(2, 4))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """The directory, as tmpfiles.d makes it."""
+    made = tmp_path / "spool"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def spool(directory: Path) -> Iterator[Spool]:
+    made = Spool(directory.parent)
+    yield made
+    made.close()
+
+
+def put(directory: Path, name: str, content: str | bytes = GOOD) -> Path:
+    path = directory / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def left(directory: Path) -> list[str]:
+    """What is still there, without the FIFO."""
+    return sorted(file.name for file in directory.iterdir() if file.name != "wake")
+
+
+# -- what is taken in --------------------------------------------------------------------------------------------------
+
+
+def test_events_are_taken_in_by_the_order_of_their_time(spool: Spool, directory: Path, journal: Journal) -> None:
+    put(directory, "01800000000000000300-7", "\n3\nstandby_follow\n")
+    put(directory, "01800000000000000100-99999", "\n1\nnode_rejoin\n")
+    put(directory, "01800000000000000200-12", "\n2\nstandby_promote\n0\n1\n2026-11-20 03:00:00+00\n")
+    assert spool.take_in(journal, MAIN) == 3
+    assert [item.event for item in journal.waiting("main")] == [
+        Event(1, "node_rejoin"),
+        Event(2, "standby_promote", False, 1, "2026-11-20 03:00:00+00"),
+        Event(3, "standby_follow"),
+    ]
+    assert left(directory) == []
+    assert spool.take_in(journal, MAIN) == 0
+
+
+def test_what_the_hook_stores_is_taken_in(spool: Spool, directory: Path, journal: Journal) -> None:
+    hook.store(str(directory), ["main", "2", "repmgrd_failover_promote", "1", "", "2026-11-20 03:00:00+00"])
+    hook.store(str(directory), ["", "2", "standby_promote", "1", "-1"])
+    assert spool.take_in(journal, MAIN) == 2
+    assert [item.event for item in journal.waiting("main")] == [
+        Event(2, "repmgrd_failover_promote", True, None, "2026-11-20 03:00:00+00"),
+        Event(2, "standby_promote"),
+    ]
+
+
+def test_a_file_that_is_still_there_after_a_crash_is_no_second_event(
+    spool: Spool, directory: Path, journal: Journal
+) -> None:
+    for _ in range(2):
+        put(directory, "01800000000000000100-7")
+        spool.take_in(journal, MAIN)
+    assert len(journal.waiting("main")) == 1
+    assert left(directory) == []
+
+
+def test_what_is_still_written_is_left_alone(spool: Spool, directory: Path, journal: Journal) -> None:
+    put(directory, ".01800000000000000100-7", "\n2\nstandby_pro")
+    assert spool.take_in(journal, MAIN) == 0
+    assert left(directory) == [".01800000000000000100-7"]
+
+
+def test_events_go_to_their_clusters(spool: Spool, directory: Path, journal: Journal) -> None:
+    put(directory, "01800000000000000100-7", "other\n2\nstandby_promote\n")
+    put(directory, "01800000000000000200-7", "main\n1\nstandby_promote\n")
+    spool.take_in(journal, TWO)
+    assert [item.event.node for item in journal.waiting("main")] == [1]
+    assert [item.event.node for item in journal.waiting("other")] == [2]
+
+
+def test_a_journal_that_cannot_be_written_leaves_the_file_where_it_is(
+    spool: Spool, directory: Path, tmp_path: Path
+) -> None:
+    class Broken(Journal):
+        def add_event(self, *arguments: object) -> int:
+            raise OperationFailed("the journal cannot be used: disk full")
+
+    put(directory, "01800000000000000100-7")
+    journal = Broken(tmp_path / "journal.db")
+    with pytest.raises(OperationFailed):
+        spool.take_in(journal, MAIN)
+    assert left(directory) == ["01800000000000000100-7"]
+    journal.close()
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+BEFORE, RUBBISH, AFTER = "01800000000000000100-7", "01800000000000000200-7", "01800000000000000300-7"
+
+
+def taken_in_around(spool: Spool, directory: Path, journal: Journal, known: dict[str, ManagedCluster]) -> None:
+    """Take in a good file before and one after the rubbish; both must arrive."""
+    put(directory, BEFORE, "main\n1\nstandby_promote\n")
+    put(directory, AFTER, "main\n2\nstandby_promote\n")
+    spool.take_in(journal, known)
+    assert [item.event.node for item in journal.waiting("main")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "got 0 arguments"),
+        (b"\n", "got 0 arguments"),
+        (b"main\n2\nstandby_promote", "got 1 arguments"),
+        (b"2\nstandby_promote\n", "got 1 arguments"),
+        (b"\n2\nstandby_promot\n", "did you mean 'standby_promote'?"),
+        (b"\n1;reboot\nstandby_promote\n", "NODE is a repmgr node id"),
+        (b"\n2\nstandby_promote\n1\n1\n\x1b[2J\n", "TIMESTAMP is at most 64 printable characters"),
+        (b"\n2\nstandby_promote\n1\n1\nnow\nmore\n", "got 6 arguments"),
+        (b"\xff\xfe\x00\x01" * 200, "cannot be read"),
+        (b"\0" * 4000, "got 0 arguments"),
+        (b"x\n" * 2_000_000, "got 2047 arguments"),
+        (b"x" * 4_000_000, "got 0 arguments"),
+        (b"mian\n2\nstandby_promote\n", "standby_promote of node 2: the configuration has no cluster 'mian'"),
+        (b"\x1b[2J\n2\nstandby_promote\n", r"no cluster '\x1b[2J'"),
+    ],
+    ids=lambda value: ascii(value[:24]),
+)
+def test_garbage_is_refused_and_removed_and_the_good_files_arrive(
+    spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture, content: bytes, said: str
+) -> None:
+    put(directory, RUBBISH, content)
+    taken_in_around(spool, directory, journal, MAIN)
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.message.startswith(f"{RUBBISH}: refused: ")
+    assert said in record.message
+    assert record.message.isprintable()
+    assert len(record.message) < 300
+    assert left(directory) == []
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (2, "several clusters (main, other) have a node 2: name one with --cluster, also in repmgr.conf"),
+        (5, "none of the clusters main, other has a node 5: name one with --cluster, also in repmgr.conf"),
+    ],
+)
+def test_an_event_that_may_be_about_several_clusters_is_refused(
+    spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture, node: int, said: str
+) -> None:
+    put(directory, RUBBISH, f"\n{node}\nstandby_promote\n")
+    taken_in_around(spool, directory, journal, TWO)
+    assert said in caplog.text
+    assert journal.waiting("other") == []
+    assert left(directory) == []
+
+
+def test_an_event_without_a_cluster_goes_to_the_only_one_that_has_its_node(
+    spool: Spool, directory: Path, journal: Journal
+) -> None:
+    put(directory, "01800000000000000100-7", "\n4\nstandby_promote\n")
+    put(directory, "01800000000000000200-7", "\n3\nstandby_promote\n")
+    spool.take_in(journal, TWO)
+    assert [[item.event.node for item in journal.waiting(name)] for name in ("main", "other")] == [[3], [4]]
+
+
+def test_a_symbolic_link_is_not_followed(
+    spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    secret = put(tmp_path, "secret", GOOD)
+    (directory / RUBBISH).symlink_to(secret)
+    taken_in_around(spool, directory, journal, MAIN)
+    assert f"{RUBBISH}: refused" in caplog.text
+    assert left(directory) == []
+    assert secret.read_text() == GOOD
+
+
+@pytest.mark.parametrize("held_open", [True, False])
+def test_a_fifo_does_not_hold_it_up(
+    spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture, held_open: bool
+) -> None:
+    os.mkfifo(directory / RUBBISH)
+    other = os.open(directory / RUBBISH, os.O_RDWR | os.O_NONBLOCK) if held_open else None
+    taken_in_around(spool, directory, journal, MAIN)
+    assert f"{RUBBISH}: refused" in caplog.text
+    assert left(directory) == []
+    if other is not None:
+        os.close(other)
+
+
+def test_a_socket_is_refused(spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(directory / RUBBISH))
+        taken_in_around(spool, directory, journal, MAIN)
+    assert f"{RUBBISH}: refused" in caplog.text
+    assert left(directory) == []
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_directory_does_not_stop_the_rest(
+    spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture, full: bool
+) -> None:
+    (directory / RUBBISH).mkdir()
+    if full:
+        put(directory / RUBBISH, "x")
+    taken_in_around(spool, directory, journal, MAIN)
+    assert f"{RUBBISH}: refused" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "1-",
+        f"{BEFORE}~",
+        "0" + "9" * 200,
+        "0note",
+        "\u00b2-7",
+        "017e9-7",
+        "-",
+    ],
+)
+def test_a_good_event_under_a_strange_name_does_not_stop_the_rest(
+    spool: Spool, directory: Path, journal: Journal, name: str
+) -> None:
+    put(directory, name, GOOD)
+    put(directory, AFTER, "\n1\nnode_rejoin\n")
+    spool.take_in(journal, MAIN)
+    assert Event(1, "node_rejoin") in [item.event for item in journal.waiting("main")]
+
+
+# -- the FIFO ----------------------------------------------------------------------------------------------------------
+
+
+def waited(spool: Spool, seconds: float, also: int) -> float:
+    begun = time.monotonic()
+    spool.wait(seconds, also)
+    return time.monotonic() - begun
+
+
+def test_a_knock_ends_the_wait_and_is_over_then(spool: Spool, directory: Path) -> None:
+    reader, writer = os.pipe()
+    for _ in range(3):
+        assert hook.wake(str(directory)) is True
+    assert waited(spool, 20, reader) < 5
+    assert waited(spool, 0.1, reader) >= 0.1
+    assert waited(spool, -5, reader) < 5
+    thread = threading.Timer(0.05, hook.wake, [str(directory)])
+    thread.start()
+    assert waited(spool, 20, reader) < 5
+    thread.join()
+    os.write(writer, b"x")
+    assert waited(spool, 20, reader) < 5, "a signal"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_full_fifo_does_not_hold_up_the_hook(spool: Spool, directory: Path) -> None:
+    for _ in range(70_000):
+        if hook.wake(str(directory)) is not True:
+            raise AssertionError("somebody reads there")
+    reader, writer = os.pipe()
+    assert waited(spool, 20, reader) < 5
+    os.close(reader)
+    os.close(writer)
+
+
+def test_nobody_is_there_before_and_after(directory: Path) -> None:
+    assert hook.wake(str(directory)) is False
+    spool = Spool(directory.parent)
+    assert hook.wake(str(directory)) is True
+    spool.close()
+    assert hook.wake(str(directory)) is False
+    assert left(directory) == []
+
+
+def test_a_fifo_that_a_killed_worker_left_is_nobody(directory: Path) -> None:
+    os.mkfifo(directory / "wake")
+    assert hook.wake(str(directory)) is False
+    spool = Spool(directory.parent)
+    assert hook.wake(str(directory)) is True
+    spool.close()
+
+
+def test_only_the_group_may_knock(spool: Spool, directory: Path) -> None:
+    status = (directory / "wake").stat()
+    assert stat.S_ISFIFO(status.st_mode)
+    assert stat.S_IMODE(status.st_mode) == 0o620
+
+
+# -- the directory -----------------------------------------------------------------------------------------------------
+
+
+def test_a_spool_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("a file stands in its place")
+    with pytest.raises(OperationFailed, match="spool cannot be used"):
+        Spool(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_missing_spool_is_made_for_the_group_of_repmgrd(tmp_path: Path) -> None:
+    group = types.SimpleNamespace(gr_gid=77)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grp, "getgrnam", {"postgres": group}.__getitem__)
+        make_spool(tmp_path / "state" / "spool")
+    status = (tmp_path / "state" / "spool").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o2770, 77)
+    Spool(tmp_path / "state").close()
+
+
+def test_a_machine_without_the_group_of_repmgrd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grp, "getgrnam", {}.__getitem__)
+    with pytest.raises(OperationFailed, match="postgres"):
+        make_spool(tmp_path / "state" / "spool")
+
+
+def test_the_spool_of_tmpfiles_d_is_the_one_that_we_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``config/tmpfiles.conf`` and ``make_spool`` must not drift apart."""
+    text = (Path(__file__).resolve().parents[3] / "config/tmpfiles.conf").read_text()
+    monkeypatch.setattr(grp, "getgrnam", lambda name: types.SimpleNamespace(gr_gid=os.getgid()))
+    make_spool(tmp_path / "spool")
+    (line,) = [line.split() for line in text.splitlines() if "/spool" in line]
+    assert (int(line[2], 8), line[4]) == (stat.S_IMODE((tmp_path / "spool").stat().st_mode), "postgres")

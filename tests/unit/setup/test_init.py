@@ -1,0 +1,257 @@
+"""What init asks, what it writes, and what it refuses to put in place. The real thing is in endtoend/test_init.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import config
+from repmgr_hooks.cli import main as cli
+from repmgr_hooks.cli import setup
+from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.repmgr_conf import RepmgrConf, read
+from repmgr_hooks.settings.cluster import Node
+from repmgr_hooks.setup import discover, install, render
+from repmgr_hooks.setup.discover import Found
+from repmgr_hooks.system.steps import Program, Rows, Sql
+from tests.fake import FakeHost
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+TEMPLATE = (REPOSITORY / "config/config.yaml").read_text()
+FOUND = Found(
+    {1: Node("10.0.0.11"), 2: Node("10.0.0.12")}, 5432, "repmgr", "repmgr", "main_backup", "barman", "10.0.0.20"
+)
+NODES: Rows = [(1, "primary", "host=10.0.0.11 user=repmgr"), (2, "standby", "host=10.0.0.12 user=repmgr")]
+SERVER = "Server main_backup:\n\tconninfo: host=10.0.0.20 port=54321 user=barman\n\tslot_name: barman\n"
+CONF = RepmgrConf(Path("/etc/repmgr.conf"), {"node_id": "1", "conninfo": "host=10.0.0.11 user=repmgr dbname=repmgr"})
+
+
+class Asked(FakeHost):
+    """Nodes and a Barman that answer what a test says."""
+
+    def __init__(self, nodes: Rows = NODES, servers: str = '{"main_backup": "Main"}', server: str = SERVER) -> None:
+        super().__init__()
+        self.answers = nodes
+        self.programs = {"barman": lambda program: servers if "list-servers" in program.argv else server}
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        return self.answers
+
+    def run(self, program: Program, limit: float) -> str:
+        return self.programs[program.argv[0]](program)
+
+
+def surveyed(host: FakeHost, server: str | None = None, gateway: str | None = "10.0.0.20") -> Found:
+    return discover.survey(CONF, server, gateway, host)
+
+
+def test_what_there_is() -> None:
+    assert surveyed(Asked()) == FOUND
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        (Asked([*NODES, (4, "witness", "host=10.0.0.14")]), {"nodes": {**FOUND.nodes, 4: Node("10.0.0.14", True)}}),
+        (Asked([(1, "primary", "host=localhost port=5433")]), {"nodes": {1: Node("127.0.0.1")}, "port": 5433}),
+        (Asked(server=SERVER.replace("54321", "6000")), {"barman_port": 6000}),
+        (Asked(server=SERVER.replace("10.0.0.20", "10.0.0.11")), {"barman_port": 54321}),
+        (Asked(server=SERVER.replace("slot_name: barman", "slot_name: None")), {"slot": "barman"}),
+        (Asked(server=SERVER.replace("slot_name: barman", "slot_name: b_main")), {"slot": "b_main"}),
+    ],
+)
+def test_other_clusters(host: FakeHost, wanted: Mapping[str, object]) -> None:
+    found = surveyed(host)
+    assert {name: getattr(found, name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        (Asked(servers="{}"), "not one server but 0 (none); say which one with --barman SERVER"),
+        (Asked(servers='{"a": "", "b": ""}'), "not one server but 2 (a, b)"),
+        (Asked(servers="please run barman as 'barman' user"), "cannot ask Barman for its servers"),
+        (Asked([(1, "primary", "user=repmgr")]), "the conninfo of node 1 names no host"),
+        (Asked([(1, "primary", "host=/run/postgresql")]), "the conninfo of node 1 names no host"),
+        (Asked([(1, "primary", "host=a.invalid")]), "the host 'a.invalid' of node 1 cannot be looked up"),
+        (Asked([(1, "primary", "nonsense")]), "repmgr.nodes: the conninfo of node 1 is no connection string"),
+        (Asked([(1, "primary", "host=a,b port=1,2")]), "port=1,2 is not one port"),
+        (Asked([(1, "primary", "host=10.0.0.1"), (2, "standby", "host=10.0.0.2 port=5433")]), "several ports"),
+    ],
+)
+def test_what_cannot_be_served(host: FakeHost, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        surveyed(host)
+    assert said in str(refused.value)
+
+
+def test_the_named_server_of_several() -> None:
+    assert surveyed(Asked(servers='{"a": "", "main_backup": ""}'), server="main_backup") == FOUND
+
+
+def test_an_address_that_leads_to_the_nodes() -> None:
+    assert discover.gateway_address("10.255.255.1", ["127.0.0.1"]) == "127.0.0.1"
+    assert not discover.is_ours("127.0.0.1"), "nobody reaches a gateway there"
+    assert not discover.is_ours("backup.example.com")
+
+
+def test_no_repmgr_conf() -> None:
+    with pytest.raises(UsageError, match="^no repmgr.conf here has node_id and conninfo; name one with --repmgr-conf"):
+        discover.chosen_conf(None, [RepmgrConf(Path("/x"), {})])
+    with pytest.raises(UsageError, match="^/x has no node_id and conninfo"):
+        discover.chosen_conf(Path("/x"), [RepmgrConf(Path("/x"), {})])
+
+
+def test_a_repmgr_conf_that_says_nonsense(tmp_path: Path) -> None:
+    conf = RepmgrConf(Path("/x"), {"node_id": "1", "conninfo": "nonsense"})
+    with pytest.raises(UsageError, match='^/x: conninfo is no connection string: missing "=" after "nonsense"'):
+        discover.chosen_conf(None, [conf])
+    with pytest.raises(UsageError, match="cannot be read as a repmgr.conf: .*No such file"):
+        setup.confs(tmp_path / "absent")
+
+
+def test_a_gateway_that_is_no_address() -> None:
+    with pytest.raises(UsageError, match="--gateway shop.example.com is no address"):
+        surveyed(Asked(), gateway="shop.example.com")
+
+
+# -- the draft ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_articles_cluster_is_the_shipped_example() -> None:
+    assert render.configuration(TEMPLATE, FOUND, "main") == TEMPLATE
+
+
+def test_another_cluster(tmp_path: Path) -> None:
+    six = Found(
+        {1: Node("fd00::1"), 7: Node("fd00::7"), 9: Node("fd00::9", True)},
+        *(5433, "rep", "rep_db", "shop", "b_shop", "fd00::20", 6000),
+    )
+    file = tmp_path / "config.yaml"
+    file.write_text(render.configuration(TEMPLATE, six, "shop"))
+    cluster = config.load(file).clusters["shop"].cluster
+    assert (cluster.nodes, cluster.gateway.address) == (six.nodes, "fd00::20")
+    assert cluster.gateway.ports == {"barman": 6000, "app": 6001}
+    assert (cluster.postgres.port, cluster.postgres.user, cluster.postgres.dbname) == (5433, "rep", "rep_db")
+    assert cluster.barman
+    assert (cluster.barman.server, cluster.barman.slot) == ("shop", "b_shop")
+
+
+def test_forwarding_of_the_gateways_family() -> None:
+    assert "\nnet.ipv4.ip_forward = 1\n" in render.drafted(FOUND, "main", REPOSITORY, [])[render.SYSCTL]
+    six = render.drafted(replace(FOUND, gateway="fd00::20"), "main", REPOSITORY, [])[render.SYSCTL]
+    assert "\nnet.ipv6.conf.all.forwarding = 1\n" in six
+    assert "ip_forward" not in six
+
+
+OURS = 'event_notification_command=\'/usr/local/bin/repmgr-hooks event --cluster main %n %e %s "%p" "%t"\''
+
+
+@pytest.mark.parametrize("before", ["node_id=1\n", "node_id=1", "node_id=1\nevent_notification_command='old.sh %n'\n"])
+def test_the_line_of_repmgr(before: str, tmp_path: Path) -> None:
+    after = render.notified(before, "main")
+    assert after.endswith(f"\n{OURS}\n")
+    assert after.startswith("node_id=1\n")
+    assert ("# before repmgr_hooks: event_notification_command='old.sh %n'\n" in after) is ("old.sh" in before)
+    assert render.notified(after, "main") == after
+    (tmp_path / "repmgr.conf").write_text(after)
+    assert read(tmp_path / "repmgr.conf").line in OURS
+
+
+def test_the_shipped_repmgr_conf_needs_nothing() -> None:
+    text = (REPOSITORY / "config/repmgr-db1.conf").read_text()
+    assert render.notified(text, "main") == text
+
+
+# -- into place --------------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_draft_is_kept(tmp_path: Path) -> None:
+    texts = {"/etc/a": "1", "/etc/b": "2"}
+    assert [line.split()[0] for line in install.write(tmp_path, texts)] == ["written", "written"]
+    (tmp_path / "etc/b").write_text("mine")
+    said = list(install.write(tmp_path, texts))
+    assert [line.split()[0] for line in said] == ["as", "CHANGED"]
+    assert (tmp_path / "etc/b").read_text() == "mine"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    texts = render.drafted(FOUND, "main", REPOSITORY, [])
+    list(install.write(tmp_path, texts))
+    return tmp_path
+
+
+class Refusing(FakeHost):
+    """Programs that find fault with everything."""
+
+    def run(self, program: Program, limit: float) -> str:
+        raise OperationFailed(f"{program}: parse error")
+
+
+def refusal(directory: Path, host: FakeHost) -> str:
+    """What is said of a draft; nothing is put anywhere."""
+    drafts = sorted(path for path in (directory / "etc").rglob("*") if path.is_file())
+    moves = [install.Move(path, Path("/", path.relative_to(directory))) for path in drafts]
+    with pytest.raises(UsageError) as refused:
+        install.examine(directory, moves, True, host)
+    return str(refused.value)
+
+
+def test_an_empty_draft(tmp_path: Path) -> None:
+    said = refusal(tmp_path, FakeHost())
+    assert all(f"{place} is not in it" in said for place in render.SHIPPED)
+    assert "nothing was changed" in said
+
+
+def test_a_foreign_file(made: Path) -> None:
+    (made / "etc/foreign.conf").write_text("")
+    assert f"{made}/etc/foreign.conf has no place here" in refusal(made, FakeHost())
+
+
+def test_a_wrong_configuration(made: Path) -> None:
+    file = made / "etc/repmgr-hooks/config.yaml"
+    file.write_text(file.read_text().replace("fail_open_after: 120", "fail_open_after: soon"))
+    assert "fail_open_after" in refusal(made, FakeHost())
+
+
+def test_wrong_sudoers(made: Path) -> None:
+    assert refusal(made, Refusing()).endswith("parse error; nothing was changed")
+
+
+@pytest.mark.parametrize(
+    ("there", "replaces"), [("a\n", False), ("a\n\n", False), ("", False), ("b\n", True), ("a\nb\nc\n", True)]
+)
+def test_what_would_be_lost(tmp_path: Path, there: str, replaces: bool) -> None:
+    (tmp_path / "draft").write_text("a\n\nb\n")
+    (tmp_path / "there").write_text(there)
+    assert install.Move(tmp_path / "draft", tmp_path / "there").replaces is replaces
+    assert not install.Move(tmp_path / "draft", tmp_path / "absent").replaces
+
+
+def test_the_old_one_stays_beside(tmp_path: Path) -> None:
+    (tmp_path / "draft").write_text("new")
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "there").chmod(0o640)
+    move = install.Move(tmp_path / "draft", tmp_path / "there")
+    assert install.put(move) == f"replaced  {tmp_path}/there; the old one is {tmp_path}/there.before-repmgr-hooks"
+    assert (tmp_path / "there").read_text() == "new"
+    assert (tmp_path / "there").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "there.before-repmgr-hooks").read_text() == "old"
+    assert move.done
+    (tmp_path / "draft").write_text("another")
+    assert install.put(move).endswith("the old one is " + str(tmp_path / "there.before-repmgr-hooks.2"))
+    assert (tmp_path / "there.before-repmgr-hooks").read_text() == "old", "what was there at first"
+
+
+def test_a_directory_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(setup, "draft", lambda arguments: {"/etc/file": ""})
+    (tmp_path / "file").touch()
+    assert cli.run(["init", str(tmp_path / "file")]) == 2
+    assert "Not a directory" in (said := capsys.readouterr().err) and "name another DIRECTORY" in said

@@ -1,0 +1,405 @@
+"""Programs are really run here, small ones; only the clock of ``apply`` is a fake one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.steps import Deadline, DropConnections, Program, Rows, Sql, Step, apply
+
+SYSTEM = LocalHost({})
+
+
+def run(*argv: str, limit: float = 20, **more: object) -> str:
+    return SYSTEM.run(Program(argv, **more), limit)  # type: ignore[arg-type]
+
+
+def failure(*argv: str, limit: float = 20, **more: object) -> str:
+    """What is said when the program fails."""
+    with pytest.raises(OperationFailed) as failed:
+        run(*argv, limit=limit, **more)
+    return str(failed.value)
+
+
+# -- System.run --------------------------------------------------------------------------------------------------------
+
+
+def test_the_output_is_returned() -> None:
+    assert run("printf", r"one\ntwo\n") == "one\ntwo\n"
+    assert run("true") == ""
+
+
+def test_stderr_is_no_part_of_the_output() -> None:
+    assert run("sh", "-c", "echo out; echo err >&2") == "out\n"
+
+
+@pytest.mark.parametrize(
+    "words", [("",), ("a b", "$HOME", "`id`", "$(id)"), ("*", "~", "a;b", "|", "&", ">x"), ("-n", "'", '"', "\\", "é")]
+)
+def test_arguments_arrive_as_they_are(words: tuple[str, ...]) -> None:
+    program = "import sys; print(ascii(sys.argv[1:]))"
+    assert run(sys.executable, "-S", "-c", program, *words) == f"{ascii(list(words))}\n"
+
+
+def test_a_failure_shows_command_exit_code_and_stderr() -> None:
+    message = failure("sh", "-c", "echo out; echo 'no such table' >&2; exit 3")
+    assert message.startswith(shlex.join(["sh", "-c", "echo out; echo 'no such table' >&2; exit 3"]))
+    assert message.endswith(": exit code 3: no such table")
+
+
+def test_a_failure_without_stderr_shows_stdout() -> None:
+    assert failure("sh", "-c", "echo half; exit 1").endswith("exit code 1: half")
+    assert failure("false").endswith("exit code 1: nothing written")
+
+
+def test_a_long_message_is_not_cut() -> None:
+    """sh cuts them at 750 characters unless it is told otherwise."""
+    message = failure("sh", "-c", "seq 2000 >&2; echo the end >&2; exit 1")
+    assert "\n1000\n" in message
+    assert message.endswith("the end")
+
+
+@pytest.mark.parametrize(("signal", "number"), [("KILL", 9), ("USR1", 10), ("SEGV", 11)])
+def test_a_program_that_a_signal_ends_has_failed(signal: str, number: int) -> None:
+    assert f"exit code -{number}" in failure("sh", "-c", f"kill -{signal} $$")
+
+
+def test_an_expected_failure_is_tolerated_by_its_stderr() -> None:
+    script = "echo out; echo 'ERROR: no such process for server main_backup' >&2; exit 1"
+    assert run("sh", "-c", script, tolerate="no such process") == "out\n"
+    assert "exit code 1" in failure("sh", "-c", script, tolerate="no such table")
+    assert "exit code 1" in failure("sh", "-c", "echo no such process; exit 1", tolerate="no such process")
+
+
+def test_success_without_the_expected_output_is_none() -> None:
+    assert run("echo", "file 5 has been closed", expect="file [0-9] has been closed")
+    message = failure("echo", "nothing to do", expect="file [0-9] has been closed")
+    assert "answered 0, but its output is not what was asked for: nothing to do" in message
+
+
+@pytest.mark.parametrize("program", ["no-such-program-anywhere", "/no/such/program", "/etc/passwd", "/tmp"])
+def test_a_missing_program(program: str) -> None:
+    assert failure(program) == f"{program}: no such program; install it or correct its path"
+
+
+@pytest.mark.parametrize("text", ["", "one line\n", "no end", "é ✓ \x00 %s $HOME\n", "x" * 1_000_000])
+def test_stdin_is_delivered_and_closed(text: str) -> None:
+    assert run("cat", stdin=text) == text
+
+
+def test_a_program_that_does_not_read_its_stdin() -> None:
+    assert run("echo", "done", stdin="x" * 1_000_000) == "done\n"
+
+
+def test_a_large_output_is_complete() -> None:
+    output = run(sys.executable, "-S", "-c", "for i in range(500_000): print(f'{i:09d}')")
+    assert len(output) == 5_000_000
+    assert output.endswith("\n000499999\n")
+    assert output.count("\n") == 500_000
+
+
+def test_the_output_of_quick_programs_is_never_lost() -> None:
+    assert [run("echo", str(number)) for number in range(200)] == [f"{number}\n" for number in range(200)]
+
+
+def test_output_that_is_no_text() -> None:
+    assert run("printf", r"a\377b") == "a\ufffdb"
+
+
+def test_the_environment() -> None:
+    shown = dict(line.split("=", 1) for line in run("env", env={"REPMGR_HOOKS_NODE": "2"}).splitlines() if "=" in line)
+    assert shown["REPMGR_HOOKS_NODE"] == "2"
+    assert shown["LC_ALL"] == "C.UTF-8", "messages are matched, so they must be English"
+    assert shown["PATH"] == os.environ["PATH"]
+
+
+def test_no_terminal_and_a_session_of_its_own() -> None:
+    program = "import os, sys; print([os.isatty(fd) for fd in (0, 1, 2)], os.getsid(0) == os.getpid())"
+    assert run(sys.executable, "-S", "-c", program) == "[False, False, False] True\n"
+
+
+def gone(pid: int) -> bool:
+    """True if a process has ended (a zombie, which nobody has buried, has)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
+
+
+def soon(true: Callable[[], bool]) -> bool:
+    """True if something becomes true within two seconds; a kill takes a moment to be seen."""
+    end = time.monotonic() + 2
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def test_when_the_time_is_up_grandchildren_die_too(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = f"sleep 300 & echo $! >> {pids}; sh -c 'trap \"\" TERM INT HUP; echo $$ >> {pids}; sleep 300; :'"
+    begun = time.monotonic()
+    message = failure("sh", "-c", script, limit=1.0)
+    assert time.monotonic() - begun < 5
+    assert message == f"{Program(('sh', '-c', script))}: not finished after 1 s; killed"
+    grandchildren = [int(line) for line in pids.read_text().split()]
+    assert len(grandchildren) == 2
+    assert soon(lambda: all(gone(pid) for pid in grandchildren))
+
+
+def test_a_program_that_ends_in_time_is_left_alone() -> None:
+    assert run("sh", "-c", "sleep 0.05; echo done", limit=5) == "done\n"
+    assert soon(lambda: not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)])
+
+
+# -- System.fetch, without a network -----------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    system = LocalHost({1: f"host={tmp_path} user=repmgr dbname=repmgr password=secret"})
+    with pytest.raises(OperationFailed, match="node 1: ") as failed:
+        system.fetch(Sql(1, "select 1"), 5)
+    assert "secret" not in str(failed.value)
+    assert len(str(failed.value).splitlines()) == 1
+
+
+def test_a_server_that_is_silent_costs_the_limit_and_no_other_answer(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{tmp_path}/.s.PGSQL.5432")
+        silent.listen()
+        system = LocalHost({1: f"host={tmp_path}", 2: f"host={tmp_path}/nothing"})
+        begun = time.monotonic()
+        answers = system.fetch_each([Sql(1, "select 1"), Sql(2, "select 1")], 0.3)
+    assert 0.25 < time.monotonic() - begun < 3
+    assert "no answer within" in str(answers[1])
+    assert "no answer within" not in str(answers[2])
+
+
+def test_no_question_no_answer() -> None:
+    assert LocalHost({}).fetch_each([], 5) == {}
+
+
+# -- apply -------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A world in which a program takes ``takes`` seconds, and a question is answered by the time."""
+
+    def __init__(self, takes: float = 0.0, true_from: float = 0.0) -> None:
+        self.time, self.takes, self.true_from = 100.0, takes, true_from
+        self.runs: list[tuple[float, float]] = []
+        self.questions: list[float] = []
+        self.poked: list[Flow] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.time += seconds
+
+    def run(self, program: Program, limit: float) -> str:
+        self.runs.append((round(self.time - 100, 1), round(limit, 1)))
+        self.time += min(self.takes, limit)
+        if self.takes > limit:
+            raise OperationFailed(f"{program}: not finished")
+        return ""
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        assert limit > 0
+        self.questions.append(self.time - 100)
+        return [(self.time >= 100 + self.true_from,)] if sql.statement == "select works" else []
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        raise NotImplementedError
+
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
+        self.poked += flows
+
+    def close_idle(self) -> None:
+        raise NotImplementedError
+
+
+START = Program(("/bin/start", "it"))
+WORKS = Sql(1, "select works")
+
+
+def test_without_a_question_a_step_is_done_once() -> None:
+    host = Clock(takes=3)
+    apply(Step("start it", START, 10), host)
+    assert host.runs == [(0, 10)]
+    assert host.questions == []
+
+
+@pytest.mark.parametrize(("own", "given", "limit"), [(10, 60, 10), (60, 10, 10)])
+def test_the_smaller_limit_holds(own: float, given: float, limit: float) -> None:
+    host = Clock()
+    apply(Step("start it", START, own), Deadline(host, 100 + given))
+    assert host.runs == [(0, limit)]
+
+
+@pytest.mark.parametrize(
+    ("takes", "true_from", "runs"),
+    [
+        (0, 0, [(0, 60)]),
+        (0, 4.9, [(0, 60)]),
+        (0, 12, [(0, 60), (5, 55), (10, 50)]),
+        (2, 12, [(0, 60), (7, 53)]),
+        (0, 60, [(second, 60 - second) for second in range(0, 60, 5)]),
+    ],
+)
+def test_it_is_done_again_until_it_is_seen_to_work(
+    takes: float, true_from: float, runs: list[tuple[float, float]]
+) -> None:
+    host = Clock(takes, true_from)
+    apply(Step("start it", START, 60, until=WORKS, every=5), Deadline(host, 190))
+    assert host.runs == [pytest.approx(run, abs=0.21 * index) for index, run in enumerate(runs)]
+    assert host.time - 100 == pytest.approx(max(takes, true_from), abs=0.3)
+
+
+def test_what_is_not_seen_to_work_fails_at_the_limit() -> None:
+    host = Clock(true_from=1000)
+    with pytest.raises(OperationFailed, match=re.escape("start it: not seen") + ".* within 12 s"):
+        apply(Step("start it", START, 12, until=WORKS, every=5), host)
+    assert host.time - 100 == pytest.approx(12, abs=0.2)
+    assert [begun for begun, _ in host.runs] == pytest.approx([0, 5, 10], abs=0.5)
+
+
+def test_nothing_takes_longer_than_until_the_deadline() -> None:
+    host = Clock(true_from=1000)
+    with pytest.raises(OperationFailed):
+        apply(Step("start it", START, 60, until=WORKS, every=5), Deadline(host, 112))
+    assert host.time - 100 == pytest.approx(12, abs=0.2)
+    assert [limit for _, limit in host.runs] == pytest.approx([12, 7, 2], abs=0.5)
+
+
+def test_what_runs_into_the_deadline_is_named() -> None:
+    with pytest.raises(OperationFailed, match="start it: not seen .*; see the log"):
+        apply(Step("start it", START, 60, until=WORKS, hint="see the log"), Deadline(Clock(true_from=1000), 112))
+
+
+def test_no_row_is_no_yes() -> None:
+    with pytest.raises(OperationFailed, match="not seen"):
+        apply(Step("start it", START, 3, until=Sql(1, "select nothing"), every=1), Clock())
+
+
+def test_a_failing_program_fails_its_step_at_once() -> None:
+    host = Clock(takes=20)
+    with pytest.raises(OperationFailed, match="not finished"):
+        apply(Step("start it", START, 10, until=WORKS), host)
+    assert host.questions == []
+
+
+def test_sql_is_a_step_too() -> None:
+    host = Clock()
+    apply(Step("ask", Sql(1, "select works"), 10), host)
+    assert len(host.questions) == 1
+
+
+DELETED = """\
+tcp      6 431997 ESTABLISHED src=10.0.0.30 dst=10.0.0.20 sport=40000 dport=54322 src=10.0.0.11 dst=10.0.0.20 \
+sport=5432 dport=40000 [ASSURED] mark=0 use=1
+tcp      6 118 SYN_SENT src=10.0.0.31 dst=10.0.0.20 sport=40001 dport=54322 [UNREPLIED] src=10.0.0.11 dst=10.0.0.20 \
+sport=5432 dport=40001 mark=0 use=1
+tcp      6 96 TIME_WAIT src=10.0.0.32 dst=10.0.0.20 sport=40002 dport=54322 src=10.0.0.11 dst=10.0.0.20 \
+sport=5432 dport=40002 [ASSURED] mark=0 use=1
+"""
+FORGET = Program(("conntrack", "-D"))
+
+
+class Deleting(Clock):
+    """A world in which conntrack deletes three entries; nobody may be ``refused`` to send packets."""
+
+    refused = False
+
+    def run(self, program: Program, limit: float) -> str:
+        return DELETED if program == FORGET else ""
+
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
+        if self.refused:
+            raise OperationFailed("cannot send packets (needs CAP_NET_RAW)")
+        super().reset_clients(flows)
+
+
+def test_who_still_holds_on_to_a_deleted_connection_is_told() -> None:
+    host = Deleting()
+    apply(Step("cut", DropConnections(FORGET), 10), host)
+    assert [(flow.client, flow.client_port) for flow in host.poked] == [("10.0.0.30", 40000), ("10.0.0.31", 40001)]
+
+
+def test_nobody_is_told_if_that_is_not_wanted_or_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
+    host = Deleting()
+    apply(Step("cut", DropConnections(FORGET, tell=False), 10), host)
+    assert (host.poked, caplog.text) == ([], "")
+    host.refused = True
+    apply(Step("cut", DropConnections(FORGET), 10), host)
+    assert "2 client(s) not told that they are cut: cannot send packets (needs CAP_NET_RAW)" in caplog.text
+
+
+class LockTimeout(Clock):
+    """A world whose program ends when the meanwhile-question has come, and whose answers all fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+
+    def run(self, program: Program, limit: float) -> str:
+        assert self.asked.wait(10), "the question did not come while the program ran"
+        return ""
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        self.asked.set()
+        raise OperationFailed("node 1: whatever")
+
+
+def test_meanwhile_is_asked_while_the_step_runs_and_may_fail() -> None:
+    host, threads = LockTimeout(), threading.active_count()
+    apply(Step("switch", START, 10, meanwhile=Sql(1, "select txid_current()")), host)
+    assert host.asked.is_set()
+    assert threading.active_count() <= threads, "nothing is asked any more afterwards"
+
+
+@pytest.mark.parametrize(
+    ("what", "shown"),
+    [
+        (Program(("barman", "-q", "a b")), "barman -q 'a b'"),
+        (Sql(2, "select  f(%s,\n %s)", ("slot", True)), "node 2: select f('slot', True)"),
+        (DropConnections(FORGET), "conntrack -D, and poke the clients"),
+        (DropConnections(FORGET, tell=False), "conntrack -D"),
+    ],
+)
+def test_how_a_step_is_shown(what: object, shown: str) -> None:
+    assert str(what) == shown
+
+
+@pytest.mark.parametrize("text", ["echo no first line\n", "#!/no/such/interpreter\n"])
+def test_a_script_that_cannot_be_executed(tmp_path: Path, text: str) -> None:
+    script = tmp_path / "page-somebody"
+    script.write_text(text)
+    script.chmod(0o755)
+    assert str(script) in failure(str(script))
+
+
+def test_a_daemon_that_keeps_the_output_open_breaks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", broken.append)
+    pid = tmp_path / "pid"
+    with suppress(OperationFailed):
+        run("sh", "-c", f"sleep 300 & echo $! > {pid}; echo started", limit=5)
+    os.kill(int(pid.read_text()), 9)
+    assert broken == []
