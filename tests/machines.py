@@ -153,17 +153,25 @@ def built(name: str, fresh: bool) -> Path:
 
 
 def sources(name: str) -> list[str]:
-    """Return where this machine gets Debian's packages from, for another Debian; nothing is mmdebstrap's own default.
+    """Return where this machine gets Debian's packages from, for another Debian; nothing is mmdebstrap's own default."""
+    form = "|".join(f"$({word})" for word in ("ORIGIN", "COMPONENT", "SITE", "RELEASE"))
+    return translated(said("apt-get", "indextargets", "--format", form, "Created-By: Packages"), release(), name)
 
-    There are no updates to sid.
+
+def translated(targets: str, own: str, name: str) -> list[str]:
+    """Return the lines of a sources.list. There are no updates to sid.
+
+    >>> targets = "Debian|main|http://a.example|stable\\nDebian|main|http://b.example|stable-security\\nOther|main|c|stable"
+    >>> translated(targets, "stable", "next")
+    ['deb http://a.example next main', 'deb http://b.example next-security main']
+    >>> translated(targets, "stable", "sid")
+    ['deb http://a.example sid main']
     """
-    own = release()
-    words = ("apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(SITE) $(RELEASE)", "Created-By: Packages")
     found = []
-    for line in said(*words).splitlines():
-        origin, component, site, suite = line.split()
+    for line in targets.splitlines():
+        origin, component, site, suite = line.split("|")
         other = re.sub(rf"^{own}\b", name, suite)
-        if (origin, component) == ("Debian", "main") and suite.startswith(own) and (name != UNSTABLE or other == name):
+        if (origin, component) == ("Debian", "main") and other.startswith(name) and (name != UNSTABLE or other == name):
             found.append(f"deb {site} {other} main")
     return found
 

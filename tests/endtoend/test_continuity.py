@@ -96,7 +96,7 @@ def has_caught_up(lab: Lab) -> None:
 
 
 def a_new_slot_begins_where_the_primarys_does(lab: Lab) -> None:
-    """PostgreSQL lets it begin at the standby's last restartpoint: that may be more than it may hold (``max_retained_wal``).
+    """PostgreSQL lets it begin at the standby's last restartpoint, which may be more than ``max_retained_wal``.
 
     The restartpoint is ours, and no other comes by itself meanwhile.
     """

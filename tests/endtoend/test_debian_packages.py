@@ -13,7 +13,7 @@ from tests.lab import REPOSITORY, Lab, wait_for
 
 VENV = REPOSITORY / ".venv-debian"
 PLACES = "import psycopg, sh, yaml; print(psycopg.__file__, sh.__file__, yaml.__file__)"
-TOUCHING_THE_WORLD = ("test_system.py", "test_steps.py", "test_command.py", "test_config.py", "test_worker.py")
+TOUCHING_THE_WORLD = ("system", "handlers/test_command.py", "test_config.py", "service/test_worker.py")
 
 
 @pytest.fixture

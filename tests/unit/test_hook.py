@@ -213,6 +213,7 @@ def test_a_full_disk_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_fifty_at_the_same_moment(spool: Path, file: Path) -> None:
     argv = [sys.executable, "-S", "-m", "repmgr_hooks", "--config", str(file), "event"]
     running = [subprocess.Popen([*argv, str(node), "standby_promote"], env=ENVIRONMENT) for node in range(1, 51)]
