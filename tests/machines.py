@@ -153,7 +153,7 @@ def built(name: str, fresh: bool) -> Path:
 
 
 def sources(name: str) -> list[str]:
-    """Return where this machine gets Debian's packages from, for another Debian; nothing is mmdebstrap's own default."""
+    """Return where this machine gets Debian's packages from, for another Debian; else mmdebstrap has a default."""
     form = "|".join(f"$({word})" for word in ("ORIGIN", "COMPONENT", "SITE", "RELEASE"))
     return translated(said("apt-get", "indextargets", "--format", form, "Created-By: Packages"), release(), name)
 
