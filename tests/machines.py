@@ -34,6 +34,9 @@ HERE = "srv/repmgr_hooks"
 """Where the repository is copied to: not below what the hosts of the lab have each for themselves (``lab.PRIVATE``)."""
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache")
 TO_BUILD, TO_RUN = 3600, 5400
+"""Seconds."""
+ALONE = (*DIES_WITH_US, "unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--propagation", "private")
+"""The beginning of a command whose mounts and processes end with it, and it with this process."""
 
 OURS = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/root/.config/pip/pip.conf", "/root/.pip/pip.conf")
 ENVIRONMENT = re.compile(r"PIP_.*|.*_proxy|.*_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|LANG|TERM")
@@ -144,7 +147,7 @@ def built(name: str, fresh: bool) -> Path:
             settings.flush()
             options = ("--variant=minbase", f"--include={INCLUDED}", f"--aptopt={settings.name}")
             words = ("mmdebstrap", "--quiet", *options, name, str(new), *sources(name))
-            subprocess.run((*DIES_WITH_US, *words), stdin=subprocess.DEVNULL, timeout=TO_BUILD, check=True)
+            subprocess.run((*ALONE, "--mount-proc", *words), stdin=subprocess.DEVNULL, timeout=TO_BUILD, check=True)
         # Else systemd as a first process finds none, and the journal stays empty.
         (new / "etc/machine-id").write_text(f"{secrets.token_hex(16)}\n")
         certificates(new)
@@ -220,9 +223,8 @@ def furnish(root: Path) -> None:
 
 
 def inside(root: Path, *command: str) -> list[str]:
-    """Return the command that runs a command in the repository on a machine; it ends with this process."""
-    own = ("unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--propagation", "private")
-    return [*DIES_WITH_US, *own, "sh", "-ec", ENTER, "sh", str(root), f"/{HERE}", *command]
+    """Return the command that runs a command in the repository on a machine."""
+    return [*ALONE, "sh", "-ec", ENTER, "sh", str(root), f"/{HERE}", *command]
 
 
 def environment() -> dict[str, str]:
