@@ -14,6 +14,7 @@ needs_root() {
 }
 
 install_packages() {
+    if are_installed "${packages[@]}" "$@"; then return; fi
     # The lab makes its own clusters; the machine gets none.
     mkdir -p /etc/postgresql-common/createcluster.d
     echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.d/repmgr-hooks-tests.conf
