@@ -41,9 +41,10 @@ are_installed() {
 
 install_venv() {
     local python="${PYTHON:-/usr/bin/python3}" wanted
-    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-        needs_root "no virtual environment can be made with $python: apt-get install python3-venv, or run this as root"
-        install_missing python3-venv
+    # A virtual environment can be made, and psycopg finds its library.
+    if ! "$python" -c 'import ctypes.util, ensurepip, sys; sys.exit(not ctypes.util.find_library("pq"))' 2>/dev/null; then
+        needs_root "python3-venv or libpq5 is missing: apt-get install python3-venv libpq5, or run this as root"
+        install_missing python3-venv libpq5
     fi
     wanted=$("$python" --version; sha256sum pyproject.toml)
     if [ "$(cat .venv/wanted 2>/dev/null)" != "$wanted" ]; then
