@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.barman import archive
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.cluster import observe
@@ -22,6 +21,7 @@ from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
 SENDER_PID = 4711
