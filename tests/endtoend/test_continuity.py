@@ -118,11 +118,11 @@ def a_new_slot_begins_where_the_primarys_does(lab: Lab) -> None:
     wait_for(lambda: holds_less(lab.db2), "the slot on db2 again, where Barman stands")
 
 
-@pytest.mark.parametrize("keep", ["track", "drop"])
-def test_barman_twenty_files_behind(built_lab: Lab, keep: str) -> None:
+@pytest.mark.parametrize("state", ["synced", "absent"])
+def test_barman_twenty_files_behind(built_lab: Lab, state: str) -> None:
     lab = built_lab
-    serve(lab, ("keep: drop", f"keep: {keep}"), in_vain=keep == "drop")
-    if keep == "track":
+    serve(lab, ("state: absent", f"state: {state}"), in_vain=keep == "drop")
+    if state == "synced":
         wait_for(lambda: lab.db2.sql("select count(*) from pg_replication_slots") == "1", "the slot on db2")
         a_new_slot_begins_where_the_primarys_does(lab)
     configure_nodes(lab, "wal_keep_size = 0\nmin_wal_size = '32MB'\nmax_wal_size = '48MB'\n")
@@ -132,19 +132,19 @@ def test_barman_twenty_files_behind(built_lab: Lab, keep: str) -> None:
         has_caught_up(lab)
         host.sql("checkpoint", limit=120)
     there = lab.db2.sql("select string_agg(name, ' ') from pg_ls_waldir()")
-    assert (closed[1] in there) is (keep == "track")
+    assert (closed[1] in there) is (state == "synced")
     promote(lab)
     barman_up(lab)
     wait_for_the_app_port(lab)
 
     by_hand = lab.gateway.hooks("continuity")
-    if keep == "track":
+    if state == "synced":
         wait_for(lambda: by_hand_ok(lab), "Barman to have all")
         assert barman_streams_from(lab.db2)
         assert set(closed) <= barman_files(lab)
     else:
         log = "\n".join(worker_log(lab))
-        assert "GAP: Barman still lacks WAL that the primary no longer has" in log
+        assert "STREAM_GAP: Barman still lacks WAL that the primary no longer has" in log
         assert re.search(rf"node 2 no longer has {closed[0]} to 0000000[0-9A-F]{{17}} ", log), log[-3000:]
         assert by_hand.returncode == 1
         assert not barman_streams_from(lab.db2)
@@ -175,7 +175,7 @@ def test_barman_ahead_of_the_promoted_standby(built_lab: Lab) -> None:
 
     before = barman_files(lab)
     shown = lab.gateway.hooks("reconcile").stdout
-    assert "AHEAD: Barman has WAL of an earlier timeline from beyond the fork" in shown
+    assert "DIVERGED: Barman has WAL of an earlier timeline from beyond the fork" in shown
     assert set(ahead) <= before == barman_files(lab), "nothing was changed"
     assert not barman_streams_from(lab.db2)
     assert lab.gateway.hooks("status").returncode == 1
@@ -245,7 +245,7 @@ def test_fork_at_the_end_of_a_file(built_lab: Lab, repair: bool) -> None:
     wait_for_the_app_port(lab)
     if not repair:
         log = "\n".join(worker_log(lab))
-        assert "BOUNDARY: Barman has all up to a fork that is the end of a file" in log
+        assert "SEGMENT_BOUNDARY: Barman has all up to a fork that is the end of a file" in log
         assert not barman_streams_from(lab.db2)
         # Barman by itself does not get over it either.
         lab.gateway.barman("-q", "cron")
@@ -290,7 +290,7 @@ def test_by_hand(built_lab: Lab) -> None:
         assert f"  MISSING {lost}\n" in result.stdout
         assert result.stdout.count("MISSING") == 1
         assert "barman backup main_backup" in result.stdout
-        assert f"HOLE: Barman lacks {lost}" in lab.gateway.hooks("reconcile").stdout
+        assert f"ARCHIVE_GAP: Barman lacks {lost}" in lab.gateway.hooks("reconcile").stdout
         lab.gateway.run("mv", "/var/tmp/lost", place)
     assert by_hand_ok(lab)
 

@@ -99,7 +99,7 @@ def go_by_models(lab: Lab) -> None:
     for old, new in (
         ("ports: {barman: 54321, app: 54322}", "ports: {app: 54322}"),
         ("          - firewall: {open: barman}\n", ""),
-        ("- barman: {stream: true, steady: 0}", "- barman: {stream: true, models: {1: main-db1, 2: main-db2}}"),
+        ("- barman: {stream: true, min_stream_age: 0}", "- barman: {stream: true, models: {1: main-db1, 2: main-db2}}"),
     ):
         assert text.count(old) == 1
         text = text.replace(old, new)
@@ -116,9 +116,9 @@ def walsender(lab: Lab) -> str:
     return lab.db1.sql("select active_pid from pg_replication_slots where slot_name = 'barman'")
 
 
-def counts(lab: Lab, position: str, steady: int) -> str:
+def counts(lab: Lab, position: str, min_stream_age: int) -> str:
     """What db1 answers to the question that a step asks."""
-    question = barman.STREAMING.replace("%s", "{}").format(f"'{position}'", steady, "'barman'")
+    question = barman.STREAMING.replace("%s", "{}").format(f"'{position}'", min_stream_age, "'barman'")
     return lab.db1.sql(question)
 
 
@@ -138,7 +138,7 @@ def test_failover_by_models(newest: Lab) -> None:
     lab.gateway.barman("-q", "cron")
     wait_for(lambda: barman_streams_from(lab.db1), "Barman to stream again")
     before = walsender(lab)
-    with edited(lab.gateway, CONFIG, "{stream: true, models", "{stream: true, steady: 30, models"):
+    with edited(lab.gateway, CONFIG, "{stream: true, models", "{stream: true, min_stream_age: 30, models"):
         said = lab.gateway.hooks("reconcile").stdout
     assert "start Barman's receive-wal, until it streams from node 1" in said
     assert "stop Barman's receive-wal" not in said
