@@ -29,7 +29,8 @@ from repmgr_hooks.settings.schema import Document, Identifier, Pattern, Positive
 class Service:
     """What holds for all clusters; ``retention_days`` is the age at which the journal is pruned.
 
-    ``monitor_interval``: seconds after which the worker looks whether all is as it should be, also without an event; 0: never.
+    ``monitor_interval``: seconds after which the worker looks whether all is as it should be, also without an event;
+    0: never.
     ``alerts``: who is told when something is wrong.
     """
 

@@ -211,15 +211,15 @@ def advice(missing: tuple[str, ...], barman: Barman, behind: bool = False) -> st
         return "Barman has not received these yet: see 'repmgr-hooks status', and barman.log if it does not stream"
     backup = " ".join((*barman.command, "backup", barman.server))
     return (
-        f"ARCHIVE_GAP: Barman lacks {shorten(missing)}: no backup so far can be restored beyond that. If the old primary's "
-        f"pg_wal still has it, keep it. Make a base backup: {backup}"
+        f"ARCHIVE_GAP: Barman lacks {shorten(missing)}: no backup so far can be restored beyond that. If the old "
+        f"primary's pg_wal still has it, keep it. Make a base backup: {backup}"
     )
 
 
 def tells_of_hole(text: str) -> str:
     """Return what ``explain`` or ``advice`` says in an error, in short; empty if it says nothing of the kind.
 
-    >>> tells_of_hole("FAILED after 0.1 s: barman {stream: true}: STREAM_GAP: Barman still lacks WAL; its newest file is ...")
+    >>> tells_of_hole("FAILED after 0.1 s: barman {stream: true}: STREAM_GAP: Barman still lacks WAL; its newest ...")
     'STREAM_GAP: Barman still lacks WAL'
     """
     found = re.search(rf"\b(?:{'|'.join(place.name for place in StreamPosition)}|ARCHIVE_GAP): Barman [^;:]*", text)

@@ -98,7 +98,8 @@ def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     if config.repair and not config.stream:
         yield "'repair' needs 'stream: true'"
     if config.min_stream_age >= config.start_timeout:
-        yield f"'min_stream_age' ({config.min_stream_age} s) must be less than 'start_timeout' ({config.start_timeout} s)"
+        age = f"'min_stream_age' ({config.min_stream_age} s)"
+        yield f"{age} must be less than 'start_timeout' ({config.start_timeout} s)"
     if config.models and not config.stream:
         yield "'models' needs 'stream: true'"
     if config.models:
@@ -118,8 +119,8 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     if sender and sender.application != decided.barman.streaming_archiver_name:
         raise OperationFailed(
             f"node {decided.primary}: the slot {decided.barman.slot_name!r} is in use by {sender.application!r} from "
-            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, or correct "
-            "'receiver' in the section 'barman' of the cluster"
+            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, or "
+            "correct 'streaming_archiver_name' in the section 'barman' of the cluster"
         )
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.min_stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming

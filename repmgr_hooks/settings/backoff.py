@@ -9,8 +9,8 @@ from repmgr_hooks.settings.schema import Positive
 
 @dataclass(frozen=True)
 class Backoff:
-    """A failed run is tried again after ``initial_delay`` seconds, then after twice as long each time, at most ``max_delay``
-    seconds; after ``max_attempts`` it is a standing failure, until something new happens."""
+    """A failed run is tried again after ``initial_delay`` seconds, then after twice as long each time, at most
+    ``max_delay`` seconds; after ``max_attempts`` it is a standing failure, until something new happens."""
 
     initial_delay: Positive = 5
     max_delay: Positive = 300

@@ -328,11 +328,13 @@ def test_a_hole(host: FakeHost) -> None:
     host.barman.archived -= {*wal(1, 4), "00000002.history"}
     found = report(host)
     assert found.lines("main") == [
-        "main: ARCHIVE_GAP: 2 missing of 000000010000000000000003 to 000000020000000000000007, 6 files, since the oldest "
+        "main: ARCHIVE_GAP: 2 missing of 000000010000000000000003 to 000000020000000000000007, 6 files, since the "
+        "oldest "
         "file; Barman has no backup on this way",
         "  MISSING 000000010000000000000004",
         "  MISSING 00000002.history",
-        "  ARCHIVE_GAP: Barman lacks 000000010000000000000004 to 00000002.history (2 files): no backup so far can be restored "
+        "  ARCHIVE_GAP: Barman lacks 000000010000000000000004 to 00000002.history (2 files): no backup so far can be "
+        "restored "
         "beyond that. If the old primary's pg_wal still has it, keep it. Make a base backup: barman backup main_backup",
     ]
     assert found.as_dict()["missing"] == ("000000010000000000000004", "00000002.history")

@@ -126,7 +126,7 @@ def test_which_slots_are_looked_at(config: Config, slots: dict[int, tuple[Slot, 
     assert slot.observe(config, replace(DECIDED, states=states), FakeHost()) == seen
 
 
-# -- state: synced -------------------------------------------------------------------------------------------------------
+# -- state: synced -----------------------------------------------------------------------------------------------------
 
 TRACK = Config("standbys", "synced", max_retained_wal=100)
 MB = 1024 * 1024
