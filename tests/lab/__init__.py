@@ -218,11 +218,8 @@ class Lab:
         """Kill every process but ours and our ancestors, and remove the hosts; the next lab starts from nothing."""
         if not contained():
             raise Failed("destroy() must not run outside the box of contain.py")
-        keep = {1, os.getpid(), os.getppid()}
-        for process in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
-            if process not in keep:
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+        # Until they have ended: one that is killed while it writes a file makes it all the same.
+        wait_for(lambda: not kill_all_others(), "the processes of the lab to end")
         for daemon in self.daemons.values():
             daemon.wait(10)
         for words in [f"ip link del {host.name}" for host in self.hosts] + ["ip link del lan"]:
@@ -427,6 +424,18 @@ class Lab:
         """Ask through the app port, from the application's host."""
         dsn = f"{self.app_port} user=app dbname=app connect_timeout=3"
         return self.app.result("psql", "-XAtq", dsn, "-c", statement, user="postgres", limit=limit)
+
+
+def kill_all_others() -> list[int]:
+    """Kill every process in the box but its first, our parent and us; return those that had not ended before."""
+    alive = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) not in {1, os.getpid(), os.getppid()}:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                    alive.append(int(entry.name))
+                    os.kill(int(entry.name), signal.SIGKILL)
+    return alive
 
 
 def must(*words: str) -> str:
