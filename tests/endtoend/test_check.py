@@ -15,6 +15,7 @@ from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import follows, runs
 from tests.endtoend.test_plain_role import grant, use_plain_role
 from tests.lab import DATA, Host, Lab, wait_for
+from tests.lab.versions import BINARIES, KEEPS_LOCKS
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 PASSFILE = "/etc/repmgr-hooks/pgpass"
@@ -411,16 +412,20 @@ def slot_of_another_name(lab: Lab) -> Iterator[None]:
 
 @fault("barman.locks", "main_backup")
 def barman_that_cleans_up_its_locks(lab: Lab) -> Iterator[None]:
+    config = lab.gateway.path("/etc/barman.conf")
+    before = config.read_text()
+    config.write_text(before.replace(KEEPS_LOCKS, ""))
     with said_by(lab, "barman", "3.14.0 Barman by EnterpriseDB (www.enterprisedb.com)"):
         yield
+    config.write_text(before)
 
 
 @fault("barman.cron", "main_backup")
 def barmans_cron_dead(lab: Lab) -> Iterator[None]:
     """Cron comes once a minute here: the test of a fault that lasts a second need not stop it."""
-    lab.gateway.run("touch", "-d", "10 minutes ago", LOCK)
+    lab.gateway.run("touch", "-d", "10 minutes ago", LOCK, user="barman")
     yield
-    lab.gateway.run("touch", LOCK)
+    lab.gateway.run("touch", LOCK, user="barman")
 
 
 @fault("kernel.forwarding", "IPv4")
@@ -536,7 +541,7 @@ def test_an_event_of_the_repmgrd_that_runs(watched: Lab) -> None:
         assert arrived(watched).startswith("OK sent as postgres, arrived whole: ")
         said = watched.gateway.run("cat", seen)
     assert "\nHOME=/var/lib/postgresql\n" in f"\n{said}"
-    assert "/usr/lib/postgresql/15/bin:" in said, "this is not the PATH that the lab gives to repmgrd"
+    assert f"{BINARIES}:" in said, "this is not the PATH that the lab gives to repmgrd"
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,7 @@ def others(nat: NatTable) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(cases())
 def test_whatever_the_table_was_the_named_port_reaches_the_primary_and_no_port_another_node(case: Case) -> None:

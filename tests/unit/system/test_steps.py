@@ -137,6 +137,7 @@ def test_a_program_that_does_not_read_its_stdin() -> None:
     assert run("echo", "done", stdin="x" * 1_000_000) == "done\n"
 
 
+@pytest.mark.slow
 def test_a_large_output_is_complete() -> None:
     output = run(sys.executable, "-S", "-c", "for i in range(500_000): print(f'{i:09d}')")
     assert len(output) == 5_000_000
@@ -144,6 +145,7 @@ def test_a_large_output_is_complete() -> None:
     assert output.count("\n") == 500_000
 
 
+@pytest.mark.slow
 def test_the_output_of_quick_programs_is_never_lost() -> None:
     assert [run("echo", str(number)) for number in range(200)] == [f"{number}\n" for number in range(200)]
 
