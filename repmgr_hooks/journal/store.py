@@ -54,7 +54,7 @@ class Store:
             return answer
         except TimeoutError:
             raise self._unusable("it does not answer") from None
-        except (sqlite3.Error, OSError, OperationFailed) as error:
+        except (sqlite3.Error, OSError) as error:
             raise self._unusable(error) from error
         finally:
             self._patience = max(self._patience - max(time.monotonic() - begun - free, 0.0), 0.0)
