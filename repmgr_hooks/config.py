@@ -90,14 +90,14 @@ def load(path: Path) -> Config:
     """Read the configuration. Raises UsageError that lists every mistake, or that others could have written it."""
     try:
         if path.exists() and (wrong := untrusted(path)):
-            raise UsageError(f"{path} is refused: {wrong}")
+            raise UsageError(f"{path} is refused: {wrong}", hint=wrong.hint)
         document = Document(_text(path))
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply, or a part that contains itself") from None
     except TooMany as error:
         raise UsageError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}; name the file with --config") from None
+        raise UsageError(f"{path}: cannot be read: {error}", hint="name the file with --config") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{path}: line {line}: not YAML: {error.problem}") from None

@@ -5,46 +5,94 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from repmgr_hooks.text import MOST, one_line, printable
 
 
 class HooksError(Exception):
-    """Root of our errors: the message says what is wrong, where, and what to do next.
+    """Root of our errors: the message says what is wrong and where, the ``hint`` what to do about it.
 
-    It may hold what a node, a program or a plug-in has said, and is printable and short whoever made it.
+    Each may hold what a node, a program or a plug-in has said, and is printable and short whoever made it. ``code``
+    names the kind of fault for programs; no code of ours reads a message.
     """
 
-    def __init__(self, message: str = "") -> None:
+    code = ""
+
+    def __init__(self, message: str = "", *, code: str = "", hint: str = "") -> None:
         super().__init__(printable(message, 2 * MOST))
+        self.code = code or type(self).code
+        self.hint = printable(hint, 2 * MOST)
 
 
 class UsageError(HooksError, ValueError):
     """A mistake in the configuration or on the command line; nothing was changed (exit code 2)."""
 
+    code = "usage"
+
 
 class OperationFailed(HooksError, RuntimeError):
     """A step, or looking at what a step should change, did not work."""
+
+    code = "failed"
 
 
 class ProgramTimeout(OperationFailed):
     """A program was not finished in time, and was ended."""
 
+    code = "timeout"
+
+    def __init__(self, program: object, seconds: float) -> None:
+        self.after = f"not finished after {seconds:.0f} s; killed"
+        super().__init__(f"{program}: {self.after}")
+
 
 class NoSuchProgram(OperationFailed):
     """A program is not installed."""
+
+    code = "no_such_program"
 
 
 class LockTimeout(OperationFailed):
     """Another process holds the lock."""
 
+    code = "lock_timeout"
+
 
 class PrimaryChanged(OperationFailed):
     """The primary is not what it was when the run began: nothing of this run may be done any more."""
 
+    code = "primary_changed"
+
 
 class Stopped(HooksError):
     """The run ends before its next step because it was asked to; what is left is done later."""
+
+    code = "stopped"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong: a ``code`` for programs; for people a ``message``, and a ``hint`` that says what to do."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: Exception) -> Problem:
+        """Return the same as an error says it."""
+        if isinstance(error, HooksError):
+            return cls(error.code, str(error), error.hint)
+        return cls("bug", str(error))
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def hint_lines(*hints: str) -> list[str]:
+    """Return the lines that say what to do, each hint once, as PostgreSQL prints them."""
+    return [f"HINT: {hint}" for hint in dict.fromkeys(hints) if hint]
 
 
 def odd_answer(error: Exception) -> str:
@@ -60,7 +108,7 @@ def answer_of(node: int) -> Iterator[None]:
     except HooksError:
         raise
     except Exception as error:
-        raise OperationFailed(f"node {node}: {odd_answer(error)}") from error
+        raise OperationFailed(f"node {node}: {odd_answer(error)}", code="odd_answer") from error
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:

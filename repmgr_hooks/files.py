@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from repmgr_hooks.errors import Problem
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[TextIO]:
@@ -34,8 +36,8 @@ def atomic_write(path: Path) -> Iterator[TextIO]:
         os.close(directory)
 
 
-def untrusted(path: Path, owner: int | None = None) -> str:
-    """Return why a file is not to be trusted, in words; empty if only root and its ``owner`` (we) can change it.
+def untrusted(path: Path, owner: int | None = None) -> Problem | None:
+    """Return why a file is not to be trusted; None if only root and its ``owner`` (we) can change it.
 
     The directories above count too: who can write one can put another file in its place (unless it is sticky, as /tmp);
     and a link on the way counts with those that it is in.
@@ -47,23 +49,24 @@ def untrusted(path: Path, owner: int | None = None) -> str:
             if wrong := _wrong(place, place.lstat(), allowed):
                 return wrong
     except OSError as error:
-        return str(error)
-    return ""
+        return Problem("untrusted", str(error))
+    return None
 
 
-def _wrong(place: Path, status: os.stat_result, allowed: tuple[int, int]) -> str:
+def _wrong(place: Path, status: os.stat_result, allowed: tuple[int, int]) -> Problem | None:
     if status.st_uid not in allowed:
-        return f"{place} belongs to another user (uid {status.st_uid}); chown root {place}"
+        return Problem("untrusted", f"{place} belongs to another user (uid {status.st_uid})", f"chown root {place}")
     is_link = stat.S_ISLNK(status.st_mode)
     sticky_directory = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     if status.st_mode & 0o022 and not (is_link or sticky_directory):
-        return f"{place} can be written by others; chmod go-w {place}"
-    return ""
+        return Problem("untrusted", f"{place} can be written by others", f"chmod go-w {place}")
+    return None
 
 
 def program_problem(run: Sequence[str]) -> str:
     """Return what is wrong with a program and its arguments, in words; empty if nothing is."""
     if not run or not Path(run[0]).is_absolute():
         return "'run' must be a list that begins with the absolute path of a program"
-    wrong = untrusted(Path(run[0])) or ("" if Path(run[0]).is_file() else f"{run[0]} is no file")
-    return f"the program is refused: {wrong}; name a program" if wrong else ""
+    if wrong := untrusted(Path(run[0])):
+        return f"the program is refused: {wrong}; {wrong.hint or 'name a program'}"
+    return "" if Path(run[0]).is_file() else f"the program is refused: {run[0]} is no file; name a program"

@@ -169,8 +169,11 @@ def owner_of(directory: Path) -> os.stat_result:
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise OperationFailed(
-            f"{directory} is no directory, or a link to one: root follows none; name the directory itself"
+            f"{directory} is no directory, or a link to one: root follows none",
+            code="untrusted",
+            hint="name the directory itself",
         )
     if wrong := untrusted(directory, status.st_uid):
-        raise OperationFailed(f"root does not work in {directory}: {wrong}")
+        what = f"root does not work in {directory}: {wrong}"
+        raise OperationFailed(what, code=wrong.code, hint=wrong.hint)
     return status

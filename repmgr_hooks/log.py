@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal, TextIO
 
+from repmgr_hooks.errors import hint_lines
 from repmgr_hooks.text import MOST, printable
 
 Form = Literal["plain", "json"]
@@ -60,6 +61,15 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
+def hint(*hints: str) -> dict[str, tuple[str, ...]]:
+    """Return what goes with a line of the log as ``extra``: what to do about that which the line says."""
+    return {"hints": tuple(filter(None, hints))}
+
+
+def _hints(record: logging.LogRecord) -> tuple[str, ...]:
+    return tuple(printable(text) for text in getattr(record, "hints", ()))
+
+
 MOST_OF_LINE = 4 * MOST
 """A traceback is longer than what a program says."""
 
@@ -69,6 +79,7 @@ class Plain(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text, what = printable(super().format(record), MOST_OF_LINE), _ABOUT.get()
+        text = "\n".join([text, *hint_lines(*_hints(record))])
         start = f"{what.get('cluster')}: "
         return f"{start}{text}" if what.get("named") and not text.startswith(start) else text
 
@@ -105,6 +116,8 @@ class Json(logging.Formatter):
             **what,
             "message": printable(record.getMessage(), MOST_OF_LINE),
         }
+        if hints := _hints(record):
+            line["hint"] = "\n".join(hints)
         if record.exc_info:
             line["traceback"] = printable(self.formatException(record.exc_info), MOST_OF_LINE)
         return json.dumps(line)

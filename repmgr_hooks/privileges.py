@@ -34,7 +34,7 @@ def become_service(config: Path) -> None:
     if os.geteuid() != 0 or not config.exists():
         return
     if wrong := untrusted(config):
-        raise UsageError(f"{config} is refused: {wrong}")
+        raise UsageError(f"{config} is refused: {wrong}", hint=wrong.hint)
     place = Path(state_dir(str(config)))
     try:
         user = _service_user(place)

@@ -20,6 +20,7 @@ from repmgr_hooks.cluster import observe
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman, slot
+from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Program, Rows, Sql
@@ -776,3 +777,8 @@ SERVED_BY_NODE_1 = r"""
 -A repmgr_snat -d 10.0.0.11/32 -p tcp -m tcp --dport 5432 -m comment --comment "repmgr_hooks:main:5432" -j SNAT --to-source 10.0.0.20
 COMMIT
 """  # noqa: E501 - as iptables-save prints it
+
+
+def step_row(action: str, what: str, started: float, duration: float, error: str = "", kind: str = "a_kind") -> StepRow:
+    """A step as the journal keeps it, of an action at the first place in the routes."""
+    return StepRow(Place("[0].do[0]", action), kind, "", None, what, started, duration, error, "failed" * bool(error))

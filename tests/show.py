@@ -177,8 +177,8 @@ def decision(lab: Lab, client: Client, fault: float, first: str) -> bool:
 def wrong(lab: Lab) -> list[object]:
     """All that ``status`` has to object: notes as reason and nodes, anything else as it is."""
     said = status(lab)
-    notes = [[note["why"], note["nodes"]] for note in said["decision"]["notes"]]
-    return notes + [said[key] for key in ("missing", "warnings", "paused", "failed", "waiting") if said[key]]
+    notes = [[note["code"], note["nodes"]] for note in said["decision"]["notes"]]
+    return notes + [said[key] for key in ("pending", "warnings", "paused", "failed", "waiting") if said[key]]
 
 
 def keep_open() -> None:

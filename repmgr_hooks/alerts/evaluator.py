@@ -8,6 +8,7 @@ from typing import Protocol
 from repmgr_hooks.alerts.rules import conditions
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import HooksError, Problem
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Host
@@ -48,7 +49,7 @@ class AlertEvaluator:
         if decision and decision.primary is not None:
             self._known_at = self._host.now()
 
-    def note(self, warnings: Sequence[str], failed: RunRow | None) -> None:
+    def note(self, warnings: Sequence[Problem], failed: RunRow | None) -> None:
         """All is done that can be done now: tell what is still wrong; nothing yet while a primary is waited for."""
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
@@ -57,6 +58,7 @@ class AlertEvaluator:
         ):
             self._listener.note(cluster.name, conditions(self._managed, decision, warnings, failed, self._attempts))
 
-    def hindered(self, condition: str, error: Exception) -> None:
+    def hindered(self, condition: str, error: HooksError) -> None:
         """Something of our own does not work; with the journal, what the last run was is not known either."""
-        self._listener.tell(Alert(self._managed.cluster.name, condition, "warning", str(error), momentary=True))
+        name, what = self._managed.cluster.name, str(error)
+        self._listener.tell(Alert(name, condition, "warning", what, hint=error.hint, momentary=True))

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 LOOK_AGAIN = 60.0
 PAUSED = 10.0
 
-COLUMNS = "cluster, condition, severity, summary, details, next, momentary, since, ended, flapping, told"
+COLUMNS = "cluster, condition, severity, summary, details, hint, momentary, since, ended, flapping, told"
 SAVE = f"insert or replace into alert ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from repmgr_hooks.alerts.incident import Incident
+from repmgr_hooks.errors import hint_lines
 from repmgr_hooks.files import program_problem
 from repmgr_hooks.settings.schema import Pattern, Positive, Range, Word
 from repmgr_hooks.system.alert import Severity
@@ -132,8 +133,8 @@ def letter(target: Receiver, case: Incident) -> EmailMessage:
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers of an absent person
     over = f"\nOver since {_local(case.ended)}." if case.state == "over" else ""
     seen = f"Since {_local(case.since)}, seen by {socket.gethostname()}.{over}"
-    mend = f"Next: {alert.next}" if alert.next and case.state != "over" else ""
-    mail.set_content("\n\n".join(filter(None, (alert.summary, seen, mend, alert.details))) + "\n")
+    hint = "\n".join(hint_lines(alert.hint if case.state != "over" else ""))
+    mail.set_content("\n\n".join(filter(None, (alert.summary, seen, hint, alert.details))) + "\n")
     return mail
 
 

@@ -5,31 +5,39 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 
-from repmgr_hooks.barman.wal_continuity import tells_of_hole
+from repmgr_hooks.barman.wal_continuity import FAULTS
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
-from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.engine.routes import Action, ManagedCluster
+from repmgr_hooks.engine.run import place_of
+from repmgr_hooks.errors import Problem, hint_lines
+from repmgr_hooks.journal.rows import Failed, RunRow
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.alert import Alert
 
 
 def conditions(
-    managed: ManagedCluster, decision: PrimaryDecision, warnings: Sequence[str], failed: RunRow | None, attempts: int
+    managed: ManagedCluster,
+    decision: PrimaryDecision,
+    warnings: Sequence[Problem],
+    failed: RunRow | None,
+    attempts: int,
 ) -> list[Alert]:
     """Return the alerts, one for each condition.
 
     ``failed``: the last run, if it failed and could be tried again, at most ``attempts`` times.
     """
     cluster = managed.cluster
-    rejoin = [note for note in decision.notes if note.why in (ReasonCode.STALE_PRIMARY, ReasonCode.BESIDE)]
-    found = [_stale_primary(cluster, decision, note) for note in rejoin[:1]]
+    rejoin = [note for note in decision.notes if note.code in (ReasonCode.STALE_PRIMARY, ReasonCode.BESIDE)]
+    found = [_stale_primary(cluster, decision, rejoin)] if rejoin else []
     if decision.primary is None:
         found.append(_unknown(cluster, decision))
     # A run in which no action failed found no primary, or was cut off.
     if failed and failed.left:
         found += _of_run(managed, failed, attempts)
     if warnings:
-        found.append(Alert(cluster.name, "warning", "warning", warnings[0], "\n".join(warnings), _look(cluster)))
+        details = "\n".join(line for warning in warnings for line in (str(warning), *hint_lines(warning.hint)))
+        hint = warnings[0].hint or _look(cluster)
+        found.append(Alert(cluster.name, "warning", "warning", str(warnings[0]), details, hint))
     return found
 
 
@@ -39,45 +47,50 @@ def _look(cluster: Cluster) -> str:
 
 def _unknown(cluster: Cluster, decision: PrimaryDecision) -> Alert:
     details = "\n".join(map(str, (decision, *decision.states)))
-    return Alert(cluster.name, "primary", "critical", f"primary unknown: {decision.reason}", details, _look(cluster))
+    hint = f"{decision.hint}; see {_look(cluster)}" if decision.hint else _look(cluster)
+    return Alert(cluster.name, "primary", "critical", f"primary unknown: {decision.reason}", details, hint)
 
 
-def _stale_primary(cluster: Cluster, decision: PrimaryDecision, note: Reason) -> Alert:
-    nodes = " and ".join(f"node {node}" for node in note.nodes)
-    summary = f"ZOMBIE: {nodes} is a primary too, and gets no client; rejoin it"
+def _stale_primary(cluster: Cluster, decision: PrimaryDecision, rejoin: Sequence[Reason]) -> Alert:
+    nodes = " and ".join(f"node {node}" for note in rejoin for node in note.nodes)
+    summary = "; ".join(map(str, rejoin))
     details = "\n".join(map(str, (*decision.notes, decision, *decision.states)))
-    if decision.primary is None:
-        return Alert(cluster.name, "zombie", "critical", summary, details, _look(cluster))
-    postgres, host = cluster.postgres, cluster.nodes[decision.primary].host
-    upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
-    rejoin = f"on {nodes}, when PostgreSQL is stopped there: repmgr node rejoin -d '{upstream}' --force-rewind"
-    return Alert(cluster.name, "zombie", "critical", summary, details, rejoin)
+    hint = _look(cluster)
+    if decision.primary is not None:
+        postgres, host = cluster.postgres, cluster.nodes[decision.primary].host
+        upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
+        hint = f"on {nodes}, when PostgreSQL is stopped there: repmgr node rejoin -d '{upstream}' --force-rewind"
+    return Alert(cluster.name, "stale_primary", "critical", summary, details, hint)
 
 
 def _of_run(managed: ManagedCluster, failed: RunRow, attempts: int) -> Iterator[Alert]:
     """The most exact first; what is tried no more is a condition of its own."""
-    alert = functools.partial(Alert, managed.cluster.name, details=failed.message)
-    mend = f"repmgr-hooks reconcile --cluster {managed.cluster.name}"
-    hole, gate = tells_of_hole(failed.message), open_gate(managed, failed.left)
-    if hole:
-        yield alert("backup", "critical", hole, next=f"repmgr-hooks continuity {managed.cluster.name}")
+    alert = functools.partial(
+        Alert, managed.cluster.name, details="\n".join([failed.message, *hint_lines(failed.hint)])
+    )
+    hint, first = f"repmgr-hooks reconcile --cluster {managed.cluster.name}", failed.left[0].place.action
+    gap = next((FAULTS[item.code] for item in failed.left if item.code in FAULTS), "")
+    gate = open_gate(managed, failed.left)
+    if gap:
+        yield alert("backup", "critical", gap, hint=f"repmgr-hooks continuity {managed.cluster.name}")
     if gate:
-        yield alert("gate", "critical", f"{gate} is true although what comes before it failed", next=mend)
+        yield alert("gate", "critical", f"{gate.title} is true although what comes before it failed", hint=hint)
     if failed.attempt >= attempts:
-        yield alert("run", "critical", f"given up after {attempts} attempts: {failed.left[0]}", next=mend)
-    elif not hole and not gate:
-        yield alert("run", "warning", f"failed, and is tried again: {failed.left[0]}", next=mend)
+        yield alert("run", "critical", f"given up after {attempts} attempts: {first}", hint=hint)
+    elif not gap and not gate:
+        yield alert("run", "warning", f"failed, and is tried again: {first}", hint=hint)
 
 
-def open_gate(managed: ManagedCluster, left: Sequence[str]) -> str:
-    """Return the action with a limit that is true although one before it failed; empty if there is none.
+def open_gate(managed: ManagedCluster, left: Sequence[Failed]) -> Action | None:
+    """Return the action with a limit that is true although one before it failed; None if there is none.
 
     The limit has made it true, or it was so before.
     """
+    places = {item.place for item in left}
     for route in managed.routes:
         failed_before = False
         for action in route.do:
-            if action.fail_open_after is not None and failed_before and action.title not in left:
-                return action.title
-            failed_before |= action.title in left
-    return ""
+            if action.fail_open_after is not None and failed_before and place_of(action) not in places:
+                return action
+            failed_before |= place_of(action) in places
+    return None

@@ -12,7 +12,7 @@ from repmgr_hooks.barman import wal_continuity
 from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.observe import position
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, parse_history, parse_name
-from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.errors import OperationFailed, Problem, answer_of, hint_lines
 from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
@@ -100,7 +100,8 @@ def places(barman: Barman, host: Host, limit: float = LIMIT) -> dict[str, str]:
     said = {name: value.rstrip("/") for name, value in shown(barman, host, limit, constant=True).items()}
     for name in (*DIRECTORIES, "backup_directory"):
         if not said.get(name, "").startswith("/"):
-            raise OperationFailed(f"'barman show-server {barman.server}' does not say its {name}; see what it prints")
+            what = f"'barman show-server {barman.server}' does not say its {name}"
+            raise OperationFailed(what, code="odd_answer", hint="see what it prints")
     return said
 
 
@@ -152,7 +153,9 @@ class Report:
     backup: str = ""
     missing: tuple[str, ...] = ()
     behind: bool = False
-    advice: str = ""
+    code: str = ""
+    message: str = ""
+    hint: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -162,13 +165,17 @@ class Report:
     def lines(self, cluster: str) -> list[str]:
         """Return the lines for the screen."""
         if not self.files:
-            return [f"{cluster}: UNKNOWN: {self.advice}"]
+            return [f"{cluster}: UNKNOWN: {self.message}", *self._hints()]
         since = "the newest backup" if self.backup else "the oldest file; Barman has no backup on this way"
         checked = f"{self.first} to {self.last}, {self.files} files, since {since}"
         if self.healthy:
             return [f"{cluster}: OK: {checked}"]
         headline = f"{'BEHIND' if self.behind else 'ARCHIVE_GAP'}: {len(self.missing)} missing of {checked}"
-        return [f"{cluster}: {headline}", *(f"  MISSING {name}" for name in self.missing), f"  {self.advice}"]
+        files = [f"  MISSING {name}" for name in self.missing]
+        return [f"{cluster}: {headline}", *files, f"  {self.message}", *self._hints()]
+
+    def _hints(self) -> list[str]:
+        return [f"  {line}" for line in hint_lines(self.hint)]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data."""
@@ -184,10 +191,15 @@ def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -
     usable = begin is not None and lineage.timeline_at(begin[1]) == begin[0]
     first = begin[1] if begin and usable else wal_continuity.oldest(held.files, lineage)
     if first is None:
-        return Report(barman.server, advice=f"Barman has no WAL of timeline {lineage.timeline} or before it")
+        return Report(
+            barman.server, code="no_wal", message=f"Barman has no WAL of timeline {lineage.timeline} or before it"
+        )
     wanted = lineage.files(first, max(first, primary.last_closed))
     missing = wal_continuity.missing(held.files, lineage, primary.last_closed, first)
     behind = bool(missing) and not any(name > missing[0] for name in wanted if name in held.files)
-    said = wal_continuity.advice(missing, barman, behind) if missing else ""
+    said = Problem("", "")
+    if missing:
+        said = wal_continuity.BEHIND if behind else Problem.of(wal_continuity.archive_gap(missing, barman))
     begun = backup if usable else ""
-    return Report(barman.server, wanted[0], wanted[-1], len(wanted), begun, missing, behind, said)
+    told = (said.code, said.message, said.hint)
+    return Report(barman.server, wanted[0], wanted[-1], len(wanted), begun, missing, behind, *told)

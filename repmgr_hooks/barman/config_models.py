@@ -40,8 +40,9 @@ def place(barman: Barman, host: Host, limit: float = LIMIT) -> str:
     version, said = archive.version(barman, host, limit)
     if version < SINCE:
         raise OperationFailed(
-            f"'models' needs Barman {SINCE[0]}.{SINCE[1]} or newer, and 'barman --version' says {said!r}; update "
-            "Barman, or lead it through a port of the gateway"
+            f"'models' needs Barman {SINCE[0]}.{SINCE[1]} or newer, and 'barman --version' says {said!r}",
+            code="barman_too_old",
+            hint="update Barman, or lead it through a port of the gateway",
         )
     return str(PurePosixPath(archive.places(barman, host, limit)["backup_directory"], ".active-model.auto"))
 
@@ -49,4 +50,4 @@ def place(barman: Barman, host: Host, limit: float = LIMIT) -> str:
 def switch(barman: Barman, model: str) -> Step:
     """Apply a model. Quietly: else Barman would write the connection strings, and the passwords in them."""
     words = (*barman.command, "-q", "config-switch", barman.server, model)
-    return Step(f"switch Barman to its model {model}", Program(words), LIMIT)
+    return Step(f"switch Barman to its model {model}", Program(words), LIMIT, kind="switch_model", target=model)

@@ -7,7 +7,6 @@ files; Barman may have less than that, or more.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +14,7 @@ from pathlib import PurePosixPath
 
 from repmgr_hooks.cluster.observe import lsn
 from repmgr_hooks.cluster.wal import TimelineHistory, last_closed_file, parse_name, shorten
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Program, Step
 
@@ -28,9 +28,21 @@ class StreamPosition(Enum):
 
     OK = "goes on where it stands"
     STREAM_GAP = "still lacks WAL that the primary no longer has"
-    DIVERGED = "has WAL of an earlier timeline from beyond the fork"
-    SEGMENT_BOUNDARY = "has all up to a fork that is the end of a file: pg_receivewal cannot step over it"
+    DIVERGED = "has WAL of an earlier timeline from beyond the switchpoint"
+    SEGMENT_BOUNDARY = "has all up to a switchpoint that is the end of a file, over which pg_receivewal cannot step"
     NOT_IN_HISTORY = "is at a place that is not in the primary's history"
+
+    @property
+    def code(self) -> str:
+        """Its name for programs."""
+        return self.name.lower()
+
+
+FAULTS = {
+    **{place.code: f"{place.name}: Barman {place.value}" for place in StreamPosition if place is not StreamPosition.OK},
+    "archive_gap": "ARCHIVE_GAP: Barman lacks WAL that a restore needs",
+}
+"""The codes of errors after which no backup so far can be restored up to now, or not without a hand, in words."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,7 @@ class StreamState:
 
 
 def classify(held: ArchivedWal, primary: PrimaryWal) -> StreamState:
-    """Return how Barman's stream stands to the primary's WAL. AHEAD or BOUNDARY with ``missing`` is a gap besides."""
+    """Return how Barman's stream stands to the primary's WAL; wherever it stands, ``missing`` is a gap besides."""
     size, lineage = primary.lineage.segment_size, primary.lineage
     found = {name: parsed for name in held.streaming if (parsed := parse_name(name, size))}
     if not found:
@@ -155,14 +167,14 @@ def remedy(standing: StreamState, barman: Barman) -> list[Step]:
         made.append(quarantine)
         files = [f"{directory}/{name}" for name in standing.stray]
         steps = [
-            _step(f"make {quarantine}", barman, "mkdir", "-p", quarantine),
-            _step(f"move {shorten(standing.stray)} there", barman, "mv", "-n", "-t", quarantine, *files),
+            _step(f"make {quarantine}", "make_quarantine", barman, "mkdir", "-p", quarantine),
+            _step(f"move {shorten(standing.stray)} there", "move_wal", barman, "mv", "-n", "-t", quarantine, *files),
         ]
     return [
         *steps,
-        _step(f"let receive-wal begin at {place}", barman, "touch", marker),
+        _step(f"let receive-wal begin at {place}", "mark_start", barman, "touch", marker),
         # Done by root, they would be of no use to Barman; Barman itself may give them to itself.
-        _step("give them to Barman", barman, "chown", f"--reference={directory}", *made),
+        _step("give them to Barman", "give_to_barman", barman, "chown", f"--reference={directory}", *made),
     ]
 
 
@@ -176,28 +188,32 @@ def keep_tail(standing: StreamState, barman: Barman) -> Step:
     kept = PurePosixPath(standing.directory).parent / f"{name}.beyond-{fork.replace('/', '-')}"
     return _step(
         f"keep as {kept} what node {standing.node} never had: transactions beyond {fork}",
+        "keep_wal",
         barman,
         *("cp", "--archive", "--no-clobber", f"{standing.directory}/{name}", str(kept)),
     )
 
 
-def _step(what: str, barman: Barman, *argv: str) -> Step:
-    return Step(what, Program(barman.beside(*argv)), REMEDY_LIMIT)
+def _step(what: str, kind: str, barman: Barman, *argv: str) -> Step:
+    return Step(what, Program(barman.beside(*argv)), REMEDY_LIMIT, kind=kind, target=barman.server)
 
 
-def explain(standing: StreamState, barman: Barman, steps: Sequence[Step]) -> str:
-    """Say in words what is wrong with Barman's position, and what to type."""
+def stream_gap(standing: StreamState, barman: Barman, steps: Sequence[Step]) -> OperationFailed:
+    """Return the error that says what is wrong with Barman's position; its hint, what to type."""
     node, place = f"node {standing.node}", standing.position
-    what = f"{place.name}: Barman {place.value}; its newest file is {standing.newest}"
+    what = f"{FAULTS[place.code]}; its newest file is {standing.newest}"
     if place in (StreamPosition.DIVERGED, StreamPosition.SEGMENT_BOUNDARY):
         what += f", and {node} left timeline {int(standing.newest[:8], 16)} at {lsn(standing.fork)}"
+    old = ""
     if standing.missing:
-        what += f"; {node} no longer has {shorten(standing.missing)}: keep what the old primary's pg_wal has of them"
+        what += f"; {node} no longer has {shorten(standing.missing)}"
+        old = "keep what the old primary's pg_wal has of the missing files. "
     keep = " (what is moved may be the only copy of lost transactions)" if standing.stray else ""
-    hole = ", for no older one can be restored beyond the hole" if standing.missing else ""
+    gap = ", for no older one can be restored beyond the gap" if standing.missing else ""
     typed = "; ".join(str(step.do) for step in steps)
     backup = " ".join((*barman.command, "backup", barman.server))
-    return f"{what}. Nothing was changed. To go on, type{keep}: {typed}. Then make a base backup{hole}: {backup}"
+    hint = f"{old}To go on, type{keep}: {typed}. Then make a base backup{gap}: {backup}"
+    return OperationFailed(f"{what}; nothing was changed", code=place.code, hint=hint)
 
 
 def repairable(standing: StreamState) -> bool:
@@ -205,22 +221,18 @@ def repairable(standing: StreamState) -> bool:
     return standing.position in (StreamPosition.DIVERGED, StreamPosition.SEGMENT_BOUNDARY) and not standing.missing
 
 
-def advice(missing: tuple[str, ...], barman: Barman, behind: bool = False) -> str:
-    """Say in words what the missing files mean, and what to type."""
-    if behind:
-        return "Barman has not received these yet: see 'repmgr-hooks status', and barman.log if it does not stream"
+def archive_gap(missing: tuple[str, ...], barman: Barman) -> OperationFailed:
+    """Return the error that says what the missing files mean; its hint, what to type."""
     backup = " ".join((*barman.command, "backup", barman.server))
-    return (
-        f"ARCHIVE_GAP: Barman lacks {shorten(missing)}: no backup so far can be restored beyond that. If the old "
-        f"primary's pg_wal still has it, keep it. Make a base backup: {backup}"
+    return OperationFailed(
+        f"ARCHIVE_GAP: Barman lacks {shorten(missing)}: no backup so far can be restored beyond that",
+        code="archive_gap",
+        hint=f"if the old primary's pg_wal still has it, keep it. Make a base backup: {backup}",
     )
 
 
-def tells_of_hole(text: str) -> str:
-    """Return what ``explain`` or ``advice`` says in an error, in short; empty if it says nothing of the kind.
-
-    >>> tells_of_hole("FAILED after 0.1 s: barman {stream: true}: STREAM_GAP: Barman still lacks WAL; its newest ...")
-    'STREAM_GAP: Barman still lacks WAL'
-    """
-    found = re.search(rf"\b(?:{'|'.join(place.name for place in StreamPosition)}|ARCHIVE_GAP): Barman [^;:]*", text)
-    return found[0] if found else ""
+BEHIND = Problem(
+    "behind",
+    "Barman has not received these yet",
+    "see 'repmgr-hooks status', and barman.log if Barman does not stream",
+)

@@ -95,14 +95,19 @@ def _outside(
 
 def _routes(managed: ManagedCluster, decided: ClusterState, host: Host, well: Mapping[str, bool]) -> Finding:
     """Say what a run would do now; of a handler that is not ``well`` it is known already why it would."""
-    topic = Topic("routes.state", managed.cluster.name)
+    name = managed.cluster.name
+    topic = Topic("routes.state", name)
     chosen = dispatcher.select(managed.routes, [])
     looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
     missing = list(dict.fromkeys(dispatcher.differences(dispatcher.preview(looked_at, decided, host))))
     if missing:
-        return topic.fail(f"not done: {'; '.join(missing)}", f"repmgr-hooks reconcile --cluster {managed.cluster.name}")
+        hint = "; ".join(
+            filter(None, [*(problem.hint for problem in missing), f"repmgr-hooks reconcile --cluster {name}"])
+        )
+        return topic.fail(f"not done: {'; '.join(map(str, missing))}", hint)
     if warnings := dispatcher.warnings(managed, decided, host):
-        return topic.warn("; ".join(warnings), f"repmgr-hooks status --cluster {managed.cluster.name}")
+        hints = [warning.hint for warning in warnings if warning.hint]
+        return topic.warn("; ".join(map(str, warnings)), "; ".join(hints) or f"repmgr-hooks status --cluster {name}")
     return topic.ok("all that the routes ask for is so")
 
 

@@ -91,13 +91,13 @@ def _parts(text: str) -> dict[str, str]:
 
 def _reaches(topic: Topic, said: Mapping[str, str], decision: PrimaryDecision, settings: Barman) -> Finding:
     """Compare what Barman saw at the end of its way with what the primary itself says."""
-    state, mend = decision.primary_state, f"{' '.join(settings.command)} check {settings.server}; repmgr-hooks status"
+    state, hint = decision.primary_state, f"{' '.join(settings.command)} check {settings.server}; repmgr-hooks status"
     system = state.system_identifier if state else ""
     seen = said.get("postgres_systemid"), said.get("streaming_systemid"), said.get("timeline")
     if None in seen or "None" in seen:
-        return topic.fail("Barman cannot connect to PostgreSQL", mend)
+        return topic.fail("Barman cannot connect to PostgreSQL", hint)
     if seen != (system, system, str(decision.timeline)) or said.get("is_in_recovery") == "True":
-        return topic.fail(f"Barman does not reach node {decision.primary}, but another PostgreSQL", mend)
+        return topic.fail(f"Barman does not reach node {decision.primary}, but another PostgreSQL", hint)
     return topic.ok(f"reaches node {decision.primary}, timeline {decision.timeline}")
 
 
@@ -136,7 +136,7 @@ def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:
 
 def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:
     """Each run of cron writes its process id into the server's lock file (lockfile.py), or makes and removes it."""
-    mend = "start cron (systemctl start cron); each minute: * * * * * barman barman -q cron"
+    hint = "start cron (systemctl start cron); each minute: * * * * * barman barman -q cron"
     directory = said.get("barman_lock_directory") or _lock_directory(settings, host)
     file = f"{directory}/.{settings.server}-cron.lock"
     try:
@@ -148,7 +148,7 @@ def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -
     ago = time.time() - (times[-1] if times else 0)
     if ago > CRON_EVERY:
         when = f"last ran {ago / 60:.0f} minutes ago" if times else "has never run"
-        return topic.fail(f"Barman's cron {when}: no stream is started, no WAL archived", mend)
+        return topic.fail(f"Barman's cron {when}: no stream is started, no WAL archived", hint)
     return topic.ok(f"Barman's cron ran {max(ago, 0):.0f} s ago")
 
 

@@ -106,7 +106,7 @@ def look(managed: ManagedCluster, files: Iterable[Path], host: Host, journal: Jo
 
 def _try_out(conf: RepmgrConf, daemon: Daemon, managed: ManagedCluster, host: Host, journal: Journal) -> Finding:
     topic, commands = Topic("hook.arrived", str(conf.path)), set()
-    mend, said = as_it_should_be(managed.cluster.name), ""
+    hint, said = as_it_should_be(managed.cluster.name), ""
     for nasty in NASTY:
         moment = time.time()
         stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(moment))}.{int(moment % 1 * 1e6):06d}+00"
@@ -121,10 +121,10 @@ def _try_out(conf: RepmgrConf, daemon: Daemon, managed: ManagedCluster, host: Ho
             output = str(error).removeprefix(str(Program((*_as(daemon), *SHELL, command))))
             said = said or f"as {daemon.user.name}: {ascii(' '.join(output.strip(': ').split())[:MOST_WORDS])}"
         if INJECTED in output.replace(command, ""):
-            return topic.fail("a shell has run what stood in the event", mend)
+            return topic.fail("a shell has run what stood in the event", hint)
         said = said or _arrival(sent, moment, managed, host, journal)
     what = f"sent as {daemon.user.name}, arrived whole: {sent.event} of node {sent.node}, {stamp}"
-    return topic.fail(said, mend) if said else topic.ok(what)
+    return topic.fail(said, hint) if said else topic.ok(what)
 
 
 def _arrival(sent: Placeholders, moment: float, managed: ManagedCluster, host: Host, journal: Journal) -> str:

@@ -55,8 +55,7 @@ def _program(program: Path, repmgrd: User) -> Finding:
     def judged(topic: Topic) -> Finding:
         for place in (program, Path(sys.executable), Path(repmgr_hooks.__file__)):
             if wrong := untrusted(place):
-                what, _, mend = wrong.partition("; ")
-                return topic.fail(f"is run as root, and {what}", mend)
+                return topic.fail(f"is run as root, and {wrong}", wrong.hint)
         if why := hindrance(repmgrd, program, READ | ENTER):
             return topic.fail(why, f"chmod -R go=u-w {program.resolve()}")
         return topic.ok(f"{repmgrd.name} can run it, and only root can change it")
@@ -79,13 +78,13 @@ def _readable(topic: Topic, path: Path, repmgrd: User) -> Finding:
 
 
 def _state(topic: Topic, path: Path, service: User, repmgrd: User) -> Finding:
-    mend = f"chown {service.name}:{repmgrd.name} {path}; chmod 0710 {path}"
+    hint = f"chown {service.name}:{repmgrd.name} {path}; chmod 0710 {path}"
     if path.is_symlink():
         return topic.fail("is a link: neither root nor the hook follows one", f"state_dir: {path.resolve()}")
     if path.stat().st_mode & 0o022:
-        return topic.fail("can be written by others than the service", mend)
+        return topic.fail("can be written by others than the service", hint)
     if why := hindrance(service, path, WRITE | ENTER) or hindrance(repmgrd, path, ENTER):
-        return topic.fail(why, mend)
+        return topic.fail(why, hint)
     return topic.ok(f"belongs to {service.name}, the service's user")
 
 

@@ -1,11 +1,12 @@
-"""What `check` says: one finding a line, with what mends it."""
+"""What `check` says: one finding a line, with what to do about it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
+from repmgr_hooks.errors import hint_lines
 from repmgr_hooks.text import printable
 
 Level = Literal["OK", "WARN", "FAIL"]
@@ -16,25 +17,25 @@ NAGIOS = {"OK": 0, "WARNING": 1, "CRITICAL": 2, "UNKNOWN": 3}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. ``mend`` is what to do about it, empty if nothing.
+    """One thing that was looked at. ``hint`` is what to do about it, empty if nothing.
 
     ``key`` names what was looked at, ``where`` the cluster, node or file; together they stay the same.
     """
 
     level: Level
     what: str
-    mend: str = ""
+    hint: str = ""
     key: str = ""
     where: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("what", "mend"):  # either may repeat what a program has said
+        for name in ("what", "hint"):  # either may repeat what a program has said
             object.__setattr__(self, name, printable(getattr(self, name)))
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         line = f"{self.level:4}  {self.key:18}  {place}{self.what}"
-        return f"{line}\n      -> {self.mend}" if self.mend else line
+        return "\n      ".join([line, *hint_lines(self.hint)])
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Topic:
     def ok(self, what: str) -> Finding:
         return Finding("OK", what, "", self.key, self.where)
 
-    def warn(self, what: str, mend: str) -> Finding:
-        return Finding("WARN", what, mend, self.key, self.where)
+    def warn(self, what: str, hint: str) -> Finding:
+        return Finding("WARN", what, hint, self.key, self.where)
 
-    def fail(self, what: str, mend: str) -> Finding:
-        return Finding("FAIL", what, mend, self.key, self.where)
+    def fail(self, what: str, hint: str) -> Finding:
+        return Finding("FAIL", what, hint, self.key, self.where)
 
 
 def bad(findings: Sequence[Finding], level: Level = "FAIL") -> bool:
@@ -84,7 +85,10 @@ def _counts(findings: Sequence[Finding]) -> dict[Level, int]:
 
 def as_dicts(findings: Sequence[Finding]) -> list[dict[str, str]]:
     """Return the same as plain data."""
-    return [asdict(finding) for finding in by_weight(findings)]
+    return [
+        {"level": f.level, "code": f.key, "where": f.where, "message": f.what, "hint": f.hint}
+        for f in by_weight(findings)
+    ]
 
 
 def nagios(findings: Sequence[Finding]) -> tuple[str, int]:

@@ -30,12 +30,12 @@ def look(family: Family, host: Host) -> Iterator[Finding]:
         if missing
         else topic.ok("iptables is there")
     )
-    topic, mend = Topic("kernel.forwarding", name), f"sysctl -w {family.forwarding}=1; and for ever: config/sysctl.conf"
+    topic, hint = Topic("kernel.forwarding", name), f"sysctl -w {family.forwarding}=1; and for ever: config/sysctl.conf"
     try:
         on = forwarding(family, host)
-        yield topic.ok("the kernel forwards") if on else topic.fail("the kernel does not forward packets", mend)
+        yield topic.ok("the kernel forwards") if on else topic.fail("the kernel does not forward packets", hint)
     except OperationFailed as error:
-        yield topic.fail(str(error), mend)
+        yield topic.fail(str(error), hint)
     if not missing:
         yield _filter(Topic("kernel.filter", name), family, host)
     yield _tracking(Topic("kernel.conntrack", name), host)
@@ -54,11 +54,11 @@ def chains(cluster: Cluster, host: Host) -> Iterator[Finding]:
     dnat, snat = cluster.gateway.chains.dnat, cluster.gateway.chains.snat
     ours = [rule for rule in rules if rule.startswith((f"-A {dnat} ", f"-A {snat} "))]
     lacking = [jump for jump in jumps(cluster.gateway) if jump not in rules]
-    mend = f"repmgr-hooks reconcile --cluster {cluster.name}"
+    hint = f"repmgr-hooks reconcile --cluster {cluster.name}"
     if lacking:
-        yield topic.fail(f"not set up, or flushed by another: {lacking[0]} is missing", mend)
+        yield topic.fail(f"not set up, or flushed by another: {lacking[0]} is missing", hint)
     elif not ours:
-        yield topic.fail(f"not set up, or flushed by another: {dnat} and {snat} are empty", mend)
+        yield topic.fail(f"not set up, or flushed by another: {dnat} and {snat} are empty", hint)
     else:
         yield topic.ok(f"{dnat} and {snat} are in the nat table")
 
@@ -71,8 +71,8 @@ def _filter(topic: Topic, family: Family, host: Host) -> Finding:
         return unseen(topic, error)
     lets = [rule for rule in saved.splitlines() if re.match(r"-A (?!INPUT|OUTPUT).* -j ACCEPT$", rule)]
     if ":FORWARD DROP" in saved and all(re.search(r" -[io] (docker|br-)", rule) for rule in lets):
-        mend = f"{family.iptables} -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT; the way back likewise"
-        return topic.fail("the policy of FORWARD is DROP, and no rule lets a client through", mend)
+        hint = f"{family.iptables} -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT; the way back likewise"
+        return topic.fail("the policy of FORWARD is DROP, and no rule lets a client through", hint)
     return topic.ok("the filter table lets clients through")
 
 

@@ -38,7 +38,7 @@ select extract(epoch from clock_timestamp())::float8,
               then 'select on repmgr.nodes' end], null),
        coalesce((select extversion from pg_extension where extname = 'repmgr'), '')
 """
-MENDED_BY = {
+HINTS = {
     ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {node}: {{host: ADDRESS}}",
     ReasonCode.UNREGISTERED: "on node {node}: repmgr standby register; or take it out of config.yaml",
     ReasonCode.METADATA: "repmgr cluster show; on node {node}: repmgr primary register --force",
@@ -165,8 +165,8 @@ def _slots(topic: Topic, node: Examined) -> Finding:
 
 def _wal(topic: Topic, node: Examined) -> Finding:
     if node.most_wal in ("-1", ""):
-        mend = f"there: alter system set max_slot_wal_keep_size = '{ENOUGH_WAL}'; select pg_reload_conf();"
-        return topic.warn("while Barman is away, its slot may fill the disk (max_slot_wal_keep_size = -1)", mend)
+        hint = f"there: alter system set max_slot_wal_keep_size = '{ENOUGH_WAL}'; select pg_reload_conf();"
+        return topic.warn("while Barman is away, its slot may fill the disk (max_slot_wal_keep_size = -1)", hint)
     return topic.ok(f"a slot holds at most {node.most_wal} of WAL")
 
 
@@ -174,16 +174,16 @@ def _rights(managed: ManagedCluster, looked: Looked) -> Finding:
     role, topic = managed.cluster.postgres.user, Topic("nodes.rights", managed.cluster.name)
     if looked.lacking:
         rights = dict.fromkeys(right for node in looked.lacking.values() for right in node)
-        mend = (
+        hint = (
             f"on the primary: psql -v role={role} -f grants.sql {managed.cluster.postgres.dbname} (config/grants.sql)"
         )
-        return topic.fail(f"{role} lacks {', '.join(rights)}", mend)
+        return topic.fail(f"{role} lacks {', '.join(rights)}", hint)
     return topic.ok(f"{role} may do all that the handlers need")
 
 
 def _who(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> Iterator[Finding]:
     name, silent = managed.cluster.name, set(looked.nodes) - set(looked.answers)
-    notes = [note for note in decision.notes if note.why not in MENDED_BY and note.why is not ReasonCode.SILENT]
+    notes = [note for note in decision.notes if note.code not in HINTS and note.code is not ReasonCode.SILENT]
     topic = Topic("nodes.primary", name)
     if notes or (decision.primary is None and not silent):
         what = "; ".join(map(str, notes)) or str(decision)
@@ -192,15 +192,15 @@ def _who(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> 
         yield topic.ok(str(decision).removeprefix("the primary is "))
     yield _registered(managed, looked, decision)
     topic, paused = Topic("nodes.paused", name), ", ".join(f"node {number}" for number in looked.paused)
-    what, mend = f"repmgrd is paused on {paused}: nobody would be promoted", "repmgr -f REPMGR.CONF service unpause"
-    yield topic.warn(what, mend) if paused else topic.ok("repmgrd is not paused")
+    what, hint = f"repmgrd is paused on {paused}: nobody would be promoted", "repmgr -f REPMGR.CONF service unpause"
+    yield topic.warn(what, hint) if paused else topic.ok("repmgrd is not paused")
 
 
 def _registered(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> Finding:
     topic = Topic("nodes.registered", managed.cluster.name)
     for note in decision.notes:
-        if note.why in MENDED_BY:
-            return topic.fail(str(note), MENDED_BY[note.why].format(cluster=managed.cluster.name, node=note.nodes[0]))
+        if note.code in HINTS:
+            return topic.fail(str(note), HINTS[note.code].format(cluster=managed.cluster.name, node=note.nodes[0]))
     rows = decision.primary_state.registered if decision.primary_state else ()
     for row in rows:
         if not row.active and row.node in looked.answers:

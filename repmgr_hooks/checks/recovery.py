@@ -83,11 +83,11 @@ def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], hos
             Sql(node, SETTINGS, (node,)), archive.LIMIT
         )
     if not command:
-        mend = "set restore_command, also in its repmgr.conf; without it, it must be cloned anew"
-        yield Topic(KEY, name).fail("no restore_command: WAL that the primary no longer has is lost to it", mend)
+        hint = "set restore_command, also in its repmgr.conf; without it, it must be cloned anew"
+        yield Topic(KEY, name).fail("no restore_command: WAL that the primary no longer has is lost to it", hint)
     if not cluster.nodes[node].shell:
-        mend = f"give nodes.{node} a 'command' that leads to PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
-        yield Topic(KEY, name).warn("nothing was tried on it", mend)
+        hint = f"give nodes.{node} a 'command' that leads to PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
+        yield Topic(KEY, name).warn("nothing was tried on it", hint)
         return
     shell = Shell(cluster.nodes[node].shell, directory, host)
     read = shell.run(f"cat {quote(config_file)}") if config_file else None
@@ -102,8 +102,8 @@ def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], hos
     if command:
         yield from proofs(shell, Restore(command, segment_size, oldest_needed), files, name)
         if (wanted := settings.get("restore_command", "")) != command:
-            mend = f"a clone would set {wanted!r}" if wanted else "a clone would leave it without one"
-            yield Topic(KEY, name).warn("restore_command is not the one in its repmgr.conf", mend)
+            hint = f"a clone would set {wanted!r}" if wanted else "a clone would leave it without one"
+            yield Topic(KEY, name).warn("restore_command is not the one in its repmgr.conf", hint)
     yield from clone.findings(shell, settings, name)
 
 
@@ -128,9 +128,9 @@ def proofs(shell: Shell, restore: Restore, files: Collection[str], name: str) ->
         yield Topic(KEY, name).ok(f"restore_command brings {file}, {ran.size} bytes")
     ran = shell.run(restore.line(f"{wal[:8]}FFFFFFFF00000000", shell.file))
     good, what = 0 < ran.code < FATAL_FROM, "restore_command, asked for a file that does not exist, gives"
-    mend = _meaning(ran.code) or ("" if good else "PostgreSQL takes 0 for a file that is there; let it give 1")
+    hint = _meaning(ran.code) or ("" if good else "PostgreSQL takes 0 for a file that is there; let it give 1")
     said = f"{what} {ran.code if good else ran.why}"
-    yield Topic(KEY, name).ok(said) if good else Topic(KEY, name).fail(said, mend)
+    yield Topic(KEY, name).ok(said) if good else Topic(KEY, name).fail(said, hint)
 
 
 def _newest(files: Collection[str], pattern: str) -> str:

@@ -64,7 +64,7 @@ def unreadable(files: Iterable[Path]) -> Iterator[Finding]:
         except PermissionError as error:
             yield unseen(Topic("repmgr.conf", str(file)), error)
         except (OSError, ValueError) as error:
-            yield Topic("repmgr.conf", str(file)).fail(f"repmgr cannot read it: {error}", f"mend {file}")
+            yield Topic("repmgr.conf", str(file)).fail(f"repmgr cannot read it: {error}", f"hint {file}")
 
 
 def belongs_to(conf: RepmgrConf, managed: ManagedCluster) -> bool:
@@ -76,42 +76,42 @@ def belongs_to(conf: RepmgrConf, managed: ManagedCluster) -> bool:
 def access(conf: RepmgrConf, repmgrd: User) -> Finding:
     """What stands in the file is run by repmgrd's user: only that user and root may write it."""
     topic, status = Topic("repmgr.conf", str(conf.path)), conf.path.stat()
-    mend = f"chown root {conf.path}; chmod 0644 {conf.path}"
+    hint = f"chown root {conf.path}; chmod 0644 {conf.path}"
     if status.st_uid not in (0, repmgrd.uid):
-        return topic.fail(f"belongs to another user than root and {repmgrd.name}, who runs what it says", mend)
+        return topic.fail(f"belongs to another user than root and {repmgrd.name}, who runs what it says", hint)
     if status.st_mode & 0o022:
-        return topic.fail(f"can be written by others, and {repmgrd.name} runs what it says", mend)
+        return topic.fail(f"can be written by others, and {repmgrd.name} runs what it says", hint)
     if why := hindrance(repmgrd, conf.path, READ):
-        return topic.fail(why, mend)
+        return topic.fail(why, hint)
     return topic.ok(f"node {conf.node}, read as {repmgrd.name} will")
 
 
 def of_file(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> Iterator[Finding]:
     """Return what is to be said about the settings of a file."""
     where, reread = str(conf.path), f"pkill -HUP -f 'repmgrd.*{conf.path.name}'"
-    mend = f"{as_it_should_be(managed.cluster.name)}  # then: {reread}"
+    hint = f"{as_it_should_be(managed.cluster.name)}  # then: {reread}"
     unsafe = sorted(set(re.findall(r"%[dac]", conf.line.replace("%%", ""))))
     if unsafe:
         leak = ", and %c shows passwords" if "%c" in unsafe else ""
         what = f"{', '.join(unsafe)} in the line: a shell runs what they hold{leak}"
-        yield Topic("repmgr.shell", where).fail(what, mend)
+        yield Topic("repmgr.shell", where).fail(what, hint)
     else:
         yield Topic("repmgr.shell", where).ok("nothing foreign gets into a shell (%d, %a, %c)")
-        yield _line(conf, loaded, managed, mend)
+        yield _line(conf, loaded, managed, hint)
     yield _filter(conf, managed, where, reread)
     topic, seconds = Topic("repmgr.timeout", where), conf.seconds("primary_notification_timeout", NOTIFICATION_TIMEOUT)
     what = f"followers wait {seconds} s for the new primary, whose repmgrd calls the hook twice before it tells them"
-    mend = f"primary_notification_timeout={NOTIFICATION_TIMEOUT}  # then: {reread}"
-    yield topic.warn(what, mend) if seconds < LEAST_TIMEOUT else topic.ok(f"followers wait {seconds} s for the hook")
+    hint = f"primary_notification_timeout={NOTIFICATION_TIMEOUT}  # then: {reread}"
+    yield topic.warn(what, hint) if seconds < LEAST_TIMEOUT else topic.ok(f"followers wait {seconds} s for the hook")
 
 
-def _line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster, mend: str) -> Finding:
+def _line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster, hint: str) -> Finding:
     topic = Topic("repmgr.line", str(conf.path))
     if conf.line and " event " not in conf.line:
         what = "does not call 'repmgr-hooks event' itself; 'check --end-to-end' shows if a program of yours does"
-        return topic.warn(what, mend)
+        return topic.warn(what, hint)
     wrong = wrong_line(conf, loaded, managed)
-    return topic.fail(wrong, mend) if wrong else topic.ok("hands over what the hook needs")
+    return topic.fail(wrong, hint) if wrong else topic.ok("hands over what the hook needs")
 
 
 def wrong_line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> str:
@@ -150,11 +150,11 @@ def _wrong_words(said: Placeholders, conf: RepmgrConf, loaded: Config, managed: 
 
 def _filter(conf: RepmgrConf, managed: ManagedCluster, where: str, reread: str) -> Finding:
     topic = Topic("repmgr.filter", where)
-    mend = f"take the line event_notifications out  # then: {reread}"
+    hint = f"take the line event_notifications out  # then: {reread}"
     if unknown := sorted(conf.events - set(EVENTS)):
-        return topic.fail(f"event_notifications names what repmgr never sends: {', '.join(unknown)}", mend)
+        return topic.fail(f"event_notifications names what repmgr never sends: {', '.join(unknown)}", hint)
     if conf.events and (kept_back := sorted(named(managed) - conf.events)):
-        return topic.fail(f"event_notifications keeps back what routes need: {', '.join(kept_back)}", mend)
+        return topic.fail(f"event_notifications keeps back what routes need: {', '.join(kept_back)}", hint)
     return topic.ok("every event that a route names comes through")
 
 
@@ -175,8 +175,8 @@ def version(managed: ManagedCluster, host: Host, extension: str) -> Finding:
         return topic.warn("repmgr's version cannot be seen here", "repmgr --version, where repmgrd runs")
     if lacking := sorted(name for name in named(managed) if not sends(found[0], name)):
         since = max(EVENTS[name][1] for name in lacking)
-        mend = f"upgrade repmgr (to {since}), or do not rely on them"
-        return topic.fail(f"repmgr {found[0]} never sends {', '.join(lacking)}, which a route names", mend)
+        hint = f"upgrade repmgr (to {since}), or do not rely on them"
+        return topic.fail(f"repmgr {found[0]} never sends {', '.join(lacking)}, which a route names", hint)
     return topic.ok(f"repmgr {found[0]} sends every event that a route names")
 
 

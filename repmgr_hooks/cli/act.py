@@ -27,14 +27,14 @@ from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, simulation
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import RunResult
-from repmgr_hooks.errors import UsageError
+from repmgr_hooks.errors import UsageError, hint_lines
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import keep, pause_of
 from repmgr_hooks.journal.rows import Pause
 from repmgr_hooks.lock import exclusive, lock_name
-from repmgr_hooks.log import about
+from repmgr_hooks.log import about, hint
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.reports import status
 from repmgr_hooks.service.controller import LOCK_WAIT, run_now
@@ -103,7 +103,7 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
         if error:
-            log.error("%s; going on without it", error)
+            log.error("%s; going on without it", error, extra=hint(error.hint))
         good = []
         for managed in chosen:
             with about(cluster=managed.cluster.name, named=len(chosen) > 1):
@@ -158,7 +158,8 @@ def show_plan(result: RunResult, lines: Lines) -> None:
     """Print what a dry run would do."""
     for item in result.done:
         state = f": {item.error}" if item.error else "" if item.steps else ": in the desired state"
-        lines.say(f"{item.action.title}{state}")
+        for line in (f"{item.action.title}{state}", *hint_lines(*item.hints)):
+            lines.say(line)
         for step in item.steps:
             lines.say(f"  would {step.what}\n    {step.do}")
             for line in getattr(step.do, "stdin", "").splitlines():

@@ -16,11 +16,11 @@ from typing import TextIO, TypeVar
 from repmgr_hooks import config
 from repmgr_hooks.config import Config, which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean
+from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean, hint_lines
 from repmgr_hooks.event import Event
 from repmgr_hooks.files import atomic_write
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.log import Form, goes_to_journal
+from repmgr_hooks.log import Form, goes_to_journal, hint
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.text import MOST, printable
@@ -67,23 +67,23 @@ def journal_of(loaded: Config) -> Iterator[Journal]:
         journal.close()
 
 
-def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Journal | None, str]:
-    """Open the journal, or say why that cannot be; what is true can be seen and mended without it."""
+def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Journal | None, OperationFailed | None]:
+    """Open the journal, or say why that cannot be; what is true can be seen and put right without it."""
     try:
-        return stack.enter_context(journal_of(loaded)), ""
+        return stack.enter_context(journal_of(loaded)), None
     except OperationFailed as error:
-        return None, str(error)
+        return None, error
 
 
-def with_journal(loaded: Config, use: Callable[[Journal | None], T]) -> tuple[T, str]:
+def with_journal(loaded: Config, use: Callable[[Journal | None], T]) -> tuple[T, OperationFailed | None]:
     """Return what is found with the journal; if it cannot be used, what is found without it, and the reason."""
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
         if journal:
             try:
-                return use(journal), ""
+                return use(journal), None
             except OperationFailed as failure:
-                error = str(failure)
+                error = failure
         return use(None), error
 
 
@@ -94,7 +94,7 @@ def write_whole(path: Path, text: str) -> None:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error}; name another file") from None
+        raise UsageError(f"{path} cannot be written: {error}", hint="name another file") from None
 
 
 def show_log_lines(stream: TextIO, form: Form = "plain") -> Lines:
@@ -125,8 +125,9 @@ def say(lines: Iterable[str]) -> None:
 def folded(line: str, width: int) -> str:
     """Return a line as lines that end between words, further in than it begins.
 
-    >>> print(folded("  WRONG node 1 does not answer", 20))
-      WRONG node 1 does
+    >>> print(folded("  WARNING node 1 does not answer", 20))
+      WARNING node 1
+        does
         not answer
     """
     further = " " * (len(line) - len(line.lstrip()) + 2)
@@ -137,11 +138,12 @@ def folded(line: str, width: int) -> str:
 def complain(error: object) -> None:
     """Say on stderr what went wrong; in the log, if that is for a collector."""
     if any(isinstance(handler, Lines) and handler.form == "json" for handler in log.handlers):
-        log.error("%s", error)
+        log.error("%s", error, extra=hint(getattr(error, "hint", "")))
         all_written()
     else:
         all_written()
         start = "<3>" if goes_to_journal(sys.stderr) else ""
         stderr = Writer(sys.stderr)
-        stderr.write(f"{start}repmgr-hooks: {printable(str(error), 2 * MOST)}\n")
+        lines = [f"repmgr-hooks: {printable(str(error), 2 * MOST)}", *hint_lines(getattr(error, "hint", ""))]
+        stderr.write("".join(f"{start}{line}\n" for line in lines))
         stderr.flush()

@@ -39,13 +39,13 @@ def do_status(arguments: argparse.Namespace) -> int:
     found, error = with_journal(
         loaded, lambda journal: [status.look(managed, world_of(managed), journal, loaded) for managed in chosen]
     )
-    if error := error or broken(loaded.state_dir):
-        complain(error)
+    if wrong := error or broken(loaded.state_dir):
+        complain(wrong)
     if arguments.json:
         print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
     else:
         say(line for picture in found for line in picture.lines())
-    return OK if all(picture.healthy for picture in found) and not error else FAILED
+    return OK if all(picture.healthy for picture in found) and not wrong else FAILED
 
 
 def do_continuity(arguments: argparse.Namespace) -> int:
@@ -148,7 +148,7 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
         found = [*checks.findings(loaded, journal, lambda one: worlds[one.cluster.name], arguments.end_to_end)]
     if error and not finding.bad(found):
         topic, owner = Topic("service.journal"), service_user(loaded.state_dir)
-        found.append(topic.fail(error, "see to the state directory") if owner.can_be_me else unseen(topic, error))
+        found.append(topic.fail(str(error), error.hint) if owner.can_be_me else unseen(topic, error))
     for managed in loaded.clusters.values() if arguments.restore else ():
         found += recovery.findings(managed.cluster, world_of(managed))
     if arguments.send_test_alert:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event
 from repmgr_hooks.settings.cluster import Barman, Cluster
 
@@ -27,58 +28,93 @@ class LastKnownPrimary:
 
 
 class ReasonCode(Enum):
-    """What a reason says in words. For an unknown primary: also what would have to be true."""
+    """What a reason says in words; and if something is wrong, what to do about it."""
+
+    def __init__(self, words: str, hint: str = "") -> None:
+        self.words, self.hint = words, hint
 
     # A primary is known.
-    ONLY = "the only node out of recovery"
-    NEWEST = "the newest of several nodes out of recovery, and promoted by repmgr"
-    SO_FAR = "the newest of several nodes out of recovery, and the primary so far"
-    KEPT = "it was the primary or repmgr promoted it, and repmgr has promoted none that is newer"
+    ONLY = ("the only node out of recovery",)
+    NEWEST = ("the newest of several nodes out of recovery, and promoted by repmgr",)
+    SO_FAR = ("the newest of several nodes out of recovery, and the primary so far",)
+    KEPT = ("it was the primary or repmgr promoted it, and repmgr has promoted none that is newer",)
     # The primary is unknown.
-    NOBODY = "no node is out of recovery; promote one, or make the primary reachable"
+    NOBODY = ("no node is out of recovery", "promote one, or make the primary reachable")
     FOREIGN = (
-        "{nodes} does not have the cluster's system identifier; correct its address, or after a restore say "
-        "'repmgr-hooks reconcile --reset-state'"
+        "{nodes} does not have the cluster's system identifier",
+        "correct its address; after a restore: repmgr-hooks reconcile --reset-state",
     )
-    SYSTEMS = "the nodes belong to different systems; correct the addresses, or set system_identifier"
+    SYSTEMS = (
+        "the nodes belong to different systems",
+        "correct the addresses, or set 'system_identifier' in the configuration",
+    )
     BEHIND = (
-        "{nodes} is a primary on an older timeline than {timeline}, which was seen already; make the newer primary "
-        "reachable, or after a restore say 'repmgr-hooks reconcile --reset-state'"
+        "{nodes} is a primary on an older timeline than {timeline}, which was seen already",
+        "make the newer primary reachable; after a restore: repmgr-hooks reconcile --reset-state",
     )
-    TWINS = "{nodes} are both primary on timeline {timeline}; stop or rejoin all but one"
-    UNCLEAR = "{nodes} are out of recovery, and repmgr did not promote the newest; stop or rejoin all but one"
+    TWINS = ("{nodes} are both primary on timeline {timeline}", "stop or rejoin all but one")
+    UNCLEAR = ("{nodes} are out of recovery, and repmgr did not promote the newest", "stop or rejoin all but one")
     FOLLOWED = (
-        "{nodes} was promoted, and not by repmgr, while a standby still receives WAL from the primary so far; "
-        "stop one of the two"
+        "{nodes} was promoted, and not by repmgr, while a standby still receives WAL from the primary so far",
+        "stop one of the two",
     )
-    SWINGING = "the primary has changed too often lately, now to {nodes}; 'repmgr-hooks reconcile' follows it at once"
-    # Beside a verdict.
-    STALE_PRIMARY = "ZOMBIE: {nodes} has come back from the dead as a primary; no client is led to it; rejoin it"
-    BESIDE = "{nodes} was promoted beside the primary, and not by repmgr; no client is led to it; rejoin it"
-    SILENT = "{nodes} does not answer"
-    UNREGISTERED = "{nodes} is in the configuration and not in repmgr.nodes; register it, or remove it"
-    UNCONFIGURED = "{nodes} is in repmgr.nodes and not in the configuration: a promotion of it would not be followed"
-    METADATA = "repmgr.nodes does not name {nodes} as the one active primary; see 'repmgr cluster show'"
+    SWINGING = (
+        "the primary has changed too often lately, now to {nodes}",
+        "to follow it at once: repmgr-hooks reconcile",
+    )
+    # Beside a decision.
+    STALE_PRIMARY = (
+        "SPLIT-BRAIN: {nodes} is a stale primary (timeline {own} < {timeline})",
+        "no port leads to {nodes}; stop it, and rejoin it: repmgr node rejoin",
+    )
+    BESIDE = (
+        "{nodes} was promoted beside the primary, and not by repmgr",
+        "no port leads to {nodes}; stop it, and rejoin it: repmgr node rejoin",
+    )
+    SILENT = ("{nodes} does not answer",)
+    UNREGISTERED = (
+        "{nodes} is in the configuration and not in repmgr.nodes",
+        "register {nodes}, or remove it from the configuration",
+    )
+    UNCONFIGURED = (
+        "{nodes} is in repmgr.nodes and not in the configuration: a promotion of it would not be followed",
+        "add {nodes} to the configuration, or unregister it",
+    )
+    METADATA = ("repmgr.nodes does not name {nodes} as the one active primary", "see 'repmgr cluster show'")
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a verdict is as it is, as data; ``str`` puts it in words."""
+    """Why a decision is as it is, as data; ``str`` puts it in words. ``own``: the timeline of the node itself."""
 
-    why: ReasonCode
+    code: ReasonCode
     nodes: tuple[int, ...] = ()
     timeline: int = 0
+    own: int = 0
 
     def __str__(self) -> str:
+        return self._said(self.code.words)
+
+    @property
+    def hint(self) -> str:
+        """What to do about it; empty if nothing is wrong."""
+        return self._said(self.code.hint)
+
+    @property
+    def problem(self) -> Problem:
+        """The same in a form that is stored and sent."""
+        return Problem(self.code.name.lower(), str(self), self.hint)
+
+    def _said(self, words: str) -> str:
         nodes = " and ".join(f"node {node}" for node in self.nodes)
-        return self.why.value.format(nodes=nodes, timeline=self.timeline)
+        return words.format(nodes=nodes, timeline=self.timeline, own=self.own)
 
 
 @dataclass(frozen=True)
 class PrimaryDecision:
     """Which node is the primary (None: unknown, and then no route is moved), and why.
 
-    ``zombies`` are certainly not the primary although they are out of recovery: nothing may lead to them.
+    ``stale_primaries`` are certainly not the primary although they are out of recovery: nothing may lead to them.
     ``notes``: what else is not as it should be.
     """
 
@@ -88,6 +124,16 @@ class PrimaryDecision:
     states: tuple[NodeState, ...] = ()
     stale_primaries: tuple[int, ...] = ()
     notes: tuple[Reason, ...] = ()
+
+    @property
+    def hint(self) -> str:
+        """What to do while the primary is unknown."""
+        return self.reason.hint
+
+    @property
+    def problem(self) -> Problem:
+        """Why the primary is unknown, in a form that is stored and sent."""
+        return Problem(self.reason.code.name.lower(), str(self), self.hint)
 
     @property
     def primary_state(self) -> NodeState | None:
@@ -149,13 +195,12 @@ def decide(
         reason = Reason(ReasonCode.SWINGING, (primary.node,))
         primary = None
     if primary is None:
-        comparable = reason.why not in (ReasonCode.FOREIGN, ReasonCode.SYSTEMS)
+        comparable = reason.code not in (ReasonCode.FOREIGN, ReasonCode.SYSTEMS)
         stale_primaries = _stale_primaries(voters, primaries, memory) if comparable else ()
-        return PrimaryDecision(
-            None, 0, reason, tuple(states), stale_primaries, tuple(_notes(states, None, stale_primaries))
-        )
+        notes = tuple(_notes(states, None, stale_primaries, memory.timeline))
+        return PrimaryDecision(None, 0, reason, tuple(states), stale_primaries, notes)
     stale_primaries = _nodes(state for state in primaries if state.timeline < primary.timeline)
-    notes = tuple(_notes(states, primary, stale_primaries))
+    notes = tuple(_notes(states, primary, stale_primaries, primary.timeline))
     return PrimaryDecision(primary.node, primary.timeline, reason, tuple(states), stale_primaries, notes)
 
 
@@ -221,10 +266,12 @@ def _stale_primaries(
 
 
 def _notes(
-    states: Sequence[NodeState], primary: NodeState | None, stale_primaries: tuple[int, ...]
+    states: Sequence[NodeState], primary: NodeState | None, stale_primaries: tuple[int, ...], known_timeline: int
 ) -> Iterable[Reason]:
-    if stale_primaries:
-        yield Reason(ReasonCode.STALE_PRIMARY, stale_primaries)
+    newest = max((state.timeline for state in states), default=0)
+    for state in states:
+        if state.node in stale_primaries:
+            yield Reason(ReasonCode.STALE_PRIMARY, (state.node,), max(newest, known_timeline), state.timeline)
     if primary and (newer := _nodes(s for s in states if s.is_primary and s.timeline > primary.timeline)):
         yield Reason(ReasonCode.BESIDE, newer)
     silent = _nodes(state for state in states if not state.reachable)

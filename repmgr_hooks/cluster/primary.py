@@ -41,7 +41,7 @@ def confirmed(decided: ClusterState, host: Host) -> ClusterState:
     decision = PrimaryFinder(decided.cluster, decided.memory).decision(host)
     states = {state.node: state for state in decision.states}
     if not states[decided.primary].reachable and decision.primary is None:
-        raise OperationFailed(f"the primary does not answer ({states[decided.primary]})")
+        raise OperationFailed(f"the primary does not answer ({states[decided.primary]})", code="no_answer")
     if (decision.primary, decision.timeline) != (decided.primary, decided.timeline):
         seen = "; ".join(str(state) for state in decision.states)
         raise PrimaryChanged(f"the primary has changed meanwhile ({seen}); nothing more is done")

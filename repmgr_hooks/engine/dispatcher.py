@@ -16,12 +16,13 @@ from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryD
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.engine.dry_run import DryRunHost
-from repmgr_hooks.engine.executor import answer, carry_out, look, take_all
+from repmgr_hooks.engine.executor import answer, carry_out, look, named, take_all
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
-from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary, place_of
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.log import hint
 from repmgr_hooks.system.steps import Host, Sparing, Step
 from repmgr_hooks.text import MOST, one_line, printable
 
@@ -38,17 +39,18 @@ class Drift:
     decision: PrimaryDecision
     at: float
     found: tuple[ActionResult, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     @property
-    def missing(self) -> tuple[str, ...]:
-        """What is missing, in words."""
+    def pending(self) -> tuple[Problem, ...]:
+        """What is missing."""
         return tuple(differences(self.found))
 
     def known(self, failed: RunRow) -> bool:
         """True if a failed run has left all of that to its retries."""
         same = (self.decision.primary, self.decision.timeline) == (failed.primary, failed.timeline)
-        return same and {item.action.title for item in self.found if differences([item])} <= set(failed.left)
+        left = {item.place for item in failed.left}
+        return same and {place_of(item.action) for item in self.found if differences([item])} <= left
 
 
 def handle(
@@ -76,20 +78,22 @@ def handle(
     if decision.primary is None:
         done = fence(managed, decision, host, None if dry_run else observer)
         changed = summary(done, host.now() - started, dry_run) if differences(done) else "nothing was changed"
-        return told(RunResult(False, f"{decision}; {changed}", decision, tuple(done), again=True))
+        why = decision.problem
+        said = f"{decision}; {changed}"
+        return told(RunResult(False, said, decision, tuple(done), again=True, code=why.code, hint=why.hint))
     if untrue := contradicting(events, decision):
         if not everything:
             silent = any(not state.reachable for state in decision.states)
-            return told(
-                RunResult(False, f"{untrue} contradicts the cluster: {decision}; nothing was changed", again=silent)
-            )
+            said = f"{untrue} contradicts the cluster: {decision}; nothing was changed"
+            return told(RunResult(False, said, again=silent, code="contradiction"))
         believed = [event for event in events if event.meaning is not RoleClaim.PRIMARY]
         chosen = select(managed.routes, believed, everything)
     decided = cluster_state(decision, finder)
     done = dry_run_steps(chosen, decided, host) if dry_run else carry_out(chosen, decided, host, started, observer)
-    failed = any(item.error for item in done)
+    problems = [problem for item in done for problem in item.problems]
     message = f"{summary(done, host.now() - started, dry_run)}; {decision}"
-    return told(RunResult(not failed, message, decision, tuple(done), again=failed))
+    code, remedy = (problems[0].code, problems[0].hint) if problems else ("", "")
+    return told(RunResult(not problems, message, decision, tuple(done), again=bool(problems), code=code, hint=remedy))
 
 
 def rehearse(managed: ManagedCluster, host: Host, promotion: Event, memory: LastKnownPrimary) -> RunResult:
@@ -101,7 +105,7 @@ def rehearse(managed: ManagedCluster, host: Host, promotion: Event, memory: Last
     done = dry_run_steps(select(managed.routes, [promotion], True), decided, host)
     obstacles = list(simulation.obstacles(decision, node, managed.cluster, host))
     for obstacle in obstacles:
-        log.warning("%s", obstacle)
+        log.warning("%s", obstacle, extra=hint(obstacle.hint))
     good = not obstacles and not any(item.error for item in done)
     hindered = f"; {len(obstacles)} blocking problem(s)" if obstacles else ""
     assumed = f"as if node {node} were promoted now, to timeline {decided.timeline}"
@@ -133,7 +137,7 @@ def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, fingerp
                 if new and differences(seen):
                     return Drift(decision, now, tuple(found))
     said, missing = (*warnings(managed, decided, host), *housekeep(managed, decided, host)), differences(found)
-    return Drift(decision, now, tuple(found), tuple(text for text in said if text not in missing))
+    return Drift(decision, now, tuple(found), tuple(problem for problem in said if problem not in missing))
 
 
 def _fingerprint(action: Action, decided: ClusterState, host: Host) -> object:
@@ -144,22 +148,23 @@ def _fingerprint(action: Action, decided: ClusterState, host: Host) -> object:
         return None
 
 
-def warnings(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[str]:
-    """Return what no step of ours can mend."""
-    said: list[str] = []
+def warnings(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[Problem]:
+    """Return what no step of ours can fix."""
+    said: list[Problem] = []
     for action in managed.actions:
         try:
             said += answer(action, decided.cluster, host, partial(_warnings, action, decided))
         except OperationFailed as error:
-            said.append(str(error))
+            said.append(Problem.of(error))
     return said
 
 
-def _warnings(action: Action, decided: ClusterState) -> list[str]:
-    return [one_line(text, MOST) for text in action.handler.warnings(action.config, decided)]
+def _warnings(action: Action, decided: ClusterState) -> list[Problem]:
+    said = action.handler.warnings(action.config, decided)
+    return [Problem(one_line(w.code), one_line(w.message, MOST), one_line(w.hint, MOST)) for w in said]
 
 
-def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[str]:
+def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[Problem]:
     """Do the small work of every look, which is no repair and stands in no journal; return what failed."""
     failed = []
     for action in managed.actions:
@@ -167,24 +172,28 @@ def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> lis
             asked = partial(action.handler.housekeep, action.config, decided, host)
             answer(action, decided.cluster, host, asked)
         except OperationFailed as error:
-            failed.append(str(error))
+            failed.append(Problem.of(error))
     return failed
 
 
-def differences(done: Sequence[ActionResult]) -> list[str]:
-    """Return in words what a preview has found missing."""
-    return [text for item in done for text in ([item.error] if item.error else [step.what for step in item.steps])]
+def differences(done: Sequence[ActionResult]) -> list[Problem]:
+    """Return what a preview has found missing, or what kept it from looking."""
+    return [problem for item in done for problem in item.problems or [Problem(s.kind, s.what) for s in item.steps]]
 
 
 def tell(decision: PrimaryDecision) -> None:
     """Log what the nodes said, and what follows from it."""
-    for line in (*decision.states, *(note for note in decision.notes if note.why is not ReasonCode.SILENT), decision):
-        log.info("%s", line)
+    for state in decision.states:
+        log.info("%s", state)
+    for note in decision.notes:
+        if note.code is not ReasonCode.SILENT:
+            log.info("%s", note, extra=hint(note.hint))
+    log.info("%s", decision)
 
 
 def told(run: RunResult) -> RunResult:
     """Log how a run ended."""
-    log.log(logging.INFO if run.ok else logging.ERROR, "%s", run.message)
+    log.log(logging.INFO if run.ok else logging.ERROR, "%s", run.message, extra=hint(run.hint))
     return run
 
 
@@ -211,7 +220,7 @@ def _for_each(action: Action, events: list[Event], everything: bool) -> list[Sch
 def fence(
     managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
 ) -> list[ActionResult]:
-    """While the primary is unknown: let nothing lead to a zombie. Without a recorder, only say what is missing."""
+    """While the primary is unknown: let nothing lead to a stale one. Without a recorder, only say what is missing."""
     actions = {action.name: action for action in managed.actions}
     host = Sparing(host).as_host()
     chosen = actions.values() if decision.stale_primaries else ()
@@ -223,19 +232,19 @@ def _fence(
     action: Action, managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
 ) -> ActionResult:
     found: list[Step] = []
-    failed: list[str] = []
+    failed: list[Problem] = []
     asked = partial(action.handler.fence, managed.cluster, decision.stale_primaries, host)
     try:
         # Twice: which connections are left to be reset is seen when no rule leads there any more.
         for _ in range(2 if observer else 1):
-            missing = answer(action, managed.cluster, host, asked)
+            missing = [named(step, action) for step in answer(action, managed.cluster, host, asked)]
             found += missing
             failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
             if failed or not missing:
                 break
     except OperationFailed as error:
-        failed.append(str(error))
-    return ActionResult(action, tuple(found), "; ".join(failed))
+        failed.append(Problem.of(error))
+    return ActionResult(action, tuple(found), tuple(failed))
 
 
 def preview(chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host) -> list[ActionResult]:
@@ -246,7 +255,7 @@ def preview(chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host
             missing = look(item.action, replace(decided, event=item.event), host)
             done.append(ActionResult(item.action, tuple(missing)))
         except OperationFailed as error:
-            done.append(ActionResult(item.action, error=str(error)))
+            done.append(ActionResult(item.action, problems=(Problem.of(error),)))
     return done
 
 

@@ -15,16 +15,18 @@ from repmgr_hooks.cluster.decide import ClusterState, memory_of
 from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
-from repmgr_hooks.errors import OperationFailed, PrimaryChanged
+from repmgr_hooks.errors import OperationFailed, PrimaryChanged, Problem
+from repmgr_hooks.log import hint
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import steps
 from repmgr_hooks.system.steps import Host, Step
-from repmgr_hooks.text import MOST, one_line, printable
+from repmgr_hooks.text import MOST, one_line
 
 log = logging.getLogger(__name__)
 
 RETRY_EVERY = 2.0
 LAST_TRY = 1.0
+NOT_REACHED = Problem("not_reached", "not reached")
 PLUG_IN_LIMIT = 60.0
 T = TypeVar("T")
 
@@ -53,9 +55,11 @@ def carry_out(
             deadline = None if fail_open_after is None else started + fail_open_after
             done += make_true(part, taken, decided, host, deadline, observer)
         except PrimaryChanged as error:
-            log.error("%s", error)
+            log.error("%s", error, extra=hint(error.hint))
             done += taken
-            return done + [ActionResult(item.action, error=str(error)) for item in [*first, *last][len(done) :]]
+            return done + [
+                ActionResult(item.action, problems=(Problem.of(error),)) for item in [*first, *last][len(done) :]
+            ]
     return done
 
 
@@ -82,7 +86,7 @@ def make_true(
     All, for the failure may come from what has been undone meanwhile; but a notification is given once. ``taken`` is
     filled with how each action ended that others need not wait for any more.
     """
-    said = ""
+    said: OperationFailed | None = None
     while True:
         index = 0
         try:
@@ -96,12 +100,13 @@ def make_true(
         except PrimaryChanged:
             raise
         except OperationFailed as error:
-            if str(error) != said:
-                said = str(error)
-                log.error("%s: %s", part[index].action.title, said)
+            if said is None or Problem.of(error) != Problem.of(said):
+                log.error("%s: %s", part[index].action.title, error, extra=hint(error.hint))
+            said = error
             if deadline is None or host.now() + RETRY_EVERY >= deadline:
-                left = [ActionResult(item.action, error="not reached") for item in part[index + 1 :]]
-                return [*taken[:index], ActionResult(part[index].action, error=said), *left]
+                left = [ActionResult(item.action, problems=(NOT_REACHED,)) for item in part[index + 1 :]]
+                failed = ActionResult(part[index].action, problems=(Problem.of(error),))
+                return [*taken[:index], failed, *left]
             with observer.waiting(f"to try again: {said}", deadline - host.now()):
                 _wait_while_primary(decided, host, observer)
 
@@ -140,8 +145,8 @@ def _attempt_or_helper(
     except OperationFailed as error:
         if not chosen.action.helper:
             raise
-        log.error("%s: %s; going on without it", chosen.action.title, error)
-        return ActionResult(chosen.action, error=str(error))
+        log.error("%s: %s; going on without it", chosen.action.title, error, extra=hint(error.hint))
+        return ActionResult(chosen.action, problems=(Problem.of(error),))
 
 
 def _attempt(
@@ -171,44 +176,46 @@ def _attempt(
             failed = take_all(left, chosen, host, observer)
             missing += left
             left = look(action, _confirmed(decided, host, observer), host)
-        still = "still missing afterwards: " + "; ".join(step.what for step in left)
+        still = Problem("still_pending", "still pending afterwards: " + "; ".join(step.what for step in left))
         if not all(step.helper for step in left):
-            raise OperationFailed("; ".join([*failed, still]))
+            first, *_ = said = [*failed, still]
+            raise OperationFailed("; ".join(map(str, said)), code=first.code, hint=first.hint)
         if left and not failed:
             failed = [still]
-    return ActionResult(action, tuple(missing), "; ".join(failed))
+    return ActionResult(action, tuple(missing), tuple(failed))
 
 
-def take_all(missing: Sequence[Step], chosen: ScheduledAction, host: Host, observer: RunObserver) -> list[str]:
+def take_all(missing: Sequence[Step], chosen: ScheduledAction, host: Host, observer: RunObserver) -> list[Problem]:
     """Do the steps in order, and return how helpers failed. Raises OperationFailed for any other, or Stopped."""
-    failed: list[str] = []
+    failed: list[Problem] = []
     for step in missing:
         try:
             take(step, chosen, host, observer)
         except OperationFailed as error:
             if not step.helper:
                 raise
-            failed.append(str(error))
-            log.error("%s: %s; going on without it", step.what, error)
+            failed.append(Problem.of(error))
+            log.error("%s: %s; going on without it", step.what, error, extra=hint(error.hint))
     return failed
 
 
 def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver) -> None:
     """Do one step, and tell. Raises OperationFailed, or Stopped before it."""
     stop_if_asked(observer)
-    begun, clock, error = host.now(), time.time(), ""
+    begun, clock, problem = host.now(), time.time(), None
     try:
         with observer.waiting(step.what, steps.seconds_for(step, host)):
             steps.apply(step, host)
         log.info("%6.2f s  %s", host.now() - begun, step.what)
     except OperationFailed as failure:
-        error = str(failure)
+        problem = Problem.of(failure)
         raise
     except Exception as failure:
         error = bug(chosen.action, failure)
-        raise OperationFailed(error) from failure
+        problem = Problem.of(error)
+        raise error from failure
     finally:
-        observer.step(chosen.name, step.what, clock, host.now() - begun, error)
+        observer.step(chosen, step, clock, host.now() - begun, problem)
 
 
 def look(action: Action, decided: ClusterState, host: Host) -> list[Step]:
@@ -219,9 +226,15 @@ def look(action: Action, decided: ClusterState, host: Host) -> list[Step]:
         found = list(action.handler.plan(action.config, decided, seen))
         if not all(isinstance(step, Step) for step in found):
             raise TypeError(f"plan must return steps, not {found}")
-        return [replace(step, what=one_line(step.what, MOST)) for step in found]
+        return [named(step, action) for step in found]
 
     return answer(action, decided.cluster, host, missing)
+
+
+def named(step: Step, action: Action) -> Step:
+    """Return a step fit to be shown and stored, whatever a plug-in has put into it."""
+    kind, target = one_line(step.kind) or action.name, one_line(step.target)
+    return replace(step, what=one_line(step.what, MOST), kind=kind, target=target)
 
 
 def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], T]) -> T:
@@ -236,7 +249,8 @@ def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], 
     try:
         return _aside(action.name, cluster.name).ask(asked, max(limit, 0.0))
     except TimeoutError:
-        raise OperationFailed(f"the handler {action.name} has not answered; it stands still") from None
+        what = f"the handler {action.name} has not answered; it stands still"
+        raise OperationFailed(what, code="no_answer") from None
 
 
 def _asked(action: Action, question: Callable[[], T]) -> T:
@@ -247,7 +261,7 @@ def _asked(action: Action, question: Callable[[], T]) -> T:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # of the user's: no other thread gets a signal
-        raise OperationFailed(bug(action, error)) from error
+        raise bug(action, error) from error
 
 
 @cache
@@ -255,11 +269,11 @@ def _aside(handler: str, cluster: str) -> Aside:
     return Aside(f"{handler} of {cluster}")
 
 
-def bug(action: Action, error: BaseException) -> str:
+def bug(action: Action, error: BaseException) -> OperationFailed:
     """Say that a handler is broken; a failover goes on as after any other failure."""
     log.debug("handler %s", action.name, exc_info=True)
     try:
         said = repr(error)
     except Exception:
         said = type(error).__name__
-    return printable(f"a bug in the handler {action.name}: {said}")
+    return OperationFailed(f"a bug in the handler {action.name}: {said}", code="bug")

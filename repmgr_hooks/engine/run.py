@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.routes import Action
-from repmgr_hooks.errors import Stopped
+from repmgr_hooks.errors import Problem, Stopped
 from repmgr_hooks.event import Event
+from repmgr_hooks.journal.rows import Place
 from repmgr_hooks.system.steps import Host, Step
 
 
@@ -22,27 +23,40 @@ class ScheduledAction:
     event: Event | None
 
     @property
-    def name(self) -> str:
-        """Its name in the journal; that of a notification is its own for each event and place in the routes."""
-        if self.action.handler.observe:
-            return self.action.title
-        return f"{self.action.title} ({self.action.path}) for {self.event}"
+    def place(self) -> Place:
+        """What it is to the journal: a notification is one of its own for each event."""
+        return place_of(self.action, None if self.action.handler.observe else self.event)
+
+
+def place_of(action: Action, event: Event | None = None) -> Place:
+    """Return what an action is to the journal."""
+    return Place(action.path, action.title, event.name if event else "", event.node if event else None)
 
 
 @dataclass(frozen=True)
 class ActionResult:
-    """How one action ended: the steps that were taken (or, in a dry run, would be), and the error, if any."""
+    """How one action ended: the steps that were taken (or, in a dry run, would be), and what went wrong."""
 
     action: Action
     steps: tuple[Step, ...] = ()
-    error: str = ""
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def error(self) -> str:
+        """What went wrong, in words; empty if nothing did."""
+        return "; ".join(map(str, self.problems))
+
+    @property
+    def hints(self) -> list[str]:
+        """What to do about it."""
+        return [problem.hint for problem in self.problems if problem.hint]
 
 
 @dataclass(frozen=True)
 class RunResult:
     """The result of a run. ``ok`` is False if something failed or the primary is unknown.
 
-    ``again``: trying once more may help.
+    ``again``: trying once more may help. ``code``, ``hint``: of what went wrong first.
     """
 
     ok: bool
@@ -50,6 +64,8 @@ class RunResult:
     decision: PrimaryDecision | None = None
     done: tuple[ActionResult, ...] = ()
     again: bool = False
+    code: str = ""
+    hint: str = ""
 
 
 LOOK_EVERY = 0.1
@@ -70,7 +86,9 @@ class RunObserver:
     waiting: Show = staticmethod(shown_to_nobody)
     """Shows to somebody who looks on what is waited for."""
 
-    def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
+    def step(
+        self, chosen: ScheduledAction, step: Step, started: float, duration: float, problem: Problem | None
+    ) -> None:
         """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
 
     def commit(self, memory: LastKnownPrimary) -> None:

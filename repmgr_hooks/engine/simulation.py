@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.wal import size
-from repmgr_hooks.errors import OperationFailed, UsageError, answer_of
+from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Sql
 
@@ -34,27 +34,30 @@ def assume(decision: PrimaryDecision, node: int, settings: Cluster) -> ClusterSt
     return ClusterState(settings, node, timeline, {**states, node: promoted})
 
 
-def obstacles(decision: PrimaryDecision, node: int, settings: Cluster, host: Host) -> Iterator[str]:
+def obstacles(decision: PrimaryDecision, node: int, settings: Cluster, host: Host) -> Iterator[Problem]:
     """What would make that failover fail, or lose something."""
     state = next(state for state in decision.states if state.node == node)
     primary = decision.primary_state
     if primary is None:
-        yield f"now already {decision}"
+        yield Problem("primary_unknown", f"now already {decision}", decision.hint)
     elif state.receiver is None or not state.receiver.streaming:
-        yield f"node {node} receives no WAL from node {primary.node}: what is written there now would be lost"
+        what = f"node {node} receives no WAL from node {primary.node}: what is written there now would be lost"
+        yield Problem("no_stream", what)
     elif primary.lsn > state.lsn:
-        yield f"node {node} is {size(primary.lsn - state.lsn)} behind node {primary.node}: that would be lost"
+        what = f"node {node} is {size(primary.lsn - state.lsn)} behind node {primary.node}: that would be lost"
+        yield Problem("lag", what)
     if settings.barman:
         yield from _slots(node, settings.barman.slot_name, host)
 
 
-def _slots(node: int, slot: str, host: Host) -> Iterator[str]:
+def _slots(node: int, slot: str, host: Host) -> Iterator[Problem]:
     try:
         with answer_of(node):
             ((free,),) = host.fetch(Sql(node, FREE_SLOTS, (slot,)), LIMIT)
             free = int(free)
     except OperationFailed as error:
-        yield str(error)
+        yield Problem.of(error)
         return
     if free < 1:
-        yield f"node {node} has no free replication slot for Barman: raise max_replication_slots there, and restart it"
+        what = f"node {node} has no free replication slot for Barman"
+        yield Problem("no_free_slot", what, "raise max_replication_slots there, and restart it")

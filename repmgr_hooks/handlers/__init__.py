@@ -47,9 +47,8 @@ def installed() -> Mapping[str, Installed]:
     for point in metadata.entry_points(group=GROUP):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
         if point.name in found:
-            raise UsageError(
-                f"handler {point.name!r} of {origin} is already there ({found[point.name].origin}); rename it"
-            )
+            what = f"handler {point.name!r} of {origin} is already there ({found[point.name].origin})"
+            raise UsageError(what, hint="rename it")
         found[point.name] = Installed(point.name, _load(point, origin), origin)
     return found
 
@@ -58,16 +57,17 @@ def _load(point: metadata.EntryPoint, origin: str) -> Handler:
     try:
         found = importlib.util.find_spec(point.module)
         if found and found.origin and (wrong := untrusted(Path(found.origin))):
-            raise UsageError(f"handler {point.name!r} of {origin} is refused: {wrong}")
+            what = f"handler {point.name!r} of {origin} is refused: {wrong}"
+            raise UsageError(what, hint=wrong.hint)
         module = point.load()
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(
-            f"handler {point.name!r} of {origin} cannot be loaded: {error!r}; mend or remove it"
-        ) from error
-    if wrong := _breaks_contract(module):
-        raise UsageError(f"handler {point.name!r} of {origin}: {wrong}; see repmgr_hooks/handlers/README.md")
+        what = f"handler {point.name!r} of {origin} cannot be loaded: {error!r}"
+        raise UsageError(what, hint="correct or remove it") from error
+    if breach := _breaks_contract(module):
+        what = f"handler {point.name!r} of {origin}: {breach}"
+        raise UsageError(what, hint="see repmgr_hooks/handlers/README.md")
     handler: Handler = module
     return handler
 

@@ -126,12 +126,14 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     """Look for Barman's walsender on the primary, and at the files that Barman and the primary have."""
     sender = decided.states[decided.primary].sender(decided.barman.slot_name)
     if sender and not sender.state:
-        raise OperationFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
+        what = f"node {decided.primary}: our role may not see walsenders"
+        raise OperationFailed(what, code="no_rights", hint="grant what config/grants.sql holds")
     if sender and sender.application != decided.barman.streaming_archiver_name:
         raise OperationFailed(
             f"node {decided.primary}: the slot {decided.barman.slot_name!r} is in use by {sender.application!r} from "
-            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, "
-            "or correct 'streaming_archiver_name' in the section 'barman' of the cluster"
+            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}",
+            code="foreign_stream",
+            hint="end that program, or correct 'streaming_archiver_name' in the section 'barman' of the cluster",
         )
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
@@ -186,7 +188,7 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     if config.switch_wal and not seen.archived:
         steps.append(_switch_wal(decided, config.switch_wal.timeout))
     if seen.missing:
-        raise OperationFailed(wal_continuity.advice(seen.missing, decided.barman))
+        raise wal_continuity.archive_gap(seen.missing, decided.barman)
     return steps
 
 
@@ -197,14 +199,14 @@ def _restart_stream(config: Config, decided: ClusterState, seen: Seen) -> list[S
     tail = [wal_continuity.keep_tail(standing, decided.barman)] if seen.tail else []
     remedy = wal_continuity.remedy(standing, decided.barman) if standing.position is not StreamPosition.OK else []
     steps = [
-        Step("stop Barman's receive-wal", stop, STOP_LIMIT),
+        Step("stop Barman's receive-wal", stop, STOP_LIMIT, kind="stop_stream", target=decided.barman.server),
         *tail,
         *remedy,
         *([config_models.switch(decided.barman, model)] if model != seen.model else []),
         _start(config, decided),
     ]
     if remedy and not (config.repair and wal_continuity.repairable(standing)):
-        raise OperationFailed(wal_continuity.explain(standing, decided.barman, steps))
+        raise wal_continuity.stream_gap(standing, decided.barman, steps)
     return steps
 
 
@@ -214,6 +216,9 @@ def _start(config: Config, decided: ClusterState) -> Step:
         f"start Barman's receive-wal, until it streams from node {decided.primary}",
         _barman(decided, "-q", "cron"),
         config.stream_limit,
+        kind="start_stream",
+        target=decided.barman.server,
+        node=decided.primary,
         until=_streaming(config, decided),
         every=5,
         hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
@@ -231,6 +236,9 @@ def _switch_wal(decided: ClusterState, timeout: int) -> Step:
         f"switch WAL and see timeline {decided.timeline} in Barman's archive",
         switch,
         timeout + 30.0,
+        kind="switch_wal",
+        target=decided.barman.server,
+        node=decided.primary,
         meanwhile=Sql(decided.primary, WRITE_SOME_WAL),
     )
 

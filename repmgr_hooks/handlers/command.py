@@ -56,4 +56,5 @@ def plan(config: Config, decided: ClusterState, seen: None) -> list[Step]:
         "REPMGR_HOOKS_NODE": str(decided.event.node) if decided.event else "",
     }
     program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment, whole=False)
-    return [Step(f"run {Path(config.run[0]).name}", program, config.timeout)]
+    name = Path(config.run[0]).name
+    return [Step(f"run {name}", program, config.timeout, kind="run_program", target=name)]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.errors import Problem
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Step
 
@@ -57,8 +58,8 @@ class Handler(Protocol):
         without an event may be spared. None: that cannot be known."""
 
     @property
-    def warnings(self) -> Callable[[Any, ClusterState], Iterable[str]]:
-        """``warnings(config, decided)`` is pure and returns what is wrong and no step can fix, in words."""
+    def warnings(self) -> Callable[[Any, ClusterState], Iterable[Problem]]:
+        """``warnings(config, decided)`` is pure and returns what is wrong and no step can fix."""
 
     @property
     def housekeep(self) -> Callable[[Any, ClusterState, Host], None]:
@@ -103,7 +104,7 @@ def no_fingerprint(decided: ClusterState, host: Host) -> object:
     return None
 
 
-def no_warnings(config: object, decided: ClusterState) -> Iterable[str]:
+def no_warnings(config: object, decided: ClusterState) -> Iterable[Problem]:
     """Whatever is wrong, a step can fix."""
     return ()
 

@@ -145,14 +145,17 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
                 f"route port {config.open} to node {decided.primary} ({primary})",
                 Program(family.restore(), stdin=changes),
                 LIMIT,
+                kind="open_port",
+                target=config.open,
+                node=decided.primary,
             )
         )
     if not seen.forwarding:
         switch = Program(("sysctl", "-w", f"{family.forwarding}=1"), helper=True)
-        steps.append(Step("let the kernel forward", switch, LIMIT, helper=True))
+        steps.append(Step("let the kernel forward", switch, LIMIT, kind="enable_forwarding", helper=True))
     led = _led(_ours(gateway, seen.nat)) if changes else set()
     right = (primary, gateway.address)
-    cuts = [_cut(gateway, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
+    cuts = [_cut(decided.cluster, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
     return [*steps, *cuts, *_seeing(gateway, seen.unseen)]
 
 
@@ -168,11 +171,13 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
     steps = []
     if kept != ours:
         names = " and ".join(f"node {node}" for node in stale_primaries)
-        steps.append(Step(f"close what leads to {names}", Program(family.restore(), stdin=_swap(gateway, kept)), LIMIT))
+        close = Program(family.restore(), stdin=_swap(gateway, kept))
+        closed = " ".join(sorted(name for name, number in gateway.ports.items() if number in ports))
+        steps.append(Step(f"close what leads to {names}", close, LIMIT, kind="close_ports", target=closed))
     led = _led(ours) if kept != ours else set()
     # As in ``observe``: the connections are looked at when no rule leads there any more.
     tracked, unseen = tracked_connections(gateway, host) if kept == ours else ((), "")
-    cuts = [_cut(gateway, port, address) for port, address in _leading(tracked, led) if address in hosts]
+    cuts = [_cut(cluster, port, address) for port, address in _leading(tracked, led) if address in hosts]
     return [*steps, *cuts, *_seeing(gateway, unseen)]
 
 
@@ -193,11 +198,15 @@ def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leadi
     return sorted(led | {(found.flow.gateway_port, found.leads_to) for found in tracked})
 
 
-def _cut(gateway: Gateway, port: int, host: str) -> Step:
+def _cut(cluster: Cluster, port: int, host: str) -> Step:
+    gateway = cluster.gateway
+    node = next((number for number, node in cluster.nodes.items() if node.host == host), None)
     words = Family(gateway.address).delete_connections(gateway.address, port, host)
     forget = Program(words, tolerate="0 flow entries have been deleted", helper=True)
     drop = DropConnections(forget, gateway.reset_clients)
-    return Step(f"reset connections of port {port} to {host}", drop, LIMIT, helper=True)
+    name = next((name for name, number in gateway.ports.items() if number == port), str(port))
+    what = f"reset connections of port {port} to {host}"
+    return Step(what, drop, LIMIT, kind="reset_connections", target=name, node=node, helper=True)
 
 
 def _listing(gateway: Gateway) -> Program:
@@ -207,7 +216,8 @@ def _listing(gateway: Gateway) -> Program:
 def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
     """The step that is missing, and names the fault, while connections that lead elsewhere cannot be seen."""
     what = f"see which connections lead elsewhere, and cut them ({one_line(unseen, 300)})"
-    return [Step(what, _listing(gateway), LOOK_LIMIT, helper=True)] if unseen else []
+    step = Step(what, _listing(gateway), LOOK_LIMIT, kind="list_connections", helper=True)
+    return [step] if unseen else []
 
 
 def parse_rules(saved: str) -> tuple[str, ...]:

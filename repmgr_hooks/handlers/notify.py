@@ -41,4 +41,4 @@ def plan(config: Config, decided: ClusterState, seen: None) -> list[Step]:
         f"repmgr-hooks status --cluster {decided.cluster.name}",
         momentary=True,
     )
-    return [Step(f"tell of {what}", alert, LIMIT)]
+    return [Step(f"send an alert: {what}", alert, LIMIT, kind="send_alert", target=config.severity)]

@@ -14,7 +14,7 @@ from typing import Literal
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import Slot, lsn
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Positive
@@ -112,8 +112,9 @@ def plan(config: Config, decided: ClusterState, seen: Mapping[int, Slot]) -> lis
     for node, found in seen.items():
         if not found.physical:
             raise OperationFailed(
-                f"node {node}: the slot {decided.barman.slot_name!r} is logical, so it is not Barman's; "
-                "rename one of the two"
+                f"node {node}: the slot {decided.barman.slot_name!r} is logical, so it is not Barman's",
+                code="foreign_slot",
+                hint="rename one of the two",
             )
     if config.synced:
         steps = [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
@@ -125,7 +126,14 @@ def plan(config: Config, decided: ClusterState, seen: Mapping[int, Slot]) -> lis
 
 def _reserved(decided: ClusterState, found: Slot | None) -> list[Step]:
     primary, slot = decided.primary, decided.barman.slot_name
-    create = Step(f"create slot {slot} on node {primary}", Sql(primary, CREATE, (slot,)), LIMIT)
+    create = Step(
+        f"create slot {slot} on node {primary}",
+        Sql(primary, CREATE, (slot,)),
+        LIMIT,
+        kind="create_slot",
+        target=slot,
+        node=primary,
+    )
     if found is None:
         return [create]
     if found.reserved:
@@ -134,6 +142,9 @@ def _reserved(decided: ClusterState, found: Slot | None) -> list[Step]:
         f"drop slot {slot} on node {primary}: it holds no WAL",
         Sql(primary, DROP_LOST, (slot,)),
         LIMIT,
+        kind="drop_slot",
+        target=slot,
+        node=primary,
         until=Sql(primary, ABSENT, (slot,)),
         every=1,
     )
@@ -145,6 +156,9 @@ def _removed(decided: ClusterState, node: int, found: Slot) -> list[Step]:
         f"drop slot {found.name} on standby {node}",
         Sql(node, DROP_ON_STANDBY, (found.name,)),
         LIMIT,
+        kind="drop_slot",
+        target=found.name,
+        node=node,
         until=Sql(node, ABSENT, (found.name,)),
         every=1,
     )
@@ -156,7 +170,14 @@ def _tracked(config: Config, decided: ClusterState, node: int, found: Slot | Non
     if leader is None:
         return []
     target = lsn(leader.restart_lsn or 0)
-    create = Step(f"create slot {name} on standby {node}", Sql(node, CREATE_ON_STANDBY, (target, target, name)), LIMIT)
+    create = Step(
+        f"create slot {name} on standby {node}",
+        Sql(node, CREATE_ON_STANDBY, (target, target, name)),
+        LIMIT,
+        kind="create_slot",
+        target=name,
+        node=node,
+    )
     behind = _holds_too_much(config, decided, leader)
     if found is None:
         return [] if behind else [create]
@@ -177,19 +198,22 @@ def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
             host.fetch(Sql(node, ADVANCE, (target, found.name, target)), LIMIT)
 
 
-def warnings(config: Config, decided: ClusterState) -> Iterable[str]:
+def warnings(config: Config, decided: ClusterState) -> Iterable[Problem]:
     """A primary's slot that holds too much, and a standby's that does not hold what Barman still lacks."""
     leader = _leader(decided)
     if leader and config.on == "primary" and _holds_too_much(config, decided, leader):
         holds = f"slot {leader.name} on node {decided.primary} holds more than {config.limit_mb} MB of WAL"
-        yield f"{holds}: Barman does not fetch it, and it will fill the disk"
+        hint = "see 'repmgr-hooks status' and barman.log; without Barman the disk fills"
+        yield Problem("slot_holds_too_much", f"{holds}: Barman does not fetch it", hint)
     for node, leader, found in _pairs(config, decided):
         slot = f"slot {leader.name} on standby {node}"
         if found is None and _holds_too_much(config, decided, leader):
-            yield f"{slot} is given up until Barman is less than {config.limit_mb} MB behind"
+            what = f"{slot} is given up until Barman is less than {config.limit_mb} MB behind"
+            yield Problem("slot_given_up", what)
         # A slot keeps whole files.
         if leader.restart_lsn and found and (found.restart_lsn or 0) // SEGMENT > leader.restart_lsn // SEGMENT:
-            yield f"{slot} begins after what Barman still lacks; it is whole again when Barman has caught up"
+            what = f"{slot} begins after what Barman still lacks; it is whole again when Barman has caught up"
+            yield Problem("slot_incomplete", what)
 
 
 def _pairs(config: Config, decided: ClusterState) -> Iterable[tuple[int, Slot, Slot | None]]:
@@ -214,6 +238,9 @@ def _released(decided: ClusterState, node: int, found: Slot) -> list[Step]:
         f"end Barman's connection to slot {found.name} on node {node}",
         Sql(node, RELEASE, (found.name, decided.barman.streaming_archiver_name)),
         LIMIT,
+        kind="release_slot",
+        target=found.name,
+        node=node,
         until=Sql(node, INACTIVE, (found.name,)),
         every=2,
         hint="pg_replication_slots.active_pid says who uses it; end that program",

@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary
@@ -18,7 +18,8 @@ from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.memory import CHANGES, CLAIMS, PROMOTED, TOLD_UNDER
-from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, RunRow, StepRow, Waiting, run_row
+from repmgr_hooks.journal.migrations import OlderTables
+from repmgr_hooks.journal.rows import RUN_COLUMNS, Failed, Observation, Pause, Place, RunRow, StepRow, Waiting, run_row
 from repmgr_hooks.journal.store import Store
 from repmgr_hooks.lock import as_owner
 from repmgr_hooks.settings.cluster import Cluster
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 CHECKED = 32 * 2**20
 """Bytes of a journal that are looked at when it is opened; a larger one takes too long."""
 
+STEP_COLUMNS = "path, action, event, event_node, kind, target, node, what, started, duration, error, code, hint"
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
 ADD_EVENT = f"""
@@ -96,10 +98,9 @@ class Journal(Store):
 
     def add_step(self, run: int, step: StepRow) -> None:
         """Record a step that has ended."""
-        self._write(
-            "insert into step (run, action, what, started, duration, error) values (?, ?, ?, ?, ?, ?)",
-            *(run, step.action, step.what, step.started, step.duration, step.error),
-        )
+        _, *rest = (getattr(step, field.name) for field in fields(step))
+        values = (run, *step.place, *rest)
+        self._write(f"insert into step (run, {STEP_COLUMNS}) values ({', '.join('?' * len(values))})", *values)
 
     def end_run(
         self,
@@ -109,12 +110,20 @@ class Journal(Store):
         message: str,
         primary: int | None,
         timeline: int,
-        left: Iterable[str] = (),
+        code: str = "",
+        hint: str = "",
+        left: Iterable[Failed] = (),
     ) -> None:
         """Close a run; ``left``: the actions that failed."""
-        values = (time.time(), ok, again, message, primary, timeline, "\n".join(left), run)
-        columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, "left" = ?'
-        self._write(f"update run set {columns} where id = ?", *values)
+        values = (time.time(), ok, again, message, primary, timeline, code, hint, run)
+        columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, code = ?, hint = ?'
+        failed = [(run, item.place.path, item.place.action, item.code) for item in left]
+
+        def end(db: sqlite3.Connection) -> None:
+            db.execute(f"update run set {columns} where id = ?", values)
+            db.executemany("insert into failed_action (run, path, action, code) values (?, ?, ?, ?)", failed)
+
+        self.change(end)
 
     def release_cut_off(self, busy: Collection[str] = (), only: str | None = None) -> int:
         """Let the events of runs that never ended wait again; return how many. Only the one worker may ask this.
@@ -127,7 +136,10 @@ class Journal(Store):
 
         def release(db: sqlite3.Connection) -> int:
             cursor = db.execute(f"update event set run = null where run in (select id from run where {cut})", values)
-            db.execute(f"update run set ended = started, ok = 0, again = 1, message = 'cut off' where {cut}", values)
+            db.execute(
+                f"update run set ended = started, ok = 0, again = 1, message = 'cut off', code = 'cut_off' where {cut}",
+                values,
+            )
             return cursor.rowcount
 
         return self.change(release)
@@ -138,12 +150,13 @@ class Journal(Store):
         rows = self.read(
             f"select {RUN_COLUMNS} from run where {chosen} order by id desc limit ?3", cluster, failed, limit
         )
-        return [run_row(row) for row in reversed(rows)]
+        left = "select path, action, code from failed_action where run = ? order by id"
+        return [run_row(row, () if row[6] else self.read(left, row[0])) for row in reversed(rows)]
 
     def steps(self, run: int) -> list[StepRow]:
         """Return the steps of a run."""
-        rows = self.read("select action, what, started, duration, error from step where run = ? order by id", run)
-        return [StepRow(*row) for row in rows]
+        rows = self.read(f"select {STEP_COLUMNS} from step where run = ? order by id", run)
+        return [StepRow(Place(*row[:4]), *row[4:]) for row in rows]
 
     def prune(self, days: float) -> None:
         """Remove what is older than so many days; what waits, runs, came last, or may prove a promotion stays."""
@@ -156,6 +169,7 @@ class Journal(Store):
         later = "select 1 from role later where later.cluster = role.cluster and later.id > role.id"
         statements = (
             f"delete from step where run in ({old})",
+            f"delete from failed_action where run in ({old})",
             f"delete from event where run in ({old})",
             f"delete from run where id in ({old})",
             "delete from sight where at < ?",
@@ -190,7 +204,7 @@ class Journal(Store):
 
     def saw(self, cluster: str, sight: Observation) -> None:
         """Keep what a look has seen that the look before had not."""
-        self._write("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(sight))
+        self._write("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(sight))
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 
@@ -234,8 +248,7 @@ def open_journal(path: Path, later: bool = False) -> Journal:
 def _checked(path: Path, later: bool) -> Journal:
     journal = Journal(path, later)
     try:
-        if path.exists() and path.stat().st_size < CHECKED:
-            journal.check()
+        journal.check(path.exists() and path.stat().st_size < CHECKED)
     except OperationFailed as error:
         if not later or _is_broken(error):
             journal.close()
@@ -250,13 +263,15 @@ def _is_broken(error: OperationFailed) -> bool:
 
 def _set_aside(path: Path, error: OperationFailed) -> None:
     aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
-    log.error("the journal is broken (%s); it is now %s, and a new one begins", error.__cause__, aside)
+    wrong = "of an older version" if isinstance(error.__cause__, OlderTables) else "broken"
+    log.error("the journal is %s (%s); it is now %s, and a new one begins", wrong, error.__cause__, aside)
     try:
         path.rename(aside)
         for rest in ("-wal", "-shm"):
             path.with_name(path.name + rest).unlink(missing_ok=True)
     except OSError as refused:
-        raise OperationFailed(f"{error}; and it cannot be set aside: {refused}") from error
+        what = f"{error}; and it cannot be set aside: {refused}"
+        raise OperationFailed(what, code=error.code, hint=error.hint) from error
 
 
 def primary_finder(settings: Cluster, journal: Journal | None) -> PrimaryFinder:

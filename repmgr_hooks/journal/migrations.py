@@ -1,4 +1,4 @@
-"""The tables of the journal, as SQLite migrations: each is applied once, in order, and never changed."""
+"""The tables of the journal, and its file."""
 
 from __future__ import annotations
 
@@ -10,154 +10,144 @@ from pathlib import Path
 
 from repmgr_hooks.errors import OperationFailed
 
-MIGRATIONS = (
-    """
-    create table event (
-        id integer primary key,
-        spooled text unique,           -- name of the file that it was handed in as; none if made by hand
-        cluster text not null,
-        node integer not null,
-        name text not null,
-        success integer not null,
-        other_node integer,
-        timestamp text not null,       -- what repmgr said; its clocks differ, so it orders nothing
-        received real not null,
-        run integer references run     -- the run that covered it; none while it waits
-    );
-    create index event_waiting on event (cluster) where run is null;
-    create table run (
-        id integer primary key,
-        cluster text not null,
-        cause text not null,           -- event, retry, drift, reconcile, boot
-        attempt integer not null,      -- 1, and more for each retry
-        started real not null,
-        ended real,                    -- none while it runs, or if it was cut off
-        ok integer,
-        again integer,                 -- it failed, and trying once more may help
-        "primary" integer,
-        timeline integer,
-        message text not null default ''
-    );
-    create table step (
-        id integer primary key,
-        run integer not null references run,
-        action text not null,
-        what text not null,
-        started real not null,
-        duration real not null,
-        error text not null            -- empty: it worked
-    );
-    create table pause (cluster text primary key, until real, reason text not null, since real not null);
-    """,
-    """
-    create table memory (
-        cluster text primary key,
-        "primary" integer,             -- the last primary that was found
-        timeline integer not null,     -- and its timeline: an older one has come back from the dead
-        system_identifier text not null
-    );
-    """,
-    """
-    create table role (
-        id integer primary key,
-        cluster text not null,
-        "primary" integer,             -- a primary that was found
-        timeline integer not null,     -- and its timeline: an older one has come back from the dead
-        system_identifier text not null,
-        since real not null
-    );
-    insert into role (cluster, "primary", timeline, system_identifier, since)
-        select cluster, "primary", timeline, cast(system_identifier as text), strftime('%s', 'now') from memory;
-    drop table memory;
-    alter table event add column by_hand integer not null default 0;  -- replayed: proves nothing about the cluster
-    alter table run add column "left" text not null default '';  -- the actions that failed, a line each
-    create index event_received on event (cluster, received);
-    """,
-    """
-    create table sight (
-        id integer primary key,
-        cluster text not null,
-        at real not null,              -- when the worker looked and saw something else than in the look before
-        before real,                   -- when that look before was; none: the worker has just started
-        "primary" integer,             -- none: unknown
-        timeline integer not null,
-        verdict text not null,
-        nodes text not null            -- what each node said, a line each
-    );
-    -- What was counted since the journal began: it stays when the rows are forgotten, so a counter never goes down.
-    create table total (
-        cluster text not null,
-        kind text not null,            -- event, run, step, role
-        name text not null,            -- of a run its cause, of a step its action
-        count integer not null,
-        failed integer not null,
-        seconds real not null,
-        last real not null,            -- the seconds of the newest
-        primary key (cluster, kind, name)
-    );
-    create trigger event_counted after insert on event begin
-        insert into total values (new.cluster, 'event', '', 1, 0, 0, 0)
-            on conflict do update set count = count + 1;
-    end;
-    create trigger run_counted after update of ended on run when old.ended is null and new.ended is not null begin
-        insert into total values (new.cluster, 'run', new.cause, 1, not new.ok, 0, 0)
-            on conflict do update set count = count + 1, failed = failed + excluded.failed;
-    end;
-    create trigger step_counted after insert on step begin
-        insert into total
-            select cluster, 'step', new.action, 1, new.error <> '', new.duration, new.duration
-              from run where id = new.run
-            on conflict do update set count = count + 1, failed = failed + excluded.failed,
-                                      seconds = seconds + excluded.seconds, last = excluded.last;
-    end;
-    create trigger role_counted after insert on role
-    when (select "primary" from role where cluster = new.cluster and id < new.id order by id desc limit 1)
-         <> new."primary" begin
-        insert into total values (new.cluster, 'role', '', 1, 0, 0, 0)
-            on conflict do update set count = count + 1;
-    end;
-    insert into total select cluster, 'event', '', count(*), 0, 0, 0 from event group by cluster;
+VERSION = 7
+"""Of these tables (pragma user_version). Those before the first release had 1 to 6, and are not read any more."""
+
+SCHEMA = """
+create table event (
+    id integer primary key,
+    spooled text unique,           -- name of the file that it was handed in as; none if made by hand
+    cluster text not null,
+    node integer not null,
+    name text not null,
+    success integer not null,
+    other_node integer,
+    timestamp text not null,       -- what repmgr said; its clocks differ, so it orders nothing
+    received real not null,
+    by_hand integer not null default 0,  -- replayed: proves nothing about the cluster
+    run integer references run,    -- the run that covered it; none while it waits
+    role integer                   -- the primary in whose time it was told; 0: none was known; none: of an earlier one
+);
+create index event_waiting on event (cluster) where run is null;
+create index event_received on event (cluster, received);
+create index event_role on event (cluster, role);
+create table run (
+    id integer primary key,
+    cluster text not null,
+    cause text not null,           -- event, retry, drift, reconcile, boot, replay, resume
+    attempt integer not null,      -- 1, and more for each retry
+    started real not null,
+    ended real,                    -- none while it runs, or if it was cut off
+    ok integer,
+    again integer,                 -- it failed, and trying once more may help
+    "primary" integer,
+    timeline integer,
+    message text not null default '',
+    code text not null default '', -- what went wrong first; empty: nothing
+    hint text not null default ''  -- what to do about it
+);
+create table failed_action (       -- what a run has left to its retries
+    id integer primary key,
+    run integer not null references run,
+    path text not null,            -- its place in the routes
+    action text not null,          -- its title there
+    code text not null             -- why: not_reached, or the code of the error
+);
+create index failed_action_run on failed_action (run);
+create table step (
+    id integer primary key,
+    run integer not null references run,
+    path text not null,            -- of its action
+    action text not null,
+    event text not null,           -- of a notification: what it tells of; else empty
+    event_node integer,
+    kind text not null,            -- open_port, create_slot, ...
+    target text not null,          -- the port, slot, server or program
+    node integer,
+    what text not null,            -- the same for people
+    started real not null,
+    duration real not null,
+    error text not null,           -- empty: it worked
+    code text not null,            -- of the error
+    hint text not null             -- what to do about it
+);
+create table pause (cluster text primary key, until real, reason text not null, since real not null);
+create table role (
+    id integer primary key,
+    cluster text not null,
+    "primary" integer,             -- a primary that was found
+    timeline integer not null,     -- and its timeline: a primary on an older one is stale
+    system_identifier text not null,
+    since real not null
+);
+create table sight (
+    id integer primary key,
+    cluster text not null,
+    at real not null,              -- when the worker looked and saw something else than in the look before
+    before real,                   -- when that look before was; none: the worker has just started
+    "primary" integer,             -- none: unknown
+    timeline integer not null,
+    code text not null,            -- why: only, newest, nobody, behind, ...
+    decision text not null,        -- the same for people
+    nodes text not null            -- what each node said, a line each
+);
+-- What was counted since the journal began: it stays when the rows are forgotten, so a counter never goes down.
+create table total (
+    cluster text not null,
+    kind text not null,            -- event, run, step, role
+    name text not null,            -- of a run its cause, of a step its action
+    count integer not null,
+    failed integer not null,
+    seconds real not null,
+    last real not null,            -- the seconds of the newest
+    primary key (cluster, kind, name)
+);
+create trigger event_counted after insert on event begin
+    insert into total values (new.cluster, 'event', '', 1, 0, 0, 0)
+        on conflict do update set count = count + 1;
+end;
+create trigger run_counted after update of ended on run when old.ended is null and new.ended is not null begin
+    insert into total values (new.cluster, 'run', new.cause, 1, not new.ok, 0, 0)
+        on conflict do update set count = count + 1, failed = failed + excluded.failed;
+end;
+create trigger step_counted after insert on step begin
     insert into total
-        select cluster, 'run', cause, count(*), sum(not ok), 0, 0
-          from run where ended is not null group by cluster, cause;
-    insert into total
-        select cluster, 'step', action, count(*), sum(error <> ''), sum(duration), 0
-          from step join run on run.id = step.run group by cluster, action;
-    insert into total
-        select cluster, 'role', '', count(*), 0, 0, 0
-          from (select cluster, "primary" <> lag("primary") over (partition by cluster order by id) as changed
-                  from role)
-         where changed group by cluster;
-    """,
-    """
-    create table alert (
-        cluster text not null,
-        condition text not null,       -- primary, zombie, backup, gate, run, warning, or an event
-        severity text not null,
-        summary text not null,
-        details text not null,
-        next text not null,            -- what to type
-        momentary integer not null,    -- it has happened, and does not go on
-        since real not null,
-        ended real,
-        flapping integer not null,
-        told text not null,            -- JSON: what each target was told last, and when
-        primary key (cluster, condition)
-    );
-    """,
-    """
-    -- The primary in whose time it was told; 0: none was known yet; none: it is of an earlier one.
-    alter table event add column role integer;
-    update event set role = (select max(id) from role where role.cluster = event.cluster and since <= received);
-    create index event_role on event (cluster, role);
-    """,
-)
+        select cluster, 'step', new.action, 1, new.error <> '', new.duration, new.duration
+          from run where id = new.run
+        on conflict do update set count = count + 1, failed = failed + excluded.failed,
+                                  seconds = seconds + excluded.seconds, last = excluded.last;
+end;
+create trigger role_counted after insert on role
+when (select "primary" from role where cluster = new.cluster and id < new.id order by id desc limit 1)
+     <> new."primary" begin
+    insert into total values (new.cluster, 'role', '', 1, 0, 0, 0)
+        on conflict do update set count = count + 1;
+end;
+create table alert (
+    cluster text not null,
+    condition text not null,       -- primary, stale_primary, backup, gate, run, warning, or an event
+    severity text not null,
+    summary text not null,
+    details text not null,
+    hint text not null,            -- what to do
+    momentary integer not null,    -- it has happened, and does not go on
+    since real not null,
+    ended real,
+    flapping integer not null,
+    told text not null,            -- JSON: what each receiver was told last, and when
+    primary key (cluster, condition)
+);
+"""
+
+
+class OlderTables(sqlite3.DatabaseError):
+    """The journal was written by a version before the first release."""
 
 
 def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
-    """Open the file, made new or brought up to date.
+    """Open the file; a new one gets its tables.
 
-    Raises sqlite3.Error, and OperationFailed for one of a newer version.
+    Raises sqlite3.Error, OlderTables among them, and OperationFailed for one of a newer version.
 
     One connection for all threads of the worker: SQLite serialises, and nothing here takes long.
     """
@@ -166,10 +156,15 @@ def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
     db.execute("pragma journal_mode = wal")
     db.execute("pragma synchronous = full")
     (version,) = db.execute("pragma user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise OperationFailed(f"{path} is of a newer version ({version}) than this program; upgrade repmgr_hooks")
-    for number in range(version, len(MIGRATIONS)):
-        db.executescript(f"begin; {MIGRATIONS[number]}; pragma user_version = {number + 1}; commit;")
+    if version > VERSION:
+        db.close()
+        what = f"{path} is of a newer version ({version}) than this program"
+        raise OperationFailed(what, code="newer_journal", hint="upgrade repmgr_hooks")
+    if 0 < version < VERSION:
+        db.close()
+        raise OlderTables(f"its tables are of version {version}, from before the first release")
+    if version == 0:
+        db.executescript(f"begin; {SCHEMA}; pragma user_version = {VERSION}; commit;")
     return db
 
 

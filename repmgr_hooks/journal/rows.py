@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from repmgr_hooks.event import Event
 
-RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary", timeline, message, "left"'
+RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary", timeline, message, code, hint'
+
+
+class Place(NamedTuple):
+    """An action: where it stands in the routes, and its title there; of a notification, also the event that it is for.
+
+    With the title, for the routes may be others by the time that this is read.
+    """
+
+    path: str
+    action: str
+    event: str = ""
+    node: int | None = None
+
+
+class Failed(NamedTuple):
+    """An action that failed or was not reached, and why, as a code."""
+
+    place: Place
+    code: str
 
 
 @dataclass(frozen=True)
@@ -21,13 +40,23 @@ class Waiting:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step of a run."""
+    """One step of a run, of an action at its place. ``what`` and ``error`` are sentences for people."""
 
-    action: str
+    place: Place
+    kind: str
+    target: str
+    node: int | None
     what: str
     started: float
     duration: float
-    error: str
+    error: str = ""
+    code: str = ""
+    hint: str = ""
+
+    @property
+    def action(self) -> str:
+        """The title of its action."""
+        return self.place.action
 
 
 @dataclass(frozen=True)
@@ -45,15 +74,19 @@ class RunRow:
     primary: int | None
     timeline: int | None
     message: str
-    left: tuple[str, ...] = ()
-    """The actions that failed, or were not reached."""
+    code: str = ""
+    hint: str = ""
+    left: tuple[Failed, ...] = ()
 
 
-def run_row(row: Sequence[Any]) -> RunRow:
-    """Return a row of ``RUN_COLUMNS`` as a value."""
-    id_, cluster, cause, attempt, started, ended, ok, again, primary, timeline, message, left = row
-    ok, actions = None if ok is None else bool(ok), tuple(left.splitlines())
-    return RunRow(id_, cluster, cause, attempt, started, ended, ok, bool(again), primary, timeline, message, actions)
+def run_row(row: Sequence[Any], left: Iterable[Sequence[Any]] = ()) -> RunRow:
+    """Return a row of ``RUN_COLUMNS``, and those of its failed actions, as a value."""
+    id_, cluster, cause, attempt, started, ended, ok, again, *rest = row
+    failed = tuple(Failed(Place(path, action), code) for path, action, code in left)
+    ok = None if ok is None else bool(ok)
+    primary, timeline, message, code, hint = rest
+    how = (ok, bool(again), primary, timeline, message, code, hint, failed)
+    return RunRow(id_, cluster, cause, attempt, started, ended, *how)
 
 
 @dataclass(frozen=True)
@@ -73,6 +106,7 @@ class Observation:
     before: float | None
     primary: int | None
     timeline: int
+    code: str
     decision: str
     nodes: str
 

@@ -14,6 +14,7 @@ from repmgr_hooks.background import Aside
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.migrations import connect, identity
 from repmgr_hooks.lock import as_owner
+from repmgr_hooks.log import hint
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Store:
             if not later:
                 self._aside.end()
                 raise
-            log.error("%s; going on without it", error)
+            log.error("%s; going on without it", error, extra=hint(error.hint))
 
     def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
         begun, free = time.monotonic(), 0.0
@@ -61,8 +62,9 @@ class Store:
 
     def _unusable(self, error: object) -> OperationFailed:
         return OperationFailed(
-            f"the journal {self._path} cannot be used: {error}; see to the disk and the file's owner, "
-            "or move a broken file away"
+            f"the journal {self._path} cannot be used: {error}",
+            code="journal",
+            hint="see to the disk and the file's owner, or move a broken file away",
         )
 
     def _current(self, busy_limit: float) -> sqlite3.Connection:
@@ -96,10 +98,12 @@ class Store:
         """Return the rows of a query."""
         return self._do(lambda db: db.execute(statement, values).fetchall())
 
-    def check(self) -> None:
-        """Look at every page. Raises OperationFailed for a broken file."""
+    def check(self, every_page: bool) -> None:
+        """Look at the file. Raises OperationFailed for a broken one."""
 
         def pages(db: sqlite3.Connection) -> None:
+            if not every_page:
+                return
             (found,) = db.execute("pragma quick_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(found)

@@ -7,7 +7,6 @@ When between the last good look and the first sign the primary was lost, nobody 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +28,8 @@ select received, node, name, success, other_node, timestamp
   from event where cluster = ? and received between ? and ? order by received
 """
 SIGHTS = """
-select at, before, "primary", timeline, verdict, nodes from sight where cluster = ? and at > ? and at < ? order by id
+select at, before, "primary", timeline, code, decision, nodes
+  from sight where cluster = ? and at > ? and at < ? order by id
 """
 RUNS = f"select {RUN_COLUMNS} from run where cluster = ? and started between ? and ? order by id"
 
@@ -54,9 +54,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Item:
-    """One line of the story: a ``look``, an ``event``, a ``step``, or the end of a ``run``.
+    """One line of the report: a ``look``, an ``event``, a ``step``, or the end of a ``run``.
 
-    ``at`` in seconds since the first sign; ``took`` in seconds, None for a moment.
+    ``at`` in seconds since the first sign; ``took`` in seconds, None for a moment. ``step``: its kind; ``what`` and
+    ``error`` are for people.
     """
 
     at: float
@@ -64,6 +65,11 @@ class Item:
     what: str
     took: float | None = None
     error: str = ""
+    step: str = ""
+    target: str = ""
+    node: int | None = None
+    code: str = ""
+    hint: str = ""
 
     @property
     def end(self) -> float:
@@ -122,16 +128,17 @@ def tell(journal: Journal, change: Change) -> FailoverReport:
     during = [run.started for run in runs if run.started <= change.found <= _end(run)]
     zero = min([start, *(signs if lost or signs else during)])
     runs = [run for run in runs if _end(run) >= zero]
+    steps = {run.id: journal.steps(run.id) for run in runs}
     end = max([change.found, *map(_end, runs)])
     items = [
         *(Item(at - zero, "event", f"event: {event}") for at, event in _events(journal, change, zero, end)),
         *(Item(sight.at - zero, "look", _words(sight)) for sight in sights if zero <= sight.at <= end),
         *(
-            Item(step.started - zero, "step", step.what, step.duration, step.error)
+            Item(s.started - zero, "step", s.what, s.duration, s.error, s.kind, s.target, s.node, s.code, s.hint)
             for run in runs
-            for step in journal.steps(run.id)
+            for s in steps[run.id]
         ),
-        *(Item(run.ended - zero, "run", _outcome(run), None, _error(run)) for run in runs if run.ended and _tells(run)),
+        *(_end_of_run(run, len(steps[run.id]), run.ended - zero) for run in runs if run.ended and _tells(run)),
     ]
     last_good = lost.before - zero if lost and lost.before else None
     if last_good is not None:
@@ -143,8 +150,8 @@ def tell(journal: Journal, change: Change) -> FailoverReport:
         last_good,
         promoted - zero,
         _opened(items, change),
-        _end_of_first(items, "reset connections "),
-        _end_of_first(items, f"switch WAL and see timeline {change.timeline} "),
+        _end_of_first(items, "reset_connections"),
+        _end_of_first(items, "switch_wal", change.node),
         runs[-1].ok if runs else True,
         tuple(items),
     )
@@ -200,30 +207,31 @@ def _tells(run: RunRow) -> bool:
 
 
 def _words(sight: Observation) -> str:
-    """What a look saw, without the advice, which comes too late; a line for each node."""
-    return f"{sight.decision.partition(';')[0]}\n{sight.nodes}"
+    """What a look saw; a line for each node."""
+    return f"{sight.decision}\n{sight.nodes}"
 
 
-def _outcome(run: RunRow) -> str:
-    """How a run ended, without the verdict, which stands above it, and without its error."""
+def _end_of_run(run: RunRow, steps: int, at: float) -> Item:
+    """How a run ended."""
     attempt = f", attempt {run.attempt}" if run.attempt > 1 else ""
-    message = run.message.partition("; the primary is")[0]
-    return f"end of run {run.id} ({run.cause}{attempt})" + (f": {message}" if run.ok else "")
-
-
-def _error(run: RunRow) -> str:
-    return "" if run.ok else run.message
+    what = f"end of run {run.id} ({run.cause}{attempt})"
+    if run.ok:
+        return Item(
+            at, "run", f"{what}: done: {steps} step(s)" if steps else f"{what}: nothing to do: in the desired state"
+        )
+    return Item(at, "run", what, error=run.message, code=run.code, hint=run.hint)
 
 
 def _opened(items: Iterable[Item], change: Change) -> dict[str, float]:
     """Return when each port was led to the new primary first."""
     ports: dict[str, float] = {}
     for item in items:
-        found = re.match(rf"route port (\S+) to node {change.node} ", item.what)
-        if item.kind == "step" and found and not item.error:
-            ports.setdefault(found[1], item.end)
+        if (item.step, item.node) == ("open_port", change.node) and not item.error:
+            ports.setdefault(item.target, item.end)
     return ports
 
 
-def _end_of_first(items: Iterable[Item], begins: str) -> float | None:
-    return next((item.end for item in items if item.what.startswith(begins) and not item.error), None)
+def _end_of_first(items: Iterable[Item], kind: str, node: int | None = None) -> float | None:
+    """Return when the first step of a kind had worked; ``node``: only one of that node."""
+    found = (item for item in items if item.step == kind and not item.error)
+    return next((item.end for item in found if node in (None, item.node)), None)

@@ -222,7 +222,7 @@ def _label(items: Sequence[Item], scale: Scale) -> Label:
     """Right of the bars, else left of them, else above."""
     failed = sum(bool(item.error) for item in items)
     often = f" {failed} of {len(items)} times" if len(items) > 1 else ""
-    words = (f"FAILED{often}: " if failed else "") + items[0].what.partition("\n")[0]
+    words = (f"FAILED{often}: " if failed else "") + "".join(items[0].what.splitlines()[:1])
     most = int((WIDTH - 2 * MARGIN) / LETTER)
     words = words if len(words) <= most else words[: most - 1] + "…"
     begin, end, room = scale.x(items[0].at) - 9, scale.x(items[-1].end) + 9, len(words) * LETTER

@@ -6,6 +6,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator
 
+from repmgr_hooks.errors import hint_lines
 from repmgr_hooks.reports.failover import FailoverReport, Item
 
 WIDTH = 80
@@ -48,8 +49,8 @@ def errors(items: Iterable[Item]) -> Iterator[str]:
     said: dict[tuple[str, str], float] = {}
     for item in items:
         before = said.setdefault((item.what, item.error), item.at)
-        again = f"as at {before:.2f} s" if before < item.at else item.error
-        yield f"FAILED: {again}" if item.error else ""
+        again = [f"as at {before:.2f} s"] if before < item.at else [item.error, *hint_lines(item.hint)]
+        yield "\n".join([f"FAILED: {again[0]}", *again[1:]]) if item.error else ""
 
 
 def lines(story: FailoverReport) -> list[str]:

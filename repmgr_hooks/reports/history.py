@@ -6,8 +6,10 @@ import dataclasses
 import time
 from typing import Any
 
+from repmgr_hooks.errors import hint_lines
 from repmgr_hooks.event import NAMED
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import StepRow
 
 
 def read(journal: Journal, limit: int, cluster: str | None, failed: bool) -> list[dict[str, Any]]:
@@ -15,11 +17,19 @@ def read(journal: Journal, limit: int, cluster: str | None, failed: bool) -> lis
     return [
         {
             **dataclasses.asdict(run),
+            "left": [{"path": item.place.path, "action": item.place.action, "code": item.code} for item in run.left],
             "events": [{"id": item.id, **dataclasses.asdict(item.event)} for item in journal.events_of(run.id)],
-            "steps": [dataclasses.asdict(step) for step in journal.steps(run.id)],
+            "steps": [_plain(step) for step in journal.steps(run.id)],
         }
         for run in journal.runs(limit, cluster, failed)
     ]
+
+
+def _plain(step: StepRow) -> dict[str, Any]:
+    """Return a step as plain data; of its place, what all steps have."""
+    plain = dataclasses.asdict(step)
+    del plain["place"]
+    return {"path": step.place.path, "action": step.place.action, **plain}
 
 
 def lines(runs: list[dict[str, Any]]) -> list[str]:
@@ -35,9 +45,14 @@ def _lines(run: dict[str, Any]) -> list[str]:
     events = run["events"]
     named = [f"    event {e['id']}: {e['name']} of node {e['node']}" for e in events[-NAMED:]]
     more = [f"    {len(events) - NAMED} more before these"] if len(events) > NAMED else []
-    return [head, *more, *named, *(_step(step) for step in run["steps"]), f"    {run['message']}"]
+    steps = [line for step in run["steps"] for line in _step(step)]
+    return [head, *more, *named, *steps, f"    {run['message']}", *_hints(run)]
 
 
-def _step(step: dict[str, Any]) -> str:
+def _step(step: dict[str, Any]) -> list[str]:
     error = f": FAILED: {step['error']}" if step["error"] else ""
-    return f"  {step['duration']:6.2f} s  {step['what']}{error}"
+    return [f"  {step['duration']:6.2f} s  {step['what']}{error}", *_hints(step)]
+
+
+def _hints(of: dict[str, Any]) -> list[str]:
+    return [f"    {line}" for line in hint_lines(of["hint"])]

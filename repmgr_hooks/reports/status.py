@@ -17,12 +17,12 @@ from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, Problem, hint_lines
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.journal.pauses import pause_of
-from repmgr_hooks.journal.rows import Pause, RunRow
+from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
@@ -38,8 +38,8 @@ class ClusterStatus:
     cluster: Cluster
     decision: PrimaryDecision
     ports: dict[str, int | None]
-    missing: tuple[str, ...]
-    warnings: tuple[str, ...]
+    pending: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
     waiting: int
     paused: Pause | None
     last: tuple[float, str] | None
@@ -53,7 +53,7 @@ class ClusterStatus:
     @property
     def healthy(self) -> bool:
         """True if all is as it should be."""
-        wrong = self.decision.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
+        wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
         return self.decision.primary is not None and not wrong and not self.unwatched
 
     def lines(self) -> list[str]:
@@ -61,11 +61,13 @@ class ClusterStatus:
         decision, name = self.decision, self.cluster.name
         known = f"primary is node {decision.primary}, timeline {decision.timeline} ({decision.reason})"
         headline = known if decision.primary else f"UNKNOWN primary: {decision.reason}"
-        first, *more = [*(str(note) for note in decision.notes if note.why is ReasonCode.STALE_PRIMARY), headline]
-        lines = [f"{name}: {first}", *(f"  {line}" for line in more)]
+        stale = [note for note in decision.notes if note.code is ReasonCode.STALE_PRIMARY]
+        first, *more = [*map(str, stale), headline]
+        hints = hint_lines(*(note.hint for note in stale), "" if decision.primary else decision.hint)
+        lines = [f"{name}: {first}", *(f"  {line}" for line in [*more, *hints])]
         if self.paused:
             reason = f" ({self.paused.reason})" if self.paused.reason else ""
-            lines.append(f"  PAUSED {until_when(self.paused.until)}{reason}; end it with: repmgr-hooks resume")
+            lines += [f"  PAUSED {until_when(self.paused.until)}{reason}", "  HINT: to end it: repmgr-hooks resume"]
         lines += [f"  {state}{self._lag(state)}" for state in decision.states]
         numbers = self.cluster.gateway.ports
         lines += [f"  port {numbers[port]} ({port}): {where(node)}" for port, node in self.ports.items()]
@@ -78,18 +80,23 @@ class ClusterStatus:
         return lines + [f"  {line}" for line in self._wrong()]
 
     def _wrong(self) -> Iterator[str]:
-        yield from (f"WRONG {note}" for note in self.decision.notes if note.why is not ReasonCode.STALE_PRIMARY)
-        yield from (f"WRONG {warning}" for warning in self.warnings)
-        yield from (f"MISSING {line}" for line in dict.fromkeys(self.missing))
+        notes = [note.problem for note in self.decision.notes if note.code is not ReasonCode.STALE_PRIMARY]
+        for warning in (*notes, *self.warnings):
+            yield from (f"WARNING {warning}", *hint_lines(warning.hint))
+        for problem in dict.fromkeys(self.pending):
+            yield from (f"PENDING {problem}", *hint_lines(problem.hint))
         if self.unwatched:
-            yield f"WRONG the service has not looked for {self.unwatched:.0f} s; journalctl -u repmgr-hooks says why"
+            yield f"WARNING the service has not looked for {self.unwatched:.0f} s"
+            yield "HINT: journalctl -u repmgr-hooks says why"
         if self.waiting:
-            yield f"{self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?"
+            yield f"WARNING {self.waiting} event(s) wait to be handled"
+            yield "HINT: see that repmgr-hooks.service runs"
         if self.failed:
             end = "given up" if self.failed.attempt >= self.attempts else "will be tried again"
             yield f"FAILED, {end}: {self.failed.message}"
-        if self.missing or self.failed:
-            yield f"mend it with: repmgr-hooks reconcile --cluster {self.cluster.name}"
+        if self.pending or self.failed:
+            hint = self.failed.hint if self.failed else ""
+            yield from hint_lines(hint, f"to do it now: repmgr-hooks reconcile --cluster {self.cluster.name}")
 
     def _lag(self, state: NodeState) -> str:
         """How much WAL of the primary a standby has not received."""
@@ -126,21 +133,21 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     last = journal.runs(1, settings.name) if journal else []
     event = journal.last_event(settings.name) if journal else None
     paused = pause_of(settings.name, journal, loaded.state_dir)
-    missing: list[str] = []
+    pending: list[Problem] = []
     try:
         ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, host))
     except OperationFailed as error:
-        ports, missing = {}, [str(error)]
+        ports, pending = {}, [Problem.of(error)]
     return ClusterStatus(
         settings,
         decision,
         ports,
-        tuple(missing or _missing(managed, finder, decision, host)),
+        tuple(pending or _pending(managed, finder, decision, host)),
         tuple(dispatcher.warnings(managed, cluster_state(decision, finder), host) if decision.primary else ()),
         len(journal.waiting(settings.name)) if journal else 0,
         paused,
         (event[0], str(event[1])) if event else None,
-        # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to mend.
+        # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to fix.
         last[0] if last and last[0].ok is False and last[0].again else None,
         loaded.service.retry.max_attempts,
         holder(loaded.state_dir / lock_name(settings.name)),
@@ -164,13 +171,14 @@ def compared(settings: Cluster, host: Host, journal: Journal | None) -> Report:
     assert settings.barman is not None
     decision = primary_finder(settings, journal).decision(host)
     if decision.primary is None:
-        return Report(settings.barman.server, advice=str(decision))
+        why = decision.problem
+        return Report(settings.barman.server, code=why.code, message=why.message, hint=why.hint)
     try:
         # The primary first: what it has closed by now is in Barman's hands when Barman has answered.
         written = archive.look_at_primary(decision.primary, decision.timeline, host)
         return archive.report(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
     except OperationFailed as error:
-        return Report(settings.barman.server, advice=str(error))
+        return Report(settings.barman.server, code=error.code, message=str(error), hint=error.hint)
 
 
 def until_when(moment: float | None) -> str:
@@ -183,7 +191,7 @@ def where(node: int | None) -> str:
     return "closed" if node is None else f"leads to node {node}"
 
 
-def _missing(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[str]:
+def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[Problem]:
     if decision.primary is None:
         return dispatcher.differences(dispatcher.fence(managed, decision, host, None))
     decided = cluster_state(decision, finder)
@@ -191,9 +199,11 @@ def _missing(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDe
 
 
 def _plain(value: Any) -> Any:
-    """Return dataclasses as dictionaries; a reason as its name, its nodes and its words."""
+    """Return dataclasses as dictionaries; a reason as its code, its message, its hint, and its nodes."""
     if isinstance(value, Reason):
-        return {"why": value.why.name.lower(), "nodes": list(value.nodes), "words": str(value)}
+        return {**_plain(value.problem), "nodes": list(value.nodes)}
+    if isinstance(value, Failed):
+        return {"path": value.place.path, "action": value.place.action, "code": value.code}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

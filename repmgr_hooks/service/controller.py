@@ -14,14 +14,14 @@ from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, Show, shown_to_nobody
-from repmgr_hooks.errors import LockTimeout, OperationFailed, Stopped
+from repmgr_hooks.errors import LockTimeout, OperationFailed, Problem, Stopped
 from repmgr_hooks.event import NAMED, Event, RoleClaim
 from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import known, lasts
-from repmgr_hooks.journal.rows import Pause, RunRow, Waiting
+from repmgr_hooks.journal.rows import Pause, Place, RunRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
-from repmgr_hooks.log import about
+from repmgr_hooks.log import about, hint
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, remember, saw
 from repmgr_hooks.settings.backoff import left
@@ -64,7 +64,7 @@ class ClusterController:
         """What the journal could not be told yet."""
         self._pause: Pause | None = None
         self._pause_was_read = False
-        self._last: tuple[RunRow, set[str]] | None = None
+        self._last: tuple[RunRow, set[Place]] | None = None
         """The last run, and what it has notified, if the journal could not be told."""
         self._broken = False
         """Whether the journal could not be used just now."""
@@ -197,9 +197,9 @@ class ClusterController:
         last = self._last[0] if self._last else rows[0] if rows else None
         return last if last and last.ok is False and last.again else None
 
-    def _notified_by(self, failed: RunRow) -> set[str]:
+    def _notified_by(self, failed: RunRow) -> set[Place]:
         steps = self._ask(lambda: self._journal.steps(failed.id)) or []
-        return {step.action for step in steps if not step.error} | (self._last[1] if self._last else set())
+        return {step.place for step in steps if not step.error} | (self._last[1] if self._last else set())
 
     def _begin(self, cause: str, attempt: int, covered: Sequence[Waiting]) -> int | None:
         numbers = [item.id for item in covered]
@@ -240,7 +240,7 @@ class ClusterController:
             row = ended(run or 0, self.name, cause, attempt, started, result)
             self._last = None if run and end_run(self._journal, row) else (row, observer.notified)
         if not result.ok and result.again and attempt >= self._config.service.retry.max_attempts:
-            log.error("%s: given up after %d attempts; see 'repmgr-hooks status'", self.name, attempt)
+            log.error("%s: given up after %d attempts", self.name, attempt, extra=hint("repmgr-hooks status"))
 
     def _handle(self, events: list[Event], observer: RunObserver, everything: bool) -> RunResult:
         try:
@@ -254,10 +254,9 @@ class ClusterController:
             raise
         except Exception as error:
             log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
-            bug = f"a bug in repmgr_hooks: {error!r}"
-            return RunResult(
-                False, bug, done=tuple(ActionResult(action, error=bug) for action in self._managed.actions), again=True
-            )
+            bug = Problem("bug", f"a bug in repmgr_hooks: {error!r}", "please report it, with the log")
+            done = tuple(ActionResult(action, problems=(bug,)) for action in self._managed.actions)
+            return RunResult(False, bug.message, done=done, again=True, code=bug.code, hint=bug.hint)
 
 
 def run_now(
@@ -281,7 +280,7 @@ def run_now(
         run = journal.begin_run(name, cause, 1, numbers)
         memory = journal.memory(name)
     except OperationFailed as error:
-        log.error("%s; going on without it", error)
+        log.error("%s; going on without it", error, extra=hint(error.hint))
         return dispatcher.handle(managed, host, events, observer=unwritten, memory=memory)
     observer = JournalRecorder(journal, name, run, lambda: False, set())
     observer.waiting = waiting

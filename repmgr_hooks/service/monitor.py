@@ -12,7 +12,9 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.dispatcher import Drift
 from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import Problem
 from repmgr_hooks.journal.rows import Observation, RunRow
+from repmgr_hooks.log import hint
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class Monitor:
         self._managed, self._host, self._monitor_interval = managed, host, monitor_interval
         self._next = host.now()
         self._hurry_until = 0.0
-        self._said = ""
+        self._said: list[Problem] = []
         self._looked: float | None = None
         self._marks: dict[str, object] = {}
         self.decision: PrimaryDecision | None = None
@@ -38,8 +40,8 @@ class Monitor:
         """Whether the last look found all as it should be."""
         self.news: Observation | None = None
         """What the last look saw, if the look before saw something else."""
-        self.warnings: tuple[str, ...] = ()
-        """What the last look found that no step of ours can mend."""
+        self.warnings: tuple[Problem, ...] = ()
+        """What the last look found that no step of ours can fix."""
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
@@ -54,15 +56,15 @@ class Monitor:
     def sees_work(self, memory: LastKnownPrimary, failed: RunRow | None) -> bool:
         """Look; True if something is to be done that no event has asked for.
 
-        What a failed run could not mend is left to its retries, unless there is another primary now.
+        What a failed run could not fix is left to its retries, unless there is another primary now.
         """
         drift = dispatcher.drift(self._managed, self._host, memory, self._marks)
         self.news = self._news(drift)
         self._plan_next(drift.decision)
         self._tell(drift)
         self.warnings = drift.warnings
-        self.content = drift.decision.primary is not None and not drift.missing
-        return bool(drift.missing) and not (failed and drift.known(failed))
+        self.content = drift.decision.primary is not None and not drift.pending
+        return bool(drift.pending) and not (failed and drift.known(failed))
 
     def _news(self, drift: Drift) -> Observation | None:
         decision, seen, before = drift.decision, self.decision, self._looked
@@ -74,7 +76,8 @@ class Monitor:
         ):
             return None
         nodes = "\n".join(map(str, decision.states))
-        return Observation(drift.at, before, decision.primary, decision.timeline, str(decision), nodes)
+        code = decision.reason.code.name.lower()
+        return Observation(drift.at, before, decision.primary, decision.timeline, code, str(decision), nodes)
 
     def _plan_next(self, decision: PrimaryDecision) -> None:
         now, before = self._host.now(), self.decision
@@ -87,9 +90,13 @@ class Monitor:
 
     def _tell(self, drift: Drift) -> None:
         decision = drift.decision
-        unknown = [str(decision)] if decision.primary is None else []
-        said = "; ".join([*map(str, decision.notes), *unknown, *drift.missing, *drift.warnings])
-        if said != self._said:
+        unknown = [decision.problem] if decision.primary is None else []
+        found = [*(note.problem for note in decision.notes), *unknown, *drift.pending, *drift.warnings]
+        if found != self._said:
             name = self._managed.cluster.name
-            log.warning("%s: %s", name, said) if said else log.info("%s: in the desired state again", name)
-        self._said = said
+            if found:
+                hints = hint(*(problem.hint for problem in found))
+                log.warning("%s: %s", name, "; ".join(map(str, found)), extra=hints)
+            else:
+                log.info("%s: in the desired state again", name)
+        self._said = found

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, memory_of
-from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, place_of
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import Observation, RunRow, StepRow
+from repmgr_hooks.journal.rows import Failed, Observation, Place, RunRow, StepRow
+from repmgr_hooks.log import hint
+from repmgr_hooks.system.steps import Step
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ class JournalRecorder(RunObserver):
     """Writes every step into the journal, if it has the run (``run``); if that fails, the run goes on all the same."""
 
     def __init__(
-        self, journal: Journal, name: str, run: int | None, stopping: Callable[[], bool], notified: set[str]
+        self, journal: Journal, name: str, run: int | None, stopping: Callable[[], bool], notified: set[Place]
     ) -> None:
         self._journal, self._name, self._run = journal, name, run
         self.notified = notified
@@ -34,24 +36,31 @@ class JournalRecorder(RunObserver):
             self._journal.remember(self._name, memory)
         except OperationFailed as failure:
             self.unwritten = memory
-            log.error("%s", failure)
+            log.error("%s", failure, extra=hint(failure.hint))
 
-    def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
+    def step(
+        self, chosen: ScheduledAction, step: Step, started: float, duration: float, problem: Problem | None
+    ) -> None:
         """Write it down."""
-        if not error:
-            self.notified.add(action)
+        wrong = (problem.message, problem.code, problem.hint) if problem else ()
+        kind, target, node = step.kind, step.target, step.node
+        self._add(StepRow(chosen.place, kind, target, node, step.what, started, duration, *wrong))
+
+    def _add(self, row: StepRow) -> None:
+        if not row.error:
+            self.notified.add(row.place)
         if self._run is None:
             return
         try:
-            self._journal.add_step(self._run, StepRow(action, what, started, duration, error))
+            self._journal.add_step(self._run, row)
         except OperationFailed as failure:
-            log.error("%s", failure)
+            log.error("%s", failure, extra=hint(failure.hint))
 
     def done_before(self, chosen: ScheduledAction) -> bool:
         """True for a notification that an earlier attempt has given for the same event."""
-        if chosen.action.handler.observe or chosen.name not in self.notified:
+        if chosen.action.handler.observe or chosen.place not in self.notified:
             return False
-        self.step(chosen.name, "done before", time.time(), 0.0, "")
+        self._add(StepRow(chosen.place, "done_before", "", None, "done before", time.time(), 0.0))
         return True
 
 
@@ -63,7 +72,7 @@ def remember(journal: Journal, name: str, decision: PrimaryDecision | None, know
     try:
         journal.remember(name, memory_of(primary))
     except OperationFailed as failure:
-        log.error("%s", failure)
+        log.error("%s", failure, extra=hint(failure.hint))
 
 
 def saw(journal: Journal, name: str, news: Observation) -> None:
@@ -71,16 +80,17 @@ def saw(journal: Journal, name: str, news: Observation) -> None:
     try:
         journal.saw(name, news)
     except OperationFailed as failure:
-        log.error("%s", failure)
+        log.error("%s", failure, extra=hint(failure.hint))
 
 
 def end_run(journal: Journal, row: RunRow) -> bool:
     """Close a run in the journal; if that fails, say so, and return False."""
     try:
-        journal.end_run(row.id, bool(row.ok), row.again, row.message, row.primary, row.timeline or 0, row.left)
+        how = (row.message, row.primary, row.timeline or 0, row.code, row.hint, row.left)
+        journal.end_run(row.id, bool(row.ok), row.again, *how)
         return True
     except OperationFailed as failure:
-        log.error("%s", failure)
+        log.error("%s", failure, extra=hint(failure.hint))
         return False
 
 
@@ -88,6 +98,6 @@ def ended(run: int, cluster: str, cause: str, attempt: int, started: float, resu
     """Return a run that ends now, as the journal keeps it."""
     decision = result.decision
     primary, timeline = (decision.primary, decision.timeline) if decision else (None, 0)
-    left = tuple(item.action.title for item in result.done if item.error)
-    how = (result.ok, result.again, primary, timeline, result.message, left)
+    left = tuple(Failed(place_of(item.action), item.problems[0].code) for item in result.done if item.problems)
+    how = (result.ok, result.again, primary, timeline, result.message, result.code, result.hint, left)
     return RunRow(run, cluster, cause, attempt, started, time.time(), *how)

@@ -76,7 +76,7 @@ def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
         path = directory / place.lstrip("/")
         there = next(above for above in (path, *path.parents) if os.path.lexists(above))
         if wrong := untrusted(there):
-            raise UsageError(f"{wrong}, or name another DIRECTORY")
+            raise UsageError(str(wrong), hint=f"{wrong.hint}, or name another DIRECTORY")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             yield (
@@ -110,9 +110,11 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
 
 def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -> None:
     """Say what is wrong with a draft. Raises UsageError with all of it."""
-    others = [said for path in (directory, *(move.draft for move in moves)) if (said := untrusted(path))]
+    others = [found for path in (directory, *(move.draft for move in moves)) if (found := untrusted(path))]
     if others:
-        raise UsageError("\n  ".join([f"{directory} is refused:", *dict.fromkeys(others)]))
+        said = dict.fromkeys(map(str, others))
+        hint = "; ".join(dict.fromkeys(wrong.hint for wrong in others if wrong.hint))
+        raise UsageError("\n  ".join([f"{directory} is refused:", *said]), hint=hint)
     wrong = [f"{place} is not in it" for place in SHIPPED if Path(place) not in [move.place for move in moves]]
     wrong += [f"{move.draft} has no place here" for move in moves if not move.ours and move.there is None]
     if not replace:

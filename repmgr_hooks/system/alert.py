@@ -12,7 +12,7 @@ Severity = Literal["warning", "critical"]
 
 @dataclass(frozen=True)
 class Alert:
-    """Something that is wrong: in few words, in full, and what to type next.
+    """Something that is wrong: in few words, in full, and what to do about it.
 
     ``momentary``: it has happened, and is nothing that goes on and ends.
     """
@@ -22,11 +22,11 @@ class Alert:
     severity: Severity
     summary: str
     details: str = ""
-    next: str = ""
+    hint: str = ""
     momentary: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("summary", "details", "next"):  # each may repeat what a node, a program or a plug-in has said
+        for name in ("summary", "details", "hint"):  # each may repeat what a node, a program or a plug-in has said
             object.__setattr__(self, name, printable(getattr(self, name), 2 * MOST))
 
     def __str__(self) -> str:

@@ -87,12 +87,12 @@ class LocalHost:
         try:
             command = sh.Command(program.argv[0])
         except sh.CommandNotFound:
-            raise NoSuchProgram(f"{program.argv[0]}: no such program; install it or correct its path") from None
+            raise NoSuchProgram(f"{program.argv[0]}: no such program", hint="install it, or correct its path") from None
         output, errors = Output(MOST_OUTPUT if program.whole else MOST_ERRORS), Output(MOST_ERRORS)
         try:
             running = _start(command, program, output, errors)
         except (OSError, sh.ForkException) as error:
-            raise OperationFailed(f"{program}: cannot be started: {error}") from None
+            raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
         # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
         too_late = threading.Event()
         timer = threading.Timer(max(limit, 0.1), _kill, (running.pid, too_late))
@@ -101,17 +101,20 @@ class LocalHost:
             running.wait()
         except sh.ErrorReturnCode as error:
             if too_late.is_set():
-                raise ProgramTimeout(f"{program}: not finished after {limit:.0f} s; killed") from None
+                raise ProgramTimeout(program, limit) from None
             if not (program.tolerate and re.search(program.tolerate, str(errors))):
                 said = str(errors).strip() or str(output).strip() or "nothing written"
-                raise OperationFailed(f"{program}: exit code {error.exit_code}: {printable(said)}") from None
+                what = f"{program}: exit code {error.exit_code}: {printable(said)}"
+                raise OperationFailed(what, code="program_failed") from None
         finally:
             timer.cancel()
         if program.whole and not output.whole:
-            raise OperationFailed(f"{program}: wrote {output.size} bytes; at most {output.most} are read")
+            what = f"{program}: wrote {output.size} bytes; at most {output.most} are read"
+            raise OperationFailed(what, code="program_failed")
         if program.expect and not re.search(program.expect, str(output)):
             said = printable(str(output).strip())
-            raise OperationFailed(f"{program}: answered 0, but its output is not what was asked for: {said}")
+            what = f"{program}: answered 0, but its output is not what was asked for: {said}"
+            raise OperationFailed(what, code="program_failed")
         return str(output)
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
@@ -131,7 +134,7 @@ class LocalHost:
 
     async def _fetch(self, sql: Sql, limit: float) -> Rows | OperationFailed:
         if (why := self._still_silent(sql.node)) is not None:
-            return OperationFailed(f"node {sql.node}: still no answer{why}")
+            return OperationFailed(f"node {sql.node}: still no answer{why}", code="no_answer")
         asking = asyncio.ensure_future(self._ask(sql))
         await asyncio.wait({asking}, timeout=limit)
         if not asking.done():
@@ -140,17 +143,17 @@ class LocalHost:
             asking.cancel()
             await asyncio.wait({asking})
             self._reconnect(sql.node)
-            return OperationFailed(f"node {sql.node}: no answer within {limit:g} s")
+            return OperationFailed(f"node {sql.node}: no answer within {limit:g} s", code="no_answer")
         try:
             return asking.result()
         except psycopg.Error as error:
             await self._forget(sql.node)
             if isinstance(error, psycopg.OperationalError) and not _is_answer(error):
                 self._reconnect(sql.node, f" ({_brief(error)})")
-            return OperationFailed(f"node {sql.node}: {_brief(error)}")
+            return OperationFailed(f"node {sql.node}: {_brief(error)}", code=_code(error))
         except Exception as error:  # whatever a node makes psycopg stumble over is that node's
             await self._forget(sql.node)
-            return OperationFailed(f"node {sql.node}: {odd_answer(error)}")
+            return OperationFailed(f"node {sql.node}: {odd_answer(error)}", code="odd_answer")
 
     def _reconnect(self, node: int, why: str = "") -> None:
         """Try on the side to connect to a node that has let us wait, so that nobody waits for it again."""
@@ -226,9 +229,9 @@ class LocalHost:
         try:
             send_resets(flows)
         except OSError as error:
-            raise OperationFailed(f"cannot send packets (needs CAP_NET_RAW): {error}") from None
+            raise OperationFailed(f"cannot send packets (needs CAP_NET_RAW): {error}", code="no_reset") from None
         except ValueError as error:
-            raise OperationFailed(f"cannot send packets: {error}") from None
+            raise OperationFailed(f"cannot send packets: {error}", code="no_reset") from None
 
     def tell(self, alert: Alert) -> None:
         """Hand an alert over to the service; in the foreground, whoever looks on has been told."""
@@ -240,7 +243,7 @@ class LocalHost:
         try:
             return Path(path).read_text(errors="replace")
         except OSError as error:
-            raise OperationFailed(f"{path} cannot be read: {error}") from None
+            raise OperationFailed(f"{path} cannot be read: {error}", code="unreadable") from None
 
     def rules_generation(self) -> int | None:
         """Return a number that changes with the netfilter rules; None if there is none to be had."""
@@ -267,6 +270,10 @@ def _nf_tables() -> bool:
 def _is_answer(error: psycopg.Error) -> bool:
     """True if the node itself, or PostgreSQL on it, said no; libpq words its own ends in many ways (ARP, time-outs)."""
     return error.sqlstate is not None or "refused" in str(error) or "FATAL" in str(error)
+
+
+def _code(error: psycopg.Error) -> str:
+    return "no_answer" if isinstance(error, psycopg.OperationalError) and not _is_answer(error) else "refused"
 
 
 def _brief(error: psycopg.Error) -> str:

@@ -88,8 +88,16 @@ class Step:
     """
 
     what: str
+    """A sentence for people; no code reads it back."""
     do: Program | Sql | DropConnections | Alert
     limit: float
+    kind: str = ""
+    """What is done, as a short name (``open_port``, ``create_slot``); a handler may have its own. Without one it is
+    the handler's name."""
+    target: str = ""
+    """To what: the name of a port, a slot, a server, a program."""
+    node: int | None = None
+    """On which node, or to which one something is led."""
     until: Sql | None = None
     every: float = 5.0
     hint: str = ""
@@ -147,7 +155,7 @@ class Deadline:
     def _left(self, limit: float, what: object) -> float:
         left = self.end - self.host.now()
         if left < -2 * POLL:  # one last look is granted
-            raise OperationFailed(f"no time is left for: {what}")
+            raise OperationFailed(f"no time is left for: {what}", code="timeout")
         return min(limit, max(left, 2 * POLL))
 
     def run(self, program: Program, limit: float) -> str:
@@ -199,12 +207,12 @@ class Sparing:
     def run(self, program: Program, limit: float) -> str:
         """Run a program, unless it is such a helper."""
         if program.helper and (before := self._hung.get(program.argv[0])):
-            raise OperationFailed(f"{program}: not tried again: {before}")
+            raise OperationFailed(f"{program}: not tried again: {before}", code="timeout")
         try:
             return self._host.run(program, limit)
         except ProgramTimeout as error:
             if program.helper:
-                self._hung[program.argv[0]] = str(error).removeprefix(f"{program}: ")
+                self._hung[program.argv[0]] = error.after
             raise
 
 
@@ -224,7 +232,7 @@ def apply(step: Step, host: Host) -> None:
             return
         if host.now() >= end:
             waited = f"{step.what}: not seen within {host.now() - begun:.0f} s"
-            raise OperationFailed(f"{waited}; {step.hint}" if step.hint else waited)
+            raise OperationFailed(waited, code="no_effect", hint=step.hint)
 
 
 def _do(action: Program | Sql | DropConnections | Alert, host: Host, limit: float) -> None:
@@ -262,7 +270,8 @@ def _becomes_true(step: Step, question: Sql, host: Host, end: float) -> bool:
         if rows and rows[0][0]:
             return True
         if rows and rows[0][0] is None:
-            raise OperationFailed(f"{step.what}: cannot be seen any more, for something else has been undone meanwhile")
+            what = f"{step.what}: cannot be seen any more, for something else has been undone meanwhile"
+            raise OperationFailed(what, code="undone")
         if host.now() >= end:
             return False
         host.sleep(POLL)

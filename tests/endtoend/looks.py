@@ -124,7 +124,7 @@ def status(lab: Lab) -> dict[str, Any]:
 def nothing_missing(lab: Lab) -> bool:
     """True when ``status`` knows the primary and finds nothing to do; nodes may be down."""
     picture = status(lab)
-    return bool(picture["decision"]["primary"]) and not (picture["missing"] or picture["failed"] or picture["waiting"])
+    return bool(picture["decision"]["primary"]) and not (picture["pending"] or picture["failed"] or picture["waiting"])
 
 
 def failover_handled(lab: Lab) -> bool:

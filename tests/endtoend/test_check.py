@@ -86,8 +86,8 @@ def wrong(result: subprocess.CompletedProcess[str]) -> set[tuple[str, str]]:
     assert result.stderr == ""
     found = [finding for finding in json.loads(result.stdout) if finding["level"] != "OK"]
     assert result.returncode == any(finding["level"] == "FAIL" for finding in found)
-    assert all(finding["mend"] for finding in found)
-    return {(finding["key"], finding["where"]) for finding in found}
+    assert all(finding["hint"] for finding in found)
+    return {(finding["code"], finding["where"]) for finding in found}
 
 
 def test_a_good_cluster(healthy: Lab) -> None:
@@ -112,7 +112,7 @@ def test_a_node_with_another_certificate_gets_no_password(healthy: Lab) -> None:
         found = json.loads(healthy.gateway.hooks("check", "--json").stdout)
     finally:
         healthy.put(healthy.gateway, ROOT, right)
-    silent = {finding["where"]: finding["what"] for finding in found if finding["key"] == "nodes.answer"}
+    silent = {finding["where"]: finding["message"] for finding in found if finding["code"] == "nodes.answer"}
     assert len(silent) == len(healthy.databases)
     assert all("certificate verify failed" in what for what in silent.values()), silent
 
@@ -127,8 +127,8 @@ def test_a_node_with_another_certificate_gets_no_password(healthy: Lab) -> None:
 def test_without_root_what_cannot_be_seen_is_said(healthy: Lab, user: str, unseen: set[str]) -> None:
     result = healthy.gateway.hooks("check", "--json", user=user)
     found = [finding for finding in json.loads(result.stdout) if finding["level"] != "OK"]
-    assert {finding["key"] for finding in found} == unseen
-    assert {finding["mend"] for finding in found} == {"run this check as root"}
+    assert {finding["code"] for finding in found} == unseen
+    assert {finding["hint"] for finding in found} == {"run this check as root"}
     assert result.returncode == 0
 
 

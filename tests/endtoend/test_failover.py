@@ -218,7 +218,7 @@ def test_old_primary_back_from_the_dead_gets_nobody(lab: Lab) -> None:
     result = lab.gateway.hooks("boot")
 
     assert result.returncode == 1
-    assert "ZOMBIE: node 1 has come back from the dead" in result.stdout
+    assert "SPLIT-BRAIN: node 1 is a stale primary" in result.stdout
     assert "node 1 is a primary on an older timeline than 2" in result.stdout
     assert lab.gateway.nat() == before
 

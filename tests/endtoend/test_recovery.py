@@ -180,7 +180,7 @@ FAULTS: dict[str, tuple[Callable[[Lab], AbstractContextManager[None]], str]] = {
     ),
     "restore_command: other path": (
         lambda lab: restore_command(lab, RESTORE.replace("/usr/bin", "/opt/bin")),
-        "barman-wal-restore: not found\n      -> PostgreSQL shuts down after a code over 125",
+        "barman-wal-restore: not found\n      HINT: PostgreSQL shuts down after a code over 125",
     ),
     "restore_command: always 0": (
         lambda lab: restore_command(lab, f"{RESTORE} || true"),

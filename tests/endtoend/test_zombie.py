@@ -30,11 +30,11 @@ def first_line_of_status(lab: Lab) -> tuple[int, str]:
 
 def status_tells_of_a_stale_primary(lab: Lab) -> bool:
     code, line = first_line_of_status(lab)
-    return code == 1 and "zombie" in line.lower()
+    return code == 1 and "split-brain" in line.lower()
 
 
 def log_tells_of_a_stale_primary(lab: Lab) -> bool:
-    return any("zombie" in line.lower() for line in worker_log(lab))
+    return any("split-brain" in line.lower() for line in worker_log(lab))
 
 
 def test_stale_primary(three: Lab) -> None:
@@ -47,14 +47,14 @@ def test_stale_primary(three: Lab) -> None:
 
     lab.plug_in(lab.db1)
     assert routes_during(lab, 10) == [{54321: "10.0.0.12", 54322: "10.0.0.12"}]
-    assert lab.db1.sql("select pg_is_in_recovery()") == "f", "db1 is still a zombie"
-    wait_for(lambda: status_tells_of_a_stale_primary(lab), "a status that tells of the zombie", 30, 0.5)
-    wait_for(lambda: log_tells_of_a_stale_primary(lab), "a log that tells of the zombie", 30)
+    assert lab.db1.sql("select pg_is_in_recovery()") == "f", "db1 is still a stale primary"
+    wait_for(lambda: status_tells_of_a_stale_primary(lab), "a status that tells of the stale primary", 30, 0.5)
+    wait_for(lambda: log_tells_of_a_stale_primary(lab), "a log that tells of the stale primary", 30)
 
     lab.db1.pg_ctl("stop", "-m", "fast")
     rejoin(lab.db1, lab.db2)
     wait_until_good(lab, lab.db2, [lab.db1, lab.db3])
-    assert "zombie" not in first_line_of_status(lab)[1].lower()
+    assert "split-brain" not in first_line_of_status(lab)[1].lower()
     client.wait_for_write(time.time())
     assert_nothing_lost(client, lab.db2)
 
@@ -76,8 +76,8 @@ def test_gateway_cut_off_from_the_new_primary(three_without_repmgrd: Lab) -> Non
     wait_for(lambda: follows(lab.db3, lab.db2), "db3 to follow db2")
     lab.db1.pg_ctl("start")
 
-    wait_for(lambda: STALE_PRIMARY not in routes(lab).values(), "the ports that lead to the zombie to be closed", 30)
-    # Barman is a synchronous standby: streaming from a zombie, it would acknowledge a commit that nobody else has.
+    wait_for(lambda: STALE_PRIMARY not in routes(lab).values(), "its ports to be closed", 30)
+    # Barman is a synchronous standby: streaming from it, it would acknowledge a commit that nobody else has.
     lab.gateway.barman("cron", check=False)
     assert [seen for seen in routes_during(lab, 8) if STALE_PRIMARY in seen.values()] == []
     assert not barman_streams_from(lab.db1)

@@ -94,10 +94,10 @@ def test_the_log(text: str, failed: bool) -> None:
 
 
 @settings(max_examples=300)
-@given(FOREIGN, st.sampled_from(["summary", "details", "next"]))
+@given(FOREIGN, st.sampled_from(["summary", "details", "hint"]))
 def test_a_mail_and_a_webhook(text: str, where: str) -> None:
     alert = Alert("main", "x", "critical", **{"summary": "it fails", where: text})
-    assert_harmless(f"{alert.summary}{alert.details}{alert.next}")
+    assert_harmless(f"{alert.summary}{alert.details}{alert.hint}")
     case = Incident(alert, 0.0)
     letter = receivers.letter(Receiver(mail=("dba@example.com",)), case)
     assert sorted(letter.keys()) == sorted(

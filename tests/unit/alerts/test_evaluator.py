@@ -118,7 +118,7 @@ def test_a_stale_primary_is_called_out_until_it_is_gone(tmp_path: Path, journal:
     later(queue, host, 20)
     host.nodes[1].reachable = True
     later(queue, host, 20)
-    assert list(listens.open) == ["zombie"]
+    assert list(listens.open) == ["stale_primary"]
     host.nodes[1].in_recovery = True
     later(queue, host, 20)
     assert listens.open == {}
@@ -170,7 +170,7 @@ def test_a_route_tells_of_its_events(tmp_path: Path, journal: Journal) -> None:
     assert (alert.condition, alert.severity, alert.momentary) == ("standby_failure of node 2", "critical", True)
     assert alert.summary == "standby_failure of node 2; the primary is node 1, timeline 1"
     (run,) = journal.runs(9)
-    assert [step.what for step in journal.steps(run.id)] == ["tell of standby_failure of node 2"]
+    assert [step.what for step in journal.steps(run.id)] == ["send an alert: standby_failure of node 2"]
 
 
 @pytest.mark.parametrize(("megabytes", "said"), [(100, 0), (101, 1)])
@@ -181,7 +181,7 @@ def test_the_primarys_slot_holds_too_much(tmp_path: Path, megabytes: int, said: 
     options = slot.Config("primary", max_retained_wal=100)
     warnings = list(slot.warnings(options, ClusterState(cluster, 1, 1, {1: state})))
     assert len(warnings) == said
-    assert all("slot barman on node 1 holds more than 100 MB of WAL" in warning for warning in warnings)
+    assert all("slot barman on node 1 holds more than 100 MB of WAL" in str(warning) for warning in warnings)
 
 
 # -- the configuration -------------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_a_test_message_that_only_root_could_send(tmp_path: Path) -> None:
 
 def test_a_test_message_to_nobody(check: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert check(TEXT, "--send-test-alert") == 1
-    assert "nobody is told anything\n      -> name somebody under 'alerts'\n" in capsys.readouterr().out
+    assert "nobody is told anything\n      HINT: name somebody under 'alerts'\n" in capsys.readouterr().out
 
 
 def test_a_sendmail_that_the_service_may_not_use(

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 
 from repmgr_hooks import config
 from repmgr_hooks.alerts.incident import AGAIN, HEADLINE, RETRY, SETTLED, Incident, Told, happened, raised
-from repmgr_hooks.alerts.rules import conditions
+from repmgr_hooks.alerts.rules import conditions, open_gate
 from repmgr_hooks.barman import wal_continuity
-from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState, tells_of_hole
+from repmgr_hooks.barman.wal_continuity import FAULTS, StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
-from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.engine.run import place_of
+from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.journal.rows import Failed, Place, RunRow
 from repmgr_hooks.system.alert import Alert
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
-STALE_PRIMARY = Alert("main", "zombie", "critical", "ZOMBIE: node 1", "all of it", "rejoin it")
+STALE_PRIMARY = Alert("main", "stale_primary", "critical", "SPLIT-BRAIN: node 1", "all of it", "rejoin it")
 PROMOTED = Alert("main", "standby_promote of node 2", "warning", "the primary is node 2", momentary=True)
 HOUR = 3600.0
 
@@ -43,12 +45,12 @@ def test_it_is_told_once_again_every_hour_and_when_it_is_over() -> None:
     us = Us()
     for now in range(100, 8000, 5):
         us.find(now, *([STALE_PRIMARY] if now < 7500 else []))
-    open_, over = "CRITICAL main: ZOMBIE: node 1", "OVER main: ZOMBIE: node 1"
+    open_, over = "CRITICAL main: SPLIT-BRAIN: node 1", "OVER main: SPLIT-BRAIN: node 1"
     assert us.said == [(100, open_), (3700, open_), (7300, open_), (7500 + SETTLED, over)]
 
 
 def test_what_changes_is_told_after_a_minute() -> None:
-    us, more = Us(), replace(STALE_PRIMARY, summary="ZOMBIE: node 1 and node 3")
+    us, more = Us(), replace(STALE_PRIMARY, summary="SPLIT-BRAIN: node 1 and node 3")
     us.find(100, STALE_PRIMARY)
     us.find(105, more)
     us.find(159, more)
@@ -108,7 +110,7 @@ def test_an_event_is_told_once_and_the_same_not_again_within_an_hour() -> None:
 
 
 def test_a_clock_that_was_set_back_keeps_nothing_back() -> None:
-    case = Incident(STALE_PRIMARY, 1e9, None, told={"us": Told("CRITICAL main: ZOMBIE: node 1", 1e9, 1e9)})
+    case = Incident(STALE_PRIMARY, 1e9, None, told={"us": Told("CRITICAL main: SPLIT-BRAIN: node 1", 1e9, 1e9)})
     assert case.wait("us", HOUR, 1000.0) == 0
 
 
@@ -123,15 +125,16 @@ def test_a_headline_is_one_short_line(cluster: str, summary: str) -> None:
 
 KNOWN = PrimaryDecision(2, 2, Reason(ReasonCode.ONLY))
 UNKNOWN = PrimaryDecision(None, 0, Reason(ReasonCode.NOBODY))
-BARMAN, SWITCH_WAL, APP = (MAIN.routes[0].do[index].title for index in (2, 3, 4))
+BARMAN, SWITCH_WAL, APP = (place_of(MAIN.routes[0].do[index]) for index in (2, 3, 4))
 
 
-def run(*left: str, message: str = "FAILED after 1.0 s", attempt: int = 1) -> RunRow:
-    return RunRow(1, "main", "event", attempt, 0.0, 1.0, False, True, 2, 2, message, left)
+def run(*left: Place, message: str = "FAILED after 1.0 s", attempt: int = 1, code: str = "failed") -> RunRow:
+    failed = tuple(Failed(place, "not_reached" if number else code) for number, place in enumerate(left))
+    return RunRow(1, "main", "event", attempt, 0.0, 1.0, False, True, 2, 2, message, code, "", failed)
 
 
 def found(
-    decision: PrimaryDecision = KNOWN, warnings: tuple[str, ...] = (), failed: RunRow | None = None
+    decision: PrimaryDecision = KNOWN, warnings: tuple[Problem, ...] = (), failed: RunRow | None = None
 ) -> dict[str, Alert]:
     return {alert.condition: alert for alert in conditions(MAIN, decision, warnings, failed, 20)}
 
@@ -142,17 +145,20 @@ def test_nothing_is_wrong() -> None:
 
 def test_a_primary_is_unknown() -> None:
     alert = found(UNKNOWN)["primary"]
-    assert (alert.severity, alert.next) == ("critical", "repmgr-hooks status --cluster main")
+    assert (alert.severity, alert.hint) == (
+        "critical",
+        "promote one, or make the primary reachable; see repmgr-hooks status --cluster main",
+    )
     assert alert.summary.startswith("primary unknown: no node is out of recovery")
 
 
 @pytest.mark.parametrize("why", [ReasonCode.STALE_PRIMARY, ReasonCode.BESIDE])
 def test_a_stale_primary_comes_with_what_to_type(why: ReasonCode) -> None:
-    alert = found(replace(KNOWN, notes=(Reason(ReasonCode.SILENT, (3,)), Reason(why, (1,)))))["zombie"]
+    alert = found(replace(KNOWN, notes=(Reason(ReasonCode.SILENT, (3,)), Reason(why, (1,), 2, 1))))["stale_primary"]
     assert alert.severity == "critical"
-    assert "ZOMBIE: node 1 is a primary too" in alert.summary
-    assert "on node 1, when PostgreSQL is stopped there: repmgr node rejoin -d 'host=10.0.0.12 port=5432" in alert.next
-    assert list(found(replace(UNKNOWN, notes=(Reason(why, (1,)),)))) == ["zombie", "primary"]
+    assert alert.summary == str(Reason(why, (1,), 2, 1))
+    assert "on node 1, when PostgreSQL is stopped there: repmgr node rejoin -d 'host=10.0.0.12 port=5432" in alert.hint
+    assert list(found(replace(UNKNOWN, notes=(Reason(why, (1,)),)))) == ["stale_primary", "primary"]
 
 
 @pytest.mark.parametrize(
@@ -163,17 +169,28 @@ def test_a_stale_primary_comes_with_what_to_type(why: ReasonCode) -> None:
         (run(SWITCH_WAL), {"gate": "critical"}),
         (run(BARMAN, SWITCH_WAL, attempt=20), {"gate": "critical", "run": "critical"}),
         (
-            run(BARMAN, SWITCH_WAL, APP, message="FAILED: STREAM_GAP: Barman still lacks WAL; more"),
+            run(BARMAN, SWITCH_WAL, APP, code="stream_gap"),
             {"backup": "critical"},
         ),
-        (run(SWITCH_WAL, message="ARCHIVE_GAP: Barman lacks 0001: x"), {"backup": "critical", "gate": "critical"}),
+        (run(SWITCH_WAL, code="archive_gap"), {"backup": "critical", "gate": "critical"}),
+        (run(BARMAN, SWITCH_WAL, APP, message="FAILED: STREAM_GAP: Barman still lacks WAL; more"), {"run": "warning"}),
         (run(), {}),
     ],
 )
 def test_a_run_that_failed(failed: RunRow, expected: dict[str, str]) -> None:
     alerts = found(failed=failed)
     assert {name: alert.severity for name, alert in alerts.items()} == expected
-    assert all(alert.next.startswith("repmgr-hooks ") for alert in alerts.values())
+    assert all(alert.hint.startswith("repmgr-hooks ") for alert in alerts.values())
+
+
+def test_one_action_at_two_places_is_two_actions() -> None:
+    """The second route asks for the same port; that the first was not reached opens no gate there."""
+    route = MAIN.routes[0]
+    again = tuple(replace(action, path=action.path.replace("[0]", "[1]", 1)) for action in route.do)
+    twice = replace(MAIN, routes=(route, replace(route, do=again)))
+    left = [Failed(place, "failed") for place in (BARMAN, SWITCH_WAL, APP)]
+    assert open_gate(twice, left) is None
+    assert open_gate(twice, [Failed(place_of(again[3]), "failed")]) is again[4]
 
 
 def test_what_a_gate_says() -> None:
@@ -183,24 +200,24 @@ def test_what_a_gate_says() -> None:
 
 
 def test_what_a_handler_warns_of() -> None:
-    alert = found(warnings=("slot barman holds more", "and another"))["warning"]
+    alert = found(warnings=(Problem("x", "slot barman holds more", "look"), Problem("y", "and another")))["warning"]
     assert (alert.severity, alert.summary, alert.details) == (
         "warning",
         "slot barman holds more",
-        "slot barman holds more\nand another",
+        "slot barman holds more\nHINT: look\nand another",
     )
 
 
 @pytest.mark.parametrize("position", [place for place in StreamPosition if place is not StreamPosition.OK])
-def test_all_that_is_said_of_barmans_position_is_known_as_a_hole(position: StreamPosition) -> None:
+def test_wherever_barmans_stream_stands_it_is_known_by_its_code(position: StreamPosition) -> None:
     assert MAIN.cluster.barman
     standing = StreamState(position, "0" * 24, missing=("000000010000000000000004",), directory="/x", node=2)
-    text = wal_continuity.explain(standing, MAIN.cluster.barman, [])
-    assert tells_of_hole(f"FAILED after 1 s: barman: {text}").startswith(f"{position.name}: Barman ")
+    error = wal_continuity.stream_gap(standing, MAIN.cluster.barman, [])
+    assert FAULTS[error.code] == f"{position.name}: Barman {position.value}"
 
 
-def test_so_is_a_hole_and_nothing_else() -> None:
+def test_so_is_a_gap_in_the_archive_and_nothing_else() -> None:
     assert MAIN.cluster.barman
-    said = wal_continuity.advice(("000000010000000000000004",), MAIN.cluster.barman)
-    assert tells_of_hole(said) == "ARCHIVE_GAP: Barman lacks 000000010000000000000004"
-    assert tells_of_hole("barman cron: exit code 7: Barman is in ruins") == ""
+    error = wal_continuity.archive_gap(("000000010000000000000004",), MAIN.cluster.barman)
+    assert FAULTS[error.code] == "ARCHIVE_GAP: Barman lacks WAL that a restore needs"
+    assert OperationFailed("barman cron: exit code 7: ARCHIVE_GAP: Barman lacks disks").code not in FAULTS

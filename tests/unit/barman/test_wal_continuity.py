@@ -334,8 +334,8 @@ def test_a_hole(host: FakeHost) -> None:
         "  MISSING 000000010000000000000004",
         "  MISSING 00000002.history",
         "  ARCHIVE_GAP: Barman lacks 000000010000000000000004 to 00000002.history (2 files): no backup so far can be "
-        "restored "
-        "beyond that. If the old primary's pg_wal still has it, keep it. Make a base backup: barman backup main_backup",
+        "restored beyond that",
+        "  HINT: if the old primary's pg_wal still has it, keep it. Make a base backup: barman backup main_backup",
     ]
     assert found.as_dict()["missing"] == ("000000010000000000000004", "00000002.history")
     assert found.as_dict()["healthy"] is False
@@ -356,7 +356,8 @@ def test_what_has_not_been_received_yet_is_no_hole(host: FakeHost) -> None:
     host.barman.archived -= {*wal(2, 6, 7)}
     first, *others = report(host).lines("main")
     assert first.startswith("main: BEHIND: 2 missing of ")
-    assert others[-1].startswith("  Barman has not received these yet: see 'repmgr-hooks status'")
+    assert others[-2] == "  Barman has not received these yet"
+    assert others[-1].startswith("  HINT: see 'repmgr-hooks status'")
 
 
 def test_nothing_at_all(host: FakeHost) -> None:
@@ -380,8 +381,9 @@ def test_by_hand(host: FakeHost) -> None:
     (line,) = compared(host).lines("main")
     assert line.startswith("main: UNKNOWN: barman show-server main_backup: exit code 1: ERROR: cannot open")
     host.lose(2)
-    (line,) = compared(host).lines("main")
-    assert line.startswith("main: UNKNOWN: the primary is unknown: no node is out of recovery")
+    line, hint = compared(host).lines("main")
+    assert line == "main: UNKNOWN: the primary is unknown: no node is out of recovery"
+    assert hint == "  HINT: promote one, or make the primary reachable"
     assert not compared(host).healthy
 
 

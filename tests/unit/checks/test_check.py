@@ -35,7 +35,7 @@ def wrong(run: RunResult, capsys: pytest.CaptureFixture[str]) -> set[tuple[str, 
     run("--json")
     found = json.loads(capsys.readouterr().out)
     ours = ("nodes", "barman", "routes", "kernel", "repmgr.version")
-    bad = {(item["key"], item["where"]) for item in found if item["level"] != "OK" and item["key"].startswith(ours)}
+    bad = {(item["code"], item["where"]) for item in found if item["level"] != "OK" and item["code"].startswith(ours)}
     return {item for item in bad if item[0] not in ("kernel.managers", "barman.passfile")}
 
 
@@ -140,7 +140,7 @@ def test_a_role_without_rights_is_told_all_of_them(
     host.nodes[1].lacking = ("replication", "pg_monitor")
     assert run() == 1
     shown = capsys.readouterr().out
-    assert "main: repmgr lacks replication, pg_monitor\n      -> on the primary: psql -v role=repmgr" in shown
+    assert "main: repmgr lacks replication, pg_monitor\n      HINT: on the primary: psql -v role=repmgr" in shown
 
 
 def test_what_is_wrong_stands_first_and_the_numbers_last(
@@ -150,21 +150,21 @@ def test_what_is_wrong_stands_first_and_the_numbers_last(
     host.nodes[1].most_wal = "-1"
     assert run() == 1
     lines = capsys.readouterr().out.splitlines()
-    levels = [line.split()[0] for line in lines[:-1] if not line.startswith("      -> ")]
+    levels = [line.split()[0] for line in lines[:-1] if not line.startswith("      HINT: ")]
     assert levels == sorted(levels, key=["FAIL", "WARN", "OK"].index)
     counts = [f"{levels.count(level)} {level}" for level in ("FAIL", "WARN", "OK")]
     assert lines[-1] == ", ".join(counts)
     (at,) = [number for number, line in enumerate(lines) if line.startswith("FAIL  nodes.answer        main node 2: ")]
-    assert lines[at + 1].startswith("      -> start PostgreSQL there; see it: sudo -u ")
+    assert lines[at + 1].startswith("      HINT: start PostgreSQL there; see it: sudo -u ")
 
 
 def test_every_finding_can_be_told_from_every_other(run: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
     run("--json")
     found = json.loads(capsys.readouterr().out)
-    assert {frozenset(item) for item in found} == {frozenset({"level", "what", "mend", "key", "where"})}
-    names = [(item["key"], item["where"]) for item in found]
+    assert {frozenset(item) for item in found} == {frozenset({"level", "message", "hint", "code", "where"})}
+    names = [(item["code"], item["where"]) for item in found]
     assert len(names) == len(set(names))
-    assert all(item["mend"] for item in found if item["level"] != "OK")
+    assert all(item["hint"] for item in found if item["level"] != "OK")
 
 
 def test_two_clusters_side_by_side(run: RunResult, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_two_clusters_side_by_side(run: RunResult, capsys: pytest.CaptureFixture
     )
     run("--json")
     found = json.loads(capsys.readouterr().out)
-    names = [(item["key"], item["where"]) for item in found]
+    names = [(item["code"], item["where"]) for item in found]
     assert len(names) == len(set(names))
     assert [where for key, where in names if key == "kernel.forwarding"] == ["IPv4"]
     assert sorted(where for key, where in names if key == "kernel.chains") == ["a", "b"]
@@ -203,7 +203,7 @@ def test_two_clusters_side_by_side(run: RunResult, capsys: pytest.CaptureFixture
     ],
 )
 def test_the_line_for_nagios(levels: list[finding.Level], line: str, code: int) -> None:
-    found = [Finding(level, "so|\nso", "mend", "nodes.wal", "db") for level in levels]
+    found = [Finding(level, "so|\nso", "hint", "nodes.wal", "db") for level in levels]
     assert finding.nagios(found) == (line, code)
 
 
@@ -252,7 +252,7 @@ def test_a_pause_and_a_failed_run(
     run()
     shown = capsys.readouterr().out
     assert "WARN  service.paused      main: paused (new disks): events are stored, nothing is done" in shown
-    assert "      -> repmgr-hooks resume --cluster main" in shown
+    assert "      HINT: repmgr-hooks resume --cluster main" in shown
     assert "OK    service.failed      main: the last run did not fail" in shown
 
 
@@ -263,7 +263,7 @@ def test_a_run_that_has_failed(run: RunResult, capsys: pytest.CaptureFixture[str
     assert run() == 1
     shown = capsys.readouterr().out
     assert "FAIL  service.failed      main: the last run failed: FAILED after 9.0 s: barman is in ruins\n" in shown
-    assert "      -> repmgr-hooks reconcile --cluster main\n" in shown
+    assert "      HINT: repmgr-hooks reconcile --cluster main\n" in shown
 
 
 @pytest.mark.parametrize(("disabled", "level"), [([], "OK"), (["repmgr-hooks-boot.service"], "WARN")])
@@ -276,7 +276,7 @@ def test_a_unit_that_is_not_enabled(host: FakeHost, disabled: list[str], level: 
     host.programs["systemctl"] = systemctl
     found = service.enabled(host)
     assert found.level == level
-    assert found.mend.endswith(" ".join(disabled))
+    assert found.hint.endswith(" ".join(disabled))
 
 
 # -- other firewall managers -------------------------------------------------------------------------------------------

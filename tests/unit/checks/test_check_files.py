@@ -80,7 +80,7 @@ def test_a_password_file(place: Path, mode: int, level: str, said: str) -> None:
 def test_a_password_file_of_somebody_else_or_nowhere(place: Path) -> None:
     file = place / "pgpass"
     file.touch(mode=0o600)
-    assert files.secret("k", file, OTHER).mend == f"chown other {file}"
+    assert files.secret("k", file, OTHER).hint == f"chown other {file}"
     assert files.secret("k", place / "none", OTHER).what == "is not there"
 
 

@@ -20,18 +20,18 @@ def found(directory: Path, libpq: Mapping[str, object], passfile: Path | None = 
     postgres = Postgres(passfile=str(passfile or ""), libpq=libpq)
     seen = passwords.look(replace(CLUSTER, postgres=postgres), User("barman", 1, 1, (), str(directory)))
     assert (seen.key, seen.where) == ("nodes.password", "main")
-    return seen.level, seen.what, seen.mend
+    return seen.level, seen.what, seen.hint
 
 
 @pytest.mark.parametrize("given", ["passfile", ".pgpass"])
 def test_a_password_without_protection_is_a_warning_with_a_way_out(tmp_path: Path, given: str) -> None:
     file = tmp_path / given
     file.write_text("*:*:*:repmgr:secret\n")
-    level, what, mend = found(tmp_path, {}, file if given == "passfile" else None)
+    level, what, hint = found(tmp_path, {}, file if given == "passfile" else None)
     assert (level, what) == ("WARN", passwords.EXPOSED)
-    assert mend.startswith("config.yaml: clusters.main.postgres: ")
-    assert "sslmode: verify-full, sslrootcert: FILE" in mend
-    assert ("require_auth: scram-sha-256;" in mend) == ("require_auth" in options())
+    assert hint.startswith("config.yaml: clusters.main.postgres: ")
+    assert "sslmode: verify-full, sslrootcert: FILE" in hint
+    assert ("require_auth: scram-sha-256;" in hint) == ("require_auth" in options())
     assert found(tmp_path, {"sslmode": "verify-ca"}, file)[0] == "OK"
 
 

@@ -36,7 +36,7 @@ def directory(tmp_path: Path) -> Path:
 
 def shown(finding: Finding) -> str:
     """A finding in one line, without its key."""
-    return f"{finding.level:4}  {finding.where}: {finding.what}" + (f"; {finding.mend}" if finding.mend else "")
+    return f"{finding.level:4}  {finding.where}: {finding.what}" + (f"; {finding.hint}" if finding.hint else "")
 
 
 def proved(directory: Path, command: str, files: set[str] = FILES) -> list[str]:

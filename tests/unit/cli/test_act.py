@@ -14,8 +14,7 @@ import pytest
 from repmgr_hooks.cli import arguments
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import StepRow
-from tests.fake import FakeHost
+from tests.fake import FakeHost, step_row
 
 PROMOTED = Event(2, "standby_promote", True, 1, "2026-11-20 03:00:00+00")
 NODE_2 = "10.0.0.12:5432"
@@ -27,7 +26,7 @@ def past(journal: Journal, ok: bool, message: str, events: int = 1, attempt: int
     """A run that has ended."""
     numbers = [journal.add_event("main", PROMOTED, time.time()) for _ in range(events)]
     run = journal.begin_run("main", "event", attempt, numbers)
-    journal.add_step(run, StepRow("slot {on: primary}", "create slot", 5.0, 1.25, "" if ok else "no such node"))
+    journal.add_step(run, step_row("slot {on: primary}", "create slot", 5.0, 1.25, "" if ok else "no such node"))
     journal.end_run(run, ok, not ok, message, 2, 2)
     return run
 
@@ -45,7 +44,7 @@ def test_status_of_a_healthy_cluster(run: RunResult, capsys: pytest.CaptureFixtu
 def test_status_of_a_cluster_in_trouble(run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost) -> None:
     host.fail_over()
     assert run("status") == 1
-    assert "MISSING route port app to node 2" in capsys.readouterr().out
+    assert "PENDING route port app to node 2" in capsys.readouterr().out
     assert host.changes == []
 
 
@@ -160,7 +159,9 @@ def test_a_pause_is_written_down_and_shown(
     found = journal.paused("main")
     assert found and (found.until, found.reason) == (None, "new disks")
     assert run("status") == 1
-    assert "  PAUSED until it is resumed (new disks); " in capsys.readouterr().out
+    assert (
+        "  PAUSED until it is resumed (new disks)\n  HINT: to end it: repmgr-hooks resume\n" in capsys.readouterr().out
+    )
 
 
 def test_a_pause_for_a_while(run: RunResult, capsys: pytest.CaptureFixture[str], journal: Journal) -> None:
@@ -305,19 +306,23 @@ def test_what_needs_the_journal_says_so(
 ) -> None:
     newer(tmp_path)
     assert run(verb) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "is of a newer version (99) than this program; upgrade repmgr_hooks" in line
+    line, hint = capsys.readouterr().err.splitlines()
+    assert line.endswith("is of a newer version (99) than this program")
+    assert hint == "HINT: upgrade repmgr_hooks"
 
 
 @pytest.mark.parametrize("argv", [["reconcile"], ["boot"], ["replay", "2", "standby_promote"]])
-def test_what_mends_the_cluster_goes_on_without_it(
+def test_what_repairs_the_cluster_goes_on_without_it(
     run: RunResult, tmp_path: Path, host: FakeHost, capsys: pytest.CaptureFixture[str], argv: list[str]
 ) -> None:
     newer(tmp_path)
     host.fail_over()
     assert run(*argv) == 0
     assert host.leads_to(host.app_port) == NODE_2
-    assert "newer version (99) than this program; upgrade repmgr_hooks; going on without it" in capsys.readouterr().out
+    assert (
+        "newer version (99) than this program; going on without it\nHINT: upgrade repmgr_hooks\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_status_says_what_is_true_without_a_journal(

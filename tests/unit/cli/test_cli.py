@@ -34,13 +34,14 @@ def all_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line that a run with a mistake leaves on stderr; its exit code must be 2, its stdout empty."""
+    """The line, and the hint, that a run with a mistake leaves on stderr; its exit code is 2, its stdout empty."""
     assert cli.run(argv) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    (line,) = output.err.splitlines()
+    line, *hints = output.err.splitlines()
     assert line.startswith("repmgr-hooks: ")
-    return line
+    assert [hint[:6] for hint in hints] in ([], ["HINT: "])
+    return " ".join([line, *hints])
 
 
 @pytest.mark.usefixtures("all_programs")
@@ -335,8 +336,9 @@ def test_a_plug_in_that_cannot_be_used(tmp_path: Path, source: str, name: str, s
     install(tmp_path, source, name)
     ended = hooks(tmp_path, "--config", route(tmp_path, "firewall: {open: app}"), "check")
     assert (ended.returncode, ended.stdout) == (2, "")
-    (line,) = ended.stderr.splitlines()
+    line, hint = ended.stderr.splitlines()
     assert said in line
+    assert hint.startswith("HINT: ")
 
 
 def test_two_plug_ins_of_one_name(tmp_path: Path) -> None:
@@ -344,9 +346,10 @@ def test_two_plug_ins_of_one_name(tmp_path: Path) -> None:
     install(tmp_path, package="another_dns")
     ended = hooks(tmp_path, "handlers")
     assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
+    line, hint = ended.stderr.splitlines()
     assert "handler 'dns' of" in line
     assert "is already there" in line
+    assert hint == "HINT: rename it"
 
 
 def test_a_plug_in_without_a_docstring_is_listed(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def silent(node: int) -> NodeState:
 
 def whys(decision: PrimaryDecision) -> list[tuple[ReasonCode, tuple[int, ...]]]:
     """What stands beside the verdict."""
-    return [(note.why, note.nodes) for note in decision.notes]
+    return [(note.code, note.nodes) for note in decision.notes]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def whys(decision: PrimaryDecision) -> list[tuple[ReasonCode, tuple[int, ...]]]:
 def test_the_primary_is_known(states: list[NodeState], memory: LastKnownPrimary, node: int, why: ReasonCode) -> None:
     decision = decide(states, memory)
     (timeline,) = [state.timeline for state in states if state.node == node]
-    assert (decision.primary, decision.timeline, decision.reason.why) == (node, timeline, why)
+    assert (decision.primary, decision.timeline, decision.reason.code) == (node, timeline, why)
     assert decision.states == tuple(states)
 
 
@@ -302,14 +302,14 @@ def test_after_too_many_changes_the_next_one_is_not_followed(changes: int, most:
     assert decision.primary == node
     if node is None:
         assert decision.reason == Reason(ReasonCode.SWINGING, (2,))
-        assert "'repmgr-hooks reconcile' follows it at once" in str(decision.reason)
+        assert decision.hint == "to follow it at once: repmgr-hooks reconcile"
 
 
 def test_the_primary_that_is_there_already_is_no_change() -> None:
     assert decide([primary(1, 1), standby(2, 1)], replace(NODE_1, changes=9), 5).primary == 1
 
 
-# -- zombies -----------------------------------------------------------------------------------------------------------
+# -- stale primaries ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -353,14 +353,15 @@ def test_the_primary_that_is_there_already_is_no_change() -> None:
 def test_stale_primaries(states: list[NodeState], memory: LastKnownPrimary, stale_primaries: tuple[int, ...]) -> None:
     decision = decide(states, memory)
     assert decision.stale_primaries == stale_primaries
-    assert [nodes for why, nodes in whys(decision) if why is ReasonCode.STALE_PRIMARY] == (
-        [stale_primaries] if stale_primaries else []
-    )
+    notes = [note for note in decision.notes if note.code is ReasonCode.STALE_PRIMARY]
+    assert [note.nodes for note in notes] == [(node,) for node in stale_primaries]
+    timelines = {state.node: state.timeline for state in states}
+    assert all(timelines[note.nodes[0]] == note.own < note.timeline for note in notes)
 
 
 def test_a_held_change_leaves_the_old_primary_a_stale_primary() -> None:
     decision = decide([primary(1, 1), primary(2, 2)], replace(NODE_1, changes=5), 5)
-    assert (decision.primary, decision.reason.why, decision.stale_primaries) == (None, ReasonCode.SWINGING, (1,))
+    assert (decision.primary, decision.reason.code, decision.stale_primaries) == (None, ReasonCode.SWINGING, (1,))
 
 
 # -- what stands beside the verdict ------------------------------------------------------------------------------------
@@ -415,7 +416,7 @@ TWO = metadata((1,), (1, 2))
         pytest.param(
             [replace(primary(1, 1), registered=TWO), replace(primary(2, 2), registered=metadata((2,), (1, 2)))],
             [(ReasonCode.STALE_PRIMARY, (1,))],
-            id="zombie",
+            id="stale primary",
         ),
     ],
 )
@@ -423,12 +424,19 @@ def test_notes(states: list[NodeState], notes: list[tuple[ReasonCode, tuple[int,
     assert whys(decide(states, NODE_1)) == notes
 
 
-def test_every_reason_says_which_node_and_leaves_no_hole() -> None:
+def test_every_reason_says_which_node_and_leaves_no_gap() -> None:
     for why in ReasonCode:
-        said = str(Reason(why, (1, 2), 7))
-        assert "{" not in said
-        assert ("node 1 and node 2" in said) == ("{nodes}" in why.value)
-        assert ("timeline 7" in said or "than 7" in said) == ("{timeline}" in why.value)
+        reason = Reason(why, (1, 2), 7, 6)
+        assert "{" not in f"{reason}{reason.hint}"
+        assert ("node 1 and node 2" in str(reason)) == ("{nodes}" in why.words)
+        assert ("timeline 7" in str(reason) or " 7" in str(reason)) == ("{timeline}" in why.words)
+        assert ";" not in str(reason), "what to do is the hint"
+
+
+def test_a_stale_primary_is_called_what_everybody_calls_it() -> None:
+    decision = decide([primary(1, 1), primary(2, 2)], SEEN_2)
+    assert str(decision.notes[0]) == "SPLIT-BRAIN: node 1 is a stale primary (timeline 1 < 2)"
+    assert decision.notes[0].hint == "no port leads to node 1; stop it, and rejoin it: repmgr node rejoin"
 
 
 # -- properties --------------------------------------------------------------------------------------------------------
@@ -577,4 +585,4 @@ def test_a_primary_that_repmgr_has_replaced_is_not_kept_for_a_third_that_somebod
     states = [primary(1, 1), primary(2, 2), primary(3, 3, named=(2,))]
     decision = decide(states, LastKnownPrimary(1, 1, SYSTEM))
     assert (decision.primary, decision.stale_primaries) == (2, (1,))
-    assert [note.why for note in decision.notes if note.nodes == (3,)][0] is ReasonCode.BESIDE
+    assert [note.code for note in decision.notes if note.nodes == (3,)][0] is ReasonCode.BESIDE

@@ -159,7 +159,7 @@ def tracking(leader: Slot | None, found: Slot | None, written: int = 0) -> Clust
         pytest.param(tracking(at(0), None), [CREATE_1], id="absent"),
         pytest.param(tracking(at(0), at(0)), [], id="as far as the primary's"),
         pytest.param(tracking(at(50), at(0), 50), [], id="behind it: that is small work"),
-        pytest.param(tracking(at(0), at(50), 50), [], id="before it: nothing can mend that"),
+        pytest.param(tracking(at(0), at(50), 50), [], id="before it: nothing can fix that"),
         pytest.param(tracking(None, None), [], id="the primary has none yet"),
         pytest.param(tracking(LOST, None), [], id="the primary's says nothing"),
         pytest.param(tracking(at(0), LOST), [drop(1), CREATE_1], id="lost"),
@@ -212,8 +212,8 @@ def test_a_slot_that_holds_too_much_is_given_up_loudly() -> None:
         ),
     ],
 )
-def test_what_no_step_can_mend(decided: ClusterState, said: list[str]) -> None:
-    assert list(slot.warnings(TRACK, decided)) == said
+def test_what_no_step_can_fix(decided: ClusterState, said: list[str]) -> None:
+    assert list(map(str, slot.warnings(TRACK, decided))) == said
     assert list(slot.warnings(ON_STANDBY, decided)) == list(slot.warnings(ON_PRIMARY, decided)) == []
 
 

@@ -22,9 +22,10 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import store
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.journal.migrations import MIGRATIONS
-from repmgr_hooks.journal.rows import Observation, Pause, RunRow, StepRow, Waiting
+from repmgr_hooks.journal.migrations import VERSION
+from repmgr_hooks.journal.rows import Observation, Pause, RunRow, Waiting
 from repmgr_hooks.lock import exclusive
+from tests.fake import step_row
 
 PROMOTED = Event(2, "standby_promote", False, 1, "2026-11-20 03:00:00+00")
 FOLLOWED = Event(3, "standby_follow")
@@ -65,7 +66,7 @@ def test_it_is_all_there_when_it_is_opened_again(path: Path) -> None:
     before = Journal(path)
     event = before.add_event("main", PROMOTED, 5.0)
     run = before.begin_run("main", "event", 1, [event])
-    step = StepRow("slot {on: primary}", "create slot barman on node 2", 6.5, 0.25, "")
+    step = step_row("slot {on: primary}", "create slot barman on node 2", 6.5, 0.25, "")
     before.add_step(run, step)
     before.end_run(run, True, False, "done: 1 step(s)", 2, 7)
     before.close()
@@ -92,7 +93,7 @@ def test_a_run_is_open_until_it_is_ended(journal: Journal) -> None:
 
 def test_steps_stay_in_their_order(journal: Journal) -> None:
     run, other = journal.begin_run("main", "event", 1, []), journal.begin_run("main", "event", 1, [])
-    steps = [StepRow("a", f"step {number}", 100.0 - number, 0.0, "no" * number) for number in range(20)]
+    steps = [step_row("a", f"step {number}", 100.0 - number, 0.0, "no" * number) for number in range(20)]
     for step in steps:
         journal.add_step(run, step)
     assert journal.steps(run) == steps
@@ -151,11 +152,12 @@ def test_a_killed_program_leaves_a_journal_whose_event_waits_again(path: Path) -
     script = (
         "import os, pathlib, sys\n"
         "from repmgr_hooks.event import Event\n"
-        "from repmgr_hooks.journal.journal import Journal, StepRow\n"
+        "from repmgr_hooks.journal.journal import Journal\n"
+        "from tests.fake import step_row\n"
         "journal = Journal(pathlib.Path(sys.argv[1]))\n"
         "event = journal.add_event('main', Event(2, 'standby_promote'), 5.0, 'x')\n"
         "run = journal.begin_run('main', 'event', 1, [event])\n"
-        "journal.add_step(run, StepRow('a', 'b', 1.0, 2.0, ''))\n"
+        "journal.add_step(run, step_row('a', 'b', 1.0, 2.0))\n"
         "os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == -9
@@ -175,7 +177,7 @@ def test_what_is_old_goes_and_what_waits_or_came_last_stays(journal: Journal, pa
     old, kept, waits = (journal.add_event("main", PROMOTED, 5.0) for _ in range(3))
     for events in ([old], [kept]):
         run = journal.begin_run("main", "event", 1, events)
-        journal.add_step(run, StepRow("a", "b", 1.0, 0.0, ""))
+        journal.add_step(run, step_row("a", "b", 1.0, 0.0, ""))
         journal.end_run(run, True, False, "", 2, 2)
     other = journal.begin_run("other", "event", 1, [])
     journal.end_run(other, True, False, "", 2, 2)
@@ -242,26 +244,27 @@ def test_the_last_primary_is_remembered_and_each_change_is_a_row(journal: Journa
     assert (journal.memory("main"), journal.memory("other")) == (LastKnownPrimary(), LastKnownPrimary(7, 1, "7"))
 
 
-def test_a_file_of_version_2_keeps_its_memory(path: Path) -> None:
-    with sqlite3.connect(path) as old:
-        for migration in MIGRATIONS[:2]:
-            old.executescript(migration)
-        old.execute("insert into memory values ('main', 2, 5, ?), ('empty', null, 0, '')", (SYSTEM,))
-        old.execute("insert into run (cluster, cause, attempt, started) values ('main', 'event', 1, 5.0)")
-        columns = "cluster, node, name, success, timestamp, received, run, spooled"
-        old.execute(f"insert into event ({columns}) values ('main', 3, 'standby_promote', 1, '', 5.0, 1, 'x')")
-        old.execute("pragma user_version = 2")
-    old.close()
-    journal = Journal(path)
-    assert journal.memory("main") == LastKnownPrimary(2, 5, SYSTEM)
-    assert journal.memory("empty") == LastKnownPrimary(None, 0, "")
-    assert journal.memory("main", 600).changes == 0
-    assert journal.memory("main").promoted == frozenset(), "what was said before is over"
-    assert len(journal.runs(9)) == 1
+@pytest.mark.parametrize("version", [1, VERSION - 1])
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("checked", [2**20, 0], ids=["small", "too large to be looked at whole"])
+def test_a_file_of_before_the_first_release_is_set_aside(  # noqa: PLR0913
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    version: int,
+    later: bool,
+    checked: int,
+) -> None:
+    monkeypatch.setattr("repmgr_hooks.journal.journal.CHECKED", checked)
+    sqlite(path, "create table event (id integer primary key)")
+    sqlite(path, f"pragma user_version = {version}")
+    journal = open_journal(path, later)
+    number = journal.add_event("main", PROMOTED, 5.0)
+    assert [item.id for item in journal.waiting("main")] == [number]
     journal.close()
-    again = Journal(path)
-    assert again.memory("main") == LastKnownPrimary(2, 5, SYSTEM)
-    again.close()
+    (aside,) = path.parent.glob("journal.db.broken-*")
+    assert f"the journal is of an older version (its tables are of version {version}, " in caplog.text
+    assert str(aside) in caplog.text
 
 
 CLAIMS = ["primary_register", "standby_promote", "repmgrd_failover_promote", "standby_switchover"]
@@ -360,7 +363,7 @@ def test_the_primary_before_a_new_one_is_known_however_long_it_was_there(
 
 def test_what_was_seen_is_forgotten_with_the_rest(journal: Journal, wall: Wall) -> None:
     for at in (wall.time - 91 * 86400, wall.time):
-        journal.saw("main", Observation(at, None, 1, 1, "the primary is node 1", "node 1: primary"))
+        journal.saw("main", Observation(at, None, 1, 1, "only", "the primary is node 1", "node 1: primary"))
     journal.prune(90)
     assert journal.read("select cluster, nodes from sight") == [("main", "node 1: primary")]
 
@@ -409,11 +412,10 @@ def test_a_pause_outlives_the_program(path: Path) -> None:
 
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
     Journal(path).close()
-    sqlite(path, f"pragma user_version = {len(MIGRATIONS) + 1}")
-    with pytest.raises(
-        OperationFailed, match=f"is of a newer version \\({len(MIGRATIONS) + 1}\\).*upgrade repmgr_hooks"
-    ):
+    sqlite(path, f"pragma user_version = {VERSION + 1}")
+    with pytest.raises(OperationFailed, match=f"is of a newer version \\({VERSION + 1}\\)") as error:
         open_journal(path)
+    assert (error.value.code, error.value.hint) == ("newer_journal", "upgrade repmgr_hooks")
     assert [file.name for file in path.parent.iterdir() if "broken" in file.name] == []
 
 
@@ -531,7 +533,7 @@ def test_a_file_that_goes_away_under_the_service(path: Path, moved: bool) -> Non
     service.add_event("main", Event(2, "standby_promote"), 1.0)
     looking = open_journal(path)
     assert looking.last_event("main") == (1.0, Event(2, "standby_promote"))
-    looking.check()
+    looking.check(every_page=True)
     looking.close()
     service.close()
 
@@ -610,7 +612,7 @@ def test_two_threads_write_at_the_same_time(journal: Journal) -> None:
             for number in range(40):
                 event = journal.add_event(cluster, FOLLOWED, float(number), f"{cluster}-{number}")
                 run = journal.begin_run(cluster, "event", 1, [event])
-                journal.add_step(run, StepRow(cluster, str(number), 0.0, 0.0, ""))
+                journal.add_step(run, step_row(cluster, str(number), 0.0, 0.0, ""))
                 journal.end_run(run, True, False, str(number), 2, 2)
         except BaseException as error:
             failures.append(error)
@@ -716,10 +718,10 @@ def test_who_uses_a_locked_journal_again_and_again_waits_once(path: Path, monkey
     begun = time.monotonic()
     for number in range(30):
         with pytest.raises(OperationFailed, match="database is locked"):
-            journal.add_step(1, StepRow("action", str(number), 0.0, 0.0, ""))
+            journal.add_step(1, step_row("action", str(number), 0.0, 0.0, ""))
     assert time.monotonic() - begun < 2
     other.execute("rollback")
-    journal.add_step(1, StepRow("action", "it works again", 0.0, 0.0, ""))
+    journal.add_step(1, step_row("action", "it works again", 0.0, 0.0, ""))
     other.close()
     journal.close()
 

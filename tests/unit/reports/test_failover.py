@@ -6,7 +6,9 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -17,10 +19,10 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import Observation, StepRow
+from repmgr_hooks.journal.rows import Observation
 from repmgr_hooks.reports import failover, failover_html, failover_text
 from repmgr_hooks.service.controller import run_now
-from tests.fake import FakeHost
+from tests.fake import FakeHost, step_row
 
 CONFIG = Path(__file__).resolve().parents[3] / "config/config.yaml"
 SYSTEM = "7300000000000000001"
@@ -28,9 +30,12 @@ T = 1_800_000_000.0
 """The moment of the first sign in these stories."""
 LOST, PROMOTED, FOLLOWED = Event(1, "repmgrd_local_disconnect"), Event(2, "standby_promote"), Event(1, "node_rejoin")
 SILENT, TAKEN_OVER = (
-    "the primary is unknown: no node is out of recovery; promote one",
+    "the primary is unknown: no node is out of recovery",
     "the primary is node 2, timeline 2",
 )
+
+
+Done = tuple[Any, ...]
 
 
 class Past:
@@ -39,6 +44,7 @@ class Past:
     def __init__(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
         self.journal = journal
         self._now = T
+        self.reword: Callable[[str], str] = lambda what: what
         monkeypatch.setattr(time, "time", lambda: self._now)
 
     def at(self, moment: float) -> Journal:
@@ -50,7 +56,7 @@ class Past:
 
     def look(self, moment: float, before: float | None, node: int | None, timeline: int, words: str = "") -> None:
         nodes = "node 1: Connection refused\nnode 2: whatever"
-        self.journal.saw("main", Observation(T + moment, before and T + before, node, timeline, words, nodes))
+        self.journal.saw("main", Observation(T + moment, before and T + before, node, timeline, "a_code", words, nodes))
 
     def event(self, moment: float, event: Event) -> int:
         return self.journal.add_event("main", event, T + moment)
@@ -59,16 +65,18 @@ class Past:
         self,
         begun: float,
         ended: float | None,
-        *steps: tuple[float, float, str, str],
+        *steps: Done,
         events: tuple[int, ...] = (),
         ok: bool = True,
         attempt: int = 1,
         message: str = "done; the primary is node 2",
     ) -> None:
-        """A run with steps (begun, seconds, what, error)."""
+        """A run with steps (begun, seconds, what, error), and what a report goes by (kind, target, node)."""
         run = self.at(begun).begin_run("main", "event", attempt, events)
-        for moment, took, what, error in steps:
-            self.journal.add_step(run, StepRow("an action", what, T + moment, took, error))
+        for moment, took, what, error, *facts in steps:
+            kind, target, node = facts or ("a_kind", "", None)
+            row = step_row("an action", self.reword(what), T + moment, took, error)
+            self.journal.add_step(run, replace(row, kind=kind, target=target, node=node))
         if ended is not None:
             self.at(ended).end_run(run, ok, not ok, message, 2, 2)
 
@@ -78,10 +86,11 @@ def past(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Past:
     return Past(journal, monkeypatch)
 
 
-LEAD_BARMAN = (3.0, 0.25, "route port barman to node 2 (10.0.0.12)", "")
-CUT = (3.25, 0.25, "reset connections of port 54322 to 10.0.0.11", "")
-SWITCH = (3.5, 1.0, "switch WAL and see timeline 2 in Barman's archive", "")
-LEAD_APP = (4.5, 0.5, "route port app to node 2 (10.0.0.12)", "")
+LEAD_BARMAN = (3.0, 0.25, "route port barman to node 2 (10.0.0.12)", "", "open_port", "barman", 2)
+CUT = (3.25, 0.25, "reset connections of port 54322 to 10.0.0.11", "", "reset_connections", "app", 1)
+SWITCH = (3.5, 1.0, "switch WAL and see timeline 2 in Barman's archive", "", "switch_wal", "main_backup", 2)
+BACK = (3, 1, "route port app to node 1 (10.0.0.11)", "", "open_port", "app", 1)
+LEAD_APP = (4.5, 0.5, "route port app to node 2 (10.0.0.12)", "", "open_port", "app", 2)
 
 
 def fail_over(past: Past) -> None:
@@ -102,6 +111,25 @@ def fail_over(past: Past) -> None:
     past.run(5.5, 5.75, events=(said,), message="nothing to do: in the desired state; the primary is node 2")
     later = past.event(900, FOLLOWED)
     past.run(900, 901, (900.5, 0.1, "drop slot barman on standby 1", ""), events=(later,))
+
+
+@pytest.mark.parametrize(
+    "reword", [lambda what: "une autre langue", lambda what: "", lambda what: f"route port x to node 2 ({what}"]
+)
+def test_a_report_goes_by_facts_and_no_sentence_is_read(
+    past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reword: Callable[[str], str]
+) -> None:
+    fail_over(past)
+    told = the_report(past.journal)
+    assert (told.ports, told.cut, told.archived) == ({"barman": 3.25, "app": 5.0}, 3.5, 4.5)
+    other = Past(Journal(tmp_path / "reworded.db"), monkeypatch)
+    other.reword = reword
+    fail_over(other)
+    again = the_report(other.journal)
+    other.journal.close()
+    assert [replace(item, what="") for item in again.items] == [replace(item, what="") for item in told.items]
+    assert replace(again, items=()) == replace(told, items=())
+    assert failover_text.figures(again) == failover_text.figures(told)
 
 
 def the_report(journal: Journal, which: str = "last") -> failover.FailoverReport:
@@ -129,7 +157,7 @@ def test_a_failover(past: Past, journal: Journal) -> None:
         (3.5, SWITCH[2]),
         (3.75, "event: standby_promote of node 2"),
         (4.5, LEAD_APP[2]),
-        (5.5, "end of run 2 (event): done"),
+        (5.5, "end of run 2 (event): done: 4 step(s)"),
         (5.75, "end of run 3 (event): nothing to do: in the desired state"),
     ]
 
@@ -165,7 +193,7 @@ def test_without_a_tick_the_first_sign_is_the_first_event(past: Past, journal: J
 
 def test_by_hand_and_without_any_sign_it_begins_with_the_run(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
-    past.run(-40, -39, (-40, 1, "route port app to node 1 (10.0.0.11)", ""))
+    past.run(-40, -39, (-40, 1, "route port app to node 1 (10.0.0.11)", "", "open_port", "app", 1))
     past.primary(1, 2, 2)
     past.run(0, 2, LEAD_APP)
     assert (the_report(journal).zero, the_report(journal).promoted) == (T, 1)
@@ -200,14 +228,14 @@ def test_the_failover_right_before_is_another_story(past: Past, journal: Journal
     past.primary(-5000, 3, 1)
     past.event(-35, Event(3, "repmgrd_local_disconnect"))
     past.primary(-30, 1, 2)
-    past.run(-32, -20, (-25, 1, "route port app to node 1 (10.0.0.11)", ""))
+    past.run(-32, -20, (-25, 1, "route port app to node 1 (10.0.0.11)", "", "open_port", "app", 1))
     past.event(0, LOST)
     past.primary(1, 2, 3)
     past.run(0.5, 5, LEAD_APP)
     last, before = the_report(journal), the_report(journal, "2")
     assert (last.change.id, last.zero, last.ports) == (3, T, {"app": 5.0})
     assert (before.zero, before.ports, before.change.node) == (T - 35, {"app": 11.0}, 1)
-    assert told(before)[-1] == (15, "end of run 1 (event): done")
+    assert told(before)[-1] == (15, "end of run 1 (event): done: 1 step(s)")
 
 
 def test_the_attempts_after_a_failure_belong_to_it(past: Past, journal: Journal) -> None:
@@ -222,7 +250,10 @@ def test_the_attempts_after_a_failure_belong_to_it(past: Past, journal: Journal)
     past.run(400, 401, (400.5, 0.5, "drop slot barman on standby 1", ""))
     found = the_report(journal)
     assert found.ok is True
-    assert told(found)[-2:] == [(304.5, "start Barman's receive-wal"), (305, "end of run 2 (event, attempt 2): done")]
+    assert told(found)[-2:] == [
+        (304.5, "start Barman's receive-wal"),
+        (305, "end of run 2 (event, attempt 2): done: 1 step(s)"),
+    ]
     text = "\n".join(failover_text.lines(found))
     assert (
         "2.50 s    1.00 s  start Barman's receive-wal\n                      FAILED: no space left on device\n" in text
@@ -259,15 +290,20 @@ def test_a_change_that_led_no_port(past: Past, journal: Journal) -> None:
 def test_a_port_that_could_not_be_led_was_not_open(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
     past.primary(2, 2, 2)
-    past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed"), (6, 1, LEAD_APP[2], ""))
-    past.run(20, 21, (20, 1, LEAD_APP[2], ""), message="the chains had been wiped")
+    past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed", *LEAD_APP[4:]), (6, 1, *LEAD_APP[2:]))
+    past.run(20, 21, (20, 1, *LEAD_APP[2:]), message="the chains had been wiped")
     assert the_report(journal).ports == {"app": 6.0}, "7 since T, and the run is the first sign, at 1"
 
 
 def test_a_port_that_was_never_led_was_never_open(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
     past.primary(2, 2, 2)
-    past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed"), (3, 1, "route port app to node 1 (10.0.0.11)", ""))
+    past.run(
+        1,
+        9,
+        (3, 1, LEAD_APP[2], "iptables-restore failed", *LEAD_APP[4:]),
+        (3, 1, "route port app to node 1 (10.0.0.11)", "", "open_port", "app", 1),
+    )
     assert the_report(journal).ports == {}
 
 
@@ -318,7 +354,14 @@ def evil(past: Past) -> None:
     past.primary(-5000, 1, 1)
     past.look(0, -5, None, 0, EVIL)
     past.primary(2, 2, 2)
-    past.run(1, 60, (3, 0.5, EVIL, EVIL), (4, 1e6, "route port <b> to node 2 (x)", ""), ok=False, message=EVIL)
+    past.run(
+        1,
+        60,
+        (3, 0.5, EVIL, EVIL),
+        (4, 1e6, "route port <b> to node 2 (x)", "", "open_port", "<b>", 2),
+        ok=False,
+        message=EVIL,
+    )
 
 
 def test_no_line_is_wider_than_80_columns(past: Past, journal: Journal) -> None:
@@ -401,7 +444,9 @@ def test_for_machines(run: Callable[..., int], capsys: pytest.CaptureFixture[str
     assert (plain["zero"], plain["last_good"], plain["promoted"], plain["archived"]) == (T, -4, 2.5, 4.5)
     assert plain["ports"] == {"barman": 3.25, "app": 5.0}
     assert (plain["change"]["was"], plain["change"]["node"], plain["change"]["until"]) == (1, 2, None)
-    assert plain["items"][4] == {"at": 3.0, "kind": "step", "what": LEAD_BARMAN[2], "took": 0.25, "error": ""}
+    facts = {"step": "open_port", "target": "barman", "node": 2, "code": "", "hint": ""}
+    item = {"at": 3.0, "kind": "step", "what": LEAD_BARMAN[2], "took": 0.25, "error": "", **facts}
+    assert plain["items"][4] == item
 
 
 def test_as_a_page_that_takes_the_place_of_an_older_one(

@@ -15,11 +15,9 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.migrations import MIGRATIONS
-from repmgr_hooks.journal.rows import StepRow
 from repmgr_hooks.reports import metrics
 from repmgr_hooks.reports.metrics import Sample
-from tests.fake import FakeHost, FakeSlot
+from tests.fake import FakeHost, FakeSlot, step_row
 
 PROMOTED = Event(2, "standby_promote")
 Numbers = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -66,7 +64,7 @@ def past(journal: Journal, ok: bool, seconds: float) -> None:
     """A run with one event and one step, which has ended."""
     run = journal.begin_run("main", "event", 1, [journal.add_event("main", PROMOTED, time.time())])
     error = "" if ok else "no such node"
-    journal.add_step(run, StepRow("slot {on: primary}", "create slot", time.time(), seconds, error))
+    journal.add_step(run, step_row("slot {on: primary}", "create slot", time.time(), seconds, error))
     journal.end_run(run, ok, not ok, "", 2, 2)
 
 
@@ -176,29 +174,6 @@ def test_a_counter_does_not_go_down_when_the_journal_forgets(
     after = counters(ask())
     assert all(after[key] >= number for key, number in before.items())
     assert of(after, "events_total") == {"": 4}
-
-
-def test_what_an_older_version_has_written_is_counted(ask: Ask, tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "journal.db") as old:
-        for migration in MIGRATIONS[:3]:
-            old.executescript(migration)
-        for node, timeline in ((1, 1), (2, 2), (2, 3)):
-            old.execute("insert into role values (null, 'main', ?, ?, '7', 5)", (node, timeline))
-        for ended, ok in ((6.0, 1), (7.0, 0), (None, None)):
-            run = "insert into run (cluster, cause, attempt, started, ended, ok) values ('main', 'drift', 1, 5, ?, ?)"
-            old.execute(run, (ended, ok))
-        for seconds, error in ((0.5, ""), (2.0, "no")):
-            old.execute("insert into step values (null, 1, 'an action', 'what', 5, ?, ?)", (seconds, error))
-        columns = "cluster, node, name, success, timestamp, received"
-        old.execute(f"insert into event ({columns}) values ('main', 2, 'standby_promote', 1, '', 5)")
-        old.execute("pragma user_version = 3")
-    old.close()
-    found = ask()
-    assert (of(found, "events_total"), of(found, "primary_changes_total")) == ({"": 1}, {"": 1})
-    assert (of(found, "runs_total")["drift"], of(found, "run_failures_total")["drift"]) == (2, 1)
-    assert of(found, "step_duration_seconds_sum") == {"an action": 2.5}
-    assert of(found, "step_duration_seconds_count") == {"an action": 2}
-    assert of(found, "step_failures_total") == {"an action": 1}
 
 
 def test_without_a_journal_there_is_no_counter(

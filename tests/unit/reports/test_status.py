@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster.decide import LastKnownPrimary, Reason, ReasonCode
+from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, Reason, ReasonCode
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.journal import Journal
@@ -69,9 +70,9 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
     assert not found.healthy
     assert lines[0].startswith("main: primary is node 2, timeline 2")
     assert "  port 54322 (app): leads to node 1" in lines
-    assert "  MISSING route port app to node 2 (10.0.0.12)" in lines
-    assert "  MISSING create slot barman on node 2" in lines
-    assert lines[-1] == "  mend it with: repmgr-hooks reconcile --cluster main"
+    assert "  PENDING route port app to node 2 (10.0.0.12)" in lines
+    assert "  PENDING create slot barman on node 2" in lines
+    assert lines[-1] == "  HINT: to do it now: repmgr-hooks reconcile --cluster main"
     assert host.changes == before, "looking changes nothing"
     assert handle(MAIN, host, []).ok
     assert picture(host, journal).lines() == [
@@ -82,7 +83,7 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
         "  port 54322 (app): leads to node 2",
         "  slot barman: reserved, holds 16 MB of WAL",
         "  Barman: streaming, 0 B behind",
-        "  WRONG node 1 does not answer",
+        "  WARNING node 1 does not answer",
     ]
     host.nodes[1].reachable, host.nodes[1].in_recovery, host.nodes[1].timeline = True, True, 2
     assert handle(MAIN, host, []).ok
@@ -95,10 +96,13 @@ def test_an_unknown_primary(journal: Journal) -> None:
     found = picture(host, journal)
     lines = found.lines()
     assert not found.healthy
-    assert lines[0] == "main: UNKNOWN primary: no node is out of recovery; promote one, or make the primary reachable"
+    assert lines[:2] == [
+        "main: UNKNOWN primary: no node is out of recovery",
+        "  HINT: promote one, or make the primary reachable",
+    ]
     assert "  node 1: connection timeout expired" in lines
-    assert "  WRONG node 1 does not answer" in lines
-    assert not any("MISSING" in line or "slot" in line or "behind" in line for line in lines)
+    assert "  WARNING node 1 does not answer" in lines
+    assert not any("PENDING" in line or "slot" in line or "behind" in line for line in lines)
 
 
 def test_a_stale_primary_stands_first_and_what_leads_to_it_is_missing(journal: Journal) -> None:
@@ -108,10 +112,10 @@ def test_a_stale_primary_stands_first_and_what_leads_to_it_is_missing(journal: J
     found = picture(host, journal)
     lines = found.lines()
     assert not found.healthy
-    assert lines[0] == "main: " + str(Reason(ReasonCode.STALE_PRIMARY, (1,)))
+    assert lines[0] == "main: " + str(Reason(ReasonCode.STALE_PRIMARY, (1,), 2, 1))
     assert lines[1].startswith("  UNKNOWN primary: node 1 is a primary on an older timeline than 2")
-    assert "  MISSING close what leads to node 1" in lines
-    assert not any("WRONG ZOMBIE" in line for line in lines)
+    assert "  PENDING close what leads to node 1" in lines
+    assert not any("WARNING SPLIT-BRAIN" in line for line in lines)
 
 
 def test_how_far_everybody_is(journal: Journal) -> None:
@@ -127,13 +131,16 @@ def test_how_far_everybody_is(journal: Journal) -> None:
     assert "  node 2: standby, timeline 1, 0 B behind" in picture(host, journal).lines(), "it was asked later"
 
 
-def test_what_no_step_can_mend_is_no_good_state_and_is_shown() -> None:
-    warned = SimpleNamespace(observe=None, warnings=lambda config, decided: [f"half a slot on {decided.primary}"])
+def test_what_no_step_can_fix_is_no_good_state_and_is_shown() -> None:
+    def half(config: object, decided: ClusterState) -> list[Problem]:
+        return [Problem("half", f"half a slot on {decided.primary}", "make the\nother half")]
+
+    warned = SimpleNamespace(observe=None, warnings=half)
     main = ManagedCluster(MAIN.cluster, (*MAIN.routes, Route(frozenset(), (Action("x", warned, None, "x"),))))
     host = healthy()
     found = look(main, host, None, LOADED)
     assert not found.healthy
-    assert found.lines() == [*HEALTHY, "  WRONG half a slot on 1"]
+    assert found.lines() == [*HEALTHY, "  WARNING half a slot on 1", "  HINT: make the other half"]
     host.lose(1)
     assert not any("half a slot" in line for line in look(main, host, None, LOADED).lines()), "of which primary?"
 
@@ -151,7 +158,7 @@ def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
     host.barman.health = "ruins"
     found = picture(host, journal)
     assert not found.healthy
-    assert any(line.startswith("  MISSING ") and "No space left on device" in line for line in found.lines())
+    assert any(line.startswith("  PENDING ") and "No space left on device" in line for line in found.lines())
 
 
 def test_events_that_wait(journal: Journal) -> None:
@@ -164,7 +171,8 @@ def test_events_that_wait(journal: Journal) -> None:
     assert found.lines() == [
         *HEALTHY,
         "  last event: standby_promote of node 2, 2026-11-20 03:00:00",
-        "  2 event(s) wait to be handled; is repmgr-hooks.service running?",
+        "  WARNING 2 event(s) wait to be handled",
+        "  HINT: see that repmgr-hooks.service runs",
     ]
 
 
@@ -179,7 +187,7 @@ def test_a_run_that_failed(journal: Journal, again: bool, attempt: int, said: st
     ended(journal, False, again, attempt, "Barman is in ruins")
     found = picture(healthy(), journal)
     assert not found.healthy
-    assert found.lines() == [*HEALTHY, f"  {said}", "  mend it with: repmgr-hooks reconcile --cluster main"]
+    assert found.lines() == [*HEALTHY, f"  {said}", "  HINT: to do it now: repmgr-hooks reconcile --cluster main"]
     ended(journal, True, False, 1, "done")
     assert picture(healthy(), journal).healthy
 
@@ -190,7 +198,10 @@ def test_a_pause_is_no_good_state_and_stands_second(journal: Journal, reason: st
     found = picture(healthy(), journal)
     assert not found.healthy
     shown = f" ({reason})" if reason else ""
-    assert found.lines()[1] == f"  PAUSED until it is resumed{shown}; end it with: repmgr-hooks resume"
+    assert found.lines()[1:3] == [
+        f"  PAUSED until it is resumed{shown}",
+        "  HINT: to end it: repmgr-hooks resume",
+    ]
     journal.resume("main")
     assert picture(healthy(), journal).healthy
 
@@ -199,7 +210,7 @@ def test_a_pause_with_an_end_shows_it(journal: Journal) -> None:
     until = time.time() + 3600
     journal.pause("main", until, "")
     clock = time.strftime("%H:%M:%S", time.localtime(until))
-    assert picture(healthy(), journal).lines()[1].startswith(f"  PAUSED until {clock}; ")
+    assert picture(healthy(), journal).lines()[1] == f"  PAUSED until {clock}"
 
 
 def test_the_same_for_machines(journal: Journal) -> None:
@@ -214,8 +225,15 @@ def test_the_same_for_machines(journal: Journal) -> None:
         (1, ""),
         (2, "node 2: connection timeout expired"),
     ]
-    assert plain["decision"]["reason"] == {"why": "only", "nodes": [], "words": "the only node out of recovery"}
-    assert plain["decision"]["notes"] == [{"why": "silent", "nodes": [2], "words": "node 2 does not answer"}]
+    assert plain["decision"]["reason"] == {
+        "code": "only",
+        "message": "the only node out of recovery",
+        "hint": "",
+        "nodes": [],
+    }
+    assert plain["decision"]["notes"] == [
+        {"code": "silent", "message": "node 2 does not answer", "hint": "", "nodes": [2]}
+    ]
     assert plain["decision"]["states"][0]["slots"][0]["name"] == "barman"
     assert plain["ports"] == {"barman": 1, "app": 1}
     assert plain["last"] is None

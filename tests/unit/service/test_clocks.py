@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.migrations import MIGRATIONS
 from repmgr_hooks.reports import failover
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.spool import Spool
@@ -102,26 +100,6 @@ def test_what_is_told_before_a_primary_is_known(journal: Journal, wall: Wall) ->
     assert promoted(journal) == {3}
     journal.remember("main", NODE_1)
     assert promoted(journal) == set()
-
-
-def test_a_file_of_before_knows_which_primary_was_there(tmp_path: Path, wall: Wall) -> None:
-    path = tmp_path / "old.db"
-    with sqlite3.connect(path) as old:
-        for migration in MIGRATIONS[:5]:
-            old.executescript(migration)
-        for node, since in ((1, wall.time - 20), (2, wall.time - 10)):
-            columns = 'cluster, "primary", timeline, system_identifier, since'
-            old.execute(f"insert into role ({columns}) values ('main', ?, ?, ?, ?)", (node, node, SYSTEM, since))
-        for node, received in ((3, wall.time - 15), (4, wall.time - 5)):
-            columns = "cluster, node, name, success, timestamp, received"
-            old.execute(
-                f"insert into event ({columns}) values ('main', ?, 'standby_promote', 1, '', ?)", (node, received)
-            )
-        old.execute("pragma user_version = 5")
-    old.close()
-    journal = Journal(path)
-    assert promoted(journal) == {4}
-    journal.close()
 
 
 # -- a later event that denies it --------------------------------------------------------------------------------------

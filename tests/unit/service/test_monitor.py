@@ -85,7 +85,7 @@ def test_a_primary_that_came_back_from_the_dead_gets_nobody(
         again = ClusterController(MAIN, journal, host, loaded)  # also after a restart
         ticks(again, host, 3)
     assert host.changes == []
-    assert "ZOMBIE: node 1 has come back from the dead as a primary" in caplog.text
+    assert "SPLIT-BRAIN: node 1 is a stale primary (timeline 1 < 2)" in caplog.text
     assert "node 1 is a primary on an older timeline than 2" in caplog.text
 
 
@@ -295,7 +295,7 @@ def test_what_leads_to_a_stale_primary_is_closed_without_any_event(
     ticks(queue, host, 3)
     assert (host.leads_to(host.app_port), host.leads_to(host.barman_port)) == (None, None)
     assert len([what for what in host.what_changed() if what == "iptables-restore"]) == 1
-    assert journal.memory("main") == LastKnownPrimary(2, 2, system), "a zombie is not remembered"
+    assert journal.memory("main") == LastKnownPrimary(2, 2, system), "a stale primary is not remembered"
 
 
 def test_a_stale_primary_that_comes_after_a_run_has_failed_does_not_wait_for_a_retry(
@@ -367,7 +367,7 @@ def test_a_look_that_sees_something_new_is_written_and_no_other(
     promote(host, 2, 2)
     ticks(queue, host, 20)
     assert seen(journal) == [(1, 1, False), (None, 0, True), (2, 2, True)]
-    ((decision, nodes),) = journal.read("select verdict, nodes from sight where id = 2")
+    ((decision, nodes),) = journal.read("select decision, nodes from sight where id = 2")
     assert decision.startswith("the primary is unknown: no node is out of recovery")
     assert nodes == "node 1: connection timeout expired\nnode 2: standby, timeline 1"
 

@@ -247,6 +247,6 @@ def test_odd_answers_to_check_to_a_rehearsal_and_to_init(answered: list[Any]) ->
     assert isinstance(examined, OperationFailed)
     assert str(examined).startswith("node 1: an answer that cannot be read")
     (said,) = simulation._slots(2, "barman", host)
-    assert said.startswith("node 2: an answer that cannot be read")
+    assert said.message.startswith("node 2: an answer that cannot be read")
     with pytest.raises(OperationFailed, match="node 1: an answer that cannot be read"):
         list(recovery._standby(MAIN, 1, "main node 1", (), host))
