@@ -259,7 +259,7 @@ def test_what_is_no_configuration(tmp_path: Path, text: bytes, said: str) -> Non
 
 def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.yaml", tmp_path):
-        with pytest.raises(UsageError, match="cannot be read.*name the file with --config"):
+        with pytest.raises(UsageError, match="cannot be read: "):
             config.load(path)
 
 
