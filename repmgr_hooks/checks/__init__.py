@@ -15,7 +15,7 @@ from repmgr_hooks.checks.users import User, acting_as, service_user
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.config import Config
-from repmgr_hooks.engine import dispatcher
+from repmgr_hooks.engine import dispatcher, drift, dry_run
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.netfilter.iptables import Family
@@ -98,10 +98,10 @@ def _routes(managed: ManagedCluster, decided: ClusterState, host: Host, well: Ma
     topic = Topic("routes.state", managed.cluster.name)
     chosen = dispatcher.select(managed.routes, [])
     looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
-    missing = list(dict.fromkeys(dispatcher.differences(dispatcher.preview(looked_at, decided, host))))
+    missing = list(dict.fromkeys(dry_run.differences(dry_run.preview(looked_at, decided, host))))
     if missing:
         return topic.fail(f"not done: {'; '.join(missing)}", f"repmgr-hooks reconcile --cluster {managed.cluster.name}")
-    if warnings := dispatcher.warnings(managed, decided, host):
+    if warnings := drift.warnings(managed, decided, host):
         return topic.warn("; ".join(warnings), f"repmgr-hooks status --cluster {managed.cluster.name}")
     return topic.ok("all that the routes ask for is so")
 

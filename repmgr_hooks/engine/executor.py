@@ -29,7 +29,7 @@ PLUG_IN_LIMIT = 60.0
 T = TypeVar("T")
 
 
-def carry_out(
+def plan_and_apply(
     chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host, started: float, observer: RunObserver
 ) -> list[ActionResult]:
     """Make the actions true in order.
@@ -40,7 +40,7 @@ def carry_out(
     Nothing waits for an action that is a ``helper``: it fails alone, and if it has something to look at, comes last.
     """
     done: list[ActionResult] = []
-    host = steps.Sparing(host).as_host()
+    host = steps.Sparing(host)
     last = [item for item in chosen if item.action.helper and item.action.handler.observe]
     first = [item for item in chosen if item not in last]
     parts = [*split_at_limits(first), *([item] for item in last)]

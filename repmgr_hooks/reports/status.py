@@ -15,7 +15,7 @@ from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
-from repmgr_hooks.engine import dispatcher
+from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
@@ -136,7 +136,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         decision,
         ports,
         tuple(missing or _missing(managed, finder, decision, host)),
-        tuple(dispatcher.warnings(managed, cluster_state(decision, finder), host) if decision.primary else ()),
+        tuple(drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else ()),
         len(journal.waiting(settings.name)) if journal else 0,
         paused,
         (event[0], str(event[1])) if event else None,
@@ -185,9 +185,9 @@ def where(node: int | None) -> str:
 
 def _missing(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[str]:
     if decision.primary is None:
-        return dispatcher.differences(dispatcher.fence(managed, decision, host, None))
+        return dry_run.differences(fencing.fence(managed, decision, host, None))
     decided = cluster_state(decision, finder)
-    return dispatcher.differences(dispatcher.preview(dispatcher.select(managed.routes, []), decided, host))
+    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), decided, host))
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from repmgr_hooks.background import meanwhile
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
@@ -137,28 +137,20 @@ class Host(Protocol):
         """Let go of the connections that are kept for the next look."""
 
 
-@dataclass(frozen=True)
-class Deadline:
-    """The same world, in which nothing takes longer than until ``end``."""
+class HostLayer:
+    """A host that lets another do everything; what a kind of it does otherwise, it overrides."""
 
-    host: Host
-    end: float
-
-    def _left(self, limit: float, what: object) -> float:
-        left = self.end - self.host.now()
-        if left < -2 * POLL:  # one last look is granted
-            raise OperationFailed(f"no time is left for: {what}")
-        return min(limit, max(left, 2 * POLL))
+    def __init__(self, host: Host) -> None:
+        self.host = host
 
     def run(self, program: Program, limit: float) -> str:
-        return self.host.run(program, self._left(limit, program))
+        return self.host.run(program, limit)
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
-        return self.host.fetch(sql, self._left(limit, sql))
+        return self.host.fetch(sql, limit)
 
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
-        asked = list(queries)
-        return self.host.fetch_each(asked, self._left(limit, ", ".join(map(str, asked))))
+        return self.host.fetch_each(queries, limit)
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
         self.host.reset_clients(flows)
@@ -182,26 +174,43 @@ class Deadline:
         self.host.close_idle()
 
 
-class Sparing:
-    """The same world for one run, in which a helper that has let us wait once is not waited for again."""
+class Deadline(HostLayer):
+    """The same host, on which nothing takes longer than until ``end``."""
+
+    def __init__(self, host: Host, end: float) -> None:
+        super().__init__(host)
+        self.end = end
+
+    def _left(self, limit: float, what: object) -> float:
+        left = self.end - self.host.now()
+        if left < -2 * POLL:  # one last look is granted
+            raise OperationFailed(f"no time is left for: {what}")
+        return min(limit, max(left, 2 * POLL))
+
+    def run(self, program: Program, limit: float) -> str:
+        return self.host.run(program, self._left(limit, program))
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        return self.host.fetch(sql, self._left(limit, sql))
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        asked = list(queries)
+        return self.host.fetch_each(asked, self._left(limit, ", ".join(map(str, asked))))
+
+
+class Sparing(HostLayer):
+    """The same host for one run, in which a helper that has let us wait once is not waited for again."""
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        super().__init__(host)
         self._hung: dict[str, str] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._host, name)
-
-    def as_host(self) -> Host:
-        """Return the same, for those who take a world."""
-        return cast(Host, self)
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program, unless it is such a helper."""
         if program.helper and (before := self._hung.get(program.argv[0])):
             raise OperationFailed(f"{program}: not tried again: {before}")
         try:
-            return self._host.run(program, limit)
+            return super().run(program, limit)
         except ProgramTimeout as error:
             if program.helper:
                 self._hung[program.argv[0]] = str(error).removeprefix(f"{program}: ")

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.event import Event
-from repmgr_hooks.service.controller import ClusterController, run_now
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.foreground import run_now
 from tests.fake import Wall
 from tests.model import counts
 from tests.model.cluster import new_cluster

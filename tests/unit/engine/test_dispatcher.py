@@ -16,7 +16,8 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.cluster.decide import LastKnownPrimary, Reason, ReasonCode
 from repmgr_hooks.engine import dispatcher, executor
-from repmgr_hooks.engine.dispatcher import ScheduledAction, drift, handle
+from repmgr_hooks.engine.dispatcher import ScheduledAction, handle
+from repmgr_hooks.engine.drift import find_drift as drift
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
 from repmgr_hooks.event import Event

@@ -19,7 +19,7 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Observation, StepRow
 from repmgr_hooks.reports import failover, failover_html, failover_text
-from repmgr_hooks.service.controller import run_now
+from repmgr_hooks.service.foreground import run_now
 from tests.fake import FakeHost
 
 CONFIG = Path(__file__).resolve().parents[3] / "config/config.yaml"
