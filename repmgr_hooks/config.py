@@ -20,7 +20,7 @@ from repmgr_hooks.errors import UsageError, did_you_mean
 from repmgr_hooks.handlers import installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.settings.backoff import Backoff
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 from repmgr_hooks.settings.schema import Document, Identifier, Pattern, Positive, Range, join
 from repmgr_hooks.trust import writable_by_others
 
@@ -201,6 +201,11 @@ def _check_cluster(document: Document, cluster: Cluster, path: str) -> None:
     if versions != {ipaddress.ip_address(cluster.gateway.address).version}:
         message = "mixes IPv4 and IPv6: netfilter cannot translate one into the other; use one kind for all"
         document.problem(join(path, "nodes"), message)
+    snat = cluster.gateway.snat
+    if snat != MASQUERADE and ipaddress.ip_address(snat).version not in versions:
+        document.problem(join(path, "gateway.snat_address"), "must be of the same kind as the nodes' (IPv4 or IPv6)")
+    if snat in [node.host for node in cluster.nodes.values()]:
+        document.problem(join(path, "gateway.snat_address"), f"{snat} is a node's; it must be this host's own")
     hosts = [node.host for node in cluster.nodes.values()]
     ports = [str(port) for port in cluster.gateway.ports.values()]
     for what, values in (("nodes", hosts), ("gateway.ports", ports)):

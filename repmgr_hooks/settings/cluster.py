@@ -9,8 +9,19 @@ from typing import Annotated
 
 from psycopg import conninfo
 
-from repmgr_hooks.settings.schema import NOT_AN_OPTION, Address, Identifier, NotEmpty, Pattern, Port, Positive, Range
+from repmgr_hooks.settings.schema import (
+    NOT_AN_OPTION,
+    Address,
+    Identifier,
+    IpAddress,
+    NotEmpty,
+    Pattern,
+    Port,
+    Positive,
+    Range,
+)
 
+MASQUERADE = "masquerade"
 CHAIN = r"(?!(?:PREROUTING|INPUT|OUTPUT|POSTROUTING)$)[A-Za-z][A-Za-z0-9_-]{0,27}"
 ChainName = Annotated[str, Pattern(CHAIN, "a chain name of our own, at most 28 characters")]
 Words = Annotated[tuple[str, ...], NotEmpty()]
@@ -54,13 +65,31 @@ class Chains:
 
 
 @dataclass(frozen=True)
+class SnatAddress:
+    """A string must be an address of this host's, or leave its choice to the kernel."""
+
+    def problem(self, value: str) -> str:
+        return "" if value == MASQUERADE else IpAddress().problem(value)
+
+
+@dataclass(frozen=True)
 class Gateway:
-    """The fixed address and ports that clients know; ``poke``: tell clients at once that they are cut (``poke.py``)."""
+    """The fixed address and ports that clients know; ``reset_clients``: tell clients at once that they are cut.
+
+    ``snat_address``: what the nodes see as the address of every client: this gateway's ``address``, unless they have no
+    route to that (two networks); ``masquerade``: the address of the interface that leads to the node.
+    """
 
     address: Address
     ports: Mapping[Identifier, Port]
+    snat_address: Annotated[str, SnatAddress()] = ""
     chains: Chains = Chains()
     reset_clients: bool = True
+
+    @property
+    def snat(self) -> str:
+        """The address that the nodes see, or MASQUERADE."""
+        return self.snat_address or self.address
 
 
 @dataclass(frozen=True)

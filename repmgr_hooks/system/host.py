@@ -22,6 +22,7 @@ from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.netfilter import ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
+from repmgr_hooks.netfilter.route import Route, route_to
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
 VERSION_LIMIT = 10.0
@@ -210,6 +211,10 @@ class LocalHost:
     def rules_generation(self) -> int | None:
         """Return a number that changes with the netfilter rules; None if there is none to be had."""
         return ruleset.rules_generation() if _nf_tables() else None
+
+    def route(self, address: str) -> Route:
+        """Return which way a packet to an address would take from here."""
+        return route_to(address)
 
     def now(self) -> float:
         """Seconds on a clock that never jumps."""

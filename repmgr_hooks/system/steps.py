@@ -19,6 +19,7 @@ from repmgr_hooks.background import meanwhile
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.netfilter.route import Route
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,9 @@ class Host(Protocol):
     def rules_generation(self) -> int | None:
         """Return a number that changes with the netfilter rules; None if there is none to be had."""
 
+    def route(self, address: str) -> Route:
+        """Return which way a packet to an address would take from here."""
+
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
 
@@ -165,6 +169,9 @@ class Deadline:
 
     def rules_generation(self) -> int | None:
         return self.host.rules_generation()
+
+    def route(self, address: str) -> Route:
+        return self.host.route(address)
 
     def now(self) -> float:
         return self.host.now()
