@@ -11,8 +11,11 @@ import ipaddress
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from psycopg import conninfo
 
 from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.barman import archive
@@ -23,6 +26,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.system.client import LATE, Visit
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
 SENDER_PID = 4711
@@ -242,6 +246,8 @@ class FakeNode:
     """The rights that our role has not."""
     paused: bool = False
     """Whether its repmgrd is."""
+    client: Visit | None = None
+    """How a client fares that is led here, if it is not as it should be."""
     inactive: tuple[int, ...] = ()
     """The nodes that its ``repmgr.nodes`` holds for dead."""
 
@@ -332,6 +338,8 @@ class FakeHost:
         self.forwarding = True
         self.addresses = {self.gateway, "fd00::20"}
         """The gateway's own."""
+        self.no_way_back: set[tuple[str, str]] = set()
+        """Addresses of the gateway's that a host has no route to."""
         self.counts_rules = True
         self.filter = ":FORWARD ACCEPT [0:0]\n"
         self.tracked = (12, 262144)
@@ -474,6 +482,24 @@ class FakeHost:
 
     def route(self, address: str) -> Route:
         return Route(True, address, "eth0") if address in self.addresses else Route(False, self.gateway, "eth0")
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        return source in self.addresses and (source, address) not in self.no_way_back
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        return {name: self._visit(conninfo.conninfo_to_dict(dsn), limit) for name, dsn in dsns.items()}
+
+    def _visit(self, way: Mapping[str, Any], limit: float) -> Visit:
+        led = self.nat.reached(way["host"], int(way["port"]), "OUTPUT")
+        node = next((node for node in self.nodes.values() if led == f"{node.host}:5432"), None)
+        if node is None:
+            return Visit(error=f'connection to server at "{way["host"]}" failed: Connection refused')
+        if not node.reachable:
+            self.sleep(limit)
+            return Visit(error=LATE, seconds=limit)
+        if node.client:
+            return replace(node.client, server=node.host if node.client.stage != "connect" else "")
+        return Visit("ask" if node.in_recovery else "done", server=node.host, in_recovery=node.in_recovery, pid=4712)
 
     def rules_generation(self) -> int | None:
         return self.nat.generation if self.counts_rules else None

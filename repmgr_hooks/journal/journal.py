@@ -20,7 +20,7 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import CATALOGUE, Event, RoleClaim
 from repmgr_hooks.journal.migrations import connect, identity
-from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, RunRow, StepRow, Waiting, run_row
+from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, ProbeRow, RunRow, StepRow, Waiting, run_row
 from repmgr_hooks.lock import as_owner
 
 log = logging.getLogger(__name__)
@@ -205,6 +205,7 @@ class Journal:
             db.execute(f"delete from event where run in ({old})", (before,))
             db.execute(f"delete from run where id in ({old})", (before,))
             db.execute("delete from sight where at < ?", (before,))
+            db.execute("delete from probe where at < ?", (before,))
             # A primary is of the time until the next was found; that of yesterday may be from long ago.
             later = "select 1 from role later where later.cluster = role.cluster and later.id > role.id"
             db.execute(f"delete from role where exists ({later} and later.since < ?)", (before,))
@@ -244,6 +245,11 @@ class Journal:
         """Keep what a look has seen that the look before had not."""
         with self.change() as db:
             db.execute("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", (cluster, *astuple(sight)))
+
+    def probed(self, cluster: str, row: ProbeRow) -> None:
+        """Keep what a client has found that the client before had not."""
+        with self.change() as db:
+            db.execute("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", (cluster, *astuple(row)))
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 

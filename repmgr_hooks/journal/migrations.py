@@ -142,6 +142,18 @@ MIGRATIONS = (
         primary key (cluster, condition)
     );
     """,
+    """
+    create table probe (
+        id integer primary key,
+        cluster text not null,
+        at real not null,              -- when a client found something else than the one before
+        before real,                   -- when that one came; none: the worker has just started
+        port text not null,
+        code text not null,            -- writes, or why not
+        node integer,                  -- who answered
+        said text not null
+    );
+    """,
 )
 
 

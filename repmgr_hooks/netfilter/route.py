@@ -78,3 +78,14 @@ def _name(index: int) -> str:
         return socket.if_indextoname(index)
     except OSError:
         return ""
+
+
+def answers(source: str, address: str, port: int, limit: float) -> bool:
+    """True if packets from one of our addresses to a host come back: a connection is made, or refused."""
+    try:
+        with socket.create_connection((address, port), limit, (source, 0)):
+            return True
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, primary_finder
+from repmgr_hooks.cluster.probe import Probe, led_astray, merged, probe
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
@@ -39,12 +41,14 @@ class ClusterStatus:
     last: tuple[float, str] | None
     failed: RunRow | None
     attempts: int
+    probes: tuple[Probe, ...] = ()
+    """What a client finds behind each port that a route opens."""
 
     @property
     def good(self) -> bool:
         """True if all is as it should be."""
         wrong = self.decision.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
-        return self.decision.primary is not None and not wrong
+        return self.decision.primary is not None and not wrong and all(probe.writes for probe in self.probes)
 
     def lines(self) -> list[str]:
         """Return the lines for the screen, the most important first."""
@@ -58,7 +62,11 @@ class ClusterStatus:
             lines.append(f"  PAUSED {until_when(self.paused.until)}{reason}; end it with: repmgr-hooks resume")
         lines += [f"  {state}{self._lag(state)}" for state in decision.states]
         numbers = self.cluster.gateway.ports
-        lines += [f"  port {numbers[port]} ({port}): {where(node)}" for port, node in self.ports.items()]
+        served = {probe.port for probe in self.probes if probe.writes}
+        lines += [
+            f"  port {numbers[port]} ({port}): {where(node)}{', and a client writes there' if port in served else ''}"
+            for port, node in self.ports.items()
+        ]
         lines += [f"  {line}" for line in self._backup()]
         if self.last:
             received, event = self.last
@@ -68,6 +76,9 @@ class ClusterStatus:
     def _wrong(self) -> Iterator[str]:
         yield from (f"WRONG {note}" for note in self.decision.notes if note.why is not ReasonCode.STALE_PRIMARY)
         yield from (f"WRONG {warning}" for warning in self.warnings)
+        for found in merged(self.probes):
+            yield f"WRONG {found}"
+            yield f"  HINT: {found.hint}"
         yield from (f"MISSING {line}" for line in dict.fromkeys(self.missing))
         if self.waiting:
             yield f"{self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?"
@@ -128,6 +139,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to mend.
         last[0] if last and last[0].ok is False and last[0].again else None,
         loaded.service.retry.attempts,
+        tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
     )
 
 
@@ -164,6 +176,8 @@ def _missing(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDe
 
 def _plain(value: Any) -> Any:
     """Return dataclasses as dictionaries; a reason as its name, its nodes and its words."""
+    if isinstance(value, enum.Enum):
+        return value.value
     if isinstance(value, Reason):
         return {"why": value.why.name.lower(), "nodes": list(value.nodes), "words": str(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

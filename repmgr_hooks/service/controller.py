@@ -22,6 +22,7 @@ from repmgr_hooks.journal.rows import Observation, RunRow, StepRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about
 from repmgr_hooks.service.monitor import Monitor
+from repmgr_hooks.service.prober import NoProber, Prober
 from repmgr_hooks.settings.backoff import left
 from repmgr_hooks.system.steps import Host
 
@@ -32,19 +33,27 @@ JOURNAL_BROKEN = 30.0
 BUSY = 5.0
 LOCK_WAIT = 100.0
 NOBODY = Nobody()
+NO_PROBER = NoProber()
 
 
 class ClusterController:
     """Runs what is due; every state that matters is in the journal, so a new one carries on where the last ended."""
 
     def __init__(
-        self, managed: ManagedCluster, journal: Journal, host: Host, loaded: Config, listener: Listener = NOBODY
+        self,
+        managed: ManagedCluster,
+        journal: Journal,
+        host: Host,
+        loaded: Config,
+        listener: Listener = NOBODY,
+        prober: Prober | NoProber = NO_PROBER,
     ) -> None:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
         self._managed, self._journal, self._host, self._config = managed, journal, host, loaded
         self._monitor = Monitor(managed, host, loaded.service.tick)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.attempts, listener)
+        self._prober = prober
         self._memory = LastKnownPrimary()
         """As it was last read, for the time when the journal cannot be."""
         self._unwritten: LastKnownPrimary | None = None
@@ -60,7 +69,9 @@ class ClusterController:
     def _work(self) -> float:
         try:
             while not self.stopping.is_set():
-                if pause := self._journal.paused(self.name):
+                pause = self._journal.paused(self.name)
+                self._prober.resting = pause is not None
+                if pause:
                     self._host.close_idle()
                     return REST if pause.until is None else max(pause.until - time.time(), 0.0)
                 waiting, failed = self._journal.waiting(self.name), self._failed()
@@ -74,7 +85,7 @@ class ClusterController:
                     self._run("drift", [], failed)
                     self._monitor.look_now()
                 else:
-                    self._alerts.note(self._monitor.warnings, failed)
+                    self._alerts.note(self._monitor.warnings, failed, self._prober.failing())
                     return min(wait, self._monitor.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)
@@ -95,6 +106,7 @@ class ClusterController:
         sees_work = self._monitor.sees_work(self._memory, failed)
         write_heartbeat(self._config.state_dir, self.name)
         if self._monitor.news:
+            self._prober.kick()
             saw(self._journal, self.name, self._monitor.news)
         self._alerts.saw(self._monitor.decision)
         if self._monitor.content:
@@ -134,6 +146,7 @@ class ClusterController:
             everything = cause == "drift" or failed is not None
             with about(run=run, events=[item.id for item in covered]):
                 result = self._handle([item.event for item in covered], observer, everything)
+            self._prober.kick()
             self._alerts.saw(result.decision)
             self._unwritten = observer.unwritten
             end_run(self._journal, run, result)

@@ -19,6 +19,7 @@ from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.lock import as_owner, exclusive, lock_name
 from repmgr_hooks.service.controller import JOURNAL_BROKEN, ClusterController, run_now
+from repmgr_hooks.service.prober import Prober
 from repmgr_hooks.service.spool import Spool, make_spool
 from repmgr_hooks.system.host import LocalHost
 
@@ -48,6 +49,7 @@ class Worker:
         self._stopping = threading.Event()
         self._reload = False
         self._loops: dict[str, Loop] = {}
+        self._probers: dict[str, Prober] = {}
         self._next_prune = 0.0
 
     def serve(self, once: bool = False) -> None:
@@ -183,18 +185,30 @@ class Worker:
             log.error("%s", error)
         notifier = self._notifier
         notifier.use(self._config.service.alerts, self._config.clusters)
+        # A host of its own: what a client waits for is nothing that a look should wait for.
+        self._probers = {
+            name: Prober(managed, LocalHost(managed.cluster.conninfos()), journal)
+            for name, managed in self._config.clusters.items()
+        }
         self._loops = {
             name: Loop(
                 ClusterController(
-                    managed, journal, LocalHost(managed.cluster.conninfos(), notifier.tell), self._config, notifier
+                    managed,
+                    journal,
+                    LocalHost(managed.cluster.conninfos(), notifier.tell),
+                    self._config,
+                    notifier,
+                    self._probers[name],
                 )
             )
             for name, managed in self._config.clusters.items()
         }
-        for loop in self._loops.values():
-            loop.start()
+        for thread in (*self._loops.values(), *self._probers.values()):
+            thread.start()
 
     def _stop_loops(self) -> None:
+        for prober in self._probers.values():
+            prober.stop()
         for loop in self._loops.values():
             loop.stop()
         for loop in self._loops.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Annotated
 
@@ -115,6 +115,23 @@ class Barman:
 
 
 @dataclass(frozen=True)
+class ProbeSettings:
+    """Who logs in and writes through the ports, every ``interval`` seconds (0: never), to see that a client can.
+
+    What is not set is that of ``postgres``. ``timeout``: seconds for one visit. ``shell``: what leads to a shell on
+    another host, such as ssh, from where it is tried too: clients there take another way through the gateway's rules
+    than the gateway itself.
+    """
+
+    user: Identifier = ""
+    dbname: Identifier = ""
+    passfile: str = ""
+    timeout: Positive = 5
+    interval: Annotated[int, Range(0, 86400)] = 30
+    shell: Words = ()
+
+
+@dataclass(frozen=True)
 class FlapLimit:
     """More changes of the primary than ``most`` in ``within`` seconds: hold, for something swings to and fro."""
 
@@ -130,11 +147,19 @@ class Cluster:
     gateway: Gateway
     barman: Barman | None = None
     postgres: Postgres = Postgres()
+    probe: ProbeSettings = ProbeSettings()
     system_identifier: SystemIdentifier = ""
     promotion_timeout: Positive = 30
     flap_limit: FlapLimit = FlapLimit()
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
+
+    @property
+    def client(self) -> ProbeSettings:
+        """Who tries the ports, with what stands under ``postgres`` in the place of what is not set."""
+        postgres, probe = self.postgres, self.probe
+        user, dbname = probe.user or postgres.user, probe.dbname or postgres.dbname
+        return replace(probe, user=user, dbname=dbname, passfile=probe.passfile or postgres.passfile)
 
     def conninfos(self) -> dict[int, str]:
         """Return the libpq connection string of each node; no password is ever in one."""

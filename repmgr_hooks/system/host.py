@@ -20,9 +20,10 @@ from psycopg import conninfo
 
 from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
-from repmgr_hooks.netfilter import ruleset
+from repmgr_hooks.netfilter import route, ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
-from repmgr_hooks.netfilter.route import Route, route_to
+from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.system.client import Visit, brief, visit
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
 VERSION_LIMIT = 10.0
@@ -124,7 +125,7 @@ class LocalHost:
             await self._forget(sql.node)
             if isinstance(error, psycopg.OperationalError) and not _is_answer(error):
                 self._reconnect(sql.node)
-            return OperationFailed(f"node {sql.node}: {_brief(error)}")
+            return OperationFailed(f"node {sql.node}: {brief(error)}")
 
     def _reconnect(self, node: int) -> None:
         """Try on the side to connect to a node that has let us wait, so that nobody waits for it again."""
@@ -214,7 +215,19 @@ class LocalHost:
 
     def route(self, address: str) -> Route:
         """Return which way a packet to an address would take from here."""
-        return route_to(address)
+        return route.route_to(address)
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        """Try whether packets from one of our addresses to a host come back."""
+        return route.answers(source, address, port, limit)
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        """Log in and write as a client, through each of these connection strings side by side."""
+        return asyncio.run_coroutine_threadsafe(self._visit_each(dsns, limit), self._loop).result()
+
+    async def _visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        visits = await asyncio.gather(*(visit(dsn, limit) for dsn in dsns.values()))
+        return dict(zip(dsns, visits, strict=True))
 
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
@@ -237,12 +250,6 @@ def _nf_tables() -> bool:
 def _is_answer(error: psycopg.Error) -> bool:
     """True if the node itself, or PostgreSQL on it, said no; libpq words its own ends in many ways (ARP, time-outs)."""
     return error.sqlstate is not None or "refused" in str(error) or "FATAL" in str(error)
-
-
-def _brief(error: psycopg.Error) -> str:
-    """Return libpq's message without the lines after the first and without the address, which the caller names."""
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
 
 
 def _start(command: Any, program: Program) -> Any:

@@ -20,6 +20,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.system.client import Visit
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,12 @@ class Host(Protocol):
     def route(self, address: str) -> Route:
         """Return which way a packet to an address would take from here."""
 
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        """Try whether packets from one of our addresses to a host come back."""
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        """Log in and write as a client, through each of these connection strings side by side."""
+
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
 
@@ -172,6 +179,12 @@ class Deadline:
 
     def route(self, address: str) -> Route:
         return self.host.route(address)
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        return self.host.answers(source, address, port, self._left(limit, f"an answer of {address}"))
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        return self.host.visit_each(dsns, self._left(limit, "a client's visit"))
 
     def now(self) -> float:
         return self.host.now()

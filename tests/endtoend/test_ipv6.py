@@ -44,7 +44,7 @@ def test_ports_lead_to_the_primary_in_the_tables_of_ipv6_alone(lab: Lab) -> None
         "-j DNAT --to-destination [fd00::11]:5432",
         '-A repmgr_dnat -d fd00::20/128 -p tcp -m tcp --dport 54322 -m comment --comment "repmgr_hooks:main:app" '
         "-j DNAT --to-destination [fd00::11]:5432",
-        '-A repmgr_snat -d fd00::11/128 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT '
+        "-A repmgr_snat -d fd00::11/128 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT "
         '-m comment --comment "repmgr_hooks:main:5432" '
         "-j SNAT --to-source fd00::20",
     ]
