@@ -17,7 +17,6 @@ from typing import Any
 
 from psycopg import conninfo
 
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.barman import archive
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.cluster import observe
@@ -26,6 +25,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import LATE, Visit
 from repmgr_hooks.system.steps import Program, Rows, Sql
 

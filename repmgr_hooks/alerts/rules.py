@@ -6,13 +6,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.barman.wal_continuity import tells_of_hole
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.alert import Alert
 
 UNSERVED_FOR = 15.0
 """Seconds for which, and probes in a row in which, a client must have been unable to write; one alone is no alert."""

@@ -102,7 +102,10 @@ def places(barman: Barman, host: Host, limit: float = LIMIT) -> dict[str, str]:
 
 
 def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int, int], str]:
-    """Return Barman's version, (0, 0) if it is not to be seen, and the words in which it is said. Raises OperationFailed."""
+    """Return Barman's version, (0, 0) if it is not to be seen, and the words in which it is said.
+
+    Raises OperationFailed.
+    """
     said = host.run(Program((*barman.command, "--version"), constant=True), limit).strip()
     found = re.match(r"(\d+)\.(\d+)", said)
     return ((int(found[1]), int(found[2])) if found else (0, 0)), said
@@ -115,7 +118,10 @@ def _files(barman: Barman, host: Host, *directories: str) -> list[PurePosixPath]
 
 
 def newest_backup(barman: Barman, host: Host) -> str:
-    """Return the first WAL file that the newest complete backup needs; empty if there is none. Raises OperationFailed."""
+    """Return the first WAL file that the newest complete backup needs; empty if there is none.
+
+    Raises OperationFailed.
+    """
     show = Program((*barman.command, "show-backup", barman.server, "latest"), tolerate="Unknown backup 'latest'")
     found = re.search(r"Begin WAL\s*: ([0-9A-F]{24})", host.run(show, LIMIT))
     return found[1] if found else ""

@@ -24,11 +24,11 @@ from repmgr_hooks.checks import (
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.users import User, acting_as, service_user
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.cluster.primary import cluster_state, primary_finder
+from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.system.steps import Host
 

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.alerts.incident import Alert, Incident
+from repmgr_hooks.alerts.incident import Incident
 from repmgr_hooks.alerts.notifier import attempt
 from repmgr_hooks.alerts.receivers import SENDMAIL, is_readable_by_others
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import acting_as, service_user
 from repmgr_hooks.config import Config
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Host
 
 MAIL = Topic("alerts.mail")

@@ -19,11 +19,17 @@ from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import WalSender, lsn
 from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster, NodeId
 from repmgr_hooks.settings.schema import Identifier, Positive, Range
 from repmgr_hooks.system.steps import Host, Program, Sql, Step
 
-TEND_LIMIT = 5.0
+fail_open_after = contract.never_fails_open
+fingerprint = contract.no_fingerprint
+warnings = contract.no_warnings
+fence = contract.fence_nothing
+
+HOUSEKEEP_LIMIT = 5.0
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 
 
@@ -49,11 +55,6 @@ class Config:
     start_timeout: Positive = 60
     steady: Annotated[int, Range(0, 60)] = 2
     models: Mapping[NodeId, Identifier] = field(default_factory=dict)
-
-    @property
-    def on_tick(self) -> bool:
-        """Whether to look without an event: not into Barman's archive, for starting Barman costs too much."""
-        return self.switch_wal is None
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ select (select exists (select 1 from pg_stat_replication
 WRITE_SOME_WAL = "select txid_current()"
 
 
-def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """Barman's server must be known, and something must be asked for."""
     if cluster.barman is None:
         yield "needs the section 'barman' of the cluster"
@@ -101,7 +102,12 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
     if config.models and not config.stream:
         yield "'models' needs 'stream: true'"
     if config.models:
-        yield from config_models.problems(config.models, cluster)
+        yield from config_models.validate(config.models, cluster)
+
+
+def on_tick(config: Config) -> bool:
+    """Not into Barman's archive, for starting Barman costs too much."""
+    return config.switch_wal is None
 
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
@@ -135,9 +141,9 @@ def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
     It is asked once. Raises OperationFailed.
     """
     if config.models:
-        config_models.place(decided.barman, host, TEND_LIMIT)
+        config_models.place(decided.barman, host, HOUSEKEEP_LIMIT)
     elif config.stream:
-        archive.places(decided.barman, host, TEND_LIMIT)
+        archive.places(decided.barman, host, HOUSEKEEP_LIMIT)
 
 
 def _young(sender: WalSender, steady: int) -> bool:

@@ -15,9 +15,15 @@ from typing import Literal
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import Slot, lsn
 from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Positive
 from repmgr_hooks.system.steps import Host, Sql, Step
+
+fail_open_after = contract.never_fails_open
+on_tick = contract.looks_on_tick
+fingerprint = contract.no_fingerprint
+fence = contract.fence_nothing
 
 LIMIT = 10.0
 MB = 1024 * 1024
@@ -28,8 +34,8 @@ SEGMENT = 16 * MB
 class Config:
     """``{on: primary}``, ``{on: standby, keep: drop}``, or ``{on: standby, keep: track}``.
 
-    ``max_retained_wal``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's disk; of
-    the primary's slot that is only said.
+    ``max_retained_wal``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's
+    disk; of the primary's slot that is only said.
     """
 
     on: Literal["primary", "standby"]
@@ -68,7 +74,7 @@ select pg_replication_slot_advance(slot_name, least(%s::pg_lsn, pg_last_wal_repl
 ABSENT = "select not exists (select 1 from pg_replication_slots where slot_name = %s)"
 
 
-def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """The slot's name is Barman's."""
     if cluster.barman is None:
         yield "needs the section 'barman' of the cluster"

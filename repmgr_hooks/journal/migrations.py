@@ -158,7 +158,9 @@ MIGRATIONS = (
 
 
 def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
-    """Open the file, made new or brought up to date. Raises sqlite3.Error, and OperationFailed for one of a newer version.
+    """Open the file, made new or brought up to date.
+
+    Raises sqlite3.Error, and OperationFailed for one of a newer version.
 
     One connection for all threads of the worker: SQLite serialises, and nothing here takes long.
     """

@@ -13,7 +13,7 @@ from repmgr_hooks.barman import archive
 from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
-from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, primary_finder
+from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import Probe, led_astray, merged, probe
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
@@ -21,7 +21,7 @@ from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
-from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.journal.rows import Pause, RunRow
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host

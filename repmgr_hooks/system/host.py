@@ -18,11 +18,11 @@ import psycopg
 import sh
 from psycopg import conninfo
 
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.netfilter import route, ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
 from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit, brief, visit
 from repmgr_hooks.system.steps import Program, Rows, Sql
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.background import meanwhile
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit
 
 log = logging.getLogger(__name__)

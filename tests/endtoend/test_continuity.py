@@ -84,7 +84,7 @@ def has_caught_up(lab: Lab) -> None:
 
 
 def a_new_slot_begins_where_the_primarys_does(lab: Lab) -> None:
-    """PostgreSQL lets it begin at the standby's last restartpoint: that may be more than it may hold (``max_retained_wal``)."""
+    """PostgreSQL lets it begin at the standby's last restartpoint: that may exceed ``max_retained_wal``."""
     for _ in range(3):
         close_file(lab.db1)
     begins = "select restart_lsn - '0/0' from pg_replication_slots"

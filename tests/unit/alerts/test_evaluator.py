@@ -14,7 +14,6 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.alerts import receivers
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.cli import output
 from repmgr_hooks.cluster.decide import ClusterState
@@ -28,6 +27,7 @@ from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LocalHost
 from tests.fake import FakeHost
 
@@ -211,7 +211,7 @@ def test_a_route_that_tells_nobody(tmp_path: Path) -> None:
 
 
 def test_what_stands_in_the_file_as_a_comment_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receivers.command, "refused", lambda run: "")
+    monkeypatch.setattr(receivers, "program_problem", lambda run: "")
     text = TEXT.replace("# alerts:", "alerts:").replace("#   - {", "  - {")
     assert [bool(target.mail) for target in load(tmp_path, text).service.alerts] == [True, False, False]
 

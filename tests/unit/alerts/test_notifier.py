@@ -20,12 +20,13 @@ from typing import Any
 import pytest
 
 from repmgr_hooks.alerts import receivers
-from repmgr_hooks.alerts.incident import Alert, Incident
+from repmgr_hooks.alerts.incident import Incident
 from repmgr_hooks.alerts.notifier import Notifier, attempt
-from repmgr_hooks.alerts.receivers import SEND, Receiver, letter, problems
+from repmgr_hooks.alerts.receivers import SEND, Receiver, letter, validate
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.migrations import MIGRATIONS
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost
@@ -258,7 +259,7 @@ def test_a_program_gets_json(system: LocalHost, tmp_path: Path) -> None:
     ],
 )
 def test_a_target_that_cannot_be(target: Receiver, said: str) -> None:
-    assert said in " ".join(problems(target))
+    assert said in " ".join(validate(target))
 
 
 def test_two_that_run_one_program_are_two() -> None:

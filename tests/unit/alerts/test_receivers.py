@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repmgr_hooks import config
-from repmgr_hooks.alerts.incident import AGAIN, HEADLINE, RETRY, SETTLED, Alert, Incident, Told, happened, raised
+from repmgr_hooks.alerts.incident import AGAIN, HEADLINE, RETRY, SETTLED, Incident, Told, happened, raised
 from repmgr_hooks.alerts.rules import conditions
 from repmgr_hooks.barman import wal_continuity
 from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState, tells_of_hole
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.system.alert import Alert
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
 STALE_PRIMARY = Alert("main", "zombie", "critical", "ZOMBIE: node 1", "all of it", "rejoin it")

@@ -50,7 +50,7 @@ def route(*actions: Action) -> ManagedCluster:
 
 def plug_in(observe: Callable[..., Any] | None, plan: Callable[..., Any]) -> Action:
     """An action of a handler that some other package brings."""
-    handler = SimpleNamespace(Config=object, observe=observe, plan=plan, problems=lambda config, cluster: [])
+    handler = SimpleNamespace(**{**vars(command), "Config": object, "observe": observe, "plan": plan})
     return Action("plug_in", handler, None, "plug_in {}", "[0].do[0]")
 
 

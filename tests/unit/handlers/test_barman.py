@@ -406,4 +406,4 @@ def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(host: Fake
 )
 def test_problems(config: Config, there: bool, said: list[str]) -> None:
     cluster = CLUSTER if there else Cluster(CLUSTER.nodes, CLUSTER.gateway)
-    assert list(barman.problems(config, cluster)) == said
+    assert list(barman.validate(config, cluster)) == said

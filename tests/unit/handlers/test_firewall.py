@@ -127,8 +127,8 @@ def test_where_the_ports_lead(saved: str, where: dict[str, int | None]) -> None:
 
 
 def test_the_port_must_have_a_name() -> None:
-    assert list(firewall.problems(Config("app"), MAIN)) == []
-    assert list(firewall.problems(Config("ap"), MAIN)) == ["the gateway has no port 'ap'; did you mean 'app'?"]
+    assert list(firewall.validate(Config("app"), MAIN)) == []
+    assert list(firewall.validate(Config("ap"), MAIN)) == ["the gateway has no port 'ap'; did you mean 'app'?"]
 
 
 # -- which address the nodes see ---------------------------------------------------------------------------------------
@@ -501,22 +501,22 @@ MARKS: list[tuple[str, Callable[[FakeHost], object], bool]] = [
 @pytest.mark.parametrize(("change", "differs"), [case[1:] for case in MARKS], ids=[case[0] for case in MARKS])
 def test_the_mark_changes_with_what_is_looked_at(change: Callable[[FakeHost], object], differs: bool) -> None:
     host, decided = FakeHost(), ClusterState(MAIN, 1, 1)
-    before = firewall.mark(decided, host)
+    before = firewall.fingerprint(decided, host)
     assert before is not None
     change(host)
-    assert (firewall.mark(decided, host) != before) is differs
+    assert (firewall.fingerprint(decided, host) != before) is differs
     assert host.ran == []
 
 
-def test_the_mark_of_another_primary_is_another_one() -> None:
+def test_the_fingerprint_of_another_primary_is_another_one() -> None:
     host = FakeHost()
-    assert firewall.mark(ClusterState(MAIN, 1, 1), host) != firewall.mark(ClusterState(MAIN, 2, 2), host)
+    assert firewall.fingerprint(ClusterState(MAIN, 1, 1), host) != firewall.fingerprint(ClusterState(MAIN, 2, 2), host)
 
 
 def test_there_is_no_mark_where_the_kernel_does_not_count() -> None:
     host = FakeHost()
     host.counts_rules = False
-    assert firewall.mark(ClusterState(MAIN, 1, 1), host) is None
+    assert firewall.fingerprint(ClusterState(MAIN, 1, 1), host) is None
 
 
 CONNECTIONS = st.lists(
