@@ -266,18 +266,15 @@ def parse(said: str) -> Visit:
     'psql: error: FATAL:  no such'
     """
     output, mark, code = said.rpartition("repmgr-hooks: ended: ")
-    lines = [line for line in output.splitlines() if line.strip()]
     if not mark:
         return Visit(error=f"psql was not run to its end: {said.strip()[-200:]}")
-    fields = next(
-        (found for line in lines if (found := re.fullmatch(r"([0-9a-f.:]*)\|([tf])\|([tf])\|(\d+)", line))), None
-    )
-    rest = [line for line in lines if fields is None or line != fields[0]]
-    late = int(code) == TOO_LATE
-    error = client.LATE if late else " ".join(rest)[-300:]
-    if fields is None:
+    lines = [line for line in output.splitlines() if line.strip()]
+    answers = [found for line in lines if (found := re.fullmatch(r"([0-9a-f.:]*)\|([tf])\|([tf])\|(\d+)", line))]
+    error = client.LATE if int(code) == TOO_LATE else " ".join(lines)[-300:]
+    if not answers:
         return Visit(error=error)
-    seen = Visit("commit", "", "", fields[1], fields[2] == "t", "client" if fields[3] == "t" else "", int(fields[4]))
-    if int(code) != 0:
-        return replace(seen, error=error)
-    return replace(seen, stage="ask" if seen.in_recovery or seen.read_only else "done")
+    server, in_recovery, read_only, pid = answers[0].groups()
+    seen = Visit("ask", "", "", server, in_recovery == "t", "client" if read_only == "t" else "", int(pid))
+    if seen.in_recovery or seen.read_only:
+        return seen
+    return replace(seen, stage="done") if int(code) == 0 else replace(seen, stage="commit", error=error)
