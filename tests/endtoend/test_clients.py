@@ -7,16 +7,14 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager as Context
-from typing import Any
 
 import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import status
-from tests.endtoend.test_check import CONFIG, STATE
+from tests.endtoend.test_check import CONFIG, edited
 from tests.endtoend.test_plain_role import grant, use_plain_role
-from tests.lab import DATA, Lab, wait_for
+from tests.lab import DATA, Lab, three, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def served() -> Iterator[Lab]:
         lab.destroy()
 
 
-def found(lab: Lab, *keys: str) -> list[dict[str, str]]:
+def found(lab: Lab) -> list[dict[str, str]]:
     """What ``check`` finds wrong."""
     return [item for item in json.loads(lab.gateway.hooks("check", "--json").stdout) if item["level"] != "OK"]
 
@@ -268,3 +266,22 @@ def test_what_cannot_be_judged_is_said(served: Lab) -> None:
         (finding, *_) = found(served)
         assert (finding["level"], finding["key"]) == ("WARN", "rules.foreign")
         assert "cannot be judged" in finding["what"]
+
+
+def test_from_where_clients_are(served: Lab) -> None:
+    """A rule that stops what is forwarded is nothing to the gateway's own probe, and all to a client's."""
+    three.start_ssh(served)
+    shell = "interval: 30, shell: [ssh, -o, BatchMode=yes, postgres@10.0.0.12]}"
+    with edited(served.gateway, CONFIG, "interval: 30}", shell):
+        assert {probe["origin"] for probe in status(served)["probes"]} == {
+            "",
+            "ssh -o BatchMode=yes postgres@10.0.0.12",
+        }
+        assert served.gateway.hooks("status").returncode == 0
+        with rules(served, "iptables -A FORWARD -j DROP"):
+            probes = status(served)["probes"]
+            assert {(probe["code"], bool(probe["origin"])) for probe in probes} == {("writes", False), ("silent", True)}
+            shown = served.gateway.hooks("status")
+            assert shown.returncode == 1
+            assert "WRONG port barman, app from ssh -o BatchMode=yes postgres@10.0.0.12: no client can" in shown.stdout
+        assert served.gateway.hooks("status").returncode == 0

@@ -143,7 +143,7 @@ def test_from_elsewhere() -> None:
         return "10.0.0.11|f|f|77\n0/5000060\nrepmgr-hooks: ended: 0\n"
 
     host.programs["ssh"] = ssh
-    there = replace(MAIN, probe=replace(MAIN.probe, shell=("ssh", "app1")))
+    there = replace(MAIN, probe=ProbeSettings("app", "shop", "/etc/pass", 5, 30, ("ssh", "app1")))
     here, elsewhere = probe(there, ["app"], host)
     assert (here.origin, elsewhere.origin, elsewhere.node, elsewhere.code) == ("", "ssh app1", 1, ProbeCode.WRITES)
     assert ran[0].argv == ("ssh", "app1", "sh")
