@@ -10,8 +10,16 @@ from typing import Any
 from repmgr_hooks.netfilter.packet import UNKNOWN, Chain, Match, Rule
 
 VERDICTS = {
-    **{"accept": "ACCEPT", "drop": "DROP", "reject": "REJECT", "return": "RETURN", "notrack": "NOTRACK"},
-    **{"dnat": "DNAT", "redirect": "REDIRECT", "tproxy": "TPROXY", "snat": "SNAT", "masquerade": "MASQUERADE"},
+    "accept": "ACCEPT",
+    "drop": "DROP",
+    "reject": "REJECT",
+    "return": "RETURN",
+    "notrack": "NOTRACK",
+    "dnat": "DNAT",
+    "redirect": "REDIRECT",
+    "tproxy": "TPROXY",
+    "snat": "SNAT",
+    "masquerade": "MASQUERADE",
 }
 HARMLESS = ("counter", "log", "mangle", "comment", "secmark", "meter", "continue", "flow", "ct helper", "last")
 """Statements after which the packet goes on, or that ask for nothing."""

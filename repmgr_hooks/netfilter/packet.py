@@ -1,7 +1,7 @@
 """Where would a packet go? Rules of any back end as values, and the walk of one packet through a chain of them.
 
-Pure. What a rule asks for may be unknown here (a mark, a set, a limit): then it may take the packet or not, and the walk
-goes on with a doubt. A doubt that could have changed the end makes the end unknown; nothing is passed over as good.
+Pure. What a rule asks for may be unknown here (a mark, a set, a limit): then it may take the packet or not, and the
+walk goes on with a doubt. A doubt that could have changed the end makes it unknown; nothing is passed over as good.
 """
 
 from __future__ import annotations
@@ -60,8 +60,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain that the kernel calls itself: at ``hook``, in the order of ``priority``; what reaches its end gets
-    ``policy``. ``where`` names it for people, ``remove`` deletes one of its rules by its text, where that is possible."""
+    """A chain that the kernel calls itself: at ``hook``, in the order of ``priority``.
+
+    What reaches its end gets ``policy``. ``where`` names it for people; ``remove``: the words that delete one of its
+    rules, before the rule's own, where it is deleted by its text.
+    """
 
     where: str
     hook: str

@@ -11,10 +11,21 @@ from repmgr_hooks.netfilter.packet import UNKNOWN, Chain, Match, Rule
 PRIORITY = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 KEYS = {
-    **{"-s": "source", "-d": "destination", "-p": "protocol", "-i": "indev", "-o": "outdev"},
-    **{"--dport": "dport", "--sport": "sport", "--dports": "dport", "--sports": "sport", "--ports": "port"},
-    **{"--ctstate": "state", "--state": "state", "--dst-type": "type"},
-    **{"--src-range": "source", "--dst-range": "destination"},
+    "-s": "source",
+    "-d": "destination",
+    "-p": "protocol",
+    "-i": "indev",
+    "-o": "outdev",
+    "--dport": "dport",
+    "--sport": "sport",
+    "--dports": "dport",
+    "--sports": "sport",
+    "--ports": "port",
+    "--ctstate": "state",
+    "--state": "state",
+    "--dst-type": "type",
+    "--src-range": "source",
+    "--dst-range": "destination",
     "--tcp-flags": "flags",
 }
 LISTS = ("--dports", "--sports", "--ports", "--ctstate", "--state")

@@ -1,4 +1,4 @@
-"""The addresses of the gateway's rules: one that this host has not, and a gateway with a leg in each of two networks."""
+"""The addresses in the gateway's rules: one that this host has not, and a gateway with a leg in two networks."""
 
 from __future__ import annotations
 

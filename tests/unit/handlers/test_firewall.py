@@ -61,7 +61,8 @@ def test_the_transaction_after_a_failover() -> None:
         ":repmgr_snat - [0:0]\n"
         "-A repmgr_dnat -d 10.0.0.20/32 -p tcp -m tcp --dport 54321 -m comment --comment repmgr_hooks:main:barman"
         " -j DNAT --to-destination 10.0.0.12:5432\n"
-        "-A repmgr_snat -d 10.0.0.12/32 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT -m comment --comment repmgr_hooks:main:5432"
+        "-A repmgr_snat -d 10.0.0.12/32 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT"
+        " -m comment --comment repmgr_hooks:main:5432"
         " -j SNAT --to-source 10.0.0.20\n"
         "COMMIT\n"
     )
@@ -80,7 +81,8 @@ def test_the_transaction_on_a_fresh_ipv6_gateway() -> None:
         "-A POSTROUTING -j repmgr_snat\n"
         "-A repmgr_dnat -d fd00::20/128 -p tcp -m tcp --dport 54322 -m comment --comment repmgr_hooks:main:app"
         " -j DNAT --to-destination [fd00::11]:5432\n"
-        "-A repmgr_snat -d fd00::11/128 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT -m comment --comment repmgr_hooks:main:5432"
+        "-A repmgr_snat -d fd00::11/128 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT"
+        " -m comment --comment repmgr_hooks:main:5432"
         " -j SNAT --to-source fd00::20\n"
         "COMMIT\n"
     )
@@ -170,9 +172,9 @@ def test_the_address_that_nodes_see_is_always_one_of_this_host(snat_address: str
 
 def test_an_address_that_comes_or_goes_is_a_change() -> None:
     host, decided = FakeHost(), ClusterState(MAIN, 1, 1)
-    before = firewall.mark(decided, host)
+    before = firewall.fingerprint(decided, host)
     host.addresses = set()
-    assert firewall.mark(decided, host) != before
+    assert firewall.fingerprint(decided, host) != before
 
 
 # -- any starting table ------------------------------------------------------------------------------------------------
