@@ -338,6 +338,8 @@ class FakeHost:
         self.forwarding = True
         self.addresses = {self.gateway, "fd00::20"}
         """The gateway's own."""
+        self.native_tables: set[tuple[str, str]] = set()
+        """Tables of nftables' own."""
         self.no_way_back: set[tuple[str, str]] = set()
         """Addresses of the gateway's that a host has no route to."""
         self.counts_rules = True
@@ -458,7 +460,9 @@ class FakeHost:
             self._note(f"run {name}")
             return self.programs[name](program)
         if name == "iptables-save":
-            return self.nat.save() if words == ["-t", "nat"] else self.filter
+            return self.nat.save() + ("" if words == ["-t", "nat"] else f"*filter\n{self.filter}COMMIT\n")
+        if name in ("iptables-legacy-save", "iptables-nft-save"):
+            return ""
         if name in ("repmgr", "sudo"):
             return self.repmgr if name == "repmgr" else self.sudoers
         if name in ("stat", "grep"):
@@ -479,6 +483,9 @@ class FakeHost:
             return f"{self.tracked[path.endswith('max')]}\n"
         assert path == "/proc/sys/net/ipv4/ip_forward"
         return f"{int(self.forwarding)}\n"
+
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        return frozenset(self.native_tables)
 
     def route(self, address: str) -> Route:
         return Route(True, address, "eth0") if address in self.addresses else Route(False, self.gateway, "eth0")

@@ -55,11 +55,11 @@ def writes(managed: ManagedCluster, host: Host, decision: PrimaryDecision) -> It
     cluster = managed.cluster
     client, topic = cluster.client, Topic("client.write", cluster.name)
     probes = led_astray(probe(cluster, managed.opened_ports, host), decision.primary)
-    for found in merged(probes):
-        yield topic.fail(str(found), found.hint)
-    for found in probes:
-        if found.writes:
-            yield topic.ok(f"{found}, as {client.user} ({found.seconds:.2f} s)")
+    wrong = merged(probes)
+    if wrong:
+        yield topic.fail("; ".join(map(str, wrong)), wrong[0].hint)
+    else:
+        yield topic.ok("; ".join(f"{found} ({found.seconds:.2f} s)" for found in probes))
     topic = Topic("client.role", cluster.name)
     if client.user == cluster.postgres.user:
         what = f"tried as {client.user}, repmgr's own role: what an application may do is not known"

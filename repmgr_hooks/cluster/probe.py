@@ -142,7 +142,8 @@ def _code(visit: Visit, node: int | None, event: str) -> ProbeCode:
         return ProbeCode.NO_CONNECTION_LEFT
     if "Connection refused" in visit.error:
         return ProbeCode.CLOSED
-    if visit.sqlstate[:2] == "28" or re.search(r"pg_hba\.conf|authentication failed|no password", visit.error):
+    rejected = r"pg_hba\.conf|authentication failed|no password|not permitted to log in"
+    if visit.sqlstate[:2] == "28" or re.search(rejected, visit.error):
         return ProbeCode.REJECTED
     if re.search(r"timeout expired|timed out|No route to host|unreachable", visit.error):
         return ProbeCode.SILENT
@@ -186,6 +187,8 @@ def _words(
 
 def _entry(error: str, cluster: Cluster) -> str:
     settings = cluster.client
+    if "not permitted to log in" in error:
+        return f"on the primary: alter role {settings.user} login;"
     seen = re.search(r'host "([0-9a-f.:]+)"', error)
     if "pg_hba.conf" in error and seen:
         line = f"host {settings.dbname} {settings.user} {Family(seen[1]).exactly(seen[1])} scram-sha-256"

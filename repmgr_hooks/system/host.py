@@ -213,6 +213,10 @@ class LocalHost:
         """Return a number that changes with the netfilter rules; None if there is none to be had."""
         return ruleset.rules_generation() if _nf_tables() else None
 
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        """Return family and name of the tables that nf_tables has, iptables' own among them."""
+        return ruleset.tables()
+
     def route(self, address: str) -> Route:
         """Return which way a packet to an address would take from here."""
         return route.route_to(address)

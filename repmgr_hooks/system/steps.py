@@ -123,6 +123,9 @@ class Host(Protocol):
     def rules_generation(self) -> int | None:
         """Return a number that changes with the netfilter rules; None if there is none to be had."""
 
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        """Return family and name of the tables that nf_tables has, iptables' own among them."""
+
     def route(self, address: str) -> Route:
         """Return which way a packet to an address would take from here."""
 
@@ -176,6 +179,9 @@ class Deadline:
 
     def rules_generation(self) -> int | None:
         return self.host.rules_generation()
+
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        return self.host.nft_tables()
 
     def route(self, address: str) -> Route:
         return self.host.route(address)

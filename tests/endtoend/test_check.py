@@ -80,8 +80,8 @@ def test_a_good_cluster(healthy: Lab) -> None:
 @pytest.mark.parametrize(
     ("user", "unseen"),
     [
-        ("barman", {"kernel.chains", "kernel.filter", "service.sudo"}),
-        ("postgres", {"kernel.chains", "kernel.filter", "files.user"}),
+        ("barman", {"kernel.chains", "rules.foreign", "service.sudo"}),
+        ("postgres", {"kernel.chains", "rules.foreign", "files.user"}),
     ],
 )
 def test_without_root_what_cannot_be_seen_is_said(healthy: Lab, user: str, unseen: set[str]) -> None:
@@ -382,7 +382,7 @@ def chain_flushed_by_another_tool(lab: Lab) -> Iterator[None]:
     lab.gateway.run("iptables-restore", stdin=before)
 
 
-@fault("kernel.filter", "IPv4")
+@fault("rules.foreign", "main iptables -t filter FORWARD")
 def nothing_is_let_through(lab: Lab) -> Iterator[None]:
     lab.gateway.run("iptables", "-P", "FORWARD", "DROP")
     yield
