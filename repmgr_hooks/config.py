@@ -29,13 +29,14 @@ from repmgr_hooks.settings.schema import Document, Identifier, Pattern, Positive
 class Service:
     """What holds for all clusters; ``retention_days`` is the age at which the journal is pruned.
 
-    ``tick``: seconds after which the worker looks whether all is as it should be, also without an event; 0: never.
+    ``monitor_interval``: seconds after which the worker looks whether all is as it should be, also without an event;
+    0: never.
     ``alerts``: who is told when something is wrong.
     """
 
     state_dir: Annotated[str, Pattern(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
     retry: Backoff = Backoff()
-    tick: Annotated[int, Range(0, 3600)] = 5
+    monitor_interval: Annotated[int, Range(0, 3600)] = 5
     retention_days: Positive = 90
     alerts: tuple[Receiver, ...] = ()
 

@@ -706,9 +706,9 @@ class FakeHost:
         return [(node.paused,)]
 
     def _streaming(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        position, steady, slot = sql.params
+        position, min_stream_age, slot = sql.params
         reached = (observe.position(node.lsn()) or 0) >= (observe.position(position) or 0)
-        old = self._clock - self.barman.streams_since >= steady
+        old = self._clock - self.barman.streams_since >= min_stream_age
         attached = self.barman.streams_from == sql.node and self.barman.state == "streaming"
         return [(attached and reached and old if slot in node.slots else None,)]
 

@@ -73,7 +73,7 @@ class Incident:
             pause = left(told.at, remind if said else SETTLED, now) if told.said else 0.0
         if told.failures == 0:
             return pause
-        if told.failures < RETRY.attempts:
+        if told.failures < RETRY.max_attempts:
             return max(pause, left(told.tried, RETRY.after(told.failures), now))
         return max(pause, left(told.tried, remind, now)) if self.state == "open" else None
 

@@ -152,7 +152,7 @@ class Report:
     advice: str = ""
 
     @property
-    def good(self) -> bool:
+    def healthy(self) -> bool:
         """True if nothing is missing, and something is there."""
         return bool(self.files) and not self.missing
 
@@ -162,14 +162,14 @@ class Report:
             return [f"{cluster}: UNKNOWN: {self.advice}"]
         since = "the newest backup" if self.backup else "the oldest file; Barman has no backup on this way"
         checked = f"{self.first} to {self.last}, {self.files} files, since {since}"
-        if self.good:
+        if self.healthy:
             return [f"{cluster}: OK: {checked}"]
-        headline = f"{'BEHIND' if self.behind else 'HOLE'}: {len(self.missing)} missing of {checked}"
+        headline = f"{'BEHIND' if self.behind else 'ARCHIVE_GAP'}: {len(self.missing)} missing of {checked}"
         return [f"{cluster}: {headline}", *(f"  MISSING {name}" for name in self.missing), f"  {self.advice}"]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data."""
-        return {"good": self.good, **asdict(self)}
+        return {"healthy": self.healthy, **asdict(self)}
 
 
 def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> Report:

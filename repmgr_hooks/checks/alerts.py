@@ -46,7 +46,7 @@ def told(loaded: Config, host: Host) -> Iterator[Finding]:
     if not loaded.service.alerts:
         yield Topic("alerts.told").fail("nobody is told anything", "name somebody under 'alerts'")
     for target in loaded.service.alerts:
-        text = "a test of repmgr-hooks check --alerts; nothing is wrong"
+        text = "a test of repmgr-hooks check --send-test-alert; nothing is wrong"
         case = Incident(Alert(next(iter(loaded.clusters)), "test", target.severity, text, momentary=True), time.time())
         with acting_as(user):
             error = attempt(target, case, host)

@@ -111,13 +111,13 @@ def _keepalives(topic: Topic, said: Mapping[str, str]) -> Finding:
 
 
 def _slot(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
-    if said.get("slot_name") != settings.slot:
-        what = f"Barman's slot_name is {said.get('slot_name')}, the configuration's is {settings.slot}"
-        return topic.fail(what, f"in Barman's file: slot_name = {settings.slot}")
+    if said.get("slot_name") != settings.slot_name:
+        what = f"Barman's slot_name is {said.get('slot_name')}, the configuration's is {settings.slot_name}"
+        return topic.fail(what, f"in Barman's file: slot_name = {settings.slot_name}")
     if said.get("create_slot") == "auto":
         what = "create_slot = auto: a slot that Barman makes itself holds no WAL at first"
         return topic.warn(what, "in Barman's file: create_slot = manual")
-    return topic.ok(f"streams through the slot {settings.slot}, which we create")
+    return topic.ok(f"streams through the slot {settings.slot_name}, which we create")
 
 
 def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:

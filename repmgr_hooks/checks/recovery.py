@@ -2,7 +2,7 @@
 
 restore_command is a line for a shell, which PostgreSQL runs with ``system()`` in its data directory (xlogarchive.c,
 RestoreArchivedFile). Only running it proves it: so it is run, just so, by a shell of the standby and by PostgreSQL's
-user there, through ``nodes.N.command``. It is the one line that is not ours to take apart. What it brings goes to a
+user there, through ``nodes.N.shell``. It is the one line that is not ours to take apart. What it brings goes to a
 directory of its own, never near ``pg_wal``, and is removed.
 """
 
@@ -83,11 +83,11 @@ def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], hos
     if not command:
         mend = "set restore_command, also in its repmgr.conf; without it, it must be cloned anew"
         yield Topic(KEY, name).fail("no restore_command: WAL that the primary no longer has is lost to it", mend)
-    if not cluster.nodes[node].command:
+    if not cluster.nodes[node].shell:
         mend = f"give nodes.{node} a 'command' that leads to PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
         yield Topic(KEY, name).warn("nothing was tried on it", mend)
         return
-    shell = Shell(cluster.nodes[node].command, directory, host)
+    shell = Shell(cluster.nodes[node].shell, directory, host)
     read = shell.run(f"cat {quote(config_file)}") if config_file else None
     if read is None or read.code != 0:
         said = f"its repmgr.conf cannot be read: {read.said}" if read else "it is not in repmgr.nodes"

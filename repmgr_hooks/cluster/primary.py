@@ -24,7 +24,7 @@ class PrimaryFinder:
         """Observe the nodes and decide."""
         expected = self.settings.system_identifier or self.memory.system_identifier
         known = replace(self.memory, system_identifier=expected)
-        return decide(observe(self.settings, host), known, self.settings.flap_limit.most)
+        return decide(observe(self.settings, host), known, self.settings.flap_limit.changes)
 
 
 def contradicting(events: Sequence[Event], decision: PrimaryDecision) -> Event | None:

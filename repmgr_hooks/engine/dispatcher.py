@@ -101,7 +101,7 @@ def rehearse(managed: ManagedCluster, host: Host, promotion: Event, memory: Last
     for obstacle in obstacles:
         log.warning("%s", obstacle)
     good = not obstacles and not any(item.error for item in done)
-    hindered = f"; {len(obstacles)} thing(s) stand in the way" if obstacles else ""
+    hindered = f"; {len(obstacles)} blocking problem(s)" if obstacles else ""
     assumed = f"as if node {node} were promoted now, to timeline {decided.timeline}"
     message = f"{summary(done, host.now() - started, True)}, {assumed}{hindered}"
     return told(RunResult(good, message, decision, tuple(done)))
@@ -252,5 +252,5 @@ def summary(done: Sequence[ActionResult], seconds: float, dry_run: bool) -> str:
     if failed:
         return f"FAILED after {seconds:.1f} s: " + "; ".join(f"{item.action.title}: {item.error}" for item in failed)
     if not taken:
-        return f"nothing to do: all is as it should be ({seconds:.1f} s)"
+        return f"nothing to do: in the desired state ({seconds:.1f} s)"
     return f"{'would take' if dry_run else 'done:'} {taken} step(s), {seconds:.1f} s"

@@ -130,7 +130,7 @@ def _attempt(
     for step in missing:
         take(step, chosen, host, observer)
     if not missing:
-        log.log(logging.DEBUG if again else logging.INFO, "   as is  %s", action.title)
+        log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
     elif action.handler.observe and (left := look(action, _confirmed(decided, host, observer), host)):
         raise OperationFailed("still missing afterwards: " + "; ".join(step.what for step in left))
     return tuple(missing)

@@ -44,7 +44,7 @@ class SwitchWal:
 class Config:
     """``{stream: true}``, ``{switch_wal: {timeout: 90}}``, or both. ``start_timeout`` is in seconds.
 
-    ``steady``: for so many seconds a walsender must have streamed before it counts.
+    ``min_stream_age``: for so many seconds a walsender must have streamed before it counts.
     ``repair``: when Barman has more WAL of the old timeline than the primary, move that aside and let the stream go on.
     ``models``: for each node the model of Barman's that leads there, if no port of the gateway does.
     """
@@ -53,7 +53,7 @@ class Config:
     repair: bool = False
     switch_wal: SwitchWal | None = None
     start_timeout: Positive = 60
-    steady: Annotated[int, Range(0, 60)] = 2
+    min_stream_age: Annotated[int, Range(0, 60)] = 2
     models: Mapping[NodeId, Identifier] = field(default_factory=dict)
 
 
@@ -97,8 +97,9 @@ def validate(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
     if config.repair and not config.stream:
         yield "'repair' needs 'stream: true'"
-    if config.steady >= config.start_timeout:
-        yield f"'steady' ({config.steady} s) must be less than 'start_timeout' ({config.start_timeout} s)"
+    if config.min_stream_age >= config.start_timeout:
+        age = f"'min_stream_age' ({config.min_stream_age} s)"
+        yield f"{age} must be less than 'start_timeout' ({config.start_timeout} s)"
     if config.models and not config.stream:
         yield "'models' needs 'stream: true'"
     if config.models:
@@ -112,16 +113,16 @@ def on_tick(config: Config) -> bool:
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     """Look for Barman's walsender on the primary, and at the files that Barman and the primary have."""
-    sender = decided.states[decided.primary].sender(decided.barman.slot)
+    sender = decided.states[decided.primary].sender(decided.barman.slot_name)
     if sender and not sender.state:
         raise OperationFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
-    if sender and sender.application != decided.barman.receiver:
+    if sender and sender.application != decided.barman.streaming_archiver_name:
         raise OperationFailed(
-            f"node {decided.primary}: the slot {decided.barman.slot!r} is in use by {sender.application!r} from "
-            f"{sender.client or 'its own host'}, not by {decided.barman.receiver!r}; end that program, or correct "
-            "'receiver' in the section 'barman' of the cluster"
+            f"node {decided.primary}: the slot {decided.barman.slot_name!r} is in use by {sender.application!r} from "
+            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, or "
+            "correct 'streaming_archiver_name' in the section 'barman' of the cluster"
         )
-    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady)
+    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.min_stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
     standing, model, tail = StreamState(StreamPosition.OK), "", False
     if config.stream and not streaming and not coming:
@@ -146,8 +147,8 @@ def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
         archive.places(decided.barman, host, HOUSEKEEP_LIMIT)
 
 
-def _young(sender: WalSender, steady: int) -> bool:
-    return sender.age is not None and 0 <= sender.age < steady
+def _young(sender: WalSender, min_stream_age: int) -> bool:
+    return sender.age is not None and 0 <= sender.age < min_stream_age
 
 
 def _archive(decided: ClusterState, host: Host) -> tuple[bool, tuple[str, ...]]:
@@ -225,7 +226,7 @@ def _switch_wal(decided: ClusterState, timeout: int) -> Step:
 
 def _streaming(config: Config, decided: ClusterState) -> Sql:
     written = lsn(decided.states[decided.primary].lsn)
-    return Sql(decided.primary, STREAMING, (written, config.steady, decided.barman.slot))
+    return Sql(decided.primary, STREAMING, (written, config.min_stream_age, decided.barman.slot_name))
 
 
 def _barman(decided: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:

@@ -127,7 +127,7 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     if changes:
         steps.append(
             Step(
-                f"lead port {config.open} to node {decided.primary} ({primary})",
+                f"route port {config.open} to node {decided.primary} ({primary})",
                 Program(family.restore(), stdin=changes),
                 LIMIT,
             )
@@ -175,7 +175,7 @@ def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leadi
 def _cut(gateway: Gateway, port: int, host: str) -> Step:
     words = Family(gateway.address).delete_connections(gateway.address, port, host)
     forget = Program(words, tolerate="0 flow entries have been deleted")
-    return Step(f"cut connections of port {port} to {host}", DropConnections(forget, gateway.reset_clients), LIMIT)
+    return Step(f"reset connections of port {port} to {host}", DropConnections(forget, gateway.reset_clients), LIMIT)
 
 
 def parse_rules(saved: str) -> tuple[str, ...]:

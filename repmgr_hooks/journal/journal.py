@@ -301,5 +301,5 @@ def _open(path: Path) -> Journal:
 
 def primary_finder(settings: Cluster, journal: Journal | None) -> PrimaryFinder:
     """Return what decides for a cluster, with what the journal remembers of it. Raises OperationFailed."""
-    known = journal.memory(settings.name, settings.flap_limit.within) if journal else LastKnownPrimary()
+    known = journal.memory(settings.name, settings.flap_limit.window) if journal else LastKnownPrimary()
     return PrimaryFinder(settings, known)

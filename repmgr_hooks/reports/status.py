@@ -45,7 +45,7 @@ class ClusterStatus:
     """What a client finds behind each port that a route opens."""
 
     @property
-    def good(self) -> bool:
+    def healthy(self) -> bool:
         """True if all is as it should be."""
         wrong = self.decision.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
         return self.decision.primary is not None and not wrong and all(probe.writes for probe in self.probes)
@@ -100,11 +100,11 @@ class ClusterStatus:
         primary, barman = self.decision.primary_state, self.cluster.barman
         if primary is None or barman is None:
             return []
-        slot, sender = primary.slot(barman.slot), primary.sender(barman.slot)
+        slot, sender = primary.slot(barman.slot_name), primary.sender(barman.slot_name)
         if slot is None or slot.restart_lsn is None:
-            return [f"slot {barman.slot}: not there, or it reserves no WAL"]
+            return [f"slot {barman.slot_name}: not there, or it reserves no WAL"]
         holds = size(max(primary.lsn - slot.restart_lsn, 0))
-        held = f"slot {barman.slot}: {slot.wal_status or 'there'}, holds {holds} of WAL"
+        held = f"slot {barman.slot_name}: {slot.wal_status or 'there'}, holds {holds} of WAL"
         if sender is None or sender.flushed is None:
             return [held, "Barman: not streaming"]
         return [held, f"Barman: {sender.state}, {size(max(primary.lsn - sender.flushed, 0))} behind"]
@@ -112,7 +112,7 @@ class ClusterStatus:
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data; the README describes it."""
         data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {"good": self.good, **_plain({**data, "cluster": self.cluster.name})}
+        return {"healthy": self.healthy, **_plain({**data, "cluster": self.cluster.name})}
 
 
 def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
@@ -138,7 +138,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         (event[0], str(event[1])) if event else None,
         # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to mend.
         last[0] if last and last[0].ok is False and last[0].again else None,
-        loaded.service.retry.attempts,
+        loaded.service.retry.max_attempts,
         tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
     )
 

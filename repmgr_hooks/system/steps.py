@@ -73,7 +73,7 @@ class DropConnections:
     tell: bool = True
 
     def __str__(self) -> str:
-        return f"{self.forget}{', and poke the clients' if self.tell else ''}"
+        return f"{self.forget}{', and reset the clients' if self.tell else ''}"
 
 
 @dataclass(frozen=True)

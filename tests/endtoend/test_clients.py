@@ -26,7 +26,11 @@ def served() -> Iterator[Lab]:
         use_plain_role(lab)
         grant(lab, "watcher")
         config = lab.gateway.path(CONFIG)
-        config.write_text(config.read_text().replace("tick: 5", "tick: 3600").replace("timeout: 5, i", "timeout: 2, i"))
+        config.write_text(
+            config.read_text()
+            .replace("monitor_interval: 5", "monitor_interval: 3600")
+            .replace("timeout: 5, i", "timeout: 2, i")
+        )
         assert lab.gateway.hooks("reconcile").returncode == 0
         lab.start_cron()
         lab.start_worker()
@@ -67,7 +71,7 @@ def seen_by_all(lab: Lab, expected: str, words: str) -> str:
     assert f"HINT: {finding['mend']}" in shown.stdout
     numbers = lab.gateway.hooks("metrics").stdout
     assert 'client_can_write{cluster="main",port="app",origin=""} 0' in numbers
-    assert 'repmgr_hooks_good{cluster="main"} 0' in numbers
+    assert 'repmgr_hooks_healthy{cluster="main"} 0' in numbers
     wait_for(lambda: sessions(lab) == "0", "the probes' sessions to end", 10)
     return str(finding["mend"])
 
@@ -237,7 +241,6 @@ def typed(lab: Lab, hint: str) -> None:
 )
 def test_a_rule_that_takes_or_drops_what_clients_send(served: Lab, commands: list[str], who: str, words: str) -> None:
     with rules(served, *commands):
-        findings = found(served)
         (finding,) = found(served)
         assert (finding["key"], finding["level"]) == ("rules.foreign", "FAIL")
         assert finding["what"].startswith(who)

@@ -38,21 +38,21 @@ def serve(lab: Lab) -> None:
 def test_no_false_alarm_and_then_a_true_one(lab: Lab) -> None:
     serve(lab)
     for _ in range(25):
-        assert status(lab)["good"]
+        assert status(lab)["healthy"]
     lab.db1.pg_ctl("restart", "-m", "fast")
-    wait_for(lambda: status(lab)["good"], "a good status after a restart")
+    wait_for(lambda: status(lab)["healthy"], "a good status after a restart")
     lab.gateway.wipe_nat()
-    wait_for(lambda: led_to(lab, lab.db1) and status(lab)["good"], "the service to mend the rules")
+    wait_for(lambda: led_to(lab, lab.db1) and status(lab)["healthy"], "the service to mend the rules")
 
     three.start_ssh(lab)
     lab.db2.run("repmgr", "-f", "/etc/repmgr/db2.conf", "standby", "switchover", user="postgres", limit=120)
-    wait_for(lambda: led_to(lab, lab.db2) and status(lab)["good"], "a good status after a switchover")
+    wait_for(lambda: led_to(lab, lab.db2) and status(lab)["healthy"], "a good status after a switchover")
 
     lab.db2.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: led_to(lab, lab.db1) and nothing_missing(lab), "the failover")
     wait_for(lambda: lab.psql_app("insert into work default values").returncode == 0, "a client to write")
     rejoin(lab.db2, lab.db1)
-    wait_for(lambda: status(lab)["good"], "a good status after the failover")
+    wait_for(lambda: status(lab)["healthy"], "a good status after the failover")
     time.sleep(20)
     assert page_about(lab, "client") == [], "a port that was closed in a failover, or a primary that was restarted"
 
@@ -71,5 +71,5 @@ def test_no_false_alarm_and_then_a_true_one(lab: Lab) -> None:
     assert 'too many connections for role "app"' in page["summary"]
     assert "alter role app connection limit -1" in page["next"]
     lab.db1.sql("alter role app connection limit -1")
-    wait_for(lambda: status(lab)["good"], "a good status again")
+    wait_for(lambda: status(lab)["healthy"], "a good status again")
     assert nothing_missing(lab)

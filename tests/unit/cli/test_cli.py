@@ -80,11 +80,13 @@ def test_check_says_that_nothing_ticks_although_a_slot_is_tracked(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     tracking = tmp_path / "config.yaml"
-    tracking.write_text(FILE.read_text().replace("keep: drop", "keep: track"))
-    said = "config.tick         main: 'keep: track' with 'tick: 0': the standbys' slots are never advanced"
+    tracking.write_text(FILE.read_text().replace("state: absent", "state: synced"))
+    said = (
+        "config.interval     main: 'state: synced' with 'monitor_interval: 0': the standbys' slots are never advanced"
+    )
     cli.run(["--config", str(tracking), "check"])
     assert said not in capsys.readouterr().out
-    tracking.write_text(tracking.read_text().replace("tick: 5", "tick: 0"))
+    tracking.write_text(tracking.read_text().replace("monitor_interval: 5", "monitor_interval: 0"))
     assert cli.run(["--config", str(tracking), "check"]) == 1
     assert f"FAIL  {said}" in capsys.readouterr().out
 

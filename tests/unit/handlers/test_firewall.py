@@ -52,7 +52,7 @@ def planned(cluster: Cluster, primary: int, port: str, saved: str) -> list[Step]
 
 def test_the_transaction_after_a_failover() -> None:
     (step, *_) = planned(MAIN, 2, "barman", SERVED_BY_NODE_1)
-    assert step.what == "lead port barman to node 2 (10.0.0.12)"
+    assert step.what == "route port barman to node 2 (10.0.0.12)"
     assert isinstance(step.do, Program)
     assert step.do.argv == ("iptables-restore", "--noflush", "--wait", "5")
     assert step.do.stdin == (
@@ -366,7 +366,7 @@ def test_a_swap_cuts_also_who_has_come_since_the_look(cluster: Cluster) -> None:
         assert isinstance(step.do, Program)
         nat.restore(step.do.stdin)
     _, *cuts = planned(cluster, 2, "barman", nat.save())
-    assert [step.what for step in cuts] == [f"cut connections of port {port} to {old}" for port in (54321, 54322)]
+    assert [step.what for step in cuts] == [f"reset connections of port {port} to {old}" for port in (54321, 54322)]
     seen = Seen(parse_rules(nat.save()), None, True)
     (swap,) = firewall.plan(Config("barman"), ClusterState(cluster, 2, 2), seen)
     assert isinstance(swap.do, Program), "without conntrack there is nothing to cut with"
@@ -402,8 +402,8 @@ def test_nothing_leads_to_a_stale_primary_and_all_else_stays() -> None:
     steps = firewall.fence(MAIN, (1,), host)
     assert [step.what for step in steps] == [
         "close what leads to node 1",
-        "cut connections of port 54321 to 10.0.0.11",
-        "cut connections of port 54322 to 10.0.0.11",
+        "reset connections of port 54321 to 10.0.0.11",
+        "reset connections of port 54322 to 10.0.0.11",
     ]
     for step in steps:
         apply(step, host)
@@ -466,7 +466,7 @@ def test_on_ipv6_and_for_the_articles_own_rules() -> None:
     assert isinstance(close.do, Program)
     assert close.do.argv[0] == "ip6tables-restore"
     assert close.do.stdin == f"*nat\n:repmgr_dnat - [0:0]\n:repmgr_snat - [0:0]\n{kept}COMMIT\n"
-    assert cut.what == "cut connections of port 54322 to fd00::11"
+    assert cut.what == "reset connections of port 54322 to fd00::11"
 
 
 @settings(max_examples=100)
