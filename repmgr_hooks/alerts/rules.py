@@ -8,7 +8,7 @@ from typing import Protocol
 
 from repmgr_hooks.barman.wal_continuity import tells_of_hole
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
-from repmgr_hooks.cluster.probe import Probe, ProbeCode
+from repmgr_hooks.cluster.probe import Probe, ProbeCode, merged
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.settings.cluster import Cluster
@@ -65,8 +65,8 @@ def conditions(
     if decision.primary is None:
         found.append(_unknown(cluster, decision))
     elif unserved:
-        details = "\n".join(map(str, unserved))
-        found.append(Alert(cluster.name, "client", "critical", str(unserved[0]), details, unserved[0].hint))
+        first, *_ = said = merged(unserved)
+        found.append(Alert(cluster.name, "client", "critical", str(first), "\n".join(map(str, said)), first.hint))
     # A run in which no action failed found no primary, or was cut off.
     if failed and failed.left:
         found += _of_run(managed, failed, attempts)

@@ -146,6 +146,7 @@ def _stopped(chain: Chain, end: End) -> Fault | None:
 def _legs(cluster: Cluster, host: Host) -> Iterator[Leg]:
     gateway, port = cluster.gateway, cluster.postgres.port
     clients = host.route(gateway.address).device
+    strangers = frozenset({gateway.address, *(node.host for node in cluster.nodes.values())})
     for name, number in gateway.ports.items():
         to_us = Packet(None, gateway.address, None, number, clients, "", None, True, FIRST)
         yield Leg(f"port {number} ({name})", ("prerouting",), to_us)
@@ -153,10 +154,10 @@ def _legs(cluster: Cluster, host: Host) -> Iterator[Leg]:
         if settings.witness:
             continue
         way = host.route(settings.host)
-        there = Packet(None, settings.host, None, port, clients, way.device, NEW, False, FIRST)
+        there = Packet(None, settings.host, None, port, clients, way.device, NEW, False, FIRST, strangers)
         snat = way.source if gateway.snat == MASQUERADE else gateway.snat
         answer = Packet(settings.host, snat, port, None, way.device, "", None, True, ANSWER)
-        back = Packet(settings.host, None, port, None, way.device, clients, BACK, False, ANSWER)
+        back = Packet(settings.host, None, port, None, way.device, clients, BACK, False, ANSWER, strangers)
         yield Leg(f"clients to node {node}", ("forward", "postrouting"), there)
         yield Leg(f"node {node} to clients", ("prerouting",), answer)
         yield Leg(f"node {node} to clients", ("forward", "postrouting"), back)

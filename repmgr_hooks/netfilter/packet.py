@@ -37,6 +37,8 @@ class Packet:
     states: frozenset[str] | None = None
     local: bool = False
     flags: frozenset[str] | None = None
+    strangers: frozenset[str] = frozenset()
+    """Addresses that no client has: a rule about exactly one of these is not about clients."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def _has(key: str, value: str, packet: Packet) -> bool | None:
     if key == "protocol":
         return value.lower() in ("tcp", "all", "0", "6")
     if key in ("source", "destination"):
-        return _within(packet.source if key == "source" else packet.destination, value)
+        address = packet.source if key == "source" else packet.destination
+        return False if address is None and value.partition("/")[0] in packet.strangers else _within(address, value)
     if key in ("sport", "dport", "port"):
         ports = {"sport": [packet.sport], "dport": [packet.dport], "port": [packet.sport, packet.dport]}[key]
         answers = {_in_range(port, value) for port in ports}

@@ -9,7 +9,17 @@ import pytest
 from repmgr_hooks.netfilter import nft_rules, saved_rules
 from repmgr_hooks.netfilter.packet import Chain, End, Packet, in_order, walk
 
-CLIENT = Packet(None, "10.0.0.11", None, 5432, "eth0", "eth1", frozenset({"NEW", "DNAT"}), flags=frozenset({"SYN"}))
+CLIENT = Packet(
+    None,
+    "10.0.0.11",
+    None,
+    5432,
+    "eth0",
+    "eth1",
+    frozenset({"NEW", "DNAT"}),
+    flags=frozenset({"SYN"}),
+    strangers=frozenset({"10.0.0.12"}),
+)
 
 
 def forward(*rules: str, policy: str = "ACCEPT") -> Chain:
@@ -48,6 +58,7 @@ def forward(*rules: str, policy: str = "ACCEPT") -> Chain:
         (["-j LOG --log-prefix x", "-j ACCEPT"], "DROP", "ACCEPT"),
         (["-s 10.7.0.0/16 -j ACCEPT"], "DROP", "ACCEPT"),
         (["-s 10.7.0.0/16 -j DROP"], "ACCEPT", "POLICY"),
+        (["-s 10.0.0.12/32 -j ACCEPT"], "DROP", "DROP"),
         (["-s 10.7.0.0/16 -j U", "U -j ACCEPT"], "DROP", "ACCEPT"),
         (["-j RETURN", "-j DROP"], "ACCEPT", "POLICY"),
         (["-j U", "U -j U"], "ACCEPT", "POLICY"),
