@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import enum
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from psycopg import conninfo
 
+from repmgr_hooks.cluster.probe_from import visit_from
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import client
 from repmgr_hooks.system.client import Visit
-from repmgr_hooks.system.steps import Host, Program, Sql
+from repmgr_hooks.system.steps import Host, Sql
 
-MARGIN = 5.0
 CAUSE_LIMIT = 5.0
 FOREIGN_RULE = "repmgr-hooks check names the rule that stands before ours"
 DROPPED = "repmgr-hooks check names what drops or diverts the packets"
@@ -78,14 +77,14 @@ class Probe:
         return f"{self.name}: no client can write: {self.message}"
 
 
-def probe(cluster: Cluster, ports: Iterable[str], host: Host, origins: bool = True) -> list[Probe]:
-    """Visit through each of these ports, side by side; with ``origins``, also from where the configuration says."""
-    names, limit = list(ports), cluster.client.timeout
-    visits = host.visit_each({name: _dsn(cluster, name) for name in names}, limit)
+def probe(cluster: Cluster, ports: Iterable[str], host: Host) -> list[Probe]:
+    """Visit through each of these ports, side by side; and from elsewhere, if the configuration names a place."""
+    names, settings = list(ports), cluster.client
+    visits = host.visit_each({name: _dsn(cluster, name) for name in names}, settings.timeout)
     found = [judge(cluster, name, visits[name], host) for name in names]
-    if origins and cluster.client.shell:
-        words = " ".join(cluster.client.shell)
-        found += [replace(judge(cluster, name, _visit_from(cluster, name, host), host), origin=words) for name in names]
+    for name in names if settings.shell else ():
+        visit = visit_from(cluster, _dsn(cluster, name, passfile=False), host)
+        found.append(replace(judge(cluster, name, visit, host), origin=" ".join(settings.shell)))
     return found
 
 
@@ -228,56 +227,3 @@ def _dsn(cluster: Cluster, port: str, passfile: bool = True) -> str:
         dbname=settings.dbname,
         **({"passfile": settings.passfile} if settings.passfile and passfile else {}),
     )
-
-
-# The script comes on stdin, so nothing has to survive the quoting of ssh; psql asks for no password (-w).
-SCRIPT = """
-PGAPPNAME={application} PGCONNECT_TIMEOUT={limit} LC_ALL=C timeout --kill-after=1 {limit} \\
-    psql -XAtq -w -v ON_ERROR_STOP=1 {dsn} 2>&1 <<'SQL'
-{ask};
-{write};
-SQL
-echo "repmgr-hooks: ended: $?"
-"""
-TOO_LATE = 124
-"""What ``timeout`` gives for a program that it has ended."""
-
-
-def _visit_from(cluster: Cluster, port: str, host: Host) -> Visit:
-    limit = cluster.client.timeout
-    script = SCRIPT.format(
-        application=shlex.quote(client.APPLICATION),
-        limit=limit,
-        dsn=shlex.quote(_dsn(cluster, port, passfile=False)),
-        ask=client.ASK.strip(),
-        write=client.WRITE,
-    )
-    begun = host.now()
-    try:
-        said = host.run(Program((*cluster.client.shell, "sh"), stdin=script), limit + MARGIN)
-    except OperationFailed as error:
-        return Visit(error=str(error), seconds=host.now() - begun)
-    return replace(parse(said), seconds=host.now() - begun)
-
-
-def parse(said: str) -> Visit:
-    r"""Return the visit that psql's output tells of.
-
-    >>> parse("10.0.0.11|f|f|77\n0/5000060\nrepmgr-hooks: ended: 0\n").stage
-    'done'
-    >>> parse("psql: error: FATAL:  no such\nrepmgr-hooks: ended: 2\n").error
-    'psql: error: FATAL:  no such'
-    """
-    output, mark, code = said.rpartition("repmgr-hooks: ended: ")
-    if not mark:
-        return Visit(error=f"psql was not run to its end: {said.strip()[-200:]}")
-    lines = [line for line in output.splitlines() if line.strip()]
-    answers = [found for line in lines if (found := re.fullmatch(r"([0-9a-f.:]*)\|([tf])\|([tf])\|(\d+)", line))]
-    error = client.LATE if int(code) == TOO_LATE else " ".join(lines)[-300:]
-    if not answers:
-        return Visit(error=error)
-    server, in_recovery, read_only, pid = answers[0].groups()
-    seen = Visit("ask", "", "", server, in_recovery == "t", "client" if read_only == "t" else "", int(pid))
-    if seen.in_recovery or seen.read_only:
-        return seen
-    return replace(seen, stage="done") if int(code) == 0 else replace(seen, stage="commit", error=error)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from repmgr_hooks.cluster.probe import Probe, ProbeCode, judge, led_astray, merged, parse, probe
+from repmgr_hooks.cluster.probe import Probe, ProbeCode, judge, led_astray, merged, probe
+from repmgr_hooks.cluster.probe_from import parse
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, ProbeSettings
 from repmgr_hooks.system import client
 from repmgr_hooks.system.client import LATE, Visit
