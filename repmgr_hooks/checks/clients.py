@@ -20,7 +20,7 @@ def addresses(cluster: Cluster, host: Host) -> Iterator[Finding]:
     """Look whether this host has the addresses that its rules speak of."""
     gateway, example = cluster.gateway, next(iter(cluster.nodes.values())).host
     topic, way = Topic("gateway.address", cluster.name), host.route(example)
-    if host.route(gateway.address).local:
+    if host.route(gateway.address).local is not False:
         yield topic.ok(f"{gateway.address} is an address of this host's")
     else:
         what = f"this host has no address {gateway.address}: no client that asks for it comes here"

@@ -107,8 +107,8 @@ def tracked_connections(gateway: Gateway, host: Host) -> tuple[Tracked, ...] | N
 
 
 def snat_here(gateway: Gateway, host: Host) -> bool:
-    """True if the address that nodes are to see is one of this host's own, or left to the kernel."""
-    return gateway.snat == MASQUERADE or host.route(gateway.snat).local
+    """False if the address that nodes are to see is certainly none of this host's own."""
+    return gateway.snat == MASQUERADE or host.route(gateway.snat).local is not False
 
 
 def forwarding(family: Family, host: Host) -> bool:

@@ -22,19 +22,21 @@ LIMIT = 1.0
 
 @dataclass(frozen=True)
 class Route:
-    """``local``: the address is one of this host's own; ``source``: what packets to it come from; ``device``: the
-    interface that they take, or that has the address."""
+    """``local``: the address is one of this host's own; None if the kernel could not be asked.
 
-    local: bool = False
+    ``source``: what packets to it come from; ``device``: the interface that they take, or that has the address.
+    """
+
+    local: bool | None = False
     source: str = ""
     device: str = ""
 
 
-NOWHERE = Route()
+NOWHERE, UNKNOWN = Route(), Route(None)
 
 
 def route_to(address: str) -> Route:
-    """Ask the kernel for the route to an address; NOWHERE if there is none, or no answer."""
+    """Ask the kernel for the route to an address; NOWHERE if there is none, UNKNOWN if there is no answer."""
     way = _ask(address, 0)
     if not way.local:
         return way
@@ -53,7 +55,7 @@ def _ask(address: str, flags: int) -> Route:
             kernel.send(header + body)
             return parse(kernel.recv(8192))
     except (OSError, struct.error, ValueError):
-        return NOWHERE
+        return UNKNOWN
 
 
 def parse(answer: bytes) -> Route:
