@@ -129,7 +129,7 @@ def tell(journal: Journal, change: Change) -> FailoverReport:
     runs = [run for run in runs if _end(run) >= zero]
     end = max([change.found, *map(_end, runs)])
     probes = [ProbeRow(*row) for row in journal.read(PROBES, change.cluster, zero - AROUND, min(end + AROUND, limit))]
-    outages = _outages(probes, change)
+    outages = _outages(probes, change, promoted)
     items = [
         *(Item(at - zero, "event", f"event: {event}") for at, event in _events(journal, change, zero, end)),
         *(Item(sight.at - zero, "look", _words(sight)) for sight in sights if zero <= sight.at <= end),
@@ -159,15 +159,18 @@ def tell(journal: Journal, change: Change) -> FailoverReport:
     )
 
 
-def _outages(probes: Sequence[ProbeRow], change: Change) -> dict[str, tuple[float, float]]:
-    """Return, of each port, the first client in vain of those that end with one who writes on the new primary."""
+def _outages(probes: Sequence[ProbeRow], change: Change, promoted: float) -> dict[str, tuple[float, float]]:
+    """Return, of each port, the first client in vain of those that end with one who writes on the new primary.
+
+    That node may have been the primary before: what ended earlier is another story.
+    """
     outages, first = {}, dict[str, float]()
     for row in probes:
         if row.code != "writes":
             first.setdefault(row.port, row.at)
         elif row.port in first:
             begun = first.pop(row.port)
-            if row.node == change.node and row.port not in outages:
+            if row.node == change.node and row.at >= promoted and row.port not in outages:
                 outages[row.port] = (begun, row.at)
     return outages
 

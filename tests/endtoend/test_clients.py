@@ -291,7 +291,8 @@ def test_what_cannot_be_judged_is_said(served: Lab) -> None:
 def test_from_where_clients_are(served: Lab) -> None:
     """A rule that stops what is forwarded is nothing to the gateway's own probe, and all to a client's."""
     three.start_ssh(served)
-    shell = "interval: 30, shell: [ssh, -o, BatchMode=yes, postgres@10.0.0.12]}"
+    words = "sudo -n -H -u barman ssh -o BatchMode=yes postgres@10.0.0.12"
+    shell = f"interval: 30, shell: [{', '.join(words.split())}]}}"
     with edited(served.gateway, CONFIG, "interval: 30}", shell):
         assert {probe["origin"] for probe in status(served)["probes"]} == {
             "",
@@ -303,5 +304,5 @@ def test_from_where_clients_are(served: Lab) -> None:
             assert {(probe["code"], bool(probe["origin"])) for probe in probes} == {("writes", False), ("silent", True)}
             shown = served.gateway.hooks("status")
             assert shown.returncode == 1
-            assert "WRONG port barman, app from ssh -o BatchMode=yes postgres@10.0.0.12: no client can" in shown.stdout
+            assert f"WRONG port barman, app from {words}: no client can write: no answer within 2 s" in shown.stdout
         assert served.gateway.hooks("status").returncode == 0

@@ -455,6 +455,9 @@ def test_how_long_no_client_could_write(past: Past) -> None:
     """From the first that could not, which may come before our first sign, to the first on the new primary."""
     fail_over(past)
     past.probe(-5000, "writes", 1)
+    past.probe(-30, "silent", None)
+    past.probe(-20, "writes", 2)
+    past.probe(-15, "writes", 1)
     past.probe(-1, "silent", None)
     past.probe(2.5, "closed", None)
     past.probe(5.25, "writes", 2)
