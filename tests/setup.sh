@@ -2,7 +2,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-packages=(postgresql postgresql-15-repmgr repmgr barman barman-cli iptables conntrack iproute2 sudo systemd
+packages=(postgresql postgresql-15-repmgr repmgr barman barman-cli iptables nftables conntrack iproute2 sudo systemd
           systemd-container procps util-linux python3-venv openssh-client openssh-server rsync python3-psycopg
           python3-yaml python3-sh)
 

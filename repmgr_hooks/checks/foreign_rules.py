@@ -108,18 +108,21 @@ def _before_ours(cluster: Cluster, chains: list[Chain], host: Host) -> Iterator[
             for chain in nat:
                 if ours is not None and chain.priority <= ours:
                     end = walk(chain, there, own if own in chain.chains else "")
-                    yield from ((f"port {port} ({name})", fault) for fault in _taken(chain, end))
+                    # Of two chains with one priority that of the older table comes first; which that is is not shown.
+                    sure = own in chain.chains or chain.priority < ours
+                    yield from ((f"port {port} ({name})", fault) for fault in _taken(chain, end, sure))
 
 
-def _taken(chain: Chain, end: End) -> Iterator[Fault]:
-    if end.target in LEAD or (end.rule and end.target in ("ACCEPT", "RETURN")):
+def _taken(chain: Chain, end: End, sure: bool) -> Iterator[Fault]:
+    takes = end.target in LEAD or (bool(end.rule) and end.target in ("ACCEPT", "POLICY"))
+    if takes and sure:
         what = f"a rule of others takes it before ours: {_named(chain, end.rule)}"
         yield Fault(chain.where, what, _remove(chain, end.rule))
         return
-    for target, rule in end.doubts:
-        if target in (*LEAD, UNKNOWN):
-            what = f"cannot be judged whether this rule takes it before ours: {_named(chain, rule)}"
-            yield Fault(chain.where, what, f"{TRY}; or {_remove(chain, rule)}", sure=False)
+    doubts = [rule for target, rule in end.doubts if target in (*LEAD, UNKNOWN)]
+    for rule in [end.rule] if takes and end.target in LEAD else doubts:
+        what = f"cannot be judged whether this rule takes it before ours: {_named(chain, rule)}"
+        yield Fault(chain.where, what, f"{TRY}; or {_remove(chain, rule)}", sure=False)
 
 
 def _on_the_way(cluster: Cluster, chains: list[Chain], host: Host) -> Iterator[tuple[str, Fault]]:

@@ -106,6 +106,7 @@ class ClusterController:
         sees_work = self._monitor.sees_work(self._memory, failed)
         write_heartbeat(self._config.state_dir, self.name)
         if self._monitor.news:
+            self._prober.primary = self._monitor.news.primary
             self._prober.kick()
             saw(self._journal, self.name, self._monitor.news)
         self._alerts.saw(self._monitor.decision)
@@ -146,6 +147,7 @@ class ClusterController:
             everything = cause == "drift" or failed is not None
             with about(run=run, events=[item.id for item in covered]):
                 result = self._handle([item.event for item in covered], observer, everything)
+            self._prober.primary = result.decision.primary if result.decision else self._prober.primary
             self._prober.kick()
             self._alerts.saw(result.decision)
             self._unwritten = observer.unwritten

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster.probe import Probe, probe
+from repmgr_hooks.cluster.probe import Probe, led_astray, probe
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
@@ -62,6 +62,7 @@ class NoProber:
     """Tries nothing."""
 
     resting = False
+    primary: int | None = None
 
     def kick(self) -> None:
         """Try nothing."""
@@ -72,7 +73,10 @@ class NoProber:
 
 
 class Prober(threading.Thread):
-    """The probes of one cluster; ``resting``: none for now, for somebody works on the cluster."""
+    """The probes of one cluster; ``resting``: none for now, for somebody works on the cluster.
+
+    ``primary``: where a client should end up, as far as that is known.
+    """
 
     def __init__(self, managed: ManagedCluster, host: Host, journal: Journal) -> None:
         super().__init__(name=f"probes of {managed.cluster.name}", daemon=True)
@@ -80,6 +84,7 @@ class Prober(threading.Thread):
         self._kicked, self._stopping = threading.Event(), threading.Event()
         self._standing: dict[str, Standing] = {}
         self.resting = False
+        self.primary: int | None = None
 
     def kick(self) -> None:
         """Try now: something has happened."""
@@ -114,7 +119,7 @@ class Prober(threading.Thread):
         if self.resting:
             self._standing = {}
             return LATER
-        probes = probe(cluster, self._managed.opened_ports, self._host)
+        probes = led_astray(probe(cluster, self._managed.opened_ports, self._host), self.primary)
         self._host.close_idle()
         now, clock, before = self._host.now(), time.time(), self._standing
         self._standing = noted(before, probes, now, clock)

@@ -77,3 +77,11 @@ def test_while_somebody_works_on_the_cluster_nothing_is_tried(journal: Journal) 
     prober.resting = True
     prober.probe()
     assert list(prober.failing()) == []
+
+
+def test_who_writes_elsewhere_than_on_the_primary_is_not_served(journal: Journal) -> None:
+    """A rule of others leads to a node that is out of recovery too."""
+    prober = Prober(MAIN, FakeHost(), journal)
+    prober.primary = 2
+    assert prober.probe() == 1.0
+    assert written(journal) == [("port barman", "elsewhere", 1), ("port app", "elsewhere", 1)]
