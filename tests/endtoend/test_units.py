@@ -58,7 +58,8 @@ def install(lab: Lab, machine: Machine) -> None:
     lab.put(lab.gateway, "/etc/repmgr-hooks/pgpass", lab.pgpass(), 0o600, "barman")
     # As `check` asks for: `init` cannot know which application is served.
     config = lab.gateway.path(CONFIG_FILE)
-    config.write_text(config.read_text().replace("probe: {user: repmgr, dbname: repmgr", "probe: {user: app, dbname: app"))
+    before, after = "probe: {user: repmgr, dbname: repmgr", "probe: {user: app, dbname: app"
+    config.write_text(config.read_text().replace(before, after))
     machine.run("systemctl", "enable", "--now", "repmgr-hooks-boot.service", "repmgr-hooks.service", limit=320)
     machine.run("pkill", "-HUP", "repmgrd")
     wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")
