@@ -12,7 +12,7 @@ from repmgr_hooks.barman import wal_continuity
 from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.observe import position
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, parse_history, parse_name
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
@@ -34,12 +34,15 @@ def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
 
     A standby is taken as if it had just been promoted to that timeline (``rehearsal.py``).
     """
-    written, segment_size, checkpoint_timeline, files, standby = host.fetch(Sql(node, WRITTEN), LIMIT)[0]
-    end, known = position(written) or 0, timeline - standby
-    forks = parse_history(_history(node, known, host)) if known > 1 else ()
-    lineage = TimelineHistory(timeline, (*forks, Switchpoint(known, end)) if standby else forks, segment_size)
-    first = [lineage.name(end // segment_size)] if standby else []
-    return PrimaryWal(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline)
+    with answer_of(node):
+        ((written, segment_size, checkpoint_timeline, files, standby),) = host.fetch(Sql(node, WRITTEN), LIMIT)
+        if type(segment_size) is not int or segment_size < 2**20:
+            raise ValueError(f"{segment_size!r:.50} is no size of a WAL file")
+        end, known = position(written) or 0, timeline - standby
+        forks = parse_history(_history(node, known, host)) if known > 1 else ()
+        lineage = TimelineHistory(timeline, (*forks, Switchpoint(known, end)) if standby else forks, segment_size)
+        first = [lineage.name(end // segment_size)] if standby else []
+        return PrimaryWal(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline)
 
 
 def _history(node: int, timeline: int, host: Host) -> str:

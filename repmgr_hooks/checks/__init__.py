@@ -18,6 +18,7 @@ from repmgr_hooks.checks import (
     foreign_rules,
     kernel,
     nodes,
+    passwords,
     repmgr,
     service,
 )
@@ -72,15 +73,16 @@ def _cluster(
     if journal:
         yield from service.of_cluster(managed, journal)
     chains = [*clients.addresses(cluster, host), *kernel.chains(cluster, host)] if _uses(managed, "firewall") else []
-    passwords = list(barman.passwords(cluster)) if cluster.barman else []
+    barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
-    yield from (*chains, *passwords, *secret)
+    yield from (*chains, *barmans, *secret)
+    yield passwords.look(cluster, user)
     rules = list(foreign_rules.look(cluster, host)) if _uses(managed, "firewall") and not bad(chains) else []
     yield from rules
     if user.can_be_me and not bad(secret):
         forwards = all(found.level == "OK" for found in kernels if found.key == "kernel.forwarding")
         firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains) and not bad(rules)
-        yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *passwords]))
+        yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *barmans]))
 
 
 def _outside(
@@ -117,7 +119,7 @@ def _routes(managed: ManagedCluster, decided: ClusterState, host: Host, well: Ma
     missing = list(dict.fromkeys(dispatcher.differences(dispatcher.preview(looked_at, decided, host))))
     if missing:
         return topic.fail(f"not done: {'; '.join(missing)}", f"repmgr-hooks reconcile --cluster {managed.cluster.name}")
-    if warnings := dispatcher.warnings(managed, decided):
+    if warnings := dispatcher.warnings(managed, decided, host):
         return topic.warn("; ".join(warnings), f"repmgr-hooks status --cluster {managed.cluster.name}")
     return topic.ok("all that the routes ask for is so")
 

@@ -222,8 +222,20 @@ def _dsn(cluster: Cluster, port: str, passfile: bool = True) -> str:
     settings, gateway = cluster.client, cluster.gateway
     return conninfo.make_conninfo(
         host=gateway.address,
+        # Else libpq would take that of the environment (PGHOSTADDR).
+        hostaddr=gateway.address,
         port=gateway.ports[port],
         user=settings.user,
         dbname=settings.dbname,
         **({"passfile": settings.passfile} if settings.passfile and passfile else {}),
+        **(_protection(cluster) if passfile else {}),
     )
+
+
+def _protection(cluster: Cluster) -> dict[str, str]:
+    """What keeps a password from going out in clear on the way to the nodes does so here; but a port has no name."""
+    given = {name: str(value) for name, value in cluster.postgres.libpq.items()}
+    kept = {
+        name: given[name] for name in ("channel_binding", "require_auth", "sslmode", "sslrootcert") if name in given
+    }
+    return kept | ({"sslmode": "verify-ca"} if kept.get("sslmode") == "verify-full" else {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from repmgr_hooks.cluster.probe import Probe, led_astray, probe
@@ -78,9 +78,11 @@ class Prober(threading.Thread):
     ``primary``: where a client should end up, as far as that is known.
     """
 
-    def __init__(self, managed: ManagedCluster, host: Host, journal: Journal) -> None:
+    def __init__(
+        self, managed: ManagedCluster, host: Host, journal: Journal, close: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(name=f"probes of {managed.cluster.name}", daemon=True)
-        self._managed, self._host, self._journal = managed, host, journal
+        self._managed, self._host, self._journal, self._close = managed, host, journal, close
         self._kicked, self._stopping = threading.Event(), threading.Event()
         self._standing: dict[str, Standing] = {}
         self.resting = False
@@ -105,13 +107,12 @@ class Prober(threading.Thread):
         while not self._stopping.is_set():
             self._kicked.wait(wait)
             self._kicked.clear()
-            if self._stopping.is_set():
-                return
             try:
-                wait = self.probe()
+                wait = self.probe() if not self._stopping.is_set() else 0.0
             except Exception:
                 log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
                 wait = NEVER
+        self._close()
 
     def probe(self) -> float:
         """Probe once, and return the seconds until the next time."""

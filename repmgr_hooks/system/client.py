@@ -21,6 +21,8 @@ from typing import Any, Literal
 import psycopg
 from psycopg import conninfo
 
+from repmgr_hooks.text import one_line
+
 PREFIX = "repmgr_hooks"
 APPLICATION = "repmgr_hooks probe"
 ASK = """
@@ -29,8 +31,6 @@ select host(inet_server_addr()), pg_is_in_recovery(), current_setting('transacti
 READ_ONLY_BY = "select source from pg_settings where name = 'default_transaction_read_only'"
 WRITE = f"select pg_logical_emit_message(true, '{PREFIX}', '')"
 LATE = "no answer in time"
-MOST_WORDS = 500
-"""Characters of a message that are kept: a server may say anything."""
 
 Stage = Literal["connect", "ask", "commit", "done"]
 
@@ -107,6 +107,7 @@ class _Progress:
 
 def brief(error: BaseException) -> str:
     """Return libpq's message without the lines after the first and without the address, which the caller names."""
-    first_line = (str(error).splitlines() or [type(error).__name__])[0][:MOST_WORDS]
-    first_line = "".join(letter if letter.isprintable() else "?" for letter in first_line)
-    return re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return one_line(
+        re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
+    )
