@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from psycopg import conninfo
 
 from repmgr_hooks.cluster.probe import Probe, ProbeCode, judge, led_astray, merged, probe
 from repmgr_hooks.cluster.probe_from import parse
-from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, ProbeSettings
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres, ProbeSettings
 from repmgr_hooks.system import client
 from repmgr_hooks.system.client import LATE, Visit
 from repmgr_hooks.system.steps import Program, Rows, Sql
@@ -150,3 +152,20 @@ def test_from_elsewhere() -> None:
     assert ran[0].argv == ("ssh", "app1", "sh")
     assert "'host=10.0.0.20 port=54322 user=app dbname=shop'" in ran[0].stdin or "port=54322" in ran[0].stdin
     assert "passfile" not in ran[0].stdin
+
+
+def test_a_password_is_protected_on_this_way_as_on_that_to_the_nodes() -> None:
+    """A port has no name that a certificate could be for; a certificate of repmgr's role is not the application's."""
+    asked: dict[str, str] = {}
+
+    class Sees(FakeHost):
+        def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+            asked.update(conninfo.conninfo_to_dict(dsns["app"]))
+            return super().visit_each(dsns, limit)
+
+    libpq = {"sslmode": "verify-full", "sslrootcert": "/etc/root.crt", "sslcert": "/etc/repmgr.crt"}
+    probe(replace(MAIN, postgres=Postgres(libpq=libpq)), ["app"], Sees())
+    assert asked == {
+        **{"host": "10.0.0.20", "hostaddr": "10.0.0.20", "port": "54322", "user": "app", "dbname": "shop"},
+        **{"passfile": "/etc/pass", "sslmode": "verify-ca", "sslrootcert": "/etc/root.crt"},
+    }
