@@ -21,7 +21,7 @@ from repmgr_hooks.system.client import Visit
 from repmgr_hooks.system.steps import Host, Sql
 
 CAUSE_LIMIT = 5.0
-PROTECTION = ("channel_binding", "require_auth", "sslmode", "sslrootcert")
+PROTECTION: tuple[str, ...] = ("channel_binding", "require_auth", "sslmode", "sslrootcert")
 FOREIGN_RULE = "repmgr-hooks check names the rule that stands before ours"
 DROPPED = "repmgr-hooks check names what drops or diverts the packets"
 # Ends the session of a visit that was late: one that waits for a standby does not notice that its client has gone

@@ -166,6 +166,12 @@ def test_a_password_is_protected_on_this_way_as_on_that_to_the_nodes() -> None:
     libpq = {"sslmode": "verify-full", "sslrootcert": "/etc/root.crt", "sslcert": "/etc/repmgr.crt"}
     probe(replace(MAIN, postgres=Postgres(libpq=libpq)), ["app"], Sees())
     assert asked == {
-        **{"host": "10.0.0.20", "hostaddr": "10.0.0.20", "port": "54322", "user": "app", "dbname": "shop"},
-        **{"passfile": "/etc/pass", "sslmode": "verify-ca", "sslrootcert": "/etc/root.crt"},
+        "host": "10.0.0.20",
+        "hostaddr": "10.0.0.20",
+        "port": "54322",
+        "user": "app",
+        "dbname": "shop",
+        "passfile": "/etc/pass",
+        "sslmode": "verify-ca",
+        "sslrootcert": "/etc/root.crt",
     }
