@@ -21,7 +21,7 @@ from repmgr_hooks.system.client import Visit
 from repmgr_hooks.system.steps import Host, Sql
 
 CAUSE_LIMIT = 5.0
-PROTECTION: tuple[str, ...] = ("channel_binding", "require_auth", "sslmode", "sslrootcert")
+PROTECTION = ("channel_binding", "require_auth", "sslmode", "sslrootcert")
 FOREIGN_RULE = "repmgr-hooks check names the rule that stands before ours"
 DROPPED = "repmgr-hooks check names what drops or diverts the packets"
 # Ends the session of a visit that was late: one that waits for a standby does not notice that its client has gone
@@ -235,8 +235,8 @@ def _dsn(cluster: Cluster, port: str, passfile: bool = True) -> str:
 
 def _protection(cluster: Cluster) -> dict[str, str]:
     """What keeps a password from going out in clear on the way to the nodes does so here; but a port has no name."""
-    given = {name: str(value) for name, value in cluster.postgres.libpq.items()}
-    kept = {
-        name: given[name] for name in ("channel_binding", "require_auth", "sslmode", "sslrootcert") if name in given
-    }
-    return kept | ({"sslmode": "verify-ca"} if kept.get("sslmode") == "verify-full" else {})
+    libpq = cluster.postgres.libpq
+    kept = {name: str(libpq[name]) for name in PROTECTION if name in libpq}
+    if kept.get("sslmode") == "verify-full":
+        kept["sslmode"] = "verify-ca"
+    return kept
