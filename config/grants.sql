@@ -6,3 +6,7 @@ grant pg_monitor to :"role";                                    -- walsenders, w
 grant pg_signal_backend to :"role";                             -- end a walsender of Barman's that a dead link keeps
 grant usage on schema repmgr to :"role";
 grant select on repmgr.nodes to :"role";
+
+-- `probe` in config.yaml needs a login and nothing else. Best is the application's own role. If its password is not to
+-- stand on the gateway, one of its own, in the application's database, and a line in pg_hba.conf as the application's:
+--   create role probe login connection limit 4 password '...';

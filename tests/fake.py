@@ -11,8 +11,11 @@ import ipaddress
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from psycopg import conninfo
 
 from repmgr_hooks.barman import archive
 from repmgr_hooks.checks import nodes
@@ -21,7 +24,9 @@ from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.client import LATE, Visit
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
 SENDER_PID = 4711
@@ -51,6 +56,8 @@ class Packet:
     port: int
     source: str
     interface: str = "eth0"
+    led: bool = False
+    """A DNAT rule has led it here."""
 
 
 class NatTable:
@@ -114,11 +121,14 @@ class NatTable:
         decision = self._walk(chain, packet)
         return decision[1] if decision and decision[0] == "DNAT" else None
 
-    def source_seen_by(self, host: str, port: int) -> str | None:
-        """Return the address that a node sees as its client's; None if the client's own."""
-        packet = Packet(host, port, "fd00::99" if ":" in host else "203.0.113.99", "eth1")
+    def source_seen_by(self, host: str, port: int, led: bool = True) -> str | None:
+        """Return the address that a node sees as its client's; None if the client's own.
+
+        With ``led`` false: of somebody on the gateway, who connects to the node and not to a port of ours.
+        """
+        packet = Packet(host, port, "fd00::99" if ":" in host else "203.0.113.99", "eth1", led)
         decision = self._walk("POSTROUTING", packet)
-        return decision[1] if decision and decision[0] == "SNAT" else None
+        return decision[1] or decision[0] if decision and decision[0] in ("SNAT", "MASQUERADE") else None
 
     def _walk(self, chain: str, packet: Packet) -> tuple[str, str] | None:
         for rule in self.chains[chain]:
@@ -168,6 +178,9 @@ def matches(option: str, negated: bool, value: str, packet: Packet) -> bool:
         yes = int(low) <= packet.port <= int(high or low)
     elif option in ("-i", "-o"):
         yes = value == packet.interface
+    elif option == "--ctstate":
+        assert value == "DNAT"
+        yes = packet.led
     elif option == "--dst-type":
         yes = value == "LOCAL"
     else:
@@ -233,6 +246,8 @@ class FakeNode:
     """The rights that our role has not."""
     paused: bool = False
     """Whether its repmgrd is."""
+    client: Visit | None = None
+    """How a client fares that is led here, if it is not as it should be."""
     inactive: tuple[int, ...] = ()
     """The nodes that its ``repmgr.nodes`` holds for dead."""
 
@@ -321,6 +336,12 @@ class FakeHost:
         self.nat = NatTable(SERVED_BY_NODE_1)
         self.connections: list[Connection] = []
         self.forwarding = True
+        self.addresses = {self.gateway, "fd00::20"}
+        """The gateway's own."""
+        self.native_tables: set[tuple[str, str]] = set()
+        """Tables of nftables' own."""
+        self.no_way_back: set[tuple[str, str]] = set()
+        """Addresses of the gateway's that a host has no route to."""
         self.counts_rules = True
         self.filter = ":FORWARD ACCEPT [0:0]\n"
         self.tracked = (12, 262144)
@@ -442,7 +463,9 @@ class FakeHost:
             self._note(f"run {name}")
             return self.programs[name](program)
         if name == "iptables-save":
-            return self.nat.save() if words == ["-t", "nat"] else self.filter
+            return self.nat.save() + ("" if words == ["-t", "nat"] else f"*filter\n{self.filter}COMMIT\n")
+        if name in ("iptables-legacy-save", "iptables-nft-save"):
+            return ""
         if name in ("repmgr", "sudo"):
             return self.repmgr if name == "repmgr" else self.sudoers
         if name in ("stat", "grep"):
@@ -463,6 +486,30 @@ class FakeHost:
             return f"{self.tracked[path.endswith('max')]}\n"
         assert path == "/proc/sys/net/ipv4/ip_forward"
         return f"{int(self.forwarding)}\n"
+
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        return frozenset(self.native_tables)
+
+    def route(self, address: str) -> Route:
+        return Route(True, address, "eth0") if address in self.addresses else Route(False, self.gateway, "eth0")
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        return source in self.addresses and (source, address) not in self.no_way_back
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        return {name: self._visit(conninfo.conninfo_to_dict(dsn), limit) for name, dsn in dsns.items()}
+
+    def _visit(self, way: Mapping[str, Any], limit: float) -> Visit:
+        led = self.nat.reached(way["host"], int(way["port"]), "OUTPUT")
+        node = next((node for node in self.nodes.values() if led == f"{node.host}:5432"), None)
+        if node is None:
+            return Visit(error=f'connection to server at "{way["host"]}" failed: Connection refused')
+        if not node.reachable:
+            self.sleep(limit)
+            return Visit(error=LATE, seconds=limit)
+        if node.client:
+            return replace(node.client, server=node.host if node.client.stage != "connect" else "")
+        return Visit("ask" if node.in_recovery else "done", server=node.host, in_recovery=node.in_recovery, pid=4712)
 
     def rules_generation(self) -> int | None:
         return self.nat.generation if self.counts_rules else None
@@ -773,6 +820,6 @@ SERVED_BY_NODE_1 = r"""
 -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -m comment --comment "it\'s the wiki" -j DNAT --to-destination 172.17.0.2:80
 -A repmgr_dnat -d 10.0.0.20/32 -p tcp -m tcp --dport 54321 -m comment --comment "repmgr_hooks:main:barman" -j DNAT --to-destination 10.0.0.11:5432
 -A repmgr_dnat -d 10.0.0.20/32 -p tcp -m tcp --dport 54322 -m comment --comment "repmgr_hooks:main:app" -j DNAT --to-destination 10.0.0.11:5432
--A repmgr_snat -d 10.0.0.11/32 -p tcp -m tcp --dport 5432 -m comment --comment "repmgr_hooks:main:5432" -j SNAT --to-source 10.0.0.20
+-A repmgr_snat -d 10.0.0.11/32 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT -m comment --comment "repmgr_hooks:main:5432" -j SNAT --to-source 10.0.0.20
 COMMIT
 """  # noqa: E501 - as iptables-save prints it

@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from repmgr_hooks.checks import alerts, barman, end_to_end, files, kernel, nodes, passwords, repmgr, service
+from repmgr_hooks.checks import (
+    alerts,
+    barman,
+    clients,
+    end_to_end,
+    files,
+    foreign_rules,
+    kernel,
+    nodes,
+    passwords,
+    repmgr,
+    service,
+)
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.users import User, acting_as, service_user
 from repmgr_hooks.cluster.decide import ClusterState
@@ -60,14 +72,16 @@ def _cluster(
     yield from files.commands(managed, user)
     if journal:
         yield from service.of_cluster(managed, journal)
-    chains = list(kernel.chains(cluster, host)) if _uses(managed, "firewall") else []
+    chains = [*clients.addresses(cluster, host), *kernel.chains(cluster, host)] if _uses(managed, "firewall") else []
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
     yield from (*chains, *barmans, *secret)
     yield passwords.look(cluster, user)
+    rules = list(foreign_rules.look(cluster, host)) if _uses(managed, "firewall") and not bad(chains) else []
+    yield from rules
     if user.can_be_me and not bad(secret):
         forwards = all(found.level == "OK" for found in kernels if found.key == "kernel.forwarding")
-        firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains)
+        firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains) and not bad(rules)
         yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *barmans]))
 
 
@@ -85,9 +99,13 @@ def _outside(
         decision = looked.decision if way else None
         by_model = any(getattr(action.config, "models", None) for action in managed.actions)
         behind = list(barman.look(cluster, cluster.barman, host, decision, by_model)) if cluster.barman else []
+        served = [*clients.ways_back(cluster, host, looked.answers)] if firewall else []
+        if firewall and looked.decision and looked.decision.primary is not None and not bad(served):
+            served += clients.writes(managed, host, looked.decision)
     yield from nodes.findings(managed, looked, user)
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
+    yield from served
     if looked.decision and looked.decision.primary is not None:
         well = {"firewall": firewall, "barman": way and not bad(behind)}
         yield _routes(managed, cluster_state(looked.decision, finder), host, well)

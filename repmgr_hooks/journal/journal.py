@@ -18,7 +18,7 @@ from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.memory import CHANGES, CLAIMS, PROMOTED, TOLD_UNDER
-from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, RunRow, StepRow, Waiting, run_row
+from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, ProbeRow, RunRow, StepRow, Waiting, run_row
 from repmgr_hooks.journal.store import Store
 from repmgr_hooks.lock import as_owner
 from repmgr_hooks.settings.cluster import Cluster
@@ -159,6 +159,7 @@ class Journal(Store):
             f"delete from event where run in ({old})",
             f"delete from run where id in ({old})",
             "delete from sight where at < ?",
+            "delete from probe where at < ?",
             f"delete from role where exists ({later} and later.since < ?)",
         )
         self.change(lambda db: [db.execute(statement, (before,)) for statement in statements])
@@ -191,6 +192,10 @@ class Journal(Store):
     def saw(self, cluster: str, sight: Observation) -> None:
         """Keep what a look has seen that the look before had not."""
         self._write("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(sight))
+
+    def probed(self, cluster: str, row: ProbeRow) -> None:
+        """Keep what a client has found that the client before had not."""
+        self._write("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(row))
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 

@@ -151,6 +151,18 @@ MIGRATIONS = (
     update event set role = (select max(id) from role where role.cluster = event.cluster and since <= received);
     create index event_role on event (cluster, role);
     """,
+    """
+    create table probe (
+        id integer primary key,
+        cluster text not null,
+        at real not null,              -- when a client found something else than the one before
+        before real,                   -- when that one came; none: the worker has just started
+        port text not null,
+        code text not null,            -- writes, or why not
+        node integer,                  -- who answered
+        said text not null
+    );
+    """,
 )
 
 

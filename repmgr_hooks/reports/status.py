@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
+from repmgr_hooks.cluster.probe import Probe, led_astray, merged, probe
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
@@ -49,12 +51,15 @@ class ClusterStatus:
     """Who works at the cluster now."""
     unwatched: float = 0.0
     """Seconds since the service looked, if that is too long ago."""
+    probes: tuple[Probe, ...] = ()
+    """What a client finds behind each port that a route opens."""
 
     @property
     def healthy(self) -> bool:
         """True if all is as it should be."""
         wrong = self.decision.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
-        return self.decision.primary is not None and not wrong and not self.unwatched
+        served = all(probe.writes for probe in self.probes)
+        return self.decision.primary is not None and not wrong and not self.unwatched and served
 
     def lines(self) -> list[str]:
         """Return the lines for the screen, the most important first."""
@@ -68,7 +73,11 @@ class ClusterStatus:
             lines.append(f"  PAUSED {until_when(self.paused.until)}{reason}; end it with: repmgr-hooks resume")
         lines += [f"  {state}{self._lag(state)}" for state in decision.states]
         numbers = self.cluster.gateway.ports
-        lines += [f"  port {numbers[port]} ({port}): {where(node)}" for port, node in self.ports.items()]
+        served = {probe.port for probe in self.probes if probe.writes}
+        lines += [
+            f"  port {numbers[port]} ({port}): {where(node)}{', and a client writes there' if port in served else ''}"
+            for port, node in self.ports.items()
+        ]
         lines += [f"  {line}" for line in self._backup()]
         if self.last:
             received, event = self.last
@@ -80,6 +89,9 @@ class ClusterStatus:
     def _wrong(self) -> Iterator[str]:
         yield from (f"WRONG {note}" for note in self.decision.notes if note.why is not ReasonCode.STALE_PRIMARY)
         yield from (f"WRONG {warning}" for warning in self.warnings)
+        for found in merged(self.probes):
+            yield f"WRONG {found}"
+            yield f"  HINT: {found.hint}"
         yield from (f"MISSING {line}" for line in dict.fromkeys(self.missing))
         if self.unwatched:
             yield f"WRONG the service has not looked for {self.unwatched:.0f} s; journalctl -u repmgr-hooks says why"
@@ -145,6 +157,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         loaded.service.retry.max_attempts,
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
+        tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
     )
 
 
@@ -192,6 +205,8 @@ def _missing(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDe
 
 def _plain(value: Any) -> Any:
     """Return dataclasses as dictionaries; a reason as its name, its nodes and its words."""
+    if isinstance(value, enum.Enum):
+        return value.value
     if isinstance(value, Reason):
         return {"why": value.why.name.lower(), "nodes": list(value.nodes), "words": str(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -23,6 +23,7 @@ from repmgr_hooks.journal.rows import Pause, RunRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about
 from repmgr_hooks.service.monitor import Monitor
+from repmgr_hooks.service.prober import NoProber, Prober
 from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, saw
 from repmgr_hooks.settings.backoff import left
 from repmgr_hooks.system.steps import Host
@@ -36,6 +37,7 @@ LOCK_WAIT = 100.0
 SHOWN = 100
 """So many events of a run are named in each line of the log for a collector."""
 NOBODY = Nobody()
+NO_PROBER = NoProber()
 T = TypeVar("T")
 
 
@@ -46,7 +48,13 @@ class ClusterController:
     """
 
     def __init__(
-        self, managed: ManagedCluster, journal: Journal, host: Host, loaded: Config, listener: Listener = NOBODY
+        self,
+        managed: ManagedCluster,
+        journal: Journal,
+        host: Host,
+        loaded: Config,
+        listener: Listener = NOBODY,
+        prober: Prober | NoProber = NO_PROBER,
     ) -> None:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
@@ -57,6 +65,7 @@ class ClusterController:
         self._tick = loaded.service.monitor_interval
         self._monitor = Monitor(managed, host, self._tick)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
+        self._prober = prober
         self._owes_look = False
         """Events came in, and the cluster was not looked at without them since: they may be many, and all lie."""
         self._memory = LastKnownPrimary()
@@ -82,7 +91,9 @@ class ClusterController:
         try:
             while not self.stopping.is_set():
                 self.progress.expect()
-                if pause := self._paused():
+                pause = self._paused()
+                self._prober.resting = pause is not None
+                if pause:
                     self._host.close_idle()
                     return self._rest_of(pause)
                 waiting, failed = self._waiting(), self._failed()
@@ -97,7 +108,7 @@ class ClusterController:
                     self._run("drift", [], failed)
                     self._monitor.look_now()
                 elif not waiting:
-                    self._alerts.note(self._monitor.warnings, failed)
+                    self._alerts.note(self._monitor.warnings, failed, self._prober.failing())
                     return min(wait, self._monitor.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)
@@ -134,6 +145,8 @@ class ClusterController:
         drift = self._monitor.look(self._memory)
         write_heartbeat(self._config.state_dir, self.name)
         if self._monitor.news:
+            self._prober.primary = self._monitor.news.primary
+            self._prober.kick()
             saw(self._journal, self.name, self._monitor.news)
         self._alerts.saw(drift.decision)
         if drift.in_desired_state:
@@ -237,6 +250,8 @@ class ClusterController:
             finally:
                 if observer.committed:
                     self._unwritten = observer.unwritten
+            self._prober.primary = result.decision.primary if result.decision else self._prober.primary
+            self._prober.kick()
             self._alerts.saw(result.decision)
             row = ended(run or 0, self.name, cause, attempt, started, result)
             self._last = None if run and end_run(self._journal, row) else (row, observer.notified)

@@ -18,7 +18,9 @@ from repmgr_hooks.background import meanwhile
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.client import Visit
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ class Step:
 
 
 class Host(Protocol):
-    """What steps and observations may use of the outside; ``system.System`` is the real one.
+    """What steps and observations may use of the outside; ``host.LocalHost`` is the real one.
 
     Limits are in seconds; what cannot be done within them, or at all, raises OperationFailed.
     """
@@ -126,6 +128,18 @@ class Host(Protocol):
 
     def rules_generation(self) -> int | None:
         """Return a number that changes with the netfilter rules; None if there is none to be had."""
+
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        """Return family and name of the tables that nf_tables has, iptables' own among them."""
+
+    def route(self, address: str) -> Route:
+        """Return which way a packet to an address would take from here."""
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        """Try whether packets from one of our addresses to a host come back."""
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        """Log in and write as a client, through each of these connection strings side by side."""
 
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
@@ -164,6 +178,18 @@ class HostLayer:
     def rules_generation(self) -> int | None:
         return self.host.rules_generation()
 
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        return self.host.nft_tables()
+
+    def route(self, address: str) -> Route:
+        return self.host.route(address)
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        return self.host.answers(source, address, port, limit)
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        return self.host.visit_each(dsns, limit)
+
     def now(self) -> float:
         return self.host.now()
 
@@ -196,6 +222,12 @@ class Deadline(HostLayer):
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         asked = list(queries)
         return self.host.fetch_each(asked, self._left(limit, ", ".join(map(str, asked))))
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        return self.host.answers(source, address, port, self._left(limit, f"an answer of {address}"))
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        return self.host.visit_each(dsns, self._left(limit, "a client's visit"))
 
 
 class Sparing(HostLayer):

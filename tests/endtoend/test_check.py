@@ -120,8 +120,8 @@ def test_a_node_with_another_certificate_gets_no_password(healthy: Lab) -> None:
 @pytest.mark.parametrize(
     ("user", "unseen"),
     [
-        ("barman", {"kernel.chains", "kernel.filter", "service.sudo"}),
-        ("postgres", {"kernel.chains", "kernel.filter", "files.user", "service.journal"}),
+        ("barman", {"kernel.chains", "rules.foreign", "service.sudo"}),
+        ("postgres", {"kernel.chains", "rules.foreign", "files.user", "service.journal"}),
     ],
 )
 def test_without_root_what_cannot_be_seen_is_said(healthy: Lab, user: str, unseen: set[str]) -> None:
@@ -444,7 +444,7 @@ def chain_flushed_by_another_tool(lab: Lab) -> Iterator[None]:
     lab.gateway.run("iptables-restore", stdin=before)
 
 
-@fault("kernel.filter", "IPv4")
+@fault("rules.foreign", "main iptables -t filter FORWARD")
 def nothing_is_let_through(lab: Lab) -> Iterator[None]:
     lab.gateway.run("iptables", "-P", "FORWARD", "DROP")
     yield

@@ -13,6 +13,7 @@ from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.system.client import Visit
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost, FakeSlot, NatTable
 
@@ -34,7 +35,7 @@ def wrong(run: RunResult, capsys: pytest.CaptureFixture[str]) -> set[tuple[str, 
     """Key and place of all that is not OK, as far as the fake world has a say in it."""
     run("--json")
     found = json.loads(capsys.readouterr().out)
-    ours = ("nodes", "barman", "routes", "kernel", "repmgr.version")
+    ours = ("nodes", "barman", "routes", "kernel", "repmgr.version", "rules", "gateway", "client")
     bad = {(item["key"], item["where"]) for item in found if item["level"] != "OK" and item["key"].startswith(ours)}
     return {item for item in bad if item[0] not in ("kernel.managers", "barman.passfile")}
 
@@ -68,6 +69,7 @@ def of_world(**said: object) -> Change:
 
 
 DOCKERS = "-A INPUT -j ACCEPT\n-A FORWARD -o docker0 -j DOCKER\n-A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
+FORWARD = "main iptables -t filter FORWARD"
 GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
 
 
@@ -94,11 +96,19 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
         (of_world(repmgr="of no version"), {("repmgr.version", "main")}),
         (of_world(forwarding=False), {("kernel.forwarding", "IPv4")}),
         (flush, {("kernel.chains", "main")}),
-        (lead_a_port_elsewhere, {("routes.state", "main"), ("barman.primary", "main_backup")}),
-        (of_world(filter=":FORWARD DROP [0:0]\n"), {("kernel.filter", "IPv4")}),
+        (
+            lead_a_port_elsewhere,
+            {("routes.state", "main"), ("barman.primary", "main_backup"), ("client.write", "main")},
+        ),
+        (of_world(filter=":FORWARD DROP [0:0]\n"), {("rules.foreign", FORWARD)}),
         (of_world(filter=":FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"), set()),
-        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}"), {("kernel.filter", "IPv4")}),
-        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}-A DOCKER-USER -p tcp -j ACCEPT\n"), set()),
+        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}"), {("rules.foreign", FORWARD)}),
+        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}-A FORWARD -i eth0 -o eth0 -j ACCEPT\n"), set()),
+        (of_world(native_tables={("inet", "theirs")}), {("rules.foreign", "main nft")}),
+        (of_world(native_tables={("ip", "nat"), ("ip6", "theirs"), ("bridge", "theirs")}), set()),
+        (of_world(addresses=set()), {("gateway.address", "main")}),
+        (of_world(no_way_back={("10.0.0.20", "10.0.0.12")}), set()),
+        (node(1, client=Visit("connect", "FATAL:  no pg_hba.conf entry")), {("client.write", "main")}),
         (of_world(tracked=(9500, 10000)), {("kernel.conntrack", "IPv4")}),
         (lose_the_slot, {("routes.state", "main")}),
         (lambda host: host.nodes[2].slots.update(barman=FakeSlot()), {("routes.state", "main")}),
