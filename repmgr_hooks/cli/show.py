@@ -44,10 +44,10 @@ def do_status(arguments: argparse.Namespace) -> int:
     return OK if all(picture.good for picture in found) and not error else FAILED
 
 
-def do_continuity(arguments: argparse.Namespace) -> int:
-    """Say whether Barman has all WAL that a restore would need."""
+def do_check_wal(arguments: argparse.Namespace) -> int:
+    """Say whether a restore would bring back what the cluster has."""
     loaded = configured(arguments)
-    chosen = [managed for managed in choose(loaded, arguments.name, None) if managed.cluster.barman]
+    chosen = [managed for managed in choose(loaded, arguments.cluster, None) if managed.cluster.barman]
     if not chosen:
         raise UsageError(f"{loaded.path}: no section 'barman': there is nothing to check")
     with contextlib.ExitStack() as stack:

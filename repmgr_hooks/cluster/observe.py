@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from repmgr_hooks.errors import OperationFailed
@@ -31,7 +31,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class WalSender:
-    """A walsender of a node: who receives WAL from it, up to where (``flushed``, in bytes), for how long (``age``)."""
+    """A walsender of a node: who receives WAL from it, up to where (``flushed``, in bytes), for how long (``age``).
+
+    ``written``: what the receiver says that it has written, which may not be on its disk yet.
+    """
 
     pid: int
     application: str
@@ -40,6 +43,7 @@ class WalSender:
     flushed: int | None
     age: float | None = None
     """Seconds since its connection was made, by the node's own clock; below 0 if that was set back."""
+    written: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class NodeState:
     senders: tuple[WalSender, ...] = ()
     registered: tuple[Registered, ...] = ()
     """``repmgr.nodes`` as this node sees it."""
+    segment_size: int = 16 * 1024 * 1024
+    """Of its WAL, in bytes; initdb sets it for the whole cluster."""
     witness: bool = False
 
     @property
@@ -137,7 +143,8 @@ select pg_is_in_recovery(),
           from (select *, extract(epoch from clock_timestamp() - backend_start) as age
                   from pg_stat_replication) sender),
        (select jsonb_agg(jsonb_build_array(node_id, type, active, upstream_node_id) order by node_id)
-          from repmgr.nodes)
+          from repmgr.nodes),
+       (select setting::bigint from pg_settings where name = 'wal_segment_size')
 """
 
 
@@ -152,7 +159,7 @@ def _state(node: int, answer: Rows | OperationFailed, cluster: Cluster) -> NodeS
     witness = cluster.nodes[node].witness
     if isinstance(answer, OperationFailed):
         return NodeState(node, error=str(answer), witness=witness)
-    in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered = answer[0]
+    in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered, segment_size = answer[0]
     rows = tuple(Registered(*row) for row in registered or ())
     own = next((row for row in rows if row.node == node), None)
     return NodeState(
@@ -166,6 +173,7 @@ def _state(node: int, answer: Rows | OperationFailed, cluster: Cluster) -> NodeS
         senders=tuple(_sender(row) for row in senders or ()),
         registered=rows,
         witness=witness or (own is not None and own.kind == "witness"),
+        segment_size=segment_size,
     )
 
 
@@ -177,7 +185,15 @@ def _slot(row: Mapping[str, Any]) -> Slot:
 
 def _sender(row: Mapping[str, Any]) -> WalSender:
     client, flushed = row["client_addr"] or "", position(row["flush_lsn"])
-    return WalSender(row["pid"], row["application_name"] or "", client, row["state"] or "", flushed, row.get("age"))
+    return WalSender(
+        row["pid"],
+        row["application_name"] or "",
+        client,
+        row["state"] or "",
+        flushed,
+        row.get("age"),
+        position(row.get("write_lsn")),
+    )
 
 
 def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) -> WalReceiver:

@@ -225,7 +225,10 @@ class Journal:
         primary, timeline, system, since = rows[0]
         promoted = self.read(PROMOTED, cluster, since)
         ((changes,),) = self.read(CHANGES, cluster, time.time() - within)
-        return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes)
+        began = dict(
+            self.read("select timeline, node from branch where cluster = ? and system_identifier = ?", cluster, system)
+        )
+        return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes, began)
 
     def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
         """Remember the primary that was found."""
@@ -234,6 +237,18 @@ class Journal:
             columns = 'cluster, "primary", timeline, system_identifier, since'
             with self.change() as db:
                 db.execute(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", values)
+                self._began(db, cluster, memory, "ignore")
+
+    def agreed(self, cluster: str, memory: LastKnownPrimary) -> None:
+        """All agrees with this primary, Barman's archive too: from now on its timeline is the one that it began."""
+        if self.memory(cluster).began.get(memory.timeline) != memory.primary:
+            with self.change() as db:
+                self._began(db, cluster, memory, "replace")
+
+    def _began(self, db: sqlite3.Connection, cluster: str, memory: LastKnownPrimary, known: str) -> None:
+        values = (cluster, memory.system_identifier, memory.timeline, memory.primary, time.time())
+        if memory.primary is not None:
+            db.execute(f"insert or {known} into branch values (?, ?, ?, ?, ?)", values)
 
     def forget(self, cluster: str) -> None:
         """Forget a cluster, after it was restored or made anew."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from repmgr_hooks.barman import archive
+from repmgr_hooks.barman import archive, content
 from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
@@ -138,9 +138,13 @@ def compared(settings: Cluster, host: Host, journal: Journal | None) -> Report:
     if decision.primary is None:
         return Report(settings.barman.server, advice=str(decision))
     try:
-        # The primary first: what it has closed by now is in Barman's hands when Barman has answered.
+        # The primary first: what it has closed by now is in Barman's hands when Barman has answered. And once more
+        # after: Barman must not seem to be ahead.
         written = archive.look_at_primary(decision.primary, decision.timeline, host)
-        return archive.report(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
+        held = content.look_closer(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
+        later = archive.look_again(written, host)
+        found = archive.report(held, written, settings.barman, host)
+        return replace(found, conflict=content.conflict_in_words(held, later, settings.barman, host))
     except OperationFailed as error:
         return Report(settings.barman.server, advice=str(error))
 

@@ -99,6 +99,7 @@ class ClusterController:
         self._alerts.saw(self._monitor.decision)
         if self._monitor.content:
             remember(self._journal, self.name, self._monitor.decision, self._memory)
+            agreed(self._journal, self.name, self._monitor.decision, self._memory)
         return sees_work
 
     def _remind(self) -> None:
@@ -241,6 +242,17 @@ def remember(journal: Journal, name: str, decision: PrimaryDecision | None, know
         return
     try:
         journal.remember(name, memory_of(primary))
+    except OperationFailed as failure:
+        log.error("%s", failure)
+
+
+def agreed(journal: Journal, name: str, decision: PrimaryDecision | None, known: LastKnownPrimary) -> None:
+    """Keep which node's branch of the timeline all agrees with, Barman too; if that fails, say so."""
+    primary = decision.primary_state if decision else None
+    if primary is None or known.began.get(primary.timeline) == primary.node:
+        return
+    try:
+        journal.agreed(name, memory_of(primary))
     except OperationFailed as failure:
         log.error("%s", failure)
 
