@@ -7,6 +7,7 @@ in ``tests/endtoend``.
 
 from __future__ import annotations
 
+import ast
 import ipaddress
 import json
 import re
@@ -14,6 +15,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.barman import archive, content
@@ -563,7 +565,7 @@ class FakeHost:
             if words[2] == "whole":
                 return json.dumps({"wrong": self.barman.cut})
             assert words[2] == "sums"
-            return json.dumps(self._sums(json.loads(words[3])["names"]))
+            return json.dumps(self._sums(asked(program)["names"]))
         if name == "cat":
             assert words == [f"{HOME}/.active-model.auto"]
             return self.barman.model
@@ -788,6 +790,13 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     slot.INACTIVE: FakeHost._inactive,
     slot.ABSENT: FakeHost._absent,
 }
+
+
+def asked(program: Program) -> dict[str, Any]:
+    """What a program that runs where Barman is was asked."""
+    found = re.search(r"^asked = json.loads\((.*)\)$", program.stdin, re.MULTILINE)
+    assert found
+    return dict(json.loads(ast.literal_eval(found[1])))
 
 
 def ended(program: Program, exit_code: int, stdout: str, stderr: str) -> str:

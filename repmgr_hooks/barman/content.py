@@ -1,14 +1,13 @@
 """Is what Barman holds the primary's, byte by byte? Looks at both; ``branch.py`` says what follows.
 
 A closed WAL file is the same wherever it came by streaming, so one sum on each side is enough. The primary makes it in
-SQL, Barman's side with a small program (``agent.py``).
+SQL, Barman's side with a small program (``agent/files.py``).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
@@ -123,21 +122,38 @@ def look_closer(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Ho
     return replace(held, streaming=held.streaming - wrong.keys(), files=there, broken={**held.broken, **wrong})
 
 
-def ask(what: str, barman: Barman, host: Host, limit: float = LIMIT, **more: Any) -> dict[str, Any]:
-    """Let ``agent.py`` look into Barman's files, where Barman is. Raises OperationFailed."""
-    places = archive.places(barman, host)
+PACKAGE = "repmgr_hooks.barman.agent"
+AGENT = """import json, sys, types
+for name, text in json.loads({modules!r}):
+    sys.modules[name] = module = types.ModuleType(name)
+    exec(compile(text, name, "exec"), module.__dict__)
+asked = json.loads({asked!r})
+print(json.dumps(module.{what}(asked)))
+"""
+"""The whole of what ``python3`` gets where Barman is; the last module is the one that is asked."""
+
+
+def ask(
+    what: str, barman: Barman, host: Host, limit: float = LIMIT, module: str = "files", **more: Any
+) -> dict[str, Any]:
+    """Let a module of ``agent/`` look into Barman's files, where Barman is. Raises OperationFailed."""
+    known = archive.places(barman, host)
     asked = {
         "barman": barman.command[-1],
         "server": barman.server,
-        "directories": [places[name] for name in archive.DIRECTORIES],
+        "backup_directory": known["backup_directory"],
+        "directories": [known[name] for name in archive.DIRECTORIES],
         **more,
     }
-    text = resources.files("repmgr_hooks.barman").joinpath("agent.py").read_text(encoding="utf-8")
-    program = Program(barman.beside("python3", "-I", "-", what, json.dumps(asked)), stdin=text)
+    folder = resources.files(PACKAGE)
+    names = dict.fromkeys(("files", "follow", module) if module != "files" else ("files",))
+    texts = [(f"{PACKAGE}.{name}", folder.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in names]
+    text = AGENT.format(modules=json.dumps(texts), asked=json.dumps(asked), what=what)
+    program = Program(barman.beside("python3", "-I", "-", what), stdin=text)
     try:
         return dict(json.loads(host.run(program, limit)))
     except (ValueError, TypeError):
-        raise OperationFailed(f"{shlex.join(program.argv[:-1])}: did not answer with what was asked for") from None
+        raise OperationFailed(f"{program}: did not answer with what was asked for") from None
 
 
 def primarys_sum(node: int, name: str, host: Host) -> str:

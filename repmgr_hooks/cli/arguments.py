@@ -48,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
     worker.add_argument("--once", action="store_true", help="end when nothing waits any more")
     status = verb("status", "what is true; exit code 0 only if all is as it should be")
     wal = verb("check-wal", "whether a restore from Barman would bring back what the cluster has; exit code 1 if not")
+    wal.add_argument("--deep", action="store_true", help="also follow every record since the newest backup")
+    wal.add_argument("--restore", action="store_true", help="also restore into a directory of its own beside Barman's")
+    wal.add_argument(
+        "--within", type=duration, default=3600, metavar="TIME", help="so long a restore may take (default 1h)"
+    )
     history = verb("history", "what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
     history.add_argument("-n", type=amount, default=20, metavar="N", help="so many runs (default 20)")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from repmgr_hooks.barman import archive, content
-from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, primary_finder
@@ -129,24 +127,6 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         last[0] if last and last[0].ok is False and last[0].again else None,
         loaded.service.retry.attempts,
     )
-
-
-def compared(settings: Cluster, host: Host, journal: Journal | None) -> Report:
-    """Compare the WAL of a cluster's primary with what Barman has."""
-    assert settings.barman is not None
-    decision = primary_finder(settings, journal).decision(host)
-    if decision.primary is None:
-        return Report(settings.barman.server, advice=str(decision))
-    try:
-        # The primary first: what it has closed by now is in Barman's hands when Barman has answered. And once more
-        # after: Barman must not seem to be ahead.
-        written = archive.look_at_primary(decision.primary, decision.timeline, host)
-        held = content.look_closer(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
-        later = archive.look_again(written, host)
-        found = archive.report(held, written, settings.barman, host)
-        return replace(found, conflict=content.conflict_in_words(held, later, settings.barman, host))
-    except OperationFailed as error:
-        return Report(settings.barman.server, advice=str(error))
 
 
 def until_when(moment: float | None) -> str:

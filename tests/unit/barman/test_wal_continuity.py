@@ -15,7 +15,6 @@ from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, file_name, parse_name
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman
-from repmgr_hooks.reports import status
 from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Program
 from tests.fake import HOME, STREAMING, FakeHost
@@ -410,7 +409,7 @@ def decided_on(cluster: Cluster, host: FakeHost) -> ClusterState:
 
 
 def compared(host: FakeHost) -> archive.Report:
-    return status.compared(Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN), host, None)
+    return wal_check.compared(Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN), host, None)
 
 
 def test_by_hand(host: FakeHost) -> None:
