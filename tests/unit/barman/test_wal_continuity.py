@@ -15,6 +15,7 @@ from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, file_name, parse_name
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman
+from repmgr_hooks.reports import wal_check
 from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Program
 from tests.fake import HOME, STREAMING, FakeHost
