@@ -124,17 +124,17 @@ def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int
 
 
 def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int]]:
-    """Return the files with their sizes, wherever links lead; a server that is new has no directories yet.
+    """Return the files with their sizes, wherever links lead; Barman makes each directory when it first needs it.
 
-    Raises OperationFailed if only some are there: a disk that is not mounted would look like an empty archive.
+    Raises OperationFailed if one is a link that leads nowhere: that would look like an empty archive.
     """
-    words = ("find", "-L", *directories, "(", "-type", "d", "-o", "-type", "f", ")", "-printf", "%y %s %p\\n")
+    words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %p\\n")
     output = host.run(Program(barman.beside(*words), tolerate="No such file or directory"), LIMIT)
     rows = [line.split(" ", 2) for line in output.splitlines() if line.count(" ") >= 2]
-    there = {path for kind, _, path in rows if kind == "d"}
-    if there and (lacking := [directory for directory in directories if directory not in there]):
-        raise OperationFailed(f"{', '.join(lacking)}: not there, or a link that leads nowhere; is its disk mounted?")
-    return [(PurePosixPath(path), int(size)) for kind, size, path in rows if kind == "f"]
+    # With -L, what is still a link leads nowhere (find(1)).
+    if broken := [path for kind, _, path in rows if kind != "f"]:
+        raise OperationFailed(f"{broken[0]}: a link that leads nowhere; is the disk mounted where Barman runs?")
+    return [(PurePosixPath(path), int(size)) for _, size, path in rows]
 
 
 def newest_backup(barman: Barman, host: Host) -> str:
