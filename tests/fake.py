@@ -302,7 +302,7 @@ class FakeBarman:
     cut: dict[str, str] = field(default_factory=dict)
     """The files that are cut short, and what is wrong with them."""
     lost: set[str] = field(default_factory=set)
-    """The directories that are not there."""
+    """The directories that are links which lead nowhere."""
     hanging: frozenset[str] = frozenset({"receive-wal", "cron", "switch-wal", "show-server"})
     """The commands that hang if its health is ``hangs``."""
 
@@ -580,7 +580,7 @@ class FakeHost:
             files = [
                 (place, file, self.barman.sizes.get(file, 0x100_0000)) for place in listed for file in places[place]
             ]
-            lines = [f"d 4096 {place}" for place in listed] + [
+            lines = [f"l 9 {place}" for place in self.barman.lost] + [
                 f"f {size} {place}/{file}" for place, file, size in files
             ]
             return "".join(f"{line}\n" for line in lines)

@@ -336,13 +336,8 @@ def test_what_is_cut_short_is_missing(host: FakeHost) -> None:
 @pytest.mark.parametrize("lost", ["wals", "incoming", "streaming"])
 def test_a_directory_that_is_not_there_is_no_empty_one(host: FakeHost, lost: str) -> None:
     host.barman.lost = {f"{HOME}/{lost}"}
-    with pytest.raises(OperationFailed, match=f"{lost}: not there, or a link that leads nowhere"):
+    with pytest.raises(OperationFailed, match=f"{lost}: a link that leads nowhere"):
         archive.look_at_archive(BARMAN, host)
-
-
-def test_a_new_server_has_no_directories(host: FakeHost) -> None:
-    host.barman.lost = {f"{HOME}/{name}" for name in ("wals", "incoming", "streaming")}
-    assert archive.look_at_archive(BARMAN, host).files == frozenset()
 
 
 def test_a_barman_that_does_not_say_where_its_files_are() -> None:
