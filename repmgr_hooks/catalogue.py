@@ -10,7 +10,7 @@ TROUBLE = "something is wrong"
 NOTE = "nothing that changes a role"
 
 REHEARSAL = "repmgr_hooks_check"
-"""No event of repmgr's: what ``check --as-repmgrd`` sends. A route may name it, to rehearse a program of one's own."""
+"""No event of repmgr's: what ``check --end-to-end`` sends. A route may name it, to rehearse a program of one's own."""
 
 # name: (what it claims about its node, first version that calls the script with it, last version or empty)
 EVENTS = {

@@ -17,25 +17,26 @@ from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import UsageError, did_you_mean
+from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers import installed
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Document, Identifier, Pattern, Positive, Range, join
-from repmgr_hooks.trust import writable_by_others
 
 
 @dataclass(frozen=True)
 class Service:
     """What holds for all clusters; ``retention_days`` is the age at which the journal is pruned.
 
-    ``tick``: seconds after which the worker looks whether all is as it should be, also without an event; 0: never.
+    ``monitor_interval``: seconds after which the worker looks whether all is as it should be, also without an event;
+    0: never.
     ``alerts``: who is told when something is wrong.
     """
 
     state_dir: Annotated[str, Pattern(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
     retry: Backoff = Backoff()
-    tick: Annotated[int, Range(0, 3600)] = 5
+    monitor_interval: Annotated[int, Range(0, 3600)] = 5
     retention_days: Positive = 90
     alerts: tuple[Receiver, ...] = ()
 
@@ -87,7 +88,7 @@ def config_path(given: str | None) -> Path:
 def load(path: Path) -> Config:
     """Read the configuration. Raises UsageError that lists every mistake, or that others could have written it."""
     try:
-        if path.exists() and (wrong := writable_by_others(path)):
+        if path.exists() and (wrong := untrusted(path)):
             raise UsageError(f"{path} is refused: {wrong}")
         document = Document(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -134,14 +135,14 @@ def _managed(document: Document, name: str, text: Any, path: str) -> ManagedClus
     _check_cluster(document, cluster, path)
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):
-            for problem in _problems(action, cluster):
+            for problem in _invalid(action, cluster):
                 document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
     return ManagedCluster(cluster, tuple(routes))
 
 
-def _problems(action: Action, cluster: Cluster) -> list[str]:
+def _invalid(action: Action, cluster: Cluster) -> list[str]:
     try:
-        return list(action.handler.problems(action.config, cluster))
+        return list(action.handler.validate(action.config, cluster))
     except Exception as error:
         origin = installed()[action.name].origin
         return [f"a bug in the handler ({origin}): 'problems' failed: {error!r}"]
@@ -223,7 +224,7 @@ def _check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) ->
 
 def _check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping[str, ManagedCluster]) -> None:
     for index, target in enumerate(told):
-        for problem in receivers.problems(target):
+        for problem in receivers.validate(target):
             document.problem(f"alerts[{index}]", problem)
     for name, managed in clusters.items():
         for action in managed.actions if not told else ():

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.barman import archive, content
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.cluster import observe
@@ -25,6 +24,7 @@ from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
 SENDER_PID = 4711
@@ -712,9 +712,9 @@ class FakeHost:
         return [(node.paused,)]
 
     def _streaming(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        position, steady, slot = sql.params
+        position, min_stream_age, slot = sql.params
         reached = (observe.position(node.lsn()) or 0) >= (observe.position(position) or 0)
-        old = self._clock - self.barman.streams_since >= steady
+        old = self._clock - self.barman.streams_since >= min_stream_age
         attached = self.barman.streams_from == sql.node and self.barman.state == "streaming"
         return [(attached and reached and old if slot in node.slots else None,)]
 

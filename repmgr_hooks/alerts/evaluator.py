@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.alerts.rules import conditions
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Host
 
 

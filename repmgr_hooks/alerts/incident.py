@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from repmgr_hooks.settings.backoff import Backoff, left
-
-Severity = Literal["warning", "critical"]
+from repmgr_hooks.system.alert import Alert
 
 HEADLINE = 80
 SETTLED = 60.0
@@ -21,25 +19,6 @@ AGAIN = 3600.0
 """One that was over and comes back within this time goes to and fro: it is over when it has stayed away so long."""
 FORGET_AFTER = 86400.0
 RETRY = Backoff()
-
-
-@dataclass(frozen=True)
-class Alert:
-    """Something that is wrong: in few words, in full, and what to type next.
-
-    ``momentary``: it has happened, and is nothing that goes on and ends.
-    """
-
-    cluster: str
-    condition: str
-    severity: Severity
-    summary: str
-    details: str = ""
-    next: str = ""
-    momentary: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.summary}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +73,7 @@ class Incident:
             pause = left(told.at, remind if said else SETTLED, now) if told.said else 0.0
         if told.failures == 0:
             return pause
-        if told.failures < RETRY.attempts:
+        if told.failures < RETRY.max_attempts:
             return max(pause, left(told.tried, RETRY.after(told.failures), now))
         return max(pause, left(told.tried, remind, now)) if self.state == "open" else None
 

@@ -15,11 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from repmgr_hooks.alerts import receivers
-from repmgr_hooks.alerts.incident import FORGET_AFTER, Alert, Incident, Told, happened, raised
+from repmgr_hooks.alerts.incident import FORGET_AFTER, Incident, Told, happened, raised
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.log import about
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from repmgr_hooks.alerts.incident import Incident, Severity
-from repmgr_hooks.handlers import command
+from repmgr_hooks.alerts.incident import Incident
+from repmgr_hooks.files import program_problem
 from repmgr_hooks.settings.schema import Pattern, Positive, Range
+from repmgr_hooks.system.alert import Severity
 from repmgr_hooks.system.steps import Program
 
 SENDMAIL = "/usr/sbin/sendmail"
@@ -66,13 +67,13 @@ class Receiver:
         return self.severity in ("warning", case.alert.severity)
 
 
-def problems(target: Receiver) -> Iterator[str]:
+def validate(target: Receiver) -> Iterator[str]:
     """Return what is wrong with a target, in words."""
     if sum(map(bool, (target.mail, target.webhook, target.run))) != 1:
         yield "must have one of 'mail', 'webhook' and 'run'"
     if target.webhook and not re.fullmatch(r"https?://[!-~]+|/[!-~]+", target.webhook):
         yield "'webhook' must be a URL (http or https), or the absolute path of a file that holds it"
-    if target.run and (wrong := command.refused(target.run)):
+    if target.run and (wrong := program_problem(target.run)):
         yield wrong
     if (target.smtp or target.sender) and not target.mail:
         yield "'smtp' and 'sender' go with 'mail'"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.barman.wal_continuity import tells_of_hole
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.alert import Alert
 
 
 def conditions(

@@ -117,7 +117,10 @@ def places(barman: Barman, host: Host, limit: float = LIMIT) -> dict[str, str]:
 
 
 def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int, int], str]:
-    """Return Barman's version, (0, 0) if it is not to be seen, and the words in which it is said. Raises OperationFailed."""
+    """Return Barman's version, (0, 0) if it is not to be seen, and the words in which it is said.
+
+    Raises OperationFailed.
+    """
     said = host.run(Program((*barman.command, "--version"), constant=True), limit).strip()
     found = re.match(r"(\d+)\.(\d+)", said)
     return ((int(found[1]), int(found[2])) if found else (0, 0)), said
@@ -138,7 +141,10 @@ def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosi
 
 
 def newest_backup(barman: Barman, host: Host) -> str:
-    """Return the first WAL file that the newest complete backup needs; empty if there is none. Raises OperationFailed."""
+    """Return the first WAL file that the newest complete backup needs; empty if there is none.
+
+    Raises OperationFailed.
+    """
     show = Program((*barman.command, "show-backup", barman.server, "latest"), tolerate="Unknown backup 'latest'")
     found = re.search(r"Begin WAL\s*: ([0-9A-F]{24})", host.run(show, LIMIT))
     return found[1] if found else ""
@@ -173,7 +179,7 @@ class Report:
     """Why what is there is of another branch than the primary's."""
 
     @property
-    def good(self) -> bool:
+    def healthy(self) -> bool:
         """True if nothing is missing or of another branch, and something is there."""
         return bool(self.files) and not self.missing and not self.conflict
 
@@ -185,9 +191,9 @@ class Report:
             return [f"{cluster}: UNKNOWN: {self.advice}"]
         since = "the newest backup" if self.backup else "the oldest file; Barman has no backup on this way"
         checked = f"{self.first} to {self.last}, {self.files} files, since {since}"
-        if self.good:
+        if self.healthy:
             return [f"{cluster}: OK: {checked}"]
-        headline = f"{'BEHIND' if self.behind else 'HOLE'}: {len(self.missing)} missing of {checked}"
+        headline = f"{'BEHIND' if self.behind else 'ARCHIVE_GAP'}: {len(self.missing)} missing of {checked}"
         return [f"{cluster}: {headline}", *map(self._line, self.missing), f"  {self.advice}"]
 
     def _line(self, name: str) -> str:
@@ -195,7 +201,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data."""
-        return {"good": self.good, **asdict(self)}
+        return {"healthy": self.healthy, **asdict(self)}
 
 
 def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> Report:

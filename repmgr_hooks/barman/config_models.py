@@ -18,7 +18,7 @@ LIMIT = 30.0
 SINCE = (3, 10)
 
 
-def problems(models: Mapping[int, str], cluster: Cluster) -> Iterable[str]:
+def validate(models: Mapping[int, str], cluster: Cluster) -> Iterable[str]:
     """Each node that can be the primary needs a model of its own."""
     electable = {number for number, node in cluster.nodes.items() if not node.witness}
     yield from (f"'models' has none for node {node}" for node in sorted(electable - models.keys()))

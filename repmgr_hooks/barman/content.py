@@ -93,7 +93,7 @@ def receives(sender: WalSender, held: ArchivedWal, primary: PrimaryWal, barman: 
     """
     if sender.written is None or _is_there(sender.written, held, primary, barman, host):
         return True
-    rows = host.fetch(Sql(primary.node, WRITTEN, (barman.slot,)), LIMIT)
+    rows = host.fetch(Sql(primary.node, WRITTEN, (barman.slot_name,)), LIMIT)
     written = rows[0][0] if rows else None
     return written is None or _is_there(written, archive.look_at_archive(barman, host), primary, barman, host)
 

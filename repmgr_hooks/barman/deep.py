@@ -34,7 +34,7 @@ class Proof:
     unable: str = ""
 
     @property
-    def good(self) -> bool:
+    def healthy(self) -> bool:
         """True if all was looked at, and nothing was wrong."""
         return not (self.problem or self.unable)
 
@@ -46,7 +46,7 @@ class Proof:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data."""
-        return {"good": self.good, **asdict(self)}
+        return {"healthy": self.healthy, **asdict(self)}
 
 
 def follow(found: Report, primary: PrimaryWal, barman: Barman, host: Host, progress: Progress) -> Proof:
@@ -55,7 +55,7 @@ def follow(found: Report, primary: PrimaryWal, barman: Barman, host: Host, progr
     Each part begins a file before the end of the last one, so the way from file to file is followed everywhere. Ends at
     the first thing that is wrong. Raises OperationFailed.
     """
-    if not found.good:
+    if not found.healthy:
         return Proof("deep", "", unable="what is above comes first; the records were not followed")
     lineage, size = primary.lineage, primary.lineage.segment_size
     if wrong := _wrong_history(found, lineage, barman, host):

@@ -27,10 +27,10 @@ class StreamPosition(Enum):
     """How Barman stands to a primary."""
 
     OK = "goes on where it stands"
-    GAP = "still lacks WAL that the primary no longer has"
-    AHEAD = "has WAL of an earlier timeline from beyond the fork"
-    BOUNDARY = "has all up to a fork that is the end of a file: pg_receivewal cannot step over it"
-    FOREIGN = "is at a place that is not in the primary's history"
+    STREAM_GAP = "still lacks WAL that the primary no longer has"
+    DIVERGED = "has WAL of an earlier timeline from beyond the fork"
+    SEGMENT_BOUNDARY = "has all up to a fork that is the end of a file: pg_receivewal cannot step over it"
+    NOT_IN_HISTORY = "is at a place that is not in the primary's history"
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ def classify(held: ArchivedWal, primary: PrimaryWal) -> StreamState:
         split = found[newest][0] < lineage.timeline and found[newest][1] == end // size
         return StreamState(StreamPosition.OK, newest, end if split else 0, directory=held.directory, node=primary.node)
     whole = lacking[-1] + 1 if lacking else first
-    astray = (where is StreamPosition.FOREIGN or t != lineage.timeline_at(n) for t, n in found.values())
+    astray = (where is StreamPosition.NOT_IN_HISTORY or t != lineage.timeline_at(n) for t, n in found.values())
     return StreamState(
-        StreamPosition.GAP if where is StreamPosition.OK else where,
+        StreamPosition.STREAM_GAP if where is StreamPosition.OK else where,
         newest,
         end,
         missing=tuple(map(lineage.name, lacking)),
@@ -122,18 +122,18 @@ def _place(newest: str, primary: PrimaryWal) -> tuple[StreamPosition, int, int]:
     size, lineage = primary.lineage.segment_size, primary.lineage
     timeline, number = parse_name(newest, size) or (0, 0)
     start = (number + (len(newest) == COMPLETE)) * size
-    nowhere = StreamPosition.FOREIGN, 0, (primary.lsn - 1) // size
+    nowhere = StreamPosition.NOT_IN_HISTORY, 0, (primary.lsn - 1) // size
     if timeline not in lineage.timelines:
         return nowhere
     if lineage.timeline_at(start // size) < timeline:
         # Before that timeline began: 'receive-wal --reset' leaves it so, if the slot is older than the fork.
-        return StreamPosition.FOREIGN, 0, start // size
+        return StreamPosition.NOT_IN_HISTORY, 0, start // size
     end = lineage.end_of(timeline)
     if end is None:
         return (StreamPosition.OK, primary.lsn, start // size) if start <= primary.lsn else nowhere
     if start < end:
         return StreamPosition.OK, end, start // size
-    return StreamPosition.AHEAD if start > end else StreamPosition.BOUNDARY, end, end // size
+    return StreamPosition.DIVERGED if start > end else StreamPosition.SEGMENT_BOUNDARY, end, end // size
 
 
 def missing(held: Iterable[str], lineage: TimelineHistory, last: int, first: int | None = None) -> tuple[str, ...]:
@@ -197,7 +197,7 @@ def explain(standing: StreamState, barman: Barman, steps: Sequence[Step]) -> str
     """Say in words what is wrong with Barman's position, and what to type."""
     node, place = f"node {standing.node}", standing.position
     what = f"{place.name}: Barman {place.value}; its newest file is {standing.newest}"
-    if place in (StreamPosition.AHEAD, StreamPosition.BOUNDARY):
+    if place in (StreamPosition.DIVERGED, StreamPosition.SEGMENT_BOUNDARY):
         what += f", and {node} left timeline {int(standing.newest[:8], 16)} at {lsn(standing.fork)}"
     if standing.missing:
         what += f"; {node} no longer has {shorten(standing.missing)}: keep what the old primary's pg_wal has of them"
@@ -210,7 +210,7 @@ def explain(standing: StreamState, barman: Barman, steps: Sequence[Step]) -> str
 
 def repairable(standing: StreamState) -> bool:
     """Return whether the remedy loses nothing that the primary has."""
-    return standing.position in (StreamPosition.AHEAD, StreamPosition.BOUNDARY) and not standing.missing
+    return standing.position in (StreamPosition.DIVERGED, StreamPosition.SEGMENT_BOUNDARY) and not standing.missing
 
 
 def advice(missing: tuple[str, ...], barman: Barman, behind: bool = False) -> str:
@@ -219,18 +219,18 @@ def advice(missing: tuple[str, ...], barman: Barman, behind: bool = False) -> st
         return "Barman has not received these yet: see 'repmgr-hooks status', and barman.log if it does not stream"
     backup = " ".join((*barman.command, "backup", barman.server))
     return (
-        f"HOLE: Barman lacks {shorten(missing)}: no backup so far can be restored beyond that. If the old primary's "
-        f"pg_wal still has it, keep it. Make a base backup: {backup}"
+        f"ARCHIVE_GAP: Barman lacks {shorten(missing)}: no backup so far can be restored beyond that. If the old "
+        f"primary's pg_wal still has it, keep it. Make a base backup: {backup}"
     )
 
 
 def tells_of_hole(text: str) -> str:
     """Return what ``explain`` or ``advice`` says in an error, in short; empty if it says nothing of the kind.
 
-    >>> tells_of_hole("FAILED after 0.1 s: barman {stream: true}: GAP: Barman still lacks WAL; its newest file is ...")
-    'GAP: Barman still lacks WAL'
+    >>> tells_of_hole("FAILED after 0.1 s: barman {stream: true}: STREAM_GAP: Barman still lacks WAL; its newest ...")
+    'STREAM_GAP: Barman still lacks WAL'
     """
     found = re.search(
-        rf"\b(?:{'|'.join(place.name for place in StreamPosition)}|HOLE|BRANCH_CONFLICT): Barman [^;:]*", text
+        rf"\b(?:{'|'.join(place.name for place in StreamPosition)}|ARCHIVE_GAP|BRANCH_CONFLICT): Barman [^;:]*", text
     )
     return found[0] if found else ""

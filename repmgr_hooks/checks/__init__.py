@@ -13,11 +13,11 @@ from repmgr_hooks.checks import alerts, barman, end_to_end, files, kernel, nodes
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.users import User, acting_as, service_user
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
-from repmgr_hooks.cluster.primary import cluster_state, primary_finder
+from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.system.steps import Host
 
@@ -37,7 +37,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     here = {six: list(kernel.look(family, some_world)) for six, family in families.items()}
     yield from (finding for found in here.values() for finding in found)
     if families:
-        yield kernel.managers(Path("/"), loaded.service.tick)
+        yield kernel.managers(Path("/"), loaded.service.monitor_interval)
     yield from alerts.seen(loaded)
     if not user.can_be_me:
         yield files.unseen(Topic("files.user", user.name), "nodes and Barman, as the service's user sees them")

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.alerts.incident import Alert, Incident
+from repmgr_hooks.alerts.incident import Incident
 from repmgr_hooks.alerts.notifier import attempt
 from repmgr_hooks.alerts.receivers import SENDMAIL, is_readable_by_others
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import acting_as, service_user
 from repmgr_hooks.config import Config
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Host
 
 MAIL = Topic("alerts.mail")
@@ -45,7 +46,7 @@ def told(loaded: Config, host: Host) -> Iterator[Finding]:
     if not loaded.service.alerts:
         yield Topic("alerts.told").fail("nobody is told anything", "name somebody under 'alerts'")
     for target in loaded.service.alerts:
-        text = "a test of repmgr-hooks check --alerts; nothing is wrong"
+        text = "a test of repmgr-hooks check --send-test-alert; nothing is wrong"
         case = Incident(Alert(next(iter(loaded.clusters)), "test", target.severity, text, momentary=True), time.time())
         with acting_as(user):
             error = attempt(target, case, host)

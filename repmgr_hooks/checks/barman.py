@@ -82,9 +82,10 @@ def _active(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
             return topic.fail(
                 f"{name} is {wrong}: {why}", mend if name == "disabled" else f"in Barman's file: {name} = {right}"
             )
-    if said.get("streaming_archiver_name", settings.receiver) != settings.receiver:
-        what = f"its streaming_archiver_name is {said['streaming_archiver_name']}, the configuration's is {settings.receiver}"
-        return topic.fail(what, f"in config.yaml, section 'barman': receiver: {said['streaming_archiver_name']}")
+    ours = settings.streaming_archiver_name
+    if (name := said.get("streaming_archiver_name", ours)) != ours:
+        what = f"its streaming_archiver_name is {name}, the configuration's is {ours}"
+        return topic.fail(what, f"in config.yaml, section 'barman': streaming_archiver_name: {name}")
     return topic.ok("active, and streams WAL")
 
 
@@ -164,13 +165,13 @@ def _keepalives(topic: Topic, said: Mapping[str, str]) -> Finding:
 
 
 def _slot(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
-    if said.get("slot_name") != settings.slot:
-        what = f"Barman's slot_name is {said.get('slot_name')}, the configuration's is {settings.slot}"
-        return topic.fail(what, f"in Barman's file: slot_name = {settings.slot}")
+    if said.get("slot_name") != settings.slot_name:
+        what = f"Barman's slot_name is {said.get('slot_name')}, the configuration's is {settings.slot_name}"
+        return topic.fail(what, f"in Barman's file: slot_name = {settings.slot_name}")
     if said.get("create_slot") == "auto":
         what = "create_slot = auto: a slot that Barman makes itself holds no WAL at first"
         return topic.warn(what, "in Barman's file: create_slot = manual")
-    return topic.ok(f"streams through the slot {settings.slot}, which we create")
+    return topic.ok(f"streams through the slot {settings.slot_name}, which we create")
 
 
 def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:
@@ -253,7 +254,7 @@ def _left_over(settings: Barman, said: Mapping[str, str], host: Host) -> Iterato
         yield topic.warn(f"Barman's queues cannot be seen: {error}", f"ls -l {errors}")
         return
     if serious := sorted(name for name in wrong if ".partial" not in name):
-        what = f"Barman has set aside {len(serious)} file(s), such as {serious[0]}: their content is not that of the archive's"
+        what = f"Barman has set aside {len(serious)} file(s), such as {serious[0]}: the archive has other content"
         yield topic.fail(what, f"repmgr-hooks check-wal; then see to {errors}")
     elif wrong:
         # The end of an old timeline, archived by two ways: other bytes after the switchpoint.

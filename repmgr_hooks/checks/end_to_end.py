@@ -1,4 +1,4 @@
-"""`check --as-repmgrd`: an event that changes nothing goes the whole way, from repmgr.conf to the journal.
+"""`check --end-to-end`: an event that changes nothing goes the whole way, from repmgr.conf to the journal.
 
 The command runs in a shell: the one place where we use one, for that is what repmgrd does (system(3), dbutils.c:4398),
 and what is to be found out is what a shell makes of the line. It is given what an attacker would write into the

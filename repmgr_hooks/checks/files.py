@@ -14,9 +14,9 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import ENTER, READ, WRITE, User, hindrance
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers import command
 from repmgr_hooks.hook import PROGRAM
-from repmgr_hooks.trust import writable_by_others
 
 LEAST_FREE = 100 * 1024 * 1024
 SECRET = 0o077
@@ -54,7 +54,7 @@ def unseen(topic: Topic, error: object) -> Finding:
 def _program(program: Path, repmgrd: User) -> Finding:
     def judged(topic: Topic) -> Finding:
         for place in (program, Path(sys.executable), Path(repmgr_hooks.__file__)):
-            if wrong := writable_by_others(place):
+            if wrong := untrusted(place):
                 what, _, mend = wrong.partition("; ")
                 return topic.fail(f"is run as root, and {what}", mend)
         if why := hindrance(repmgrd, program, READ | ENTER):

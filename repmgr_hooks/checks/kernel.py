@@ -90,10 +90,12 @@ def _tracking(topic: Topic, host: Host) -> Finding:
     return topic.ok(f"{count} of at most {most} connections are tracked")
 
 
-def managers(root: Path, tick: int) -> Finding:
+def managers(root: Path, monitor_interval: int) -> Finding:
     """Look for another program that flushes or rejects what is ours, at its next start or reload."""
     topic = Topic("kernel.managers")
-    mended = f"our service mends it within {tick} s" if tick else "nothing mends it, for 'tick' is 0"
+    mended = (
+        f"our service mends it within {monitor_interval} s" if monitor_interval else "nothing mends it, for 'tick' is 0"
+    )
     found = {name: harm for name, (is_on, harm) in OTHERS.items() if is_on(root)}
     if found:
         what = "; ".join(f"{name}: {harm}" for name, harm in found.items()).format(mended=mended)

@@ -87,7 +87,7 @@ class Looked:
 def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     """Ask all nodes; who is who only if our role may know."""
     cluster = managed.cluster
-    slot = cluster.barman.slot if cluster.barman else ""
+    slot = cluster.barman.slot_name if cluster.barman else ""
     begun = time.time()
     answers = _ask(managed, host, EXAMINE, tuple(cluster.nodes), (slot,))
     looked = Looked(begun, time.time(), {number: _examined(answer) for number, answer in answers.items()})

@@ -2,7 +2,7 @@
 
 restore_command is a line for a shell, which PostgreSQL runs with ``system()`` in its data directory (xlogarchive.c,
 RestoreArchivedFile). Only running it proves it: so it is run, just so, by a shell of the standby and by PostgreSQL's
-user there, through ``nodes.N.command``. It is the one line that is not ours to take apart. What it brings goes to a
+user there, through ``nodes.N.shell``. It is the one line that is not ours to take apart. What it brings goes to a
 directory of its own, never near ``pg_wal``, and is removed.
 """
 
@@ -59,7 +59,7 @@ def history(cluster: Cluster, standbys: Sequence[int], host: Host) -> Iterator[F
     """Say which standby may use the number of a timeline again, without asking its restore_command.
 
     A promoted node takes the number after the highest that it knows of (timeline.c, findNewestTimeLine): of the
-    timelines that it never followed it hears through restore_command alone. Then WAL of two branches has the same names.
+    timelines that it never followed it hears through restore_command alone. Then two branches have the same names.
     """
     asked = [Sql(node, "select current_setting('restore_command')") for node in standbys]
     for node, answer in sorted(host.fetch_each(asked, cluster.postgres.timeout).items()):
@@ -101,11 +101,11 @@ def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], hos
     if not command:
         mend = "set restore_command, also in its repmgr.conf; without it, it must be cloned anew"
         yield Topic(KEY, name).fail("no restore_command: WAL that the primary no longer has is lost to it", mend)
-    if not cluster.nodes[node].command:
+    if not cluster.nodes[node].shell:
         mend = f"give nodes.{node} a 'command' that leads to PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
         yield Topic(KEY, name).warn("nothing was tried on it", mend)
         return
-    shell = Shell(cluster.nodes[node].command, directory, host)
+    shell = Shell(cluster.nodes[node].shell, directory, host)
     read = shell.run(f"cat {quote(config_file)}") if config_file else None
     if read is None or read.code != 0:
         said = f"its repmgr.conf cannot be read: {read.said}" if read else "it is not in repmgr.nodes"

@@ -108,7 +108,7 @@ def of_file(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> Iterat
 def _line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster, mend: str) -> Finding:
     topic = Topic("repmgr.line", str(conf.path))
     if conf.line and " event " not in conf.line:
-        what = "does not call 'repmgr-hooks event' itself; 'check --as-repmgrd' shows if a program of yours does"
+        what = "does not call 'repmgr-hooks event' itself; 'check --end-to-end' shows if a program of yours does"
         return topic.warn(what, mend)
     wrong = wrong_line(conf, loaded, managed)
     return topic.fail(wrong, mend) if wrong else topic.ok("hands over what the hook needs")

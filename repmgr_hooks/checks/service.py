@@ -111,9 +111,13 @@ def of_cluster(managed: ManagedCluster, journal: Journal) -> Iterator[Finding]:
 
 
 def tracking(loaded: Config, managed: ManagedCluster) -> Iterator[Finding]:
-    """``keep: track`` advances the slots of the standbys at every tick."""
+    """``state: synced`` advances the slots of the standbys at every tick."""
     slots = [action.config for action in managed.actions if isinstance(action.config, slot.Config)]
-    if any(config.keep == "track" for config in slots):
-        topic = Topic("config.tick", managed.cluster.name)
-        why = "'keep: track' with 'tick: 0': the standbys' slots are never advanced"
-        yield topic.ok("the standbys' slots are advanced") if loaded.service.tick else topic.fail(why, "set tick to 5")
+    if any(config.state == "synced" for config in slots):
+        topic = Topic("config.interval", managed.cluster.name)
+        why = "'state: synced' with 'monitor_interval: 0': the standbys' slots are never advanced"
+        yield (
+            topic.ok("the standbys' slots are advanced")
+            if loaded.service.monitor_interval
+            else topic.fail(why, "set tick to 5")
+        )

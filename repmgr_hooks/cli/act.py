@@ -69,7 +69,7 @@ def do_reconcile(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "--assume-primary is a rehearsal: give --dry-run too; 'repmgr standby promote' makes a primary"
         )
-    if arguments.forget and not arguments.dry_run:
+    if arguments.reset_state and not arguments.dry_run:
         loaded = configured(arguments)
         with journal_of(loaded) as journal:
             for managed in choose(loaded, arguments.cluster, None):
@@ -85,7 +85,7 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
     if arguments.dry_run:
         with contextlib.ExitStack() as stack:
             journal, _ = journal_or_why_not(loaded, stack)
-            known = None if arguments.forget else journal
+            known = None if arguments.reset_state else journal
             memories = [known.memory(managed.cluster.name) if known else LastKnownPrimary() for managed in chosen]
         rehearse = arguments.assume_primary is not None
         good = [preview(managed, events, memory, rehearse) for managed, memory in zip(chosen, memories, strict=True)]
@@ -130,7 +130,9 @@ def carry_out(
 def show_plan(result: RunResult) -> None:
     """Print what a dry run would do."""
     for item in result.done:
-        print(f"{item.action.title}{': ' + item.error if item.error else '' if item.steps else ': as it should be'}")
+        print(
+            f"{item.action.title}{': ' + item.error if item.error else '' if item.steps else ': in the desired state'}"
+        )
         for step in item.steps:
             print(f"  would {step.what}\n    {step.do}")
             if stdin := getattr(step.do, "stdin", ""):

@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="repmgr-hooks", description="What repmgr calls when something happens.")
     top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
-    top.set_defaults(dry_run=False, forget=False, assume_primary=None)
+    top.set_defaults(dry_run=False, reset_state=False, assume_primary=None)
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("--id", type=event_number, help="an event of the journal, by its number in 'history'")
     reconcile = verb("reconcile", "make it so, whatever the events said")
     reconcile.add_argument(
-        "--forget", action="store_true", help="first forget the primary's timeline and system: after a restore"
+        "--reset-state", action="store_true", help="first forget the primary's timeline and system: after a restore"
     )
     reconcile.add_argument(
         "--assume-primary", type=int, metavar="NODE", help="with --dry-run: what a failover to this standby would do"
@@ -68,12 +68,12 @@ def parser() -> argparse.ArgumentParser:
     verb("resume", "end a pause and make up for it")
     check = verb("check", "what would go wrong at 3 a.m., and what mends it; exit code 1 if anything would")
     check.add_argument(
-        "--as-repmgrd", action="store_true", help="also send an event through repmgr.conf, as repmgrd does"
+        "--end-to-end", action="store_true", help="also send an event through repmgr.conf, as repmgrd does"
     )
     check.add_argument(
-        "--recovery", action="store_true", help="also try on each standby whether it gets WAL and a backup from Barman"
+        "--restore", action="store_true", help="also try on each standby whether it gets WAL and a backup from Barman"
     )
-    check.add_argument("--alerts", action="store_true", help="send a test message to everybody under 'alerts'")
+    check.add_argument("--send-test-alert", action="store_true", help="send a test message to everybody under 'alerts'")
     forms = check.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="for machines")
     forms.add_argument("--nagios", action="store_true", help="one line and the exit codes of a monitoring plug-in")

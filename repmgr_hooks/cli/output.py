@@ -18,7 +18,7 @@ from repmgr_hooks.config import Config, which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean
 from repmgr_hooks.event import Event
-from repmgr_hooks.files import rewritten
+from repmgr_hooks.files import atomic_write
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.log import Form, goes_to_journal
 from repmgr_hooks.progress import Lines
@@ -74,7 +74,7 @@ def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Jou
 def write_whole(path: Path, text: str) -> None:
     """Write a file that others may read; it is there whole, or as it was. Raises UsageError."""
     try:
-        with rewritten(path) as file:
+        with atomic_write(path) as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)
     except OSError as error:

@@ -43,7 +43,7 @@ def do_status(arguments: argparse.Namespace) -> int:
         print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
     else:
         say(line for picture in found for line in picture.lines())
-    return OK if all(picture.good for picture in found) and not error else FAILED
+    return OK if all(picture.healthy for picture in found) and not error else FAILED
 
 
 def do_check_wal(arguments: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def do_check_wal(arguments: argparse.Namespace) -> int:
         print(json.dumps({name: report.as_dict() for name, report in found.items()}, indent=2))
     else:
         say(line for name, report in found.items() for line in report.lines(name))
-    return OK if all(report.good for report in found.values()) else FAILED
+    return OK if all(report.healthy for report in found.values()) else FAILED
 
 
 def tell_progress(cluster: str, done: int, of: int) -> None:
@@ -154,12 +154,12 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
     worlds = {name: world_of(managed) for name, managed in loaded.clusters.items()}
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
-        found = [*checks.findings(loaded, journal, lambda one: worlds[one.cluster.name], arguments.as_repmgrd)]
+        found = [*checks.findings(loaded, journal, lambda one: worlds[one.cluster.name], arguments.end_to_end)]
     if error and not finding.bad(found):
         found.append(Topic("service.journal").fail(error, "see to the state directory"))
-    for managed in loaded.clusters.values() if arguments.recovery else ():
+    for managed in loaded.clusters.values() if arguments.restore else ():
         found += recovery.findings(managed.cluster, world_of(managed))
-    if arguments.alerts:
+    if arguments.send_test_alert:
         found += checks.alerts.told(loaded, LocalHost({}))
     return found
 

@@ -16,7 +16,7 @@ class LastKnownPrimary:
     """What is remembered of a cluster: the last primary that was found, its timeline and its system.
 
     ``promoted``: nodes of which repmgr has said, since that primary was found, that they are the primary now.
-    ``changes``: how often the primary has changed lately (``flap_limit.within``). ``began``: of each timeline, the node
+    ``changes``: how often the primary has changed lately (``flap_limit.window``). ``began``: of each timeline, the node
     that began it.
     """
 
@@ -40,12 +40,12 @@ class ReasonCode(Enum):
     NOBODY = "no node is out of recovery; promote one, or make the primary reachable"
     FOREIGN = (
         "{nodes} does not have the cluster's system identifier; correct its address, or after a restore say "
-        "'repmgr-hooks reconcile --forget'"
+        "'repmgr-hooks reconcile --reset-state'"
     )
     SYSTEMS = "the nodes belong to different systems; correct the addresses, or set system_identifier"
     BEHIND = (
         "{nodes} is a primary on an older timeline than {timeline}, which was seen already; make the newer primary "
-        "reachable, or after a restore say 'repmgr-hooks reconcile --forget'"
+        "reachable, or after a restore say 'repmgr-hooks reconcile --reset-state'"
     )
     TWINS = "{nodes} are both primary on timeline {timeline}; stop or rejoin all but one"
     UNCLEAR = "{nodes} are out of recovery, and repmgr did not promote the newest; stop or rejoin all but one"

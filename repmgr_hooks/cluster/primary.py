@@ -1,4 +1,4 @@
-"""Who is the primary now? Looks and decides, with what is remembered; waits while there is none."""
+"""Who is the primary now? Looks and decides, with what is remembered."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from dataclasses import dataclass, replace
 
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, decide
 from repmgr_hooks.cluster.observe import observe
-from repmgr_hooks.engine.run import RunObserver, pause
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged
 from repmgr_hooks.event import Event, RoleClaim
-from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
-
-LOOK_EVERY = 0.1
 
 
 @dataclass(frozen=True)
@@ -28,26 +24,7 @@ class PrimaryFinder:
         """Observe the nodes and decide."""
         expected = self.settings.system_identifier or self.memory.system_identifier
         known = replace(self.memory, system_identifier=expected)
-        return decide(observe(self.settings, host), known, self.settings.flap_limit.most)
-
-
-def primary_finder(settings: Cluster, journal: Journal | None) -> PrimaryFinder:
-    """Return the judge of a cluster, with what the journal remembers of it. Raises OperationFailed."""
-    return PrimaryFinder(
-        settings, journal.memory(settings.name, settings.flap_limit.within) if journal else LastKnownPrimary()
-    )
-
-
-def find_primary(finder: PrimaryFinder, host: Host, observer: RunObserver, *, wait: bool) -> PrimaryDecision:
-    """Observe and decide; while there is none out of recovery, again, at most ``promotion_timeout`` seconds."""
-    seconds = finder.settings.promotion_timeout if wait else 0
-    end = host.now() + seconds
-    with observer.waiting("a node that is out of recovery", seconds):
-        while True:
-            decision = finder.decision(host)
-            if decision.primary is not None or decision.stale_primaries or host.now() >= end:
-                return decision
-            pause(LOOK_EVERY, host, observer)
+        return decide(observe(self.settings, host), known, self.settings.flap_limit.changes)
 
 
 def contradicting(events: Sequence[Event], decision: PrimaryDecision) -> Event | None:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, ReasonCode, memory_of
-from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting, find_primary
+from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.engine.dry_run import DryRunHost
 from repmgr_hooks.engine.executor import bug, carry_out, look, take
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
-from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction
+from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.rows import RunRow
@@ -69,7 +69,7 @@ def handle(
     if not chosen:
         return told(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
     finder = PrimaryFinder(managed.cluster, memory or LastKnownPrimary())
-    decision = find_primary(finder, host, observer, wait=not dry_run)
+    decision = await_primary(finder, host, observer, wait=not dry_run)
     tell(decision)
     if decision.primary is None:
         done = fence(managed, decision, host, None if dry_run else observer)
@@ -101,18 +101,18 @@ def rehearse(managed: ManagedCluster, host: Host, promotion: Event, memory: Last
     for obstacle in obstacles:
         log.warning("%s", obstacle)
     good = not obstacles and not any(item.error for item in done)
-    hindered = f"; {len(obstacles)} thing(s) stand in the way" if obstacles else ""
+    hindered = f"; {len(obstacles)} blocking problem(s)" if obstacles else ""
     assumed = f"as if node {node} were promoted now, to timeline {decided.timeline}"
     message = f"{summary(done, host.now() - started, True)}, {assumed}{hindered}"
     return told(RunResult(good, message, decision, tuple(done)))
 
 
-def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, marks: dict[str, object]) -> Drift:
+def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, fingerprints: dict[str, object]) -> Drift:
     """Look without an event: who is the primary, and what is not as it should be.
 
-    ``marks`` holds what each handler's ``mark`` said when all was as it should be; it is brought up to date. Under a
-    new primary the first difference is enough: what is looked at through a port that still leads to the old one may
-    take its time (20 s for ``barman show-server``, when that one was unplugged).
+    ``fingerprints`` holds what each handler's ``fingerprint`` was when all was as it should be; it is brought up to
+    date. Under a new primary the first difference is enough: what is looked at through a port that still leads to the
+    old one may take its time (20 s for ``barman show-server``, when that one was unplugged).
     """
     finder = PrimaryFinder(managed.cluster, memory)
     decision, now = finder.decision(host), time.time()
@@ -123,10 +123,10 @@ def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, marks: 
     found: list[ActionResult] = []
     for item in select(managed.routes, []):
         if item.action.on_tick:
-            mark = _mark(item.action, decided, host)
-            if mark is None or marks.get(item.action.path) != mark:
+            fingerprint = _fingerprint(item.action, decided, host)
+            if fingerprint is None or fingerprints.get(item.action.path) != fingerprint:
                 seen = preview([item], decided, host)
-                marks[item.action.path] = None if differences(seen) else mark
+                fingerprints[item.action.path] = None if differences(seen) else fingerprint
                 found += seen
                 if new and differences(seen):
                     return Drift(decision, now, tuple(found))
@@ -134,9 +134,9 @@ def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, marks: 
     return Drift(decision, now, tuple(found), tuple(text for text in said if text not in missing))
 
 
-def _mark(action: Action, decided: ClusterState, host: Host) -> object:
+def _fingerprint(action: Action, decided: ClusterState, host: Host) -> object:
     try:
-        return action.mark(decided, host)
+        return action.handler.fingerprint(decided, host)
     except Exception as error:
         log.debug("%s: %s", action.title, error)
         return None
@@ -147,7 +147,7 @@ def warnings(managed: ManagedCluster, decided: ClusterState) -> list[str]:
     said: list[str] = []
     for action in managed.actions:
         try:
-            said += action.warnings(decided)
+            said += action.handler.warnings(action.config, decided)
         except Exception as error:
             said.append(bug(action, error))
     return said
@@ -158,7 +158,7 @@ def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> lis
     failed = []
     for action in managed.actions:
         try:
-            action.housekeep(decided, host)
+            action.handler.housekeep(action.config, decided, host)
         except OperationFailed as error:
             failed.append(str(error))
         except Exception as error:
@@ -208,19 +208,19 @@ def fence(
 ) -> list[ActionResult]:
     """While the primary is unknown: let nothing lead to a zombie. Without a recorder, only say what is missing."""
     done = []
-    actions = {action.name: action for action in managed.actions if action.fence}
+    actions = {action.name: action for action in managed.actions}
     for action in actions.values() if decision.stale_primaries else ():
-        assert action.fence is not None
         missing: Sequence[Step] = []
         error = ""
         try:
-            missing = action.fence(managed.cluster, decision.stale_primaries, host)
+            missing = action.handler.fence(managed.cluster, decision.stale_primaries, host)
             if observer:
                 for step in missing:
                     take(step, ScheduledAction(action, None), host, observer)
         except OperationFailed as failure:
             error = str(failure)
-        done.append(ActionResult(action, tuple(missing), error))
+        if missing or error:
+            done.append(ActionResult(action, tuple(missing), error))
     return done
 
 
@@ -252,5 +252,5 @@ def summary(done: Sequence[ActionResult], seconds: float, dry_run: bool) -> str:
     if failed:
         return f"FAILED after {seconds:.1f} s: " + "; ".join(f"{item.action.title}: {item.error}" for item in failed)
     if not taken:
-        return f"nothing to do: all is as it should be ({seconds:.1f} s)"
+        return f"nothing to do: in the desired state ({seconds:.1f} s)"
     return f"{'would take' if dry_run else 'done:'} {taken} step(s), {seconds:.1f} s"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import ClusterState, memory_of
-from repmgr_hooks.cluster.primary import LOOK_EVERY, confirmed
+from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
-from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
+from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged
 from repmgr_hooks.system import steps
 from repmgr_hooks.system.steps import Host, Step
@@ -26,8 +26,8 @@ def carry_out(
 ) -> list[ActionResult]:
     """Make the actions true in order.
 
-    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done all the
-    same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
+    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done
+    all the same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
     """
     done: list[ActionResult] = []
     parts = split_at_limits(chosen)
@@ -131,7 +131,7 @@ def _attempt(
     for step in missing:
         take(step, chosen, host, observer)
     if not missing:
-        log.log(logging.DEBUG if again else logging.INFO, "   as is  %s", action.title)
+        log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
     elif action.handler.observe and (left := look(action, _confirmed(decided, host, observer), host)):
         raise OperationFailed("still missing afterwards: " + "; ".join(step.what for step in left))
     return tuple(missing)

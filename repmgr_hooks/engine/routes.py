@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.handlers import Handler
+from repmgr_hooks.handlers.contract import Handler
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system.steps import Host, Step
 
 
 @dataclass(frozen=True)
@@ -25,32 +22,12 @@ class Action:
     @property
     def fail_open_after(self) -> float | None:
         """Seconds after the start of the run at which this is done even if what comes before has failed."""
-        return getattr(self.config, "fail_open_after", None)
+        return self.handler.fail_open_after(self.config)
 
     @property
     def on_tick(self) -> bool:
         """Whether this is looked at without an event, every few seconds."""
-        return self.handler.observe is not None and getattr(self.config, "on_tick", True)
-
-    def mark(self, decided: ClusterState, host: Host) -> object:
-        """Return what stays the same as long as a look would see the same; None if that cannot be known."""
-        mark = getattr(self.handler, "mark", None)
-        return mark(decided, host) if mark else None
-
-    def warnings(self, decided: ClusterState) -> Sequence[str]:
-        """Return what is wrong and no step of ours can mend."""
-        warnings = getattr(self.handler, "warnings", None)
-        return list(warnings(self.config, decided)) if warnings else []
-
-    def housekeep(self, decided: ClusterState, host: Host) -> None:
-        """Do the small work of every look. Raises OperationFailed."""
-        if housekeep := getattr(self.handler, "housekeep", None):
-            housekeep(self.config, decided, host)
-
-    @property
-    def fence(self) -> Callable[[Cluster, Sequence[int], Host], Sequence[Step]] | None:
-        """Returns the steps after which nothing leads to the nodes; None if the handler has no such function."""
-        return getattr(self.handler, "fence", None)
+        return self.handler.observe is not None and self.handler.on_tick(self.config)
 
 
 @dataclass(frozen=True)

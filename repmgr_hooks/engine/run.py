@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.errors import Stopped
 from repmgr_hooks.event import Event
@@ -51,6 +52,8 @@ class RunResult:
     again: bool = False
 
 
+LOOK_EVERY = 0.1
+
 Show = Callable[[str, float], AbstractContextManager[None]]
 
 
@@ -81,6 +84,18 @@ class RunObserver:
     def done_before(self, chosen: ScheduledAction) -> bool:
         """True for a notification that an earlier attempt has given already."""
         return False
+
+
+def await_primary(finder: PrimaryFinder, host: Host, observer: RunObserver, *, wait: bool) -> PrimaryDecision:
+    """Observe and decide; while there is none out of recovery, again, at most ``promotion_timeout`` seconds."""
+    seconds = finder.settings.promotion_timeout if wait else 0
+    end = host.now() + seconds
+    with observer.waiting("a node that is out of recovery", seconds):
+        while True:
+            decision = finder.decision(host)
+            if decision.primary is not None or decision.stale_primaries or host.now() >= end:
+                return decision
+            pause(LOOK_EVERY, host, observer)
 
 
 def pause(seconds: float, host: Host, observer: RunObserver) -> None:

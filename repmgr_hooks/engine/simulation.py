@@ -45,7 +45,7 @@ def obstacles(decision: PrimaryDecision, node: int, settings: Cluster, host: Hos
     elif primary.lsn > state.lsn:
         yield f"node {node} is {size(primary.lsn - state.lsn)} behind node {primary.node}: that would be lost"
     if settings.barman:
-        yield from _slots(node, settings.barman.slot, host)
+        yield from _slots(node, settings.barman.slot_name, host)
 
 
 def _slots(node: int, slot: str, host: Host) -> Iterator[str]:

@@ -1,63 +1,25 @@
-"""The contract of a handler, and where handlers come from.
+"""Where handlers come from: ours stand in ``BUILT_IN``, others in the entry-point group ``repmgr_hooks.handlers``.
 
-A handler is a module. It looks (``observe``) and says which steps are missing (``plan``); it changes nothing itself.
-Ours stand in ``BUILT_IN``; others come in through the entry-point group ``repmgr_hooks.handlers``.
+What a handler is stands in ``contract.py``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
 
-from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers import barman, command, firewall, notify, slot
-from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system.steps import Host, Step
-from repmgr_hooks.trust import writable_by_others
+from repmgr_hooks.handlers.contract import NAMES, Handler
 
 GROUP = "repmgr_hooks.handlers"
-
-
-class Handler(Protocol):
-    """What a handler module offers.
-
-    ``Config`` is a frozen dataclass: the options in the route. If it has a field ``fail_open_after`` (seconds), the action
-    waits for those before it to succeed, and is done at the latest so many seconds after the run began.
-
-    ``observe(config, decided, world)`` returns what ``plan`` needs to know; it may raise OperationFailed. None means that
-    there is nothing to look at: such a handler (a notification) runs on its events only.
-
-    ``plan(config, decided, seen)`` is pure and returns the missing steps; an empty list when all is as it should be.
-
-    ``problems(config, cluster)`` returns what is wrong with the options in this cluster, in words.
-
-    More functions may be there:
-    ``mark(decided, world)``, cheap: while it returns the same, what ``observe`` sees has not changed (None: that cannot
-    be known), and a look without an event may be spared.
-    ``shut_out(cluster, zombies, world)`` returns the steps after which nothing leads to these nodes; it is asked while
-    the primary is unknown.
-    ``warnings(config, decided)`` is pure and says what is wrong and no step can mend.
-    ``tend(config, decided, world)`` does the small work of every look without an event, which is no repair.
-    """
-
-    @property
-    def Config(self) -> type[Any]: ...  # noqa: N802 - it is a class
-
-    @property
-    def observe(self) -> Callable[[Any, ClusterState, Host], Any] | None: ...
-
-    @property
-    def plan(self) -> Callable[[Any, ClusterState, Any], Sequence[Step]]: ...
-
-    @property
-    def problems(self) -> Callable[[Any, Cluster], Iterable[str]]: ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +57,7 @@ def installed() -> Mapping[str, Installed]:
 def _load(point: metadata.EntryPoint, origin: str) -> Handler:
     try:
         found = importlib.util.find_spec(point.module)
-        if found and found.origin and (wrong := writable_by_others(Path(found.origin))):
+        if found and found.origin and (wrong := untrusted(Path(found.origin))):
             raise UsageError(f"handler {point.name!r} of {origin} is refused: {wrong}")
         module = point.load()
     except UsageError:
@@ -104,14 +66,24 @@ def _load(point: metadata.EntryPoint, origin: str) -> Handler:
         raise UsageError(
             f"handler {point.name!r} of {origin} cannot be loaded: {error!r}; mend or remove it"
         ) from error
-    missing = [name for name in ("Config", "observe", "plan", "problems") if not hasattr(module, name)]
-    if missing:
-        raise UsageError(f"handler {point.name!r} of {origin} lacks {', '.join(missing)}; see the README")
-    functions = [module.plan, module.problems, *([module.observe] if module.observe is not None else [])]
-    if not dataclasses.is_dataclass(module.Config) or not all(callable(function) for function in functions):
-        raise UsageError(
-            f"handler {point.name!r} of {origin}: Config must be a dataclass, and plan, problems and observe functions "
-            "(observe may be None); see the README"
-        )
+    if wrong := _breaks_contract(module):
+        raise UsageError(f"handler {point.name!r} of {origin}: {wrong}; see repmgr_hooks/handlers/README.md")
     handler: Handler = module
     return handler
+
+
+def _breaks_contract(module: object) -> str:
+    """Return in words how a module breaks the contract; empty if it does not."""
+    there = [name for name in vars(module) if not name.startswith("_")]
+    missing = [name for name in NAMES if name not in there]
+    strange = [name for name in there if name not in NAMES]
+    for name in missing:
+        if near := difflib.get_close_matches(name, strange, 1, 0.75):
+            return f"has {near[0]!r}; did you mean {name!r}?"
+    if missing:
+        return f"lacks {', '.join(missing)}; what it does not need, it takes from repmgr_hooks.handlers.contract"
+    if not (isinstance(module.Config, type) and dataclasses.is_dataclass(module.Config)):  # type: ignore[attr-defined]
+        return "Config must be a dataclass"
+    wrong = [name for name in NAMES if name != "Config" and not callable(getattr(module, name))]
+    wrong = [name for name in wrong if name != "observe" or module.observe is not None]  # type: ignore[attr-defined]
+    return f"{', '.join(wrong)} must be a function{' (observe may be None)' * ('observe' in wrong)}" if wrong else ""

@@ -20,11 +20,16 @@ from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import WalSender, lsn
 from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster, NodeId
 from repmgr_hooks.settings.schema import Identifier, Positive, Range
 from repmgr_hooks.system.steps import Host, Program, Sql, Step
 
-TEND_LIMIT = 5.0
+fail_open_after = contract.never_fails_open
+warnings = contract.no_warnings
+fence = contract.fence_nothing
+
+HOUSEKEEP_LIMIT = 5.0
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 COMPARE_EVERY = 600.0
 """So often a stream that goes on is looked into again."""
@@ -41,7 +46,7 @@ class SwitchWal:
 class Config:
     """``{stream: true}``, ``{switch_wal: {timeout: 90}}``, or both. ``start_timeout`` is in seconds.
 
-    ``steady``: for so many seconds a walsender must have streamed before it counts.
+    ``min_stream_age``: for so many seconds a walsender must have streamed before it counts.
     ``repair``: when Barman has more WAL of the old timeline than the primary, move that aside and let the stream go on.
     ``models``: for each node the model of Barman's that leads there, if no port of the gateway does.
     """
@@ -50,13 +55,8 @@ class Config:
     repair: bool = False
     switch_wal: SwitchWal | None = None
     start_timeout: Positive = 60
-    steady: Annotated[int, Range(0, 60)] = 2
+    min_stream_age: Annotated[int, Range(0, 60)] = 2
     models: Mapping[NodeId, Identifier] = field(default_factory=dict)
-
-    @property
-    def on_tick(self) -> bool:
-        """Whether to look without an event: not into Barman's archive, for starting Barman costs too much."""
-        return self.switch_wal is None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ WRITE_SOME_WAL = "select txid_current()"
 INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
 
 
-def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """Barman's server must be known, and something must be asked for."""
     if cluster.barman is None:
         yield "needs the section 'barman' of the cluster"
@@ -104,12 +104,18 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
     if config.repair and not config.stream:
         yield "'repair' needs 'stream: true'"
-    if config.steady >= config.start_timeout:
-        yield f"'steady' ({config.steady} s) must be less than 'start_timeout' ({config.start_timeout} s)"
+    if config.min_stream_age >= config.start_timeout:
+        age = f"'min_stream_age' ({config.min_stream_age} s)"
+        yield f"{age} must be less than 'start_timeout' ({config.start_timeout} s)"
     if config.models and not config.stream:
         yield "'models' needs 'stream: true'"
     if config.models:
-        yield from config_models.problems(config.models, cluster)
+        yield from config_models.validate(config.models, cluster)
+
+
+def on_tick(config: Config) -> bool:
+    """Not into Barman's archive, for starting Barman costs too much."""
+    return config.switch_wal is None
 
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
@@ -117,13 +123,13 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     sender = _sender(decided)
     if sender and not sender.state:
         raise OperationFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
-    if sender and sender.application != decided.barman.receiver:
+    if sender and sender.application != decided.barman.streaming_archiver_name:
         raise OperationFailed(
-            f"node {decided.primary}: the slot {decided.barman.slot!r} is in use by {sender.application!r} from "
-            f"{sender.client or 'its own host'}, not by {decided.barman.receiver!r}; end that program, or correct "
-            "'receiver' in the section 'barman' of the cluster"
+            f"node {decided.primary}: the slot {decided.barman.slot_name!r} is in use by {sender.application!r} from "
+            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, "
+            "or correct 'streaming_archiver_name' in the section 'barman' of the cluster"
         )
-    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.steady)
+    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.min_stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
     if not config.stream:
         archived, missing = _archive(decided, host)
@@ -132,8 +138,8 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     if sender and (streaming or coming) and not content.receives(sender, held, primary, decided.barman, host):
         raise OperationFailed(
             f"node {decided.primary}: what {sender.application!r} from {sender.client or 'its own host'} receives "
-            f"through the slot {decided.barman.slot!r} does not come into {held.directory}: it is another Barman's, "
-            "such as a copy's or a migration's; stop that one, and give it a slot of its own"
+            f"through the slot {decided.barman.slot_name!r} does not come into {held.directory}: it is another "
+            "Barman's, such as a copy's or a migration's; stop that one, and give it a slot of its own"
         )
     # While a stream goes on, what was remembered of the timeline proves nothing.
     began = None if streaming else decided.memory.began
@@ -149,7 +155,7 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     return Seen(streaming, archived, standing, missing, coming, model, tail, fence=fence)
 
 
-def mark(decided: ClusterState, host: Host) -> object:
+def fingerprint(decided: ClusterState, host: Host) -> object:
     """Return what stays the same while the same receiver streams, for a while; None if none does."""
     sender = _sender(decided)
     if sender is None or sender.state != "streaming":
@@ -158,7 +164,7 @@ def mark(decided: ClusterState, host: Host) -> object:
 
 
 def _sender(decided: ClusterState) -> WalSender | None:
-    return decided.states[decided.primary].sender(decided.barman.slot)
+    return decided.states[decided.primary].sender(decided.barman.slot_name)
 
 
 def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
@@ -167,13 +173,13 @@ def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
     It is asked once. Raises OperationFailed.
     """
     if config.models:
-        config_models.place(decided.barman, host, TEND_LIMIT)
+        config_models.place(decided.barman, host, HOUSEKEEP_LIMIT)
     elif config.stream:
-        archive.places(decided.barman, host, TEND_LIMIT)
+        archive.places(decided.barman, host, HOUSEKEEP_LIMIT)
 
 
-def _young(sender: WalSender, steady: int) -> bool:
-    return sender.age is not None and 0 <= sender.age < steady
+def _young(sender: WalSender, min_stream_age: int) -> bool:
+    return sender.age is not None and 0 <= sender.age < min_stream_age
 
 
 def _archive(decided: ClusterState, host: Host) -> tuple[bool, tuple[str, ...]]:
@@ -217,7 +223,7 @@ def _shut_out(decided: ClusterState, seen: Seen) -> list[Step]:
     stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
     steps = [] if seen.fence.there else branch.put_up(seen.fence, decided.barman)
     if seen.attached:
-        until = Sql(decided.primary, INACTIVE, (decided.barman.slot,))
+        until = Sql(decided.primary, INACTIVE, (decided.barman.slot_name,))
         steps.append(Step("stop Barman's receive-wal", stop, STOP_LIMIT, until=until))
     if not steps:
         raise OperationFailed(seen.conflict)
@@ -271,7 +277,7 @@ def _switch_wal(decided: ClusterState, timeout: int) -> Step:
 
 def _streaming(config: Config, decided: ClusterState) -> Sql:
     written = lsn(decided.states[decided.primary].lsn)
-    return Sql(decided.primary, STREAMING, (written, config.steady, decided.barman.slot))
+    return Sql(decided.primary, STREAMING, (written, config.min_stream_age, decided.barman.slot_name))
 
 
 def _barman(decided: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:

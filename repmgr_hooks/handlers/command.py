@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.files import program_problem
+from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Positive
 from repmgr_hooks.system.steps import Program, Step
-from repmgr_hooks.trust import writable_by_others
 
 observe = None
+fail_open_after = contract.never_fails_open
+on_tick = contract.looks_on_tick
+fingerprint = contract.no_fingerprint
+warnings = contract.no_warnings
+housekeep = contract.no_housekeeping
+fence = contract.fence_nothing
 
 
 @dataclass(frozen=True)
@@ -25,18 +32,10 @@ class Config:
     timeout: Positive = 30
 
 
-def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """The program is named by its absolute path: what PATH says under repmgrd is another matter."""
-    if wrong := refused(config.run):
+    if wrong := program_problem(config.run):
         yield wrong
-
-
-def refused(run: Sequence[str]) -> str:
-    """Return what is wrong with a program and its arguments, in words; empty if nothing is."""
-    if not run or not Path(run[0]).is_absolute():
-        return "'run' must be a list that begins with the absolute path of a program"
-    wrong = writable_by_others(Path(run[0]))
-    return f"the program is refused: {wrong}" if wrong else ""
 
 
 def plan(config: Config, decided: ClusterState, seen: None) -> list[Step]:

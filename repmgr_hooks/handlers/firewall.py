@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.errors import NoSuchProgram, did_you_mean
+from repmgr_hooks.handlers import contract
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.settings.cluster import Cluster, Gateway
@@ -22,6 +23,10 @@ from repmgr_hooks.settings.schema import Identifier, Positive
 from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 
 log = logging.getLogger(__name__)
+
+on_tick = contract.looks_on_tick
+warnings = contract.no_warnings
+housekeep = contract.no_housekeeping
 
 LIMIT = 10.0
 LOOK_ALL_THE_SAME = 300.0
@@ -50,11 +55,16 @@ class Seen:
     forwarding: bool
 
 
-def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """The port must have a name in the gateway's section."""
     ports = cluster.gateway.ports
     if config.open not in ports:
         yield f"the gateway has no port {config.open!r}{did_you_mean(config.open, ports)}"
+
+
+def fail_open_after(config: Config) -> float | None:
+    """As the route says."""
+    return config.fail_open_after
 
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
@@ -64,7 +74,7 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     return Seen(nat_rules(gateway, host), tracked_connections(gateway, host), forwards)
 
 
-def mark(decided: ClusterState, host: Host) -> object:
+def fingerprint(decided: ClusterState, host: Host) -> object:
     """What a look sees is the same while nobody changes a rule; every five minutes it is looked at all the same."""
     generation = host.rules_generation()
     if generation is None:
@@ -80,13 +90,13 @@ def nat_rules(gateway: Gateway, host: Host) -> tuple[str, ...]:
 
 def nat_table(gateway: Gateway, host: Host) -> str:
     """Read the nat table."""
-    return host.run(Program((f"{Family(gateway.address).iptables}-save", "-t", "nat")), LIMIT)
+    return host.run(Program(Family(gateway.address).save()), LIMIT)
 
 
 def tracked_connections(gateway: Gateway, host: Host) -> tuple[Tracked, ...] | None:
     """Read the connections to our ports; None without a conntrack program."""
     try:
-        listing = host.run(Family(gateway.address).listing(gateway.address), LIMIT)
+        listing = host.run(Program(Family(gateway.address).list_connections(gateway.address)), LIMIT)
     except NoSuchProgram as error:
         log.warning("%s: connections to a former primary are not cut", error)
         return None
@@ -108,7 +118,11 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     changes = _changes(config, decided, seen.nat)
     if changes:
         steps.append(
-            Step(f"lead port {config.open} to node {decided.primary} ({primary})", family.restore(changes), LIMIT)
+            Step(
+                f"route port {config.open} to node {decided.primary} ({primary})",
+                Program(family.restore(), stdin=changes),
+                LIMIT,
+            )
         )
     led = _led(_ours(gateway, seen.nat)) if changes else set()
     right = (primary, gateway.address)
@@ -127,7 +141,7 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
     steps = []
     if kept != ours:
         names = " and ".join(f"node {node}" for node in stale_primaries)
-        steps.append(Step(f"close what leads to {names}", family.restore(_swap(gateway, kept)), LIMIT))
+        steps.append(Step(f"close what leads to {names}", Program(family.restore(), stdin=_swap(gateway, kept)), LIMIT))
     led = _led(ours) if kept != ours else set()
     leading = _leading(tracked_connections(gateway, host), led)
     return steps + [_cut(gateway, port, address) for port, address in leading if address in hosts]
@@ -151,8 +165,9 @@ def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leadi
 
 
 def _cut(gateway: Gateway, port: int, host: str) -> Step:
-    forget = Family(gateway.address).forget(gateway.address, port, host)
-    return Step(f"cut connections of port {port} to {host}", DropConnections(forget, gateway.reset_clients), LIMIT)
+    words = Family(gateway.address).delete_connections(gateway.address, port, host)
+    forget = Program(words, tolerate="0 flow entries have been deleted")
+    return Step(f"reset connections of port {port} to {host}", DropConnections(forget, gateway.reset_clients), LIMIT)
 
 
 def parse_rules(saved: str) -> tuple[str, ...]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from repmgr_hooks.alerts.incident import Alert, Severity
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.handlers import contract
+from repmgr_hooks.system.alert import Alert, Severity
 from repmgr_hooks.system.steps import Step
 
 LIMIT = 5.0
 
 observe = None
+validate = contract.always_valid  # that somebody stands under 'alerts' is seen where the whole file is read
+fail_open_after = contract.never_fails_open
+on_tick = contract.looks_on_tick
+fingerprint = contract.no_fingerprint
+warnings = contract.no_warnings
+housekeep = contract.no_housekeeping
+fence = contract.fence_nothing
 
 
 @dataclass(frozen=True)
@@ -20,11 +26,6 @@ class Config:
     """``severity`` says who is told: each target under ``alerts`` names the least severity that it is for."""
 
     severity: Severity = "warning"
-
-
-def problems(config: Config, cluster: Cluster) -> Iterable[str]:
-    """That somebody stands under ``alerts`` is seen where the whole file is read."""
-    return ()
 
 
 def plan(config: Config, decided: ClusterState, seen: None) -> list[Step]:

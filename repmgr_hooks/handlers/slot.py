@@ -3,7 +3,7 @@
 A slot left on a demoted primary holds its WAL for ever. A slot without ``immediately_reserve`` holds nothing until
 the first connection (PostgreSQL: slot.c, ReplicationSlotReserveWal). One that is made after a promotion begins at the
 last redo pointer, mostly after the fork: only one that stood on the standby before, and was advanced to where the
-primary's stands but never beyond, holds all that Barman may still lack (``keep: track``).
+primary's stands but never beyond, holds all that Barman may still lack (``state: synced``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ from typing import Literal
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import Slot, lsn
 from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Positive
 from repmgr_hooks.system.steps import Host, Sql, Step
+
+fail_open_after = contract.never_fails_open
+on_tick = contract.looks_on_tick
+fingerprint = contract.no_fingerprint
+fence = contract.fence_nothing
 
 LIMIT = 10.0
 MB = 1024 * 1024
@@ -25,14 +31,14 @@ MB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Config:
-    """``{on: primary}``, ``{on: standby, keep: drop}``, or ``{on: standby, keep: track}``.
+    """``{on: primary}``, ``{on: standbys, state: absent}``, or ``{on: standbys, state: synced}``.
 
-    ``max_retained_wal``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's disk; of
-    the primary's slot that is only said.
+    ``max_retained_wal``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's
+    disk; of the primary's slot that is only said.
     """
 
-    on: Literal["primary", "standby"]
-    keep: Literal["drop", "track"] = "drop"
+    on: Literal["primary", "standbys"]
+    state: Literal["absent", "synced"] = "absent"
     max_retained_wal: Positive = 10240
 
 
@@ -67,7 +73,7 @@ select pg_replication_slot_advance(slot_name, least(%s::pg_lsn, pg_last_wal_repl
 ABSENT = "select not exists (select 1 from pg_replication_slots where slot_name = %s)"
 
 
-def problems(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[str]:
     """The slot's name is Barman's."""
     if cluster.barman is None:
         yield "needs the section 'barman' of the cluster"
@@ -76,7 +82,7 @@ def problems(config: Config, cluster: Cluster) -> Iterable[str]:
 def observe(config: Config, decided: ClusterState, host: Host) -> Mapping[int, Slot]:
     """Return the slot of each node that has it: the primary, or each standby that answers."""
     nodes = (decided.primary,) if config.on == "primary" else decided.standbys
-    slots = {node: decided.states[node].slot(decided.barman.slot) for node in nodes}
+    slots = {node: decided.states[node].slot(decided.barman.slot_name) for node in nodes}
     return {node: slot for node, slot in slots.items() if slot}
 
 
@@ -85,18 +91,18 @@ def plan(config: Config, decided: ClusterState, seen: Mapping[int, Slot]) -> lis
     for node, found in seen.items():
         if not found.physical:
             raise OperationFailed(
-                f"node {node}: the slot {decided.barman.slot!r} is logical, so it is not Barman's; "
+                f"node {node}: the slot {decided.barman.slot_name!r} is logical, so it is not Barman's; "
                 "rename one of the two"
             )
-    if config.on == "standby" and config.keep == "track":
+    if config.on == "standbys" and config.state == "synced":
         return [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
-    if config.on == "standby":
+    if config.on == "standbys":
         return [step for node, found in seen.items() for step in _removed(decided, node, found)]
     return _reserved(decided, seen.get(decided.primary))
 
 
 def _reserved(decided: ClusterState, found: Slot | None) -> list[Step]:
-    primary, slot = decided.primary, decided.barman.slot
+    primary, slot = decided.primary, decided.barman.slot_name
     create = Step(f"create slot {slot} on node {primary}", Sql(primary, CREATE, (slot,)), LIMIT)
     if found is None:
         return [create]
@@ -124,7 +130,7 @@ def _removed(decided: ClusterState, node: int, found: Slot) -> list[Step]:
 
 
 def _tracked(config: Config, decided: ClusterState, node: int, found: Slot | None) -> list[Step]:
-    name, leader = decided.barman.slot, _leader(decided)
+    name, leader = decided.barman.slot_name, _leader(decided)
     if leader is None:
         return []
     target = lsn(leader.restart_lsn or 0)
@@ -172,13 +178,13 @@ def _segment(decided: ClusterState) -> int:
 def _pairs(config: Config, decided: ClusterState) -> Iterable[tuple[int, Slot, Slot | None]]:
     """Each standby that tracks, with the primary's slot and its own."""
     leader = _leader(decided)
-    if leader and config.on == "standby" and config.keep == "track":
+    if leader and config.on == "standbys" and config.state == "synced":
         yield from ((node, leader, decided.states[node].slot(leader.name)) for node in decided.standbys)
 
 
 def _leader(decided: ClusterState) -> Slot | None:
     """The primary's slot, which the others follow; None if it says nothing."""
-    found = decided.states[decided.primary].slot(decided.barman.slot)
+    found = decided.states[decided.primary].slot(decided.barman.slot_name)
     return found if found and found.reserved else None
 
 
@@ -189,7 +195,7 @@ def _holds_too_much(config: Config, decided: ClusterState, slot: Slot) -> bool:
 def _released(decided: ClusterState, node: int, found: Slot) -> list[Step]:
     release = Step(
         f"end Barman's connection to slot {found.name} on node {node}",
-        Sql(node, RELEASE, (found.name, decided.barman.receiver)),
+        Sql(node, RELEASE, (found.name, decided.barman.streaming_archiver_name)),
         LIMIT,
         until=Sql(node, INACTIVE, (found.name,)),
         every=2,

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import CATALOGUE, Event, RoleClaim
 from repmgr_hooks.journal.migrations import connect, identity
 from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, RunRow, StepRow, Waiting, run_row
 from repmgr_hooks.lock import as_owner
+from repmgr_hooks.settings.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -304,3 +306,9 @@ def _open(path: Path) -> Journal:
         except OSError as refused:
             raise OperationFailed(f"{error}; and it cannot be set aside: {refused}") from error
         return Journal(path)
+
+
+def primary_finder(settings: Cluster, journal: Journal | None) -> PrimaryFinder:
+    """Return what decides for a cluster, with what the journal remembers of it. Raises OperationFailed."""
+    known = journal.memory(settings.name, settings.flap_limit.window) if journal else LastKnownPrimary()
+    return PrimaryFinder(settings, known)

@@ -143,7 +143,7 @@ MIGRATIONS = (
     );
     """,
     """
-    -- A timeline is a number and the node that began it; this stays when the roles are forgotten, for the archive stays.
+    -- A timeline is a number and the node that began it; it stays when the roles are forgotten, as the archive does.
     create table branch (
         cluster text not null,
         system_identifier text not null,
@@ -159,7 +159,9 @@ MIGRATIONS = (
 
 
 def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
-    """Open the file, made new or brought up to date. Raises sqlite3.Error, and OperationFailed for one of a newer version.
+    """Open the file, made new or brought up to date.
+
+    Raises sqlite3.Error, and OperationFailed for one of a newer version.
 
     One connection for all threads of the worker: SQLite serialises, and nothing here takes long.
     """

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from repmgr_hooks.system.steps import Program
-
 LOCK_WAIT = "5"
 
 
@@ -34,15 +32,21 @@ class Family:
     def socket(self, host: str, port: int) -> str:
         return f"[{host}]:{port}" if self.six else f"{host}:{port}"
 
-    def restore(self, changes: str) -> Program:
-        return Program((f"{self.iptables}-restore", "--noflush", "--wait", LOCK_WAIT), stdin=changes)
+    def save(self) -> tuple[str, ...]:
+        """Return the words that print the nat table."""
+        return (f"{self.iptables}-save", "-t", "nat")
 
-    def listing(self, gateway: str) -> Program:
-        return Program(self._conntrack("-L", gateway))
+    def restore(self) -> tuple[str, ...]:
+        """Return the words that take changes of the nat table on stdin, as one transaction."""
+        return (f"{self.iptables}-restore", "--noflush", "--wait", LOCK_WAIT)
 
-    def forget(self, gateway: str, port: int, host: str) -> Program:
-        words = self._conntrack("-D", gateway, "--orig-port-dst", str(port), "--reply-src", host)
-        return Program(words, tolerate="0 flow entries have been deleted")
+    def list_connections(self, gateway: str) -> tuple[str, ...]:
+        """Return the words that print the tracked TCP connections to the gateway's address."""
+        return self._conntrack("-L", gateway)
+
+    def delete_connections(self, gateway: str, port: int, host: str) -> tuple[str, ...]:
+        """Return the words that delete, and print, those of one port that really lead to a host."""
+        return self._conntrack("-D", gateway, "--orig-port-dst", str(port), "--reply-src", host)
 
     def _conntrack(self, verb: str, gateway: str, *more: str) -> tuple[str, ...]:
         return ("conntrack", verb, "-f", "ipv6" if self.six else "ipv4", "-p", "tcp", "--orig-dst", gateway, *more)

@@ -143,7 +143,7 @@ def tell(journal: Journal, change: Change) -> FailoverReport:
         last_good,
         promoted - zero,
         _opened(items, change),
-        _end_of_first(items, "cut connections "),
+        _end_of_first(items, "reset connections "),
         _end_of_first(items, f"switch WAL and see timeline {change.timeline} "),
         runs[-1].ok if runs else True,
         tuple(items),
@@ -219,7 +219,7 @@ def _opened(items: Iterable[Item], change: Change) -> dict[str, float]:
     """Return when each port was led to the new primary first."""
     ports: dict[str, float] = {}
     for item in items:
-        found = re.match(rf"lead port (\S+) to node {change.node} ", item.what)
+        found = re.match(rf"route port (\S+) to node {change.node} ", item.what)
         if item.kind == "step" and found and not item.error:
             ports.setdefault(found[1], item.end)
     return ports

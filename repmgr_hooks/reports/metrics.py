@@ -18,23 +18,23 @@ PREFIX = "repmgr_hooks_"
 CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume")
 
 METRICS = {
-    "good": ("gauge", "1 if 'repmgr-hooks status' finds all as it should be."),
+    "healthy": ("gauge", "1 if 'repmgr-hooks status' finds all as it should be."),
     "primary_known": ("gauge", "1 if it is known which node is the primary; unknown moves no route."),
     "timeline": ("gauge", "The timeline of the primary."),
     "node_up": ("gauge", "1 if the node answered."),
     "node_is_primary": ("gauge", "1 for the primary that routes follow."),
-    "node_is_zombie": ("gauge", "1 for an old primary that has come back from the dead."),
+    "node_is_stale_primary": ("gauge", "1 for an old primary that has come back from the dead."),
     "node_lag_bytes": ("gauge", "WAL of the primary that the standby has not received."),
-    "port_leads_to_node": ("gauge", "1 for the node that the gateway's port leads to; 0 for every node: it is closed."),
+    "port_target": ("gauge", "1 for the node that the gateway's port leads to; 0 for every node: it is closed."),
     "slot_retained_bytes": ("gauge", "WAL that Barman's slot keeps on the node."),
     "barman_streaming": ("gauge", "1 if Barman streams from the primary through its slot."),
     "barman_lag_bytes": ("gauge", "WAL of the primary that Barman has not on disk."),
-    "missing_steps": ("gauge", "What 'repmgr-hooks reconcile' would do now."),
+    "pending_steps": ("gauge", "What 'repmgr-hooks reconcile' would do now."),
     "warnings": ("gauge", "What is wrong and cannot be mended by a step."),
-    "events_waiting": ("gauge", "Events that no run has covered yet."),
+    "events_pending": ("gauge", "Events that no run has covered yet."),
     "paused": ("gauge", "1 while events are stored and nothing is done."),
-    "failed_attempts": ("gauge", "Attempts of the last run, if it failed and may be tried again; else 0."),
-    "last_look_timestamp_seconds": ("gauge", "When the service last looked at the cluster by itself (its tick)."),
+    "retry_attempts": ("gauge", "Attempts of the last run, if it failed and may be tried again; else 0."),
+    "last_poll_timestamp_seconds": ("gauge", "When the service last looked at the cluster by itself (its tick)."),
     "last_event_timestamp_seconds": ("gauge", "When the newest event of repmgr came."),
     "last_primary_change_timestamp_seconds": ("gauge", "When the primary of now, or its timeline, was found."),
     "primary_changes_total": ("counter", "How often another node was found to be the primary."),
@@ -114,19 +114,19 @@ def measure(picture: ClusterStatus, journal: Journal | None, state_dir: Path) ->
 
 def _now(picture: ClusterStatus) -> dict[str, float | None]:
     decision, primary, barman = picture.decision, picture.decision.primary_state, picture.cluster.barman
-    sender = primary.sender(barman.slot) if primary and barman else None
+    sender = primary.sender(barman.slot_name) if primary and barman else None
     streams, flushed = (sender.state == "streaming", sender.flushed) if sender else (False, None)
     return {
-        "good": int(picture.good),
+        "healthy": int(picture.healthy),
         "primary_known": int(primary is not None),
         "timeline": decision.timeline or None,
         "barman_streaming": int(streams) if barman else None,
         "barman_lag_bytes": max(primary.lsn - flushed, 0) if primary and flushed is not None else None,
-        "missing_steps": len(picture.missing),
+        "pending_steps": len(picture.missing),
         "warnings": len(picture.warnings),
-        "events_waiting": picture.waiting,
+        "events_pending": picture.waiting,
         "paused": int(picture.paused is not None),
-        "failed_attempts": picture.failed.attempt if picture.failed else 0,
+        "retry_attempts": picture.failed.attempt if picture.failed else 0,
     }
 
 
@@ -134,7 +134,7 @@ def _moments(picture: ClusterStatus, journal: Journal | None, state_dir: Path) -
     name = picture.cluster.name
     since = journal.read("select since from role where cluster = ? order by id desc limit 1", name) if journal else []
     return {
-        "last_look_timestamp_seconds": last_heartbeat(state_dir, name),
+        "last_poll_timestamp_seconds": last_heartbeat(state_dir, name),
         "last_event_timestamp_seconds": picture.last[0] if picture.last else None,
         "last_primary_change_timestamp_seconds": since[0][0] if since else None,
     }
@@ -146,10 +146,10 @@ def _nodes(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]
         node = {"node": str(state.node)}
         yield "node_up", node, int(state.reachable)
         yield "node_is_primary", node, int(state.node == decision.primary)
-        yield "node_is_zombie", node, int(state.node in decision.stale_primaries)
+        yield "node_is_stale_primary", node, int(state.node in decision.stale_primaries)
         if primary and state.reachable and state.role == "standby":
             yield "node_lag_bytes", node, max(primary.lsn - state.lsn, 0)
-        slot = state.slot(barman.slot) if barman else None
+        slot = state.slot(barman.slot_name) if barman else None
         if slot and slot.restart_lsn is not None:
             yield "slot_retained_bytes", node | {"slot": slot.name}, max(state.lsn - slot.restart_lsn, 0)
 
@@ -157,4 +157,4 @@ def _nodes(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]
 def _ports(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
     for port, leads_to in picture.ports.items():
         for node in picture.cluster.nodes:
-            yield "port_leads_to_node", {"port": port, "node": str(node)}, int(node == leads_to)
+            yield "port_target", {"port": port, "node": str(node)}, int(node == leads_to)

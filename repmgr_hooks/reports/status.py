@@ -10,14 +10,14 @@ from typing import Any
 
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
-from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, primary_finder
+from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
-from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.journal.rows import Pause, RunRow
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
@@ -39,7 +39,7 @@ class ClusterStatus:
     attempts: int
 
     @property
-    def good(self) -> bool:
+    def healthy(self) -> bool:
         """True if all is as it should be."""
         wrong = self.decision.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
         return self.decision.primary is not None and not wrong
@@ -87,11 +87,11 @@ class ClusterStatus:
         primary, barman = self.decision.primary_state, self.cluster.barman
         if primary is None or barman is None:
             return []
-        slot, sender = primary.slot(barman.slot), primary.sender(barman.slot)
+        slot, sender = primary.slot(barman.slot_name), primary.sender(barman.slot_name)
         if slot is None or slot.restart_lsn is None:
-            return [f"slot {barman.slot}: not there, or it reserves no WAL"]
+            return [f"slot {barman.slot_name}: not there, or it reserves no WAL"]
         holds = size(max(primary.lsn - slot.restart_lsn, 0))
-        held = f"slot {barman.slot}: {slot.wal_status or 'there'}, holds {holds} of WAL"
+        held = f"slot {barman.slot_name}: {slot.wal_status or 'there'}, holds {holds} of WAL"
         if sender is None or sender.flushed is None:
             return [held, "Barman: not streaming"]
         return [held, f"Barman: {sender.state}, {size(max(primary.lsn - sender.flushed, 0))} behind"]
@@ -99,7 +99,7 @@ class ClusterStatus:
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data; the README describes it."""
         data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {"good": self.good, **_plain({**data, "cluster": self.cluster.name})}
+        return {"healthy": self.healthy, **_plain({**data, "cluster": self.cluster.name})}
 
 
 def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
@@ -125,7 +125,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         (event[0], str(event[1])) if event else None,
         # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to mend.
         last[0] if last and last[0].ok is False and last[0].again else None,
-        loaded.service.retry.attempts,
+        loaded.service.retry.max_attempts,
     )
 
 

@@ -9,9 +9,8 @@ from typing import Any
 from repmgr_hooks.barman import archive, content, deep
 from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.barman.deep import Progress, Proof
-from repmgr_hooks.cluster.primary import primary_finder
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.settings.cluster import Barman, Cluster
 from repmgr_hooks.system.steps import Host
 
@@ -24,9 +23,9 @@ class WalCheck:
     proofs: tuple[Proof, ...] = ()
 
     @property
-    def good(self) -> bool:
+    def healthy(self) -> bool:
         """True if all that was looked at is well."""
-        return self.report.good and all(proof.good for proof in self.proofs)
+        return self.report.healthy and all(proof.healthy for proof in self.proofs)
 
     def lines(self, cluster: str) -> list[str]:
         """Return the lines for the screen."""
@@ -35,7 +34,7 @@ class WalCheck:
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data."""
         proofs = {proof.kind: proof.as_dict() for proof in self.proofs}
-        return {**self.report.as_dict(), **proofs, "good": self.good}
+        return {**self.report.as_dict(), **proofs, "healthy": self.healthy}
 
 
 def compared(

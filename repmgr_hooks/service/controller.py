@@ -43,8 +43,8 @@ class ClusterController:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
         self._managed, self._journal, self._host, self._config = managed, journal, host, loaded
-        self._monitor = Monitor(managed, host, loaded.service.tick)
-        self._alerts = AlertEvaluator(managed, host, loaded.service.retry.attempts, listener)
+        self._monitor = Monitor(managed, host, loaded.service.monitor_interval)
+        self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._memory = LastKnownPrimary()
         """As it was last read, for the time when the journal cannot be."""
         self._unwritten: LastKnownPrimary | None = None
@@ -107,7 +107,7 @@ class ClusterController:
             self._memory = self._unwritten
             self._journal.remember(self.name, self._unwritten)
             self._unwritten = None
-        self._memory = self._journal.memory(self.name, self._managed.cluster.flap_limit.within)
+        self._memory = self._journal.memory(self.name, self._managed.cluster.flap_limit.window)
 
     def _failed(self) -> RunRow | None:
         """Return the last run if it failed and trying again may help."""
@@ -116,7 +116,7 @@ class ClusterController:
 
     def _until_retry(self, failed: RunRow | None) -> float:
         retry = self._config.service.retry
-        if failed is None or failed.ended is None or failed.attempt >= retry.attempts:
+        if failed is None or failed.ended is None or failed.attempt >= retry.max_attempts:
             return REST
         return left(failed.ended, retry.after(failed.attempt), time.time())
 
@@ -138,7 +138,7 @@ class ClusterController:
             self._alerts.saw(result.decision)
             self._unwritten = observer.unwritten
             end_run(self._journal, run, result)
-        if not result.ok and result.again and attempt >= self._config.service.retry.attempts:
+        if not result.ok and result.again and attempt >= self._config.service.retry.max_attempts:
             log.error("%s: given up after %d attempts; see 'repmgr-hooks status'", self.name, attempt)
 
     def _handle(self, events: list[Event], observer: RunObserver, everything: bool) -> RunResult:

@@ -23,10 +23,10 @@ HURRY_FOR = 60.0
 
 
 class Monitor:
-    """When to look next, and what was seen last; ``tick`` in seconds, 0 for never."""
+    """When to look next, and what was seen last; ``monitor_interval`` in seconds, 0 for never."""
 
-    def __init__(self, managed: ManagedCluster, host: Host, tick: float) -> None:
-        self._managed, self._host, self._tick = managed, host, tick
+    def __init__(self, managed: ManagedCluster, host: Host, monitor_interval: float) -> None:
+        self._managed, self._host, self._monitor_interval = managed, host, monitor_interval
         self._next = host.now()
         self._hurry_until = 0.0
         self._said = ""
@@ -43,7 +43,7 @@ class Monitor:
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
-        return max(self._next - self._host.now(), 0.0) if self._tick else NEVER
+        return max(self._next - self._host.now(), 0.0) if self._monitor_interval else NEVER
 
     def look_now(self, hurry: bool = False) -> None:
         """Look next: an event has come; ``hurry`` if it may be the first sign that the primary is gone."""
@@ -83,7 +83,7 @@ class Monitor:
             self._hurry_until = now + HURRY_FOR
         if before and decision.primary not in (None, before.primary):
             self._hurry_until = now
-        self._next = now + (HURRY_EVERY if now < self._hurry_until else self._tick)
+        self._next = now + (HURRY_EVERY if now < self._hurry_until else self._monitor_interval)
 
     def _tell(self, drift: Drift) -> None:
         decision = drift.decision
@@ -91,5 +91,5 @@ class Monitor:
         said = "; ".join([*map(str, decision.notes), *unknown, *drift.missing, *drift.warnings])
         if said != self._said:
             name = self._managed.cluster.name
-            log.warning("%s: %s", name, said) if said else log.info("%s: all is as it should be again", name)
+            log.warning("%s: %s", name, said) if said else log.info("%s: in the desired state again", name)
         self._said = said

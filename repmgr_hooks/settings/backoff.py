@@ -9,12 +9,12 @@ from repmgr_hooks.settings.schema import Positive
 
 @dataclass(frozen=True)
 class Backoff:
-    """A failed run is tried again after ``first`` seconds, then after twice as long each time, at most ``most``
-    seconds; after ``attempts`` it is a standing failure, until something new happens."""
+    """A failed run is tried again after ``initial_delay`` seconds, then after twice as long each time, at most
+    ``max_delay`` seconds; after ``max_attempts`` it is a standing failure, until something new happens."""
 
-    first: Positive = 5
-    most: Positive = 300
-    attempts: Positive = 20
+    initial_delay: Positive = 5
+    max_delay: Positive = 300
+    max_attempts: Positive = 20
 
     def after(self, attempt: int) -> float:
         """Return the seconds to wait after an attempt (the first is 1).
@@ -22,7 +22,7 @@ class Backoff:
         >>> [Backoff().after(attempt) for attempt in (1, 2, 3, 20)]
         [5.0, 10.0, 20.0, 300.0]
         """
-        return float(min(self.first * 2 ** min(attempt - 1, 30), self.most))
+        return float(min(self.initial_delay * 2 ** min(attempt - 1, 30), self.max_delay))
 
 
 def left(since: float, whole: float, now: float) -> float:

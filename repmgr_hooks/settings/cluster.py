@@ -23,12 +23,12 @@ SlotName = Annotated[str, Pattern(r"[a-z0-9_]{1,63}", "a slot name: lower-case l
 class Node:
     """One database node, under its repmgr node id. A ``witness`` votes in repmgr's elections and is never a primary.
 
-    ``command``: what leads to PostgreSQL's user on the node, such as ssh or sudo; only ``check --recovery`` uses it.
+    ``shell``: what leads to PostgreSQL's user on the node, such as ssh or sudo; only ``check --restore`` uses it.
     """
 
     host: Address
     witness: bool = False
-    command: Words = ()
+    shell: Words = ()
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Gateway:
 class Barman:
     """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh).
 
-    ``receiver``: the application name of its receive-wal, ``streaming_archiver_name`` in Barman's configuration.
+    ``slot_name`` and ``streaming_archiver_name`` are Barman's own options.
     """
 
     server: Identifier
-    slot: SlotName = "barman"
+    slot_name: SlotName = "barman"
     command: Words = ("barman",)
-    receiver: Identifier = "barman_receive_wal"
+    streaming_archiver_name: Identifier = "barman_receive_wal"
 
     def beside(self, *argv: str) -> tuple[str, ...]:
         """Return the words that run another program where ``barman`` runs.
@@ -87,10 +87,10 @@ class Barman:
 
 @dataclass(frozen=True)
 class FlapLimit:
-    """More changes of the primary than ``most`` in ``within`` seconds: hold, for something swings to and fro."""
+    """More changes of the primary than ``changes`` in ``window`` seconds: hold, for something swings to and fro."""
 
-    most: Positive = 5
-    within: Positive = 600
+    changes: Positive = 5
+    window: Positive = 600
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,10 @@ class Found:
 
 
 def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Host) -> Found:
-    """Ask the node of a repmgr.conf, and Barman. Raises UsageError where the answers are no cluster that we can serve."""
+    """Ask the node of a repmgr.conf, and Barman.
+
+    Raises UsageError where the answers are no cluster that we can serve.
+    """
     assert asked.node is not None
     try:
         rows = host.fetch(Sql(asked.node, NODES), LIMIT)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from repmgr_hooks import config
 from repmgr_hooks.errors import OperationFailed, UsageError
-from repmgr_hooks.files import rewritten
+from repmgr_hooks.files import atomic_write
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
 from repmgr_hooks.system.steps import Host, Program
@@ -132,7 +132,7 @@ def put(move: Move) -> str:
     """Write one file in one go; what stood there and is not kept in it stays beside it."""
     said = f"installed {move.place}"
     move.place.parent.mkdir(parents=True, exist_ok=True)
-    with rewritten(move.place) as file:
+    with atomic_write(move.place) as file:
         if move.ours:
             os.fchmod(file.fileno(), move.mode)
         else:

@@ -49,7 +49,7 @@ def configuration(template: str, found: Found, name: str) -> str:
         (r"(?<=^    postgres: \{)port: \d+, user: \w+, dbname: \w+", _postgres(found)),
         (r"(?<=^      address: ).*$", _quoted(found.gateway)),
         (r"(?<=^      ports: ).*$", ports),
-        (r"(?<=^    barman: \{)server: \w+, slot: \w+", f"server: {found.server}, slot: {found.slot}"),
+        (r"(?<=^    barman: \{)server: \w+, slot_name: \w+", f"server: {found.server}, slot_name: {found.slot}"),
     )
     for pattern, value in changes:
         template = _replaced(template, pattern, value)

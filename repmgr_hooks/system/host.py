@@ -18,10 +18,10 @@ import psycopg
 import sh
 from psycopg import conninfo
 
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.netfilter import ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
 VERSION_LIMIT = 10.0

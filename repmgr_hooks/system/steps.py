@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.background import meanwhile
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.system.alert import Alert
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class DropConnections:
     tell: bool = True
 
     def __str__(self) -> str:
-        return f"{self.forget}{', and poke the clients' if self.tell else ''}"
+        return f"{self.forget}{', and reset the clients' if self.tell else ''}"
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def put_ours_to_work(lab: Lab) -> None:
 
 def put_streaming_to_work(lab: Lab) -> None:
     """The same, but the app port opens as soon as Barman streams from the new primary."""
-    open_right_behind(lab, "barman: {stream: true, steady: 0}", "barman: {stream: true}")
+    open_right_behind(lab, "barman: {stream: true, min_stream_age: 0}", "barman: {stream: true}")
     put_ours_to_work(lab)
 
 

@@ -152,7 +152,7 @@ def test_the_old_primary_goes_on(three: Lab) -> None:
     lost = go_through_db2(lab)
     before = archive_of_timeline_2(lab)
     lab.db1.pg_ctl("start")
-    lab.gateway.hooks("reconcile", "--forget")
+    lab.gateway.hooks("reconcile", "--reset-state")
     leads_to(lab, lab.db1)
     wait_for(lambda: NAME in "\n".join(worker_log(lab)), "the conflict to be said")
     nothing_flows_in(lab, lab.db1, before)

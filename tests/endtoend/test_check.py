@@ -36,7 +36,7 @@ def healthy() -> Iterator[Lab]:
         use_plain_role(lab)
         grant(lab, "watcher")
         config = lab.gateway.path(CONFIG)
-        config.write_text(config.read_text().replace("tick: 5", "tick: 3600"))
+        config.write_text(config.read_text().replace("monitor_interval: 5", "monitor_interval: 3600"))
         assert lab.gateway.hooks("reconcile").returncode == 0
         lab.start_cron()
         lab.start_worker()
@@ -456,7 +456,7 @@ def test_all_is_well_again(healthy: Lab) -> None:
 
 def arrived(lab: Lab, user: str = "root") -> str:
     """The line about db1's event, after its OK or FAIL."""
-    result = lab.gateway.hooks("check", "--as-repmgrd", user=user)
+    result = lab.gateway.hooks("check", "--end-to-end", user=user)
     (line,) = [line for line in result.stdout.splitlines() if f"  hook.arrived        {REPMGR}: " in line]
     level, _, said = line.partition(f"  hook.arrived        {REPMGR}: ")
     return f"{level.strip()} {said}"

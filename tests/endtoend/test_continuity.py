@@ -84,7 +84,7 @@ def has_caught_up(lab: Lab) -> None:
 
 
 def a_new_slot_begins_where_the_primarys_does(lab: Lab) -> None:
-    """PostgreSQL lets it begin at the standby's last restartpoint: that may be more than it may hold (``max_retained_wal``)."""
+    """PostgreSQL lets it begin at the standby's last restartpoint: that may exceed ``max_retained_wal``."""
     for _ in range(3):
         close_file(lab.db1)
     begins = "select restart_lsn - '0/0' from pg_replication_slots"
@@ -96,12 +96,12 @@ def a_new_slot_begins_where_the_primarys_does(lab: Lab) -> None:
     assert int(lab.db2.sql(begins)) - restartpoint > 2 * SEGMENT
 
 
-@pytest.mark.parametrize("keep", ["track", "drop"])
-def test_barman_twenty_files_behind(built_lab: Lab, keep: str) -> None:
+@pytest.mark.parametrize("state", ["synced", "absent"])
+def test_barman_twenty_files_behind(built_lab: Lab, state: str) -> None:
     lab = built_lab
-    serve(lab, ("keep: drop", f"keep: {keep}"))
+    serve(lab, ("state: absent", f"state: {state}"))
     configure_nodes(lab, "wal_keep_size = 0\nmin_wal_size = '32MB'\nmax_wal_size = '48MB'\n")
-    if keep == "track":
+    if state == "synced":
         wait_for(lambda: lab.db2.sql("select count(*) from pg_replication_slots") == "1", "the slot on db2")
         a_new_slot_begins_where_the_primarys_does(lab)
     barman_down(lab)
@@ -110,19 +110,19 @@ def test_barman_twenty_files_behind(built_lab: Lab, keep: str) -> None:
         has_caught_up(lab)
         host.sql("checkpoint")
     there = lab.db2.sql("select string_agg(name, ' ') from pg_ls_waldir()")
-    assert (closed[1] in there) is (keep == "track")
+    assert (closed[1] in there) is (state == "synced")
     promote(lab)
     barman_up(lab)
     wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 90)
 
     by_hand = lab.gateway.hooks("check-wal")
-    if keep == "track":
+    if state == "synced":
         wait_for(lambda: by_hand_ok(lab), "Barman to have all", 30)
         assert barman_streams_from(lab.db2)
         assert set(closed) <= barman_files(lab)
     else:
         log = "\n".join(worker_log(lab))
-        assert "GAP: Barman still lacks WAL that the primary no longer has" in log
+        assert "STREAM_GAP: Barman still lacks WAL that the primary no longer has" in log
         assert re.search(rf"node 2 no longer has {closed[0]} to 0000000[0-9A-F]{{17}} ", log), log[-3000:]
         assert by_hand.returncode == 1
         assert not barman_streams_from(lab.db2)
@@ -153,7 +153,7 @@ def test_barman_ahead_of_the_promoted_standby(built_lab: Lab) -> None:
 
     before = barman_files(lab)
     shown = lab.gateway.hooks("reconcile").stdout
-    assert "AHEAD: Barman has WAL of an earlier timeline from beyond the fork" in shown
+    assert "DIVERGED: Barman has WAL of an earlier timeline from beyond the fork" in shown
     assert set(ahead) <= before == barman_files(lab), "nothing was changed"
     assert not barman_streams_from(lab.db2)
     assert lab.gateway.hooks("status").returncode == 1
@@ -214,14 +214,17 @@ def checksum(lab: Lab, name: str) -> str:
 @pytest.mark.parametrize("repair", [False, True])
 def test_fork_at_the_end_of_a_file(built_lab: Lab, repair: bool) -> None:
     lab = built_lab
-    serve(lab, ("stream: true", "stream: true, repair: true") if repair else ("tick: 5", "tick: 5"))
+    serve(
+        lab,
+        ("stream: true", "stream: true, repair: true") if repair else ("monitor_interval: 5", "monitor_interval: 5"),
+    )
     wait_for(lambda: at_a_boundary(lab), "a moment at which nothing follows a switch")
     promote(lab)
     assert fork(lab.db2) % SEGMENT == 0
     wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 90)
     if not repair:
         log = "\n".join(worker_log(lab))
-        assert "BOUNDARY: Barman has all up to a fork that is the end of a file" in log
+        assert "SEGMENT_BOUNDARY: Barman has all up to a fork that is the end of a file" in log
         assert not barman_streams_from(lab.db2)
         # Barman by itself does not get over it either.
         lab.gateway.barman("-q", "cron")
@@ -266,7 +269,7 @@ def test_by_hand(built_lab: Lab) -> None:
         assert f"  MISSING {lost}\n" in result.stdout
         assert result.stdout.count("MISSING") == 1
         assert "barman backup main_backup" in result.stdout
-        assert f"HOLE: Barman lacks {lost}" in lab.gateway.hooks("reconcile").stdout
+        assert f"ARCHIVE_GAP: Barman lacks {lost}" in lab.gateway.hooks("reconcile").stdout
         lab.gateway.run("mv", "/var/tmp/lost", place)
     assert by_hand_ok(lab)
 

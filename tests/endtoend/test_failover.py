@@ -60,12 +60,12 @@ def assert_counted(lab: Lab) -> None:
     assert result.returncode == 0, result.stderr
     families = list(text_string_to_metric_families(place.read_text()))
     found = {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
-    assert found["repmgr_hooks_port_leads_to_node", "main", "app", "2"] == 1
-    assert found["repmgr_hooks_port_leads_to_node", "main", "app", "1"] == 0
+    assert found["repmgr_hooks_port_target", "main", "app", "2"] == 1
+    assert found["repmgr_hooks_port_target", "main", "app", "1"] == 0
     assert found["repmgr_hooks_node_up", "main", "1"] == 0
     assert found["repmgr_hooks_primary_changes_total", "main"] == 1
     assert found["repmgr_hooks_runs_total", "main", "drift"] + found["repmgr_hooks_runs_total", "main", "event"] > 0
-    assert 0 <= time.time() - found["repmgr_hooks_last_look_timestamp_seconds", "main"] < 10
+    assert 0 <= time.time() - found["repmgr_hooks_last_poll_timestamp_seconds", "main"] < 10
 
 
 @pytest.mark.parametrize("how", ["fast", "immediate"])
@@ -107,7 +107,7 @@ def test_later_events_of_a_failover_change_nothing(lab: Lab) -> None:
     wait_for(lambda: runs(lab)[-1]["started"] > told_again and runs(lab)[-1]["ended"], "the run of an event told again")
     moved = [run for run in runs(lab) if run["started"] > fault and run["steps"]]
     assert len(moved) == 1, moved
-    assert runs(lab)[-1]["message"].startswith("nothing to do: all is as it should be")
+    assert runs(lab)[-1]["message"].startswith("nothing to do: in the desired state")
     assert [write for write in client.writes() if write.begun > open_again.ended and write.row is None] == []
 
 

@@ -97,7 +97,7 @@ def go_by_models(lab: Lab) -> None:
     for old, new in (
         ("ports: {barman: 54321, app: 54322}", "ports: {app: 54322}"),
         ("          - firewall: {open: barman}\n", ""),
-        ("- barman: {stream: true, steady: 0}", "- barman: {stream: true, models: {1: main-db1, 2: main-db2}}"),
+        ("- barman: {stream: true, min_stream_age: 0}", "- barman: {stream: true, models: {1: main-db1, 2: main-db2}}"),
     ):
         assert text.count(old) == 1
         text = text.replace(old, new)
@@ -114,9 +114,9 @@ def walsender(lab: Lab) -> str:
     return lab.db1.sql("select active_pid from pg_replication_slots where slot_name = 'barman'")
 
 
-def counts(lab: Lab, position: str, steady: int) -> str:
+def counts(lab: Lab, position: str, min_stream_age: int) -> str:
     """What db1 answers to the question that a step asks."""
-    question = barman.STREAMING.replace("%s", "{}").format(f"'{position}'", steady, "'barman'")
+    question = barman.STREAMING.replace("%s", "{}").format(f"'{position}'", min_stream_age, "'barman'")
     return lab.db1.sql(question)
 
 

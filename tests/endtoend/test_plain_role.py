@@ -36,7 +36,7 @@ def test_the_documented_grants_are_enough(built_lab: Lab) -> None:
     result = built_lab.gateway.hooks("reconcile")
     assert result.returncode == 0, result.stdout + result.stderr
     assert barman_streams_from(built_lab.db1)
-    assert "node 2: no restore_command" in built_lab.gateway.hooks("check", "--recovery").stdout
+    assert "node 2: no restore_command" in built_lab.gateway.hooks("check", "--restore").stdout
 
     built_lab.db1.pg_ctl("stop", "-m", "fast")
     built_lab.db2.sql("select pg_promote()")

@@ -117,7 +117,7 @@ def test_check_brings_the_history_file(story: FailoverReport) -> None:
     lab.db1.pg_ctl("reload")
     wait_for(lambda: lab.db1.sql("show restore_command") != "", "the restore_command")
 
-    result = lab.gateway.hooks("check", "--recovery", user="barman")
+    result = lab.gateway.hooks("check", "--restore", user="barman")
 
     assert result.returncode == 0, result.stdout
     assert "node 1: restore_command brings 00000002.history, " in result.stdout

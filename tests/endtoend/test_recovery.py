@@ -1,4 +1,4 @@
-"""A standby has its backup and its WAL from Barman, and `check --recovery` knows when it would not."""
+"""A standby has its backup and its WAL from Barman, and `check --restore` knows when it would not."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_catching_up_through_restore_command(cloned: Lab) -> None:
 
 
 def check(lab: Lab) -> tuple[int, list[str]]:
-    """The exit code of `check --recovery`, and what it says about recovery, as the service's user."""
-    result = lab.gateway.hooks("check", "--recovery", user="barman")
+    """The exit code of `check --restore`, and what it says about recovery, as the service's user."""
+    result = lab.gateway.hooks("check", "--restore", user="barman")
     return result.returncode, [entry for entry in re.split(r"\n(?! )", result.stdout) if "recovery." in entry]
 
 

@@ -14,6 +14,6 @@ def test_restored_backup_has_every_row_after_failovers() -> None:
         result = soak(lab, SEED, failovers=2)
     finally:
         lab.destroy()
-    assert result.good, result
+    assert result.healthy, result
     assert result.timeline == 3
     assert result.acknowledged > 100

@@ -26,7 +26,7 @@ CONFIG = "/etc/repmgr-hooks/config.yaml"
 def quiet_lab(built_lab: Lab) -> Lab:
     """The service does what events ask for, and does not look around by itself."""
     config = built_lab.gateway.path(CONFIG)
-    config.write_text(config.read_text().replace("tick: 5", "tick: 0"))
+    config.write_text(config.read_text().replace("monitor_interval: 5", "monitor_interval: 0"))
     return built_lab
 
 
@@ -111,11 +111,11 @@ def test_end_and_second_worker(quiet_lab: Lab) -> None:
     lab = quiet_lab
     lab.start_worker()
     hand_in(lab, 1, "primary_register")
-    wait_for(lambda: "lead port barman" in lab.gateway.log("worker"), "the run", every=0.01)
+    wait_for(lambda: "route port barman" in lab.gateway.log("worker"), "the run", every=0.01)
     second = lab.gateway.start("/usr/local/bin/repmgr-hooks", "worker", user="service", log="second")
     wait_for(lambda: "worker.lock" in opened(second.pid), "the second to wait for the first", every=0.01)
     assert kill_worker(lab, signal.SIGTERM) == 0
-    wait_for(lambda: "lead port app" in lab.gateway.log("second"), "the rest of the run")
+    wait_for(lambda: "route port app" in lab.gateway.log("second"), "the rest of the run")
     wait_for(lambda: handled(lab) and routes(lab) == OPEN, "its end")
 
 

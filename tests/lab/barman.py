@@ -10,7 +10,7 @@ CONFIG = "/etc/repmgr-hooks/config.yaml"
 
 
 def serve_standbys(lab: Lab) -> None:
-    """Let the standbys of a lab at Barman, and `check --recovery` at the standbys."""
+    """Let the standbys of a lab at Barman, and `check --restore` at the standbys."""
     three.start_ssh(lab)
     for host in lab.databases:
         place = f"/etc/repmgr/{host.name}.conf"

@@ -10,7 +10,7 @@ from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.settings.cluster import FlapLimit, Node
 
 LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
-TICK = LOADED.service.tick
+TICK = LOADED.service.monitor_interval
 SHORT = {"fail_open_after": 10, "start_timeout": 5}
 """In seconds: simulated waiting costs real time too, for every look is a real one."""
 

@@ -27,7 +27,7 @@ from tests.model.setting import LOADED, TICK, managed
 
 LOOK_AT_MOST_EVERY = 2.5
 """Seconds; without a primary the worker would look ten times as often."""
-RETRY_AT_MOST = LOADED.service.retry.most
+RETRY_AT_MOST = LOADED.service.retry.max_delay
 
 WHICH = st.integers(0, 9)
 WHEN = st.sampled_from([*[0] * 40, *range(1, 61)])

@@ -52,23 +52,23 @@ def test_the_repositorys_file_says_what_the_article_does() -> None:
     assert [action.title for action in promoted.do] == [
         "firewall {open: barman}",
         "slot {on: primary}",
-        "barman {stream: true, steady: 0}",
+        "barman {stream: true, min_stream_age: 0}",
         "barman {switch_wal: {timeout: 90}}",
         "firewall {open: app, fail_open_after: 120}",
     ]
     assert {"node_rejoin", "repmgrd_standby_reconnect", "standby_switchover"} <= demoted.on
-    assert [action.title for action in demoted.do] == ["slot {on: standby, keep: drop}"]
+    assert [action.title for action in demoted.do] == ["slot {on: standbys, state: absent}"]
 
 
 def test_how_long_a_node_may_take_who_is_a_witness_and_when_to_hold(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     text = changed("timeout: 2}", "timeout: 7}").replace("10.0.0.12}", "10.0.0.12, witness: true}")
-    path.write_text(text.replace("{most: 5, within: 600}", "{most: 3, within: 60}"))
+    path.write_text(text.replace("{changes: 5, window: 600}", "{changes: 3, window: 60}"))
     cluster, plain = (config.load(file).clusters["main"].cluster for file in (path, FILE))
     assert [node.witness for node in cluster.nodes.values()] == [False, True]
     assert (cluster.postgres.timeout, "connect_timeout=7" in cluster.conninfos()[1]) == (7, True)
-    assert (cluster.flap_limit.most, cluster.flap_limit.within) == (3, 60)
-    assert (plain.postgres.timeout, plain.flap_limit.most, plain.flap_limit.within) == (2, 5, 600)
+    assert (cluster.flap_limit.changes, cluster.flap_limit.window) == (3, 60)
+    assert (plain.postgres.timeout, plain.flap_limit.changes, plain.flap_limit.window) == (2, 5, 600)
 
 
 def test_conninfos_carry_no_password_and_a_limit() -> None:
@@ -112,7 +112,7 @@ NODE_2, APP, SLOT, STREAM = (
     "2: {host: 10.0.0.12}",
     "app: 54322",
     "- slot: {on: primary}",
-    "- barman: {stream: true, steady: 0}",
+    "- barman: {stream: true, min_stream_age: 0}",
 )
 
 
@@ -132,7 +132,7 @@ NODE_2, APP, SLOT, STREAM = (
             f"dnat: {'c' * 29}",
             "clusters.main.gateway.chains.dnat: must be a chain name of our own",
         ),
-        ("slot: barman,", "slot: Bar,", "clusters.main.barman.slot: must be a slot name"),
+        ("slot_name: barman,", "slot_name: Bar,", "clusters.main.barman.slot_name: must be a slot name"),
         ("server: main_backup", "server: -x", "clusters.main.barman.server: must be a plain name"),
         ("promotion_timeout: 30", "promotion_timeout: 1.5", "clusters.main.promotion_timeout: must be a whole number"),
         ("promotion_timeout: 30", "promotion_timeout: 0", "clusters.main.promotion_timeout: must be between 1"),
@@ -146,11 +146,11 @@ NODE_2, APP, SLOT, STREAM = (
             "{open: barmann}",
             "do[0].firewall: the gateway has no port 'barmann'; did you mean 'barman'?",
         ),
-        (SLOT, "- slot: {on: master}", "do[1].slot.on: must be one of primary, standby"),
+        (SLOT, "- slot: {on: master}", "do[1].slot.on: must be one of primary, standbys"),
         (SLOT, "- slot", "do[1]: must be one handler and its options"),
         (SLOT, "- {slot: {on: primary}, barman: {}}", "do[1]: must be one handler and its options"),
         (SLOT, "- slot:", "do[1].slot: the option 'on' is missing"),
-        (SLOT, "- slot: {on: primary, kep: drop}", "do[1].slot.kep: unknown option; did you mean 'keep'?"),
+        (SLOT, "- slot: {on: primary, stat: absent}", "do[1].slot.stat: unknown option; did you mean 'state'?"),
         (STREAM, "- barman: {stream: yes}", "do[2].barman.stream: must be true or false; got 'yes'"),
         (STREAM, "- barman: {}", "do[2].barman: asks for nothing"),
         (
@@ -376,7 +376,7 @@ def test_what_stands_twice_in_one_cluster_is_one_mistake(tmp_path: Path, old: st
 
 
 def test_an_option_with_no_value_is_not_the_other_choice(tmp_path: Path) -> None:
-    assert "slot.on: must be one of primary, standby" in mistakes(
+    assert "slot.on: must be one of primary, standbys" in mistakes(
         tmp_path, changed("slot: {on: primary}", "slot: {on: }")
     )
 

@@ -46,7 +46,7 @@ def test_config_reload_never_reaches_the_script():
         ("repmgrd_promote_error", RoleClaim.TROUBLE),
         ("child_node_disconnect", RoleClaim.NOTE),  # its %n is the primary, the child stands in %d only
         ("primary_unregister", RoleClaim.NOTE),  # its %n is the node that ran the command
-        ("repmgr_hooks_check", RoleClaim.NOTE),  # what `check --as-repmgrd` sends must change nothing
+        ("repmgr_hooks_check", RoleClaim.NOTE),  # what `check --end-to-end` sends must change nothing
         ("cluster_created", RoleClaim.NOTE),  # also sent by `witness register`, with the witness's id
     ],
 )

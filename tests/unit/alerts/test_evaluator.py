@@ -14,7 +14,6 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.alerts import receivers
-from repmgr_hooks.alerts.incident import Alert
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.cli import output
 from repmgr_hooks.cluster.decide import ClusterState
@@ -28,6 +27,7 @@ from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LocalHost
 from tests.fake import FakeHost
 
@@ -134,7 +134,7 @@ def test_barman_in_ruins_opens_the_gate_and_is_given_up_in_the_end(
     assert list(listens.open) == ["gate"]
     later(queue, host, 600)
     assert list(listens.open) == ["gate", "run"]
-    assert listens.open["run"].summary == "given up after 3 attempts: barman {stream: true, steady: 0}"
+    assert listens.open["run"].summary == "given up after 3 attempts: barman {stream: true, min_stream_age: 0}"
     host.barman.health = "good"
     journal.add_event("main", Event(2, "standby_promote"), time.time())
     later(queue, host, 200)
@@ -211,7 +211,7 @@ def test_a_route_that_tells_nobody(tmp_path: Path) -> None:
 
 
 def test_what_stands_in_the_file_as_a_comment_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receivers.command, "refused", lambda run: "")
+    monkeypatch.setattr(receivers, "program_problem", lambda run: "")
     text = TEXT.replace("# alerts:", "alerts:").replace("#   - {", "  - {")
     assert [bool(target.mail) for target in load(tmp_path, text).service.alerts] == [True, False, False]
 
@@ -237,16 +237,16 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 
 
 def test_a_test_message(check: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check(ALERTS + TEXT, "--alerts")
+    check(ALERTS + TEXT, "--send-test-alert")
     assert "alerts.told         mail root: sent" in capsys.readouterr().out
-    assert "WARNING main: a test of repmgr-hooks check --alerts" in (tmp_path / "letter").read_text()
+    assert "WARNING main: a test of repmgr-hooks check --send-test-alert" in (tmp_path / "letter").read_text()
 
 
 def test_a_test_message_that_fails(
     check: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "code").write_text("75")
-    assert check(ALERTS + TEXT, "--alerts") == 1
+    assert check(ALERTS + TEXT, "--send-test-alert") == 1
     assert "FAIL  alerts.told         mail root: " in capsys.readouterr().out
 
 
@@ -259,7 +259,7 @@ def test_a_test_message_that_only_root_could_send(tmp_path: Path) -> None:
 
 
 def test_a_test_message_to_nobody(check: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(TEXT, "--alerts") == 1
+    assert check(TEXT, "--send-test-alert") == 1
     assert "nobody is told anything\n      -> name somebody under 'alerts'\n" in capsys.readouterr().out
 
 

@@ -20,18 +20,19 @@ from typing import Any
 import pytest
 
 from repmgr_hooks.alerts import receivers
-from repmgr_hooks.alerts.incident import Alert, Incident
+from repmgr_hooks.alerts.incident import Incident
 from repmgr_hooks.alerts.notifier import Notifier, attempt
-from repmgr_hooks.alerts.receivers import SEND, Receiver, letter, problems
+from repmgr_hooks.alerts.receivers import SEND, Receiver, letter, validate
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.migrations import MIGRATIONS
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost
 
 PACKAGE = str(Path(__file__).resolve().parents[3])
-SUMMARY = "HOLE: Barman läcks\r\nBcc: x@y.z"
+SUMMARY = "ARCHIVE_GAP: Barman läcks\r\nBcc: x@y.z"
 HOLE = Alert("main", "backup", "critical", SUMMARY, "details", "repmgr-hooks check-wal --cluster main")
 CASE = Incident(HOLE, 1_800_000_000.0)
 WARNING = Alert("main", "run", "warning", "failed, and is tried again")
@@ -95,7 +96,7 @@ def test_a_webhook_gets_json(system: LocalHost) -> None:
     ((path, headers, said),) = got
     assert (path, headers["Content-Type"]) == ("/in?token=secret", "application/json")
     assert said == {
-        "text": "CRITICAL main: HOLE: Barman läcks Bcc: x@y.z",
+        "text": "CRITICAL main: ARCHIVE_GAP: Barman läcks Bcc: x@y.z",
         "id": "main/backup/1800000000",
         "state": "open",
         "cluster": "main",
@@ -184,7 +185,7 @@ def test_a_mail_goes_through_sendmail(system: LocalHost, sendmail: Path) -> None
     text = (sendmail.parent / "letter").read_bytes()
     assert text.isascii()
     letter = email.message_from_bytes(text, policy=email.policy.default)
-    assert letter["Subject"] == "CRITICAL main: HOLE: Barman läcks Bcc: x@y.z"
+    assert letter["Subject"] == "CRITICAL main: ARCHIVE_GAP: Barman läcks Bcc: x@y.z"
     assert (letter["To"], letter["Bcc"], letter["From"]) == ("dba@example.com, root", None, None)
     body = letter.get_content()
     assert "details" in body
@@ -258,7 +259,7 @@ def test_a_program_gets_json(system: LocalHost, tmp_path: Path) -> None:
     ],
 )
 def test_a_target_that_cannot_be(target: Receiver, said: str) -> None:
-    assert said in " ".join(problems(target))
+    assert said in " ".join(validate(target))
 
 
 def test_two_that_run_one_program_are_two() -> None:

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repmgr_hooks import config
-from repmgr_hooks.alerts.incident import AGAIN, HEADLINE, RETRY, SETTLED, Alert, Incident, Told, happened, raised
+from repmgr_hooks.alerts.incident import AGAIN, HEADLINE, RETRY, SETTLED, Incident, Told, happened, raised
 from repmgr_hooks.alerts.rules import conditions
 from repmgr_hooks.barman import wal_continuity
 from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState, tells_of_hole
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.system.alert import Alert
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
 STALE_PRIMARY = Alert("main", "zombie", "critical", "ZOMBIE: node 1", "all of it", "rejoin it")
@@ -102,7 +103,7 @@ def test_an_event_is_told_once_and_the_same_not_again_within_an_hour() -> None:
     assert happened(told, PROMOTED, 100.0 + AGAIN - 1) is None
     assert happened(told, PROMOTED, 100.0 + AGAIN) == Incident(PROMOTED, 100 + AGAIN, 100 + AGAIN)
     assert happened(told, replace(PROMOTED, summary="another"), 101.0)
-    failed = replace(case, told={"us": Told(failures=RETRY.attempts, tried=100.0)})
+    failed = replace(case, told={"us": Told(failures=RETRY.max_attempts, tried=100.0)})
     assert failed.wait("us", HOUR, 101.0) is None
 
 
@@ -161,8 +162,11 @@ def test_a_stale_primary_comes_with_what_to_type(why: ReasonCode) -> None:
         (run(BARMAN, SWITCH_WAL, APP, attempt=20), {"run": "critical"}),
         (run(SWITCH_WAL), {"gate": "critical"}),
         (run(BARMAN, SWITCH_WAL, attempt=20), {"gate": "critical", "run": "critical"}),
-        (run(BARMAN, SWITCH_WAL, APP, message="FAILED: GAP: Barman still lacks WAL; more"), {"backup": "critical"}),
-        (run(SWITCH_WAL, message="HOLE: Barman lacks 0001: x"), {"backup": "critical", "gate": "critical"}),
+        (
+            run(BARMAN, SWITCH_WAL, APP, message="FAILED: STREAM_GAP: Barman still lacks WAL; more"),
+            {"backup": "critical"},
+        ),
+        (run(SWITCH_WAL, message="ARCHIVE_GAP: Barman lacks 0001: x"), {"backup": "critical", "gate": "critical"}),
         (run(), {}),
     ],
 )
@@ -198,5 +202,5 @@ def test_all_that_is_said_of_barmans_position_is_known_as_a_hole(position: Strea
 def test_so_is_a_hole_and_nothing_else() -> None:
     assert MAIN.cluster.barman
     said = wal_continuity.advice(("000000010000000000000004",), MAIN.cluster.barman)
-    assert tells_of_hole(said) == "HOLE: Barman lacks 000000010000000000000004"
+    assert tells_of_hole(said) == "ARCHIVE_GAP: Barman lacks 000000010000000000000004"
     assert tells_of_hole("barman cron: exit code 7: Barman is in ruins") == ""

@@ -329,7 +329,7 @@ def test_what_is_cut_short_is_missing(host: FakeHost) -> None:
     host.barman.cut = {wal(2, 6)[0]: "is cut short"}
     held, there = content.look(BARMAN, 2, 2, host)
     found = archive.report(content.look_closer(held, there, BARMAN, host), there, BARMAN, host)
-    assert not found.good
+    assert not found.healthy
     assert f"  BROKEN {wal(2, 6)[0]}: is cut short" in found.lines("main")
 
 
@@ -364,21 +364,23 @@ def test_a_hole(host: FakeHost) -> None:
     host.barman.archived -= {*wal(1, 4), "00000002.history"}
     found = report(host)
     assert found.lines("main") == [
-        "main: HOLE: 2 missing of 000000010000000000000003 to 000000020000000000000007, 6 files, since the oldest "
+        "main: ARCHIVE_GAP: 2 missing of 000000010000000000000003 to 000000020000000000000007, 6 files, since the "
+        "oldest "
         "file; Barman has no backup on this way",
         "  MISSING 000000010000000000000004",
         "  MISSING 00000002.history",
-        "  HOLE: Barman lacks 000000010000000000000004 to 00000002.history (2 files): no backup so far can be restored "
+        "  ARCHIVE_GAP: Barman lacks 000000010000000000000004 to 00000002.history (2 files): no backup so far can be "
+        "restored "
         "beyond that. If the old primary's pg_wal still has it, keep it. Make a base backup: barman backup main_backup",
     ]
     assert found.as_dict()["missing"] == ("000000010000000000000004", "00000002.history")
-    assert found.as_dict()["good"] is False
+    assert found.as_dict()["healthy"] is False
 
 
 def test_a_hole_before_the_newest_backup_is_none(host: FakeHost) -> None:
     host.barman.archived -= {*wal(1, 4)}
     host.barman.begin_wal = wal(2, 6)[0]
-    assert report(host).good
+    assert report(host).healthy
     host.barman.begin_wal = wal(1, 4)[0]
     assert report(host).missing == (*wal(1, 4),)
     host.barman.begin_wal = wal(1, 6)[0]  # beyond the fork: of no use on timeline 2
@@ -396,7 +398,7 @@ def test_what_has_not_been_received_yet_is_no_hole(host: FakeHost) -> None:
 def test_nothing_at_all(host: FakeHost) -> None:
     host.barman.archived, host.barman.streaming = set(), set()
     assert report(host).lines("main") == ["main: UNKNOWN: Barman has no WAL of timeline 2 or before it"]
-    assert not report(host).good
+    assert not report(host).healthy
 
 
 def decided_on(cluster: Cluster, host: FakeHost) -> ClusterState:
@@ -409,14 +411,14 @@ def compared(host: FakeHost) -> archive.Report:
 
 
 def test_by_hand(host: FakeHost) -> None:
-    assert compared(host).good
+    assert compared(host).healthy
     host.barman.health = "ruins"
     (line,) = compared(host).lines("main")
     assert line.startswith("main: UNKNOWN: barman show-server main_backup: exit code 1: ERROR: cannot open")
     host.lose(2)
     (line,) = compared(host).lines("main")
     assert line.startswith("main: UNKNOWN: the primary is unknown: no node is out of recovery")
-    assert not compared(host).good
+    assert not compared(host).healthy
 
 
 @pytest.mark.parametrize("tail", [True, False])

@@ -1,4 +1,4 @@
-"""What `check --recovery` makes of a restore_command and a repmgr.conf; the shell and the programs are real."""
+"""What `check --restore` makes of a restore_command and a repmgr.conf; the shell and the programs are real."""
 
 from __future__ import annotations
 

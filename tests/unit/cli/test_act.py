@@ -45,7 +45,7 @@ def test_status_of_a_healthy_cluster(run: RunResult, capsys: pytest.CaptureFixtu
 def test_status_of_a_cluster_in_trouble(run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost) -> None:
     host.fail_over()
     assert run("status") == 1
-    assert "MISSING lead port app to node 2" in capsys.readouterr().out
+    assert "MISSING route port app to node 2" in capsys.readouterr().out
     assert host.changes == []
 
 
@@ -58,7 +58,7 @@ def test_status_for_machines(
     assert run("status", "--json") == code
     plain = json.loads(capsys.readouterr().out)
     assert list(plain) == ["main"]
-    assert plain["main"]["good"] is (code == 0)
+    assert plain["main"]["healthy"] is (code == 0)
     assert plain["main"]["decision"]["primary"] == (None if lost else 1)
 
 
@@ -228,7 +228,7 @@ def test_an_event_of_the_journal_as_a_dry_run(
     number = journal.add_event("main", PROMOTED, 5.0)
     host.fail_over()
     assert run("replay", "--dry-run", "--id", str(number)) == 0
-    assert "  would lead port app to node 2 (10.0.0.12)\n" in capsys.readouterr().out
+    assert "  would route port app to node 2 (10.0.0.12)\n" in capsys.readouterr().out
     assert (host.changes, journal.runs(9)) == ([], [])
 
 

@@ -80,11 +80,13 @@ def test_check_says_that_nothing_ticks_although_a_slot_is_tracked(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     tracking = tmp_path / "config.yaml"
-    tracking.write_text(FILE.read_text().replace("keep: drop", "keep: track"))
-    said = "config.tick         main: 'keep: track' with 'tick: 0': the standbys' slots are never advanced"
+    tracking.write_text(FILE.read_text().replace("state: absent", "state: synced"))
+    said = (
+        "config.interval     main: 'state: synced' with 'monitor_interval: 0': the standbys' slots are never advanced"
+    )
     cli.run(["--config", str(tracking), "check"])
     assert said not in capsys.readouterr().out
-    tracking.write_text(tracking.read_text().replace("tick: 5", "tick: 0"))
+    tracking.write_text(tracking.read_text().replace("monitor_interval: 5", "monitor_interval: 0"))
     assert cli.run(["--config", str(tracking), "check"]) == 1
     assert f"FAIL  {said}" in capsys.readouterr().out
 
@@ -210,17 +212,26 @@ DNS = '''
 """A name in the DNS follows the primary."""
 from dataclasses import dataclass
 
+from repmgr_hooks.handlers import contract
+
+fail_open_after = contract.never_fails_open
+on_tick = contract.looks_on_tick
+fingerprint = contract.no_fingerprint
+warnings = contract.no_warnings
+housekeep = contract.no_housekeeping
+fence = contract.fence_nothing
+
 
 @dataclass(frozen=True)
 class Config:
     name: str
 
 
-def problems(config, cluster):
+def validate(config, cluster):
     return [] if config.name.endswith(".") else ["the name must end with a dot"]
 
 
-def observe(config, decided, world):
+def observe(config, decided, host):
     return None
 
 
@@ -304,8 +315,15 @@ def test_a_plug_ins_options_are_checked(tmp_path: Path, action: str, said: str) 
         ),
         ("def plan(:", "dns", "handler 'dns' of repmgr-hooks-dns 1.5 cannot be loaded: SyntaxError"),
         ("1 / 0", "dns", "handler 'dns' of repmgr-hooks-dns 1.5 cannot be loaded: ZeroDivisionError"),
-        (DNS.replace("def plan", "def plna"), "dns", "handler 'dns' of repmgr-hooks-dns 1.5 lacks plan"),
-        ("", "dns", "handler 'dns' of repmgr-hooks-dns 1.5 lacks Config, observe, plan, problems"),
+        (DNS.replace("def plan", "def plna"), "dns", "repmgr-hooks-dns 1.5: has 'plna'; did you mean 'plan'?"),
+        (DNS.replace("fence =", "fecne ="), "dns", "has 'fecne'; did you mean 'fence'?"),
+        (DNS.replace("fail_open_after =", "fail_open_afer ="), "dns", "did you mean 'fail_open_after'?"),
+        (DNS.replace("housekeep =", "hauskeep ="), "dns", "has 'hauskeep'; did you mean 'housekeep'?"),
+        (DNS.replace("warnings = contract", "_w = contract"), "dns", "lacks warnings; what it does not need, it takes"),
+        (DNS.replace("@dataclass(frozen=True)", ""), "dns", "Config must be a dataclass"),
+        (DNS.replace("contract.fence_nothing", "None"), "dns", "fence must be a function"),
+        (DNS + "\nobserve = 5", "dns", "observe must be a function (observe may be None)"),
+        ("", "dns", "lacks Config, validate, fail_open_after, on_tick, observe, plan, fingerprint"),
         (DNS, "slot", "handler 'slot' of repmgr-hooks-dns 1.5 is already there (built in)"),
     ],
 )

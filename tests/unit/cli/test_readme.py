@@ -12,15 +12,18 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.handlers.contract import NAMES
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import apply
 
-README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
+REPOSITORY = Path(__file__).resolve().parents[3]
+README = (REPOSITORY / "README.md").read_text()
+HANDLERS = (REPOSITORY / "repmgr_hooks/handlers/README.md").read_text()
 
 
-def block(begins: str) -> str:
+def block(begins: str, text: str = README) -> str:
     """Return the indented block that begins with a line."""
-    lines = README[README.index(f"    {begins}") :].splitlines()
+    lines = text[text.index(f"    {begins}") :].splitlines()
     end = next(number for number, line in enumerate(lines) if line and not line.startswith("    "))
     return textwrap.dedent("\n".join(lines[:end]))
 
@@ -39,9 +42,9 @@ def test_the_handler_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     handler = types.ModuleType("primary_file")
     monkeypatch.setitem(sys.modules, "primary_file", handler)
     handler.__dict__["__name__"] = "primary_file"
-    exec(block('"""A file that names'), handler.__dict__)  # noqa: S102 - the README's own text
+    exec(block('"""A file that names', HANDLERS), handler.__dict__)  # noqa: S102 - the README's own text
     options = handler.Config(str(tmp_path / "primary"))
-    assert list(handler.problems(options, managed.cluster)) == []
+    assert list(handler.validate(options, managed.cluster)) == []
     host, decided = LocalHost({}), ClusterState(managed.cluster, 2, 2)
 
     for step in handler.plan(options, decided, handler.observe(options, decided, host)):
@@ -49,6 +52,11 @@ def test_the_handler_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     assert (tmp_path / "primary").read_text() == "10.0.0.12"
     assert handler.plan(options, decided, handler.observe(options, decided, host)) == []
+
+
+def test_the_table_names_the_whole_contract() -> None:
+    table = re.findall(r"^\| `(\w+)", HANDLERS, re.MULTILINE)
+    assert sorted(table) == sorted(NAMES)
 
 
 def test_every_verb_is_named() -> None:

@@ -50,7 +50,7 @@ def route(*actions: Action) -> ManagedCluster:
 
 def plug_in(observe: Callable[..., Any] | None, plan: Callable[..., Any]) -> Action:
     """An action of a handler that some other package brings."""
-    handler = SimpleNamespace(Config=object, observe=observe, plan=plan, problems=lambda config, cluster: [])
+    handler = SimpleNamespace(**{**vars(command), "Config": object, "observe": observe, "plan": plan})
     return Action("plug_in", handler, None, "plug_in {}", "[0].do[0]")
 
 
@@ -179,7 +179,13 @@ def test_the_same_error_is_logged_once(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level(logging.ERROR, "repmgr_hooks"):
         handle(MAIN, host, [PROMOTED])
     assert (
-        len([record for record in caplog.records if record.message.startswith("barman {stream: true, steady: 0}: ")])
+        len(
+            [
+                record
+                for record in caplog.records
+                if record.message.startswith("barman {stream: true, min_stream_age: 0}: ")
+            ]
+        )
         == 1
     )
 
@@ -332,8 +338,8 @@ def test_a_dry_run_shuts_nobody_out() -> None:
     assert [[step.what for step in done.steps] for done in run.done] == [
         [
             "close what leads to node 1",
-            "cut connections of port 54321 to 10.0.0.11",
-            "cut connections of port 54322 to 10.0.0.11",
+            "reset connections of port 54321 to 10.0.0.11",
+            "reset connections of port 54322 to 10.0.0.11",
         ]
     ]
     assert host.changes == []
@@ -404,7 +410,7 @@ def test_every_five_minutes_it_is_looked_at_all_the_same() -> None:
 @pytest.mark.parametrize(
     ("change", "missing"),
     [
-        (lambda host: host.nat.restore(WIPED), "lead port app to node 1 (10.0.0.11)"),
+        (lambda host: host.nat.restore(WIPED), "route port app to node 1 (10.0.0.11)"),
         (lambda host: setattr(host, "forwarding", False), "let the kernel forward"),
         (lambda host: host.nodes[1].slots.clear(), "create slot barman on node 1"),
     ],
@@ -425,7 +431,7 @@ def test_what_others_change_is_seen_at_the_next_tick(change: Callable[[FakeHost]
 def test_another_primary_is_looked_at_although_no_rule_has_changed() -> None:
     host, marks = settled()
     host.fail_over()
-    assert "lead port barman to node 2 (10.0.0.12)" in drift(MAIN, host, SEEN_1, marks).missing
+    assert "route port barman to node 2 (10.0.0.12)" in drift(MAIN, host, SEEN_1, marks).missing
 
 
 def test_a_failover_begins_with_the_first_thing_that_is_missing() -> None:
@@ -443,7 +449,7 @@ def test_where_the_kernel_does_not_count_it_is_looked_at_every_time() -> None:
         assert drift(MAIN, host, SEEN_1, marks).missing == ()
         assert [program.argv[0] for program in host.ran].count("iptables-save") == 2
     host.nat.chains["repmgr_dnat"].clear()
-    assert "lead port app to node 1 (10.0.0.11)" in drift(MAIN, host, SEEN_1, marks).missing
+    assert "route port app to node 1 (10.0.0.11)" in drift(MAIN, host, SEEN_1, marks).missing
 
 
 def test_a_look_that_fails_is_no_mark() -> None:
@@ -588,7 +594,7 @@ def test_a_plan_of_no_steps_fails_and_the_port_opens_all_the_same(steps: list[An
 def test_under_a_new_primary_nothing_is_looked_at_through_a_port_that_leads_to_the_old_one() -> None:
     host = failed_over()
     found = drift(MAIN, host, SEEN_1, {})
-    assert found.missing[0] == "lead port barman to node 2 (10.0.0.12)"
+    assert found.missing[0] == "route port barman to node 2 (10.0.0.12)"
     assert "barman" not in {program.argv[0] for program in host.ran}
 
 

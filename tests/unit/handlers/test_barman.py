@@ -164,13 +164,13 @@ def test_the_stream_is_seen(host: FakeHost) -> None:
 
 
 def test_a_stream_that_goes_on_is_looked_into_now_and_then(host: FakeHost) -> None:
-    assert barman.mark(now(host), host) is None
+    assert barman.fingerprint(now(host), host) is None
     host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
-    before = barman.mark(now(host), host)
+    before = barman.fingerprint(now(host), host)
     assert before is not None
-    assert barman.mark(now(host), host) == before
+    assert barman.fingerprint(now(host), host) == before
     host.sleep(barman.COMPARE_EVERY)
-    assert barman.mark(now(host), host) != before
+    assert barman.fingerprint(now(host), host) != before
 
 
 CONFLICT = Seen(False, False, conflict="BRANCH_CONFLICT: ...", fence=Fence("/streaming", "fence.partial"))
@@ -220,7 +220,7 @@ def test_a_young_stream_is_waited_for_and_not_stopped(host: FakeHost) -> None:
     host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
     host.barman.streams_since = host.now()
     assert barman.observe(STREAM, now(host), host) == COMING
-    assert barman.observe(Config(stream=True, steady=0), now(host), host) == Seen(True, False)
+    assert barman.observe(Config(stream=True, min_stream_age=0), now(host), host) == Seen(True, False)
     (wait,) = barman.plan(STREAM, now(host), COMING)
     apply(wait, host)
     assert host.now() == pytest.approx(2, abs=0.2)
@@ -275,7 +275,7 @@ def test_a_hole_on_the_way_to_the_last_closed_file(host: FakeHost, lost: str) ->
     host.barman.archived = whole - {lost}
     seen = barman.observe(SWITCH, now(host), host)
     assert seen == Seen(False, True, missing=(lost,))
-    with pytest.raises(OperationFailed, match=f"HOLE: Barman lacks {lost}: .*: barman backup main_backup"):
+    with pytest.raises(OperationFailed, match=f"ARCHIVE_GAP: Barman lacks {lost}: .*: barman backup main_backup"):
         barman.plan(SWITCH, DECIDED, seen)
     host.barman.begin_wal = "000000020000000000000006"
     assert barman.observe(SWITCH, now(host), host) == Seen(False, True), "of no matter to the newest backup"
@@ -287,22 +287,22 @@ FORK = 5 * 0x100_0000
 
 def standing(position: StreamPosition, *missing: str) -> Seen:
     newest, marker = "000000010000000000000006", "000000020000000000000005.partial"
-    stray = (newest,) if position is StreamPosition.AHEAD else ()
+    stray = (newest,) if position is StreamPosition.DIVERGED else ()
     return Seen(False, False, StreamState(position, newest, FORK, missing, stray, marker, STREAMING_DIRECTORY, 2))
 
 
 @pytest.mark.parametrize(
     ("config", "seen", "repaired"),
     [
-        (STREAM, standing(StreamPosition.AHEAD), False),
-        (STREAM, standing(StreamPosition.BOUNDARY), False),
-        (STREAM, standing(StreamPosition.GAP, "000000010000000000000002"), False),
-        (STREAM, standing(StreamPosition.FOREIGN), False),
-        (REPAIR, standing(StreamPosition.AHEAD), True),
-        (REPAIR, standing(StreamPosition.BOUNDARY), True),
-        (REPAIR, standing(StreamPosition.AHEAD, "000000020000000000000005"), False),
-        (REPAIR, standing(StreamPosition.GAP, "000000010000000000000002"), False),
-        (REPAIR, standing(StreamPosition.FOREIGN), False),
+        (STREAM, standing(StreamPosition.DIVERGED), False),
+        (STREAM, standing(StreamPosition.SEGMENT_BOUNDARY), False),
+        (STREAM, standing(StreamPosition.STREAM_GAP, "000000010000000000000002"), False),
+        (STREAM, standing(StreamPosition.NOT_IN_HISTORY), False),
+        (REPAIR, standing(StreamPosition.DIVERGED), True),
+        (REPAIR, standing(StreamPosition.SEGMENT_BOUNDARY), True),
+        (REPAIR, standing(StreamPosition.DIVERGED, "000000020000000000000005"), False),
+        (REPAIR, standing(StreamPosition.STREAM_GAP, "000000010000000000000002"), False),
+        (REPAIR, standing(StreamPosition.NOT_IN_HISTORY), False),
     ],
 )
 def test_what_cannot_go_on_is_repaired_only_if_we_may_and_nothing_is_lost(
@@ -347,7 +347,7 @@ def test_a_model_that_is_applied_is_not_applied_again() -> None:
 
 def test_the_model_is_applied_after_a_repair() -> None:
     """It starts receive-wal at once."""
-    steps = barman.plan(replace(MODELS, repair=True), DECIDED, standing(StreamPosition.AHEAD))
+    steps = barman.plan(replace(MODELS, repair=True), DECIDED, standing(StreamPosition.DIVERGED))
     programs = [str(step.do) for step in steps]
     assert programs.index("barman -q config-switch main_backup main-db2") == len(programs) - 2
 
@@ -420,7 +420,7 @@ def test_a_slot_that_somebody_else_uses_is_no_stream_of_barmans() -> None:
         OperationFailed, match="'barman' is in use by 'pg_receivewal' from 10.0.0.66, not by 'barman_rec"
     ):
         barman.observe(STREAM, replace(DECIDED, states={2: state}), FakeHost())
-    named = replace(CLUSTER, barman=Barman("main_backup", receiver="pg_receivewal"))
+    named = replace(CLUSTER, barman=Barman("main_backup", streaming_archiver_name="pg_receivewal"))
     assert barman.observe(STREAM, replace(DECIDED, cluster=named, states={2: state}), FakeHost()).streaming
 
 
@@ -452,7 +452,11 @@ def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(host: Fake
         (STREAM, True, []),
         (SWITCH, True, []),
         (Config(switch_wal=SwitchWal(), repair=True), True, ["'repair' needs 'stream: true'"]),
-        (Config(stream=True, steady=60), True, ["'steady' (60 s) must be less than 'start_timeout' (60 s)"]),
+        (
+            Config(stream=True, min_stream_age=60),
+            True,
+            ["'min_stream_age' (60 s) must be less than 'start_timeout' (60 s)"],
+        ),
         (MODELS, True, []),
         (Config(switch_wal=SwitchWal(), models=MODELS.models), True, ["'models' needs 'stream: true'"]),
         (replace(MODELS, models={1: "main-db1"}), True, ["'models' has none for node 2"]),
@@ -464,4 +468,4 @@ def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(host: Fake
 )
 def test_problems(config: Config, there: bool, said: list[str]) -> None:
     cluster = CLUSTER if there else Cluster(CLUSTER.nodes, CLUSTER.gateway)
-    assert list(barman.problems(config, cluster)) == said
+    assert list(barman.validate(config, cluster)) == said

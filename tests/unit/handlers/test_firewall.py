@@ -52,7 +52,7 @@ def planned(cluster: Cluster, primary: int, port: str, saved: str) -> list[Step]
 
 def test_the_transaction_after_a_failover() -> None:
     (step, *_) = planned(MAIN, 2, "barman", SERVED_BY_NODE_1)
-    assert step.what == "lead port barman to node 2 (10.0.0.12)"
+    assert step.what == "route port barman to node 2 (10.0.0.12)"
     assert isinstance(step.do, Program)
     assert step.do.argv == ("iptables-restore", "--noflush", "--wait", "5")
     assert step.do.stdin == (
@@ -127,8 +127,8 @@ def test_where_the_ports_lead(saved: str, where: dict[str, int | None]) -> None:
 
 
 def test_the_port_must_have_a_name() -> None:
-    assert list(firewall.problems(Config("app"), MAIN)) == []
-    assert list(firewall.problems(Config("ap"), MAIN)) == ["the gateway has no port 'ap'; did you mean 'app'?"]
+    assert list(firewall.validate(Config("app"), MAIN)) == []
+    assert list(firewall.validate(Config("ap"), MAIN)) == ["the gateway has no port 'ap'; did you mean 'app'?"]
 
 
 # -- any starting table ------------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_a_swap_cuts_also_who_has_come_since_the_look(cluster: Cluster) -> None:
         assert isinstance(step.do, Program)
         nat.restore(step.do.stdin)
     _, *cuts = planned(cluster, 2, "barman", nat.save())
-    assert [step.what for step in cuts] == [f"cut connections of port {port} to {old}" for port in (54321, 54322)]
+    assert [step.what for step in cuts] == [f"reset connections of port {port} to {old}" for port in (54321, 54322)]
     seen = Seen(parse_rules(nat.save()), None, True)
     (swap,) = firewall.plan(Config("barman"), ClusterState(cluster, 2, 2), seen)
     assert isinstance(swap.do, Program), "without conntrack there is nothing to cut with"
@@ -353,8 +353,8 @@ def test_nothing_leads_to_a_stale_primary_and_all_else_stays() -> None:
     steps = firewall.fence(MAIN, (1,), host)
     assert [step.what for step in steps] == [
         "close what leads to node 1",
-        "cut connections of port 54321 to 10.0.0.11",
-        "cut connections of port 54322 to 10.0.0.11",
+        "reset connections of port 54321 to 10.0.0.11",
+        "reset connections of port 54322 to 10.0.0.11",
     ]
     for step in steps:
         apply(step, host)
@@ -417,7 +417,7 @@ def test_on_ipv6_and_for_the_articles_own_rules() -> None:
     assert isinstance(close.do, Program)
     assert close.do.argv[0] == "ip6tables-restore"
     assert close.do.stdin == f"*nat\n:repmgr_dnat - [0:0]\n:repmgr_snat - [0:0]\n{kept}COMMIT\n"
-    assert cut.what == "cut connections of port 54322 to fd00::11"
+    assert cut.what == "reset connections of port 54322 to fd00::11"
 
 
 @settings(max_examples=100)
@@ -454,22 +454,22 @@ MARKS: list[tuple[str, Callable[[FakeHost], object], bool]] = [
 @pytest.mark.parametrize(("change", "differs"), [case[1:] for case in MARKS], ids=[case[0] for case in MARKS])
 def test_the_mark_changes_with_what_is_looked_at(change: Callable[[FakeHost], object], differs: bool) -> None:
     host, decided = FakeHost(), ClusterState(MAIN, 1, 1)
-    before = firewall.mark(decided, host)
+    before = firewall.fingerprint(decided, host)
     assert before is not None
     change(host)
-    assert (firewall.mark(decided, host) != before) is differs
+    assert (firewall.fingerprint(decided, host) != before) is differs
     assert host.ran == []
 
 
-def test_the_mark_of_another_primary_is_another_one() -> None:
+def test_the_fingerprint_of_another_primary_is_another_one() -> None:
     host = FakeHost()
-    assert firewall.mark(ClusterState(MAIN, 1, 1), host) != firewall.mark(ClusterState(MAIN, 2, 2), host)
+    assert firewall.fingerprint(ClusterState(MAIN, 1, 1), host) != firewall.fingerprint(ClusterState(MAIN, 2, 2), host)
 
 
 def test_there_is_no_mark_where_the_kernel_does_not_count() -> None:
     host = FakeHost()
     host.counts_rules = False
-    assert firewall.mark(ClusterState(MAIN, 1, 1), host) is None
+    assert firewall.fingerprint(ClusterState(MAIN, 1, 1), host) is None
 
 
 CONNECTIONS = st.lists(

@@ -35,7 +35,7 @@ HEALTHY = Slot("barman", True, None, 0x500_0000, "reserved")
 IN_USE = replace(HEALTHY, active_pid=4711)
 LOST = replace(HEALTHY, restart_lsn=None, wal_status="lost")
 OTHER = Slot("another", True, 99, 0x500_0000, "reserved")
-ON_PRIMARY, ON_STANDBY = Config("primary"), Config("standby", "drop")
+ON_PRIMARY, ON_STANDBY = Config("primary"), Config("standbys", "absent")
 
 CREATE = ("create slot barman on node 2", Sql(2, slot.CREATE, ("barman",)), None)
 DROP_LOST = (
@@ -126,9 +126,9 @@ def test_which_slots_are_looked_at(config: Config, slots: dict[int, tuple[Slot, 
     assert slot.observe(config, replace(DECIDED, states=states), FakeHost()) == seen
 
 
-# -- keep: track -------------------------------------------------------------------------------------------------------
+# -- state: synced -----------------------------------------------------------------------------------------------------
 
-TRACK = Config("standby", "track", max_retained_wal=100)
+TRACK = Config("standbys", "synced", max_retained_wal=100)
 MB = 1024 * 1024
 AT = 0x500_0000
 CREATE_1 = (
@@ -320,5 +320,5 @@ def test_a_standby_that_was_promoted_meanwhile_keeps_its_slot() -> None:
 
 def test_it_needs_barman() -> None:
     without = Cluster(nodes=CLUSTER.nodes, gateway=CLUSTER.gateway)
-    assert list(slot.problems(ON_PRIMARY, without)) == ["needs the section 'barman' of the cluster"]
-    assert list(slot.problems(ON_PRIMARY, CLUSTER)) == []
+    assert list(slot.validate(ON_PRIMARY, without)) == ["needs the section 'barman' of the cluster"]
+    assert list(slot.validate(ON_PRIMARY, CLUSTER)) == []

@@ -78,10 +78,10 @@ def past(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Past:
     return Past(journal, monkeypatch)
 
 
-LEAD_BARMAN = (3.0, 0.25, "lead port barman to node 2 (10.0.0.12)", "")
-CUT = (3.25, 0.25, "cut connections of port 54322 to 10.0.0.11", "")
+LEAD_BARMAN = (3.0, 0.25, "route port barman to node 2 (10.0.0.12)", "")
+CUT = (3.25, 0.25, "reset connections of port 54322 to 10.0.0.11", "")
 SWITCH = (3.5, 1.0, "switch WAL and see timeline 2 in Barman's archive", "")
-LEAD_APP = (4.5, 0.5, "lead port app to node 2 (10.0.0.12)", "")
+LEAD_APP = (4.5, 0.5, "route port app to node 2 (10.0.0.12)", "")
 
 
 def fail_over(past: Past) -> None:
@@ -99,7 +99,7 @@ def fail_over(past: Past) -> None:
     past.primary(2.75, 2, 2)
     past.run(2.625, 5.5, LEAD_BARMAN, CUT, SWITCH, LEAD_APP)
     said = past.event(3.75, PROMOTED)
-    past.run(5.5, 5.75, events=(said,), message="nothing to do: all is as it should be; the primary is node 2")
+    past.run(5.5, 5.75, events=(said,), message="nothing to do: in the desired state; the primary is node 2")
     later = past.event(900, FOLLOWED)
     past.run(900, 901, (900.5, 0.1, "drop slot barman on standby 1", ""), events=(later,))
 
@@ -130,7 +130,7 @@ def test_a_failover(past: Past, journal: Journal) -> None:
         (3.75, "event: standby_promote of node 2"),
         (4.5, LEAD_APP[2]),
         (5.5, "end of run 2 (event): done"),
-        (5.75, "end of run 3 (event): nothing to do: all is as it should be"),
+        (5.75, "end of run 3 (event): nothing to do: in the desired state"),
     ]
 
 
@@ -149,7 +149,7 @@ def test_the_same_on_the_screen(past: Past, journal: Journal) -> None:
     ]
     assert "    0.50 s            the primary is unknown: no node is out of recovery" in rest
     assert "                      node 1: Connection refused" in rest
-    assert "    4.50 s    0.50 s  lead port app to node 2 (10.0.0.12)" in rest
+    assert "    4.50 s    0.50 s  route port app to node 2 (10.0.0.12)" in rest
 
 
 def test_without_a_tick_the_first_sign_is_the_first_event(past: Past, journal: Journal) -> None:
@@ -165,7 +165,7 @@ def test_without_a_tick_the_first_sign_is_the_first_event(past: Past, journal: J
 
 def test_by_hand_and_without_any_sign_it_begins_with_the_run(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
-    past.run(-40, -39, (-40, 1, "lead port app to node 1 (10.0.0.11)", ""))
+    past.run(-40, -39, (-40, 1, "route port app to node 1 (10.0.0.11)", ""))
     past.primary(1, 2, 2)
     past.run(0, 2, LEAD_APP)
     assert (the_report(journal).zero, the_report(journal).promoted) == (T, 1)
@@ -200,7 +200,7 @@ def test_the_failover_right_before_is_another_story(past: Past, journal: Journal
     past.primary(-5000, 3, 1)
     past.event(-35, Event(3, "repmgrd_local_disconnect"))
     past.primary(-30, 1, 2)
-    past.run(-32, -20, (-25, 1, "lead port app to node 1 (10.0.0.11)", ""))
+    past.run(-32, -20, (-25, 1, "route port app to node 1 (10.0.0.11)", ""))
     past.event(0, LOST)
     past.primary(1, 2, 3)
     past.run(0.5, 5, LEAD_APP)
@@ -267,7 +267,7 @@ def test_a_port_that_could_not_be_led_was_not_open(past: Past, journal: Journal)
 def test_a_port_that_was_never_led_was_never_open(past: Past, journal: Journal) -> None:
     past.primary(-5000, 1, 1)
     past.primary(2, 2, 2)
-    past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed"), (3, 1, "lead port app to node 1 (10.0.0.11)", ""))
+    past.run(1, 9, (3, 1, LEAD_APP[2], "iptables-restore failed"), (3, 1, "route port app to node 1 (10.0.0.11)", ""))
     assert the_report(journal).ports == {}
 
 
@@ -318,7 +318,7 @@ def evil(past: Past) -> None:
     past.primary(-5000, 1, 1)
     past.look(0, -5, None, 0, EVIL)
     past.primary(2, 2, 2)
-    past.run(1, 60, (3, 0.5, EVIL, EVIL), (4, 1e6, "lead port <b> to node 2 (x)", ""), ok=False, message=EVIL)
+    past.run(1, 60, (3, 0.5, EVIL, EVIL), (4, 1e6, "route port <b> to node 2 (x)", ""), ok=False, message=EVIL)
 
 
 def test_no_line_is_wider_than_80_columns(past: Past, journal: Journal) -> None:

@@ -73,17 +73,17 @@ def past(journal: Journal, ok: bool, seconds: float) -> None:
 def test_all_as_it_should_be(ask: Ask, host: FakeHost) -> None:
     host.nodes[2].behind = 4096
     found = ask()
-    single = {"good": 1, "primary_known": 1, "timeline": 1, "missing_steps": 0, "warnings": 0, "events_waiting": 0}
-    for name, value in {**single, "paused": 0, "failed_attempts": 0, "barman_streaming": 1}.items():
+    single = {"healthy": 1, "primary_known": 1, "timeline": 1, "pending_steps": 0, "warnings": 0, "events_pending": 0}
+    for name, value in {**single, "paused": 0, "retry_attempts": 0, "barman_streaming": 1}.items():
         assert of(found, name) == {"": value}, name
     assert of(found, "node_up") == {"1": 1, "2": 1}
     assert of(found, "node_is_primary") == {"1": 1, "2": 0}
     assert of(found, "node_lag_bytes") == {"2": 4096}
-    assert of(found, "port_leads_to_node") == {"1 app": 1, "2 app": 0, "1 barman": 1, "2 barman": 0}
+    assert of(found, "port_target") == {"1 app": 1, "2 app": 0, "1 barman": 1, "2 barman": 0}
     assert of(found, "slot_retained_bytes") == {"1 barman": 672}
     assert of(found, "runs_total")["drift"] == of(found, "run_failures_total")["event"] == 0, "there from the start"
     assert of(found, "events_total") == of(found, "primary_changes_total") == {"": 0}
-    assert of(found, "last_event_timestamp_seconds") == of(found, "last_look_timestamp_seconds") == {}
+    assert of(found, "last_event_timestamp_seconds") == of(found, "last_poll_timestamp_seconds") == {}
 
 
 def test_in_trouble(ask: Ask, host: FakeHost, journal: Journal) -> None:
@@ -91,12 +91,12 @@ def test_in_trouble(ask: Ask, host: FakeHost, journal: Journal) -> None:
     journal.add_event("main", PROMOTED, 5.5)
     journal.pause("main", None, "new disks")
     found = ask()
-    for name, value in {"good": 0, "events_waiting": 1, "paused": 1, "last_event_timestamp_seconds": 5.5}.items():
+    for name, value in {"healthy": 0, "events_pending": 1, "paused": 1, "last_event_timestamp_seconds": 5.5}.items():
         assert of(found, name) == {"": value}, name
-    assert of(found, "missing_steps")[""] >= 4
+    assert of(found, "pending_steps")[""] >= 4
     assert of(found, "node_up") == {"1": 0, "2": 1}
     assert of(found, "node_is_primary") == {"1": 0, "2": 1}
-    assert of(found, "port_leads_to_node") == {"1 app": 1, "2 app": 0, "1 barman": 1, "2 barman": 0}
+    assert of(found, "port_target") == {"1 app": 1, "2 app": 0, "1 barman": 1, "2 barman": 0}
     assert of(found, "barman_streaming") == {"": 0}
     assert (of(found, "barman_lag_bytes"), of(found, "slot_retained_bytes")) == ({}, {})
 
@@ -107,7 +107,7 @@ def test_nobody_is_the_primary_and_one_is_a_stale_primary(ask: Ask, host: FakeHo
     found = ask()
     assert (of(found, "primary_known"), of(found, "timeline")) == ({"": 0}, {})
     assert of(found, "node_is_primary") == {"1": 0, "2": 0}
-    assert of(found, "node_is_zombie") == {"1": 1, "2": 0}
+    assert of(found, "node_is_stale_primary") == {"1": 1, "2": 0}
     assert of(found, "last_primary_change_timestamp_seconds")[""] == pytest.approx(time.time(), abs=60)
 
 
@@ -118,15 +118,15 @@ def test_what_a_slot_left_behind_on_a_standby_keeps(ask: Ask, host: FakeHost) ->
 
 def test_a_closed_port_leads_to_nobody(ask: Ask, host: FakeHost) -> None:
     host.nat = type(host.nat)()
-    assert set(of(ask(), "port_leads_to_node").values()) == {0}
+    assert set(of(ask(), "port_target").values()) == {0}
 
 
 def test_when_the_service_last_looked(ask: Ask, tmp_path: Path) -> None:
     write_heartbeat(tmp_path, "main")
     os.utime(tmp_path / "cluster-main.looked", (1e9, 1_700_000_000.5))
-    assert of(ask(), "last_look_timestamp_seconds") == {"": 1_700_000_000.5}
+    assert of(ask(), "last_poll_timestamp_seconds") == {"": 1_700_000_000.5}
     write_heartbeat(tmp_path, "main")
-    assert of(ask(), "last_look_timestamp_seconds")[""] == pytest.approx(time.time(), abs=60)
+    assert of(ask(), "last_poll_timestamp_seconds")[""] == pytest.approx(time.time(), abs=60)
 
 
 def test_what_was_counted(ask: Ask, journal: Journal, host: FakeHost) -> None:
@@ -226,13 +226,13 @@ def test_strange_words_come_back_as_they_were() -> None:
 
 
 def test_what_belongs_to_a_metric_stands_together() -> None:
-    samples = [Sample(name, {"cluster": cluster}, 1) for cluster in "ab" for name in ("good", "paused")]
+    samples = [Sample(name, {"cluster": cluster}, 1) for cluster in "ab" for name in ("healthy", "paused")]
     lines = metrics.render(samples).splitlines()
     assert [line.split("{")[0] for line in lines if not line.startswith("#")] == [
-        *["repmgr_hooks_good"] * 2,
+        *["repmgr_hooks_healthy"] * 2,
         *["repmgr_hooks_paused"] * 2,
     ]
-    assert lines.count("# TYPE repmgr_hooks_good gauge") == 1
+    assert lines.count("# TYPE repmgr_hooks_healthy gauge") == 1
 
 
 def test_names_and_units() -> None:
@@ -258,7 +258,7 @@ def test_a_file_for_the_collector(run: Callable[..., int], tmp_path: Path, capsy
     assert capsys.readouterr().out == ""
     (only,) = target.iterdir()
     assert only.stat().st_mode & 0o777 == 0o644
-    assert parsed(only.read_text())["good", frozenset()] == 1
+    assert parsed(only.read_text())["healthy", frozenset()] == 1
 
 
 @pytest.mark.parametrize(

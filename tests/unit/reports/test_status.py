@@ -52,7 +52,7 @@ HEALTHY = [
 
 def test_all_as_it_should_be(journal: Journal) -> None:
     found = picture(healthy(), journal)
-    assert found.good
+    assert found.healthy
     assert found.lines() == HEALTHY
 
 
@@ -62,10 +62,10 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
     before = list(host.changes)
     found = picture(host, journal)
     lines = found.lines()
-    assert not found.good
+    assert not found.healthy
     assert lines[0].startswith("main: primary is node 2, timeline 2")
     assert "  port 54322 (app): leads to node 1" in lines
-    assert "  MISSING lead port app to node 2 (10.0.0.12)" in lines
+    assert "  MISSING route port app to node 2 (10.0.0.12)" in lines
     assert "  MISSING create slot barman on node 2" in lines
     assert lines[-1] == "  mend it with: repmgr-hooks reconcile --cluster main"
     assert host.changes == before, "looking changes nothing"
@@ -82,7 +82,7 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
     ]
     host.nodes[1].reachable, host.nodes[1].in_recovery, host.nodes[1].timeline = True, True, 2
     assert handle(MAIN, host, []).ok
-    assert picture(host, journal).good
+    assert picture(host, journal).healthy
 
 
 def test_an_unknown_primary(journal: Journal) -> None:
@@ -90,7 +90,7 @@ def test_an_unknown_primary(journal: Journal) -> None:
     host.lose(1)
     found = picture(host, journal)
     lines = found.lines()
-    assert not found.good
+    assert not found.healthy
     assert lines[0] == "main: UNKNOWN primary: no node is out of recovery; promote one, or make the primary reachable"
     assert "  node 1: connection timeout expired" in lines
     assert "  WRONG node 1 does not answer" in lines
@@ -103,7 +103,7 @@ def test_a_stale_primary_stands_first_and_what_leads_to_it_is_missing(journal: J
     host.lose(2)
     found = picture(host, journal)
     lines = found.lines()
-    assert not found.good
+    assert not found.healthy
     assert lines[0] == "main: " + str(Reason(ReasonCode.STALE_PRIMARY, (1,)))
     assert lines[1].startswith("  UNKNOWN primary: node 1 is a primary on an older timeline than 2")
     assert "  MISSING close what leads to node 1" in lines
@@ -128,7 +128,7 @@ def test_what_no_step_can_mend_is_no_good_state_and_is_shown() -> None:
     main = ManagedCluster(MAIN.cluster, (*MAIN.routes, Route(frozenset(), (Action("x", warned, None, "x"),))))
     host = healthy()
     found = look(main, host, None, LOADED)
-    assert not found.good
+    assert not found.healthy
     assert found.lines() == [*HEALTHY, "  WRONG half a slot on 1"]
     host.lose(1)
     assert not any("half a slot" in line for line in look(main, host, None, LOADED).lines()), "of which primary?"
@@ -138,7 +138,7 @@ def test_the_last_event(journal: Journal) -> None:
     received = time.mktime((2026, 11, 20, 3, 0, 0, 0, 0, -1))
     journal.end_run(journal.begin_run("main", "event", 1, [journal.add_event("main", PROMOTED, received)]), *DONE)
     found = picture(healthy(), journal)
-    assert found.good
+    assert found.healthy
     assert found.lines() == [*HEALTHY, "  last event: standby_promote of node 2, 2026-11-20 03:00:00"]
 
 
@@ -146,7 +146,7 @@ def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
     host = healthy()
     host.barman.health = "ruins"
     found = picture(host, journal)
-    assert not found.good
+    assert not found.healthy
     assert any(line.startswith("  MISSING ") and "No space left on device" in line for line in found.lines())
 
 
@@ -156,7 +156,7 @@ def test_events_that_wait(journal: Journal) -> None:
     journal.add_event("main", PROMOTED, received - 60)
     journal.add_event("other", PROMOTED, received + 60)
     found = picture(healthy(), journal)
-    assert not found.good
+    assert not found.healthy
     assert found.lines() == [
         *HEALTHY,
         "  last event: standby_promote of node 2, 2026-11-20 03:00:00",
@@ -174,21 +174,21 @@ def test_events_that_wait(journal: Journal) -> None:
 def test_a_run_that_failed(journal: Journal, again: bool, attempt: int, said: str) -> None:
     ended(journal, False, again, attempt, "Barman is in ruins")
     found = picture(healthy(), journal)
-    assert not found.good
+    assert not found.healthy
     assert found.lines() == [*HEALTHY, f"  {said}", "  mend it with: repmgr-hooks reconcile --cluster main"]
     ended(journal, True, False, 1, "done")
-    assert picture(healthy(), journal).good
+    assert picture(healthy(), journal).healthy
 
 
 @pytest.mark.parametrize("reason", ["", "new disks"])
 def test_a_pause_is_no_good_state_and_stands_second(journal: Journal, reason: str) -> None:
     journal.pause("main", None, reason)
     found = picture(healthy(), journal)
-    assert not found.good
+    assert not found.healthy
     shown = f" ({reason})" if reason else ""
     assert found.lines()[1] == f"  PAUSED until it is resumed{shown}; end it with: repmgr-hooks resume"
     journal.resume("main")
-    assert picture(healthy(), journal).good
+    assert picture(healthy(), journal).healthy
 
 
 def test_a_pause_with_an_end_shows_it(journal: Journal) -> None:
@@ -204,7 +204,7 @@ def test_the_same_for_machines(journal: Journal) -> None:
     host = healthy()
     host.lose(2)
     plain = json.loads(json.dumps(picture(host, journal).as_dict()))
-    assert (plain["good"], plain["cluster"], plain["waiting"]) == (False, "main", 0)
+    assert (plain["healthy"], plain["cluster"], plain["waiting"]) == (False, "main", 0)
     assert (plain["decision"]["primary"], plain["decision"]["timeline"]) == (1, 1)
     assert [(state["node"], state["error"]) for state in plain["decision"]["states"]] == [
         (1, ""),

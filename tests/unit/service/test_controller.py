@@ -50,7 +50,7 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture
 def loaded(loaded: Config) -> Config:
-    return replace(loaded, service=replace(loaded.service, retry=Backoff(5, 300, 3), tick=0))
+    return replace(loaded, service=replace(loaded.service, retry=Backoff(5, 300, 3), monitor_interval=0))
 
 
 def failed_over(host: FakeHost | None = None) -> FakeHost:
@@ -119,12 +119,12 @@ def test_an_event_is_handled_and_all_of_it_is_written_down(journal: Journal, loa
     assert [item.id for item in journal.events_of(run.id)] == [event]
     steps = journal.steps(run.id)
     assert [step.what for step in steps][:3] == [
-        "lead port barman to node 2 (10.0.0.12)",
-        "cut connections of port 54321 to 10.0.0.11",
-        "cut connections of port 54322 to 10.0.0.11",
+        "route port barman to node 2 (10.0.0.12)",
+        "reset connections of port 54321 to 10.0.0.11",
+        "reset connections of port 54322 to 10.0.0.11",
     ]
     assert steps[0].action == "firewall {open: barman}"
-    assert steps[-1].what == "lead port app to node 2 (10.0.0.12)"
+    assert steps[-1].what == "route port app to node 2 (10.0.0.12)"
     assert not any(step.error for step in steps)
 
 

@@ -96,7 +96,7 @@ def test_a_dry_run_knows_what_is_remembered_and_forgets_nothing(
 ) -> None:
     monkeypatch.setattr(output, "LocalHost", lambda conninfos: host)
     monkeypatch.setattr(output.config, "load", lambda path: loaded)
-    more = ["--forget"] if forget else []
+    more = ["--reset-state"] if forget else []
     assert cli.run(["reconcile", "--dry-run", *more]) == (0 if forget else 1)
     assert journal.memory("main") == NODE_2_ON_TIMELINE_2
     assert host.changes == []

@@ -21,7 +21,7 @@ from tests.fake import FakeHost, NatTable
 
 LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
 MAIN = LOADED.clusters["main"]
-TICK = LOADED.service.tick
+TICK = LOADED.service.monitor_interval
 PROMOTED = Event(2, "standby_promote")
 
 
@@ -221,7 +221,7 @@ def swing(host: FakeHost, node: int) -> None:
 def test_a_primary_that_swings_is_held_and_by_hand_it_is_followed_at_once(
     queue: ClusterController, host: FakeHost, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    most = MAIN.cluster.flap_limit.most
+    most = MAIN.cluster.flap_limit.changes
     ticks(queue, host, 2)
     for number in range(most):
         swing(host, 2 - number % 2)
@@ -243,10 +243,10 @@ def test_a_held_primary_is_followed_when_the_window_has_gone_by(
     queue: ClusterController, host: FakeHost, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks(queue, host, 2)
-    for number in range(MAIN.cluster.flap_limit.most + 1):
+    for number in range(MAIN.cluster.flap_limit.changes + 1):
         swing(host, 2 - number % 2)
         ticks(queue, host, 3)
-    moment = time.time() + MAIN.cluster.flap_limit.within
+    moment = time.time() + MAIN.cluster.flap_limit.window
     monkeypatch.setattr(time, "time", lambda: moment)
     ticks(queue, host, 3)
     assert host.leads_to(host.app_port) == f"10.0.0.1{2 - number % 2}:5432"
@@ -289,7 +289,7 @@ def test_rules_that_others_put_back_after_a_stale_primary_was_shut_out_are_close
     saved = host.nat.save()
     ticks(queue, host, 3)
     assert host.leads_to(host.app_port) is None
-    failed = journal.begin_run("main", "retry", LOADED.service.retry.attempts, [])
+    failed = journal.begin_run("main", "retry", LOADED.service.retry.max_attempts, [])
     journal.end_run(failed, False, True, "the primary is unknown", None, 0)
     host.nat.chains = NatTable(saved).chains
     host.nat.generation += 1

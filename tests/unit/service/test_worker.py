@@ -58,9 +58,13 @@ def worker(state: Path, host: FakeHost) -> WithoutSignals:
     return ticking(state, 0)
 
 
-def ticking(state: Path, tick: int) -> WithoutSignals:
+def ticking(state: Path, monitor_interval: int) -> WithoutSignals:
     path = state.parent / "config.yaml"
-    path.write_text(CONFIG.replace("tick: 5", f"tick: {tick}").replace("/var/lib/repmgr-hooks", str(state)))
+    path.write_text(
+        CONFIG.replace("monitor_interval: 5", f"monitor_interval: {monitor_interval}").replace(
+            "/var/lib/repmgr-hooks", str(state)
+        )
+    )
     return WithoutSignals(path)
 
 

@@ -137,7 +137,7 @@ def test_another_cluster(tmp_path: Path) -> None:
     assert cluster.gateway.ports == {"barman": 6000, "app": 6001}
     assert (cluster.postgres.port, cluster.postgres.user, cluster.postgres.dbname) == (5433, "rep", "rep_db")
     assert cluster.barman
-    assert (cluster.barman.server, cluster.barman.slot) == ("shop", "b_shop")
+    assert (cluster.barman.server, cluster.barman.slot_name) == ("shop", "b_shop")
 
 
 def test_forwarding_of_the_gateways_family() -> None:

@@ -379,7 +379,7 @@ def test_meanwhile_is_asked_while_the_step_runs_and_may_fail() -> None:
     [
         (Program(("barman", "-q", "a b")), "barman -q 'a b'"),
         (Sql(2, "select  f(%s,\n %s)", ("slot", True)), "node 2: select f('slot', True)"),
-        (DropConnections(FORGET), "conntrack -D, and poke the clients"),
+        (DropConnections(FORGET), "conntrack -D, and reset the clients"),
         (DropConnections(FORGET, tell=False), "conntrack -D"),
     ],
 )

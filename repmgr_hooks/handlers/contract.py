@@ -1,0 +1,103 @@
+"""What a handler offers: the whole contract, and a default for each part that a handler may do without.
+
+A handler is a module. It looks (``observe``) and says which steps are missing (``plan``); it changes nothing itself.
+Every name of the contract is in the module: what a handler does not need is assigned from here
+(``fence = contract.fence_nothing``), so that the type checker and the loader see all of it, and a misspelt name is an
+error instead of silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host, Step
+
+
+class Handler(Protocol):
+    """The names that a handler module has, in the order in which they are used."""
+
+    @property
+    def Config(self) -> type[Any]:  # noqa: N802 - it is a class
+        """A frozen dataclass: the options in the route."""
+
+    @property
+    def validate(self) -> Callable[[Any, Cluster], Iterable[str]]:
+        """``validate(config, cluster)`` returns what is wrong with the options in this cluster, in words."""
+
+    @property
+    def fail_open_after(self) -> Callable[[Any], float | None]:
+        """``fail_open_after(config)``: seconds after the start of a run at which the action is carried out although one
+        before it has failed; None: never."""
+
+    @property
+    def on_tick(self) -> Callable[[Any], bool]:
+        """``on_tick(config)``: whether to look every few seconds, without an event."""
+
+    @property
+    def observe(self) -> Callable[[Any, ClusterState, Host], Any] | None:
+        """``observe(config, decided, host)`` returns what ``plan`` needs to know; it may raise OperationFailed.
+
+        None: there is nothing to look at. Such a handler (a notification) runs on its events only.
+        """
+
+    @property
+    def plan(self) -> Callable[[Any, ClusterState, Any], Sequence[Step]]:
+        """``plan(config, decided, seen)`` is pure and returns the missing steps, none when the state is as wanted."""
+
+    @property
+    def fingerprint(self) -> Callable[[ClusterState, Host], object]:
+        """``fingerprint(decided, host)``, cheap: while it returns the same, ``observe`` would see the same, and a look
+        without an event may be spared. None: that cannot be known."""
+
+    @property
+    def warnings(self) -> Callable[[Any, ClusterState], Iterable[str]]:
+        """``warnings(config, decided)`` is pure and returns what is wrong and no step can fix, in words."""
+
+    @property
+    def housekeep(self) -> Callable[[Any, ClusterState, Host], None]:
+        """``housekeep(config, decided, host)`` does the small work of every look, which is no repair."""
+
+    @property
+    def fence(self) -> Callable[[Cluster, Sequence[int], Host], Sequence[Step]]:
+        """``fence(cluster, nodes, host)`` returns the steps after which nothing leads to these stale primaries; it is
+        asked while the primary is unknown."""
+
+
+NAMES = tuple(name for name in vars(Handler) if not name.startswith("_"))
+
+
+def always_valid(config: object, cluster: Cluster) -> Iterable[str]:
+    """The types of the options say all."""
+    return ()
+
+
+def never_fails_open(config: object) -> float | None:
+    """What comes before must have succeeded."""
+    return None
+
+
+def looks_on_tick(config: object) -> bool:
+    """Look without an event too."""
+    return True
+
+
+def no_fingerprint(decided: ClusterState, host: Host) -> object:
+    """Only a look shows whether anything has changed."""
+    return None
+
+
+def no_warnings(config: object, decided: ClusterState) -> Iterable[str]:
+    """Whatever is wrong, a step can fix."""
+    return ()
+
+
+def no_housekeeping(config: object, decided: ClusterState, host: Host) -> None:
+    """There is nothing to do but steps."""
+
+
+def fence_nothing(cluster: Cluster, nodes: Sequence[int], host: Host) -> Sequence[Step]:
+    """Nothing of this handler's leads clients anywhere."""
+    return ()

@@ -1,0 +1,84 @@
+"""Each folder imports only what is to its right in one line; so the folders tell the way of an event."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import repmgr_hooks
+
+PACKAGE = Path(repmgr_hooks.__file__).parent
+
+LAYERS = """
+    __main__ > cli > setup > service reports checks > config > alerts > engine > handlers > journal barman > cluster
+    > system > netfilter > settings event hook > lock log progress catalogue > errors files background
+    repmgr_conf __init__
+"""
+RANK = {name: rank for rank, layer in enumerate(LAYERS.split(">")) for name in layer.split()}
+
+
+def layer(module: str) -> str:
+    """Return the layer of a module.
+
+    >>> layer("repmgr_hooks.cluster.decide"), layer("repmgr_hooks.errors"), layer("repmgr_hooks")
+    ('cluster', 'errors', '__init__')
+    """
+    return [*module.split("."), "__init__"][1]
+
+
+def imported(source: str) -> set[str]:
+    """Return the modules of ours that a source imports, inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "repmgr_hooks":
+            found |= {f"repmgr_hooks.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return {module for module in found if module.split(".")[0] == "repmgr_hooks"}
+
+
+def to_the_left(place: str, source: str) -> list[str]:
+    """Return what a module imports from layers on its left, or beside it."""
+    return [
+        f"{place} imports {module}"
+        for module in sorted(imported(source))
+        if RANK[layer(module)] < RANK[place] or (RANK[layer(module)] == RANK[place] and not _same(place, module))
+    ]
+
+
+def _same(place: str, module: str) -> bool:
+    """Packages of one layer do not know each other; modules at the bottom may."""
+    return layer(module) == place or not (PACKAGE / place).is_dir()
+
+
+def test_every_module_has_a_layer() -> None:
+    there = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert there - {"py", "repmgr-hooks", "README"} == set(RANK)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_to_the_right(path: Path) -> None:
+    place = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert to_the_left(place, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ("netfilter", "from repmgr_hooks.system.steps import Program"),
+        ("handlers", "from repmgr_hooks.alerts.incident import Alert"),
+        ("system", "from repmgr_hooks.alerts.incident import Alert"),
+        ("cluster", "from repmgr_hooks.journal.journal import Journal"),
+        ("cluster", "def f():\n    from repmgr_hooks.engine.run import RunObserver"),
+        ("reports", "from repmgr_hooks import checks"),
+        ("hook", "import repmgr_hooks.config"),
+        ("catalogue", "from repmgr_hooks.event import Event"),
+    ],
+)
+def test_an_import_to_the_left_is_seen(place: str, line: str) -> None:
+    """The first five stood in the code before the folders were made."""
+    assert to_the_left(place, line)
