@@ -207,7 +207,8 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
         return _shut_out(decided, seen)
     steps = branch.take_away(seen.fence, decided.barman)
     if config.stream and not seen.streaming:
-        steps += [_start(config, decided)] if seen.coming else _restart_stream(config, decided, seen)
+        # The fence goes last: cron starts what may start.
+        steps = [*steps, _start(config, decided)] if seen.coming else _restart_stream(config, decided, seen, steps)
     if config.switch_wal and not seen.archived:
         steps.append(_switch_wal(decided, config.switch_wal.timeout))
     if seen.missing:
@@ -230,7 +231,7 @@ def _shut_out(decided: ClusterState, seen: Seen) -> list[Step]:
     return steps
 
 
-def _restart_stream(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
+def _restart_stream(config: Config, decided: ClusterState, seen: Seen, let_in: list[Step]) -> list[Step]:
     # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
     stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
     standing, model = seen.standing, config.models.get(decided.primary, "")
@@ -241,6 +242,7 @@ def _restart_stream(config: Config, decided: ClusterState, seen: Seen) -> list[S
         *tail,
         *remedy,
         *([config_models.switch(decided.barman, model)] if model != seen.model else []),
+        *let_in,
         _start(config, decided),
     ]
     if remedy and not (config.repair and wal_continuity.repairable(standing)):

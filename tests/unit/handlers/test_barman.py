@@ -195,7 +195,7 @@ def test_another_branch_is_let_in_by_nobody() -> None:
 def test_the_fence_goes_when_the_branch_is_one_again() -> None:
     seen = Seen(False, False, fence=replace(THERE.fence, begin="000000010000000000000005"))
     steps = barman.plan(STREAM, DECIDED, seen)
-    begin, give, away, stop, start = (step.do for step in steps)
+    stop, begin, give, away, start = (step.do for step in steps)
     assert isinstance(begin, Program)
     assert begin.argv == ("touch", "/streaming/000000010000000000000005.partial")
     assert isinstance(away, Program)
