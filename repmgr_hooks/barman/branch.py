@@ -136,7 +136,7 @@ class Fence:
 def fence_of(held: ArchivedWal, primary: PrimaryWal) -> Fence:
     """Return the fence that is there, or would be put up."""
     empty = not any(parse_name(name, primary.lineage.segment_size) for name in held.streaming)
-    begin = marker(0, held, primary) if empty else ""
+    begin = marker((), held, primary) if empty else ""
     return Fence(held.directory, fence_name(primary.lineage.segment_size), held.fences, begin)
 
 
@@ -162,13 +162,13 @@ def _made(what: str, directory: str, name: str, barman: Barman) -> list[Step]:
     return [_step(what, barman, "touch", place), give]
 
 
-def marker(dead: int, held: ArchivedWal, primary: PrimaryWal) -> str:
-    """Return where pg_receivewal has to begin when all of a timeline is moved aside: after what is left.
+def marker(dead: Collection[int], held: ArchivedWal, primary: PrimaryWal) -> str:
+    """Return where pg_receivewal has to begin when all of some timelines is moved aside: after what is left.
 
     What the primary no longer has is not waited for.
     """
     size, lineage = primary.lineage.segment_size, primary.lineage
-    found = [parse_name(name, size) for name in held.files if len(name) == COMPLETE and int(name[:8], 16) != dead]
+    found = [parse_name(name, size) for name in held.files if len(name) == COMPLETE and int(name[:8], 16) not in dead]
     left = max((number for t, number in filter(None, found) if lineage.timeline_at(number) == t), default=-1)
     last = (primary.lsn - 1) // size
     lacking = [n for n in range(max(left + 1, 0), last + 1) if lineage.name(n) not in primary.files]
@@ -179,19 +179,23 @@ def way_out(
     conflict: BranchConflict, held: ArchivedWal, primary: PrimaryWal, places: Mapping[str, str], barman: Barman
 ) -> list[Step]:
     """Return the steps that move the other branch aside, wherever it is, and let the stream begin after the rest."""
-    aside = str(PurePosixPath(places["backup_directory"]) / f"other-branch-{conflict.timeline:08X}")
+    newer = {int(name[:8], 16) for name in held.files if counts(name)} - set(range(primary.lineage.timeline + 1))
+    dead = sorted({conflict.timeline, *newer})
+    # A name of its own: what was moved aside before stays there.
+    newest = max(name for name in held.files if counts(name) and int(name[:8], 16) in dead)
+    aside = str(PurePosixPath(places["backup_directory"]) / f"other-branch-{newest.partition('.')[0]}")
     fence = fence_of(held, primary)
-    begin = f"{held.directory}/{marker(conflict.timeline, held, primary)}.partial"
-    names = f"{conflict.timeline:08X}*"
+    begin = f"{held.directory}/{marker(dead, held, primary)}.partial"
+    names = [word for timeline in dead for word in ("-o", "-name", f"{timeline:08X}*")][1:]
     directories = [f"{places[key]}/" for key in ("streaming_wals_directory", "incoming_wals_directory")]
     # Barman keeps 2^32 bytes of a timeline in a directory; the history files stand beside these.
     directories.append(f"{places['wals_directory']}/")
-    chosen = ("-mindepth", "1", "-maxdepth", "1", "-name", names, "!", "-name", fence.name)
+    chosen = ("-mindepth", "1", "-maxdepth", "1", "(", *names, ")", "!", "-name", fence.name)
     move = ("-exec", "mv", "-n", "-t", aside, "{}", "+")
     rebuild = Program((*barman.command, "rebuild-xlogdb", barman.server))
     return [
         _step(f"make {aside}", barman, "mkdir", "-p", aside),
-        _step(f"move timeline {conflict.timeline} there", barman, "find", *directories, *chosen, *move),
+        _step(f"move timeline {' and '.join(map(str, dead))} there", barman, "find", *directories, *chosen, *move),
         _step("let receive-wal begin after what is left", barman, "touch", begin),
         _step("give them to Barman", barman, "chown", f"--reference={held.directory}", aside, begin),
         Step("let Barman see what it has now", rebuild, LIMIT),

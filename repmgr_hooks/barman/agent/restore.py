@@ -11,6 +11,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -44,7 +45,7 @@ def restore(asked: dict[str, Any]) -> dict[str, Any]:
     if not (postgres and control and psql):
         return {"unable": f"there are no programs of PostgreSQL {asked['version']}", "problem": ""}
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: exit(1))
+        signal.signal(number, lambda *_: sys.exit(1))
     with scratch(asked["backup_directory"]) as place, tempfile.TemporaryDirectory(prefix="rh-") as sockets:
         data = f"{place}/data"
         try:
@@ -56,17 +57,36 @@ def restore(asked: dict[str, Any]) -> dict[str, Any]:
             try:
                 return {**replayed([psql, "-XAtqwh", sockets], asked, server, end), "problem": "", "unable": ""}
             finally:
-                server.send_signal(signal.SIGQUIT)
-                server.wait(60)
+                end_server(server)
         except Failed as error:
             lines = Path(place, "log").read_text(errors="replace").splitlines() if Path(place, "log").exists() else []
             said = [line for line in lines if re.search(r"(FATAL|PANIC|ERROR):", line)]
             return {"problem": "; ".join([str(error), *said[-2:]]), "unable": ""}
 
 
+def end_server(server: subprocess.Popen[bytes]) -> None:
+    """Nothing of it is kept, so it may end at once."""
+    server.send_signal(signal.SIGQUIT)
+    try:
+        server.wait(60)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def tablespaces(asked: dict[str, Any], data: str) -> list[str]:
+    """Return the options that keep tablespaces out of the places that they have on the primary's machine."""
+    words = [asked["barman"], "show-backup", asked["server"], "latest"]
+    run = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    found = re.findall(r"^\s+(\S+)\s*: \S.* \(oid: (\d+)\)", run.stdout, re.MULTILINE)
+    if len(found) != run.stdout.count("(oid: "):
+        raise Failed("the backup has tablespaces whose names cannot be read from 'barman show-backup'")
+    return [word for name, oid in found for word in ("--tablespace", f"{name}:{data}-{oid}")]
+
+
 def recover(asked: dict[str, Any], data: str, end: float) -> None:
     """Let Barman bring back the base backup; WAL is fetched one by one later, as in a recovery with get-wal."""
-    words = [asked["barman"], "recover", "--get-wal", asked["server"], "latest", data]
+    words = [asked["barman"], "recover", "--get-wal", *tablespaces(asked, data), asked["server"], "latest", data]
     with subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=die_with_me
     ) as run:

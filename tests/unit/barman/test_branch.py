@@ -17,6 +17,7 @@ from tests.fake import HOME, STREAMING, FakeHost
 
 SIZE = 16 * 1024 * 1024
 BARMAN = Barman("main_backup")
+ASIDE = f"{HOME}/other-branch-000000020000000000000007"
 HISTORY = "1\t0/5000050\tno recovery target specified\n"
 
 
@@ -28,6 +29,12 @@ def held(*names: str, streaming: tuple[str, ...] = ()) -> ArchivedWal:
     return ArchivedWal(STREAMING, frozenset(streaming), frozenset([*names, *streaming]))
 
 
+PLACES = {
+    "backup_directory": HOME,
+    "streaming_wals_directory": STREAMING,
+    "incoming_wals_directory": f"{HOME}/incoming",
+    "wals_directory": f"{HOME}/wals",
+}
 SECOND = PrimaryWal(
     3,
     TimelineHistory(2, (Switchpoint(1, 5 * SIZE + 0x50),)),
@@ -107,24 +114,18 @@ def test_where_the_stream_begins_when_the_branch_is_moved_aside(
 ) -> None:
     if names == wal(2, 5, 6):
         primary = replace(primary, files=primary.files - {*wal(1, 3, 4)})
-    assert [branch.marker(dead, held(*names), primary)] == expected
+    assert [branch.marker((dead,), held(*names), primary)] == expected
 
 
 def test_the_way_out_is_named() -> None:
     conflict = BranchConflict(ConflictKind.CONTENT, 2, *wal(2, 7))
-    places = {
-        "backup_directory": HOME,
-        "streaming_wals_directory": STREAMING,
-        "incoming_wals_directory": f"{HOME}/incoming",
-        "wals_directory": f"{HOME}/wals",
-    }
-    steps = branch.way_out(conflict, held(*ALL), SECOND, places, BARMAN)
+    steps = branch.way_out(conflict, held(*ALL), SECOND, PLACES, BARMAN)
     assert [str(step.do) for step in steps] == [
-        f"mkdir -p {HOME}/other-branch-00000002",
-        f"find {STREAMING}/ {HOME}/incoming/ {HOME}/wals/ -mindepth 1 -maxdepth 1 -name '00000002*' '!' "
-        f"-name FFFFFFFFFFFFFFFF000000FF.partial -exec mv -n -t {HOME}/other-branch-00000002 '{{}}' +",
+        f"mkdir -p {ASIDE}",
+        f"find {STREAMING}/ {HOME}/incoming/ {HOME}/wals/ -mindepth 1 -maxdepth 1 '(' -name '00000002*' ')' '!' "
+        f"-name FFFFFFFFFFFFFFFF000000FF.partial -exec mv -n -t {ASIDE} '{{}}' +",
         f"touch {STREAMING}/000000020000000000000005.partial",
-        f"chown --reference={STREAMING} {HOME}/other-branch-00000002 {STREAMING}/000000020000000000000005.partial",
+        f"chown --reference={STREAMING} {ASIDE} {STREAMING}/000000020000000000000005.partial",
         "barman rebuild-xlogdb main_backup",
         f"rm -f {STREAMING}/FFFFFFFFFFFFFFFF000000FF.partial",
     ]
@@ -132,6 +133,17 @@ def test_the_way_out_is_named() -> None:
     assert tells_of_hole(f"FAILED after 1 s: {said}") == (
         "BRANCH_CONFLICT: Barman holds other bytes than the primary in 000000020000000000000007"
     )
+
+
+def test_all_that_is_newer_is_moved_at_once() -> None:
+    """Else a restore would follow the next one of them."""
+    there = held(*wal(1, 3, 4), "00000002.history", *wal(2, 5), "00000003.history", *wal(3, 6))
+    conflict = branch.find(there, FIRST, Compared())
+    assert conflict
+    make, move, begin, *_ = (str(step.do) for step in branch.way_out(conflict, there, FIRST, PLACES, BARMAN))
+    assert make == f"mkdir -p {HOME}/other-branch-000000030000000000000006"
+    assert "'(' -name '00000002*' -o -name '00000003*' ')'" in move
+    assert begin == f"touch {STREAMING}/000000010000000000000005.partial"
 
 
 class Without(FakeHost):
