@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.endtoend.looks import barman_streams_from, first_file
+from tests.endtoend.looks import barman_streams_from
 from tests.endtoend.test_continuity import close_file, configure_nodes
 from tests.lab import Lab, wait_for
 from tests.lab.barman import archive, back_up
@@ -40,8 +40,7 @@ def test_barmans_places(built_lab: Lab) -> None:
     assert barman_streams_from(lab.db1)
     result = lab.gateway.hooks("check-wal", "--deep")
     assert result.returncode == 0, result.stdout
-    first = first_file(lab)
-    assert re.search(r"main: OK: 0{7}1[0-9A-F]{16} to 0{7}1[0-9A-F]{16}, [2-9] files", result.stdout), (result, first)
+    assert re.search(r"main: OK: 0{7}1[0-9A-F]{16} to 0{7}1[0-9A-F]{16}, [2-9] files", result.stdout), result
     lab.gateway.run("mv", "/var/lib/barman/disk", "/var/lib/barman/away")
     result = lab.gateway.hooks("check-wal")
     assert result.returncode == 1
