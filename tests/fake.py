@@ -607,7 +607,8 @@ class FakeHost:
 
     def _sums(self, names: list[str]) -> dict[str, dict[str, str | None]]:
         there = self.barman.streaming | self.barman.archived
-        texts = {f"{node.timeline:08X}.history": node.history for node in self.nodes.values() if node.history}
+        primaries = [node for node in self.nodes.values() if node.history and node.reachable and not node.in_recovery]
+        texts = {f"{node.timeline:08X}.history": node.history for node in primaries}
         texts |= self.barman.histories
         return {
             "sums": {n: self.barman.branch.get(n, n) if n in there else None for n in names if n not in texts},
