@@ -7,9 +7,12 @@ sum of each record, the position of each page, and that each record names the on
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -81,8 +84,15 @@ def program(name: str, version: int) -> str:
     return found if f" {version}." in said.stdout or f" {version} " in f"{said.stdout.strip()} " else ""
 
 
+def end_with_parent(number: int) -> None:
+    """Get a signal when our parent is gone (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, number)
+
+
 def be_modest() -> None:
-    """Let everything else on this host go first."""
+    """Let everything else on this host go first, and end, cleaned up, with whoever has started us."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    end_with_parent(signal.SIGTERM)
     os.nice(19)
     if ionice := shutil.which("ionice"):
         words = [ionice, "-c", "3", "-p", str(os.getpid())]

@@ -6,22 +6,19 @@ Nobody can connect but through a socket in a directory of ours.
 
 from __future__ import annotations
 
-import ctypes
 import re
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from repmgr_hooks.barman.agent.follow import be_modest, program, scratch
+from repmgr_hooks.barman.agent.follow import be_modest, end_with_parent, program, scratch
 
 QUIET = 20.0
 """Seconds without progress after which all is replayed; a standby looks for more every 5 s."""
-SIGNAL_OF_DEATH = 1  # PR_SET_PDEATHSIG
 ASK = "select pg_last_wal_replay_lsn() - '0/0', pg_last_wal_replay_lsn(), pg_last_xact_replay_timestamp()"
 NEEDED = {
     "max_connections": "max_connections",
@@ -44,8 +41,6 @@ def restore(asked: dict[str, Any]) -> dict[str, Any]:
     postgres, control, psql = (program(name, asked["version"]) for name in ("postgres", "pg_controldata", "psql"))
     if not (postgres and control and psql):
         return {"unable": f"there are no programs of PostgreSQL {asked['version']}", "problem": ""}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))
     with scratch(asked["backup_directory"]) as place, tempfile.TemporaryDirectory(prefix="rh-") as sockets:
         data = f"{place}/data"
         try:
@@ -125,7 +120,7 @@ def configure(asked: dict[str, Any], data: str, sockets: str, control: str) -> N
         "log_destination": "stderr",
         "lc_messages": "C",
     }
-    text = "".join(f"{name} = '{value}'\n" for name, value in settings.items())
+    text = "".join(f"{name} = {quoted(value)}\n" for name, value in settings.items())
     Path(data, "../postgresql.conf").write_text(text)
     Path(data, "../hba.conf").write_text("local all all trust\n")
     Path(data, "postgresql.auto.conf").write_text("")
@@ -134,13 +129,18 @@ def configure(asked: dict[str, Any], data: str, sockets: str, control: str) -> N
     Path(data).chmod(0o700)
 
 
+def quoted(value: str) -> str:
+    """Return a value for postgresql.conf."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def started(words: list[str], log: Any) -> subprocess.Popen[bytes]:
     """Start a server that ends when we end."""
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_me)
 
 
 def die_with_me() -> None:
-    ctypes.CDLL(None).prctl(SIGNAL_OF_DEATH, signal.SIGQUIT)
+    end_with_parent(signal.SIGQUIT)
 
 
 def replayed(psql: list[str], asked: dict[str, Any], server: subprocess.Popen[bytes], end: float) -> dict[str, Any]:
