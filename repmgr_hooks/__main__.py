@@ -7,11 +7,15 @@ from repmgr_hooks.hook import taken
 
 def main() -> None:
     """Run the program and exit with its code."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        from repmgr_hooks.cli import streams
+
+        streams.reopen()
     code = taken(sys.argv[1:])
     if code is None:
         from repmgr_hooks.cli import main as cli
 
-        code = cli.run(sys.argv[1:])
+        code = cli.main(sys.argv[1:])
     sys.exit(code)
 
 

@@ -1,11 +1,18 @@
-"""Something that is done on the side while something else is done."""
+"""Something that is done on the side: while something else is done, or so that nobody needs to wait for its end."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 
 
 @contextmanager
@@ -19,3 +26,47 @@ def meanwhile(do: Callable[[threading.Event], object]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+class Aside:
+    """A thread that does one job after the other; whoever asks for one waits for a limited time."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: Jobs = SimpleQueue()
+        self._late: Future[Any] | None = None
+        self._ended = False
+        threading.Thread(target=_do_all, args=(self._jobs,), name=name, daemon=True).start()
+
+    def ask(self, job: Callable[[], T], limit: float) -> T:
+        """Return what the job returns, or raise what it raises; TimeoutError if that takes longer than the limit.
+
+        A job that is not begun by then is not done at all. While one that was begun is still not done, no other job is
+        waited for.
+        """
+        if self._ended or (self._late and not self._late.done()):
+            raise TimeoutError
+        answer: Future[T] = Future()
+        self._jobs.put((answer, partial(copy_context().run, job)))
+        with suppress(TimeoutError):
+            answer.exception(limit)
+        if answer.done():
+            return answer.result()
+        if not answer.cancel():
+            self._late = answer
+        raise TimeoutError
+
+    def end(self) -> None:
+        """End the thread when it has done what it was asked for."""
+        self._ended = True
+        self._jobs.put(None)
+
+
+def _do_all(jobs: Jobs) -> None:
+    while entry := jobs.get():
+        answer, job = entry
+        if answer.set_running_or_notify_cancel():
+            try:
+                answer.set_result(job())
+            except BaseException as error:  # whatever a plug-in raises: it is raised where the answer is waited for
+                answer.set_exception(error)
+        del entry, answer, job

@@ -86,6 +86,13 @@ def problem(words: list[str]) -> str:
     return ""
 
 
+def cluster_problem(name: str) -> str:
+    """Return what is wrong with the name of a cluster (none is right); empty if nothing is."""
+    if len(name) > 63 or not (name.isascii() and (name.isprintable() or not name)):
+        return f"CLUSTER is the name of one in the configuration, at most 63 characters; got {shorten(name)}"
+    return ""
+
+
 def is_node_id(text: str) -> bool:
     """True for the decimal spelling of 1 to 2147483647."""
     return text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= 10 and int(text) < 2**31

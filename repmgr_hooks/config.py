@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 
-from repmgr_hooks import event
-from repmgr_hooks.alerts import receivers
+from repmgr_hooks import consistency, event
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import UsageError, did_you_mean
 from repmgr_hooks.files import untrusted
-from repmgr_hooks.handlers import installed
+from repmgr_hooks.handlers import installed, slot
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.settings.schema import Document, Identifier, Pattern, Positive, Range, join
+from repmgr_hooks.settings.schema import Directory, Document, Identifier, NotEmpty, Positive, Range, TooMany, join
+
+LARGEST = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ class Service:
     ``alerts``: who is told when something is wrong.
     """
 
-    state_dir: Annotated[str, Pattern(r"/[A-Za-z0-9/._-]+", "an absolute path without blanks")] = STATE_DIR
+    state_dir: Directory = STATE_DIR
     retry: Backoff = Backoff()
     monitor_interval: Annotated[int, Range(0, 3600)] = 5
     retention_days: Positive = 90
-    alerts: tuple[Receiver, ...] = ()
+    alerts: Annotated[tuple[Receiver, ...], NotEmpty()] = ()
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Config:
 
 @dataclass(frozen=True)
 class _RouteText:
-    on: tuple[str, ...]
-    do: tuple[Any, ...]
+    on: Annotated[tuple[str, ...], NotEmpty()]
+    do: Annotated[tuple[Any, ...], NotEmpty()]
 
 
 def which_cluster(clusters: Mapping[str, ManagedCluster], name: str | None, node: int) -> str:
@@ -90,9 +91,11 @@ def load(path: Path) -> Config:
     try:
         if path.exists() and (wrong := untrusted(path)):
             raise UsageError(f"{path} is refused: {wrong}")
-        document = Document(path.read_text(encoding="utf-8"))
+        document = Document(_text(path))
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply, or a part that contains itself") from None
+    except TooMany as error:
+        raise UsageError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}; name the file with --config") from None
     except yaml.MarkedYAMLError as error:
@@ -100,13 +103,38 @@ def load(path: Path) -> Config:
         raise UsageError(f"{path}: line {line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    config = _config(document, path)
-    if not document.problems and state_dir(str(path)) != config.service.state_dir:
-        document.problem("state_dir", "the hook reads this line without YAML: write plainly 'state_dir: PATH'")
     if document.problems:
-        count = len(document.problems)
-        raise UsageError("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
+        raise _mistakes(path, document)
+    try:
+        config = _config(document, path)
+        if not document.problems and state_dir(str(path)) != config.service.state_dir:
+            document.problem("state_dir", "the hook reads this line without YAML: write plainly 'state_dir: PATH'")
+    except TooMany as error:
+        raise UsageError(f"{path}: {error}") from None
+    if document.problems:
+        raise _mistakes(path, document)
     return config
+
+
+def _mistakes(path: Path, document: Document) -> UsageError:
+    count = len(document.problems)
+    return UsageError("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
+
+
+def _text(path: Path) -> str:
+    """Read a file that is one: a FIFO would let us wait for ever. Raises OSError, UnicodeDecodeError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is no file")
+        text = b""
+        while len(text) <= LARGEST and (part := os.read(descriptor, LARGEST)):
+            text += part
+    finally:
+        os.close(descriptor)
+    if len(text) > LARGEST:
+        raise OSError(f"it is larger than {LARGEST // 1024} KiB")
+    return text.decode()
 
 
 def _config(document: Document, path: Path) -> Config:
@@ -120,8 +148,9 @@ def _config(document: Document, path: Path) -> Config:
     clusters = {
         name: found for name, text in named.items() if (found := _managed(document, name, text, f"clusters.{name}"))
     }
-    _check_shared(document, clusters)
-    _check_alerts(document, (service or Service()).alerts, clusters)
+    consistency.check_retry(document, (service or Service()).retry)
+    consistency.check_shared(document, clusters)
+    consistency.check_alerts(document, (service or Service()).alerts, clusters)
     return Config(path, service or Service(), clusters)
 
 
@@ -132,26 +161,35 @@ def _managed(document: Document, name: str, text: Any, path: str) -> ManagedClus
     if found is None:
         return None
     cluster = replace(found, name=name)
-    _check_cluster(document, cluster, path)
+    consistency.check_cluster(document, cluster, path)
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):
             for problem in _invalid(action, cluster):
                 document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
-    return ManagedCluster(cluster, tuple(routes))
+    managed = ManagedCluster(cluster, tuple(routes))
+    if len({action.config.synced for action in managed.actions if _is_about_standbys(action)}) > 1:
+        document.problem(f"{path}.routes", "slots of standbys cannot be both absent and synced; give one 'state'")
+    return managed
+
+
+def _is_about_standbys(action: Action) -> bool:
+    return isinstance(action.config, slot.Config) and action.config.on == "standbys"
 
 
 def _invalid(action: Action, cluster: Cluster) -> list[str]:
     try:
         return list(action.handler.validate(action.config, cluster))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         origin = installed()[action.name].origin
-        return [f"a bug in the handler ({origin}): 'problems' failed: {error!r}"]
+        return [f"a bug in the handler ({origin}): 'validate' failed: {error!r}"]
 
 
 def _routes(document: Document, value: Any, path: str) -> list[Route]:
     if not isinstance(value, list):
         document.problem(path, "must be a list of 'on' and 'do'")
         return []
+    if not value:
+        document.problem(path, "must not be empty: nothing would be done")
     texts = (document.read(_RouteText, item, f"{path}[{index}]") for index, item in enumerate(value))
     return [_route(document, text, f"{path}[{index}]") for index, text in enumerate(texts) if text is not None]
 
@@ -161,6 +199,8 @@ def _route(document: Document, text: _RouteText, path: str) -> Route:
         if name not in event.CATALOGUE:
             message = f"repmgr has no event {shorten(name)}{did_you_mean(name, event.CATALOGUE)}"
             document.problem(f"{path}.on[{index}]", message)
+        elif name in text.on[:index]:
+            document.problem(f"{path}.on[{index}]", f"{name} stands here twice")
     actions = (_action(document, item, f"{path}.do[{index}]") for index, item in enumerate(text.do))
     return Route(frozenset(text.on), tuple(action for action in actions if action is not None))
 
@@ -195,44 +235,3 @@ def _plain_yaml(options: Any) -> str:
     if not isinstance(options, dict):
         return str(options).lower() if isinstance(options, bool) else str(options)
     return f"{{{', '.join(f'{key}: {_plain_yaml(value)}' for key, value in options.items())}}}"
-
-
-def _check_cluster(document: Document, cluster: Cluster, path: str) -> None:
-    versions = {ipaddress.ip_address(node.host).version for node in cluster.nodes.values()}
-    if versions != {ipaddress.ip_address(cluster.gateway.address).version}:
-        message = "mixes IPv4 and IPv6: netfilter cannot translate one into the other; use one kind for all"
-        document.problem(join(path, "nodes"), message)
-    hosts = [node.host for node in cluster.nodes.values()]
-    ports = [str(port) for port in cluster.gateway.ports.values()]
-    for what, values in (("nodes", hosts), ("gateway.ports", ports)):
-        for value in sorted({value for value in values if values.count(value) > 1}):
-            document.problem(join(path, what), f"{value} stands here twice")
-    if cluster.gateway.chains.dnat == cluster.gateway.chains.snat:
-        document.problem(join(path, "gateway.chains"), "dnat and snat must be two chains")
-
-
-def _check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> None:
-    """What two clusters must not share: a chain is swapped whole, so each belongs to one cluster."""
-    seen: dict[tuple[str, object], str] = {}
-    for name, managed in clusters.items():
-        for what, value in _claims(managed.cluster):
-            if seen.get((what, value), name) != name:
-                message = f"{what} {value} is already that of cluster {seen[what, value]!r}"
-                document.problem(f"clusters.{name}.gateway", message)
-            seen.setdefault((what, value), name)
-
-
-def _check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping[str, ManagedCluster]) -> None:
-    for index, target in enumerate(told):
-        for problem in receivers.validate(target):
-            document.problem(f"alerts[{index}]", problem)
-    for name, managed in clusters.items():
-        for action in managed.actions if not told else ():
-            if action.name == "notify":
-                document.problem(f"clusters.{name}.routes{action.path}.notify", "nobody stands under 'alerts'")
-
-
-def _claims(cluster: Cluster) -> Iterator[tuple[str, object]]:
-    gateway = cluster.gateway
-    yield from (("chain", chain) for chain in (gateway.chains.dnat, gateway.chains.snat))
-    yield from (("port", f"{gateway.address}:{port}") for port in gateway.ports.values())

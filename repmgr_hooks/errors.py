@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from repmgr_hooks.text import MOST, one_line, printable
 
 
 class HooksError(Exception):
-    """Root of our errors: the message says what is wrong, where, and what to do next."""
+    """Root of our errors: the message says what is wrong, where, and what to do next.
+
+    It may hold what a node, a program or a plug-in has said, and is printable and short whoever made it.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message, 2 * MOST))
 
 
 class UsageError(HooksError, ValueError):
@@ -16,6 +25,10 @@ class UsageError(HooksError, ValueError):
 
 class OperationFailed(HooksError, RuntimeError):
     """A step, or looking at what a step should change, did not work."""
+
+
+class ProgramTimeout(OperationFailed):
+    """A program was not finished in time, and was ended."""
 
 
 class NoSuchProgram(OperationFailed):
@@ -32,6 +45,22 @@ class PrimaryChanged(OperationFailed):
 
 class Stopped(HooksError):
     """The run ends before its next step because it was asked to; what is left is done later."""
+
+
+def odd_answer(error: Exception) -> str:
+    """Say that a node has answered what cannot be read."""
+    return f"an answer that cannot be read: {one_line(f'{type(error).__name__}: {error}')}"
+
+
+@contextmanager
+def answer_of(node: int) -> Iterator[None]:
+    """What cannot be read of a node's answer is a failure of that node. Raises OperationFailed."""
+    try:
+        yield
+    except HooksError:
+        raise
+    except Exception as error:
+        raise OperationFailed(f"node {node}: {odd_answer(error)}") from error
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:

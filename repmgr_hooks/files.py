@@ -15,39 +15,48 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[TextIO]:
-    """Open a new file that takes a place, with what was written to it, only when all went well. Raises OSError."""
-    hidden = path.parent / f".{path.name}.{os.getpid()}"
-    hidden.unlink(missing_ok=True)
+    """Open a new file that takes a place, with what was written to it, only when all went well. Raises OSError.
+
+    Nobody else can read it at first. Others may write in that directory: it is worked on through a handle.
+    """
+    hidden = f".{path.name}.{os.getpid()}"
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with hidden.open("x", encoding="utf-8") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(hidden, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(hidden, flags, 0o600, dir_fd=directory), "w", encoding="utf-8") as file:
             yield file
-        hidden.replace(path)
+        os.rename(hidden, path.name, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
         with contextlib.suppress(OSError):
-            hidden.unlink()
+            os.unlink(hidden, dir_fd=directory)
+        os.close(directory)
 
 
-def untrusted(path: Path) -> str:
-    """Return why a file is not to be trusted, in words; empty if only root and we ourselves can change it.
+def untrusted(path: Path, owner: int | None = None) -> str:
+    """Return why a file is not to be trusted, in words; empty if only root and its ``owner`` (we) can change it.
 
-    The directories above count too: who can write one can put another file in its place (unless it is sticky, as /tmp).
+    The directories above count too: who can write one can put another file in its place (unless it is sticky, as /tmp);
+    and a link on the way counts with those that it is in.
     """
+    allowed = (0, os.geteuid() if owner is None else owner)
     try:
-        real = path.resolve(strict=True)
-        for place in (real, *real.parents):
-            if wrong := _wrong(place):
+        named, real = path.absolute(), path.resolve(strict=True)
+        for place in dict.fromkeys((named, *named.parents, real, *real.parents)):
+            if wrong := _wrong(place, place.lstat(), allowed):
                 return wrong
     except OSError as error:
         return str(error)
     return ""
 
 
-def _wrong(place: Path) -> str:
-    status = place.stat()
-    if status.st_uid not in (0, os.geteuid()):
+def _wrong(place: Path, status: os.stat_result, allowed: tuple[int, int]) -> str:
+    if status.st_uid not in allowed:
         return f"{place} belongs to another user (uid {status.st_uid}); chown root {place}"
+    is_link = stat.S_ISLNK(status.st_mode)
     sticky_directory = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    if status.st_mode & 0o022 and not sticky_directory:
+    if status.st_mode & 0o022 and not (is_link or sticky_directory):
         return f"{place} can be written by others; chmod go-w {place}"
     return ""
 
@@ -56,5 +65,5 @@ def program_problem(run: Sequence[str]) -> str:
     """Return what is wrong with a program and its arguments, in words; empty if nothing is."""
     if not run or not Path(run[0]).is_absolute():
         return "'run' must be a list that begins with the absolute path of a program"
-    wrong = untrusted(Path(run[0]))
-    return f"the program is refused: {wrong}" if wrong else ""
+    wrong = untrusted(Path(run[0])) or ("" if Path(run[0]).is_file() else f"{run[0]} is no file")
+    return f"the program is refused: {wrong}; name a program" if wrong else ""

@@ -4,20 +4,24 @@ repmgrd waits in ``system()`` with its followers behind it (repmgr: dbutils.c:43
 file imports nothing that Python has not loaded already.
 
 An event is stored as a file in the spool, which repmgrd's user may write; the journal belongs to the worker alone.
+Root may call this too, and neither that user nor the spool's owner must be able to lead root elsewhere: the spool is
+worked on through a handle, and no link is followed.
 """
 
 import os
+import stat
 import sys
 import time
 
-from repmgr_hooks.catalogue import problem
+from repmgr_hooks.catalogue import cluster_problem, problem
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 STATE_DIR = "/var/lib/repmgr-hooks"
 PROGRAM = "/usr/local/bin/repmgr-hooks"
 WAKE = "wake"
+DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-STORED, USAGE = 0, 2
+STORED, FAILED, USAGE = 0, 1, 2
 
 
 def taken(argv: list[str]) -> int | None:
@@ -32,7 +36,7 @@ def hand_in(config: str, words: list[str]) -> int:
     """Store the event and return 0, or 2 for words that repmgr would not send."""
     cluster, words = option("--cluster", words)
     words = words[1:] if words[:1] == ["--"] else words
-    if wrong := problem(words):
+    if wrong := problem(words) or cluster_problem(cluster):
         say(wrong)
         return USAGE
     spool = os.path.join(state_dir(config), "spool")
@@ -40,7 +44,7 @@ def hand_in(config: str, words: list[str]) -> int:
         store(spool, [cluster, *words])
     except OSError as error:
         say(f"the event cannot be stored ({error}); it is handled now, and repmgrd waits for it")
-        handle_now(config, [cluster, *words])
+        return handle_now(config, [cluster, *words])
     if not wake(spool):
         start_worker(config)
     return STORED
@@ -62,7 +66,9 @@ def option(name: str, words: list[str]) -> tuple[str, list[str]]:
 def state_dir(config: str) -> str:
     """Return what the configuration says on its line ``state_dir: PATH``; the default if it cannot be read."""
     try:
-        with open(config, encoding="utf-8") as file:
+        with open(config, encoding="utf-8", opener=at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError("it is no file")
             for line in file:
                 if line.startswith("state_dir:"):
                     return line[10:].replace("\t#", " #").split(" #")[0].strip().strip("'\"") or STATE_DIR
@@ -71,38 +77,73 @@ def state_dir(config: str) -> str:
     return STATE_DIR
 
 
+def at_once(path: str, flags: int) -> int:
+    """Open a file; a FIFO would let repmgrd wait for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def open_spool(spool: str, how: int = os.O_PATH) -> int:
+    """Return a handle of the spool; neither it nor the state directory may be a link. Raises OSError."""
+    above = os.open(os.path.dirname(spool), os.O_PATH | DIRECTORY)
+    try:
+        return os.open(os.path.basename(spool), how | DIRECTORY, dir_fd=above)
+    finally:
+        os.close(above)
+
+
 def store(spool: str, words: list[str]) -> None:
     """Write one file, durably: its name appears only when it is whole. Raises OSError.
 
     One fsync, after the rename: ext4, XFS and Btrfs commit a file's new name with the file.
     """
-    name = f"{time.time_ns():020d}-{os.getpid()}"
-    hidden, final = os.path.join(spool, "." + name), os.path.join(spool, name)
-    file = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    final = f"{time.time_ns():020d}-{os.getpid()}"
+    hidden, directory = f".{final}", open_spool(spool)
     try:
-        os.fchmod(file, 0o640)  # whatever repmgrd's umask: the service reads it through the group
-        text = "\n".join([*words, ""]).encode()
-        if os.write(file, text) != len(text):
-            raise OSError("written in part only; the disk is full")
-        os.rename(hidden, final)
-        os.fsync(file)
-    except OSError:
-        for name in (hidden, final):
-            if os.path.exists(name):
-                os.unlink(name)
-        raise
+        file = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=directory)
+        try:
+            os.fchmod(file, 0o640)  # whatever repmgrd's umask: the service reads it through the group
+            text = "\n".join([*words, ""]).encode()
+            if os.write(file, text) != len(text):
+                raise OSError("written in part only; the disk is full")
+            os.rename(hidden, final, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(file)
+        except OSError:
+            for name in (hidden, final):
+                remove(name, directory)
+            raise
+        finally:
+            os.close(file)
     finally:
-        os.close(file)
+        os.close(directory)
 
 
-def handle_now(config: str, words: list[str]) -> None:
-    """Become the program that handles the event, as root, with its words on stdin: sudoers need no wildcard so."""
-    reader, writer = os.pipe()
-    os.write(writer, "\n".join([*words, ""]).encode())
-    os.close(writer)
-    os.dup2(reader, 0)
+def remove(name: str, directory: int) -> None:
+    """Remove a file, if it is there and can be removed."""
+    try:  # noqa: SIM105 - contextlib takes time to import
+        os.unlink(name, dir_fd=directory)
+    except OSError:
+        pass
+
+
+def handle_now(config: str, words: list[str]) -> int:
+    """Become the program that handles the event, as root, with its words on stdin: sudoers need no wildcard so.
+
+    Returns only if there is no such program.
+    """
     argv = [*as_root(config), "event", "-"]
-    os.execvp(argv[0], argv)
+    try:
+        # What repmgrd has closed is open then, and no file of ours takes its place.
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(descriptor, True)
+        os.close(descriptor)
+        reader, writer = os.pipe()
+        os.write(writer, "\n".join([*words, ""]).encode())  # less than any pipe holds: the words have been checked
+        os.close(writer)
+        os.dup2(reader, 0)
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        say(f"{' '.join(argv)}: cannot be started ({error}); the event is lost: run 'repmgr-hooks reconcile'")
+    return FAILED
 
 
 def as_root(config: str) -> list[str]:
@@ -115,16 +156,32 @@ def as_root(config: str) -> list[str]:
 def wake(spool: str) -> bool:
     """Tell the worker; False if none is there (nobody reads the FIFO)."""
     try:
-        fifo = os.open(os.path.join(spool, WAKE), os.O_WRONLY | os.O_NONBLOCK)
+        fifo = open_fifo(spool)
     except OSError:
         return False
     try:
         os.write(fifo, b".")
     except BlockingIOError:
         pass  # it is full of wake-ups already
+    except OSError:
+        return False  # its reader has just left
     finally:
         os.close(fifo)
     return True
+
+
+def open_fifo(spool: str) -> int:
+    """Return the end of the worker's FIFO that is written to. Raises OSError if nobody reads it, or if it is none."""
+    directory = open_spool(spool)
+    try:
+        fifo = os.open(WAKE, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=directory)
+    finally:
+        os.close(directory)
+    status = os.fstat(fifo)
+    if not stat.S_ISFIFO(status.st_mode) or status.st_nlink != 1:
+        os.close(fifo)
+        raise OSError(f"{spool}/{WAKE} is not the worker's FIFO")
+    return fifo
 
 
 def start_worker(config: str) -> None:
@@ -139,5 +196,11 @@ def start_worker(config: str) -> None:
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(f"repmgr-hooks: {text}\n")
+    """One line on stderr, if it can take one at once: neither a full nor a closed one may cost an event."""
+    try:
+        from select import select  # only when there is something to say
+
+        if sys.stderr and select([], [sys.stderr], [], 0)[1]:
+            os.write(sys.stderr.fileno(), f"repmgr-hooks: {text}\n".encode(errors="backslashreplace"))
+    except (OSError, ValueError):
+        pass

@@ -1,20 +1,42 @@
 """One at a time: a lock file that the kernel lets go when its holder dies, however it dies.
 
-Root uses the state directory of another user here, who could have put a symbolic link there: none is followed.
+The file says who holds the lock and since when, for those who wait.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import stat
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks.errors import LockTimeout, OperationFailed
+from repmgr_hooks.files import untrusted
+from repmgr_hooks.text import one_line
+
+log = logging.getLogger(__name__)
 
 POLL = 0.1
+MOST = 300
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, ``since`` in seconds since the epoch; as that process has written it."""
+
+    process: int
+    since: float
+    command: str
+
+    def __str__(self) -> str:
+        since = time.strftime("%H:%M:%S", time.localtime(self.since))
+        return f"process {self.process} ({self.command}) since {since}, for {max(time.time() - self.since, 0):.0f} s"
 
 
 def lock_name(cluster: str) -> str:
@@ -24,50 +46,131 @@ def lock_name(cluster: str) -> str:
 
 @contextlib.contextmanager
 def exclusive(path: Path, limit: float) -> Iterator[None]:
-    """Hold a lock file (flock(2)). Raises Busy if another holds it for longer than ``limit`` seconds."""
-    end = time.monotonic() + limit
+    """Hold a lock file (flock(2)). Raises LockTimeout if another holds it for longer than ``limit`` seconds.
+
+    Where there can be no lock file, what is to be done is done without: it would never be done otherwise.
+    """
+    handle = -1
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        give_to_owner_of_directory(handle, path)
+        handle = _opened(path)
+        _take(handle, path, limit)
+        _sign(handle)
     except OSError as error:
-        raise OperationFailed(
-            f"the state directory cannot be written: {error}; mend it or correct 'state_dir'"
-        ) from None
+        log.error("no lock can be taken, going on without: %s; mend the state directory, or correct 'state_dir'", error)
+    except LockTimeout:
+        os.close(handle)
+        raise
     try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    raise LockTimeout(f"another process holds {path} (waited {limit:.0f} s)") from None
-                time.sleep(POLL)
         yield
     finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    """Open a lock file, made if it is missing; on a disk that can only be read, one that is there will do."""
+    flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | flags, 0o600)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_RDONLY | flags & ~os.O_CREAT)
+        raise error
+
+
+def _take(handle: int, path: Path, limit: float) -> None:
+    end = time.monotonic() + limit
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                by = f": {found}" if (found := _signature(handle)) else ""
+                raise LockTimeout(f"another process holds {path} (waited {limit:.0f} s){by}") from None
+            time.sleep(POLL)
+
+
+def _sign(handle: int) -> None:
+    command = " ".join(["repmgr-hooks", *sys.argv[1:]])
+    with contextlib.suppress(OSError):  # a full disk, or one that can only be read
+        os.truncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()} {time.time():.3f} {command}".encode(errors="replace")[:MOST], 0)
+
+
+def _signature(handle: int) -> Holder | None:
+    try:
+        process, since, command = os.pread(handle, MOST, 0).decode(errors="replace").split(" ", 2)
+        time.localtime(float(since))
+        return Holder(int(process), float(since), one_line(command))
+    except (OSError, ValueError, OverflowError):
+        return None
+
+
+def holder(path: Path) -> Holder | None:
+    """Return who holds a lock now; None if nobody does, or it cannot be seen."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _signature(handle)
+    except OSError:
+        return None
+    finally:
         os.close(handle)
+    return None
 
 
-def give_to_owner_of_directory(handle: int, path: Path) -> None:
-    """Give a file that root has made to the owner of its directory, so that the service can use it too."""
-    if os.geteuid() == 0 and os.fstat(handle).st_nlink == 1:
-        owner = path.parent.stat()
-        os.fchown(handle, owner.st_uid, owner.st_gid)
+def broken(state_dir: Path) -> str:
+    """Return why nothing can be written into the state directory; empty if something can."""
+    try:
+        there = os.statvfs(state_dir)
+    except OSError as error:
+        return f"the state directory cannot be used: {error}"
+    if there.f_flag & os.ST_RDONLY:
+        return f"the state directory {state_dir} is on a disk that can only be read"
+    if there.f_files and not there.f_ffree:
+        return f"the disk of the state directory {state_dir} has no room for another file (inodes)"
+    if not there.f_bavail:
+        return f"the disk of the state directory {state_dir} is full"
+    return ""
 
 
 @contextlib.contextmanager
 def as_owner(directory: Path) -> Iterator[None]:
-    """Let root be the owner of a directory for a moment, so that it can be led to nothing that the owner may not do.
+    """Let root be the owner of a state directory for a moment, and be led to nothing that the owner may not do.
 
-    For the start of a program only: it holds for all threads.
+    It holds for all threads, and no program must be started meanwhile. Raises OperationFailed.
     """
-    user, group = os.geteuid(), os.getegid()
-    if user == 0 and directory.exists():
-        owner = directory.stat()
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)
+    if os.geteuid() != 0 or not os.path.lexists(directory):
+        yield
+        return
+    owner, groups = owner_of(directory), os.getgroups()
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
     try:
         yield
     finally:
-        os.seteuid(user)
-        os.setegid(group)
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def owner_of(directory: Path) -> os.stat_result:
+    """Return whose a state directory is; as that user, root can be led to nothing. Raises OperationFailed, OSError.
+
+    A link, or a place where a third user could put another directory, could be made root's own by who is to have less.
+    """
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise OperationFailed(
+            f"{directory} is no directory, or a link to one: root follows none; name the directory itself"
+        )
+    if wrong := untrusted(directory, status.st_uid):
+        raise OperationFailed(f"root does not work in {directory}: {wrong}")
+    return status

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal, TextIO
 
+from repmgr_hooks.text import MOST, printable
+
 Form = Literal["plain", "json"]
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
@@ -58,11 +60,15 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
+MOST_OF_LINE = 4 * MOST
+"""A traceback is longer than what a program says."""
+
+
 class Plain(logging.Formatter):
     """A line for people; with several clusters it begins with the cluster."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text, what = super().format(record), _ABOUT.get()
+        text, what = printable(super().format(record), MOST_OF_LINE), _ABOUT.get()
         start = f"{what.get('cluster')}: "
         return f"{start}{text}" if what.get("named") and not text.startswith(start) else text
 
@@ -93,7 +99,12 @@ class Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         what = {key: value for key, value in _ABOUT.get().items() if key != "named"}
-        line = {"time": time, "level": record.levelname.lower(), **what, "message": record.getMessage()}
+        line = {
+            "time": time,
+            "level": record.levelname.lower(),
+            **what,
+            "message": printable(record.getMessage(), MOST_OF_LINE),
+        }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = printable(self.formatException(record.exc_info), MOST_OF_LINE)
         return json.dumps(line)

@@ -12,6 +12,8 @@ from typing import TextIO
 
 from repmgr_hooks.background import meanwhile
 from repmgr_hooks.log import Form, formatter, is_terminal
+from repmgr_hooks.text import one_line
+from repmgr_hooks.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +24,16 @@ CLEAR_LINE = "\r\033[K"
 WIDTH = 79
 
 
-class Lines(logging.StreamHandler[TextIO]):
-    """The log, and below it, on a terminal, one line that is written over and over."""
+class Lines(logging.Handler):
+    """The log, and below it, on a terminal, one line that is written over and over.
+
+    Whoever logs may hold the lock of a cluster, so nothing here waits for the one who reads.
+    """
 
     def __init__(self, stream: TextIO, form: Form) -> None:
-        super().__init__(stream)
+        super().__init__()
         self.setFormatter(formatter(form, stream))
+        self._writer = Writer(stream)
         self.form = form
         self._rewrites = form == "plain" and is_terminal(stream)
         self._shown = False
@@ -35,7 +41,15 @@ class Lines(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._below("")
-        super().emit(record)
+        self.say(self.format(record))
+
+    def say(self, line: str) -> None:
+        """Print what is no log, in its place among the lines that are."""
+        self._writer.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """Wait a moment for whoever reads; logging does so at the end of the program."""
+        self._writer.flush()
 
     @contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[None]:
@@ -51,7 +65,7 @@ class Lines(logging.StreamHandler[TextIO]):
         begun = time.monotonic()
         while not over.wait(SHORT):
             if self._rewrites:
-                self._below(f"... {time.monotonic() - begun:.0f} s, until {until} at most: {what}")
+                self._below(f"... {time.monotonic() - begun:.0f} s, until {until} at most: {one_line(what)}")
             elif self._said[0] != what or time.monotonic() - self._said[1] >= SAY_EVERY:
                 self._said = (what, time.monotonic())
                 log.info("waiting, until %s at most: %s", until, what)
@@ -61,8 +75,7 @@ class Lines(logging.StreamHandler[TextIO]):
         self.acquire()
         try:
             if text or self._shown:
-                self.stream.write(f"{CLEAR_LINE}{text[:WIDTH]}")
-                self.stream.flush()
+                self._writer.write(f"{CLEAR_LINE}{text[:WIDTH]}")
             self._shown = bool(text)
         finally:
             self.release()

@@ -420,6 +420,9 @@ class FakeHost:
     def close_idle(self) -> None:
         self.rests += 1
 
+    def close(self) -> None:
+        """As ``System.close``."""
+
     def reset_clients(self, flows: Iterable[Flow]) -> None:
         self.poked += flows
         self._note("poke")

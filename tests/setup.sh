@@ -1,35 +1,55 @@
-# Sourced by tests/run and tests/demo: what a fresh Debian machine lacks. Needs root only for packages.
+# Sourced by tests/run, tests/demo and tests/matrix: what a fresh Debian machine lacks. Needs root only for packages.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-packages=(postgresql postgresql-15-repmgr repmgr barman barman-cli iptables conntrack iproute2 sudo systemd
-          systemd-container procps util-linux python3-venv openssh-client openssh-server rsync python3-psycopg
-          python3-yaml python3-sh)
+# Debian's metapackages: they bring the PostgreSQL of this Debian, and the repmgr for it. Barman from PyPI wants `file`.
+packages=(postgresql repmgr barman barman-cli file iptables conntrack iproute2 sudo systemd systemd-container procps
+          util-linux python3-venv openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh)
 
 # What the benchmark of what a user would pick instead needs besides: install_packages "${packages_to_compare[@]}"
 packages_to_compare=(haproxy)
 
+needs_root() {
+    [ "$(id -u)" -eq 0 ] || { echo "$1" >&2; exit 2; }
+}
+
 install_packages() {
-    local packages=("${packages[@]}" "$@")
-    if dpkg --status "${packages[@]}" >/dev/null 2>&1; then return; fi
-    echo "installing: ${packages[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get -qq update
-    apt-get -qq install --no-install-recommends postgresql-common >/dev/null
+    if are_installed "${packages[@]}" "$@"; then return; fi
     # The lab makes its own clusters; the machine gets none.
     mkdir -p /etc/postgresql-common/createcluster.d
     echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.d/repmgr-hooks-tests.conf
     # Likewise sshd: it runs in the lab only, unless the machine had it before.
     [ -x /usr/sbin/sshd ] || { mkdir -p /etc/ssh && touch /etc/ssh/sshd_not_to_be_run; }
-    apt-get -qq install --no-install-recommends "${packages[@]}" >/dev/null
+    # First: PostgreSQL's packages ask its programs which clusters there are.
+    install_missing postgresql-common
+    install_missing "${packages[@]}" "$@"
+}
+
+install_missing() {
+    if are_installed "$@"; then return; fi
+    echo "installing: $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    apt-get -qq install --no-install-recommends "$@" >/dev/null
+}
+
+are_installed() {
+    local states
+    states=$(dpkg-query --show --showformat '${db:Status-Status}\n' "$@" 2>/dev/null) || return 1
+    ! grep -qvx installed <<< "$states"
 }
 
 install_venv() {
-    local wanted
-    wanted=$(sha256sum pyproject.toml)
+    local python="${PYTHON:-/usr/bin/python3}" wanted
+    # A virtual environment can be made, and psycopg finds its library.
+    if ! "$python" -c 'import ctypes.util, ensurepip, sys; sys.exit(not ctypes.util.find_library("pq"))' 2>/dev/null; then
+        needs_root "python3-venv or libpq5 is missing: apt-get install python3-venv libpq5, or run this as root"
+        install_missing python3-venv libpq5
+    fi
+    wanted=$("$python" --version; sha256sum pyproject.toml)
     if [ "$(cat .venv/wanted 2>/dev/null)" != "$wanted" ]; then
         rm -rf .venv
-        "${PYTHON:-/usr/bin/python3}" -m venv .venv
+        "$python" -m venv .venv
         .venv/bin/pip -qq install hatchling hypothesis mypy prometheus_client pytest ruff types-PyYAML
         .venv/bin/pip -qq install .
         echo "$wanted" > .venv/wanted
@@ -38,7 +58,7 @@ install_venv() {
     .venv/bin/pip -qq install --no-deps --no-build-isolation --force-reinstall .
 }
 
-# The same program with the libraries that Debian 12 has.
+# The same program with the libraries that this Debian has.
 install_venv_of_debian() {
     if [ "$(cat .venv-debian/wanted 2>/dev/null)" != "$(cat .venv/wanted)" ]; then
         rm -rf .venv-debian

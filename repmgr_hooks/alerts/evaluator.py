@@ -57,6 +57,6 @@ class AlertEvaluator:
         ):
             self._listener.note(cluster.name, conditions(self._managed, decision, warnings, failed, self._attempts))
 
-    def journal_is_broken(self, error: Exception) -> None:
-        """What the last run was, and how it ended, is not known then."""
-        self._listener.tell(Alert(self._managed.cluster.name, "journal", "warning", str(error), momentary=True))
+    def hindered(self, condition: str, error: Exception) -> None:
+        """Something of our own does not work; with the journal, what the last run was is not known either."""
+        self._listener.tell(Alert(self._managed.cluster.name, condition, "warning", str(error), momentary=True))

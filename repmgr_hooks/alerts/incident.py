@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from repmgr_hooks.settings.backoff import Backoff, left
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.text import one_line
 
 HEADLINE = 80
 SETTLED = 60.0
@@ -53,8 +54,7 @@ class Incident:
     def headline(self) -> str:
         """The one line that is told, without control characters."""
         state = "OVER" if self.state == "over" else self.alert.severity.upper()
-        text = " ".join(f"{state} {self.alert.cluster}: {self.alert.summary}".split())
-        text = "".join(letter if letter.isprintable() else "?" for letter in text)
+        text = one_line(f"{state} {self.alert.cluster}: {self.alert.summary}")
         return text if len(text) <= HEADLINE else f"{text[: HEADLINE - 3].rstrip()}..."
 
     def wait(self, target: str, remind: float, now: float) -> float | None:

@@ -143,15 +143,17 @@ class Notifier:
         self._write(SAVE, values)
 
     def _forget_old(self, cases: dict[str, Incident], now: float) -> None:
+        """Forget what ended a day ago, or will have ended in a day by a clock that was set; not before it is told."""
         for condition, case in list(cases.items()):
-            if case.ended is not None and now - case.ended > FORGET_AFTER:
+            old = case.ended is not None and abs(now - case.ended) > FORGET_AFTER
+            waiting = [target for target in self._threads if target.wants(case)]
+            if old and all(case.wait(target.name, target.remind, now) is None for target in waiting):
                 del cases[condition]
                 self._write("delete from alert where cluster = ? and condition = ?", (case.alert.cluster, condition))
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         try:
-            with self._journal.change() as db:
-                db.execute(statement, values)
+            self._journal.change(lambda db: db.execute(statement, values))
         except OperationFailed as error:
             log.error("%s; who was told is not known after a restart", error)
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from repmgr_hooks.alerts.incident import Incident
 from repmgr_hooks.files import program_problem
-from repmgr_hooks.settings.schema import Pattern, Positive, Range
+from repmgr_hooks.settings.schema import Pattern, Positive, Range, Word
 from repmgr_hooks.system.alert import Severity
 from repmgr_hooks.system.steps import Program
 
@@ -45,7 +45,7 @@ class Receiver:
     severity: Severity = "warning"
     mail: tuple[MailAddress, ...] = ()
     webhook: str = ""
-    run: tuple[str, ...] = ()
+    run: tuple[Word, ...] = ()
     smtp: Annotated[str, Pattern(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "HOST or HOST:PORT")] = ""
     sender: MailAddress = ""
     timeout: Annotated[int, Range(1, 120)] = 10
@@ -71,29 +71,40 @@ def validate(target: Receiver) -> Iterator[str]:
     """Return what is wrong with a target, in words."""
     if sum(map(bool, (target.mail, target.webhook, target.run))) != 1:
         yield "must have one of 'mail', 'webhook' and 'run'"
-    if target.webhook and not re.fullmatch(r"https?://[!-~]+|/[!-~]+", target.webhook):
+    if target.webhook and not _can_be_a_webhook(target.webhook):
         yield "'webhook' must be a URL (http or https), or the absolute path of a file that holds it"
+    if target.smtp and ":" in target.smtp and not 1 <= int(target.smtp.rpartition(":")[2]) <= 65535:
+        yield f"'smtp' names a port that is none: {target.smtp}"
     if target.run and (wrong := program_problem(target.run)):
         yield wrong
     if (target.smtp or target.sender) and not target.mail:
         yield "'smtp' and 'sender' go with 'mail'"
 
 
+def _can_be_a_webhook(text: str) -> bool:
+    if not re.fullmatch(r"https?://[!-~]+|/[!-~]+", text):
+        return False
+    try:
+        return text.startswith("/") or (bool(urlsplit(text).hostname) and urlsplit(text).port != 0)
+    except ValueError:  # a bracket that is not closed, a port that is none
+        return False
+
+
 def program(target: Receiver, case: Incident) -> Program:
     """Return the program that tells a target of a case."""
     if target.run:
-        return Program(target.run, stdin=json.dumps(document(case)) + "\n")
+        return Program(target.run, stdin=json.dumps(document(case)) + "\n", whole=False)
     if target.webhook:
         return _sent(target, webhook=target.webhook, body=json.dumps(document(case)))
     mail = letter(target, case)
     if target.smtp:
         return _sent(target, smtp=target.smtp, sender=mail["From"], to=list(target.mail), body=mail.as_string())
-    return Program((SENDMAIL, "-t", "-i"), stdin=mail.as_string())
+    return Program((SENDMAIL, "-t", "-i"), stdin=mail.as_string(), whole=False)
 
 
 def _sent(target: Receiver, **order: Any) -> Program:
     """Through a process of its own: it can be ended whatever it waits for, and what is secret is no argument."""
-    return Program(SEND, stdin=json.dumps({**order, "timeout": target.timeout}))
+    return Program(SEND, stdin=json.dumps({**order, "timeout": target.timeout}), whole=False)
 
 
 def document(case: Incident) -> dict[str, Any]:

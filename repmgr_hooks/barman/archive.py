@@ -13,7 +13,7 @@ from repmgr_hooks.barman.branch import is_fence
 from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.observe import position
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, parse_history, parse_name
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
@@ -37,19 +37,23 @@ def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
 
     A standby is taken as if it had just been promoted to that timeline (``rehearsal.py``).
     """
-    written, segment_size, checkpoint_timeline, files, standby = host.fetch(Sql(node, WRITTEN), LIMIT)[0]
-    end, known = position(written) or 0, timeline - standby
-    history = _history(node, known, host) if known > 1 else ""
-    forks = parse_history(history)
-    lineage = TimelineHistory(timeline, (*forks, Switchpoint(known, end)) if standby else forks, segment_size)
-    first = [lineage.name(end // segment_size)] if standby else []
-    return PrimaryWal(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline, history)
+    with answer_of(node):
+        ((written, segment_size, checkpoint_timeline, files, standby),) = host.fetch(Sql(node, WRITTEN), LIMIT)
+        if type(segment_size) is not int or segment_size < 2**20:
+            raise ValueError(f"{segment_size!r:.50} is no size of a WAL file")
+        end, known = position(written) or 0, timeline - standby
+        history = _history(node, known, host) if known > 1 else ""
+        forks = parse_history(history)
+        lineage = TimelineHistory(timeline, (*forks, Switchpoint(known, end)) if standby else forks, segment_size)
+        first = [lineage.name(end // segment_size)] if standby else []
+        return PrimaryWal(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline, history)
 
 
 def look_again(primary: PrimaryWal, host: Host) -> PrimaryWal:
     """Return how far the same primary is now: Barman must not seem to be ahead of it. Raises OperationFailed."""
-    written, _, _, files, _ = host.fetch(Sql(primary.node, WRITTEN), LIMIT)[0]
-    return replace(primary, lsn=position(written) or 0, files=frozenset(files))
+    with answer_of(primary.node):
+        ((written, _, _, files, _),) = host.fetch(Sql(primary.node, WRITTEN), LIMIT)
+        return replace(primary, lsn=position(written) or 0, files=frozenset(files))
 
 
 def _history(node: int, timeline: int, host: Host) -> str:

@@ -18,7 +18,7 @@ from repmgr_hooks.barman.branch import BranchConflict, Compared
 from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal
 from repmgr_hooks.cluster.observe import WalSender
 from repmgr_hooks.cluster.wal import history_name, parse_name
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Host, Program, Sql
 
@@ -93,8 +93,9 @@ def receives(sender: WalSender, held: ArchivedWal, primary: PrimaryWal, barman: 
     """
     if sender.written is None or _is_there(sender.written, held, primary, barman, host):
         return True
-    rows = host.fetch(Sql(primary.node, WRITTEN, (barman.slot_name,)), LIMIT)
-    written = rows[0][0] if rows else None
+    with answer_of(primary.node):
+        rows = host.fetch(Sql(primary.node, WRITTEN, (barman.slot_name,)), LIMIT)
+        written = rows[0][0] if rows else None
     return written is None or _is_there(written, archive.look_at_archive(barman, host), primary, barman, host)
 
 
@@ -158,11 +159,12 @@ def ask(
 
 def primarys_sum(node: int, name: str, host: Host) -> str:
     """Return the sum of a file in a node's pg_wal; empty if it is not there any more. Raises OperationFailed."""
-    ((may_read, may_ask),) = host.fetch(Sql(node, RIGHTS), LIMIT)
-    if not (may_read or may_ask):
-        raise OperationFailed(f"node {node}: our role may not see sums of WAL files; see config/grants.sql")
-    ((found,),) = host.fetch(Sql(node, READ if may_read else ASK, (name,)), LIMIT)
-    return str(found or "")
+    with answer_of(node):
+        ((may_read, may_ask),) = host.fetch(Sql(node, RIGHTS), LIMIT)
+        if not (may_read or may_ask):
+            raise OperationFailed(f"node {node}: our role may not see sums of WAL files; see config/grants.sql")
+        ((found,),) = host.fetch(Sql(node, READ if may_read else ASK, (name,)), LIMIT)
+        return str(found or "")
 
 
 def look(barman: Barman, node: int, timeline: int, host: Host) -> tuple[ArchivedWal, PrimaryWal]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from repmgr_hooks.checks import alerts, barman, end_to_end, files, kernel, nodes, recovery, repmgr, service
+from repmgr_hooks.checks import alerts, barman, end_to_end, files, kernel, nodes, passwords, recovery, repmgr, service
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.users import User, acting_as, service_user
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
@@ -61,13 +61,14 @@ def _cluster(
     if journal:
         yield from service.of_cluster(managed, journal)
     chains = list(kernel.chains(cluster, host)) if _uses(managed, "firewall") else []
-    passwords = list(barman.passwords(cluster)) if cluster.barman else []
+    barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
-    yield from (*chains, *passwords, *secret)
+    yield from (*chains, *barmans, *secret)
+    yield passwords.look(cluster, user)
     if user.can_be_me and not bad(secret):
         forwards = all(found.level == "OK" for found in kernels if found.key == "kernel.forwarding")
         firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains)
-        yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *passwords]))
+        yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *barmans]))
 
 
 def _outside(
@@ -107,7 +108,7 @@ def _routes(managed: ManagedCluster, decided: ClusterState, host: Host, well: Ma
     missing = list(dict.fromkeys(dispatcher.differences(dispatcher.preview(looked_at, decided, host))))
     if missing:
         return topic.fail(f"not done: {'; '.join(missing)}", f"repmgr-hooks reconcile --cluster {managed.cluster.name}")
-    if warnings := dispatcher.warnings(managed, decided):
+    if warnings := dispatcher.warnings(managed, decided, host):
         return topic.warn("; ".join(warnings), f"repmgr-hooks status --cluster {managed.cluster.name}")
     return topic.ok("all that the routes ask for is so")
 

@@ -96,6 +96,8 @@ def look(managed: ManagedCluster, files: Iterable[Path], host: Host, journal: Jo
         topic = Topic("hook.arrived", str(conf.path))
         if not daemon.user.can_be_me:
             yield unseen(topic, f"only root can act as {daemon.user.name}")
+        elif journal is None and daemon.user.is_me and os.geteuid() != 0:
+            yield unseen(topic, "the journal is the service's own, and nothing can be seen to arrive")
         elif journal is None:
             yield topic.fail("the journal cannot be read: nothing can be seen to arrive", "repmgr-hooks status")
         else:

@@ -80,6 +80,8 @@ def _readable(topic: Topic, path: Path, repmgrd: User) -> Finding:
 
 def _state(topic: Topic, path: Path, service: User, repmgrd: User) -> Finding:
     mend = f"chown {service.name}:{repmgrd.name} {path}; chmod 0710 {path}"
+    if path.is_symlink():
+        return topic.fail("is a link: neither root nor the hook follows one", f"state_dir: {path.resolve()}")
     if path.stat().st_mode & 0o022:
         return topic.fail("can be written by others than the service", mend)
     if why := hindrance(service, path, WRITE | ENTER) or hindrance(repmgrd, path, ENTER):
@@ -101,6 +103,10 @@ def _journal(topic: Topic, path: Path, service: User) -> Finding:
 
 
 def _spool(topic: Topic, spool: Path, repmgrd: User) -> Finding:
+    if spool.is_symlink():
+        return topic.fail("is a link: nobody follows one", f"rm {spool}; systemd-tmpfiles --create")
+    if spool.stat().st_mode & 0o002:
+        return topic.fail("everybody can put events into it", f"chmod 2770 {spool}")
     if why := hindrance(repmgrd, spool, WRITE | ENTER):
         what = f"{why}: repmgrd would wait for every run"
         return topic.fail(what, f"chgrp {repmgrd.name} {spool}; chmod 2770 {spool}")

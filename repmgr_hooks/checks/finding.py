@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from repmgr_hooks.text import printable
+
 Level = Literal["OK", "WARN", "FAIL"]
 LEVELS: tuple[Level, ...] = ("FAIL", "WARN", "OK")
 NAGIOS = {"OK": 0, "WARNING": 1, "CRITICAL": 2, "UNKNOWN": 3}
@@ -24,6 +26,10 @@ class Finding:
     mend: str = ""
     key: str = ""
     where: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("what", "mend"):  # either may repeat what a program has said
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""

@@ -12,9 +12,10 @@ from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.simulation import FREE_SLOTS
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.system.steps import Host, Rows, Sql
+from repmgr_hooks.text import one_line
 
 MOST_SKEW = 2.0
 ENOUGH_WAL = "50GB"
@@ -90,12 +91,12 @@ def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     slot = cluster.barman.slot_name if cluster.barman else ""
     begun = time.time()
     answers = _ask(managed, host, EXAMINE, tuple(cluster.nodes), (slot,))
-    looked = Looked(begun, time.time(), {number: _examined(answer) for number, answer in answers.items()})
+    looked = Looked(begun, time.time(), {number: _examined(number, answer) for number, answer in answers.items()})
     if looked.lacking or not looked.answers:
         return looked
     decision = finder.decision(host)
     paused = _ask(managed, host, PAUSED, tuple(looked.answers))  # an error before repmgr 4.3
-    on = tuple(number for number, found in paused.items() if not isinstance(found, OperationFailed) and found[0][0])
+    on = tuple(number for number, found in paused.items() if found == [(True,)])
     return replace(looked, decision=decision, paused=on)
 
 
@@ -106,11 +107,15 @@ def _ask(
     return host.fetch_each([Sql(node, statement, params) for node in nodes], limit)
 
 
-def _examined(answer: Rows | OperationFailed) -> Examined | OperationFailed:
-    if isinstance(answer, OperationFailed):
-        return answer
-    clock, free, most, wal, lacking, extension = answer[0]
-    return Examined(clock, free, most, wal, tuple(lacking), extension)
+def _examined(node: int, answer: Rows | OperationFailed) -> Examined | OperationFailed:
+    try:
+        if isinstance(answer, OperationFailed):
+            return answer
+        with answer_of(node):
+            ((clock, free, most, wal, lacking, extension),) = answer
+            return Examined(float(clock), int(free), int(most), wal, tuple(map(one_line, lacking)), extension)
+    except OperationFailed as error:
+        return error
 
 
 def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Finding]:

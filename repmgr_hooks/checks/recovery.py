@@ -18,7 +18,7 @@ from repmgr_hooks.checks import clone
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.cluster.observe import observe
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.repmgr_conf import settings_in
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Sql
@@ -96,8 +96,10 @@ def findings(cluster: Cluster, host: Host) -> Iterator[Finding]:
 
 
 def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], host: Host) -> Iterator[Finding]:
-    row = host.fetch(Sql(node, SETTINGS, (node,)), archive.LIMIT)[0]
-    command, directory, segment_size, oldest_needed, config_file = row
+    with answer_of(node):
+        ((command, directory, segment_size, oldest_needed, config_file),) = host.fetch(
+            Sql(node, SETTINGS, (node,)), archive.LIMIT
+        )
     if not command:
         mend = "set restore_command, also in its repmgr.conf; without it, it must be cloned anew"
         yield Topic(KEY, name).fail("no restore_command: WAL that the primary no longer has is lost to it", mend)

@@ -14,7 +14,7 @@ from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.handlers import slot
-from repmgr_hooks.hook import PROGRAM, WAKE
+from repmgr_hooks.hook import PROGRAM, WAKE, open_fifo
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.system.steps import Host, Program
 
@@ -44,7 +44,7 @@ def look(loaded: Config, host: Host, repmgrd: User) -> Iterator[Finding]:
 def _listens(spool: Path) -> bool:
     """True if somebody reads the FIFO; nothing is written to it."""
     try:
-        os.close(os.open(spool / WAKE, os.O_WRONLY | os.O_NONBLOCK))
+        os.close(open_fifo(str(spool)))
         return True
     except PermissionError:
         raise
@@ -113,7 +113,7 @@ def of_cluster(managed: ManagedCluster, journal: Journal) -> Iterator[Finding]:
 def tracking(loaded: Config, managed: ManagedCluster) -> Iterator[Finding]:
     """``state: synced`` advances the slots of the standbys at every tick."""
     slots = [action.config for action in managed.actions if isinstance(action.config, slot.Config)]
-    if any(config.state == "synced" for config in slots):
+    if any(config.synced for config in slots):
         topic = Topic("config.interval", managed.cluster.name)
         why = "'state: synced' with 'monitor_interval: 0': the standbys' slots are never advanced"
         yield (

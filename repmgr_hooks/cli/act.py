@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 
 from repmgr_hooks import config
 from repmgr_hooks.cli.output import (
@@ -28,6 +31,8 @@ from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event, parse_event
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.pauses import keep, pause_of
+from repmgr_hooks.journal.rows import Pause
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about
 from repmgr_hooks.progress import Lines
@@ -41,7 +46,11 @@ MAX_EVENT = 4096
 def do_event(arguments: argparse.Namespace) -> int:
     """Handle an event that could not be stored (``hook.py`` stores it otherwise)."""
     if arguments.words == ["-"]:
-        cluster, *arguments.words = sys.stdin.read(MAX_EVENT).split("\n")[:-1] or [""]
+        try:
+            text = sys.stdin.read(MAX_EVENT)
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the event on stdin is no UTF-8: {error.reason}; repmgr sends plain words") from None
+        cluster, *arguments.words = text.split("\n")[:-1] or [""]
         arguments.cluster = cluster or None
     return handle(arguments, parse_event(arguments.words), "event", show_log_lines(sys.stderr))
 
@@ -88,7 +97,8 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
             known = None if arguments.reset_state else journal
             memories = [known.memory(managed.cluster.name) if known else LastKnownPrimary() for managed in chosen]
         rehearse = arguments.assume_primary is not None
-        good = [preview(managed, events, memory, rehearse) for managed, memory in zip(chosen, memories, strict=True)]
+        pairs = zip(chosen, memories, strict=True)
+        good = [preview(managed, events, memory, rehearse, lines) for managed, memory in pairs]
         return OK if all(good) else FAILED
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
@@ -101,14 +111,16 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
         return OK if all(good) else FAILED
 
 
-def preview(managed: ManagedCluster, events: list[Event], memory: LastKnownPrimary, rehearse: bool) -> bool:
+def preview(
+    managed: ManagedCluster, events: list[Event], memory: LastKnownPrimary, rehearse: bool, lines: Lines
+) -> bool:
     """Show what would be done for one cluster, or what would be if an event came that has not come."""
     host = world_of(managed)
     if rehearse:
         result = dispatcher.rehearse(managed, host, events[0], memory)
     else:
         result = dispatcher.handle(managed, host, events, dry_run=True, memory=memory)
-    show_plan(result)
+    show_plan(result, lines)
     return result.ok
 
 
@@ -118,25 +130,39 @@ def carry_out(
     """Run the dispatcher for one cluster, alone."""
     name = managed.cluster.name
     log.info("%s: %s", name, events[0] if events else cause)
-    if cause in ("boot", "event") and journal and journal.paused(name):
+    if cause in ("boot", "event") and pause_of(name, journal, loaded.state_dir):
         log.info("%s: paused: nothing is done", name)
         return True
     with contextlib.ExitStack() as alone:
         with lines.waiting("the end of another run", LOCK_WAIT):
             alone.enter_context(exclusive(loaded.state_dir / lock_name(name), LOCK_WAIT))
+        alone.enter_context(not_suspended())
         return run_now(managed, world_of(managed), events, cause, journal, lines.waiting).ok
 
 
-def show_plan(result: RunResult) -> None:
+@contextlib.contextmanager
+def not_suspended() -> Iterator[None]:
+    """Let no terminal stop us (Ctrl-Z, output in the background) while others wait for our lock."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTSTP, signal.SIGTTOU)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def show_plan(result: RunResult, lines: Lines) -> None:
     """Print what a dry run would do."""
     for item in result.done:
-        print(
-            f"{item.action.title}{': ' + item.error if item.error else '' if item.steps else ': in the desired state'}"
-        )
+        state = f": {item.error}" if item.error else "" if item.steps else ": in the desired state"
+        lines.say(f"{item.action.title}{state}")
         for step in item.steps:
-            print(f"  would {step.what}\n    {step.do}")
-            if stdin := getattr(step.do, "stdin", ""):
-                print("".join(f"      {line}\n" for line in stdin.splitlines()), end="")
+            lines.say(f"  would {step.what}\n    {step.do}")
+            for line in getattr(step.do, "stdin", "").splitlines():
+                lines.say(f"      {line}")
 
 
 def do_worker(arguments: argparse.Namespace) -> int:
@@ -150,10 +176,13 @@ def do_pause(arguments: argparse.Namespace) -> int:
     """Begin a maintenance."""
     loaded = configured(arguments)
     until = None if arguments.duration is None else time.time() + arguments.duration
+    names = [managed.cluster.name for managed in choose(loaded, arguments.cluster, None)]
     with journal_of(loaded) as journal:
-        for managed in choose(loaded, arguments.cluster, None):
-            journal.pause(managed.cluster.name, until, arguments.reason)
-            print(f"{managed.cluster.name}: PAUSED {status.until_when(until)}: events are stored, nothing is done")
+        for name in names:
+            journal.pause(name, until, arguments.reason)
+            keep(loaded.state_dir, name, Pause(until, arguments.reason, time.time()))
+    for name in names:
+        print(f"{name}: PAUSED {status.until_when(until)}: events are stored, nothing is done")
     return OK
 
 
@@ -163,5 +192,6 @@ def do_resume(arguments: argparse.Namespace) -> int:
     with journal_of(loaded) as journal:
         for managed in choose(loaded, arguments.cluster, None):
             journal.resume(managed.cluster.name)
+            keep(loaded.state_dir, managed.cluster.name, None)
     wake(str(loaded.state_dir / "spool"))
     return do_reconcile(arguments)

@@ -5,22 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.catalogue import is_node_id, shorten
 from repmgr_hooks.hook import CONFIG
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 LONGEST_PAUSE = 720 * 3600
+LONGEST_REASON = 200
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(prog="repmgr-hooks", description="What repmgr calls when something happens.")
+    top = argparse.ArgumentParser(
+        prog="repmgr-hooks", description="What repmgr calls when something happens.", allow_abbrev=False
+    )
     top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
-    top.set_defaults(dry_run=False, reset_state=False, assume_primary=None)
+    top.set_defaults(file=None, dry_run=False, reset_state=False, assume_primary=None)
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, help=text, description=text)
+        made = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         made.set_defaults(verb=name)
         if name not in ("check", "handlers", "worker"):
             made.add_argument("--cluster", help="needed if the configuration has several")
@@ -39,7 +42,10 @@ def parser() -> argparse.ArgumentParser:
         "--reset-state", action="store_true", help="first forget the primary's timeline and system: after a restore"
     )
     reconcile.add_argument(
-        "--assume-primary", type=int, metavar="NODE", help="with --dry-run: what a failover to this standby would do"
+        "--assume-primary",
+        type=node_id,
+        metavar="NODE",
+        help="with --dry-run: what a failover to this standby would do",
     )
     for made in (replay, reconcile):
         made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
@@ -64,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--json", action="store_true", help="for machines")
     pause = verb("pause", "maintenance: events are stored, nothing is done")
     pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
-    pause.add_argument("--reason", default="", help="shown by 'status'")
+    pause.add_argument("--reason", type=reason, default="", help="shown by 'status'")
     verb("resume", "end a pause and make up for it")
     check = verb("check", "what would go wrong at 3 a.m., and what mends it; exit code 1 if anything would")
     check.add_argument(
@@ -106,6 +112,20 @@ def amount(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise argparse.ArgumentTypeError(f"{shorten(text)} is not a number of runs")
     return int(text)
+
+
+def node_id(text: str) -> int:
+    """Return the number of a node. Raises ArgumentTypeError."""
+    if not is_node_id(text):
+        raise argparse.ArgumentTypeError(f"{shorten(text)} is not a repmgr node id, a whole number from 1")
+    return int(text)
+
+
+def reason(text: str) -> str:
+    """Return what stands on a line of ``status``. Raises ArgumentTypeError."""
+    if len(text) > LONGEST_REASON:
+        raise argparse.ArgumentTypeError(f"{len(text)} characters are more than {LONGEST_REASON}; write less")
+    return text
 
 
 def event_number(text: str) -> int:

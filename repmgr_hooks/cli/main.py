@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from repmgr_hooks.cli import act, setup, show
+from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.cli import act, setup, show, streams
 from repmgr_hooks.cli.arguments import parser
-from repmgr_hooks.cli.output import BUG, FAILED, USAGE, complain, log
+from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain, log
+from repmgr_hooks.config import config_path
 from repmgr_hooks.errors import HooksError, UsageError
+from repmgr_hooks.privileges import become_service
+from repmgr_hooks.settings.schema import CONTROL
+
+ROOTS_OWN = ("check", "handlers", "history", "init")
+"""They look into files of several users, or write where root says; the journal they open as its owner."""
 
 
-def main() -> None:
-    """Run the program and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
+def main(argv: Sequence[str]) -> int:
+    """Be the program: root becomes the service's user first, unless the verb needs root. Returns the exit code."""
+    return run(argv, become_service)
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: None) -> int:
     """Run one verb and return the exit code; the one place that turns errors into codes."""
-    arguments = parser().parse_args(argv)
-    verb = VERBS[arguments.verb]
     try:
-        return verb(arguments)
+        code = run_verb(argv, give_up)
     except UsageError as error:
         complain(error)
         return USAGE
@@ -31,7 +35,12 @@ def run(argv: Sequence[str]) -> int:
         complain(error)
         return FAILED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.give_up()
+        return FAILED
+    except OSError as error:
+        streams.give_up()
+        where = error if error.filename else f"the output cannot be written: {error.strerror}"
+        complain(f"{where}; nothing more was done: see to that place, then do it again")
         return FAILED
     except KeyboardInterrupt:
         complain("interrupted; 'repmgr-hooks reconcile' does what is left")
@@ -39,6 +48,26 @@ def run(argv: Sequence[str]) -> int:
     except Exception:
         log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
         return BUG
+    finally:
+        all_written()
+        written = streams.finish()
+    if not written:
+        complain("the output cannot be written, but all was done; see to where it goes")
+    return code if written else FAILED
+
+
+def run_verb(argv: Sequence[str], give_up: Callable[[Path], None]) -> int:
+    """Run the verb that the arguments name. Raises UsageError for those that are no text."""
+    for word in argv:
+        if CONTROL.search(word):
+            raise UsageError(f"{shorten(word)} holds a control character, or is no UTF-8; write it as plain text")
+    arguments = parser().parse_args(argv)
+    if arguments.verb not in ROOTS_OWN:
+        # Absolute: the service's user works in /, for it may not be allowed to be where root is.
+        arguments.config = str(config_path(arguments.config).absolute())
+        arguments.file = arguments.file and arguments.file.absolute()
+        give_up(Path(arguments.config))
+    return VERBS[arguments.verb](arguments)
 
 
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {

@@ -9,9 +9,9 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from repmgr_hooks import config
 from repmgr_hooks.config import Config, which_cluster
@@ -23,10 +23,14 @@ from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.log import Form, goes_to_journal
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.text import MOST, printable
+from repmgr_hooks.writer import Writer
 
 OK, FAILED, USAGE, BUG = 0, 1, 2, 3
 
 log = logging.getLogger("repmgr_hooks")
+T = TypeVar("T")
+LIBRARIES = ("asyncio", "psycopg", "sh")
 
 
 def configured(arguments: argparse.Namespace) -> Config:
@@ -71,6 +75,18 @@ def journal_or_why_not(loaded: Config, stack: contextlib.ExitStack) -> tuple[Jou
         return None, str(error)
 
 
+def with_journal(loaded: Config, use: Callable[[Journal | None], T]) -> tuple[T, str]:
+    """Return what is found with the journal; if it cannot be used, what is found without it, and the reason."""
+    with contextlib.ExitStack() as stack:
+        journal, error = journal_or_why_not(loaded, stack)
+        if journal:
+            try:
+                return use(journal), ""
+            except OperationFailed as failure:
+                error = str(failure)
+        return use(None), error
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file that others may read; it is there whole, or as it was. Raises UsageError."""
     try:
@@ -86,13 +102,23 @@ def show_log_lines(stream: TextIO, form: Form = "plain") -> Lines:
     output = Lines(stream, form)
     log.handlers[:] = [output]
     log.setLevel(logging.INFO)
+    # Libraries (asyncio, psycopg) would write their warnings to stderr themselves, and wait for whoever reads it.
+    for library in LIBRARIES:
+        logging.getLogger(library).handlers[:] = [output]
     return output
+
+
+def all_written() -> None:
+    """Wait a moment until the log is written: then what is printed comes after it."""
+    for handler in log.handlers:
+        handler.flush()
 
 
 def say(lines: Iterable[str]) -> None:
     """Print lines; on a terminal they are folded where it ends, elsewhere a line stays a line."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines:
+        line = printable(line, 2 * MOST)
         print(folded(line, width) if width else line)
 
 
@@ -112,6 +138,10 @@ def complain(error: object) -> None:
     """Say on stderr what went wrong; in the log, if that is for a collector."""
     if any(isinstance(handler, Lines) and handler.form == "json" for handler in log.handlers):
         log.error("%s", error)
+        all_written()
     else:
+        all_written()
         start = "<3>" if goes_to_journal(sys.stderr) else ""
-        print(f"{start}repmgr-hooks: {error}", file=sys.stderr)
+        stderr = Writer(sys.stderr)
+        stderr.write(f"{start}repmgr-hooks: {printable(str(error), 2 * MOST)}\n")
+        stderr.flush()

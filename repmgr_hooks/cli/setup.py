@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import repmgr_hooks
+from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.checks import repmgr
 from repmgr_hooks.cli import show
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
+from repmgr_hooks.settings.schema import PLAIN_NAME
 from repmgr_hooks.setup.discover import chosen_conf, survey
 from repmgr_hooks.setup.install import PASSFILE, install, write
 from repmgr_hooks.setup.render import CONFIGURATION, drafted
@@ -29,20 +32,24 @@ def do_init(arguments: argparse.Namespace) -> int:
         if arguments.install:
             tell(install(arguments.directory, arguments.replace, LocalHost({})))
             return left_to_do()
-        tell(write(arguments.directory, draft(arguments)))
+        texts, left_out = draft(arguments)
+        tell(write(arguments.directory, texts))
+        tell(f"left out  {name} of repmgr's conninfo: {why}" for name, why in left_out.items())
     except (OSError, UnicodeError) as error:
         raise UsageError(f"{error}; see to that place, or name another DIRECTORY; what was written stays") from None
     print(f"\nRead them, put right what is not, and then: repmgr-hooks init --install {arguments.directory}")
     return OK
 
 
-def draft(arguments: argparse.Namespace) -> dict[str, str]:
-    """Ask what there is, and return the files for it. Raises UsageError."""
+def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], Mapping[str, str]]:
+    """Ask what there is, and return the files for it, and what cannot be in them. Raises UsageError."""
+    if arguments.cluster and not re.fullmatch(PLAIN_NAME, arguments.cluster):
+        raise UsageError(f"--cluster {shorten(arguments.cluster)} is no plain name (letters, digits, _ . -)")
     readable = confs(arguments.repmgr_conf)
     asked = chosen_conf(arguments.repmgr_conf, readable)
     found = survey(asked, arguments.barman, arguments.gateway, LocalHost({asked.node or 0: conninfo_of(asked)}))
     of_cluster = [conf for conf in readable if conf.node in found.nodes]
-    return drafted(found, arguments.cluster or "main", shipped(), of_cluster)
+    return drafted(found, arguments.cluster or "main", shipped(), of_cluster), found.left_out
 
 
 def confs(given: Path | None) -> list[RepmgrConf]:

@@ -11,7 +11,9 @@ import sys
 
 from repmgr_hooks import checks, handlers
 from repmgr_hooks.checks import finding, recovery
+from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.users import service_user
 from repmgr_hooks.cli.output import (
     FAILED,
     OK,
@@ -21,11 +23,13 @@ from repmgr_hooks.cli.output import (
     journal_of,
     journal_or_why_not,
     say,
+    with_journal,
     world_of,
     write_whole,
 )
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import HooksError, UsageError
+from repmgr_hooks.lock import broken
 from repmgr_hooks.reports import failover, failover_html, failover_text, history, metrics, status, wal_check
 from repmgr_hooks.system.host import LocalHost
 
@@ -34,10 +38,10 @@ def do_status(arguments: argparse.Namespace) -> int:
     """Show each cluster on the screen."""
     loaded = configured(arguments)
     chosen = choose(loaded, arguments.cluster, None)
-    with contextlib.ExitStack() as stack:
-        journal, error = journal_or_why_not(loaded, stack)
-        found = [status.look(managed, world_of(managed), journal, loaded) for managed in chosen]
-    if error:
+    found, error = with_journal(
+        loaded, lambda journal: [status.look(managed, world_of(managed), journal, loaded) for managed in chosen]
+    )
+    if error := error or broken(loaded.state_dir):
         complain(error)
     if arguments.json:
         print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
@@ -102,7 +106,7 @@ def tell_failover(arguments: argparse.Namespace, loaded: Config, clusters: list[
     if arguments.json:
         print(json.dumps(dataclasses.asdict(told), indent=2))
     elif not arguments.html:
-        print("\n".join(failover_text.lines(told)))
+        say(failover_text.lines(told))
     return OK
 
 
@@ -112,15 +116,16 @@ def do_metrics(arguments: argparse.Namespace) -> int:
     chosen = choose(loaded, arguments.cluster, None)
     if arguments.file is not None and arguments.file.suffix != ".prom":
         raise UsageError(f"{arguments.file}: the collector of node_exporter reads only files that end in .prom")
-    with contextlib.ExitStack() as stack:
-        journal, error = journal_or_why_not(loaded, stack)
-        samples = [
+    samples, error = with_journal(
+        loaded,
+        lambda journal: [
             sample
             for managed in chosen
             for sample in metrics.measure(
                 status.look(managed, world_of(managed), journal, loaded), journal, loaded.state_dir
             )
-        ]
+        ],
+    )
     text = metrics.render(samples)
     if arguments.file:
         write_whole(arguments.file, text)
@@ -156,7 +161,8 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
         journal, error = journal_or_why_not(loaded, stack)
         found = [*checks.findings(loaded, journal, lambda one: worlds[one.cluster.name], arguments.end_to_end)]
     if error and not finding.bad(found):
-        found.append(Topic("service.journal").fail(error, "see to the state directory"))
+        topic, owner = Topic("service.journal"), service_user(loaded.state_dir)
+        found.append(topic.fail(error, "see to the state directory") if owner.can_be_me else unseen(topic, error))
     for managed in loaded.clusters.values() if arguments.restore else ():
         found += recovery.findings(managed.cluster, world_of(managed))
     if arguments.send_test_alert:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Rows, Sql
+from repmgr_hooks.text import one_line
+
+MOST_ROWS = 1000
+"""Of slots, of walsenders, and of nodes."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,8 @@ class NodeState:
 
 # The timeline of a primary comes from its WAL file name: pg_control_checkpoint() lags until the first checkpoint after
 # a promotion. On a standby, received_tli runs ahead of pg_control's. Whole rows come as JSON: the columns of the views
-# differ between PostgreSQL's versions, and what a role without pg_monitor may not see is null.
+# differ between PostgreSQL's versions, and what a role without pg_monitor may not see is null. A table that somebody
+# has filled must not fill us: of repmgr.nodes the active primaries and the nodes of the configuration come first.
 LOOK = """
 select pg_is_in_recovery(),
        case when pg_is_in_recovery()
@@ -138,12 +145,14 @@ select pg_is_in_recovery(),
        (case when pg_is_in_recovery() then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
              else pg_current_wal_lsn() end)::text,
        (select to_jsonb(receiver) from pg_stat_wal_receiver receiver),
-       (select jsonb_agg(to_jsonb(slot) order by slot_name) from pg_replication_slots slot),
+       (select jsonb_agg(to_jsonb(slot) order by slot_name)
+          from (select * from pg_replication_slots limit 1000) slot),
        (select jsonb_agg(to_jsonb(sender) order by pid)
           from (select *, extract(epoch from clock_timestamp() - backend_start) as age
-                  from pg_stat_replication) sender),
+                  from pg_stat_replication limit 1000) sender),
        (select jsonb_agg(jsonb_build_array(node_id, type, active, upstream_node_id) order by node_id)
-          from repmgr.nodes),
+          from (select node_id, left(type, 20) as type, active, upstream_node_id from repmgr.nodes
+                 order by active and type = 'primary' desc, node_id = any(%s) desc, node_id limit 100) node),
        (select setting::bigint from pg_settings where name = 'wal_segment_size')
 """
 
@@ -151,56 +160,99 @@ select pg_is_in_recovery(),
 def observe(cluster: Cluster, host: Host) -> tuple[NodeState, ...]:
     """Ask every node; what has not answered within ``timeout`` seconds counts as unreachable."""
     numbers = sorted(cluster.nodes)
-    answers = host.fetch_each([Sql(node, LOOK) for node in numbers], cluster.postgres.timeout)
+    asked = [Sql(node, LOOK, (numbers,)) for node in numbers]
+    answers = host.fetch_each(asked, cluster.postgres.timeout)
     return tuple(_state(node, answers[node], cluster) for node in numbers)
 
 
 def _state(node: int, answer: Rows | OperationFailed, cluster: Cluster) -> NodeState:
-    witness = cluster.nodes[node].witness
-    if isinstance(answer, OperationFailed):
-        return NodeState(node, error=str(answer), witness=witness)
-    in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered, segment_size = answer[0]
-    rows = tuple(Registered(*row) for row in registered or ())
+    """What cannot be read of one node's answer makes that node a silent one, and says nothing of the others."""
+    try:
+        if isinstance(answer, OperationFailed):
+            raise answer
+        with answer_of(node):
+            return _read(node, answer, cluster)
+    except OperationFailed as error:
+        return NodeState(node, error=one_line(str(error), 500), witness=cluster.nodes[node].witness)
+
+
+def _read(node: int, answer: Rows, cluster: Cluster) -> NodeState:
+    ((in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered, segment_size),) = answer
+    if not re.fullmatch(r"[0-9]{1,20}", _text(system_identifier)):
+        raise ValueError(f"{system_identifier!r:.50} is no system identifier")
+    if _number(segment_size) < 2**20:
+        raise ValueError(f"{segment_size!r:.50} is no size of a WAL file")
+    rows = tuple(_registered(*row) for row in _rows(registered))
     own = next((row for row in rows if row.node == node), None)
     return NodeState(
         node,
-        in_recovery=in_recovery,
-        timeline=timeline,
+        in_recovery=_flag(in_recovery),
+        timeline=_number(timeline, 2**32),
         system_identifier=system_identifier,
         lsn=position(lsn) or 0,
         receiver=_receiver(receiver, cluster, own) if receiver and receiver["status"] else None,
-        slots=tuple(_slot(row) for row in slots or ()),
-        senders=tuple(_sender(row) for row in senders or ()),
+        slots=tuple(_slot(row) for row in _rows(slots)),
+        senders=tuple(_sender(row) for row in _rows(senders)),
         registered=rows,
-        witness=witness or (own is not None and own.kind == "witness"),
+        witness=cluster.nodes[node].witness or (own is not None and own.kind == "witness"),
         segment_size=segment_size,
     )
 
 
+def _registered(node: Any, kind: Any, active: Any, upstream: Any) -> Registered:
+    return Registered(_number(node), _text(kind), _flag(active), _number_or_none(upstream))
+
+
 def _slot(row: Mapping[str, Any]) -> Slot:
-    physical, restart = row["slot_type"] == "physical", position(row["restart_lsn"])
-    xmin = row.get("xmin") is not None
-    return Slot(row["slot_name"], physical, row["active_pid"], restart, row.get("wal_status") or "", xmin)
+    physical, restart = _text(row["slot_type"]) == "physical", position(row["restart_lsn"])
+    status, xmin = _text(row.get("wal_status") or ""), row.get("xmin") is not None
+    return Slot(_text(row["slot_name"]), physical, _number_or_none(row["active_pid"]), restart, status, xmin)
 
 
 def _sender(row: Mapping[str, Any]) -> WalSender:
-    client, flushed = row["client_addr"] or "", position(row["flush_lsn"])
-    return WalSender(
-        row["pid"],
-        row["application_name"] or "",
-        client,
-        row["state"] or "",
-        flushed,
-        row.get("age"),
-        position(row.get("write_lsn")),
-    )
+    application, client, state = (_text(row[name] or "") for name in ("application_name", "client_addr", "state"))
+    age = row.get("age")
+    if age is not None and (type(age) not in (int, float) or not math.isfinite(age)):
+        raise ValueError(f"{age!r:.50} is no age")
+    flushed, written = position(row["flush_lsn"]), position(row.get("write_lsn"))
+    return WalSender(_number(row["pid"]), application, client, state, flushed, age, written)
 
 
 def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) -> WalReceiver:
     """A standby may know its sender by another address than we; then the upstream is the one that repmgr knows."""
-    host, registered = row.get("sender_host") or "", own.upstream if own else None
+    host, registered = _text(row.get("sender_host") or ""), own.upstream if own else None
     upstream = next((number for number, node in cluster.nodes.items() if node.host == host), registered)
-    return WalReceiver(host, upstream, row["status"] == "streaming", row["received_tli"])
+    return WalReceiver(host, upstream, row["status"] == "streaming", _number_or_none(row["received_tli"]))
+
+
+def _rows(value: Any) -> list[Any]:
+    if value is not None and type(value) is not list:
+        raise TypeError(f"{value!r:.50} is no list")
+    if value and len(value) > MOST_ROWS:
+        raise ValueError(f"it has {len(value)} rows where at most {MOST_ROWS} are read")
+    return value or []
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError(f"{value!r:.50} is no text")
+    return one_line(value)
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise TypeError(f"{value!r:.50} is neither true nor false")
+    return value
+
+
+def _number(value: Any, most: int = 2**31) -> int:
+    if type(value) is not int or not 0 <= value < most:
+        raise ValueError(f"{value!r:.50} is no number from 0 to {most - 1}")
+    return value
+
+
+def _number_or_none(value: Any) -> int | None:
+    return None if value is None else _number(value)
 
 
 def lsn(position: int) -> str:
@@ -213,12 +265,14 @@ def lsn(position: int) -> str:
 
 
 def position(lsn: str | None) -> int | None:
-    """Return a WAL position in bytes.
+    """Return a WAL position in bytes. Raises ValueError.
 
     >>> position("1/10")
     4294967312
     """
     if lsn is None:
         return None
-    high, low = (int(part, 16) for part in lsn.split("/"))
-    return (high << 32) + low
+    found = re.fullmatch("([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", lsn) if isinstance(lsn, str) else None
+    if found is None:
+        raise ValueError(f"{lsn!r:.50} is no WAL position")
+    return (int(found[1], 16) << 32) + int(found[2], 16)

@@ -10,18 +10,20 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, ReasonCode, memory_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.engine.dry_run import DryRunHost
-from repmgr_hooks.engine.executor import bug, carry_out, look, take
+from repmgr_hooks.engine.executor import answer, carry_out, look, take_all
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.rows import RunRow
-from repmgr_hooks.system.steps import Host, Step
+from repmgr_hooks.system.steps import Host, Sparing, Step
+from repmgr_hooks.text import MOST, one_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -130,27 +132,31 @@ def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, fingerp
                 found += seen
                 if new and differences(seen):
                     return Drift(decision, now, tuple(found))
-    said, missing = (*warnings(managed, decided), *housekeep(managed, decided, host)), differences(found)
+    said, missing = (*warnings(managed, decided, host), *housekeep(managed, decided, host)), differences(found)
     return Drift(decision, now, tuple(found), tuple(text for text in said if text not in missing))
 
 
 def _fingerprint(action: Action, decided: ClusterState, host: Host) -> object:
     try:
-        return action.handler.fingerprint(decided, host)
-    except Exception as error:
+        return answer(action, decided.cluster, host, partial(action.handler.fingerprint, decided, host))
+    except OperationFailed as error:
         log.debug("%s: %s", action.title, error)
         return None
 
 
-def warnings(managed: ManagedCluster, decided: ClusterState) -> list[str]:
+def warnings(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[str]:
     """Return what no step of ours can mend."""
     said: list[str] = []
     for action in managed.actions:
         try:
-            said += action.handler.warnings(action.config, decided)
-        except Exception as error:
-            said.append(bug(action, error))
+            said += answer(action, decided.cluster, host, partial(_warnings, action, decided))
+        except OperationFailed as error:
+            said.append(str(error))
     return said
+
+
+def _warnings(action: Action, decided: ClusterState) -> list[str]:
+    return [one_line(text, MOST) for text in action.handler.warnings(action.config, decided)]
 
 
 def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[str]:
@@ -158,11 +164,10 @@ def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> lis
     failed = []
     for action in managed.actions:
         try:
-            action.handler.housekeep(action.config, decided, host)
+            asked = partial(action.handler.housekeep, action.config, decided, host)
+            answer(action, decided.cluster, host, asked)
         except OperationFailed as error:
             failed.append(str(error))
-        except Exception as error:
-            failed.append(bug(action, error))
     return failed
 
 
@@ -207,21 +212,30 @@ def fence(
     managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
 ) -> list[ActionResult]:
     """While the primary is unknown: let nothing lead to a zombie. Without a recorder, only say what is missing."""
-    done = []
     actions = {action.name: action for action in managed.actions}
-    for action in actions.values() if decision.stale_primaries else ():
-        missing: Sequence[Step] = []
-        error = ""
-        try:
-            missing = action.handler.fence(managed.cluster, decision.stale_primaries, host)
-            if observer:
-                for step in missing:
-                    take(step, ScheduledAction(action, None), host, observer)
-        except OperationFailed as failure:
-            error = str(failure)
-        if missing or error:
-            done.append(ActionResult(action, tuple(missing), error))
-    return done
+    host = Sparing(host).as_host()
+    chosen = actions.values() if decision.stale_primaries else ()
+    done = [_fence(action, managed, decision, host, observer) for action in chosen]
+    return [item for item in done if item.steps or item.error]
+
+
+def _fence(
+    action: Action, managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
+) -> ActionResult:
+    found: list[Step] = []
+    failed: list[str] = []
+    asked = partial(action.handler.fence, managed.cluster, decision.stale_primaries, host)
+    try:
+        # Twice: which connections are left to be reset is seen when no rule leads there any more.
+        for _ in range(2 if observer else 1):
+            missing = answer(action, managed.cluster, host, asked)
+            found += missing
+            failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
+            if failed or not missing:
+                break
+    except OperationFailed as error:
+        failed.append(str(error))
+    return ActionResult(action, tuple(found), "; ".join(failed))
 
 
 def preview(chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host) -> list[ActionResult]:
@@ -250,7 +264,8 @@ def summary(done: Sequence[ActionResult], seconds: float, dry_run: bool) -> str:
     failed = [item for item in done if item.error]
     taken = sum(len(item.steps) for item in done)
     if failed:
-        return f"FAILED after {seconds:.1f} s: " + "; ".join(f"{item.action.title}: {item.error}" for item in failed)
+        said = "; ".join(f"{item.action.title}: {item.error}" for item in failed)
+        return printable(f"FAILED after {seconds:.1f} s: {said}", 2 * MOST)
     if not taken:
         return f"nothing to do: in the desired state ({seconds:.1f} s)"
     return f"{'would take' if dry_run else 'done:'} {taken} step(s), {seconds:.1f} s"

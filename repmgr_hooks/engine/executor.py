@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
+from typing import TypeVar
 
+from repmgr_hooks.background import Aside
 from repmgr_hooks.cluster.decide import ClusterState, memory_of
 from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import steps
 from repmgr_hooks.system.steps import Host, Step
+from repmgr_hooks.text import MOST, one_line, printable
 
 log = logging.getLogger(__name__)
 
 RETRY_EVERY = 2.0
 LAST_TRY = 1.0
+PLUG_IN_LIMIT = 60.0
+T = TypeVar("T")
 
 
 def carry_out(
@@ -26,22 +34,28 @@ def carry_out(
 ) -> list[ActionResult]:
     """Make the actions true in order.
 
-    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done
-    all the same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
+    What fails is tried again until the next action with a limit (``fail_open_after``) is due; then that one is done all
+    the same. With no such action left, or when the primary has changed meanwhile, the rest is not reached.
+
+    Nothing waits for an action that is a ``helper``: it fails alone, and if it has something to look at, comes last.
     """
     done: list[ActionResult] = []
-    parts = split_at_limits(chosen)
+    host = steps.Sparing(host).as_host()
+    last = [item for item in chosen if item.action.helper and item.action.handler.observe]
+    first = [item for item in chosen if item not in last]
+    parts = [*split_at_limits(first), *([item] for item in last)]
     for part, following in zip(parts, [*parts[1:], []], strict=True):
-        deadline = started + (following[0].action.fail_open_after or 0) if following else None
-        if done and done[-1].error:
+        fail_open_after = following[0].action.fail_open_after if following else None
+        if done and done[-1].error and part[0].action.fail_open_after is not None:
             log.error("%s although what comes before it failed", part[0].action.title)
-        taken: list[tuple[Step, ...]] = []
+        taken: list[ActionResult] = []
         try:
+            deadline = None if fail_open_after is None else started + fail_open_after
             done += make_true(part, taken, decided, host, deadline, observer)
         except PrimaryChanged as error:
             log.error("%s", error)
-            done += [ActionResult(item.action, steps) for item, steps in zip(part, taken, strict=False)]
-            return done + [ActionResult(item.action, error=str(error)) for item in chosen[len(done) :]]
+            done += taken
+            return done + [ActionResult(item.action, error=str(error)) for item in [*first, *last][len(done) :]]
     return done
 
 
@@ -57,7 +71,7 @@ def split_at_limits(chosen: Sequence[ScheduledAction]) -> list[list[ScheduledAct
 
 def make_true(
     part: Sequence[ScheduledAction],
-    taken: list[tuple[Step, ...]],
+    taken: list[ActionResult],
     decided: ClusterState,
     host: Host,
     deadline: float | None,
@@ -66,7 +80,7 @@ def make_true(
     """Look, do what is missing, look again; until the deadline, try all anew after a failure.
 
     All, for the failure may come from what has been undone meanwhile; but a notification is given once. ``taken`` is
-    filled with the steps of each action that has succeeded.
+    filled with how each action ended that others need not wait for any more.
     """
     said = ""
     while True:
@@ -74,10 +88,11 @@ def make_true(
         try:
             for index, item in enumerate(part):
                 if index == len(taken):
-                    taken.append(_attempt(item, decided, host, deadline, observer))
+                    taken.append(_attempt_or_helper(item, decided, host, deadline, observer))
                 elif item.action.handler.observe:
-                    taken[index] += _attempt(item, decided, host, deadline, observer, again=True)
-            return [ActionResult(item.action, steps) for item, steps in zip(part, taken, strict=True)]
+                    again = _attempt_or_helper(item, decided, host, deadline, observer, again=True)
+                    taken[index] = replace(again, steps=taken[index].steps + again.steps)
+            return taken
         except PrimaryChanged:
             raise
         except OperationFailed as error:
@@ -85,9 +100,8 @@ def make_true(
                 said = str(error)
                 log.error("%s: %s", part[index].action.title, said)
             if deadline is None or host.now() + RETRY_EVERY >= deadline:
-                before = [ActionResult(item.action, steps) for item, steps in zip(part[:index], taken, strict=False)]
                 left = [ActionResult(item.action, error="not reached") for item in part[index + 1 :]]
-                return [*before, ActionResult(part[index].action, error=said), *left]
+                return [*taken[:index], ActionResult(part[index].action, error=said), *left]
             with observer.waiting(f"to try again: {said}", deadline - host.now()):
                 _wait_while_primary(decided, host, observer)
 
@@ -111,6 +125,26 @@ def _confirmed(decided: ClusterState, host: Host, observer: RunObserver) -> Clus
     return confirmed(replace(decided, memory=known or decided.memory), host)
 
 
+def _attempt_or_helper(
+    chosen: ScheduledAction,
+    decided: ClusterState,
+    host: Host,
+    deadline: float | None,
+    observer: RunObserver,
+    again: bool = False,
+) -> ActionResult:
+    """Make an action true. Raises OperationFailed if those after it must wait for it."""
+    try:
+        return _attempt(chosen, decided, host, deadline, observer, again)
+    except PrimaryChanged:
+        raise
+    except OperationFailed as error:
+        if not chosen.action.helper:
+            raise
+        log.error("%s: %s; going on without it", chosen.action.title, error)
+        return ActionResult(chosen.action, error=str(error))
+
+
 def _attempt(
     chosen: ScheduledAction,
     decided: ClusterState,
@@ -118,23 +152,46 @@ def _attempt(
     deadline: float | None,
     observer: RunObserver,
     again: bool = False,
-) -> tuple[Step, ...]:
+) -> ActionResult:
     action = chosen.action
     if observer.done_before(chosen):
-        return ()
+        return ActionResult(action)
     if deadline is not None:
         host = steps.Deadline(host, max(deadline, host.now() + LAST_TRY))
     decided = replace(_confirmed(decided, host, observer), event=chosen.event)
     missing = look(action, decided, host)
-    if missing and not observer.committed:
-        observer.commit(memory_of(decided.states[decided.primary]))
-    for step in missing:
-        take(step, chosen, host, observer)
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
-    elif action.handler.observe and (left := look(action, _confirmed(decided, host, observer), host)):
-        raise OperationFailed("still missing afterwards: " + "; ".join(step.what for step in left))
-    return tuple(missing)
+    elif not observer.committed:
+        observer.commit(memory_of(decided.states[decided.primary]))
+    failed = take_all(missing, chosen, host, observer)
+    if missing and action.handler.observe:
+        left = look(action, _confirmed(decided, host, observer), host)
+        if left and not failed and all(step.helper for step in left):
+            # What the missing steps stood before: it is looked at when they are done.
+            failed = take_all(left, chosen, host, observer)
+            missing += left
+            left = look(action, _confirmed(decided, host, observer), host)
+        still = "still missing afterwards: " + "; ".join(step.what for step in left)
+        if not all(step.helper for step in left):
+            raise OperationFailed("; ".join([*failed, still]))
+        if left and not failed:
+            failed = [still]
+    return ActionResult(action, tuple(missing), "; ".join(failed))
+
+
+def take_all(missing: Sequence[Step], chosen: ScheduledAction, host: Host, observer: RunObserver) -> list[str]:
+    """Do the steps in order, and return how helpers failed. Raises OperationFailed for any other, or Stopped."""
+    failed: list[str] = []
+    for step in missing:
+        try:
+            take(step, chosen, host, observer)
+        except OperationFailed as error:
+            if not step.helper:
+                raise
+            failed.append(str(error))
+            log.error("%s: %s; going on without it", step.what, error)
+    return failed
 
 
 def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver) -> None:
@@ -157,19 +214,53 @@ def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver)
 
 def look(action: Action, decided: ClusterState, host: Host) -> list[Step]:
     """Return what is missing of an action. Raises OperationFailed, also for a bug in the handler."""
-    try:
+
+    def missing() -> list[Step]:
         seen = action.handler.observe(action.config, decided, host) if action.handler.observe else None
-        missing = list(action.handler.plan(action.config, decided, seen))
-        if not all(isinstance(step, Step) for step in missing):
-            raise TypeError(f"plan must return steps, not {missing}")
+        found = list(action.handler.plan(action.config, decided, seen))
+        if not all(isinstance(step, Step) for step in found):
+            raise TypeError(f"plan must return steps, not {found}")
+        return [replace(step, what=one_line(step.what, MOST)) for step in found]
+
+    return answer(action, decided.cluster, host, missing)
+
+
+def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], T]) -> T:
+    """Return what a handler answers. Raises OperationFailed for whatever it raises, and if a plug-in does not return.
+
+    What is ours returns: all that it waits for has a limit.
+    """
+    asked = partial(_asked, action, question)
+    if action.built_in:
+        return asked()
+    limit = min(PLUG_IN_LIMIT, host.end - host.now()) if isinstance(host, steps.Deadline) else PLUG_IN_LIMIT
+    try:
+        return _aside(action.name, cluster.name).ask(asked, max(limit, 0.0))
+    except TimeoutError:
+        raise OperationFailed(f"the handler {action.name} has not answered; it stands still") from None
+
+
+def _asked(action: Action, question: Callable[[], T]) -> T:
+    try:
+        return question()
     except OperationFailed:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # of the user's: no other thread gets a signal
         raise OperationFailed(bug(action, error)) from error
-    return missing
 
 
-def bug(action: Action, error: Exception) -> str:
+@cache
+def _aside(handler: str, cluster: str) -> Aside:
+    return Aside(f"{handler} of {cluster}")
+
+
+def bug(action: Action, error: BaseException) -> str:
     """Say that a handler is broken; a failover goes on as after any other failure."""
     log.debug("handler %s", action.name, exc_info=True)
-    return f"a bug in the handler {action.name}: {error!r}"
+    try:
+        said = repr(error)
+    except Exception:
+        said = type(error).__name__
+    return printable(f"a bug in the handler {action.name}: {said}")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from repmgr_hooks.handlers import BUILT_IN
 from repmgr_hooks.handlers.contract import Handler
 from repmgr_hooks.settings.cluster import Cluster
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,12 +29,31 @@ class Action:
     @property
     def fail_open_after(self) -> float | None:
         """Seconds after the start of the run at which this is done even if what comes before has failed."""
-        return self.handler.fail_open_after(self.config)
+        return _said(self.handler.fail_open_after, self.config, None)
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the handler is one of ours."""
+        return self.handler in BUILT_IN.values()
+
+    @property
+    def helper(self) -> bool:
+        """Whether what comes after it in its route is done although it failed; the failure is said all the same."""
+        return self.handler.helper(self.config)
 
     @property
     def on_tick(self) -> bool:
         """Whether this is looked at without an event, every few seconds."""
-        return self.handler.observe is not None and self.handler.on_tick(self.config)
+        return self.handler.observe is not None and _said(self.handler.on_tick, self.config, True)
+
+
+def _said(question: Callable[[Any], T], config: object, otherwise: T) -> T:
+    """Return what a handler says of its options; a broken one must not stop the others."""
+    try:
+        return question(config)
+    except (Exception, SystemExit) as error:
+        log.error("a bug in a handler: %r", error)
+        return otherwise
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.wal import size
-from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.errors import OperationFailed, UsageError, answer_of
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Sql
 
@@ -50,7 +50,9 @@ def obstacles(decision: PrimaryDecision, node: int, settings: Cluster, host: Hos
 
 def _slots(node: int, slot: str, host: Host) -> Iterator[str]:
     try:
-        ((free,),) = host.fetch(Sql(node, FREE_SLOTS, (slot,)), LIMIT)
+        with answer_of(node):
+            ((free,),) = host.fetch(Sql(node, FREE_SLOTS, (slot,)), LIMIT)
+            free = int(free)
     except OperationFailed as error:
         yield str(error)
         return

@@ -62,7 +62,7 @@ def _load(point: metadata.EntryPoint, origin: str) -> Handler:
         module = point.load()
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"handler {point.name!r} of {origin} cannot be loaded: {error!r}; mend or remove it"
         ) from error

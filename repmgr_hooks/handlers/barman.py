@@ -22,13 +22,15 @@ from repmgr_hooks.cluster.observe import WalSender, lsn
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster, NodeId
-from repmgr_hooks.settings.schema import Identifier, Positive, Range
+from repmgr_hooks.settings.schema import Identifier, Range, Timeout
 from repmgr_hooks.system.steps import Host, Program, Sql, Step
 
 fail_open_after = contract.never_fails_open
+helper = contract.never_helps
 warnings = contract.no_warnings
 fence = contract.fence_nothing
 
+START_TIMEOUT, STEADY = 60, 2
 HOUSEKEEP_LIMIT = 5.0
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 COMPARE_EVERY = 600.0
@@ -39,7 +41,7 @@ COMPARE_EVERY = 600.0
 class SwitchWal:
     """``timeout``: seconds that Barman waits for the closed file to reach the archive."""
 
-    timeout: Positive = 90
+    timeout: Timeout = 90
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,19 @@ class Config:
     stream: bool = False
     repair: bool = False
     switch_wal: SwitchWal | None = None
-    start_timeout: Positive = 60
-    min_stream_age: Annotated[int, Range(0, 60)] = 2
+    start_timeout: Timeout | None = None
+    min_stream_age: Annotated[int, Range(0, 60)] | None = None
     models: Mapping[NodeId, Identifier] = field(default_factory=dict)
+
+    @property
+    def stream_limit(self) -> int:
+        """Seconds that the stream may take to begin."""
+        return START_TIMEOUT if self.start_timeout is None else self.start_timeout
+
+    @property
+    def stream_age(self) -> int:
+        """Seconds for which a walsender must have streamed."""
+        return STEADY if self.min_stream_age is None else self.min_stream_age
 
 
 @dataclass(frozen=True)
@@ -102,13 +114,12 @@ def validate(config: Config, cluster: Cluster) -> Iterable[str]:
         yield "needs the section 'barman' of the cluster"
     if not config.stream and not config.switch_wal:
         yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
-    if config.repair and not config.stream:
-        yield "'repair' needs 'stream: true'"
-    if config.min_stream_age >= config.start_timeout:
-        age = f"'min_stream_age' ({config.min_stream_age} s)"
-        yield f"{age} must be less than 'start_timeout' ({config.start_timeout} s)"
-    if config.models and not config.stream:
-        yield "'models' needs 'stream: true'"
+    for name in ("min_stream_age", "start_timeout", "repair", "models") if not config.stream else ():
+        if getattr(config, name) not in (None, False, {}):
+            yield f"'{name}' needs 'stream: true'"
+    if config.stream_age >= config.stream_limit:
+        age = f"'min_stream_age' ({config.stream_age} s)"
+        yield f"{age} must be less than 'start_timeout' ({config.stream_limit} s)"
     if config.models:
         yield from config_models.validate(config.models, cluster)
 
@@ -129,7 +140,7 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
             f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}; end that program, "
             "or correct 'streaming_archiver_name' in the section 'barman' of the cluster"
         )
-    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.min_stream_age)
+    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
     if not config.stream:
         archived, missing = _archive(decided, host)
@@ -255,7 +266,7 @@ def _start(config: Config, decided: ClusterState) -> Step:
     return Step(
         f"start Barman's receive-wal, until it streams from node {decided.primary}",
         _barman(decided, "-q", "cron"),
-        config.start_timeout,
+        config.stream_limit,
         until=_streaming(config, decided),
         every=5,
         hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
@@ -279,7 +290,7 @@ def _switch_wal(decided: ClusterState, timeout: int) -> Step:
 
 def _streaming(config: Config, decided: ClusterState) -> Sql:
     written = lsn(decided.states[decided.primary].lsn)
-    return Sql(decided.primary, STREAMING, (written, config.min_stream_age, decided.barman.slot_name))
+    return Sql(decided.primary, STREAMING, (written, config.stream_age, decided.barman.slot_name))
 
 
 def _barman(decided: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:

@@ -12,12 +12,13 @@ from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.files import program_problem
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.settings.schema import Positive
+from repmgr_hooks.settings.schema import Timeout, Word
 from repmgr_hooks.system.steps import Program, Step
 
 observe = None
 fail_open_after = contract.never_fails_open
 on_tick = contract.looks_on_tick
+helper = contract.never_helps
 fingerprint = contract.no_fingerprint
 warnings = contract.no_warnings
 housekeep = contract.no_housekeeping
@@ -28,8 +29,8 @@ fence = contract.fence_nothing
 class Config:
     """``run`` is the program's absolute path and its arguments; ``timeout`` is in seconds."""
 
-    run: tuple[str, ...]
-    timeout: Positive = 30
+    run: tuple[Word, ...]
+    timeout: Timeout = 30
 
 
 def validate(config: Config, cluster: Cluster) -> Iterable[str]:
@@ -54,5 +55,5 @@ def plan(config: Config, decided: ClusterState, seen: None) -> list[Step]:
         "REPMGR_HOOKS_EVENT": decided.event.name if decided.event else "",
         "REPMGR_HOOKS_NODE": str(decided.event.node) if decided.event else "",
     }
-    program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment)
+    program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment, whole=False)
     return [Step(f"run {Path(config.run[0]).name}", program, config.timeout)]

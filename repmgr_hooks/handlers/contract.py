@@ -37,6 +37,10 @@ class Handler(Protocol):
         """``on_tick(config)``: whether to look every few seconds, without an event."""
 
     @property
+    def helper(self) -> Callable[[Any], bool]:
+        """``helper(config)``: whether this only helps: nothing waits for it, and its failure stops nothing."""
+
+    @property
     def observe(self) -> Callable[[Any, ClusterState, Host], Any] | None:
         """``observe(config, decided, host)`` returns what ``plan`` needs to know; it may raise OperationFailed.
 
@@ -81,6 +85,16 @@ def never_fails_open(config: object) -> float | None:
 
 def looks_on_tick(config: object) -> bool:
     """Look without an event too."""
+    return True
+
+
+def never_helps(config: object) -> bool:
+    """What comes after it waits for it."""
+    return False
+
+
+def always_helps(config: object) -> bool:
+    """Nothing waits for it."""
     return True
 
 

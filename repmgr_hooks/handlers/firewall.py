@@ -3,6 +3,8 @@
 A port is opened by name. Ports that lead to another node than the primary are closed by the same transaction; those
 that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
 their clients are told at once (see ``poke.py``); also those that were made between the look and the swap.
+
+The swap depends on the rules alone. What conntrack and sysctl are for comes after it, and their failure is said.
 """
 
 from __future__ import annotations
@@ -12,23 +14,28 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.errors import NoSuchProgram, did_you_mean
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, did_you_mean
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.settings.cluster import Cluster, Gateway
-from repmgr_hooks.settings.schema import Identifier, Positive
+from repmgr_hooks.settings.schema import Identifier, OrNever
 from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
+from repmgr_hooks.text import one_line
 
 log = logging.getLogger(__name__)
 
 on_tick = contract.looks_on_tick
+helper = contract.never_helps
 warnings = contract.no_warnings
 housekeep = contract.no_housekeeping
 
 LIMIT = 10.0
+LOOK_LIMIT = 5.0
+"""For a look at the connections, behind which other ports may wait."""
 LOOK_ALL_THE_SAME = 300.0
 
 Leading = tuple[int, str]
@@ -37,22 +44,26 @@ Leading = tuple[int, str]
 
 @dataclass(frozen=True)
 class Config:
-    """``{open: app}``; ``fail_open_after``: seconds after which the port opens even if what comes before has failed."""
+    """``{open: app}``; ``fail_open_after``: seconds after which the port opens even if what comes before has failed.
+
+    Without it, and with ``never``, the port opens only when all before it has succeeded.
+    """
 
     open: Identifier
-    fail_open_after: Positive = 120
+    fail_open_after: Annotated[Any, OrNever(1, 3600)] = "never"
 
 
 @dataclass(frozen=True)
 class Seen:
     """The nat table as ``iptables-save`` prints it, the connections to our ports, and whether the kernel forwards.
 
-    ``tracked`` is None without a conntrack program.
+    ``tracked`` is None without a conntrack program, or if it fails; then ``unseen`` says why.
     """
 
     nat: tuple[str, ...]
     tracked: tuple[Tracked, ...] | None
     forwarding: bool
+    unseen: str = ""
 
 
 def validate(config: Config, cluster: Cluster) -> Iterable[str]:
@@ -64,14 +75,25 @@ def validate(config: Config, cluster: Cluster) -> Iterable[str]:
 
 def fail_open_after(config: Config) -> float | None:
     """As the route says."""
-    return config.fail_open_after
+    return None if config.fail_open_after == "never" else config.fail_open_after
 
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
-    """Read the nat table, the connection-tracking table and the forwarding switch. Raises OperationFailed."""
+    """Read the nat table, the forwarding switch and, once the rules are right, the connection-tracking table.
+
+    Raises OperationFailed if the nat table cannot be read.
+    """
     gateway = decided.cluster.gateway
-    forwards = forwarding(Family(gateway.address), host)
-    return Seen(nat_rules(gateway, host), tracked_connections(gateway, host), forwards)
+    nat = nat_rules(gateway, host)
+    try:
+        forwards = forwarding(Family(gateway.address), host)
+    except OperationFailed as error:
+        log.warning("%s", error)
+        forwards = False
+    if _changes(config, decided, nat):
+        return Seen(nat, (), forwards)
+    tracked, unseen = tracked_connections(gateway, host)
+    return Seen(nat, tracked, forwards, unseen)
 
 
 def fingerprint(decided: ClusterState, host: Host) -> object:
@@ -93,14 +115,17 @@ def nat_table(gateway: Gateway, host: Host) -> str:
     return host.run(Program(Family(gateway.address).save()), LIMIT)
 
 
-def tracked_connections(gateway: Gateway, host: Host) -> tuple[Tracked, ...] | None:
-    """Read the connections to our ports; None without a conntrack program."""
+def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ...] | None, str]:
+    """Read the connections to our ports; None, and why, if they cannot be seen; None without a conntrack program."""
     try:
-        listing = host.run(Program(Family(gateway.address).list_connections(gateway.address)), LIMIT)
+        listing = host.run(_listing(gateway), LOOK_LIMIT)
     except NoSuchProgram as error:
         log.warning("%s: connections to a former primary are not cut", error)
-        return None
-    return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in gateway.ports.values())
+        return None, ""
+    except OperationFailed as error:
+        return None, str(error)
+    ports = gateway.ports.values()
+    return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in ports), ""
 
 
 def forwarding(family: Family, host: Host) -> bool:
@@ -113,8 +138,6 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     gateway, primary = decided.cluster.gateway, decided.primary_host
     family = Family(gateway.address)
     steps = []
-    if not seen.forwarding:
-        steps.append(Step("let the kernel forward", Program(("sysctl", "-w", f"{family.forwarding}=1")), LIMIT))
     changes = _changes(config, decided, seen.nat)
     if changes:
         steps.append(
@@ -124,9 +147,13 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
                 LIMIT,
             )
         )
+    if not seen.forwarding:
+        switch = Program(("sysctl", "-w", f"{family.forwarding}=1"), helper=True)
+        steps.append(Step("let the kernel forward", switch, LIMIT, helper=True))
     led = _led(_ours(gateway, seen.nat)) if changes else set()
     right = (primary, gateway.address)
-    return steps + [_cut(gateway, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
+    cuts = [_cut(gateway, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
+    return [*steps, *cuts, *_seeing(gateway, seen.unseen)]
 
 
 def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[Step]:
@@ -143,8 +170,10 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
         names = " and ".join(f"node {node}" for node in stale_primaries)
         steps.append(Step(f"close what leads to {names}", Program(family.restore(), stdin=_swap(gateway, kept)), LIMIT))
     led = _led(ours) if kept != ours else set()
-    leading = _leading(tracked_connections(gateway, host), led)
-    return steps + [_cut(gateway, port, address) for port, address in leading if address in hosts]
+    # As in ``observe``: the connections are looked at when no rule leads there any more.
+    tracked, unseen = tracked_connections(gateway, host) if kept == ours else ((), "")
+    cuts = [_cut(gateway, port, address) for port, address in _leading(tracked, led) if address in hosts]
+    return [*steps, *cuts, *_seeing(gateway, unseen)]
 
 
 def _led(rules: Iterable[str]) -> set[Leading]:
@@ -166,8 +195,19 @@ def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leadi
 
 def _cut(gateway: Gateway, port: int, host: str) -> Step:
     words = Family(gateway.address).delete_connections(gateway.address, port, host)
-    forget = Program(words, tolerate="0 flow entries have been deleted")
-    return Step(f"reset connections of port {port} to {host}", DropConnections(forget, gateway.reset_clients), LIMIT)
+    forget = Program(words, tolerate="0 flow entries have been deleted", helper=True)
+    drop = DropConnections(forget, gateway.reset_clients)
+    return Step(f"reset connections of port {port} to {host}", drop, LIMIT, helper=True)
+
+
+def _listing(gateway: Gateway) -> Program:
+    return Program(Family(gateway.address).list_connections(gateway.address), helper=True)
+
+
+def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
+    """The step that is missing, and names the fault, while connections that lead elsewhere cannot be seen."""
+    what = f"see which connections lead elsewhere, and cut them ({one_line(unseen, 300)})"
+    return [Step(what, _listing(gateway), LOOK_LIMIT, helper=True)] if unseen else []
 
 
 def parse_rules(saved: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ fail_open_after = contract.never_fails_open
 on_tick = contract.looks_on_tick
 fingerprint = contract.no_fingerprint
 warnings = contract.no_warnings
+helper = contract.always_helps
 housekeep = contract.no_housekeeping
 fence = contract.fence_nothing
 

@@ -26,6 +26,7 @@ fingerprint = contract.no_fingerprint
 fence = contract.fence_nothing
 
 LIMIT = 10.0
+MOST_MB = 10240
 MB = 1024 * 1024
 
 
@@ -38,8 +39,18 @@ class Config:
     """
 
     on: Literal["primary", "standbys"]
-    state: Literal["absent", "synced"] = "absent"
-    max_retained_wal: Positive = 10240
+    state: Literal["absent", "synced"] | None = None
+    max_retained_wal: Positive | None = None
+
+    @property
+    def synced(self) -> bool:
+        """Whether the slots of the standbys follow the primary's; without a word they are dropped."""
+        return self.on == "standbys" and self.state == "synced"
+
+    @property
+    def limit_mb(self) -> int:
+        """What a slot may hold."""
+        return MOST_MB if self.max_retained_wal is None else self.max_retained_wal
 
 
 CREATE = "select pg_create_physical_replication_slot(%s, true)"
@@ -73,10 +84,19 @@ select pg_replication_slot_advance(slot_name, least(%s::pg_lsn, pg_last_wal_repl
 ABSENT = "select not exists (select 1 from pg_replication_slots where slot_name = %s)"
 
 
+def helper(config: Config) -> bool:
+    """A standby's slot is for the next failover, or was for the last one: in this one nothing waits for it."""
+    return config.on == "standbys"
+
+
 def validate(config: Config, cluster: Cluster) -> Iterable[str]:
-    """The slot's name is Barman's."""
+    """The slot's name is Barman's; and nothing is asked for that would not be done."""
     if cluster.barman is None:
         yield "needs the section 'barman' of the cluster"
+    if config.state and config.on == "primary":
+        yield "'state' goes with 'on: standbys'; the primary's slot is always there"
+    elif config.max_retained_wal is not None and config.on == "standbys" and not config.synced:
+        yield "'max_retained_wal' goes with 'state: synced' or 'on: primary'; a dropped slot retains nothing"
 
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Mapping[int, Slot]:
@@ -94,10 +114,11 @@ def plan(config: Config, decided: ClusterState, seen: Mapping[int, Slot]) -> lis
                 f"node {node}: the slot {decided.barman.slot_name!r} is logical, so it is not Barman's; "
                 "rename one of the two"
             )
-    if config.on == "standbys" and config.state == "synced":
-        return [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
+    if config.synced:
+        steps = [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
+        return [replace(step, helper=True) for step in steps]
     if config.on == "standbys":
-        return [step for node, found in seen.items() for step in _removed(decided, node, found)]
+        return [replace(step, helper=True) for node, found in seen.items() for step in _removed(decided, node, found)]
     return _reserved(decided, seen.get(decided.primary))
 
 
@@ -140,7 +161,7 @@ def _tracked(config: Config, decided: ClusterState, node: int, found: Slot | Non
         return [] if behind else [create]
     too_much = _holds_too_much(config, decided, found)
     if behind and too_much:
-        why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.max_retained_wal} MB"
+        why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.limit_mb} MB"
         return [replace(step, what=f"{why}: {step.what}") for step in _removed(decided, node, found)]
     useless = too_much or not found.reserved or found.xmin or (found.restart_lsn or 0) > decided.states[node].lsn
     return [*_removed(decided, node, found), create] if useless else []
@@ -159,12 +180,12 @@ def warnings(config: Config, decided: ClusterState) -> Iterable[str]:
     """A primary's slot that holds too much, and a standby's that does not hold what Barman still lacks."""
     leader = _leader(decided)
     if leader and config.on == "primary" and _holds_too_much(config, decided, leader):
-        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.max_retained_wal} MB of WAL"
+        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.limit_mb} MB of WAL"
         yield f"{holds}: Barman does not fetch it, and it will fill the disk"
     for node, leader, found in _pairs(config, decided):
         slot = f"slot {leader.name} on standby {node}"
         if found is None and _holds_too_much(config, decided, leader):
-            yield f"{slot} is given up until Barman is less than {config.max_retained_wal} MB behind"
+            yield f"{slot} is given up until Barman is less than {config.limit_mb} MB behind"
         # A slot keeps whole files.
         size = _segment(decided)
         if leader.restart_lsn and found and (found.restart_lsn or 0) // size > leader.restart_lsn // size:
@@ -178,7 +199,7 @@ def _segment(decided: ClusterState) -> int:
 def _pairs(config: Config, decided: ClusterState) -> Iterable[tuple[int, Slot, Slot | None]]:
     """Each standby that tracks, with the primary's slot and its own."""
     leader = _leader(decided)
-    if leader and config.on == "standbys" and config.state == "synced":
+    if leader and config.synced:
         yield from ((node, leader, decided.states[node].slot(leader.name)) for node in decided.standbys)
 
 
@@ -189,7 +210,7 @@ def _leader(decided: ClusterState) -> Slot | None:
 
 
 def _holds_too_much(config: Config, decided: ClusterState, slot: Slot) -> bool:
-    return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > config.max_retained_wal * MB
+    return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > config.limit_mb * MB
 
 
 def _released(decided: ClusterState, node: int, found: Slot) -> list[Step]:

@@ -1,21 +1,51 @@
-"""When the worker last looked at a cluster: the time of an empty file. A look that sees nothing new leaves no more."""
+"""Whether the worker gets on with a cluster.
+
+For others, when it last looked is the time of an empty file; a look that sees nothing new leaves no more.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.lock import give_to_owner_of_directory
+ALLOWED = 300.0
+"""Seconds in which a loop must get on besides what it waits for: a look at Barman runs several programs, each with a
+limit of its own."""
+
+
+class Progress:
+    """Until when a loop must have got on, or else it stands still."""
+
+    def __init__(self) -> None:
+        self.expect()
+
+    def expect(self, seconds: float = 0.0) -> None:
+        """It has just got on, and may now wait so long."""
+        self._due = time.monotonic() + seconds + ALLOWED
+
+    @contextlib.contextmanager
+    def waiting(self, what: str, seconds: float) -> Iterator[None]:
+        """A step, or a wait, that takes at most so many seconds."""
+        self.expect(seconds)
+        try:
+            yield
+        finally:
+            self.expect()
+
+    def stands_still(self) -> bool:
+        """True if it should have got on by now."""
+        return time.monotonic() > self._due
 
 
 def write_heartbeat(state_dir: Path, cluster: str) -> None:
     """Note that the worker has just looked; what cannot be noted is seen as a look that was not made."""
     path = _path(state_dir, cluster)
     with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
-            give_to_owner_of_directory(handle, path)
             os.utime(handle)
         finally:
             os.close(handle)

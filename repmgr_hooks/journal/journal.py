@@ -8,96 +8,41 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.event import CATALOGUE, Event, RoleClaim
-from repmgr_hooks.journal.migrations import connect, identity
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.memory import CHANGES, CLAIMS, PROMOTED, TOLD_UNDER
 from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, RunRow, StepRow, Waiting, run_row
+from repmgr_hooks.journal.store import Store
 from repmgr_hooks.lock import as_owner
 from repmgr_hooks.settings.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
-BUSY_LIMIT = 10.0
+CHECKED = 32 * 2**20
+"""Bytes of a journal that are looked at when it is opened; a larger one takes too long."""
 
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
-CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is RoleClaim.PRIMARY)
-DENIALS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is RoleClaim.STANDBY)
-PROMOTED = f"""
-select distinct node from event claim
- where cluster = ? and received >= ? and name in ({CLAIMS}) and not by_hand
-   and not exists (select 1 from event later where later.cluster = claim.cluster and later.node = claim.node
-                      and later.received > claim.received and later.name in ({DENIALS}))
+ADD_EVENT = f"""
+insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand, role)
+values (:spooled, :cluster, :node, :name, :success, :other_node, :timestamp, :received, :by_hand, ({TOLD_UNDER}))
+on conflict (spooled) do nothing
 """
-CHANGES = """
-select count(*) from (select "primary" <> lag("primary") over (order by id) as changed, since from role
-                       where cluster = ?) where changed and since >= ?
-"""
+FORGET = (
+    "delete from role where cluster = ?",
+    "update event set role = null where cluster = ?",  # the numbers are given again
+)
 
 
-class Journal:
+class Journal(Store):
     """The journal of one state directory. Every method is one transaction; each may raise OperationFailed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._alone = threading.RLock()
-        with self._telling():
-            self._db = connect(path, BUSY_LIMIT)
-            self._file = identity(path)
-
-    def _current(self) -> sqlite3.Connection:
-        """Return the connection; a new one if the file was moved away, or else we would write where nobody reads."""
-        if not self._db.in_transaction and identity(self._path) != self._file:
-            log.error("the journal %s is not the file any more that it was; going on with a new one", self._path)
-            before, self._db = self._db, connect(self._path, BUSY_LIMIT)
-            self._file = identity(self._path)
-            before.close()
-        return self._db
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            with self._alone:
-                yield
-        except (sqlite3.Error, OSError) as error:
-            raise OperationFailed(
-                f"the journal {self._path} cannot be used: {error}; see to the disk and the file's owner, "
-                "or move a broken file away"
-            ) from error
-
-    @contextmanager
-    def change(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, also for tables that another module looks after. Raises OperationFailed."""
-        with self._telling(), self._current() as db:
-            db.execute("begin immediate")
-            yield db
-
-    def read(self, statement: str, *values: object) -> list[Any]:
-        """Return the rows of a query."""
-        with self._telling():
-            return self._current().execute(statement, values).fetchall()
-
-    def check(self) -> None:
-        """Look at every page. Raises OperationFailed for a broken file."""
-        with self._telling():
-            (found,) = self._db.execute("pragma quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
-
-    def close(self) -> None:
-        """Close the file; not under the hands of another thread, for SQLite crashes then."""
-        with self._alone:
-            self._db.close()
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -105,14 +50,13 @@ class Journal:
         self, cluster: str, event: Event, received: float, spooled: str | None = None, by_hand: bool = False
     ) -> int:
         """Store an event and return its number; one that was stored before (the same spool file) is stored once."""
-        said = (event.node, event.name, event.success, event.other_node, event.timestamp)
-        with self.change() as db:
-            cursor = db.execute(
-                "insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand)"
-                " values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (spooled) do nothing",
-                (spooled, cluster, *said, received, by_hand),
-            )
-        return cursor.lastrowid or 0
+        values = _event_values(cluster, event, received, spooled, by_hand)
+        return self.change(lambda db: db.execute(ADD_EVENT, values).lastrowid) or 0
+
+    def add_events(self, events: Iterable[tuple[str, Event, float, str]]) -> None:
+        """Store many at once: each its cluster, when it was received, and its spool file."""
+        rows = [_event_values(*values) for values in events]
+        self.change(lambda db: db.executemany(ADD_EVENT, rows))
 
     def waiting(self, cluster: str) -> list[Waiting]:
         """Return the events that wait, oldest first."""
@@ -128,8 +72,8 @@ class Journal:
         return (found[0][0], self._events("where id = ?", number)[0].event) if found else None
 
     def last_event(self, cluster: str) -> tuple[float, Event] | None:
-        """Return when the newest event was received, and the event."""
-        rows = self.read("select received, id from event where cluster = ? order by received desc limit 1", cluster)
+        """Return when the event that came last was received, and the event."""
+        rows = self.read("select received, id from event where cluster = ? order by id desc limit 1", cluster)
         return (rows[0][0], self._events("where id = ?", rows[0][1])[0].event) if rows else None
 
     def _events(self, condition: str, value: object) -> list[Waiting]:
@@ -140,22 +84,22 @@ class Journal:
 
     def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
         """Open a run that covers these events, and return its number."""
-        with self.change() as db:
-            cursor = db.execute(
-                "insert into run (cluster, cause, attempt, started) values (?, ?, ?, ?)",
-                (cluster, cause, attempt, time.time()),
-            )
-            db.executemany("update event set run = ? where id = ?", [(cursor.lastrowid, number) for number in events])
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+        values = (cluster, cause, attempt, time.time())
+
+        def begin(db: sqlite3.Connection) -> int:
+            run = db.execute("insert into run (cluster, cause, attempt, started) values (?, ?, ?, ?)", values).lastrowid
+            db.executemany("update event set run = ? where id = ?", [(run, number) for number in events])
+            assert run is not None
+            return run
+
+        return self.change(begin)
 
     def add_step(self, run: int, step: StepRow) -> None:
         """Record a step that has ended."""
-        with self.change() as db:
-            db.execute(
-                "insert into step (run, action, what, started, duration, error) values (?, ?, ?, ?, ?, ?)",
-                (run, step.action, step.what, step.started, step.duration, step.error),
-            )
+        self._write(
+            "insert into step (run, action, what, started, duration, error) values (?, ?, ?, ?, ?, ?)",
+            *(run, step.action, step.what, step.started, step.duration, step.error),
+        )
 
     def end_run(
         self,
@@ -170,20 +114,23 @@ class Journal:
         """Close a run; ``left``: the actions that failed."""
         values = (time.time(), ok, again, message, primary, timeline, "\n".join(left), run)
         columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, "left" = ?'
-        with self.change() as db:
-            db.execute(f"update run set {columns} where id = ?", values)
+        self._write(f"update run set {columns} where id = ?", *values)
 
-    def release_cut_off(self, busy: Collection[str] = ()) -> int:
+    def release_cut_off(self, busy: Collection[str] = (), only: str | None = None) -> int:
         """Let the events of runs that never ended wait again; return how many. Only the one worker may ask this.
 
         In a ``busy`` cluster somebody works by hand: there, only the worker's own runs are known to have been cut off.
         """
-        with self.change() as db:
-            names = ", ".join("?" * len(busy))
-            cut = f"ended is null and (cause in ('event', 'retry', 'drift') or cluster not in ({names}))"
-            cursor = db.execute(f"update event set run = null where run in (select id from run where {cut})", [*busy])
-            db.execute(f"update run set ended = started, ok = 0, again = 1, message = 'cut off' where {cut}", [*busy])
-        return cursor.rowcount
+        names = ", ".join("?" * len(busy))
+        whose = f"(cause in ('event', 'retry', 'drift') or cluster not in ({names})) and (? is null or cluster = ?)"
+        cut, values = f"ended is null and {whose}", [*busy, only, only]
+
+        def release(db: sqlite3.Connection) -> int:
+            cursor = db.execute(f"update event set run = null where run in (select id from run where {cut})", values)
+            db.execute(f"update run set ended = started, ok = 0, again = 1, message = 'cut off' where {cut}", values)
+            return cursor.rowcount
+
+        return self.change(release)
 
     def runs(self, limit: int, cluster: str | None = None, failed: bool = False) -> list[RunRow]:
         """Return the newest runs, oldest first."""
@@ -199,37 +146,37 @@ class Journal:
         return [StepRow(*row) for row in rows]
 
     def prune(self, days: float) -> None:
-        """Remove what is older than so many days; what waits, runs, or came last stays."""
+        """Remove what is older than so many days; what waits, runs, came last, or may prove a promotion stays."""
         before = time.time() - days * 86400
-        old = "select id from run where ended < ? and id not in (select max(id) from run group by cluster)"
-        with self.change() as db:
-            db.execute(f"delete from step where run in ({old})", (before,))
-            db.execute(f"delete from event where run in ({old})", (before,))
-            db.execute(f"delete from run where id in ({old})", (before,))
-            db.execute("delete from sight where at < ?", (before,))
-            # A primary is of the time until the next was found; that of yesterday may be from long ago.
-            later = "select 1 from role later where later.cluster = role.cluster and later.id > role.id"
-            db.execute(f"delete from role where exists ({later} and later.since < ?)", (before,))
+        last = "select max(id) from run group by cluster"
+        claims = f"name in ({CLAIMS}) and run is not null"
+        proves = f'select run from event join role on role.id = event.role where {claims} and node <> "primary"'
+        old = f"select id from run where ended < ? and id not in ({last} union {proves})"
+        # A primary is of the time until the next was found; that of yesterday may be from long ago.
+        later = "select 1 from role later where later.cluster = role.cluster and later.id > role.id"
+        statements = (
+            f"delete from step where run in ({old})",
+            f"delete from event where run in ({old})",
+            f"delete from run where id in ({old})",
+            "delete from sight where at < ?",
+            f"delete from role where exists ({later} and later.since < ?)",
+        )
+        self.change(lambda db: [db.execute(statement, (before,)) for statement in statements])
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def memory(self, cluster: str, within: float = 0.0) -> LastKnownPrimary:
         """Return what is remembered of a cluster, with how often its primary has changed in so many seconds.
 
-        That repmgr promoted a node is believed of what the hook was told, never of an event replayed by hand.
+        That repmgr promoted a node is believed of what the hook was told since this primary was found, never of an
+        event replayed by hand.
         """
-        last = (
-            'select "primary", timeline, system_identifier, since from role where cluster = ? order by id desc limit 1'
-        )
-        rows = self.read(last, cluster)
-        if not rows:
-            return LastKnownPrimary()
-        primary, timeline, system, since = rows[0]
-        promoted = self.read(PROMOTED, cluster, since)
-        ((changes,),) = self.read(CHANGES, cluster, time.time() - within)
-        began = dict(
-            self.read("select timeline, node from branch where cluster = ? and system_identifier = ?", cluster, system)
-        )
+        last = 'select id, "primary", timeline, system_identifier from role where cluster = ? order by id desc limit 1'
+        ((role, primary, timeline, system),) = self.read(last, cluster) or [(0, None, 0, "")]
+        promoted = self.read(PROMOTED, cluster, role)
+        ((changes,),) = self.read(CHANGES, cluster, time.time(), within)
+        of_system = "select timeline, node from branch where cluster = ? and system_identifier = ?"
+        began = dict(self.read(of_system, cluster, system))
         return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes, began)
 
     def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
@@ -237,42 +184,36 @@ class Journal:
         values = (cluster, memory.primary, memory.timeline, memory.system_identifier, time.time())
         if memory != self.memory(cluster):
             columns = 'cluster, "primary", timeline, system_identifier, since'
-            with self.change() as db:
-                db.execute(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", values)
-                self._began(db, cluster, memory, "ignore")
+            self._write(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", *values)
+            self._began(cluster, memory, "ignore")
 
     def agreed(self, cluster: str, memory: LastKnownPrimary) -> None:
         """All agrees with this primary, Barman's archive too: from now on its timeline is the one that it began."""
         if self.memory(cluster).began.get(memory.timeline) != memory.primary:
-            with self.change() as db:
-                self._began(db, cluster, memory, "replace")
+            self._began(cluster, memory, "replace")
 
-    def _began(self, db: sqlite3.Connection, cluster: str, memory: LastKnownPrimary, known: str) -> None:
+    def _began(self, cluster: str, memory: LastKnownPrimary, known: str) -> None:
         values = (cluster, memory.system_identifier, memory.timeline, memory.primary, time.time())
         if memory.primary is not None:
-            db.execute(f"insert or {known} into branch values (?, ?, ?, ?, ?)", values)
+            self._write(f"insert or {known} into branch values (?, ?, ?, ?, ?)", *values)
 
     def forget(self, cluster: str) -> None:
         """Forget a cluster, after it was restored or made anew."""
-        with self.change() as db:
-            db.execute("delete from role where cluster = ?", (cluster,))
+        self.change(lambda db: [db.execute(statement, (cluster,)) for statement in FORGET])
 
     def saw(self, cluster: str, sight: Observation) -> None:
         """Keep what a look has seen that the look before had not."""
-        with self.change() as db:
-            db.execute("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", (cluster, *astuple(sight)))
+        self._write("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(sight))
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 
     def pause(self, cluster: str, until: float | None, reason: str) -> None:
         """Store events and do nothing from now on."""
-        with self.change() as db:
-            db.execute("insert or replace into pause values (?, ?, ?, ?)", (cluster, until, reason, time.time()))
+        self._write("insert or replace into pause values (?, ?, ?, ?)", cluster, until, reason, time.time())
 
     def resume(self, cluster: str) -> bool:
         """End a pause; return whether there was one."""
-        with self.change() as db:
-            return db.execute("delete from pause where cluster = ?", (cluster,)).rowcount > 0
+        return self._write("delete from pause where cluster = ?", cluster) > 0
 
     def paused(self, cluster: str) -> Pause | None:
         """Return the pause of a cluster, if it has one that is not over."""
@@ -281,31 +222,54 @@ class Journal:
         return found[0] if found else None
 
 
-def open_journal(path: Path) -> Journal:
-    """Open the journal; a broken file is set aside, for a failover must not fail for it. Raises OperationFailed."""
-    with as_owner(path.parent):
-        return _open(path)
+def _event_values(
+    cluster: str, event: Event, received: float, spooled: str | None, by_hand: bool = False
+) -> dict[str, object]:
+    said = {**vars(event), "cluster": cluster, "received": received, "spooled": spooled, "by_hand": by_hand}
+    return {**said, "now": time.time()}
 
 
-def _open(path: Path) -> Journal:
+def open_journal(path: Path, later: bool = False) -> Journal:
+    """Open the journal; a broken file is set aside, for a failover must not fail for it.
+
+    Raises OperationFailed; with ``later`` it is opened when that is possible.
+    """
     try:
-        journal = Journal(path)
-        journal.check()
-        return journal
+        return _checked(path, later)
     except OperationFailed as error:
-        if not isinstance(error.__cause__, sqlite3.DatabaseError) or isinstance(
-            error.__cause__, sqlite3.OperationalError
-        ):
+        if not _is_broken(error):
             raise
-        aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
-        log.error("the journal is broken (%s); it is now %s, and a new one begins", error.__cause__, aside)
-        try:
-            path.rename(aside)
-            for rest in ("-wal", "-shm"):
-                path.with_name(path.name + rest).unlink(missing_ok=True)
-        except OSError as refused:
-            raise OperationFailed(f"{error}; and it cannot be set aside: {refused}") from error
-        return Journal(path)
+        with as_owner(path.parent):
+            _set_aside(path, error)
+        return Journal(path, later)
+
+
+def _checked(path: Path, later: bool) -> Journal:
+    journal = Journal(path, later)
+    try:
+        if path.exists() and path.stat().st_size < CHECKED:
+            journal.check()
+    except OperationFailed as error:
+        if not later or _is_broken(error):
+            journal.close()
+            raise
+    return journal
+
+
+def _is_broken(error: OperationFailed) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
+
+
+def _set_aside(path: Path, error: OperationFailed) -> None:
+    aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
+    log.error("the journal is broken (%s); it is now %s, and a new one begins", error.__cause__, aside)
+    try:
+        path.rename(aside)
+        for rest in ("-wal", "-shm"):
+            path.with_name(path.name + rest).unlink(missing_ok=True)
+    except OSError as refused:
+        raise OperationFailed(f"{error}; and it cannot be set aside: {refused}") from error
 
 
 def primary_finder(settings: Cluster, journal: Journal | None) -> PrimaryFinder:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
+import stat
 from pathlib import Path
 
 from repmgr_hooks.errors import OperationFailed
@@ -143,6 +146,12 @@ MIGRATIONS = (
     );
     """,
     """
+    -- The primary in whose time it was told; 0: none was known yet; none: it is of an earlier one.
+    alter table event add column role integer;
+    update event set role = (select max(id) from role where role.cluster = event.cluster and since <= received);
+    create index event_role on event (cluster, role);
+    """,
+    """
     -- A timeline is a number and the node that began it; it stays when the roles are forgotten, as the archive does.
     create table branch (
         cluster text not null,
@@ -165,6 +174,7 @@ def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
 
     One connection for all threads of the worker: SQLite serialises, and nothing here takes long.
     """
+    _prepare(path)
     db = sqlite3.connect(path, timeout=busy_limit, isolation_level=None, check_same_thread=False)
     db.execute("pragma journal_mode = wal")
     db.execute("pragma synchronous = full")
@@ -174,6 +184,23 @@ def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
     for number in range(version, len(MIGRATIONS)):
         db.executescript(f"begin; {MIGRATIONS[number]}; pragma user_version = {number + 1}; commit;")
     return db
+
+
+def _prepare(path: Path) -> None:
+    """Make the file for nobody but us: who can read it can lock it (sqlite.org/lockingv3.html), and hold up a failover.
+
+    SQLite gives the files beside it the same mode. Raises sqlite3.DatabaseError if something else stands there.
+    """
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        return
+    except FileExistsError:
+        status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise sqlite3.DatabaseError("it is no file")
+    for rest in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            path.with_name(path.name + rest).chmod(0o600)
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from repmgr_hooks.netfilter.reset import Flow
 
+FIELD = re.compile(r"\b(src|dst|sport|dport)=([0-9a-f.:]+)")
 ALIVE = re.compile(r" (ESTABLISHED|SYN_SENT|SYN_RECV) ")
 
 
@@ -28,9 +29,10 @@ def parse_conntrack(listing: str) -> list[Tracked]:
     """
     found = []
     for line in listing.splitlines():
-        values = dict(reversed(re.findall(r"\b(src|dst|sport|dport)=(\S+)", line)))
-        reply = re.findall(r"\bsrc=(\S+)", line)
-        if len(reply) == 2 and values.keys() == {"src", "dst", "sport", "dport"}:
-            flow = Flow(values["src"], int(values["sport"]), values["dst"], int(values["dport"]))
+        values = dict(reversed(FIELD.findall(line)))
+        reply = re.findall(r"\bsrc=([0-9a-f.:]+)", line)
+        ports = [values.get(name, "") for name in ("sport", "dport")]
+        if len(reply) == 2 and "src" in values and "dst" in values and all(port.isdecimal() for port in ports):
+            flow = Flow(values["src"], int(ports[0]), values["dst"], int(ports[1]))
             found.append(Tracked(flow, reply[1], bool(ALIVE.search(line))))
     return found

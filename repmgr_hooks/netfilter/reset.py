@@ -38,21 +38,23 @@ class Flow:
 
 
 def send_resets(flows: Iterable[Flow]) -> None:
-    """Send one SYN for each flow. Raises OSError (EPERM without CAP_NET_RAW) after all have been tried.
+    """Send one SYN for each flow. After all have been tried, raises OSError (EPERM without CAP_NET_RAW) or ValueError.
 
     In bursts: many connections may come from one host, a pooler's, and Linux answers with at most 1,000 challenge ACKs
     a second (net.ipv4.tcp_challenge_ack_limit before Linux 6.0). The pauses take at most MOST_PAUSES seconds in all.
     """
     sent: Counter[str] = Counter()
-    refused: OSError | None = None
+    refused: OSError | ValueError | None = None
     for flow in flows:
         sent[flow.client] += 1
         if sent[flow.client] % BURST == 0 and sent.total() * BURST_PAUSE / BURST < MOST_PAUSES:
             time.sleep(BURST_PAUSE)
         try:
             _send(flow)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             refused = error
+        except struct.error as error:
+            refused = ValueError(f"{flow}: {error}")
     if refused:
         raise refused
 

@@ -100,7 +100,7 @@ class FailoverReport:
 def find(journal: Journal, which: str, clusters: Sequence[str]) -> Change:
     """Return the ``last`` change of the primary, or the one of a number. Raises UsageError."""
     rows = (Change(*row) for row in journal.read(CHANGES) if row[1] in clusters and None not in (row[3], row[5]))
-    found = sorted(rows, key=lambda change: change.found)
+    found = sorted(rows, key=lambda change: change.id)
     chosen = found[-1:] if which == "last" else [change for change in found if str(change.id) == which]
     if not chosen and not found:
         raise UsageError(f"the journal knows of no change of the primary of {' and '.join(clusters)}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape as escape_markup
 from itertools import accumulate
 
 from repmgr_hooks.reports.failover import FailoverReport, Item
 from repmgr_hooks.reports.failover_text import errors, figures, outcome, title
+from repmgr_hooks.text import MOST, printable
 
 WIDTH = 760
 MARGIN = 12
@@ -61,6 +62,11 @@ td { overflow-wrap: anywhere; white-space: pre-line; }
   table { font-size: 8pt; line-height: 1.3; } th, td { padding-block: .06rem; }
 }
 """
+
+
+def escape(text: str) -> str:
+    """Return a text as it stands in the page: the journal is a file that others may write, too."""
+    return escape_markup(printable(text, 2 * MOST))
 
 
 def render(story: FailoverReport) -> str:
@@ -216,7 +222,7 @@ def _label(items: Sequence[Item], scale: Scale) -> Label:
     """Right of the bars, else left of them, else above."""
     failed = sum(bool(item.error) for item in items)
     often = f" {failed} of {len(items)} times" if len(items) > 1 else ""
-    words = (f"FAILED{often}: " if failed else "") + items[0].what.splitlines()[0]
+    words = (f"FAILED{often}: " if failed else "") + items[0].what.partition("\n")[0]
     most = int((WIDTH - 2 * MARGIN) / LETTER)
     words = words if len(words) <= most else words[: most - 1] + "…"
     begin, end, room = scale.x(items[0].at) - 9, scale.x(items[-1].end) + 9, len(words) * LETTER

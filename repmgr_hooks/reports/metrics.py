@@ -13,6 +13,7 @@ from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Total
 from repmgr_hooks.reports.status import ClusterStatus
+from repmgr_hooks.text import printable
 
 PREFIX = "repmgr_hooks_"
 CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume")
@@ -67,7 +68,7 @@ def escaped(text: str) -> str:
     >>> print(escaped('a "b" \\ c'))
     a \"b\" \\ c
     """
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return printable(text).replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def render(samples: Iterable[Sample]) -> str:

@@ -17,10 +17,16 @@ from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
+from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal, primary_finder
+from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import Pause, RunRow
+from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
+
+LOOKS_AT_LEAST = 300.0
+"""A run, in which it does not look, takes less."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,16 @@ class ClusterStatus:
     last: tuple[float, str] | None
     failed: RunRow | None
     attempts: int
+    lock: Holder | None = None
+    """Who works at the cluster now."""
+    unwatched: float = 0.0
+    """Seconds since the service looked, if that is too long ago."""
 
     @property
     def healthy(self) -> bool:
         """True if all is as it should be."""
         wrong = self.decision.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
-        return self.decision.primary is not None and not wrong
+        return self.decision.primary is not None and not wrong and not self.unwatched
 
     def lines(self) -> list[str]:
         """Return the lines for the screen, the most important first."""
@@ -61,12 +71,16 @@ class ClusterStatus:
         if self.last:
             received, event = self.last
             lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
+        if self.lock:
+            lines.append(f"  lock: held by {self.lock}")
         return lines + [f"  {line}" for line in self._wrong()]
 
     def _wrong(self) -> Iterator[str]:
         yield from (f"WRONG {note}" for note in self.decision.notes if note.why is not ReasonCode.STALE_PRIMARY)
         yield from (f"WRONG {warning}" for warning in self.warnings)
         yield from (f"MISSING {line}" for line in dict.fromkeys(self.missing))
+        if self.unwatched:
+            yield f"WRONG the service has not looked for {self.unwatched:.0f} s; journalctl -u repmgr-hooks says why"
         if self.waiting:
             yield f"{self.waiting} event(s) wait to be handled; is repmgr-hooks.service running?"
         if self.failed:
@@ -109,6 +123,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     decision = finder.decision(host)
     last = journal.runs(1, settings.name) if journal else []
     event = journal.last_event(settings.name) if journal else None
+    paused = pause_of(settings.name, journal, loaded.state_dir)
     missing: list[str] = []
     try:
         ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, host))
@@ -119,13 +134,26 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         decision,
         ports,
         tuple(missing or _missing(managed, finder, decision, host)),
-        tuple(dispatcher.warnings(managed, cluster_state(decision, finder)) if decision.primary else ()),
+        tuple(dispatcher.warnings(managed, cluster_state(decision, finder), host) if decision.primary else ()),
         len(journal.waiting(settings.name)) if journal else 0,
-        journal.paused(settings.name) if journal else None,
+        paused,
         (event[0], str(event[1])) if event else None,
         # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to mend.
         last[0] if last and last[0].ok is False and last[0].again else None,
         loaded.service.retry.max_attempts,
+        holder(loaded.state_dir / lock_name(settings.name)),
+        0.0 if paused else _unwatched(loaded, settings.name),
+    )
+
+
+def _unwatched(loaded: Config, cluster: str) -> float:
+    """Return the seconds since the service looked, if it should have looked again by now."""
+    looked = last_heartbeat(loaded.state_dir, cluster)
+    since = time.time() - looked if looked is not None else 0.0
+    return (
+        since
+        if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)
+        else 0.0
     )
 
 

@@ -6,22 +6,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from typing import TypeVar
 
 from repmgr_hooks.alerts.evaluator import AlertEvaluator, Listener, Nobody
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, memory_of
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, Show, shown_to_nobody
+from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, Show, shown_to_nobody
 from repmgr_hooks.errors import LockTimeout, OperationFailed, Stopped
 from repmgr_hooks.event import NAMED, Event, RoleClaim
-from repmgr_hooks.journal.heartbeat import write_heartbeat
+from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import Observation, RunRow, StepRow, Waiting
+from repmgr_hooks.journal.pauses import known, lasts
+from repmgr_hooks.journal.rows import Pause, RunRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about
 from repmgr_hooks.service.monitor import Monitor
+from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, remember, saw
 from repmgr_hooks.settings.backoff import left
 from repmgr_hooks.system.steps import Host
 
@@ -31,64 +33,100 @@ REST = 3600.0
 JOURNAL_BROKEN = 30.0
 BUSY = 5.0
 LOCK_WAIT = 100.0
+SHOWN = 100
+"""So many events of a run are named in each line of the log for a collector."""
 NOBODY = Nobody()
+T = TypeVar("T")
 
 
 class ClusterController:
-    """Runs what is due; every state that matters is in the journal, so a new one carries on where the last ended."""
+    """Runs what is due; every state that matters is in the journal, so a new one carries on where the last ended.
+
+    While the journal cannot be used, what it said last is what counts, and the looks go on.
+    """
 
     def __init__(
         self, managed: ManagedCluster, journal: Journal, host: Host, loaded: Config, listener: Listener = NOBODY
     ) -> None:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
+        self.blind = threading.Event()
+        """Set when events may have been lost: look after the cluster without them."""
+        self.progress = Progress()
         self._managed, self._journal, self._host, self._config = managed, journal, host, loaded
-        self._monitor = Monitor(managed, host, loaded.service.monitor_interval)
+        self._tick = loaded.service.monitor_interval
+        self._monitor = Monitor(managed, host, self._tick)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
+        self._owes_look = False
+        """Events came in, and the cluster was not looked at without them since: they may be many, and all lie."""
         self._memory = LastKnownPrimary()
-        """As it was last read, for the time when the journal cannot be."""
         self._unwritten: LastKnownPrimary | None = None
         """What the journal could not be told yet."""
-        with suppress(OperationFailed):
-            self._remind()
+        self._pause: Pause | None = None
+        self._pause_was_read = False
+        self._last: tuple[RunRow, set[str]] | None = None
+        """The last run, and what it has notified, if the journal could not be told."""
+        self._broken = False
+        """Whether the journal could not be used just now."""
+        self._say_again = self._take_again = host.now()
+        self._remind()
 
     def work(self) -> float:
         """Run all that is due, and return the seconds until something else may be."""
         with about(cluster=self.name, named=len(self._config.clusters) > 1):
-            return self._work()
+            wait = self._work()
+            return min(wait, JOURNAL_BROKEN) if self._broken else wait
 
     def _work(self) -> float:
+        self._broken = False
         try:
             while not self.stopping.is_set():
-                if pause := self._journal.paused(self.name):
+                self.progress.expect()
+                if pause := self._paused():
                     self._host.close_idle()
-                    return REST if pause.until is None else max(pause.until - time.time(), 0.0)
-                waiting, failed = self._journal.waiting(self.name), self._failed()
-                if waiting:
+                    return self._rest_of(pause)
+                waiting, failed = self._waiting(), self._failed()
+                if waiting and not self._owes_look:
                     self._run("event", waiting, failed)
                     self._monitor.look_now(any(item.event.meaning is RoleClaim.TROUBLE for item in waiting))
+                    self._owes_look = self._tick > 0
                 elif (wait := self._until_retry(failed)) <= 0:
                     self._run("retry", [], failed)
                     self._monitor.look_now()
-                elif self._sees_work(failed):
+                elif self._lost_events() or self._sees_work(failed):
                     self._run("drift", [], failed)
                     self._monitor.look_now()
-                else:
+                elif not waiting:
                     self._alerts.note(self._monitor.warnings, failed)
                     return min(wait, self._monitor.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)
         except LockTimeout as error:
             log.error("%s: %s", self.name, error)
+            self._alerts.hindered("lock", error)
             return BUSY
-        except OperationFailed as error:
-            log.error("%s: %s", self.name, error)
-            self._alerts.journal_is_broken(error)
-            self.without_journal()
-            return JOURNAL_BROKEN
         return 0.0
 
+    def _rest_of(self, pause: Pause) -> float:
+        """Return the seconds that are left of a pause. One that is yet to begin begins now: the clock was set back."""
+        if pause.until is None:
+            return REST
+        if (now := time.time()) >= pause.since:
+            return max(pause.until - now, 0.0)
+        seconds = pause.until - pause.since
+        self._ask(lambda: self._journal.pause(self.name, now + seconds, pause.reason))
+        return seconds
+
+    def _lost_events(self) -> bool:
+        """True if a run must see to it: what looks around by itself only looks at once."""
+        if not self.blind.is_set():
+            return False
+        self.blind.clear()
+        self._monitor.look_now(hurry=True)
+        return not self._tick
+
     def _sees_work(self, failed: RunRow | None) -> bool:
+        self._owes_look = False
         if self._monitor.due_in() > 0:
             return False
         self._remind()
@@ -98,21 +136,85 @@ class ClusterController:
             saw(self._journal, self.name, self._monitor.news)
         self._alerts.saw(self._monitor.decision)
         if self._monitor.content:
-            remember(self._journal, self.name, self._monitor.decision, self._memory)
-            agreed(self._journal, self.name, self._monitor.decision, self._memory)
+            self._keep(self._monitor.decision)
+            self._agree(self._monitor.decision)
         return sees_work
 
+    # -- the journal ---------------------------------------------------------------------------------------------------
+
+    def _ask(self, question: Callable[[], T]) -> T | None:
+        try:
+            return question()
+        except OperationFailed as error:
+            self._cannot_use_journal(error)
+            return None
+
+    def _cannot_use_journal(self, error: OperationFailed) -> None:
+        self._broken = True
+        if self._host.now() >= self._say_again:
+            self._say_again = self._host.now() + JOURNAL_BROKEN
+            log.error("%s: %s; going on without it", self.name, error)
+            self._alerts.hindered("journal", error)
+            if not self._tick:
+                self.blind.set()
+
+    def _paused(self) -> Pause | None:
+        try:
+            self._pause, self._pause_was_read = self._journal.paused(self.name), True
+        except OperationFailed as error:
+            self._cannot_use_journal(error)
+            if not self._pause_was_read:
+                self._pause = known(self._config.state_dir, self.name)
+        return self._pause if self._pause and lasts(self._pause) else None
+
+    def _waiting(self) -> list[Waiting]:
+        """Return the events that wait; none for a while after they were handled, but that could not be noted."""
+        if self._host.now() < self._take_again:
+            self._broken = True
+            return []
+        return self._ask(lambda: self._journal.waiting(self.name)) or []
+
     def _remind(self) -> None:
-        if self._unwritten:
-            self._memory = self._unwritten
-            self._journal.remember(self.name, self._unwritten)
-            self._unwritten = None
-        self._memory = self._journal.memory(self.name, self._managed.cluster.flap_limit.window)
+        within = self._managed.cluster.flap_limit.window
+        try:
+            if self._unwritten:
+                self._memory = self._unwritten
+                self._journal.remember(self.name, self._unwritten)
+                self._unwritten = None
+            self._memory = self._journal.memory(self.name, within)
+        except OperationFailed as error:
+            self._cannot_use_journal(error)
+
+    def _keep(self, decision: PrimaryDecision | None) -> None:
+        """Remember the primary with which all agrees; what cannot be written is written when that is possible."""
+        primary = decision.primary_state if decision else None
+        if primary is not None and memory_of(primary) != self._memory:
+            self._unwritten = memory_of(primary)
+            self._remind()
+
+    def _agree(self, decision: PrimaryDecision | None) -> None:
+        """Keep which node's branch of the timeline all agrees with, Barman's archive too."""
+        primary = decision.primary_state if decision else None
+        if primary is not None and self._memory.began.get(primary.timeline) != primary.node:
+            self._ask(lambda: self._journal.agreed(self.name, memory_of(primary)))
 
     def _failed(self) -> RunRow | None:
         """Return the last run if it failed and trying again may help."""
-        last = self._journal.runs(1, self.name)
-        return last[0] if last and last[0].ok is False and last[0].again else None
+        rows = self._ask(lambda: self._journal.runs(1, self.name))
+        last = self._last[0] if self._last else rows[0] if rows else None
+        return last if last and last.ok is False and last.again else None
+
+    def _notified_by(self, failed: RunRow) -> set[str]:
+        steps = self._ask(lambda: self._journal.steps(failed.id)) or []
+        return {step.action for step in steps if not step.error} | (self._last[1] if self._last else set())
+
+    def _begin(self, cause: str, attempt: int, covered: Sequence[Waiting]) -> int | None:
+        numbers = [item.id for item in covered]
+        run = self._ask(lambda: self._journal.begin_run(self.name, cause, attempt, numbers))
+        self._take_again = self._host.now() + (JOURNAL_BROKEN if run is None else 0)
+        return run
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
 
     def _until_retry(self, failed: RunRow | None) -> float:
         retry = self._config.service.retry
@@ -122,22 +224,28 @@ class ClusterController:
 
     def _run(self, cause: str, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
         """One run for the events that wait and for what the failed run before was for."""
-        covered = [*(self._journal.events_of(failed.id) if failed else []), *waiting]
+        before = self._ask(lambda: self._journal.events_of(failed.id)) if failed else None
+        covered = [*(before or ()), *waiting]
         attempt = failed.attempt + 1 if failed and cause == "retry" else 1
-        steps_before = self._journal.steps(failed.id) if failed else []
-        notified = {step.action for step in steps_before if not step.error}
+        notified = self._notified_by(failed) if failed else set()
         what = summary_of([item.event for item in covered]) if covered else f"{cause}, without an event"
         log.info("%s: %s", self.name, what)
+        self.progress.expect(LOCK_WAIT)
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             self._remind()
-            run = self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered])
+            started, run = time.time(), self._begin(cause, attempt, covered)
             observer = JournalRecorder(self._journal, self.name, run, self.stopping.is_set, notified)
+            observer.waiting = self.progress.waiting
             everything = cause == "drift" or failed is not None
-            with about(run=run, events=[item.id for item in covered]):
-                result = self._handle([item.event for item in covered], observer, everything)
+            try:
+                with about(run=run, events=[item.id for item in covered[-SHOWN:]]):
+                    result = self._handle([item.event for item in covered], observer, everything)
+            finally:
+                if observer.committed:
+                    self._unwritten = observer.unwritten
             self._alerts.saw(result.decision)
-            self._unwritten = observer.unwritten
-            end_run(self._journal, run, result)
+            row = ended(run or 0, self.name, cause, attempt, started, result)
+            self._last = None if run and end_run(self._journal, row) else (row, observer.notified)
         if not result.ok and result.again and attempt >= self._config.service.retry.max_attempts:
             log.error("%s: given up after %d attempts; see 'repmgr-hooks status'", self.name, attempt)
 
@@ -147,7 +255,7 @@ class ClusterController:
                 self._managed, self._host, events, everything=everything, observer=observer, memory=self._memory
             )
             if result.ok:
-                remember(self._journal, self.name, result.decision, self._memory)
+                self._keep(result.decision)
             return result
         except Stopped:
             raise
@@ -157,49 +265,6 @@ class ClusterController:
             return RunResult(
                 False, bug, done=tuple(ActionResult(action, error=bug) for action in self._managed.actions), again=True
             )
-
-    def without_journal(self) -> None:
-        """The journal cannot be used, and a failover must not wait for that: make it so, whatever the events said."""
-        try:
-            with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
-                observer = RunObserver()
-                dispatcher.handle(self._managed, self._host, [], observer=observer, memory=self._memory)
-                self._unwritten = observer.committed or self._unwritten
-                self._memory = self._unwritten or self._memory
-        except OperationFailed as error:
-            log.error("%s: %s", self.name, error)
-
-
-class JournalRecorder(RunObserver):
-    """Writes every step into the journal; if that fails, the run goes on all the same."""
-
-    def __init__(self, journal: Journal, name: str, run: int, stopping: Callable[[], bool], notified: set[str]) -> None:
-        self._journal, self._name, self._run, self._notified = journal, name, run, notified
-        self.stopping = stopping  # type: ignore[method-assign]
-        self.unwritten: LastKnownPrimary | None = None
-
-    def commit(self, memory: LastKnownPrimary) -> None:
-        """Write it down before the first step: a worker that dies in the middle must not go back."""
-        super().commit(memory)
-        try:
-            self._journal.remember(self._name, memory)
-        except OperationFailed as failure:
-            self.unwritten = memory
-            log.error("%s", failure)
-
-    def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
-        """Write it down."""
-        try:
-            self._journal.add_step(self._run, StepRow(action, what, started, duration, error))
-        except OperationFailed as failure:
-            log.error("%s", failure)
-
-    def done_before(self, chosen: ScheduledAction) -> bool:
-        """True for a notification that an earlier attempt has given for the same event."""
-        if chosen.action.handler.observe or chosen.name not in self._notified:
-            return False
-        self.step(chosen.name, "done before", time.time(), 0.0, "")
-        return True
 
 
 def run_now(
@@ -218,7 +283,7 @@ def run_now(
     name = managed.cluster.name
     memory = LastKnownPrimary()
     try:
-        memory = journal.memory(name)
+        started, memory = time.time(), journal.memory(name)
         numbers = [journal.add_event(name, event, time.time(), by_hand=cause != "event") for event in events]
         run = journal.begin_run(name, cause, 1, numbers)
         memory = journal.memory(name)
@@ -231,49 +296,8 @@ def run_now(
         result = dispatcher.handle(managed, host, events, observer=observer, memory=memory)
     if result.ok:
         remember(journal, name, result.decision, memory)
-    end_run(journal, run, result)
+    end_run(journal, ended(run, name, cause, 1, started, result))
     return result
-
-
-def remember(journal: Journal, name: str, decision: PrimaryDecision | None, known: LastKnownPrimary) -> None:
-    """Keep which primary all agrees with; if that fails, say so."""
-    primary = decision.primary_state if decision else None
-    if primary is None or memory_of(primary) == known:
-        return
-    try:
-        journal.remember(name, memory_of(primary))
-    except OperationFailed as failure:
-        log.error("%s", failure)
-
-
-def agreed(journal: Journal, name: str, decision: PrimaryDecision | None, known: LastKnownPrimary) -> None:
-    """Keep which node's branch of the timeline all agrees with, Barman too; if that fails, say so."""
-    primary = decision.primary_state if decision else None
-    if primary is None or known.began.get(primary.timeline) == primary.node:
-        return
-    try:
-        journal.agreed(name, memory_of(primary))
-    except OperationFailed as failure:
-        log.error("%s", failure)
-
-
-def saw(journal: Journal, name: str, news: Observation) -> None:
-    """Keep what a look has seen; if that fails, say so."""
-    try:
-        journal.saw(name, news)
-    except OperationFailed as failure:
-        log.error("%s", failure)
-
-
-def end_run(journal: Journal, run: int, result: RunResult) -> None:
-    """Close a run in the journal; if that fails, say so."""
-    decision = result.decision
-    try:
-        primary, timeline = (decision.primary, decision.timeline) if decision else (None, 0)
-        left = [item.action.title for item in result.done if item.error]
-        journal.end_run(run, result.ok, result.again, result.message, primary, timeline, left)
-    except OperationFailed as failure:
-        log.error("%s", failure)
 
 
 def summary_of(events: Sequence[Event]) -> str:

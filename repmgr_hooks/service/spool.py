@@ -1,7 +1,12 @@
-"""The worker's side of the spool: the files that ``hook.py`` left, and the FIFO that it knocks at."""
+"""The worker's side of the spool: the files that ``hook.py`` left, and the FIFO that it knocks at.
+
+Others may write here, so nothing is followed, nothing is waited for, and what stands in the way is moved aside and
+named. All is done through one handle of the directory.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import logging
@@ -9,97 +14,254 @@ import os
 import re
 import select
 import stat
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 from repmgr_hooks.config import which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.event import Event, parse_event
-from repmgr_hooks.hook import WAKE
+from repmgr_hooks.hook import WAKE, open_spool, remove
 from repmgr_hooks.journal.journal import Journal
 
 log = logging.getLogger(__name__)
 
 MAX_SIZE = 4096
+NO_FIFO_WAIT = 1.0
+TRIES = 3
+TIDY_EVERY = 3600.0
+LEFT_OVER_AGE = 7 * 86400.0
+ASIDE = ".aside-"
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that are ours and not the file's: it is read later."""
+LISTED = 20_000
+"""Names that are read at once, of however many."""
+BATCH = 500
+"""Events that are taken in with one transaction; the worker looks up in between."""
+NAMED = 5
+"""Files that are named when they are refused; the others are counted."""
 
 
 class Spool:
     """The spool of one state directory. Raises OperationFailed if it cannot be used."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._directory = state_dir / "spool"
-        self._strange: set[str] = set()
-        """What cannot be removed, such as a directory; it is named once."""
-        fifo = self._directory / WAKE
+        self._path = state_dir / "spool"
+        self._passed_by: set[str] = set()
+        """What can be neither removed nor moved aside; it is named once."""
+        self.dropped = 0
+        """Events that the last taking-in left out, for there were more than could be taken."""
+        self._next_tidy = 0.0
+        self._fifo: int | None = None
+        self._directory = self._opened()
+        self._listen()
+
+    def _opened(self) -> int:
         try:
-            fifo.unlink(missing_ok=True)
-            os.mkfifo(fifo)
-            # Read and write: it never reports an end of file when the last writer leaves. No link is followed: others
-            # may write here.
-            self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
-            if not stat.S_ISFIFO(os.fstat(self._fifo).st_mode):
-                raise OSError(f"{fifo} is no FIFO any more")
-            os.fchmod(self._fifo, 0o620)
-        except (OSError, LookupError) as error:
+            directory = open_spool(str(self._path), os.O_RDONLY)
+            if os.fstat(directory).st_uid not in (0, os.geteuid()):
+                os.close(directory)
+                raise PermissionError("it belongs to another user")
+        except OSError as error:
             raise OperationFailed(
-                f"the spool {self._directory} cannot be used: {error}; see to its owner and mode"
+                f"the spool {self._path} cannot be used: {error}; see to its owner and mode"
             ) from None
+        return directory
+
+    def _listen(self) -> None:
+        """Make a FIFO of our own; without one, which is said once, the worker looks every second."""
+        self._deafen_for_good()
+        try:
+            self._fifo = self._new_fifo()
+            self._passed_by.discard(WAKE)
+        except OSError as error:
+            if WAKE not in self._passed_by:
+                log.error(
+                    "%s/%s cannot be made (%s); looking every %.0f s instead", self._path, WAKE, error, NO_FIFO_WAIT
+                )
+            self._passed_by.add(WAKE)
+
+    def _new_fifo(self) -> int:
+        for _ in range(TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISFIFO(os.stat(WAKE, dir_fd=self._directory, follow_symlinks=False).st_mode):
+                    os.unlink(WAKE, dir_fd=self._directory)  # one that a killed worker has left
+                else:
+                    self._move_aside(WAKE, "it is not the worker's FIFO")
+            with contextlib.suppress(FileExistsError, FileNotFoundError):  # somebody is quicker: once more
+                os.mkfifo(WAKE, dir_fd=self._directory)
+                # Read and write: it never reports an end of file when the last writer leaves.
+                fifo = os.open(WAKE, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=self._directory)
+                status = os.fstat(fifo)
+                if stat.S_ISFIFO(status.st_mode) and (status.st_uid, status.st_nlink) == (os.geteuid(), 1):
+                    os.fchmod(fifo, 0o620)
+                    return fifo
+                os.close(fifo)
+        raise OSError("others put something else there time and again")
 
     def deafen(self) -> None:
         """Stop listening: from now on ``event`` finds nobody and starts a worker itself."""
-        (self._directory / WAKE).unlink(missing_ok=True)
+        if self._is_ours(WAKE, self._fifo):
+            remove(WAKE, self._directory)
+
+    def _deafen_for_good(self) -> None:
+        self.deafen()
+        if self._fifo is not None:
+            os.close(self._fifo)
+            self._fifo = None
 
     def close(self) -> None:
         """Stop listening, for good."""
-        self.deafen()
-        os.close(self._fifo)
+        self._deafen_for_good()
+        os.close(self._directory)
 
     def wait(self, seconds: float, also: int) -> bool:
         """Sleep until somebody knocks (True), the file descriptor ``also`` can be read, or the time is up."""
-        ready, _, _ = select.select([self._fifo, also], [], [], max(seconds, 0))
+        if self._fifo is None:
+            ready, _, _ = select.select([also], [], [], min(max(seconds, 0), NO_FIFO_WAIT))
+        else:
+            ready, _, _ = select.select([self._fifo, also], [], [], max(seconds, 0))
         for fd in ready:
             os.read(fd, 65536)
         return self._fifo in ready
 
-    def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> int:
-        """Move every stored event into the journal, oldest first; return how many."""
-        files = sorted(entry for entry in self._directory.iterdir() if entry.name[0] != "." and entry.name != WAKE)
-        for file in files:
-            if file.name not in self._strange:
-                self._take(file, journal, clusters)
-        return len(files) - len(self._strange)
+    def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster], most: int = LISTED) -> int:
+        """Move stored events into the journal, oldest first, some at a time; return how many. Raises OperationFailed.
 
-    def _take(self, file: Path, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> None:
+        Of more than ``most`` the oldest are removed unread; ``dropped`` says how many.
+        """
+        self._see_to_its_place()
+        names = self._listed(lambda name: name[0] != "." and name != WAKE and name not in self._passed_by)
+        self.dropped = max(len(names) - most, 0)
+        for name in names[: self.dropped]:
+            self._remove(name)
+        batch = names[self.dropped :][:BATCH]
+        journal.add_events(self._read(batch, clusters))
+        for name in batch:
+            if name not in self._passed_by:
+                self._remove(name)
+        if time.monotonic() >= self._next_tidy:
+            self._next_tidy = time.monotonic() + TIDY_EVERY
+            self._tidy(self._listed(lambda name: name[0] == "."))
+        return len(batch)
+
+    def _listed(self, wanted: Callable[[str], bool]) -> list[str]:
         try:
-            if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", file.name, re.ASCII):
-                raise UsageError("this name is not one that the hook gives")
-            cluster, event = read_event(file, clusters)
-        except UsageError as error:
-            log.error("%s: refused: %s", ascii(file.name).strip("'"), error)
-        else:
-            journal.add_event(cluster, event, int(file.name[:20]) / 1e9, file.name)
+            with os.scandir(self._directory) as found:
+                return sorted(islice((entry.name for entry in found if wanted(entry.name)), LISTED))
+        except OSError as error:
+            raise OperationFailed(f"the spool {self._path} cannot be read: {error}; see to its disk") from None
+
+    def _see_to_its_place(self) -> None:
+        """Others could have put another directory or FIFO where ours was: then nobody would find us."""
+        if not _same(self._directory, self._path):
+            log.error("the spool %s is not the directory any more that it was; going on with a new one", self._path)
+            make_spool(self._path)
+            before, self._directory = self._directory, self._opened()
+            os.close(before)
+        if not self._is_ours(WAKE, self._fifo):
+            self._listen()
+
+    def _is_ours(self, name: str, opened: int | None) -> bool:
+        return opened is not None and _same(opened, name, self._directory)
+
+    def _read(
+        self, names: Iterable[str], clusters: Mapping[str, ManagedCluster]
+    ) -> list[tuple[str, Event, float, str]]:
+        """Return the events of these files; what is none is named, or counted if there is much of it."""
+        events, refused = [], 0
+        for name in names:
+            try:
+                if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", name, re.ASCII):
+                    raise UsageError("this name is not one that the hook gives")
+                cluster, event = read_event(name, self._directory, clusters)
+                # Nothing has come later than now, whatever the file is called.
+                events.append((cluster, event, min(int(name[:20]) / 1e9, time.time()), name))
+            except FileNotFoundError:
+                continue
+            except UsageError as error:
+                refused += 1
+                if refused <= NAMED:
+                    log.error("%s: refused: %s", ascii(name).strip("'"), error)
+            except OSError as error:
+                if error.errno in PASSING:
+                    raise OperationFailed(f"the event {name} cannot be read now: {error}") from None
+                self._get_rid_of(name, f"cannot be read: {error.strerror}")
+        if refused > NAMED:
+            log.error("%d more files refused", refused - NAMED)
+        return events
+
+    def _remove(self, name: str) -> None:
         try:
-            file.unlink(missing_ok=True)
+            os.unlink(name, dir_fd=self._directory)
+        except FileNotFoundError:
+            pass
         except OSError:
-            self._strange.add(file.name)
+            self._get_rid_of(name, "cannot be removed")
+
+    def _get_rid_of(self, name: str, why: str) -> None:
+        """Move something aside; if that cannot be, pass it by from now on."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self._move_aside(name, why)
+        except OSError:
+            self._passed_by.add(name)
+            log.error("%s: %s; it cannot be moved aside, and is passed by", ascii(name).strip("'"), why)
+
+    def _move_aside(self, name: str, why: str) -> None:
+        """Give something a hidden name, and say so. Raises OSError."""
+        hidden = f"{ASIDE}{time.time_ns()}"
+        os.rename(name, hidden, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        log.error("%s: %s; it is now %s/%s", ascii(name).strip("'"), why, self._path, hidden)
+
+    def _tidy(self, hidden: Iterable[str]) -> None:
+        """Remove hidden files that have been there for long: of a hook that died while it wrote, or moved aside.
+
+        By the time of the last change of the file's status, which nobody can set.
+        """
+        for name in hidden:
+            with contextlib.suppress(OSError):  # gone already, or a directory that is not empty
+                status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+                if time.time() - status.st_ctime > LEFT_OVER_AGE:
+                    is_directory = stat.S_ISDIR(status.st_mode)
+                    (os.rmdir if is_directory else os.unlink)(name, dir_fd=self._directory)
 
 
-def read_event(file: Path, clusters: Mapping[str, ManagedCluster]) -> tuple[str, Event]:
+def _same(opened: int, path: str | Path, directory: int | None = None) -> bool:
+    """True if a file is still found where it was opened."""
+    try:
+        there, here = os.stat(path, dir_fd=directory, follow_symlinks=False), os.fstat(opened)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def read_event(name: str, directory: int, clusters: Mapping[str, ManagedCluster]) -> tuple[str, Event]:
     """Return the cluster and the event of a spool file, which anybody in its group may have written.
 
-    Raises UsageError for what is not an event, and if the configuration does not say which cluster's it is.
+    Raises UsageError for what is not an event, and if the configuration does not say which cluster's it is; OSError.
     """
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor) as opened:
-            cluster, *words = opened.read(MAX_SIZE).split("\n")[:-1] or [""]
+        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise UsageError(f"cannot be read: {error.strerror}") from None  # a link, a socket
+        raise
+    try:
+        status = os.fstat(opened)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise UsageError("cannot be read: it is no file, or has another name too")
+        content = os.read(opened, MAX_SIZE)
+    finally:
+        os.close(opened)
+    try:
+        cluster, *words = content.decode().split("\n")[:-1] or [""]
     except UnicodeDecodeError as error:
         raise UsageError(f"cannot be read: {error}") from None
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-            raise UsageError(f"cannot be read: {error}") from None
-        raise OperationFailed(f"the event {file} cannot be read now: {error}") from None
     event = parse_event(words)
     try:
         return which_cluster(clusters, cluster, event.node), event
@@ -110,16 +272,21 @@ def read_event(file: Path, clusters: Mapping[str, ManagedCluster]) -> tuple[str,
 def make_spool(directory: Path) -> None:
     """Make the spool for the group of repmgrd's user, if it is missing (``tmpfiles.d`` does it on most machines).
 
-    Raises OperationFailed.
+    What else stands in its place is moved aside. Raises OperationFailed.
     """
-    if directory.exists():
-        return
     try:
+        if os.path.lexists(directory):
+            if stat.S_ISDIR(directory.lstat().st_mode):
+                return
+            aside = directory.with_name(f"{directory.name}{ASIDE}{time.time_ns()}")
+            directory.rename(aside)
+            log.error("%s is no directory; it is now %s", directory, aside)
         directory.mkdir(parents=True)
-        owner = directory.parent.stat().st_uid if os.geteuid() == 0 else -1
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        os.fchown(handle, owner, grp.getgrnam("postgres").gr_gid)
-        os.fchmod(handle, 0o2770)
-        os.close(handle)
+        try:
+            os.fchown(handle, -1, grp.getgrnam("postgres").gr_gid)
+            os.fchmod(handle, 0o2770)
+        finally:
+            os.close(handle)
     except (OSError, LookupError) as error:
         raise OperationFailed(f"the spool {directory} cannot be made: {error}; see config/tmpfiles.conf") from None

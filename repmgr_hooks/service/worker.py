@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -17,14 +18,23 @@ from repmgr_hooks.alerts.notifier import Notifier
 from repmgr_hooks.errors import LockTimeout, OperationFailed, UsageError
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.lock import as_owner, exclusive, lock_name
-from repmgr_hooks.service.controller import JOURNAL_BROKEN, ClusterController, run_now
-from repmgr_hooks.service.spool import Spool, make_spool
+from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.intake import Intake
+from repmgr_hooks.service.loop import Loop
+from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LocalHost
 
 log = logging.getLogger(__name__)
 
 LOOK_ROUND = 20.0
+STOP_ROUND = 5.0
+STOP_LIMIT = 130.0
+"""Seconds for the steps that are being taken; systemd waits longer (TimeoutStopSec)."""
+SPARE_FILES, SPARE_MEMORY = 16, 16 * 2**20
+"""Descriptors and bytes that a worker must be able to get: a step needs about as many."""
+SHORT_OF = 5.0
+"""Seconds after which a worker that could not get them tries once more, and ends."""
 PRUNE_EVERY = 3600.0
 LOCK_WAIT = 80.0
 """Seconds for the worker that ``event`` has started, because repmgrd was there before the service: at boot, say.
@@ -48,42 +58,35 @@ class Worker:
         self._stopping = threading.Event()
         self._reload = False
         self._loops: dict[str, Loop] = {}
+        self._ending: list[Loop] = []
+        self._intake = Intake(self._config.state_dir)
         self._next_prune = 0.0
 
     def serve(self, once: bool = False) -> None:
-        """Work until SIGTERM; with ``once``, until the queue is empty. Raises OperationFailed, UsageError."""
+        """Work until SIGTERM; with ``once``, until the queue is empty.
+
+        Raises UsageError, LockTimeout, and OperationFailed for what only a new start can mend.
+        """
         with contextlib.ExitStack() as stack:
             if not self._lock(stack, once):
                 log.info("a worker is there already, and has been woken")
                 return
-            make_spool(self._config.state_dir / "spool")
-            with as_owner(self._config.state_dir):
-                spool = Spool(self._config.state_dir)
-            try:
-                journal = open_journal(self._config.state_dir / "journal.db")
-            except OperationFailed as error:
-                log.error("%s; going on without it", error)
-                self._work_without_journal()
-                time.sleep(0 if once else JOURNAL_BROKEN)
-                raise
+            self._intake.open()
+            journal = open_journal(self._config.state_dir / "journal.db", later=True)
             self._notifier = Notifier(journal, LocalHost({}))
             self._listen()
             try:
-                self._work(spool, journal, once)
+                self._start_loops(journal)
+                notify("READY=1")
+                self._work(journal, once)
             finally:
                 self._stop_loops()
                 self._notifier.close(LAST_WORDS)
-                spool.close()
+                self._intake.close()
                 journal.close()
 
-    def _work_without_journal(self) -> None:
-        """Make it so, whatever the events said, as ``boot`` does; the next start may find the journal mended."""
-        for name, managed in self._config.clusters.items():
-            with contextlib.suppress(OperationFailed), exclusive(self._config.state_dir / lock_name(name), 0.0):
-                run_now(managed, LocalHost(managed.cluster.conninfos()), [], "boot", None)
-
     def _lock(self, stack: contextlib.ExitStack, once: bool) -> bool:
-        """Become the one worker; False if one is there that has heard us. Raises Busy."""
+        """Become the one worker; False if one is there that has heard us. Raises LockTimeout."""
         lock = self._config.state_dir / "worker.lock"
         end = time.monotonic() + ONCE_LOCK_WAIT
         while True:
@@ -113,36 +116,52 @@ class Worker:
         else:
             self._stopping.set()
 
-    def _work(self, spool: Spool, journal: Journal, once: bool) -> None:
-        self._take_in(spool, journal)
-        self._start_loops(journal)
-        notify("READY=1")
-        knocked = False
+    def _work(self, journal: Journal, once: bool) -> None:
+        knocked, short_since = False, None
         while not self._stopping.is_set():
             if self._reload:
                 self._read_config_again(journal)
-            taken = self._take_in(spool, journal)
+            taken = self._take_in(journal)
             if taken or knocked:
                 self._wake_loops()
-            if once and all(loop.idle() for loop in self._loops.values()):
-                spool.deafen()
-                if not self._take_in(spool, journal):
+            if once and not taken and all(loop.idle() for loop in self._loops.values()):
+                self._intake.deafen()
+                if not self._take_in(journal):
                     return
                 self._wake_loops()
-            notify("WATCHDOG=1")
-            knocked = spool.wait(0.1 if once else LOOK_ROUND, self._signalled)
+            if self._all_get_on():
+                notify("WATCHDOG=1")
+            short_since = still_exhausted(short_since)
+            wait = 0.0 if taken else 0.1 if once else LOOK_ROUND if short_since is None else SHORT_OF
+            knocked = self._intake.wait(wait, self._signalled)
 
-    def _take_in(self, spool: Spool, journal: Journal) -> bool:
-        """Take events in, and prune; True if the queues should look. A journal that fails stops nothing."""
-        try:
-            taken = spool.take_in(journal, self._config.clusters)
-            self._prune(journal)
-        except OperationFailed as error:
-            log.error("%s; the events stay in the spool, and every cluster is looked after without them", error)
+    def _take_in(self, journal: Journal) -> bool:
+        """Take some events in, and prune; True if the queues should look. What fails stops nothing."""
+        taken = self._intake.take_in(journal, self._config.clusters)
+        if taken.lost:
             for loop in self._loops.values():
-                loop.blind.set()
-            return True
-        return taken > 0
+                loop.lost_events()
+            self._tell("spool", taken.lost)
+        with contextlib.suppress(OperationFailed):  # the queues say so
+            self._prune(journal)
+        return taken.any
+
+    def _all_get_on(self) -> bool:
+        """False if the loop of a cluster stands still; systemd ends us then, for its watchdog is not fed.
+
+        Raises OperationFailed if one has ended, which none does by itself.
+        """
+        stuck = [name for name, loop in self._loops.items() if loop.stands_still()]
+        for name in stuck:
+            self._tell("standstill", f"the worker of cluster {name} does not get on; waiting for systemd to restart it")
+        if ended := [name for name, loop in self._loops.items() if not loop.is_alive()]:
+            raise OperationFailed(f"the worker of cluster {ended[0]} has ended; systemd starts it anew")
+        return not stuck
+
+    def _tell(self, condition: str, what: str) -> None:
+        log.error("%s", what)
+        for name in self._config.clusters:
+            self._notifier.tell(Alert(name, condition, "critical", what, momentary=True))
 
     def _busy(self, name: str) -> bool:
         try:
@@ -171,84 +190,72 @@ class Worker:
             log.error("'state_dir' has changed: restart the service for that; the old configuration stays in force")
             return
         log.info("the configuration has been read again")
-        self._stop_loops()
         self._config = loaded
         self._start_loops(journal)
 
     def _start_loops(self, journal: Journal) -> None:
-        try:
-            if released := journal.release_cut_off([name for name in self._config.clusters if self._busy(name)]):
-                log.warning("%d event(s) of a run that was cut off are taken up again", released)
-        except OperationFailed as error:
-            log.error("%s", error)
-        notifier = self._notifier
+        """Start a loop for each cluster; one that is there already ends first, and no other cluster waits for that."""
+        notifier, before = self._notifier, self._loops
         notifier.use(self._config.service.alerts, self._config.clusters)
-        self._loops = {
-            name: Loop(
-                ClusterController(
-                    managed, journal, LocalHost(managed.cluster.conninfos(), notifier.tell), self._config, notifier
-                )
-            )
-            for name, managed in self._config.clusters.items()
-        }
-        for loop in self._loops.values():
-            loop.start()
+        for loop in before.values():
+            loop.stop()
+        self._ending += [loop for name, loop in before.items() if name not in self._config.clusters]
+        self._loops = {}
+        for name, managed in self._config.clusters.items():
+            host = LocalHost(managed.cluster.conninfos(), notifier.tell)
+            controller = ClusterController(managed, journal, host, self._config, notifier)
+            release = partial(self._release_cut_off, name, journal)
+            self._loops[name] = Loop(controller, before.get(name), release, host.close)
+            self._loops[name].start()
+
+    def _release_cut_off(self, name: str, journal: Journal) -> None:
+        try:
+            if released := journal.release_cut_off([name] if self._busy(name) else [], name):
+                log.warning("%s: %d event(s) of a run that was cut off are taken up again", name, released)
+        except OperationFailed as error:
+            log.error("%s; what a run that was cut off was for is seen without its events", error)
 
     def _stop_loops(self) -> None:
-        for loop in self._loops.values():
+        """Raises OperationFailed if one does not end in time."""
+        loops = [*self._loops.values(), *self._ending]
+        for loop in loops:
             loop.stop()
-        for loop in self._loops.values():
-            while loop.is_alive():
-                notify("WATCHDOG=1")
-                loop.join(LOOK_ROUND)
+        end = time.monotonic() + STOP_LIMIT
+        while left := [loop for loop in loops if loop.is_alive()]:
+            if time.monotonic() > end:
+                raise OperationFailed(f"the worker of cluster {left[0].name} does not end within {STOP_LIMIT:.0f} s")
+            notify("WATCHDOG=1")
+            left[0].join(STOP_ROUND)
 
 
-class Loop(threading.Thread):
-    """Runs the queue of one cluster whenever something is due."""
+def still_exhausted(since: float | None) -> float | None:
+    """Return since when this process has run out of something; None if it has not. Raises OperationFailed."""
+    if not (why := exhausted()):
+        return None
+    if since is not None and time.monotonic() - since >= SHORT_OF:
+        raise OperationFailed(f"this process cannot go on ({why}), and ends; systemd starts it anew")
+    return time.monotonic() if since is None else since
 
-    def __init__(self, queue: ClusterController) -> None:
-        super().__init__(name=queue.name)
-        self._queue = queue
-        self._woken = threading.Event()
-        self._resting = threading.Event()
-        self.blind = threading.Event()
-        """Set when the journal cannot be written: look after the cluster without it."""
 
-    def wake(self) -> None:
-        """Look at the queue now."""
-        self._resting.clear()
-        self._woken.set()
-
-    def stop(self) -> None:
-        """End after the current step."""
-        self._queue.stopping.set()
-        self._woken.set()
-
-    def idle(self) -> bool:
-        """True when nothing runs and nothing waits (a retry later on does not count)."""
-        return self._resting.is_set() and not self._woken.is_set()
-
-    def run(self) -> None:
-        """Work until stopped."""
-        while not self._queue.stopping.is_set():
-            self._woken.clear()
-            try:
-                if self.blind.is_set():
-                    self.blind.clear()
-                    self._queue.without_journal()
-                wait = self._queue.work()
-            except Exception:
-                log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
-                wait = LOOK_ROUND
-            if not self._woken.is_set():
-                self._resting.set()
-            self._woken.wait(wait)
-            self._resting.clear()
+def exhausted() -> str:
+    """Return what this process has run out of; empty if nothing."""
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(SPARE_FILES):
+                stack.enter_context(Path(os.devnull).open())
+            memory = bytearray(SPARE_MEMORY)
+            thread = threading.Thread(target=memory.clear, daemon=True)
+            thread.start()
+            thread.join()
+    except (OSError, RuntimeError, MemoryError) as error:
+        return str(error) or repr(error)
+    return ""
 
 
 def notify(state: str) -> None:
     """Tell systemd (sd_notify(3)); nothing happens without it."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.setblocking(False)
             channel.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)

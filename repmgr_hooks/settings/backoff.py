@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repmgr_hooks.settings.schema import Positive
+from repmgr_hooks.settings.schema import Positive, Timeout
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Backoff:
     """A failed run is tried again after ``initial_delay`` seconds, then after twice as long each time, at most
     ``max_delay`` seconds; after ``max_attempts`` it is a standing failure, until something new happens."""
 
-    initial_delay: Positive = 5
+    initial_delay: Timeout = 5
     max_delay: Positive = 300
     max_attempts: Positive = 20
 

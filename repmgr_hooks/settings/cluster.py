@@ -9,13 +9,33 @@ from typing import Annotated
 
 from psycopg import conninfo
 
-from repmgr_hooks.settings.schema import NOT_AN_OPTION, Address, Identifier, NotEmpty, Pattern, Port, Positive, Range
+from repmgr_hooks.settings import libpq
+from repmgr_hooks.settings.libpq import LibpqValue
+from repmgr_hooks.settings.schema import (
+    NOT_AN_OPTION,
+    REST,
+    AbsolutePath,
+    Address,
+    Identifier,
+    NotEmpty,
+    Pattern,
+    Port,
+    Positive,
+    Range,
+    Timeout,
+    Word,
+)
 
-CHAIN = r"(?!(?:PREROUTING|INPUT|OUTPUT|POSTROUTING)$)[A-Za-z][A-Za-z0-9_-]{0,27}"
-ChainName = Annotated[str, Pattern(CHAIN, "a chain name of our own, at most 28 characters")]
-Words = Annotated[tuple[str, ...], NotEmpty()]
+# The kernel's targets are in capital letters without any other character, and so are the built-in chains; "standard" is
+# a target of iptables' own (libxtables/xtables.c). iptables refuses a chain that is named as a target.
+CHAIN = r"(?!standard$)(?=.*[a-z_-])[A-Za-z][A-Za-z0-9_-]{0,27}"
+ChainName = Annotated[
+    str, Pattern(CHAIN, "a chain name of our own: at most 28 letters, digits, _ and -, not in capital letters alone")
+]
+Words = Annotated[tuple[Word, ...], NotEmpty()]
 NodeId = Annotated[int, Range(1, 2**31 - 1)]
 SystemIdentifier = Annotated[str, Pattern(r"[0-9]{10,20}", "what pg_control_system() says, in quotes")]
+LibpqName = Annotated[str, libpq.Option(("port", "user", "dbname", "passfile", "timeout"))]
 SlotName = Annotated[str, Pattern(r"[a-z0-9_]{1,63}", "a slot name: lower-case letters, digits and underscores")]
 
 
@@ -36,13 +56,15 @@ class Postgres:
     """How to reach every node; ``passfile`` is a libpq password file.
 
     ``timeout``: seconds in which a node must connect and answer a look, all nodes side by side.
+    ``libpq``: what else stands here are libpq's own options, such as ``sslmode``.
     """
 
     port: Port = 5432
     user: Identifier = "repmgr"
     dbname: Identifier = "repmgr"
-    passfile: str = ""
-    timeout: Positive = 2
+    passfile: AbsolutePath = ""
+    timeout: Annotated[int, Range(1, 60)] = 2
+    libpq: Mapping[LibpqName, LibpqValue] = field(default_factory=dict, metadata=REST)
 
 
 @dataclass(frozen=True)
@@ -102,22 +124,27 @@ class Cluster:
     barman: Barman | None = None
     postgres: Postgres = Postgres()
     system_identifier: SystemIdentifier = ""
-    promotion_timeout: Positive = 30
+    promotion_timeout: Timeout = 30
     flap_limit: FlapLimit = FlapLimit()
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
 
     def conninfos(self) -> dict[int, str]:
-        """Return the libpq connection string of each node; no password is ever in one."""
+        """Return the libpq connection string of each node; no password is ever in one.
+
+        ``hostaddr`` too: without it libpq would take that of the environment (PGHOSTADDR) for every node.
+        """
         passfile = {"passfile": self.postgres.passfile} if self.postgres.passfile else {}
         return {
             number: conninfo.make_conninfo(
                 host=node.host,
+                hostaddr=node.host,
                 port=self.postgres.port,
                 user=self.postgres.user,
                 dbname=self.postgres.dbname,
                 connect_timeout=self.postgres.timeout,
                 **passfile,
+                **self.postgres.libpq,
             )
             for number, node in self.nodes.items()
         }

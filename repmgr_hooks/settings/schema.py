@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import math
 import re
 import types
 import typing
@@ -15,6 +16,18 @@ import yaml
 
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import did_you_mean
+from repmgr_hooks.settings.yaml_scalars import SCALARS, YAML_TAG, Loader
+
+MOST_VALUES = 20_000
+"""So many values may a file have when all its aliases are written out: a few lines can stand for billions."""
+MOST_PROBLEMS = 50
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What no line of text holds: control characters, those that turn the order of letters round, halves of characters."""
+
+
+class TooMany(Exception):
+    """There are so many mistakes or values that the rest is not looked at; the message says which, as far as that."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +49,28 @@ class Range:
     high: float
 
     def problem(self, value: float) -> str:
-        return "" if self.low <= value <= self.high else f"must be between {self.low} and {self.high}; got {value}"
+        inside = self.low <= value <= self.high
+        return "" if inside else f"must be between {self.low} and {self.high}; got {shorten(value).strip(chr(39))}"
+
+
+@dataclass(frozen=True)
+class OrNever:
+    """A number that must lie between two others, or ``never``."""
+
+    low: int
+    high: int
+
+    def problem(self, value: object) -> str:
+        if value == "never" or (type(value) is int and self.low <= value <= self.high):
+            return ""
+        return f"must be 'never' or between {self.low} and {self.high}; got {shorten(value)}"
 
 
 @dataclass(frozen=True)
 class NotEmpty:
-    """A list must have an entry."""
+    """A list must have an entry, and a string a character."""
 
-    def problem(self, value: tuple[Any, ...]) -> str:
+    def problem(self, value: tuple[Any, ...] | str) -> str:
         return "" if value else "must not be empty"
 
 
@@ -58,30 +85,49 @@ class IpAddress:
             return f"must be an IP address (netfilter rules hold no names); got {shorten(value)}"
         if "%" in value:
             return f"must be an address without a scope; got {shorten(value)}"
+        if kind := _strange(address):
+            return f"must be an address that a host can have; got {value} ({kind})"
         return "" if str(address) == value else f"must be spelt {address}; got {shorten(value)}"
 
+
+def _strange(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """Return what kind of address this is, if no host that others reach can have it; link-local ones need a scope."""
+    if address.version == 6 and address.ipv4_mapped:
+        return "IPv4-mapped"
+    kinds = {
+        "broadcast": address == BROADCAST,
+        "unspecified": address.is_unspecified,
+        "loopback": address.is_loopback,
+        "multicast": address.is_multicast,
+        "link-local": address.is_link_local,
+        "reserved": address.is_reserved or address in THIS_NETWORK,
+    }
+    return next((kind for kind, applies in kinds.items() if applies), "")
+
+
+BROADCAST = ipaddress.ip_address("255.255.255.255")
+THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 
 Address = Annotated[str, IpAddress()]
 Port = Annotated[int, Range(1, 65535)]
 Positive = Annotated[int, Range(1, 86400)]
-Identifier = Annotated[str, Pattern(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", "a plain name (letters, digits, _ . -)")]
+Timeout = Annotated[int, Range(1, 3600)]
+"""Seconds that something is waited for."""
+Word = Annotated[str, NotEmpty()]
+Directory = Annotated[str, Pattern(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+", "an absolute path without blanks and '..'")]
+AbsolutePath = Annotated[str, Pattern(r"/.+", "an absolute path")]
+PLAIN_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,62}"
+Identifier = Annotated[str, Pattern(PLAIN_NAME, "a plain name (letters, digits, _ . -)")]
 
 NOT_AN_OPTION = {"option": False}
 """Metadata of a dataclass field that the file cannot set."""
 
+REST = {"option": "rest"}
+"""Metadata of a mapping field that takes the options which are none of the other fields."""
+
 WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-
-
-class Loader(yaml.SafeLoader):
-    """YAML in which ``on``, ``off``, ``yes`` and ``no`` are words, as in YAML 1.2; our routes say ``on:``."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|false)$"), list("tf"))
+FURTHER = {(str, int): ", in quotes", (str, float): ", in quotes", (int, str): ", in plain decimals"}
+"""What else to say if a value of the second type stands where the first is wanted."""
 
 
 class Document:
@@ -90,32 +136,47 @@ class Document:
     def __init__(self, text: str) -> None:
         self.problems: list[str] = []
         self._lines: dict[str, int] = {}
+        self._values = 0
         self.data = self._plain(yaml.compose(text, Loader=Loader), "")
 
     def problem(self, path: str, message: str) -> None:
-        """Record a mistake at ``path``."""
-        self.problems.append(f"line {self._line(path)}: {path}: {message}" if path else message)
+        """Record a mistake at ``path``. Raises TooMany."""
+        if len(self.problems) == MOST_PROBLEMS:
+            raise TooMany("\n  ".join([f"{MOST_PROBLEMS} mistakes, and more:", *self.problems]))
+        self.problems.append(f"line {self._line(path)}: {shown(path)}: {message}" if path else message)
 
     def _line(self, path: str) -> int:
         while path and path not in self._lines:
-            path = path.rpartition(".")[0]
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return self._lines.get(path, 1)
 
     def _plain(self, node: yaml.Node | None, path: str) -> Any:
         if node is None:
             return None
+        self._values += 1
+        if self._values > MOST_VALUES:
+            raise TooMany(f"it has more than {MOST_VALUES} values; write less, or fewer aliases (*)")
         self._lines.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.SequenceNode):
+        kind = node.tag.removeprefix(YAML_TAG)
+        if isinstance(node, yaml.SequenceNode) and kind == "seq":
             return [self._plain(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode) and kind == "map":
             return self._mapping(node, path)
+        return self._scalar(kind, node.value if isinstance(node, yaml.ScalarNode) else "", path)
+
+    def _scalar(self, kind: str, text: str, path: str) -> Any:
+        pattern, _, made = SCALARS.get(kind, ("(?!)", [], str))
         try:
-            return Loader("").construct_object(node)
-        except (ValueError, KeyError, yaml.YAMLError):
-            self.problem(
-                path, f"cannot be read as {node.tag.rpartition(':')[2]}: {shorten(getattr(node, 'value', ''))}"
-            )
+            if not re.fullmatch(pattern, text):
+                raise ValueError
+            value = made(text)
+        except ValueError:  # also for a number of more digits than Python reads
+            self.problem(path, f"cannot be read as {shorten(kind).strip(chr(39))}: {shorten(text)}")
             return None
+        if isinstance(value, str) and CONTROL.search(value):
+            self.problem(path, f"holds a control character, or half a character: {shorten(value)}")
+            return None
+        return value
 
     def _mapping(self, node: yaml.MappingNode, path: str) -> dict[Any, Any]:
         result: dict[Any, Any] = {}
@@ -123,11 +184,14 @@ class Document:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 self.problem(path or "<<", "merge keys ('<<') are not read here; write it out")
                 continue
+            known = len(self.problems)
             key = self._plain(key_node, f"{path}.?")
             inner = join(path, key)
             self._lines[inner] = key_node.start_mark.line + 1
-            if not isinstance(key, str | int) or key in result:
-                self.problem(inner, "this key stands here twice" if isinstance(key, str | int) else "not a plain key")
+            if not isinstance(key, str | int) or isinstance(key, bool) or key in result:
+                twice = isinstance(key, str | int) and key in result
+                if len(self.problems) == known:
+                    self.problem(inner, "this key stands here twice" if twice else "not a plain key")
                 continue
             result[key] = self._plain(value_node, inner)
         return result
@@ -156,8 +220,11 @@ class Document:
             return value
         if wanted is float and type(value) is int:
             return float(value)
-        if type(value) is not wanted:
-            self.problem(path, f"must be {WORDS[wanted]}; got {shorten(value)}")
+        if type(value) is not wanted or (isinstance(value, float) and not math.isfinite(value)):
+            further = (
+                "" if isinstance(value, str) and not value[-1:].isdigit() else FURTHER.get((wanted, type(value)), "")
+            )
+            self.problem(path, f"must be {WORDS[wanted]}{further}; got {shorten(value)}")
             return None
         return value
 
@@ -188,14 +255,20 @@ class Document:
             self.problem(path, "must be a mapping of options")
             return None
         hints = typing.get_type_hints(wanted, include_extras=True)
-        fields = {field.name: field for field in dataclasses.fields(wanted) if field.metadata != NOT_AN_OPTION}
-        for key in value.keys() - fields.keys():
+        rest = next((field.name for field in dataclasses.fields(wanted) if field.metadata == REST), None)
+        fields = {
+            field.name: field for field in dataclasses.fields(wanted) if field.metadata not in (NOT_AN_OPTION, REST)
+        }
+        for key in () if rest else [key for key in value if key not in fields]:
             self.problem(join(path, key), f"unknown option{did_you_mean(key, fields)}")
         for name, field in fields.items():
             if name not in value and field.default is field.default_factory is dataclasses.MISSING:
                 self.problem(path, f"the option {name!r} is missing")
         before = len(self.problems)
         given = {name: self.read(hints[name], value[name], join(path, name)) for name in fields if name in value}
+        others = {key: item for key, item in value.items() if key not in fields}
+        if rest and others:
+            given[rest] = self.read(hints[rest], others, path)
         missing = [name for name, f in fields.items() if name not in given and f.default is f.default_factory]
         return None if missing or len(self.problems) > before else wanted(**given)
 
@@ -208,9 +281,18 @@ class OneOf:
 
     def problem(self, value: Any) -> str:
         choices = ", ".join(str(choice) for choice in self.allowed)
-        return "" if value in self.allowed else f"must be one of {choices}; got {shorten(value)}"
+        return (
+            ""
+            if value in self.allowed and not isinstance(value, bool)
+            else f"must be one of {choices}; got {shorten(value)}"
+        )
 
 
 def join(path: str, key: object) -> str:
     """Return the path of ``key`` below ``path``."""
     return f"{path}.{key}" if path else str(key)
+
+
+def shown(path: str) -> str:
+    """Return a path as it can be printed: keys are foreign text."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in path[:200])

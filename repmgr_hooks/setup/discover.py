@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from psycopg import Error, conninfo
 
 from repmgr_hooks.barman import archive
-from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.errors import OperationFailed, UsageError, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf
+from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.cluster import Barman, Node
+from repmgr_hooks.settings.schema import PLAIN_NAME, IpAddress
 from repmgr_hooks.system.steps import Host, Program, Sql
 
 LIMIT = 30.0
 NODES = "select node_id, type, conninfo from repmgr.nodes order by node_id"
 BARMAN_PORT = 54321  # the article's
+PLACED = frozenset({"host", "hostaddr", "port", "user", "dbname", "passfile", "connect_timeout"})
+"""What of a conninfo has its own place in the configuration; how long a node may take is not repmgr's affair."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,10 @@ class Found:
     slot: str
     gateway: str
     barman_port: int = BARMAN_PORT
+    libpq: Mapping[str, str] = field(default_factory=dict)
+    """What repmgr's conninfo says beyond that, such as sslmode."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """What of it cannot be taken over, and why."""
 
     @property
     def app_port(self) -> int:
@@ -49,7 +59,8 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     """
     assert asked.node is not None
     try:
-        rows = host.fetch(Sql(asked.node, NODES), LIMIT)
+        with answer_of(asked.node):
+            rows = [(int(node), str(kind), str(text)) for node, kind, text in host.fetch(Sql(asked.node, NODES), LIMIT)]
     except OperationFailed as error:
         raise UsageError(
             f"cannot ask repmgr's nodes with the conninfo of {asked.path}: {error}; "
@@ -60,8 +71,10 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     if len(ports) != 1:
         raise UsageError(f"repmgr.nodes names several ports ({ports}); all nodes must listen on one")
     nodes = {node: Node(address(described[node], node), witness=kind == "witness") for node, kind, _ in rows}
-    if gateway and not is_address(gateway):
-        raise UsageError(f"--gateway {gateway} is no address; netfilter's rules need one, such as 10.0.0.20")
+    if gateway and (wrong := IpAddress().problem(gateway)):
+        raise UsageError(f"--gateway {wrong}; name one such as 10.0.0.20")
+    if server and (server == "all" or not re.fullmatch(PLAIN_NAME, server)):
+        raise UsageError(f"--barman {shorten(server)} is no name of one server of Barman's")
     own = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
     user, dbname = str(own.get("user") or "repmgr"), str(own.get("dbname") or "repmgr")
     name = server or only_server(host)
@@ -70,8 +83,24 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     here = gateway or gateway_address(str(there.get("host", "")), [node.host for node in nodes.values()])
     through = str(there.get("host", "")) == here and port(there)
     slot = shown.get("slot_name", "None")
+    taken, left_out = taken_over(own)
     return Found(
-        nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT
+        *(nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
+        *(taken, left_out),
+    )
+
+
+def taken_over(own: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what our connections take over from repmgr's, and why not the rest.
+
+    >>> taken_over({"host": "db1", "user": "repmgr", "sslmode": "require", "options": "-c x=y"})
+    ({'sslmode': 'require'}, {'options': 'is what repmgr_hooks sets itself; take it out'})
+    """
+    others = {name: str(value) for name, value in own.items() if name not in PLACED}
+    wrong = {name: libpq.Option().problem(name) or libpq.problem(name, value) for name, value in others.items()}
+    return (
+        {name: value for name, value in others.items() if not wrong[name]},
+        {name: why for name, why in wrong.items() if why},
     )
 
 

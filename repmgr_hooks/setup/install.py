@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pwd
 import shutil
+import stat
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +15,15 @@ from pathlib import Path
 
 from repmgr_hooks import config
 from repmgr_hooks.errors import OperationFailed, UsageError
-from repmgr_hooks.files import atomic_write
+from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 30.0
 MODES = {SUDOERS: 0o440}
+SECRET = 0o600
+"""Of a draft of somebody else's file: a repmgr.conf may hold a password."""
 USER = "barman"
 PASSFILE = "/etc/repmgr-hooks/pgpass"
 OLD = ".before-repmgr-hooks"
@@ -64,9 +68,16 @@ class Move:
 
 
 def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
-    """Write a draft, and say what was written; a file that somebody has changed since is left alone."""
+    """Write a draft, and say what was written; a file that somebody has changed since is left alone.
+
+    Raises UsageError for a directory that another user could change meanwhile: root would write where that user says.
+    """
     for place, text in texts.items():
         path = directory / place.lstrip("/")
+        there = next(above for above in (path, *path.parents) if os.path.lexists(above))
+        if wrong := untrusted(there):
+            raise UsageError(f"{wrong}, or name another DIRECTORY")
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             yield (
                 f"as is     {path}"
@@ -74,9 +85,9 @@ def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
                 else f"CHANGED   {path}: kept; remove it to have it anew"
             )
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(MODES.get(place, 0o644))
+        with atomic_write(path) as file:
+            os.fchmod(file.fileno(), MODES.get(place, 0o644) if place in SHIPPED else SECRET)
+            file.write(text)
         yield f"written   {path}"
 
 
@@ -99,6 +110,9 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
 
 def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -> None:
     """Say what is wrong with a draft. Raises UsageError with all of it."""
+    others = [said for path in (directory, *(move.draft for move in moves)) if (said := untrusted(path))]
+    if others:
+        raise UsageError("\n  ".join([f"{directory} is refused:", *dict.fromkeys(others)]))
     wrong = [f"{place} is not in it" for place in SHIPPED if Path(place) not in [move.place for move in moves]]
     wrong += [f"{move.draft} has no place here" for move in moves if not move.ours and move.there is None]
     if not replace:
@@ -138,19 +152,24 @@ def put(move: Move) -> str:
         else:
             status = move.place.stat()
             os.fchown(file.fileno(), status.st_uid, status.st_gid)
-            shutil.copystat(move.place, file.name)
+            os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
         file.write(move.text)
         if move.replaces:
-            old = _unused(move.place.with_name(move.place.name + OLD))
-            said = f"replaced  {move.place}; the old one is {old}"
-            shutil.copy2(move.place, old)
+            said = f"replaced  {move.place}; the old one is {keep(move.place)}"
     return said
 
 
-def _unused(path: Path) -> Path:
-    """Return the path, or with a number if something stands there: what was kept is never overwritten."""
-    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
-    return next(name for name in itertools.chain([path], numbered) if not name.exists())
+def keep(place: Path) -> Path:
+    """Give a file another name too, with a number if that is taken: what was kept is never overwritten.
+
+    It is not copied: others may own it and its directory, and it may hold a password.
+    """
+    first = place.with_name(place.name + OLD)
+    for name in itertools.chain([first], (first.with_name(f"{first.name}.{number}") for number in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            os.link(place, name, follow_symlinks=False)
+            return name
+    raise AssertionError("unreachable")
 
 
 def passfile() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,7 +64,17 @@ def _replaced(template: str, pattern: str, value: str) -> str:
 
 
 def _postgres(found: Found) -> str:
-    return f"port: {found.port}, user: {found.user}, dbname: {found.dbname}"
+    further = "".join(f", {name}: {_scalar(value)}" for name, value in found.libpq.items())
+    return f"port: {found.port}, user: {found.user}, dbname: {found.dbname}{further}"
+
+
+def _scalar(value: str) -> str:
+    """Return a value as YAML: a number that is written as one, else in quotes.
+
+    >>> _scalar("5"), _scalar("010"), _scalar("/etc/ca.pem")
+    ('5', '"010"', '"/etc/ca.pem"')
+    """
+    return value if re.fullmatch(r"0|[1-9][0-9]*", value, re.ASCII) else json.dumps(value)
 
 
 def _quoted(address: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from repmgr_hooks.text import MOST, printable
+
 Severity = Literal["warning", "critical"]
 
 
@@ -22,6 +24,10 @@ class Alert:
     details: str = ""
     next: str = ""
     momentary: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("summary", "details", "next"):  # each may repeat what a node, a program or a plug-in has said
+            object.__setattr__(self, name, printable(getattr(self, name), 2 * MOST))
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.summary}"

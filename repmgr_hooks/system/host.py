@@ -18,13 +18,22 @@ import psycopg
 import sh
 from psycopg import conninfo
 
-from repmgr_hooks.errors import NoSuchProgram, OperationFailed
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout, odd_answer
 from repmgr_hooks.netfilter import ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.output import Output
 from repmgr_hooks.system.steps import Program, Rows, Sql
+from repmgr_hooks.text import one_line, printable
 
 VERSION_LIMIT = 10.0
+PIECE = 65536
+"""So many bytes are read of a program at once; by lines, as sh does it, one without end would be kept whole."""
+MOST_OUTPUT = 32 * 1024 * 1024
+"""150,000 lines of conntrack's."""
+MOST_ERRORS = 64 * 1024
+MOST_ANSWER = 4 * 1024 * 1024
+"""Bytes of a node's answer, all rows together: the names of the WAL files in 2 TB of pg_wal."""
 RECONNECT_EVERY = 1.0
 SESSION = "-c statement_timeout=10000 -c lock_timeout=5000 -c synchronous_commit=local"
 """Options of every session. ``synchronous_commit=local``: a freshly promoted primary may have no synchronous standby
@@ -46,8 +55,21 @@ class LocalHost:
         self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
         self._constants: dict[tuple[str, ...], str] = {}
         self._reconnecting: dict[int, asyncio.Task[None]] = {}
+        self._silent: dict[int, str] = {}
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let go of everything; a configuration that is read again makes another."""
+        self.close_idle()
+        asyncio.run_coroutine_threadsafe(self._end_knocks(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end_knocks(self) -> None:
+        await asyncio.gather(*self._reconnecting.values(), return_exceptions=True)
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program in a session of its own and return its stdout; when the time is up, kill all it started.
@@ -66,8 +88,9 @@ class LocalHost:
             command = sh.Command(program.argv[0])
         except sh.CommandNotFound:
             raise NoSuchProgram(f"{program.argv[0]}: no such program; install it or correct its path") from None
+        output, errors = Output(MOST_OUTPUT if program.whole else MOST_ERRORS), Output(MOST_ERRORS)
         try:
-            running = _start(command, program)
+            running = _start(command, program, output, errors)
         except (OSError, sh.ForkException) as error:
             raise OperationFailed(f"{program}: cannot be started: {error}") from None
         # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
@@ -78,17 +101,18 @@ class LocalHost:
             running.wait()
         except sh.ErrorReturnCode as error:
             if too_late.is_set():
-                raise OperationFailed(f"{program}: not finished after {limit:.0f} s; killed") from None
-            stderr = _text(error.stderr)
-            if not (program.tolerate and re.search(program.tolerate, stderr)):
-                said = (stderr or _text(error.stdout)).strip() or "nothing written"
-                raise OperationFailed(f"{program}: exit code {error.exit_code}: {said}") from None
+                raise ProgramTimeout(f"{program}: not finished after {limit:.0f} s; killed") from None
+            if not (program.tolerate and re.search(program.tolerate, str(errors))):
+                said = str(errors).strip() or str(output).strip() or "nothing written"
+                raise OperationFailed(f"{program}: exit code {error.exit_code}: {printable(said)}") from None
         finally:
             timer.cancel()
-        output = _text(running.stdout)
-        if program.expect and not re.search(program.expect, output):
-            raise OperationFailed(f"{program}: answered 0, but its output is not what was asked for: {output.strip()}")
-        return output
+        if program.whole and not output.whole:
+            raise OperationFailed(f"{program}: wrote {output.size} bytes; at most {output.most} are read")
+        if program.expect and not re.search(program.expect, str(output)):
+            said = printable(str(output).strip())
+            raise OperationFailed(f"{program}: answered 0, but its output is not what was asked for: {said}")
+        return str(output)
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
         """Run one statement and return its rows. Raises OperationFailed."""
@@ -106,8 +130,8 @@ class LocalHost:
         return {sql.node: answer for sql, answer in zip(queries, answers, strict=True)}
 
     async def _fetch(self, sql: Sql, limit: float) -> Rows | OperationFailed:
-        if self._still_silent(sql.node):
-            return OperationFailed(f"node {sql.node}: still no answer")
+        if (why := self._still_silent(sql.node)) is not None:
+            return OperationFailed(f"node {sql.node}: still no answer{why}")
         asking = asyncio.ensure_future(self._ask(sql))
         await asyncio.wait({asking}, timeout=limit)
         if not asking.done():
@@ -122,13 +146,17 @@ class LocalHost:
         except psycopg.Error as error:
             await self._forget(sql.node)
             if isinstance(error, psycopg.OperationalError) and not _is_answer(error):
-                self._reconnect(sql.node)
+                self._reconnect(sql.node, f" ({_brief(error)})")
             return OperationFailed(f"node {sql.node}: {_brief(error)}")
+        except Exception as error:  # whatever a node makes psycopg stumble over is that node's
+            await self._forget(sql.node)
+            return OperationFailed(f"node {sql.node}: {odd_answer(error)}")
 
-    def _reconnect(self, node: int) -> None:
+    def _reconnect(self, node: int, why: str = "") -> None:
         """Try on the side to connect to a node that has let us wait, so that nobody waits for it again."""
         if node not in self._reconnecting:
             self._reconnecting[node] = asyncio.ensure_future(self._until_it_answers(node))
+            self._silent[node] = why
 
     async def _until_it_answers(self, node: int) -> None:
         while True:
@@ -139,12 +167,15 @@ class LocalHost:
                 if _is_answer(error):
                     return  # the next question will hear it too
                 await asyncio.sleep(RECONNECT_EVERY)
+            except Exception:
+                return  # as above: the next question will say it
 
-    def _still_silent(self, node: int) -> bool:
+    def _still_silent(self, node: int) -> str | None:
+        """Return why nobody waits for a node, in words that may be empty; None if it is to be asked."""
         knock = self._reconnecting.get(node)
         if knock and knock.done():
             del self._reconnecting[node]
-        return node in self._reconnecting
+        return self._silent[node] if node in self._reconnecting else None
 
     async def _ask(self, sql: Sql) -> Rows:
         """Ask through the connection that is open; if it has broken since it was last used, through a new one."""
@@ -175,6 +206,8 @@ class LocalHost:
 
     async def _rows(self, connection: psycopg.AsyncConnection[Any], sql: Sql) -> Rows:
         cursor = await connection.execute(sql.statement, sql.params)
+        if cursor.pgresult:
+            check_size(cursor.pgresult)
         return await cursor.fetchall()
 
     async def _forget(self, node: int) -> None:
@@ -194,6 +227,8 @@ class LocalHost:
             send_resets(flows)
         except OSError as error:
             raise OperationFailed(f"cannot send packets (needs CAP_NET_RAW): {error}") from None
+        except ValueError as error:
+            raise OperationFailed(f"cannot send packets: {error}") from None
 
     def tell(self, alert: Alert) -> None:
         """Hand an alert over to the service; in the foreground, whoever looks on has been told."""
@@ -203,7 +238,7 @@ class LocalHost:
     def read(self, path: str) -> str:
         """Return what stands in a file of the kernel's. Raises OperationFailed."""
         try:
-            return Path(path).read_text()
+            return Path(path).read_text(errors="replace")
         except OSError as error:
             raise OperationFailed(f"{path} cannot be read: {error}") from None
 
@@ -237,20 +272,35 @@ def _is_answer(error: psycopg.Error) -> bool:
 def _brief(error: psycopg.Error) -> str:
     """Return libpq's message without the lines after the first and without the address, which the caller names."""
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
+    return one_line(
+        re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
+    )
 
 
-def _start(command: Any, program: Program) -> Any:
+def check_size(result: psycopg.pq.abc.PGresult) -> None:
+    """Look at how large an answer is, before it is read. Raises ValueError."""
+    left = MOST_ANSWER
+    for row in range(result.ntuples):
+        for column in range(result.nfields):
+            left -= len(result.get_value(row, column) or b"") + 1  # a row of nulls takes its place too
+            if left < 0:
+                raise ValueError(f"it has {result.ntuples} rows and more than {MOST_ANSWER} bytes")
+
+
+def _start(command: Any, program: Program, output: Output, errors: Output) -> Any:
     return command(
         *program.argv[1:],
         _in=program.stdin,
+        _out=output,
+        _err=errors,
+        _out_bufsize=PIECE,
+        _err_bufsize=PIECE,
         _env={**os.environ, "LC_ALL": "C.UTF-8", **program.env},
         _bg=True,
         _bg_exc=False,
         _new_session=True,
         _tty_in=False,
         _tty_out=False,
-        _truncate_exc=False,
         _decode_errors="replace",
     )
 
@@ -259,7 +309,3 @@ def _kill(session: int, too_late: threading.Event) -> None:
     too_late.set()
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(session, signal.SIGKILL)
-
-
-def _text(data: bytes | str) -> str:
-    return data if isinstance(data, str) else data.decode(errors="replace")

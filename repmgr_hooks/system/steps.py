@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from repmgr_hooks.background import meanwhile
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.system.alert import Alert
@@ -42,6 +42,10 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     constant: bool = False
     """It prints the same as long as the service runs, and is asked once."""
+    whole: bool = True
+    """Its output is needed, all of it; else more than a little is neither kept nor a failure."""
+    helper: bool = False
+    """What it is for matters less than what comes after it: once it has hung, a run does not wait for it again."""
 
     def __str__(self) -> str:
         return shlex.join(self.argv)
@@ -92,6 +96,8 @@ class Step:
     """Where to look when it is not seen to work."""
     meanwhile: Sql | None = None
     """Asked over and over while ``do`` runs; what it answers, and whether it works, does not matter."""
+    helper: bool = False
+    """What comes after it matters more, and is done although it failed; the failure is said all the same."""
 
 
 class Host(Protocol):
@@ -174,6 +180,32 @@ class Deadline:
 
     def close_idle(self) -> None:
         self.host.close_idle()
+
+
+class Sparing:
+    """The same world for one run, in which a helper that has let us wait once is not waited for again."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._hung: dict[str, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def as_host(self) -> Host:
+        """Return the same, for those who take a world."""
+        return cast(Host, self)
+
+    def run(self, program: Program, limit: float) -> str:
+        """Run a program, unless it is such a helper."""
+        if program.helper and (before := self._hung.get(program.argv[0])):
+            raise OperationFailed(f"{program}: not tried again: {before}")
+        try:
+            return self._host.run(program, limit)
+        except ProgramTimeout as error:
+            if program.helper:
+                self._hung[program.argv[0]] = str(error).removeprefix(f"{program}: ")
+            raise
 
 
 def seconds_for(step: Step, host: Host) -> float:

@@ -26,6 +26,7 @@ from typing import Any
 from tests.bench.table import report
 from tests.lab import REPOSITORY, must
 from tests.lab.contain import MARK, contain
+from tests.lab.versions import BINARIES
 
 SNAPSHOT = Path("/srv/repository")
 LIMIT = 900  # seconds for one failover, with its lab
@@ -111,10 +112,9 @@ def summary(result: dict[str, Any] | None) -> str:
 
 def machine_facts() -> dict[str, str]:
     """Return what the numbers depend on."""
-    postgres = "/usr/lib/postgresql/15/bin/postgres"
     return {
         "cores": str(os.cpu_count()),
-        "PostgreSQL": version(postgres),
+        "PostgreSQL": version(f"{BINARIES}/postgres"),
         "repmgr": version("repmgr"),
         "Barman": version("barman"),
         "repmgr_hooks": fingerprint(),

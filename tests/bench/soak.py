@@ -33,6 +33,7 @@ from tests.endtoend.looks import barman_streams_from, follows, routes, slot, wor
 from tests.lab import ADDRESSES, BASE, DATA, Failed, Host, Lab, must, wait_for
 from tests.lab.contain import contain
 from tests.lab.three import rejoin
+from tests.lab.versions import BINARIES
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 SERVER = "/etc/barman.d/main_backup.conf"
@@ -384,7 +385,7 @@ class Soak:
             # What Barman writes there is the same with sudo.
             *("-c", "restore_command=barman get-wal main_backup %f > %p"),
         ]
-        postgres = "/usr/lib/postgresql/15/bin/postgres"
+        postgres = f"{BINARIES}/postgres"
         self.lab.daemons["restored"] = gateway.start(postgres, "-D", RESTORED, *options, user="barman", log="restored")
         wait_for(lambda: self.ask_restored("select pg_is_in_recovery()") == "f", "the restore", 600, every=1)
         return rows_in(self.ask_restored(ROWS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager as Context
@@ -14,9 +15,12 @@ from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import follows, runs
 from tests.endtoend.test_plain_role import grant, use_plain_role
 from tests.lab import DATA, Host, Lab, wait_for
+from tests.lab.versions import BINARIES, KEEPS_LOCKS
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 PASSFILE = "/etc/repmgr-hooks/pgpass"
+ROOT = "/etc/repmgr-hooks/root.crt"
+PLAIN, VERIFIED = "timeout: 2", f"sslmode: verify-full, sslrootcert: {ROOT}"
 STATE = "/var/lib/repmgr-hooks"
 REPMGR = "/etc/repmgr/db1.conf"
 SERVER = "/etc/barman.d/main_backup.conf"
@@ -39,6 +43,7 @@ def healthy() -> Iterator[Lab]:
         lab.db2.pg_ctl("reload")
         config = lab.gateway.path(CONFIG)
         config.write_text(config.read_text().replace("monitor_interval: 5", "monitor_interval: 3600"))
+        speak_tls(lab)
         assert lab.gateway.hooks("reconcile").returncode == 0
         lab.start_cron()
         lab.start_worker()
@@ -46,6 +51,25 @@ def healthy() -> Iterator[Lab]:
         yield lab
     finally:
         lab.destroy()
+
+
+def speak_tls(lab: Lab) -> None:
+    """The nodes show a certificate for their addresses, and we ask for it."""
+    names = ",".join(f"IP:{node.address}" for node in lab.databases)
+    key, certificate = lab.gateway.path("/root/key.pem"), lab.gateway.path("/root/certificate.pem")
+    key.parent.mkdir(exist_ok=True)
+    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    named = ("-days", "2", "-subj", "/CN=lab", "-addext", f"subjectAltName={names}")
+    files = ("-keyout", str(key), "-out", str(certificate))
+    subprocess.run((*made, *named, *files), check=True, capture_output=True, timeout=20, stdin=subprocess.DEVNULL)
+    for node in lab.databases:
+        lab.put(node, f"{DATA}/server.key", key.read_text(), 0o600, "postgres")
+        lab.put(node, f"{DATA}/server.crt", certificate.read_text(), 0o644, "postgres")
+        node.sql("alter system set ssl = on")
+        node.sql("select pg_reload_conf()")
+    lab.put(lab.gateway, ROOT, certificate.read_text())
+    config = lab.gateway.path(CONFIG)
+    config.write_text(config.read_text().replace(PLAIN, f"{PLAIN}, {VERIFIED}"))
 
 
 @pytest.fixture
@@ -79,11 +103,27 @@ def test_a_good_cluster(healthy: Lab) -> None:
     assert result.stdout.startswith("REPMGR_HOOKS OK - ")
 
 
+def test_a_node_with_another_certificate_gets_no_password(healthy: Lab) -> None:
+    other = healthy.gateway.path("/root/other.pem")
+    words = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    files = ("-subj", "/CN=other", "-keyout", "/dev/null", "-out", str(other))
+    subprocess.run((*words, *files), check=True, capture_output=True, timeout=20, stdin=subprocess.DEVNULL)
+    right = healthy.gateway.path(ROOT).read_text()
+    healthy.put(healthy.gateway, ROOT, other.read_text())
+    try:
+        found = json.loads(healthy.gateway.hooks("check", "--json").stdout)
+    finally:
+        healthy.put(healthy.gateway, ROOT, right)
+    silent = {finding["where"]: finding["what"] for finding in found if finding["key"] == "nodes.answer"}
+    assert len(silent) == len(healthy.databases)
+    assert all("certificate verify failed" in what for what in silent.values()), silent
+
+
 @pytest.mark.parametrize(
     ("user", "unseen"),
     [
         ("barman", {"kernel.chains", "kernel.filter", "service.sudo"}),
-        ("postgres", {"kernel.chains", "kernel.filter", "files.user"}),
+        ("postgres", {"kernel.chains", "kernel.filter", "files.user", "service.journal"}),
     ],
 )
 def test_without_root_what_cannot_be_seen_is_said(healthy: Lab, user: str, unseen: set[str]) -> None:
@@ -162,6 +202,12 @@ def spool_closed_to_repmgrd(lab: Lab) -> Iterator[None]:
         yield
 
 
+@fault("files.spool", f"{STATE}/spool")
+def spool_open_to_everybody(lab: Lab) -> Iterator[None]:
+    with mode(lab.gateway, f"{STATE}/spool", 0o2777):
+        yield
+
+
 @fault("files.journal", STATE)
 def journal_of_another_owner(lab: Lab) -> Iterator[None]:
     with owner(lab.gateway, f"{STATE}/journal.db", "root:root", "barman:postgres"):
@@ -179,6 +225,18 @@ def program_that_the_service_cannot_run(lab: Lab) -> Iterator[None]:
     lab.put(lab.gateway, "/usr/local/bin/page-somebody", "#!/bin/sh\n", 0o700)
     route = "- on: [standby_failure]\n        do:\n          - command: {run: [/usr/local/bin/page-somebody]}\n      "
     with edited(lab.gateway, CONFIG, "- on: [primary_register", f"{route}- on: [primary_register"):
+        yield
+
+
+@fault("nodes.password", "main")
+def a_password_in_clear(lab: Lab) -> Iterator[None]:
+    with edited(lab.gateway, CONFIG, f", {VERIFIED}", ""):
+        yield
+
+
+@fault("nodes.password", "main")
+def a_password_for_whoever_answers(lab: Lab) -> Iterator[None]:
+    with edited(lab.gateway, CONFIG, VERIFIED, "sslmode: require"):
         yield
 
 
@@ -356,16 +414,20 @@ def slot_of_another_name(lab: Lab) -> Iterator[None]:
 
 @fault("barman.locks", "main_backup")
 def barman_that_cleans_up_its_locks(lab: Lab) -> Iterator[None]:
+    config = lab.gateway.path("/etc/barman.conf")
+    before = config.read_text()
+    config.write_text(before.replace(KEEPS_LOCKS, ""))
     with said_by(lab, "barman", "3.14.0 Barman by EnterpriseDB (www.enterprisedb.com)"):
         yield
+    config.write_text(before)
 
 
 @fault("barman.cron", "main_backup")
 def barmans_cron_dead(lab: Lab) -> Iterator[None]:
     """Cron comes once a minute here: the test of a fault that lasts a second need not stop it."""
-    lab.gateway.run("touch", "-d", "10 minutes ago", LOCK)
+    lab.gateway.run("touch", "-d", "10 minutes ago", LOCK, user="barman")
     yield
-    lab.gateway.run("touch", LOCK)
+    lab.gateway.run("touch", LOCK, user="barman")
 
 
 @fault("kernel.forwarding", "IPv4")
@@ -425,11 +487,14 @@ def no_line_in_sudoers(lab: Lab) -> Iterator[None]:
 
 @fault("service.spool", f"{STATE}/spool")
 def something_strange_in_the_spool(lab: Lab) -> Iterator[None]:
+    """The service would move it aside."""
     strange = lab.gateway.path(f"{STATE}/spool/directory")
+    lab.daemons["worker"].send_signal(signal.SIGSTOP)
     strange.mkdir()
     lab.gateway.run("touch", "-d", "10 minutes ago", f"{STATE}/spool/directory")
     yield
     strange.rmdir()
+    lab.daemons["worker"].send_signal(signal.SIGCONT)
 
 
 @fault("service.running")
@@ -478,7 +543,7 @@ def test_an_event_of_the_repmgrd_that_runs(watched: Lab) -> None:
         assert arrived(watched).startswith("OK sent as postgres, arrived whole: ")
         said = watched.gateway.run("cat", seen)
     assert "\nHOME=/var/lib/postgresql\n" in f"\n{said}"
-    assert "/usr/lib/postgresql/15/bin:" in said, "this is not the PATH that the lab gives to repmgrd"
+    assert f"{BINARIES}:" in said, "this is not the PATH that the lab gives to repmgrd"
 
 
 @pytest.mark.parametrize(
@@ -498,6 +563,7 @@ def test_a_line_that_loses_or_runs_what_is_sent(healthy: Lab, placeholders: str,
     assert line.startswith(said)
 
 
-def test_without_root_only_repmgrds_own_user_can_send(healthy: Lab) -> None:
-    assert arrived(healthy, user="postgres").startswith("OK sent as postgres, ")
+def test_without_root_nobody_can_send_and_see_it_arrive(healthy: Lab) -> None:
+    said = "WARN cannot be looked at: the journal is the service's own, and nothing can be seen to arrive"
+    assert arrived(healthy, user="postgres").startswith(said)
     assert arrived(healthy, user="barman").startswith("WARN cannot be looked at: only root can act as postgres")

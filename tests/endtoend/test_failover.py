@@ -20,7 +20,7 @@ from tests.endtoend.looks import (
     slot,
     worker_log,
 )
-from tests.lab import Lab, Write, wait_for
+from tests.lab import DATA, Lab, Write, wait_for
 from tests.lab.many import Crowd, pgbench_again, start_pgbench
 
 FOREIGN = """*nat
@@ -37,8 +37,7 @@ COMMIT
 def foreign(lab: Lab) -> list[str]:
     """The nat table without what is ours, and the filter table."""
     ours = ("-A repmgr_dnat ", "-A repmgr_snat ", ":repmgr_dnat ", ":repmgr_snat ")
-    nat = [line for line in lab.gateway.nat() if not line.startswith(ours)]
-    return nat + lab.gateway.run("iptables-save", "-t", "filter").splitlines()[1:-1]
+    return [line for line in lab.gateway.nat() if not line.startswith(ours)] + lab.gateway.rules("filter")
 
 
 def assert_told(lab: Lab, fault: float, open_again: Write) -> None:
@@ -174,9 +173,9 @@ def test_slot_left_behind_without_any_event(lab: Lab) -> None:
     wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the failover")
     lab.daemons["repmgrd1"].terminate()
     lab.daemons["repmgrd2"].terminate()
-    lab.db1.run("touch", "/var/lib/postgresql/15/main/standby.signal", user="postgres")
+    lab.db1.run("touch", f"{DATA}/standby.signal", user="postgres")
     conninfo = "host=10.0.0.12 user=repmgr application_name=db1"
-    lab.append(lab.db1, "/var/lib/postgresql/15/main/postgresql.auto.conf", f"primary_conninfo = '{conninfo}'\n")
+    lab.append(lab.db1, f"{DATA}/postgresql.auto.conf", f"primary_conninfo = '{conninfo}'\n")
     lab.db1.pg_ctl("start")
 
     wait_for(lambda: slot(lab.db1) == "", "the slot to be dropped", 30)

@@ -21,6 +21,9 @@ PLACES = {
     "/var/lib/repmgr-hooks/spool": "barman:postgres 2770",
 }
 
+TAKEN_OVER = "keepalives_idle: 5, keepalives_interval: 2, keepalives_count: 3, tcp_user_timeout: 10000"
+"""What config/repmgr-db*.conf say of libpq's options."""
+
 
 def without_ours(lab: Lab) -> None:
     """The gateway as somebody has it who knows repmgr and Barman only."""
@@ -46,7 +49,8 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
     written = init(lab, DRAFT)
     assert written.count("written   ") == 8
     assert init(lab, DRAFT).count("as is     ") == 8
-    assert gateway.path(f"{DRAFT}/etc/repmgr-hooks/config.yaml").read_text() == (CONFIG / "config.yaml").read_text()
+    shipped = (CONFIG / "config.yaml").read_text().replace("dbname: repmgr", f"dbname: repmgr, {TAKEN_OVER}")
+    assert gateway.path(f"{DRAFT}/etc/repmgr-hooks/config.yaml").read_text() == shipped
 
     refused = gateway.result(PROGRAM, "init", "--install", DRAFT)
     assert refused.returncode == 2

@@ -35,8 +35,8 @@ def lab() -> Iterator[Lab]:
 
 def test_ports_lead_to_the_primary_in_the_tables_of_ipv6_alone(lab: Lab) -> None:
     assert [line for line in lab.gateway.nat() if "repmgr" in line] == [
-        ":repmgr_dnat - [0:0]",
-        ":repmgr_snat - [0:0]",
+        ":repmgr_dnat -",
+        ":repmgr_snat -",
         "-A PREROUTING -j repmgr_dnat",
         "-A OUTPUT -j repmgr_dnat",
         "-A POSTROUTING -j repmgr_snat",

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.endtoend.conftest import fresh_lab, needs_box
 from tests.lab import REPOSITORY, wait_for
 from tests.lab.contain import outside
@@ -21,6 +23,14 @@ lab.start_cron()
 print("built", flush=True)
 time.sleep(600)
 """
+
+
+# A box by itself, and as tests/all.py starts one for a file of tests; each with a program of a length that is its own.
+BOXES = {
+    "box": "from tests.lab.contain import contain; contain(['sleep', '{length}'])",
+    "all": "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "from tests.all import BOX, run; run((*BOX, 'sleep', '{length}'))",
+}
 
 
 def processes() -> set[str]:
@@ -63,6 +73,21 @@ def test_killed_lab_leaves_nothing() -> None:
     assert shared_memory() == memory
     assert subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True, timeout=10).stdout == ""
     assert not [link for link in Path("/sys/class/net").iterdir() if link.name in ("lan", "db1", "db2")]
+
+
+@pytest.mark.parametrize(
+    "how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL], ids=lambda how: how.name
+)
+@pytest.mark.parametrize("starter", BOXES)
+def test_a_box_ends_with_whoever_started_it(starter: str, how: signal.Signals) -> None:
+    needs_box()
+    length = f"10000.{list(BOXES).index(starter)}{how:02}"
+    words = [sys.executable, "-c", BOXES[starter].format(length=length)]
+    process = subprocess.Popen(words, cwd=REPOSITORY, env=outside())
+    wait_for(lambda: f"sleep {length} " in processes(), "the program in the box")
+    process.send_signal(how)
+    assert process.wait(20) == -how
+    wait_for(lambda: not any(length in line for line in processes()), "the box to be gone", 20)
 
 
 def test_two_hosts_share_no_temporary_files() -> None:

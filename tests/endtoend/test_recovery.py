@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import follows
-from tests.lab import DATA, Host, Lab, wait_for
+from tests.lab import DATA, Host, Lab, versions, wait_for
 from tests.lab.barman import back_up, clone_from_barman, serve_standbys
 
 BACKUPS = "/var/lib/barman/main_backup/base"
+META = "/var/lib/barman/main_backup/meta"
 KEY = "/var/lib/postgresql/.ssh/id_ed25519"
 RESTORE = "/usr/bin/barman-wal-restore 10.0.0.20 main_backup %f %p"
 
@@ -138,6 +139,16 @@ def repmgr_conf(lab: Lab, old: str, new: str) -> Iterator[None]:
         lab.put(lab.db2, place, text)
 
 
+@contextmanager
+def no_backup(lab: Lab) -> Iterator[None]:
+    """From Barman 3.13.2 on the list of backups stands in a directory of its own."""
+    with ExitStack() as gone:
+        for place in (BACKUPS, META):
+            if lab.gateway.path(place).exists():
+                gone.enter_context(away(lab.gateway, place))
+        yield
+
+
 def pg_control(lab: Lab) -> str:
     """Where Barman keeps this file of its backup."""
     (backup,) = lab.gateway.run("ls", BACKUPS).split()
@@ -175,7 +186,7 @@ FAULTS: dict[str, tuple[Callable[[Lab], AbstractContextManager[None]], str]] = {
         lambda lab: restore_command(lab, f"{RESTORE} || true"),
         "asked for a file that does not exist, gives exit code 0",
     ),
-    "no backup": (lambda lab: away(lab.gateway, BACKUPS), "a clone finds no backup of main_backup: exit code 1"),
+    "no backup": (no_backup, "a clone finds no backup of main_backup: exit code 1"),
     "backup not to be read": (
         lambda lab: unreadable(lab.gateway, pg_control(lab)),
         "/data/global/pg_control: exit code 23: ",
@@ -198,6 +209,8 @@ FAULTS: dict[str, tuple[Callable[[Lab], AbstractContextManager[None]], str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_check_on_a_fault(cloned: Lab, fault: str) -> None:
     happens, said = FAULTS[fault]
+    if "too early" in fault and versions.repmgr() != "5.3":
+        pytest.skip("repmgr 5.4 and newer clone through pg-backup-api")
     with happens(cloned):
         code, lines = check(cloned)
 

@@ -59,7 +59,12 @@ def install(lab: Lab, machine: Machine) -> None:
     machine.run("systemctl", "enable", "--now", "repmgr-hooks-boot.service", "repmgr-hooks.service", limit=320)
     machine.run("pkill", "-HUP", "repmgrd")
     wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")
-    wait_for(lambda: machine.result("repmgr-hooks", "check").stdout.startswith("OK"), "check to find nothing wrong")
+    wait_for(lambda: good_but_for_tls(machine.result("repmgr-hooks", "check").stdout), "check to find nothing wrong")
+
+
+def good_but_for_tls(found: str) -> bool:
+    """The lab's nodes have no certificates."""
+    return found.startswith("WARN  nodes.password") and "\n0 FAIL, 1 WARN, " in found
 
 
 def fail_over(lab: Lab, machine: Machine) -> None:

@@ -21,14 +21,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import six, three
+from tests.lab import six, three, versions
 from tests.lab.contain import contained
+from tests.lab.versions import BINARIES, DATA
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config"
 BASE = Path("/mnt")
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13", "gateway": "10.0.0.20", "app": "10.0.0.30"}
-DATA = "/var/lib/postgresql/15/main"
 PYTHON = "/opt/repmgr-hooks/bin/python"
 CONFIG_FILE = "/etc/repmgr-hooks/config.yaml"
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/opt")
@@ -50,7 +50,7 @@ if [ -d /opt/barman ]; then mount --bind {newest_barman} /opt/barman; fi
 # repmgr keeps files here, under the node's name, which another lab has too. Last, for the venv may stand here.
 mount --bind {base}/$host/tmp /tmp
 cd /
-export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:{binaries}:/usr/sbin:/usr/bin:/sbin:/bin
 if [ $user = root ]; then exec "$@"; fi
 if [ $user = service ]; then
     # What systemd/repmgr-hooks.service says: User, SupplementaryGroups, capabilities, NoNewPrivileges.
@@ -92,13 +92,15 @@ class Host:
             self.argv(words, user), input=stdin, capture_output=True, text=True, timeout=limit, check=False
         )
 
-    def start(self, *words: str, user: str = "root", log: str = "daemon") -> subprocess.Popen[bytes]:
-        """Start a daemon here, in a session of its own; its output goes to ``log``."""
-        with (BASE / f"{self.name}-{log}.log").open("ab") as output:
+    def start(
+        self, *words: str, user: str = "root", log: str = "daemon", output: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a daemon here, in a session of its own; its output goes to ``log``, or to a descriptor."""
+        with (BASE / f"{self.name}-{log}.log").open("ab") as file:
             return subprocess.Popen(
                 self.argv(words, user),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=file if output is None else output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
@@ -127,9 +129,14 @@ class Host:
         return self.result("/usr/local/bin/repmgr-hooks", *words, user=user, limit=limit)
 
     def nat(self) -> list[str]:
-        """The nat table without its time stamps and counters."""
+        """The nat table, see ``rules``."""
+        return self.rules("nat")
+
+    def rules(self, table: str) -> list[str]:
+        """A table without its time stamps and counters; from iptables 1.8.10 on its own chains have some too."""
         save = "ip6tables-save" if ":" in self.address else "iptables-save"
-        return [line for line in self.run(save, "-t", "nat").splitlines() if line[0] in ":-"]
+        lines = self.run(save, "-t", table).splitlines()
+        return [re.sub(r" \[\d+:\d+\]$", "", line) for line in lines if line[0] in ":-"]
 
     def wipe_nat(self) -> None:
         """As a reload of a firewall that knows only its own rules; at once, for the service looks every few seconds."""
@@ -167,12 +174,17 @@ class Lab:
     def hosts(self) -> list[Host]:
         return [*self.databases, self.gateway, self.app]
 
+    @property
+    def barman(self) -> tuple[int, int]:
+        """The version of the gateway's Barman."""
+        return versions.barman(REPOSITORY / ".venv-barman/bin/barman" if self.newest_barman else "barman")
+
     def node(self, number: int) -> Host:
         return self.databases[number - 1]
 
     def config(self, name: str) -> str:
-        """A file of ``config/``, as a cluster of so many nodes with such addresses has it."""
-        text = (CONFIG / name.replace("db3", "db2")).read_text()
+        """A file of ``config/``, as a cluster of so many nodes with such addresses and versions has it."""
+        text = (CONFIG / name.replace("db3", "db2")).read_text().replace("/NN/", f"/{versions.POSTGRESQL}/")
         return self.adapted(text if self.nodes == 2 else three.adapted(name, text))
 
     def adapted(self, text: str) -> str:
@@ -208,11 +220,8 @@ class Lab:
         """Kill every process but ours and our ancestors, and remove the hosts; the next lab starts from nothing."""
         if not contained():
             raise Failed("destroy() must not run outside the box of contain.py")
-        keep = {1, os.getpid(), os.getppid()}
-        for process in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
-            if process not in keep:
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+        # Until they have ended: one that is killed while it writes a file makes it all the same.
+        wait_for(lambda: not kill_all_others(), "the processes of the lab to end")
         for daemon in self.daemons.values():
             daemon.wait(10)
         for words in [f"ip link del {host.name}" for host in self.hosts] + ["ip link del lan"]:
@@ -238,7 +247,9 @@ class Lab:
     def make_directories(self) -> None:
         enter = BASE / "enter"
         newest = REPOSITORY / ".venv-barman"
-        text = ENTER.format(places=" ".join(PRIVATE), base=BASE, venv=self.venv, newest_barman=newest)
+        text = ENTER.format(
+            places=" ".join(PRIVATE), base=BASE, venv=self.venv, newest_barman=newest, binaries=BINARIES
+        )
         enter.write_text("#!/bin/sh" + text)
         enter.chmod(0o755)
         self.make_program(BASE / "program", self.venv / "bin/repmgr-hooks", PYTHON)
@@ -279,7 +290,8 @@ class Lab:
         self.put(gateway, "/etc/tmpfiles.d/repmgr-hooks.conf", (CONFIG / "tmpfiles.conf").read_text())
         gateway.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/repmgr-hooks.conf")
         self.put(gateway, "/etc/sudoers.d/repmgr-hooks", (CONFIG / "sudoers").read_text(), 0o440)
-        self.put(gateway, "/etc/barman.conf", self.config("barman.conf"))
+        locks = versions.KEEPS_LOCKS if self.barman >= (3, 10) else ""
+        self.put(gateway, "/etc/barman.conf", self.config("barman.conf") + locks)
         self.put(gateway, "/etc/barman.d/main_backup.conf", self.config("barman.d/main_backup.conf"))
         if self.newest_barman:
             gateway.path("/opt/barman").mkdir()
@@ -362,16 +374,19 @@ class Lab:
         for node in nodes:
             wait_for(lambda n=node: ready.search(self.gateway.log(f"repmgrd{n}")), f"repmgrd of node {node}")
 
-    def start_worker(self) -> None:
-        """Start repmgr-hooks.service as its unit says: the user, the capabilities, and Type=notify."""
+    def start_worker(self, *environment: str, output: int | None = None) -> None:
+        """Start repmgr-hooks.service as its unit says: the user, the capabilities, and Type=notify.
+
+        ``environment``: more of it; ``output``: where its log goes, else to a file.
+        """
         place = BASE / "notify"
         place.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.bind(str(place))
             place.chmod(0o666)
             systemd.settimeout(60)
-            words = ("env", f"NOTIFY_SOCKET={place}", "/usr/local/bin/repmgr-hooks", "worker")
-            self.daemons["worker"] = self.gateway.start(*words, user="service", log="worker")
+            words = ("env", f"NOTIFY_SOCKET={place}", *environment, "/usr/local/bin/repmgr-hooks", "worker")
+            self.daemons["worker"] = self.gateway.start(*words, user="service", log="worker", output=output)
             try:
                 told = systemd.recv(100)
             except TimeoutError:
@@ -414,6 +429,18 @@ class Lab:
         """Ask through the app port, from the application's host."""
         dsn = f"{self.app_port} user=app dbname=app connect_timeout=3"
         return self.app.result("psql", "-XAtq", dsn, "-c", statement, user="postgres", limit=limit)
+
+
+def kill_all_others() -> list[int]:
+    """Kill every process in the box but its first, our parent and us; return those that had not ended before."""
+    alive = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) not in {1, os.getpid(), os.getppid()}:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                    alive.append(int(entry.name))
+                    os.kill(int(entry.name), signal.SIGKILL)
+    return alive
 
 
 def must(*words: str) -> str:

@@ -22,9 +22,15 @@ def serve_standbys(lab: Lab) -> None:
 
 
 def back_up(lab: Lab, primary: Host) -> None:
-    """Make a backup; Barman wants to have archived WAL first."""
+    """Make a backup, with all the WAL that it needs; Barman wants to have archived some before.
+
+    The WAL is not left to ``--wait``: at the beginning of a file pg_walfile_name names that one from PostgreSQL 17 on,
+    and no longer the one before; Barman before 3.20 then waits for a file that nobody closes.
+    """
     archive(lab, primary)
-    lab.gateway.barman("backup", "--immediate-checkpoint", "--wait", "main_backup")
+    lab.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
+    archive(lab, primary)
+    lab.gateway.barman("check-backup", "main_backup", "latest")
 
 
 def archive(lab: Lab, primary: Host) -> None:
@@ -41,12 +47,25 @@ def archived(lab: Lab, name: str) -> bool:
     return bool(lab.gateway.run("find", "/var/lib/barman/main_backup/wals", "-name", name))
 
 
+def show_backups_to_repmgr(lab: Lab) -> None:
+    """Let repmgr find what it asks for, base/ID/backup.info; Barman has it as meta/ID-backup.info from 3.13.2 on.
+
+    A symbolic link would not do: repmgr fetches it with ``rsync -a``, which brings the link.
+    """
+    link = (
+        'for file in meta/*-backup.info; do id=${file#meta/}; ln -f "$file" "base/${id%-backup.info}/backup.info"; done'
+    )
+    if lab.gateway.path("/var/lib/barman/main_backup/meta").exists():
+        lab.gateway.run("sh", "-ec", f"cd /var/lib/barman/main_backup; {link}", user="barman")
+
+
 def clone_from_barman(lab: Lab, host: Host, primary: Host) -> str:
     """Make a node anew from Barman's backup, and return what repmgr said."""
     repmgr = ("repmgr", "-f", f"/etc/repmgr/{host.name}.conf")
     host.pg_ctl("stop", "-m", "fast")
     host.run("rm", "-r", DATA)
     node = ("-h", primary.address, "-U", "repmgr", "-d", "repmgr")
+    show_backups_to_repmgr(lab)
     result = host.result(*repmgr, *node, "standby", "clone", user="postgres")
     assert result.returncode == 0, result.stderr
     lab.put(host, f"{DATA}/conf.d.conf", lab.config(f"postgresql-{host.name}.conf"), owner="postgres")

@@ -1,4 +1,4 @@
-"""A box that leaves nothing behind: own mounts, processes, shared memory and network, gone with its first process.
+"""A box that leaves nothing behind: own mounts, processes, shared memory and network, gone with whoever started it.
 
 Run as ``contain.py PROGRAM ...``: PROGRAM runs in new mount, PID, IPC and network namespaces, with private /run, /mnt
 and /dev/shm. However it ends, even killed, the kernel removes every process, mount, namespace, rule and piece of shared
@@ -8,10 +8,14 @@ memory (PostgreSQL leaves its own when it is killed) that was made inside.
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 MARK = "REPMGR_HOOKS_LAB"
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""The beginning of a command that the kernel ends when the thread that started it has ended, however that was."""
 
 
 def contained() -> bool:
@@ -25,11 +29,20 @@ def outside() -> dict[str, str]:
 
 
 def contain(argv: list[str]) -> None:
-    """Run ``argv`` inside the box instead of this process; returns at once if we are inside."""
+    """Run ``argv`` inside the box, and end as it ended; returns at once if we are inside.
+
+    This process stays beside the box, as its parent: ``unshare --fork`` blocks SIGINT and SIGTERM for as long as it
+    waits (util-linux 2.38, sys-utils/unshare.c), so whoever ended it by these would leave the box running.
+    """
     if contained():
         return
     box = ["unshare", "--mount", "--pid", "--ipc", "--net", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
-    os.execvpe(box[0], [*box, sys.executable, str(Path(__file__)), *argv], {**os.environ, MARK: "1"})
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        [*DIES_WITH_US, *box, sys.executable, str(Path(__file__)), *argv], env={**os.environ, MARK: "1"}
+    )
+    code = process.wait()
+    sys.exit(code if code >= 0 else 128 - code)
 
 
 def first_process(argv: list[str]) -> int:

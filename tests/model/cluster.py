@@ -67,14 +67,6 @@ def pick(candidates: Sequence[int], index: int) -> int | None:
 
 
 @dataclass
-class Told:
-    """A call of the hook: what repmgr said, and when."""
-
-    event: Event
-    at: float
-
-
-@dataclass
 class Cluster:
     """The nodes, the links between them, and what repmgr has said and nobody has delivered yet."""
 

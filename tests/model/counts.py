@@ -8,15 +8,19 @@ RUNS, STEPS, KILLS = "runs", "steps", "worker kills"
 FOLLOWED, ZOMBIES, BESIDE, TWINS = "role changes followed", "zombies", "promotions beside a healthy primary", "twins"
 RIGHT, UNKNOWN, STILL = "times all was right", "times without a sure primary", "times nothing was written"
 
-ENOUGH = {RUNS: 2000, STEPS: 20_000, KILLS: 60, FOLLOWED: 300, ZOMBIES: 50, BESIDE: 50, TWINS: 20}
+ENOUGH = {RUNS: 600, STEPS: 20_000, KILLS: 60, FOLLOWED: 300, ZOMBIES: 50, BESIDE: 50, TWINS: 20}
 ENOUGH |= {RIGHT: 500, UNKNOWN: 200, STILL: 500}
 
 COUNTS: Counter[str] = Counter()
+SEEDS: list[int] = []
+"""The first and the last seed of the fresh games."""
 
 
 def told() -> str:
-    """One line for the log of a CI run."""
-    return "model: " + ", ".join(f"{COUNTS[what]:,} {what}" for what in [*ENOUGH, *sorted(set(COUNTS) - set(ENOUGH))])
+    """For the log of a CI run."""
+    fresh = f"model: fresh games of the seeds {SEEDS[0]} to {SEEDS[-1]}\n" if SEEDS else ""
+    kinds = [*ENOUGH, *sorted(set(COUNTS) - set(ENOUGH))]
+    return f"{fresh}model: " + ", ".join(f"{COUNTS[what]:,} {what}" for what in kinds)
 
 
 def too_few() -> list[str]:

@@ -14,6 +14,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.system.steps import Rows
 from tests.model import counts
 from tests.model.cluster import Cluster, Term
+from tests.model.evidence import Evidence
 
 Ports = Mapping[str, int | None]
 """The node that each port leads to."""
@@ -43,8 +44,8 @@ class Led:
 class Oracle:
     """Judges each change of a route, at once."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, evidence: Evidence) -> None:
+        self._cluster, self._evidence = cluster, evidence
         first = cluster.nodes[1].term
         self._shown: dict[int, Shown | None] = {}
         self.led = {port: Led(1, first.timeline, first) for port in ("barman", "app")}
@@ -84,14 +85,14 @@ class Oracle:
         """An invariant does not hold; the first one counts."""
         self.accusation = self.accusation or text
 
-    def finder(self) -> None:
+    def judge(self) -> None:
         """Raises Violation if an invariant did not hold."""
         if self.accusation:
             raise Violation(self.accusation)
 
     def swapped(self, before: Ports, after: Ports) -> None:
         """The worker has changed the rules: where the ports led to, and where they lead to now."""
-        target = next((number for number in after.values() if number is not None), None)
+        target = self._target(before, after)
         for port in after:
             if target is not None and target != self.led[port].node:
                 self._taken_away(port, target)
@@ -101,6 +102,15 @@ class Oracle:
             if number is not None and (number != before[port] or number == target != self.led[port].node):
                 self._opened(port, number)
 
+    def _target(self, before: Ports, after: Ports) -> int | None:
+        """Return the node to which the worker has led a port, or left it, if it was found to be the primary."""
+        for port, number in after.items():
+            shown = self._shown.get(number or 0)
+            found = shown is not None and shown.term is not None and shown.term == self._decided
+            if number is not None and (number != before[port] or found):
+                return number
+        return None
+
     def _taken_away(self, port: str, target: int) -> None:
         """A port leads to its node no more, for the sake of another node."""
         shown = self._shown.get(target)
@@ -109,20 +119,24 @@ class Oracle:
         if port not in self._closed:
             self._deserted(port, shown)
 
-    def decided(self, number: int | None) -> None:
+    def decided(self, memory: LastKnownPrimary) -> None:
         """The worker writes down that a node is the primary now, before it moves anything."""
-        shown = self._shown.get(number or 0)
+        shown = self._shown.get(memory.primary or 0)
         term = shown.term if shown else None
         if term != self._decided:
             for port in self.led:
                 if port not in self._closed and self.led[port].term != term:
                     self._deserted(port, shown)
         self._decided = term
+        self._evidence.decided(memory)
 
     def _deserted(self, port: str, shown: Shown | None) -> None:
-        led = self.led[port]
-        by_hand = shown and shown.term and not self._cluster.made_by_repmgr(shown.term)
-        if by_hand and self._was_healthy(led):
+        """It may be so if repmgr has called that node the primary, and somebody promoted it later: a call names no
+        timeline. design.md: "or a promotion event about it is in the journal"."""
+        led, term = self.led[port], shown.term if shown else None
+        by_hand = term is not None and not self._cluster.made_by_repmgr(term)
+        claimed = term is not None and term.node in self._evidence.perhaps_promoted()
+        if by_hand and not claimed and self._was_healthy(led):
             self.accuse(f"port {port} was led away from a healthy primary, {led}, for {shown}")
 
     def _opened(self, port: str, number: int) -> None:
@@ -147,12 +161,9 @@ class Oracle:
         really = node.runs_as_primary and node.term == led.term
         return really and self._same_term(led) and led.timeline >= self._cluster.newest_made_by_repmgr()
 
-    def the_primary(self, memory: LastKnownPrimary, claimed: set[int]) -> int | None:
-        """Return the node that must be found to be the primary; None if the oracle cannot say.
-
-        ``claimed``: nodes that repmgr has said to be the primary since what is remembered was found.
-        """
-        nodes = self._cluster.nodes
+    def the_primary(self, memory: LastKnownPrimary) -> int | None:
+        """Return the node that must be found to be the primary; None if the oracle cannot say."""
+        nodes, claimed = self._cluster.nodes, self._evidence.perhaps_promoted()
         seen = {number: node for number, node in nodes.items() if node.reachable}
         running = self._cluster.primaries(seen)
         newest = max(memory.timeline, *(node.timeline for node in seen.values()), 0)
@@ -160,20 +171,30 @@ class Oracle:
         if len(leaders) != 1:
             return None
         (leader,) = leaders
-        node, claim = nodes[leader], leader in claimed
-        by_repmgr = self._cluster.made_by_repmgr(node.term)
-        if leader == memory.primary or by_repmgr and (node.term in self._cluster.announced or claim):
+        kept = memory.primary if memory.primary in running else None
+        node, by_repmgr = nodes[leader], self._cluster.made_by_repmgr(nodes[leader].term)
+        shown = leader in self._evidence.promoted() or self._announced(leader, kept)
+        if leader == memory.primary or by_repmgr and shown:
             return leader
         if len(running) == 1:
             return leader if self._cluster.primaries() == running else None
-        if by_repmgr or claim or node.registered == (leader,):
+        if by_repmgr or leader in claimed or node.registered == (leader,):
             return None  # repmgr's promotion that nobody can know of, or somebody's that looks like repmgr's
-        kept = memory.primary
-        if kept in running and any(nodes[number].timeline > nodes[kept].timeline for number in claimed & set(running)):
+        if kept and any(nodes[number].timeline > nodes[kept].timeline for number in claimed & set(running)):
             return None  # repmgr has told of another one, and then somebody promoted a third
-        if kept in running and nodes[kept].timeline >= memory.timeline and not self._superseded(kept, list(seen)):
+        if kept and nodes[kept].timeline >= memory.timeline and not self._superseded(kept, list(seen)):
             return kept
         return None
+
+    def _announced(self, number: int, before: int | None) -> bool:
+        """True if repmgr's metadata on a node tells of its promotion, and does not say what it said before it.
+
+        The primary before may hold the same from an earlier time of that node as the primary. Then the metadata
+        prove nothing, and design.md rules: "otherwise the primary that we route to stays".
+        """
+        node = self._cluster.nodes[number]
+        news = before is None or self._cluster.nodes[before].registered != (number,)
+        return node.term in self._cluster.announced and node.registered == (number,) and news
 
     def stale_primaries(self, memory: LastKnownPrimary) -> list[int]:
         """Return the reachable nodes out of recovery that are certainly not the primary any more."""
@@ -187,8 +208,6 @@ class Oracle:
         """True if a later primary that repmgr has made answers."""
         nodes = self._cluster.nodes
         return any(
-            nodes[other].timeline > nodes[number].timeline
-            and nodes[other].term in self._cluster.announced
-            and nodes[other].registered == (nodes[other].term.node,)
+            nodes[other].timeline > nodes[number].timeline and self._announced(other, number)
             for other in self._cluster.primaries(seen)
         )

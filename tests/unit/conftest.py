@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import pwd
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from repmgr_hooks.cli import output
 from tests.fake import FakeHost
 
 CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
+
+PROGRAMS = ("iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore", "conntrack")
+USERS = {"postgres": 64001, "barman": 64002}
 
 settings.register_profile("unit", deadline=None, database=None, max_examples=60)
 settings.load_profile("unit")
@@ -27,6 +32,33 @@ def log_as_before() -> Iterator[None]:
     yield
     log.handlers[:] = handlers
     log.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with programs that no test here runs."""
+    directory = tmp_path_factory.mktemp("programs")
+    for name in PROGRAMS:
+        (directory / name).write_text("#!/bin/sh\nexit 1\n")
+        (directory / name).chmod(0o755)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def gateway(monkeypatch: pytest.MonkeyPatch, programs: Path) -> None:
+    """A gateway has these programs and users; the machine of the tests need not."""
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{programs}")
+    known = pwd.getpwnam
+
+    def found(name: str) -> pwd.struct_passwd:
+        try:
+            return known(name)
+        except KeyError:
+            if name not in USERS:
+                raise
+            return pwd.struct_passwd((name, "x", USERS[name], USERS[name], "", "/", "/bin/sh"))
+
+    monkeypatch.setattr(pwd, "getpwnam", found)
 
 
 @pytest.fixture

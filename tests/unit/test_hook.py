@@ -132,6 +132,19 @@ def test_bad_words_are_refused_and_nothing_is_stored(spool: Path, file: Path, wo
     assert stored(spool) == []
 
 
+@pytest.mark.parametrize("name", ["x" * 100_000, "x" * 64, "a\nb", "\x1b[2J", "\udcff", "caf\u00e9"])
+def test_a_cluster_that_cannot_be_is_refused_at_once(spool: Path, file: Path, name: str) -> None:
+    """More than a pipe holds would hang on the way to root (100 kB), and a line feed would make words of its own."""
+    for place in (spool, spool.with_name("absent")):
+        spool.rename(place) if place != spool else None
+        ended = call("--config", str(file), "event", "--cluster", name, *WORDS)
+        assert ended.returncode == 2
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith("repmgr-hooks: CLUSTER is the name of one in the configuration")
+        assert len(line) < 200
+        assert stored(place) == []
+
+
 # -- how fast, how durable ---------------------------------------------------------------------------------------------
 
 HEAVY = {"psycopg", "sh", "yaml", "sqlite3", "argparse", "re", "logging", "pathlib", "json", "subprocess", "typing"}
@@ -177,8 +190,8 @@ def test_its_name_appears_after_its_words_and_is_on_the_disk_before_repmgrd_goes
     def spied(name: str) -> None:
         real = getattr(os, name)
 
-        def spy(*words: object) -> object:
-            done = real(*words)
+        def spy(*words: object, **handles: int) -> object:
+            done = real(*words, **handles)
             calls.append((name, len([file for file in tmp_path.iterdir() if file.name[0] != "."])))
             return done
 
@@ -204,7 +217,7 @@ def test_whatever_repmgrds_umask_the_group_may_read_it_and_others_may_not(tmp_pa
 def test_a_full_disk_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call_that_fails: str
 ) -> None:
-    def full(*words: object) -> int:
+    def full(*words: object, **handles: int) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, call_that_fails, full)
@@ -213,6 +226,7 @@ def test_a_full_disk_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_fifty_at_the_same_moment(spool: Path, file: Path) -> None:
     argv = [sys.executable, "-S", "-m", "repmgr_hooks", "--config", str(file), "event"]
     running = [subprocess.Popen([*argv, str(node), "standby_promote"], env=ENVIRONMENT) for node in range(1, 51)]
@@ -241,7 +255,7 @@ def test_names_sort_by_time(tmp_path: Path) -> None:
 def test_an_event_that_cannot_be_stored_is_handled_now(tmp_path: Path) -> None:
     """The file knows neither cluster nor node, so the handling ends at once, with its own message."""
     path = tmp_path / "config.yaml"
-    path.write_text(f"state_dir: {tmp_path}/missing\nclusters: {{}}\n")
+    path.write_text(f"state_dir: {tmp_path}\nclusters: {{}}\n")
     if os.geteuid() != 0:
         pytest.skip("as another user it asks sudo")
     ended = call("--config", str(path), "event", *WORDS)
@@ -277,12 +291,12 @@ def test_who_starts_a_worker(monkeypatch: pytest.MonkeyPatch, user: int, leads: 
 
 
 def test_without_a_worker_and_without_a_way_to_start_one(
-    spool: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    spool: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(hook, "wake", lambda directory: False)
     monkeypatch.setattr(hook, "as_root", lambda path: ["/no/such/program"])
     assert hook.hand_in(str(file), WORDS) == 0, "it is stored"
-    assert "stored, but no worker runs and none can be started" in capsys.readouterr().err
+    assert "stored, but no worker runs and none can be started" in capfd.readouterr().err
     assert len(stored(spool)) == 1
 
 
@@ -291,7 +305,9 @@ def test_without_a_worker_one_is_started_and_not_waited_for(
 ) -> None:
     note = tmp_path / "started"
     program = tmp_path / "program"
-    program.write_text(f'#!/bin/sh\nsleep 0.2\necho "$@" $(ps -o sid= -p $$) > {note}.new; mv {note}.new {note}\n')
+    program.write_text(
+        f'#!/bin/sh\nsleep 0.2\necho "$@" $(cut -d " " -f 6 /proc/$$/stat) > {note}.new; mv {note}.new {note}\n'
+    )
     program.chmod(0o755)
     monkeypatch.setattr(hook, "wake", lambda directory: False)
     monkeypatch.setattr(hook, "as_root", lambda path: [str(program), path])
@@ -306,6 +322,73 @@ def test_without_a_worker_one_is_started_and_not_waited_for(
     assert int(session) != os.getsid(0), "it outlives repmgrd's session"
 
 
+# -- where others may write --------------------------------------------------------------------------------------------
+
+
+def test_no_link_is_followed(tmp_path: Path, spool: Path) -> None:
+    """Neither the spool nor the state directory may be one: root calls this too."""
+    for link, target in ((tmp_path / "other" / "spool", spool), (tmp_path / "link", spool.parent)):
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(target)
+        place = str(link if link.name == "spool" else link / "spool")
+        with pytest.raises(NotADirectoryError):
+            hook.store(place, ["", *WORDS])
+        assert hook.wake(place) is False
+    assert stored(spool) == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["file", "hard link", "link to a file", "link to a FIFO", "hard link to a FIFO", "directory"]
+)
+def test_only_the_workers_fifo_is_written_to(tmp_path: Path, spool: Path, kind: str) -> None:
+    fifo, target = spool / "wake", tmp_path / "target"
+    fifo.rename(tmp_path / "fifo")
+    target.write_text("root's")
+    if kind == "file":
+        fifo.write_text("root's")
+    elif kind == "directory":
+        fifo.mkdir()
+    elif kind.startswith("hard"):
+        fifo.hardlink_to(tmp_path / "fifo" if "FIFO" in kind else target)
+    else:
+        fifo.symlink_to(tmp_path / "fifo" if "FIFO" in kind else target)
+    listening = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    assert hook.wake(str(spool)) is False
+    assert target.read_text() == "root's"
+    with pytest.raises(BlockingIOError):
+        os.read(listening, 9)
+    os.close(listening)
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", "0<&- 1>&- 2>&-", "2>&1 | true", "2>&1 | cat"])
+def test_nobody_who_listens_costs_no_event(tmp_path: Path, stderr: str) -> None:
+    """The words come through, whatever is closed, full or gone; ``root`` writes down what it gets."""
+    root, note, script = tmp_path / "root", tmp_path / "note", tmp_path / "script"
+    root.write_text(f'#!/bin/sh\n[ "$*" = "event -" ] && cat > {note}\n')
+    root.chmod(0o755)
+    script.write_text(
+        "import sys\n"
+        "from repmgr_hooks import hook\n"
+        f"hook.as_root = lambda config: [{str(root)!r}]\n"
+        f"hook.STATE_DIR = {str(tmp_path / 'absent')!r}\n"
+        "sys.exit(hook.hand_in('/absent', ['2', 'standby_promote']))\n"
+    )
+    line = f"{sys.executable} {script} {stderr}"
+    subprocess.run(["sh", "-c", line], check=False, timeout=30, env=ENVIRONMENT)
+    assert note.read_text() == "\n2\nstandby_promote\n"
+
+
+def test_no_way_to_root_is_said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    standard_input = os.dup(0)
+    monkeypatch.setattr(hook, "as_root", lambda config: ["/no/such/sudo"])
+    try:
+        assert hook.handle_now("/etc/other.yaml", ["main", *WORDS]) == 1
+    finally:
+        os.dup2(standard_input, 0)
+        os.close(standard_input)
+    assert "/no/such/sudo event -: cannot be started" in capfd.readouterr().err
+
+
 # -- state_dir ---------------------------------------------------------------------------------------------------------
 
 
@@ -313,7 +396,8 @@ def text_of(line: str) -> str:
     """A whole configuration with one line of its own."""
     return (
         f"# where we stand\n{line}\nclusters:\n  main:\n    nodes: {{1: {{host: 10.0.0.11}}}}\n"
-        "    gateway: {address: 10.0.0.20, ports: {app: 5433}}\n    routes: []\n"
+        "    gateway: {address: 10.0.0.20, ports: {app: 5433}}\n"
+        "    routes: [{on: [standby_promote], do: [firewall: {open: app}]}]\n"
     )
 
 
@@ -370,23 +454,23 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00state_dir: /srv/hooks"])
-def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None) -> None:
+def test_a_file_that_cannot_be_read(tmp_path: Path, capfd: pytest.CaptureFixture[str], content: bytes | None) -> None:
     path = tmp_path / "config.yaml"
     if content is not None:
         path.write_bytes(content)
     assert hook.state_dir(str(path)) == hook.STATE_DIR
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"repmgr-hooks: {path}: cannot be read (")
     assert line.endswith(f"the event goes to {hook.STATE_DIR}")
 
 
 def test_a_missing_file_does_not_lose_the_event(
-    spool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    spool: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(hook, "STATE_DIR", str(spool.parent))
     assert hook.hand_in("/nonexistent/config.yaml", WORDS) == 0
     assert stored(spool) == [["", *WORDS, ""]]
-    assert "/nonexistent/config.yaml: cannot be read" in capsys.readouterr().err
+    assert "/nonexistent/config.yaml: cannot be read" in capfd.readouterr().err
 
 
 # -- every other verb --------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import repmgr_hooks
 PACKAGE = Path(repmgr_hooks.__file__).parent
 
 LAYERS = """
-    __main__ > cli > setup > service reports checks > config > alerts > engine > handlers > journal barman > cluster
-    > system > netfilter > settings event hook > lock log progress catalogue > errors files background
-    repmgr_conf __init__
+    __main__ > cli > setup > service reports checks > config privileges > consistency > alerts > engine > handlers
+    > journal barman > cluster > system > netfilter > settings event hook > lock log progress catalogue
+    > errors files background repmgr_conf > text writer __init__
 """
 RANK = {name: rank for rank, layer in enumerate(LAYERS.split(">")) for name in layer.split()}
 

@@ -31,6 +31,7 @@ def no_journal(monkeypatch: pytest.MonkeyPatch) -> None:
 def written(tmp_path: Path, say: Callable[[TextIO], None]) -> list[str]:
     with (tmp_path / "log").open("w") as stream:
         say(stream)
+        output.all_written()
     return (tmp_path / "log").read_text().splitlines()
 
 

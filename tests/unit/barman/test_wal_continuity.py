@@ -176,6 +176,7 @@ def primaries(draw: st.DrawFn) -> PrimaryWal:
     return PrimaryWal(2, lineage, lsn, frozenset(names - lost))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(primaries(), st.data())
 def test_barman_stands_where_its_stream_would_end(there: PrimaryWal, data: st.DataObject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
@@ -14,22 +15,33 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.cluster.decide import LastKnownPrimary, Reason, ReasonCode
-from repmgr_hooks.engine import dispatcher
+from repmgr_hooks.engine import dispatcher, executor
 from repmgr_hooks.engine.dispatcher import ScheduledAction, drift, handle
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
 from repmgr_hooks.event import Event
-from repmgr_hooks.handlers import command
+from repmgr_hooks.handlers import command, notify, slot
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.system.steps import Program, Sql, Step
-from tests.fake import Connection, FakeHost
+from tests.fake import Connection, FakeHost, FakeNode, FakeSlot
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
 OPEN_BARMAN, SLOT, STREAM, SWITCH_WAL, OPEN_APP = MAIN.routes[0].do
 PROMOTED = Event(2, "standby_promote")
+PROMOTED_1 = Event(1, "standby_promote")
 WIPED = "*nat\n:repmgr_dnat - [0:0]\nCOMMIT"
 NODE_1, NODE_2 = "10.0.0.11:5432", "10.0.0.12:5432"
 APP_CLIENT = Flow("10.0.0.30", 40000, "10.0.0.20", 54322)
+
+
+class SurprisingError(Exception):
+    """An exception that cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __str__ = __repr__
 
 
 def failed_over() -> FakeHost:
@@ -550,6 +562,9 @@ def fails(error: BaseException) -> Callable[..., Any]:
         (None, fails(TypeError("not callable"))),
         (lambda *_: None, lambda *_: None),
         (lambda *_: None, fails(StopIteration())),
+        (fails(SystemExit(1)), lambda *_: []),
+        (lambda *_: None, fails(GeneratorExit())),
+        (fails(KeyboardInterrupt()), lambda *_: []),
     ],
 )
 def test_a_handler_with_a_bug_fails_and_the_port_opens_all_the_same(
@@ -560,6 +575,40 @@ def test_a_handler_with_a_bug_fails_and_the_port_opens_all_the_same(
     assert not run.ok
     assert "a bug in the handler plug_in: " in run.done[0].error
     assert 118 <= opened(host) <= 121
+
+
+def test_a_plug_in_that_cannot_even_say_when_it_fails_open() -> None:
+    parts = {"fail_open_after": fails(SystemExit(1)), "on_tick": fails(ValueError()), "observe": lambda *_: None}
+    handler = SimpleNamespace(**{**vars(command), "Config": object, **parts})
+    odd = Action("plug_in", handler, None, "plug_in {}", "[0].do[0]")
+    assert (odd.fail_open_after, odd.on_tick) == (None, True)
+    host = failed_over()
+    handle(route(odd, OPEN_APP), host, [PROMOTED])
+    assert opened(host)
+
+
+@pytest.mark.parametrize("part", ["observe", "plan", "fingerprint", "warnings", "housekeep"])
+def test_a_plug_in_that_never_returns_fails_and_the_port_opens_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(executor, "PLUG_IN_LIMIT", 0.1)
+    let_go = threading.Event()
+    parts: dict[str, Callable[..., Any]] = {"observe": lambda *_: None, "plan": lambda *_: []}
+    parts[part] = lambda *_: let_go.wait(60)
+    handler = SimpleNamespace(**{**vars(command), "Config": object, **parts})
+    stuck = Action(f"hangs in {part}", handler, None, "stuck {}", "[0].do[0]")
+    host = failed_over()
+    try:
+        if part in ("observe", "plan"):
+            run = handle(route(stuck, OPEN_APP), host, [PROMOTED])
+            assert run.done[0].error == f"the handler hangs in {part} has not answered; it stands still"
+            assert 118 <= opened(host) <= 121
+        else:
+            assert drift(route(stuck, OPEN_APP), host, LastKnownPrimary(), {}).missing
+            found = drift(route(stuck), host, LastKnownPrimary(), {})
+            assert (part == "fingerprint") == (not found.warnings)
+    finally:
+        let_go.set()
 
 
 def test_a_step_that_worked_and_left_things_as_they_were_has_failed() -> None:
@@ -642,3 +691,152 @@ def test_which_node_began_a_timeline_is_known_after_the_first_step_too() -> None
     assert "BRANCH_CONFLICT: Barman holds timeline 2 that another node began" in result.message
     assert host.leads_to(54322) == "10.0.0.12:5432", "clients are not held up for longer than the gate says"
     assert "FFFFFFFFFFFFFFFF000000FF.partial" in host.barman.streaming
+
+
+# -- what matters less, and fails --------------------------------------------------------------------------------------
+
+NO_MODULE = "conntrack v1.4.7 (conntrack-tools): Operation failed: No such file or directory"
+
+
+def exits_1(words: str) -> Callable[[FakeHost, Program], str]:
+    def run(host: FakeHost, program: Program) -> str:
+        raise OperationFailed(f"{program}: exit code 1: {words}")
+
+    return run
+
+
+def is_missing(host: FakeHost, program: Program) -> str:
+    raise NoSuchProgram(f"{program.argv[0]}: no such program; install it or correct its path")
+
+
+def hangs(host: FakeHost, program: Program) -> str:
+    host.sleep(5)
+    raise ProgramTimeout(f"{program}: not finished after 5 s; killed")
+
+
+def only(verb: str, failing: Callable[[FakeHost, Program], str]) -> Callable[[FakeHost, Program], str]:
+    def run(host: FakeHost, program: Program) -> str:
+        return failing(host, program) if verb in program.argv else host._conntrack(program, [*program.argv[1:]])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("program", "broken", "named"),
+    [
+        ("conntrack", exits_1(NO_MODULE), NO_MODULE),
+        ("conntrack", only("-L", exits_1(NO_MODULE)), NO_MODULE),
+        ("conntrack", only("-D", exits_1(NO_MODULE)), NO_MODULE),
+        ("conntrack", is_missing, "conntrack: no such program"),
+        ("conntrack", hangs, "not finished after 5 s; killed"),
+        ("conntrack", only("-L", hangs), "not finished after 5 s; killed"),
+        ("sysctl", exits_1("read-only file system"), "read-only file system"),
+        ("sysctl", is_missing, "sysctl: no such program"),
+    ],
+    ids=["fails", "cannot list", "cannot delete", "missing", "hangs", "hangs on the list", "sysctl", "no sysctl"],
+)
+def test_a_helper_that_fails_keeps_no_port_where_it_was(
+    program: str, broken: Callable[[FakeHost, Program], str], named: str
+) -> None:
+    host = failed_over()
+    host.forwarding = program != "sysctl"
+    host.programs[program] = lambda asked: broken(host, asked)
+    run = handle(MAIN, host, [PROMOTED])
+    assert (host.leads_to(54321), host.leads_to(54322)) == (NODE_2, NODE_2)
+    swaps = [moment for moment, what in host.changes if what == "iptables-restore"]
+    assert swaps[0] <= 2.0, "the first waits for nothing but the silent node"
+    assert swaps[-1] <= swaps[0] + 10.0, "what hangs is waited for once"
+    assert not run.ok and run.again, "it is tried again"
+    assert named in run.message
+    assert any(named in step.error for step in run.done)
+
+
+def test_when_the_helper_works_again_the_rest_is_done() -> None:
+    host = failed_over()
+    host.programs["conntrack"] = lambda asked: exits_1(NO_MODULE)(host, asked)
+    assert not handle(MAIN, host, [PROMOTED]).ok
+    assert host.connections
+    del host.programs["conntrack"]
+    assert handle(MAIN, host, [PROMOTED]).ok
+    assert not host.connections
+
+
+@pytest.mark.parametrize("broken", [exits_1(NO_MODULE), only("-L", exits_1(NO_MODULE)), hangs, is_missing])
+def test_a_broken_conntrack_leaves_no_port_at_a_stale_primary(broken: Callable[[FakeHost, Program], str]) -> None:
+    world = FakeHost()
+    world.nodes[2].timeline = 2
+    world.nodes[2].in_recovery = False
+    world.promote(2)
+    world.lose(2)
+    world.programs["conntrack"] = lambda asked: broken(world, asked)
+    run = handle(MAIN, world, [], memory=LastKnownPrimary(2, 3, world.nodes[1].system_identifier))
+    assert run.decision and run.decision.stale_primaries == (1,)
+    assert (world.leads_to(54321), world.leads_to(54322)) == (None, None)
+    assert not run.ok
+    assert "conntrack" in run.message
+
+
+def test_a_plug_in_that_cannot_fence_keeps_no_other_handler_from_it() -> None:
+    world = FakeHost()
+    world.nodes[2].timeline = 3
+    broken = plug_in(lambda *_: None, lambda *_: [])
+    broken.handler.fence = exits_1("never called with two arguments")  # type: ignore[attr-defined]
+    managed = route(broken, OPEN_BARMAN, OPEN_APP)
+    run = handle(managed, world, [], memory=LastKnownPrimary(2, 3, world.nodes[1].system_identifier))
+    assert run.decision and run.decision.stale_primaries == (1,)
+    assert (world.leads_to(54321), world.leads_to(54322)) == (None, None)
+    assert "a bug in the handler plug_in" in run.message
+
+
+def test_a_forwarding_switch_that_cannot_be_read_keeps_no_port() -> None:
+    host = failed_over()
+
+    def read(path: str) -> str:
+        raise OperationFailed(f"{path} cannot be read: Permission denied")
+
+    host.read = read  # type: ignore[method-assign]
+    run = handle(MAIN, host, [PROMOTED])
+    assert (host.leads_to(54321), host.leads_to(54322)) == (NODE_2, NODE_2)
+    assert "let the kernel forward" in run.message
+
+
+@pytest.mark.parametrize("bug", [OperationFailed("no"), ValueError("no"), UnicodeEncodeError("utf-8", "x", 0, 1, "no")])
+def test_clients_that_cannot_be_told_and_people_neither_keep_no_port(bug: Exception) -> None:
+    host = failed_over()
+
+    def fail(_: object) -> None:
+        raise bug
+
+    host.reset_clients = host.tell = fail  # type: ignore[assignment,method-assign]
+    alert = Action("notify", notify, notify.Config(), "notify {}", "[0].do[9]")
+    run = handle(route(alert, OPEN_BARMAN, OPEN_APP), host, [PROMOTED])
+    assert host.now() < 10, "nobody waits for them until the ports' limit"
+    assert (host.leads_to(54321), host.leads_to(54322)) == (NODE_2, NODE_2)
+    assert not run.ok
+    assert "no" in run.message
+
+
+def test_a_standbys_slot_comes_last_and_hinders_nobody() -> None:
+    host = failed_over()
+    host.nodes[3] = FakeNode("10.0.0.13", timeline=2)
+    host.nodes[3].slots["barman"] = FakeSlot(physical=False)
+    cluster = replace(MAIN.cluster, nodes={**MAIN.cluster.nodes, 3: Node("10.0.0.13")})
+    drop = Action("slot", slot, slot.Config("standbys"), "slot {on: standbys}", "[0].do[0]")
+    managed = replace(route(drop, OPEN_BARMAN, SLOT, STREAM, OPEN_APP), cluster=cluster)
+    run = handle(managed, host, [PROMOTED])
+    assert [item.action.name for item in run.done] == ["firewall", "slot", "barman", "firewall", "slot"]
+    assert (host.leads_to(54321), host.leads_to(54322)) == (NODE_2, NODE_2)
+    assert [item.action for item in run.done if item.error] == [drop]
+    assert "is logical" in run.message
+
+
+@pytest.mark.parametrize("broken", [ValueError("odd\x1b[31m"), OperationFailed("a\udcffb\0"), SurprisingError()])
+def test_what_a_plug_in_says_is_made_printable(broken: Exception) -> None:
+    def observe(*_: object) -> None:
+        raise broken
+
+    run = handle(route(plug_in(observe, lambda *_: [])), FakeHost(), [PROMOTED_1])
+    assert run.message.isprintable()
+    step = Step("do\x1b[31m\n\udcff", Program(("true",)), 1)
+    run = handle(route(plug_in(None, lambda *_: [step])), FakeHost(), [PROMOTED_1])
+    assert all(item.isprintable() for item in run.message.splitlines())

@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import pytest
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal import journal as module
+from repmgr_hooks.journal import store
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.journal.migrations import MIGRATIONS
 from repmgr_hooks.journal.rows import Observation, Pause, RunRow, StepRow, Waiting
@@ -383,7 +384,7 @@ def test_the_last_event(journal: Journal) -> None:
     journal.add_event("main", PROMOTED, 7.0)
     journal.add_event("main", FOLLOWED, 5.0)
     journal.add_event("other", FOLLOWED, 9.0)
-    assert journal.last_event("main") == (7.0, PROMOTED), "by when it came, not by its number"
+    assert journal.last_event("main") == (5.0, FOLLOWED), "by its number: its time is that of a file's name"
 
 
 # -- pause -------------------------------------------------------------------------------------------------------------
@@ -502,7 +503,7 @@ def test_a_new_journal_beside_a_broken_one_is_durable(path: Path, where: str) ->
 
 @pytest.mark.parametrize("change", ["add_event", "begin_run", "pause", "release_cut_off", "prune"])
 def test_a_file_that_another_program_locks(path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    monkeypatch.setattr(module, "BUSY_LIMIT", 0.1)
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
     journal = Journal(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")
@@ -551,7 +552,7 @@ def test_a_file_that_goes_away_under_the_service(path: Path, moved: bool) -> Non
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OperationFailed, match="file/journal.db cannot be used"):
+    with pytest.raises(OperationFailed, match=r"file(/journal.db cannot be used| is no directory)"):
         open_journal(tmp_path / "file" / "journal.db")
     with pytest.raises(OperationFailed, match="missing/journal.db cannot be used"):
         open_journal(tmp_path / "missing" / "journal.db")
@@ -567,10 +568,36 @@ def test_a_directory_that_is_read_only(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-def test_a_directory_stands_in_its_place(path: Path) -> None:
-    path.mkdir()
-    with pytest.raises(OperationFailed, match="cannot be used"):
-        open_journal(path)
+@pytest.mark.parametrize("kind", ["directory", "link", "dangling link", "FIFO"])
+def test_what_stands_in_its_place_is_set_aside(path: Path, tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "target"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+        target.write_text("root's") if kind == "link" else None
+    open_journal(path).close()
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert len(list(tmp_path.glob("journal.db.broken-*"))) == 1
+    assert kind != "link" or target.read_text() == "root's"
+    assert kind != "dangling link" or not target.exists()
+
+
+def test_nobody_else_can_read_it_or_lock_it(path: Path) -> None:
+    """A reader can hold the lock that a writer needs; one that was made readable is closed up."""
+    umask = os.umask(0)
+    try:
+        for _ in range(2):
+            journal = open_journal(path)
+            journal.add_event("main", PROMOTED, 5.0)
+            assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob("journal.db*")} == {0o600}
+            journal.close()
+            path.chmod(0o644)
+    finally:
+        os.umask(umask)
 
 
 def test_a_failed_change_leaves_nothing_behind(journal: Journal) -> None:
@@ -644,34 +671,106 @@ def test_root_follows_no_link_of_the_service() -> None:
         os.chown(place, 34, 35)
         (place / "journal.db").symlink_to(target.name)
         (place / "cluster-main.lock").symlink_to(target.name)
-        with pytest.raises(OperationFailed):
-            open_journal(place / "journal.db")
-        with pytest.raises(OperationFailed), exclusive(place / "cluster-main.lock", 0):
+        open_journal(place / "journal.db").close()
+        assert not (place / "journal.db").is_symlink()
+        with exclusive(place / "cluster-main.lock", 0):
             pass
         assert (Path(target.name).stat().st_uid, Path(target.name).stat().st_size) == (0, 0)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
+def test_root_follows_no_link_that_takes_its_place_meanwhile() -> None:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as roots:
+        place, target = Path(name), Path(roots, "new.db")
+        os.chown(place, 34, 35)
+        journal = open_journal(place / "journal.db")
+        (place / "journal.db").rename(place / "away.db")
+        (place / "journal.db").symlink_to(target)
+        with pytest.raises(OperationFailed):
+            journal.add_event("main", PROMOTED, 5.0)
+        assert os.geteuid() == 0
+        assert not target.exists()
+        journal.close()
+
+
 def test_closing_waits_for_another_thread(tmp_path: Path) -> None:
-    """Without that, the interpreter itself dies (seen); afterwards each use is told as any other failure."""
+    """Without that, the interpreter itself dies (seen); afterwards each use fails as any other."""
     journal = open_journal(tmp_path / "journal.db")
-    begun, said = threading.Event(), []
+    busy, go_on = threading.Event(), threading.Event()
+    done: list[object] = []
 
-    def read_on() -> None:
-        try:
-            while True:
-                journal.paused("main")
-                begun.set()
-        except OperationFailed as error:
-            said.append(str(error))
+    def hold(db: sqlite3.Connection) -> None:
+        busy.set()
+        go_on.wait(10)
+        done.append(db.execute("select 1").fetchone())
 
-    reader = threading.Thread(target=read_on)
-    reader.start()
-    assert begun.wait(10)
-    with journal.change():
-        closer = threading.Thread(target=journal.close)
-        closer.start()
-        closer.join(0.2)
-        assert closer.is_alive()
+    holder = threading.Thread(target=journal.change, args=(hold,))
+    holder.start()
+    assert busy.wait(10)
+    closer = threading.Thread(target=journal.close)
+    closer.start()
+    closer.join(0.2)
+    assert closer.is_alive()
+    go_on.set()
     closer.join(10)
-    reader.join(10)
-    assert "closed database" in said[0]
+    holder.join(10)
+    assert done == [(1,)]
+    with pytest.raises(OperationFailed, match="cannot be used"):
+        journal.paused("main")
+
+
+# -- nobody waits long -------------------------------------------------------------------------------------------------
+
+
+def test_who_uses_a_locked_journal_again_and_again_waits_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a cluster's run, and for all clusters together."""
+    monkeypatch.setattr(store, "PATIENCE", 0.3)
+    journal, other = Journal(path), sqlite3.connect(path, isolation_level=None)
+    other.execute("begin exclusive")
+    begun = time.monotonic()
+    for number in range(30):
+        with pytest.raises(OperationFailed, match="database is locked"):
+            journal.add_step(1, StepRow("action", str(number), 0.0, 0.0, ""))
+    assert time.monotonic() - begun < 2
+    other.execute("rollback")
+    journal.add_step(1, StepRow("action", "it works again", 0.0, 0.0, ""))
+    other.close()
+    journal.close()
+
+
+def test_a_disk_that_hangs_is_waited_for_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    monkeypatch.setattr(store, "SLOW", 0.1)
+    journal = Journal(path)
+    disk_works = threading.Event()
+    with pytest.raises(OperationFailed, match="it does not answer"):
+        journal.change(lambda db: disk_works.wait(20))
+    begun = time.monotonic()
+    for _ in range(100):
+        with pytest.raises(OperationFailed, match="it does not answer"):
+            journal.waiting("main")
+    assert time.monotonic() - begun < 2
+    disk_works.set()
+    end = time.monotonic() + 10
+    while True:
+        try:
+            assert journal.waiting("main") == []
+            break
+        except OperationFailed:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    journal.close()
+
+
+def test_one_that_cannot_be_opened_yet_is_opened_later(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    newer = sqlite3.connect(path)
+    newer.execute("pragma user_version = 999")
+    newer.close()
+    journal = open_journal(path, later=True)
+    assert "is of a newer version" in caplog.text
+    with pytest.raises(OperationFailed):
+        journal.paused("main")
+    path.unlink()
+    journal.pause("main", None, "")
+    assert journal.paused("main")
+    journal.close()

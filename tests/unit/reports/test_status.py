@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,13 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.cluster.decide import LastKnownPrimary, Reason, ReasonCode
+from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.event import Event
+from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.lock import exclusive
 from repmgr_hooks.reports.status import ClusterStatus, look
 from tests.fake import FakeHost
 
@@ -152,8 +156,8 @@ def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
 
 def test_events_that_wait(journal: Journal) -> None:
     received = time.mktime((2026, 11, 20, 3, 0, 0, 0, 0, -1))
-    journal.add_event("main", PROMOTED, received)
     journal.add_event("main", PROMOTED, received - 60)
+    journal.add_event("main", PROMOTED, received)
     journal.add_event("other", PROMOTED, received + 60)
     found = picture(healthy(), journal)
     assert not found.healthy
@@ -217,3 +221,27 @@ def test_the_same_for_machines(journal: Journal) -> None:
     assert plain["last"] is None
     assert (plain["paused"]["until"], plain["paused"]["reason"]) == (2e9, "new disks")
     assert (plain["failed"]["attempt"], plain["failed"]["message"]) == (3, "no")
+
+
+# -- the service itself ------------------------------------------------------------------------------------------------
+
+
+def test_it_says_who_works_at_the_cluster(journal: Journal, loaded: Config) -> None:
+    with exclusive(loaded.state_dir / "cluster-main.lock", 0):
+        found = look(MAIN, healthy(), journal, loaded)
+    assert f"  lock: held by process {os.getpid()} (repmgr-hooks " in "\n".join(found.lines())
+    assert found.healthy, "a run is no fault"
+    assert look(MAIN, healthy(), journal, loaded).lock is None
+
+
+@pytest.mark.parametrize(("ago", "paused", "too_long"), [(10, False, False), (400, False, True), (400, True, False)])
+def test_a_service_that_does_not_look_is_seen(
+    journal: Journal, loaded: Config, ago: float, paused: bool, too_long: bool
+) -> None:
+    write_heartbeat(loaded.state_dir, "main")
+    os.utime(loaded.state_dir / "cluster-main.looked", (time.time() - ago,) * 2)
+    if paused:
+        journal.pause("main", None, "")
+    found = look(MAIN, healthy(), journal, loaded)
+    assert any("the service has not looked for 40" in line for line in found.lines()) == too_long
+    assert found.healthy == (not too_long and not paused)

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
+from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
+from repmgr_hooks.journal import pauses
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import StepRow
+from repmgr_hooks.journal.rows import Pause, StepRow
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.service import controller as module
@@ -475,12 +477,12 @@ def carry_on(path: Path, host: FakeHost, loaded: Config) -> None:
 
 @pytest.mark.parametrize("call", range(1, calls_of_a_promotion() + 1))
 def test_cut_off_at_any_use_of_the_outside_and_carried_on(tmp_path: Path, loaded: Config, call: int) -> None:
-    host = Counted(call, SystemExit if call % 2 else KeyboardInterrupt)
+    host = Counted(call, KeyboardInterrupt)
     failed_over(host)
     path = tmp_path / "journal.db"
     journal = Journal(path)
     add(journal, PROMOTED)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
+    with pytest.raises(KeyboardInterrupt):
         ClusterController(MAIN, journal, host, loaded).work()
     journal.close()
     carry_on(path, host, loaded)
@@ -613,6 +615,126 @@ def test_a_broken_journal_is_looked_at_again_soon(tmp_path: Path, loaded: Config
     journal = Broken(tmp_path / "journal.db")
     journal.broken = ("waiting",)
     assert ClusterController(MAIN, journal, failed_over(), loaded).work() == module.JOURNAL_BROKEN < 60
+
+
+def test_a_journal_that_can_only_be_read_is_no_reason_to_handle_an_event_over_and_over(
+    tmp_path: Path, loaded: Config
+) -> None:
+    host = failed_over()
+    journal = Broken(tmp_path / "journal.db")
+    add(journal, PROMOTED)
+    journal.broken = ("change",)
+    queue = ClusterController(MAIN, journal, host, loaded)
+    for _ in range(5):
+        queue.work()
+    assert all_is_well(host)
+    assert host.what_changed().count("barman switch-wal") == 1
+    journal.broken = ()
+    host.sleep(module.JOURNAL_BROKEN)
+    queue.work()
+    assert journal.waiting("main") == []
+
+
+def test_without_a_journal_a_failed_run_is_tried_again_and_a_notification_given_once(
+    tmp_path: Path, loaded: Config, wall: Wall
+) -> None:
+    host = in_ruins()
+    host.programs["/bin/page"] = lambda program: ""
+    journal = Broken(tmp_path / "journal.db")
+    add(journal, PROMOTED)
+    journal.broken = ("change",)
+    main = routes(("standby_promote", (page(), OPEN_BARMAN, SLOT, STREAM, SWITCH_WAL)))
+    queue = ClusterController(main, journal, host, loaded)
+    assert queue.work() == 5
+    host.barman.health = "good"
+    later(wall, host, 5)
+    queue.work()
+    assert host.barman.streams_from == 2
+    assert told(host) == ["dba"]
+
+
+def test_a_failover_without_a_journal_is_seen_as_soon_as_with_one(tmp_path: Path, loaded: Config) -> None:
+    host = FakeHost()
+    journal = Broken(tmp_path / "journal.db")
+    queue = ClusterController(MAIN, journal, host, replace(loaded, service=replace(loaded.service, monitor_interval=5)))
+    queue.work()
+    journal.broken = ("change", "read")
+    assert queue.work() <= 5
+    host.sleep(5)
+    host.fail_over()
+    queue.work()
+    assert host.leads_to(host.app_port) == NODE_2
+
+
+class Recovering(Broken):
+    """It works again when a run begins, once that is wanted."""
+
+    recovers = False
+
+    def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
+        if self.recovers:
+            self.broken = ()
+        return super().begin_run(cluster, cause, attempt, events)
+
+
+def test_what_could_not_be_written_does_not_come_after_what_is_newer(tmp_path: Path, loaded: Config) -> None:
+    """Else the timeline of a stale primary would be remembered."""
+    host = failed_over()
+    journal = Recovering(tmp_path / "journal.db")
+    journal.remember("main", LastKnownPrimary(1, 1, host.nodes[1].system_identifier))
+    add(journal, PROMOTED)
+    journal.broken = ("change",)
+    controller = ClusterController(MAIN, journal, host, loaded)
+    controller.work()
+    host.nodes[1].reachable, host.nodes[2].reachable = True, False
+    host.nodes[1].timeline = 2
+    host.promote(1)
+    host.nodes[1].registered = (1,)
+    journal.recovers, host.barman.health = True, "ruins"
+    controller.blind.set()
+    controller.work()
+    host.sleep(module.JOURNAL_BROKEN)
+    controller.work()
+    controller.work()
+    assert (journal.memory("main").primary, journal.memory("main").timeline) == (1, 3)
+
+
+# -- a pause that cannot be read ---------------------------------------------------------------------------------------
+
+
+def test_a_pause_that_cannot_be_read_any_more_is_as_it_was(tmp_path: Path, loaded: Config, wall: Wall) -> None:
+    host = failed_over()
+    journal = Broken(tmp_path / "journal.db")
+    journal.pause("main", wall.time + 90, "")
+    queue = ClusterController(MAIN, journal, host, loaded)
+    queue.work()
+    journal.broken = ("paused", "waiting", "runs")
+    assert queue.work() <= module.JOURNAL_BROKEN
+    assert host.changes == []
+    later(wall, host, 91)
+    queue.work()
+    assert host.leads_to(host.app_port) == NODE_2, "it is over"
+
+
+def test_a_pause_is_known_to_a_service_that_has_never_read_the_journal(
+    tmp_path: Path, loaded: Config, wall: Wall
+) -> None:
+    host = failed_over()
+    journal = Broken(tmp_path / "journal.db")
+    journal.broken = ("paused", "waiting", "runs")
+    pauses.keep(tmp_path, "main", Pause(None, "new disks", wall.time))
+    ClusterController(MAIN, journal, host, loaded).work()
+    assert host.changes == []
+    pauses.keep(tmp_path, "main", None)
+    ClusterController(MAIN, journal, host, loaded).work()
+    assert host.leads_to(host.app_port) == NODE_2
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"until": "x", "reason": "", "since": 1}', "\xff"])
+def test_a_file_that_tells_of_no_pause(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cluster-main.paused").write_text(text, encoding="latin-1")
+    assert pauses.known(tmp_path, "main") is None
+    assert "whether main is paused cannot be read" in caplog.text
 
 
 # -- one at a time -----------------------------------------------------------------------------------------------------

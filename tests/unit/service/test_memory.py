@@ -33,10 +33,10 @@ class FullDisk(Journal):
 
     full = False
 
-    def change(self):  # type: ignore[no-untyped-def]
+    def change(self, do):  # type: ignore[no-untyped-def]
         if self.full:
             raise OperationFailed("the journal cannot be used: database or disk is full")
-        return super().change()
+        return super().change(do)
 
 
 @pytest.fixture
@@ -71,7 +71,8 @@ def test_the_service_with_a_full_disk_leads_nobody_to_a_stale_primary(
     journal.full = True
     queue = ClusterController(MAIN, journal, host, loaded)
     queue.work()
-    queue.without_journal()
+    queue.blind.set()
+    queue.work()
     assert host.leads_to(host.app_port) is None
 
 
@@ -81,12 +82,14 @@ def test_a_second_failover_with_a_full_disk_is_remembered(journal: FullDisk, loa
     host.promote(2)
     journal.full = True
     queue = ClusterController(MAIN, journal, host, loaded)
-    queue.without_journal()
+    queue.blind.set()
+    queue.work()
     assert host.leads_to(host.app_port) == "10.0.0.12:5432"
     host.nodes[2].reachable, host.nodes[1].reachable = False, True
     host.nodes[1].timeline = 2
     host.nat.restore(EMPTY_CHAINS)
-    queue.without_journal()
+    queue.blind.set()
+    queue.work()
     assert host.leads_to(host.app_port) is None, "node 2 was on timeline 3"
 
 

@@ -16,6 +16,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import Waiting
 from repmgr_hooks.service.controller import ClusterController, run_now
 from tests.fake import FakeHost, NatTable
 
@@ -111,6 +112,36 @@ def test_a_promotion_that_repmgr_could_not_write_down_is_followed_beside_the_old
     assert host.leads_to(host.app_port) == "10.0.0.12:5432"
     ticks(queue, host, 20)
     assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+
+
+class Flood(Journal):
+    """There is always one more event, and it lies."""
+
+    told = 0
+
+    def waiting(self, cluster: str) -> list[Waiting]:
+        self.told += 1
+        if self.told <= 50:
+            self.add_event(cluster, Event(1, "standby_promote"), time.time(), str(self.told))
+        return super().waiting(cluster)
+
+
+def test_a_promotion_that_no_event_has_told_of_is_followed_beside_a_flood_of_lies(
+    tmp_path: Path, host: FakeHost, loaded: Config
+) -> None:
+    journal = Flood(tmp_path / "journal.db")
+    journal.told = 50
+    queue = ClusterController(MAIN, journal, host, loaded)
+    ticks(queue, host, 2)
+    host.nodes[1].reachable = False
+    promote(host, 2, 2)
+    journal.told = 0
+    looks_before: list[int] = []
+    host.after("iptables-restore", lambda: looks_before.append(journal.told))
+    ticks(queue, host, 1)
+    assert looks_before[0] < 5
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+    journal.close()
 
 
 def test_a_promotion_that_only_an_operator_tells_of_is_not_followed_beside_the_old_primary(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import socket
@@ -119,7 +120,7 @@ def test_a_journal_that_cannot_be_written_leaves_the_file_where_it_is(
     spool: Spool, directory: Path, tmp_path: Path
 ) -> None:
     class Broken(Journal):
-        def add_event(self, *arguments: object) -> int:
+        def add_events(self, events: object) -> None:
             raise OperationFailed("the journal cannot be used: disk full")
 
     put(directory, "01800000000000000100-7")
@@ -243,7 +244,8 @@ def test_a_directory_does_not_stop_the_rest(
     if full:
         put(directory / RUBBISH, "x")
     taken_in_around(spool, directory, journal, MAIN)
-    assert f"{RUBBISH}: refused" in caplog.text
+    assert f"{RUBBISH}: cannot be read: Is a directory; it is now {directory}/.aside-" in caplog.text
+    assert len(left(directory)) == 1
 
 
 @pytest.mark.parametrize(
@@ -265,6 +267,102 @@ def test_a_good_event_under_a_strange_name_does_not_stop_the_rest(
     put(directory, AFTER, "\n1\nnode_rejoin\n")
     spool.take_in(journal, MAIN)
     assert Event(1, "node_rejoin") in [item.event for item in journal.waiting("main")]
+
+
+def test_another_name_of_a_file_is_not_read(
+    spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """A hard link to what we may read would show it in the log."""
+    secret = put(tmp_path, "secret", "\n2\nsecret\n")
+    (directory / RUBBISH).hardlink_to(secret)
+    taken_in_around(spool, directory, journal, MAIN)
+    assert "secret" not in caplog.text
+    assert secret.read_text() == "\n2\nsecret\n"
+    assert left(directory) == []
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.EPERM])
+def test_what_cannot_be_read_is_set_aside_and_the_rest_goes_on(
+    spool: Spool,
+    directory: Path,
+    journal: Journal,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: int,
+) -> None:
+    failing(monkeypatch, "open", RUBBISH, error)
+    put(directory, RUBBISH)
+    taken_in_around(spool, directory, journal, MAIN)
+    spool.take_in(journal, MAIN)
+    (record,) = caplog.records
+    assert record.message.startswith(f"{RUBBISH}: cannot be read: {os.strerror(error)}; it is now {directory}/.aside-")
+    (aside,) = directory.glob(".aside-*")
+    assert aside.read_text() == GOOD
+
+
+def test_without_descriptors_it_is_read_later(
+    spool: Spool, directory: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, "open", RUBBISH, errno.EMFILE)
+        put(directory, RUBBISH)
+        with pytest.raises(OperationFailed, match="cannot be read now"):
+            spool.take_in(journal, MAIN)
+    assert spool.take_in(journal, MAIN) == 1
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_what_can_be_neither_removed_nor_moved_is_passed_by_and_named_once(
+    spool: Spool,
+    directory: Path,
+    journal: Journal,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    readable: bool,
+) -> None:
+    """Such as an immutable file (chattr(1))."""
+    for call in ("unlink", "rename") if readable else ("open", "rename"):
+        failing(monkeypatch, call, RUBBISH, errno.EPERM)
+    put(directory, RUBBISH, "\n3\nstandby_follow\n")
+    put(directory, BEFORE)
+    put(directory, AFTER)
+    assert [spool.take_in(journal, MAIN) for _ in range(3)] == [3, 0, 0]
+    assert [item.event.node for item in journal.waiting("main")] == ([2, 3, 2] if readable else [2, 2])
+    (record,) = caplog.records
+    assert "is passed by" in record.message
+    assert left(directory) == [RUBBISH]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, call: str, name: str, error: int) -> None:
+    """Let a call of the operating system fail for one file."""
+    real = getattr(os, call)
+
+    def fail(path: object, *words: object, **handles: object) -> object:
+        if path == name:
+            raise OSError(error, os.strerror(error))
+        return real(path, *words, **handles)
+
+    monkeypatch.setattr(os, call, fail)
+
+
+def test_what_is_hidden_for_long_is_removed(
+    directory: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A hook that died while it wrote leaves it; the owner can set a file's times, but not that of its status."""
+    put(directory, f".{BEFORE}")
+    os.utime(directory / f".{BEFORE}", (2**33, 2**33))
+    (directory / ".aside-1").mkdir()
+    put(tmp_path, "target")
+    (directory / ".link").symlink_to(tmp_path / "target")
+    for days, there in ((6, 3), (8, 0)):
+        now = time.time() + days * 86400
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda now=now: now)
+            spool = Spool(directory.parent)
+            spool.take_in(journal, MAIN)
+            spool.close()
+        assert len(left(directory)) == there
+    assert (tmp_path / "target").exists()
 
 
 # -- the FIFO ----------------------------------------------------------------------------------------------------------
@@ -326,6 +424,68 @@ def test_only_the_group_may_knock(spool: Spool, directory: Path) -> None:
     assert stat.S_IMODE(status.st_mode) == 0o620
 
 
+@pytest.mark.parametrize(
+    "kind", ["directory", "full directory", "file", "link", "link to nowhere", "socket", "our own"]
+)
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_what_stands_under_its_name(
+    directory: Path, journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, when: str
+) -> None:
+    spool = Spool(directory.parent) if when == "meanwhile" else None
+    wake = directory / "wake"
+    wake.unlink(missing_ok=True)
+    target = put(tmp_path, "target", "root's")
+    if kind.endswith("directory"):
+        wake.mkdir()
+        put(wake, "in", "x") if kind == "full directory" else None
+    elif kind == "file":
+        put(directory, "wake")
+    elif kind.startswith("link"):
+        wake.symlink_to(target if kind == "link" else tmp_path / "nowhere")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(wake))
+    else:
+        os.mkfifo(wake)
+    spool = spool or Spool(directory.parent)
+    spool.take_in(journal, MAIN)
+    assert hook.wake(str(directory)) is True
+    assert ("it is not the worker's FIFO; it is now" in caplog.text) is (kind != "our own")
+    assert target.read_text() == "root's"
+    assert not (tmp_path / "nowhere").exists()
+    spool.close()
+    assert not wake.exists()
+
+
+def test_without_a_fifo_it_looks_every_second(
+    directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something immutable stands there."""
+    (directory / "wake").mkdir()
+    reader, writer = os.pipe()
+    with monkeypatch.context() as patch:
+        failing(patch, "rename", "wake", errno.EPERM)
+        spool = Spool(directory.parent)
+        put(directory, BEFORE)
+        assert [spool.take_in(journal, MAIN) for _ in range(3)] == [1, 0, 0]
+        assert waited(spool, 20, reader) < 5
+    (record,) = caplog.records
+    assert "wake cannot be made" in record.message
+    assert spool.take_in(journal, MAIN) == 0
+    assert hook.wake(str(directory)) is True, "it is gone"
+    spool.close()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_fifo_of_another_workers_stays(directory: Path) -> None:
+    first = Spool(directory.parent)
+    second = Spool(directory.parent)
+    first.close()
+    assert hook.wake(str(directory)) is True
+    second.close()
+
+
 # -- the directory -----------------------------------------------------------------------------------------------------
 
 
@@ -344,6 +504,37 @@ def test_a_missing_spool_is_made_for_the_group_of_repmgrd(tmp_path: Path) -> Non
     status = (tmp_path / "state" / "spool").stat()
     assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o2770, 77)
     Spool(tmp_path / "state").close()
+
+
+@pytest.mark.parametrize("how", ["another directory", "a link", "a file", "nothing"])
+def test_a_spool_that_is_exchanged_while_the_worker_runs(
+    spool: Spool,
+    directory: Path,
+    journal: Journal,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    """What a link leads to stays as it is; and the worker is found where the hook looks for it."""
+    monkeypatch.setattr(grp, "getgrnam", lambda name: types.SimpleNamespace(gr_gid=os.getgid()))
+    directory.rename(tmp_path / "away")
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    put(victim, BEFORE)
+    if how == "another directory":
+        directory.mkdir()
+    elif how == "a link":
+        directory.symlink_to(victim)
+    elif how == "a file":
+        directory.touch()
+    spool.take_in(journal, MAIN)
+    assert journal.waiting("main") == []
+    assert [file.name for file in victim.iterdir()] == [BEFORE]
+    put(directory, AFTER)
+    assert hook.wake(str(directory)) is True
+    assert spool.take_in(journal, MAIN) == 1
+    assert caplog.text.count("is not the directory any more") == 1
 
 
 def test_a_machine_without_the_group_of_repmgrd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

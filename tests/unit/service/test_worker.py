@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
+import shutil
 import socket
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from repmgr_hooks import hook
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
+from repmgr_hooks.journal import heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
+from repmgr_hooks.service import intake
 from repmgr_hooks.service import worker as module
-from repmgr_hooks.service.worker import Worker
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.worker import Loop, Worker
+from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Rows, Sql
 from tests.fake import FakeHost
 
 CONFIG = (Path(__file__).resolve().parents[3] / "config/config.yaml").read_text()
 PROMOTED = ["", "2", "standby_promote"]
+FILES = resource.RLIMIT_NOFILE
 NODE_2 = "10.0.0.12:5432"
 
 
@@ -73,6 +84,19 @@ def soon(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@contextmanager
+def serving(worker: WithoutSignals) -> Iterator[threading.Thread]:
+    """The service runs meanwhile."""
+    thread = threading.Thread(target=worker.serve)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        worker.stop()
+        thread.join(20)
+    assert not thread.is_alive()
 
 
 def healed(host: FakeHost) -> bool:
@@ -169,14 +193,14 @@ class Broken(Journal):
         return super().__getattribute__(name)
 
 
-@pytest.mark.parametrize("broken", ["release_cut_off", "add_event", "prune"])
+@pytest.mark.parametrize("broken", ["release_cut_off", "add_events", "prune"])
 def test_a_journal_that_cannot_be_written_does_not_stop_a_failover(
     worker: WithoutSignals, state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     """``queue.py`` says that a failover must not wait for the journal; the worker must live long enough for that."""
     journal = Broken(state / "journal.db")
     journal.broken = broken
-    monkeypatch.setattr(module, "open_journal", lambda path: journal)
+    monkeypatch.setattr(module, "open_journal", lambda path, later: journal)
     hook.store(str(state / "spool"), PROMOTED)
     ended: list[BaseException] = []
 
@@ -203,13 +227,17 @@ def test_a_journal_that_cannot_be_written_does_not_stop_a_failover(
 def test_a_journal_that_cannot_be_opened_does_not_stop_a_failover(
     worker: WithoutSignals, state: Path, host: FakeHost
 ) -> None:
-    """It may be somebody else's since a restore; the event stays in the spool, and the service ends, to begin anew."""
-    (state / "journal.db").mkdir()
+    """It may be a newer version's; the event stays in the spool until the journal can take it."""
+    newer = sqlite3.connect(state / "journal.db")
+    newer.execute("pragma user_version = 999")
+    newer.close()
     hook.store(str(state / "spool"), PROMOTED)
-    with pytest.raises(OperationFailed, match="the journal .* cannot be used"):
-        worker.serve(once=True)
-    assert healed(host)
-    assert len(list((state / "spool").glob("0*"))) == 1
+    with serving(worker):
+        soon(lambda: healed(host))
+        assert len(list((state / "spool").glob("0*"))) == 1
+        (state / "journal.db").unlink()
+        assert hook.wake(str(state / "spool"))
+        soon(lambda: not list((state / "spool").glob("0*")))
 
 
 class Stuck(FakeHost):
@@ -268,3 +296,229 @@ def test_systemd_is_told_that_it_is_ready_and_alive(
         worker.serve(once=True)
         assert systemd.recv(100) == b"READY=1"
         assert systemd.recv(100) == b"WATCHDOG=1"
+
+
+# -- floods ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failover_is_followed_while_the_spool_is_never_empty(state: Path, host: FakeHost) -> None:
+    """Whoever may write events can write them faster than they can be taken in."""
+    spool, over = str(state / "spool"), threading.Event()
+
+    def flood() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            (state / "spool" / f"{number:020d}-1").write_text("\n1\nstandby_promote\n")
+
+    for number in range(2000):
+        (state / "spool" / f"{number:020d}-2").write_text("\n1\nstandby_promote\n")
+    flooding = threading.Thread(target=flood)
+    worker = ticking(state, 5)
+    flooding.start()
+    try:
+        with serving(worker):
+            soon(lambda: healed(host))
+            assert hook.wake(spool)
+    finally:
+        over.set()
+        flooding.join(10)
+
+
+def test_of_too_many_events_the_oldest_are_dropped_and_the_cluster_is_looked_at(
+    worker: WithoutSignals, state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(intake, "MOST", 10)
+    monkeypatch.setattr(intake, "PER_SECOND", 0)
+    for number in range(1000):
+        (state / "spool" / f"{number:020d}-1").write_text("\n2\nrepmgrd_start\n")
+    worker._intake = intake.Intake(state)
+    worker.serve(once=True)
+    assert "990 event(s) more than can be taken in were dropped unread" in caplog.text
+    assert healed(host), "by a look: no event says so"
+    journal = Journal(state / "journal.db")
+    names = [name for (name,) in journal.read("select spooled from event order by id")]
+    assert names == [f"{number:020d}-1" for number in range(990, 1000)]
+    journal.close()
+
+
+# -- a state directory that cannot be used -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", ["no spool", "no state directory", "a file in its place"])
+def test_without_spool_and_journal_a_failover_is_followed(
+    state: Path, host: FakeHost, broken: str, caplog: Any
+) -> None:
+    worker = ticking(state, 5)
+    if broken == "no spool":
+        (state / "spool").rmdir()
+        (state / "spool").touch()
+    else:
+        shutil.rmtree(state)
+    if broken == "a file in its place":
+        state.touch()
+    with serving(worker):
+        soon(lambda: healed(host))
+    if broken == "a file in its place":
+        for said in ("no lock can be taken", "the spool .* cannot be", "is no directory|the journal .* cannot be used"):
+            assert re.search(said, caplog.text), said
+
+
+def test_a_spool_that_comes_back_is_listened_at_again(
+    worker: WithoutSignals, state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
+    monkeypatch.setattr(intake, "OPEN_AGAIN", 0.05)
+    with serving(worker):
+        soon(lambda: hook.wake(str(state / "spool")))
+        shutil.rmtree(state / "spool")
+        time.sleep(0.2)
+        (state / "spool").mkdir(exist_ok=True)
+        soon(lambda: hook.wake(str(state / "spool")))
+        hook.store(str(state / "spool"), PROMOTED)
+        soon(lambda: list((state / "spool").glob("0*")) == [])
+
+
+# -- nothing stands still unseen ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """What systemd would hear."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(0.5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield systemd
+
+
+def beaten(systemd: socket.socket) -> bool:
+    """Whether a beat comes, of those that are sent from now on."""
+    systemd.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            systemd.recv(100)
+    systemd.settimeout(0.5)
+    try:
+        return systemd.recv(100) == b"WATCHDOG=1"
+    except TimeoutError:
+        return False
+
+
+def test_a_loop_that_stands_still_is_seen_by_the_watchdog(
+    state: Path, monkeypatch: pytest.MonkeyPatch, beats: socket.socket, caplog: Any
+) -> None:
+    stuck = Stuck()
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None: stuck)
+    monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
+    worker = ticking(state, 5)
+    with serving(worker):
+        assert stuck.asked.wait(10)
+        soon(lambda: beaten(beats))
+        monkeypatch.setattr(heartbeat, "ALLOWED", -1.0)
+        worker._loops["main"]._queue.progress.expect()
+        soon(lambda: not beaten(beats))
+        assert "the worker of cluster main does not get on" in caplog.text
+        monkeypatch.undo()
+        stuck.let_go.set()
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit(), MemoryError(), ZeroDivisionError()])
+def test_no_exception_ends_a_loop(
+    worker: WithoutSignals, state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    raised: list[int] = []
+
+    def broken(self: ClusterController) -> float:
+        raised.append(1)
+        if len(raised) == 1:
+            raise error
+        return work(self)
+
+    work = ClusterController.work
+    monkeypatch.setattr(ClusterController, "work", broken)
+    with serving(worker):
+        soon(lambda: bool(raised))
+        hook.store(str(state / "spool"), PROMOTED)
+        soon(lambda: hook.wake(str(state / "spool")))
+        soon(lambda: healed(host))
+
+
+def test_a_loop_that_has_ended_ends_the_service(
+    worker: WithoutSignals, monkeypatch: pytest.MonkeyPatch, host: FakeHost
+) -> None:
+    monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
+    monkeypatch.setattr(Loop, "run", lambda self: None)
+    with pytest.raises(OperationFailed, match="the worker of cluster main has ended; systemd starts it anew"):
+        worker.serve()
+
+
+def test_a_loop_that_does_not_end_does_not_keep_the_service_from_ending(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = Stuck()
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None: stuck)
+    monkeypatch.setattr(module, "STOP_LIMIT", 0.2)
+    monkeypatch.setattr(module, "STOP_ROUND", 0.05)
+    worker = ticking(state, 5)
+    threading.Thread(target=lambda: stuck.asked.wait(10) and worker.stop()).start()
+    with pytest.raises(OperationFailed, match="the worker of cluster main does not end"):
+        worker.serve()
+    stuck.let_go.set()
+
+
+@pytest.mark.parametrize("short", ["SPARE_FILES", "SPARE_MEMORY"])
+def test_a_service_that_has_run_out_of_something_ends(
+    worker: WithoutSignals, host: FakeHost, monkeypatch: pytest.MonkeyPatch, short: str
+) -> None:
+    """What it would do now cannot work: it starts programs, and connects."""
+    monkeypatch.setattr(module, "SHORT_OF", 0.05)
+    monkeypatch.setattr(module, short, 2**50 if short == "SPARE_MEMORY" else resource.getrlimit(FILES)[0])
+    with pytest.raises(OperationFailed, match="this process cannot go on .*; systemd starts it anew"):
+        worker.serve()
+
+
+def test_a_configuration_that_is_read_again_leaves_nothing_behind(
+    worker: WithoutSignals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LocalHost", LocalHost)
+    monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
+
+    def read_again() -> None:
+        worker._reload = True
+        soon(lambda: not worker._reload and worker._loops.get("main") is not None)
+
+    def held() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    with serving(worker):
+        soon(lambda: bool(worker._loops))
+        read_again()
+        soon(lambda: len(worker._loops) == 1)
+        before = held()
+        for _ in range(5):
+            read_again()
+        soon(lambda: held() <= before)
+
+
+def test_when_the_configuration_is_read_again_no_cluster_waits_for_the_step_of_another(
+    state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = Stuck()
+    system = lambda conninfos, tell=None: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
+    monkeypatch.setattr(module, "LocalHost", system)
+    monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
+    path = state.parent / "config.yaml"
+    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)) + SECOND)
+    host.nodes[2].reachable = False
+    worker = WithoutSignals(path)
+    with serving(worker):
+        assert stuck.asked.wait(10)
+        before = worker._loops
+        soon(lambda: before["main"].idle())
+        host.nodes[2].reachable = True
+        worker._reload = True
+        soon(lambda: healed(host))
+        assert before["second"].is_alive()
+        stuck.let_go.set()
+        soon(lambda: not before["second"].is_alive())

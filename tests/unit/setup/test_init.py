@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.cli import setup
+from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.cluster import Node
@@ -98,6 +101,60 @@ def test_an_address_that_leads_to_the_nodes() -> None:
     assert not discover.is_ours("backup.example.com")
 
 
+SECURE = "host=10.0.0.11 user=repmgr dbname=repmgr connect_timeout=2 sslmode=verify-full sslrootcert='/etc/my ca.pem'"
+
+
+def test_libpqs_options_of_repmgrs_conninfo_are_taken_over(tmp_path: Path) -> None:
+    """They were dropped without a word, and our password could go out in clear where repmgr's could not."""
+    asked = replace(CONF, settings={**CONF.settings, "conninfo": SECURE})
+    found = discover.survey(asked, None, "10.0.0.20", Asked())
+    assert (found.libpq, found.left_out) == ({"sslmode": "verify-full", "sslrootcert": "/etc/my ca.pem"}, {})
+    path = tmp_path / "config.yaml"
+    path.write_text(render.configuration(TEMPLATE, found, "main"))
+    assert (
+        "sslmode=verify-full sslrootcert='/etc/my ca.pem'" in config.load(path).clusters["main"].cluster.conninfos()[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("password=hunter2", "must not stand here"),
+        ("options='-c statement_timeout=5'", "is what repmgr_hooks sets itself"),
+        ("application_name=db1", "is what repmgr_hooks sets itself"),
+        ("target_session_attrs=any", "every node is asked"),
+        ("sslkey=db1.key", "must be an absolute path"),
+    ],
+)
+def test_what_cannot_be_taken_over_is_named_without_its_value(word: str, why: str) -> None:
+    own = discover.words_of(f"{SECURE} {word}", "here")
+    taken, left_out = discover.taken_over(own)
+    name = word.partition("=")[0]
+    assert taken == {"sslmode": "verify-full", "sslrootcert": "/etc/my ca.pem"}
+    assert list(left_out) == [name]
+    assert left_out[name].startswith(why)
+    assert "hunter2" not in str(left_out)
+
+
+@pytest.mark.parametrize("gateway", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "::", "fe80::1%eth0", "FD00::20", "a\nb"])
+def test_a_gateway_that_no_host_can_have(gateway: str) -> None:
+    with pytest.raises(UsageError, match="--gateway must be"):
+        surveyed(Asked(), gateway=gateway)
+
+
+@pytest.mark.parametrize("server", ["all", "-x", "a b"])
+def test_a_server_that_is_not_one(server: str) -> None:
+    with pytest.raises(UsageError, match="is no name of one server of Barman's"):
+        surveyed(Asked(), server=server)
+
+
+@pytest.mark.parametrize("name", ["x; reboot", "a'b", "a\nb", "-c"])
+def test_a_cluster_whose_name_repmgr_would_hand_to_a_shell(name: str) -> None:
+    arguments = parser().parse_args(["init", f"--cluster={name}"])
+    with pytest.raises(UsageError, match="is no plain name"):
+        setup.draft(arguments)
+
+
 def test_no_repmgr_conf() -> None:
     with pytest.raises(UsageError, match="^no repmgr.conf here has node_id and conninfo; name one with --repmgr-conf"):
         discover.chosen_conf(None, [RepmgrConf(Path("/x"), {})])
@@ -114,7 +171,7 @@ def test_a_repmgr_conf_that_says_nonsense(tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_is_no_address() -> None:
-    with pytest.raises(UsageError, match="--gateway shop.example.com is no address"):
+    with pytest.raises(UsageError, match="--gateway must be an IP address .*got 'shop.example.com'"):
         surveyed(Asked(), gateway="shop.example.com")
 
 
@@ -176,6 +233,47 @@ def test_a_changed_draft_is_kept(tmp_path: Path) -> None:
     said = list(install.write(tmp_path, texts))
     assert [line.split()[0] for line in said] == ["as", "CHANGED"]
     assert (tmp_path / "etc/b").read_text() == "mine"
+
+
+def test_only_root_reads_what_may_hold_a_password(tmp_path: Path) -> None:
+    """A repmgr.conf: its conninfo may have one. Our own files have none."""
+    list(install.write(tmp_path, {"/etc/repmgr/db1.conf": "conninfo", render.CONFIGURATION: "", render.SUDOERS: ""}))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {"db1.conf": 0o600, "config.yaml": 0o644, "repmgr-hooks": 0o440}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("how", ["its own", "a link", "a link above", "a link in it", "a file in it", "writable"])
+def test_a_draft_that_another_user_can_change(how: str) -> None:
+    """Root would write, and later install, what that user wants."""
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as roots:
+        victim, above = Path(roots), Path(name)
+        directory = above / "draft"
+        if how == "its own":
+            directory.mkdir()
+            os.chown(directory, 34, 35)
+        elif how.startswith("a link") and how != "a link in it":
+            link = directory if how == "a link" else above / "link"
+            link.symlink_to(victim)
+            os.lchown(link, 34, 35)
+            directory = link if how == "a link" else link / "draft"
+        elif how == "a link in it":
+            (directory / "etc").mkdir(parents=True)
+            (directory / "etc/repmgr").symlink_to(victim)
+            os.lchown(directory / "etc/repmgr", 34, 35)
+        elif how == "a file in it":
+            (directory / "etc/repmgr").mkdir(parents=True)
+            (directory / "etc/repmgr/db1.conf").touch()
+            os.chown(directory / "etc/repmgr/db1.conf", 34, 35)
+        else:
+            directory.mkdir()
+            directory.chmod(0o777)
+        with pytest.raises(UsageError, match="name another DIRECTORY"):
+            list(install.write(directory, {"/etc/repmgr/db1.conf": "conninfo"}))
+        assert list(victim.iterdir()) == []
+        if how in ("its own", "writable", "a link"):
+            with pytest.raises(UsageError, match="is refused"):
+                install.examine(directory, [], True, FakeHost())
 
 
 @pytest.fixture
@@ -247,11 +345,22 @@ def test_the_old_one_stays_beside(tmp_path: Path) -> None:
     assert (tmp_path / "there.before-repmgr-hooks").read_text() == "old", "what was there at first"
 
 
+def test_what_is_kept_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """repmgr.conf may lie in a directory of postgres'."""
+    (tmp_path / "draft").write_text("new")
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "there.before-repmgr-hooks").symlink_to(tmp_path / "absent")
+    kept = tmp_path / "there.before-repmgr-hooks.2"
+    assert install.put(install.Move(tmp_path / "draft", tmp_path / "there")).endswith(str(kept))
+    assert kept.read_text() == "old"
+    assert not (tmp_path / "absent").exists()
+
+
 def test_a_directory_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(setup, "draft", lambda arguments: {"/etc/file": ""})
+    monkeypatch.setattr(setup, "draft", lambda arguments: ({"/etc/file": ""}, {}))
     (tmp_path / "file").touch()
     assert cli.run(["init", str(tmp_path / "file")]) == 2
     assert "Not a directory" in (said := capsys.readouterr().err) and "name another DIRECTORY" in said

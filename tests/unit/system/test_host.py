@@ -150,7 +150,7 @@ def test_it_knocks_at_a_silent_node_again_and_again(node: Node) -> None:
 def test_a_connection_that_times_out_by_itself_makes_a_silent_node_too(node: Node) -> None:
     host = LocalHost({1: node.conninfo()})
     assert "timeout" in str(ask(host))
-    assert str(ask(host)) == "node 1: still no answer"
+    assert str(ask(host)) == "node 1: still no answer (connection timeout expired)"
 
 
 def test_a_silent_node_that_refuses_connections_now_says_so(node: Node) -> None:

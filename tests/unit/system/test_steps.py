@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -65,11 +66,43 @@ def test_a_failure_without_stderr_shows_stdout() -> None:
     assert failure("false").endswith("exit code 1: nothing written")
 
 
-def test_a_long_message_is_not_cut() -> None:
-    """sh cuts them at 750 characters unless it is told otherwise."""
-    message = failure("sh", "-c", "seq 2000 >&2; echo the end >&2; exit 1")
-    assert "\n1000\n" in message
+def test_of_a_long_message_the_beginning_and_the_end_are_kept() -> None:
+    """sh would cut it at 750 characters, and a program may write without end."""
+    message = failure("sh", "-c", "seq 200 >&2; echo the end >&2; exit 1")
+    assert "\n100\n" in message
     assert message.endswith("the end")
+    message = failure("sh", "-c", "seq 1000000 >&2; echo the end >&2; exit 1")
+    assert "exit code 1: 1\n2\n" in message
+    assert message.endswith("\n1000000\nthe end")
+    assert len(message) < 5000
+
+
+@pytest.mark.parametrize("stream", ["", ">&2"])
+@pytest.mark.parametrize("ending", ["exit 1", "exit 0", "cat /dev/zero"])
+def test_a_flood_fills_neither_memory_nor_message(stream: str, ending: str) -> None:
+    """60 MB without a line's end, and a program that writes until its time is up."""
+    script = f"{{ head -c 60000000 /dev/zero; {ending}; }} {stream}"
+    tracemalloc.start()
+    said = ""
+    try:
+        said = run("sh", "-c", script, limit=5 if "cat" in ending else 60, whole=False)
+    except OperationFailed as error:
+        said = str(error)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5_000_000
+    assert len(said) < 200_000
+    assert ("killed" in said) is ("cat" in ending)
+
+
+def test_output_that_is_needed_and_too_much_is_an_error_and_never_cut() -> None:
+    message = failure("head", "-c", "40000000", "/dev/zero")
+    assert message == "head -c 40000000 /dev/zero: wrote 40000000 bytes; at most 33554432 are read"
+
+
+def test_an_error_shows_no_character_that_does_something() -> None:
+    message = failure("printf", r"\033[31mred\0\377\342\200\256", expect="blue")
+    assert message.endswith(r"\x1b[31mred\x00" + "\ufffd" + r"\u202e")
 
 
 @pytest.mark.parametrize(("signal", "number"), [("KILL", 9), ("USR1", 10), ("SEGV", 11)])
@@ -104,6 +137,7 @@ def test_a_program_that_does_not_read_its_stdin() -> None:
     assert run("echo", "done", stdin="x" * 1_000_000) == "done\n"
 
 
+@pytest.mark.slow
 def test_a_large_output_is_complete() -> None:
     output = run(sys.executable, "-S", "-c", "for i in range(500_000): print(f'{i:09d}')")
     assert len(output) == 5_000_000
@@ -111,6 +145,7 @@ def test_a_large_output_is_complete() -> None:
     assert output.count("\n") == 500_000
 
 
+@pytest.mark.slow
 def test_the_output_of_quick_programs_is_never_lost() -> None:
     assert [run("echo", str(number)) for number in range(200)] == [f"{number}\n" for number in range(200)]
 

@@ -1,4 +1,4 @@
-"""The world as the worker meets it: the simulated cluster, a gateway and Barman. The worker may die at any use."""
+"""The host as the worker meets it: the simulated cluster, a gateway and Barman. The worker may die at any use."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MOST_USES = 20_000
 PORTS = {"barman": FakeHost.barman_port, "app": FakeHost.app_port}
 
 
-class Killed(BaseException):
-    """The worker is gone, as after SIGKILL: nothing of it runs on."""
+class Killed(KeyboardInterrupt):
+    """The worker is gone, as after SIGKILL: nothing of it runs on. Nothing else goes through every handler."""
 
 
 class ModelHost(FakeHost):
@@ -47,7 +47,7 @@ class ModelHost(FakeHost):
     # What the model does with it.
 
     def let(self, happen: Callable[[], object], after: int = 0) -> None:
-        """Let something happen now, or during the worker's next work, after so many uses of the world."""
+        """Let something happen now, or during the worker's next work, after so many uses of the host."""
         if after:
             self._soon.append((self._uses + after, happen))
             return
@@ -227,7 +227,7 @@ class MortalJournal(Journal):
     def __init__(self) -> None:
         super().__init__(Path(":memory:"))
         self.before_change: Callable[[], None] = lambda: None
-        self.on_decision: Callable[[int | None], None] = lambda primary: None
+        self.on_decision: Callable[[LastKnownPrimary], None] = lambda memory: None
 
     def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
         self.before_change()
@@ -243,18 +243,13 @@ class MortalJournal(Journal):
 
     def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
         self.before_change()
-        self.on_decision(memory.primary)
+        self.on_decision(memory)
         super().remember(cluster, memory)
 
     def counts(self) -> tuple[int, ...]:
         """How many rows each table has."""
         tables = ("event", "run", "step", "role")
         return tuple(self._db.execute(f"select count(*) from {table}").fetchone()[0] for table in tables)
-
-    def remembered_since(self) -> float:
-        """When the primary that is remembered was found."""
-        row = self._db.execute("select since from role order by id desc limit 1").fetchone()
-        return row[0] if row else float("inf")
 
     def unhandled(self) -> int:
         """How many events that came through the hook no whole run has covered."""

@@ -1,0 +1,41 @@
+"""Whether a password could go out in clear: libpq gives it to whoever answers at a node's address and asks for it.
+
+PostgreSQL's manual, 34.1.2: without ``require_auth`` or ``channel_binding`` the server chooses how it is asked for, and
+without a verified certificate nobody knows who the server is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from psycopg import pq
+
+from repmgr_hooks.checks.files import unseen
+from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.users import User
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.libpq import options, protects_password
+
+EXPOSED = "whoever answers at a node's address may ask for the password in clear, and gets it"
+
+
+def look(cluster: Cluster, service: User) -> Finding:
+    """Look at the way from us to the nodes."""
+    topic = Topic("nodes.password", cluster.name)
+    file = Path(cluster.postgres.passfile or f"{service.home}/.pgpass")
+    if protects_password(cluster.postgres.libpq):
+        return topic.ok("no password goes out in clear, or to somebody else")
+    try:
+        if not file.exists() or file.stat().st_size == 0:
+            return topic.ok(f"no password is used: none is in {file}")
+    except PermissionError as error:
+        return unseen(topic, error)
+    return topic.warn(EXPOSED, f"config.yaml: clusters.{cluster.name}.postgres: {way_out()}")
+
+
+def way_out() -> str:
+    """Return what to write, as far as this libpq knows it."""
+    verified = "sslmode: verify-full, sslrootcert: FILE"
+    if "require_auth" in options():
+        return f"require_auth: scram-sha-256; or, with certificates: {verified}"
+    return f"{verified}; libpq {pq.version() // 10000} has no require_auth, which is in 16 and newer"

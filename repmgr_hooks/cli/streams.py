@@ -1,0 +1,34 @@
+"""Standard input, output and errors, as whoever calls us has left them: closed, full, or without a reader."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+
+def reopen() -> None:
+    """Let /dev/null stand in for what is closed: else the next file that is opened, such as the journal, is output."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, mode))
+
+
+def finish() -> bool:
+    """Write out what is left; False if that cannot be, and then Python does not try it again when it ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        give_up()
+        return False
+    return True
+
+
+def give_up() -> None:
+    """From now on output goes nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

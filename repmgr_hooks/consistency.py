@@ -1,0 +1,94 @@
+"""Whether the parts of a configuration go together: what its single values cannot show."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+
+from repmgr_hooks.alerts import receivers
+from repmgr_hooks.alerts.receivers import Receiver
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.settings import libpq
+from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.schema import Document, join
+
+
+def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
+    versions = {ipaddress.ip_address(node.host).version for node in cluster.nodes.values()}
+    if versions != {ipaddress.ip_address(cluster.gateway.address).version}:
+        message = "mixes IPv4 and IPv6: netfilter cannot translate one into the other; use one kind for all"
+        document.problem(join(path, "nodes"), message)
+    hosts = [node.host for node in cluster.nodes.values()]
+    ports = [str(port) for port in cluster.gateway.ports.values()]
+    for what, values in (("nodes", hosts), ("gateway.ports", ports)):
+        for value in sorted({value for value in values if values.count(value) > 1}):
+            document.problem(join(path, what), f"{value} stands here twice")
+    if cluster.gateway.chains.dnat == cluster.gateway.chains.snat:
+        document.problem(join(path, "gateway.chains"), "dnat and snat must be two chains")
+    _check_nodes(document, cluster, path)
+    for name, value in cluster.postgres.libpq.items():
+        if wrong := libpq.problem(name, value):
+            document.problem(f"{path}.postgres.{name}", wrong)
+    if cluster.barman and cluster.barman.server == "all":
+        document.problem(join(path, "barman.server"), "'all' are all servers to Barman; name the one of this cluster")
+
+
+def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
+    """A witness may be on the gateway's host, as long as our own rules do not lead us away from it."""
+    address = cluster.gateway.address
+    if all(node.witness for node in cluster.nodes.values()):
+        document.problem(join(path, "nodes"), "all are witnesses: none can be the primary")
+    for number, node in cluster.nodes.items():
+        if node.witness and node.shell:
+            document.problem(f"{path}.nodes.{number}", "'shell' is of no use: a witness restores nothing")
+        if node.host == address and not node.witness:
+            message = f"{address} is node {number}'s: the gateway has an address of its own"
+            document.problem(join(path, "gateway.address"), message)
+        elif node.host == address and cluster.postgres.port in cluster.gateway.ports.values():
+            message = f"{cluster.postgres.port} of {address} is node {number}'s own; choose another port"
+            document.problem(join(path, "gateway.ports"), message)
+
+
+def check_retry(document: Document, retry: Backoff) -> None:
+    if retry.initial_delay > retry.max_delay:
+        document.problem(
+            "retry", f"'initial_delay' ({retry.initial_delay} s) must not be above 'max_delay' ({retry.max_delay} s)"
+        )
+
+
+def check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> None:
+    """What two clusters must not share: a chain is swapped whole, so each belongs to one cluster."""
+    seen: dict[tuple[object, ...], str] = {}
+    for name, managed in clusters.items():
+        for path, what, *value in _claims(managed.cluster):
+            if seen.get((what, *value), name) != name:
+                message = f"{what}{value[0]} is already that of cluster {seen[what, *value]!r}"
+                document.problem(f"clusters.{name}.{path}", message)
+            seen.setdefault((what, *value), name)
+
+
+def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping[str, ManagedCluster]) -> None:
+    for index, target in enumerate(told):
+        for problem in receivers.validate(target):
+            document.problem(f"alerts[{index}]", problem)
+        if target in told[:index]:
+            document.problem(f"alerts[{index}]", f"{target.name} stands here twice")
+    for name, managed in clusters.items():
+        for action in managed.actions if not told else ():
+            if action.name == "notify":
+                document.problem(f"clusters.{name}.routes{action.path}.notify", "nobody stands under 'alerts'")
+
+
+def _claims(cluster: Cluster) -> Iterator[tuple[object, ...]]:
+    """Yield where something stands, what it is, and the value that is this cluster's alone.
+
+    A witness may hold the votes of several clusters, each in a database of its own; and two hosts of Barman's may have
+    servers of the same name.
+    """
+    gateway, port = cluster.gateway, cluster.postgres.port
+    yield from (("gateway", "chain ", chain) for chain in (gateway.chains.dnat, gateway.chains.snat))
+    yield from (("gateway", "port ", f"{gateway.address}:{port}") for port in gateway.ports.values())
+    yield from (("nodes", "port ", f"{node.host}:{port}") for node in cluster.nodes.values() if not node.witness)
+    if cluster.barman:
+        yield "barman", "server ", cluster.barman.server, cluster.barman.command

@@ -1,0 +1,65 @@
+"""A pause is also kept in a small file: it is heeded while the journal cannot be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.files import atomic_write
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import Pause
+
+log = logging.getLogger(__name__)
+
+MOST = 10_000
+
+
+def pause_of(cluster: str, journal: Journal | None, state_dir: Path) -> Pause | None:
+    """Return the pause of a cluster, if it has one that is not over."""
+    try:
+        if journal:
+            return journal.paused(cluster)
+    except OperationFailed as error:
+        log.error("%s", error)
+    return known(state_dir, cluster)
+
+
+def keep(state_dir: Path, cluster: str, pause: Pause | None) -> None:
+    """Keep what the journal says too; if that fails, say so."""
+    path = _path(state_dir, cluster)
+    try:
+        if pause is None:
+            path.unlink(missing_ok=True)
+            return
+        with atomic_write(path) as file:
+            json.dump(dataclasses.asdict(pause), file)
+    except OSError as error:
+        log.error("%s cannot be written: %s; the journal alone knows of the pause", path, error)
+
+
+def known(state_dir: Path, cluster: str) -> Pause | None:
+    """Return the pause that was kept, if it is not over."""
+    try:
+        handle = os.open(_path(state_dir, cluster), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, encoding="utf-8") as file:
+            pause = Pause(**json.loads(file.read(MOST)))
+        return pause if lasts(pause) else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        log.error("whether %s is paused cannot be read: %s", cluster, error)
+        return None
+
+
+def lasts(pause: Pause) -> bool:
+    """True if a pause is not over."""
+    return pause.until is None or pause.until > time.time()
+
+
+def _path(state_dir: Path, cluster: str) -> Path:
+    return state_dir / f"cluster-{cluster}.paused"

@@ -1,0 +1,113 @@
+"""The journal's file, used through a thread of its own: a failover must not wait for its records."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from repmgr_hooks.background import Aside
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.migrations import connect, identity
+from repmgr_hooks.lock import as_owner
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 2.0
+"""Seconds that whoever uses the journal waits for it in all; used up, they come back at the rate of one in ..."""
+PATIENCE_BACK = 30.0
+"""... so many seconds."""
+QUICK, SLOW = 0.1, 0.5
+"""Seconds that one use of it takes on a disk that works, and those that it may take on a slow one."""
+T = TypeVar("T")
+
+
+class Store:
+    """The file. Who uses it waits for a lock, or a disk, ``PATIENCE`` seconds in all; then only as a disk may need."""
+
+    def __init__(self, path: Path, later: bool = False) -> None:
+        """Open the file; with ``later`` that is tried again at each use, if it fails now."""
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._patience, self._asked = PATIENCE, time.monotonic()
+        self._aside = Aside("journal")
+        try:
+            self._do(lambda db: None)
+        except OperationFailed as error:
+            if not later:
+                self._aside.end()
+                raise
+            log.error("%s; going on without it", error)
+
+    def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        begun, free = time.monotonic(), 0.0
+        self._patience = min(self._patience + (begun - self._asked) / PATIENCE_BACK, PATIENCE)
+        self._asked, patience = begun, self._patience
+        try:
+            answer = self._aside.ask(lambda: job(self._current(patience)), patience + SLOW)
+            free = QUICK
+            return answer
+        except TimeoutError:
+            raise self._unusable("it does not answer") from None
+        except (sqlite3.Error, OSError) as error:
+            raise self._unusable(error) from error
+        finally:
+            self._patience = max(self._patience - max(time.monotonic() - begun - free, 0.0), 0.0)
+
+    def _unusable(self, error: object) -> OperationFailed:
+        return OperationFailed(
+            f"the journal {self._path} cannot be used: {error}; see to the disk and the file's owner, "
+            "or move a broken file away"
+        )
+
+    def _current(self, busy_limit: float) -> sqlite3.Connection:
+        """Return the connection; a new one if the file was moved away, or else we would write where nobody reads."""
+        if self._db is None or identity(self._path) != self._file:
+            if self._db:
+                log.error("the journal %s is not the file any more that it was; going on with a new one", self._path)
+            with as_owner(self._path.parent):  # root must not be led elsewhere by who may move the file away
+                before, self._db = self._db, connect(self._path, busy_limit)
+            self._file = identity(self._path)
+            if before:
+                before.close()
+        self._db.execute(f"pragma busy_timeout = {1000 * busy_limit:.0f}")
+        return self._db
+
+    def change(self, do: Callable[[sqlite3.Connection], T]) -> T:
+        """One transaction, also for tables that another module looks after. Raises OperationFailed."""
+
+        def transaction(db: sqlite3.Connection) -> T:
+            with db:
+                db.execute("begin immediate")
+                return do(db)
+
+        return self._do(transaction)
+
+    def _write(self, statement: str, *values: object) -> int:
+        """Make one change, and return how many rows it was for."""
+        return self.change(lambda db: db.execute(statement, values).rowcount)
+
+    def read(self, statement: str, *values: object) -> list[Any]:
+        """Return the rows of a query."""
+        return self._do(lambda db: db.execute(statement, values).fetchall())
+
+    def check(self) -> None:
+        """Look at every page. Raises OperationFailed for a broken file."""
+
+        def pages(db: sqlite3.Connection) -> None:
+            (found,) = db.execute("pragma quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+
+        self._do(pages)
+
+    def close(self) -> None:
+        """Close the file, after what is being done; it is not waited for long."""
+        with suppress(OperationFailed):
+            self._do(lambda db: db.close())
+        self._aside.end()

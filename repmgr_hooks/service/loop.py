@@ -1,0 +1,74 @@
+"""The thread that looks after one cluster."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from repmgr_hooks.service.controller import ClusterController
+
+log = logging.getLogger(__name__)
+
+AFTER_BUG = 20.0
+END_LIMIT = 130.0
+"""Seconds for the step that the loop before is in."""
+
+
+class Loop(threading.Thread):
+    """Runs the queue of one cluster whenever something is due.
+
+    First the loop ``before`` it ends, and ``begin`` is done; at the end ``close`` lets go of what it works with.
+    """
+
+    def __init__(
+        self, queue: ClusterController, before: Loop | None, begin: Callable[[], None], close: Callable[[], None]
+    ) -> None:
+        super().__init__(name=queue.name, daemon=True)
+        self._queue, self._before, self._begin, self._close = queue, before, begin, close
+        self._woken = threading.Event()
+        self._resting = threading.Event()
+
+    def wake(self) -> None:
+        """Look at the queue now."""
+        self._resting.clear()
+        self._woken.set()
+
+    def lost_events(self) -> None:
+        """Look after the cluster: some event may have been lost."""
+        self._queue.blind.set()
+        self.wake()
+
+    def stop(self) -> None:
+        """End after the current step."""
+        self._queue.stopping.set()
+        self._woken.set()
+
+    def idle(self) -> bool:
+        """True when nothing runs and nothing waits (a retry later on does not count)."""
+        return self._resting.is_set() and not self._woken.is_set()
+
+    def stands_still(self) -> bool:
+        """True if it should have got on by now."""
+        return not self._resting.is_set() and self._queue.progress.stands_still()
+
+    def run(self) -> None:
+        """Work until stopped."""
+        if self._before:
+            self._queue.progress.expect(END_LIMIT)
+            self._before.join()
+            self._before = None
+        self._begin()
+        while not self._queue.stopping.is_set():
+            self._woken.clear()
+            try:
+                wait = self._queue.work()
+            except BaseException:  # nothing ends a loop
+                log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
+                wait = AFTER_BUG
+            if not self._woken.is_set():
+                self._resting.set()
+            self._woken.wait(wait)
+            self._queue.progress.expect()
+            self._resting.clear()
+        self._close()

@@ -1,0 +1,127 @@
+"""libpq's connection options, as the libpq that is installed knows them; and when a password could go out in clear."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from psycopg import pq
+
+from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.errors import did_you_mean
+from repmgr_hooks.settings.schema import CONTROL
+
+SET_BY_US = "is what repmgr_hooks sets itself; take it out"
+REFUSED = {
+    "host": "stands under 'nodes'",
+    "hostaddr": "stands under 'nodes'",
+    "connect_timeout": "is 'timeout'; write that",
+    "options": SET_BY_US,
+    "application_name": SET_BY_US,
+    "fallback_application_name": SET_BY_US,
+    "client_encoding": SET_BY_US,
+    "replication": SET_BY_US,
+    "service": "would name hosts of its own; write its options here",
+    "servicefile": "would name hosts of its own; write its options here",
+    "target_session_attrs": "every node is asked, whatever it is; take it out",
+    "load_balance_hosts": "every node is asked, whatever it is; take it out",
+    "requirepeer": "is for Unix sockets, and nodes are reached by TCP; take it out",
+}
+SINCE = {
+    "require_auth": 16,
+    "sslcertmode": 16,
+    "gssdelegation": 16,
+    "sslnegotiation": 17,
+    "min_protocol_version": 18,
+    "max_protocol_version": 18,
+}
+"""Options that an older libpq does not know: Debian 12 has 15."""
+SECRET = "*"  # PQconninfoOption.dispchar: "*" is a password field, "D" an option for debugging
+NUMBERS = frozenset({"keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "keepalives"})
+"""libpq reads these as numbers only when it has connected (fe-connect.c, pqParseIntParam)."""
+PATHS = frozenset({"sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir"})
+NOWHERE = {b"host": b"/nonexistent", b"passfile": b"/nonexistent"}
+"""libpq checks the values, and then finds no socket and no password: nothing is asked and nobody is connected to."""
+
+
+@functools.cache
+def options() -> Mapping[str, str]:
+    """Return the options that libpq knows, each with its kind (``dispchar``)."""
+    return {option.keyword.decode(): (option.dispchar or b"").decode() for option in pq.Conninfo.get_defaults()}
+
+
+@dataclass(frozen=True)
+class Option:
+    """A key must be an option of libpq's that is not ours to set; ``ours`` are the keys that stand beside it."""
+
+    ours: tuple[str, ...] = ()
+
+    def problem(self, name: str) -> str:
+        kind = options().get(name)
+        if name in REFUSED:
+            return REFUSED[name]
+        if kind == SECRET:
+            return "must not stand here: the file is not secret; put the password of PostgreSQL's role into 'passfile'"
+        if kind is None and name in SINCE:
+            return f"needs libpq {SINCE[name]} or newer; this one is {pq.version() // 10000}"
+        usable = [known for known in options() if known not in REFUSED]
+        return "" if kind == "" else f"unknown option{did_you_mean(name, [*self.ours, *usable])}"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value must be a string or a number."""
+
+    def problem(self, value: object) -> str:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return f"must be a string or a whole number; got {shorten(value)}"
+        return ""
+
+
+LibpqValue = Annotated[Any, Value()]
+
+
+def problem(name: str, value: object) -> str:
+    """Return what is wrong with the value of an option, in words: ours or libpq's; empty if nothing is."""
+    text = str(value)
+    if CONTROL.search(text):
+        return f"holds a control character, or half a character: {shorten(text)}"
+    if name in NUMBERS and not (text.isascii() and text.isdigit() and len(text) < 10):
+        return f"must be a whole number; got {shorten(text)}"
+    if name in PATHS and not text.startswith("/") and (name, text) != ("sslrootcert", "system"):
+        return f"must be an absolute path; got {shorten(text)}"
+    return "" if _refusal({}) == (said := _refusal({name: text})) or said.startswith("connection") else f"libpq: {said}"
+
+
+def _refusal(given: Mapping[str, str]) -> str:
+    """Return why libpq does not begin to connect."""
+    words = {**NOWHERE, **{name.encode(): text.encode() for name, text in given.items()}}
+    line = b" ".join(
+        name + b"='" + text.replace(b"\\", b"\\\\").replace(b"'", b"\\'") + b"'" for name, text in words.items()
+    )
+    tried = pq.PGconn.connect_start(line)
+    try:
+        return tried.error_message.decode(errors="replace").strip()
+    finally:
+        tried.finish()
+
+
+def protects_password(given: Mapping[str, object]) -> bool:
+    """Whether a password cannot go out in clear, nor to a host that is not the node: libpq's manual, 34.1.2 and 34.19.
+
+    >>> protects_password({"require_auth": "scram-sha-256"}), protects_password({"require_auth": "!password"})
+    (True, False)
+    >>> protects_password({"sslmode": "verify-ca"}), protects_password({"sslmode": "require"})
+    (True, False)
+    """
+    methods = set(str(given.get("require_auth", "")).replace(" ", "").split(",")) - {""}
+    refused = {method[1:] for method in methods if method.startswith("!")}
+    allowed = methods - {f"!{method}" for method in refused}
+    weak = {"password", "md5"}
+    return (
+        (weak <= refused if refused else bool(allowed) and not allowed & weak)
+        or given.get("channel_binding") == "require"
+        or given.get("sslmode") in ("verify-ca", "verify-full")
+    )

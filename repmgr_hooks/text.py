@@ -1,0 +1,50 @@
+"""Foreign text, which nodes, tables, programs and plug-ins say, made fit for a terminal, a log, a page and a mail."""
+
+from __future__ import annotations
+
+MOST = 4000
+"""Characters of a text that are shown: some fifty lines, more than a program needs to say why it failed."""
+NAME = 200
+NOTE = 40
+"""Room for the note that says how much was left out."""
+
+
+def printable(text: str, most: int = MOST) -> str:
+    r"""Return a text in which no character does anything but show; of a long one the beginning and the end.
+
+    What Python does not call printable is written as in its source: control characters, escape sequences, bidirectional
+    overrides, surrogates, and what XML forbids. Line breaks stay.
+
+    >>> print(printable("a\x1b[31m\u202eb\udcff"))
+    a\x1b[31m\u202eb\udcff
+    """
+    text = shortened(text, most)
+    if text.replace("\n", "").isprintable():
+        return text
+    text = text.replace("\r\n", "\n").expandtabs()
+    return shortened(
+        "".join(letter if letter.isprintable() or letter == "\n" else _shown(letter) for letter in text), most
+    )
+
+
+def one_line(text: str, most: int = NAME) -> str:
+    """Return the same on one line: a name that somebody foreign has given himself, or a word of a node's.
+
+    >>> one_line(" a  b\\nWRONG ")
+    'a b WRONG'
+    """
+    return printable(" ".join(shortened(text, 2 * most).split()), most)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text, or of one that is longer than ``most`` (50 at least) the beginning and the end.
+
+    >>> shortened("The beginning of what never seems to end, and the end", 50)
+    'The b[... 43 characters ...]e end'
+    """
+    half = (most - NOTE) // 2
+    return text if len(text) <= most else f"{text[:half]}[... {len(text) - 2 * half} characters ...]{text[-half:]}"
+
+
+def _shown(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()

@@ -1,0 +1,206 @@
+"""A game of the model: the worker and a simulated cluster, how time passes, and what must be so in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize
+
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.config import Config
+from repmgr_hooks.event import Event
+from repmgr_hooks.service.controller import ClusterController, run_now
+from tests.fake import Wall
+from tests.model import counts
+from tests.model.cluster import new_cluster
+from tests.model.counts import COUNTS
+from tests.model.evidence import Call, Evidence
+from tests.model.host import PORTS, Killed, ModelHost, MortalJournal
+from tests.model.oracle import Oracle, Violation
+from tests.model.setting import LOADED, TICK, managed
+
+LOOK_AT_MOST_EVERY = 2.5
+"""Seconds; without a primary the worker would look ten times as often."""
+RETRY_AT_MOST = LOADED.service.retry.max_delay
+
+
+class Game(RuleBasedStateMachine):
+    """One cluster, one worker, and what repmgr has said and nobody has delivered yet (``pending``)."""
+
+    loaded: Config
+    wall: Wall
+
+    @initialize(size=st.integers(2, 5))
+    def begin(self, size: int) -> None:
+        self.managed = managed(size)
+        self.cluster = new_cluster(size)
+        self.wall.time, self.wall.host = Wall().time, None
+        self.evidence = Evidence(self.wall)
+        self.oracle = Oracle(self.cluster, self.evidence)
+        self.host = self.wall.host = ModelHost(self.cluster, self.oracle)
+        self.journal = MortalJournal()
+        self.journal.before_change = self.host.use
+        self.journal.on_decision = self.oracle.decided
+        self.spool: list[Call] = []
+        self.pending: list[Event] = []
+        self.delivered: list[Event] = []
+        self.names = 0
+        self.start_worker()
+        self.barman_was_ill = False
+        COUNTS[counts.RUNS] += 1
+
+    # -- the worker -----------------------------------------------------------------------------------------------
+
+    def start_worker(self) -> None:
+        """As worker.py does."""
+        self.host.reborn()
+        self.journal.release_cut_off()
+        self.controller = ClusterController(self.managed, self.journal, self.host, self.loaded)
+
+    def work(self) -> float:
+        """What the worker's loop does once; if it dies of it, another is started."""
+        self.take_in()
+        try:
+            wait = self.controller.work()
+            self.oracle.judge()
+            return wait
+        except Killed:
+            self.oracle.judge()
+            COUNTS[counts.KILLS] += 1
+            self.start_worker()
+            return 0.0
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the worker look whenever it says so, but not ten times a second."""
+        end = self.host.now() + seconds
+        while self.host.now() < end:
+            wait = self.work()
+            self.host.pass_time(min(max(wait, LOOK_AT_MOST_EVERY), max(end - self.host.now(), 0.0)))
+        self.work()
+
+    def run_now(self, events: list[Event], cause: str) -> None:
+        try:
+            run_now(self.managed, self.host, events, cause, self.journal)
+        except Killed:
+            self.oracle.judge()
+            self.host.reborn()
+
+    # -- events, and what happens to the cluster --------------------------------------------------------------------
+
+    def hear(self) -> None:
+        """Take over what repmgr has said meanwhile. Its calls come in any order, for every node has its own repmgrd."""
+        self.pending += self.cluster.said
+        self.cluster.said.clear()
+
+    def call(self, event: Event, wrong_by: float = 0.0) -> None:
+        """The hook is called, and leaves a file with the time of the gateway's clock, or one that somebody wrote."""
+        now = self.evidence.now()
+        self.spool.append(Call(event, now, now.clock + wrong_by, honest=not wrong_by))
+        COUNTS["events"] += 1
+
+    def take_in(self) -> None:
+        """As spool.py does: in the order of the files' names, which begin with their times."""
+        for call in sorted(self.spool, key=lambda call: call.stamp):
+            self.names += 1
+            event = replace(call.event, timestamp=str(call.stamp))
+            self.journal.add_event("main", event, call.stamp, f"{self.names:020}-1")
+            self.evidence.take(call)
+        self.spool.clear()
+
+    def let(self, happen: Callable[[], object], what: str, after: int = 0) -> None:
+        def counted() -> None:
+            if happen() is not None:
+                COUNTS[what] += 1
+
+        self.host.let(counted, after)
+
+    # -- what must be so when nothing happens ---------------------------------------------------------------------
+
+    def must_be_quiet(self) -> None:
+        self.host.let_it_live()
+        self.take_in()
+        memory = self.evidence.remembered
+        number = self.oracle.the_primary(memory)
+        self.pass_time(2 * TICK)
+        COUNTS[counts.UNKNOWN if number is None else counts.RIGHT] += 1
+        self.must_be_right([*self.stale_primaries_with_clients(memory), *self.unhandled_events()], number)
+        if number is not None:
+            self.must_be_right([*self.wrong_ports(number), *self.wrong_slots(number)], number)
+            if self.host.barman.health == "good":
+                self.wait_for_a_retry()
+                self.must_be_right(self.wrong_stream(number), number)
+        if not self.failed():
+            self.nothing_must_be_written()
+            COUNTS[counts.STILL] += 1
+
+    def stale_primaries_with_clients(self, memory: LastKnownPrimary) -> Iterator[str]:
+        for number in self.oracle.stale_primaries(memory):
+            yield from (
+                f"port {port} leads to stale primary {number}"
+                for port in PORTS
+                if self.host.node_behind(port) == number
+            )
+
+    def unhandled_events(self) -> Iterator[str]:
+        if number := self.journal.unhandled():
+            yield f"{number} events are not handled"
+
+    def failed(self) -> bool:
+        """True if the last run failed, and is going to be tried again."""
+        return any(run.again and not run.ok for run in self.journal.runs(1, "main"))
+
+    def wait_for_a_retry(self) -> None:
+        """What failed because Barman was ill is tried again in its time: nothing tells that Barman is well."""
+        if self.barman_was_ill and self.failed():
+            self.host.pass_time(RETRY_AT_MOST)
+            self.pass_time(TICK)
+        self.barman_was_ill = False
+
+    def must_be_right(self, wrong: list[str], number: int | None) -> None:
+        if wrong:
+            last = self.journal.runs(1, "main")
+            raise Violation(f"the primary is {number}, and after two ticks: {'; '.join(wrong)}; last run: {last}")
+
+    def wrong_ports(self, number: int) -> Iterator[str]:
+        host, address = self.host, self.cluster.nodes[number].host
+        for port in PORTS:
+            if host.node_behind(port) != number:
+                yield f"port {port} leads to {host.node_behind(port)}"
+        if host.nat.source_seen_by(address, 5432) != host.gateway:
+            yield "the primary would answer past the gateway"
+        for entry in host.connections:
+            if entry.host != address:
+                yield f"a client is still connected to {entry.host}"
+
+    def wrong_slots(self, number: int) -> Iterator[str]:
+        slot = self.cluster.nodes[number].slots.get("barman")
+        if slot is None or not slot.reserved:
+            yield f"the slot is {slot}"
+        for other in self.cluster.standbys():
+            if self.cluster.nodes[other].reachable and "barman" in self.cluster.nodes[other].slots:
+                yield f"standby {other} has the slot"
+
+    def wrong_stream(self, number: int) -> list[str]:
+        source = self.host.barman.streams_from
+        return [] if source == number else [f"Barman streams from {source}"]
+
+    def nothing_must_be_written(self) -> None:
+        before = (list(self.host.what_changed()), self.journal.counts())
+        self.pass_time(2 * TICK)
+        after = (self.host.what_changed(), self.journal.counts())
+        if before != after:
+            new = after[0][len(before[0]) :]
+            raise Violation(f"nothing has changed, and this was written: {new}, {before[1]} -> {after[1]}")
+
+    def teardown(self) -> None:
+        if not hasattr(self, "host") or self.oracle.accusation:
+            return
+        try:
+            self.must_be_quiet()
+            if bugs := self.journal.bugs():
+                raise Violation(f"a bug: {bugs}")
+            COUNTS.update(self.oracle.met())
+        finally:
+            self.journal.close()
