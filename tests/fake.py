@@ -7,7 +7,9 @@ in ``tests/endtoend``.
 
 from __future__ import annotations
 
+import ast
 import ipaddress
+import json
 import re
 import shlex
 import time
@@ -17,7 +19,7 @@ from typing import Any
 
 from psycopg import conninfo
 
-from repmgr_hooks.barman import archive
+from repmgr_hooks.barman import archive, content
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.cluster import observe
 from repmgr_hooks.engine import simulation
@@ -242,6 +244,7 @@ class FakeNode:
     clock_ahead: float = 0.0
     """Seconds that its clock is ahead of ours."""
     most_wal: str = "50GB"
+    restore_command: str = "barman-wal-restore backup main %f %p"
     lacking: tuple[str, ...] = ()
     """The rights that our role has not."""
     paused: bool = False
@@ -294,10 +297,26 @@ class FakeBarman:
     version: str = "3.4.0"
     model: str = ""
     """The model that is applied; each is named after the node it leads to, such as ``main-db2``."""
-    cleanup: str = ""
-    """The line ``lock_directory_cleanup`` of barman.conf."""
+    general: dict[str, object] = field(default_factory=dict)
+    """What ``diagnose`` says of the section [barman]."""
+    errors: tuple[str, ...] = ()
+    """The files that it has set aside."""
+    late: tuple[str, ...] = ()
+    """The files that have waited too long to be archived."""
+    names: dict[str, str] = field(default_factory=dict)
+    """The addresses of host names, where it runs."""
     cron_ran: float | None = 0.0
     """Seconds since cron; None: never."""
+    histories: dict[str, str] = field(default_factory=dict)
+    """What stands in the history files that are not the primary's."""
+    branch: dict[str, str] = field(default_factory=dict)
+    """Complete WAL files whose bytes are not the primary's, each with what is its sum instead."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Of the files that have not 16 MB."""
+    cut: dict[str, str] = field(default_factory=dict)
+    """The files that are cut short, and what is wrong with them."""
+    lost: set[str] = field(default_factory=set)
+    """The directories that are links which lead nowhere."""
     hanging: frozenset[str] = frozenset({"receive-wal", "cron", "switch-wal", "show-server"})
     """The commands that hang if its health is ``hangs``."""
 
@@ -457,7 +476,7 @@ class FakeHost:
         name, *words = program.argv
         if name == "barman":
             return self._barman_command(program, words, limit)
-        if name in ("cat", "find", "cmp", "cp", "mkdir", "mv", "touch", "chown"):
+        if name in ("cat", "find", "cmp", "cp", "mkdir", "mv", "touch", "chown", "rm", "python3"):
             return self._barmans_files(program, name, words)
         if name in self.programs:
             self._note(f"run {name}")
@@ -468,7 +487,11 @@ class FakeHost:
             return ""
         if name in ("repmgr", "sudo"):
             return self.repmgr if name == "repmgr" else self.sudoers
-        if name in ("stat", "grep"):
+        if name == "getent":
+            return "".join(
+                f"{self.barman.names[word]} STREAM {word}\n" for word in words[1:] if word in self.barman.names
+            )
+        if name == "stat":
             return self._barmans_surroundings(name)
         if name == "iptables-restore":
             assert "--noflush" in words, "this would flush the chains of others"
@@ -541,15 +564,18 @@ class FakeHost:
     def _barman_command(self, program: Program, words: list[str], limit: float) -> str:
         if words == ["--version"]:
             return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n"
-        verb = next(word for word in words if "-" in word[1:] or word == "cron")
+        verb = next(word for word in words if "-" in word[1:] or word in ("cron", "diagnose"))
         assert "--reset" not in words, "this would hide a hole"
-        if not verb.startswith("show"):
+        if not verb.startswith(("show", "diagnose")):
             self._note(f"barman {verb}")
         if self.barman.health == "hangs" and verb in self.barman.hanging:
             self.sleep(limit)
             raise OperationFailed(f"{program}: not finished after {limit:.0f} s; killed")
         if self.barman.health == "ruins":
             return ended(program, 1, "", "ERROR: cannot open /var/lib/barman: No space left on device")
+        if verb == "diagnose":
+            known = {"barman_home": "/var/lib/barman", **self.barman.general}
+            return json.dumps({"global": {"config": known}, "servers": {}})
         if verb == "show-server":
             return ended(program, 0, self._server(), "")
         if verb == "show-backup":
@@ -579,19 +605,34 @@ class FakeHost:
         return SERVER + "".join(f"\t{name}: {value}\n" for name, value in said.items())
 
     def _barmans_surroundings(self, name: str) -> str:
-        if name == "grep":
-            return self.barman.cleanup
         ran = self.barman.cron_ran
         return "" if ran is None else f"{time.time():.0f}\n{time.time() - ran:.0f}\n"
 
     def _barmans_files(self, program: Program, name: str, words: list[str]) -> str:
+        if name == "python3":
+            assert words[:2] == ["-I", "-"]
+            if words[2] == "whole":
+                return json.dumps({"wrong": self.barman.cut})
+            assert words[2] == "sums"
+            return json.dumps(self._sums(asked(program)["names"]))
         if name == "cat":
             assert words == [f"{HOME}/.active-model.auto"]
             return self.barman.model
         if name == "find":
             places = {STREAMING: self.barman.streaming, f"{HOME}/wals": self.barman.archived, f"{HOME}/incoming": set()}
-            assert words[-2:] == ["-type", "f"]
-            return "".join(f"{place}/{file}\n" for place in words[:-2] for file in sorted(places[place]))
+            if words[:2] == ["-L", f"{HOME}/errors"]:
+                return "".join(f"{HOME}/errors/{file}\n" for file in self.barman.errors)
+            if "-mmin" in words:
+                return "".join(f"{STREAMING}/{file}\n" for file in self.barman.late)
+            assert (words[0], words[-2:]) == ("-L", ["-printf", "%y %s %p\\n"])
+            listed = [place for place in words[1 : words.index("(")] if place not in self.barman.lost]
+            files = [
+                (place, file, self.barman.sizes.get(file, 0x100_0000)) for place in listed for file in places[place]
+            ]
+            lines = [f"l 9 {place}" for place in self.barman.lost] + [
+                f"f {size} {place}/{file}" for place, file, size in files
+            ]
+            return "".join(f"{line}\n" for line in lines)
         if name == "cmp":
             file = words[1].removeprefix(f"{STREAMING}/")
             assert file in self.barman.streaming
@@ -607,9 +648,21 @@ class FakeHost:
             assert files <= self.barman.streaming
             self.barman.streaming -= files
             self.barman.quarantine[words[2]] |= files
+        elif name == "rm":
+            self.barman.streaming -= {word.removeprefix(f"{STREAMING}/") for word in words[1:]}
         elif name == "touch":
             self.barman.streaming.add(words[0].removeprefix(f"{STREAMING}/"))
         return ""
+
+    def _sums(self, names: list[str]) -> dict[str, dict[str, str | None]]:
+        there = self.barman.streaming | self.barman.archived
+        primaries = [node for node in self.nodes.values() if node.history and node.reachable and not node.in_recovery]
+        texts = {f"{node.timeline:08X}.history": node.history for node in primaries}
+        texts |= self.barman.histories
+        return {
+            "sums": {n: self.barman.branch.get(n, n) if n in there else None for n in names if n not in texts},
+            "texts": {n: texts[n] for n in names if n in texts},
+        }
 
     def _stop(self, program: Program) -> str:
         if self.barman.streams_from is None:
@@ -684,7 +737,7 @@ class FakeHost:
         return [
             (
                 *(node.in_recovery, node.timeline, node.system_identifier, node.lsn()),
-                *(receiver or None, slots or None, self.senders(sql.node), registered),
+                *(receiver or None, slots or None, self.senders(sql.node), registered, 0x100_0000),
             )
         ]
 
@@ -717,6 +770,15 @@ class FakeHost:
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal(), node.in_recovery)]
+
+    def _rights(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(True, False)]
+
+    def _restore_command(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(node.restore_command,)]
+
+    def _sum(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(sql.params[0] if sql.params[0] in node.pg_wal() else None,)]
 
     def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
         return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
@@ -759,12 +821,16 @@ class FakeHost:
         return [(sql.params[0] not in node.slots,)]
 
 
+RESTORE = "select current_setting('restore_command')"
 STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed]] = {
     observe.LOOK: FakeHost._look,
     nodes.EXAMINE: FakeHost._examine,
     nodes.PAUSED: FakeHost._paused,
     barman.STREAMING: FakeHost._streaming,
     archive.WRITTEN: FakeHost._written,
+    content.RIGHTS: FakeHost._rights,
+    content.READ: FakeHost._sum,
+    RESTORE: FakeHost._restore_command,
     simulation.FREE_SLOTS: FakeHost._free_slots,
     barman.WRITE_SOME_WAL: FakeHost._write,
     slot.CREATE: FakeHost._create_slot,
@@ -774,6 +840,13 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     slot.INACTIVE: FakeHost._inactive,
     slot.ABSENT: FakeHost._absent,
 }
+
+
+def asked(program: Program) -> dict[str, Any]:
+    """What a program that runs where Barman is was asked."""
+    found = re.search(r"^asked = json.loads\((.*)\)$", program.stdin, re.MULTILINE)
+    assert found
+    return dict(json.loads(ast.literal_eval(found[1])))
 
 
 def ended(program: Program, exit_code: int, stdout: str, stderr: str) -> str:
@@ -794,8 +867,13 @@ SERVER = f"""Server main_backup:
 	barman_lock_directory: /var/lib/barman
 	conninfo: host=10.0.0.20 port=54321 user=barman dbname=postgres connect_timeout=5
 	create_slot: manual
+	disabled: False
+	errors_directory: {HOME}/errors
 	incoming_wals_directory: {HOME}/incoming
+	passive_node: False
 	slot_name: barman
+	streaming_archiver: True
+	streaming_archiver_name: barman_receive_wal
 	streaming_conninfo: host=10.0.0.20 port=54321 user=streaming_barman connect_timeout=5 {KEEPALIVES}
 	streaming_wals_directory: {STREAMING}
 	wal_level: replica

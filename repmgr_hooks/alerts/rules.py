@@ -102,7 +102,7 @@ def _of_run(managed: ManagedCluster, failed: RunRow, attempts: int) -> Iterator[
     mend = f"repmgr-hooks reconcile --cluster {managed.cluster.name}"
     hole, gate = tells_of_hole(failed.message), open_gate(managed, failed.left)
     if hole:
-        yield alert("backup", "critical", hole, next=f"repmgr-hooks continuity {managed.cluster.name}")
+        yield alert("backup", "critical", hole, next=f"repmgr-hooks check-wal --cluster {managed.cluster.name}")
     if gate:
         yield alert("gate", "critical", f"{gate} is true although what comes before it failed", next=mend)
     if failed.attempt >= attempts:

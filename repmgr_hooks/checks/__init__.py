@@ -19,12 +19,13 @@ from repmgr_hooks.checks import (
     kernel,
     nodes,
     passwords,
+    recovery,
     repmgr,
     service,
 )
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.users import User, acting_as, service_user
-from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run
@@ -106,9 +107,16 @@ def _outside(
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     yield from served
+    if cluster.barman and looked.decision:
+        yield from recovery.history(cluster, standbys_of(looked.decision), host)
     if looked.decision and looked.decision.primary is not None:
         well = {"firewall": firewall, "barman": way and not bad(behind)}
         yield _routes(managed, cluster_state(looked.decision, finder), host, well)
+
+
+def standbys_of(decision: PrimaryDecision) -> list[int]:
+    """Return the nodes that answered and may be promoted."""
+    return [state.node for state in decision.states if state.reachable and not (state.witness or state.is_primary)]
 
 
 def _routes(managed: ManagedCluster, decided: ClusterState, host: Host, well: Mapping[str, bool]) -> Finding:

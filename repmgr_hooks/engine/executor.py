@@ -121,7 +121,8 @@ def _wait_while_primary(decided: ClusterState, host: Host, observer: RunObserver
 
 def _confirmed(decided: ClusterState, host: Host, observer: RunObserver) -> ClusterState:
     """Look again, with what is remembered by now."""
-    return confirmed(replace(decided, memory=observer.committed or decided.memory), host)
+    known = observer.committed and replace(observer.committed, began=decided.memory.began)
+    return confirmed(replace(decided, memory=known or decided.memory), host)
 
 
 def _attempt_or_helper(

@@ -176,7 +176,9 @@ class Journal(Store):
         ((role, primary, timeline, system),) = self.read(last, cluster) or [(0, None, 0, "")]
         promoted = self.read(PROMOTED, cluster, role)
         ((changes,),) = self.read(CHANGES, cluster, time.time(), within)
-        return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes)
+        of_system = "select timeline, node from branch where cluster = ? and system_identifier = ?"
+        began = dict(self.read(of_system, cluster, system))
+        return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes, began)
 
     def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
         """Remember the primary that was found."""
@@ -184,6 +186,17 @@ class Journal(Store):
         if memory != self.memory(cluster):
             columns = 'cluster, "primary", timeline, system_identifier, since'
             self._write(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", *values)
+            self._began(cluster, memory, "ignore")
+
+    def agreed(self, cluster: str, memory: LastKnownPrimary) -> None:
+        """All agrees with this primary, Barman's archive too: from now on its timeline is the one that it began."""
+        if self.memory(cluster).began.get(memory.timeline) != memory.primary:
+            self._began(cluster, memory, "replace")
+
+    def _began(self, cluster: str, memory: LastKnownPrimary, known: str) -> None:
+        values = (cluster, memory.system_identifier, memory.timeline, memory.primary, time.time())
+        if memory.primary is not None:
+            self._write(f"insert or {known} into branch values (?, ?, ?, ?, ?)", *values)
 
     def forget(self, cluster: str) -> None:
         """Forget a cluster, after it was restored or made anew."""

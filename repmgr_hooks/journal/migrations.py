@@ -163,6 +163,19 @@ MIGRATIONS = (
         said text not null
     );
     """,
+    """
+    -- A timeline is a number and the node that began it; it stays when the roles are forgotten, as the archive does.
+    create table branch (
+        cluster text not null,
+        system_identifier text not null,
+        timeline integer not null,
+        node integer not null,         -- the first that was seen as a primary on it, or the one that all agreed with
+        since real not null,
+        primary key (cluster, system_identifier, timeline)
+    );
+    insert or ignore into branch
+        select cluster, system_identifier, timeline, "primary", since from role where "primary" is not null order by id;
+    """,
 )
 
 

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from repmgr_hooks.barman import archive
-from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
@@ -170,20 +168,6 @@ def _unwatched(loaded: Config, cluster: str) -> float:
         if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)
         else 0.0
     )
-
-
-def compared(settings: Cluster, host: Host, journal: Journal | None) -> Report:
-    """Compare the WAL of a cluster's primary with what Barman has."""
-    assert settings.barman is not None
-    decision = primary_finder(settings, journal).decision(host)
-    if decision.primary is None:
-        return Report(settings.barman.server, advice=str(decision))
-    try:
-        # The primary first: what it has closed by now is in Barman's hands when Barman has answered.
-        written = archive.look_at_primary(decision.primary, decision.timeline, host)
-        return archive.report(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
-    except OperationFailed as error:
-        return Report(settings.barman.server, advice=str(error))
 
 
 def until_when(moment: float | None) -> str:

@@ -151,6 +151,7 @@ class ClusterController:
         self._alerts.saw(drift.decision)
         if drift.in_desired_state:
             self._keep(drift.decision)
+            self._agree(drift.decision)
         return drift.needs_run(failed)
 
     # -- the journal ---------------------------------------------------------------------------------------------------
@@ -204,6 +205,12 @@ class ClusterController:
         if primary is not None and memory_of(primary) != self._memory:
             self._unwritten = memory_of(primary)
             self._remind()
+
+    def _agree(self, decision: PrimaryDecision | None) -> None:
+        """Keep which node's branch of the timeline all agrees with, Barman's archive too."""
+        primary = decision.primary_state if decision else None
+        if primary is not None and self._memory.began.get(primary.timeline) != primary.node:
+            self._ask(lambda: self._journal.agreed(self.name, memory_of(primary)))
 
     def _failed(self) -> RunRow | None:
         """Return the last run if it failed and trying again may help."""

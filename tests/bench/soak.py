@@ -7,7 +7,7 @@ Run as root from the repository, with the package installed in .venv::
 One lab of two nodes; the slot is tracked, Barman's stream is repaired. The base backup is older than the first
 failover, so a restore goes through all timelines. What asynchronous replication loses is lost to the cluster, and is
 told; a row that the cluster has and the restore has not is lost to the backup. The exit code is 1 if there is one, and
-2 if something hung: after each failover ``status`` and ``continuity`` must become good. The seed gives the same faults
+2 if something hung: after each failover ``status`` and ``check-wal`` must become good. The seed gives the same faults
 at the same moments; the machine does the rest.
 """
 
@@ -356,13 +356,13 @@ class Soak:
             ("the slot of the standby", lambda: slot(self.standby) == "f|t|reserved"),
             ("Barman's stream", lambda: barman_streams_from(self.primary)),
             ("repmgr-hooks status", lambda: gateway.hooks("status").returncode == 0),
-            ("repmgr-hooks continuity", lambda: gateway.hooks("continuity").returncode == 0),
+            ("repmgr-hooks check-wal", lambda: gateway.hooks("check-wal").returncode == 0),
         ]
         for what, look in looks:
             try:
                 wait_for(look, f"{what} at {when}", LIMIT, every=0.3)
             except Failed as error:
-                shown = gateway.hooks("status").stdout + gateway.hooks("continuity").stdout
+                shown = gateway.hooks("status").stdout + gateway.hooks("check-wal").stdout
                 raise Failed(f"{error}\n{shown}") from error
 
     def close_and_archive(self) -> None:

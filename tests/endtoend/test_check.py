@@ -39,6 +39,8 @@ def healthy() -> Iterator[Lab]:
         lab.build()
         use_plain_role(lab)
         grant(lab, "watcher")
+        lab.db2.sql("alter system set restore_command = 'false'")
+        lab.db2.pg_ctl("reload")
         config = lab.gateway.path(CONFIG)
         config.write_text(config.read_text().replace("monitor_interval: 5", "monitor_interval: 3600"))
         speak_tls(lab)

@@ -184,8 +184,10 @@ class Game(RuleBasedStateMachine):
                 yield f"standby {other} has the slot"
 
     def wrong_stream(self, number: int) -> list[str]:
-        source = self.host.barman.streams_from
-        return [] if source == number else [f"Barman streams from {source}"]
+        """Where Barman may have another branch of that timeline, or of a later one, it may stream from nobody."""
+        source, own = self.host.barman.streams_from, self.cluster.nodes[number].past
+        branches = [term for term in self.cluster.begun if term.timeline >= own[-1].timeline and term not in own]
+        return [] if source == number or (branches and source is None) else [f"Barman streams from {source}"]
 
     def nothing_must_be_written(self) -> None:
         before = (list(self.host.what_changed()), self.journal.counts())
