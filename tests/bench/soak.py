@@ -50,7 +50,7 @@ SETTINGS = (
     ("stream: true", "stream: true, repair: true"),
     ("fail_open_after: 120", "fail_open_after: 8"),
     ("{changes: 5, window: 600}", "{changes: 1000, window: 600}"),
-    ("{first: 5, most: 300, attempts: 20}", "{first: 2, most: 5, attempts: 1000}"),
+    ("{initial_delay: 5, max_delay: 300, max_attempts: 20}", "{initial_delay: 2, max_delay: 5, max_attempts: 1000}"),
 )
 # Nobody waits for the standby, nothing but a slot keeps WAL, and what no slot keeps is soon gone.
 SETTINGS_OF_NODES = "synchronous_standby_names = ''\nwal_keep_size = 0\nmin_wal_size = '32MB'\nmax_wal_size = '48MB'\n"
