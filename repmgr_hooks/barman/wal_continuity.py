@@ -7,8 +7,8 @@ files; Barman may have less than that, or more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePosixPath
 
@@ -41,6 +41,7 @@ class StreamPosition(Enum):
 FAULTS = {
     **{place.code: f"{place.name}: Barman {place.value}" for place in StreamPosition if place is not StreamPosition.OK},
     "archive_gap": "ARCHIVE_GAP: Barman lacks WAL that a restore needs",
+    "branch_conflict": "BRANCH_CONFLICT: Barman holds another branch than the primary's",
 }
 """The codes of errors after which no backup so far can be restored up to now, or not without a hand, in words."""
 
@@ -54,6 +55,8 @@ class PrimaryWal:
     lsn: int
     files: frozenset[str]
     checkpoint_timeline: int = 0
+    history: str = ""
+    """The history file of its timeline; empty on the first."""
 
     @property
     def last_closed(self) -> int:
@@ -68,11 +71,17 @@ class PrimaryWal:
 
 @dataclass(frozen=True)
 class ArchivedWal:
-    """Names of the files in Barman's hands: in pg_receivewal's ``directory``, and all, wherever they are."""
+    """Names of the files in Barman's hands: in pg_receivewal's ``directory``, and all, wherever they are.
+
+    ``fences``: those of ours in ``directory`` that keep pg_receivewal from starting; see ``branch.py``.
+    ``broken``: those that are there and not whole, and why; they count as missing.
+    """
 
     directory: str
     streaming: frozenset[str]
     files: frozenset[str] = frozenset()
+    fences: frozenset[str] = frozenset()
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from repmgr_hooks.errors import OperationFailed
 
-VERSION = 7
-"""Of these tables (pragma user_version). Those before the first release had 1 to 6, and are not read any more."""
+VERSION = 10
+"""Of these tables (pragma user_version). Those before the first release had less, and are not read any more."""
 
 SCHEMA = """
 create table event (
@@ -123,9 +123,28 @@ when (select "primary" from role where cluster = new.cluster and id < new.id ord
     insert into total values (new.cluster, 'role', '', 1, 0, 0, 0)
         on conflict do update set count = count + 1;
 end;
+create table probe (
+    id integer primary key,
+    cluster text not null,
+    at real not null,              -- when a client found something else than the one before
+    before real,                   -- when that one came; none: the worker has just started
+    port text not null,
+    code text not null,            -- writes, or why not
+    node integer,                  -- who answered
+    said text not null             -- the same for people
+);
+-- A timeline is a number and the node that began it; it stays when the roles are forgotten, as the archive does.
+create table branch (
+    cluster text not null,
+    system_identifier text not null,
+    timeline integer not null,
+    node integer not null,         -- the first that was seen as a primary on it, or the one that all agreed with
+    since real not null,
+    primary key (cluster, system_identifier, timeline)
+);
 create table alert (
     cluster text not null,
-    condition text not null,       -- primary, stale_primary, backup, gate, run, warning, or an event
+    condition text not null,       -- primary, stale_primary, client, backup, gate, run, warning, or an event
     severity text not null,
     summary text not null,
     details text not null,

@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
-from repmgr_hooks.engine import dispatcher
-from repmgr_hooks.engine.dispatcher import Drift
+from repmgr_hooks.engine.drift import Drift, find_drift
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import Problem
-from repmgr_hooks.journal.rows import Observation, RunRow
+from repmgr_hooks.journal.rows import Observation
 from repmgr_hooks.log import hint
 from repmgr_hooks.system.steps import Host
 
@@ -33,11 +32,9 @@ class Monitor:
         self._hurry_until = 0.0
         self._said: list[Problem] = []
         self._looked: float | None = None
-        self._marks: dict[str, object] = {}
+        self._fingerprints: dict[str, object] = {}
         self.decision: PrimaryDecision | None = None
         """Of the last look."""
-        self.content = False
-        """Whether the last look found all as it should be."""
         self.news: Observation | None = None
         """What the last look saw, if the look before saw something else."""
         self.warnings: tuple[Problem, ...] = ()
@@ -53,18 +50,14 @@ class Monitor:
         if hurry:
             self._hurry_until = self._next + HURRY_FOR
 
-    def sees_work(self, memory: LastKnownPrimary, failed: RunRow | None) -> bool:
-        """Look; True if something is to be done that no event has asked for.
-
-        What a failed run could not fix is left to its retries, unless there is another primary now.
-        """
-        drift = dispatcher.drift(self._managed, self._host, memory, self._marks)
-        self.news = self._news(drift)
-        self._plan_next(drift.decision)
-        self._tell(drift)
-        self.warnings = drift.warnings
-        self.content = drift.decision.primary is not None and not drift.pending
-        return bool(drift.pending) and not (failed and drift.known(failed))
+    def look(self, memory: LastKnownPrimary) -> Drift:
+        """Look now, and plan the next look."""
+        seen = find_drift(self._managed, self._host, memory, self._fingerprints)
+        self.news = self._news(seen)
+        self._plan_next(seen.decision)
+        self._log(seen)
+        self.warnings = seen.warnings
+        return seen
 
     def _news(self, drift: Drift) -> Observation | None:
         decision, seen, before = drift.decision, self.decision, self._looked
@@ -88,7 +81,7 @@ class Monitor:
             self._hurry_until = now
         self._next = now + (HURRY_EVERY if now < self._hurry_until else self._monitor_interval)
 
-    def _tell(self, drift: Drift) -> None:
+    def _log(self, drift: Drift) -> None:
         decision = drift.decision
         unknown = [decision.problem] if decision.primary is None else []
         found = [*(note.problem for note in decision.notes), *unknown, *drift.pending, *drift.warnings]

@@ -22,7 +22,7 @@ from repmgr_hooks.handlers import command
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Failed, Place, StepRow
 from repmgr_hooks.reports import history
-from repmgr_hooks.service.controller import run_now
+from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.system.steps import Program, Step
 from tests.fake import FakeHost
 

@@ -244,6 +244,20 @@ def test_the_last_primary_is_remembered_and_each_change_is_a_row(journal: Journa
     assert (journal.memory("main"), journal.memory("other")) == (LastKnownPrimary(), LastKnownPrimary(7, 1, "7"))
 
 
+def test_which_node_began_a_timeline_outlives_the_memory_of_the_primary(journal: Journal) -> None:
+    """The archive outlives it too. Another node on the same timeline has not begun it, unless all agrees with it."""
+    third = LastKnownPrimary(3, NODE_2.timeline, SYSTEM)
+    for memory in (NODE_1, NODE_2):
+        journal.remember("main", memory)
+    journal.forget("main")
+    journal.remember("main", third)
+    assert journal.memory("main").began == {NODE_1.timeline: 1, NODE_2.timeline: 2}
+    journal.agreed("main", third)
+    assert journal.memory("main").began == {NODE_1.timeline: 1, NODE_2.timeline: 3}
+    journal.remember("main", LastKnownPrimary(1, 1, "another system"))
+    assert journal.memory("main").began == {1: 1}
+
+
 @pytest.mark.parametrize("version", [1, VERSION - 1])
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
 @pytest.mark.parametrize("checked", [2**20, 0], ids=["small", "too large to be looked at whole"])
