@@ -42,7 +42,7 @@ def served() -> Iterator[Lab]:
 def found(lab: Lab) -> list[dict[str, str]]:
     """What ``check`` finds wrong; that these nodes have no certificate is another matter."""
     findings = json.loads(lab.gateway.hooks("check", "--json").stdout)
-    return [item for item in findings if item["level"] != "OK" and item["key"] != "nodes.password"]
+    return [item for item in findings if item["level"] != "OK" and item["code"] != "nodes.password"]
 
 
 def code(lab: Lab, port: str = "app") -> str:
@@ -65,16 +65,16 @@ def seen_by_all(lab: Lab, expected: str, words: str) -> str:
     assert code(lab) == expected
     shown = lab.gateway.hooks("status")
     assert shown.returncode == 1
-    assert f"WRONG port barman, app: no client can write: {words}" in shown.stdout
+    assert f"WARNING port barman, app: no client can write: {words}" in shown.stdout
     (finding,) = found(lab)
-    assert (finding["level"], finding["key"], finding["where"]) == ("FAIL", "client.write", "main")
-    assert words in finding["what"]
-    assert f"HINT: {finding['mend']}" in shown.stdout
+    assert (finding["level"], finding["code"], finding["where"]) == ("FAIL", "client.write", "main")
+    assert words in finding["message"]
+    assert f"HINT: {finding['hint']}" in shown.stdout
     numbers = lab.gateway.hooks("metrics").stdout
     assert 'client_can_write{cluster="main",port="app",origin=""} 0' in numbers
     assert 'repmgr_hooks_healthy{cluster="main"} 0' in numbers
     wait_for(lambda: sessions(lab) == "0", "the probes' sessions to end", 10)
-    return str(finding["mend"])
+    return str(finding["hint"])
 
 
 def all_is_well(lab: Lab) -> None:
@@ -238,10 +238,10 @@ def typed(lab: Lab, hint: str) -> None:
 def test_a_rule_that_takes_or_drops_what_clients_send(served: Lab, commands: list[str], who: str, words: str) -> None:
     with rules(served, *commands):
         (finding,) = found(served)
-        assert (finding["key"], finding["level"]) == ("rules.foreign", "FAIL")
-        assert finding["what"].startswith(who)
-        assert words in finding["what"]
-        typed(served, finding["mend"])
+        assert (finding["code"], finding["level"]) == ("rules.foreign", "FAIL")
+        assert finding["message"].startswith(who)
+        assert words in finding["message"]
+        typed(served, finding["hint"])
         assert found(served) == []
         assert writes(served)
 
@@ -249,9 +249,9 @@ def test_a_rule_that_takes_or_drops_what_clients_send(served: Lab, commands: lis
 def test_answers_that_are_not_tracked(served: Lab) -> None:
     """Barman's stream ends by this too."""
     with rules(served, "iptables -t raw -A PREROUTING -p tcp --sport 5432 -j CT --notrack"):
-        (finding,) = [finding for finding in found(served) if finding["key"] == "rules.foreign"]
-        assert finding["what"].startswith("node 1 to clients, node 2 to clients: not tracked, so not translated")
-        typed(served, finding["mend"])
+        (finding,) = [finding for finding in found(served) if finding["code"] == "rules.foreign"]
+        assert finding["message"].startswith("node 1 to clients, node 2 to clients: not tracked, so not translated")
+        typed(served, finding["hint"])
         assert served.gateway.hooks("reconcile").returncode == 0
         all_is_well(served)
 
@@ -285,8 +285,8 @@ def test_rules_that_let_clients_through_are_no_fault(served: Lab, commands: list
 def test_what_cannot_be_judged_is_said(served: Lab) -> None:
     with rules(served, "iptables -A FORWARD -m mark --mark 0x1 -j DROP"):
         (finding, *_) = found(served)
-        assert (finding["level"], finding["key"]) == ("WARN", "rules.foreign")
-        assert "cannot be judged" in finding["what"]
+        assert (finding["level"], finding["code"]) == ("WARN", "rules.foreign")
+        assert "cannot be judged" in finding["message"]
 
 
 def test_from_where_clients_are(served: Lab) -> None:
@@ -302,5 +302,5 @@ def test_from_where_clients_are(served: Lab) -> None:
             assert {(probe["code"], bool(probe["origin"])) for probe in probes} == {("writes", False), ("silent", True)}
             shown = served.gateway.hooks("status")
             assert shown.returncode == 1
-            assert f"WRONG port barman, app from {words}: no client can write: no answer within 2 s" in shown.stdout
+            assert f"WARNING port barman, app from {words}: no client can write: no answer within 2 s" in shown.stdout
         assert served.gateway.hooks("status").returncode == 0

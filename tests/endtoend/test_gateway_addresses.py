@@ -16,7 +16,7 @@ SERVER = "/etc/barman.d/main_backup.conf"
 
 def said_of(lab: Lab, key: str) -> list[dict[str, str]]:
     """What ``check`` says about one subject."""
-    return [item for item in json.loads(lab.gateway.hooks("check", "--json").stdout) if item["key"] == key]
+    return [item for item in json.loads(lab.gateway.hooks("check", "--json").stdout) if item["code"] == key]
 
 
 def edit(lab: Lab, place: str, old: str, new: str) -> None:
@@ -49,7 +49,7 @@ def test_an_address_that_this_host_has_not_leads_nobody_astray(built_lab: Lab, o
         item for item in (*said_of(lab, "gateway.address"), *said_of(lab, "gateway.snat")) if item["level"] != "OK"
     ]
     assert finding["level"] == "FAIL"
-    assert "this host has no address 10.0.0.99" in finding["what"]
+    assert "this host has no address 10.0.0.99" in finding["message"]
     time.sleep(20)  # repmgrd gives a primary up after 3 attempts, a second each
     assert lab.db2.sql("select pg_is_in_recovery()") == "t"
     assert lab.db1.sql("select timeline_id from pg_control_checkpoint()") == "1"
@@ -57,7 +57,7 @@ def test_an_address_that_this_host_has_not_leads_nobody_astray(built_lab: Lab, o
 
     if option == "address":
         assert write_through(lab, "10.0.0.99") != 0
-        lab.gateway.run(*finding["mend"].split())
+        lab.gateway.run(*finding["hint"].split())
         wait_for(lambda: write_through(lab, "10.0.0.99") == 0, "a client to write", 30)
     else:
         assert write_through(lab, "10.0.0.20") == 0, "the kernel has chosen the gateway's address"
@@ -88,7 +88,7 @@ def test_a_gateway_with_two_legs(two_networks: Lab) -> None:
         lab.gateway.hooks("reconcile")
         wrong = [item for item in said_of(lab, "gateway.snat") if item["level"] != "OK"]
         assert [item["where"] for item in wrong] == ["main node 1", "main node 2"]
-        assert all(item["level"] == "FAIL" and "nothing from 10.9.0.20" in item["what"] for item in wrong)
+        assert all(item["level"] == "FAIL" and "nothing from 10.9.0.20" in item["message"] for item in wrong)
         assert write_through(lab, "10.9.0.20") != 0
         assert "node 1: primary" in lab.gateway.hooks("status").stdout, "our own looks keep their way"
 

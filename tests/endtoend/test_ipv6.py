@@ -61,7 +61,7 @@ def test_what_clients_get(lab: Lab) -> None:
 
     def said() -> dict[str, str]:
         findings = json.loads(lab.gateway.hooks("check", "--json").stdout)
-        return {item["key"]: item["level"] for item in findings if re.match("client|gateway|rules", item["key"])}
+        return {item["code"]: item["level"] for item in findings if re.match("client|gateway|rules", item["code"])}
 
     assert set(said().values()) == {"OK"}
     assert set(said()) == {"client.write", "client.role", "gateway.address", "gateway.snat", "rules.foreign"}

@@ -69,7 +69,7 @@ def test_no_false_alarm_and_then_a_true_one(lab: Lab) -> None:
     (page,) = page_about(lab, "client")
     assert page["severity"] == "critical"
     assert 'too many connections for role "app"' in page["summary"]
-    assert "alter role app connection limit -1" in page["next"]
+    assert "alter role app connection limit -1" in page["hint"]
     lab.db1.sql("alter role app connection limit -1")
     wait_for(lambda: status(lab)["healthy"], "a good status again")
     assert nothing_missing(lab)

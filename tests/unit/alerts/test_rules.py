@@ -9,7 +9,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.alerts.rules import conditions, overdue
-from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
 from repmgr_hooks.engine.routes import ManagedCluster
 
@@ -47,10 +47,10 @@ def test_how_long_it_must_last(
 
 
 def alerts(managed: ManagedCluster, primary: int | None) -> list[tuple[str, str, str]]:
-    decision = PrimaryDecision(primary, 1, None, ())  # type: ignore[arg-type]
+    decision = PrimaryDecision(primary, 1, Reason(ReasonCode.ONLY if primary else ReasonCode.NOBODY))
     probes = [Probe(port, ProbeCode.SILENT, message="no answer", hint="look") for port in ("barman", "app")]
     found = conditions(managed, decision, (), None, 20, probes)
-    return [(alert.condition, alert.severity, alert.next) for alert in found]
+    return [(alert.condition, alert.severity, alert.hint) for alert in found]
 
 
 def test_one_alert_for_all_ports_and_none_beside_that_of_an_unknown_primary() -> None:

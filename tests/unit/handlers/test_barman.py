@@ -12,7 +12,7 @@ from repmgr_hooks.barman.branch import Fence
 from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState, Slot, WalSender, observe
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import barman
 from repmgr_hooks.handlers.barman import Config, Seen, SwitchWal
 from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
@@ -173,7 +173,12 @@ def test_a_stream_that_goes_on_is_looked_into_now_and_then(host: FakeHost) -> No
     assert barman.fingerprint(now(host), host) != before
 
 
-CONFLICT = Seen(False, False, conflict="BRANCH_CONFLICT: ...", fence=Fence("/streaming", "fence.partial"))
+CONFLICT = Seen(
+    False,
+    False,
+    conflict=Problem("branch_conflict", "BRANCH_CONFLICT: ..."),
+    fence=Fence("/streaming", "fence.partial"),
+)
 THERE = replace(CONFLICT, fence=Fence("/streaming", "fence.partial", frozenset(["fence.partial"])))
 
 
@@ -207,13 +212,16 @@ def test_a_file_of_another_branch_under_the_right_name_is_none(host: FakeHost, c
     host.nodes[2].segment, host.nodes[2].checkpoint_timeline = 6, 2
     host.barman.archived = {"000000010000000000000004", "000000020000000000000005", "00000002.history"}
     host.barman.branch["000000020000000000000005"] = "other bytes"
-    said = ""
     try:
         said = barman.observe(config, now(host), host).conflict
     except OperationFailed as error:
-        said = str(error)
-    assert said.startswith("BRANCH_CONFLICT: Barman holds other bytes than the primary in 000000020000000000000005: ")
-    assert "barman rebuild-xlogdb main_backup" in said
+        said = Problem.of(error)
+    assert said
+    assert said.code == "branch_conflict"
+    assert said.message.startswith(
+        "BRANCH_CONFLICT: Barman holds other bytes than the primary in 000000020000000000000005: "
+    )
+    assert "barman rebuild-xlogdb main_backup" in said.hint
 
 
 def test_a_young_stream_is_waited_for_and_not_stopped(host: FakeHost) -> None:
