@@ -62,12 +62,17 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def hint(*hints: str) -> dict[str, tuple[str, ...]]:
-    """Return what goes with a line of the log as ``extra``: what to do about that which the line says."""
+    """Return what goes with a line of the log as ``extra``: what to do about that which the line says.
+
+    Not for an error, a problem or a reason that is itself an argument of the line: what it hints at is shown anyway.
+    """
     return {"hints": tuple(filter(None, hints))}
 
 
-def _hints(record: logging.LogRecord) -> tuple[str, ...]:
-    return tuple(printable(text) for text in getattr(record, "hints", ()))
+def _hints(record: logging.LogRecord) -> list[str]:
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    found = [*getattr(record, "hints", ()), *(getattr(argument, "hint", "") for argument in arguments)]
+    return [printable(text) for text in dict.fromkeys(found) if text]
 
 
 MOST_OF_LINE = 4 * MOST

@@ -34,7 +34,7 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import keep, pause_of
 from repmgr_hooks.journal.rows import Pause
 from repmgr_hooks.lock import exclusive, lock_name
-from repmgr_hooks.log import about, hint
+from repmgr_hooks.log import about
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.reports import status
 from repmgr_hooks.service.controller import LOCK_WAIT
@@ -104,7 +104,7 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
         if error:
-            log.error("%s; going on without it", error, extra=hint(error.hint))
+            log.error("%s; going on without it", error)
         good = []
         for managed in chosen:
             with about(cluster=managed.cluster.name, named=len(chosen) > 1):

@@ -60,7 +60,9 @@ def run_verb(argv: Sequence[str], give_up: Callable[[Path], None]) -> int:
     """Run the verb that the arguments name. Raises UsageError for those that are no text."""
     for word in argv:
         if CONTROL.search(word):
-            raise UsageError(f"{shorten(word)} holds a control character, or is no UTF-8; write it as plain text")
+            raise UsageError(
+                f"{shorten(word)} holds a control character, or is no UTF-8", hint="write it as plain text"
+            )
     arguments = parser().parse_args(argv)
     if arguments.verb not in ROOTS_OWN:
         # Absolute: the service's user works in /, for it may not be allowed to be where root is.

@@ -20,7 +20,7 @@ from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean, hint_
 from repmgr_hooks.event import Event
 from repmgr_hooks.files import atomic_write
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.log import Form, goes_to_journal, hint
+from repmgr_hooks.log import Form, goes_to_journal
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.text import MOST, printable
@@ -138,7 +138,7 @@ def folded(line: str, width: int) -> str:
 def complain(error: object) -> None:
     """Say on stderr what went wrong; in the log, if that is for a collector."""
     if any(isinstance(handler, Lines) and handler.form == "json" for handler in log.handlers):
-        log.error("%s", error, extra=hint(getattr(error, "hint", "")))
+        log.error("%s", error)
         all_written()
     else:
         all_written()

@@ -59,7 +59,7 @@ def confs(given: Path | None) -> list[RepmgrConf]:
     try:
         return [read(given)]
     except (OSError, ValueError) as error:
-        raise UsageError(f"{given} cannot be read as a repmgr.conf: {error}; name another one") from None
+        raise UsageError(f"{given} cannot be read as a repmgr.conf: {error}", hint="name another one") from None
 
 
 def conninfo_of(conf: RepmgrConf) -> str:
@@ -79,7 +79,9 @@ def shipped() -> Path:
     for place in places:
         if (place / "config/config.yaml").is_file():
             return place
-    raise UsageError(f"the shipped files are not in {places[0]}; install repmgr_hooks with pip, into an environment")
+    raise UsageError(
+        f"the shipped files are not in {places[0]}", hint="install repmgr_hooks with pip, into an environment"
+    )
 
 
 def tell(lines: Iterable[str]) -> None:

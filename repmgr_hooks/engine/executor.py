@@ -16,7 +16,6 @@ from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged, Problem
-from repmgr_hooks.log import hint
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import steps
 from repmgr_hooks.system.steps import Host, Step
@@ -55,7 +54,7 @@ def plan_and_apply(
             deadline = None if fail_open_after is None else started + fail_open_after
             done += make_true(part, taken, decided, host, deadline, observer)
         except PrimaryChanged as error:
-            log.error("%s", error, extra=hint(error.hint))
+            log.error("%s", error)
             done += taken
             return done + [
                 ActionResult(item.action, problems=(Problem.of(error),)) for item in [*first, *last][len(done) :]
@@ -101,7 +100,7 @@ def make_true(
             raise
         except OperationFailed as error:
             if said is None or Problem.of(error) != Problem.of(said):
-                log.error("%s: %s", part[index].action.title, error, extra=hint(error.hint))
+                log.error("%s: %s", part[index].action.title, error)
             said = error
             if deadline is None or host.now() + RETRY_EVERY >= deadline:
                 left = [ActionResult(item.action, problems=(NOT_REACHED,)) for item in part[index + 1 :]]
@@ -146,7 +145,7 @@ def _attempt_or_helper(
     except OperationFailed as error:
         if not chosen.action.helper:
             raise
-        log.error("%s: %s; going on without it", chosen.action.title, error, extra=hint(error.hint))
+        log.error("%s: %s; going on without it", chosen.action.title, error)
         return ActionResult(chosen.action, problems=(Problem.of(error),))
 
 
@@ -196,7 +195,7 @@ def take_all(missing: Sequence[Step], chosen: ScheduledAction, host: Host, obser
             if not step.helper:
                 raise
             failed.append(Problem.of(error))
-            log.error("%s: %s; going on without it", step.what, error, extra=hint(error.hint))
+            log.error("%s: %s; going on without it", step.what, error)
     return failed
 
 

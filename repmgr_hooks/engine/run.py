@@ -139,8 +139,8 @@ def log_decision(decision: PrimaryDecision) -> None:
         log.info("%s", state)
     for note in decision.notes:
         if note.code is not ReasonCode.SILENT:
-            log.info("%s", note, extra=hint(note.hint))
-    log.info("%s", decision)
+            log.info("%s", note)
+    log.info("%s", str(decision))  # its hint comes with the result
 
 
 def log_result(run: RunResult) -> RunResult:

@@ -18,7 +18,6 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import RunResult, log_decision, log_result, summary
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
 from repmgr_hooks.event import Event
-from repmgr_hooks.log import hint
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Sql
 
@@ -82,7 +81,7 @@ def simulate(managed: ManagedCluster, host: Host, promotion: Event, memory: Last
     done = dry_run_steps(select(managed.routes, [promotion], True), decided, host)
     found = list(obstacles(decision, node, managed.cluster, host))
     for obstacle in found:
-        log.warning("%s", obstacle, extra=hint(obstacle.hint))
+        log.warning("%s", obstacle)
     good = not found and not any(item.error for item in done)
     hindered = f"; {len(found)} blocking problem(s)" if found else ""
     assumed = f"as if node {node} were promoted now, to timeline {decided.timeline}"

@@ -14,7 +14,6 @@ from repmgr_hooks.background import Aside
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.migrations import connect, identity
 from repmgr_hooks.lock import as_owner
-from repmgr_hooks.log import hint
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Store:
             if not later:
                 self._aside.end()
                 raise
-            log.error("%s; going on without it", error, extra=hint(error.hint))
+            log.error("%s; going on without it", error)
 
     def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
         begun, free = time.monotonic(), 0.0

@@ -12,7 +12,7 @@ from repmgr_hooks.engine.run import RunObserver, RunResult, Show, shown_to_nobod
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.log import about, hint
+from repmgr_hooks.log import about
 from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, remember
 from repmgr_hooks.system.steps import Host
 
@@ -39,7 +39,7 @@ def run_now(
         run = journal.begin_run(name, cause, 1, numbers)
         memory = journal.memory(name)
     except OperationFailed as error:
-        log.error("%s; going on without it", error, extra=hint(error.hint))
+        log.error("%s; going on without it", error)
         return dispatcher.handle(managed, host, events, observer=unwritten, memory=memory)
     observer = JournalRecorder(journal, name, run, set(), waiting)
     with about(run=run, events=numbers):

@@ -11,7 +11,6 @@ from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Sho
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Failed, Observation, Place, RunRow, StepRow
-from repmgr_hooks.log import hint
 from repmgr_hooks.system.steps import Step
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class JournalRecorder(RunObserver):
             self._journal.remember(self._name, memory)
         except OperationFailed as failure:
             self.unwritten = memory
-            log.error("%s", failure, extra=hint(failure.hint))
+            log.error("%s", failure)
 
     def step(
         self, chosen: ScheduledAction, step: Step, started: float, duration: float, problem: Problem | None
@@ -60,7 +59,7 @@ class JournalRecorder(RunObserver):
         try:
             self._journal.add_step(self._run, row)
         except OperationFailed as failure:
-            log.error("%s", failure, extra=hint(failure.hint))
+            log.error("%s", failure)
 
     def done_before(self, chosen: ScheduledAction) -> bool:
         """True for a notification that an earlier attempt has given for the same event."""
@@ -78,7 +77,7 @@ def remember(journal: Journal, name: str, decision: PrimaryDecision | None, know
     try:
         journal.remember(name, memory_of(primary))
     except OperationFailed as failure:
-        log.error("%s", failure, extra=hint(failure.hint))
+        log.error("%s", failure)
 
 
 def saw(journal: Journal, name: str, news: Observation) -> None:
@@ -86,7 +85,7 @@ def saw(journal: Journal, name: str, news: Observation) -> None:
     try:
         journal.saw(name, news)
     except OperationFailed as failure:
-        log.error("%s", failure, extra=hint(failure.hint))
+        log.error("%s", failure)
 
 
 def end_run(journal: Journal, row: RunRow) -> bool:
@@ -96,7 +95,7 @@ def end_run(journal: Journal, row: RunRow) -> bool:
         journal.end_run(row.id, bool(row.ok), row.again, *how)
         return True
     except OperationFailed as failure:
-        log.error("%s", failure, extra=hint(failure.hint))
+        log.error("%s", failure)
         return False
 
 

@@ -152,7 +152,7 @@ class Spool:
             with os.scandir(self._directory) as found:
                 return sorted(islice((entry.name for entry in found if wanted(entry.name)), LISTED))
         except OSError as error:
-            raise OperationFailed(f"the spool {self._path} cannot be read: {error}; see to its disk") from None
+            raise OperationFailed(f"the spool {self._path} cannot be read: {error}", hint="see to its disk") from None
 
     def _see_to_its_place(self) -> None:
         """Others could have put another directory or FIFO where ours was: then nobody would find us."""
@@ -289,4 +289,6 @@ def make_spool(directory: Path) -> None:
         finally:
             os.close(handle)
     except (OSError, LookupError) as error:
-        raise OperationFailed(f"the spool {directory} cannot be made: {error}; see config/tmpfiles.conf") from None
+        raise OperationFailed(
+            f"the spool {directory} cannot be made: {error}", hint="see config/tmpfiles.conf"
+        ) from None

@@ -72,7 +72,7 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
         raise UsageError(f"repmgr.nodes names several ports ({ports}); all nodes must listen on one")
     nodes = {node: Node(address(described[node], node), witness=kind == "witness") for node, kind, _ in rows}
     if gateway and (wrong := IpAddress().problem(gateway)):
-        raise UsageError(f"--gateway {wrong}; name one such as 10.0.0.20")
+        raise UsageError(f"--gateway {wrong}", hint="name one such as 10.0.0.20")
     if server and (server == "all" or not re.fullmatch(PLAIN_NAME, server)):
         raise UsageError(f"--barman {shorten(server)} is no name of one server of Barman's")
     own = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
@@ -109,14 +109,14 @@ def words_of(text: str, where: str) -> Mapping[str, object]:
     try:
         return conninfo.conninfo_to_dict(text)
     except Error as error:
-        raise UsageError(f"{where} is no connection string: {str(error).strip()}; correct it there") from None
+        raise UsageError(f"{where} is no connection string: {str(error).strip()}", hint="correct it there") from None
 
 
 def port(described: Mapping[str, object]) -> int:
     """Return the port in a conninfo. Raises UsageError if it names several."""
     text = str(described.get("port") or 5432)
     if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"port={text} is not one port; name one in the conninfo of Barman and of each node")
+        raise UsageError(f"port={text} is not one port", hint="name one in the conninfo of Barman and of each node")
     return int(text)
 
 
@@ -124,7 +124,7 @@ def address(described: Mapping[str, object], node: int) -> str:
     """Return the address in a conninfo; names are looked up now, for netfilter's rules need addresses."""
     host = str(described.get("host") or "")
     if not host or host.startswith("/"):
-        raise UsageError(f"repmgr.nodes: the conninfo of node {node} names no host; register it with one")
+        raise UsageError(f"repmgr.nodes: the conninfo of node {node} names no host", hint="register it with one")
     if is_address(host):
         return str(ipaddress.ip_address(host))
     try:
@@ -141,7 +141,9 @@ def only_server(host: Host) -> str:
         raise UsageError(f"cannot ask Barman for its servers: {error}") from None
     if len(servers) != 1:
         known = ", ".join(servers) or "none"
-        raise UsageError(f"Barman has not one server but {len(servers)} ({known}); say which one with --barman SERVER")
+        raise UsageError(
+            f"Barman has not one server but {len(servers)} ({known})", hint="say which one with --barman SERVER"
+        )
     return servers[0]
 
 
@@ -190,6 +192,6 @@ def chosen_conf(given: Path | None, readable: Sequence[RepmgrConf]) -> RepmgrCon
     usable = [conf for conf in readable if conf.node is not None and conf.settings.get("conninfo")]
     if not usable:
         where = f"{given} has no" if given else "no repmgr.conf here has"
-        raise UsageError(f"{where} node_id and conninfo; name one with --repmgr-conf FILE")
+        raise UsageError(f"{where} node_id and conninfo", hint="name one with --repmgr-conf FILE")
     words_of(usable[0].settings["conninfo"], f"{usable[0].path}: conninfo")
     return usable[0]

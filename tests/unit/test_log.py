@@ -17,7 +17,8 @@ import pytest
 
 from repmgr_hooks import progress
 from repmgr_hooks.cli import output
-from repmgr_hooks.log import about, goes_to_journal
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.log import Form, about, formatter, goes_to_journal, hint
 
 log = logging.getLogger("repmgr_hooks.somewhere")
 
@@ -188,3 +189,21 @@ def test_what_is_short_is_not_worth_a_word() -> None:
     with lines.waiting("the end", 30):
         pass
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("form", ["plain", "json"])
+def test_what_to_do_stands_on_a_line_of_its_own(form: Form) -> None:
+    stream = io.StringIO()
+    error = OperationFailed("the slot is in use", code="in_use", hint="end\x1b[2J that program")
+    record = logging.LogRecord("repmgr_hooks", logging.ERROR, __file__, 1, "%s: %s", ("slot", error), None)
+    said = formatter(form, stream).format(record)
+    if form == "json":
+        line = json.loads(said)
+        assert (line["message"], line["hint"]) == ("slot: the slot is in use", "end\\x1b[2J that program")
+    else:
+        assert said.endswith(" E slot: the slot is in use\nHINT: end\\x1b[2J that program")
+
+
+def test_a_hint_goes_with_a_line_that_does_not_show_the_error_itself() -> None:
+    record = logging.makeLogRecord({"msg": "%s", "args": ("it failed",), "levelname": "ERROR", **hint("look", "")})
+    assert formatter("plain", io.StringIO()).format(record).endswith(" E it failed\nHINT: look")

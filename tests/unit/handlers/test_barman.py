@@ -173,10 +173,11 @@ def test_a_stream_that_goes_on_is_looked_into_now_and_then(host: FakeHost) -> No
     assert barman.fingerprint(now(host), host) != before
 
 
+FOUND = Problem("branch_conflict", "BRANCH_CONFLICT: ...", "move it")
 CONFLICT = Seen(
     False,
     False,
-    conflict=Problem("branch_conflict", "BRANCH_CONFLICT: ..."),
+    conflict=FOUND,
     fence=Fence("/streaming", "fence.partial"),
 )
 THERE = replace(CONFLICT, fence=Fence("/streaming", "fence.partial", frozenset(["fence.partial"])))
@@ -218,9 +219,8 @@ def test_a_file_of_another_branch_under_the_right_name_is_none(host: FakeHost, c
         said = Problem.of(error)
     assert said
     assert said.code == "branch_conflict"
-    assert said.message.startswith(
-        "BRANCH_CONFLICT: Barman holds other bytes than the primary in 000000020000000000000005: "
-    )
+    words = "BRANCH_CONFLICT: Barman holds other bytes than the primary in 000000020000000000000005: "
+    assert said.message.startswith(words)
     assert "barman rebuild-xlogdb main_backup" in said.hint
 
 
