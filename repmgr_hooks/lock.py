@@ -56,7 +56,7 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
         _take(handle, path, limit)
         _sign(handle)
     except OSError as error:
-        log.error("no lock can be taken, going on without: %s; mend the state directory, or correct 'state_dir'", error)
+        log.error("no lock can be taken, going on without: %s; repair the state directory, or correct it", error)
     except LockTimeout:
         os.close(handle)
         raise

@@ -40,7 +40,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Fault:
-    """What a rule, or the policy, of one chain does to packets of ours, and what mends it.
+    """What a rule, or the policy, of one chain does to packets of ours, and what to do about it.
 
     Not ``sure``: what cannot be judged.
     """

@@ -79,7 +79,9 @@ def managers(root: Path, monitor_interval: int) -> Finding:
     """Look for another program that flushes or rejects what is ours, at its next start or reload."""
     topic = Topic("kernel.managers")
     mended = (
-        f"our service mends it within {monitor_interval} s" if monitor_interval else "nothing mends it, for 'tick' is 0"
+        f"our service repairs it within {monitor_interval} s"
+        if monitor_interval
+        else "nothing repairs it, for 'monitor_interval' is 0"
     )
     found = {name: harm for name, (is_on, harm) in OTHERS.items() if is_on(root)}
     if found:

@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
     pause.add_argument("--reason", type=reason, default="", help="shown by 'status'")
     verb("resume", "end a pause and make up for it")
-    check = verb("check", "what would go wrong at 3 a.m., and what mends it; exit code 1 if anything would")
+    check = verb("check", "what would go wrong at 3 a.m., and what to do about it; exit code 1 if anything would")
     check.add_argument(
         "--end-to-end", action="store_true", help="also send an event through repmgr.conf, as repmgrd does"
     )

@@ -28,9 +28,6 @@ from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.system.steps import Host
 
-NOTHING = Problem("", "")
-"""What has gone wrong in a run in which nothing has."""
-
 
 def handle(
     managed: ManagedCluster,
@@ -64,10 +61,9 @@ def handle(
         done = dry_run_steps(scheduled, decided, host)
     else:
         done = plan_and_apply(scheduled, decided, host, begun, observer)
-    problems = [problem for item in done for problem in item.problems] or [NOTHING]
-    failed, message = problems != [NOTHING], f"{summary(done, host.now() - begun, dry_run)}; {decision}"
-    how = (not failed, message, decision, tuple(done), failed)
-    return log_result(RunResult(*how, code=problems[0].code, hint=problems[0].hint))
+    problem = next((problem for item in done for problem in item.problems), None)
+    message = f"{summary(done, host.now() - begun, dry_run)}; {decision}"
+    return log_result(RunResult(problem is None, message, decision, tuple(done), problem is not None, problem))
 
 
 def _only_fence(
@@ -76,15 +72,15 @@ def _only_fence(
     """Unknown changes no route; but nothing may lead to a stale primary."""
     done = fence(managed, decision, host, observer)
     changed = summary(done, host.now() - begun, observer is None) if differences(done) else "nothing was changed"
-    why, said = decision.problem, f"{decision}; {changed}"
-    return RunResult(False, said, decision, tuple(done), again=True, code=why.code, hint=why.hint)
+    said = f"{decision}; {changed}"
+    return RunResult(False, said, decision, tuple(done), again=True, problem=decision.problem)
 
 
 def _contradicted(event: Event, decision: PrimaryDecision) -> RunResult:
     """An event that the cluster contradicts changes nothing; if a node is silent, it may yet come true."""
     silent = any(not state.reachable for state in decision.states)
     said = f"{event} contradicts the cluster: {decision}; nothing was changed"
-    return RunResult(False, said, again=silent, code="contradiction")
+    return RunResult(False, said, again=silent, problem=Problem("contradiction", said))
 
 
 def _claims_primary(event: Event) -> bool:

@@ -234,7 +234,8 @@ def look(action: Action, decided: ClusterState, host: Host) -> list[Step]:
 def named(step: Step, action: Action) -> Step:
     """Return a step fit to be shown and stored, whatever a plug-in has put into it."""
     kind, target = one_line(step.kind) or action.name, one_line(step.target)
-    return replace(step, what=one_line(step.what, MOST), kind=kind, target=target)
+    node = step.node if isinstance(step.node, int) else None
+    return replace(step, what=one_line(step.what, MOST), kind=kind, target=target, node=node)
 
 
 def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], T]) -> T:

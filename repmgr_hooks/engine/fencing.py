@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
@@ -9,6 +10,7 @@ from repmgr_hooks.engine.executor import answer, named, take_all
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Sparing, Step
 
 
@@ -28,11 +30,11 @@ def _fence(
 ) -> ActionResult:
     found: list[Step] = []
     failed: list[Problem] = []
-    asked = partial(action.handler.fence, managed.cluster, decision.stale_primaries, host)
+    asked = partial(_steps, action, managed.cluster, decision.stale_primaries, host)
     try:
         # Twice: which connections are left to be reset is seen when no rule leads there any more.
         for _ in range(2 if observer else 1):
-            missing = [named(step, action) for step in answer(action, managed.cluster, host, asked)]
+            missing = answer(action, managed.cluster, host, asked)
             found += missing
             failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
             if failed or not missing:
@@ -40,3 +42,7 @@ def _fence(
     except OperationFailed as error:
         failed.append(Problem.of(error))
     return ActionResult(action, tuple(found), tuple(failed))
+
+
+def _steps(action: Action, cluster: Cluster, nodes: Sequence[int], host: Host) -> list[Step]:
+    return [named(step, action) for step in action.handler.fence(cluster, nodes, host)]

@@ -61,7 +61,7 @@ class ActionResult:
 class RunResult:
     """The result of a run. ``ok`` is False if something failed or the primary is unknown.
 
-    ``again``: trying once more may help. ``code``, ``hint``: of what went wrong first.
+    ``again``: trying once more may help. ``problem``: what went wrong first.
     """
 
     ok: bool
@@ -69,8 +69,7 @@ class RunResult:
     decision: PrimaryDecision | None = None
     done: tuple[ActionResult, ...] = ()
     again: bool = False
-    code: str = ""
-    hint: str = ""
+    problem: Problem | None = None
 
 
 LOOK_EVERY = 0.1
@@ -145,7 +144,12 @@ def log_decision(decision: PrimaryDecision) -> None:
 
 def log_result(run: RunResult) -> RunResult:
     """Log how a run ended."""
-    log.log(logging.INFO if run.ok else logging.ERROR, "%s", run.message, extra=hint(run.hint))
+    log.log(
+        logging.INFO if run.ok else logging.ERROR,
+        "%s",
+        run.message,
+        extra=hint(run.problem.hint if run.problem else ""),
+    )
     return run
 
 

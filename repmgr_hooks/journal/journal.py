@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import astuple, fields
+from dataclasses import astuple
 from pathlib import Path
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary
@@ -109,8 +109,8 @@ class Journal(Store):
 
     def add_step(self, run: int, step: StepRow) -> None:
         """Record a step that has ended."""
-        _, *rest = (getattr(step, field.name) for field in fields(step))
-        values = (run, *step.place, *rest)
+        place, *rest = astuple(step)
+        values = (run, *place, *rest)
         self._write(f"insert into step (run, {STEP_COLUMNS}) values ({', '.join('?' * len(values))})", *values)
 
     def end_run(

@@ -279,7 +279,7 @@ class ClusterController:
             log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
             bug = Problem("bug", f"a bug in repmgr_hooks: {error!r}", "please report it, with the log")
             done = tuple(ActionResult(action, problems=(bug,)) for action in self._managed.actions)
-            return RunResult(False, bug.message, done=done, again=True, code=bug.code, hint=bug.hint)
+            return RunResult(False, bug.message, done=done, again=True, problem=bug)
 
 
 def summary_of(events: Sequence[Event]) -> str:

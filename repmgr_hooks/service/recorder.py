@@ -104,5 +104,6 @@ def ended(run: int, cluster: str, cause: str, attempt: int, started: float, resu
     decision = result.decision
     primary, timeline = (decision.primary, decision.timeline) if decision else (None, 0)
     left = tuple(Failed(place_of(item.action), item.problems[0].code) for item in result.done if item.problems)
-    how = (result.ok, result.again, primary, timeline, result.message, result.code, result.hint, left)
+    why = (result.problem.code, result.problem.hint) if result.problem else ("", "")
+    how = (result.ok, result.again, primary, timeline, result.message, *why, left)
     return RunRow(run, cluster, cause, attempt, started, time.time(), *how)

@@ -67,7 +67,7 @@ class Worker:
     def serve(self, once: bool = False) -> None:
         """Work until SIGTERM; with ``once``, until the queue is empty.
 
-        Raises UsageError, LockTimeout, and OperationFailed for what only a new start can mend.
+        Raises UsageError, LockTimeout, and OperationFailed for what only a new start can put right.
         """
         with contextlib.ExitStack() as stack:
             if not self._lock(stack, once):
