@@ -144,12 +144,8 @@ def log_decision(decision: PrimaryDecision) -> None:
 
 def log_result(run: RunResult) -> RunResult:
     """Log how a run ended."""
-    log.log(
-        logging.INFO if run.ok else logging.ERROR,
-        "%s",
-        run.message,
-        extra=hint(run.problem.hint if run.problem else ""),
-    )
+    hints = hint(run.problem.hint) if run.problem else {}
+    log.log(logging.INFO if run.ok else logging.ERROR, "%s", run.message, extra=hints)
     return run
 
 
