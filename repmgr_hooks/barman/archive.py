@@ -141,7 +141,8 @@ def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosi
     rows = [line.split(" ", 2) for line in output.splitlines() if line.count(" ") >= 2]
     # With -L, what is still a link leads nowhere (find(1)).
     if broken := [path for kind, _, path in rows if kind != "f"]:
-        raise OperationFailed(f"{broken[0]}: a link that leads nowhere; is the disk mounted where Barman runs?")
+        what, hint = f"{broken[0]}: a link that leads nowhere", "see that the disk is mounted where Barman runs"
+        raise OperationFailed(what, code="broken_link", hint=hint)
     return [(PurePosixPath(path), int(size)) for _, size, path in rows]
 
 

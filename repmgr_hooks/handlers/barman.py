@@ -152,7 +152,9 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
         raise OperationFailed(
             f"node {decided.primary}: what {sender.application!r} from {sender.client or 'its own host'} receives "
             f"through the slot {decided.barman.slot_name!r} does not come into {held.directory}: it is another "
-            "Barman's, such as a copy's or a migration's; stop that one, and give it a slot of its own"
+            "Barman's, such as a copy's or a migration's",
+            code="foreign_stream",
+            hint="stop that one, and give it a slot of its own",
         )
     # While a stream goes on, what was remembered of the timeline proves nothing.
     began = None if streaming else decided.memory.began

@@ -66,7 +66,7 @@ class Spool:
                 raise PermissionError("it belongs to another user")
         except OSError as error:
             raise OperationFailed(
-                f"the spool {self._path} cannot be used: {error}; see to its owner and mode"
+                f"the spool {self._path} cannot be used: {error}", hint="see to its owner and mode"
             ) from None
         return directory
 

@@ -119,7 +119,7 @@ def test_the_failover_takes_the_steps_that_were_rehearsed(lab: Lab) -> None:
     wait_for(lambda: failover_handled(lab), "the end of the events")
 
     # How many connections are still known is another matter: the client's own may be gone before we come.
-    optional = ("cut ", "tell ", "keep ")
+    optional = ("reset connections ", "send an alert", "keep ")
     taken = [step["what"] for run in runs(lab) for step in run["steps"] if run["started"] > fault]
     promised = re.findall(r"^  would (.*)", rehearsed.stdout, re.MULTILINE)
     assert [what for what in taken if not what.startswith(optional)] == [
