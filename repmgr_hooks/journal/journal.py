@@ -18,7 +18,6 @@ from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.memory import CHANGES, CLAIMS, PROMOTED, TOLD_UNDER
-from repmgr_hooks.journal.migrations import OlderTables
 from repmgr_hooks.journal.rows import (
     RUN_COLUMNS,
     Failed,
@@ -32,6 +31,7 @@ from repmgr_hooks.journal.rows import (
     run_row,
 )
 from repmgr_hooks.journal.store import Store
+from repmgr_hooks.journal.tables import OlderTables
 from repmgr_hooks.lock import as_owner
 from repmgr_hooks.settings.cluster import Cluster
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from repmgr_hooks.background import Aside
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.journal.migrations import connect, identity
+from repmgr_hooks.journal.tables import connect, identity
 from repmgr_hooks.lock import as_owner
 
 log = logging.getLogger(__name__)

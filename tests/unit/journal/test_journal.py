@@ -22,8 +22,8 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import store
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.journal.migrations import VERSION
 from repmgr_hooks.journal.rows import Observation, Pause, RunRow, Waiting
+from repmgr_hooks.journal.tables import VERSION
 from repmgr_hooks.lock import exclusive
 from tests.fake import step_row
 
