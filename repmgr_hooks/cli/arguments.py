@@ -19,56 +19,52 @@ def parser() -> argparse.ArgumentParser:
         prog="repmgr-hooks", description="What repmgr calls when something happens.", allow_abbrev=False
     )
     top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
-    top.set_defaults(file=None, dry_run=False, reset_state=False, assume_primary=None)
-    verbs = top.add_subparsers(required=True, metavar="VERB")
+    top.set_defaults(file=None, dry_run=False, reset_state=False)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def verb(name: str, text: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-        made.set_defaults(verb=name)
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        made.set_defaults(command=name)
         if name not in ("check", "continuity", "handlers", "worker"):
             made.add_argument("--cluster", help="needed if the configuration has several")
-        if name in ("boot", "reconcile", "replay", "resume", "worker"):
+        if name in ("boot", "reconcile", "replay", "resume", "simulate-failover", "worker"):
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: an object a line")
         return made
 
     words = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
-    event = verb("event", 'what repmgr calls: %%n %%e %%s "%%p" "%%t"; a single - reads them from stdin')
+    event = command("event", 'what repmgr calls: %%n %%e %%s "%%p" "%%t"; a single - reads them from stdin')
     event.add_argument("words", nargs="*", metavar=words)
-    replay = verb("replay", "the same now, in the foreground, showing each step")
+    replay = command("replay", "the same now, in the foreground, showing each step")
     replay.add_argument("words", nargs="*", metavar=words)
     replay.add_argument("--id", type=event_number, help="an event of the journal, by its number in 'history'")
-    reconcile = verb("reconcile", "make it so, whatever the events said")
+    reconcile = command("reconcile", "bring the cluster to its desired state, whatever the events said")
     reconcile.add_argument(
         "--reset-state", action="store_true", help="first forget the primary's timeline and system: after a restore"
     )
-    reconcile.add_argument(
-        "--assume-primary",
-        type=node_id,
-        metavar="NODE",
-        help="with --dry-run: what a failover to this standby would do",
-    )
     for made in (replay, reconcile):
         made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
-    verb("boot", "at boot: chains, forwarding and routes as the cluster is now")
-    worker = verb("worker", "the service: handle what 'event' stores")
+    simulated = command("simulate-failover", "what a failover to this standby would do now; nothing is changed")
+    simulated.add_argument("node", type=node_id, metavar="NODE", help="the repmgr node id of a standby")
+    command("boot", "at boot: chains, forwarding and routes as the cluster is now")
+    worker = command("worker", "the service: handle what 'event' stores")
     worker.add_argument("--once", action="store_true", help="end when nothing waits any more")
-    status = verb("status", "what is true; exit code 0 only if all is as it should be")
-    continuity = verb("continuity", "whether Barman has all WAL that a restore would need; exit code 1 on a hole")
+    status = command("status", "what is true; exit code 0 only if the cluster is in the desired state")
+    continuity = command("continuity", "whether Barman has all WAL that a restore would need; exit code 1 on a hole")
     continuity.add_argument("name", nargs="?", metavar="CLUSTER", help="default: all")
-    history = verb("history", "what happened, newest last")
+    history = command("history", "what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
     history.add_argument("-n", type=amount, default=20, metavar="N", help="so many runs (default 20)")
     history.add_argument("--failover", metavar="N", help="one change of the primary, by its number, or 'last'")
     history.add_argument("--html", type=Path, metavar="FILE", help="write that as a page of its own")
-    metrics = verb("metrics", "the same in numbers, for Prometheus")
+    metrics = command("metrics", "the same in numbers, for Prometheus")
     metrics.add_argument("--file", type=Path, metavar="FILE", help="for node_exporter's textfile collector; *.prom")
     for made in (status, continuity, history):
         made.add_argument("--json", action="store_true", help="for machines")
-    pause = verb("pause", "maintenance: events are stored, nothing is done")
+    pause = command("pause", "maintenance: events are stored, nothing is done")
     pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
     pause.add_argument("--reason", type=reason, default="", help="shown by 'status'")
-    verb("resume", "end a pause and make up for it")
-    check = verb("check", "what would go wrong at 3 a.m., and what mends it; exit code 1 if anything would")
+    command("resume", "end a pause and do what was left undone")
+    check = command("check", "what would make a failover fail, and how to fix it; exit code 1 if anything would")
     check.add_argument(
         "--end-to-end", action="store_true", help="also send an event through repmgr.conf, as repmgrd does"
     )
@@ -79,7 +75,9 @@ def parser() -> argparse.ArgumentParser:
     forms = check.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="for machines")
     forms.add_argument("--nagios", action="store_true", help="one line and the exit codes of a monitoring plug-in")
-    init = verb("init", "write all files for this cluster into a directory, to be read; --install puts them in place")
+    init = command(
+        "init", "write all files for this cluster into a directory, to be read; --install puts them in place"
+    )
     init.add_argument("directory", nargs="?", type=Path, default=Path("repmgr-hooks-draft"), metavar="DIRECTORY")
     init.add_argument(
         "--repmgr-conf", type=Path, metavar="FILE", help="ask this node (default: the first that is found)"
@@ -88,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--gateway", metavar="ADDRESS", help="this host's address for clients and Barman")
     init.add_argument("--install", action="store_true", help="put the files of DIRECTORY in place, and check them")
     init.add_argument("--replace", action="store_true", help="also those that would replace others")
-    verb("handlers", "what is installed, and from where")
+    command("handlers", "what is installed, and from where")
     return top
 
 

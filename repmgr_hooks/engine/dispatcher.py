@@ -92,7 +92,7 @@ def handle(
     return told(RunResult(not failed, message, decision, tuple(done), again=failed))
 
 
-def rehearse(managed: ManagedCluster, host: Host, promotion: Event, memory: LastKnownPrimary) -> RunResult:
+def simulate_failover(managed: ManagedCluster, host: Host, promotion: Event, memory: LastKnownPrimary) -> RunResult:
     """Return what the promotion of a standby would make us do now, and change nothing. Raises UsageError."""
     started, node = host.now(), promotion.node
     decision = PrimaryFinder(managed.cluster, memory).decision(host)

@@ -59,8 +59,8 @@ def test_the_table_names_the_whole_contract() -> None:
     assert sorted(table) == sorted(NAMES)
 
 
-def test_every_verb_is_named() -> None:
-    from repmgr_hooks.cli.main import VERBS
+def test_every_command_is_named() -> None:
+    from repmgr_hooks.cli.main import COMMANDS
 
     table = README[README.index("## The command line") :]
-    assert [verb for verb in VERBS if not re.search(rf"`{verb}\b", table)] == []
+    assert [command for command in COMMANDS if not re.search(rf"`{command}\b", table)] == []
