@@ -33,9 +33,12 @@ TABLE = re.compile(r"^\| option \|.*\n\|[-|]+\n((?:\|.*\n)+)", re.MULTILINE)
 # -- the configuration -------------------------------------------------------------------------------------------------
 
 
-def documented() -> list[Option]:
+CONFIGURATION = readme.TEXTS["config/README.md"]
+
+
+def documented(text: str = CONFIGURATION) -> list[Option]:
     """Return the rows of the tables of options; what stands in the heading before a table comes before its names."""
-    text, found = (readme.REPOSITORY / "config/README.md").read_text(), []
+    found = []
     for table in TABLE.finditer(text):
         heading = re.findall(r"^### (.*)", text[: table.start()], re.MULTILINE)[-1]
         before = f"{heading.strip('`')}." if heading.startswith("`") else ""
@@ -48,7 +51,24 @@ def documented() -> list[Option]:
 
 def test_the_table_has_every_option_with_its_type_and_default() -> None:
     assert sorted(documented(), key=str) == sorted(all_options(), key=str)
-    assert len(set(documented())) == len(documented())
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (
+            "| `retry.max_delay` | integer, 1 to 86400 | s | 300 |",
+            "| `retry.max_delay` | integer, 1 to 86400 | s | 600 |",
+        ),
+        ("| `gateway.address` | IP address |", "| `gateway.address` | string |"),
+        ("| `gateway.address` |", "| `gateway.addr` |"),
+        ("| `command.timeout` | integer, 1 to 3600 | s | 30 | The time limit of the program. |\n", ""),
+        ("| `notify.sev", "| `notify.to` | list | | none | Whom. |\n| `notify.sev"),
+    ],
+)
+def test_a_wrong_row_is_seen(right: str, wrong: str) -> None:
+    assert CONFIGURATION.count(right) == 1
+    assert sorted(documented(CONFIGURATION.replace(right, wrong)), key=str) != sorted(all_options(), key=str)
 
 
 def test_the_configuration_loads(tmp_path: Path) -> None:
