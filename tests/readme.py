@@ -105,6 +105,12 @@ def samples(text: str) -> list[Sample]:
     return found
 
 
+def sample(command: str, text: str) -> Sample:
+    """Return the first sample of a command, which is named without the program, in a text."""
+    words = tuple(today(command.split()))
+    return next(found for found in samples(text) if found.words == words)
+
+
 def shape(line: str) -> str:
     """Return a line with numbers, times and names of WAL files made equal.
 

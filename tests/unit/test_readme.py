@@ -129,16 +129,21 @@ def test_the_options_of_check() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code"), [(("handlers",), 0), (("simulate-failover", "2"), 0), (("status",), 0), (("check-wal",), 0)]
+    ("command", "name"),
+    [
+        ("status", "README.md"),
+        ("handlers", "repmgr_hooks/cli/README.md"),
+        ("simulate-failover 2", "repmgr_hooks/cli/README.md"),
+        ("check-wal", "repmgr_hooks/cli/README.md"),
+    ],
 )
 def test_what_needs_no_cluster(
-    words: tuple[str, ...], code: int, run: Callable[..., int], host: FakeHost, capsys: pytest.CaptureFixture[str]
+    command: str, name: str, run: Callable[..., int], host: FakeHost, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the cluster of the unit tests."""
     host.nodes[2].upstream = 1
-    sought = tuple(readme.today(list(words)))
-    shown = next(sample for text in readme.TEXTS.values() for sample in readme.samples(text) if sample.words == sought)
-    assert run(*sought) == code
+    shown = readme.sample(command, readme.TEXTS[name])
+    assert run(*shown.words) == 0
     said = "".join(line for line in capsys.readouterr().out.splitlines(keepends=True) if "last event" not in line)
     assert readme.difference(tuple(line for line in shown.output if "last event" not in line), said) == ""
 
@@ -200,6 +205,16 @@ def test_the_layers_are_those_that_are_kept() -> None:
 def test_each_metric_is_named() -> None:
     text = readme.section("## metrics", readme.TEXTS["repmgr_hooks/cli/README.md"])
     assert [name for name in METRICS if not re.search(rf"\b(repmgr_hooks_)?{name}\b", text)] == []
+    assert set(re.findall(r"repmgr_hooks_(\w+)", text)) <= set(METRICS)
+
+
+@pytest.mark.parametrize("name", readme.FILES)
+def test_units_and_shipped_files_exist(name: str) -> None:
+    text, shipped = readme.TEXTS[name], readme.REPOSITORY
+    units = re.findall(r"repmgr(?:d@|-hooks)[\w-]*\.(?:service|timer)", text)
+    assert [unit for unit in units if not (shipped / "systemd" / unit).exists()] == []
+    files = re.findall(r"`(config/[\w./-]+)`", text)
+    assert [file for file in files if not (shipped / file).exists()] == []
 
 
 def test_each_key_of_status_is_named() -> None:
