@@ -34,12 +34,14 @@ def parser() -> argparse.ArgumentParser:
     words = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
     event = command("event", 'what repmgr calls: %%n %%e %%s "%%p" "%%t"; a single - reads them from stdin')
     event.add_argument("words", nargs="*", metavar=words)
-    replay = command("replay", "the same now, in the foreground, showing each step")
+    replay = command("replay", "handle an event in the foreground, and show each step")
     replay.add_argument("words", nargs="*", metavar=words)
     replay.add_argument("--id", type=event_number, help="an event of the journal, by its number in 'history'")
     reconcile = command("reconcile", "bring the cluster to its desired state, whatever the events said")
     reconcile.add_argument(
-        "--reset-state", action="store_true", help="first forget the primary's timeline and system: after a restore"
+        "--reset-state",
+        action="store_true",
+        help="first forget the primary's timeline and system identifier: after a restore",
     )
     for made in (replay, reconcile):
         made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
@@ -47,16 +49,16 @@ def parser() -> argparse.ArgumentParser:
     simulated.add_argument("node", type=node_id, metavar="NODE", help="the repmgr node id of a standby")
     command("boot", "at boot: chains, forwarding and routes as the cluster is now")
     worker = command("worker", "the service: handle what 'event' stores")
-    worker.add_argument("--once", action="store_true", help="end when nothing waits any more")
-    status = command("status", "what is true; exit code 0 only if the cluster is in the desired state")
+    worker.add_argument("--once", action="store_true", help="end when no event is left")
+    status = command("status", "the state of each cluster; exit code 0 only if it is the desired state")
     continuity = command("continuity", "whether Barman has all WAL that a restore would need; exit code 1 on a hole")
     continuity.add_argument("name", nargs="?", metavar="CLUSTER", help="default: all")
     history = command("history", "what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
     history.add_argument("-n", type=amount, default=20, metavar="N", help="so many runs (default 20)")
     history.add_argument("--failover", metavar="N", help="one change of the primary, by its number, or 'last'")
-    history.add_argument("--html", type=Path, metavar="FILE", help="write that as a page of its own")
-    metrics = command("metrics", "the same in numbers, for Prometheus")
+    history.add_argument("--html", type=Path, metavar="FILE", help="write that as an HTML page")
+    metrics = command("metrics", "status and history in numbers, for Prometheus")
     metrics.add_argument("--file", type=Path, metavar="FILE", help="for node_exporter's textfile collector; *.prom")
     for made in (status, continuity, history):
         made.add_argument("--json", action="store_true", help="for machines")
@@ -71,22 +73,22 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--restore", action="store_true", help="also try on each standby whether it gets WAL and a backup from Barman"
     )
-    check.add_argument("--send-test-alert", action="store_true", help="send a test message to everybody under 'alerts'")
+    check.add_argument(
+        "--send-test-alert", action="store_true", help="send a test message to each receiver under 'alerts'"
+    )
     forms = check.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="for machines")
     forms.add_argument("--nagios", action="store_true", help="one line and the exit codes of a monitoring plug-in")
-    init = command(
-        "init", "write all files for this cluster into a directory, to be read; --install puts them in place"
-    )
+    init = command("init", "write a draft of every file for this cluster into a directory; --install installs it")
     init.add_argument("directory", nargs="?", type=Path, default=Path("repmgr-hooks-draft"), metavar="DIRECTORY")
     init.add_argument(
-        "--repmgr-conf", type=Path, metavar="FILE", help="ask this node (default: the first that is found)"
+        "--repmgr-conf", type=Path, metavar="FILE", help="read this repmgr.conf (default: the first that is found)"
     )
     init.add_argument("--barman", metavar="SERVER", help="Barman's server, if it has several")
     init.add_argument("--gateway", metavar="ADDRESS", help="this host's address for clients and Barman")
-    init.add_argument("--install", action="store_true", help="put the files of DIRECTORY in place, and check them")
-    init.add_argument("--replace", action="store_true", help="also those that would replace others")
-    command("handlers", "what is installed, and from where")
+    init.add_argument("--install", action="store_true", help="install the files of DIRECTORY, and check them")
+    init.add_argument("--replace", action="store_true", help="also replace files that exist; a copy is kept")
+    command("handlers", "list the handlers, and where each comes from")
     return top
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-
-import pytest
 
 from tests import readme
-from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import failover_handled, status
 from tests.lab import Lab, wait_for
 from tests.readme import Sample, sample
@@ -19,8 +15,6 @@ FORMER = (
     (r"\bMISSING\b", "PENDING"),
 )
 """What ``status`` prints as long as it has not got the words of the READMEs; nor need it print hints."""
-
-
 FRONT, CLI = readme.README, readme.TEXTS["repmgr_hooks/cli/README.md"]
 
 
@@ -34,16 +28,6 @@ def compare(lab: Lab, shown: Sample, code: int = 0) -> None:
     output = [re.sub("HINT: .*", "HINT: ...", line) for line in shown.output if "HINT:" in said or "HINT:" not in line]
     assert readme.difference(tuple(output), said) == "", result.stdout + result.stderr
     assert result.returncode == code, result.stdout + result.stderr
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    lab = fresh_lab()
-    try:
-        lab.open()
-        yield lab
-    finally:
-        lab.destroy()
 
 
 def test_before_and_after_a_failover(lab: Lab) -> None:
@@ -65,13 +49,12 @@ def test_before_and_after_a_failover(lab: Lab) -> None:
     compare(lab, sample("status", CLI), 1)
 
 
-def test_the_chains_go_as_they_came(built_lab: Lab) -> None:
+def test_the_chains_are_removed(built_lab: Lab) -> None:
     """The commands of "Uninstall", after which nothing of ours is in the nat table; nobody is led there any more."""
     gateway = built_lab.gateway
-    before = gateway.nat()
     gateway.hooks("reconcile")
-    assert gateway.nat() != before
+    assert [line for line in gateway.nat() if "repmgr" in line]
     commands = readme.block("systemctl disable", readme.TEXTS["systemd/README.md"]).splitlines()
     for command in (line for line in commands if line.startswith("iptables")):
         gateway.run("sh", "-ec", command)
-    assert gateway.nat() == before
+    assert [line for line in gateway.nat() if "repmgr" in line] == []
