@@ -16,7 +16,9 @@ LONGEST_REASON = 200
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
-        prog="repmgr-hooks", description="What repmgr calls when something happens.", allow_abbrev=False
+        prog="repmgr-hooks",
+        description="Make the gateway and Barman follow the PostgreSQL primary.",
+        allow_abbrev=False,
     )
     top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
     top.set_defaults(file=None, dry_run=False, reset_state=False)
