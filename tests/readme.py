@@ -35,8 +35,6 @@ PLACEHOLDERS = {
     "COMMAND": "status",
 }
 """What a word in capital letters stands for."""
-FORMER = {"check-wal": "continuity"}
-"""What a command is called as long as it has not got the name that the READMEs give it."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,9 @@ def section(heading: str, text: str) -> str:
     return rest[: end.start() + len(heading)] if end else rest
 
 
-def today(words: list[str]) -> list[str]:
-    """Return a command line with the name that its command has now, and something in the place of each placeholder."""
-    words = [PLACEHOLDERS.get(word, word) for word in words]
-    return [FORMER.get(word, word) if word not in COMMANDS else word for word in words]
+def filled(words: list[str]) -> list[str]:
+    """Return a command line with something in the place of each placeholder."""
+    return [PLACEHOLDERS.get(word, word) for word in words]
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -91,7 +88,7 @@ def commands(text: str) -> Iterator[list[str]]:
             except ValueError:  # a quote that ends elsewhere: no command line
                 continue
             if len(words) > 1 and PROGRAM.match(words[0]) and (words[1] in COMMANDS or words[1].islower()):
-                yield today(words[1:])
+                yield filled(words[1:])
 
 
 def samples(text: str) -> list[Sample]:
@@ -100,14 +97,14 @@ def samples(text: str) -> list[Sample]:
     for lines in blocks(text):
         starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
         for start, end in itertools.pairwise([*starts, len(lines)]):
-            words = today(shlex.split(lines[start].removeprefix("$ "))[1:])
+            words = filled(shlex.split(lines[start].removeprefix("$ "))[1:])
             found.append(Sample(tuple(words), tuple(line for line in lines[start + 1 : end] if line)))
     return found
 
 
 def sample(command: str, text: str) -> Sample:
     """Return the first sample of a command, which is named without the program, in a text."""
-    words = tuple(today(command.split()))
+    words = tuple(filled(command.split()))
     return next(found for found in samples(text) if found.words == words)
 
 

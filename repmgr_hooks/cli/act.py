@@ -37,7 +37,8 @@ from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.reports import status
-from repmgr_hooks.service.controller import LOCK_WAIT, run_now
+from repmgr_hooks.service.controller import LOCK_WAIT
+from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.service.worker import Worker
 
 MAX_EVENT = 4096
@@ -88,7 +89,7 @@ def do_simulate_failover(arguments: argparse.Namespace) -> int:
     promotion = Event(arguments.node, simulation.EVENT)
     (managed,) = choose(loaded, arguments.cluster, promotion)
     memory = memories(loaded, [managed])[0]
-    return shown(dispatcher.simulate_failover(managed, world_of(managed), promotion, memory), lines)
+    return shown(simulation.simulate(managed, world_of(managed), promotion, memory), lines)
 
 
 def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines: Lines) -> int:

@@ -78,7 +78,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "simulate-failover": act.do_simulate_failover,
     "boot": act.do_reconcile,
     "status": show.do_status,
-    "continuity": show.do_continuity,
+    "check-wal": show.do_check_wal,
     "history": show.do_history,
     "metrics": show.do_metrics,
     "pause": act.do_pause,

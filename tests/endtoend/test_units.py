@@ -15,7 +15,7 @@ from tests import readme
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from, led_to
 from tests.endtoend.test_init import without_ours
-from tests.lab import REPOSITORY, Lab, wait_for
+from tests.lab import CONFIG_FILE, REPOSITORY, Lab, wait_for
 from tests.lab.booted import CannotBoot, Machine, booted
 
 
@@ -59,6 +59,10 @@ def install(lab: Lab, machine: Machine) -> None:
     machine.run("sh", "-ec", draft)
     machine.run("sh", "-ec", put_in_place)
     lab.put(lab.gateway, "/etc/repmgr-hooks/pgpass", lab.pgpass(), 0o600, "barman")
+    # As `check` asks for: `init` cannot know which application is served.
+    config = lab.gateway.path(CONFIG_FILE)
+    before, after = "probe: {user: repmgr, dbname: repmgr", "probe: {user: app, dbname: app"
+    config.write_text(config.read_text().replace(before, after))
     machine.run("sh", "-ec", begin, limit=320)
     wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")
     wait_for(lambda: good_but_for_tls(machine.result("repmgr-hooks", "check").stdout), "check to find nothing wrong")

@@ -329,7 +329,7 @@ COMMANDS = [
     "event",
     "metrics",
     "handlers",
-    "continuity",
+    "check-wal",
     "boot",
 ]
 OPTIONS = ["--cluster", "--log", "--json", "--failed", "-n", "--failover", "--html", "--file", "--for", "--reason",

@@ -115,12 +115,12 @@ def rows(text: str) -> list[tuple[list[str], list[str]]]:
 
 def test_the_table_names_each_command_and_its_options() -> None:
     table = rows(readme.section("## Commands", README))
-    assert sorted(readme.today([name.split()[0]])[0] for names, _ in table for name in names) == sorted(COMMANDS)
+    assert sorted(readme.filled([name.split()[0]])[0] for names, _ in table for name in names) == sorted(COMMANDS)
     for names, others in table:
         for option in (word for word in others if word.startswith("--")):
-            assert any(parsed(readme.today([*name.split(), *option.split()])) for name in names), (names, option)
+            assert any(parsed(readme.filled([*name.split(), *option.split()])) for name in names), (names, option)
         for whole in (words for words in others if words.split()[0] in COMMANDS):
-            assert parsed(readme.today(whole.split())), whole
+            assert parsed(readme.filled(whole.split())), whole
 
 
 def test_the_options_of_check() -> None:
