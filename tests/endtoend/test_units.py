@@ -25,6 +25,8 @@ def lab() -> Iterator[Lab]:
     lab = fresh_lab()
     try:
         lab.build()
+        lab.db2.sql("alter system set restore_command = 'false'")  # check wants one on a standby
+        lab.db2.sql("select pg_reload_conf()")
         lab.gateway.run("cp", "-a", "/var/lib/barman", "/var/elsewhere")
         config = lab.gateway.path("/etc/barman.conf")
         config.write_text(config.read_text().replace("barman_home = /var/lib/barman", "barman_home = /var/elsewhere"))
