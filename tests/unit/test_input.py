@@ -62,9 +62,9 @@ def hooks(
 def test_a_reason_that_is_no_text_is_refused_and_nothing_is_paused(tmp_path: Path, reason: bytes) -> None:
     refused = hooks(tmp_path, "pause", "--reason", reason)
     assert (refused.returncode, refused.stdout) == (2, b"")
-    (line,) = refused.stderr.decode().splitlines()
-    assert "holds a control character, or is no UTF-8" in line
-    assert line.isprintable()
+    line, hint = refused.stderr.decode().splitlines()
+    assert line.endswith("holds a control character, or is no UTF-8")
+    assert (line.isprintable(), hint) == (True, "HINT: write it as plain text")
     assert not (tmp_path / "journal.db").exists()
 
 
