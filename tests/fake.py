@@ -283,7 +283,7 @@ class FakeBarman:
     """The line ``lock_directory_cleanup`` of barman.conf."""
     cron_ran: float | None = 0.0
     """Seconds since cron; None: never."""
-    hanging: frozenset[str] = frozenset({"receive-wal", "cron", "switch-wal", "show-server"})
+    hanging: frozenset[str] = frozenset({"receive-wal", "switch-wal", "show-server"})
     """The commands that hang if its health is ``hangs``."""
 
 
@@ -494,10 +494,16 @@ class FakeHost:
     def _barman_command(self, program: Program, words: list[str], limit: float) -> str:
         if words == ["--version"]:
             return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n"
-        verb = next(word for word in words if "-" in word[1:] or word == "cron")
+        verb = next(word for word in words if "-" in word[1:])
         assert "--reset" not in words, "this would hide a hole"
+        stops = "--stop" in words or verb == "terminate-process"
         if not verb.startswith("show"):
-            self._note(f"barman {verb}")
+            self._note(f"barman {verb}{' --stop' * ('--stop' in words)}")
+        if verb == "receive-wal" and not stops:
+            assert program.resident, "it goes on running"
+            if self.barman.health == "good":
+                self._start_stream()
+            return "ERROR: cannot open /var/lib/barman: No space left" if self.barman.health == "ruins" else ""
         if self.barman.health == "hangs" and verb in self.barman.hanging:
             self.sleep(limit)
             raise OperationFailed(f"{program}: not finished after {limit:.0f} s; killed")
@@ -509,7 +515,7 @@ class FakeHost:
             said = f"Backup 20261121T045501:\n    Begin WAL              : {self.barman.begin_wal}\n"
             unknown = "ERROR: Unknown backup 'latest' for server 'main_backup'"
             return ended(program, 0, said, "") if self.barman.begin_wal else ended(program, 1, "", unknown)
-        if verb == "receive-wal":
+        if stops:
             return self._stop(program)
         if verb == "config-switch":
             self.barman.model = words[-1]
@@ -517,10 +523,8 @@ class FakeHost:
                 self._end_stream()
             self._start_stream()
             return ended(program, 0, "", "")
-        if verb == "cron":
-            self._start_stream()
-            return ended(program, 0, "", "")
-        return self._switch_wal(program, float(words[words.index("--archive-timeout") + 1]))
+        assert verb == "switch-wal", verb
+        return self._switch_wal(program)
 
     def _server(self) -> str:
         """What Barman says of its server: its settings, and what it sees behind the gateway's port."""
@@ -543,8 +547,11 @@ class FakeHost:
             return self.barman.model
         if name == "find":
             places = {STREAMING: self.barman.streaming, f"{HOME}/wals": self.barman.archived, f"{HOME}/incoming": set()}
-            assert words[-2:] == ["-type", "f"]
-            return "".join(f"{place}/{file}\n" for place in words[:-2] for file in sorted(places[place]))
+            end = words.index("-type")
+            assert words[end : end + 2] == ["-type", "f"]
+            only = words[end + 3] if words[end + 2 :] else None
+            files = [(place, file) for place in words[:end] for file in sorted(places[place])]
+            return "".join(f"{place}/{file}\n" for place, file in files if only in (None, file))
         if name == "cmp":
             file = words[1].removeprefix(f"{STREAMING}/")
             assert file in self.barman.streaming
@@ -591,7 +598,7 @@ class FakeHost:
         socket = self.nat.reached(self.gateway, self.barman_port, "OUTPUT")
         return next((n for n, node in self.nodes.items() if f"{node.host}:5432" == socket and node.reachable), None)
 
-    def _switch_wal(self, program: Program, timeout: float) -> str:
+    def _switch_wal(self, program: Program) -> str:
         number = self._behind_barman_port()
         if number is None:
             return ended(program, 1, "", "ERROR: Unable to perform pg_switch_wal for server 'main_backup'.")
@@ -602,10 +609,9 @@ class FakeHost:
         closed = node.wal_file()
         node.segment += 1
         node.checkpoint_timeline = node.timeline
-        if self.barman.streams_from != number:
-            self.sleep(timeout)
-            return ended(program, 1, "", f"The WAL file {closed} has not been received in {timeout:.0f} seconds")
-        self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
+        assert "--archive" not in program.argv, "the lock of archive-wal may be held by somebody else"
+        if self.barman.streams_from == number:
+            self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
         return ended(program, 0, f"The WAL file {closed} has been closed on server 'main_backup'\n", "")
 
     # PostgreSQL
@@ -674,9 +680,6 @@ class FakeHost:
     def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
         return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
 
-    def _write(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        return [(4711,)]
-
     def _create_slot(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         if sql.params[0] in node.slots:
             return OperationFailed(f'node {sql.node}: replication slot "{sql.params[0]}" already exists')
@@ -719,7 +722,6 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     barman.STREAMING: FakeHost._streaming,
     archive.WRITTEN: FakeHost._written,
     simulation.FREE_SLOTS: FakeHost._free_slots,
-    barman.WRITE_SOME_WAL: FakeHost._write,
     slot.CREATE: FakeHost._create_slot,
     slot.DROP_ON_STANDBY: FakeHost._drop_on_standby,
     slot.DROP_LOST: FakeHost._drop_lost,

@@ -17,6 +17,7 @@ from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
 LIMIT = 30.0
+TERMINATES_PROCESSES = (3, 14)
 DIRECTORIES = ("streaming_wals_directory", "incoming_wals_directory", "wals_directory")
 """In the order in which a file moves: one that is moved while they are listed is seen all the same."""
 
@@ -112,6 +113,20 @@ def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int
     said = host.run(Program((*barman.command, "--version"), constant=True), limit).strip()
     found = re.match(r"(\d+)\.(\d+)", said)
     return ((int(found[1]), int(found[2])) if found else (0, 0)), said
+
+
+def stop_words(barman: Barman, host: Host) -> tuple[str, ...]:
+    """Return how its receiver is stopped: ``--stop`` is to go, says Barman 3.20. Raises OperationFailed."""
+    there, _ = version(barman, host)
+    if there >= TERMINATES_PROCESSES:
+        return ("terminate-process", barman.server, "receive-wal")
+    return ("receive-wal", "--stop", barman.server)
+
+
+def look_for(name: str, barman: Barman, host: Host) -> Program:
+    """Return the program that prints something if Barman has a file, all of it. Raises OperationFailed."""
+    find = ("find", *_directories(barman, host), "-type", "f", "-name", name)
+    return Program(barman.beside(*find), tolerate="No such file or directory")
 
 
 def _files(barman: Barman, host: Host, *directories: str) -> list[PurePosixPath]:

@@ -1,21 +1,20 @@
 """Barman streams from the primary, and has all WAL up to the last closed file of the primary's timeline.
 
-Barman's exit codes prove neither: ``cron`` answers 0 although receive-wal then fails, ``switch-wal`` answers 0 from a
-standby. So the stream is looked for on the primary, and the files on Barman's disk. A stream that has just begun proves
-little: Barman runs pg_receivewal with ``--no-loop``, so what fails has a new walsender each time, and ``streaming`` is
-said too at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on
-without a hole, or because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would
-hide that.
+Barman's exit codes prove neither: ``receive-wal`` goes on or fails later, ``switch-wal`` answers 0 from a standby.
+So the stream is looked for on the primary, and the files on Barman's disk. A stream that has just begun proves little:
+Barman runs pg_receivewal with ``--no-loop``, so what fails has a new walsender each time, and ``streaming`` is said too
+at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on without a hole, or
+because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would hide that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from repmgr_hooks.barman import archive, config_models, wal_continuity
-from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
+from repmgr_hooks.barman.wal_continuity import PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import WalSender, lsn
 from repmgr_hooks.errors import OperationFailed
@@ -32,12 +31,14 @@ fence = contract.fence_nothing
 
 START_TIMEOUT, STEADY = 60, 2
 HOUSEKEEP_LIMIT = 5.0
+START_EVERY = 2.0
+"""What fails at its start is soon over: the slot is in use until the primary has ended the walsender before."""
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 
 
 @dataclass(frozen=True)
 class SwitchWal:
-    """``timeout``: seconds that Barman waits for the closed file to reach the archive."""
+    """``timeout``: seconds that the closed file may take to come to Barman's disk."""
 
     timeout: Timeout = 90
 
@@ -76,7 +77,8 @@ class Seen:
 
     ``coming``: it does not yet, but a walsender is at work that is young or has to catch up, and is left alone. If its
     receiver dies, the primary ends it (``wal_sender_timeout``). ``model``: Barman's active one. ``tail``: Barman has
-    more of the old timeline than the primary ever had.
+    more of the old timeline than the primary ever had. ``stop``: Barman's words that stop its receiver. ``written``: a
+    look whether Barman has the file that the primary wrote last.
     """
 
     streaming: bool
@@ -86,6 +88,8 @@ class Seen:
     coming: bool = False
     model: str = ""
     tail: bool = False
+    stop: tuple[str, ...] = ()
+    written: Program | None = None
 
 
 # Null without a slot: Barman cannot stream through one that somebody has dropped.
@@ -96,9 +100,6 @@ select (select exists (select 1 from pg_stat_replication
                           and extract(epoch from clock_timestamp() - backend_start) not between 0 and %s)
           from pg_replication_slots where slot_name = %s)
 """
-# Barman keeps the newest complete file back until the first bytes of the next one have come (wal_archiver.py:970-983);
-# on an idle primary that takes up to 25 s. A transaction id writes a commit record at once and needs no privilege.
-WRITE_SOME_WAL = "select txid_current()"
 
 
 def validate(config: Config, cluster: Cluster) -> Iterable[str]:
@@ -136,6 +137,7 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
     standing, model, tail = StreamState(StreamPosition.OK), "", False
+    stop: tuple[str, ...] = ()
     if config.stream and not streaming and not coming:
         # Barman first: it may receive meanwhile, and must not seem to be ahead.
         held = archive.look_at_stream(decided.barman, host)
@@ -143,8 +145,13 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
         standing = wal_continuity.classify(held, primary)
         tail = archive.has_a_tail(standing, primary.lineage.segment_size, decided.barman, host)
         model = config_models.active(decided.barman, host) if config.models else ""
-    archived, missing = _archive(decided, host) if config.switch_wal else (False, ())
-    return Seen(streaming, archived, standing, missing, coming, model, tail)
+        stop = archive.stop_words(decided.barman, host)
+    if not config.switch_wal:
+        return Seen(streaming, False, standing, (), coming, model, tail, stop)
+    primary = archive.look_at_primary(decided.primary, decided.timeline, host)
+    archived, missing = _archive(decided, primary, host)
+    written = None if archived else archive.look_for(primary.open_file, decided.barman, host)
+    return Seen(streaming, archived, standing, missing, coming, model, tail, stop, written)
 
 
 def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
@@ -154,7 +161,7 @@ def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
     """
     if config.models:
         config_models.place(decided.barman, host, HOUSEKEEP_LIMIT)
-    elif config.stream:
+    else:
         archive.places(decided.barman, host, HOUSEKEEP_LIMIT)
 
 
@@ -162,9 +169,8 @@ def _young(sender: WalSender, min_stream_age: int) -> bool:
     return sender.age is not None and 0 <= sender.age < min_stream_age
 
 
-def _archive(decided: ClusterState, host: Host) -> tuple[bool, tuple[str, ...]]:
+def _archive(decided: ClusterState, primary: PrimaryWal, host: Host) -> tuple[bool, tuple[str, ...]]:
     """Whether Barman has the last closed file of the timeline, and what it lacks before it."""
-    primary = archive.look_at_primary(decided.primary, decided.timeline, host)
     # Until the first checkpoint of a new timeline has ended (pg_control lags until then), nothing can have been
     # switched by us, which forces one; Barman need not be asked.
     if primary.checkpoint_timeline != decided.timeline:
@@ -184,15 +190,15 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     if config.stream and not seen.streaming:
         steps += [_start(config, decided)] if seen.coming else _restart_stream(config, decided, seen)
     if config.switch_wal and not seen.archived:
-        steps.append(_switch_wal(decided, config.switch_wal.timeout))
+        steps.append(_switch_wal(decided, seen, config.switch_wal.timeout))
     if seen.missing:
         raise OperationFailed(wal_continuity.advice(seen.missing, decided.barman))
     return steps
 
 
 def _restart_stream(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
-    # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
-    stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
+    # It answers 1 both when nothing runs and when it failed; only the text tells them apart.
+    stop = _barman(decided, *seen.stop, tolerate="no such process")
     standing, model = seen.standing, config.models.get(decided.primary, "")
     tail = [wal_continuity.keep_tail(standing, decided.barman)] if seen.tail else []
     remedy = wal_continuity.remedy(standing, decided.barman) if standing.position is not StreamPosition.OK else []
@@ -204,34 +210,44 @@ def _restart_stream(config: Config, decided: ClusterState, seen: Seen) -> list[S
         _start(config, decided),
     ]
     if remedy and not (config.repair and wal_continuity.repairable(standing)):
-        raise OperationFailed(wal_continuity.explain(standing, decided.barman, steps))
+        # By hand, receive-wal would hold the terminal; cron starts it in the background.
+        by_hand = replace(steps[-1], do=_barman(decided, "-q", "cron"))
+        raise OperationFailed(wal_continuity.explain(standing, decided.barman, [*steps[:-1], by_hand]))
     return steps
 
 
 def _start(config: Config, decided: ClusterState) -> Step:
-    """Barman's cron starts what does not run, and leaves what runs alone."""
+    """Not by ``barman cron``, which would wait for its own lock, for servers that sort before ours, and for retention.
+
+    It is what cron starts too; Barman's lock lets one in, whoever started it.
+    """
     return Step(
         f"start Barman's receive-wal, until it streams from node {decided.primary}",
-        _barman(decided, "-q", "cron"),
+        replace(_barman(decided, "-q", "receive-wal", decided.barman.server), resident=True),
         config.stream_limit,
         until=_streaming(config, decided),
-        every=5,
+        every=START_EVERY,
         hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
     )
 
 
-def _switch_wal(decided: ClusterState, timeout: int) -> Step:
+def _switch_wal(decided: ClusterState, seen: Seen, timeout: int) -> Step:
+    """Not with ``--archive``: whoever holds the lock of archive-wal would hold it up. A file on Barman's disk is safe.
+
+    To stream the end of a file, pg_receivewal waits for nothing that is written behind it.
+    """
     switch = _barman(
         decided,
-        *("-f", "json", "switch-wal", "--force", "--archive", "--archive-timeout", str(timeout)),
-        decided.barman.server,
+        *("-f", "json", "switch-wal", "--force", decided.barman.server),
         expect=rf"The WAL file {decided.timeline:08X}[0-9A-F]{{16}} has been closed",
     )
     return Step(
-        f"switch WAL and see timeline {decided.timeline} in Barman's archive",
+        f"switch WAL and see timeline {decided.timeline} on Barman's disk",
         switch,
         timeout + 30.0,
-        meanwhile=Sql(decided.primary, WRITE_SOME_WAL),
+        until=seen.written,
+        every=timeout + 30.0,
+        hint="see whether Barman streams: repmgr-hooks status",
     )
 
 

@@ -1,0 +1,55 @@
+"""Barman's locks, which others hold for as long as they please: the stream and the app port do not wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.looks import barman_streams_from, failover_handled, routes
+from tests.lab import Lab, wait_for
+
+GATE_LIMIT = 10
+"""Seconds from the promotion to the open app port, with the gate at ``archived``; it was 98 to 123."""
+SILENT = "10.0.0.99"
+
+
+def hold(lab: Lab, lock: str) -> None:
+    """Hold a lock of Barman's, as a cron that hangs, or one with a slow hook or much to remove."""
+    file = f"/var/lib/barman/.main_backup-{lock}.lock"
+    lab.gateway.start("flock", file, "sleep", "1000", user="barman", log=lock)
+    wait_for(lambda: lab.gateway.result("flock", "-n", file, "true", user="barman").returncode, f"{lock} to be held")
+
+
+def cron(lab: Lab) -> None:
+    hold(lab, "cron")
+
+
+def archive_wal(lab: Lab) -> None:
+    hold(lab, "archive-wal")
+
+
+def a_silent_server_before_ours(lab: Lab) -> None:
+    """Another server of the same Barman, a copy of one on a Barman whose host drops what we send."""
+    lab.gateway.run("iptables", "-A", "OUTPUT", "-d", SILENT, "-j", "DROP")
+    ssh = f"primary_ssh_command = ssh barman@{SILENT}"
+    lab.put(lab.gateway, "/etc/barman.d/aaa.conf", f"[aaa]\ndescription = A copy\n{ssh}\n")
+
+
+@pytest.mark.parametrize("newest_barman", [False, True], ids=["debians", "newest"])
+@pytest.mark.parametrize("held_up", [cron, archive_wal, a_silent_server_before_ours])
+def test_the_app_port_opens_although_barman_is_held_up(held_up: Callable[[Lab], None], newest_barman: bool) -> None:
+    lab = fresh_lab(newest_barman=newest_barman)
+    try:
+        lab.open()
+        held_up(lab)
+        lab.db1.pg_ctl("stop", "-m", "immediate")
+        wait_for(lambda: lab.db2.sql("select pg_is_in_recovery()") == "f", "the promotion")
+        wait_for(lambda: routes(lab).get(54322) == lab.db2.address, "the app port to lead to db2", GATE_LIMIT)
+
+        assert barman_streams_from(lab.db2)
+        wait_for(lambda: failover_handled(lab), "the end of the events")
+        assert barman_streams_from(lab.db2)
+    finally:
+        lab.destroy()
