@@ -279,6 +279,10 @@ class FakeBarman:
     version: str = "3.4.0"
     model: str = ""
     """The model that is applied; each is named after the node it leads to, such as ``main-db2``."""
+    backups: str = ""
+    """What ``list-backup`` prints."""
+    has_file: bool = True
+    """Whether there is the program ``file``."""
     cleanup: str = ""
     """The line ``lock_directory_cleanup`` of barman.conf."""
     cron_ran: float | None = 0.0
@@ -445,6 +449,8 @@ class FakeHost:
             return self.nat.save() if words == ["-t", "nat"] else self.filter
         if name in ("repmgr", "sudo"):
             return self.repmgr if name == "repmgr" else self.sudoers
+        if name == "file" and self.barman.has_file:
+            return "file-5.44\n"
         if name in ("stat", "grep"):
             return self._barmans_surroundings(name)
         if name == "iptables-restore":
@@ -497,7 +503,7 @@ class FakeHost:
         verb = next(word for word in words if "-" in word[1:])
         assert "--reset" not in words, "this would hide a hole"
         stops = "--stop" in words or verb == "terminate-process"
-        if not verb.startswith("show"):
+        if not verb.startswith(("show", "list")):
             self._note(f"barman {verb}{' --stop' * ('--stop' in words)}")
         if verb == "receive-wal" and not stops:
             assert program.resident, "it goes on running"
@@ -511,6 +517,8 @@ class FakeHost:
             return ended(program, 1, "", "ERROR: cannot open /var/lib/barman: No space left on device")
         if verb == "show-server":
             return ended(program, 0, self._server(), "")
+        if verb == "list-backup":
+            return ended(program, 0, self.barman.backups, "")
         if verb == "show-backup":
             said = f"Backup 20261121T045501:\n    Begin WAL              : {self.barman.begin_wal}\n"
             unknown = "ERROR: Unknown backup 'latest' for server 'main_backup'"

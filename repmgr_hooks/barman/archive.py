@@ -17,6 +17,8 @@ from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
 LIMIT = 30.0
+CLEANS_UP_LOCKS = (3, 10)
+"""Its cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
 TERMINATES_PROCESSES = (3, 14)
 DIRECTORIES = ("streaming_wals_directory", "incoming_wals_directory", "wals_directory")
 """In the order in which a file moves: one that is moved while they are listed is seen all the same."""

@@ -16,12 +16,14 @@ from repmgr_hooks.checks.users import user_called
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.libpq import addresses
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 30.0
 CRON_EVERY = 180.0
 """Barman's cron is due once a minute; this much later it is dead."""
-CLEANS_UP_LOCKS = (3, 10)
+ASKS_FILE = (3, 14)
+"""It looks with ``file --brief`` whether a backup is encrypted (encryption.py, recognize_encryption)."""
 KEEPALIVES = "keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=20000"
 
 
@@ -66,6 +68,7 @@ def look(
     yield _slot(Topic("barman.slot", settings.server), said, settings)
     yield _locks(Topic("barman.locks", settings.server), settings, host)
     yield _cron(Topic("barman.cron", settings.server), said, settings, host)
+    yield _backups(Topic("barman.backup", settings.server), settings, host)
 
 
 def _elsewhere(cluster: Cluster, said: Mapping[str, str], by_model: bool) -> str:
@@ -77,7 +80,7 @@ def _elsewhere(cluster: Cluster, said: Mapping[str, str], by_model: bool) -> str
     for name in ("conninfo", "streaming_conninfo"):
         parts = _parts(said.get(name, ""))
         host, port = parts.get("hostaddr") or parts.get("host", ""), parts.get("port", "5432")
-        if (host, port) not in ours:
+        if not any((address, port) in ours for address in addresses(host)):
             return f"{name} leads to {host or 'a socket'} port {port}, {where}"
     return ""
 
@@ -121,17 +124,41 @@ def _slot(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
 
 
 def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:
-    """From 3.10 on, cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
+    """Without its lock, a running receive-wal is seen by nobody, and cannot be stopped."""
     try:
         version, _ = archive.version(settings, host)
         files = settings.beside("grep", "-rhsiE", r"^\s*lock_directory_cleanup", "/etc/barman.conf", "/etc/barman.d")
-        text = host.run(Program(files, tolerate=".*"), LIMIT) if version >= CLEANS_UP_LOCKS else ""
+        text = host.run(Program(files, tolerate=".*"), LIMIT) if version >= archive.CLEANS_UP_LOCKS else ""
     except OperationFailed as error:
         return topic.warn(f"Barman's version cannot be seen: {error}", f"{' '.join(settings.command)} --version")
-    if version >= CLEANS_UP_LOCKS and not re.search(r"=\s*(false|off|no|0)\b", text, re.IGNORECASE):
+    if version >= archive.CLEANS_UP_LOCKS and not re.search(r"=\s*(false|off|no|0)\b", text, re.IGNORECASE):
         what = f"Barman {version[0]}.{version[1]} removes the lock of its own receive-wal"
         return topic.warn(what, "in barman.conf, [barman]: lock_directory_cleanup = false")
     return topic.ok("receive-wal keeps its lock file")
+
+
+def _backups(topic: Topic, settings: Barman, host: Host) -> Finding:
+    """Whether a backup can be made, and ends.
+
+    At the beginning of a file PostgreSQL 17's pg_walfile_name names that file, and no longer the one before; Barman
+    before 3.20 then waits for one that an idle primary does not close (postgres.py:745 of 3.20.1).
+    """
+    barman = " ".join(settings.command)
+    try:
+        version, _ = archive.version(settings, host)
+        listed = host.run(Program((*settings.command, "list-backup", settings.server)), LIMIT)
+    except OperationFailed as error:
+        return topic.warn(f"its backups cannot be seen: {error}", f"{barman} list-backup {settings.server}")
+    try:
+        if version >= ASKS_FILE:
+            host.run(Program(settings.beside("file", "--version"), whole=False), LIMIT)
+    except OperationFailed as error:
+        what = f"Barman {version[0]}.{version[1]} makes no backup without the program 'file': {error}"
+        return topic.fail(what, "apt install file (or dnf install file), where Barman runs")
+    if waiting := re.findall(r"(\d{8}T\d{6})\b.*\bWAITING_FOR_WALS", listed):
+        what = f"backup {waiting[0]} is not complete: Barman has not got all the WAL that it wants"
+        return topic.warn(what, f"{barman} switch-wal --force --archive {settings.server}")
+    return topic.ok("no backup waits for WAL")
 
 
 def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:

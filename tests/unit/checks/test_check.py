@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def of_world(**said: object) -> Change:
 
 
 DOCKERS = "-A INPUT -j ACCEPT\n-A FORWARD -o docker0 -j DOCKER\n-A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
+KEPT = "lock_directory_cleanup = false\n"
+WAITS = "Size: 30.6 MiB - WAL Size: 0 B - WAITING_FOR_WALS"
+BACKUPS = "main_backup 20261125T225439 - Wed Nov 25 22:54:42 2026 - Size: 30.6 MiB - WAL Size: 0 B\n"
 GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
 
 
@@ -116,6 +120,10 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
         (barman(version="3.14.0"), {("barman.locks", "main_backup")}),
         (barman(version="3.14.0", cleanup="lock_directory_cleanup = false\n"), set()),
         (barman(version="3.14.0", cleanup="lock_directory_cleanup = true\n"), {("barman.locks", "main_backup")}),
+        (barman(version="3.13.3", cleanup=KEPT, has_file=False), set()),
+        (barman(version="3.14.0", cleanup=KEPT, has_file=False), {("barman.backup", "main_backup")}),
+        (barman(backups=BACKUPS), set()),
+        (barman(backups=BACKUPS.replace("Size: 30.6 MiB - WAL Size: 0 B", WAITS)), {("barman.backup", "main_backup")}),
         (barman(cron_ran=600.0), {("barman.cron", "main_backup")}),
         (barman(cron_ran=None), {("barman.cron", "main_backup")}),
         (barman(cron_ran=100.0), set()),
@@ -132,6 +140,20 @@ def test_each_fault_makes_its_own_finding(
     found = wrong(run, capsys)
     assert found == expected if expected is not None else ("barman.conninfo", "main_backup") in found
     assert not [what for what in host.what_changed() if not what.startswith("barman show")]
+
+
+@pytest.mark.parametrize(("addresses", "well"), [(["10.0.0.20"], True), (["10.0.0.21"], False), ([], False)])
+def test_barman_may_know_the_gateway_by_its_name(
+    run: RunResult,
+    capsys: pytest.CaptureFixture[str],
+    host: FakeHost,
+    monkeypatch: pytest.MonkeyPatch,
+    addresses: list[str],
+    well: bool,
+) -> None:
+    host.barman.settings = {"conninfo": "host=gateway.example.com port=54321 user=barman"}
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", (each, 0)) for each in addresses])
+    assert (("barman.conninfo", "main_backup") not in wrong(run, capsys)) is well
 
 
 def test_a_role_without_rights_is_told_all_of_them(
