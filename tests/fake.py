@@ -328,6 +328,7 @@ class FakeHost:
         self.counts_rules = True
         self.filter = ":FORWARD ACCEPT [0:0]\n"
         self.tracked = (12, 262144)
+        self.legacy, self.legacy_rules = False, ""
         self.repmgr = "repmgr 5.3.3"
         self.sudoers = "/usr/local/bin/repmgr-hooks worker --once, /usr/local/bin/repmgr-hooks event -"
         self.poked: list[Flow] = []
@@ -447,6 +448,12 @@ class FakeHost:
             return self.programs[name](program)
         if name == "iptables-save":
             return self.nat.save() if words == ["-t", "nat"] else self.filter
+        if name == "iptables":
+            assert words == ["-V"]
+            return f"iptables v1.8.9 ({'legacy' if self.legacy else 'nf_tables'})\n"
+        if name in ("iptables-nft-save", "iptables-legacy-save"):
+            assert (name == "iptables-nft-save") is self.legacy, "the other one"
+            return f"*nat\n:PREROUTING ACCEPT [0:0]\n{self.legacy_rules}COMMIT\n"
         if name in ("repmgr", "sudo"):
             return self.repmgr if name == "repmgr" else self.sudoers
         if name == "file" and self.barman.has_file:
@@ -467,6 +474,8 @@ class FakeHost:
     def read(self, path: str) -> str:
         if path.startswith("/proc/sys/net/netfilter/nf_conntrack_"):
             return f"{self.tracked[path.endswith('max')]}\n"
+        if path == "/proc/net/ip_tables_names":
+            return "nat\nfilter\n" if self.legacy_rules else ""
         assert path == "/proc/sys/net/ipv4/ip_forward"
         return f"{int(self.forwarding)}\n"
 

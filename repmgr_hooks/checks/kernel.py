@@ -9,6 +9,7 @@ from pathlib import Path
 
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.users import READ, User, hindrance
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.handlers.firewall import forwarding, jumps, nat_rules
 from repmgr_hooks.netfilter.iptables import Family
@@ -17,6 +18,8 @@ from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 10.0
 FULL = 0.9
+LOCK = Path("/run/xtables.lock")
+LEGACY_TABLES = "/proc/net/ip_tables_names"
 TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 
 
@@ -88,6 +91,41 @@ def _tracking(topic: Topic, host: Host) -> Finding:
         what = f"{count} of at most {most} connections are tracked: new ones will be dropped"
         return topic.fail(what, f"sysctl -w net.netfilter.nf_conntrack_max={most * 4}")
     return topic.ok(f"{count} of at most {most} connections are tracked")
+
+
+def backend(user: User, host: Host, lock: Path = LOCK) -> Iterator[Finding]:
+    """Look at which of the kernel's two rule sets iptables writes to, whether the service may, and at the other one.
+
+    What is in the other one still works; which of both a connection meets first, nobody has settled.
+    """
+    topic = Topic("kernel.backend")
+    try:
+        legacy = "legacy" in host.run(Program(("iptables", "-V"), constant=True), LIMIT)
+        if legacy and (wrong := _locked(user, lock)):
+            what = f"iptables-legacy, as which 'iptables' is installed, locks {lock}: {wrong}"
+            yield topic.fail(what, "systemd-tmpfiles --create /etc/tmpfiles.d/repmgr-hooks.conf")
+            return
+        other = "iptables-nft-save" if legacy else "iptables-legacy-save"
+        # That it lists a legacy table means that the kernel has it; to ask for one that it has not would load it.
+        there = legacy or "nat" in host.read(LEGACY_TABLES).split()
+        rules = host.run(Program((other, "-t", "nat")), LIMIT).count("\n-A ") if there else 0
+    except NoSuchProgram:
+        return  # iptables itself, which is said elsewhere; or the other, which then has no rules of its own
+    except OperationFailed as error:
+        yield unseen(topic, error)
+        return
+    if rules:
+        what = f"{rules} rule(s) for nat are in the rule set that 'iptables' does not write to: see {other} -t nat"
+        yield topic.warn(what, "let one program write all rules: update-alternatives --config iptables")
+    else:
+        yield topic.ok(f"iptables{'-legacy' * legacy} writes all rules for nat")
+
+
+def _locked(user: User, lock: Path) -> str:
+    try:
+        return hindrance(user, lock, READ)
+    except FileNotFoundError:
+        return "it is not there, and whoever comes first makes it for root alone"
 
 
 def managers(root: Path, monitor_interval: int) -> Finding:

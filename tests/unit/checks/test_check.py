@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from repmgr_hooks.checks import finding, kernel, service
 from repmgr_hooks.checks.finding import Finding
+from repmgr_hooks.checks.users import User
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
@@ -140,6 +143,43 @@ def test_each_fault_makes_its_own_finding(
     found = wrong(run, capsys)
     assert found == expected if expected is not None else ("barman.conninfo", "main_backup") in found
     assert not [what for what in host.what_changed() if not what.startswith("barman show")]
+
+
+@pytest.mark.parametrize(
+    ("legacy", "mode", "other", "said"),
+    [
+        (False, None, "", "OK    iptables writes all rules for nat"),
+        (
+            False,
+            None,
+            "-A PREROUTING -j RETURN\n",
+            "WARN  1 rule(s) for nat are in the rule set that 'iptables' does not",
+        ),
+        (True, None, "", "FAIL  iptables-legacy, as which 'iptables' is installed, locks {lock}: it is not there, and"),
+        (
+            True,
+            0o600,
+            "",
+            "FAIL  iptables-legacy, as which 'iptables' is installed, locks {lock}: x may not read {lock}",
+        ),
+        (True, 0o640, "", "OK    iptables-legacy writes all rules for nat"),
+        (True, 0o640, "-A a\n-A b\n", "WARN  2 rule(s) for nat are in the rule set that 'iptables' does not write to"),
+    ],
+)
+def test_which_rule_set_iptables_writes_to(
+    host: FakeHost, legacy: bool, mode: int | None, other: str, said: str
+) -> None:
+    """iptables-legacy opens its lock with O_CREAT and 0600: then only root may change a rule."""
+    host.legacy, host.legacy_rules = legacy, other
+    with tempfile.TemporaryDirectory(dir="/tmp") as run:
+        Path(run).chmod(0o755)
+        lock, group = Path(run, "xtables.lock"), os.getegid()
+        if mode is not None:
+            lock.touch()
+            lock.chmod(mode)
+        (found,) = kernel.backend(User("x", 12345, group, (group,), "/"), host, lock)
+    assert f"{found.level:4}  {found.what}".startswith(said.format(lock=lock))
+    assert (found.mend == "systemd-tmpfiles --create /etc/tmpfiles.d/repmgr-hooks.conf") is (found.level == "FAIL")
 
 
 @pytest.mark.parametrize(("addresses", "well"), [(["10.0.0.20"], True), (["10.0.0.21"], False), ([], False)])

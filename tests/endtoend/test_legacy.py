@@ -1,0 +1,69 @@
+"""A gateway whose ``iptables`` is iptables-legacy: the service may lock it, and check sees what stands elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.looks import barman_streams_from, failover_handled, led_to
+from tests.lab import Lab, wait_for
+
+LOCK = "/run/xtables.lock"
+
+
+@pytest.fixture
+def legacy() -> Iterator[Lab]:
+    """Two nodes that replicate; on the gateway, and only there, ``update-alternatives`` has been used."""
+    lab = fresh_lab()
+    try:
+        lab.build()
+        for name in ("iptables", "iptables-save", "iptables-restore"):
+            link = lab.gateway.path(f"/etc/alternatives/{name}")
+            link.unlink()
+            link.symlink_to(f"/usr/sbin/{name.replace('iptables', 'iptables-legacy')}")
+        assert "legacy" in lab.gateway.run("iptables", "-V")
+        yield lab
+    finally:
+        lab.destroy()
+
+
+def backend(lab: Lab) -> str:
+    """What check says of the rule sets."""
+    said = lab.gateway.hooks("check").stdout
+    return next(entry for entry in re.split(r"\n(?! )", said) if "kernel.backend" in entry)
+
+
+def test_a_failover_by_iptables_legacy(legacy: Lab) -> None:
+    lab = legacy
+    lab.gateway.run("chmod", "600", LOCK)
+    found = backend(lab)
+    assert found.startswith("FAIL")
+    hint = re.search(r"-> (.*)$", found)
+    assert hint
+    lab.gateway.run(*hint[1].split())
+    assert backend(lab).startswith("OK")
+
+    lab.gateway.run("iptables-nft", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "9", "-j", "RETURN")
+    assert backend(lab).startswith("WARN")
+    lab.gateway.run("iptables-nft", "-t", "nat", "-F")
+
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    lab.start_cron()
+    lab.start_worker()
+    lab.start_repmgrd()
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: failover_handled(lab), "the end of the events")
+    assert led_to(lab, lab.db2)
+    assert barman_streams_from(lab.db2)
+
+
+def test_rules_of_iptables_legacy_beside_ours(built_lab: Lab) -> None:
+    lab = built_lab
+    assert backend(lab).startswith("OK")
+    lab.gateway.run("iptables-legacy", "-t", "nat", "-L")
+    assert backend(lab).startswith("OK"), "a table without a rule does nothing"
+    lab.gateway.run("iptables-legacy", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "9", "-j", "RETURN")
+    assert "1 rule(s) for nat are in the rule set that 'iptables' does not write to: see iptables-l" in backend(lab)
