@@ -19,7 +19,6 @@ from repmgr_hooks.system.steps import Host, Program
 LIMIT = 10.0
 FULL = 0.9
 LOCK = Path("/run/xtables.lock")
-LEGACY_TABLES = "/proc/net/ip_tables_names"
 TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 
 
@@ -39,8 +38,6 @@ def look(family: Family, host: Host) -> Iterator[Finding]:
         yield topic.ok("the kernel forwards") if on else topic.fail("the kernel does not forward packets", mend)
     except OperationFailed as error:
         yield topic.fail(str(error), mend)
-    if not missing:
-        yield _filter(Topic("kernel.filter", name), family, host)
     yield _tracking(Topic("kernel.conntrack", name), host)
 
 
@@ -66,19 +63,6 @@ def chains(cluster: Cluster, host: Host) -> Iterator[Finding]:
         yield topic.ok(f"{dnat} and {snat} are in the nat table")
 
 
-def _filter(topic: Topic, family: Family, host: Host) -> Finding:
-    """Docker, for one, sets this policy, and lets through what comes from or goes to its own bridges."""
-    try:
-        saved = host.run(Program((f"{family.iptables}-save", "-t", "filter")), LIMIT)
-    except OperationFailed as error:
-        return unseen(topic, error)
-    lets = [rule for rule in saved.splitlines() if re.match(r"-A (?!INPUT|OUTPUT).* -j ACCEPT$", rule)]
-    if ":FORWARD DROP" in saved and all(re.search(r" -[io] (docker|br-)", rule) for rule in lets):
-        mend = f"{family.iptables} -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT; the way back likewise"
-        return topic.fail("the policy of FORWARD is DROP, and no rule lets a client through", mend)
-    return topic.ok("the filter table lets clients through")
-
-
 def _tracking(topic: Topic, host: Host) -> Finding:
     if shutil.which("conntrack") is None:
         what = "conntrack is not installed: after a failover, open connections go on to the old primary"
@@ -94,31 +78,17 @@ def _tracking(topic: Topic, host: Host) -> Finding:
 
 
 def backend(user: User, host: Host, lock: Path = LOCK) -> Iterator[Finding]:
-    """Look at which of the kernel's two rule sets iptables writes to, whether the service may, and at the other one.
-
-    What is in the other one still works; which of both a connection meets first, nobody has settled.
-    """
-    topic = Topic("kernel.backend")
+    """Look whether the service may take the lock of iptables-legacy, if that is what writes the rules."""
     try:
         legacy = "legacy" in host.run(Program(("iptables", "-V"), constant=True), LIMIT)
-        if legacy and (wrong := _locked(user, lock)):
-            what = f"iptables-legacy, as which 'iptables' is installed, locks {lock}: {wrong}"
-            yield topic.fail(what, "systemd-tmpfiles --create /etc/tmpfiles.d/repmgr-hooks.conf")
-            return
-        other = "iptables-nft-save" if legacy else "iptables-legacy-save"
-        # That it lists a legacy table means that the kernel has it; to ask for one that it has not would load it.
-        there = legacy or "nat" in host.read(LEGACY_TABLES).split()
-        rules = host.run(Program((other, "-t", "nat")), LIMIT).count("\n-A ") if there else 0
-    except NoSuchProgram:
-        return  # iptables itself, which is said elsewhere; or the other, which then has no rules of its own
-    except OperationFailed as error:
-        yield unseen(topic, error)
-        return
-    if rules:
-        what = f"{rules} rule(s) for nat are in the rule set that 'iptables' does not write to: see {other} -t nat"
-        yield topic.warn(what, "let one program write all rules: update-alternatives --config iptables")
+    except OperationFailed:
+        return  # which kernel.programs says
+    topic = Topic("kernel.backend")
+    if legacy and (wrong := _locked(user, lock)):
+        what = f"iptables-legacy, as which 'iptables' is installed, locks {lock}: {wrong}"
+        yield topic.fail(what, "systemd-tmpfiles --create /etc/tmpfiles.d/repmgr-hooks.conf")
     else:
-        yield topic.ok(f"iptables{'-legacy' * legacy} writes all rules for nat")
+        yield topic.ok(f"iptables writes to {'iptables-legacy' if legacy else 'nf_tables'}, and the service may")
 
 
 def _locked(user: User, lock: Path) -> str:

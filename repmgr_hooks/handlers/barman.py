@@ -4,7 +4,8 @@ Barman's exit codes prove neither: ``receive-wal`` goes on or fails later, ``swi
 So the stream is looked for on the primary, and the files on Barman's disk. A stream that has just begun proves little:
 Barman runs pg_receivewal with ``--no-loop``, so what fails has a new walsender each time, and ``streaming`` is said too
 at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on without a hole, or
-because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would hide that.
+because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would hide that. If what
+Barman holds is of another branch than the primary's (``branch.py``), no stream is let in at all.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from repmgr_hooks.barman import archive, config_models, wal_continuity
-from repmgr_hooks.barman.wal_continuity import PrimaryWal, StreamPosition, StreamState
+from repmgr_hooks.barman import archive, branch, config_models, content, wal_continuity
+from repmgr_hooks.barman.branch import Fence
+from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import WalSender, lsn
 from repmgr_hooks.errors import OperationFailed
@@ -25,7 +27,6 @@ from repmgr_hooks.system.steps import Host, Program, Sql, Step
 
 fail_open_after = contract.never_fails_open
 helper = contract.never_helps
-fingerprint = contract.no_fingerprint
 warnings = contract.no_warnings
 fence = contract.fence_nothing
 
@@ -34,6 +35,8 @@ HOUSEKEEP_LIMIT = 5.0
 START_EVERY = 2.0
 """What fails at its start is soon over: the slot is in use until the primary has ended the walsender before."""
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
+COMPARE_EVERY = 600.0
+"""So often a stream that goes on is looked into again."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,9 @@ class Seen:
 
     ``coming``: it does not yet, but a walsender is at work that is young or has to catch up, and is left alone. If its
     receiver dies, the primary ends it (``wal_sender_timeout``). ``model``: Barman's active one. ``tail``: Barman has
-    more of the old timeline than the primary ever had. ``stop``: Barman's words that stop its receiver. ``written``: a
-    look whether Barman has the file that the primary wrote last.
+    more of the old timeline than the primary ever had. ``conflict``: why nothing may be let in, and what to type;
+    then ``attached``: a receive-wal is at work all the same. ``fence``: what keeps one from starting. ``stop``: the
+    words that stop one. ``written``: a look whether Barman has the file that the primary wrote last.
     """
 
     streaming: bool
@@ -88,6 +92,9 @@ class Seen:
     coming: bool = False
     model: str = ""
     tail: bool = False
+    conflict: str = ""
+    attached: bool = False
+    fence: Fence = Fence()
     stop: tuple[str, ...] = ()
     written: Program | None = None
 
@@ -100,6 +107,7 @@ select (select exists (select 1 from pg_stat_replication
                           and extract(epoch from clock_timestamp() - backend_start) not between 0 and %s)
           from pg_replication_slots where slot_name = %s)
 """
+INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
 
 
 def validate(config: Config, cluster: Cluster) -> Iterable[str]:
@@ -125,7 +133,7 @@ def on_tick(config: Config) -> bool:
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     """Look for Barman's walsender on the primary, and at the files that Barman and the primary have."""
-    sender = decided.states[decided.primary].sender(decided.barman.slot_name)
+    sender = _sender(decided)
     if sender and not sender.state:
         raise OperationFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
     if sender and sender.application != decided.barman.streaming_archiver_name:
@@ -136,22 +144,44 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
         )
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
-    standing, model, tail = StreamState(StreamPosition.OK), "", False
+    if not config.stream:
+        archived, missing, written = _archive(decided, host)
+        return Seen(streaming, archived, missing=missing, coming=coming, written=written)
+    held, primary = content.look(decided.barman, decided.primary, decided.timeline, host)
+    if sender and (streaming or coming) and not content.receives(sender, held, primary, decided.barman, host):
+        raise OperationFailed(
+            f"node {decided.primary}: what {sender.application!r} from {sender.client or 'its own host'} receives "
+            f"through the slot {decided.barman.slot_name!r} does not come into {held.directory}: it is another "
+            "Barman's, such as a copy's or a migration's; stop that one, and give it a slot of its own"
+        )
     stop: tuple[str, ...] = ()
-    if config.stream and not streaming and not coming:
-        # Barman first: it may receive meanwhile, and must not seem to be ahead.
-        held = archive.look_at_stream(decided.barman, host)
-        primary = archive.look_at_primary(decided.primary, decided.timeline, host)
+    # While a stream goes on, what was remembered of the timeline proves nothing.
+    began = None if streaming else decided.memory.began
+    if conflict := content.conflict_in_words(held, primary, decided.barman, host, began):
+        stop = archive.stop_words(decided.barman, host)
+        fence = branch.fence_of(held, primary)
+        return Seen(False, False, conflict=conflict, attached=sender is not None, fence=fence, stop=stop)
+    standing, model, tail = StreamState(StreamPosition.OK), "", False
+    if not streaming and not coming:
         standing = wal_continuity.classify(held, primary)
         tail = archive.has_a_tail(standing, primary.lineage.segment_size, decided.barman, host)
         model = config_models.active(decided.barman, host) if config.models else ""
         stop = archive.stop_words(decided.barman, host)
-    if not config.switch_wal:
-        return Seen(streaming, False, standing, (), coming, model, tail, stop)
-    primary = archive.look_at_primary(decided.primary, decided.timeline, host)
-    archived, missing = _archive(decided, primary, host)
-    written = None if archived else archive.look_for(primary.open_file, decided.barman, host)
-    return Seen(streaming, archived, standing, missing, coming, model, tail, stop, written)
+    archived, missing, written = _archive(decided, host) if config.switch_wal else (False, (), None)
+    fence = branch.fence_of(held, primary) if held.fences else Fence()
+    return Seen(*(streaming, archived, standing, missing, coming, model, tail), fence=fence, stop=stop, written=written)
+
+
+def fingerprint(decided: ClusterState, host: Host) -> object:
+    """Return what stays the same while the same receiver streams, for a while; None if none does."""
+    sender = _sender(decided)
+    if sender is None or sender.state != "streaming":
+        return None
+    return decided.primary, decided.timeline, sender.pid, sender.application, host.now() // COMPARE_EVERY
+
+
+def _sender(decided: ClusterState) -> WalSender | None:
+    return decided.states[decided.primary].sender(decided.barman.slot_name)
 
 
 def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
@@ -169,16 +199,19 @@ def _young(sender: WalSender, min_stream_age: int) -> bool:
     return sender.age is not None and 0 <= sender.age < min_stream_age
 
 
-def _archive(decided: ClusterState, primary: PrimaryWal, host: Host) -> tuple[bool, tuple[str, ...]]:
-    """Whether Barman has the last closed file of the timeline, and what it lacks before it."""
+def _archive(decided: ClusterState, host: Host) -> tuple[bool, tuple[str, ...], Program | None]:
+    """Whether Barman has the last closed file of the timeline, and what it lacks before it; else how to see it come."""
+    primary = archive.look_at_primary(decided.primary, decided.timeline, host)
     # Until the first checkpoint of a new timeline has ended (pg_control lags until then), nothing can have been
-    # switched by us, which forces one; Barman need not be asked.
-    if primary.checkpoint_timeline != decided.timeline:
-        return False, ()
-    held = archive.look_at_archive(decided.barman, host)
-    if primary.last_closed_file not in held.files:
-        return False, ()
-    return True, archive.hole(held, primary, decided.barman, host)
+    # switched by us, which forces one; Barman's disk need not be looked at.
+    if primary.checkpoint_timeline == decided.timeline:
+        held = archive.look_at_archive(decided.barman, host)
+        if primary.last_closed_file in held.files:
+            # A file of that name proves nothing, if it is of another branch.
+            if conflict := content.conflict_in_words(held, archive.look_again(primary, host), decided.barman, host):
+                raise OperationFailed(conflict)
+            return True, archive.hole(held, primary, decided.barman, host), None
+    return False, (), archive.look_for(primary.open_file, decided.barman, host)
 
 
 def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
@@ -186,9 +219,12 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
 
     Raises OperationFailed where no step of ours can help.
     """
-    steps = []
+    if seen.conflict:
+        return _shut_out(decided, seen)
+    steps = branch.take_away(seen.fence, decided.barman)
     if config.stream and not seen.streaming:
-        steps += [_start(config, decided)] if seen.coming else _restart_stream(config, decided, seen)
+        # The fence goes last: cron starts what may start.
+        steps = [*steps, _start(config, decided)] if seen.coming else _restart_stream(config, decided, seen, steps)
     if config.switch_wal and not seen.archived:
         steps.append(_switch_wal(decided, seen, config.switch_wal.timeout))
     if seen.missing:
@@ -196,17 +232,30 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     return steps
 
 
-def _restart_stream(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
-    # It answers 1 both when nothing runs and when it failed; only the text tells them apart.
-    stop = _barman(decided, *seen.stop, tolerate="no such process")
+def _shut_out(decided: ClusterState, seen: Seen) -> list[Step]:
+    """Return the steps after which nothing flows in. Raises OperationFailed once nothing does.
+
+    Barman's cron may have started a receive-wal before we came; first nobody may start another one.
+    """
+    steps = [] if seen.fence.there else branch.put_up(seen.fence, decided.barman)
+    if seen.attached:
+        until = Sql(decided.primary, INACTIVE, (decided.barman.slot_name,))
+        steps.append(_stop(decided, seen, until))
+    if not steps:
+        raise OperationFailed(seen.conflict)
+    return steps
+
+
+def _restart_stream(config: Config, decided: ClusterState, seen: Seen, let_in: list[Step]) -> list[Step]:
     standing, model = seen.standing, config.models.get(decided.primary, "")
     tail = [wal_continuity.keep_tail(standing, decided.barman)] if seen.tail else []
     remedy = wal_continuity.remedy(standing, decided.barman) if standing.position is not StreamPosition.OK else []
     steps = [
-        Step("stop Barman's receive-wal", stop, STOP_LIMIT),
+        _stop(decided, seen),
         *tail,
         *remedy,
         *([config_models.switch(decided.barman, model)] if model != seen.model else []),
+        *let_in,
         _start(config, decided),
     ]
     if remedy and not (config.repair and wal_continuity.repairable(standing)):
@@ -214,6 +263,12 @@ def _restart_stream(config: Config, decided: ClusterState, seen: Seen) -> list[S
         by_hand = replace(steps[-1], do=_barman(decided, "-q", "cron"))
         raise OperationFailed(wal_continuity.explain(standing, decided.barman, [*steps[:-1], by_hand]))
     return steps
+
+
+def _stop(decided: ClusterState, seen: Seen, until: Sql | None = None) -> Step:
+    """It answers 1 both when nothing runs and when it failed; only the text tells them apart."""
+    stop = _barman(decided, *seen.stop, tolerate="no such process")
+    return Step("stop Barman's receive-wal", stop, STOP_LIMIT, until=until)
 
 
 def _start(config: Config, decided: ClusterState) -> Step:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
-from repmgr_hooks.engine import dispatcher
-from repmgr_hooks.engine.dispatcher import Drift
+from repmgr_hooks.engine.drift import Drift, find_drift
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.journal.rows import Observation, RunRow
+from repmgr_hooks.journal.rows import Observation
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
@@ -31,11 +30,9 @@ class Monitor:
         self._hurry_until = 0.0
         self._said = ""
         self._looked: float | None = None
-        self._marks: dict[str, object] = {}
+        self._fingerprints: dict[str, object] = {}
         self.decision: PrimaryDecision | None = None
         """Of the last look."""
-        self.content = False
-        """Whether the last look found all as it should be."""
         self.news: Observation | None = None
         """What the last look saw, if the look before saw something else."""
         self.warnings: tuple[str, ...] = ()
@@ -51,18 +48,14 @@ class Monitor:
         if hurry:
             self._hurry_until = self._next + HURRY_FOR
 
-    def sees_work(self, memory: LastKnownPrimary, failed: RunRow | None) -> bool:
-        """Look; True if something is to be done that no event has asked for.
-
-        What a failed run could not mend is left to its retries, unless there is another primary now.
-        """
-        drift = dispatcher.drift(self._managed, self._host, memory, self._marks)
-        self.news = self._news(drift)
-        self._plan_next(drift.decision)
-        self._tell(drift)
-        self.warnings = drift.warnings
-        self.content = drift.decision.primary is not None and not drift.missing
-        return bool(drift.missing) and not (failed and drift.known(failed))
+    def look(self, memory: LastKnownPrimary) -> Drift:
+        """Look now, and plan the next look."""
+        seen = find_drift(self._managed, self._host, memory, self._fingerprints)
+        self.news = self._news(seen)
+        self._plan_next(seen.decision)
+        self._log(seen)
+        self.warnings = seen.warnings
+        return seen
 
     def _news(self, drift: Drift) -> Observation | None:
         decision, seen, before = drift.decision, self.decision, self._looked
@@ -85,7 +78,7 @@ class Monitor:
             self._hurry_until = now
         self._next = now + (HURRY_EVERY if now < self._hurry_until else self._monitor_interval)
 
-    def _tell(self, drift: Drift) -> None:
+    def _log(self, drift: Drift) -> None:
         decision = drift.decision
         unknown = [str(decision)] if decision.primary is None else []
         said = "; ".join([*map(str, decision.notes), *unknown, *drift.missing, *drift.warnings])
