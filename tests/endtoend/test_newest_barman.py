@@ -96,13 +96,16 @@ def test_barman_ahead_is_repaired(newest: Lab) -> None:
 def test_a_clone_after_what_check_says(newest: Lab) -> None:
     """repmgr looks for base/ID/backup.info, which Barman 3.13.2 and newer has elsewhere."""
     lab = newest
-    assert lab.gateway.hooks("reconcile").returncode == 0
     serve_standbys(lab)
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    lab.start_cron()
+    lab.start_worker()
     back_up(lab, lab.db1)
 
     def clone_test() -> str:
-        said = lab.gateway.hooks("check", "--restore", user="barman").stdout
-        return next(entry for entry in re.split(r"\n(?! )", said) if "recovery.clone" in entry)
+        result = lab.gateway.hooks("check", "--restore", user="barman")
+        found = (entry for entry in re.split(r"\n(?! )", result.stdout) if "recovery.clone" in entry)
+        return next(found, result.stdout + result.stderr)
 
     found = clone_test()
     assert found.startswith("FAIL")

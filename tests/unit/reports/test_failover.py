@@ -83,7 +83,7 @@ def past(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Past:
 
 LEAD_BARMAN = (3.0, 0.25, "route port barman to node 2 (10.0.0.12)", "")
 CUT = (3.25, 0.25, "reset connections of port 54322 to 10.0.0.11", "")
-SWITCH = (3.5, 1.0, "switch WAL and see timeline 2 in Barman's archive", "")
+SWITCH = (3.5, 1.0, "switch WAL and see timeline 2 on Barman's disk", "")
 LEAD_APP = (4.5, 0.5, "route port app to node 2 (10.0.0.12)", "")
 
 
