@@ -93,7 +93,14 @@ class _Resident:
 
 
 def _start(program: Program, output: Output, errors: Output, done: Callable[..., None] | None = None) -> Any:
-    """Start a program in a session of its own; ``done`` is called at its end. Raises OperationFailed."""
+    """Start a program in a session of its own; ``done`` is called at its end. Raises OperationFailed.
+
+    sh forks in a process that has threads, of which Python 3.12 and newer warns: a child could wait for ever for a lock
+    that another thread had. Its child takes none: until it becomes the program (OProc.__init__ of sh 1.14 to 2.4) it
+    sets signals, makes a session, writes to a pipe, moves and closes descriptors. What Python and glibc lock for
+    themselves meanwhile (memory, imports, logging) they set free in a child (PyOS_AfterFork_Child, fork(2)). No
+    ``_preexec_fn``, ``_uid`` or ``_cwd`` may be used: those call more.
+    """
     try:
         command: Any = sh.Command(program.argv[0])
     except sh.CommandNotFound:

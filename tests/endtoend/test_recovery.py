@@ -224,7 +224,7 @@ def test_check_without_a_way_to_the_standby(cloned: Lab) -> None:
     lab = cloned
     config = lab.gateway.path("/etc/repmgr-hooks/config.yaml")
     text = config.read_text()
-    config.write_text(text.replace(", command: [ssh, -o, BatchMode=yes, postgres@10.0.0.12]", ""))
+    config.write_text(text.replace(", shell: [ssh, -o, BatchMode=yes, postgres@10.0.0.12]", ""))
     try:
         code, lines = check(lab)
     finally:

@@ -17,7 +17,7 @@ def serve_standbys(lab: Lab) -> None:
         text = re.sub(r"^# (?=barman_|restore_command)", "", host.path(place).read_text(), flags=re.MULTILINE)
         lab.put(host, place, text)
     text = lab.gateway.path(CONFIG).read_text()
-    ssh = r"\1, command: [ssh, -o, BatchMode=yes, postgres@\2]}"
+    ssh = r"\1, shell: [ssh, -o, BatchMode=yes, postgres@\2]}"
     lab.put(lab.gateway, CONFIG, re.sub(r"(\d: {host: ([\d.]+))}", ssh, text))
 
 

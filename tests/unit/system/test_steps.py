@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import importlib.util
+import io
+import json
+import logging
 import os
 import re
 import shlex
@@ -200,6 +205,28 @@ def test_when_the_time_is_up_grandchildren_die_too(tmp_path: Path) -> None:
 def test_a_program_that_ends_in_time_is_left_alone() -> None:
     assert run("sh", "-c", "sleep 0.05; echo done", limit=5) == "done\n"
     assert soon(lambda: not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)])
+
+
+def test_programs_start_while_other_threads_hold_locks() -> None:
+    """Of logging, of imports and of memory: sh's child must not wait for one that nobody sets free there."""
+    over = threading.Event()
+    logger = logging.Logger("busy")
+    logger.addHandler(logging.StreamHandler(io.StringIO()))
+
+    def be_busy() -> None:
+        while not over.is_set():
+            logger.warning("%s", json.dumps({str(number): bytes(number).hex() for number in range(100)}))
+            importlib.util.find_spec("no_such_module")
+            gc.collect(0)
+
+    threads = [threading.Thread(target=be_busy, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    runs = threading.Thread(target=lambda: [run("true") for _ in range(20)], daemon=True)
+    runs.start()
+    runs.join(60)
+    over.set()
+    assert not runs.is_alive()
 
 
 # -- System.fetch, without a network -----------------------------------------------------------------------------------
