@@ -23,7 +23,7 @@ from repmgr_hooks.barman import archive, content
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.cluster import observe
 from repmgr_hooks.engine import simulation
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
@@ -586,7 +586,7 @@ class FakeHost:
             return "ERROR: cannot open /var/lib/barman: No space left" if self.barman.health == "ruins" else ""
         if self.barman.health == "hangs" and verb in self.barman.hanging:
             self.sleep(limit)
-            raise OperationFailed(f"{program}: not finished after {limit:.0f} s; killed")
+            raise ProgramTimeout(f"{program}: not finished after {limit:.0f} s; killed")
         if self.barman.health == "ruins":
             return ended(program, 1, "", "ERROR: cannot open /var/lib/barman: No space left on device")
         if verb == "diagnose":

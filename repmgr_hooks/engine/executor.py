@@ -15,7 +15,7 @@ from repmgr_hooks.cluster.decide import ClusterState, memory_of
 from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
-from repmgr_hooks.errors import OperationFailed, PrimaryChanged
+from repmgr_hooks.errors import OperationFailed, PrimaryChanged, ProgramTimeout
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import steps
 from repmgr_hooks.system.steps import Host, Step
@@ -82,7 +82,7 @@ def make_true(
     All, for the failure may come from what has been undone meanwhile; but a notification is given once. ``taken`` is
     filled with how each action ended that others need not wait for any more.
     """
-    said = ""
+    said = reason = ""
     while True:
         index = 0
         try:
@@ -96,8 +96,12 @@ def make_true(
         except PrimaryChanged:
             raise
         except OperationFailed as error:
-            if str(error) != said:
-                said = str(error)
+            if isinstance(error, ProgramTimeout) and reason not in ("", str(error)):
+                text = f"{error}; before that: {reason}"  # it may have had little time left
+            else:
+                text = reason = str(error)
+            if text != said:
+                said = text
                 log.error("%s: %s", part[index].action.title, said)
             if deadline is None or host.now() + RETRY_EVERY >= deadline:
                 left = [ActionResult(item.action, error="not reached") for item in part[index + 1 :]]

@@ -656,6 +656,17 @@ def test_the_app_port_opens_at_its_limit_although_looking_hangs() -> None:
     assert 118 <= opened(host) <= 121
 
 
+def test_that_it_hung_at_last_does_not_hide_why_it_failed_before() -> None:
+    """Barman is refused for two minutes, and the last try has a second left."""
+    host = failed_over()
+    host.barman.health = "ruins"
+    host.at(host.now() + 116, lambda: setattr(host.barman, "health", "hangs"))
+    run = handle(MAIN, host, [PROMOTED])
+    assert 118 <= opened(host) <= 121
+    said = next(done.error for done in run.done if done.error)
+    assert "killed; before that: barman show-server main_backup: exit code 1: ERROR: cannot open /var/lib" in said
+
+
 class WithoutRawSockets(FakeHost):
     """A container in which nobody may send packets of his own making."""
 
