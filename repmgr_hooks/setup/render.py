@@ -40,7 +40,8 @@ def drafted(
     if ":" in found.gateway:
         texts[SYSCTL] = texts[SYSCTL].replace("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
     if found.cleans_up_locks and barman_conf.is_file():
-        texts[str(barman_conf)] = keeps_locks(barman_conf.read_text())
+        text = barman_conf.read_text()
+        texts |= {str(barman_conf): kept} if (kept := keeps_locks(text)) != text else {}
     return texts | {str(conf.path): notified(conf.path.read_text(), name) for conf in confs}
 
 
