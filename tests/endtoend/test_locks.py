@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from collections.abc import Callable
 
 import pytest
 
 from tests.endtoend.conftest import fresh_lab
-from tests.endtoend.looks import barman_streams_from, failover_handled, routes
+from tests.endtoend.looks import barman_streams_from, failover_handled, nothing_missing, routes
+from tests.endtoend.test_continuity import close_file
 from tests.lab import Lab, wait_for
 
 GATE_LIMIT = 10
@@ -15,11 +19,12 @@ GATE_LIMIT = 10
 SILENT = "10.0.0.99"
 
 
-def hold(lab: Lab, lock: str) -> None:
+def hold(lab: Lab, lock: str) -> subprocess.Popen[bytes]:
     """Hold a lock of Barman's, as a cron that hangs, or one with a slow hook or much to remove."""
     file = f"/var/lib/barman/.main_backup-{lock}.lock"
-    lab.gateway.start("flock", file, "sleep", "1000", user="barman", log=lock)
+    holder = lab.gateway.start("flock", file, "sleep", "1000", user="barman", log=lock)
     wait_for(lambda: lab.gateway.result("flock", "-n", file, "true", user="barman").returncode, f"{lock} to be held")
+    return holder
 
 
 def cron(lab: Lab) -> None:
@@ -53,3 +58,33 @@ def test_the_app_port_opens_although_barman_is_held_up(held_up: Callable[[Lab], 
         assert barman_streams_from(lab.db2)
     finally:
         lab.destroy()
+
+
+def walsender(lab: Lab) -> str:
+    return lab.db1.sql("select active_pid from pg_replication_slots where slot_name = 'barman'")
+
+
+def test_the_receiver_outlives_the_service_and_stays_alone(lab: Lab) -> None:
+    """As systemd ends the service: only its own process (KillMode=process). Barman's lock lets no second one in."""
+    before = walsender(lab)
+    holder = hold(lab, "cron")
+    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    wait_for(lambda: barman_streams_from(lab.db1) and walsender(lab) != before, "the service to start the receiver")
+    before = walsender(lab)
+
+    worker = lab.daemons["worker"]
+    worker.kill()
+    worker.wait(10)
+    close_file(lab.db1)
+    os.killpg(holder.pid, signal.SIGKILL)
+    holder.wait(10)
+    lab.gateway.barman("cron")
+    close_file(lab.db1)
+    wait_for(lambda: lab.gateway.barman("check", "main_backup", check=False).count("receive-wal running: OK"), "check")
+    assert (walsender(lab), barman_streams_from(lab.db1)) == (before, True)
+
+    lab.start_worker()
+    wait_for(lambda: nothing_missing(lab), "the service to look")
+    assert walsender(lab) == before
+    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    wait_for(lambda: barman_streams_from(lab.db1) and walsender(lab) != before, "the service to start it anew")
