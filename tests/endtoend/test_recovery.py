@@ -84,9 +84,8 @@ def test_catching_up_through_restore_command(cloned: Lab) -> None:
 def check(lab: Lab) -> tuple[int, list[str]]:
     """The exit code of `check --restore`, and what it says about recovery, as the service's user."""
     result = lab.gateway.hooks("check", "--restore", user="barman")
-    return result.returncode, [
-        entry for entry in re.split(r"\n(?! )", result.stdout) if re.search(r"recovery\.(?!history)", entry)
-    ]
+    entries = re.split(r"\n(?! )", result.stdout)
+    return result.returncode, [entry for entry in entries if re.search(r"recovery\.(?!history)", entry)]
 
 
 def test_check_on_a_good_standby(cloned: Lab) -> None:
