@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,8 +14,9 @@ from tests.endtoend.looks import barman_streams_from, failover_handled, nothing_
 from tests.endtoend.test_continuity import close_file
 from tests.lab import Lab, wait_for
 
-GATE_LIMIT = 10
-"""Seconds from the promotion to the open app port, with the gate at ``archived``; it was 98 to 123."""
+GATE_LIMIT = 30
+"""Seconds from the promotion to the open app port, with the gate at ``archived``: 98 to 123 when locks were waited for,
+some 3 without; the rest is for a busy machine."""
 SILENT = "10.0.0.99"
 
 
@@ -42,22 +43,27 @@ def a_silent_server_before_ours(lab: Lab) -> None:
     lab.put(lab.gateway, "/etc/barman.d/aaa.conf", f"[aaa]\ndescription = A copy\n{ssh}\n")
 
 
-@pytest.mark.parametrize("newest_barman", [False, True], ids=["debians", "newest"])
-@pytest.mark.parametrize("held_up", [cron, archive_wal, a_silent_server_before_ours])
-def test_the_app_port_opens_although_barman_is_held_up(held_up: Callable[[Lab], None], newest_barman: bool) -> None:
-    lab = fresh_lab(newest_barman=newest_barman)
+@pytest.fixture(params=[False, True], ids=["debians", "newest"])
+def of_each_barman(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A cluster in service, with Debian's Barman and with the newest."""
+    lab = fresh_lab(newest_barman=request.param)
     try:
         lab.open()
-        held_up(lab)
-        lab.db1.pg_ctl("stop", "-m", "immediate")
-        wait_for(lambda: lab.db2.sql("select pg_is_in_recovery()") == "f", "the promotion")
-        wait_for(lambda: routes(lab).get(54322) == lab.db2.address, "the app port to lead to db2", GATE_LIMIT)
-
-        assert barman_streams_from(lab.db2)
-        wait_for(lambda: failover_handled(lab), "the end of the events")
-        assert barman_streams_from(lab.db2)
+        yield lab
     finally:
         lab.destroy()
+
+
+@pytest.mark.parametrize("held_up", [cron, archive_wal, a_silent_server_before_ours])
+def test_the_app_port_opens_although_barman_is_held_up(of_each_barman: Lab, held_up: Callable[[Lab], None]) -> None:
+    lab = of_each_barman
+    held_up(lab)
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: lab.db2.sql("select pg_is_in_recovery()") == "f", "the promotion")
+    wait_for(lambda: routes(lab).get(54322) == lab.db2.address, "the app port to lead to db2", GATE_LIMIT)
+    assert barman_streams_from(lab.db2)
+    wait_for(lambda: failover_handled(lab), "the end of the events")
+    assert barman_streams_from(lab.db2)
 
 
 def walsender(lab: Lab) -> str:
