@@ -38,12 +38,12 @@ class OperationFailed(HooksError, RuntimeError):
 
 
 class ProgramTimeout(OperationFailed):
-    """A program was not finished in time, and was ended."""
+    """A program was not finished in time, and was ended; what it had ``said`` until then may be why."""
 
     code = "timeout"
 
-    def __init__(self, program: object, seconds: float) -> None:
-        self.after = f"not finished after {seconds:.0f} s; killed"
+    def __init__(self, program: object, seconds: float, said: str = "") -> None:
+        self.after = f"not finished after {seconds:{'.0f' if seconds >= 1 else '.1f'}} s; killed{said and f' ({said})'}"
         super().__init__(f"{program}: {self.after}")
 
 

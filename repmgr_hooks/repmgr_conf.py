@@ -64,7 +64,8 @@ class RepmgrConf:
     def host(self) -> str:
         """The node's address in its own ``conninfo``."""
         try:
-            return str(conninfo.conninfo_to_dict(self.settings.get("conninfo", "")).get("host", ""))
+            words = conninfo.conninfo_to_dict(self.settings.get("conninfo", ""))
+            return str(words.get("hostaddr") or words.get("host", ""))
         except Error:
             return ""
 

@@ -23,7 +23,7 @@ from repmgr_hooks.barman import archive, content
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.cluster import observe
 from repmgr_hooks.engine import simulation
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
@@ -298,6 +298,10 @@ class FakeBarman:
     version: str = "3.4.0"
     model: str = ""
     """The model that is applied; each is named after the node it leads to, such as ``main-db2``."""
+    backups: str = ""
+    """What ``list-backup`` prints."""
+    has_file: bool = True
+    """Whether there is the program ``file``."""
     general: dict[str, object] = field(default_factory=dict)
     """What ``diagnose`` says of the section [barman]."""
     errors: tuple[str, ...] = ()
@@ -318,7 +322,7 @@ class FakeBarman:
     """The files that are cut short, and what is wrong with them."""
     lost: set[str] = field(default_factory=set)
     """The directories that are links which lead nowhere."""
-    hanging: frozenset[str] = frozenset({"receive-wal", "cron", "switch-wal", "show-server"})
+    hanging: frozenset[str] = frozenset({"receive-wal", "switch-wal", "show-server"})
     """The commands that hang if its health is ``hangs``."""
 
 
@@ -365,6 +369,7 @@ class FakeHost:
         self.counts_rules = True
         self.filter = ":FORWARD ACCEPT [0:0]\n"
         self.tracked = (12, 262144)
+        self.legacy = False
         self.repmgr = "repmgr 5.3.3"
         self.sudoers = "/usr/local/bin/repmgr-hooks worker --once, /usr/local/bin/repmgr-hooks event -"
         self.poked: list[Flow] = []
@@ -488,6 +493,11 @@ class FakeHost:
             return ""
         if name in ("repmgr", "sudo"):
             return self.repmgr if name == "repmgr" else self.sudoers
+        if name == "iptables":
+            assert words == ["-V"]
+            return f"iptables v1.8.9 ({'legacy' if self.legacy else 'nf_tables'})\n"
+        if name == "file" and self.barman.has_file:
+            return "file-5.44\n"
         if name == "getent":
             return "".join(
                 f"{self.barman.names[word]} STREAM {word}\n" for word in words[1:] if word in self.barman.names
@@ -565,13 +575,19 @@ class FakeHost:
     def _barman_command(self, program: Program, words: list[str], limit: float) -> str:
         if words == ["--version"]:
             return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n"
-        verb = next(word for word in words if "-" in word[1:] or word in ("cron", "diagnose"))
+        verb = next(word for word in words if "-" in word[1:] or word == "diagnose")
         assert "--reset" not in words, "this would hide a hole"
-        if not verb.startswith(("show", "diagnose")):
-            self._note(f"barman {verb}")
+        stops = "--stop" in words or verb == "terminate-process"
+        if not verb.startswith(("show", "list", "diagnose")):
+            self._note(f"barman {verb}{' --stop' * ('--stop' in words)}")
+        if verb == "receive-wal" and not stops:
+            assert program.resident, "it goes on running"
+            if self.barman.health == "good":
+                self._start_stream()
+            return "ERROR: cannot open /var/lib/barman: No space left" if self.barman.health == "ruins" else ""
         if self.barman.health == "hangs" and verb in self.barman.hanging:
             self.sleep(limit)
-            raise OperationFailed(f"{program}: not finished after {limit:.0f} s; killed")
+            raise ProgramTimeout(f"{program}: not finished after {limit:.0f} s; killed")
         if self.barman.health == "ruins":
             return ended(program, 1, "", "ERROR: cannot open /var/lib/barman: No space left on device")
         if verb == "diagnose":
@@ -579,11 +595,13 @@ class FakeHost:
             return json.dumps({"global": {"config": known}, "servers": {}})
         if verb == "show-server":
             return ended(program, 0, self._server(), "")
+        if verb == "list-backup":
+            return ended(program, 0, self.barman.backups, "")
         if verb == "show-backup":
             said = f"Backup 20261121T045501:\n    Begin WAL              : {self.barman.begin_wal}\n"
             unknown = "ERROR: Unknown backup 'latest' for server 'main_backup'"
             return ended(program, 0, said, "") if self.barman.begin_wal else ended(program, 1, "", unknown)
-        if verb == "receive-wal":
+        if stops:
             return self._stop(program)
         if verb == "config-switch":
             self.barman.model = words[-1]
@@ -591,10 +609,8 @@ class FakeHost:
                 self._end_stream()
             self._start_stream()
             return ended(program, 0, "", "")
-        if verb == "cron":
-            self._start_stream()
-            return ended(program, 0, "", "")
-        return self._switch_wal(program, float(words[words.index("--archive-timeout") + 1]))
+        assert verb == "switch-wal", verb
+        return self._switch_wal(program)
 
     def _server(self) -> str:
         """What Barman says of its server: its settings, and what it sees behind the gateway's port."""
@@ -625,6 +641,9 @@ class FakeHost:
                 return "".join(f"{HOME}/errors/{file}\n" for file in self.barman.errors)
             if "-mmin" in words:
                 return "".join(f"{STREAMING}/{file}\n" for file in self.barman.late)
+            if "-name" in words:
+                there = {file for place in words[1 : words.index("-type")] for file in places[place]}
+                return f"{words[-1]}\n" * (words[-1] in there)
             assert (words[0], words[-2:]) == ("-L", ["-printf", "%y %s %p\\n"])
             listed = [place for place in words[1 : words.index("(")] if place not in self.barman.lost]
             files = [
@@ -692,7 +711,7 @@ class FakeHost:
         socket = self.nat.reached(self.gateway, self.barman_port, "OUTPUT")
         return next((n for n, node in self.nodes.items() if f"{node.host}:5432" == socket and node.reachable), None)
 
-    def _switch_wal(self, program: Program, timeout: float) -> str:
+    def _switch_wal(self, program: Program) -> str:
         number = self._behind_barman_port()
         if number is None:
             return ended(program, 1, "", "ERROR: Unable to perform pg_switch_wal for server 'main_backup'.")
@@ -703,10 +722,9 @@ class FakeHost:
         closed = node.wal_file()
         node.segment += 1
         node.checkpoint_timeline = node.timeline
-        if self.barman.streams_from != number:
-            self.sleep(timeout)
-            return ended(program, 1, "", f"The WAL file {closed} has not been received in {timeout:.0f} seconds")
-        self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
+        assert "--archive" not in program.argv, "the lock of archive-wal may be held by somebody else"
+        if self.barman.streams_from == number:
+            self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
         return ended(program, 0, f"The WAL file {closed} has been closed on server 'main_backup'\n", "")
 
     # PostgreSQL
@@ -784,9 +802,6 @@ class FakeHost:
     def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
         return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
 
-    def _write(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        return [(4711,)]
-
     def _create_slot(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         if sql.params[0] in node.slots:
             return OperationFailed(f'node {sql.node}: replication slot "{sql.params[0]}" already exists')
@@ -833,7 +848,6 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     content.READ: FakeHost._sum,
     RESTORE: FakeHost._restore_command,
     simulation.FREE_SLOTS: FakeHost._free_slots,
-    barman.WRITE_SOME_WAL: FakeHost._write,
     slot.CREATE: FakeHost._create_slot,
     slot.DROP_ON_STANDBY: FakeHost._drop_on_standby,
     slot.DROP_LOST: FakeHost._drop_lost,

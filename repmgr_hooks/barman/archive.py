@@ -18,6 +18,9 @@ from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
 LIMIT = 30.0
+CLEANS_UP_LOCKS = (3, 10)
+"""Its cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
+TERMINATES_PROCESSES = (3, 14)
 SMALLEST = 1024 * 1024
 """No WAL file is smaller (initdb --wal-segsize)."""
 DIRECTORIES = ("streaming_wals_directory", "incoming_wals_directory", "wals_directory")
@@ -129,6 +132,21 @@ def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int
     said = host.run(Program((*barman.command, "--version"), constant=True), limit).strip()
     found = re.match(r"(\d+)\.(\d+)", said)
     return ((int(found[1]), int(found[2])) if found else (0, 0)), said
+
+
+def stop_words(barman: Barman, host: Host) -> tuple[str, ...]:
+    """Return how its receiver is stopped: ``--stop`` is to go, says Barman 3.20. Raises OperationFailed."""
+    there, _ = version(barman, host)
+    if there >= TERMINATES_PROCESSES:
+        return ("terminate-process", barman.server, "receive-wal")
+    return ("receive-wal", "--stop", barman.server)
+
+
+def look_for(name: str, barman: Barman, host: Host) -> Program:
+    """Return the program that prints something if Barman has a file, all of it. Raises OperationFailed."""
+    directories = [places(barman, host)[place] for place in DIRECTORIES]
+    find = ("find", "-L", *directories, "-type", "f", "-name", name)
+    return Program(barman.beside(*find), tolerate="No such file or directory")
 
 
 def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int]]:

@@ -64,6 +64,11 @@ class PrimaryWal:
         return self.lsn // self.lineage.segment_size - 1
 
     @property
+    def open_file(self) -> str:
+        """The name of the file that it writes to, or will next."""
+        return self.lineage.name(self.lsn // self.lineage.segment_size)
+
+    @property
     def last_closed_file(self) -> str:
         """Its name, if it was written on the primary's own timeline."""
         return last_closed_file(self.lineage.timeline, self.lsn, self.lineage.segment_size)

@@ -50,6 +50,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     here = {six: list(kernel.look(family, some_world)) for six, family in families.items()}
     yield from (finding for found in here.values() for finding in found)
     if families:
+        yield from kernel.backend(user, some_world)
         yield kernel.managers(Path("/"), loaded.service.monitor_interval)
     yield from alerts.seen(loaded)
     if not user.can_be_me:

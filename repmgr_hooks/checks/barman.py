@@ -22,7 +22,8 @@ from repmgr_hooks.system.steps import Host, Program
 LIMIT = 30.0
 CRON_EVERY = 180.0
 """Barman's cron is due once a minute; this much later it is dead."""
-CLEANS_UP_LOCKS = (3, 10)
+ASKS_FILE = (3, 14)
+"""It looks with ``file --brief`` whether a backup is encrypted (encryption.py, recognize_encryption)."""
 WAITS = 5.0
 """Minutes; cron archives once a minute."""
 KEEPALIVES = "keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=20000"
@@ -66,6 +67,7 @@ def look(
     yield _cron(Topic("barman.cron", settings.server), said, settings, host)
     yield _content(Topic("barman.content", settings.server), settings, host)
     yield from _left_over(settings, said, host)
+    yield _backups(Topic("barman.backup", settings.server), settings, host)
 
 
 def _active(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
@@ -175,12 +177,11 @@ def _slot(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
 
 
 def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:
-    """From 3.10 on, cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
+    """Without its lock, a running receive-wal is seen by nobody, and cannot be stopped."""
     try:
         version, _ = archive.version(settings, host)
-        cleanup = (
-            _global(settings, host).get("lock_directory_cleanup", "true") if version >= CLEANS_UP_LOCKS else "false"
-        )
+        cleans_up = version >= archive.CLEANS_UP_LOCKS
+        cleanup = _global(settings, host).get("lock_directory_cleanup", "true") if cleans_up else "false"
     except OperationFailed as error:
         return topic.warn(
             f"Barman's version or settings cannot be seen: {error}", f"{' '.join(settings.command)} --version"
@@ -189,6 +190,30 @@ def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:
         what = f"Barman {version[0]}.{version[1]} removes the lock of its own receive-wal"
         return topic.warn(what, "in barman.conf, [barman]: lock_directory_cleanup = false")
     return topic.ok("receive-wal keeps its lock file")
+
+
+def _backups(topic: Topic, settings: Barman, host: Host) -> Finding:
+    """Whether a backup can be made, and ends.
+
+    At the beginning of a file PostgreSQL 17's pg_walfile_name names that file, and no longer the one before; Barman
+    before 3.20 then waits for one that an idle primary does not close (postgres.py:745 of 3.20.1).
+    """
+    barman = " ".join(settings.command)
+    try:
+        version, _ = archive.version(settings, host)
+        listed = host.run(Program((*settings.command, "list-backup", settings.server)), LIMIT)
+    except OperationFailed as error:
+        return topic.warn(f"its backups cannot be seen: {error}", f"{barman} list-backup {settings.server}")
+    try:
+        if version >= ASKS_FILE:
+            host.run(Program(settings.beside("file", "--version"), whole=False), LIMIT)
+    except OperationFailed as error:
+        what = f"Barman {version[0]}.{version[1]} makes no backup without the program 'file': {error}"
+        return topic.fail(what, "apt install file (or dnf install file), where Barman runs")
+    if waiting := re.findall(r"(\d{8}T\d{6})\b.*\bWAITING_FOR_WALS", listed):
+        what = f"backup {waiting[0]} is not complete: Barman has not got all the WAL that it wants"
+        return topic.warn(what, f"{barman} switch-wal --force --archive {settings.server}")
+    return topic.ok("no backup waits for WAL")
 
 
 def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:

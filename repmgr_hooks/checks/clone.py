@@ -1,14 +1,16 @@
 """Would `repmgr standby clone` find in Barman what it needs? Asked from the node that would be cloned.
 
 What repmgr runs there: ``ssh HOST barman show-backup|show-server|list-files``, then rsync, whose exit code it does not
-look at (repmgr-action-standby.c, check_barman_config and run_file_backup).
+look at (repmgr-action-standby.c, check_barman_config and run_file_backup). It takes the first file of the list for
+``base/ID/backup.info``, fetches that, reads tablespaces and version from it, and copies all files but the first. Barman
+3.13.2 and newer has it as ``meta/ID-backup.info`` (infofile.py, get_filename), so the first is one of PostgreSQL's.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from shlex import join, quote
 
 from repmgr_hooks.checks.finding import Finding, Topic
@@ -16,6 +18,8 @@ from repmgr_hooks.checks.shell import TOO_LATE, Shell
 
 KEY = "recovery.clone"
 SSH = "ssh -o BatchMode=yes"
+WAITING = "WAITING_FOR_WALS"
+FIRST_FILE_AND_PG_CONTROL = r"sed -n '1p; 1!{\#/data/global/pg_control$#p}'"
 BACKUPAPI_SINCE = (5, 4)
 BACKUPAPI = ("pg_backupapi_node_name", "pg_backupapi_remote_ssh_command", "pg_backupapi_backup_id")
 
@@ -32,7 +36,7 @@ def login(shell: Shell, settings: Mapping[str, str], node: str) -> Finding | Non
 
 
 def findings(shell: Shell, settings: Mapping[str, str], node: str) -> Iterator[Finding]:
-    """Go the way of a clone as far as the first file."""
+    """Go the way of a clone as far as the first files."""
     host, server = settings.get("barman_host"), settings.get("barman_server")
     if host and server:
         yield _clone(shell, host, server, settings, node)
@@ -56,19 +60,41 @@ def _clone(shell: Shell, host: str, server: str, settings: Mapping[str, str], no
     backup = _backup(shown.said, server) if shown.code == 0 else {}
     if backup.get("status") != "DONE":
         why = f"its newest is {backup['status']}" if "status" in backup else shown.why
-        return Topic(KEY, node).fail(f"a clone finds no backup of {server}: {why}", f"barman backup {server}")
-    listed = shell.run(f"{barman('list-files', '--target=data', server, 'latest')} | grep '/data/global/pg_control$'")
-    if listed.code != 0:
-        what = f"backup {backup['backup_id']} has no file data/global/pg_control; a clone wants plain files"
-        return Topic(KEY, node).fail(what, "set no backup_compression for this server, and make a new backup")
-    file = listed.said.splitlines()[-1]
-    copied = shell.run(f"rsync -a -e {quote(SSH)} {quote(f'{host}:{file}')} {shell.file}")
-    if copied.code != 0 or copied.size <= 0:
-        what = f"rsync does not bring {file}: {copied.why}"
-        return Topic(KEY, node).fail(
-            what, "install rsync here and on Barman's host; repmgr does not look whether it worked"
+        switch = f"barman switch-wal --force --archive {server}" if backup.get("status") == WAITING else ""
+        return Topic(KEY, node).fail(f"a clone finds no backup of {server}: {why}", switch or f"barman backup {server}")
+    number = backup["backup_id"]
+    listed = shell.run(f"{barman('list-files', '--target=data', server, 'latest')} | {FIRST_FILE_AND_PG_CONTROL}")
+    if wrong := _listed(listed.said.splitlines(), number, Topic(KEY, node), f"barman backup {server}"):
+        return wrong
+    for file in listed.said.splitlines():
+        copied = shell.run(f"rsync -a -e {quote(SSH)} {quote(f'{host}:{file}')} {shell.file}")
+        if copied.code != 0 or copied.size <= 0:
+            what = f"rsync does not bring {file}: {copied.why}"
+            mend = "install rsync here and on Barman's host; repmgr does not look whether it worked"
+            return Topic(KEY, node).fail(what, mend)
+    return Topic(KEY, node).ok(f"a clone would find backup {number} of {server}, and rsync brings it")
+
+
+def _listed(files: Sequence[str], number: str, topic: Topic, backup: str) -> Finding | None:
+    """Return what repmgr would stumble over in the list of a backup's files."""
+    home, found, _ = files[0].partition(f"/{number}/") if files else ("", "", "")
+    if not found:
+        return topic.fail(f"Barman lists no file of backup {number}: {' '.join(files)[-200:] or 'nothing'}", backup)
+    if files[0] != f"{home}/{number}/backup.info":
+        return topic.fail(
+            f"a clone wants {home}/{number}/backup.info, which Barman 3.13.2 and newer has elsewhere",
+            f"as Barman's user: {_copy(home, number)}; and so that each new backup has it, in Barman's file: "
+            f"post_backup_script = {_copy(home, '$BARMAN_BACKUP_ID')}",
         )
-    return Topic(KEY, node).ok(f"a clone would find backup {backup['backup_id']} of {server}, and rsync brings it")
+    if not files[-1].endswith("/data/global/pg_control"):
+        what = f"backup {number} has no file data/global/pg_control; a clone wants plain files"
+        return topic.fail(what, "set no backup_compression for this server, and make a new backup")
+    return None
+
+
+def _copy(home: str, number: str) -> str:
+    """Return what puts the description of a backup where repmgr looks for it. Of a link, rsync would bring the link."""
+    return f"cp {home.removesuffix('/base')}/meta/{number}-backup.info {home}/{number}/backup.info"
 
 
 def _backup(said: str, server: str) -> dict[str, str]:

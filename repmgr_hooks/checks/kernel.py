@@ -9,14 +9,16 @@ from pathlib import Path
 
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.users import READ, User, hindrance
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.handlers.firewall import forwarding, jumps, nat_rules
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system.steps import Host
+from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 10.0
 FULL = 0.9
+LOCK = Path("/run/xtables.lock")
 TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 
 
@@ -73,6 +75,27 @@ def _tracking(topic: Topic, host: Host) -> Finding:
         what = f"{count} of at most {most} connections are tracked: new ones will be dropped"
         return topic.fail(what, f"sysctl -w net.netfilter.nf_conntrack_max={most * 4}")
     return topic.ok(f"{count} of at most {most} connections are tracked")
+
+
+def backend(user: User, host: Host, lock: Path = LOCK) -> Iterator[Finding]:
+    """Look whether the service may take the lock of iptables-legacy, if that is what writes the rules."""
+    try:
+        legacy = "legacy" in host.run(Program(("iptables", "-V"), constant=True), LIMIT)
+    except OperationFailed:
+        return  # which kernel.programs says
+    topic = Topic("kernel.backend")
+    if legacy and (wrong := _locked(user, lock)):
+        what = f"iptables-legacy, as which 'iptables' is installed, locks {lock}: {wrong}"
+        yield topic.fail(what, "systemd-tmpfiles --create /etc/tmpfiles.d/repmgr-hooks.conf")
+    else:
+        yield topic.ok(f"iptables writes to {'iptables-legacy' if legacy else 'nf_tables'}, and the service may")
+
+
+def _locked(user: User, lock: Path) -> str:
+    try:
+        return hindrance(user, lock, READ)
+    except FileNotFoundError:
+        return "it is not there, and whoever comes first makes it for root alone"
 
 
 def managers(root: Path, monitor_interval: int) -> Finding:

@@ -9,6 +9,8 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from psycopg.conninfo import make_conninfo
+
 import repmgr_hooks
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.checks import repmgr
@@ -65,7 +67,7 @@ def confs(given: Path | None) -> list[RepmgrConf]:
 def conninfo_of(conf: RepmgrConf) -> str:
     """Return how repmgr connects, with the password of the file that repmgrd's user has."""
     passfile = next((path for path in (Path(PASSFILE), Path("~postgres/.pgpass").expanduser()) if has_text(path)), None)
-    return conf.settings["conninfo"] + (f" passfile={passfile}" if passfile else "")
+    return make_conninfo(conf.settings["conninfo"], **({"passfile": str(passfile)} if passfile else {}))
 
 
 def has_text(path: Path) -> bool:

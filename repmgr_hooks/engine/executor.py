@@ -15,7 +15,7 @@ from repmgr_hooks.cluster.decide import ClusterState, memory_of
 from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
-from repmgr_hooks.errors import OperationFailed, PrimaryChanged, Problem
+from repmgr_hooks.errors import OperationFailed, PrimaryChanged, Problem, ProgramTimeout
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import steps
 from repmgr_hooks.system.steps import Host, Step
@@ -86,6 +86,7 @@ def make_true(
     filled with how each action ended that others need not wait for any more.
     """
     said: OperationFailed | None = None
+    reason: OperationFailed | None = None
     while True:
         index = 0
         try:
@@ -99,6 +100,11 @@ def make_true(
         except PrimaryChanged:
             raise
         except OperationFailed as error:
+            if isinstance(error, ProgramTimeout) and reason and Problem.of(reason) != Problem.of(error):
+                # It may have had little time left.
+                error = OperationFailed(f"{error}; before that: {reason}", code=error.code, hint=reason.hint)
+            else:
+                reason = error
             if said is None or Problem.of(error) != Problem.of(said):
                 log.error("%s: %s", part[index].action.title, error)
             said = error

@@ -1,17 +1,17 @@
 """Barman streams from the primary, and has all WAL up to the last closed file of the primary's timeline.
 
-Barman's exit codes prove neither: ``cron`` answers 0 although receive-wal then fails, ``switch-wal`` answers 0 from a
-standby. So the stream is looked for on the primary, and the files on Barman's disk. A stream that has just begun proves
-little: Barman runs pg_receivewal with ``--no-loop``, so what fails has a new walsender each time, and ``streaming`` is
-said too at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on
-without a hole, or because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would
-hide that. If what Barman holds is of another branch than the primary's (``branch.py``), no stream is let in at all.
+Barman's exit codes prove neither: ``receive-wal`` goes on or fails later, ``switch-wal`` answers 0 from a standby.
+So the stream is looked for on the primary, and the files on Barman's disk. A stream that has just begun proves little:
+Barman runs pg_receivewal with ``--no-loop``, so what fails has a new walsender each time, and ``streaming`` is said too
+at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on without a hole, or
+because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would hide that. If what
+Barman holds is of another branch than the primary's (``branch.py``), no stream is let in at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from repmgr_hooks.barman import archive, branch, config_models, content, wal_continuity
@@ -32,6 +32,8 @@ fence = contract.fence_nothing
 
 START_TIMEOUT, STEADY = 60, 2
 HOUSEKEEP_LIMIT = 5.0
+START_EVERY = 2.0
+"""What fails at its start is soon over: the slot is in use until the primary has ended the walsender before."""
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 COMPARE_EVERY = 600.0
 """So often a stream that goes on is looked into again."""
@@ -39,7 +41,7 @@ COMPARE_EVERY = 600.0
 
 @dataclass(frozen=True)
 class SwitchWal:
-    """``timeout``: seconds that Barman waits for the closed file to reach the archive."""
+    """``timeout``: seconds that the closed file may take to come to Barman's disk."""
 
     timeout: Timeout = 90
 
@@ -79,7 +81,8 @@ class Seen:
     ``coming``: it does not yet, but a walsender is at work that is young or has to catch up, and is left alone. If its
     receiver dies, the primary ends it (``wal_sender_timeout``). ``model``: Barman's active one. ``tail``: Barman has
     more of the old timeline than the primary ever had. ``conflict``: why nothing may be let in, and what to type;
-    then ``attached``: a receive-wal is at work all the same. ``fence``: what keeps one from starting.
+    then ``attached``: a receive-wal is at work all the same. ``fence``: what keeps one from starting. ``stop``: the
+    words that stop one. ``written``: a look whether Barman has the file that the primary wrote last.
     """
 
     streaming: bool
@@ -92,6 +95,8 @@ class Seen:
     conflict: Problem | None = None
     attached: bool = False
     fence: Fence = Fence()
+    stop: tuple[str, ...] = ()
+    written: Program | None = None
 
 
 # Null without a slot: Barman cannot stream through one that somebody has dropped.
@@ -102,9 +107,6 @@ select (select exists (select 1 from pg_stat_replication
                           and extract(epoch from clock_timestamp() - backend_start) not between 0 and %s)
           from pg_replication_slots where slot_name = %s)
 """
-# Barman keeps the newest complete file back until the first bytes of the next one have come (wal_archiver.py:970-983);
-# on an idle primary that takes up to 25 s. A transaction id writes a commit record at once and needs no privilege.
-WRITE_SOME_WAL = "select txid_current()"
 INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
 
 
@@ -145,8 +147,8 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
     if not config.stream:
-        archived, missing = _archive(decided, host)
-        return Seen(streaming, archived, missing=missing, coming=coming)
+        archived, missing, written = _archive(decided, host)
+        return Seen(streaming, archived, missing=missing, coming=coming, written=written)
     held, primary = content.look(decided.barman, decided.primary, decided.timeline, host)
     if sender and (streaming or coming) and not content.receives(sender, held, primary, decided.barman, host):
         raise OperationFailed(
@@ -156,18 +158,22 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
             code="foreign_stream",
             hint="stop that one, and give it a slot of its own",
         )
+    stop: tuple[str, ...] = ()
     # While a stream goes on, what was remembered of the timeline proves nothing.
     began = None if streaming else decided.memory.began
     if conflict := content.explained_conflict(held, primary, decided.barman, host, began):
-        return Seen(False, False, conflict=conflict, attached=sender is not None, fence=branch.fence_of(held, primary))
+        stop = archive.stop_words(decided.barman, host)
+        fence = branch.fence_of(held, primary)
+        return Seen(False, False, conflict=conflict, attached=sender is not None, fence=fence, stop=stop)
     standing, model, tail = StreamState(StreamPosition.OK), "", False
     if not streaming and not coming:
         standing = wal_continuity.classify(held, primary)
         tail = archive.has_a_tail(standing, primary.lineage.segment_size, decided.barman, host)
         model = config_models.active(decided.barman, host) if config.models else ""
-    archived, missing = _archive(decided, host) if config.switch_wal else (False, ())
+        stop = archive.stop_words(decided.barman, host)
+    archived, missing, written = _archive(decided, host) if config.switch_wal else (False, (), None)
     fence = branch.fence_of(held, primary) if held.fences else Fence()
-    return Seen(streaming, archived, standing, missing, coming, model, tail, fence=fence)
+    return Seen(*(streaming, archived, standing, missing, coming, model, tail), fence=fence, stop=stop, written=written)
 
 
 def fingerprint(decided: ClusterState, host: Host) -> object:
@@ -189,7 +195,7 @@ def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
     """
     if config.models:
         config_models.place(decided.barman, host, HOUSEKEEP_LIMIT)
-    elif config.stream:
+    else:
         archive.places(decided.barman, host, HOUSEKEEP_LIMIT)
 
 
@@ -197,20 +203,19 @@ def _young(sender: WalSender, min_stream_age: int) -> bool:
     return sender.age is not None and 0 <= sender.age < min_stream_age
 
 
-def _archive(decided: ClusterState, host: Host) -> tuple[bool, tuple[str, ...]]:
-    """Whether Barman has the last closed file of the timeline, and what it lacks before it."""
+def _archive(decided: ClusterState, host: Host) -> tuple[bool, tuple[str, ...], Program | None]:
+    """Whether Barman has the last closed file of the timeline, and what it lacks before it; else how to see it come."""
     primary = archive.look_at_primary(decided.primary, decided.timeline, host)
     # Until the first checkpoint of a new timeline has ended (pg_control lags until then), nothing can have been
-    # switched by us, which forces one; Barman need not be asked.
-    if primary.checkpoint_timeline != decided.timeline:
-        return False, ()
-    held = archive.look_at_archive(decided.barman, host)
-    if primary.last_closed_file not in held.files:
-        return False, ()
-    # A file of that name proves nothing, if it is of another branch.
-    if conflict := content.explained_conflict(held, archive.look_again(primary, host), decided.barman, host):
-        raise OperationFailed(conflict.message, code=conflict.code, hint=conflict.hint)
-    return True, archive.hole(held, primary, decided.barman, host)
+    # switched by us, which forces one; Barman's disk need not be looked at.
+    if primary.checkpoint_timeline == decided.timeline:
+        held = archive.look_at_archive(decided.barman, host)
+        if primary.last_closed_file in held.files:
+            # A file of that name proves nothing, if it is of another branch.
+            if conflict := content.explained_conflict(held, archive.look_again(primary, host), decided.barman, host):
+                raise OperationFailed(conflict.message, code=conflict.code, hint=conflict.hint)
+            return True, archive.hole(held, primary, decided.barman, host), None
+    return False, (), archive.look_for(primary.open_file, decided.barman, host)
 
 
 def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
@@ -225,7 +230,7 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
         # The fence goes last: cron starts what may start.
         steps = [*steps, _start(config, decided)] if seen.coming else _restart_stream(config, decided, seen, steps)
     if config.switch_wal and not seen.archived:
-        steps.append(_switch_wal(decided, config.switch_wal.timeout))
+        steps.append(_switch_wal(decided, seen, config.switch_wal.timeout))
     if seen.missing:
         raise wal_continuity.archive_gap(seen.missing, decided.barman)
     return steps
@@ -236,25 +241,21 @@ def _shut_out(decided: ClusterState, seen: Seen, conflict: Problem) -> list[Step
 
     Barman's cron may have started a receive-wal before we came; first nobody may start another one.
     """
-    stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
     steps = [] if seen.fence.there else branch.put_up(seen.fence, decided.barman)
     if seen.attached:
         until = Sql(decided.primary, INACTIVE, (decided.barman.slot_name,))
-        what = "stop Barman's receive-wal"
-        steps.append(Step(what, stop, STOP_LIMIT, kind="stop_stream", target=decided.barman.server, until=until))
+        steps.append(_stop(decided, seen, until))
     if not steps:
         raise OperationFailed(conflict.message, code=conflict.code, hint=conflict.hint)
     return steps
 
 
 def _restart_stream(config: Config, decided: ClusterState, seen: Seen, let_in: list[Step]) -> list[Step]:
-    # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
-    stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
     standing, model = seen.standing, config.models.get(decided.primary, "")
     tail = [wal_continuity.keep_tail(standing, decided.barman)] if seen.tail else []
     remedy = wal_continuity.remedy(standing, decided.barman) if standing.position is not StreamPosition.OK else []
     steps = [
-        Step("stop Barman's receive-wal", stop, STOP_LIMIT, kind="stop_stream", target=decided.barman.server),
+        _stop(decided, seen),
         *tail,
         *remedy,
         *([config_models.switch(decided.barman, model)] if model != seen.model else []),
@@ -262,40 +263,57 @@ def _restart_stream(config: Config, decided: ClusterState, seen: Seen, let_in: l
         _start(config, decided),
     ]
     if remedy and not (config.repair and wal_continuity.repairable(standing)):
-        raise wal_continuity.stream_gap(standing, decided.barman, steps)
+        # By hand, receive-wal would hold the terminal; cron starts it in the background.
+        by_hand = replace(steps[-1], do=_barman(decided, "-q", "cron"))
+        raise wal_continuity.stream_gap(standing, decided.barman, [*steps[:-1], by_hand])
     return steps
 
 
+def _stop(decided: ClusterState, seen: Seen, until: Sql | None = None) -> Step:
+    """It answers 1 both when nothing runs and when it failed; only the text tells them apart."""
+    stop = _barman(decided, *seen.stop, tolerate="no such process")
+    target = decided.barman.server
+    return Step("stop Barman's receive-wal", stop, STOP_LIMIT, kind="stop_stream", target=target, until=until)
+
+
 def _start(config: Config, decided: ClusterState) -> Step:
-    """Barman's cron starts what does not run, and leaves what runs alone."""
+    """Not by ``barman cron``, which would wait for its own lock, for servers that sort before ours, and for retention.
+
+    It is what cron starts too; Barman's lock lets one in, whoever started it.
+    """
     return Step(
         f"start Barman's receive-wal, until it streams from node {decided.primary}",
-        _barman(decided, "-q", "cron"),
+        replace(_barman(decided, "-q", "receive-wal", decided.barman.server), resident=True),
         config.stream_limit,
         kind="start_stream",
         target=decided.barman.server,
         node=decided.primary,
         until=_streaming(config, decided),
-        every=5,
+        every=START_EVERY,
         hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
     )
 
 
-def _switch_wal(decided: ClusterState, timeout: int) -> Step:
+def _switch_wal(decided: ClusterState, seen: Seen, timeout: int) -> Step:
+    """Not with ``--archive``: whoever holds the lock of archive-wal would hold it up. A file on Barman's disk is safe.
+
+    To stream the end of a file, pg_receivewal waits for nothing that is written behind it.
+    """
     switch = _barman(
         decided,
-        *("-f", "json", "switch-wal", "--force", "--archive", "--archive-timeout", str(timeout)),
-        decided.barman.server,
+        *("-f", "json", "switch-wal", "--force", decided.barman.server),
         expect=rf"The WAL file {decided.timeline:08X}[0-9A-F]{{16}} has been closed",
     )
     return Step(
-        f"switch WAL and see timeline {decided.timeline} in Barman's archive",
+        f"switch WAL and see timeline {decided.timeline} on Barman's disk",
         switch,
         timeout + 30.0,
         kind="switch_wal",
         target=decided.barman.server,
         node=decided.primary,
-        meanwhile=Sql(decided.primary, WRITE_SOME_WAL),
+        until=seen.written,
+        every=timeout + 30.0,
+        hint="see whether Barman streams: repmgr-hooks status",
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -44,6 +46,23 @@ NUMBERS = frozenset({"keepalives_idle", "keepalives_interval", "keepalives_count
 PATHS = frozenset({"sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir"})
 NOWHERE = {b"host": b"/nonexistent", b"passfile": b"/nonexistent"}
 """libpq checks the values, and then finds no socket and no password: nothing is asked and nobody is connected to."""
+
+
+def addresses(host: str) -> tuple[str, ...]:
+    """Return the addresses of a name, IPv4 first, or of an address itself; nothing if there is none, or for a socket.
+
+    >>> addresses("10.0.0.11"), addresses("fd00:0::1"), addresses("/run/postgresql"), addresses("")
+    (('10.0.0.11',), ('fd00::1',), (), ())
+    """
+    try:
+        return (str(ipaddress.ip_address(host)),)
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM) if host and host[0] not in "/@" else []
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(sorted(dict.fromkeys(str(each[4][0]) for each in found), key=lambda address: ":" in address))
 
 
 @functools.cache

@@ -45,6 +45,8 @@ class Found:
     """What repmgr's conninfo says beyond that, such as sslmode."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """What of it cannot be taken over, and why."""
+    cleans_up_locks: bool = False
+    """Whether this Barman removes lock files unless it is told not to."""
 
     @property
     def app_port(self) -> int:
@@ -70,7 +72,9 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     ports = {port(words) for words in described.values()}
     if len(ports) != 1:
         raise UsageError(f"repmgr.nodes names several ports ({ports}); all nodes must listen on one")
-    nodes = {node: Node(address(described[node], node), witness=kind == "witness") for node, kind, _ in rows}
+    nodes = {
+        node: Node(address(described[node], node, len(rows) > 1), witness=kind == "witness") for node, kind, _ in rows
+    }
     if gateway and (wrong := IpAddress().problem(gateway)):
         raise UsageError(f"--gateway {wrong}", hint="name one such as 10.0.0.20")
     if server and (server == "all" or not re.fullmatch(PLAIN_NAME, server)):
@@ -80,13 +84,14 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     name = server or only_server(host)
     shown = shown_server(name, host)
     there = words_of(shown.get("conninfo", ""), f"Barman: the conninfo of {name}")
-    here = gateway or gateway_address(str(there.get("host", "")), [node.host for node in nodes.values()])
-    through = str(there.get("host", "")) == here and port(there)
+    led = libpq.addresses(str(there.get("hostaddr") or there.get("host") or ""))
+    here = gateway or gateway_address(led, [node.host for node in nodes.values()])
+    through = here in led and port(there)
     slot = shown.get("slot_name", "None")
     taken, left_out = taken_over(own)
     return Found(
         *(nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
-        *(taken, left_out),
+        *(taken, left_out, archive.version(Barman(name), host)[0] >= archive.CLEANS_UP_LOCKS),
     )
 
 
@@ -120,17 +125,25 @@ def port(described: Mapping[str, object]) -> int:
     return int(text)
 
 
-def address(described: Mapping[str, object], node: int) -> str:
-    """Return the address in a conninfo; names are looked up now, for netfilter's rules need addresses."""
-    host = str(described.get("host") or "")
+def address(described: Mapping[str, object], node: int, several: bool) -> str:
+    """Return the address in a conninfo; names are looked up now, for netfilter's rules need addresses.
+
+    Debian gives a host's own name the address 127.0.1.1, which is no node's among ``several``.
+    """
+    host = str(described.get("hostaddr") or described.get("host") or "")
     if not host or host.startswith("/"):
         raise UsageError(f"repmgr.nodes: the conninfo of node {node} names no host", hint="register it with one")
-    if is_address(host):
-        return str(ipaddress.ip_address(host))
-    try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError as error:
-        raise UsageError(f"repmgr.nodes: the host {host!r} of node {node} cannot be looked up: {error}") from None
+    if not (found := libpq.addresses(host)):
+        raise UsageError(
+            f"repmgr.nodes: the host {host!r} of node {node} cannot be looked up", hint="name an address in it"
+        )
+    reached = next((each for each in found if not ipaddress.ip_address(each).is_loopback), "")
+    if not reached and several:
+        raise UsageError(
+            f"repmgr.nodes: the host {host!r} of node {node} is {found[0]} here, where no other host reaches it",
+            hint="correct /etc/hosts, or name an address in its conninfo",
+        )
+    return reached or found[0]
 
 
 def only_server(host: Host) -> str:
@@ -155,10 +168,10 @@ def shown_server(name: str, host: Host) -> Mapping[str, str]:
         raise UsageError(f"cannot ask Barman for its server {name!r}: {error}") from None
 
 
-def gateway_address(barmans_host: str, nodes: Sequence[str]) -> str:
+def gateway_address(barmans: Sequence[str], nodes: Sequence[str]) -> str:
     """Return the address that Barman is told to connect to, if it is ours; else the one that leads to the nodes."""
-    if is_ours(barmans_host):
-        return barmans_host
+    if ours := [address for address in barmans if is_ours(address)]:
+        return ours[0]
     family = socket.AF_INET6 if ":" in nodes[0] else socket.AF_INET
     with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
         try:
@@ -166,14 +179,6 @@ def gateway_address(barmans_host: str, nodes: Sequence[str]) -> str:
         except OSError as error:
             raise UsageError(f"there is no way from here to {nodes[0]}: {error}") from None
         return str(probe.getsockname()[0])
-
-
-def is_address(host: str) -> bool:
-    """True for an address, false for a name."""
-    try:
-        return bool(ipaddress.ip_address(host))
-    except ValueError:
-        return False
 
 
 def is_ours(host: str) -> bool:

@@ -13,6 +13,9 @@ from repmgr_hooks.setup.discover import Found
 
 NOTIFICATION = re.compile(r"^[ \t]*event_notification_command\b.*$", re.MULTILINE | re.IGNORECASE)
 ADDED = "# repmgr_hooks: quotes around what may be empty; never %d, %a or %c, which a shell would run."
+BARMAN_CONF = Path("/etc/barman.conf")
+LOCKS = re.compile(r"(?mi)^[ \t]*lock_directory_cleanup\b.*$")
+KEEPS_LOCKS = "lock_directory_cleanup = false"
 CONFIGURATION = "/etc/repmgr-hooks/config.yaml"
 SYSCTL = "/etc/sysctl.d/90-repmgr-hooks.conf"
 TMPFILES = "/etc/tmpfiles.d/repmgr-hooks.conf"
@@ -28,13 +31,30 @@ SHIPPED = {
 """Where each of our files goes, and where it comes from."""
 
 
-def drafted(found: Found, name: str, shipped: Path, confs: Iterable[RepmgrConf]) -> dict[str, str]:
+def drafted(
+    found: Found, name: str, shipped: Path, confs: Iterable[RepmgrConf], barman_conf: Path = BARMAN_CONF
+) -> dict[str, str]:
     """Return the text of each file by its place. Raises OSError."""
     texts = {place: (shipped / file).read_text() for place, file in SHIPPED.items()}
     texts[CONFIGURATION] = configuration(texts[CONFIGURATION], found, name)
     if ":" in found.gateway:
         texts[SYSCTL] = texts[SYSCTL].replace("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
+    if found.cleans_up_locks and barman_conf.is_file():
+        text = barman_conf.read_text()
+        texts |= {str(barman_conf): kept} if (kept := keeps_locks(text)) != text else {}
     return texts | {str(conf.path): notified(conf.path.read_text(), name) for conf in confs}
+
+
+def keeps_locks(text: str) -> str:
+    """Return a barman.conf that keeps lock files. Only for a Barman that knows the option: an older one warns of it.
+
+    >>> keeps_locks("[barman]\\nbarman_user = barman\\n\\n[main]\\nslot_name = barman\\n")
+    '[barman]\\nbarman_user = barman\\nlock_directory_cleanup = false\\n\\n[main]\\nslot_name = barman\\n'
+    """
+    if re.search(LOCKS, text):
+        return re.sub(LOCKS, KEEPS_LOCKS, text)
+    section = re.search(r"(?ms)^\[barman\].*?(?=\s*^\[|\s*\Z)", text)
+    return f"{text[: section.end()]}\n{KEEPS_LOCKS}{text[section.end() :]}" if section else text
 
 
 def configuration(template: str, found: Found, name: str) -> str:

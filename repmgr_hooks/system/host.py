@@ -1,39 +1,27 @@
-"""The real world: programs (the only user of ``sh``), SQL (psycopg), packets, and the clock."""
+"""The real world: programs, SQL (psycopg), packets, and the clock."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import os
-import re
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import sh
 from psycopg import conninfo
 
-from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout, odd_answer
+from repmgr_hooks.errors import OperationFailed, odd_answer
 from repmgr_hooks.netfilter import route, ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit, brief, visit
-from repmgr_hooks.system.output import Output
+from repmgr_hooks.system.programs import Programs
 from repmgr_hooks.system.steps import Program, Rows, Sql
-from repmgr_hooks.text import printable
 
 VERSION_LIMIT = 10.0
-PIECE = 65536
-"""So many bytes are read of a program at once; by lines, as sh does it, one without end would be kept whole."""
-MOST_OUTPUT = 32 * 1024 * 1024
-"""150,000 lines of conntrack's."""
-MOST_ERRORS = 64 * 1024
 MOST_ANSWER = 4 * 1024 * 1024
 """Bytes of a node's answer, all rows together: the names of the WAL files in 2 TB of pg_wal."""
 RECONNECT_EVERY = 1.0
@@ -55,7 +43,7 @@ class LocalHost:
             for node, dsn in conninfos.items()
         }
         self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
-        self._constants: dict[tuple[str, ...], str] = {}
+        self._programs = Programs()
         self._reconnecting: dict[int, asyncio.Task[None]] = {}
         self._silent: dict[int, str] = {}
         self._loop = asyncio.new_event_loop()
@@ -78,46 +66,7 @@ class LocalHost:
 
         Raises OperationFailed with the command, the exit code and what it wrote.
         """
-        if program.constant and program.argv in self._constants:
-            return self._constants[program.argv]
-        output = self._run(program, limit)
-        if program.constant:
-            self._constants[program.argv] = output
-        return output
-
-    def _run(self, program: Program, limit: float) -> str:
-        try:
-            command = sh.Command(program.argv[0])
-        except sh.CommandNotFound:
-            raise NoSuchProgram(f"{program.argv[0]}: no such program", hint="install it, or correct its path") from None
-        output, errors = Output(MOST_OUTPUT if program.whole else MOST_ERRORS), Output(MOST_ERRORS)
-        try:
-            running = _start(command, program, output, errors)
-        except (OSError, sh.ForkException) as error:
-            raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
-        # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
-        too_late = threading.Event()
-        timer = threading.Timer(max(limit, 0.1), _kill, (running.pid, too_late))
-        timer.start()
-        try:
-            running.wait()
-        except sh.ErrorReturnCode as error:
-            if too_late.is_set():
-                raise ProgramTimeout(program, limit) from None
-            if not (program.tolerate and re.search(program.tolerate, str(errors))):
-                said = str(errors).strip() or str(output).strip() or "nothing written"
-                what = f"{program}: exit code {error.exit_code}: {printable(said)}"
-                raise OperationFailed(what, code="program_failed") from None
-        finally:
-            timer.cancel()
-        if program.whole and not output.whole:
-            what = f"{program}: wrote {output.size} bytes; at most {output.most} are read"
-            raise OperationFailed(what, code="program_failed")
-        if program.expect and not re.search(program.expect, str(output)):
-            said = printable(str(output).strip())
-            what = f"{program}: answered 0, but its output is not what was asked for: {said}"
-            raise OperationFailed(what, code="program_failed")
-        return str(output)
+        return self._programs.run(program, limit)
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
         """Run one statement and return its rows. Raises OperationFailed."""
@@ -249,7 +198,14 @@ class LocalHost:
 
     def rules_generation(self) -> int | None:
         """Return a number that changes with the netfilter rules; None if there is none to be had."""
-        return ruleset.rules_generation() if _nf_tables() else None
+        return ruleset.rules_generation() if self._nf_tables() else None
+
+    def _nf_tables(self) -> bool:
+        """True if this machine's iptables writes nf_tables, whose changes the kernel counts."""
+        try:
+            return "nf_tables" in self.run(Program(("iptables", "-V"), constant=True), VERSION_LIMIT)
+        except OperationFailed:
+            return False
 
     def nft_tables(self) -> frozenset[tuple[str, str]]:
         """Return family and name of the tables that nf_tables has, iptables' own among them."""
@@ -280,15 +236,6 @@ class LocalHost:
         time.sleep(seconds)
 
 
-@functools.cache
-def _nf_tables() -> bool:
-    """True if this machine's iptables writes nf_tables, whose changes the kernel counts."""
-    try:
-        return "nf_tables" in str(sh.Command("iptables")("-V", _in="", _timeout=VERSION_LIMIT))
-    except (sh.CommandNotFound, sh.ErrorReturnCode, sh.TimeoutException):
-        return False
-
-
 def _is_answer(error: psycopg.Error) -> bool:
     """True if the node itself, or PostgreSQL on it, said no; libpq words its own ends in many ways (ARP, time-outs)."""
     return error.sqlstate is not None or "refused" in str(error) or "FATAL" in str(error)
@@ -306,27 +253,3 @@ def check_size(result: psycopg.pq.abc.PGresult) -> None:
             left -= len(result.get_value(row, column) or b"") + 1  # a row of nulls takes its place too
             if left < 0:
                 raise ValueError(f"it has {result.ntuples} rows and more than {MOST_ANSWER} bytes")
-
-
-def _start(command: Any, program: Program, output: Output, errors: Output) -> Any:
-    return command(
-        *program.argv[1:],
-        _in=program.stdin,
-        _out=output,
-        _err=errors,
-        _out_bufsize=PIECE,
-        _err_bufsize=PIECE,
-        _env={**os.environ, "LC_ALL": "C.UTF-8", **program.env},
-        _bg=True,
-        _bg_exc=False,
-        _new_session=True,
-        _tty_in=False,
-        _tty_out=False,
-        _decode_errors="replace",
-    )
-
-
-def _kill(session: int, too_late: threading.Event) -> None:
-    too_late.set()
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(session, signal.SIGKILL)

@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import logging
 import shlex
-import threading
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
-from repmgr_hooks.background import meanwhile
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit
+from repmgr_hooks.text import MOST, one_line
 
 log = logging.getLogger(__name__)
 
 Rows = list[tuple[Any, ...]]
 
 POLL = 0.1
-REPEAT = 0.3
-CONNECT_LIMIT = 5.0
+SHORTEST_TRY = 1.0
+"""Nothing is begun again with less than so many seconds left: "not finished" would hide why it failed before."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,9 @@ class Program:
     """Its output is needed, all of it; else more than a little is neither kept nor a failure."""
     helper: bool = False
     """What it is for matters less than what comes after it: once it has hung, a run does not wait for it again."""
+    resident: bool = False
+    """It goes on running, even when we have ended: it is started, unless it still runs, and not waited for. What the
+    one before it wrote until it ended is returned."""
 
     def __str__(self) -> str:
         return shlex.join(self.argv)
@@ -84,9 +84,9 @@ class DropConnections:
 class Step:
     """Something to do, and how to see that it worked.
 
-    ``do`` runs, and again every ``every`` seconds, until the first column of ``until`` is true, at most ``limit``
-    seconds in all; null says that it cannot become true, and is not waited for. Without ``until``, ``do`` runs once
-    within ``limit``.
+    ``do`` runs, and again every ``every`` seconds, until ``until`` is true, at most ``limit`` seconds in all: the first
+    column of a statement, where null says that it cannot become true, and is not waited for; or anything that a program
+    prints. Without ``until``, ``do`` runs once within ``limit``.
     """
 
     what: str
@@ -100,12 +100,10 @@ class Step:
     """To what: the name of a port, a slot, a server, a program."""
     node: int | None = None
     """On which node, or to which one something is led."""
-    until: Sql | None = None
+    until: Sql | Program | None = None
     every: float = 5.0
     hint: str = ""
     """Where to look when it is not seen to work."""
-    meanwhile: Sql | None = None
-    """Asked over and over while ``do`` runs; what it answers, and whether it works, does not matter."""
     helper: bool = False
     """What comes after it matters more, and is done although it failed; the failure is said all the same."""
 
@@ -267,25 +265,29 @@ def apply(step: Step, host: Host) -> None:
     begun = host.now()
     end = begun + seconds_for(step, host)
     while True:
-        with meanwhile(partial(_repeat, step.meanwhile, host)) if step.meanwhile else nullcontext():
-            _do(step.do, host, end - host.now())
-        if step.until is None or _becomes_true(step, step.until, host, min(end, host.now() + step.every)):
+        said = _do(step.do, host, end - host.now())
+        again = host.now() + step.every
+        if step.until is None or _becomes_true(step, step.until, host, again if end - again >= SHORTEST_TRY else end):
             return
         if host.now() >= end:
             waited = f"{step.what}: not seen within {host.now() - begun:.0f} s"
-            raise OperationFailed(waited, code="no_effect", hint=step.hint)
+            what = "; ".join(filter(None, [waited, said]))
+            raise OperationFailed(what, code="no_effect", hint=step.hint)
 
 
-def _do(action: Program | Sql | DropConnections | Alert, host: Host, limit: float) -> None:
+def _do(action: Program | Sql | DropConnections | Alert, host: Host, limit: float) -> str:
+    """Do it, and return what a program that should go on running has said as it ended."""
     match action:
         case Program():
-            host.run(action, limit)
+            said = host.run(action, limit)
+            return one_line(said.strip(), MOST) if action.resident else ""
         case Sql():
             host.fetch(action, limit)
         case DropConnections():
             _tell(host.run(action.forget, limit), host, action.tell)
         case Alert():
             host.tell(action)
+    return ""
 
 
 def _tell(deleted: str, host: Host, wanted: bool) -> None:
@@ -299,15 +301,13 @@ def _tell(deleted: str, host: Host, wanted: bool) -> None:
             log.warning("%d client(s) not told that they are cut: %s; going on without it", len(clients), error)
 
 
-def _repeat(sql: Sql, host: Host, over: threading.Event) -> None:
-    while not over.wait(REPEAT):
-        with suppress(OperationFailed):
-            host.fetch(sql, CONNECT_LIMIT)
-
-
-def _becomes_true(step: Step, question: Sql, host: Host, end: float) -> bool:
+def _becomes_true(step: Step, question: Sql | Program, host: Host, end: float) -> bool:
     while True:
-        rows = host.fetch(question, max(end - host.now(), 1.0))
+        limit = max(end - host.now(), SHORTEST_TRY)
+        if isinstance(question, Program):
+            rows: Rows = [(bool(host.run(question, limit).strip()),)]
+        else:
+            rows = host.fetch(question, limit)
         if rows and rows[0][0]:
             return True
         if rows and rows[0][0] is None:

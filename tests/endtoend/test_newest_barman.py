@@ -14,6 +14,7 @@ from tests.endtoend.looks import (
     barman_streams_from,
     failover_handled,
     first_file,
+    follows,
     handled_events,
     missing_across_the_switch,
     nothing_missing,
@@ -32,6 +33,7 @@ from tests.endtoend.test_continuity import (
     wait_for_the_app_port,
 )
 from tests.lab import Lab, wait_for
+from tests.lab.barman import back_up, clone_from_barman, serve_standbys
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 SERVER = "/etc/barman.d/main_backup.conf"
@@ -89,6 +91,35 @@ def test_barman_ahead_is_repaired(newest: Lab) -> None:
     place = f"quarantine-00000002{ahead[0][8:]}"
     assert {name: checksum(lab, f"../{place}/{name}") for name in before} == before
     assert by_hand_ok(lab)
+
+
+def test_a_clone_after_what_check_says(newest: Lab) -> None:
+    """repmgr looks for base/ID/backup.info, which Barman 3.13.2 and newer has elsewhere."""
+    lab = newest
+    serve_standbys(lab)
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    lab.start_cron()
+    lab.start_worker()
+    back_up(lab, lab.db1)
+
+    def clone_test() -> str:
+        result = lab.gateway.hooks("check", "--restore", user="barman")
+        found = (entry for entry in re.split(r"\n(?! )", result.stdout) if "recovery.clone" in entry)
+        return next(found, result.stdout + result.stderr)
+
+    found = clone_test()
+    assert found.startswith("FAIL")
+    hint = re.search(r"-> as Barman's user: (cp .*?); .*: post_backup_script = (cp .*)$", found)
+    assert hint, found
+    lab.gateway.run("sh", "-ec", hint[1], user="barman")
+    assert clone_test().startswith("OK")
+
+    text = lab.gateway.path(SERVER).read_text()
+    lab.put(lab.gateway, SERVER, text.replace("\nslot_name", f"\npost_backup_script = {hint[2]}\nslot_name"))
+    back_up(lab, lab.db1)
+    assert clone_test().startswith("OK")
+    assert "standby clone (from Barman) complete" in clone_from_barman(lab, lab.db2, lab.db1, shown=True)
+    wait_for(lambda: follows(lab.db2, lab.db1), "db2 to follow db1")
 
 
 def go_by_models(lab: Lab) -> None:

@@ -82,7 +82,7 @@ def fail_over(lab: Lab, machine: Machine) -> None:
     client.wait_for_write(time.time())
     log = machine.log("repmgr-hooks")
     assert "reset connections of port 54322 to 10.0.0.11" in log
-    assert "switch WAL and see timeline 2 in Barman's archive" in log
+    assert "switch WAL and see timeline 2 on Barman's disk" in log
     machine.run("systemctl", "start", "repmgr-hooks-metrics.service")
     assert 'repmgr_hooks_primary_known{cluster="main"} 1' in machine.run("cat", "/run/repmgr-hooks/repmgr_hooks.prom")
 

@@ -17,7 +17,7 @@ def serve_standbys(lab: Lab) -> None:
         text = re.sub(r"^# (?=barman_|restore_command)", "", host.path(place).read_text(), flags=re.MULTILINE)
         lab.put(host, place, text)
     text = lab.gateway.path(CONFIG).read_text()
-    ssh = r"\1, command: [ssh, -o, BatchMode=yes, postgres@\2]}"
+    ssh = r"\1, shell: [ssh, -o, BatchMode=yes, postgres@\2]}"
     lab.put(lab.gateway, CONFIG, re.sub(r"(\d: {host: ([\d.]+))}", ssh, text))
 
 
@@ -59,13 +59,17 @@ def show_backups_to_repmgr(lab: Lab) -> None:
         lab.gateway.run("sh", "-ec", f"cd /var/lib/barman/main_backup; {link}", user="barman")
 
 
-def clone_from_barman(lab: Lab, host: Host, primary: Host) -> str:
-    """Make a node anew from Barman's backup, and return what repmgr said."""
+def clone_from_barman(lab: Lab, host: Host, primary: Host, shown: bool = False) -> str:
+    """Make a node anew from Barman's backup, and return what repmgr said.
+
+    ``shown``: repmgr finds already what it asks for.
+    """
     repmgr = ("repmgr", "-f", f"/etc/repmgr/{host.name}.conf")
     host.pg_ctl("stop", "-m", "fast")
     host.run("rm", "-r", DATA)
     node = ("-h", primary.address, "-U", "repmgr", "-d", "repmgr")
-    show_backups_to_repmgr(lab)
+    if not shown:
+        show_backups_to_repmgr(lab)
     result = host.result(*repmgr, *node, "standby", "clone", user="postgres")
     assert result.returncode == 0, result.stderr
     lab.put(host, f"{DATA}/conf.d.conf", lab.config(f"postgresql-{host.name}.conf"), owner="postgres")

@@ -436,7 +436,7 @@ def test_what_only_barman_has_is_kept(host: FakeHost, tail: bool) -> None:
     copy = f"{HOME}/{partial(1, 5)}.beyond-0-50002A0"
     assert kept == ([f"cp --archive --no-clobber {STREAMING}/{partial(1, 5)} {copy}"] if tail else [])
     assert str(steps[0].do).startswith("barman receive-wal --stop"), "it must not write while we copy"
-    assert str(steps[-1].do) == "barman -q cron"
+    assert str(steps[-1].do) == "barman -q receive-wal main_backup"
     asked = [program.argv for program in host.ran if program.argv[0] == "cmp"]
     assert asked == [("cmp", "--ignore-initial=672:0", f"{STREAMING}/{partial(1, 5)}", "/dev/zero")]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from repmgr_hooks.checks import finding, kernel, service
 from repmgr_hooks.checks.finding import Finding
+from repmgr_hooks.checks.users import User
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
@@ -69,6 +72,9 @@ def of_world(**said: object) -> Change:
 
 
 DOCKERS = "-A INPUT -j ACCEPT\n-A FORWARD -o docker0 -j DOCKER\n-A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
+KEPT = {"lock_directory_cleanup": False}
+WAITS = "Size: 30.6 MiB - WAL Size: 0 B - WAITING_FOR_WALS"
+BACKUPS = "main_backup 20261125T225439 - Wed Nov 25 22:54:42 2026 - Size: 30.6 MiB - WAL Size: 0 B\n"
 FORWARD = "main iptables -t filter FORWARD"
 GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
 ALIVE = f"{GOOD_WAY} connect_timeout=5 {KEEPALIVES}"
@@ -161,6 +167,10 @@ def named(name: str, address: str) -> Change:
         (barman(version="3.14.0"), {("barman.locks", "main_backup")}),
         (barman(version="3.14.0", general={"lock_directory_cleanup": False}), set()),
         (barman(version="3.14.0", general={"lock_directory_cleanup": "true"}), {("barman.locks", "main_backup")}),
+        (barman(version="3.13.3", general=KEPT, has_file=False), set()),
+        (barman(version="3.14.0", general=KEPT, has_file=False), {("barman.backup", "main_backup")}),
+        (barman(backups=BACKUPS), set()),
+        (barman(backups=BACKUPS.replace("Size: 30.6 MiB - WAL Size: 0 B", WAITS)), {("barman.backup", "main_backup")}),
         (barman(cron_ran=600.0), {("barman.cron", "main_backup")}),
         (barman(cron_ran=None), {("barman.cron", "main_backup")}),
         (barman(cron_ran=100.0), set()),
@@ -177,6 +187,29 @@ def test_each_fault_makes_its_own_finding(
     found = wrong(run, capsys)
     assert found == expected if expected is not None else ("barman.conninfo", "main_backup") in found
     assert not [what for what in host.what_changed() if not what.startswith("barman show")]
+
+
+@pytest.mark.parametrize(
+    ("legacy", "mode", "said"),
+    [
+        (False, None, "OK    iptables writes to nf_tables"),
+        (True, None, "FAIL  iptables-legacy, as which 'iptables' is installed, locks {lock}: it is not there, and"),
+        (True, 0o600, "FAIL  iptables-legacy, as which 'iptables' is installed, locks {lock}: x may not read"),
+        (True, 0o640, "OK    iptables writes to iptables-legacy"),
+    ],
+)
+def test_who_may_take_the_lock_of_iptables_legacy(host: FakeHost, legacy: bool, mode: int | None, said: str) -> None:
+    """It is opened with O_CREAT and 0600: whoever comes first makes it, and then only root may change a rule."""
+    host.legacy = legacy
+    with tempfile.TemporaryDirectory(dir="/tmp") as run:
+        Path(run).chmod(0o755)
+        lock, group = Path(run, "xtables.lock"), os.getegid()
+        if mode is not None:
+            lock.touch()
+            lock.chmod(mode)
+        (found,) = kernel.backend(User("x", 12345, group, (group,), "/"), host, lock)
+    assert f"{found.level:4}  {found.what}".startswith(said.format(lock=lock))
+    assert (found.mend == "systemd-tmpfiles --create /etc/tmpfiles.d/repmgr-hooks.conf") is (found.level == "FAIL")
 
 
 def test_a_role_without_rights_is_told_all_of_them(

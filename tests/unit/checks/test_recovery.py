@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from repmgr_hooks import config
+from repmgr_hooks.checks import clone
 from repmgr_hooks.checks.clone import backupapi, login
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.recovery import Restore, findings, proofs
@@ -15,6 +17,7 @@ from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.repmgr_conf import settings_in
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"].cluster
@@ -195,3 +198,95 @@ def test_barman_does_not_work() -> None:
 def test_without_barman_nothing_is_proved() -> None:
     found = findings(replace(MAIN, barman=None), FakeHost())
     assert [shown(finding) for finding in found] == ["WARN  main: no section 'barman': nothing was proved"]
+
+
+# -- a clone, file by file ---------------------------------------------------------------------------------------------
+
+BACKUP = "20261125T225439"
+SSH_HERE = """#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+shift 2; exec sh -c "$*"
+"""
+BARMAN_HERE = """#!/bin/sh
+case "$*" in
+  *show-backup*) printf '{"main_backup": {"backup_id": "20261125T225439", "status": "%s"}}' "$(cat HOME/status)";;
+  *list-files*) find HOME/base -type f | LC_ALL=C sort;;
+esac
+"""
+RSYNC_HERE = """#!/bin/sh
+while [ "$#" -gt 2 ]; do shift; done
+exec cp -a "${1#*:}" "$2"
+"""
+
+
+@pytest.fixture
+def barmans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Barman's directory of a server with a backup, on a host that ssh leads to, as Barman before 3.13.2 has it."""
+    home, programs = tmp_path / "main_backup", tmp_path / "programs"
+    for directory in (home / "base" / BACKUP / "data/global", home / "meta", programs):
+        directory.mkdir(parents=True)
+    for name in ("backup.info", "data/PG_VERSION", "data/backup_label", "data/global/pg_control"):
+        (home / "base" / BACKUP / name).write_text("version=170000\n")
+    (home / "status").write_text("DONE")
+    for name, text in (("ssh", SSH_HERE), ("barman", BARMAN_HERE), ("rsync", RSYNC_HERE)):
+        (programs / name).write_text(text.replace("HOME", str(home)))
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return home
+
+
+def would_clone(tmp_path: Path) -> Finding:
+    shell = Shell((), str(tmp_path), LocalHost({}), limit=5)
+    (found,) = clone.findings(shell, {"barman_host": "backup", "barman_server": "main_backup"}, "node 2")
+    assert not Path(shell.place).exists()
+    return found
+
+
+def moved(home: Path) -> None:
+    """As Barman 3.13.2 and newer has it."""
+    (home / "base" / BACKUP / "backup.info").rename(home / "meta" / f"{BACKUP}-backup.info")
+
+
+def test_a_backup_whose_description_is_elsewhere(barmans: Path, tmp_path: Path) -> None:
+    """repmgr would end with "cannot open file", and with the description there it copies all files but that."""
+    assert would_clone(tmp_path).level == "OK"
+    moved(barmans)
+    found = would_clone(tmp_path)
+    assert found.level == "FAIL"
+    assert found.what == (
+        f"a clone wants {barmans}/base/{BACKUP}/backup.info, which Barman 3.13.2 and newer has elsewhere"
+    )
+    now, script = found.mend.removeprefix("as Barman's user: ").split("; and so that each new backup has it, ")
+    LocalHost({}).run(Program(("sh", "-ec", now)), 5)
+    assert would_clone(tmp_path).level == "OK", "what was typed helps"
+
+    (barmans / "base" / BACKUP / "backup.info").unlink()
+    hook = script.removeprefix("in Barman's file: post_backup_script = ")
+    LocalHost({}).run(Program(("sh", "-ec", hook), env={"BARMAN_BACKUP_ID": BACKUP}), 5)
+    assert would_clone(tmp_path).level == "OK", "and so does Barman itself, after the next backup"
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (f"base/{BACKUP}/data/global/pg_control", "has no file data/global/pg_control"),
+        (f"base/{BACKUP}", f"Barman lists no file of backup {BACKUP}: nothing"),
+    ],
+)
+def test_a_backup_that_lacks_files(barmans: Path, tmp_path: Path, lost: str, said: str) -> None:
+    (barmans / lost).rename(barmans / "lost")
+    assert said in would_clone(tmp_path).what
+
+
+def test_a_description_that_is_empty(barmans: Path, tmp_path: Path) -> None:
+    info = barmans / "base" / BACKUP / "backup.info"
+    info.write_text("")
+    assert f"rsync does not bring {info}" in would_clone(tmp_path).what
+
+
+def test_a_backup_that_waits_for_wal(barmans: Path, tmp_path: Path) -> None:
+    """A new one would wait as this does."""
+    (barmans / "status").write_text("WAITING_FOR_WALS")
+    found = would_clone(tmp_path)
+    assert "its newest is WAITING_FOR_WALS" in found.what
+    assert found.mend == "barman switch-wal --force --archive main_backup"

@@ -94,8 +94,8 @@ def test_the_whole_promotion_in_the_articles_order() -> None:
         "conntrack -D 54322",
         "poke",
         "create slot on 2",
+        "barman receive-wal --stop",
         "barman receive-wal",
-        "barman cron",
         "barman switch-wal",
         "iptables-restore",
     ]
@@ -651,9 +651,20 @@ def test_under_a_new_primary_nothing_is_looked_at_through_a_port_that_leads_to_t
 def test_the_app_port_opens_at_its_limit_although_looking_hangs() -> None:
     host = failed_over()
     host.barman.hanging = frozenset({"show-server"})
-    host.after("barman cron", lambda: setattr(host.barman, "health", "hangs"))
+    host.after("barman receive-wal", lambda: setattr(host.barman, "health", "hangs"))
     handle(MAIN, host, [PROMOTED])
     assert 118 <= opened(host) <= 121
+
+
+def test_that_it_hung_at_last_does_not_hide_why_it_failed_before() -> None:
+    """Barman is refused for two minutes, and the last try has a second left."""
+    host = failed_over()
+    host.barman.health = "ruins"
+    host.at(host.now() + 116, lambda: setattr(host.barman, "health", "hangs"))
+    run = handle(MAIN, host, [PROMOTED])
+    assert 118 <= opened(host) <= 121
+    said = next(done.error for done in run.done if done.error)
+    assert "killed; before that: barman show-server main_backup: exit code 1: ERROR: cannot open /var/lib" in said
 
 
 class WithoutRawSockets(FakeHost):
@@ -674,7 +685,7 @@ def test_clients_that_cannot_be_told_do_not_keep_the_port_closed(caplog: pytest.
 
 def test_a_slot_that_somebody_drops_while_the_stream_is_started_is_made_anew_at_once() -> None:
     host = failed_over()
-    host.after("barman receive-wal", host.nodes[2].slots.clear)
+    host.after("barman receive-wal --stop", host.nodes[2].slots.clear)
     run = handle(MAIN, host, [PROMOTED])
     assert run.ok
     assert host.nodes[2].slots["barman"].active

@@ -31,7 +31,8 @@ STREAMING = Sql(2, barman.STREAMING, ("0/5000148", 2, "barman"))
 
 STREAM, SWITCH = Config(stream=True), Config(switch_wal=SwitchWal(timeout=90))
 BOTH = Config(stream=True, switch_wal=SwitchWal(timeout=7), start_timeout=33)
-NOTHING = Seen(streaming=False, archived=False)
+STOP = ("receive-wal", "--stop", "main_backup")
+NOTHING = Seen(streaming=False, archived=False, stop=STOP)
 COMING = Seen(streaming=False, archived=False, coming=True)
 
 
@@ -42,8 +43,9 @@ def argvs(steps: list[Step]) -> list[str]:
     return [" ".join(program.argv[1:]) for program in programs if isinstance(program, Program)]
 
 
-RESTART = ["receive-wal --stop main_backup", "-q cron"]
-PROVE = ["-f json switch-wal --force --archive --archive-timeout 90 main_backup"]
+START = "-q receive-wal main_backup"
+RESTART = ["receive-wal --stop main_backup", START]
+PROVE = ["-f json switch-wal --force main_backup"]
 
 
 @pytest.mark.parametrize(
@@ -51,14 +53,14 @@ PROVE = ["-f json switch-wal --force --archive --archive-timeout 90 main_backup"
     [
         (STREAM, NOTHING, RESTART),
         (STREAM, Seen(True, False), []),
-        (STREAM, COMING, ["-q cron"]),
-        (BOTH, COMING, ["-q cron", PROVE[0].replace("90", "7")]),
+        (STREAM, COMING, [START]),
+        (BOTH, COMING, [START, *PROVE]),
         (SWITCH, NOTHING, PROVE),
         (SWITCH, Seen(True, False), PROVE),
         (SWITCH, Seen(False, True), []),
-        (BOTH, NOTHING, [*RESTART, PROVE[0].replace("90", "7")]),
-        (BOTH, Seen(False, True), RESTART),
-        (BOTH, Seen(True, False), [PROVE[0].replace("90", "7")]),
+        (BOTH, NOTHING, [*RESTART, *PROVE]),
+        (BOTH, Seen(False, True, stop=STOP), RESTART),
+        (BOTH, Seen(True, False), PROVE),
         (BOTH, Seen(True, True), []),
     ],
 )
@@ -67,15 +69,15 @@ def test_the_missing_steps(config: Config, seen: Seen, programs: list[str]) -> N
 
 
 def test_how_long_and_until_when() -> None:
-    stop, start, switch = barman.plan(BOTH, DECIDED, NOTHING)
+    look = Program(("find", "/wals", "-name", "000000020000000000000005"))
+    stop, start, switch = barman.plan(BOTH, DECIDED, replace(NOTHING, written=look))
     assert (stop.limit, stop.until) == (20, None)
-    assert (start.limit, start.until, start.every) == (33, STREAMING, 5)
-    assert switch.limit > 7, "Barman's own limit comes first, and its message"
-    assert switch.meanwhile == Sql(2, "select txid_current()")
+    assert (start.limit, start.until, start.every) == (33, STREAMING, 2)
+    assert (switch.limit, switch.until, switch.every) == (37, look, 37), "one file is closed, and waited for"
     assert [step.what for step in (stop, start, switch)] == [
         "stop Barman's receive-wal",
         "start Barman's receive-wal, until it streams from node 2",
-        "switch WAL and see timeline 2 in Barman's archive",
+        "switch WAL and see timeline 2 on Barman's disk",
     ]
 
 
@@ -83,7 +85,28 @@ def test_barman_may_run_elsewhere() -> None:
     remote = Cluster(CLUSTER.nodes, CLUSTER.gateway, Barman("other", command=("ssh", "barman@backup", "barman")))
     (stop, start) = barman.plan(STREAM, ClusterState(remote, 1, 1, STATES), NOTHING)
     assert isinstance(stop.do, Program)
-    assert stop.do.argv == ("ssh", "barman@backup", "barman", "receive-wal", "--stop", "other")
+    assert isinstance(start.do, Program)
+    assert stop.do.argv == ("ssh", "barman@backup", "barman", "receive-wal", "--stop", "main_backup")
+    assert start.do.argv == ("ssh", "barman@backup", "barman", "-q", "receive-wal", "other")
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("3.4.0", "receive-wal --stop main_backup"),
+        ("3.13.3", "receive-wal --stop main_backup"),
+        ("3.14.0", "terminate-process main_backup receive-wal"),
+        ("3.20.1", "terminate-process main_backup receive-wal"),
+        ("4.0.0", "terminate-process main_backup receive-wal"),
+    ],
+)
+def test_the_receiver_is_stopped_in_the_words_of_the_version(host: FakeHost, version: str, words: str) -> None:
+    """Barman 3.20 says that it will do without ``receive-wal --stop``; 3.14 brought the other."""
+    host.barman.version = version
+    host.barman.streams_from = None
+    stop, *_ = barman.plan(STREAM, now(host), barman.observe(STREAM, now(host), host))
+    assert str(stop.do) == f"barman {words}"
+    apply(stop, host)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +180,7 @@ def test_the_stream_is_seen(host: FakeHost) -> None:
         ["barman", "show-server"],
         ["find", "-L"],
         ["python3", "-I"],
+        ["barman", "--version"],
     ]
     host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
     assert barman.observe(STREAM, now(host), host) == Seen(True, False)
@@ -174,12 +198,7 @@ def test_a_stream_that_goes_on_is_looked_into_now_and_then(host: FakeHost) -> No
 
 
 FOUND = Problem("branch_conflict", "BRANCH_CONFLICT: ...", "move it")
-CONFLICT = Seen(
-    False,
-    False,
-    conflict=FOUND,
-    fence=Fence("/streaming", "fence.partial"),
-)
+CONFLICT = Seen(False, False, conflict=FOUND, stop=STOP, fence=Fence("/streaming", "fence.partial"))
 THERE = replace(CONFLICT, fence=Fence("/streaming", "fence.partial", frozenset(["fence.partial"])))
 
 
@@ -199,7 +218,7 @@ def test_another_branch_is_let_in_by_nobody() -> None:
 
 
 def test_the_fence_goes_when_the_branch_is_one_again() -> None:
-    seen = Seen(False, False, fence=replace(THERE.fence, begin="000000010000000000000005"))
+    seen = Seen(False, False, stop=STOP, fence=replace(THERE.fence, begin="000000010000000000000005"))
     steps = barman.plan(STREAM, DECIDED, seen)
     stop, begin, give, away, start = (step.do for step in steps)
     assert isinstance(begin, Program)
@@ -237,17 +256,17 @@ def test_a_young_stream_is_waited_for_and_not_stopped(host: FakeHost) -> None:
 
 
 def test_a_stream_that_breaks_off_at_once_is_none(host: FakeHost) -> None:
-    """Each time Barman's cron starts it anew, and it streams for a moment."""
+    """Each time it is started anew, and streams for a moment."""
 
     def break_off() -> None:
-        host.after("barman cron", break_off)
+        host.after("barman receive-wal", break_off)
         host.at(host.now() + 1, host._end_stream)
 
     (stop, start) = barman.plan(STREAM, now(host), NOTHING)
-    host.after("barman cron", break_off)
+    host.after("barman receive-wal", break_off)
     with pytest.raises(OperationFailed, match="until it streams from node 2: not seen within 60 s"):
         apply(start, host)
-    assert host.what_changed().count("barman cron") > 5
+    assert host.what_changed().count("barman receive-wal") > 5
 
 
 def test_what_has_not_reached_the_new_timeline_is_no_stream(host: FakeHost) -> None:
@@ -261,12 +280,22 @@ def test_what_has_not_reached_the_new_timeline_is_no_stream(host: FakeHost) -> N
 def test_the_archive_is_seen(host: FakeHost) -> None:
     host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
     host.nodes[2].segment, host.barman.archived = 6, {"000000010000000000000004"}
-    assert barman.observe(SWITCH, now(host), host) == Seen(True, False)
-    assert asked(host) == [], "Barman is not asked before the first checkpoint of the new timeline"
+    barman.housekeep(SWITCH, now(host), host)
+    assert asked(host) == ["barman show-server main_backup"], "later it may try in vain to connect first"
+
+    def not_archived() -> Seen:
+        seen = barman.observe(SWITCH, now(host), host)
+        home = "/var/lib/barman/main_backup"
+        places = f"{home}/streaming {home}/incoming {home}/wals"
+        assert str(seen.written) == f"find -L {places} -type f -name 000000020000000000000006"
+        return replace(seen, written=None)
+
+    assert not_archived() == Seen(True, False)
+    assert asked(host) == [], "Barman's disk is not looked at before the first checkpoint of the new timeline"
     host.nodes[2].checkpoint_timeline = 2
-    assert barman.observe(SWITCH, now(host), host) == Seen(True, False)
+    assert not_archived() == Seen(True, False)
     host.barman.archived |= {"000000010000000000000005", "000000020000000000000004"}
-    assert barman.observe(SWITCH, now(host), host) == Seen(True, False)
+    assert not_archived() == Seen(True, False)
     host.barman.streaming = {"000000020000000000000005", "00000002.history"}
     assert barman.observe(SWITCH, now(host), host) == Seen(True, True)
 
@@ -297,7 +326,8 @@ FORK = 5 * 0x100_0000
 def standing(position: StreamPosition, *missing: str) -> Seen:
     newest, marker = "000000010000000000000006", "000000020000000000000005.partial"
     stray = (newest,) if position is StreamPosition.DIVERGED else ()
-    return Seen(False, False, StreamState(position, newest, FORK, missing, stray, marker, STREAMING_DIRECTORY, 2))
+    state = StreamState(position, newest, FORK, missing, stray, marker, STREAMING_DIRECTORY, 2)
+    return Seen(False, False, state, stop=STOP)
 
 
 @pytest.mark.parametrize(
@@ -318,16 +348,17 @@ def test_what_cannot_go_on_is_repaired_only_if_we_may_and_nothing_is_lost(
     config: Config, seen: Seen, repaired: bool
 ) -> None:
     remedy = [str(step.do) for step in wal_continuity.remedy(seen.standing, CLUSTER.barman)]
-    whole = ["barman receive-wal --stop main_backup", *remedy, "barman -q cron"]
+    whole = ["barman receive-wal --stop main_backup", *remedy]
     if repaired:
-        assert [str(step.do) for step in barman.plan(config, DECIDED, seen)] == whole
+        steps = barman.plan(config, DECIDED, seen)
+        assert [str(step.do) for step in steps] == [*whole, "barman -q receive-wal main_backup"]
         return
     with pytest.raises(OperationFailed) as error:
         barman.plan(config, DECIDED, seen)
     said = str(error.value)
     assert said.startswith(f"{seen.standing.position.name}: Barman ")
     assert error.value.code == seen.standing.position.code
-    assert "; ".join(whole) in error.value.hint, "what a person types is what we would do"
+    assert "; ".join([*whole, "barman -q cron"]) in error.value.hint, "what is typed is what we would do, and returns"
     assert error.value.hint.endswith(": barman backup main_backup")
     assert all(name in said for name in seen.standing.missing)
 
@@ -342,9 +373,9 @@ MODELS = Config(stream=True, models={1: "main-db1", 2: "main-db2"})
 def test_barman_goes_by_its_model(host: FakeHost) -> None:
     host.barman.version, host.barman.model = "3.19.1", "main-db1"
     seen = barman.observe(MODELS, now(host), host)
-    assert seen == replace(NOTHING, model="main-db1")
+    assert seen == replace(NOTHING, model="main-db1", stop=("terminate-process", "main_backup", "receive-wal"))
     steps = barman.plan(MODELS, now(host), seen)
-    assert argvs(steps) == [RESTART[0], "-q config-switch main_backup main-db2", RESTART[1]]
+    assert argvs(steps) == [" ".join(seen.stop), "-q config-switch main_backup main-db2", RESTART[1]]
     for step in steps:
         apply(step, host)
     assert host.barman.streams_from == 2

@@ -91,7 +91,7 @@ def past(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Past:
 
 LEAD_BARMAN = (3.0, 0.25, "route port barman to node 2 (10.0.0.12)", "", "open_port", "barman", 2)
 CUT = (3.25, 0.25, "reset connections of port 54322 to 10.0.0.11", "", "reset_connections", "app", 1)
-SWITCH = (3.5, 1.0, "switch WAL and see timeline 2 in Barman's archive", "", "switch_wal", "main_backup", 2)
+SWITCH = (3.5, 1.0, "switch WAL and see timeline 2 on Barman's disk", "", "switch_wal", "main_backup", 2)
 BACK = (3, 1, "route port app to node 1 (10.0.0.11)", "", "open_port", "app", 1)
 LEAD_APP = (4.5, 0.5, "route port app to node 2 (10.0.0.12)", "", "open_port", "app", 2)
 

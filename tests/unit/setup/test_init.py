@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import os
+import socket
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -60,6 +62,10 @@ def test_what_there_is() -> None:
     [
         (Asked([*NODES, (4, "witness", "host=10.0.0.14")]), {"nodes": {**FOUND.nodes, 4: Node("10.0.0.14", True)}}),
         (Asked([(1, "primary", "host=localhost port=5433")]), {"nodes": {1: Node("127.0.0.1")}, "port": 5433}),
+        (Asked([(1, "primary", "host=a.invalid hostaddr=10.0.0.1")]), {"nodes": {1: Node("10.0.0.1")}}),
+        (Asked([(1, "primary", "postgresql://repmgr@10.0.0.1:5433/repmgr")]), {"nodes": {1: Node("10.0.0.1")}}),
+        (Asked([(1, "primary", "postgresql://repmgr@[fd00::1]/repmgr")]), {"nodes": {1: Node("fd00::1")}}),
+        (Asked(server=SERVER.replace("host=10.0.0.20", "host=a.invalid hostaddr=10.0.0.20")), {"barman_port": 54321}),
         (Asked(server=SERVER.replace("54321", "6000")), {"barman_port": 6000}),
         (Asked(server=SERVER.replace("10.0.0.20", "10.0.0.11")), {"barman_port": 54321}),
         (Asked(server=SERVER.replace("slot_name: barman", "slot_name: None")), {"slot": "barman"}),
@@ -81,6 +87,7 @@ def test_other_clusters(host: FakeHost, wanted: Mapping[str, object]) -> None:
         (Asked([(1, "primary", "host=/run/postgresql")]), "the conninfo of node 1 names no host"),
         (Asked([(1, "primary", "host=a.invalid")]), "the host 'a.invalid' of node 1 cannot be looked up"),
         (Asked([(1, "primary", "nonsense")]), "repmgr.nodes: the conninfo of node 1 is no connection string"),
+        (Asked([*NODES, (3, "standby", "host=localhost")]), "'localhost' of node 3 is 127.0.0.1 here, where no other"),
         (Asked([(1, "primary", "host=a,b port=1,2")]), "port=1,2 is not one port"),
         (Asked([(1, "primary", "host=10.0.0.1"), (2, "standby", "host=10.0.0.2 port=5433")]), "several ports"),
     ],
@@ -91,12 +98,94 @@ def test_what_cannot_be_served(host: FakeHost, said: str) -> None:
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("hosts", "found"),
+    [
+        (["::1", "127.0.0.1"], "127.0.0.1"),
+        (["::1"], "::1"),
+        (["127.0.1.1", "10.0.0.11"], "10.0.0.11"),
+        (["fd00::11", "127.0.1.1"], "fd00::11"),
+        (["fd00::11", "10.0.0.11"], "10.0.0.11"),
+    ],
+)
+def test_the_address_of_a_name(monkeypatch: pytest.MonkeyPatch, hosts: list[str], found: str) -> None:
+    """Debian's /etc/hosts has ``::1 localhost``, and 127.0.1.1 for the host's own name."""
+    answer = [(0, 0, 0, "", (host, 0)) for host in hosts]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+    assert discover.address({"host": "db1"}, 1, several=False) == found
+    if found in ("127.0.0.1", "::1"):
+        with pytest.raises(UsageError, match="where no other host reaches it; correct /etc/hosts"):
+            discover.address({"host": "db1"}, 1, several=True)
+    else:
+        assert discover.address({"host": "db1"}, 1, several=True) == found
+
+
+def test_a_conninfo_as_uri_gets_its_passfile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pgpass").write_text("*:*:*:repmgr:x\n")
+    monkeypatch.setattr(setup, "PASSFILE", str(tmp_path / "pgpass"))
+    conf = replace(CONF, settings={"node_id": "1", "conninfo": "postgresql://repmgr@10.0.0.11:5433/repmgr"})
+    words = discover.words_of(setup.conninfo_of(conf), "here")
+    assert words == {
+        "user": "repmgr",
+        "host": "10.0.0.11",
+        "port": "5433",
+        "dbname": "repmgr",
+        "passfile": str(tmp_path / "pgpass"),
+    }
+    assert conf.host == "10.0.0.11"
+    assert replace(conf, settings={"conninfo": "host=db1 hostaddr=10.0.0.12"}).host == "10.0.0.12"
+
+
+BARMAN_CONF = (REPOSITORY / "config/barman.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BARMAN_CONF,
+        "[barman]\nbarman_user = barman\n",
+        "[barman]\nbarman_user = barman\n[main]\nslot_name = barman\n",
+        "; mine\n[barman]\nlock_directory_cleanup = true\n\n[main]\nactive = true\n",
+        "[main]\nactive = true\n\n[barman]\nlock_directory_cleanup=on",
+    ],
+)
+def test_a_barman_that_cleans_up_its_locks_is_told_not_to(tmp_path: Path, text: str) -> None:
+    (tmp_path / "barman.conf").write_text(text)
+    newer = replace(FOUND, cleans_up_locks=True)
+
+    def drafted(found: Found) -> str | None:
+        return render.drafted(found, "main", REPOSITORY, [], tmp_path / "barman.conf").get(f"{tmp_path}/barman.conf")
+
+    assert drafted(FOUND) is None, "Barman 3.4 warns of the option on every command"
+    there = configparser.ConfigParser()
+    there.read_string(drafted(newer) or "")
+    assert there["barman"]["lock_directory_cleanup"] == "false"
+    del there["barman"]["lock_directory_cleanup"]
+    kept = configparser.ConfigParser()
+    kept.read_string(text)
+    kept.remove_option("barman", "lock_directory_cleanup")
+    assert kept == there
+    (tmp_path / "barman.conf").write_text(drafted(newer) or "")
+    assert drafted(newer) is None, "once it is there, there is nothing to write"
+
+
+def test_init_asks_barman_for_its_version() -> None:
+    class Versioned(Asked):
+        def run(self, program: Program, limit: float) -> str:
+            return f"{self.barman.version} Barman" if "--version" in program.argv else super().run(program, limit)
+
+    for version, cleans_up in (("3.4.0", False), ("3.9.0", False), ("3.10.0", True), ("3.20.1", True)):
+        host = Versioned()
+        host.barman.version = version
+        assert surveyed(host).cleans_up_locks is cleans_up
+
+
 def test_the_named_server_of_several() -> None:
     assert surveyed(Asked(servers='{"a": "", "main_backup": ""}'), server="main_backup") == FOUND
 
 
 def test_an_address_that_leads_to_the_nodes() -> None:
-    assert discover.gateway_address("10.255.255.1", ["127.0.0.1"]) == "127.0.0.1"
+    assert discover.gateway_address(["10.255.255.1"], ["127.0.0.1"]) == "127.0.0.1"
     assert not discover.is_ours("127.0.0.1"), "nobody reaches a gateway there"
     assert not discover.is_ours("backup.example.com")
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import importlib.util
+import io
+import json
+import logging
 import os
 import re
 import shlex
@@ -202,6 +207,28 @@ def test_a_program_that_ends_in_time_is_left_alone() -> None:
     assert soon(lambda: not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)])
 
 
+def test_programs_start_while_other_threads_hold_locks() -> None:
+    """Of logging, of imports and of memory: sh's child must not wait for one that nobody sets free there."""
+    over = threading.Event()
+    logger = logging.Logger("busy")
+    logger.addHandler(logging.StreamHandler(io.StringIO()))
+
+    def be_busy() -> None:
+        while not over.is_set():
+            logger.warning("%s", json.dumps({str(number): bytes(number).hex() for number in range(100)}))
+            importlib.util.find_spec("no_such_module")
+            gc.collect(0)
+
+    threads = [threading.Thread(target=be_busy, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    runs = threading.Thread(target=lambda: [run("true") for _ in range(20)], daemon=True)
+    runs.start()
+    runs.join(60)
+    over.set()
+    assert not runs.is_alive()
+
+
 # -- System.fetch, without a network -----------------------------------------------------------------------------------
 
 
@@ -387,27 +414,84 @@ def test_nobody_is_told_if_that_is_not_wanted_or_cannot_be(caplog: pytest.LogCap
     assert "2 client(s) not told that they are cut: cannot send packets (needs CAP_NET_RAW)" in caplog.text
 
 
-class LockTimeout(Clock):
-    """A world whose program ends when the meanwhile-question has come, and whose answers all fail."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = threading.Event()
+class Printing(Clock):
+    """A world in which a program prints something from a moment on."""
 
     def run(self, program: Program, limit: float) -> str:
-        assert self.asked.wait(10), "the question did not come while the program ran"
-        return ""
-
-    def fetch(self, sql: Sql, limit: float) -> Rows:
-        self.asked.set()
-        raise OperationFailed("node 1: whatever")
+        super().run(program, limit)
+        return "/wals/000000020000000000000005\n" if self.time >= 100 + self.true_from else "\n"
 
 
-def test_meanwhile_is_asked_while_the_step_runs_and_may_fail() -> None:
-    host, threads = LockTimeout(), threading.active_count()
-    apply(Step("switch", START, 10, meanwhile=Sql(1, "select txid_current()")), host)
-    assert host.asked.is_set()
-    assert threading.active_count() <= threads, "nothing is asked any more afterwards"
+@pytest.mark.parametrize("true_from", [0, 3, 7.5])
+def test_a_program_that_prints_something_says_yes(true_from: float) -> None:
+    host = Printing(true_from=true_from)
+    apply(Step("switch", START, 10, until=Program(("find",)), every=10), host)
+    assert host.time - 100 == pytest.approx(true_from, abs=0.2)
+    with pytest.raises(OperationFailed, match="switch: not seen within 10 s"):
+        apply(Step("switch", START, 10, until=Program(("find",)), every=10), Printing(true_from=99))
+
+
+# -- what goes on running ----------------------------------------------------------------------------------------------
+
+
+class Receiving(Clock):
+    """A world in which what should go on running has ended each time, and says why."""
+
+    def run(self, program: Program, limit: float) -> str:
+        super().run(program, limit)
+        return "ERROR: the slot is in use\n" if len(self.runs) > 1 else ""
+
+
+def test_what_has_ended_again_and_again_says_why() -> None:
+    start = Program(("barman", "receive-wal"), resident=True)
+    with pytest.raises(OperationFailed, match="not seen within 9 s; ERROR: the slot is in use; see the log"):
+        apply(Step("start it", start, 9, until=WORKS, every=2, hint="see the log"), Receiving(true_from=99))
+
+
+@pytest.mark.parametrize(("limit", "tries"), [(9.5, [0, 3, 6]), (10.5, [0, 3, 6, 9]), (3.9, [0])])
+def test_nothing_is_tried_again_with_less_than_a_second_left(limit: float, tries: list[float]) -> None:
+    """ "not finished after 0 s; killed" would be all that is said."""
+    host = Clock(takes=0, true_from=99)
+    with pytest.raises(OperationFailed, match="not seen within"):
+        apply(Step("start it", START, limit, until=WORKS, every=3), host)
+    assert [begun for begun, _ in host.runs] == pytest.approx(tries, abs=0.5)
+    assert host.time - 100 == pytest.approx(limit, abs=0.2)
+
+
+def test_a_resident_is_started_once_and_outlives_its_starter(tmp_path: Path) -> None:
+    """It is in a session of its own, and what it writes when nobody reads any more does not matter."""
+    pids, go = tmp_path / "pids", tmp_path / "go"
+    os.mkfifo(go)
+    script = f"trap '' PIPE; echo begun; echo $$ >> {pids}; read line < {go}; echo over >&2; echo over >> {pids}"
+    starter = f"""
+from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.steps import Program
+host = LocalHost({{}})
+receive = Program(("sh", "-c", {script!r}), resident=True)
+print([host.run(receive, 1) for _ in range(3)])
+while not {str(pids)!r} or not __import__("os").path.exists({str(pids)!r}): pass
+"""
+    assert run(sys.executable, "-c", starter) == "['', '', '']\n"
+    (pid,) = map(int, pids.read_text().split())
+    assert os.getsid(pid) == pid
+    go.write_text("end\n")
+    assert soon(lambda: pids.read_text().split() == [str(pid), "over"])
+
+
+def test_a_resident_that_has_ended_is_started_anew_and_leaves_no_zombie(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    receive = Program(("sh", "-c", f"echo $$ >> {pids}; echo why; echo because >&2; exit 1"), resident=True)
+    host = LocalHost({})
+    assert host.run(receive, 1) == ""
+    assert soon(lambda: pids.exists() and bool(pids.read_text()) and gone(int(pids.read_text())))
+    assert soon(lambda: host.run(receive, 1) != "") or pids.read_text().count("\n") > 1
+    with pytest.raises(OperationFailed, match="no such program"):
+        host.run(Program(("/nowhere/barman", "receive-wal"), resident=True), 1)
+
+
+def test_what_is_killed_says_what_it_had_said() -> None:
+    message = failure("sh", "-c", "echo 'cannot connect' >&2; sleep 60", limit=0.5)
+    assert message.endswith(": not finished after 0.5 s; killed (cannot connect)")
 
 
 @pytest.mark.parametrize(

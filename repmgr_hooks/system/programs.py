@@ -1,0 +1,135 @@
+"""Programs are run here, and nowhere else (the only user of ``sh``)."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import sh
+
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
+from repmgr_hooks.system.output import Output
+from repmgr_hooks.system.steps import Program
+from repmgr_hooks.text import printable
+
+PIECE = 65536
+"""So many bytes are read of a program at once; by lines, as sh does it, one without end would be kept whole."""
+MOST_OUTPUT = 32 * 1024 * 1024
+"""150,000 lines of conntrack's."""
+MOST_ERRORS = 64 * 1024
+
+
+class Programs:
+    """The programs of one cluster: what some print is asked once, and some go on running."""
+
+    def __init__(self) -> None:
+        self._constants: dict[tuple[str, ...], str] = {}
+        self._residents: dict[tuple[str, ...], _Resident] = {}
+
+    def run(self, program: Program, limit: float) -> str:
+        """Run a program in a session of its own and return its stdout; when the time is up, kill all it started.
+
+        Raises OperationFailed with the command, the exit code and what it wrote.
+        """
+        if program.resident:
+            return self._start_resident(program)
+        if program.constant and program.argv in self._constants:
+            return self._constants[program.argv]
+        output = self._finish(program, limit)
+        if program.constant:
+            self._constants[program.argv] = output
+        return output
+
+    def _start_resident(self, program: Program) -> str:
+        """Start a program that goes on running, and return what the one before it wrote; nothing while that runs.
+
+        A thread of sh's reads what it writes and waits for it. When we have ended, nobody reads; init waits for it.
+        """
+        before = self._residents.get(program.argv)
+        if before and not before.over.is_set():
+            return ""
+        started = _Resident()
+        _start(program, started.output, started.output, lambda *_: started.over.set())
+        self._residents[program.argv] = started
+        return str(before.output) if before else ""
+
+    def _finish(self, program: Program, limit: float) -> str:
+        output, errors = Output(MOST_OUTPUT if program.whole else MOST_ERRORS), Output(MOST_ERRORS)
+        running = _start(program, output, errors)
+        # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
+        too_late = threading.Event()
+        timer = threading.Timer(max(limit, 0.1), _kill, (running.pid, too_late))
+        timer.start()
+        try:
+            running.wait()
+        except sh.ErrorReturnCode as error:
+            if too_late.is_set():
+                raise ProgramTimeout(program, limit, printable(str(errors).strip())) from None
+            if not (program.tolerate and re.search(program.tolerate, str(errors))):
+                said = str(errors).strip() or str(output).strip() or "nothing written"
+                what = f"{program}: exit code {error.exit_code}: {printable(said)}"
+                raise OperationFailed(what, code="program_failed") from None
+        finally:
+            timer.cancel()
+        if program.whole and not output.whole:
+            what = f"{program}: wrote {output.size} bytes; at most {output.most} are read"
+            raise OperationFailed(what, code="program_failed")
+        if program.expect and not re.search(program.expect, str(output)):
+            said = printable(str(output).strip())
+            what = f"{program}: answered 0, but its output is not what was asked for: {said}"
+            raise OperationFailed(what, code="program_failed")
+        return str(output)
+
+
+@dataclass(frozen=True)
+class _Resident:
+    """A program that goes on running: the little of what it writes that is kept, and whether it has ended."""
+
+    output: Output = field(default_factory=lambda: Output(MOST_ERRORS))
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+def _start(program: Program, output: Output, errors: Output, done: Callable[..., None] | None = None) -> Any:
+    """Start a program in a session of its own; ``done`` is called at its end. Raises OperationFailed.
+
+    sh forks in a process that has threads, of which Python 3.12 and newer warns: a child could wait for ever for a lock
+    that another thread had. Its child takes none: until it becomes the program (OProc.__init__ of sh 1.14 to 2.4) it
+    sets signals, makes a session, writes to a pipe, moves and closes descriptors. What Python and glibc lock for
+    themselves meanwhile (memory, imports, logging) they set free in a child (PyOS_AfterFork_Child, fork(2)). No
+    ``_preexec_fn``, ``_uid`` or ``_cwd`` may be used: those call more.
+    """
+    try:
+        command: Any = sh.Command(program.argv[0])
+    except sh.CommandNotFound:
+        raise NoSuchProgram(f"{program.argv[0]}: no such program", hint="install it, or correct its path") from None
+    try:
+        return command(
+            *program.argv[1:],
+            _in=program.stdin,
+            _out=output,
+            _err=errors,
+            _out_bufsize=PIECE,
+            _err_bufsize=PIECE,
+            _env={**os.environ, "LC_ALL": "C.UTF-8", **program.env},
+            _bg=True,
+            _bg_exc=False,
+            _new_session=True,
+            _tty_in=False,
+            _tty_out=False,
+            _decode_errors="replace",
+            _done=done,
+        )
+    except (OSError, sh.ForkException) as error:
+        raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
+
+
+def _kill(session: int, too_late: threading.Event) -> None:
+    too_late.set()
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(session, signal.SIGKILL)
