@@ -587,7 +587,7 @@ class FakeHost:
             return "ERROR: cannot open /var/lib/barman: No space left" if self.barman.health == "ruins" else ""
         if self.barman.health == "hangs" and verb in self.barman.hanging:
             self.sleep(limit)
-            raise ProgramTimeout(f"{program}: not finished after {limit:.0f} s; killed")
+            raise ProgramTimeout(program, limit)
         if self.barman.health == "ruins":
             return ended(program, 1, "", "ERROR: cannot open /var/lib/barman: No space left on device")
         if verb == "diagnose":

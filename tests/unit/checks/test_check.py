@@ -209,7 +209,7 @@ def test_who_may_take_the_lock_of_iptables_legacy(host: FakeHost, legacy: bool, 
             lock.chmod(mode)
         (found,) = kernel.backend(User("x", 12345, group, (group,), "/"), host, lock)
     assert f"{found.level:4}  {found.what}".startswith(said.format(lock=lock))
-    assert (found.mend == "systemd-tmpfiles --create /etc/tmpfiles.d/repmgr-hooks.conf") is (found.level == "FAIL")
+    assert (found.hint == "systemd-tmpfiles --create /etc/tmpfiles.d/repmgr-hooks.conf") is (found.level == "FAIL")
 
 
 def test_a_role_without_rights_is_told_all_of_them(

@@ -256,7 +256,7 @@ def test_a_backup_whose_description_is_elsewhere(barmans: Path, tmp_path: Path) 
     assert found.what == (
         f"a clone wants {barmans}/base/{BACKUP}/backup.info, which Barman 3.13.2 and newer has elsewhere"
     )
-    now, script = found.mend.removeprefix("as Barman's user: ").split("; and so that each new backup has it, ")
+    now, script = found.hint.removeprefix("as Barman's user: ").split("; and so that each new backup has it, ")
     LocalHost({}).run(Program(("sh", "-ec", now)), 5)
     assert would_clone(tmp_path).level == "OK", "what was typed helps"
 
@@ -289,4 +289,4 @@ def test_a_backup_that_waits_for_wal(barmans: Path, tmp_path: Path) -> None:
     (barmans / "status").write_text("WAITING_FOR_WALS")
     found = would_clone(tmp_path)
     assert "its newest is WAITING_FOR_WALS" in found.what
-    assert found.mend == "barman switch-wal --force --archive main_backup"
+    assert found.hint == "barman switch-wal --force --archive main_backup"

@@ -444,7 +444,7 @@ class Receiving(Clock):
 
 def test_what_has_ended_again_and_again_says_why() -> None:
     start = Program(("barman", "receive-wal"), resident=True)
-    with pytest.raises(OperationFailed, match="not seen within 9 s; ERROR: the slot is in use; see the log"):
+    with pytest.raises(OperationFailed, match="not seen within 9 s; ERROR: the slot is in use"):
         apply(Step("start it", start, 9, until=WORKS, every=2, hint="see the log"), Receiving(true_from=99))
 
 
