@@ -193,7 +193,7 @@ def remedy(standing: StreamState, barman: Barman) -> list[Step]:
 
 
 def keep_tail(standing: StreamState, barman: Barman) -> Step:
-    """Return the step that keeps what only Barman has beyond the fork, before it goes on.
+    """Return the step that keeps what only Barman has beyond the switchpoint, before it goes on.
 
     While the standby was away, Barman alone may have acknowledged commits (``FIRST 1 (db2, barman_receive_wal)``).
     Their only copy is the rest of its partial file, which goes into the archive and is one day deleted with it.

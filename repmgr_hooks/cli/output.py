@@ -127,8 +127,7 @@ def folded(line: str, width: int) -> str:
 
     >>> print(folded("  WARNING node 1 does not answer", 20))
       WARNING node 1
-        does
-        not answer
+        does not answer
     """
     further = " " * (len(line) - len(line.lstrip()) + 2)
     wrapped = textwrap.wrap(line, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False)

@@ -175,7 +175,7 @@ def test_barman_ahead_of_the_promoted_standby(built_lab: Lab) -> None:
 
     before = barman_files(lab)
     shown = lab.gateway.hooks("reconcile").stdout
-    assert "DIVERGED: Barman has WAL of an earlier timeline from beyond the fork" in shown
+    assert "DIVERGED: Barman has WAL of an earlier timeline from beyond the switchpoint" in shown
     assert set(ahead) <= before == barman_files(lab), "nothing was changed"
     assert not barman_streams_from(lab.db2)
     assert lab.gateway.hooks("status").returncode == 1
