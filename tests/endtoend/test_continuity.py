@@ -245,7 +245,7 @@ def test_fork_at_the_end_of_a_file(built_lab: Lab, repair: bool) -> None:
     wait_for_the_app_port(lab)
     if not repair:
         log = "\n".join(worker_log(lab))
-        assert "SEGMENT_BOUNDARY: Barman has all up to a fork that is the end of a file" in log
+        assert "SEGMENT_BOUNDARY: Barman has all up to a switchpoint that is the end of a file" in log
         assert not barman_streams_from(lab.db2)
         # Barman by itself does not get over it either.
         lab.gateway.barman("-q", "cron")
