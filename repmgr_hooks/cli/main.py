@@ -10,9 +10,9 @@ from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.cli import act, setup, show, streams
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain, log
+from repmgr_hooks.cli.privileges import become_service
 from repmgr_hooks.config import config_path
 from repmgr_hooks.errors import HooksError, UsageError
-from repmgr_hooks.privileges import become_service
 from repmgr_hooks.settings.schema import CONTROL
 
 ROOTS_OWN = ("check", "handlers", "history", "init")

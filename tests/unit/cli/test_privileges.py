@@ -23,7 +23,7 @@ SHOWN = """
 import os, sys
 sys.path.insert(0, {package!r})
 from pathlib import Path
-from repmgr_hooks import privileges
+from repmgr_hooks.cli import privileges
 privileges.USER, privileges.GROUP = "nobody", "tty"
 try:
     privileges.become_service(Path({config!r}))
