@@ -63,10 +63,10 @@ def _wrong(place: Path, status: os.stat_result, allowed: tuple[int, int]) -> Pro
     return None
 
 
-def program_problem(run: Sequence[str]) -> str:
+def program_problem(run: Sequence[str], option: str = "run") -> str:
     """Return what is wrong with a program and its arguments, in words; empty if nothing is."""
     if not run or not Path(run[0]).is_absolute():
-        return "'run' must be a list that begins with the absolute path of a program"
+        return f"{option!r} must be a list that begins with the absolute path of a program"
     if wrong := untrusted(Path(run[0])):
         return f"the program is refused: {wrong}; {wrong.hint or 'name a program'}"
     return "" if Path(run[0]).is_file() else f"the program is refused: {run[0]} is no file; name a program"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from repmgr_hooks.config import Service
 from repmgr_hooks.handlers import BUILT_IN, barman, slot
 from repmgr_hooks.settings.cluster import Cluster, NodeId
-from repmgr_hooks.settings.schema import NOT_AN_OPTION, REST, IpAddress, OrNever, Pattern, Range
+from repmgr_hooks.settings.schema import NOT_AN_OPTION, REST, IpAddress, OrNever, Pattern, Range, option
 
 WORDS = {str: "string", int: "integer", bool: "boolean", float: "number", Any: "any"}
 EFFECTIVE = {
@@ -55,7 +55,7 @@ def _of(kind: type[Any], path: str, given: object = None) -> Iterator[Option]:
         default = field.default if field.default_factory is MISSING else field.default_factory()
         if given is not None:
             default = getattr(given, field.name)
-        inner = f"{path}.{field.name}".lstrip(".")
+        inner = f"{path}.{option(field)}".lstrip(".")
         if field.metadata == REST:
             yield Option(f"{path}.OPTION", "string or integer", "none")
         else:

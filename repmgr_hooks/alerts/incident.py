@@ -57,10 +57,10 @@ class Incident:
         text = one_line(f"{state} {self.alert.cluster}: {self.alert.summary}")
         return text if len(text) <= HEADLINE else f"{text[: HEADLINE - 3].rstrip()}..."
 
-    def wait(self, target: str, remind: float, now: float) -> float | None:
+    def wait(self, target: str, repeat_interval: float, now: float) -> float | None:
         """Return the seconds until the target is to be told; None if it knows all there is to know.
 
-        While it is open, it is told again every ``remind`` seconds.
+        While it is open, it is told again every ``repeat_interval`` seconds.
         """
         told = self.told.get(target, Told())
         said = told.said == self.headline
@@ -70,12 +70,12 @@ class Incident:
             assert self.ended is not None
             pause = left(self.ended, AGAIN if self.flapping else SETTLED, now)
         else:
-            pause = left(told.at, remind if said else SETTLED, now) if told.said else 0.0
+            pause = left(told.at, repeat_interval if said else SETTLED, now) if told.said else 0.0
         if told.failures == 0:
             return pause
         if told.failures < RETRY.max_attempts:
             return max(pause, left(told.tried, RETRY.after(told.failures), now))
-        return max(pause, left(told.tried, remind, now)) if self.state == "open" else None
+        return max(pause, left(told.tried, repeat_interval, now)) if self.state == "open" else None
 
 
 def raised(cases: Mapping[str, Incident], found: Mapping[str, Alert], now: float) -> dict[str, Incident]:

@@ -100,7 +100,7 @@ class Notifier:
                 self._forget_old(cases, now)
                 paused = self._paused(cluster)
                 for case in filter(target.wants, cases.values()):
-                    seconds = case.wait(target.name, target.remind, now)
+                    seconds = case.wait(target.name, target.repeat_interval, now)
                     if seconds == 0 and not paused:
                         return case, 0.0
                     if seconds is not None:
@@ -147,7 +147,7 @@ class Notifier:
         for condition, case in list(cases.items()):
             old = case.ended is not None and abs(now - case.ended) > FORGET_AFTER
             waiting = [target for target in self._threads if target.wants(case)]
-            if old and all(case.wait(target.name, target.remind, now) is None for target in waiting):
+            if old and all(case.wait(target.name, target.repeat_interval, now) is None for target in waiting):
                 del cases[condition]
                 self._write("delete from alert where cluster = ? and condition = ?", (case.alert.cluster, condition))
 

@@ -10,7 +10,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
@@ -36,29 +36,29 @@ MailAddress = Annotated[str, Pattern(r"[A-Za-z0-9][A-Za-z0-9._+-]*(@[A-Za-z0-9.-
 
 @dataclass(frozen=True)
 class Receiver:
-    """One entry under ``alerts``: one of ``mail``, ``webhook`` and ``run``, for alerts of a ``severity`` or worse.
+    """One entry under ``alerts``: one of ``mail``, ``webhook`` and ``exec``, for alerts of a ``severity`` or worse.
 
     ``webhook`` is a URL, or the path of a file whose first line is the URL and whose other lines are headers. Mail
-    goes through sendmail, or by SMTP to the relay ``smtp`` (HOST or HOST:PORT), as from ``sender``.
-    ``timeout`` is in seconds; what is still wrong is told again every ``remind`` seconds.
+    goes through sendmail, or by SMTP to the relay ``smtp_relay`` (HOST or HOST:PORT), as from ``from``.
+    ``timeout`` is in seconds; what is still wrong is told again every ``repeat_interval`` seconds.
     """
 
     severity: Severity = "warning"
     mail: tuple[MailAddress, ...] = ()
     webhook: str = ""
-    run: tuple[Word, ...] = ()
-    smtp: Annotated[str, Pattern(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "HOST or HOST:PORT")] = ""
-    sender: MailAddress = ""
+    exec: tuple[Word, ...] = ()
+    smtp_relay: Annotated[str, Pattern(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "HOST or HOST:PORT")] = ""
+    sender: MailAddress = field(default="", metadata={"option": "from"})
     timeout: Annotated[int, Range(1, 120)] = 10
-    remind: Positive = 3600
+    repeat_interval: Positive = 3600
 
     @property
     def name(self) -> str:
         """What it is called in the log and in the journal; of a URL, which may be a secret, only the host."""
         if self.mail:
             return f"mail {', '.join(self.mail)}"
-        if self.run:
-            return f"run {shlex.join(self.run)}"
+        if self.exec:
+            return f"exec {shlex.join(self.exec)}"
         if self.webhook.startswith("/"):
             return f"webhook {self.webhook}"
         return f"webhook {urlsplit(self.webhook).hostname} ({hashlib.sha256(self.webhook.encode()).hexdigest()[:6]})"
@@ -70,16 +70,16 @@ class Receiver:
 
 def validate(target: Receiver) -> Iterator[str]:
     """Return what is wrong with a target, in words."""
-    if sum(map(bool, (target.mail, target.webhook, target.run))) != 1:
-        yield "must have one of 'mail', 'webhook' and 'run'"
+    if sum(map(bool, (target.mail, target.webhook, target.exec))) != 1:
+        yield "must have one of 'mail', 'webhook' and 'exec'"
     if target.webhook and not _can_be_a_webhook(target.webhook):
         yield "'webhook' must be a URL (http or https), or the absolute path of a file that holds it"
-    if target.smtp and ":" in target.smtp and not 1 <= int(target.smtp.rpartition(":")[2]) <= 65535:
-        yield f"'smtp' names a port that is none: {target.smtp}"
-    if target.run and (wrong := program_problem(target.run)):
+    if target.smtp_relay and ":" in target.smtp_relay and not 1 <= int(target.smtp_relay.rpartition(":")[2]) <= 65535:
+        yield f"'smtp_relay' names a port that is none: {target.smtp_relay}"
+    if target.exec and (wrong := program_problem(target.exec, "exec")):
         yield wrong
-    if (target.smtp or target.sender) and not target.mail:
-        yield "'smtp' and 'sender' go with 'mail'"
+    if (target.smtp_relay or target.sender) and not target.mail:
+        yield "'smtp_relay' and 'from' go with 'mail'"
 
 
 def _can_be_a_webhook(text: str) -> bool:
@@ -93,13 +93,13 @@ def _can_be_a_webhook(text: str) -> bool:
 
 def program(target: Receiver, case: Incident) -> Program:
     """Return the program that tells a target of a case."""
-    if target.run:
-        return Program(target.run, stdin=json.dumps(document(case)) + "\n", whole=False)
+    if target.exec:
+        return Program(target.exec, stdin=json.dumps(document(case)) + "\n", whole=False)
     if target.webhook:
         return _sent(target, webhook=target.webhook, body=json.dumps(document(case)))
     mail = letter(target, case)
-    if target.smtp:
-        return _sent(target, smtp=target.smtp, sender=mail["From"], to=list(target.mail), body=mail.as_string())
+    if target.smtp_relay:
+        return _sent(target, smtp=target.smtp_relay, sender=mail["From"], to=list(target.mail), body=mail.as_string())
     return Program((SENDMAIL, "-t", "-i"), stdin=mail.as_string(), whole=False)
 
 
@@ -128,7 +128,7 @@ def letter(target: Receiver, case: Incident) -> EmailMessage:
     alert, mail = case.alert, EmailMessage(LETTER)
     mail["Subject"] = case.headline
     mail["To"] = ", ".join(target.mail)
-    if target.sender or target.smtp:
+    if target.sender or target.smtp_relay:
         mail["From"] = target.sender or f"repmgr-hooks@{socket.gethostname()}"
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers of an absent person
     over = f"\nOver since {_local(case.ended)}." if case.state == "over" else ""

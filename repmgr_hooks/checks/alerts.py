@@ -27,7 +27,7 @@ def seen(loaded: Config) -> Iterator[Finding]:
         if is_readable_by_others(target):
             path = target.webhook
             yield Topic("alerts.secret").warn(f"{path} can be read by all, and may hold a secret", f"chmod o-r {path}")
-        if target.mail and not target.smtp:
+        if target.mail and not target.smtp_relay:
             yield from _sendmail()
 
 
@@ -37,7 +37,7 @@ def _sendmail() -> Iterator[Finding]:
         yield MAIL.fail(f"{SENDMAIL} is not installed", "install a mail server, or name one with 'smtp'")
     elif any(Path(name).exists() and Path(name).stat().st_mode & SET_ID for name in (SENDMAIL, POSTDROP)):
         why = f"{SENDMAIL} needs rights that repmgr-hooks.service may not give it (NoNewPrivileges)"
-        yield MAIL.warn(why, "add 'smtp: 127.0.0.1' to the mail under 'alerts'")
+        yield MAIL.warn(why, "add 'smtp_relay: 127.0.0.1' to the mail under 'alerts'")
 
 
 def told(loaded: Config, host: Host) -> Iterator[Finding]:

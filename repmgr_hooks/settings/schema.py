@@ -256,21 +256,33 @@ class Document:
             return None
         hints = typing.get_type_hints(wanted, include_extras=True)
         rest = next((field.name for field in dataclasses.fields(wanted) if field.metadata == REST), None)
-        fields = {
-            field.name: field for field in dataclasses.fields(wanted) if field.metadata not in (NOT_AN_OPTION, REST)
-        }
+        fields = {option(field): field for field in dataclasses.fields(wanted) if is_option(field)}
         for key in () if rest else [key for key in value if key not in fields]:
             self.problem(join(path, key), f"unknown option{did_you_mean(key, fields)}")
         for name, field in fields.items():
             if name not in value and field.default is field.default_factory is dataclasses.MISSING:
                 self.problem(path, f"the option {name!r} is missing")
         before = len(self.problems)
-        given = {name: self.read(hints[name], value[name], join(path, name)) for name in fields if name in value}
+        given = {
+            field.name: self.read(hints[field.name], value[name], join(path, name))
+            for name, field in fields.items()
+            if name in value
+        }
         others = {key: item for key, item in value.items() if key not in fields}
         if rest and others:
             given[rest] = self.read(hints[rest], others, path)
-        missing = [name for name, f in fields.items() if name not in given and f.default is f.default_factory]
+        missing = [f for f in fields.values() if f.name not in given and f.default is f.default_factory]
         return None if missing or len(self.problems) > before else wanted(**given)
+
+
+def is_option(field: dataclasses.Field[Any]) -> bool:
+    """Return whether the file can set a field by its own name."""
+    return field.metadata not in (NOT_AN_OPTION, REST)
+
+
+def option(field: dataclasses.Field[Any]) -> str:
+    """Return what a field is called in the file; ``from`` and the like cannot be names in Python."""
+    return str(field.metadata.get("option") or field.name)
 
 
 @dataclass(frozen=True)

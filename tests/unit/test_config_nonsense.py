@@ -147,7 +147,7 @@ def test_a_chain_of_ones_own(tmp_path: Path, name: str) -> None:
         (GOOD + "alerts: [{webhook: 'https://['}]\n", "alerts[0]: 'webhook' must be a URL"),
         (GOOD + "alerts: [{webhook: 'https://:5'}]\n", "alerts[0]: 'webhook' must be a URL"),
         (GOOD + "alerts: [{webhook: 'https://a:99999'}]\n", "alerts[0]: 'webhook' must be a URL"),
-        (GOOD + "alerts: [{mail: [a], smtp: 'b:99999'}]\n", "alerts[0]: 'smtp' names a port"),
+        (GOOD + "alerts: [{mail: [a], smtp_relay: 'b:99999'}]\n", "alerts[0]: 'smtp_relay' names a port"),
         (GOOD + "alerts: [{mail: [a]}, {mail: [a]}]\n", "alerts[1]: mail a stands here twice"),
     ],
 )

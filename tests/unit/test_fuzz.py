@@ -68,7 +68,7 @@ GOOD = {
     "state_dir": "/var/lib/repmgr-hooks",
     "retry": {"initial_delay": 5, "max_delay": 300, "max_attempts": 20},
     "monitor_interval": 5,
-    "alerts": [{"mail": ["dba@example.com"], "smtp": "relay:25"}, {"webhook": "https://example.com/x"}],
+    "alerts": [{"mail": ["dba@example.com"], "smtp_relay": "relay:25"}, {"webhook": "https://example.com/x"}],
     "clusters": {"main": CLUSTER, "other": OTHER},
 }
 ADDRESSES = ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "169.254.0.1", "10.0.0.11", "10.0.0.12"]

@@ -190,11 +190,11 @@ def test_the_primarys_slot_holds_too_much(tmp_path: Path, megabytes: int, said: 
 @pytest.mark.parametrize(
     ("alerts", "said"),
     [
-        ("[{mail: []}]", "alerts[0]: must have one of 'mail', 'webhook' and 'run'"),
+        ("[{mail: []}]", "alerts[0]: must have one of 'mail', 'webhook' and 'exec'"),
         ("[{mail: ['a b']}]", "alerts[0].mail[0]: must be a mail address"),
         ("[{mail: [a@b], severity: urgent}]", "alerts[0].severity: must be one of warning, critical"),
         ("[{webhook: 'ftp://x'}]", "alerts[0]: 'webhook' must be a URL"),
-        ("[{run: [page]}]", "alerts[0]: 'run' must be a list that begins with the absolute path"),
+        ("[{exec: [page]}]", "alerts[0]: 'exec' must be a list that begins with the absolute path"),
         ("[{mail: [a@b], timeout: 0}]", "alerts[0].timeout: must be between 1 and 120"),
         ("{mail: [a@b]}", "alerts: must be a list"),
     ],
@@ -211,7 +211,7 @@ def test_a_route_that_tells_nobody(tmp_path: Path) -> None:
 
 
 def test_what_stands_in_the_file_as_a_comment_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receivers, "program_problem", lambda run: "")
+    monkeypatch.setattr(receivers, "program_problem", lambda *words: "")
     text = TEXT.replace("# alerts:", "alerts:").replace("#   - {", "  - {")
     assert [bool(target.mail) for target in load(tmp_path, text).service.alerts] == [True, False, False]
 
@@ -252,7 +252,7 @@ def test_a_test_message_that_fails(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_a_test_message_that_only_root_could_send(tmp_path: Path) -> None:
-    loaded = load(tmp_path, "alerts:\n  - {run: [/usr/bin/test, -w, /]}\n" + TEXT)
+    loaded = load(tmp_path, "alerts:\n  - {exec: [/usr/bin/test, -w, /]}\n" + TEXT)
     os.chown(loaded.state_dir, NOBODY, NOBODY)
     told = cli.show.checks.alerts.told(loaded, LocalHost({}))
     assert [(found.level, found.key) for found in told] == [("FAIL", "alerts.told")]
@@ -272,7 +272,7 @@ def test_a_sendmail_that_the_service_may_not_use(
     (tmp_path / "postdrop").chmod(0o2755)
     check(ALERTS + TEXT)
     assert "WARN " in (said := capsys.readouterr().out)
-    assert "add 'smtp: 127.0.0.1'" in said
+    assert "add 'smtp_relay: 127.0.0.1'" in said
 
 
 def test_a_secret_that_all_may_read(

@@ -221,7 +221,7 @@ def test_a_mail_goes_through_a_relay(system: LocalHost) -> None:
         server.got, server.daemon_threads = got, True  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         relay = f"127.0.0.1:{server.server_address[1]}"
-        target = Receiver(mail=("dba@example.com",), smtp=relay, sender="gateway@example.com")
+        target = Receiver(mail=("dba@example.com",), smtp_relay=relay, sender="gateway@example.com")
         assert attempt(target, CASE, system) == ""
         server.shutdown()
     text = b"".join(got).decode()
@@ -231,7 +231,9 @@ def test_a_mail_goes_through_a_relay(system: LocalHost) -> None:
 
 
 def test_a_mail_server_that_refuses_is_named(system: LocalHost) -> None:
-    error = attempt(Receiver(mail=("dba@example.com",), smtp="127.0.0.1:1", sender="gateway@example.com"), CASE, system)
+    error = attempt(
+        Receiver(mail=("dba@example.com",), smtp_relay="127.0.0.1:1", sender="gateway@example.com"), CASE, system
+    )
     assert "the mail server 127.0.0.1:1: ConnectionRefusedError: " in error
 
 
@@ -239,7 +241,7 @@ def test_a_program_gets_json(system: LocalHost, tmp_path: Path) -> None:
     program = tmp_path / "page"
     program.write_text(f'#!/bin/sh\ncat > {tmp_path}/got\necho "$1" >> {tmp_path}/got\n')
     program.chmod(0o755)
-    assert attempt(Receiver(run=(str(program), "postgres")), CASE, system) == ""
+    assert attempt(Receiver(exec=(str(program), "postgres")), CASE, system) == ""
     document, argument = (tmp_path / "got").read_text().splitlines()
     assert (json.loads(document)["condition"], argument) == ("backup", "postgres")
 
@@ -247,13 +249,13 @@ def test_a_program_gets_json(system: LocalHost, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        (Receiver(), "one of 'mail', 'webhook' and 'run'"),
-        (Receiver(mail=("a@b",), webhook="http://x/"), "one of 'mail', 'webhook' and 'run'"),
+        (Receiver(), "one of 'mail', 'webhook' and 'exec'"),
+        (Receiver(mail=("a@b",), webhook="http://x/"), "one of 'mail', 'webhook' and 'exec'"),
         (Receiver(webhook="ftp://x/"), "must be a URL"),
         (Receiver(webhook="https://x/ y"), "must be a URL"),
-        (Receiver(webhook="http://x/", smtp="y"), "go with 'mail'"),
-        (Receiver(run=("page",)), "absolute path"),
-        (Receiver(run=("/no/such/program",)), "refused"),
+        (Receiver(webhook="http://x/", smtp_relay="y"), "go with 'mail'"),
+        (Receiver(exec=("page",)), "absolute path"),
+        (Receiver(exec=("/no/such/program",)), "refused"),
     ],
 )
 def test_a_target_that_cannot_be(target: Receiver, said: str) -> None:
@@ -261,7 +263,7 @@ def test_a_target_that_cannot_be(target: Receiver, said: str) -> None:
 
 
 def test_two_that_run_one_program_are_two() -> None:
-    assert Receiver(run=("/page", "a b")).name != Receiver(run=("/page", "c")).name
+    assert Receiver(exec=("/page", "a b")).name != Receiver(exec=("/page", "c")).name
 
 
 def test_a_url_is_not_named() -> None:
@@ -296,7 +298,7 @@ class Post(FakeHost):
         return [text for who, text in self.got if who == name]
 
 
-A, B, HANGS = Receiver(run=("/a",)), Receiver(run=("/b",), severity="critical"), Receiver(run=("/hangs",))
+A, B, HANGS = Receiver(exec=("/a",)), Receiver(exec=("/b",), severity="critical"), Receiver(exec=("/hangs",))
 
 
 @contextmanager
@@ -325,7 +327,7 @@ def test_a_restart_tells_nothing_twice_and_takes_up_what_is_left(journal: Journa
         made.note("main", [HOLE])
         until(lambda: len(host.got) == 2)
     ((told,),) = journal.read("select told from alert")
-    assert {name: item["failures"] for name, item in json.loads(told).items()} == {"run /a": 0, "run /b": 1}
+    assert {name: item["failures"] for name, item in json.loads(told).items()} == {"exec /a": 0, "exec /b": 1}
     journal.change(lambda db: db.execute("update alert set told = replace(told, '\"tried\": ', '\"tried\": -')"))
     host.broken.clear()
     with notifier(journal, host, A, B) as made:
