@@ -17,7 +17,7 @@ from repmgr_hooks.settings.schema import NOT_AN_OPTION, REST, IpAddress, OrNever
 WORDS = {str: "string", int: "integer", bool: "boolean", float: "number", Any: "any"}
 EFFECTIVE = {
     "slot.state": "absent",
-    "slot.max_retained_wal": slot.Config("primary").limit_mb,
+    "slot.max_retained_wal": slot.Config("primary").limit,
     "barman.start_timeout": barman.Config().stream_limit,
     "barman.min_stream_age": barman.Config().stream_age,
 }
@@ -103,6 +103,8 @@ def _kind(kind: Any, checks: tuple[Any, ...]) -> str:
             return "IP address"
         if isinstance(check, Pattern) and "absolute path" in check.means:
             return "absolute path"
+        if isinstance(check, Pattern) and "an amount" in check.means:
+            return "amount"
     if get_origin(kind) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(kind))
     return "list" if get_origin(kind) is tuple else WORDS[kind]

@@ -17,7 +17,7 @@ from repmgr_hooks.cluster.observe import Slot, lsn
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.settings.schema import Positive
+from repmgr_hooks.settings.schema import Amount, amount
 from repmgr_hooks.system.steps import Host, Sql, Step
 
 fail_open_after = contract.never_fails_open
@@ -26,21 +26,20 @@ fingerprint = contract.no_fingerprint
 fence = contract.fence_nothing
 
 LIMIT = 10.0
-MOST_MB = 10240
-MB = 1024 * 1024
+MOST = "10GB"
 
 
 @dataclass(frozen=True)
 class Config:
     """``{on: primary}``, ``{on: standbys, state: absent}``, or ``{on: standbys, state: synced}``.
 
-    ``max_retained_wal``: a tracked slot that would hold more WAL (in MB) is given up, before it fills the standby's
+    ``max_retained_wal``: a tracked slot that would hold more WAL (``10GB``) is given up, before it fills the standby's
     disk; of the primary's slot that is only said.
     """
 
     on: Literal["primary", "standbys"]
     state: Literal["absent", "synced"] | None = None
-    max_retained_wal: Positive | None = None
+    max_retained_wal: Amount | None = None
 
     @property
     def synced(self) -> bool:
@@ -48,9 +47,9 @@ class Config:
         return self.on == "standbys" and self.state == "synced"
 
     @property
-    def limit_mb(self) -> int:
+    def limit(self) -> str:
         """What a slot may hold."""
-        return MOST_MB if self.max_retained_wal is None else self.max_retained_wal
+        return MOST if self.max_retained_wal is None else self.max_retained_wal
 
 
 CREATE = "select pg_create_physical_replication_slot(%s, true)"
@@ -182,7 +181,7 @@ def _tracked(config: Config, decided: ClusterState, node: int, found: Slot | Non
         return [] if behind else [create]
     too_much = _holds_too_much(config, decided, found)
     if behind and too_much:
-        why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.limit_mb} MB"
+        why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.limit}"
         return [replace(step, what=f"{why}: {step.what}") for step in _removed(decided, node, found)]
     useless = too_much or not found.reserved or found.xmin or (found.restart_lsn or 0) > decided.states[node].lsn
     return [*_removed(decided, node, found), create] if useless else []
@@ -201,13 +200,13 @@ def warnings(config: Config, decided: ClusterState) -> Iterable[Problem]:
     """A primary's slot that holds too much, and a standby's that does not hold what Barman still lacks."""
     leader = _leader(decided)
     if leader and config.on == "primary" and _holds_too_much(config, decided, leader):
-        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.limit_mb} MB of WAL"
+        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.limit} of WAL"
         hint = "see 'repmgr-hooks status' and barman.log; without Barman the disk fills"
         yield Problem("slot_holds_too_much", f"{holds}: Barman does not fetch it", hint)
     for node, leader, found in _pairs(config, decided):
         slot = f"slot {leader.name} on standby {node}"
         if found is None and _holds_too_much(config, decided, leader):
-            what = f"{slot} is given up until Barman is less than {config.limit_mb} MB behind"
+            what = f"{slot} is given up until Barman is less than {config.limit} behind"
             yield Problem("slot_given_up", what)
         # A slot keeps whole files.
         size = _segment(decided)
@@ -234,7 +233,7 @@ def _leader(decided: ClusterState) -> Slot | None:
 
 
 def _holds_too_much(config: Config, decided: ClusterState, slot: Slot) -> bool:
-    return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > config.limit_mb * MB
+    return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > amount(config.limit)
 
 
 def _released(decided: ClusterState, node: int, found: Slot) -> list[Step]:

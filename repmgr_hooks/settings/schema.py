@@ -119,6 +119,21 @@ AbsolutePath = Annotated[str, Pattern(r"/.+", "an absolute path")]
 PLAIN_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,62}"
 Identifier = Annotated[str, Pattern(PLAIN_NAME, "a plain name (letters, digits, _ . -)")]
 
+AMOUNT = re.compile(r"([1-9][0-9]{0,6})(kB|MB|GB|TB)", re.ASCII)
+Amount = Annotated[str, Pattern(AMOUNT.pattern, "an amount in PostgreSQL's units, such as 10GB")]
+
+
+def amount(text: str) -> int:
+    """Return an amount in bytes, as PostgreSQL reads its units: powers of 1024 (postgresql.org/docs: 20.1.1).
+
+    >>> amount("10GB")
+    10737418240
+    """
+    found = AMOUNT.fullmatch(text)
+    assert found
+    return int(found[1]) << {"kB": 10, "MB": 20, "GB": 30, "TB": 40}[found[2]]
+
+
 NOT_AN_OPTION = {"option": False}
 """Metadata of a dataclass field that the file cannot set."""
 

@@ -103,8 +103,8 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
         ("[primary_register, ", "[primary_register, primary_register, ", "primary_register stands here twice"),
         (DROP, "- slot: {on: primary, state: absent}", "slot: 'state' goes with 'on: standbys'"),
         (DROP, "- slot: {on: primary, state: synced}", "slot: 'state' goes with 'on: standbys'"),
-        (DROP, "- slot: {on: standbys, state: absent, max_retained_wal: 5}", "slot: 'max_retained_wal' goes with"),
-        (DROP, "- slot: {on: standbys, max_retained_wal: 5}", "slot: 'max_retained_wal' goes with"),
+        (DROP, "- slot: {on: standbys, state: absent, max_retained_wal: 5MB}", "slot: 'max_retained_wal' goes with"),
+        (DROP, "- slot: {on: standbys, max_retained_wal: 5MB}", "slot: 'max_retained_wal' goes with"),
         (SWITCH, "- barman: {switch_wal: {}, min_stream_age: 2}", "barman: 'min_stream_age' needs 'stream: true'"),
         (SWITCH, "- barman: {switch_wal: {}, start_timeout: 9}", "barman: 'start_timeout' needs 'stream: true'"),
         (SWITCH, "- barman: {switch_wal: {}, repair: true}", "barman: 'repair' needs 'stream: true'"),
@@ -236,8 +236,8 @@ def test_a_port_has_a_limit_only_where_one_is_written(tmp_path: Path, written: s
 
 
 def test_a_tracked_slot_has_a_limit_and_a_primarys_too() -> None:
-    assert slot.Config("standby", "track").limit_mb == slot.Config("primary").limit_mb == 10240
-    assert slot.Config("standby", "track", max_retained_wal=5).limit_mb == 5
+    assert slot.Config("standbys", "synced").limit == slot.Config("primary").limit == "10GB"
+    assert slot.Config("standbys", "synced", max_retained_wal="5MB").limit == "5MB"
 
 
 # -- libpq's options ---------------------------------------------------------------------------------------------------

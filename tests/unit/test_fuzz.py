@@ -54,7 +54,7 @@ CLUSTER: dict[str, Any] = {
         },
         {
             "on": ["node_rejoin"],
-            "do": [{"slot": {"on": "standbys", "state": "synced", "max_retained_wal": 5}}, {"notify": {}}],
+            "do": [{"slot": {"on": "standbys", "state": "synced", "max_retained_wal": "5MB"}}, {"notify": {}}],
         },
     ],
 }
@@ -258,7 +258,7 @@ NAMED: list[tuple[tuple[Any, ...], Any]] = [
     *(((*MAIN, "postgres", name), "x") for name in ("host", "password", "options", "service", "nonsense")),
     *(((*MAIN, *path), []) for path in [("routes",), ("routes", 0, "on"), ("routes", 0, "do")]),
     ((*DO, 1, "slot", "state"), "synced"),
-    ((*MAIN, "routes", 1, "do", 0, "slot"), {"on": "standbys", "state": "absent", "max_retained_wal": 5}),
+    ((*MAIN, "routes", 1, "do", 0, "slot"), {"on": "standbys", "state": "absent", "max_retained_wal": "5MB"}),
     ((*MAIN, "nodes"), {3: {"host": "10.0.0.13", "witness": True}}),
     (("clusters", "other", "nodes"), {1: {"host": "10.0.0.11"}}),
     (("clusters", "other", "barman", "server"), "main"),

@@ -176,9 +176,9 @@ def test_a_route_tells_of_its_events(tmp_path: Path, journal: Journal) -> None:
 @pytest.mark.parametrize(("megabytes", "said"), [(100, 0), (101, 1)])
 def test_the_primarys_slot_holds_too_much(tmp_path: Path, megabytes: int, said: int) -> None:
     cluster = load(tmp_path, TEXT).clusters["main"].cluster
-    held = Slot("barman", True, None, 16 * slot.MB, "extended")
-    state = NodeState(1, in_recovery=False, lsn=(16 + megabytes) * slot.MB, slots=(held,))
-    options = slot.Config("primary", max_retained_wal=100)
+    held = Slot("barman", True, None, 16 * 1024 * 1024, "extended")
+    state = NodeState(1, in_recovery=False, lsn=(16 + megabytes) * 1024 * 1024, slots=(held,))
+    options = slot.Config("primary", max_retained_wal="100MB")
     warnings = list(slot.warnings(options, ClusterState(cluster, 1, 1, {1: state})))
     assert len(warnings) == said
     assert all("slot barman on node 1 holds more than 100 MB of WAL" in str(warning) for warning in warnings)

@@ -128,7 +128,7 @@ def test_which_slots_are_looked_at(config: Config, slots: dict[int, tuple[Slot, 
 
 # -- state: synced -----------------------------------------------------------------------------------------------------
 
-TRACK = Config("standbys", "synced", max_retained_wal=100)
+TRACK = Config("standbys", "synced", max_retained_wal="100MB")
 MB = 1024 * 1024
 AT = 0x500_0000
 CREATE_1 = (
@@ -180,7 +180,7 @@ def test_on_standbys_the_slot_is_there_and_whole(decided: ClusterState, steps: l
 def test_a_slot_that_holds_too_much_is_given_up_loudly() -> None:
     decided = tracking(at(0), at(0), 101)
     (step,) = slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeHost()))
-    assert step.what == ("GIVE UP slot barman on standby 1: it holds more than 100 MB: drop slot barman on standby 1")
+    assert step.what == ("GIVE UP slot barman on standby 1: it holds more than 100MB: drop slot barman on standby 1")
     assert (step.do, step.until) == drop(1)[1:]
 
 
@@ -208,7 +208,7 @@ def test_a_slot_that_holds_too_much_is_given_up_loudly() -> None:
         ),
         (
             tracking(at(0), None, 101),
-            ["slot barman on standby 1 is given up until Barman is less than 100 MB behind"],
+            ["slot barman on standby 1 is given up until Barman is less than 100MB behind"],
         ),
     ],
 )
