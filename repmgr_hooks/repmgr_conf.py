@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from psycopg import Error, conninfo
@@ -29,6 +29,7 @@ TOKENS = {
 NAMES = ("id", "qualified")
 VALUES = ("id", "string", "integer", "real", "unquoted")
 ESCAPED = re.compile(r"''|\\([0-7]{1,3}|.)", re.DOTALL)
+INCLUDES = ("include", "include_if_exists", "include_dir")
 WORDS = {"failover": ("automatic", "manual"), "replication_type": ("physical",)}
 NUMBERS = {
     "node_id": 1,
@@ -40,6 +41,7 @@ NUMBERS = {
 }
 """Settings that we judge and repmgr takes only so: words, and numbers from the least."""
 OPERATORS = frozenset("();<>|&")
+ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,11 @@ class Placeholders:
 
 @dataclass(frozen=True)
 class RepmgrConf:
-    """One file; ``settings`` as they hold in the end, for the last one counts."""
+    """One file; ``settings`` as they hold in the end, for the last one counts. ``wrong``: why repmgr refuses it."""
 
     path: Path
     settings: Mapping[str, str]
+    wrong: str = ""
 
     @property
     def node(self) -> int | None:
@@ -111,10 +114,18 @@ class RepmgrConf:
 
 def read(path: Path) -> RepmgrConf:
     """Read a file and those that it includes. Raises OSError, ValueError (with what repmgr refuses)."""
-    given = list(_settings(path, 0))
-    if wrong := [why for name, value in given if (why := refused(name, value))]:
-        raise ValueError("; ".join(dict.fromkeys(wrong)))
-    return RepmgrConf(path, dict(given))
+    conf = examine(path)
+    if conf.wrong:
+        raise ValueError(conf.wrong)
+    return conf
+
+
+def examine(path: Path) -> RepmgrConf:
+    """Read a file and those that it includes, as far as that goes. Raises OSError if it cannot be read at all."""
+    wrong: list[str] = []
+    given = list(_settings(path, 0, wrong))
+    wrong += [why for name, value in given if (why := refused(name, value))]
+    return RepmgrConf(path, dict(given), "; ".join(dict.fromkeys(wrong)))
 
 
 def refused(name: str, value: str) -> str:
@@ -147,27 +158,34 @@ def number(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _settings(path: Path, depth: int, above: Path | None = None) -> Iterator[tuple[str, str]]:
+def _settings(path: Path, depth: int, wrong: list[str], above: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Return the settings in order; ``wrong`` is filled with what repmgr does not understand. Raises OSError."""
     if depth > DEEPEST or path == above:
-        raise ValueError(f"{path} includes itself, or files are included more than {DEEPEST} deep")
+        raise OSError(f"{path} includes itself, or files are included more than {DEEPEST} deep")
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no file")  # a FIFO would let us wait for ever
+        raise OSError(f"{path} is no file")  # a FIFO would let us wait for ever
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"), 1):
-        if not (found := tokens(line)):
-            continue
-        if not (setting := _setting(found)):
-            raise ValueError(f"{path}: line {number} is no setting; values with other signs than - . _ : / need quotes")
-        name, value = setting
-        included = path.parent / value
-        if name.lower() in ("include", "include_if_exists"):
-            # repmgr 5.3 to 5.5 refuses the whole file if one that need not exist does not (ProcessConfigFile).
-            yield from _settings(included, depth + 1, path)
-        elif name.lower() == "include_dir":
-            for file in sorted(file.name for file in included.iterdir() if not file.is_dir()):
-                if file.endswith(".conf") and not file.startswith("."):
-                    yield from _settings(included / file, depth + 1, path)
-        else:
-            yield name, value
+        found = tokens(line)
+        setting = _setting(found)
+        if found and setting is None:
+            wrong.append(f"{path}: line {number} is no setting; values with other signs than - . _ : / need quotes")
+        elif setting and setting[0].lower() in INCLUDES:
+            try:
+                yield from _included(setting[0].lower(), path.parent / setting[1], depth, wrong, path)
+            except OSError as error:
+                wrong.append(f"{path}: line {number}: {error}")
+        elif setting:
+            yield setting
+
+
+def _included(how: str, place: Path, depth: int, wrong: list[str], by: Path) -> Iterator[tuple[str, str]]:
+    """Follow a line that includes. repmgr 5.3 to 5.5 refuses the whole file if one that need not exist does not."""
+    if how != "include_dir":
+        yield from _settings(place, depth + 1, wrong, by)
+        return
+    for file in sorted(file.name for file in place.iterdir() if not file.is_dir()):
+        if file.endswith(".conf") and not file.startswith("."):
+            yield from _settings(place / file, depth + 1, wrong, by)
 
 
 def settings_in(text: str) -> dict[str, str]:
@@ -217,13 +235,14 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def words_of(command: str) -> list[str]:
-    """Return the words that a shell would run, up to the first redirection, pipe or second command.
+    """Return the words that a shell would run, from the program to the first redirection, pipe or second command.
 
     Raises ValueError for a quote that is not closed.
 
-    >>> words_of("hook 2 node_rejoin '' >> /var/log/hook.log")
+    >>> words_of("LOG=x hook 2 node_rejoin '' >> /var/log/hook.log")
     ['hook', '2', 'node_rejoin', '']
     """
     lexer = shlex.shlex(command, posix=True, punctuation_chars="".join(sorted(OPERATORS)))
     lexer.whitespace_split, lexer.commenters = True, ""
-    return list(takewhile(lambda word: not word or not set(word) <= OPERATORS, lexer))
+    words = takewhile(lambda word: not word or not set(word) <= OPERATORS, lexer)
+    return list(dropwhile(ASSIGNMENT.match, words))

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from repmgr_hooks.alerts.rules import conditions
 from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.system.alert import Alert
@@ -48,14 +49,15 @@ class AlertEvaluator:
         if decision and decision.primary is not None:
             self._known_at = self._host.now()
 
-    def note(self, warnings: Sequence[str], failed: RunRow | None) -> None:
+    def note(self, warnings: Sequence[str], failed: RunRow | None, obstacles: Sequence[Obstacle] = ()) -> None:
         """All is done that can be done now: tell what is still wrong; nothing yet while a primary is waited for."""
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
         if decision and (
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):
-            self._listener.note(cluster.name, conditions(self._managed, decision, warnings, failed, self._attempts))
+            found = conditions(self._managed, decision, warnings, failed, self._attempts, obstacles)
+            self._listener.note(cluster.name, found)
 
     def hindered(self, condition: str, error: Exception) -> None:
         """Something of our own does not work; with the journal, what the last run was is not known either."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from repmgr_hooks.barman.wal_continuity import tells_of_hole
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
+from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.settings.cluster import Cluster
@@ -14,11 +15,17 @@ from repmgr_hooks.system.alert import Alert
 
 
 def conditions(
-    managed: ManagedCluster, decision: PrimaryDecision, warnings: Sequence[str], failed: RunRow | None, attempts: int
+    managed: ManagedCluster,
+    decision: PrimaryDecision,
+    warnings: Sequence[str],
+    failed: RunRow | None,
+    attempts: int,
+    obstacles: Sequence[Obstacle] = (),
 ) -> list[Alert]:
     """Return the alerts, one for each condition.
 
     ``failed``: the last run, if it failed and could be tried again, at most ``attempts`` times.
+    ``obstacles``: what stands against a failover.
     """
     cluster = managed.cluster
     rejoin = [note for note in decision.notes if note.why in (ReasonCode.STALE_PRIMARY, ReasonCode.BESIDE)]
@@ -30,7 +37,16 @@ def conditions(
         found += _of_run(managed, failed, attempts)
     if warnings:
         found.append(Alert(cluster.name, "warning", "warning", warnings[0], "\n".join(warnings), _look(cluster)))
+    if obstacles:
+        found.append(_no_failover(cluster, obstacles))
     return found
+
+
+def _no_failover(cluster: Cluster, obstacles: Sequence[Obstacle]) -> Alert:
+    """It is critical if no standby would be promoted, and else a warning."""
+    first = next((item for item in obstacles if item.nobody), obstacles[0])
+    details = "\n".join(f"{item}; {item.hint}" for item in obstacles)
+    return Alert(cluster.name, "failover", "critical" if first.nobody else "warning", str(first), details, first.hint)
 
 
 def _look(cluster: Cluster) -> str:
@@ -48,9 +64,7 @@ def _stale_primary(cluster: Cluster, decision: PrimaryDecision, note: Reason) ->
     details = "\n".join(map(str, (*decision.notes, decision, *decision.states)))
     if decision.primary is None:
         return Alert(cluster.name, "zombie", "critical", summary, details, _look(cluster))
-    postgres, host = cluster.postgres, cluster.nodes[decision.primary].host
-    upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
-    rejoin = f"on {nodes}, when PostgreSQL is stopped there: repmgr node rejoin -d '{upstream}' --force-rewind"
+    rejoin = f"on {nodes}: {cluster.rejoin(decision.primary)}"
     return Alert(cluster.name, "zombie", "critical", summary, details, rejoin)
 
 

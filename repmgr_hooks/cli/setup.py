@@ -11,10 +11,10 @@ from pathlib import Path
 
 import repmgr_hooks
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.checks import repmgr
 from repmgr_hooks.cli import show
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
+from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.schema import PLAIN_NAME
@@ -55,7 +55,7 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], Mapping[str, s
 def confs(given: Path | None) -> list[RepmgrConf]:
     """Return the given repmgr.conf, else all that can be read. Raises UsageError."""
     if given is None:
-        return list(repmgr.readable(repmgr.files_here()))
+        return list(repmgr_files.readable(repmgr_files.files_here()))
     try:
         return [read(given)]
     except (OSError, ValueError) as error:

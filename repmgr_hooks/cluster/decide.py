@@ -24,6 +24,8 @@ class LastKnownPrimary:
     system_identifier: str = ""
     promoted: frozenset[int] = field(default=frozenset(), compare=False)
     changes: int = field(default=0, compare=False)
+    since: float = field(default=0.0, compare=False)
+    """When that primary was found, in seconds since the epoch."""
 
 
 class ReasonCode(Enum):

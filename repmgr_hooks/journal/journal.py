@@ -171,11 +171,12 @@ class Journal(Store):
         That repmgr promoted a node is believed of what the hook was told since this primary was found, never of an
         event replayed by hand.
         """
-        last = 'select id, "primary", timeline, system_identifier from role where cluster = ? order by id desc limit 1'
-        ((role, primary, timeline, system),) = self.read(last, cluster) or [(0, None, 0, "")]
+        columns = 'id, "primary", timeline, system_identifier, since'
+        last = f"select {columns} from role where cluster = ? order by id desc limit 1"
+        ((role, primary, timeline, system, since),) = self.read(last, cluster) or [(0, None, 0, "", 0.0)]
         promoted = self.read(PROMOTED, cluster, role)
         ((changes,),) = self.read(CHANGES, cluster, time.time(), within)
-        return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes)
+        return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes, since)
 
     def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
         """Remember the primary that was found."""

@@ -13,6 +13,7 @@ from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
+from repmgr_hooks.cluster.readiness import Obstacle, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
@@ -49,12 +50,19 @@ class ClusterStatus:
     """Who works at the cluster now."""
     unwatched: float = 0.0
     """Seconds since the service looked, if that is too long ago."""
+    readiness: Readiness | None = None
+    """Whether a failover could happen; None while there is no primary, or no standby."""
 
     @property
     def healthy(self) -> bool:
         """True if all is as it should be."""
         wrong = self.decision.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
-        return self.decision.primary is not None and not wrong and not self.unwatched
+        return self.decision.primary is not None and not wrong and not self.unwatched and not self.obstacles
+
+    @property
+    def obstacles(self) -> tuple[Obstacle, ...]:
+        """What stands against a failover."""
+        return self.readiness.obstacles if self.readiness else ()
 
     def lines(self) -> list[str]:
         """Return the lines for the screen, the most important first."""
@@ -70,6 +78,8 @@ class ClusterStatus:
         numbers = self.cluster.gateway.ports
         lines += [f"  port {numbers[port]} ({port}): {where(node)}" for port, node in self.ports.items()]
         lines += [f"  {line}" for line in self._backup()]
+        if self.readiness:
+            lines.append(f"  failover: {self.readiness}")
         if self.last:
             received, event = self.last
             lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
@@ -80,6 +90,9 @@ class ClusterStatus:
     def _wrong(self) -> Iterator[str]:
         yield from (f"WRONG {note}" for note in self.decision.notes if note.why is not ReasonCode.STALE_PRIMARY)
         yield from (f"WRONG {warning}" for warning in self.warnings)
+        for obstacle in self.obstacles:
+            yield f"WRONG {obstacle}"
+            yield f"HINT: {obstacle.hint}"
         yield from (f"MISSING {line}" for line in dict.fromkeys(self.missing))
         if self.unwatched:
             yield f"WRONG the service has not looked for {self.unwatched:.0f} s; journalctl -u repmgr-hooks says why"
@@ -145,6 +158,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         loaded.service.retry.max_attempts,
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
+        ReadinessProbe().look(decision, settings, host, finder.memory.since),
     )
 
 
@@ -194,6 +208,9 @@ def _plain(value: Any) -> Any:
     """Return dataclasses as dictionaries; a reason as its name, its nodes and its words."""
     if isinstance(value, Reason):
         return {"why": value.why.name.lower(), "nodes": list(value.nodes), "words": str(value)}
+    if isinstance(value, Obstacle):
+        said = {"code": value.kind.name.lower(), "nodes": list(value.nodes), "nobody": value.nobody}
+        return {**said, "message": str(value), "hint": value.hint}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

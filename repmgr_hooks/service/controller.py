@@ -97,7 +97,7 @@ class ClusterController:
                     self._run("drift", [], failed)
                     self._monitor.look_now()
                 elif not waiting:
-                    self._alerts.note(self._monitor.warnings, failed)
+                    self._alerts.note(self._monitor.warnings, failed, self._monitor.obstacles)
                     return min(wait, self._monitor.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)

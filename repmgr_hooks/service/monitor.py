@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.readiness import Hindrance, Obstacle, ReadinessProbe
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.dispatcher import Drift
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 NEVER = 3600.0
 HURRY_EVERY = 0.1
 HURRY_FOR = 60.0
+HELD_FOR = 10.0
+"""So long is something to stand against a failover before it is told: a switchover pauses repmgrd, and starts nodes."""
 
 
 class Monitor:
@@ -40,6 +43,11 @@ class Monitor:
         """What the last look saw, if the look before saw something else."""
         self.warnings: tuple[str, ...] = ()
         """What the last look found that no step of ours can mend."""
+        self.obstacles: tuple[Obstacle, ...] = ()
+        """What stands against a failover, and has done so for ``HELD_FOR`` seconds."""
+        self._readiness = ReadinessProbe()
+        self._against: dict[Hindrance, float] = {}
+        """What stood against it in the last look, and since when."""
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
@@ -59,10 +67,21 @@ class Monitor:
         drift = dispatcher.drift(self._managed, self._host, memory, self._marks)
         self.news = self._news(drift)
         self._plan_next(drift.decision)
+        if drift.decision.primary is None or drift.missing:
+            self._against, self.obstacles = {}, ()  # there are other things to do now
+        else:
+            self._look_ahead(drift.decision, memory)
         self._tell(drift)
         self.warnings = drift.warnings
         self.content = drift.decision.primary is not None and not drift.missing
         return bool(drift.missing) and not (failed and drift.known(failed))
+
+    def _look_ahead(self, decision: PrimaryDecision, memory: LastKnownPrimary) -> None:
+        """See whether a failover could happen."""
+        found = self._readiness.look(decision, self._managed.cluster, self._host, memory.since)
+        obstacles, now = found.obstacles if found else (), self._host.now()
+        self._against = {obstacle.kind: self._against.get(obstacle.kind, now) for obstacle in obstacles}
+        self.obstacles = tuple(item for item in obstacles if now - self._against[item.kind] >= HELD_FOR)
 
     def _news(self, drift: Drift) -> Observation | None:
         decision, seen, before = drift.decision, self.decision, self._looked
@@ -88,7 +107,9 @@ class Monitor:
     def _tell(self, drift: Drift) -> None:
         decision = drift.decision
         unknown = [str(decision)] if decision.primary is None else []
-        said = "; ".join([*map(str, decision.notes), *unknown, *drift.missing, *drift.warnings])
+        said = "; ".join(
+            [*map(str, decision.notes), *unknown, *drift.missing, *drift.warnings, *map(str, self.obstacles)]
+        )
         if said != self._said:
             name = self._managed.cluster.name
             log.warning("%s: %s", name, said) if said else log.info("%s: in the desired state again", name)

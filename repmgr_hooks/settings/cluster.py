@@ -125,9 +125,17 @@ class Cluster:
     postgres: Postgres = Postgres()
     system_identifier: SystemIdentifier = ""
     promotion_timeout: Timeout = 30
+    repmgrd_timeout: Annotated[int, Range(3, 3600)] = 10
+    """A repmgrd that has not seen the primary for so long is not there; at least 3 times ``monitor_interval_secs``."""
     flap_limit: FlapLimit = FlapLimit()
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
+
+    def rejoin(self, primary: int) -> str:
+        """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again."""
+        host, postgres = self.nodes[primary].host, self.postgres
+        upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
+        return f"stop PostgreSQL, then: repmgr node rejoin -d '{upstream}' --force-rewind"
 
     def conninfos(self) -> dict[int, str]:
         """Return the libpq connection string of each node; no password is ever in one.

@@ -151,7 +151,7 @@ def test_a_stale_primary_comes_with_what_to_type(why: ReasonCode) -> None:
     alert = found(replace(KNOWN, notes=(Reason(ReasonCode.SILENT, (3,)), Reason(why, (1,)))))["zombie"]
     assert alert.severity == "critical"
     assert "ZOMBIE: node 1 is a primary too" in alert.summary
-    assert "on node 1, when PostgreSQL is stopped there: repmgr node rejoin -d 'host=10.0.0.12 port=5432" in alert.next
+    assert "on node 1: stop PostgreSQL, then: repmgr node rejoin -d 'host=10.0.0.12 port=5432" in alert.next
     assert list(found(replace(UNKNOWN, notes=(Reason(why, (1,)),)))) == ["zombie", "primary"]
 
 

@@ -127,7 +127,7 @@ def finder(tmp_path: Path) -> PrimaryFinder:
         file.write_text(text.replace("/usr/local/bin/repmgr-hooks", str(program)))
         user = owner_of(file)
         assert user is not None
-        found = repmgr.look(loaded, loaded.clusters["main"], [file], user)
+        found = repmgr.look(loaded, loaded.clusters["main"], [file], user, {})
         return {item.key: (item.level, item.what) for item in found if item.where == str(file) and item.level != "OK"}
 
     return judged
@@ -202,7 +202,7 @@ def test_a_file_of_another_node_is_left_alone(tmp_path: Path, old: str, new: str
     (tmp_path / "db1.conf").write_text((CONFIG / "repmgr-db1.conf").read_text().replace(old, new))
     user = owner_of(tmp_path)
     assert user is not None
-    found = list(repmgr.look(loaded, loaded.clusters["main"], [tmp_path / "db1.conf"], user))
+    found = list(repmgr.look(loaded, loaded.clusters["main"], [tmp_path / "db1.conf"], user, {}))
     assert [(item.level, item.where) for item in found] == [("WARN", "main node 1"), ("WARN", "main node 2")]
 
 

@@ -51,6 +51,7 @@ HEALTHY = [
     "  port 54322 (app): leads to node 1",
     "  slot barman: reserved, holds 672 B of WAL",
     "  Barman: streaming, 0 B behind",
+    "  failover: repmgr would promote node 2",
 ]
 
 
