@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import yaml
 
 from repmgr_hooks import consistency, event
 from repmgr_hooks.alerts.receivers import Receiver
-from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.catalogue import is_event, shorten
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import UsageError, did_you_mean
 from repmgr_hooks.files import untrusted
@@ -22,6 +23,8 @@ from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Directory, Document, Identifier, NotEmpty, Positive, Range, TooMany, join
+
+log = logging.getLogger(__name__)
 
 LARGEST = 256 * 1024
 
@@ -196,10 +199,12 @@ def _routes(document: Document, value: Any, path: str) -> list[Route]:
 
 def _route(document: Document, text: _RouteText, path: str) -> Route:
     for index, name in enumerate(text.on):
-        if name not in event.CATALOGUE:
-            message = f"repmgr has no event {shorten(name)}{did_you_mean(name, event.CATALOGUE)}"
-            document.problem(f"{path}.on[{index}]", message)
-        elif name in text.on[:index]:
+        if not is_event(name):
+            document.problem(f"{path}.on[{index}]", f"{shorten(name)} is no name of an event")
+        elif name not in event.CATALOGUE:
+            near = did_you_mean(name, event.CATALOGUE)
+            log.warning("%s.on[%d]: %s is no event that this version knows of repmgr%s", path, index, name, near)
+        if name in text.on[:index]:
             document.problem(f"{path}.on[{index}]", f"{name} stands here twice")
     actions = (_action(document, item, f"{path}.do[{index}]") for index, item in enumerate(text.do))
     return Route(frozenset(text.on), tuple(action for action in actions if action is not None))

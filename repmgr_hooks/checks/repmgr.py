@@ -14,7 +14,7 @@ from repmgr_hooks.checks.users import READ, User, hindrance
 from repmgr_hooks.cluster.repmgr_files import Identity, node_of, readable
 from repmgr_hooks.config import Config, which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean
 from repmgr_hooks.hook import PROGRAM, option
 from repmgr_hooks.repmgr_conf import Placeholders, RepmgrConf, read, words_of
 from repmgr_hooks.system.steps import Host, Program
@@ -156,6 +156,10 @@ def version(managed: ManagedCluster, host: Host, extension: str) -> Finding:
     found = re.search(r"\d+(\.\d+)+", said)
     if not found:
         return topic.warn("repmgr's version cannot be seen here", "repmgr --version, where repmgrd runs")
+    if foreign := sorted(named(managed) - set(EVENTS)):
+        near = did_you_mean(foreign[0], EVENTS)
+        what = f"a route names {foreign[0]}, which no repmgr sends that this version knows{near}"
+        return topic.warn(what, "correct the name; or see that this repmgr sends it: repmgr cluster event --all")
     if lacking := sorted(name for name in named(managed) if not sends(found[0], name)):
         since = max(EVENTS[name][1] for name in lacking)
         mend = f"upgrade repmgr (to {since}), or do not rely on them"

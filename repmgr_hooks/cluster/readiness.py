@@ -74,8 +74,8 @@ class Obstacle:
         return self.kind.value[1].format(conf=self.conf)
 
     def __str__(self) -> str:
-        nodes = _named(self.nodes)
-        what = self.kind.value[0].format(nodes=nodes, detail=self.detail)
+        words: str = self.kind.value[0]
+        what = words.format(nodes=_named(self.nodes), detail=self.detail)
         return f"no standby would be promoted: {what}" if self.nobody else what
 
 

@@ -88,7 +88,7 @@ clusters:
     promotion_timeuot: 30
     gateway: {address: 10.0.0.20, ports: {app: 70000}}
     routes:
-      - on: [standby_promot]
+      - on: [standby promote]
         do:
           - firewal: {open: app}
 """
@@ -101,11 +101,24 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
         "  line 4: clusters.main.nodes.1.host: must be an IP address",
         "  line 6: clusters.main.promotion_timeuot: unknown option; did you mean 'promotion_timeout'?",
         "  line 7: clusters.main.gateway.ports.app: must be between 1 and 65535; got 70000",
-        "  line 9: clusters.main.routes[0].on[0]: repmgr has no event 'standby_promot'; did you mean 'standby_promote'",
+        "  line 9: clusters.main.routes[0].on[0]: 'standby promote' is no name of an event",
         "  line 11: clusters.main.routes[0].do[0].firewal: no such handler; did you mean 'firewall'?",
     ):
         assert len([line for line in rest if line.startswith(expected)]) == 1, expected
     assert len(rest) == 5
+
+
+def test_an_event_of_a_newer_repmgr_may_be_routed_and_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = FILE.read_text().replace(
+        "on: [primary_register,", "on: [standby_split, standby_promot, primary_register,"
+    )
+    (tmp_path / "config.yaml").write_text(text)
+    (route, *_) = config.load(tmp_path / "config.yaml").clusters["main"].routes
+    assert {"standby_split", "standby_promot"} <= route.on
+    said = "clusters.main.routes[0].on[1]: standby_promot is no event that this version knows of repmgr; did you mean"
+    assert said in caplog.text
 
 
 NODE_2, APP, SLOT, STREAM = (
