@@ -15,7 +15,7 @@ import yaml
 from repmgr_hooks import consistency, event
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.catalogue import is_event, shorten
-from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.engine.routes import ALWAYS, Action, ManagedCluster, Route, When
 from repmgr_hooks.errors import UsageError, did_you_mean
 from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers import installed, slot
@@ -211,10 +211,14 @@ def _route(document: Document, text: _RouteText, path: str) -> Route:
 
 
 def _action(document: Document, item: Any, path: str) -> Action | None:
-    if not isinstance(item, dict) or len(item) != 1:
-        document.problem(path, "must be one handler and its options, such as 'firewall: {open: app}'")
+    named = {key: value for key, value in item.items() if key != "when"} if isinstance(item, dict) else {}
+    if len(named) != 1:
+        document.problem(
+            path, "must be one handler and its options, such as 'firewall: {open: app}', and may have 'when'"
+        )
         return None
-    ((name, options),) = item.items()
+    ((name, options),) = named.items()
+    when = document.read(When, item["when"], join(path, "when")) if "when" in item else ALWAYS
     known = installed()
     if name not in known:
         document.problem(join(path, name), f"no such handler{did_you_mean(name, known)}; installed: {', '.join(known)}")
@@ -226,9 +230,10 @@ def _action(document: Document, item: Any, path: str) -> Action | None:
         origin = known[name].origin
         document.problem(join(path, name), f"a bug in the handler ({origin}): its Config cannot be read: {error!r}")
         return None
-    return (
-        None if config is None else Action(name, handler, config, _title(name, options), path.partition(".routes")[2])
-    )
+    if config is None or when is None:
+        return None
+    title = _title(name, options) + (f" when {_plain_yaml(item['when'])}" if "when" in item else "")
+    return Action(name, handler, config, title, path.partition(".routes")[2], when)
 
 
 def _title(name: str, options: Any) -> str:

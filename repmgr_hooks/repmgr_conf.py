@@ -136,7 +136,8 @@ def refused(name: str, value: str) -> str:
     >>> refused("failover", "Automatic"), refused("priority", "high")
     ('failover must be automatic or manual, not Automatic', 'priority must be a whole number from 0, not high')
     """
-    if name in WORDS and value not in WORDS[name]:
+    # strcasecmp for the type, strcmp for the mode
+    if name in WORDS and (value.lower() if name == "replication_type" else value) not in WORDS[name]:
         return f"{name} must be {' or '.join(sorted(WORDS[name]))}, not {value}"
     if name in NUMBERS and not ((found := number(value)) is not None and NUMBERS[name] <= found < 2**31):
         return f"{name} must be a whole number from {NUMBERS[name]}, not {value}"

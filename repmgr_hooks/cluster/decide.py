@@ -26,6 +26,8 @@ class LastKnownPrimary:
     changes: int = field(default=0, compare=False)
     since: float = field(default=0.0, compare=False)
     """When that primary was found, in seconds since the epoch."""
+    previous: int | None = field(default=None, compare=False)
+    """The primary before that one."""
 
 
 class ReasonCode(Enum):

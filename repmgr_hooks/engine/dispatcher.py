@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, ReasonCode, memory_of
+from repmgr_hooks.cluster.notice import notice_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.engine.dry_run import DryRunHost
 from repmgr_hooks.engine.executor import answer, carry_out, look, take_all
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary
+from repmgr_hooks.engine.telling import Telling
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.rows import RunRow
@@ -26,6 +28,11 @@ from repmgr_hooks.system.steps import Host, Sparing, Step
 from repmgr_hooks.text import MOST, one_line, printable
 
 log = logging.getLogger(__name__)
+
+NOTICE_LOOK = 1.0
+"""How often the nodes are looked at while notifications are waited for."""
+NOTICE_LIMIT = 3600.0
+"""The longest that the time-out of a program may be."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,55 @@ def handle(
     if not chosen:
         return told(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
     finder = PrimaryFinder(managed.cluster, memory or LastKnownPrimary())
+    notices = [item for item in chosen if item.action.handler.observe is None]
+    if dry_run or not notices:
+        return _make_true(managed, finder, host, events, chosen, everything, dry_run, observer, started)
+    telling, decision = Telling(host, observer), finder.decision(host)
+    telling.begin(notices, managed.cluster, decision, finder.memory)
+    others = [item for item in chosen if item not in notices]
+    if others:
+        run = _make_true(managed, finder, host, events, others, everything, dry_run, observer, started)
+    else:
+        run = RunResult(True, f"no route for {', '.join(map(str, events))} but notifications; {decision}", decision)
+    return _with_notices(run, telling, finder, host, observer)
+
+
+def _with_notices(
+    run: RunResult, telling: Telling, finder: PrimaryFinder, host: Host, observer: RunObserver
+) -> RunResult:
+    """Wait for the notifications of a run, and add how they ended; another primary is not kept waiting for that."""
+    decision = run.decision
+    with observer.waiting("notifications", NOTICE_LIMIT):
+        while not telling.wait(NOTICE_LOOK):
+            now = finder.decision(host)
+            if now.primary is not None and decision and now.primary != decision.primary:
+                log.warning("notifications go on while the new primary, node %d, is followed", now.primary)
+                break
+    results = list(telling.results)
+    failed = [f"{item.action.title}: {item.error}" for item in results if item.error]
+    message = "; ".join([run.message, *failed])
+    if failed:
+        log.error("%s", "; ".join(failed))
+    return replace(
+        run,
+        ok=run.ok and not failed,
+        message=printable(message, 2 * MOST),
+        done=(*run.done, *results),
+        again=run.again or bool(failed),
+    )
+
+
+def _make_true(
+    managed: ManagedCluster,
+    finder: PrimaryFinder,
+    host: Host,
+    events: Sequence[Event],
+    chosen: Sequence[ScheduledAction],
+    everything: bool,
+    dry_run: bool,
+    observer: RunObserver,
+    started: float,
+) -> RunResult:
     decision = await_primary(finder, host, observer, wait=not dry_run)
     tell(decision)
     if decision.primary is None:
@@ -84,8 +140,10 @@ def handle(
                 RunResult(False, f"{untrue} contradicts the cluster: {decision}; nothing was changed", again=silent)
             )
         believed = [event for event in events if event.meaning is not RoleClaim.PRIMARY]
-        chosen = select(managed.routes, believed, everything)
+        wanted = select(managed.routes, believed, everything)
+        chosen = [item for item in wanted if dry_run or item.action.handler.observe]
     decided = cluster_state(decision, finder)
+    chosen = [item for item in chosen if item.action.when.applies(notice_of(replace(decided, event=item.event)))]
     done = dry_run_steps(chosen, decided, host) if dry_run else carry_out(chosen, decided, host, started, observer)
     failed = any(item.error for item in done)
     message = f"{summary(done, host.now() - started, dry_run)}; {decision}"
@@ -201,6 +259,8 @@ def select(routes: Sequence[Route], events: Sequence[Event], everything: bool = 
 
 def _for_each(action: Action, events: list[Event], everything: bool) -> list[ScheduledAction]:
     """What has a state is made true once, for the newest event; a notification is given for every node and event."""
+    events = [event for event in events if action.when.meant(event)]
+    everything = everything and not action.when.needs_event
     if action.handler.observe:
         return [ScheduledAction(action, event) for event in events[-1:]] or (
             [ScheduledAction(action, None)] if everything else []

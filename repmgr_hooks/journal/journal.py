@@ -175,8 +175,18 @@ class Journal(Store):
         last = f"select {columns} from role where cluster = ? order by id desc limit 1"
         ((role, primary, timeline, system, since),) = self.read(last, cluster) or [(0, None, 0, "", 0.0)]
         promoted = self.read(PROMOTED, cluster, role)
+        others = 'select "primary" from role where cluster = ? and "primary" <> ? order by id desc limit 1'
+        before = self.read(others, cluster, primary)
         ((changes,),) = self.read(CHANGES, cluster, time.time(), within)
-        return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes, since)
+        return LastKnownPrimary(
+            primary,
+            timeline,
+            system,
+            frozenset(node for (node,) in promoted),
+            changes,
+            since,
+            before[0][0] if before else None,
+        )
 
     def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
         """Remember the primary that was found."""

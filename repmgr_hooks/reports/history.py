@@ -6,7 +6,8 @@ import dataclasses
 import time
 from typing import Any
 
-from repmgr_hooks.event import NAMED
+from repmgr_hooks.cluster.notice import contradicts
+from repmgr_hooks.event import CATALOGUE, NAMED
 from repmgr_hooks.journal.journal import Journal
 
 
@@ -15,7 +16,14 @@ def read(journal: Journal, limit: int, cluster: str | None, failed: bool) -> lis
     return [
         {
             **dataclasses.asdict(run),
-            "events": [{"id": item.id, **dataclasses.asdict(item.event)} for item in journal.events_of(run.id)],
+            "events": [
+                {
+                    "id": item.id,
+                    **dataclasses.asdict(item.event),
+                    "contradicts": contradicts(item.event, run.primary),
+                }
+                for item in journal.events_of(run.id)
+            ],
             "steps": [dataclasses.asdict(step) for step in journal.steps(run.id)],
         }
         for run in journal.runs(limit, cluster, failed)
@@ -33,9 +41,17 @@ def _lines(run: dict[str, Any]) -> list[str]:
     attempt = f", attempt {run['attempt']}" if run["attempt"] > 1 else ""
     head = f"{when}  {run['cluster']}  {outcome}  {run['cause']}{attempt}"
     events = run["events"]
-    named = [f"    event {e['id']}: {e['name']} of node {e['node']}" for e in events[-NAMED:]]
+    named = [f"    event {e['id']}: {e['name']} of node {e['node']}{_doubts(e, run)}" for e in events[-NAMED:]]
     more = [f"    {len(events) - NAMED} more before these"] if len(events) > NAMED else []
     return [head, *more, *named, *(_step(step) for step in run["steps"]), f"    {run['message']}"]
+
+
+def _doubts(event: dict[str, Any], run: dict[str, Any]) -> str:
+    """What is to be said of an event besides: repmgr's ``%s``, and whether the cluster agrees."""
+    failed = "" if event["success"] else ", reported as failed"
+    denied = f", contradicts the cluster: the primary is node {run['primary']}" if event["contradicts"] else ""
+    new = "" if event["name"] in CATALOGUE else ", which this version does not know"
+    return failed + denied + new
 
 
 def _step(step: dict[str, Any]) -> str:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks.repmgr_conf import examine
 from tests.endtoend.looks import status, worker_log
-from tests.lab import BASE, Lab, wait_for
+from tests.lab import Lab, wait_for
 
 WITHIN = 25.0
 """Seconds for repmgrd_timeout (10), our look (5), and a machine with other work; an alert is held back for 10 more."""
@@ -53,7 +52,7 @@ def end(lab: Lab, name: str) -> None:
 def typed(lab: Lab, hint: str) -> None:
     """Type the command of repmgr's that a hint names, as postgres."""
     (command,) = re.findall(r"as postgres: (repmgrd? -f [^;]*)", hint)
-    lab.gateway.run(*shlex.split(command), user="postgres")
+    lab.gateway.start(*shlex.split(command), user="postgres", log="typed").wait(30)
 
 
 def test_repmgrd_has_ended_and_is_started(lab: Lab) -> None:
@@ -111,58 +110,6 @@ def test_no_false_alarm_while_the_primary_is_restarted(lab: Lab) -> None:
         while time.monotonic() < end_of_watch:
             assert codes(lab) == set()
     assert not any("would be promoted" in line for line in worker_log(lab))
-
-
-FILES = (
-    "node_id=2",
-    "node_id=2\r",
-    "node_id 2",
-    "node_id=",
-    "node_id=${NODE_ID}",
-    "node_id=0",
-    "event_notifications=node_rejoin,standby_promote",
-    "event_notifications='node_rejoin,standby_promote'",
-    "conninfo=host=10.0.0.12",
-    "conninfo='host=10.0.0.12 horst=x'",
-    "replication_type='streaming'",
-    "replication_type='Physical'",
-    "include_if_exists 'none.conf'",
-    "include 'none.conf'",
-    "include_dir 'none'",
-    "include 'odd.conf'",
-    "failover=Automatic",
-    "Failover=nonsense",
-    "priority=high",
-    "priority=-1",
-    "priority=10x",
-    "priority='0'",
-    "node_name=db-2.example",
-    "node_name=db.two",
-    "node_name='it''s'",
-    r"node_name='it\'s'",
-    "promote_command=/usr/bin/repmgr",
-    "event-notifications=x",
-    "log_level=INFO # a comment",
-    "log_level='INFO' 'DEBUG'",
-    "log_level==INFO",
-    "monitor_interval_secs=0",
-    "reconnect_interval=10s",
-    "\tlog_level\t=\tINFO\t",
-    "log_level=INFO\f",
-    "\ufeff# a comment",
-    "= 5",
-    "log_file='/tmp/x",
-)
-
-
-@pytest.mark.parametrize("line", FILES)
-def test_a_file_is_read_as_repmgr_reads_it(shared_lab: Lab, line: str) -> None:
-    lab = shared_lab
-    place = "/etc/repmgr-odd/odd.conf"
-    lab.put(lab.gateway, place, lab.config("repmgr-db2.conf") + line + "\n")
-    words = ("repmgr", "-f", place, "node", "service", "--list-actions", "--action=stop")
-    result = lab.gateway.result(*words, user="postgres")
-    assert bool(examine(BASE / "gateway" / place.lstrip("/")).wrong) == (result.returncode != 0), result.stderr
 
 
 def test_a_stale_primary_is_not_told_to_register_as_one(lab: Lab) -> None:

@@ -111,9 +111,7 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
 def test_an_event_of_a_newer_repmgr_may_be_routed_and_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    text = FILE.read_text().replace(
-        "on: [primary_register,", "on: [standby_split, standby_promot, primary_register,"
-    )
+    text = FILE.read_text().replace("on: [primary_register,", "on: [standby_split, standby_promot, primary_register,")
     (tmp_path / "config.yaml").write_text(text)
     (route, *_) = config.load(tmp_path / "config.yaml").clusters["main"].routes
     assert {"standby_split", "standby_promot"} <= route.on

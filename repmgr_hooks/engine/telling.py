@@ -1,0 +1,77 @@
+"""Notifications: each is given for its event at once, in a thread of its own, whatever the state of the cluster.
+
+They are not in the way of a failover: nothing waits for them but the end of a run, and that only while nothing else is
+to be done.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from contextvars import copy_context
+
+from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.notice import Notice, notice
+from repmgr_hooks.engine.executor import look, take_all
+from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction
+from repmgr_hooks.errors import OperationFailed, Stopped
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 8
+"""So many at the same time; the others wait for them."""
+
+
+class Beside(RunObserver):
+    """The observer of a run, without what it shows of one thing after the other."""
+
+    def __init__(self, observer: RunObserver) -> None:
+        self.step = observer.step  # type: ignore[method-assign]
+        self.stopping = observer.stopping  # type: ignore[method-assign]
+        self.done_before = observer.done_before  # type: ignore[method-assign]
+
+
+class Telling:
+    """The notifications of one run."""
+
+    def __init__(self, host: Host, observer: RunObserver) -> None:
+        self._host, self._observer = host, Beside(observer)
+        self._room = threading.Semaphore(AT_ONCE)
+        self._threads: list[threading.Thread] = []
+        self.results: list[ActionResult] = []
+        """Of those that have ended."""
+
+    def begin(
+        self, chosen: Sequence[ScheduledAction], cluster: Cluster, decision: PrimaryDecision, memory: LastKnownPrimary
+    ) -> None:
+        """Give those that apply."""
+        for item in chosen:
+            given = notice(cluster, item.event, decision, memory)
+            if not item.action.when.applies(given):
+                continue
+            thread = threading.Thread(target=copy_context().run, args=(self._give, item, given), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the next one to end; True when all have."""
+        left = [thread for thread in self._threads if thread.is_alive()]
+        if left:
+            left[0].join(seconds)
+        return not any(thread.is_alive() for thread in left)
+
+    def _give(self, item: ScheduledAction, given: Notice) -> None:
+        with self._room:
+            try:
+                if self._observer.done_before(item):
+                    self.results.append(ActionResult(item.action))
+                    return
+                steps = look(item.action, given, self._host)
+                take_all(steps, item, self._host, self._observer)
+                self.results.append(ActionResult(item.action, tuple(steps)))
+            except (OperationFailed, Stopped) as error:
+                log.error("%s: %s", item.action.title, error)
+                self.results.append(ActionResult(item.action, error=str(error)))
