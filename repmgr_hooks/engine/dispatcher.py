@@ -17,22 +17,18 @@ from repmgr_hooks.cluster.notice import notice_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.engine.dry_run import DryRunHost
-from repmgr_hooks.engine.executor import answer, carry_out, look, take_all
+from repmgr_hooks.engine.executor import answer, carry_out, look
+from repmgr_hooks.engine.fencing import fence
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, await_primary
-from repmgr_hooks.engine.telling import Telling
+from repmgr_hooks.engine.telling import Telling, with_notices
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.rows import RunRow
-from repmgr_hooks.system.steps import Host, Sparing, Step
+from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line, printable
 
 log = logging.getLogger(__name__)
-
-NOTICE_LOOK = 1.0
-"""How often the nodes are looked at while notifications are waited for."""
-NOTICE_LIMIT = 3600.0
-"""The longest that the time-out of a program may be."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,11 @@ def handle(
     dry_run: bool = False,
     observer: RunObserver | None = None,
     memory: LastKnownPrimary | None = None,
+    closed: Sequence[str] = (),
 ) -> RunResult:
     """Make what the events' routes ask for true; without an event, all that can be looked at; with ``everything`` both.
+
+    ``closed``: the ports that lead nowhere if no primary is known, for none has been for long.
 
     Raises Stopped if the recorder says so.
     """
@@ -80,40 +79,15 @@ def handle(
     finder = PrimaryFinder(managed.cluster, memory or LastKnownPrimary())
     notices = [item for item in chosen if item.action.handler.observe is None]
     if dry_run or not notices:
-        return _make_true(managed, finder, host, events, chosen, everything, dry_run, observer, started)
+        return _make_true(managed, finder, host, events, chosen, everything, dry_run, observer, started, closed)
     telling, decision = Telling(host, observer), finder.decision(host)
     telling.begin(notices, managed.cluster, decision, finder.memory)
     others = [item for item in chosen if item not in notices]
     if others:
-        run = _make_true(managed, finder, host, events, others, everything, dry_run, observer, started)
+        run = _make_true(managed, finder, host, events, others, everything, dry_run, observer, started, closed)
     else:
         run = RunResult(True, f"no route for {', '.join(map(str, events))} but notifications; {decision}", decision)
-    return _with_notices(run, telling, finder, host, observer)
-
-
-def _with_notices(
-    run: RunResult, telling: Telling, finder: PrimaryFinder, host: Host, observer: RunObserver
-) -> RunResult:
-    """Wait for the notifications of a run, and add how they ended; another primary is not kept waiting for that."""
-    decision = run.decision
-    with observer.waiting("notifications", NOTICE_LIMIT):
-        while not telling.wait(NOTICE_LOOK):
-            now = finder.decision(host)
-            if now.primary is not None and decision and now.primary != decision.primary:
-                log.warning("notifications go on while the new primary, node %d, is followed", now.primary)
-                break
-    results = list(telling.results)
-    failed = [f"{item.action.title}: {item.error}" for item in results if item.error]
-    message = "; ".join([run.message, *failed])
-    if failed:
-        log.error("%s", "; ".join(failed))
-    return replace(
-        run,
-        ok=run.ok and not failed,
-        message=printable(message, 2 * MOST),
-        done=(*run.done, *results),
-        again=run.again or bool(failed),
-    )
+    return with_notices(run, telling, finder, host, observer)
 
 
 def _make_true(
@@ -126,11 +100,12 @@ def _make_true(
     dry_run: bool,
     observer: RunObserver,
     started: float,
+    closed: Sequence[str],
 ) -> RunResult:
-    decision = await_primary(finder, host, observer, wait=not dry_run)
+    decision = await_primary(finder, host, observer, wait=not dry_run and not closed)
     tell(decision)
     if decision.primary is None:
-        done = fence(managed, decision, host, None if dry_run else observer)
+        done = fence(managed, decision, host, None if dry_run else observer, closed)
         changed = summary(done, host.now() - started, dry_run) if differences(done) else "nothing was changed"
         return told(RunResult(False, f"{decision}; {changed}", decision, tuple(done), again=True))
     if untrue := contradicting(events, decision):
@@ -167,7 +142,13 @@ def rehearse(managed: ManagedCluster, host: Host, promotion: Event, memory: Last
     return told(RunResult(good, message, decision, tuple(done)))
 
 
-def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, fingerprints: dict[str, object]) -> Drift:
+def drift(
+    managed: ManagedCluster,
+    host: Host,
+    memory: LastKnownPrimary,
+    fingerprints: dict[str, object],
+    closed: Sequence[str] = (),
+) -> Drift:
     """Look without an event: who is the primary, and what is not as it should be.
 
     ``fingerprints`` holds what each handler's ``fingerprint`` was when all was as it should be; it is brought up to
@@ -177,7 +158,7 @@ def drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, fingerp
     finder = PrimaryFinder(managed.cluster, memory)
     decision, now = finder.decision(host), time.time()
     if decision.primary is None:
-        return Drift(decision, now, tuple(fence(managed, decision, host, None)))
+        return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
     decided = cluster_state(decision, finder)
     new = memory_of(decided.states[decided.primary]) != memory
     found: list[ActionResult] = []
@@ -266,36 +247,6 @@ def _for_each(action: Action, events: list[Event], everything: bool) -> list[Sch
             [ScheduledAction(action, None)] if everything else []
         )
     return [ScheduledAction(action, event) for event in {(event.name, event.node): event for event in events}.values()]
-
-
-def fence(
-    managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
-) -> list[ActionResult]:
-    """While the primary is unknown: let nothing lead to a zombie. Without a recorder, only say what is missing."""
-    actions = {action.name: action for action in managed.actions}
-    host = Sparing(host).as_host()
-    chosen = actions.values() if decision.stale_primaries else ()
-    done = [_fence(action, managed, decision, host, observer) for action in chosen]
-    return [item for item in done if item.steps or item.error]
-
-
-def _fence(
-    action: Action, managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
-) -> ActionResult:
-    found: list[Step] = []
-    failed: list[str] = []
-    asked = partial(action.handler.fence, managed.cluster, decision.stale_primaries, host)
-    try:
-        # Twice: which connections are left to be reset is seen when no rule leads there any more.
-        for _ in range(2 if observer else 1):
-            missing = answer(action, managed.cluster, host, asked)
-            found += missing
-            failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
-            if failed or not missing:
-                break
-    except OperationFailed as error:
-        failed.append(str(error))
-    return ActionResult(action, tuple(found), "; ".join(failed))
 
 
 def preview(chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host) -> list[ActionResult]:

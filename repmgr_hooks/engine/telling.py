@@ -10,17 +10,24 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextvars import copy_context
+from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
 from repmgr_hooks.cluster.notice import Notice, notice
+from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.executor import look, take_all
-from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction
+from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Stopped
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
+from repmgr_hooks.text import MOST, printable
 
 log = logging.getLogger(__name__)
 
+NOTICE_LOOK = 1.0
+"""How often the nodes are looked at while notifications are waited for."""
+NOTICE_LIMIT = 3600.0
+"""The longest that the time-out of a program may be."""
 AT_ONCE = 8
 """So many at the same time; the others wait for them."""
 
@@ -75,3 +82,28 @@ class Telling:
             except (OperationFailed, Stopped) as error:
                 log.error("%s: %s", item.action.title, error)
                 self.results.append(ActionResult(item.action, error=str(error)))
+
+
+def with_notices(
+    run: RunResult, telling: Telling, finder: PrimaryFinder, host: Host, observer: RunObserver
+) -> RunResult:
+    """Wait for the notifications of a run, and add how they ended; another primary is not kept waiting for that."""
+    decision = run.decision
+    with observer.waiting("notifications", NOTICE_LIMIT):
+        while not telling.wait(NOTICE_LOOK):
+            now = finder.decision(host)
+            if now.primary is not None and decision and now.primary != decision.primary:
+                log.warning("notifications go on while the new primary, node %d, is followed", now.primary)
+                break
+    results = list(telling.results)
+    failed = [f"{item.action.title}: {item.error}" for item in results if item.error]
+    message = "; ".join([run.message, *failed])
+    if failed:
+        log.error("%s", "; ".join(failed))
+    return replace(
+        run,
+        ok=run.ok and not failed,
+        message=printable(message, 2 * MOST),
+        done=(*run.done, *results),
+        again=run.again or bool(failed),
+    )

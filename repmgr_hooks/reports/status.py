@@ -17,6 +17,7 @@ from repmgr_hooks.cluster.readiness import Obstacle, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
+from repmgr_hooks.engine.fencing import fence
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
@@ -199,7 +200,7 @@ def where(node: int | None) -> str:
 
 def _missing(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[str]:
     if decision.primary is None:
-        return dispatcher.differences(dispatcher.fence(managed, decision, host, None))
+        return dispatcher.differences(fence(managed, decision, host, None))
     decided = cluster_state(decision, finder)
     return dispatcher.differences(dispatcher.preview(dispatcher.select(managed.routes, []), decided, host))
 

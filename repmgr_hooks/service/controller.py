@@ -245,7 +245,13 @@ class ClusterController:
     def _handle(self, events: list[Event], observer: RunObserver, everything: bool) -> RunResult:
         try:
             result = dispatcher.handle(
-                self._managed, self._host, events, everything=everything, observer=observer, memory=self._memory
+                self._managed,
+                self._host,
+                events,
+                everything=everything,
+                observer=observer,
+                memory=self._memory,
+                closed=self._monitor.closed,
             )
             if result.ok:
                 self._keep(result.decision)

@@ -45,6 +45,7 @@ class Monitor:
         """What the last look found that no step of ours can mend."""
         self.obstacles: tuple[Obstacle, ...] = ()
         """What stands against a failover, and has done so for ``HELD_FOR`` seconds."""
+        self._unknown_since: float | None = None
         self._readiness = ReadinessProbe()
         self._against: dict[Hindrance, float] = {}
         """What stood against it in the last look, and since when."""
@@ -52,6 +53,13 @@ class Monitor:
     def due_in(self) -> float:
         """Return the seconds until the next look."""
         return max(self._next - self._host.now(), 0.0) if self._monitor_interval else NEVER
+
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """The ports that are to lead nowhere now, for no primary has been known for long."""
+        setting = self._managed.cluster.unknown
+        since = self._unknown_since
+        return setting.close if setting and since is not None and self._host.now() - since >= setting.after else ()
 
     def look_now(self, hurry: bool = False) -> None:
         """Look next: an event has come; ``hurry`` if it may be the first sign that the primary is gone."""
@@ -64,7 +72,7 @@ class Monitor:
 
         What a failed run could not mend is left to its retries, unless there is another primary now.
         """
-        drift = dispatcher.drift(self._managed, self._host, memory, self._marks)
+        drift = dispatcher.drift(self._managed, self._host, memory, self._marks, self.closed)
         self.news = self._news(drift)
         self._plan_next(drift.decision)
         if drift.decision.primary is None or drift.missing:
@@ -98,6 +106,10 @@ class Monitor:
     def _plan_next(self, decision: PrimaryDecision) -> None:
         now, before = self._host.now(), self.decision
         self.decision = decision
+        if decision.primary is not None:
+            self._unknown_since = None
+        elif self._unknown_since is None:
+            self._unknown_since = now
         if decision.primary is None and (before is None or before.primary is not None):
             self._hurry_until = now + HURRY_FOR
         if before and decision.primary not in (None, before.primary):

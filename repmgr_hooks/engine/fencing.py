@@ -1,0 +1,65 @@
+"""While no primary is known: nothing leads to a stale primary, and some ports, if that is wanted, nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.engine.executor import answer, take_all
+from repmgr_hooks.engine.routes import Action, ManagedCluster
+from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.handlers import firewall
+from repmgr_hooks.system.steps import Host, Sparing, Step
+
+
+def fence(
+    managed: ManagedCluster,
+    decision: PrimaryDecision,
+    host: Host,
+    observer: RunObserver | None,
+    closed: Sequence[str] = (),
+) -> list[ActionResult]:
+    """While the primary is unknown: let nothing lead to a stale primary, and the ``closed`` ports nowhere.
+
+    Without an observer, only say what is missing.
+    """
+    actions = {action.name: action for action in managed.actions}
+    host = Sparing(host).as_host()
+    chosen = actions.values() if decision.stale_primaries else ()
+    done = [
+        _fence(
+            action,
+            partial(action.handler.fence, managed.cluster, decision.stale_primaries, host),
+            managed,
+            host,
+            observer,
+        )
+        for action in chosen
+    ]
+    if closed and (action := actions.get("firewall")):
+        done.append(_fence(action, partial(firewall.close, managed.cluster, closed, host), managed, host, observer))
+    return [item for item in done if item.steps or item.error]
+
+
+def _fence(
+    action: Action,
+    asked: Callable[[], Sequence[Step]],
+    managed: ManagedCluster,
+    host: Host,
+    observer: RunObserver | None,
+) -> ActionResult:
+    found: list[Step] = []
+    failed: list[str] = []
+    try:
+        # Twice: which connections are left to be reset is seen when no rule leads there any more.
+        for _ in range(2 if observer else 1):
+            missing = answer(action, managed.cluster, host, asked)
+            found += missing
+            failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
+            if failed or not missing:
+                break
+    except OperationFailed as error:
+        failed.append(str(error))
+    return ActionResult(action, tuple(found), "; ".join(failed))
