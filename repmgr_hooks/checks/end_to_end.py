@@ -92,7 +92,7 @@ def look(
 ) -> Iterator[Finding]:
     """Run the notification line of each node's file as its repmgrd would, and look at what arrives."""
     for conf in readable(files):
-        if conf.node is None or not conf.line or node_of(conf, managed.cluster, known) is None:
+        if conf.node is None or not conf.line or node_of(conf, managed.cluster.nodes, known) is None:
             continue
         user = repmgrds_user()
         daemon = next((one for one in running() if str(conf.path) in one.words), None) or Daemon(user, usual(user))

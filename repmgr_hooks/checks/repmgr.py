@@ -35,7 +35,7 @@ def look(
     """Look at the files of a cluster's nodes, as repmgr knows them; files of other nodes are left alone."""
     files, found = list(files), set[int]()
     for conf in readable(files):
-        if (number := node_of(conf, managed.cluster, known)) is not None:
+        if (number := node_of(conf, managed.cluster.nodes, known)) is not None:
             found.add(number)
             yield access(conf, repmgrd)
             yield from of_file(conf, loaded, managed)
@@ -86,6 +86,16 @@ def of_file(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> Iterat
     what = f"followers wait {seconds} s for the new primary, whose repmgrd calls the hook twice before it tells them"
     mend = f"primary_notification_timeout={NOTIFICATION_TIMEOUT}  # then: {reread}"
     yield topic.warn(what, mend) if seconds < LEAST_TIMEOUT else topic.ok(f"followers wait {seconds} s for the hook")
+    yield _interval(Topic("repmgr.interval", where), conf, managed)
+
+
+def _interval(topic: Topic, conf: RepmgrConf, managed: ManagedCluster) -> Finding:
+    """repmgrd says that it is there once in monitor_interval_secs (default 2, repmgr.h)."""
+    every, limit = conf.seconds("monitor_interval_secs", 2), managed.cluster.repmgrd_timeout
+    if 3 * every > limit:
+        what = f"repmgrd looks every {every} s, and is held for dead after {limit} s"
+        return topic.warn(what, f"config.yaml: clusters.{managed.cluster.name}.repmgrd_timeout: {3 * every}")
+    return topic.ok(f"repmgrd looks every {every} s")
 
 
 def _line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster, mend: str) -> Finding:

@@ -18,7 +18,7 @@ from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.schema import PLAIN_NAME
-from repmgr_hooks.setup.discover import chosen_conf, survey
+from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
 from repmgr_hooks.setup.install import PASSFILE, install, write
 from repmgr_hooks.setup.render import CONFIGURATION, drafted
 from repmgr_hooks.system.host import LocalHost
@@ -47,8 +47,10 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], Mapping[str, s
         raise UsageError(f"--cluster {shorten(arguments.cluster)} is no plain name (letters, digits, _ . -)")
     readable = confs(arguments.repmgr_conf)
     asked = chosen_conf(arguments.repmgr_conf, readable)
-    found = survey(asked, arguments.barman, arguments.gateway, LocalHost({asked.node or 0: conninfo_of(asked)}))
-    of_cluster = [conf for conf in readable if conf.node in found.nodes]
+    host = LocalHost({asked.node or 0: conninfo_of(asked)})
+    found = survey(asked, arguments.barman, arguments.gateway, host)
+    known = repmgr_files.identities(asked.node or 0, host, LIMIT)
+    of_cluster = [conf for conf in readable if repmgr_files.node_of(conf, found.nodes, known) is not None]
     return drafted(found, arguments.cluster or "main", shipped(), of_cluster), found.left_out
 
 

@@ -173,7 +173,7 @@ def read_files(found: Iterable[Path], cluster: Cluster, known: Mapping[int, Iden
     places: dict[int, list[Path]] = {}
     against: dict[int, list[tuple[Hindrance, str] | None]] = {}
     for conf in repmgr_files.examined(found):
-        node = repmgr_files.node_of(conf, cluster, known)
+        node = repmgr_files.node_of(conf, cluster.nodes, known)
         if node is not None:
             places.setdefault(node, []).append(conf.path)
             against.setdefault(node, []).append(_against(conf, host))

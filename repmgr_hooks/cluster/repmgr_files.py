@@ -13,7 +13,7 @@ from psycopg import Error, conninfo
 
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf, examine, read
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.system.steps import Host, Program, Sql
 from repmgr_hooks.text import one_line
 
@@ -66,7 +66,7 @@ def _host(text: str) -> str:
     return str(said.get("hostaddr") or said.get("host", ""))
 
 
-def node_of(conf: RepmgrConf, cluster: Cluster, known: Mapping[int, Identity]) -> int | None:
+def node_of(conf: RepmgrConf, nodes: Mapping[int, Node], known: Mapping[int, Identity]) -> int | None:
     """Return the node of the cluster that the file is about; other clusters may have the same node ids, and names.
 
     Its id and name tell, and the address that repmgr itself has for it. While repmgr's nodes cannot be asked, a file
@@ -75,7 +75,7 @@ def node_of(conf: RepmgrConf, cluster: Cluster, known: Mapping[int, Identity]) -
     number = conf.node
     if number is None:  # its line may be the one that repmgr cannot read
         number = next((number for number, identity in known.items() if identity.name == conf.name), 0)
-    node, identity = cluster.nodes.get(number), known.get(number)
+    node, identity = nodes.get(number), known.get(number)
     if node is None:
         return None
     if identity:

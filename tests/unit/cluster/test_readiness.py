@@ -141,7 +141,7 @@ OTHERS = {1: Identity("db1", "10.9.9.9")}
     ],
 )
 def test_which_node_a_file_is_about(conf: RepmgrConf, known: dict[int, Identity], node: int | None) -> None:
-    assert node_of(conf, THREE, known) == node
+    assert node_of(conf, NODES, known) == node
 
 
 GOOD = (Path(__file__).resolve().parents[3] / "config/repmgr-db1.conf").read_text()
