@@ -6,3 +6,16 @@ grant pg_monitor to :"role";                                    -- walsenders, w
 grant pg_signal_backend to :"role";                             -- end a walsender of Barman's that a dead link keeps
 grant usage on schema repmgr to :"role";
 grant select on repmgr.nodes to :"role";
+-- Is what Barman has the primary's, byte by byte? Sums of WAL files, and nothing else of what stands in them.
+create schema if not exists repmgr_hooks;
+create or replace function repmgr_hooks.wal_sha256(name text) returns text
+    language sql stable security definer set search_path = pg_catalog, pg_temp
+    as $$ select encode(sha256(pg_read_binary_file('pg_wal/' || name, 0, 268435456, true)), 'hex')
+           where name ~ '^[0-9A-F]{24}$' $$;
+revoke all on function repmgr_hooks.wal_sha256(text) from public;
+grant usage on schema repmgr_hooks to :"role";
+grant execute on function repmgr_hooks.wal_sha256(text) to :"role";
+
+-- `probe` in config.yaml needs a login and nothing else. Best is the application's own role. If its password is not to
+-- stand on the gateway, one of its own, in the application's database, and a line in pg_hba.conf as the application's:
+--   create role probe login connection limit 4 password '...';

@@ -10,7 +10,7 @@ from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.backoff import Backoff
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 from repmgr_hooks.settings.schema import Document, join
 
 
@@ -19,6 +19,11 @@ def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
     if versions != {ipaddress.ip_address(cluster.gateway.address).version}:
         message = "mixes IPv4 and IPv6: netfilter cannot translate one into the other; use one kind for all"
         document.problem(join(path, "nodes"), message)
+    snat = cluster.gateway.snat
+    if snat != MASQUERADE and ipaddress.ip_address(snat).version not in versions:
+        document.problem(join(path, "gateway.snat_address"), "must be of the same kind as the nodes' (IPv4 or IPv6)")
+    if snat != cluster.gateway.address and snat in [node.host for node in cluster.nodes.values()]:
+        document.problem(join(path, "gateway.snat_address"), f"{snat} is a node's; it must be this host's own")
     hosts = [node.host for node in cluster.nodes.values()]
     ports = [str(port) for port in cluster.gateway.ports.values()]
     for what, values in (("nodes", hosts), ("gateway.ports", ports)):

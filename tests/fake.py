@@ -7,21 +7,28 @@ in ``tests/endtoend``.
 
 from __future__ import annotations
 
+import ast
 import ipaddress
+import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from repmgr_hooks.barman import archive
+from psycopg import conninfo
+
+from repmgr_hooks.barman import archive, content
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.cluster import observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.client import LATE, Visit
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
 SENDER_PID = 4711
@@ -51,6 +58,8 @@ class Packet:
     port: int
     source: str
     interface: str = "eth0"
+    led: bool = False
+    """A DNAT rule has led it here."""
 
 
 class NatTable:
@@ -114,11 +123,14 @@ class NatTable:
         decision = self._walk(chain, packet)
         return decision[1] if decision and decision[0] == "DNAT" else None
 
-    def source_seen_by(self, host: str, port: int) -> str | None:
-        """Return the address that a node sees as its client's; None if the client's own."""
-        packet = Packet(host, port, "fd00::99" if ":" in host else "203.0.113.99", "eth1")
+    def source_seen_by(self, host: str, port: int, led: bool = True) -> str | None:
+        """Return the address that a node sees as its client's; None if the client's own.
+
+        With ``led`` false: of somebody on the gateway, who connects to the node and not to a port of ours.
+        """
+        packet = Packet(host, port, "fd00::99" if ":" in host else "203.0.113.99", "eth1", led)
         decision = self._walk("POSTROUTING", packet)
-        return decision[1] if decision and decision[0] == "SNAT" else None
+        return decision[1] or decision[0] if decision and decision[0] in ("SNAT", "MASQUERADE") else None
 
     def _walk(self, chain: str, packet: Packet) -> tuple[str, str] | None:
         for rule in self.chains[chain]:
@@ -168,6 +180,9 @@ def matches(option: str, negated: bool, value: str, packet: Packet) -> bool:
         yes = int(low) <= packet.port <= int(high or low)
     elif option in ("-i", "-o"):
         yes = value == packet.interface
+    elif option == "--ctstate":
+        assert value == "DNAT"
+        yes = packet.led
     elif option == "--dst-type":
         yes = value == "LOCAL"
     else:
@@ -229,6 +244,7 @@ class FakeNode:
     clock_ahead: float = 0.0
     """Seconds that its clock is ahead of ours."""
     most_wal: str = "50GB"
+    restore_command: str = "barman-wal-restore backup main %f %p"
     lacking: tuple[str, ...] = ()
     """The rights that our role has not."""
     paused: bool = False
@@ -239,6 +255,8 @@ class FakeNode:
     """Seconds since its PostgreSQL was started."""
     unelectable: tuple[int, ...] = ()
     """The nodes whose priority is 0."""
+    client: Visit | None = None
+    """How a client fares that is led here, if it is not as it should be."""
     inactive: tuple[int, ...] = ()
     """The nodes that its ``repmgr.nodes`` holds for dead."""
 
@@ -285,10 +303,26 @@ class FakeBarman:
     version: str = "3.4.0"
     model: str = ""
     """The model that is applied; each is named after the node it leads to, such as ``main-db2``."""
-    cleanup: str = ""
-    """The line ``lock_directory_cleanup`` of barman.conf."""
+    general: dict[str, object] = field(default_factory=dict)
+    """What ``diagnose`` says of the section [barman]."""
+    errors: tuple[str, ...] = ()
+    """The files that it has set aside."""
+    late: tuple[str, ...] = ()
+    """The files that have waited too long to be archived."""
+    names: dict[str, str] = field(default_factory=dict)
+    """The addresses of host names, where it runs."""
     cron_ran: float | None = 0.0
     """Seconds since cron; None: never."""
+    histories: dict[str, str] = field(default_factory=dict)
+    """What stands in the history files that are not the primary's."""
+    branch: dict[str, str] = field(default_factory=dict)
+    """Complete WAL files whose bytes are not the primary's, each with what is its sum instead."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Of the files that have not 16 MB."""
+    cut: dict[str, str] = field(default_factory=dict)
+    """The files that are cut short, and what is wrong with them."""
+    lost: set[str] = field(default_factory=set)
+    """The directories that are links which lead nowhere."""
     hanging: frozenset[str] = frozenset({"receive-wal", "cron", "switch-wal", "show-server"})
     """The commands that hang if its health is ``hangs``."""
 
@@ -327,6 +361,12 @@ class FakeHost:
         self.nat = NatTable(SERVED_BY_NODE_1)
         self.connections: list[Connection] = []
         self.forwarding = True
+        self.addresses = {self.gateway, "fd00::20"}
+        """The gateway's own."""
+        self.native_tables: set[tuple[str, str]] = set()
+        """Tables of nftables' own."""
+        self.no_way_back: set[tuple[str, str]] = set()
+        """Addresses of the gateway's that a host has no route to."""
         self.counts_rules = True
         self.filter = ":FORWARD ACCEPT [0:0]\n"
         self.tracked = (12, 262144)
@@ -442,16 +482,22 @@ class FakeHost:
         name, *words = program.argv
         if name == "barman":
             return self._barman_command(program, words, limit)
-        if name in ("cat", "find", "cmp", "cp", "mkdir", "mv", "touch", "chown"):
+        if name in ("cat", "find", "cmp", "cp", "mkdir", "mv", "touch", "chown", "rm", "python3"):
             return self._barmans_files(program, name, words)
         if name in self.programs:
             self._note(f"run {name}")
             return self.programs[name](program)
         if name == "iptables-save":
-            return self.nat.save() if words == ["-t", "nat"] else self.filter
+            return self.nat.save() + ("" if words == ["-t", "nat"] else f"*filter\n{self.filter}COMMIT\n")
+        if name in ("iptables-legacy-save", "iptables-nft-save"):
+            return ""
         if name in ("repmgr", "sudo"):
             return self.repmgr if name == "repmgr" else self.sudoers
-        if name in ("stat", "grep"):
+        if name == "getent":
+            return "".join(
+                f"{self.barman.names[word]} STREAM {word}\n" for word in words[1:] if word in self.barman.names
+            )
+        if name == "stat":
             return self._barmans_surroundings(name)
         if name == "iptables-restore":
             assert "--noflush" in words, "this would flush the chains of others"
@@ -469,6 +515,30 @@ class FakeHost:
             return f"{self.tracked[path.endswith('max')]}\n"
         assert path == "/proc/sys/net/ipv4/ip_forward"
         return f"{int(self.forwarding)}\n"
+
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        return frozenset(self.native_tables)
+
+    def route(self, address: str) -> Route:
+        return Route(True, address, "eth0") if address in self.addresses else Route(False, self.gateway, "eth0")
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        return source in self.addresses and (source, address) not in self.no_way_back
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        return {name: self._visit(conninfo.conninfo_to_dict(dsn), limit) for name, dsn in dsns.items()}
+
+    def _visit(self, way: Mapping[str, Any], limit: float) -> Visit:
+        led = self.nat.reached(way["host"], int(way["port"]), "OUTPUT")
+        node = next((node for node in self.nodes.values() if led == f"{node.host}:5432"), None)
+        if node is None:
+            return Visit(error=f'connection to server at "{way["host"]}" failed: Connection refused')
+        if not node.reachable:
+            self.sleep(limit)
+            return Visit(error=LATE, seconds=limit)
+        if node.client:
+            return replace(node.client, server=node.host if node.client.stage != "connect" else "")
+        return Visit("ask" if node.in_recovery else "done", server=node.host, in_recovery=node.in_recovery, pid=4712)
 
     def rules_generation(self) -> int | None:
         return self.nat.generation if self.counts_rules else None
@@ -500,15 +570,18 @@ class FakeHost:
     def _barman_command(self, program: Program, words: list[str], limit: float) -> str:
         if words == ["--version"]:
             return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n"
-        verb = next(word for word in words if "-" in word[1:] or word == "cron")
+        verb = next(word for word in words if "-" in word[1:] or word in ("cron", "diagnose"))
         assert "--reset" not in words, "this would hide a hole"
-        if not verb.startswith("show"):
+        if not verb.startswith(("show", "diagnose")):
             self._note(f"barman {verb}")
         if self.barman.health == "hangs" and verb in self.barman.hanging:
             self.sleep(limit)
             raise OperationFailed(f"{program}: not finished after {limit:.0f} s; killed")
         if self.barman.health == "ruins":
             return ended(program, 1, "", "ERROR: cannot open /var/lib/barman: No space left on device")
+        if verb == "diagnose":
+            known = {"barman_home": "/var/lib/barman", **self.barman.general}
+            return json.dumps({"global": {"config": known}, "servers": {}})
         if verb == "show-server":
             return ended(program, 0, self._server(), "")
         if verb == "show-backup":
@@ -538,19 +611,34 @@ class FakeHost:
         return SERVER + "".join(f"\t{name}: {value}\n" for name, value in said.items())
 
     def _barmans_surroundings(self, name: str) -> str:
-        if name == "grep":
-            return self.barman.cleanup
         ran = self.barman.cron_ran
         return "" if ran is None else f"{time.time():.0f}\n{time.time() - ran:.0f}\n"
 
     def _barmans_files(self, program: Program, name: str, words: list[str]) -> str:
+        if name == "python3":
+            assert words[:2] == ["-I", "-"]
+            if words[2] == "whole":
+                return json.dumps({"wrong": self.barman.cut})
+            assert words[2] == "sums"
+            return json.dumps(self._sums(asked(program)["names"]))
         if name == "cat":
             assert words == [f"{HOME}/.active-model.auto"]
             return self.barman.model
         if name == "find":
             places = {STREAMING: self.barman.streaming, f"{HOME}/wals": self.barman.archived, f"{HOME}/incoming": set()}
-            assert words[-2:] == ["-type", "f"]
-            return "".join(f"{place}/{file}\n" for place in words[:-2] for file in sorted(places[place]))
+            if words[:2] == ["-L", f"{HOME}/errors"]:
+                return "".join(f"{HOME}/errors/{file}\n" for file in self.barman.errors)
+            if "-mmin" in words:
+                return "".join(f"{STREAMING}/{file}\n" for file in self.barman.late)
+            assert (words[0], words[-2:]) == ("-L", ["-printf", "%y %s %p\\n"])
+            listed = [place for place in words[1 : words.index("(")] if place not in self.barman.lost]
+            files = [
+                (place, file, self.barman.sizes.get(file, 0x100_0000)) for place in listed for file in places[place]
+            ]
+            lines = [f"l 9 {place}" for place in self.barman.lost] + [
+                f"f {size} {place}/{file}" for place, file, size in files
+            ]
+            return "".join(f"{line}\n" for line in lines)
         if name == "cmp":
             file = words[1].removeprefix(f"{STREAMING}/")
             assert file in self.barman.streaming
@@ -566,9 +654,21 @@ class FakeHost:
             assert files <= self.barman.streaming
             self.barman.streaming -= files
             self.barman.quarantine[words[2]] |= files
+        elif name == "rm":
+            self.barman.streaming -= {word.removeprefix(f"{STREAMING}/") for word in words[1:]}
         elif name == "touch":
             self.barman.streaming.add(words[0].removeprefix(f"{STREAMING}/"))
         return ""
+
+    def _sums(self, names: list[str]) -> dict[str, dict[str, str | None]]:
+        there = self.barman.streaming | self.barman.archived
+        primaries = [node for node in self.nodes.values() if node.history and node.reachable and not node.in_recovery]
+        texts = {f"{node.timeline:08X}.history": node.history for node in primaries}
+        texts |= self.barman.histories
+        return {
+            "sums": {n: self.barman.branch.get(n, n) if n in there else None for n in names if n not in texts},
+            "texts": {n: texts[n] for n in names if n in texts},
+        }
 
     def _stop(self, program: Program) -> str:
         if self.barman.streams_from is None:
@@ -649,7 +749,7 @@ class FakeHost:
         return [
             (
                 *(node.in_recovery, node.timeline, node.system_identifier, node.lsn()),
-                *(receiver or None, slots or None, self.senders(sql.node), registered),
+                *(receiver or None, slots or None, self.senders(sql.node), registered, 0x100_0000),
             )
         ]
 
@@ -685,6 +785,15 @@ class FakeHost:
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal(), node.in_recovery)]
+
+    def _rights(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(True, False)]
+
+    def _restore_command(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(node.restore_command,)]
+
+    def _sum(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(sql.params[0] if sql.params[0] in node.pg_wal() else None,)]
 
     def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
         return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
@@ -727,6 +836,7 @@ class FakeHost:
         return [(sql.params[0] not in node.slots,)]
 
 
+RESTORE = "select current_setting('restore_command')"
 STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed]] = {
     observe.LOOK: FakeHost._look,
     nodes.EXAMINE: FakeHost._examine,
@@ -734,6 +844,9 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     repmgr_files.IDENTITIES: FakeHost._identities,
     barman.STREAMING: FakeHost._streaming,
     archive.WRITTEN: FakeHost._written,
+    content.RIGHTS: FakeHost._rights,
+    content.READ: FakeHost._sum,
+    RESTORE: FakeHost._restore_command,
     simulation.FREE_SLOTS: FakeHost._free_slots,
     barman.WRITE_SOME_WAL: FakeHost._write,
     slot.CREATE: FakeHost._create_slot,
@@ -743,6 +856,13 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     slot.INACTIVE: FakeHost._inactive,
     slot.ABSENT: FakeHost._absent,
 }
+
+
+def asked(program: Program) -> dict[str, Any]:
+    """What a program that runs where Barman is was asked."""
+    found = re.search(r"^asked = json.loads\((.*)\)$", program.stdin, re.MULTILINE)
+    assert found
+    return dict(json.loads(ast.literal_eval(found[1])))
 
 
 def ended(program: Program, exit_code: int, stdout: str, stderr: str) -> str:
@@ -763,8 +883,13 @@ SERVER = f"""Server main_backup:
 	barman_lock_directory: /var/lib/barman
 	conninfo: host=10.0.0.20 port=54321 user=barman dbname=postgres connect_timeout=5
 	create_slot: manual
+	disabled: False
+	errors_directory: {HOME}/errors
 	incoming_wals_directory: {HOME}/incoming
+	passive_node: False
 	slot_name: barman
+	streaming_archiver: True
+	streaming_archiver_name: barman_receive_wal
 	streaming_conninfo: host=10.0.0.20 port=54321 user=streaming_barman connect_timeout=5 {KEEPALIVES}
 	streaming_wals_directory: {STREAMING}
 	wal_level: replica
@@ -789,6 +914,6 @@ SERVED_BY_NODE_1 = r"""
 -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -m comment --comment "it\'s the wiki" -j DNAT --to-destination 172.17.0.2:80
 -A repmgr_dnat -d 10.0.0.20/32 -p tcp -m tcp --dport 54321 -m comment --comment "repmgr_hooks:main:barman" -j DNAT --to-destination 10.0.0.11:5432
 -A repmgr_dnat -d 10.0.0.20/32 -p tcp -m tcp --dport 54322 -m comment --comment "repmgr_hooks:main:app" -j DNAT --to-destination 10.0.0.11:5432
--A repmgr_snat -d 10.0.0.11/32 -p tcp -m tcp --dport 5432 -m comment --comment "repmgr_hooks:main:5432" -j SNAT --to-source 10.0.0.20
+-A repmgr_snat -d 10.0.0.11/32 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT -m comment --comment "repmgr_hooks:main:5432" -j SNAT --to-source 10.0.0.20
 COMMIT
 """  # noqa: E501 - as iptables-save prints it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from repmgr_hooks.alerts.rules import conditions
+from repmgr_hooks.alerts.rules import Unserved, conditions, overdue
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -40,23 +40,35 @@ class AlertEvaluator:
     def __init__(self, managed: ManagedCluster, host: Host, attempts: int, listener: Listener) -> None:
         self._managed, self._host, self._attempts, self._listener = managed, host, attempts, listener
         self._decision: PrimaryDecision | None = None
-        self._known_at = host.now()
-        """When a primary was last seen."""
+        self._known_at = self._known_since = host.now()
+        """When a primary was last seen, and since when it is the same one."""
 
     def saw(self, decision: PrimaryDecision | None) -> None:
         """A look, or a run, has ended with this verdict."""
-        self._decision = decision or self._decision
+        before, self._decision = self._decision, decision or self._decision
+        if decision and (before is None or before.primary != decision.primary):
+            self._known_since = self._host.now()
         if decision and decision.primary is not None:
             self._known_at = self._host.now()
 
-    def note(self, warnings: Sequence[str], failed: RunRow | None, obstacles: Sequence[Obstacle] = ()) -> None:
-        """All is done that can be done now: tell what is still wrong; nothing yet while a primary is waited for."""
+    def note(
+        self,
+        warnings: Sequence[str],
+        failed: RunRow | None,
+        unserved: Sequence[Unserved] = (),
+        obstacles: Sequence[Obstacle] = (),
+    ) -> None:
+        """All is done that can be done now: tell what is still wrong; nothing yet while a primary is waited for.
+
+        ``unserved``: the ports through which a client cannot write; ``obstacles``: what stands against a failover.
+        """
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
         if decision and (
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):
-            found = conditions(self._managed, decision, warnings, failed, self._attempts, obstacles)
+            late = overdue(self._managed, unserved, self._known_since, self._host.now())
+            found = conditions(self._managed, decision, warnings, failed, self._attempts, late, obstacles)
             self._listener.note(cluster.name, found)
 
     def hindered(self, condition: str, error: Exception) -> None:

@@ -4,14 +4,47 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from repmgr_hooks.barman.wal_continuity import tells_of_hole
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
+from repmgr_hooks.cluster.probe import Probe, ProbeCode, merged
 from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.alert import Alert
+
+UNSERVED_FOR = 15.0
+"""Seconds for which, and probes in a row in which, a client must have been unable to write; one alone is no alert."""
+UNSERVED_TIMES = 2
+
+
+class Unserved(Protocol):
+    """A port through which a client could not write when it was tried last; see ``service/prober.py``."""
+
+    @property
+    def probe(self) -> Probe: ...
+
+    @property
+    def since(self) -> float: ...
+
+    @property
+    def times(self) -> int: ...
+
+
+def overdue(managed: ManagedCluster, unserved: Sequence[Unserved], known_since: float, now: float) -> list[Probe]:
+    """Return what a client has missed for too long under the primary of now.
+
+    While there is none, that is what is told; and a closed port has the time that its route gives it.
+    """
+    late = []
+    for item in unserved:
+        closed = item.probe.code is ProbeCode.CLOSED
+        patience = UNSERVED_FOR + (managed.opens_within(item.probe.port) if closed else 0.0)
+        if item.times >= UNSERVED_TIMES and now - max(item.since, known_since) >= patience:
+            late.append(item.probe)
+    return late
 
 
 def conditions(
@@ -20,18 +53,22 @@ def conditions(
     warnings: Sequence[str],
     failed: RunRow | None,
     attempts: int,
+    unserved: Sequence[Probe] = (),
     obstacles: Sequence[Obstacle] = (),
 ) -> list[Alert]:
     """Return the alerts, one for each condition.
 
-    ``failed``: the last run, if it failed and could be tried again, at most ``attempts`` times.
-    ``obstacles``: what stands against a failover.
+    ``failed``: the last run, if it failed and could be tried again, at most ``attempts`` times. ``unserved``: what
+    clients cannot do. ``obstacles``: what stands against a failover.
     """
     cluster = managed.cluster
     rejoin = [note for note in decision.notes if note.why in (ReasonCode.STALE_PRIMARY, ReasonCode.BESIDE)]
     found = [_stale_primary(cluster, decision, note) for note in rejoin[:1]]
     if decision.primary is None:
         found.append(_unknown(cluster, decision))
+    elif unserved:
+        first, *_ = said = merged(unserved)
+        found.append(Alert(cluster.name, "client", "critical", str(first), "\n".join(map(str, said)), first.hint))
     # A run in which no action failed found no primary, or was cut off.
     if failed and failed.left:
         found += _of_run(managed, failed, attempts)
@@ -74,7 +111,7 @@ def _of_run(managed: ManagedCluster, failed: RunRow, attempts: int) -> Iterator[
     mend = f"repmgr-hooks reconcile --cluster {managed.cluster.name}"
     hole, gate = tells_of_hole(failed.message), open_gate(managed, failed.left)
     if hole:
-        yield alert("backup", "critical", hole, next=f"repmgr-hooks continuity {managed.cluster.name}")
+        yield alert("backup", "critical", hole, next=f"repmgr-hooks check-wal --cluster {managed.cluster.name}")
     if gate:
         yield alert("gate", "critical", f"{gate} is true although what comes before it failed", next=mend)
     if failed.attempt >= attempts:

@@ -1,15 +1,16 @@
-"""Which WAL a primary has, and which Barman has: what ``continuity.py`` compares; and a report on it."""
+"""Which WAL a primary has, and which Barman has: what ``wal_continuity.py`` compares; and a report on it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from repmgr_hooks.barman import wal_continuity
-from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
+from repmgr_hooks.barman.branch import is_fence
+from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.observe import position
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, parse_history, parse_name
 from repmgr_hooks.errors import OperationFailed, answer_of
@@ -17,6 +18,8 @@ from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
 LIMIT = 30.0
+SMALLEST = 1024 * 1024
+"""No WAL file is smaller (initdb --wal-segsize)."""
 DIRECTORIES = ("streaming_wals_directory", "incoming_wals_directory", "wals_directory")
 """In the order in which a file moves: one that is moved while they are listed is seen all the same."""
 
@@ -39,10 +42,18 @@ def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
         if type(segment_size) is not int or segment_size < 2**20:
             raise ValueError(f"{segment_size!r:.50} is no size of a WAL file")
         end, known = position(written) or 0, timeline - standby
-        forks = parse_history(_history(node, known, host)) if known > 1 else ()
+        history = _history(node, known, host) if known > 1 else ""
+        forks = parse_history(history)
         lineage = TimelineHistory(timeline, (*forks, Switchpoint(known, end)) if standby else forks, segment_size)
         first = [lineage.name(end // segment_size)] if standby else []
-        return PrimaryWal(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline)
+        return PrimaryWal(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline, history)
+
+
+def look_again(primary: PrimaryWal, host: Host) -> PrimaryWal:
+    """Return how far the same primary is now: Barman must not seem to be ahead of it. Raises OperationFailed."""
+    with answer_of(primary.node):
+        ((written, _, _, files, _),) = host.fetch(Sql(primary.node, WRITTEN), LIMIT)
+        return replace(primary, lsn=position(written) or 0, files=frozenset(files))
 
 
 def _history(node: int, timeline: int, host: Host) -> str:
@@ -50,12 +61,6 @@ def _history(node: int, timeline: int, host: Host) -> str:
     rows: Rows = host.fetch(Sql(node, f"TIMELINE_HISTORY {timeline}", walsender=True), LIMIT)
     text = rows[0][1]
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)  # bytes before PostgreSQL 15
-
-
-def look_at_stream(barman: Barman, host: Host) -> ArchivedWal:
-    """List the directory that pg_receivewal looks at. Raises OperationFailed."""
-    directory, *_ = _directories(barman, host)
-    return ArchivedWal(directory, frozenset(path.name for path in _files(barman, host, directory)))
 
 
 def has_a_tail(standing: StreamState, segment_size: int, barman: Barman, host: Host) -> bool:
@@ -72,15 +77,26 @@ def has_a_tail(standing: StreamState, segment_size: int, barman: Barman, host: H
 
 def look_at_archive(barman: Barman, host: Host) -> ArchivedWal:
     """List all that Barman has, on its disk and not in its catalogue. Raises OperationFailed."""
-    directory, *others = _directories(barman, host)
+    directory, *others = [places(barman, host)[name] for name in DIRECTORIES]
     found = _files(barman, host, directory, *others)
-    streaming = frozenset(path.name for path in found if str(path.parent) == directory)
-    return ArchivedWal(directory, streaming, frozenset(path.name for path in found))
+    broken = {name: why for path, size in found if (why := _flaw(path, size, directory)) and (name := path.name)}
+    whole = [path for path, _ in found if path.name not in broken]
+    streaming = frozenset(path.name for path in whole if str(path.parent) == directory)
+    fences = frozenset(filter(is_fence, streaming))
+    return ArchivedWal(directory, streaming - fences, frozenset(path.name for path in whole) - fences, fences, broken)
 
 
-def _directories(barman: Barman, host: Host) -> Sequence[str]:
-    said = places(barman, host)
-    return [said[name] for name in DIRECTORIES]
+def _flaw(path: PurePosixPath, size: int, streaming: str) -> str:
+    """Return why a file does not count, as far as its size shows: pg_receivewal pads, and Barman compresses later.
+
+    pg_receivewal itself skips a complete file of a wrong size (pg_receivewal.c, FindStreamingStart).
+    """
+    if path.suffix == ".partial":
+        return ""
+    if not size:
+        return "is empty"
+    wrong = len(path.name) == COMPLETE and str(path.parent) == streaming and (size & (size - 1) or size < SMALLEST)
+    return f"has {size} bytes, which is no size of a WAL file" if wrong else ""
 
 
 def shown(barman: Barman, host: Host, limit: float = LIMIT, constant: bool = False) -> dict[str, str]:
@@ -114,10 +130,18 @@ def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int
     return ((int(found[1]), int(found[2])) if found else (0, 0)), said
 
 
-def _files(barman: Barman, host: Host, *directories: str) -> list[PurePosixPath]:
-    """A directory that is not there yet holds nothing."""
-    find = Program(barman.beside("find", *directories, "-type", "f"), tolerate="No such file or directory")
-    return [PurePosixPath(line) for line in host.run(find, LIMIT).splitlines()]
+def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int]]:
+    """Return the files with their sizes, wherever links lead; Barman makes each directory when it first needs it.
+
+    Raises OperationFailed if one is a link that leads nowhere: that would look like an empty archive.
+    """
+    words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %p\\n")
+    output = host.run(Program(barman.beside(*words), tolerate="No such file or directory"), LIMIT)
+    rows = [line.split(" ", 2) for line in output.splitlines() if line.count(" ") >= 2]
+    # With -L, what is still a link leads nowhere (find(1)).
+    if broken := [path for kind, _, path in rows if kind != "f"]:
+        raise OperationFailed(f"{broken[0]}: a link that leads nowhere; is the disk mounted where Barman runs?")
+    return [(PurePosixPath(path), int(size)) for _, size, path in rows]
 
 
 def newest_backup(barman: Barman, host: Host) -> str:
@@ -153,14 +177,20 @@ class Report:
     missing: tuple[str, ...] = ()
     behind: bool = False
     advice: str = ""
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """Why some of what is missing is not whole, although a file of that name is there."""
+    conflict: str = ""
+    """Why what is there is of another branch than the primary's."""
 
     @property
     def healthy(self) -> bool:
-        """True if nothing is missing, and something is there."""
-        return bool(self.files) and not self.missing
+        """True if nothing is missing or of another branch, and something is there."""
+        return bool(self.files) and not self.missing and not self.conflict
 
     def lines(self, cluster: str) -> list[str]:
         """Return the lines for the screen."""
+        if self.conflict:
+            return [f"{cluster}: {self.conflict}"]
         if not self.files:
             return [f"{cluster}: UNKNOWN: {self.advice}"]
         since = "the newest backup" if self.backup else "the oldest file; Barman has no backup on this way"
@@ -168,7 +198,10 @@ class Report:
         if self.healthy:
             return [f"{cluster}: OK: {checked}"]
         headline = f"{'BEHIND' if self.behind else 'ARCHIVE_GAP'}: {len(self.missing)} missing of {checked}"
-        return [f"{cluster}: {headline}", *(f"  MISSING {name}" for name in self.missing), f"  {self.advice}"]
+        return [f"{cluster}: {headline}", *map(self._line, self.missing), f"  {self.advice}"]
+
+    def _line(self, name: str) -> str:
+        return f"  BROKEN {name}: {self.broken[name]}" if name in self.broken else f"  MISSING {name}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data."""
@@ -190,4 +223,5 @@ def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -
     behind = bool(missing) and not any(name > missing[0] for name in wanted if name in held.files)
     said = wal_continuity.advice(missing, barman, behind) if missing else ""
     begun = backup if usable else ""
-    return Report(barman.server, wanted[0], wanted[-1], len(wanted), begun, missing, behind, said)
+    broken = {name: held.broken[name] for name in missing if name in held.broken}
+    return Report(barman.server, wanted[0], wanted[-1], len(wanted), begun, missing, behind, said, broken)

@@ -8,8 +8,8 @@ files; Barman may have less than that, or more.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePosixPath
 
@@ -42,6 +42,8 @@ class PrimaryWal:
     lsn: int
     files: frozenset[str]
     checkpoint_timeline: int = 0
+    history: str = ""
+    """The history file of its timeline; empty on the first."""
 
     @property
     def last_closed(self) -> int:
@@ -56,11 +58,17 @@ class PrimaryWal:
 
 @dataclass(frozen=True)
 class ArchivedWal:
-    """Names of the files in Barman's hands: in pg_receivewal's ``directory``, and all, wherever they are."""
+    """Names of the files in Barman's hands: in pg_receivewal's ``directory``, and all, wherever they are.
+
+    ``fences``: those of ours in ``directory`` that keep pg_receivewal from starting; see ``branch.py``.
+    ``broken``: those that are there and not whole, and why; they count as missing.
+    """
 
     directory: str
     streaming: frozenset[str]
     files: frozenset[str] = frozenset()
+    fences: frozenset[str] = frozenset()
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -222,5 +230,7 @@ def tells_of_hole(text: str) -> str:
     >>> tells_of_hole("FAILED after 0.1 s: barman {stream: true}: STREAM_GAP: Barman still lacks WAL; its newest ...")
     'STREAM_GAP: Barman still lacks WAL'
     """
-    found = re.search(rf"\b(?:{'|'.join(place.name for place in StreamPosition)}|ARCHIVE_GAP): Barman [^;:]*", text)
+    found = re.search(
+        rf"\b(?:{'|'.join(place.name for place in StreamPosition)}|ARCHIVE_GAP|BRANCH_CONFLICT): Barman [^;:]*", text
+    )
     return found[0] if found else ""

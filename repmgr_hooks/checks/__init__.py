@@ -10,14 +10,27 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from repmgr_hooks.checks import alerts, barman, end_to_end, files, kernel, nodes, passwords, repmgr, service
+from repmgr_hooks.checks import (
+    alerts,
+    barman,
+    clients,
+    end_to_end,
+    files,
+    foreign_rules,
+    kernel,
+    nodes,
+    passwords,
+    recovery,
+    repmgr,
+    service,
+)
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.users import User, acting_as, service_user
-from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.cluster.repmgr_files import Identity, files_here, identities
 from repmgr_hooks.config import Config
-from repmgr_hooks.engine import dispatcher
+from repmgr_hooks.engine import dispatcher, drift, dry_run
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal, primary_finder
@@ -73,14 +86,16 @@ def _cluster(
     yield from files.commands(managed, user)
     if journal:
         yield from service.of_cluster(managed, journal)
-    chains = list(kernel.chains(cluster, host)) if _uses(managed, "firewall") else []
+    chains = [*clients.addresses(cluster, host), *kernel.chains(cluster, host)] if _uses(managed, "firewall") else []
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
     yield from (*chains, *barmans, *secret)
     yield passwords.look(cluster, user)
+    rules = list(foreign_rules.look(cluster, host)) if _uses(managed, "firewall") and not bad(chains) else []
+    yield from rules
     if user.can_be_me and not bad(secret):
         forwards = all(found.level == "OK" for found in kernels if found.key == "kernel.forwarding")
-        firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains)
+        firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains) and not bad(rules)
         yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *barmans]))
 
 
@@ -98,12 +113,23 @@ def _outside(
         decision = looked.decision if way else None
         by_model = any(getattr(action.config, "models", None) for action in managed.actions)
         behind = list(barman.look(cluster, cluster.barman, host, decision, by_model)) if cluster.barman else []
+        served = [*clients.ways_back(cluster, host, looked.answers)] if firewall else []
+        if firewall and looked.decision and looked.decision.primary is not None and not bad(served):
+            served += clients.writes(managed, host, looked.decision)
     yield from nodes.findings(managed, looked, user)
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
+    yield from served
+    if cluster.barman and looked.decision:
+        yield from recovery.history(cluster, standbys_of(looked.decision), host)
     if looked.decision and looked.decision.primary is not None:
         well = {"firewall": firewall, "barman": way and not bad(behind)}
         yield _routes(managed, cluster_state(looked.decision, finder), host, well)
+
+
+def standbys_of(decision: PrimaryDecision) -> list[int]:
+    """Return the nodes that answered and may be promoted."""
+    return [state.node for state in decision.states if state.reachable and not (state.witness or state.is_primary)]
 
 
 def _routes(managed: ManagedCluster, decided: ClusterState, host: Host, well: Mapping[str, bool]) -> Finding:
@@ -111,10 +137,10 @@ def _routes(managed: ManagedCluster, decided: ClusterState, host: Host, well: Ma
     topic = Topic("routes.state", managed.cluster.name)
     chosen = dispatcher.select(managed.routes, [])
     looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
-    missing = list(dict.fromkeys(dispatcher.differences(dispatcher.preview(looked_at, decided, host))))
+    missing = list(dict.fromkeys(dry_run.differences(dry_run.preview(looked_at, decided, host))))
     if missing:
         return topic.fail(f"not done: {'; '.join(missing)}", f"repmgr-hooks reconcile --cluster {managed.cluster.name}")
-    if warnings := dispatcher.warnings(managed, decided, host):
+    if warnings := drift.warnings(managed, decided, host):
         return topic.warn("; ".join(warnings), f"repmgr-hooks status --cluster {managed.cluster.name}")
     return topic.ok("all that the routes ask for is so")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path, PurePath
 
 from psycopg import Error, conninfo
 
-from repmgr_hooks.barman import archive
+from repmgr_hooks.barman import archive, content
 from repmgr_hooks.checks.files import secret
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import user_called
@@ -22,6 +23,8 @@ LIMIT = 30.0
 CRON_EVERY = 180.0
 """Barman's cron is due once a minute; this much later it is dead."""
 CLEANS_UP_LOCKS = (3, 10)
+WAITS = 5.0
+"""Minutes; cron archives once a minute."""
 KEEPALIVES = "keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=20000"
 
 
@@ -52,34 +55,83 @@ def look(
         yield topic.fail(str(error), f"{' '.join(settings.command)} show-server {settings.server}")
         return
     yield topic.ok("Barman runs, and knows the server")
-    place = Topic("barman.conninfo", settings.server)
-    if wrong := _elsewhere(cluster, said, by_model):
-        port = next(iter(cluster.gateway.ports.values()))
-        right = "the node's address" if by_model else f"host={cluster.gateway.address} port={port}"
-        yield place.fail(wrong, f"in Barman's file: {right} in both")
-    else:
-        way = "leads to a node by its model" if by_model else f"goes through {cluster.gateway.address}"
-        yield place.ok(f"{way}, both conninfo and streaming_conninfo")
-        if decision and decision.primary is not None:
-            yield _reaches(Topic("barman.primary", settings.server), said, decision, settings)
+    yield _active(Topic("barman.active", settings.server), said, settings)
+    way = _way(Topic("barman.conninfo", settings.server), cluster, said, by_model, settings, host)
+    yield way
+    if way.level != "FAIL" and decision and decision.primary is not None:
+        yield _reaches(Topic("barman.primary", settings.server), said, decision, settings)
     yield _keepalives(Topic("barman.keepalives", settings.server), said)
     yield _slot(Topic("barman.slot", settings.server), said, settings)
     yield _locks(Topic("barman.locks", settings.server), settings, host)
     yield _cron(Topic("barman.cron", settings.server), said, settings, host)
+    yield _content(Topic("barman.content", settings.server), settings, host)
+    yield from _left_over(settings, said, host)
 
 
-def _elsewhere(cluster: Cluster, said: Mapping[str, str], by_model: bool) -> str:
-    """Return which of Barman's ways does not go where it should; empty if both do."""
+def _active(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
+    """What Barman itself says of the server, wherever its files are."""
+    for name, wrong, why in (
+        ("active", "False", "Barman does nothing for it"),
+        ("disabled", "True", "Barman does nothing for it: its settings are wrong"),
+        ("passive_node", "True", "it copies from another Barman"),
+        ("streaming_archiver", "False", "no WAL is streamed"),
+    ):
+        if said.get(name) == wrong:
+            right = "on" if wrong == "False" else "off"
+            mend = f"see: {' '.join(settings.command)} check {settings.server}"
+            return topic.fail(
+                f"{name} is {wrong}: {why}", mend if name == "disabled" else f"in Barman's file: {name} = {right}"
+            )
+    ours = settings.streaming_archiver_name
+    if (name := said.get("streaming_archiver_name", ours)) != ours:
+        what = f"its streaming_archiver_name is {name}, the configuration's is {ours}"
+        return topic.fail(what, f"in config.yaml, section 'barman': streaming_archiver_name: {name}")
+    return topic.ok("active, and streams WAL")
+
+
+def _ways(said: Mapping[str, str]) -> dict[str, str]:
+    """Return the connection strings that WAL depends on: from 3.10 on WAL may have ways of its own, and the others may
+    lead to a standby, for backups (3.10, docs: wal_streaming_conninfo)."""
+    streams = said.get("wal_streaming_conninfo", "None")
+    asks = said.get("wal_conninfo", "None")
+    if streams != "None":
+        return {"wal_streaming_conninfo": streams, **({"wal_conninfo": asks} if asks != "None" else {})}
+    return {name: said.get(name, "") for name in ("conninfo", "streaming_conninfo")}
+
+
+def _way(
+    topic: Topic, cluster: Cluster, said: Mapping[str, str], by_model: bool, settings: Barman, host: Host
+) -> Finding:
+    """Say where Barman's ways to WAL lead: names are looked up where Barman runs; a service file is not read."""
     ours = {(cluster.gateway.address, str(port)) for port in cluster.gateway.ports.values()}
+    right = f"host={cluster.gateway.address} port={next(iter(cluster.gateway.ports.values()))}"
+    where, good = "not through the gateway's port", f"goes through {cluster.gateway.address}"
     if by_model:
         ours = {(node.host, str(cluster.postgres.port)) for node in cluster.nodes.values()}
-    where = "not to a node" if by_model else "not through the gateway's port"
-    for name in ("conninfo", "streaming_conninfo"):
-        parts = _parts(said.get(name, ""))
-        host, port = parts.get("hostaddr") or parts.get("host", ""), parts.get("port", "5432")
-        if (host, port) not in ours:
-            return f"{name} leads to {host or 'a socket'} port {port}, {where}"
-    return ""
+        right, where, good = "the node's address", "not to a node", "leads to a node by its model"
+    ways = _ways(said)
+    for name, text in ways.items():
+        parts = _parts(text)
+        if "service" in parts and not (parts.get("host") or parts.get("hostaddr")):
+            what = f"{name} is service={parts['service']}: where that leads is not seen here"
+            return topic.warn(what, f"in that service, for each of {', '.join(ways)}: {right}")
+        place, port = parts.get("hostaddr") or parts.get("host", ""), parts.get("port", "5432")
+        if not {(address, port) for address in (place, *_addresses(place, settings, host))} & ours:
+            return topic.fail(
+                f"{name} leads to {place or 'a socket'} port {port}, {where}", f"in Barman's file: {right} in both"
+            )
+    return topic.ok(f"{good}, {' and '.join(ways)}")
+
+
+def _addresses(name: str, settings: Barman, host: Host) -> set[str]:
+    """Return the addresses of a name, where Barman runs; none for what is an address itself, or not known there."""
+    if not name or name.startswith("/") or not re.search(r"[g-zG-Z]", name):
+        return set()
+    try:
+        said = host.run(Program(settings.beside("getent", "ahosts", name)), LIMIT)
+    except OperationFailed:
+        return set()
+    return {line.split()[0] for line in said.splitlines() if line.split()}
 
 
 def _parts(text: str) -> dict[str, str]:
@@ -102,7 +154,9 @@ def _reaches(topic: Topic, said: Mapping[str, str], decision: PrimaryDecision, s
 
 
 def _keepalives(topic: Topic, said: Mapping[str, str]) -> Finding:
-    parts = _parts(said.get("streaming_conninfo", ""))
+    parts = _parts(_ways(said).get("wal_streaming_conninfo") or said.get("streaming_conninfo", ""))
+    if "service" in parts:
+        return topic.ok("they stand in a service file, which is not read here")
     lacking = [name for name in ("connect_timeout", "keepalives_idle", "tcp_user_timeout") if name not in parts]
     if lacking:
         what = f"streaming_conninfo lacks {', '.join(lacking)}: it hangs when the primary's cable is pulled"
@@ -124,11 +178,14 @@ def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:
     """From 3.10 on, cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
     try:
         version, _ = archive.version(settings, host)
-        files = settings.beside("grep", "-rhsiE", r"^\s*lock_directory_cleanup", "/etc/barman.conf", "/etc/barman.d")
-        text = host.run(Program(files, tolerate=".*"), LIMIT) if version >= CLEANS_UP_LOCKS else ""
+        cleanup = (
+            _global(settings, host).get("lock_directory_cleanup", "true") if version >= CLEANS_UP_LOCKS else "false"
+        )
     except OperationFailed as error:
-        return topic.warn(f"Barman's version cannot be seen: {error}", f"{' '.join(settings.command)} --version")
-    if version >= CLEANS_UP_LOCKS and not re.search(r"=\s*(false|off|no|0)\b", text, re.IGNORECASE):
+        return topic.warn(
+            f"Barman's version or settings cannot be seen: {error}", f"{' '.join(settings.command)} --version"
+        )
+    if cleanup.lower() not in ("false", "off", "no", "0"):
         what = f"Barman {version[0]}.{version[1]} removes the lock of its own receive-wal"
         return topic.warn(what, "in barman.conf, [barman]: lock_directory_cleanup = false")
     return topic.ok("receive-wal keeps its lock file")
@@ -137,7 +194,7 @@ def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:
 def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:
     """Each run of cron writes its process id into the server's lock file (lockfile.py), or makes and removes it."""
     mend = "start cron (systemctl start cron); each minute: * * * * * barman barman -q cron"
-    directory = said.get("barman_lock_directory") or _lock_directory(settings, host)
+    directory = said.get("barman_lock_directory") or _lock_directory(settings, said, host)
     file = f"{directory}/.{settings.server}-cron.lock"
     try:
         output = host.run(Program(settings.beside("stat", "-c", "%Y", directory, file), tolerate="No such file"), LIMIT)
@@ -152,12 +209,69 @@ def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -
     return topic.ok(f"Barman's cron ran {max(ago, 0):.0f} s ago")
 
 
-def _lock_directory(settings: Barman, host: Host) -> str:
-    """Return it from Barman's file: Barman 3.19 does not show it any more, and has it as before (config.py:1554)."""
-    words = ("grep", "-rhsiE", r"^\s*barman_(home|lock_directory)\b", "/etc/barman.conf", "/etc/barman.d")
+def _lock_directory(settings: Barman, said: Mapping[str, str], host: Host) -> str:
+    """Barman 3.19 does not show it with a server any more; without a setting it is barman_home (config.py:1554)."""
     try:
-        text = host.run(Program(settings.beside(*words), tolerate=".*"), LIMIT)
+        known = _global(settings, host)
     except OperationFailed:
-        text = ""
-    found = dict(re.findall(r"^\s*(\w+)\s*=\s*(\S+)", text, re.MULTILINE))
-    return found.get("barman_lock_directory") or found.get("barman_home") or "/var/lib/barman"
+        known = {}
+    home = str(PurePath(said.get("backup_directory", "/var/lib/barman/x")).parent)
+    return known.get("barman_lock_directory") or known.get("barman_home") or home
+
+
+def _global(settings: Barman, host: Host) -> dict[str, str]:
+    """Return what Barman says of its section [barman], wherever its file is. Raises OperationFailed.
+
+    There is no shorter way to hear it; what it says of servers may hold passwords, and is dropped here.
+    """
+    said = host.run(Program((*settings.command, "diagnose"), constant=True), LIMIT)
+    try:
+        found = json.loads(said[said.index("{") :])["global"]["config"]
+        return {str(name): str(value) for name, value in found.items()}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise OperationFailed(f"'{' '.join(settings.command)} diagnose' does not say its settings") from None
+
+
+def _content(topic: Topic, settings: Barman, host: Host) -> Finding:
+    try:
+        content.ask("sums", settings, host, names=())
+    except OperationFailed as error:
+        what = f"what Barman has cannot be compared with the primary's: {error}"
+        return topic.warn(what, "where Barman runs: install python3, and let us run it as we run barman")
+    return topic.ok("its files can be compared with the primary's")
+
+
+def _left_over(settings: Barman, said: Mapping[str, str], host: Host) -> Iterator[Finding]:
+    """What Barman could not archive, and what nobody archives."""
+    topic = Topic("barman.errors", settings.server)
+    errors = said.get("errors_directory", "")
+    queues = [said[name] for name in ("streaming_wals_directory", "incoming_wals_directory") if name in said]
+    old = ("-type", "f", "-regextype", "posix-extended", "-regex", r".*/[0-9A-F]{24}(\..*)?", "-mmin", f"+{WAITS:.0f}")
+    try:
+        wrong = [PurePath(path).name for path in _listed(settings, host, errors, "-type", "f")]
+        late = [PurePath(path).name for path in _listed(settings, host, *queues, *old)]
+    except OperationFailed as error:
+        yield topic.warn(f"Barman's queues cannot be seen: {error}", f"ls -l {errors}")
+        return
+    if serious := sorted(name for name in wrong if ".partial" not in name):
+        what = f"Barman has set aside {len(serious)} file(s), such as {serious[0]}: the archive has other content"
+        yield topic.fail(what, f"repmgr-hooks check-wal; then see to {errors}")
+    elif wrong:
+        # The end of an old timeline, archived by two ways: other bytes after the switchpoint.
+        yield topic.warn(
+            f"Barman has set aside {len(wrong)} partial file(s) of earlier timelines", f"remove them from {errors}"
+        )
+    else:
+        yield topic.ok("Barman has set aside no file")
+    topic = Topic("barman.backlog", settings.server)
+    waiting = [name for name in late if not name.endswith(".partial")]
+    if len(waiting) > 1:  # Barman keeps the newest back
+        what = f"{len(waiting)} files wait for more than {WAITS:.0f} minutes to be archived"
+        yield topic.fail(what, f"see barman.log, and: {' '.join(settings.command)} archive-wal {settings.server}")
+    else:
+        yield topic.ok("what is received is archived")
+
+
+def _listed(settings: Barman, host: Host, *words: str) -> list[str]:
+    find = Program(settings.beside("find", "-L", *words), tolerate="No such file or directory")
+    return host.run(find, LIMIT).splitlines()

@@ -13,7 +13,7 @@ from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.handlers.firewall import forwarding, jumps, nat_rules
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system.steps import Host, Program
+from repmgr_hooks.system.steps import Host
 
 LIMIT = 10.0
 FULL = 0.9
@@ -36,8 +36,6 @@ def look(family: Family, host: Host) -> Iterator[Finding]:
         yield topic.ok("the kernel forwards") if on else topic.fail("the kernel does not forward packets", mend)
     except OperationFailed as error:
         yield topic.fail(str(error), mend)
-    if not missing:
-        yield _filter(Topic("kernel.filter", name), family, host)
     yield _tracking(Topic("kernel.conntrack", name), host)
 
 
@@ -61,19 +59,6 @@ def chains(cluster: Cluster, host: Host) -> Iterator[Finding]:
         yield topic.fail(f"not set up, or flushed by another: {dnat} and {snat} are empty", mend)
     else:
         yield topic.ok(f"{dnat} and {snat} are in the nat table")
-
-
-def _filter(topic: Topic, family: Family, host: Host) -> Finding:
-    """Docker, for one, sets this policy, and lets through what comes from or goes to its own bridges."""
-    try:
-        saved = host.run(Program((f"{family.iptables}-save", "-t", "filter")), LIMIT)
-    except OperationFailed as error:
-        return unseen(topic, error)
-    lets = [rule for rule in saved.splitlines() if re.match(r"-A (?!INPUT|OUTPUT).* -j ACCEPT$", rule)]
-    if ":FORWARD DROP" in saved and all(re.search(r" -[io] (docker|br-)", rule) for rule in lets):
-        mend = f"{family.iptables} -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT; the way back likewise"
-        return topic.fail("the policy of FORWARD is DROP, and no rule lets a client through", mend)
-    return topic.ok("the filter table lets clients through")
 
 
 def _tracking(topic: Topic, host: Host) -> Finding:

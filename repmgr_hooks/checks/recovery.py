@@ -9,7 +9,7 @@ directory of its own, never near ``pg_wal``, and is removed.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
@@ -53,6 +53,24 @@ class Restore:
         """
         values = {"f": name, "p": path, "r": self.oldest_needed, "%": "%"}
         return re.sub(r"%([fpr%])", lambda found: values[found[1]], self.command)
+
+
+def history(cluster: Cluster, standbys: Sequence[int], host: Host) -> Iterator[Finding]:
+    """Say which standby may use the number of a timeline again, without asking its restore_command.
+
+    A promoted node takes the number after the highest that it knows of (timeline.c, findNewestTimeLine): of the
+    timelines that it never followed it hears through restore_command alone. Then two branches have the same names.
+    """
+    asked = [Sql(node, "select current_setting('restore_command')") for node in standbys]
+    for node, answer in sorted(host.fetch_each(asked, cluster.postgres.timeout).items()):
+        topic = Topic("recovery.history", f"{cluster.name} node {node}")
+        if isinstance(answer, OperationFailed):
+            yield topic.warn(f"its restore_command cannot be seen: {answer}", "")
+        elif not answer[0][0]:
+            what = "no restore_command: promoted, it may use again the number of a timeline that it never followed"
+            yield topic.warn(what, "set one that brings history files (barman-wal-restore), also in its repmgr.conf")
+        else:
+            yield topic.ok("its restore_command tells it which timelines there were; 'check --recovery' tries it")
 
 
 def findings(cluster: Cluster, host: Host) -> Iterator[Finding]:

@@ -37,7 +37,8 @@ from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about
 from repmgr_hooks.progress import Lines
 from repmgr_hooks.reports import status
-from repmgr_hooks.service.controller import LOCK_WAIT, run_now
+from repmgr_hooks.service.controller import LOCK_WAIT
+from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.service.worker import Worker
 
 MAX_EVENT = 4096
@@ -120,7 +121,7 @@ def preview(
     """Show what would be done for one cluster, or what would be if an event came that has not come."""
     host = world_of(managed)
     if rehearse:
-        result = dispatcher.rehearse(managed, host, events[0], memory)
+        result = simulation.simulate(managed, host, events[0], memory)
     else:
         result = dispatcher.handle(managed, host, events, dry_run=True, memory=memory)
     show_plan(result, lines)

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         made.set_defaults(verb=name)
-        if name not in ("check", "continuity", "handlers", "worker"):
+        if name not in ("check", "handlers", "worker"):
             made.add_argument("--cluster", help="needed if the configuration has several")
         if name in ("boot", "reconcile", "replay", "resume", "worker"):
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: an object a line")
@@ -53,8 +53,12 @@ def parser() -> argparse.ArgumentParser:
     worker = verb("worker", "the service: handle what 'event' stores")
     worker.add_argument("--once", action="store_true", help="end when nothing waits any more")
     status = verb("status", "what is true; exit code 0 only if all is as it should be")
-    continuity = verb("continuity", "whether Barman has all WAL that a restore would need; exit code 1 on a hole")
-    continuity.add_argument("name", nargs="?", metavar="CLUSTER", help="default: all")
+    wal = verb("check-wal", "whether a restore from Barman would bring back what the cluster has; exit code 1 if not")
+    wal.add_argument("--deep", action="store_true", help="also follow every record since the newest backup")
+    wal.add_argument("--restore", action="store_true", help="also restore into a directory of its own beside Barman's")
+    wal.add_argument(
+        "--within", type=duration, default=3600, metavar="TIME", help="so long a restore may take (default 1h)"
+    )
     history = verb("history", "what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
     history.add_argument("-n", type=amount, default=20, metavar="N", help="so many runs (default 20)")
@@ -62,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     history.add_argument("--html", type=Path, metavar="FILE", help="write that as a page of its own")
     metrics = verb("metrics", "the same in numbers, for Prometheus")
     metrics.add_argument("--file", type=Path, metavar="FILE", help="for node_exporter's textfile collector; *.prom")
-    for made in (status, continuity, history):
+    for made in (status, wal, history):
         made.add_argument("--json", action="store_true", help="for machines")
     pause = verb("pause", "maintenance: events are stored, nothing is done")
     pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")

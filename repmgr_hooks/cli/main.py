@@ -77,7 +77,7 @@ VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "reconcile": act.do_reconcile,
     "boot": act.do_reconcile,
     "status": show.do_status,
-    "continuity": show.do_continuity,
+    "check-wal": show.do_check_wal,
     "history": show.do_history,
     "metrics": show.do_metrics,
     "pause": act.do_pause,

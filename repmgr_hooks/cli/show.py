@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
+import sys
 
 from repmgr_hooks import checks, handlers
 from repmgr_hooks.checks import finding, recovery
@@ -28,7 +30,7 @@ from repmgr_hooks.cli.output import (
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import HooksError, UsageError
 from repmgr_hooks.lock import broken
-from repmgr_hooks.reports import failover, failover_html, failover_text, history, metrics, status
+from repmgr_hooks.reports import failover, failover_html, failover_text, history, metrics, status, wal_check
 from repmgr_hooks.system.host import LocalHost
 
 
@@ -48,22 +50,34 @@ def do_status(arguments: argparse.Namespace) -> int:
     return OK if all(picture.healthy for picture in found) and not error else FAILED
 
 
-def do_continuity(arguments: argparse.Namespace) -> int:
-    """Say whether Barman has all WAL that a restore would need."""
+def do_check_wal(arguments: argparse.Namespace) -> int:
+    """Say whether a restore would bring back what the cluster has."""
     loaded = configured(arguments)
-    chosen = [managed for managed in choose(loaded, arguments.name, None) if managed.cluster.barman]
+    chosen = [managed for managed in choose(loaded, arguments.cluster, None) if managed.cluster.barman]
     if not chosen:
         raise UsageError(f"{loaded.path}: no section 'barman': there is nothing to check")
     with contextlib.ExitStack() as stack:
         journal, _ = journal_or_why_not(loaded, stack)
         found = {
-            managed.cluster.name: status.compared(managed.cluster, world_of(managed), journal) for managed in chosen
+            managed.cluster.name: wal_check.compared(
+                managed.cluster,
+                world_of(managed),
+                journal,
+                functools.partial(tell_progress, managed.cluster.name) if arguments.deep else None,
+                arguments.within if arguments.restore else None,
+            )
+            for managed in chosen
         }
     if arguments.json:
         print(json.dumps({name: report.as_dict() for name, report in found.items()}, indent=2))
     else:
         say(line for name, report in found.items() for line in report.lines(name))
     return OK if all(report.healthy for report in found.values()) else FAILED
+
+
+def tell_progress(cluster: str, done: int, of: int) -> None:
+    """Say on the side how far the records were followed."""
+    print(f"{cluster}: {done} of {of} files, {100 * done // of} %", file=sys.stderr, flush=True)
 
 
 def do_history(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,8 @@ class LastKnownPrimary:
     """What is remembered of a cluster: the last primary that was found, its timeline and its system.
 
     ``promoted``: nodes of which repmgr has said, since that primary was found, that they are the primary now.
-    ``changes``: how often the primary has changed lately (``flap_limit.window``).
+    ``changes``: how often the primary has changed lately (``flap_limit.window``). ``began``: of each timeline, the node
+    that began it.
     """
 
     primary: int | None = None
@@ -24,6 +25,7 @@ class LastKnownPrimary:
     system_identifier: str = ""
     promoted: frozenset[int] = field(default=frozenset(), compare=False)
     changes: int = field(default=0, compare=False)
+    began: Mapping[int, int] = field(default_factory=dict, compare=False)
     since: float = field(default=0.0, compare=False)
     """When that primary was found, in seconds since the epoch."""
     previous: int | None = field(default=None, compare=False)

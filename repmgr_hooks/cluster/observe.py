@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from repmgr_hooks.errors import OperationFailed, answer_of
@@ -37,7 +37,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class WalSender:
-    """A walsender of a node: who receives WAL from it, up to where (``flushed``, in bytes), for how long (``age``)."""
+    """A walsender of a node: who receives WAL from it, up to where (``flushed``, in bytes), for how long (``age``).
+
+    ``written``: what the receiver says that it has written, which may not be on its disk yet.
+    """
 
     pid: int
     application: str
@@ -46,6 +49,7 @@ class WalSender:
     flushed: int | None
     age: float | None = None
     """Seconds since its connection was made, by the node's own clock; below 0 if that was set back."""
+    written: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class NodeState:
     senders: tuple[WalSender, ...] = ()
     registered: tuple[Registered, ...] = ()
     """``repmgr.nodes`` as this node sees it."""
+    segment_size: int = 16 * 1024 * 1024
+    """Of its WAL, in bytes; initdb sets it for the whole cluster."""
     witness: bool = False
 
     @property
@@ -149,7 +155,8 @@ select pg_is_in_recovery(),
        (select jsonb_agg(jsonb_build_array(node_id, type, active, upstream_node_id, electable) order by node_id)
           from (select node_id, left(type, 20) as type, active, upstream_node_id,
                        coalesce(priority, 1) > 0 as electable from repmgr.nodes
-                 order by active and type = 'primary' desc, node_id = any(%s) desc, node_id limit 100) node)
+                 order by active and type = 'primary' desc, node_id = any(%s) desc, node_id limit 100) node),
+       (select setting::bigint from pg_settings where name = 'wal_segment_size')
 """
 
 
@@ -173,9 +180,11 @@ def _state(node: int, answer: Rows | OperationFailed, cluster: Cluster) -> NodeS
 
 
 def _read(node: int, answer: Rows, cluster: Cluster) -> NodeState:
-    ((in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered),) = answer
+    ((in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered, segment_size),) = answer
     if not re.fullmatch(r"[0-9]{1,20}", _text(system_identifier)):
         raise ValueError(f"{system_identifier!r:.50} is no system identifier")
+    if _number(segment_size) < 2**20:
+        raise ValueError(f"{segment_size!r:.50} is no size of a WAL file")
     rows = tuple(_registered(*row) for row in _rows(registered))
     own = next((row for row in rows if row.node == node), None)
     return NodeState(
@@ -189,6 +198,7 @@ def _read(node: int, answer: Rows, cluster: Cluster) -> NodeState:
         senders=tuple(_sender(row) for row in _rows(senders)),
         registered=rows,
         witness=cluster.nodes[node].witness or (own is not None and own.kind == "witness"),
+        segment_size=segment_size,
     )
 
 
@@ -207,7 +217,8 @@ def _sender(row: Mapping[str, Any]) -> WalSender:
     age = row.get("age")
     if age is not None and (type(age) not in (int, float) or not math.isfinite(age)):
         raise ValueError(f"{age!r:.50} is no age")
-    return WalSender(_number(row["pid"]), application, client, state, position(row["flush_lsn"]), age)
+    flushed, written = position(row["flush_lsn"]), position(row.get("write_lsn"))
+    return WalSender(_number(row["pid"]), application, client, state, flushed, age, written)
 
 
 def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) -> WalReceiver:

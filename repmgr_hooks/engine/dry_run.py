@@ -1,28 +1,51 @@
-"""The world after steps that nobody has taken: a dry run looks at it, so that each action builds on those before."""
+"""What would be done, and nothing is changed: each action builds on the imagined steps of those before."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from dataclasses import replace
 
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.engine.executor import look
+from repmgr_hooks.engine.run import ActionResult, ScheduledAction
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers.firewall import unquoted
-from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
+from repmgr_hooks.system.steps import DropConnections, Host, HostLayer, Program, Step
 
 
-class DryRunHost:
-    """A world in which steps are imagined, as far as netfilter goes; nothing else is looked at by two actions."""
+def preview(chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host) -> list[ActionResult]:
+    """Return the steps that each action lacks now, and change nothing."""
+    done = []
+    for item in chosen:
+        try:
+            missing = look(item.action, replace(decided, event=item.event), host)
+            done.append(ActionResult(item.action, tuple(missing)))
+        except OperationFailed as error:
+            done.append(ActionResult(item.action, error=str(error)))
+    return done
+
+
+def dry_run_steps(chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host) -> list[ActionResult]:
+    """Return the steps that would be taken now, one action after the other, and change nothing."""
+    imagined, done = DryRunHost(host), list[ActionResult]()
+    for item in chosen:
+        done += preview([item], decided, imagined)
+        imagined.imagine(done[-1].steps)
+    return done
+
+
+def differences(done: Sequence[ActionResult]) -> list[str]:
+    """Return in words what a preview has found missing."""
+    return [text for item in done for text in ([item.error] if item.error else [step.what for step in item.steps])]
+
+
+class DryRunHost(HostLayer):
+    """A host on which steps are imagined, as far as netfilter goes; nothing else is looked at by two actions."""
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        super().__init__(host)
         self._swaps: list[str] = []
         self._cut = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._host, name)
-
-    def as_world(self) -> Host:
-        """Return the same, for those who look."""
-        return cast(Host, self)
 
     def imagine(self, steps: Iterable[Step]) -> None:
         """Let these be taken."""
@@ -35,7 +58,7 @@ class DryRunHost:
         """Answer as a look would be answered then."""
         if program.argv[:2] == ("conntrack", "-L") and self._cut:
             return ""
-        said = self._host.run(program, limit)
+        said = super().run(program, limit)
         if program.argv[0].endswith("tables-save"):
             for swap in self._swaps:
                 said = restored(said, swap.splitlines())

@@ -30,7 +30,7 @@ PLUG_IN_LIMIT = 60.0
 T = TypeVar("T")
 
 
-def carry_out(
+def plan_and_apply(
     chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host, started: float, observer: RunObserver
 ) -> list[ActionResult]:
     """Make the actions true in order.
@@ -41,7 +41,7 @@ def carry_out(
     Nothing waits for an action that is a ``helper``: it fails alone, and if it has something to look at, comes last.
     """
     done: list[ActionResult] = []
-    host = steps.Sparing(host).as_host()
+    host = steps.Sparing(host)
     last = [item for item in chosen if item.action.helper and item.action.handler.observe]
     first = [item for item in chosen if item not in last]
     parts = [*split_at_limits(first), *([item] for item in last)]
@@ -122,7 +122,8 @@ def _wait_while_primary(decided: ClusterState, host: Host, observer: RunObserver
 
 def _confirmed(decided: ClusterState, host: Host, observer: RunObserver) -> ClusterState:
     """Look again, with what is remembered by now."""
-    return confirmed(replace(decided, memory=observer.committed or decided.memory), host)
+    known = observer.committed and replace(observer.committed, began=decided.memory.began)
+    return confirmed(replace(decided, memory=known or decided.memory), host)
 
 
 def _attempt_or_helper(

@@ -26,7 +26,7 @@ def fence(
     Without an observer, only say what is missing.
     """
     actions = {action.name: action for action in managed.actions}
-    host = Sparing(host).as_host()
+    host = Sparing(host)
     chosen = actions.values() if decision.stale_primaries else ()
     done = [
         _fence(

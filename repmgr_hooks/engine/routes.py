@@ -109,3 +109,16 @@ class ManagedCluster:
     def actions(self) -> tuple[Action, ...]:
         """The actions of all routes."""
         return tuple(action for route in self.routes for action in route.do)
+
+    @property
+    def opened_ports(self) -> tuple[str, ...]:
+        """The gateway's ports that a route opens."""
+        opened = {getattr(action.config, "open", None) for action in self.actions}
+        return tuple(port for port in self.cluster.gateway.ports if port in opened)
+
+    def opens_within(self, port: str) -> float:
+        """Return the seconds after which a port is opened even if what comes before has failed."""
+        return max(
+            (action.fail_open_after or 0.0 for action in self.actions if getattr(action.config, "open", None) == port),
+            default=0.0,
+        )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.errors import Stopped
 from repmgr_hooks.event import Event
 from repmgr_hooks.system.steps import Host, Step
+from repmgr_hooks.text import MOST, printable
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,16 @@ def shown_to_nobody(what: str, seconds: float) -> AbstractContextManager[None]:
 
 
 class RunObserver:
-    """What a run tells while it works, and asks before each step. This one listens to nothing."""
+    """What a run tells while it works, and asks before each step.
 
-    committed: LastKnownPrimary | None = None
-    """What is to be remembered, once the first step is taken."""
-    waiting: Show = staticmethod(shown_to_nobody)
-    """Shows to somebody who looks on what is waited for."""
+    ``waiting`` shows to somebody who looks on what is waited for; ``stopping`` is asked whether the run is to end
+    before its next step.
+    """
+
+    def __init__(self, waiting: Show = shown_to_nobody, stopping: Callable[[], bool] = lambda: False) -> None:
+        self.waiting, self.stopping = waiting, stopping
+        self.committed: LastKnownPrimary | None = None
+        """What is to be remembered, once the first step is taken."""
 
     def step(self, action: str, what: str, started: float, duration: float, error: str) -> None:
         """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
@@ -77,16 +85,12 @@ class RunObserver:
         """The first step is about to be taken: from now on this is the primary, whatever becomes of the run."""
         self.committed = memory
 
-    def stopping(self) -> bool:
-        """True if the run is to end before its next step."""
-        return False
-
     def done_before(self, chosen: ScheduledAction) -> bool:
         """True for a notification that an earlier attempt has given already."""
         return False
 
 
-def await_primary(finder: PrimaryFinder, host: Host, observer: RunObserver, *, wait: bool) -> PrimaryDecision:
+def observe_and_decide(finder: PrimaryFinder, host: Host, observer: RunObserver, *, wait: bool) -> PrimaryDecision:
     """Observe and decide; while there is none out of recovery, again, at most ``promotion_timeout`` seconds."""
     seconds = finder.settings.promotion_timeout if wait else 0
     end = host.now() + seconds
@@ -108,3 +112,27 @@ def stop_if_asked(observer: RunObserver) -> None:
     """Raises Stopped if the run is to end here."""
     if observer.stopping():
         raise Stopped("stopped before the next step; it will be taken up again")
+
+
+def log_decision(decision: PrimaryDecision) -> None:
+    """Log what the nodes said, and what follows from it."""
+    for line in (*decision.states, *(note for note in decision.notes if note.why is not ReasonCode.SILENT), decision):
+        log.info("%s", line)
+
+
+def log_result(run: RunResult) -> RunResult:
+    """Log how a run ended."""
+    log.log(logging.INFO if run.ok else logging.ERROR, "%s", run.message)
+    return run
+
+
+def summary(done: Sequence[ActionResult], seconds: float, dry_run: bool) -> str:
+    """One line that says how a run ended."""
+    failed = [item for item in done if item.error]
+    taken = sum(len(item.steps) for item in done)
+    if failed:
+        said = "; ".join(f"{item.action.title}: {item.error}" for item in failed)
+        return printable(f"FAILED after {seconds:.1f} s: {said}", 2 * MOST)
+    if not taken:
+        return f"nothing to do: in the desired state ({seconds:.1f} s)"
+    return f"{'would take' if dry_run else 'done:'} {taken} step(s), {seconds:.1f} s"

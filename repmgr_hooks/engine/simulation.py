@@ -5,14 +5,23 @@ The cluster is taken as it would be right after it: that node promoted, on the n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.wal import size
+from repmgr_hooks.engine.dispatcher import select
+from repmgr_hooks.engine.dry_run import dry_run_steps
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.engine.run import RunResult, log_decision, log_result, summary
 from repmgr_hooks.errors import OperationFailed, UsageError, answer_of
+from repmgr_hooks.event import Event
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Sql
+
+log = logging.getLogger(__name__)
 
 EVENT = "standby_promote"
 LIMIT = 10.0
@@ -58,3 +67,20 @@ def _slots(node: int, slot: str, host: Host) -> Iterator[str]:
         return
     if free < 1:
         yield f"node {node} has no free replication slot for Barman: raise max_replication_slots there, and restart it"
+
+
+def simulate(managed: ManagedCluster, host: Host, promotion: Event, memory: LastKnownPrimary) -> RunResult:
+    """Return what the promotion of a standby would make us do now, and change nothing. Raises UsageError."""
+    started, node = host.now(), promotion.node
+    decision = PrimaryFinder(managed.cluster, memory).decision(host)
+    log_decision(decision)
+    decided = assume(decision, node, managed.cluster)
+    done = dry_run_steps(select(managed.routes, [promotion], True), decided, host)
+    found = list(obstacles(decision, node, managed.cluster, host))
+    for obstacle in found:
+        log.warning("%s", obstacle)
+    good = not found and not any(item.error for item in done)
+    hindered = f"; {len(found)} blocking problem(s)" if found else ""
+    assumed = f"as if node {node} were promoted now, to timeline {decided.timeline}"
+    message = f"{summary(done, host.now() - started, True)}, {assumed}{hindered}"
+    return log_result(RunResult(good, message, decision, tuple(done)))

@@ -36,8 +36,8 @@ class Beside(RunObserver):
     """The observer of a run, without what it shows of one thing after the other."""
 
     def __init__(self, observer: RunObserver) -> None:
+        super().__init__(stopping=observer.stopping)
         self.step = observer.step  # type: ignore[method-assign]
-        self.stopping = observer.stopping  # type: ignore[method-assign]
         self.done_before = observer.done_before  # type: ignore[method-assign]
 
 
@@ -50,11 +50,14 @@ class Telling:
         self._threads: list[threading.Thread] = []
         self.results: list[ActionResult] = []
         """Of those that have ended."""
+        self.decision: PrimaryDecision | None = None
+        """What was known when they were begun."""
 
     def begin(
         self, chosen: Sequence[ScheduledAction], cluster: Cluster, decision: PrimaryDecision, memory: LastKnownPrimary
     ) -> None:
         """Give those that apply."""
+        self.decision = decision
         for item in chosen:
             given = notice(cluster, item.event, decision, memory)
             if not item.action.when.applies(given):

@@ -5,7 +5,7 @@ standby. So the stream is looked for on the primary, and the files on Barman's d
 little: Barman runs pg_receivewal with ``--no-loop``, so what fails has a new walsender each time, and ``streaming`` is
 said too at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on
 without a hole, or because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would
-hide that.
+hide that. If what Barman holds is of another branch than the primary's (``branch.py``), no stream is let in at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from repmgr_hooks.barman import archive, config_models, wal_continuity
+from repmgr_hooks.barman import archive, branch, config_models, content, wal_continuity
+from repmgr_hooks.barman.branch import Fence
 from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import WalSender, lsn
@@ -26,13 +27,14 @@ from repmgr_hooks.system.steps import Host, Program, Sql, Step
 
 fail_open_after = contract.never_fails_open
 helper = contract.never_helps
-fingerprint = contract.no_fingerprint
 warnings = contract.no_warnings
 fence = contract.fence_nothing
 
 START_TIMEOUT, STEADY = 60, 2
 HOUSEKEEP_LIMIT = 5.0
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
+COMPARE_EVERY = 600.0
+"""So often a stream that goes on is looked into again."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Seen:
 
     ``coming``: it does not yet, but a walsender is at work that is young or has to catch up, and is left alone. If its
     receiver dies, the primary ends it (``wal_sender_timeout``). ``model``: Barman's active one. ``tail``: Barman has
-    more of the old timeline than the primary ever had.
+    more of the old timeline than the primary ever had. ``conflict``: why nothing may be let in, and what to type;
+    then ``attached``: a receive-wal is at work all the same. ``fence``: what keeps one from starting.
     """
 
     streaming: bool
@@ -86,6 +89,9 @@ class Seen:
     coming: bool = False
     model: str = ""
     tail: bool = False
+    conflict: str = ""
+    attached: bool = False
+    fence: Fence = Fence()
 
 
 # Null without a slot: Barman cannot stream through one that somebody has dropped.
@@ -99,6 +105,7 @@ select (select exists (select 1 from pg_stat_replication
 # Barman keeps the newest complete file back until the first bytes of the next one have come (wal_archiver.py:970-983);
 # on an idle primary that takes up to 25 s. A transaction id writes a commit record at once and needs no privilege.
 WRITE_SOME_WAL = "select txid_current()"
+INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
 
 
 def validate(config: Config, cluster: Cluster) -> Iterable[str]:
@@ -124,7 +131,7 @@ def on_tick(config: Config) -> bool:
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     """Look for Barman's walsender on the primary, and at the files that Barman and the primary have."""
-    sender = decided.states[decided.primary].sender(decided.barman.slot_name)
+    sender = _sender(decided)
     if sender and not sender.state:
         raise OperationFailed(f"node {decided.primary}: our role may not see walsenders; see config/grants.sql")
     if sender and sender.application != decided.barman.streaming_archiver_name:
@@ -135,16 +142,40 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
         )
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
+    if not config.stream:
+        archived, missing = _archive(decided, host)
+        return Seen(streaming, archived, missing=missing, coming=coming)
+    held, primary = content.look(decided.barman, decided.primary, decided.timeline, host)
+    if sender and (streaming or coming) and not content.receives(sender, held, primary, decided.barman, host):
+        raise OperationFailed(
+            f"node {decided.primary}: what {sender.application!r} from {sender.client or 'its own host'} receives "
+            f"through the slot {decided.barman.slot_name!r} does not come into {held.directory}: it is another "
+            "Barman's, such as a copy's or a migration's; stop that one, and give it a slot of its own"
+        )
+    # While a stream goes on, what was remembered of the timeline proves nothing.
+    began = None if streaming else decided.memory.began
+    if conflict := content.conflict_in_words(held, primary, decided.barman, host, began):
+        return Seen(False, False, conflict=conflict, attached=sender is not None, fence=branch.fence_of(held, primary))
     standing, model, tail = StreamState(StreamPosition.OK), "", False
-    if config.stream and not streaming and not coming:
-        # Barman first: it may receive meanwhile, and must not seem to be ahead.
-        held = archive.look_at_stream(decided.barman, host)
-        primary = archive.look_at_primary(decided.primary, decided.timeline, host)
+    if not streaming and not coming:
         standing = wal_continuity.classify(held, primary)
         tail = archive.has_a_tail(standing, primary.lineage.segment_size, decided.barman, host)
         model = config_models.active(decided.barman, host) if config.models else ""
     archived, missing = _archive(decided, host) if config.switch_wal else (False, ())
-    return Seen(streaming, archived, standing, missing, coming, model, tail)
+    fence = branch.fence_of(held, primary) if held.fences else Fence()
+    return Seen(streaming, archived, standing, missing, coming, model, tail, fence=fence)
+
+
+def fingerprint(decided: ClusterState, host: Host) -> object:
+    """Return what stays the same while the same receiver streams, for a while; None if none does."""
+    sender = _sender(decided)
+    if sender is None or sender.state != "streaming":
+        return None
+    return decided.primary, decided.timeline, sender.pid, sender.application, host.now() // COMPARE_EVERY
+
+
+def _sender(decided: ClusterState) -> WalSender | None:
+    return decided.states[decided.primary].sender(decided.barman.slot_name)
 
 
 def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
@@ -172,6 +203,9 @@ def _archive(decided: ClusterState, host: Host) -> tuple[bool, tuple[str, ...]]:
     held = archive.look_at_archive(decided.barman, host)
     if primary.last_closed_file not in held.files:
         return False, ()
+    # A file of that name proves nothing, if it is of another branch.
+    if conflict := content.conflict_in_words(held, archive.look_again(primary, host), decided.barman, host):
+        raise OperationFailed(conflict)
     return True, archive.hole(held, primary, decided.barman, host)
 
 
@@ -180,9 +214,12 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
 
     Raises OperationFailed where no step of ours can help.
     """
-    steps = []
+    if seen.conflict:
+        return _shut_out(decided, seen)
+    steps = branch.take_away(seen.fence, decided.barman)
     if config.stream and not seen.streaming:
-        steps += [_start(config, decided)] if seen.coming else _restart_stream(config, decided, seen)
+        # The fence goes last: cron starts what may start.
+        steps = [*steps, _start(config, decided)] if seen.coming else _restart_stream(config, decided, seen, steps)
     if config.switch_wal and not seen.archived:
         steps.append(_switch_wal(decided, config.switch_wal.timeout))
     if seen.missing:
@@ -190,7 +227,22 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     return steps
 
 
-def _restart_stream(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
+def _shut_out(decided: ClusterState, seen: Seen) -> list[Step]:
+    """Return the steps after which nothing flows in. Raises OperationFailed once nothing does.
+
+    Barman's cron may have started a receive-wal before we came; first nobody may start another one.
+    """
+    stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
+    steps = [] if seen.fence.there else branch.put_up(seen.fence, decided.barman)
+    if seen.attached:
+        until = Sql(decided.primary, INACTIVE, (decided.barman.slot_name,))
+        steps.append(Step("stop Barman's receive-wal", stop, STOP_LIMIT, until=until))
+    if not steps:
+        raise OperationFailed(seen.conflict)
+    return steps
+
+
+def _restart_stream(config: Config, decided: ClusterState, seen: Seen, let_in: list[Step]) -> list[Step]:
     # --stop answers 1 both when nothing runs and when it failed; only the text tells them apart.
     stop = _barman(decided, "receive-wal", "--stop", decided.barman.server, tolerate="no such process")
     standing, model = seen.standing, config.models.get(decided.primary, "")
@@ -201,6 +253,7 @@ def _restart_stream(config: Config, decided: ClusterState, seen: Seen) -> list[S
         *tail,
         *remedy,
         *([config_models.switch(decided.barman, model)] if model != seen.model else []),
+        *let_in,
         _start(config, decided),
     ]
     if remedy and not (config.repair and wal_continuity.repairable(standing)):

@@ -21,7 +21,7 @@ from repmgr_hooks.errors import NoSuchProgram, OperationFailed, did_you_mean
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.iptables import Family
-from repmgr_hooks.settings.cluster import Cluster, Gateway
+from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
 from repmgr_hooks.settings.schema import Identifier, OrNever
 from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 from repmgr_hooks.text import one_line
@@ -58,12 +58,14 @@ class Seen:
     """The nat table as ``iptables-save`` prints it, the connections to our ports, and whether the kernel forwards.
 
     ``tracked`` is None without a conntrack program, or if it fails; then ``unseen`` says why.
+    ``snat_here``: whether this host has the address that nodes are to see.
     """
 
     nat: tuple[str, ...]
     tracked: tuple[Tracked, ...] | None
     forwarding: bool
     unseen: str = ""
+    snat_here: bool = True
 
 
 def validate(config: Config, cluster: Cluster) -> Iterable[str]:
@@ -90,10 +92,11 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
     except OperationFailed as error:
         log.warning("%s", error)
         forwards = False
-    if _changes(config, decided, nat):
-        return Seen(nat, (), forwards)
+    here = snat_here(gateway, host)
+    if _changes(config, decided, nat, here):
+        return Seen(nat, (), forwards, snat_here=here)
     tracked, unseen = tracked_connections(gateway, host)
-    return Seen(nat, tracked, forwards, unseen)
+    return Seen(nat, tracked, forwards, unseen, here)
 
 
 def fingerprint(decided: ClusterState, host: Host) -> object:
@@ -102,7 +105,8 @@ def fingerprint(decided: ClusterState, host: Host) -> object:
     if generation is None:
         return None
     family = Family(decided.cluster.gateway.address)
-    return generation, forwarding(family, host), decided.primary, host.now() // LOOK_ALL_THE_SAME
+    here = snat_here(decided.cluster.gateway, host)
+    return generation, forwarding(family, host), here, decided.primary, host.now() // LOOK_ALL_THE_SAME
 
 
 def nat_rules(gateway: Gateway, host: Host) -> tuple[str, ...]:
@@ -128,6 +132,11 @@ def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ..
     return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in ports), ""
 
 
+def snat_here(gateway: Gateway, host: Host) -> bool:
+    """False if the address that nodes are to see is certainly none of this host's own."""
+    return gateway.snat == MASQUERADE or host.route(gateway.snat).local is not False
+
+
 def forwarding(family: Family, host: Host) -> bool:
     """Ask the kernel whether it forwards."""
     return host.read(f"/proc/sys/{family.forwarding.replace('.', '/')}").strip() == "1"
@@ -138,7 +147,7 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     gateway, primary = decided.cluster.gateway, decided.primary_host
     family = Family(gateway.address)
     steps = []
-    changes = _changes(config, decided, seen.nat)
+    changes = _changes(config, decided, seen.nat, seen.snat_here)
     if changes:
         steps.append(
             Step(
@@ -268,17 +277,24 @@ def dnat_rule(cluster: Cluster, port: str, host: str) -> str:
     )
 
 
-def snat_rule(cluster: Cluster, host: str) -> str:
-    """Return the rule that makes the node answer through the gateway."""
+def snat_rule(cluster: Cluster, host: str, here: bool = True) -> str:
+    """Return the rule that makes the node answer through the gateway.
+
+    ``--ctstate DNAT`` holds for what a DNAT rule has led (iptables-extensions(8), conntrack): what goes to a node from
+    this host itself, as repmgrd's looks and ours do, keeps its way. With an address that is not ``here``, every answer
+    would go elsewhere; then the kernel chooses one that is (MASQUERADE).
+    """
     gateway, family = cluster.gateway, Family(cluster.gateway.address)
+    target = f"SNAT --to-source {gateway.snat}" if here and gateway.snat != MASQUERADE else "MASQUERADE"
     return (
         f"-A {gateway.chains.snat} -d {family.exactly(host)} -p tcp -m tcp --dport {cluster.postgres.port} "
+        "-m conntrack --ctstate DNAT "
         f"-m comment --comment repmgr_hooks:{cluster.name}:{cluster.postgres.port} "
-        f"-j SNAT --to-source {gateway.address}"
+        f"-j {target}"
     )
 
 
-def _changes(config: Config, decided: ClusterState, nat: tuple[str, ...]) -> str:
+def _changes(config: Config, decided: ClusterState, nat: tuple[str, ...], snat_here: bool) -> str:
     """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is as it should be.
 
     With ``--noflush``, naming a user chain flushes that chain alone, inside the same transaction.
@@ -290,7 +306,7 @@ def _changes(config: Config, decided: ClusterState, nat: tuple[str, ...]) -> str
         for name in cluster.gateway.ports
         if name in still_open | {config.open}
     ]
-    wanted.append(snat_rule(cluster, decided.primary_host))
+    wanted.append(snat_rule(cluster, decided.primary_host, snat_here))
     wrong_jumps = [line for jump in jumps(cluster.gateway) for line in _once(jump, nat.count(jump))]
     if sorted(_ours(cluster.gateway, nat)) == sorted(wanted) and not wrong_jumps:
         return ""

@@ -28,7 +28,6 @@ fence = contract.fence_nothing
 LIMIT = 10.0
 MOST_MB = 10240
 MB = 1024 * 1024
-SEGMENT = 16 * MB
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
     """Let the slots of the standbys follow the primary's, a whole WAL file at a time. Raises OperationFailed."""
     for node, leader, found in _pairs(config, decided):
         behind = found and found.physical and found.restart_lsn and (leader.restart_lsn or 0) - found.restart_lsn
-        if found and leader.restart_lsn and behind and behind >= SEGMENT:
+        if found and leader.restart_lsn and behind and behind >= _segment(decided):
             target = lsn(leader.restart_lsn)
             host.fetch(Sql(node, ADVANCE, (target, found.name, target)), LIMIT)
 
@@ -188,8 +187,13 @@ def warnings(config: Config, decided: ClusterState) -> Iterable[str]:
         if found is None and _holds_too_much(config, decided, leader):
             yield f"{slot} is given up until Barman is less than {config.limit_mb} MB behind"
         # A slot keeps whole files.
-        if leader.restart_lsn and found and (found.restart_lsn or 0) // SEGMENT > leader.restart_lsn // SEGMENT:
+        size = _segment(decided)
+        if leader.restart_lsn and found and (found.restart_lsn or 0) // size > leader.restart_lsn // size:
             yield f"{slot} begins after what Barman still lacks; it is whole again when Barman has caught up"
+
+
+def _segment(decided: ClusterState) -> int:
+    return decided.states[decided.primary].segment_size
 
 
 def _pairs(config: Config, decided: ClusterState) -> Iterable[tuple[int, Slot, Slot | None]]:

@@ -18,7 +18,7 @@ from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.memory import CHANGES, CLAIMS, PROMOTED, TOLD_UNDER
-from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, RunRow, StepRow, Waiting, run_row
+from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, Pause, ProbeRow, RunRow, StepRow, Waiting, run_row
 from repmgr_hooks.journal.store import Store
 from repmgr_hooks.lock import as_owner
 from repmgr_hooks.settings.cluster import Cluster
@@ -159,6 +159,7 @@ class Journal(Store):
             f"delete from event where run in ({old})",
             f"delete from run where id in ({old})",
             "delete from sight where at < ?",
+            "delete from probe where at < ?",
             f"delete from role where exists ({later} and later.since < ?)",
         )
         self.change(lambda db: [db.execute(statement, (before,)) for statement in statements])
@@ -178,15 +179,11 @@ class Journal(Store):
         others = 'select "primary" from role where cluster = ? and "primary" <> ? order by id desc limit 1'
         before = self.read(others, cluster, primary)
         ((changes,),) = self.read(CHANGES, cluster, time.time(), within)
-        return LastKnownPrimary(
-            primary,
-            timeline,
-            system,
-            frozenset(node for (node,) in promoted),
-            changes,
-            since,
-            before[0][0] if before else None,
-        )
+        of_system = "select timeline, node from branch where cluster = ? and system_identifier = ?"
+        began = dict(self.read(of_system, cluster, system))
+        nodes = frozenset(node for (node,) in promoted)
+        previous = before[0][0] if before else None
+        return LastKnownPrimary(primary, timeline, system, nodes, changes, began, since, previous)
 
     def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
         """Remember the primary that was found."""
@@ -194,6 +191,17 @@ class Journal(Store):
         if memory != self.memory(cluster):
             columns = 'cluster, "primary", timeline, system_identifier, since'
             self._write(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", *values)
+            self._began(cluster, memory, "ignore")
+
+    def agreed(self, cluster: str, memory: LastKnownPrimary) -> None:
+        """All agrees with this primary, Barman's archive too: from now on its timeline is the one that it began."""
+        if self.memory(cluster).began.get(memory.timeline) != memory.primary:
+            self._began(cluster, memory, "replace")
+
+    def _began(self, cluster: str, memory: LastKnownPrimary, known: str) -> None:
+        values = (cluster, memory.system_identifier, memory.timeline, memory.primary, time.time())
+        if memory.primary is not None:
+            self._write(f"insert or {known} into branch values (?, ?, ?, ?, ?)", *values)
 
     def forget(self, cluster: str) -> None:
         """Forget a cluster, after it was restored or made anew."""
@@ -202,6 +210,10 @@ class Journal(Store):
     def saw(self, cluster: str, sight: Observation) -> None:
         """Keep what a look has seen that the look before had not."""
         self._write("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(sight))
+
+    def probed(self, cluster: str, row: ProbeRow) -> None:
+        """Keep what a client has found that the client before had not."""
+        self._write("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(row))
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 

@@ -151,6 +151,31 @@ MIGRATIONS = (
     update event set role = (select max(id) from role where role.cluster = event.cluster and since <= received);
     create index event_role on event (cluster, role);
     """,
+    """
+    create table probe (
+        id integer primary key,
+        cluster text not null,
+        at real not null,              -- when a client found something else than the one before
+        before real,                   -- when that one came; none: the worker has just started
+        port text not null,
+        code text not null,            -- writes, or why not
+        node integer,                  -- who answered
+        said text not null
+    );
+    """,
+    """
+    -- A timeline is a number and the node that began it; it stays when the roles are forgotten, as the archive does.
+    create table branch (
+        cluster text not null,
+        system_identifier text not null,
+        timeline integer not null,
+        node integer not null,         -- the first that was seen as a primary on it, or the one that all agreed with
+        since real not null,
+        primary key (cluster, system_identifier, timeline)
+    );
+    insert or ignore into branch
+        select cluster, system_identifier, timeline, "primary", since from role where "primary" is not null order by id;
+    """,
 )
 
 

@@ -78,6 +78,21 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class ProbeRow:
+    """What a client found through a port, when that was something else than before; ``before``: when that was tried.
+
+    ``code``: ``writes``, or why not; ``node``: who answered.
+    """
+
+    at: float
+    before: float | None
+    port: str
+    code: str
+    node: int | None
+    said: str
+
+
+@dataclass(frozen=True)
 class Total:
     """What was counted since the journal began: of ``kind`` event, run (``name``: its cause), step (its action), role.
 

@@ -8,7 +8,11 @@ import struct
 NETLINK_NETFILTER = 12
 NEW_GENERATION = 10 << 8 | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN (linux/netfilter/nf_tables.h)
 GET_GENERATION = 10 << 8 | 16  # NFT_MSG_GETGEN
+GET_TABLE, NEW_TABLE = 10 << 8 | 1, 10 << 8  # NFT_MSG_GETTABLE, NFT_MSG_NEWTABLE
+TABLE_NAME = 1  # NFTA_TABLE_NAME
+FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO_*
 NLM_F_REQUEST = 1
+NLM_F_DUMP = 0x300
 GENERATION_ID = 1  # NFTA_GEN_ID, big-endian
 # nlmsghdr: length, type, flags, sequence, port; nfgenmsg: family, version, resource
 HEADER = struct.Struct("=IHHIIBBH")
@@ -28,6 +32,42 @@ def rules_generation() -> int | None:
             return parse(kernel.recv(4096))
     except (OSError, struct.error):
         return None
+
+
+def tables() -> frozenset[tuple[str, str]]:
+    """Return family and name of every table of nf_tables, whoever made it; none without the right to ask.
+
+    iptables keeps its own there too.
+    """
+    found: set[tuple[str, str]] = set()
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as kernel:
+            kernel.settimeout(LIMIT)
+            kernel.send(HEADER.pack(HEADER.size, GET_TABLE, NLM_F_REQUEST | NLM_F_DUMP, 1, 0, 0, 0, 0))
+            while (more := tables_in(kernel.recv(65536))) is not None:
+                found |= more
+    except (OSError, struct.error):
+        pass
+    return frozenset(found)
+
+
+def tables_in(answer: bytes) -> set[tuple[str, str]] | None:
+    """Return the tables in one message of the kernel's; None if it is the last. Raises struct.error if it is cut."""
+    found: set[tuple[str, str]] = set()
+    start = 0
+    while start < len(answer):
+        length, kind, _, _, _, family, *_ = HEADER.unpack_from(answer, start)
+        if kind != NEW_TABLE:
+            return found or None
+        place = start + HEADER.size
+        while place < start + length:
+            size, name = ATTRIBUTE.unpack_from(answer, place)
+            if name == TABLE_NAME:
+                text = answer[place + ATTRIBUTE.size : place + size].rstrip(b"\0").decode(errors="replace")
+                found.add((FAMILIES.get(family, str(family)), text))
+            place += max(size + 3 & ~3, ATTRIBUTE.size)
+        start += max(length + 3 & ~3, HEADER.size)
+    return found
 
 
 def parse(answer: bytes) -> int | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, RunRow, run_row
+from repmgr_hooks.journal.rows import RUN_COLUMNS, Observation, ProbeRow, RunRow, run_row
 
 AROUND = 60.0
 """Seconds for which a sign belongs to what follows (the worker hurries as long after one), and a run to the last."""
@@ -30,6 +30,9 @@ select received, node, name, success, other_node, timestamp
 """
 SIGHTS = """
 select at, before, "primary", timeline, verdict, nodes from sight where cluster = ? and at > ? and at < ? order by id
+"""
+PROBES = """
+select at, before, port, code, node, said from probe where cluster = ? and at between ? and ? order by id
 """
 RUNS = f"select {RUN_COLUMNS} from run where cluster = ? and started between ? and ? order by id"
 
@@ -90,6 +93,8 @@ class FailoverReport:
     archived: float | None
     ok: bool | None
     items: tuple[Item, ...]
+    outages: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Of each port: the first client that could not write, and the first that could again, on the new primary."""
 
     @property
     def last_port(self) -> str | None:
@@ -123,9 +128,12 @@ def tell(journal: Journal, change: Change) -> FailoverReport:
     zero = min([start, *(signs if lost or signs else during)])
     runs = [run for run in runs if _end(run) >= zero]
     end = max([change.found, *map(_end, runs)])
+    probes = [ProbeRow(*row) for row in journal.read(PROBES, change.cluster, zero - AROUND, min(end + AROUND, limit))]
+    outages = _outages(probes, change, promoted)
     items = [
         *(Item(at - zero, "event", f"event: {event}") for at, event in _events(journal, change, zero, end)),
         *(Item(sight.at - zero, "look", _words(sight)) for sight in sights if zero <= sight.at <= end),
+        *(Item(row.at - zero, "client", row.said) for row in probes if _of_outage(row, outages)),
         *(
             Item(step.started - zero, "step", step.what, step.duration, step.error)
             for run in runs
@@ -147,7 +155,28 @@ def tell(journal: Journal, change: Change) -> FailoverReport:
         _end_of_first(items, f"switch WAL and see timeline {change.timeline} "),
         runs[-1].ok if runs else True,
         tuple(items),
+        {port: (first - zero, last - zero) for port, (first, last) in outages.items()},
     )
+
+
+def _outages(probes: Sequence[ProbeRow], change: Change, promoted: float) -> dict[str, tuple[float, float]]:
+    """Return, of each port, the first client in vain of those that end with one who writes on the new primary.
+
+    That node may have been the primary before: what ended earlier is another story.
+    """
+    outages, first = {}, dict[str, float]()
+    for row in probes:
+        if row.code != "writes":
+            first.setdefault(row.port, row.at)
+        elif row.port in first:
+            begun = first.pop(row.port)
+            if row.node == change.node and row.at >= promoted and row.port not in outages:
+                outages[row.port] = (begun, row.at)
+    return outages
+
+
+def _of_outage(row: ProbeRow, outages: Mapping[str, tuple[float, float]]) -> bool:
+    return row.port in outages and outages[row.port][0] <= row.at <= outages[row.port][1]
 
 
 def _lost(sights: Iterable[Observation], change: Change) -> Observation | None:

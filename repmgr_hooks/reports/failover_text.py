@@ -18,6 +18,8 @@ def figures(story: FailoverReport) -> list[tuple[float, str]]:
     if port:
         found.insert(0, (story.ports[port], f"from the first sign until port {port} led to node {node}"))
         found.append((story.ports[port] - story.promoted, f"from the promotion until port {port} was open"))
+    for name, (first, last) in story.outages.items():
+        found.append((last - first, f"for a client of {name}: from the first that could not write"))
     if story.archived is not None:
         what = f"from the promotion until Barman had WAL of timeline {story.change.timeline}"
         found.append((story.archived - story.promoted, what))

@@ -32,6 +32,8 @@ METRICS = {
     ),
     "node_can_be_promoted": ("gauge", "1 for each standby that repmgr would promote."),
     "port_target": ("gauge", "1 for the node that the gateway's port leads to; 0 for every node: it is closed."),
+    "client_can_write": ("gauge", "1 if a client that tried it just now could write through the gateway's port."),
+    "client_write_seconds": ("gauge", "How long that took, from logging in to the commit."),
     "slot_retained_bytes": ("gauge", "WAL that Barman's slot keeps on the node."),
     "barman_streaming": ("gauge", "1 if Barman streams from the primary through its slot."),
     "barman_lag_bytes": ("gauge", "WAL of the primary that Barman has not on disk."),
@@ -94,7 +96,7 @@ def measure(picture: ClusterStatus, journal: Journal | None, state_dir: Path) ->
     for metric, value in {**_now(picture), **_moments(picture, journal, state_dir)}.items():
         if value is not None:
             yield Sample(metric, cluster, value)
-    for metric, labels, value in (*_nodes(picture), *_ports(picture)):
+    for metric, labels, value in (*_nodes(picture), *_ports(picture), *_clients(picture)):
         yield Sample(metric, cluster | labels, value)
     if journal is None:
         return
@@ -167,3 +169,11 @@ def _ports(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]
     for port, leads_to in picture.ports.items():
         for node in picture.cluster.nodes:
             yield "port_target", {"port": port, "node": str(node)}, int(node == leads_to)
+
+
+def _clients(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
+    for probe in picture.probes:
+        labels = {"port": probe.port, "origin": probe.origin}
+        yield "client_can_write", labels, int(probe.writes)
+        if probe.writes:
+            yield "client_write_seconds", labels, probe.seconds

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from repmgr_hooks.barman import archive
-from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
+from repmgr_hooks.cluster.probe import Probe, led_astray, merged, probe
 from repmgr_hooks.cluster.readiness import Obstacle, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
-from repmgr_hooks.engine import dispatcher
-from repmgr_hooks.engine.fencing import fence
+from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
@@ -51,6 +50,8 @@ class ClusterStatus:
     """Who works at the cluster now."""
     unwatched: float = 0.0
     """Seconds since the service looked, if that is too long ago."""
+    probes: tuple[Probe, ...] = ()
+    """What a client finds behind each port that a route opens."""
     readiness: Readiness | None = None
     """Whether a failover could happen; None while there is no primary, or no standby."""
 
@@ -58,7 +59,9 @@ class ClusterStatus:
     def healthy(self) -> bool:
         """True if all is as it should be."""
         wrong = self.decision.notes or self.missing or self.warnings or self.paused or self.failed or self.waiting
-        return self.decision.primary is not None and not wrong and not self.unwatched and not self.obstacles
+        served = all(probe.writes for probe in self.probes)
+        can_fail_over = not self.obstacles
+        return self.decision.primary is not None and not wrong and not self.unwatched and served and can_fail_over
 
     @property
     def obstacles(self) -> tuple[Obstacle, ...]:
@@ -77,7 +80,11 @@ class ClusterStatus:
             lines.append(f"  PAUSED {until_when(self.paused.until)}{reason}; end it with: repmgr-hooks resume")
         lines += [f"  {state}{self._lag(state)}" for state in decision.states]
         numbers = self.cluster.gateway.ports
-        lines += [f"  port {numbers[port]} ({port}): {where(node)}" for port, node in self.ports.items()]
+        served = {probe.port for probe in self.probes if probe.writes}
+        lines += [
+            f"  port {numbers[port]} ({port}): {where(node)}{', and a client writes there' if port in served else ''}"
+            for port, node in self.ports.items()
+        ]
         lines += [f"  {line}" for line in self._backup()]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
@@ -91,9 +98,10 @@ class ClusterStatus:
     def _wrong(self) -> Iterator[str]:
         yield from (f"WRONG {note}" for note in self.decision.notes if note.why is not ReasonCode.STALE_PRIMARY)
         yield from (f"WRONG {warning}" for warning in self.warnings)
-        for obstacle in self.obstacles:
-            yield f"WRONG {obstacle}"
-            yield f"HINT: {obstacle.hint}"
+        found_wrong: list[Probe | Obstacle] = [*merged(self.probes), *self.obstacles]
+        for found in found_wrong:
+            yield f"WRONG {found}"
+            yield f"  HINT: {found.hint}"
         yield from (f"MISSING {line}" for line in dict.fromkeys(self.missing))
         if self.unwatched:
             yield f"WRONG the service has not looked for {self.unwatched:.0f} s; journalctl -u repmgr-hooks says why"
@@ -150,7 +158,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         decision,
         ports,
         tuple(missing or _missing(managed, finder, decision, host)),
-        tuple(dispatcher.warnings(managed, cluster_state(decision, finder), host) if decision.primary else ()),
+        tuple(drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else ()),
         len(journal.waiting(settings.name)) if journal else 0,
         paused,
         (event[0], str(event[1])) if event else None,
@@ -159,6 +167,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         loaded.service.retry.max_attempts,
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
+        tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
         ReadinessProbe().look(decision, settings, host, finder.memory.since),
     )
 
@@ -174,20 +183,6 @@ def _unwatched(loaded: Config, cluster: str) -> float:
     )
 
 
-def compared(settings: Cluster, host: Host, journal: Journal | None) -> Report:
-    """Compare the WAL of a cluster's primary with what Barman has."""
-    assert settings.barman is not None
-    decision = primary_finder(settings, journal).decision(host)
-    if decision.primary is None:
-        return Report(settings.barman.server, advice=str(decision))
-    try:
-        # The primary first: what it has closed by now is in Barman's hands when Barman has answered.
-        written = archive.look_at_primary(decision.primary, decision.timeline, host)
-        return archive.report(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
-    except OperationFailed as error:
-        return Report(settings.barman.server, advice=str(error))
-
-
 def until_when(moment: float | None) -> str:
     """Return the end of a pause in words."""
     return "until it is resumed" if moment is None else f"until {time.strftime('%H:%M:%S', time.localtime(moment))}"
@@ -200,13 +195,15 @@ def where(node: int | None) -> str:
 
 def _missing(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[str]:
     if decision.primary is None:
-        return dispatcher.differences(fence(managed, decision, host, None))
+        return dry_run.differences(fencing.fence(managed, decision, host, None))
     decided = cluster_state(decision, finder)
-    return dispatcher.differences(dispatcher.preview(dispatcher.select(managed.routes, []), decided, host))
+    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), decided, host))
 
 
 def _plain(value: Any) -> Any:
     """Return dataclasses as dictionaries; a reason as its name, its nodes and its words."""
+    if isinstance(value, enum.Enum):
+        return value.value
     if isinstance(value, Reason):
         return {"why": value.why.name.lower(), "nodes": list(value.nodes), "words": str(value)}
     if isinstance(value, Obstacle):

@@ -13,7 +13,7 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, memor
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, Show, shown_to_nobody
+from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult
 from repmgr_hooks.errors import LockTimeout, OperationFailed, Stopped
 from repmgr_hooks.event import NAMED, Event, RoleClaim
 from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
@@ -23,7 +23,8 @@ from repmgr_hooks.journal.rows import Pause, RunRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about
 from repmgr_hooks.service.monitor import Monitor
-from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, remember, saw
+from repmgr_hooks.service.prober import NoProber, Prober
+from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, saw
 from repmgr_hooks.settings.backoff import left
 from repmgr_hooks.system.steps import Host
 
@@ -36,6 +37,7 @@ LOCK_WAIT = 100.0
 SHOWN = 100
 """So many events of a run are named in each line of the log for a collector."""
 NOBODY = Nobody()
+NO_PROBER = NoProber()
 T = TypeVar("T")
 
 
@@ -46,7 +48,13 @@ class ClusterController:
     """
 
     def __init__(
-        self, managed: ManagedCluster, journal: Journal, host: Host, loaded: Config, listener: Listener = NOBODY
+        self,
+        managed: ManagedCluster,
+        journal: Journal,
+        host: Host,
+        loaded: Config,
+        listener: Listener = NOBODY,
+        prober: Prober | NoProber = NO_PROBER,
     ) -> None:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
@@ -57,6 +65,7 @@ class ClusterController:
         self._tick = loaded.service.monitor_interval
         self._monitor = Monitor(managed, host, self._tick)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
+        self._prober = prober
         self._owes_look = False
         """Events came in, and the cluster was not looked at without them since: they may be many, and all lie."""
         self._memory = LastKnownPrimary()
@@ -82,7 +91,9 @@ class ClusterController:
         try:
             while not self.stopping.is_set():
                 self.progress.expect()
-                if pause := self._paused():
+                pause = self._paused()
+                self._prober.resting = pause is not None
+                if pause:
                     self._host.close_idle()
                     return self._rest_of(pause)
                 waiting, failed = self._waiting(), self._failed()
@@ -93,11 +104,11 @@ class ClusterController:
                 elif (wait := self._until_retry(failed)) <= 0:
                     self._run("retry", [], failed)
                     self._monitor.look_now()
-                elif self._lost_events() or self._sees_work(failed):
+                elif self._lost_events() or self._look_needs_run(failed):
                     self._run("drift", [], failed)
                     self._monitor.look_now()
                 elif not waiting:
-                    self._alerts.note(self._monitor.warnings, failed, self._monitor.obstacles)
+                    self._alerts.note(self._monitor.warnings, failed, self._prober.failing(), self._monitor.obstacles)
                     return min(wait, self._monitor.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)
@@ -125,19 +136,23 @@ class ClusterController:
         self._monitor.look_now(hurry=True)
         return not self._tick
 
-    def _sees_work(self, failed: RunRow | None) -> bool:
+    def _look_needs_run(self, failed: RunRow | None) -> bool:
+        """Look, if it is time to; True if what is missing is nobody's yet."""
         self._owes_look = False
         if self._monitor.due_in() > 0:
             return False
         self._remind()
-        sees_work = self._monitor.sees_work(self._memory, failed)
+        drift = self._monitor.look(self._memory)
         write_heartbeat(self._config.state_dir, self.name)
         if self._monitor.news:
+            self._prober.primary = self._monitor.news.primary
+            self._prober.kick()
             saw(self._journal, self.name, self._monitor.news)
-        self._alerts.saw(self._monitor.decision)
-        if self._monitor.content:
-            self._keep(self._monitor.decision)
-        return sees_work
+        self._alerts.saw(drift.decision)
+        if drift.in_desired_state:
+            self._keep(drift.decision)
+            self._agree(drift.decision)
+        return drift.needs_run(failed)
 
     # -- the journal ---------------------------------------------------------------------------------------------------
 
@@ -191,6 +206,12 @@ class ClusterController:
             self._unwritten = memory_of(primary)
             self._remind()
 
+    def _agree(self, decision: PrimaryDecision | None) -> None:
+        """Keep which node's branch of the timeline all agrees with, Barman's archive too."""
+        primary = decision.primary_state if decision else None
+        if primary is not None and self._memory.began.get(primary.timeline) != primary.node:
+            self._ask(lambda: self._journal.agreed(self.name, memory_of(primary)))
+
     def _failed(self) -> RunRow | None:
         """Return the last run if it failed and trying again may help."""
         rows = self._ask(lambda: self._journal.runs(1, self.name))
@@ -227,8 +248,8 @@ class ClusterController:
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             self._remind()
             started, run = time.time(), self._begin(cause, attempt, covered)
-            observer = JournalRecorder(self._journal, self.name, run, self.stopping.is_set, notified)
-            observer.waiting = self.progress.waiting
+            show, stop = self.progress.waiting, self.stopping.is_set
+            observer = JournalRecorder(self._journal, self.name, run, notified, show, stop)
             everything = cause == "drift" or failed is not None
             try:
                 with about(run=run, events=[item.id for item in covered[-SHOWN:]]):
@@ -236,6 +257,8 @@ class ClusterController:
             finally:
                 if observer.committed:
                     self._unwritten = observer.unwritten
+            self._prober.primary = result.decision.primary if result.decision else self._prober.primary
+            self._prober.kick()
             self._alerts.saw(result.decision)
             row = ended(run or 0, self.name, cause, attempt, started, result)
             self._last = None if run and end_run(self._journal, row) else (row, observer.notified)
@@ -264,39 +287,6 @@ class ClusterController:
             return RunResult(
                 False, bug, done=tuple(ActionResult(action, error=bug) for action in self._managed.actions), again=True
             )
-
-
-def run_now(
-    managed: ManagedCluster,
-    host: Host,
-    events: list[Event],
-    cause: str,
-    journal: Journal | None,
-    waiting: Show = shown_to_nobody,
-) -> RunResult:
-    """One run in the foreground, journalled if there is a journal. The caller holds the cluster's lock."""
-    unwritten = RunObserver()
-    unwritten.waiting = waiting
-    if journal is None:
-        return dispatcher.handle(managed, host, events, observer=unwritten)
-    name = managed.cluster.name
-    memory = LastKnownPrimary()
-    try:
-        started, memory = time.time(), journal.memory(name)
-        numbers = [journal.add_event(name, event, time.time(), by_hand=cause != "event") for event in events]
-        run = journal.begin_run(name, cause, 1, numbers)
-        memory = journal.memory(name)
-    except OperationFailed as error:
-        log.error("%s; going on without it", error)
-        return dispatcher.handle(managed, host, events, observer=unwritten, memory=memory)
-    observer = JournalRecorder(journal, name, run, lambda: False, set())
-    observer.waiting = waiting
-    with about(run=run, events=numbers):
-        result = dispatcher.handle(managed, host, events, observer=observer, memory=memory)
-    if result.ok:
-        remember(journal, name, result.decision, memory)
-    end_run(journal, ended(run, name, cause, 1, started, result))
-    return result
 
 
 def summary_of(events: Sequence[Event]) -> str:

@@ -10,10 +10,9 @@ import logging
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
 from repmgr_hooks.cluster.readiness import Hindrance, Obstacle, ReadinessProbe
-from repmgr_hooks.engine import dispatcher
-from repmgr_hooks.engine.dispatcher import Drift
+from repmgr_hooks.engine.drift import Drift, find_drift
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.journal.rows import Observation, RunRow
+from repmgr_hooks.journal.rows import Observation
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
@@ -34,11 +33,9 @@ class Monitor:
         self._hurry_until = 0.0
         self._said = ""
         self._looked: float | None = None
-        self._marks: dict[str, object] = {}
+        self._fingerprints: dict[str, object] = {}
         self.decision: PrimaryDecision | None = None
         """Of the last look."""
-        self.content = False
-        """Whether the last look found all as it should be."""
         self.news: Observation | None = None
         """What the last look saw, if the look before saw something else."""
         self.warnings: tuple[str, ...] = ()
@@ -67,22 +64,18 @@ class Monitor:
         if hurry:
             self._hurry_until = self._next + HURRY_FOR
 
-    def sees_work(self, memory: LastKnownPrimary, failed: RunRow | None) -> bool:
-        """Look; True if something is to be done that no event has asked for.
-
-        What a failed run could not mend is left to its retries, unless there is another primary now.
-        """
-        drift = dispatcher.drift(self._managed, self._host, memory, self._marks, self.closed)
-        self.news = self._news(drift)
-        self._plan_next(drift.decision)
-        if drift.decision.primary is None or drift.missing:
-            self._against, self.obstacles = {}, ()  # there are other things to do now
+    def look(self, memory: LastKnownPrimary) -> Drift:
+        """Look now, and plan the next look."""
+        seen = find_drift(self._managed, self._host, memory, self._fingerprints, self.closed)
+        self.news = self._news(seen)
+        self._plan_next(seen.decision)
+        if seen.in_desired_state:
+            self._look_ahead(seen.decision, memory)
         else:
-            self._look_ahead(drift.decision, memory)
-        self._tell(drift)
-        self.warnings = drift.warnings
-        self.content = drift.decision.primary is not None and not drift.missing
-        return bool(drift.missing) and not (failed and drift.known(failed))
+            self._against, self.obstacles = {}, ()  # there are other things to do now
+        self._log(seen)
+        self.warnings = seen.warnings
+        return seen
 
     def _look_ahead(self, decision: PrimaryDecision, memory: LastKnownPrimary) -> None:
         """See whether a failover could happen."""
@@ -116,7 +109,7 @@ class Monitor:
             self._hurry_until = now
         self._next = now + (HURRY_EVERY if now < self._hurry_until else self._monitor_interval)
 
-    def _tell(self, drift: Drift) -> None:
+    def _log(self, drift: Drift) -> None:
         decision = drift.decision
         unknown = [str(decision)] if decision.primary is None else []
         said = "; ".join(

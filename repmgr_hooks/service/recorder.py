@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, memory_of
-from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction
+from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Observation, RunRow, StepRow
@@ -19,12 +19,18 @@ class JournalRecorder(RunObserver):
     """Writes every step into the journal, if it has the run (``run``); if that fails, the run goes on all the same."""
 
     def __init__(
-        self, journal: Journal, name: str, run: int | None, stopping: Callable[[], bool], notified: set[str]
+        self,
+        journal: Journal,
+        name: str,
+        run: int | None,
+        notified: set[str],
+        waiting: Show,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        super().__init__(waiting, stopping)
         self._journal, self._name, self._run = journal, name, run
         self.notified = notified
         """The notifications that this run, or an attempt before it, has given."""
-        self.stopping = stopping  # type: ignore[method-assign]
         self.unwritten: LastKnownPrimary | None = None
 
     def commit(self, memory: LastKnownPrimary) -> None:

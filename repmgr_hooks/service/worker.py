@@ -22,6 +22,7 @@ from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.intake import Intake
 from repmgr_hooks.service.loop import Loop
+from repmgr_hooks.service.prober import Prober
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LocalHost
 
@@ -59,6 +60,7 @@ class Worker:
         self._reload = False
         self._loops: dict[str, Loop] = {}
         self._ending: list[Loop] = []
+        self._probers: dict[str, Prober] = {}
         self._intake = Intake(self._config.state_dir)
         self._next_prune = 0.0
 
@@ -201,9 +203,14 @@ class Worker:
             loop.stop()
         self._ending += [loop for name, loop in before.items() if name not in self._config.clusters]
         self._loops = {}
+        self._stop_probers()
         for name, managed in self._config.clusters.items():
             host = LocalHost(managed.cluster.conninfos(), notifier.tell)
-            controller = ClusterController(managed, journal, host, self._config, notifier)
+            # A host of its own: what a client waits for is nothing that a look should wait for.
+            client = LocalHost(managed.cluster.conninfos())
+            prober = self._probers[name] = Prober(managed, client, journal, client.close)
+            prober.start()
+            controller = ClusterController(managed, journal, host, self._config, notifier, prober)
             release = partial(self._release_cut_off, name, journal)
             self._loops[name] = Loop(controller, before.get(name), release, host.close)
             self._loops[name].start()
@@ -215,8 +222,14 @@ class Worker:
         except OperationFailed as error:
             log.error("%s; what a run that was cut off was for is seen without its events", error)
 
+    def _stop_probers(self) -> None:
+        for prober in self._probers.values():
+            prober.stop()
+        self._probers = {}
+
     def _stop_loops(self) -> None:
         """Raises OperationFailed if one does not end in time."""
+        self._stop_probers()
         loops = [*self._loops.values(), *self._ending]
         for loop in loops:
             loop.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from repmgr_hooks.settings.schema import (
     AbsolutePath,
     Address,
     Identifier,
+    IpAddress,
     NotEmpty,
     Pattern,
     Port,
@@ -26,6 +27,7 @@ from repmgr_hooks.settings.schema import (
     Word,
 )
 
+MASQUERADE = "masquerade"
 # The kernel's targets are in capital letters without any other character, and so are the built-in chains; "standard" is
 # a target of iptables' own (libxtables/xtables.c). iptables refuses a chain that is named as a target.
 CHAIN = r"(?!standard$)(?=.*[a-z_-])[A-Za-z][A-Za-z0-9_-]{0,27}"
@@ -76,13 +78,31 @@ class Chains:
 
 
 @dataclass(frozen=True)
+class SnatAddress:
+    """A string must be an address of this host's, or leave its choice to the kernel."""
+
+    def problem(self, value: str) -> str:
+        return "" if value == MASQUERADE else IpAddress().problem(value)
+
+
+@dataclass(frozen=True)
 class Gateway:
-    """The fixed address and ports that clients know; ``poke``: tell clients at once that they are cut (``poke.py``)."""
+    """The fixed address and ports that clients know; ``reset_clients``: tell clients at once that they are cut.
+
+    ``snat_address``: what the nodes see as the address of every client: this gateway's ``address``, unless they have no
+    route to that (two networks); ``masquerade``: the address of the interface that leads to the node.
+    """
 
     address: Address
     ports: Mapping[Identifier, Port]
+    snat_address: Annotated[str, SnatAddress()] = ""
     chains: Chains = Chains()
     reset_clients: bool = True
+
+    @property
+    def snat(self) -> str:
+        """The address that the nodes see, or MASQUERADE."""
+        return self.snat_address or self.address
 
 
 @dataclass(frozen=True)
@@ -105,6 +125,23 @@ class Barman:
         """
         barman = [index for index, word in enumerate(self.command) if PurePath(word).name == "barman"]
         return (*self.command[: barman[-1] if barman else -1], *argv)
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """Who logs in and writes through the ports, every ``interval`` seconds (0: never), to see that a client can.
+
+    What is not set is that of ``postgres``. ``timeout``: seconds for one visit. ``shell``: what leads to a shell on
+    another host, such as ssh, from where it is tried too: clients there take another way through the gateway's rules
+    than the gateway itself.
+    """
+
+    user: Identifier = ""
+    dbname: Identifier = ""
+    passfile: AbsolutePath = ""
+    timeout: Annotated[int, Range(1, 60)] = 5
+    interval: Annotated[int, Range(0, 86400)] = 30
+    shell: Words = ()
 
 
 @dataclass(frozen=True)
@@ -134,6 +171,7 @@ class Cluster:
     gateway: Gateway
     barman: Barman | None = None
     postgres: Postgres = Postgres()
+    probe: ProbeSettings = ProbeSettings()
     system_identifier: SystemIdentifier = ""
     promotion_timeout: Timeout = 30
     repmgrd_timeout: Annotated[int, Range(3, 3600)] = 10
@@ -149,6 +187,13 @@ class Cluster:
         host, postgres = self.nodes[primary].host, self.postgres
         upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
         return f"stop PostgreSQL, then: repmgr node rejoin -d '{upstream}' --force-rewind"
+
+    @property
+    def client(self) -> ProbeSettings:
+        """Who tries the ports, with what stands under ``postgres`` in the place of what is not set."""
+        postgres, probe = self.postgres, self.probe
+        user, dbname = probe.user or postgres.user, probe.dbname or postgres.dbname
+        return replace(probe, user=user, dbname=dbname, passfile=probe.passfile or postgres.passfile)
 
     def conninfos(self) -> dict[int, str]:
         """Return the libpq connection string of each node; no password is ever in one.

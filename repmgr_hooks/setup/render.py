@@ -48,6 +48,8 @@ def configuration(template: str, found: Found, name: str) -> str:
         (r"^  main:$", f"  {name}:"),
         (r"(?<=^    nodes:\n)(      \d+: .*\n)+", nodes),
         (r"(?<=^    postgres: \{)port: \d+, user: \w+, dbname: \w+", _postgres(found)),
+        # Which application is served, nobody here can know: until somebody says so, `check` warns.
+        (r"(?<=^    probe: \{)user: \w+, dbname: \w+", f"user: {found.user}, dbname: {found.dbname}"),
         (r"(?<=^      address: ).*$", _quoted(found.gateway)),
         (r"(?<=^      ports: ).*$", ports),
         (r"(?<=^    barman: \{)server: \w+, slot_name: \w+", f"server: {found.server}, slot_name: {found.slot}"),

@@ -19,12 +19,14 @@ import sh
 from psycopg import conninfo
 
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout, odd_answer
-from repmgr_hooks.netfilter import ruleset
+from repmgr_hooks.netfilter import route, ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
+from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.client import Visit, brief, visit
 from repmgr_hooks.system.output import Output
 from repmgr_hooks.system.steps import Program, Rows, Sql
-from repmgr_hooks.text import one_line, printable
+from repmgr_hooks.text import printable
 
 VERSION_LIMIT = 10.0
 PIECE = 65536
@@ -146,8 +148,8 @@ class LocalHost:
         except psycopg.Error as error:
             await self._forget(sql.node)
             if isinstance(error, psycopg.OperationalError) and not _is_answer(error):
-                self._reconnect(sql.node, f" ({_brief(error)})")
-            return OperationFailed(f"node {sql.node}: {_brief(error)}")
+                self._reconnect(sql.node, f" ({brief(error)})")
+            return OperationFailed(f"node {sql.node}: {brief(error)}")
         except Exception as error:  # whatever a node makes psycopg stumble over is that node's
             await self._forget(sql.node)
             return OperationFailed(f"node {sql.node}: {odd_answer(error)}")
@@ -246,6 +248,26 @@ class LocalHost:
         """Return a number that changes with the netfilter rules; None if there is none to be had."""
         return ruleset.rules_generation() if _nf_tables() else None
 
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        """Return family and name of the tables that nf_tables has, iptables' own among them."""
+        return ruleset.tables()
+
+    def route(self, address: str) -> Route:
+        """Return which way a packet to an address would take from here."""
+        return route.route_to(address)
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        """Try whether packets from one of our addresses to a host come back."""
+        return route.answers(source, address, port, limit)
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        """Log in and write as a client, through each of these connection strings side by side."""
+        return asyncio.run_coroutine_threadsafe(self._visit_each(dsns, limit), self._loop).result()
+
+    async def _visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        visits = await asyncio.gather(*(visit(dsn, limit) for dsn in dsns.values()))
+        return dict(zip(dsns, visits, strict=True))
+
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
         return time.monotonic()
@@ -267,14 +289,6 @@ def _nf_tables() -> bool:
 def _is_answer(error: psycopg.Error) -> bool:
     """True if the node itself, or PostgreSQL on it, said no; libpq words its own ends in many ways (ARP, time-outs)."""
     return error.sqlstate is not None or "refused" in str(error) or "FATAL" in str(error)
-
-
-def _brief(error: psycopg.Error) -> str:
-    """Return libpq's message without the lines after the first and without the address, which the caller names."""
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return one_line(
-        re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
-    )
 
 
 def check_size(result: psycopg.pq.abc.PGresult) -> None:

@@ -12,13 +12,15 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from repmgr_hooks.background import meanwhile
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.client import Visit
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ class Step:
 
 
 class Host(Protocol):
-    """What steps and observations may use of the outside; ``system.System`` is the real one.
+    """What steps and observations may use of the outside; ``host.LocalHost`` is the real one.
 
     Limits are in seconds; what cannot be done within them, or at all, raises OperationFailed.
     """
@@ -127,6 +129,18 @@ class Host(Protocol):
     def rules_generation(self) -> int | None:
         """Return a number that changes with the netfilter rules; None if there is none to be had."""
 
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        """Return family and name of the tables that nf_tables has, iptables' own among them."""
+
+    def route(self, address: str) -> Route:
+        """Return which way a packet to an address would take from here."""
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        """Try whether packets from one of our addresses to a host come back."""
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        """Log in and write as a client, through each of these connection strings side by side."""
+
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
 
@@ -137,12 +151,61 @@ class Host(Protocol):
         """Let go of the connections that are kept for the next look."""
 
 
-@dataclass(frozen=True)
-class Deadline:
-    """The same world, in which nothing takes longer than until ``end``."""
+class HostLayer:
+    """A host that lets another do everything; what a kind of it does otherwise, it overrides."""
 
-    host: Host
-    end: float
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def run(self, program: Program, limit: float) -> str:
+        return self.host.run(program, limit)
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        return self.host.fetch(sql, limit)
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        return self.host.fetch_each(queries, limit)
+
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
+        self.host.reset_clients(flows)
+
+    def tell(self, alert: Alert) -> None:
+        self.host.tell(alert)
+
+    def read(self, path: str) -> str:
+        return self.host.read(path)
+
+    def rules_generation(self) -> int | None:
+        return self.host.rules_generation()
+
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        return self.host.nft_tables()
+
+    def route(self, address: str) -> Route:
+        return self.host.route(address)
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        return self.host.answers(source, address, port, limit)
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        return self.host.visit_each(dsns, limit)
+
+    def now(self) -> float:
+        return self.host.now()
+
+    def sleep(self, seconds: float) -> None:
+        self.host.sleep(seconds)
+
+    def close_idle(self) -> None:
+        self.host.close_idle()
+
+
+class Deadline(HostLayer):
+    """The same host, on which nothing takes longer than until ``end``."""
+
+    def __init__(self, host: Host, end: float) -> None:
+        super().__init__(host)
+        self.end = end
 
     def _left(self, limit: float, what: object) -> float:
         left = self.end - self.host.now()
@@ -160,48 +223,26 @@ class Deadline:
         asked = list(queries)
         return self.host.fetch_each(asked, self._left(limit, ", ".join(map(str, asked))))
 
-    def reset_clients(self, flows: Iterable[Flow]) -> None:
-        self.host.reset_clients(flows)
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        return self.host.answers(source, address, port, self._left(limit, f"an answer of {address}"))
 
-    def tell(self, alert: Alert) -> None:
-        self.host.tell(alert)
-
-    def read(self, path: str) -> str:
-        return self.host.read(path)
-
-    def rules_generation(self) -> int | None:
-        return self.host.rules_generation()
-
-    def now(self) -> float:
-        return self.host.now()
-
-    def sleep(self, seconds: float) -> None:
-        self.host.sleep(seconds)
-
-    def close_idle(self) -> None:
-        self.host.close_idle()
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        return self.host.visit_each(dsns, self._left(limit, "a client's visit"))
 
 
-class Sparing:
-    """The same world for one run, in which a helper that has let us wait once is not waited for again."""
+class Sparing(HostLayer):
+    """The same host for one run, in which a helper that has let us wait once is not waited for again."""
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        super().__init__(host)
         self._hung: dict[str, str] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._host, name)
-
-    def as_host(self) -> Host:
-        """Return the same, for those who take a world."""
-        return cast(Host, self)
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program, unless it is such a helper."""
         if program.helper and (before := self._hung.get(program.argv[0])):
             raise OperationFailed(f"{program}: not tried again: {before}")
         try:
-            return self._host.run(program, limit)
+            return super().run(program, limit)
         except ProgramTimeout as error:
             if program.helper:
                 self._hung[program.argv[0]] = str(error).removeprefix(f"{program}: ")

@@ -7,7 +7,7 @@ Run as root from the repository, with the package installed in .venv::
 One lab of two nodes; the slot is tracked, Barman's stream is repaired. The base backup is older than the first
 failover, so a restore goes through all timelines. What asynchronous replication loses is lost to the cluster, and is
 told; a row that the cluster has and the restore has not is lost to the backup. The exit code is 1 if there is one, and
-2 if something hung: after each failover ``status`` and ``continuity`` must become good. The seed gives the same faults
+2 if something hung: after each failover ``status`` and ``check-wal`` must become good. The seed gives the same faults
 at the same moments; the machine does the rest.
 """
 
@@ -50,7 +50,7 @@ SETTINGS = (
     ("stream: true", "stream: true, repair: true"),
     ("fail_open_after: 120", "fail_open_after: 8"),
     ("{changes: 5, window: 600}", "{changes: 1000, window: 600}"),
-    ("{first: 5, most: 300, attempts: 20}", "{first: 2, most: 5, attempts: 1000}"),
+    ("{initial_delay: 5, max_delay: 300, max_attempts: 20}", "{initial_delay: 2, max_delay: 5, max_attempts: 1000}"),
 )
 # Nobody waits for the standby, nothing but a slot keeps WAL, and what no slot keeps is soon gone.
 SETTINGS_OF_NODES = "synchronous_standby_names = ''\nwal_keep_size = 0\nmin_wal_size = '32MB'\nmax_wal_size = '48MB'\n"
@@ -356,13 +356,13 @@ class Soak:
             ("the slot of the standby", lambda: slot(self.standby) == "f|t|reserved"),
             ("Barman's stream", lambda: barman_streams_from(self.primary)),
             ("repmgr-hooks status", lambda: gateway.hooks("status").returncode == 0),
-            ("repmgr-hooks continuity", lambda: gateway.hooks("continuity").returncode == 0),
+            ("repmgr-hooks check-wal", lambda: gateway.hooks("check-wal").returncode == 0),
         ]
         for what, look in looks:
             try:
                 wait_for(look, f"{what} at {when}", LIMIT, every=0.3)
             except Failed as error:
-                shown = gateway.hooks("status").stdout + gateway.hooks("continuity").stdout
+                shown = gateway.hooks("status").stdout + gateway.hooks("check-wal").stdout
                 raise Failed(f"{error}\n{shown}") from error
 
     def close_and_archive(self) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
     # A bare "on" is true in YAML 1.1.
     settings = yaml.safe_load(re.sub(r"\bon:", "'on':", lab.gateway.path(CONFIG).read_text()))
     settings["clusters"] = many(settings["clusters"]["main"], arguments.clusters)
-    ticking, resting = (measured(lab, {**settings, "tick": tick}, arguments.seconds) for tick in (TICK, 0))
+    ticking, resting = (measured(lab, {**settings, "monitor_interval": tick}, arguments.seconds) for tick in (TICK, 0))
     nodes = len(settings["clusters"]["c0"]["nodes"])
     print(f"{arguments.clusters} clusters of {nodes} nodes, {arguments.seconds:.0f} s, processor time of the worker")
     print(f"  tick {TICK} s  {100 * ticking:.2f} % of a core")

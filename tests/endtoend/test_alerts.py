@@ -73,7 +73,7 @@ def test_alerts(built_lab: Lab) -> None:
         wait_for(
             lambda: f"Subject: CRITICAL main: ARCHIVE_GAP: Barman lacks {closed[0]}" in mail(lab), "a mail of the hole"
         )
-        assert "Next: repmgr-hooks continuity main" in mail(lab)
+        assert "Next: repmgr-hooks check-wal --cluster main" in mail(lab)
         wait_for(
             lambda: "Subject: CRITICAL main: firewall {open: app" in mail(lab), "a mail of the gate, which is open"
         )

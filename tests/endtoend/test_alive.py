@@ -19,7 +19,7 @@ from tests.lab import CONFIG_FILE, Lab, must, wait_for
 
 STATE = "/var/lib/repmgr-hooks"
 FOLLOWED = {54321: "10.0.0.12", 54322: "10.0.0.12"}
-LIMIT = 25.0
+LIMIT = 60.0
 """Seconds for repmgrd (3), our look (5), the gate as shipped (6), and a machine with other work."""
 PLUG_IN = """
 import sys, time
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.handlers.contract import (
     always_valid as validate, fence_nothing as fence, looks_on_tick as on_tick, never_fails_open as fail_open_after,
-    no_fingerprint as fingerprint, no_housekeeping as housekeep, no_warnings as warnings
+    never_helps as helper, no_fingerprint as fingerprint, no_housekeeping as housekeep, no_warnings as warnings
 )
 
 @dataclass(frozen=True)

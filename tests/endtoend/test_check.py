@@ -39,6 +39,8 @@ def healthy() -> Iterator[Lab]:
         lab.build()
         use_plain_role(lab)
         grant(lab, "watcher")
+        lab.db2.sql("alter system set restore_command = 'false'")
+        lab.db2.pg_ctl("reload")
         config = lab.gateway.path(CONFIG)
         config.write_text(config.read_text().replace("monitor_interval: 5", "monitor_interval: 3600"))
         speak_tls(lab)
@@ -120,8 +122,8 @@ def test_a_node_with_another_certificate_gets_no_password(healthy: Lab) -> None:
 @pytest.mark.parametrize(
     ("user", "unseen"),
     [
-        ("barman", {"kernel.chains", "kernel.filter", "service.sudo"}),
-        ("postgres", {"kernel.chains", "kernel.filter", "files.user", "service.journal"}),
+        ("barman", {"kernel.chains", "rules.foreign", "service.sudo"}),
+        ("postgres", {"kernel.chains", "rules.foreign", "files.user", "service.journal"}),
     ],
 )
 def test_without_root_what_cannot_be_seen_is_said(healthy: Lab, user: str, unseen: set[str]) -> None:
@@ -444,7 +446,7 @@ def chain_flushed_by_another_tool(lab: Lab) -> Iterator[None]:
     lab.gateway.run("iptables-restore", stdin=before)
 
 
-@fault("kernel.filter", "IPv4")
+@fault("rules.foreign", "main iptables -t filter FORWARD")
 def nothing_is_let_through(lab: Lab) -> Iterator[None]:
     lab.gateway.run("iptables", "-P", "FORWARD", "DROP")
     yield

@@ -137,7 +137,7 @@ def test_barman_twenty_files_behind(built_lab: Lab, state: str) -> None:
     barman_up(lab)
     wait_for_the_app_port(lab)
 
-    by_hand = lab.gateway.hooks("continuity")
+    by_hand = lab.gateway.hooks("check-wal")
     if state == "synced":
         wait_for(lambda: by_hand_ok(lab), "Barman to have all")
         assert barman_streams_from(lab.db2)
@@ -151,7 +151,7 @@ def test_barman_twenty_files_behind(built_lab: Lab, state: str) -> None:
 
 
 def by_hand_ok(lab: Lab) -> bool:
-    result = lab.gateway.hooks("continuity")
+    result = lab.gateway.hooks("check-wal")
     return result.returncode == 0 and result.stdout.startswith("main: OK: ")
 
 
@@ -276,7 +276,7 @@ def test_by_hand(built_lab: Lab) -> None:
     promote(lab)
     wait_for_the_app_port(lab)
     wait_for(lambda: by_hand_ok(lab), "Barman to have all")
-    said = lab.gateway.hooks("continuity", "main").stdout
+    said = lab.gateway.hooks("check-wal", "--cluster", "main").stdout
     assert "since the oldest file; Barman has no backup" in said
 
     close_file(lab.db2)
@@ -285,7 +285,7 @@ def test_by_hand(built_lab: Lab) -> None:
     for lost in (f"00000001{before:016X}", "00000002.history", f"00000002{after:016X}"):
         (place,) = lab.gateway.run("find", "/var/lib/barman", "-name", lost).split()
         lab.gateway.run("mv", place, "/var/tmp/lost")
-        result = lab.gateway.hooks("continuity")
+        result = lab.gateway.hooks("check-wal")
         assert result.returncode == 1
         assert f"  MISSING {lost}\n" in result.stdout
         assert result.stdout.count("MISSING") == 1
@@ -298,6 +298,6 @@ def test_by_hand(built_lab: Lab) -> None:
     lab.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
     close_file(lab.db2)
     wait_for(lambda: by_hand_ok(lab), "a hole before the newest backup to be no hole")
-    assert "since the newest backup" in lab.gateway.hooks("continuity").stdout
+    assert "since the newest backup" in lab.gateway.hooks("check-wal").stdout
     assert lab.gateway.hooks("reconcile").returncode == 0
-    assert lab.gateway.hooks("continuity", "nowhere").returncode == 2
+    assert lab.gateway.hooks("check-wal", "--cluster", "nowhere").returncode == 2

@@ -39,7 +39,7 @@ def test_a_failover(lab: Lab) -> None:
     client.stop()
     assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
     assert barman_streams_from(lab.db2)
-    assert lab.gateway.hooks("continuity").stdout.startswith("main: OK: ")
+    assert lab.gateway.hooks("check-wal").stdout.startswith("main: OK: ")
 
 
 def test_what_touches_the_world() -> None:

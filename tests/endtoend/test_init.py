@@ -50,6 +50,7 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
     assert written.count("written   ") == 8
     assert init(lab, DRAFT).count("as is     ") == 8
     shipped = (CONFIG / "config.yaml").read_text().replace("dbname: repmgr", f"dbname: repmgr, {TAKEN_OVER}")
+    shipped = shipped.replace("probe: {user: app, dbname: app,", "probe: {user: repmgr, dbname: repmgr,")
     assert gateway.path(f"{DRAFT}/etc/repmgr-hooks/config.yaml").read_text() == shipped
 
     refused = gateway.result(PROGRAM, "init", "--install", DRAFT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Iterator
 
@@ -44,13 +46,28 @@ def test_ports_lead_to_the_primary_in_the_tables_of_ipv6_alone(lab: Lab) -> None
         "-j DNAT --to-destination [fd00::11]:5432",
         '-A repmgr_dnat -d fd00::20/128 -p tcp -m tcp --dport 54322 -m comment --comment "repmgr_hooks:main:app" '
         "-j DNAT --to-destination [fd00::11]:5432",
-        '-A repmgr_snat -d fd00::11/128 -p tcp -m tcp --dport 5432 -m comment --comment "repmgr_hooks:main:5432" '
+        "-A repmgr_snat -d fd00::11/128 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT "
+        '-m comment --comment "repmgr_hooks:main:5432" '
         "-j SNAT --to-source fd00::20",
     ]
     assert lab.gateway.run("iptables-save") == ""
     assert lab.gateway.run("cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
     assert barman_streams_from(lab.db1)
     assert lab.psql_app("select inet_client_addr()").stdout == "fd00::20\n"
+
+
+def test_what_clients_get(lab: Lab) -> None:
+    """A client writes, each node answers the gateway's address, and no rule of others is in the way until there is."""
+
+    def said() -> dict[str, str]:
+        findings = json.loads(lab.gateway.hooks("check", "--json").stdout)
+        return {item["key"]: item["level"] for item in findings if re.match("client|gateway|rules", item["key"])}
+
+    assert set(said().values()) == {"OK"}
+    assert set(said()) == {"client.write", "client.role", "gateway.address", "gateway.snat", "rules.foreign"}
+    lab.gateway.run("ip6tables", "-I", "FORWARD", "-d", "fd00::12", "-j", "DROP")
+    assert said()["rules.foreign"] == "FAIL"
+    lab.gateway.run("ip6tables", "-D", "FORWARD", "-d", "fd00::12", "-j", "DROP")
 
 
 def test_boot(lab: Lab) -> None:

@@ -72,9 +72,9 @@ def test_failover(newest: Lab) -> None:
 
     (place,) = lab.gateway.run("find", "/var/lib/barman", "-name", "00000002.history").split()
     lab.gateway.run("mv", place, "/var/tmp/lost")
-    assert "  MISSING 00000002.history\n" in lab.gateway.hooks("continuity").stdout
+    assert "  MISSING 00000002.history\n" in lab.gateway.hooks("check-wal").stdout
     lab.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
-    assert "since the newest backup" in lab.gateway.hooks("continuity").stdout
+    assert "since the newest backup" in lab.gateway.hooks("check-wal").stdout
 
 
 def test_barman_ahead_is_repaired(newest: Lab) -> None:

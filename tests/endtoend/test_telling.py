@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tests.endtoend.looks import routes, runs
+from tests.endtoend.test_alive import end_worker
 from tests.lab import CONFIG_FILE, Lab, wait_for
 
 PAGER = """#!/bin/sh
@@ -31,7 +32,7 @@ def with_pager(lab: Lab) -> None:
     lab.put(lab.gateway, "/usr/local/bin/pager", PAGER, 0o755)
     config = lab.gateway.path(CONFIG_FILE)
     config.write_text(config.read_text().replace("\n    routes:\n", f"\n    routes:\n{ROUTE}", 1))
-    lab.daemons.pop("worker").terminate()
+    end_worker(lab)
     lab.start_worker()
 
 
@@ -78,7 +79,7 @@ def test_the_app_port_is_closed_while_no_primary_is_known(lab: Lab) -> None:
     config.write_text(
         config.read_text().replace("    promotion_timeout: 30\n", f"    promotion_timeout: 30\n{setting}")
     )
-    lab.daemons.pop("worker").terminate()
+    end_worker(lab)
     lab.start_worker()
     for number in (1, 2):
         lab.daemons.pop(f"repmgrd{number}").kill()

@@ -14,7 +14,7 @@ import pytest
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from, led_to
 from tests.endtoend.test_init import DRAFT, PROGRAM, without_ours
-from tests.lab import REPOSITORY, Lab, wait_for
+from tests.lab import CONFIG_FILE, REPOSITORY, Lab, wait_for
 from tests.lab.booted import CannotBoot, Machine, booted
 
 
@@ -56,6 +56,10 @@ def install(lab: Lab, machine: Machine) -> None:
     machine.run(PROGRAM, "init", DRAFT)
     machine.run(PROGRAM, "init", "--install", "--replace", DRAFT)
     lab.put(lab.gateway, "/etc/repmgr-hooks/pgpass", lab.pgpass(), 0o600, "barman")
+    # As `check` asks for: `init` cannot know which application is served.
+    config = lab.gateway.path(CONFIG_FILE)
+    before, after = "probe: {user: repmgr, dbname: repmgr", "probe: {user: app, dbname: app"
+    config.write_text(config.read_text().replace(before, after))
     machine.run("systemctl", "enable", "--now", "repmgr-hooks-boot.service", "repmgr-hooks.service", limit=320)
     machine.run("pkill", "-HUP", "repmgrd")
     wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")

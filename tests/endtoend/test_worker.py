@@ -197,9 +197,9 @@ def test_paused(quiet_lab: Lab) -> None:
 
 def test_failed_run_is_tried_again(quiet_lab: Lab) -> None:
     lab = quiet_lab
-    quicken(lab, fail_open_after=2)
+    quicken(lab, fail_open_after=10)
     config = lab.gateway.path(CONFIG)
-    config.write_text(config.read_text().replace("{first: 5,", "{first: 1,"))
+    config.write_text(config.read_text().replace("{initial_delay: 5,", "{initial_delay: 1,"))
     lab.put(lab.gateway, "/usr/local/bin/barman", "#!/bin/sh\nexit 7\n", 0o755)
     lab.start_worker()
     hand_in(lab, 1, "primary_register")

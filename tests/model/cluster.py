@@ -80,6 +80,8 @@ class Cluster:
     """Of which repmgr's metadata tells, and did not before: it may have named the same node from an earlier time."""
     said: list[Event] = field(default_factory=list)
     terms: int = 1
+    begun: list[Term] = field(default_factory=list)
+    """All terms but the first, also those of which no node has WAL any more: Barman's archive may."""
 
     def settle(self) -> None:
         """Let WAL flow, and with it repmgr's metadata."""
@@ -152,6 +154,7 @@ class Cluster:
         self.terms += 1
         timeline = max(term.timeline for term in node.past) + 1
         node.past += (Term(number, timeline, by, node.wal, self.terms),)
+        self.begun.append(node.term)
         node.in_recovery, node.source, node.timeline = False, None, timeline
 
     def repmgr_promotes(self, index: int, metadata: bool) -> int | None:

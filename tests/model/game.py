@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.event import Event
-from repmgr_hooks.service.controller import ClusterController, run_now
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.foreground import run_now
 from tests.fake import Wall
 from tests.model import counts
 from tests.model.cluster import new_cluster
@@ -183,8 +184,10 @@ class Game(RuleBasedStateMachine):
                 yield f"standby {other} has the slot"
 
     def wrong_stream(self, number: int) -> list[str]:
-        source = self.host.barman.streams_from
-        return [] if source == number else [f"Barman streams from {source}"]
+        """Where Barman may have another branch of that timeline, or of a later one, it may stream from nobody."""
+        source, own = self.host.barman.streams_from, self.cluster.nodes[number].past
+        branches = [term for term in self.cluster.begun if term.timeline >= own[-1].timeline and term not in own]
+        return [] if source == number or (branches and source is None) else [f"Barman streams from {source}"]
 
     def nothing_must_be_written(self) -> None:
         before = (list(self.host.what_changed()), self.journal.counts())

@@ -307,8 +307,8 @@ class Looker(RunObserver):
     """Notes what is waited for."""
 
     def __init__(self) -> None:
+        super().__init__(self._note)
         self.shown: list[tuple[str, float]] = []
-        self.waiting = self._note
 
     def _note(self, what: str, seconds: float) -> AbstractContextManager[None]:
         self.shown.append((what, seconds))

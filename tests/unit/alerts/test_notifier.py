@@ -33,7 +33,7 @@ from tests.fake import FakeHost, Wall
 
 PACKAGE = str(Path(__file__).resolve().parents[3])
 SUMMARY = "ARCHIVE_GAP: Barman läcks\r\nBcc: x@y.z"
-HOLE = Alert("main", "backup", "critical", SUMMARY, "details", "repmgr-hooks continuity main")
+HOLE = Alert("main", "backup", "critical", SUMMARY, "details", "repmgr-hooks check-wal --cluster main")
 CASE = Incident(HOLE, 1_800_000_000.0)
 WARNING = Alert("main", "run", "warning", "failed, and is tried again")
 LIMIT = 20.0
@@ -104,7 +104,7 @@ def test_a_webhook_gets_json(system: LocalHost) -> None:
         "severity": "critical",
         "summary": HOLE.summary,
         "details": "details",
-        "next": "repmgr-hooks continuity main",
+        "next": "repmgr-hooks check-wal --cluster main",
         "since": "2027-01-15T08:00:00+00:00",
         "ended": None,
         "host": socket.gethostname(),
@@ -189,7 +189,7 @@ def test_a_mail_goes_through_sendmail(system: LocalHost, sendmail: Path) -> None
     assert (letter["To"], letter["Bcc"], letter["From"]) == ("dba@example.com, root", None, None)
     body = letter.get_content()
     assert "details" in body
-    assert "Next: repmgr-hooks continuity main" in body
+    assert "Next: repmgr-hooks check-wal --cluster main" in body
 
 
 def test_a_headline_is_not_folded() -> None:

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from repmgr_hooks.barman import archive, wal_continuity
+from repmgr_hooks.barman import archive, content, wal_continuity
 from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, file_name, parse_name
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman
-from repmgr_hooks.reports import status
+from repmgr_hooks.reports import wal_check
 from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Program
 from tests.fake import HOME, STREAMING, FakeHost
@@ -298,10 +298,47 @@ def test_what_the_primary_has(host: FakeHost) -> None:
 
 
 def test_what_barman_has(host: FakeHost) -> None:
-    stream, everything = archive.look_at_stream(BARMAN, host), archive.look_at_archive(BARMAN, host)
-    assert stream == ArchivedWal(STREAMING, frozenset([partial(2, 8)]), frozenset())
-    assert everything.streaming == stream.streaming
+    everything = archive.look_at_archive(BARMAN, host)
+    assert everything.directory == STREAMING
+    assert everything.streaming == frozenset([partial(2, 8)])
     assert everything.files == frozenset(host.barman.archived | host.barman.streaming)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "why"),
+    [
+        (wal(1, 4)[0], 0, "is empty"),
+        ("00000002.history", 0, "is empty"),
+        (wal(2, 8)[0], SIZE - 1, f"has {SIZE - 1} bytes, which is no size of a WAL file"),
+        (wal(2, 8)[0], MB // 2, f"has {MB // 2} bytes, which is no size of a WAL file"),
+        (wal(2, 8)[0], MB, ""),
+        (wal(2, 8)[0], 64 * MB, ""),
+        (wal(1, 4)[0], 4711, ""),
+        (partial(2, 8), 0, ""),
+    ],
+)
+def test_a_file_counts_when_it_is_whole(host: FakeHost, name: str, size: int, why: str) -> None:
+    """In the archive it may be compressed."""
+    host.barman.streaming |= {wal(2, 8)[0]}
+    host.barman.sizes = {name: size}
+    seen = archive.look_at_archive(BARMAN, host)
+    assert seen.broken == ({name: why} if why else {})
+    assert (name in seen.files) is (not why)
+
+
+def test_what_is_cut_short_is_missing(host: FakeHost) -> None:
+    host.barman.cut = {wal(2, 6)[0]: "is cut short"}
+    held, there = content.look(BARMAN, 2, 2, host)
+    found = archive.report(content.look_closer(held, there, BARMAN, host), there, BARMAN, host)
+    assert not found.healthy
+    assert f"  BROKEN {wal(2, 6)[0]}: is cut short" in found.lines("main")
+
+
+@pytest.mark.parametrize("lost", ["wals", "incoming", "streaming"])
+def test_a_directory_that_is_not_there_is_no_empty_one(host: FakeHost, lost: str) -> None:
+    host.barman.lost = {f"{HOME}/{lost}"}
+    with pytest.raises(OperationFailed, match=f"{lost}: a link that leads nowhere"):
+        archive.look_at_archive(BARMAN, host)
 
 
 def test_a_barman_that_does_not_say_where_its_files_are() -> None:
@@ -310,7 +347,7 @@ def test_a_barman_that_does_not_say_where_its_files_are() -> None:
     with pytest.raises(
         OperationFailed, match="'barman show-server main_backup' does not say its streaming_wals_directory"
     ):
-        archive.look_at_stream(Barman("main_backup", command=("other",)), host)
+        archive.look_at_archive(Barman("main_backup", command=("other",)), host)
 
 
 def test_a_whole_backup(host: FakeHost) -> None:
@@ -371,7 +408,7 @@ def decided_on(cluster: Cluster, host: FakeHost) -> ClusterState:
 
 
 def compared(host: FakeHost) -> archive.Report:
-    return status.compared(Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN), host, None)
+    return wal_check.compared(Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN), host, None)
 
 
 def test_by_hand(host: FakeHost) -> None:
@@ -405,6 +442,6 @@ def test_what_only_barman_has_is_kept(host: FakeHost, tail: bool) -> None:
 @pytest.mark.parametrize("newest", [partial(1, 4), wal(1, 4)[0], partial(2, 5), partial(2, 8), partial(1, 6)])
 def test_other_files_have_no_tail(host: FakeHost, newest: str) -> None:
     host.barman.streaming = {newest}
-    standing = wal_continuity.classify(archive.look_at_stream(BARMAN, host), archive.look_at_primary(2, 2, host))
+    standing = wal_continuity.classify(archive.look_at_archive(BARMAN, host), archive.look_at_primary(2, 2, host))
     assert not archive.has_a_tail(standing, SIZE, BARMAN, host)
     assert not [program for program in host.ran if program.argv[0] == "cmp"]

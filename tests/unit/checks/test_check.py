@@ -13,8 +13,9 @@ from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.system.client import Visit
 from repmgr_hooks.system.steps import Program
-from tests.fake import FakeHost, FakeSlot, NatTable
+from tests.fake import KEEPALIVES, FakeHost, FakeSlot, NatTable
 
 CONFIG = (Path(__file__).resolve().parents[3] / "config/config.yaml").read_text()
 CONFIG = CONFIG.replace(", passfile: /etc/repmgr-hooks/pgpass", "")
@@ -34,7 +35,7 @@ def wrong(run: RunResult, capsys: pytest.CaptureFixture[str]) -> set[tuple[str, 
     """Key and place of all that is not OK, as far as the fake world has a say in it."""
     run("--json")
     found = json.loads(capsys.readouterr().out)
-    ours = ("nodes", "barman", "routes", "kernel", "repmgr.version")
+    ours = ("nodes", "barman", "routes", "kernel", "repmgr.version", "rules", "gateway", "client", "recovery")
     bad = {(item["key"], item["where"]) for item in found if item["level"] != "OK" and item["key"].startswith(ours)}
     return {item for item in bad if item[0] not in ("kernel.managers", "barman.passfile")}
 
@@ -68,7 +69,20 @@ def of_world(**said: object) -> Change:
 
 
 DOCKERS = "-A INPUT -j ACCEPT\n-A FORWARD -o docker0 -j DOCKER\n-A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
+FORWARD = "main iptables -t filter FORWARD"
 GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
+ALIVE = f"{GOOD_WAY} connect_timeout=5 {KEEPALIVES}"
+
+
+def named(name: str, address: str) -> Change:
+    """Barman knows the gateway by a name."""
+
+    def change(host: FakeHost) -> None:
+        host.barman.names = {name: address} if address else {}
+        for option in ("conninfo", "streaming_conninfo"):
+            host.barman.settings[option] = ALIVE.replace("10.0.0.20", name)
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -96,11 +110,19 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
         (of_world(repmgr="of no version"), {("repmgr.version", "main")}),
         (of_world(forwarding=False), {("kernel.forwarding", "IPv4")}),
         (flush, {("kernel.chains", "main")}),
-        (lead_a_port_elsewhere, {("routes.state", "main"), ("barman.primary", "main_backup")}),
-        (of_world(filter=":FORWARD DROP [0:0]\n"), {("kernel.filter", "IPv4")}),
+        (
+            lead_a_port_elsewhere,
+            {("routes.state", "main"), ("barman.primary", "main_backup"), ("client.write", "main")},
+        ),
+        (of_world(filter=":FORWARD DROP [0:0]\n"), {("rules.foreign", FORWARD)}),
         (of_world(filter=":FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"), set()),
-        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}"), {("kernel.filter", "IPv4")}),
-        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}-A DOCKER-USER -p tcp -j ACCEPT\n"), set()),
+        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}"), {("rules.foreign", FORWARD)}),
+        (of_world(filter=f":FORWARD DROP [0:0]\n{DOCKERS}-A FORWARD -i eth0 -o eth0 -j ACCEPT\n"), set()),
+        (of_world(native_tables={("inet", "theirs")}), {("rules.foreign", "main nft")}),
+        (of_world(native_tables={("ip", "nat"), ("ip6", "theirs"), ("bridge", "theirs")}), set()),
+        (of_world(addresses=set()), {("gateway.address", "main")}),
+        (of_world(no_way_back={("10.0.0.20", "10.0.0.12")}), set()),
+        (node(1, client=Visit("connect", "FATAL:  no pg_hba.conf entry")), {("client.write", "main")}),
         (of_world(tracked=(9500, 10000)), {("kernel.conntrack", "IPv4")}),
         (lose_the_slot, {("routes.state", "main")}),
         (lambda host: host.nodes[2].slots.update(barman=FakeSlot()), {("routes.state", "main")}),
@@ -115,9 +137,32 @@ GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
         (settings(timeline="2"), {("barman.primary", "main_backup")}),
         (settings(slot_name="None"), {("barman.slot", "main_backup")}),
         (settings(create_slot="auto"), {("barman.slot", "main_backup")}),
+        (settings(active="False"), {("barman.active", "main_backup")}),
+        (settings(disabled="True"), {("barman.active", "main_backup")}),
+        (settings(passive_node="True"), {("barman.active", "main_backup")}),
+        (settings(streaming_archiver="False"), {("barman.active", "main_backup")}),
+        (settings(streaming_archiver_name="other"), {("barman.active", "main_backup")}),
+        # WAL may have ways of its own, and backups come from a standby.
+        (settings(wal_streaming_conninfo="host=10.0.0.11 user=x"), None),
+        (settings(wal_streaming_conninfo=ALIVE, wal_conninfo="host=10.0.0.11 user=x"), None),
+        (settings(wal_streaming_conninfo=ALIVE, wal_conninfo="None", conninfo="host=10.0.0.12 user=x"), set()),
+        (settings(wal_streaming_conninfo=ALIVE, wal_conninfo=GOOD_WAY, conninfo="host=10.0.0.12 user=x"), set()),
+        # By a service nobody can say where it leads; a name is looked up where Barman runs.
+        (settings(conninfo="service=main"), {("barman.conninfo", "main_backup")}),
+        (named("gateway", "10.0.0.20"), set()),
+        (named("gateway", "10.0.0.11"), {("barman.conninfo", "main_backup")}),
+        (named("unknown", ""), {("barman.conninfo", "main_backup")}),
+        (barman(errors=("000000020000000000000005.20261125T010101Z.duplicate",)), {("barman.errors", "main_backup")}),
+        (barman(errors=("000000010000000000000005.partial.2026.duplicate",)), {("barman.errors", "main_backup")}),
+        (barman(late=("000000010000000000000004",)), set()),
+        (
+            barman(late=("000000010000000000000003", "000000010000000000000004")),
+            {("barman.backlog", "main_backup")},
+        ),
+        (node(2, restore_command=""), {("recovery.history", "main node 2")}),
         (barman(version="3.14.0"), {("barman.locks", "main_backup")}),
-        (barman(version="3.14.0", cleanup="lock_directory_cleanup = false\n"), set()),
-        (barman(version="3.14.0", cleanup="lock_directory_cleanup = true\n"), {("barman.locks", "main_backup")}),
+        (barman(version="3.14.0", general={"lock_directory_cleanup": False}), set()),
+        (barman(version="3.14.0", general={"lock_directory_cleanup": "true"}), {("barman.locks", "main_backup")}),
         (barman(cron_ran=600.0), {("barman.cron", "main_backup")}),
         (barman(cron_ran=None), {("barman.cron", "main_backup")}),
         (barman(cron_ran=100.0), set()),

@@ -68,6 +68,7 @@ RECEIVER = {
     "sender_port": 5432,
     "conninfo": "user=repmgr passfile=/var/lib/postgresql/.pgpass host=10.0.0.11",
 }
+SEGMENT = 16 * 1024 * 1024
 NODES = [[1, "primary", True, None, True], [2, "standby", True, 1, True]]
 
 
@@ -89,7 +90,7 @@ class Answers(FakeHost):
 def primary(**changes: Any) -> tuple[Any, ...]:
     """The row of a primary."""
     row = {"recovery": False, "timeline": 2, "system": SYSTEM, "lsn": "0/5000148", "receiver": None}
-    row |= {"slots": [SLOT], "senders": [SENDER], "nodes": NODES} | changes
+    row |= {"slots": [SLOT], "senders": [SENDER], "nodes": NODES, "segment": SEGMENT} | changes
     return tuple(row.values())
 
 

@@ -16,7 +16,8 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.cluster.decide import LastKnownPrimary, Reason, ReasonCode
 from repmgr_hooks.engine import dispatcher, executor
-from repmgr_hooks.engine.dispatcher import ScheduledAction, drift, handle
+from repmgr_hooks.engine.dispatcher import ScheduledAction, handle
+from repmgr_hooks.engine.drift import find_drift as drift
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
 from repmgr_hooks.event import Event
@@ -678,6 +679,19 @@ def test_a_slot_that_somebody_drops_while_the_stream_is_started_is_made_anew_at_
     assert run.ok
     assert host.nodes[2].slots["barman"].active
     assert opened(host) < 10, "start_timeout, 60 s, is not waited for in vain"
+
+
+def test_which_node_began_a_timeline_is_known_after_the_first_step_too() -> None:
+    """Then the decision itself is what is remembered of the primary."""
+    host = FakeHost()
+    host.fail_over()
+    host.nodes[2].segment, host.nodes[2].recycled = 6, {"000000020000000000000005"}
+    host.barman.archived |= {"000000020000000000000005", "00000002.history"}
+    known = LastKnownPrimary(1, 1, host.nodes[1].system_identifier, began={1: 1, 2: 3})
+    result = handle(MAIN, host, [], memory=known)
+    assert "BRANCH_CONFLICT: Barman holds timeline 2 that another node began" in result.message
+    assert host.leads_to(54322) == "10.0.0.12:5432", "clients are not held up for longer than the gate says"
+    assert "FFFFFFFFFFFFFFFF000000FF.partial" in host.barman.streaming
 
 
 # -- what matters less, and fails --------------------------------------------------------------------------------------

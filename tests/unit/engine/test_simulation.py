@@ -37,7 +37,7 @@ def host() -> FakeHost:
 
 
 def rehearse(host: FakeHost, node: int = 2) -> RunResult:
-    return dispatcher.rehearse(MAIN, host, Event(node, simulation.EVENT), LastKnownPrimary())
+    return simulation.simulate(MAIN, host, Event(node, simulation.EVENT), LastKnownPrimary())
 
 
 def steps(run: RunResult) -> list[Step]:
@@ -115,7 +115,7 @@ def test_another_standby_follows_the_new_primary(host: FakeHost) -> None:
     """The primary so far counts as gone: nothing is asked of it."""
     three = replace(MAIN, cluster=replace(MAIN.cluster, nodes={**MAIN.cluster.nodes, 3: Node("10.0.0.13")}))
     host.nodes[3] = FakeNode("10.0.0.13", upstream=1, slots={"barman": FakeSlot()})
-    found = names(dispatcher.rehearse(three, host, Event(2, simulation.EVENT), LastKnownPrimary()))
+    found = names(simulation.simulate(three, host, Event(2, simulation.EVENT), LastKnownPrimary()))
     assert "drop slot barman on standby 3" in found
     assert not [what for what in found if "node 1" in what or "standby 1" in what]
 

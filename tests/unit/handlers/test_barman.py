@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from repmgr_hooks.barman import wal_continuity
+from repmgr_hooks.barman.branch import Fence
 from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState, Slot, WalSender, observe
@@ -152,10 +153,67 @@ def asked(host: FakeHost) -> list[str]:
 
 def test_the_stream_is_seen(host: FakeHost) -> None:
     assert barman.observe(STREAM, now(host), host) == NOTHING
-    assert asked(host) == ["barman show-server main_backup", f"find {STREAMING_DIRECTORY} -type f"]
+    assert [words.split()[:2] for words in asked(host)] == [
+        ["barman", "show-server"],
+        ["find", "-L"],
+        ["python3", "-I"],
+    ]
     host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
     assert barman.observe(STREAM, now(host), host) == Seen(True, False)
-    assert asked(host) == [], "Barman is not asked when the primary knows it"
+    assert [words.split()[0] for words in asked(host)] == ["find", "python3"], "what it has is compared"
+
+
+def test_a_stream_that_goes_on_is_looked_into_now_and_then(host: FakeHost) -> None:
+    assert barman.fingerprint(now(host), host) is None
+    host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
+    before = barman.fingerprint(now(host), host)
+    assert before is not None
+    assert barman.fingerprint(now(host), host) == before
+    host.sleep(barman.COMPARE_EVERY)
+    assert barman.fingerprint(now(host), host) != before
+
+
+CONFLICT = Seen(False, False, conflict="BRANCH_CONFLICT: ...", fence=Fence("/streaming", "fence.partial"))
+THERE = replace(CONFLICT, fence=Fence("/streaming", "fence.partial", frozenset(["fence.partial"])))
+
+
+def test_another_branch_is_let_in_by_nobody() -> None:
+    """Barman's own cron may have begun: first nobody may start another receive-wal, then that one is ended."""
+    fence, give, stop = barman.plan(STREAM, DECIDED, replace(CONFLICT, attached=True))
+    assert isinstance(fence.do, Program)
+    assert fence.do.argv == ("touch", "/streaming/fence.partial")
+    assert isinstance(give.do, Program)
+    assert isinstance(stop.do, Program)
+    assert stop.do.argv == ("barman", "receive-wal", "--stop", "main_backup")
+    assert stop.until == Sql(2, barman.INACTIVE, ("barman",))
+    assert [step.what for step in barman.plan(STREAM, DECIDED, CONFLICT)] == [fence.what, give.what]
+    assert [step.what for step in barman.plan(STREAM, DECIDED, replace(THERE, attached=True))] == [stop.what]
+    with pytest.raises(OperationFailed, match="BRANCH_CONFLICT"):
+        barman.plan(STREAM, DECIDED, THERE)
+
+
+def test_the_fence_goes_when_the_branch_is_one_again() -> None:
+    seen = Seen(False, False, fence=replace(THERE.fence, begin="000000010000000000000005"))
+    steps = barman.plan(STREAM, DECIDED, seen)
+    stop, begin, give, away, start = (step.do for step in steps)
+    assert isinstance(begin, Program)
+    assert begin.argv == ("touch", "/streaming/000000010000000000000005.partial")
+    assert isinstance(away, Program)
+    assert away.argv == ("rm", "-f", "/streaming/fence.partial")
+
+
+@pytest.mark.parametrize("config", [STREAM, SWITCH])
+def test_a_file_of_another_branch_under_the_right_name_is_none(host: FakeHost, config: Config) -> None:
+    host.nodes[2].segment, host.nodes[2].checkpoint_timeline = 6, 2
+    host.barman.archived = {"000000010000000000000004", "000000020000000000000005", "00000002.history"}
+    host.barman.branch["000000020000000000000005"] = "other bytes"
+    said = ""
+    try:
+        said = barman.observe(config, now(host), host).conflict
+    except OperationFailed as error:
+        said = str(error)
+    assert said.startswith("BRANCH_CONFLICT: Barman holds other bytes than the primary in 000000020000000000000005: ")
+    assert "barman rebuild-xlogdb main_backup" in said
 
 
 def test_a_young_stream_is_waited_for_and_not_stopped(host: FakeHost) -> None:
@@ -199,7 +257,7 @@ def test_the_archive_is_seen(host: FakeHost) -> None:
     assert asked(host) == [], "Barman is not asked before the first checkpoint of the new timeline"
     host.nodes[2].checkpoint_timeline = 2
     assert barman.observe(SWITCH, now(host), host) == Seen(True, False)
-    host.barman.archived |= {"000000010000000000000005", "000000020000000000000006"}
+    host.barman.archived |= {"000000010000000000000005", "000000020000000000000004"}
     assert barman.observe(SWITCH, now(host), host) == Seen(True, False)
     host.barman.streaming = {"000000020000000000000005", "00000002.history"}
     assert barman.observe(SWITCH, now(host), host) == Seen(True, True)

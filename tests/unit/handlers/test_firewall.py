@@ -61,7 +61,8 @@ def test_the_transaction_after_a_failover() -> None:
         ":repmgr_snat - [0:0]\n"
         "-A repmgr_dnat -d 10.0.0.20/32 -p tcp -m tcp --dport 54321 -m comment --comment repmgr_hooks:main:barman"
         " -j DNAT --to-destination 10.0.0.12:5432\n"
-        "-A repmgr_snat -d 10.0.0.12/32 -p tcp -m tcp --dport 5432 -m comment --comment repmgr_hooks:main:5432"
+        "-A repmgr_snat -d 10.0.0.12/32 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT"
+        " -m comment --comment repmgr_hooks:main:5432"
         " -j SNAT --to-source 10.0.0.20\n"
         "COMMIT\n"
     )
@@ -80,7 +81,8 @@ def test_the_transaction_on_a_fresh_ipv6_gateway() -> None:
         "-A POSTROUTING -j repmgr_snat\n"
         "-A repmgr_dnat -d fd00::20/128 -p tcp -m tcp --dport 54322 -m comment --comment repmgr_hooks:main:app"
         " -j DNAT --to-destination [fd00::11]:5432\n"
-        "-A repmgr_snat -d fd00::11/128 -p tcp -m tcp --dport 5432 -m comment --comment repmgr_hooks:main:5432"
+        "-A repmgr_snat -d fd00::11/128 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT"
+        " -m comment --comment repmgr_hooks:main:5432"
         " -j SNAT --to-source fd00::20\n"
         "COMMIT\n"
     )
@@ -130,6 +132,50 @@ def test_where_the_ports_lead(saved: str, where: dict[str, int | None]) -> None:
 def test_the_port_must_have_a_name() -> None:
     assert list(firewall.validate(Config("app"), MAIN)) == []
     assert list(firewall.validate(Config("ap"), MAIN)) == ["the gateway has no port 'ap'; did you mean 'app'?"]
+
+
+# -- which address the nodes see ---------------------------------------------------------------------------------------
+
+BEFORE = SERVED_BY_NODE_1.replace("-m conntrack --ctstate DNAT ", "")
+"""As versions up to 0.1.0 wrote it: what the gateway itself sent to the primary was translated too."""
+
+
+def test_an_older_versions_rule_is_replaced_in_one_transaction_and_no_port_is_closed_by_it() -> None:
+    nat = NatTable(BEFORE)
+    assert nat.source_seen_by("10.0.0.11", 5432, led=False) == GATEWAY, "or else this shows nothing"
+    (program,) = restores(planned(MAIN, 1, "barman", BEFORE))
+    nat.restore(program.stdin)
+    assert (nat.reached(GATEWAY, 54321), nat.reached(GATEWAY, 54322)) == ("10.0.0.11:5432", "10.0.0.11:5432")
+    assert nat.source_seen_by("10.0.0.11", 5432) == GATEWAY
+    assert nat.source_seen_by("10.0.0.11", 5432, led=False) is None
+
+
+@pytest.mark.parametrize(
+    ("snat_address", "own", "seen"),
+    [
+        ("", {GATEWAY}, GATEWAY),
+        ("10.1.0.20", {GATEWAY, "10.1.0.20"}, "10.1.0.20"),
+        ("masquerade", {GATEWAY}, "MASQUERADE"),
+        ("", set(), "MASQUERADE"),
+        ("10.1.0.20", {GATEWAY}, "MASQUERADE"),
+    ],
+    ids=["the gateway's", "another leg's", "by the kernel", "gateway's is not here", "leg's is not here"],
+)
+def test_the_address_that_nodes_see_is_always_one_of_this_host(snat_address: str, own: set[str], seen: str) -> None:
+    cluster = replace(MAIN, gateway=replace(MAIN.gateway, snat_address=snat_address))
+    host, decided = FakeHost(), ClusterState(cluster, 1, 1)
+    host.addresses = own
+    for step in firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host)):
+        apply(step, host)
+    assert host.nat.source_seen_by("10.0.0.11", 5432) == seen
+    assert firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host)) == []
+
+
+def test_an_address_that_comes_or_goes_is_a_change() -> None:
+    host, decided = FakeHost(), ClusterState(MAIN, 1, 1)
+    before = firewall.fingerprint(decided, host)
+    host.addresses = set()
+    assert firewall.fingerprint(decided, host) != before
 
 
 # -- any starting table ------------------------------------------------------------------------------------------------
@@ -196,9 +242,9 @@ def cases(draw: st.DrawFn) -> Case:
         )
         led[name] = node
     for node in draw(st.lists(st.sampled_from(list(nodes)), max_size=2)):
-        host = nodes[node].host
+        host, led_only = nodes[node].host, draw(st.sampled_from(["", "-m conntrack --ctstate DNAT "]))
         ours.append(
-            f"-A repmgr_snat -d {host}/{bits} -p tcp -m tcp --dport 5432 "
+            f"-A repmgr_snat -d {host}/{bits} -p tcp -m tcp --dport 5432 {led_only}"
             f'-m comment --comment "repmgr_hooks:main:5432" -j SNAT --to-source {gateway}'
         )
     ours += draw(
@@ -257,7 +303,10 @@ def test_whatever_the_table_was_the_named_port_reaches_the_primary_and_no_port_a
                 assert now in (None, primary)
             if name != case.open and case.led.get(name) != case.primary:
                 assert now is None
-    assert nat.source_seen_by(case.cluster.nodes[case.primary].host, 5432) == gateway.address
+    for node in case.cluster.nodes.values():
+        led = gateway.address if node.host == case.cluster.nodes[case.primary].host else None
+        assert nat.source_seen_by(node.host, 5432) == led
+        assert nat.source_seen_by(node.host, 5432, led=False) is None, "repmgrd's looks and ours keep their way"
 
     assert others(nat) == others(before)
     for jump, chain in JUMPS.items():

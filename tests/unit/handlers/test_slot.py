@@ -217,6 +217,23 @@ def test_what_no_step_can_mend(decided: ClusterState, said: list[str]) -> None:
     assert list(slot.warnings(ON_STANDBY, decided)) == list(slot.warnings(ON_PRIMARY, decided)) == []
 
 
+def sized(decided: ClusterState, megabytes: int) -> ClusterState:
+    """The same with another size of WAL files."""
+    states = {node: replace(state, segment_size=megabytes * MB) for node, state in decided.states.items()}
+    return replace(decided, states=states)
+
+
+@pytest.mark.parametrize(
+    ("segment", "standby", "warns"), [(1, 2, True), (16, 2, False), (16, 16, True), (64, 16, False), (64, 64, True)]
+)
+def test_a_wal_file_has_the_size_that_the_cluster_gave_it(segment: int, standby: int, warns: bool) -> None:
+    decided = sized(tracking(at(0), at(standby), standby), segment)
+    assert bool(list(slot.warnings(TRACK, decided))) is warns
+    host = Asked()
+    slot.housekeep(TRACK, sized(tracking(at(standby), at(0), standby), segment), host)
+    assert bool(host.asked) is warns, "a whole file is let go"
+
+
 class Asked(FakeHost):
     """A world that notes what is asked."""
 

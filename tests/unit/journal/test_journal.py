@@ -242,6 +242,20 @@ def test_the_last_primary_is_remembered_and_each_change_is_a_row(journal: Journa
     assert (journal.memory("main"), journal.memory("other")) == (LastKnownPrimary(), LastKnownPrimary(7, 1, "7"))
 
 
+def test_which_node_began_a_timeline_outlives_the_memory_of_the_primary(journal: Journal) -> None:
+    """The archive outlives it too. Another node on the same timeline has not begun it, unless all agrees with it."""
+    third = LastKnownPrimary(3, NODE_2.timeline, SYSTEM)
+    for memory in (NODE_1, NODE_2):
+        journal.remember("main", memory)
+    journal.forget("main")
+    journal.remember("main", third)
+    assert journal.memory("main").began == {NODE_1.timeline: 1, NODE_2.timeline: 2}
+    journal.agreed("main", third)
+    assert journal.memory("main").began == {NODE_1.timeline: 1, NODE_2.timeline: 3}
+    journal.remember("main", LastKnownPrimary(1, 1, "another system"))
+    assert journal.memory("main").began == {1: 1}
+
+
 def test_a_file_of_version_2_keeps_its_memory(path: Path) -> None:
     with sqlite3.connect(path) as old:
         for migration in MIGRATIONS[:2]:

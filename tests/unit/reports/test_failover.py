@@ -17,9 +17,9 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import Observation, StepRow
+from repmgr_hooks.journal.rows import Observation, ProbeRow, StepRow
 from repmgr_hooks.reports import failover, failover_html, failover_text
-from repmgr_hooks.service.controller import run_now
+from repmgr_hooks.service.foreground import run_now
 from tests.fake import FakeHost
 
 CONFIG = Path(__file__).resolve().parents[3] / "config/config.yaml"
@@ -71,6 +71,9 @@ class Past:
             self.journal.add_step(run, StepRow("an action", what, T + moment, took, error))
         if ended is not None:
             self.at(ended).end_run(run, ok, not ok, message, 2, 2)
+
+    def probe(self, moment: float, code: str, node: int | None, port: str = "port app") -> None:
+        self.journal.probed("main", ProbeRow(T + moment, T + moment - 1, port, code, node, f"{port}: {code}"))
 
 
 @pytest.fixture
@@ -443,3 +446,41 @@ def test_a_full_disk_leaves_the_old_page(
     (tmp_path / "is a directory").mkdir()
     assert run("history", "--failover", "last", "--html", str(tmp_path / "is a directory")) == 2
     assert [file.name for file in tmp_path.glob(".*")] == []
+
+
+# -- as a client has it ------------------------------------------------------------------------------------------------
+
+
+def test_how_long_no_client_could_write(past: Past) -> None:
+    """From the first that could not, which may come before our first sign, to the first on the new primary."""
+    fail_over(past)
+    past.probe(-5000, "writes", 1)
+    past.probe(-30, "silent", None)
+    past.probe(-20, "writes", 2)
+    past.probe(-15, "writes", 1)
+    past.probe(-1, "silent", None)
+    past.probe(2.5, "closed", None)
+    past.probe(5.25, "writes", 2)
+    past.probe(40, "silent", None)
+    found = the_report(past.journal)
+    assert found.outages == {"port app": (-1, 5.25)}
+    clients = [(item.at, item.what) for item in found.items if item.kind == "client"]
+    assert clients == [(-1, "port app: silent"), (2.5, "port app: closed"), (5.25, "port app: writes")]
+    assert (6.25, "for a client of port app: from the first that could not write") in failover_text.figures(found)
+    assert "port app: closed" in failover_html.render(found)
+
+
+@pytest.mark.parametrize(
+    "probes",
+    [
+        [],
+        [(-5000, "writes", 1)],
+        [(0, "silent", None), (1, "writes", 1)],  # it could again on the old primary
+        [(0, "silent", None)],  # and never again
+    ],
+)
+def test_what_no_probe_has_seen_is_not_told(past: Past, probes: list[tuple[float, str, int | None]]) -> None:
+    fail_over(past)
+    for probe in probes:
+        past.probe(*probe)
+    assert the_report(past.journal).outages == {}

@@ -80,6 +80,7 @@ def test_all_as_it_should_be(ask: Ask, host: FakeHost) -> None:
     assert of(found, "node_is_primary") == {"1": 1, "2": 0}
     assert of(found, "node_lag_bytes") == {"2": 4096}
     assert of(found, "port_target") == {"1 app": 1, "2 app": 0, "1 barman": 1, "2 barman": 0}
+    assert of(found, "client_can_write") == {" app": 1, " barman": 1}
     assert of(found, "slot_retained_bytes") == {"1 barman": 672}
     assert of(found, "runs_total")["drift"] == of(found, "run_failures_total")["event"] == 0, "there from the start"
     assert of(found, "events_total") == of(found, "primary_changes_total") == {"": 0}
@@ -94,6 +95,8 @@ def test_in_trouble(ask: Ask, host: FakeHost, journal: Journal) -> None:
     for name, value in {"healthy": 0, "events_pending": 1, "paused": 1, "last_event_timestamp_seconds": 5.5}.items():
         assert of(found, name) == {"": value}, name
     assert of(found, "pending_steps")[""] >= 4
+    assert of(found, "client_can_write") == {" app": 0, " barman": 0}
+    assert of(found, "client_write_seconds") == {}
     assert of(found, "node_up") == {"1": 0, "2": 1}
     assert of(found, "node_is_primary") == {"1": 0, "2": 1}
     assert of(found, "port_target") == {"1 app": 1, "2 app": 0, "1 barman": 1, "2 barman": 0}

@@ -47,8 +47,8 @@ HEALTHY = [
     "main: primary is node 1, timeline 1 (the only node out of recovery)",
     "  node 1: primary, timeline 1",
     "  node 2: standby, timeline 1, 0 B behind",
-    "  port 54321 (barman): leads to node 1",
-    "  port 54322 (app): leads to node 1",
+    "  port 54321 (barman): leads to node 1, and a client writes there",
+    "  port 54322 (app): leads to node 1, and a client writes there",
     "  slot barman: reserved, holds 672 B of WAL",
     "  Barman: streaming, 0 B behind",
     "  failover: repmgr would promote node 2",
@@ -69,7 +69,7 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
     lines = found.lines()
     assert not found.healthy
     assert lines[0].startswith("main: primary is node 2, timeline 2")
-    assert "  port 54322 (app): leads to node 1" in lines
+    assert "  port 54322 (app): leads to node 1" in lines, "and no client can write there"
     assert "  MISSING route port app to node 2 (10.0.0.12)" in lines
     assert "  MISSING create slot barman on node 2" in lines
     assert lines[-1] == "  mend it with: repmgr-hooks reconcile --cluster main"
@@ -79,8 +79,8 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
         "main: primary is node 2, timeline 2 (the only node out of recovery)",
         "  node 1: connection timeout expired",
         "  node 2: primary, timeline 2",
-        "  port 54321 (barman): leads to node 2",
-        "  port 54322 (app): leads to node 2",
+        "  port 54321 (barman): leads to node 2, and a client writes there",
+        "  port 54322 (app): leads to node 2, and a client writes there",
         "  slot barman: reserved, holds 16 MB of WAL",
         "  Barman: streaming, 0 B behind",
         "  WRONG node 1 does not answer",

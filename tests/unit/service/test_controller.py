@@ -25,7 +25,8 @@ from repmgr_hooks.journal.rows import Pause, StepRow
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.service import controller as module
-from repmgr_hooks.service.controller import REST, ClusterController, run_now
+from repmgr_hooks.service.controller import REST, ClusterController
+from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import Connection, FakeHost, Wall

@@ -18,7 +18,8 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.service.controller import ClusterController, run_now
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost
 

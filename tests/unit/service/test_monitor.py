@@ -19,7 +19,8 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Waiting
-from repmgr_hooks.service.controller import ClusterController, run_now
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.settings.cluster import WhileUnknown
 from repmgr_hooks.system.alert import Alert
 from tests.fake import FakeHost, NatTable

@@ -34,8 +34,8 @@ TWO = Cluster(
     gateway=Gateway("10.0.0.20", {"app": 54322}),
     postgres=Postgres(timeout=1),
 )
-TYPES = (16, 23, 25, 25, 3802, 3802, 3802, 3802)
-ROW = (b"f", b"2", b"7300000000000000001", b"0/5000148", None, None, None, b'[[2, "primary", true, null]]')
+TYPES = (16, 23, 25, 25, 3802, 3802, 3802, 3802, 20)
+ROW = (b"f", b"2", b"7300000000000000001", b"0/5000148", None, None, None, b'[[2, "primary", true, null]]', b"16777216")
 
 Speak = Callable[[socket.socket], None]
 
@@ -127,8 +127,8 @@ ODD: dict[str, tuple[Speak, str]] = {
     "two rows": (says(answer(data(*ROW), data(*ROW))), "cannot be read"),
     "too few columns": (says(answer(data(*ROW[:3]), types=TYPES[:3])), "cannot be read"),
     "too many columns": (says(answer(data(*ROW, b"f"), types=(*TYPES, 16))), "cannot be read"),
-    "other types": (says(answer(data(*ROW), types=(25,) * 8)), "cannot be read"),
-    "nulls": (says(answer(data(*[None] * 8))), "cannot be read"),
+    "other types": (says(answer(data(*ROW), types=(25,) * len(TYPES))), "cannot be read"),
+    "nulls": (says(answer(data(*[None] * len(TYPES)))), "cannot be read"),
     "a timeline that is none": (one(1, b"two"), "cannot be read"),
     "a timeline below zero": (one(1, b"-1"), "cannot be read"),
     "no UTF-8": (one(2, b"73\xff\xfe"), "UnicodeDecodeError"),

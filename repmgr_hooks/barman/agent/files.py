@@ -1,0 +1,167 @@
+"""WAL files where Barman keeps them: their sums, and whether they are whole."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import re
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+CHUNK = 1 << 20
+WAL = re.compile(r"[0-9A-F]{24}")
+READERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+PROGRAMS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
+CUT = "is cut short"
+
+
+def sums(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the SHA-256 of files, and the text of history files, as they are without compression; null: not read."""
+    found: dict[str, str | None] = {}
+    texts: dict[str, str | None] = {}
+    for name in asked["names"]:
+        read = list(plain(name, asked)) if name.endswith(".history") else plain(name, asked)
+        try:
+            if name.endswith(".history"):
+                texts[name] = b"".join(read).decode(errors="replace")
+            else:
+                found[name] = digest(read)
+        except (OSError, EOFError, ValueError, lzma.LZMAError, subprocess.SubprocessError):
+            (texts if name.endswith(".history") else found)[name] = None
+    return {"sums": found, "texts": texts}
+
+
+def digest(chunks: Iterator[bytes] | list[bytes]) -> str:
+    """Return the SHA-256 of what is read."""
+    made = hashlib.sha256()
+    for chunk in chunks:
+        made.update(chunk)
+    return made.hexdigest()
+
+
+def plain(name: str, asked: dict[str, Any]) -> Iterator[bytes]:
+    """Return what stands in a file of Barman's, in chunks, without compression. Raises OSError and the like."""
+    path = place(name, asked["directories"])
+    with path.open("rb") as file:
+        start = file.read(6)
+    reader = next((open_ for magic, open_ in READERS.items() if start.startswith(magic)), None)
+    if reader:
+        with reader(path, "rb") as file:
+            yield from chunks_of(file)
+    elif start[:4] in PROGRAMS:
+        # What Barman itself compresses so it can read, with or without the program.
+        yield from run([asked["barman"], "get-wal", asked["server"], name])
+    else:
+        with path.open("rb") as file:
+            yield from chunks_of(file)
+
+
+def chunks_of(file: Any) -> Iterator[bytes]:
+    """Return a file in chunks."""
+    while chunk := file.read(CHUNK):
+        yield chunk
+
+
+def run(words: list[str]) -> Iterator[bytes]:
+    """Return what a program writes. Raises OSError, or SubprocessError if it fails."""
+    with subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as started:
+        yield from chunks_of(started.stdout)
+    if started.returncode:
+        raise subprocess.CalledProcessError(started.returncode, words)
+
+
+def place(name: str, directories: list[str]) -> Path:
+    """Return where a file is, on its way from pg_receivewal's directory into the archive. Raises FileNotFoundError."""
+    for directory in directories:
+        # Barman keeps 2^32 bytes of a timeline in a directory of their own (xlog.py, hash_dir).
+        for path in (Path(directory, name), Path(directory, name[:16], name)):
+            if path.is_file():
+                return path
+    raise FileNotFoundError(name)
+
+
+def whole(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what is wrong with each file that is not whole, as far as that shows without reading all of it."""
+    files = (path for directory in asked["directories"] for path in Path(directory).rglob("*"))
+    wrong = {path.name: what for path in files if counts(path) and (what := flaw(path, asked["segment_size"]))}
+    return {"wrong": wrong}
+
+
+def counts(path: Path) -> bool:
+    """True for a complete WAL file or a history file."""
+    return bool(WAL.fullmatch(path.name)) or path.suffix == ".history"
+
+
+def flaw(path: Path, segment_size: int) -> str:
+    """Return what is wrong with a file; empty if nothing shows."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            start = file.read(6)
+            if not size:
+                return "is empty"
+            if path.suffix == ".history":
+                return ""
+            if start.startswith(b"\x1f\x8b"):
+                # RFC 1952: the last four bytes are the size without compression.
+                file.seek(max(size - 4, 0))
+                return "" if file.read() == struct.pack("<I", segment_size & 0xFFFFFFFF) else CUT
+            if start.startswith(b"\xfd7zXZ\0"):
+                file.seek(max(size - 2, 0))
+                return "" if file.read() == b"YZ" else CUT
+            if start.startswith(b"BZh"):
+                return flaw_of_bzip2(path, segment_size)
+            if start[:4] in PROGRAMS:
+                file.seek(0)
+                return "" if (ends_zstd if PROGRAMS[start[:4]] == "zstd" else ends_lz4)(file, size) else CUT
+            return "" if size == segment_size else f"has {size} bytes, and a WAL file has {segment_size}"
+    except FileNotFoundError:
+        return ""  # moved meanwhile
+    except (OSError, struct.error, IndexError) as error:
+        return f"cannot be read: {error}"
+
+
+def flaw_of_bzip2(path: Path, segment_size: int) -> str:
+    """bzip2 says its end at no place that could be found without reading all."""
+    try:
+        with bz2.open(path) as file:
+            size = sum(map(len, chunks_of(file)))
+    except EOFError:
+        return CUT
+    return "" if size == segment_size else f"has {size} bytes, and a WAL file has {segment_size}"
+
+
+def ends_zstd(file: BinaryIO, size: int) -> bool:
+    """True if the last block of a zstd frame is there (RFC 8878, 3.1.1)."""
+    flags = file.read(5)[4]
+    single = flags >> 5 & 1
+    file.seek((not single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6], 1)
+    while True:
+        header = int.from_bytes(file.read(3).ljust(3, b"\xff"), "little")
+        last, kind, length = header & 1, header >> 1 & 3, header >> 3
+        end = file.seek(1 if kind == 1 else length, 1)
+        if last or end > size:
+            return end + 4 * (flags >> 2 & 1) <= size
+
+
+def ends_lz4(file: BinaryIO, size: int) -> bool:
+    """True if the end mark of an lz4 frame is there (lz4_Frame_format.md)."""
+    flags = file.read(6)[4]
+    file.seek(8 * (flags >> 3 & 1) + 4 * (flags & 1) + 1, 1)
+    while True:
+        header = file.read(4)
+        if len(header) < 4:
+            return False
+        length = struct.unpack("<I", header)[0] & 0x7FFFFFFF
+        if not length:
+            return file.tell() + 4 * (flags >> 2 & 1) <= size
+        if file.seek(length + 4 * (flags >> 4 & 1), 1) > size:
+            return False

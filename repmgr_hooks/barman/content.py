@@ -1,0 +1,173 @@
+"""Is what Barman holds the primary's, byte by byte? Looks at both; ``branch.py`` says what follows.
+
+A closed WAL file is the same wherever it came by streaming, so one sum on each side is enough. The primary makes it in
+SQL, Barman's side with a small program (``agent/files.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import resources
+from typing import Any
+
+from repmgr_hooks.barman import archive, branch
+from repmgr_hooks.barman.branch import BranchConflict, Compared
+from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal
+from repmgr_hooks.cluster.observe import WalSender
+from repmgr_hooks.cluster.wal import history_name, parse_name
+from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.system.steps import Host, Program, Sql
+
+log = logging.getLogger(__name__)
+
+LIMIT = 30.0
+LARGEST = 256 * 1024 * 1024
+"""A file is read whole on the primary, and a bytea holds less than 1 GB."""
+
+# What our role may use: PostgreSQL's own function shows every file of the data directory, ours (config/grants.sql)
+# nothing but sums of WAL files.
+RIGHTS = """
+select has_function_privilege('pg_catalog.pg_read_binary_file(text,bigint,bigint,boolean)', 'execute'),
+       coalesce(has_function_privilege(to_regprocedure('repmgr_hooks.wal_sha256(text)')::oid, 'execute'), false)
+"""
+READ = "select encode(sha256(pg_read_binary_file('pg_wal/' || %s, 0, 268435456, true)), 'hex')"
+ASK = "select repmgr_hooks.wal_sha256(%s)"
+
+
+def conflict(
+    held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host, began: Mapping[int, int] | None = None
+) -> BranchConflict | None:
+    """Return what shows that Barman holds another branch than the primary. Raises OperationFailed."""
+    return branch.find(held, primary, compare(held, primary, barman, host), began)
+
+
+def conflict_in_words(
+    held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host, began: Mapping[int, int] | None = None
+) -> str:
+    """Say that Barman holds another branch than the primary's, and what to type; empty if it does not.
+
+    Raises OperationFailed.
+    """
+    found = conflict(held, primary, barman, host, began)
+    if found is None:
+        return ""
+    steps = branch.way_out(found, held, primary, archive.places(barman, host), barman)
+    return branch.explain(found, primary.node, steps, barman)
+
+
+def compare(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> Compared:
+    """Compare a few closed files and the history file, as far as both have them. Raises OperationFailed."""
+    files = branch.to_compare(held.files, primary) if primary.lineage.segment_size <= LARGEST else ()
+    history = history_name(primary.lineage.timeline)
+    wanted = (*files, *([history] if history in held.files else []))
+    if not wanted:
+        return Compared()
+    try:
+        said = ask("sums", barman, host, names=wanted)
+        theirs = {name: primarys_sum(primary.node, name, host) for name in files}
+    except OperationFailed as error:
+        # What cannot be seen keeps no stream from starting; `check` says what is to be done about it.
+        log.warning("what Barman has cannot be compared with the primary's: %s", error)
+        return Compared()
+    both = [name for name in files if theirs[name] and said["sums"].get(name)]
+    equal = tuple(name for name in both if theirs[name] == said["sums"][name])
+    return Compared(equal, tuple(name for name in both if name not in equal), said["texts"].get(history))
+
+
+WRITTEN = """
+select (write_lsn - '0/0')::bigint from pg_replication_slots join pg_stat_replication on pid = active_pid
+ where slot_name = %s
+"""
+PAGE = 8192
+
+
+def receives(sender: WalSender, held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> bool:
+    """True if what a receiver says that it has written is in Barman's directory. Raises OperationFailed.
+
+    Another Barman that uses our slot, under the same name, lets it move on, and ours gets nothing. Asked twice, for a
+    file may be moved meanwhile, and the end of a switched file is written as zeros.
+    """
+    if sender.written is None or _is_there(sender.written, held, primary, barman, host):
+        return True
+    with answer_of(primary.node):
+        rows = host.fetch(Sql(primary.node, WRITTEN, (barman.slot_name,)), LIMIT)
+        written = rows[0][0] if rows else None
+    return written is None or _is_there(written, archive.look_at_archive(barman, host), primary, barman, host)
+
+
+def _is_there(written: int, held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> bool:
+    size = primary.lineage.segment_size
+    number, offset = divmod(written, size)
+    if not offset:
+        return True  # at the beginning of a file there may be nothing yet
+    found = {name: parsed[1] for name in held.files if (parsed := parse_name(name, size))}
+    if any(n > number or (n == number and len(name) == COMPLETE) for name, n in found.items()):
+        return True
+    partial = next((name for name, n in found.items() if n == number and name in held.streaming), "")
+    if not partial:
+        return False
+    # pg_receivewal makes a file with zeros; a page that was written begins with PostgreSQL's mark.
+    page = (offset - 1) // PAGE * PAGE
+    words = ("cmp", f"--ignore-initial={page}:0", "--bytes=8", f"{held.directory}/{partial}", "/dev/zero")
+    return "differ" in host.run(Program(barman.beside(*words), tolerate="EOF on|No such file|^$"), LIMIT)
+
+
+def look_closer(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> ArchivedWal:
+    """Leave out what is not whole: of a wrong size, or compressed and cut short. Raises OperationFailed."""
+    wrong = ask("whole", barman, host, 300.0, segment_size=primary.lineage.segment_size)["wrong"]
+    there = held.files - wrong.keys()
+    return replace(held, streaming=held.streaming - wrong.keys(), files=there, broken={**held.broken, **wrong})
+
+
+PACKAGE = "repmgr_hooks.barman.agent"
+AGENT = """import json, sys, types
+for name, text in json.loads({modules!r}):
+    sys.modules[name] = module = types.ModuleType(name)
+    exec(compile(text, name, "exec"), module.__dict__)
+asked = json.loads({asked!r})
+print(json.dumps(module.{what}(asked)))
+"""
+"""The whole of what ``python3`` gets where Barman is; the last module is the one that is asked."""
+
+
+def ask(
+    what: str, barman: Barman, host: Host, limit: float = LIMIT, module: str = "files", **more: Any
+) -> dict[str, Any]:
+    """Let a module of ``agent/`` look into Barman's files, where Barman is. Raises OperationFailed."""
+    known = archive.places(barman, host)
+    asked = {
+        "barman": barman.command[-1],
+        "server": barman.server,
+        "backup_directory": known["backup_directory"],
+        "directories": [known[name] for name in archive.DIRECTORIES],
+        **more,
+    }
+    folder = resources.files(PACKAGE)
+    names = dict.fromkeys(("files", "follow", module) if module != "files" else ("files",))
+    texts = [(f"{PACKAGE}.{name}", folder.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in names]
+    text = AGENT.format(modules=json.dumps(texts), asked=json.dumps(asked), what=what)
+    program = Program(barman.beside("python3", "-I", "-", what), stdin=text)
+    try:
+        return dict(json.loads(host.run(program, limit)))
+    except (ValueError, TypeError):
+        raise OperationFailed(f"{program}: did not answer with what was asked for") from None
+
+
+def primarys_sum(node: int, name: str, host: Host) -> str:
+    """Return the sum of a file in a node's pg_wal; empty if it is not there any more. Raises OperationFailed."""
+    with answer_of(node):
+        ((may_read, may_ask),) = host.fetch(Sql(node, RIGHTS), LIMIT)
+        if not (may_read or may_ask):
+            raise OperationFailed(f"node {node}: our role may not see sums of WAL files; see config/grants.sql")
+        ((found,),) = host.fetch(Sql(node, READ if may_read else ASK, (name,)), LIMIT)
+        return str(found or "")
+
+
+def look(barman: Barman, node: int, timeline: int, host: Host) -> tuple[ArchivedWal, PrimaryWal]:
+    """Look at Barman first: it may receive meanwhile, and must not seem to be ahead. Raises OperationFailed."""
+    held = archive.look_at_archive(barman, host)
+    return held, archive.look_at_primary(node, timeline, host)

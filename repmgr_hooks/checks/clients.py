@@ -1,0 +1,68 @@
+"""What clients get: the gateway's address, the way back from each node, and a write through each port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.probe import led_astray, merged, probe
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.handlers.firewall import snat_here
+from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
+from repmgr_hooks.system.steps import Host
+
+LIMIT = 2.0
+
+
+def addresses(cluster: Cluster, host: Host) -> Iterator[Finding]:
+    """Look whether this host has the addresses that its rules speak of."""
+    gateway, example = cluster.gateway, next(iter(cluster.nodes.values())).host
+    topic, way = Topic("gateway.address", cluster.name), host.route(example)
+    if host.route(gateway.address).local is not False:
+        yield topic.ok(f"{gateway.address} is an address of this host's")
+    else:
+        what = f"this host has no address {gateway.address}: no client that asks for it comes here"
+        device = way.device or "DEVICE"
+        yield topic.fail(what, f"ip address add {Family(gateway.address).exactly(gateway.address)} dev {device}")
+    topic = Topic("gateway.snat", cluster.name)
+    if gateway.snat != gateway.address and not snat_here(gateway, host):
+        what = (
+            f"this host has no address {gateway.snat} for the nodes to see: they see {way.source or 'another'} instead"
+        )
+        yield topic.fail(what, f"config.yaml: clusters.{cluster.name}.gateway: {{snat_address: {way.source}}}")
+
+
+def ways_back(cluster: Cluster, host: Host, nodes: Iterable[int]) -> Iterator[Finding]:
+    """Try whether each of these nodes, which answer us, also answers the address from which it will see clients."""
+    gateway, port = cluster.gateway, cluster.postgres.port
+    if gateway.snat == MASQUERADE or not snat_here(gateway, host):
+        return
+    for number in nodes:
+        topic, node = Topic("gateway.snat", f"{cluster.name} node {number}"), cluster.nodes[number].host
+        source = host.route(node).source
+        if source in ("", gateway.snat) or host.answers(gateway.snat, node, port, LIMIT):
+            yield topic.ok(f"answers packets from {gateway.snat}, the address that it sees as every client's")
+            continue
+        what = f"answers {source}, but nothing from {gateway.snat}, the address that it sees as every client's"
+        mend = f"config.yaml: clusters.{cluster.name}.gateway: {{snat_address: {source}}}; pg_hba.conf must let it in"
+        yield topic.fail(what, mend)
+
+
+def writes(managed: ManagedCluster, host: Host, decision: PrimaryDecision) -> Iterator[Finding]:
+    """Log in and write through each port that a route opens."""
+    cluster = managed.cluster
+    client, topic = cluster.client, Topic("client.write", cluster.name)
+    probes = led_astray(probe(cluster, managed.opened_ports, host), decision.primary)
+    wrong = merged(probes)
+    if wrong:
+        yield topic.fail("; ".join(map(str, wrong)), wrong[0].hint)
+    else:
+        yield topic.ok("; ".join(f"{found} ({found.seconds:.2f} s)" for found in probes))
+    topic = Topic("client.role", cluster.name)
+    if client.user == cluster.postgres.user:
+        what = f"tried as {client.user}, repmgr's own role: what an application may do is not known"
+        yield topic.warn(what, f"config.yaml: clusters.{cluster.name}.probe: {{user: ROLE, dbname: DATABASE}}")
+    else:
+        yield topic.ok(f"tried as {client.user}")

@@ -1,0 +1,127 @@
+"""Looking without an event: who is the primary, and what is not in the desired state."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, memory_of
+from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
+from repmgr_hooks.engine.dispatcher import select
+from repmgr_hooks.engine.dry_run import differences, preview
+from repmgr_hooks.engine.executor import answer
+from repmgr_hooks.engine.fencing import fence
+from repmgr_hooks.engine.routes import Action, ManagedCluster
+from repmgr_hooks.engine.run import ActionResult
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.system.steps import Host
+from repmgr_hooks.text import MOST, one_line
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What a look without an event has found: what is missing in the actions (``found``), and what none can mend.
+
+    ``at``: when the nodes had answered, in seconds since the epoch.
+    """
+
+    decision: PrimaryDecision
+    at: float
+    found: tuple[ActionResult, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What is missing, in words."""
+        return tuple(differences(self.found))
+
+    @property
+    def in_desired_state(self) -> bool:
+        """True if there is a primary and nothing is missing."""
+        return self.decision.primary is not None and not self.missing
+
+    def needs_run(self, failed: RunRow | None) -> bool:
+        """True if something is to be done that neither an event has asked for nor the retries of a failed run will do.
+
+        Under another primary than the failed run's, all is to be done.
+        """
+        return bool(self.missing) and not (failed and self._left_to(failed))
+
+    def _left_to(self, failed: RunRow) -> bool:
+        same = (self.decision.primary, self.decision.timeline) == (failed.primary, failed.timeline)
+        return same and {item.action.title for item in self.found if differences([item])} <= set(failed.left)
+
+
+def find_drift(
+    managed: ManagedCluster,
+    host: Host,
+    memory: LastKnownPrimary,
+    fingerprints: dict[str, object],
+    closed: Sequence[str] = (),
+) -> Drift:
+    """Look without an event: who is the primary, and what is not as it should be.
+
+    ``fingerprints`` holds what each handler's ``fingerprint`` was when all was as it should be; it is brought up to
+    date. Under a new primary the first difference is enough: what is looked at through a port that still leads to the
+    old one may take its time (20 s for ``barman show-server``, when that one was unplugged). ``closed``: the ports that
+    are to lead nowhere, for no primary has been known for long.
+    """
+    finder = PrimaryFinder(managed.cluster, memory)
+    decision, now = finder.decision(host), time.time()
+    if decision.primary is None:
+        return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
+    decided = cluster_state(decision, finder)
+    new = memory_of(decided.states[decided.primary]) != memory
+    found: list[ActionResult] = []
+    for item in select(managed.routes, []):
+        if item.action.on_tick:
+            fingerprint = _fingerprint(item.action, decided, host)
+            if fingerprint is None or fingerprints.get(item.action.path) != fingerprint:
+                seen = preview([item], decided, host)
+                fingerprints[item.action.path] = None if differences(seen) else fingerprint
+                found += seen
+                if new and differences(seen):
+                    return Drift(decision, now, tuple(found))
+    said, missing = (*warnings(managed, decided, host), *housekeep(managed, decided, host)), differences(found)
+    return Drift(decision, now, tuple(found), tuple(text for text in said if text not in missing))
+
+
+def _fingerprint(action: Action, decided: ClusterState, host: Host) -> object:
+    try:
+        return answer(action, decided.cluster, host, partial(action.handler.fingerprint, decided, host))
+    except OperationFailed as error:
+        log.debug("%s: %s", action.title, error)
+        return None
+
+
+def warnings(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[str]:
+    """Return what no step of ours can mend."""
+    said: list[str] = []
+    for action in managed.actions:
+        try:
+            said += answer(action, decided.cluster, host, partial(_warnings, action, decided))
+        except OperationFailed as error:
+            said.append(str(error))
+    return said
+
+
+def _warnings(action: Action, decided: ClusterState) -> list[str]:
+    return [one_line(text, MOST) for text in action.handler.warnings(action.config, decided)]
+
+
+def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[str]:
+    """Do the small work of every look, which is no repair and stands in no journal; return what failed."""
+    failed = []
+    for action in managed.actions:
+        try:
+            asked = partial(action.handler.housekeep, action.config, decided, host)
+            answer(action, decided.cluster, host, asked)
+        except OperationFailed as error:
+            failed.append(str(error))
+    return failed

@@ -1,0 +1,50 @@
+"""One run in the foreground: for a command that somebody has typed, and at boot."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.engine import dispatcher
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.engine.run import RunObserver, RunResult, Show, shown_to_nobody
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.log import about
+from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, remember
+from repmgr_hooks.system.steps import Host
+
+log = logging.getLogger(__name__)
+
+
+def run_now(
+    managed: ManagedCluster,
+    host: Host,
+    events: list[Event],
+    cause: str,
+    journal: Journal | None,
+    waiting: Show = shown_to_nobody,
+) -> RunResult:
+    """One run in the foreground, journalled if there is a journal. The caller holds the cluster's lock."""
+    unwritten = RunObserver(waiting)
+    if journal is None:
+        return dispatcher.handle(managed, host, events, observer=unwritten)
+    name = managed.cluster.name
+    memory = LastKnownPrimary()
+    try:
+        started, memory = time.time(), journal.memory(name)
+        numbers = [journal.add_event(name, event, time.time(), by_hand=cause != "event") for event in events]
+        run = journal.begin_run(name, cause, 1, numbers)
+        memory = journal.memory(name)
+    except OperationFailed as error:
+        log.error("%s; going on without it", error)
+        return dispatcher.handle(managed, host, events, observer=unwritten, memory=memory)
+    observer = JournalRecorder(journal, name, run, set(), waiting)
+    with about(run=run, events=numbers):
+        result = dispatcher.handle(managed, host, events, observer=observer, memory=memory)
+    if result.ok:
+        remember(journal, name, result.decision, memory)
+    end_run(journal, ended(run, name, cause, 1, started, result))
+    return result

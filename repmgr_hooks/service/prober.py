@@ -1,0 +1,140 @@
+"""Tries as a client whether the ports can be used, in a thread of its own: a failover never waits for a probe.
+
+After every run, and as soon as a primary is missed, it tries at once; while a client cannot write, once a second, so
+that the journal knows when that began and ended; else at the probe's own interval.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from repmgr_hooks.cluster.probe import Probe, led_astray, probe
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.rows import ProbeRow
+from repmgr_hooks.log import about
+from repmgr_hooks.system.steps import Host
+
+log = logging.getLogger(__name__)
+
+SOON = 1.0
+SOON_FOR = 60.0
+LATER = 5.0
+NEVER = 3600.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a port showed last, since when on the host's clock, how often in a row, and when last (since the epoch)."""
+
+    probe: Probe
+    since: float
+    times: int
+    seen: float
+
+
+def noted(before: Mapping[str, Standing], probes: Iterable[Probe], now: float, clock: float) -> dict[str, Standing]:
+    """Return how things stand after these probes; a failure goes on while its reason changes."""
+    standing = {}
+    for found in probes:
+        was = before.get(found.name)
+        if was and was.probe.writes == found.writes:
+            standing[found.name] = Standing(found, was.since, was.times + 1, clock)
+        else:
+            standing[found.name] = Standing(found, now, 1, clock)
+    return standing
+
+
+def next_in(standing: Mapping[str, Standing], interval: int, now: float) -> float:
+    """Return the seconds until the next probe."""
+    failing = [now - item.since for item in standing.values() if not item.probe.writes]
+    if failing:
+        return SOON if min(failing) < SOON_FOR else LATER
+    return float(interval) or NEVER
+
+
+class NoProber:
+    """Tries nothing."""
+
+    resting = False
+    primary: int | None = None
+
+    def kick(self) -> None:
+        """Try nothing."""
+
+    def failing(self) -> Sequence[Standing]:
+        """Return nothing."""
+        return ()
+
+
+class Prober(threading.Thread):
+    """The probes of one cluster; ``resting``: none for now, for somebody works on the cluster.
+
+    ``primary``: where a client should end up, as far as that is known.
+    """
+
+    def __init__(
+        self, managed: ManagedCluster, host: Host, journal: Journal, close: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(name=f"probes of {managed.cluster.name}", daemon=True)
+        self._managed, self._host, self._journal, self._close = managed, host, journal, close
+        self._kicked, self._stopping = threading.Event(), threading.Event()
+        self._standing: dict[str, Standing] = {}
+        self.resting = False
+        self.primary: int | None = None
+
+    def kick(self) -> None:
+        """Try now: something has happened."""
+        self._kicked.set()
+
+    def failing(self) -> Sequence[Standing]:
+        """Return what a client could not do when it was tried last."""
+        return [item for item in self._standing.values() if not item.probe.writes]
+
+    def stop(self) -> None:
+        """End soon; a visit that is under way is not waited for."""
+        self._stopping.set()
+        self._kicked.set()
+
+    def run(self) -> None:
+        """Probe until stopped."""
+        wait = 0.0
+        while not self._stopping.is_set():
+            self._kicked.wait(wait)
+            self._kicked.clear()
+            try:
+                wait = self.probe() if not self._stopping.is_set() else 0.0
+            except Exception:
+                log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
+                wait = NEVER
+        self._close()
+
+    def probe(self) -> float:
+        """Probe once, and return the seconds until the next time."""
+        cluster = self._managed.cluster
+        if self.resting:
+            self._standing = {}
+            return LATER
+        probes = led_astray(probe(cluster, self._managed.opened_ports, self._host), self.primary)
+        self._host.close_idle()
+        now, clock, before = self._host.now(), time.time(), self._standing
+        self._standing = noted(before, probes, now, clock)
+        with about(cluster=cluster.name):
+            for found in probes:
+                self._tell(found, before.get(found.name), clock)
+        return next_in(self._standing, cluster.client.interval, now)
+
+    def _tell(self, found: Probe, was: Standing | None, clock: float) -> None:
+        if self._stopping.is_set() or (was and (was.probe.code, was.probe.node) == (found.code, found.node)):
+            return
+        log.log(logging.INFO if found.writes else logging.WARNING, "%s: %s", self._managed.cluster.name, found)
+        try:
+            row = ProbeRow(clock, was.seen if was else None, found.name, found.code.value, found.node, str(found))
+            self._journal.probed(self._managed.cluster.name, row)
+        except OperationFailed as error:
+            log.error("%s", error)

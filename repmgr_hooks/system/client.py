@@ -1,0 +1,113 @@
+"""One visit to a cluster as an application pays it: log in through a port, ask where we are, commit something, leave.
+
+What is committed is an empty transactional message (``pg_logical_emit_message``). It gets a transaction id and a commit
+record, and its commit waits for synchronous standbys, as that of any write does (logical/message.c,
+LogLogicalMessage; xact.c, RecordTransactionCommit: only what has an id *and* has written WAL waits in
+SyncRepWaitForLSN). No table, catalogue or sequence is touched: what remains is some hundred bytes of WAL. A write that
+is rolled back would prove less and leave more: it never waits for a standby, and its dead rows are for vacuum. Whoever
+decodes this database's WAL logically and asks for messages sees one with the prefix PREFIX and no content.
+
+It needs no right, only a login. Of a read-only session it says nothing, so that is asked for by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import psycopg
+from psycopg import conninfo
+
+from repmgr_hooks.text import one_line
+
+PREFIX = "repmgr_hooks"
+APPLICATION = "repmgr_hooks probe"
+ASK = """
+select host(inet_server_addr()), pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', pg_backend_pid()
+"""
+READ_ONLY_BY = "select source from pg_settings where name = 'default_transaction_read_only'"
+WRITE = f"select pg_logical_emit_message(true, '{PREFIX}', '')"
+LATE = "no answer in time"
+
+Stage = Literal["connect", "ask", "commit", "done"]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """How far a client came, and what it was told: ``stage`` is what it was at when it ended.
+
+    ``error``: libpq's or the server's own words; LATE if the time was up. ``server``: the address that the server has
+    for itself. ``read_only``: empty, or where that setting comes from (``pg_settings.source``).
+    """
+
+    stage: Stage = "connect"
+    error: str = ""
+    sqlstate: str = ""
+    server: str = ""
+    in_recovery: bool = False
+    read_only: str = ""
+    pid: int = 0
+    seconds: float = 0.0
+
+
+async def visit(dsn: str, limit: float) -> Visit:
+    """Pay one visit; it is over after ``limit`` seconds, whatever the network does."""
+    progress = _Progress()
+    begun = time.monotonic()
+    going = asyncio.ensure_future(progress.go(dsn, limit))
+    await asyncio.wait({going}, timeout=limit)
+    if not going.done():
+        # Closed first: psycopg would spend 10 s on asking a silent server to cancel the query.
+        await progress.close()
+        going.cancel()
+        await asyncio.wait({going})
+        progress.seen = replace(progress.seen, error=LATE)
+    elif error := going.exception():
+        sqlstate = getattr(error, "sqlstate", None) or ""
+        progress.seen = replace(progress.seen, error=brief(error), sqlstate=sqlstate)
+    await progress.close()
+    return replace(progress.seen, seconds=time.monotonic() - begun)
+
+
+class _Progress:
+    """What a client has come to know so far."""
+
+    def __init__(self) -> None:
+        self.seen = Visit()
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+
+    async def go(self, dsn: str, limit: float) -> None:
+        dsn = conninfo.make_conninfo(dsn, application_name=APPLICATION, connect_timeout=max(2, round(limit)))
+        self._connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+        self.seen = replace(self.seen, stage="ask")
+        server, in_recovery, read_only, pid = await self._row(ASK)
+        self.seen = replace(self.seen, server=server or "", in_recovery=in_recovery, pid=pid)
+        if in_recovery or read_only:
+            source = (await self._row(READ_ONLY_BY))[0] if read_only else ""
+            self.seen = replace(self.seen, read_only=source)
+            return
+        self.seen = replace(self.seen, stage="commit")
+        await self._row(WRITE)
+        self.seen = replace(self.seen, stage="done")
+
+    async def _row(self, statement: str) -> tuple[Any, ...]:
+        assert self._connection is not None
+        cursor = await self._connection.execute(statement)
+        row = await cursor.fetchone()
+        assert row is not None
+        return tuple(row)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+
+def brief(error: BaseException) -> str:
+    """Return libpq's message without the lines after the first and without the address, which the caller names."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return one_line(
+        re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
+    )

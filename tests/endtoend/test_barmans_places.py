@@ -1,0 +1,77 @@
+"""Where Barman keeps files and settings is its business: links, other places, and another Barman's receiver."""
+
+from __future__ import annotations
+
+import re
+
+from tests.endtoend.looks import barman_streams_from
+from tests.endtoend.test_continuity import close_file, configure_nodes
+from tests.lab import Lab, wait_for
+from tests.lab.barman import archive, back_up
+
+HOME = "/var/lib/barman/main_backup"
+
+
+def move_to_another_disk(lab: Lab, name: str) -> None:
+    """As when the disk became full: the directory is a link now."""
+    lab.gateway.run("mkdir", "-p", "/var/lib/barman/disk", user="barman")
+    lab.gateway.run("mv", f"{HOME}/{name}", f"/var/lib/barman/disk/{name}", user="barman")
+    lab.gateway.run("ln", "-s", f"/var/lib/barman/disk/{name}", f"{HOME}/{name}", user="barman")
+
+
+def level(shown: str, key: str) -> str:
+    found = re.search(rf"^(\w+) +{re.escape(key)} ", shown, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def test_barmans_places(built_lab: Lab) -> None:
+    lab = built_lab
+    configure_nodes(lab, "synchronous_standby_names = ''\n")
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    back_up(lab, lab.db1)
+    archive(lab, lab.db1)
+    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    for name in ("wals", "streaming"):
+        move_to_another_disk(lab, name)
+
+    # Links are followed, by `reconcile` and by `check-wal`; one that leads nowhere is no empty archive.
+    result = lab.gateway.hooks("reconcile")
+    assert result.returncode == 0, result.stdout
+    assert barman_streams_from(lab.db1)
+    result = lab.gateway.hooks("check-wal", "--deep")
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"main: OK: 0{7}1[0-9A-F]{16} to 0{7}1[0-9A-F]{16}, [2-9] files", result.stdout), result
+    lab.gateway.run("mv", "/var/lib/barman/disk", "/var/lib/barman/away")
+    result = lab.gateway.hooks("check-wal")
+    assert result.returncode == 1
+    assert "a link that leads nowhere; is the disk mounted where Barman runs?" in result.stdout
+    lab.gateway.run("mv", "/var/lib/barman/away", "/var/lib/barman/disk")
+
+    # Barman's file in another of its places, and what it could not archive.
+    lab.gateway.run("mkdir", "-p", "/etc/barman")
+    lab.gateway.run("mv", "/etc/barman.conf", "/etc/barman/barman.conf")
+    lab.gateway.barman("-q", "cron")
+    shown = lab.gateway.hooks("check").stdout
+    for key in ("active", "answer", "backlog", "conninfo", "content", "cron", "errors", "locks", "primary", "slot"):
+        assert level(shown, f"barman.{key}") == "OK", shown
+    assert level(shown, "recovery.history") == "WARN"
+    lab.gateway.run("touch", f"{HOME}/errors/000000010000000000000002.20261125T010101Z.duplicate")
+    assert level(lab.gateway.hooks("check").stdout, "barman.errors") == "FAIL"
+
+    # Another Barman takes what our slot gives, under the same name.
+    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    lab.gateway.run("mkdir", "/var/tmp/other", user="barman")
+    dsn = "host=10.0.0.20 port=54321 user=streaming_barman application_name=barman_receive_wal"
+    words = ("pg_receivewal", "-d", dsn, "-D", "/var/tmp/other", "-S", "barman", "--no-loop")
+    lab.daemons["another Barman"] = lab.gateway.start(*words, user="barman", log="other")
+    wait_for(lambda: barman_streams_from(lab.db1), "the other receiver to stream")
+    lab.db1.sql("insert into work select from generate_series(1, 1000)", "app")
+    there = (
+        "select write_lsn + 1000 > pg_current_wal_lsn() from pg_stat_replication "
+        "where application_name = 'barman_receive_wal'"
+    )
+    wait_for(lambda: lab.db1.sql(there) == "t", "the other receiver to have it")
+    shown = lab.gateway.hooks("status").stdout
+    assert f"does not come into {HOME}/streaming: it is another Barman's" in shown
+    close_file(lab.db1)
+    assert lab.gateway.hooks("reconcile").returncode == 1

@@ -1,0 +1,164 @@
+"""What names do not show: check-wal follows the records, and restores; real WAL, as the Barman at hand stores it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.looks import barman_streams_from, routes
+from tests.endtoend.test_continuity import SEGMENT, close_file, configure_nodes, fork, has_caught_up, promote
+from tests.lab import Lab, wait_for
+from tests.lab.barman import archive, back_up
+
+HOME = "/var/lib/barman/main_backup"
+
+
+@pytest.fixture(scope="module", params=["Debian's Barman, pygzip", "Debian's Barman, none", "the newest Barman, gzip"])
+def two(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A backup on timeline 1, a failover, and a few files of timeline 2 in the archive."""
+    lab = fresh_lab(newest_barman="newest" in request.param)
+    try:
+        lab.build()
+        compression = request.param.rpartition(" ")[2]
+        text = lab.gateway.path("/etc/barman.conf").read_text()
+        line = "" if compression == "none" else f"compression = {compression}\n"
+        lab.put(lab.gateway, "/etc/barman.conf", text.replace("compression = pygzip\n", line))
+        configure_nodes(lab, "synchronous_standby_names = ''\n")
+        result = lab.gateway.hooks("reconcile")
+        assert result.returncode == 0, result.stdout
+        lab.start_cron()
+        lab.start_worker()
+        back_up(lab, lab.db1)
+        write(lab, 1)
+        archive(lab, lab.db1)
+        write(lab, 1)
+        has_caught_up(lab)
+        promote(lab)
+        wait_for(lambda: routes(lab).get(54322) == "10.0.0.12", "the app port to lead to db2", 120)
+        wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
+        for _ in range(3):
+            write(lab, 2)
+            archive(lab, lab.db2)
+        yield lab
+    finally:
+        lab.destroy()
+
+
+def write(lab: Lab, node: int) -> None:
+    lab.node(node).sql("insert into work select from generate_series(1, 20000)", "app")
+
+
+def archived(lab: Lab, name: str) -> Path:
+    (found,) = lab.gateway.run("find", HOME, "-name", name).split()
+    return lab.gateway.path(found)
+
+
+def plain(file: Path) -> bytes:
+    stored = file.read_bytes()
+    return gzip.decompress(stored) if stored[:2] == b"\x1f\x8b" else stored
+
+
+def store(file: Path, content: bytes) -> None:
+    """As Barman would have stored it."""
+    packed = file.read_bytes()[:2] == b"\x1f\x8b"
+    file.write_bytes(gzip.compress(content) if packed else content)
+
+
+def test_all_is_well(two: Lab) -> None:
+    result = two.gateway.hooks("check-wal", "--deep", user="barman")
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"^main: deep OK: the records of \d+ files follow each other, 0/", result.stdout, re.MULTILINE)
+    assert re.search(r"^main: (\d+) of \1 files, 100 %$", result.stderr, re.MULTILINE)
+
+
+def test_a_restore(two: Lab) -> None:
+    lab = two
+    result = lab.gateway.hooks("check-wal", "--restore", "--json", user="barman")
+    assert result.returncode == 0, result.stdout
+    (said,) = json.loads(result.stdout).values()
+    assert re.match(r"a restore comes up to 0/[0-9A-F]+, last transaction 20", said["restore"]["text"])
+    assert not lab.gateway.run("find", HOME, "-name", ".repmgr-hooks-*")
+    assert "postgres -D" not in lab.gateway.run("ps", "axww").replace(f"postgres -D {'/var/lib/postgresql'}", "")
+
+
+def flip(lab: Lab, name: str) -> None:
+    file = archived(lab, name)
+    content = bytearray(plain(file))
+    content[300_000] ^= 1
+    store(file, bytes(content))
+
+
+def cut(lab: Lab, name: str) -> None:
+    file = archived(lab, name)
+    stored = file.read_bytes()
+    file.write_bytes(stored[: len(stored) * 2 // 3])
+
+
+def empty(lab: Lab, name: str) -> None:
+    archived(lab, name).write_bytes(b"")
+
+
+def take_away(lab: Lab, name: str) -> None:
+    archived(lab, name).unlink()
+
+
+def another_segment(lab: Lab, name: str) -> None:
+    """A whole file of a good Barman, under the wrong name."""
+    other = f"{name[:16]}{int(name[16:], 16) + 1:08X}"
+    store(archived(lab, name), plain(archived(lab, other)))
+
+
+def another_history(lab: Lab, name: str) -> None:
+    store(archived(lab, "00000002.history"), b"1\t0/4000050\tno recovery target specified\n")
+
+
+def no_history(lab: Lab, name: str) -> None:
+    archived(lab, "00000002.history").unlink()
+
+
+def another_branch(lab: Lab, name: str) -> None:
+    """The old primary has gone on alone, and Barman has got one of its files under the right name."""
+    lab.db1.pg_ctl("start")
+    try:
+        own = f"00000001{name[8:]}"
+        while close_file(lab.db1) < own:
+            write(lab, 1)
+        content = lab.db1.path(f"/var/lib/postgresql/15/main/pg_wal/{own}").read_bytes()
+    finally:
+        lab.db1.pg_ctl("stop", "-m", "immediate")
+    store(archived(lab, name), content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (flip, "deep BROKEN: error in WAL record at"),
+        (another_segment, "deep BROKEN: error in WAL record at"),
+        (another_branch, "deep BROKEN: error in WAL record at"),
+        (cut, "BROKEN {name}: "),
+        (empty, "BROKEN {name}: is empty"),
+        (take_away, "MISSING {name}"),
+        (another_history, "BRANCH_CONFLICT: Barman holds another history of timeline 2 than the primary"),
+        (no_history, "MISSING 00000002.history"),
+    ],
+)
+def test_what_is_found(two: Lab, harm: Callable[[Lab, str], None], said: str) -> None:
+    """In a file that is neither the newest nor the oldest of its timeline: these are compared with the primary's."""
+    lab = two
+    name = f"00000002{fork(lab.db2) // SEGMENT + 1:016X}"
+    lab.gateway.run("cp", "-a", f"{HOME}/wals", "/var/tmp/wals")
+    try:
+        harm(lab, name)
+        result = lab.gateway.hooks("check-wal", "--deep", user="barman")
+        assert result.returncode == 1, result.stdout
+        assert said.format(name=name) in result.stdout
+    finally:
+        lab.gateway.run("rm", "-r", f"{HOME}/wals")
+        lab.gateway.run("mv", "/var/tmp/wals", f"{HOME}/wals")
+    assert lab.gateway.hooks("check-wal", user="barman").returncode == 0

@@ -1,0 +1,58 @@
+"""Since when a client that cannot write is an alert: not in a failover, not once, not while a gate may be closed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import config
+from repmgr_hooks.alerts.rules import conditions, overdue
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.probe import Probe, ProbeCode
+from repmgr_hooks.engine.routes import ManagedCluster
+
+MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
+
+
+@dataclass
+class Unserved:
+    probe: Probe
+    since: float
+    times: int
+
+
+def late(code: ProbeCode, since: float, times: int, known_since: float, now: float) -> bool:
+    return bool(overdue(MAIN, [Unserved(Probe("app", code, message="x"), since, times)], known_since, now))
+
+
+@pytest.mark.parametrize(
+    ("code", "since", "times", "known_since", "now", "told"),
+    [
+        (ProbeCode.SILENT, 0, 2, 0, 15, True),
+        (ProbeCode.SILENT, 0, 2, 0, 14, False),
+        (ProbeCode.SILENT, 0, 1, 0, 1000, False),
+        (ProbeCode.SILENT, 0, 99, 100, 110, False),  # a new primary, or the same after a restart
+        (ProbeCode.SILENT, 0, 99, 100, 115, True),
+        (ProbeCode.CLOSED, 0, 99, 0, 134, False),  # fail_open_after: 120
+        (ProbeCode.CLOSED, 0, 99, 0, 135, True),
+        (ProbeCode.NO_CONNECTION_LEFT, 10, 3, 0, 25, True),
+    ],
+)
+def test_how_long_it_must_last(
+    code: ProbeCode, since: float, times: int, known_since: float, now: float, told: bool
+) -> None:
+    assert late(code, since, times, known_since, now) is told
+
+
+def alerts(managed: ManagedCluster, primary: int | None) -> list[tuple[str, str, str]]:
+    decision = PrimaryDecision(primary, 1, None, ())  # type: ignore[arg-type]
+    probes = [Probe(port, ProbeCode.SILENT, message="no answer", hint="look") for port in ("barman", "app")]
+    found = conditions(managed, decision, (), None, 20, probes)
+    return [(alert.condition, alert.severity, alert.next) for alert in found]
+
+
+def test_one_alert_for_all_ports_and_none_beside_that_of_an_unknown_primary() -> None:
+    assert alerts(MAIN, 1) == [("client", "critical", "look")]
+    assert [condition for condition, *_ in alerts(MAIN, None)] == ["primary"]

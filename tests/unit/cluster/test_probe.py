@@ -1,0 +1,177 @@
+"""What a client's visit shows: in one word, in a sentence, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from psycopg import conninfo
+
+from repmgr_hooks.cluster.probe import Probe, ProbeCode, judge, led_astray, merged, probe
+from repmgr_hooks.cluster.probe_from import parse
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres, ProbeSettings
+from repmgr_hooks.system import client
+from repmgr_hooks.system.client import LATE, Visit
+from repmgr_hooks.system.steps import Program, Rows, Sql
+from tests.fake import FakeHost
+
+MAIN = Cluster(
+    nodes={1: Node("10.0.0.11"), 2: Node("10.0.0.12")},
+    gateway=Gateway("10.0.0.20", {"barman": 54321, "app": 54322}),
+    probe=ProbeSettings("app", "shop", "/etc/pass"),
+    name="main",
+)
+HBA = 'FATAL:  no pg_hba.conf entry for host "10.0.0.20", user "app", database "shop", SSL encryption'
+
+
+class Asked(FakeHost):
+    """Answers what the late session waits for."""
+
+    event: str | None = "SyncRep"
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        assert sql.params == (77, client.APPLICATION)
+        assert "pg_terminate_backend" in sql.statement
+        self.changes.append((0.0, f"end session on node {sql.node}"))
+        return [(self.event, "FIRST 1 (nobody)", True)]
+
+
+@pytest.mark.parametrize(
+    ("visit", "code", "message", "hint"),
+    [
+        (Visit("done", server="10.0.0.11"), ProbeCode.WRITES, "", ""),
+        (Visit("done", server="10.0.0.99"), ProbeCode.ELSEWHERE, "10.0.0.99, which is none of the nodes", "check"),
+        (Visit("ask", server="10.0.0.12", in_recovery=True), ProbeCode.STANDBY, "node 2, which is in recovery", "rule"),
+        (
+            Visit("ask", server="10.0.0.11", read_only="configuration file"),
+            *(ProbeCode.READ_ONLY, "sessions of app on node 1 are read-only", "alter system set default_transaction_r"),
+        ),
+        (Visit("ask", server="10.0.0.11", read_only="user"), ProbeCode.READ_ONLY, "read-only", "alter role app reset"),
+        (
+            Visit("ask", server="10.0.0.11", read_only="database"),
+            *(ProbeCode.READ_ONLY, "read-only", "alter database shop reset"),
+        ),
+        (Visit(error=LATE), ProbeCode.SILENT, "no answer within 5 s", "names what drops"),
+        (Visit(error="Connection refused"), ProbeCode.CLOSED, "nothing answers on 10.0.0.20:54322", "reconcile"),
+        (Visit(error="No route to host"), ProbeCode.SILENT, "no answer", "check"),
+        (Visit(error=HBA), ProbeCode.REJECTED, HBA, "host shop app 10.0.0.20/32 scram-sha-256"),
+        (
+            Visit(error='FATAL:  password authentication failed for user "app"'),
+            *(ProbeCode.REJECTED, "password authentication failed", "in /etc/pass: *:*:shop:app:PASSWORD"),
+        ),
+        (
+            Visit(error='FATAL:  too many connections for role "app"'),
+            *(ProbeCode.NO_CONNECTION_LEFT, "too many", "alter role app connection limit -1"),
+        ),
+        (
+            Visit(error="FATAL:  sorry, too many clients already"),
+            *(ProbeCode.NO_CONNECTION_LEFT, "too many clients", "raise max_connections"),
+        ),
+        (
+            Visit(error="FATAL:  remaining connection slots are reserved for non-replication superuser connections"),
+            *(ProbeCode.NO_CONNECTION_LEFT, "remaining connection slots", "raise max_connections"),
+        ),
+        (Visit(error="zu viele", sqlstate="53300"), ProbeCode.NO_CONNECTION_LEFT, "zu viele", "max_connections"),
+        (Visit(error='FATAL:  database "shop" does not exist'), ProbeCode.FAILED, "does not exist", "psql 'host=10."),
+    ],
+)
+def test_what_a_visit_shows(visit: Visit, code: ProbeCode, message: str, hint: str) -> None:
+    found = judge(MAIN, "app", visit, FakeHost())
+    assert found.code is code
+    assert message in found.message
+    assert hint in found.hint
+    assert bool(found.hint) == bool(found.message) == (not found.writes)
+
+
+@pytest.mark.parametrize(
+    ("event", "code"), [("SyncRep", ProbeCode.COMMIT_WAITS), ("WALSync", ProbeCode.SILENT), (None, ProbeCode.SILENT)]
+)
+def test_a_commit_that_does_not_return(event: str | None, code: ProbeCode) -> None:
+    host = Asked()
+    host.event = event
+    found = judge(MAIN, "app", Visit("commit", LATE, server="10.0.0.11", pid=77), host)
+    assert (found.code, host.what_changed()) == (code, ["end session on node 1"]), "no session is left behind"
+    if code is ProbeCode.COMMIT_WAITS:
+        assert "synchronous_standby_names = 'FIRST 1 (nobody)'" in found.message
+
+
+def test_through_the_ports_of_the_gateway() -> None:
+    host = FakeHost()
+    assert [(found.port, found.code, found.node) for found in probe(MAIN, ["barman", "app"], host)] == [
+        ("barman", ProbeCode.WRITES, 1),
+        ("app", ProbeCode.WRITES, 1),
+    ]
+    host.fail_over()
+    assert [found.code for found in probe(MAIN, ["app"], host)] == [ProbeCode.SILENT]
+
+
+def test_ports_that_lack_the_same_are_named_together() -> None:
+    barman, app = (Probe(port, ProbeCode.SILENT, message="no answer", hint="x") for port in ("barman", "app"))
+    assert [str(found) for found in merged([barman, app])] == ["port barman, app: no client can write: no answer"]
+    assert merged([Probe("app", ProbeCode.WRITES, 1)]) == []
+    assert len(merged([barman, replace(app, message="else")])) == 2
+
+
+def test_who_writes_elsewhere_than_on_the_primary_is_not_served() -> None:
+    (found,) = led_astray([Probe("app", ProbeCode.WRITES, 1)], 2)
+    assert (found.code, found.message) == (ProbeCode.ELSEWHERE, "it leads to node 1")
+    assert led_astray([Probe("app", ProbeCode.WRITES, 1)], None)[0].writes
+
+
+@pytest.mark.parametrize(
+    ("said", "visit"),
+    [
+        ("10.0.0.11|f|f|77\n0/5000060\nrepmgr-hooks: ended: 0\n", Visit("done", "", "", "10.0.0.11", False, "", 77)),
+        ("10.0.0.12|t|f|77\nERROR:  x\nrepmgr-hooks: ended: 3\n", Visit("ask", "", "", "10.0.0.12", True, "", 77)),
+        ("10.0.0.11|f|t|77\n0/5\nrepmgr-hooks: ended: 0\n", Visit("ask", "", "", "10.0.0.11", False, "client", 77)),
+        ("10.0.0.11|f|f|77\nrepmgr-hooks: ended: 124\n", Visit("commit", LATE, "", "10.0.0.11", False, "", 77)),
+        ("repmgr-hooks: ended: 124\n", Visit(error=LATE)),
+        (f"psql: error: {HBA}\nrepmgr-hooks: ended: 2\n", Visit(error=f"psql: error: {HBA}")),
+        ("sh: 1: psql: not found\nrepmgr-hooks: ended: 127\n", Visit(error="sh: 1: psql: not found")),
+        ("a banner\n10.0.0.11|f|f|7\n0/5\nrepmgr-hooks: ended: 0\n", Visit("done", "", "", "10.0.0.11", False, "", 7)),
+        ("Permission denied", Visit(error="psql was not run to its end: Permission denied")),
+    ],
+)
+def test_what_psql_says_elsewhere(said: str, visit: Visit) -> None:
+    assert parse(said) == visit
+
+
+def test_from_elsewhere() -> None:
+    """The words that lead there get a script on stdin; no password is in it."""
+    host, ran = FakeHost(), list[Program]()
+
+    def ssh(program: Program) -> str:
+        ran.append(program)
+        return "10.0.0.11|f|f|77\n0/5000060\nrepmgr-hooks: ended: 0\n"
+
+    host.programs["ssh"] = ssh
+    there = replace(MAIN, probe=ProbeSettings("app", "shop", "/etc/pass", 5, 30, ("ssh", "app1")))
+    here, elsewhere = probe(there, ["app"], host)
+    assert (here.origin, elsewhere.origin, elsewhere.node, elsewhere.code) == ("", "ssh app1", 1, ProbeCode.WRITES)
+    assert ran[0].argv == ("ssh", "app1", "sh")
+    assert "'host=10.0.0.20 port=54322 user=app dbname=shop'" in ran[0].stdin or "port=54322" in ran[0].stdin
+    assert "passfile" not in ran[0].stdin
+
+
+def test_a_password_is_protected_on_this_way_as_on_that_to_the_nodes() -> None:
+    """A port has no name that a certificate could be for; a certificate of repmgr's role is not the application's."""
+    asked: dict[str, str] = {}
+
+    class Sees(FakeHost):
+        def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+            asked.update(conninfo.conninfo_to_dict(dsns["app"]))
+            return super().visit_each(dsns, limit)
+
+    libpq = {"sslmode": "verify-full", "sslrootcert": "/etc/root.crt", "sslcert": "/etc/repmgr.crt"}
+    probe(replace(MAIN, postgres=Postgres(libpq=libpq)), ["app"], Sees())
+    assert asked == {
+        "host": "10.0.0.20",
+        "hostaddr": "10.0.0.20",
+        "port": "54322",
+        "user": "app",
+        "dbname": "shop",
+        "passfile": "/etc/pass",
+        "sslmode": "verify-ca",
+        "sslrootcert": "/etc/root.crt",
+    }

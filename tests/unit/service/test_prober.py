@@ -1,0 +1,87 @@
+"""When a client is tried again, what counts as a failure that lasts, and what is written down of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import config
+from repmgr_hooks.cluster.probe import Probe, ProbeCode
+from repmgr_hooks.engine.dispatcher import handle
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.service.prober import Prober, Standing, next_in, noted
+from repmgr_hooks.system.client import Visit
+from tests.fake import FakeHost
+
+MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
+GOOD = Probe("app", ProbeCode.WRITES, 1)
+SILENT = Probe("app", ProbeCode.SILENT, None, message="no answer within 5 s")
+FULL = Probe("app", ProbeCode.NO_CONNECTION_LEFT, None, message="too many connections")
+
+
+def test_a_failure_goes_on_while_its_reason_changes() -> None:
+    standing: dict[str, Standing] = {}
+    for now, probe in enumerate([GOOD, SILENT, FULL, SILENT, GOOD, GOOD, FULL]):
+        standing = noted(standing, [probe], float(now), 0.0)
+        if now == 3:
+            assert (standing["port app"].since, standing["port app"].times) == (1.0, 3)
+    assert (standing["port app"].since, standing["port app"].times) == (6.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("probe", "since", "interval", "seconds"),
+    [
+        (GOOD, 0.0, 30, 30.0),
+        (GOOD, 0.0, 0, 3600.0),
+        (SILENT, 95.0, 30, 1.0),
+        (SILENT, 95.0, 0, 1.0),
+        (SILENT, 10.0, 30, 5.0),
+    ],
+)
+def test_when_it_is_tried_again(probe: Probe, since: float, interval: int, seconds: float) -> None:
+    assert next_in({"port app": Standing(probe, since, 1, 0.0)}, interval, 100.0) == seconds
+
+
+def written(journal: Journal) -> list[tuple[str, str, int | None]]:
+    return [tuple(row) for row in journal.read("select port, code, node from probe order by id")]
+
+
+def test_what_changes_is_written_down_and_nothing_else(journal: Journal) -> None:
+    host = FakeHost()
+    prober = Prober(MAIN, host, journal)
+    assert prober.probe() == prober.probe() == 30.0
+    assert written(journal) == [("port barman", "writes", 1), ("port app", "writes", 1)]
+    assert prober.failing() == () or prober.failing() == []
+
+    host.nodes[1].client = Visit("connect", 'FATAL:  too many connections for role "app"')
+    assert prober.probe() == prober.probe() == 1.0
+    assert written(journal)[2:] == [
+        ("port barman", "no_connection_left", None),
+        ("port app", "no_connection_left", None),
+    ]
+    assert [(item.probe.port, item.times) for item in prober.failing()] == [("barman", 2), ("app", 2)]
+
+    host.fail_over()
+    handle(MAIN, host, [])
+    prober.probe()
+    assert written(journal)[4:] == [("port barman", "writes", 2), ("port app", "writes", 2)]
+    assert host.rests == 5, "it keeps no connection"
+
+
+def test_while_somebody_works_on_the_cluster_nothing_is_tried(journal: Journal) -> None:
+    host = FakeHost()
+    host.nodes[1].client = Visit("connect", "FATAL:  the database system is shutting down")
+    prober = Prober(MAIN, host, journal)
+    prober.probe()
+    prober.resting = True
+    prober.probe()
+    assert list(prober.failing()) == []
+
+
+def test_who_writes_elsewhere_than_on_the_primary_is_not_served(journal: Journal) -> None:
+    """A rule of others leads to a node that is out of recovery too."""
+    prober = Prober(MAIN, FakeHost(), journal)
+    prober.primary = 2
+    assert prober.probe() == 1.0
+    assert written(journal) == [("port barman", "elsewhere", 1), ("port app", "elsewhere", 1)]
