@@ -11,7 +11,7 @@ from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.observe import Registered
 from repmgr_hooks.cluster.primary import PrimaryFinder
-from repmgr_hooks.cluster.readiness import Readiness, ReadinessProbe
+from repmgr_hooks.cluster.readiness import Hindrance, Readiness, ReadinessProbe
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.simulation import FREE_SLOTS
 from repmgr_hooks.errors import OperationFailed, answer_of
@@ -201,6 +201,8 @@ def _who(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> 
 
 def _failover(topic: Topic, readiness: Readiness) -> Iterator[Finding]:
     for obstacle in readiness.obstacles:
+        if obstacle.kind is Hindrance.INACTIVE:
+            continue  # said already, under nodes.registered
         yield (topic.fail if obstacle.nobody else topic.warn)(str(obstacle), obstacle.hint)
     if readiness.unknown:
         yield topic.warn(str(readiness), "upgrade repmgr to 4.4 or newer, if these functions are what is missing")

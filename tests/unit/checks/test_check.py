@@ -101,7 +101,7 @@ def named(name: str, address: str) -> Change:
         (node(2, in_recovery=False), {("nodes.primary", "main")}),
         (node(1, in_recovery=True, registered=(2,)), {("nodes.primary", "main")}),
         (node(1, registered=(2,)), {("nodes.registered", "main")}),
-        (node(1, inactive=(2,)), {("nodes.registered", "main"), ("nodes.failover", "main")}),
+        (node(1, inactive=(2,)), {("nodes.registered", "main")}),
         (lambda host: [host.lose(2), setattr(host.nodes[1], "inactive", (2,))], {("nodes.answer", "main node 2")}),
         (node(2, paused=True), {("nodes.failover", "main")}),
         (node(2, unseen_for=24), {("nodes.failover", "main")}),
