@@ -44,6 +44,8 @@ class Monitor:
         """What stands against a failover, and has done so for ``HELD_FOR`` seconds."""
         self._unknown_since: float | None = None
         self._readiness = ReadinessProbe()
+        self._missing: tuple[str, ...] = ()
+        """What the last look found missing."""
         self._against: dict[Hindrance, float] = {}
         """What stood against it in the last look, and since when."""
 
@@ -69,10 +71,11 @@ class Monitor:
         seen = find_drift(self._managed, self._host, memory, self._fingerprints, self.closed)
         self.news = self._news(seen)
         self._plan_next(seen.decision)
-        if seen.in_desired_state:
+        if seen.decision.primary is None:
+            self._against, self.obstacles = {}, ()
+        elif seen.missing in ((), self._missing):  # else there are other things to do now
             self._look_ahead(seen.decision, memory)
-        else:
-            self._against, self.obstacles = {}, ()  # there are other things to do now
+        self._missing = seen.missing
         self._log(seen)
         self.warnings = seen.warnings
         return seen

@@ -468,6 +468,20 @@ def test_what_stands_against_a_failover_is_told_when_it_lasts(journal: Journal, 
     assert told.found == {}
 
 
+def test_it_is_told_too_while_something_else_stays_missing(journal: Journal, host: FakeHost, loaded: Config) -> None:
+    told = Told()
+    queue = ClusterController(MAIN, journal, host, loaded, told)
+    queue.work()
+    long_ago(journal)
+    host.barman.health, host.barman.streams_from = "ruins", None
+    host.nodes[1].slots["barman"].active = False
+    within(queue, host, 140)
+    host.nodes[2].paused = True
+    within(queue, host, 300)
+    assert len(told.found) > 1
+    assert "failover" in told.found
+
+
 def test_a_short_pause_as_of_a_switchover_is_no_alert(journal: Journal, host: FakeHost, loaded: Config) -> None:
     told, seen = Told(), set()
     queue = ClusterController(MAIN, journal, host, loaded, told)
