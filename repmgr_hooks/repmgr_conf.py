@@ -145,7 +145,10 @@ def refused(name: str, value: str) -> str:
         try:
             conninfo.conninfo_to_dict(value)
         except (Error, UnicodeError) as error:
-            return f"conninfo: {str(error).strip()}"
+            # Other messages of libpq's repeat a part of the string, which may be a password.
+            said = str(error).strip()
+            known = said.startswith("invalid connection option")
+            return f"conninfo: {said}" if known else "conninfo is no connection string"
     return ""
 
 

@@ -31,7 +31,7 @@ select extract(epoch from clock_timestamp() - pg_postmaster_start_time())::float
 run elsewhere, has ended."""
 SETTLED = 15.0
 """So many seconds has repmgrd after a start, a promotion or a switchover, to find its way again."""
-AGAIN = 600.0
+AGAIN, AGAIN_IF_WRONG = 600.0, 60.0
 """A repmgr.conf that has not changed is read again after so many seconds, for what it includes may have changed."""
 NO_CONF = Path("/etc/repmgr.conf")
 
@@ -143,11 +143,14 @@ class ReadinessProbe:
         return judge(decision, standbys, asked, files, cluster.repmgrd_timeout, settled)
 
     def _of_files(self, primary: int, cluster: Cluster, host: Host) -> Files:
-        """Look into the files again when one has changed, and always while one is wrong."""
+        """Look into the files again when one has changed; repmgr is a program to run for each."""
         found = repmgr_files.files_here()
+        if not found:
+            return NO_FILES
         fingerprint, now = [_fingerprint(file) for file in found], host.now()
-        if not found or (fingerprint == self._fingerprint and not self._files.against and now < self._read_at + AGAIN):
-            return self._files if found else NO_FILES
+        again = AGAIN_IF_WRONG if self._files.against else AGAIN
+        if fingerprint == self._fingerprint and now < self._read_at + again:
+            return self._files
         try:
             known = repmgr_files.identities(primary, host, cluster.postgres.timeout)
         except OperationFailed:

@@ -101,8 +101,6 @@ def with_notices(
     results = list(telling.results)
     failed = [f"{item.action.title}: {item.error}" for item in results if item.error]
     message = "; ".join([run.message, *failed])
-    if failed:
-        log.error("%s", "; ".join(failed))
     return replace(
         run,
         ok=run.ok and not failed,
