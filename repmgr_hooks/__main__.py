@@ -1,4 +1,4 @@
-"""``repmgr-hooks`` and ``python -m repmgr_hooks``: an event is taken in at once, other verbs go to ``cli.py``."""
+"""``repmgr-hooks`` and ``python -m repmgr_hooks``: an event is taken in at once, other commands go to ``cli``."""
 
 import sys
 

@@ -25,7 +25,7 @@ STORED, FAILED, USAGE = 0, 1, 2
 
 
 def taken(argv: list[str]) -> int | None:
-    """Take an event in and return the exit code; None for every other verb."""
+    """Take an event in and return the exit code; None for every other command."""
     config, words = option("--config", argv)
     if words[:1] != ["event"] or words[1:] in (["-"], ["-h"], ["--help"]):
         return None

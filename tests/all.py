@@ -59,7 +59,7 @@ def main() -> int:
 
 def by_themselves(fast: bool) -> list[Callable[[], Part]]:
     """What needs no cluster."""
-    examples = ("tests/machines.py", "tests/lab/six.py", "tests/lab/versions.py")
+    examples = ("tests/machines.py", "tests/options.py", "tests/readme.py", "tests/lab/six.py", "tests/lab/versions.py")
     unit = (*PYTEST, "--doctest-modules", "repmgr_hooks", "tests/unit", *examples)
     jobs: list[Callable[[], Part]] = [
         partial(check, "style", sys.executable, "-m", "ruff", "check", "--output-format", "concise", "."),

@@ -35,7 +35,7 @@ select (case when pg_is_in_recovery() then greatest(pg_last_wal_receive_lsn(), p
 def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
     """Ask a primary for its WAL and its history. Raises OperationFailed.
 
-    A standby is taken as if it had just been promoted to that timeline (``rehearsal.py``).
+    A standby is taken as if it had just been promoted to that timeline (``engine/simulation.py``).
     """
     with answer_of(node):
         ((written, segment_size, checkpoint_timeline, files, standby),) = host.fetch(Sql(node, WRITTEN), LIMIT)

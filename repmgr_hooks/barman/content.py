@@ -107,7 +107,8 @@ def _is_there(written: int, held: ArchivedWal, primary: PrimaryWal, barman: Barm
     found = {name: parsed[1] for name in held.files if (parsed := parse_name(name, size))}
     if any(n > number or (n == number and len(name) == COMPLETE) for name, n in found.items()):
         return True
-    partial = next((name for name, n in found.items() if n == number and name in held.streaming), "")
+    # After a switchpoint both timelines have a partial file of this number; the receiver writes to the newer one.
+    partial = max((name for name, n in found.items() if n == number and name in held.streaming), default="")
     if not partial:
         return False
     # pg_receivewal makes a file with zeros; a page that was written begins with PostgreSQL's mark.

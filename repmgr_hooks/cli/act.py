@@ -1,4 +1,4 @@
-"""Verbs that change something."""
+"""Commands that change something, or show what they would change."""
 
 from __future__ import annotations
 
@@ -77,17 +77,22 @@ def do_replay(arguments: argparse.Namespace) -> int:
 def do_reconcile(arguments: argparse.Namespace) -> int:
     """Handle what every route asks for."""
     lines = show_log_lines(sys.stdout, arguments.log)
-    node = arguments.assume_primary
-    if node is not None and not arguments.dry_run:
-        raise UsageError(
-            "--assume-primary is a rehearsal: give --dry-run too; 'repmgr standby promote' makes a primary"
-        )
     if arguments.reset_state and not arguments.dry_run:
         loaded = configured(arguments)
         with journal_of(loaded) as journal:
             for managed in choose(loaded, arguments.cluster, None):
                 journal.forget(managed.cluster.name)
-    return handle(arguments, Event(node, simulation.EVENT) if node is not None else None, arguments.verb, lines)
+    return handle(arguments, None, arguments.command, lines)
+
+
+def do_simulate_failover(arguments: argparse.Namespace) -> int:
+    """Show what a failover to a standby would do now. Nothing is changed."""
+    lines = show_log_lines(sys.stdout, arguments.log)
+    loaded = configured(arguments)
+    promotion = Event(arguments.node, simulation.EVENT)
+    (managed,) = choose(loaded, arguments.cluster, promotion)
+    memory = memories(loaded, [managed])[0]
+    return shown(simulation.simulate(managed, world_of(managed), promotion, memory), lines)
 
 
 def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines: Lines) -> int:
@@ -96,14 +101,8 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
     chosen = choose(loaded, arguments.cluster, event)
     events = [event] if event else []
     if arguments.dry_run:
-        with contextlib.ExitStack() as stack:
-            journal, _ = journal_or_why_not(loaded, stack)
-            known = None if arguments.reset_state else journal
-            memories = [known.memory(managed.cluster.name) if known else LastKnownPrimary() for managed in chosen]
-        rehearse = arguments.assume_primary is not None
-        pairs = zip(chosen, memories, strict=True)
-        good = [preview(managed, events, memory, rehearse, lines) for managed, memory in pairs]
-        return OK if all(good) else FAILED
+        known = [LastKnownPrimary()] * len(chosen) if arguments.reset_state else memories(loaded, chosen)
+        return max(preview(managed, events, memory, lines) for managed, memory in zip(chosen, known, strict=True))
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
         if error:
@@ -115,17 +114,16 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
         return OK if all(good) else FAILED
 
 
-def preview(
-    managed: ManagedCluster, events: list[Event], memory: LastKnownPrimary, rehearse: bool, lines: Lines
-) -> bool:
-    """Show what would be done for one cluster, or what would be if an event came that has not come."""
-    host = world_of(managed)
-    if rehearse:
-        result = simulation.simulate(managed, host, events[0], memory)
-    else:
-        result = dispatcher.handle(managed, host, events, dry_run=True, memory=memory)
-    show_plan(result, lines)
-    return result.ok
+def memories(loaded: Config, chosen: list[ManagedCluster]) -> list[LastKnownPrimary]:
+    """Return what the journal remembers of each cluster; nothing, if it cannot be used."""
+    with contextlib.ExitStack() as stack:
+        journal, _ = journal_or_why_not(loaded, stack)
+        return [journal.memory(managed.cluster.name) if journal else LastKnownPrimary() for managed in chosen]
+
+
+def preview(managed: ManagedCluster, events: list[Event], memory: LastKnownPrimary, lines: Lines) -> int:
+    """Show what would be done for one cluster now."""
+    return shown(dispatcher.handle(managed, world_of(managed), events, dry_run=True, memory=memory), lines)
 
 
 def carry_out(
@@ -158,8 +156,8 @@ def not_suspended() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def show_plan(result: RunResult, lines: Lines) -> None:
-    """Print what a dry run would do."""
+def shown(result: RunResult, lines: Lines) -> int:
+    """Print what a dry run would do, and return the exit code."""
     for item in result.done:
         state = f": {item.error}" if item.error else "" if item.steps else ": in the desired state"
         lines.say(f"{item.action.title}{state}")
@@ -167,6 +165,7 @@ def show_plan(result: RunResult, lines: Lines) -> None:
             lines.say(f"  would {step.what}\n    {step.do}")
             for line in getattr(step.do, "stdin", "").splitlines():
                 lines.say(f"      {line}")
+    return OK if result.ok else FAILED
 
 
 def do_worker(arguments: argparse.Namespace) -> int:

@@ -16,83 +16,87 @@ LONGEST_REASON = 200
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
-        prog="repmgr-hooks", description="What repmgr calls when something happens.", allow_abbrev=False
+        prog="repmgr-hooks",
+        description="Make the gateway and Barman follow the PostgreSQL primary.",
+        allow_abbrev=False,
     )
     top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
-    top.set_defaults(file=None, dry_run=False, reset_state=False, assume_primary=None)
-    verbs = top.add_subparsers(required=True, metavar="VERB")
+    top.set_defaults(file=None, dry_run=False, reset_state=False)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def verb(name: str, text: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-        made.set_defaults(verb=name)
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        made.set_defaults(command=name)
         if name not in ("check", "handlers", "worker"):
             made.add_argument("--cluster", help="needed if the configuration has several")
-        if name in ("boot", "reconcile", "replay", "resume", "worker"):
+        if name in ("boot", "reconcile", "replay", "resume", "simulate-failover", "worker"):
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: an object a line")
         return made
 
     words = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
-    event = verb("event", 'what repmgr calls: %%n %%e %%s "%%p" "%%t"; a single - reads them from stdin')
+    event = command("event", 'what repmgr calls: %%n %%e %%s "%%p" "%%t"; a single - reads them from stdin')
     event.add_argument("words", nargs="*", metavar=words)
-    replay = verb("replay", "the same now, in the foreground, showing each step")
+    replay = command("replay", "handle an event in the foreground, and show each step")
     replay.add_argument("words", nargs="*", metavar=words)
     replay.add_argument("--id", type=event_number, help="an event of the journal, by its number in 'history'")
-    reconcile = verb("reconcile", "make it so, whatever the events said")
+    reconcile = command("reconcile", "bring the cluster to its desired state, whatever the events said")
     reconcile.add_argument(
-        "--reset-state", action="store_true", help="first forget the primary's timeline and system: after a restore"
-    )
-    reconcile.add_argument(
-        "--assume-primary",
-        type=node_id,
-        metavar="NODE",
-        help="with --dry-run: what a failover to this standby would do",
+        "--reset-state",
+        action="store_true",
+        help="first forget the primary's timeline and system identifier: after a restore",
     )
     for made in (replay, reconcile):
         made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
-    verb("boot", "at boot: chains, forwarding and routes as the cluster is now")
-    worker = verb("worker", "the service: handle what 'event' stores")
-    worker.add_argument("--once", action="store_true", help="end when nothing waits any more")
-    status = verb("status", "what is true; exit code 0 only if all is as it should be")
-    wal = verb("check-wal", "whether a restore from Barman would bring back what the cluster has; exit code 1 if not")
+    simulated = command("simulate-failover", "what a failover to this standby would do now; nothing is changed")
+    simulated.add_argument("node", type=node_id, metavar="NODE", help="the repmgr node id of a standby")
+    command("boot", "at boot: chains, forwarding and routes as the cluster is now")
+    worker = command("worker", "the service: handle what 'event' stores")
+    worker.add_argument("--once", action="store_true", help="end when no event is left")
+    status = command("status", "the state of each cluster; exit code 0 only if it is the desired state")
+    wal = command(
+        "check-wal", "whether a restore from Barman would bring back what the cluster has; exit code 1 if not"
+    )
     wal.add_argument("--deep", action="store_true", help="also follow every record since the newest backup")
     wal.add_argument("--restore", action="store_true", help="also restore into a directory of its own beside Barman's")
     wal.add_argument(
-        "--within", type=duration, default=3600, metavar="TIME", help="so long a restore may take (default 1h)"
+        "--within", type=duration, default=3600, metavar="TIME", help="the time limit of the restore (default 1h)"
     )
-    history = verb("history", "what happened, newest last")
+    history = command("history", "what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
     history.add_argument("-n", type=amount, default=20, metavar="N", help="so many runs (default 20)")
     history.add_argument("--failover", metavar="N", help="one change of the primary, by its number, or 'last'")
-    history.add_argument("--html", type=Path, metavar="FILE", help="write that as a page of its own")
-    metrics = verb("metrics", "the same in numbers, for Prometheus")
+    history.add_argument("--html", type=Path, metavar="FILE", help="write that as an HTML page")
+    metrics = command("metrics", "status and history in numbers, for Prometheus")
     metrics.add_argument("--file", type=Path, metavar="FILE", help="for node_exporter's textfile collector; *.prom")
     for made in (status, wal, history):
         made.add_argument("--json", action="store_true", help="for machines")
-    pause = verb("pause", "maintenance: events are stored, nothing is done")
+    pause = command("pause", "maintenance: events are stored, nothing is done")
     pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
     pause.add_argument("--reason", type=reason, default="", help="shown by 'status'")
-    verb("resume", "end a pause and make up for it")
-    check = verb("check", "what would go wrong at 3 a.m., and what mends it; exit code 1 if anything would")
+    command("resume", "end a pause and do what was left undone")
+    check = command("check", "what would make a failover fail, and how to fix it; exit code 1 if anything would")
     check.add_argument(
         "--end-to-end", action="store_true", help="also send an event through repmgr.conf, as repmgrd does"
     )
     check.add_argument(
         "--restore", action="store_true", help="also try on each standby whether it gets WAL and a backup from Barman"
     )
-    check.add_argument("--send-test-alert", action="store_true", help="send a test message to everybody under 'alerts'")
+    check.add_argument(
+        "--send-test-alert", action="store_true", help="send a test message to each receiver under 'alerts'"
+    )
     forms = check.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="for machines")
     forms.add_argument("--nagios", action="store_true", help="one line and the exit codes of a monitoring plug-in")
-    init = verb("init", "write all files for this cluster into a directory, to be read; --install puts them in place")
+    init = command("init", "write a draft of every file for this cluster into a directory; --install installs it")
     init.add_argument("directory", nargs="?", type=Path, default=Path("repmgr-hooks-draft"), metavar="DIRECTORY")
     init.add_argument(
-        "--repmgr-conf", type=Path, metavar="FILE", help="ask this node (default: the first that is found)"
+        "--repmgr-conf", type=Path, metavar="FILE", help="read this repmgr.conf (default: the first that is found)"
     )
     init.add_argument("--barman", metavar="SERVER", help="Barman's server, if it has several")
     init.add_argument("--gateway", metavar="ADDRESS", help="this host's address for clients and Barman")
-    init.add_argument("--install", action="store_true", help="put the files of DIRECTORY in place, and check them")
-    init.add_argument("--replace", action="store_true", help="also those that would replace others")
-    verb("handlers", "what is installed, and from where")
+    init.add_argument("--install", action="store_true", help="install the files of DIRECTORY, and check them")
+    init.add_argument("--replace", action="store_true", help="also replace files that exist; a copy is kept")
+    command("handlers", "list the handlers, and where each comes from")
     return top
 
 

@@ -1,4 +1,4 @@
-"""The command line: which verb is meant, and which exit code its errors give."""
+"""The command line: which command is meant, and which exit code its errors give."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ROOTS_OWN = ("check", "handlers", "history", "init")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Be the program: root becomes the service's user first, unless the verb needs root. Returns the exit code."""
+    """Be the program: root becomes the service's user first, unless the command needs root. Returns the exit code."""
     return run(argv, become_service)
 
 
 def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: None) -> int:
-    """Run one verb and return the exit code; the one place that turns errors into codes."""
+    """Run one command and return the exit code; the one place that turns errors into codes."""
     try:
-        code = run_verb(argv, give_up)
+        code = run_command(argv, give_up)
     except UsageError as error:
         complain(error)
         return USAGE
@@ -56,25 +56,26 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
     return code if written else FAILED
 
 
-def run_verb(argv: Sequence[str], give_up: Callable[[Path], None]) -> int:
-    """Run the verb that the arguments name. Raises UsageError for those that are no text."""
+def run_command(argv: Sequence[str], give_up: Callable[[Path], None]) -> int:
+    """Run the command that the arguments name. Raises UsageError for those that are no text."""
     for word in argv:
         if CONTROL.search(word):
             raise UsageError(f"{shorten(word)} holds a control character, or is no UTF-8; write it as plain text")
     arguments = parser().parse_args(argv)
-    if arguments.verb not in ROOTS_OWN:
+    if arguments.command not in ROOTS_OWN:
         # Absolute: the service's user works in /, for it may not be allowed to be where root is.
         arguments.config = str(config_path(arguments.config).absolute())
         arguments.file = arguments.file and arguments.file.absolute()
         give_up(Path(arguments.config))
-    return VERBS[arguments.verb](arguments)
+    return COMMANDS[arguments.command](arguments)
 
 
-VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "event": act.do_event,
     "worker": act.do_worker,
     "replay": act.do_replay,
     "reconcile": act.do_reconcile,
+    "simulate-failover": act.do_simulate_failover,
     "boot": act.do_reconcile,
     "status": show.do_status,
     "check-wal": show.do_check_wal,

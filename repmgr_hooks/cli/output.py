@@ -1,4 +1,4 @@
-"""What the command line does: verbs that act, verbs that show, and what they share. The only place that prints."""
+"""What the command line does: commands that act, those that show, and what they share. The only place that prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb that sets everything up: a draft to review, and its installation."""
+"""The command that sets everything up: a draft to review, and its installation."""
 
 from __future__ import annotations
 

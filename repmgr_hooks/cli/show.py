@@ -1,4 +1,4 @@
-"""Verbs that show what is true, what happened, and what would go wrong."""
+"""Commands that show what is true, what happened, and what would go wrong."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def assume(decision: PrimaryDecision, node: int, settings: Cluster) -> ClusterSt
     """Return the cluster as it would be with this primary. Raises UsageError if the node is no standby that answers."""
     state = next(state for state in decision.states if state.node == node)
     if not state.reachable or state.role != "standby":
-        raise UsageError(f"{state}: a failover can be rehearsed with a standby that answers")
+        raise UsageError(f"{state}: a failover can be simulated with a standby that answers")
     timeline = max(other.timeline for other in decision.states) + 1
     promoted = replace(state, in_recovery=False, timeline=timeline, receiver=None)
     states = {other.node: other for other in decision.states}

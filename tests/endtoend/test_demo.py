@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests import readme
 from tests.endtoend.conftest import needs_box
 from tests.lab import REPOSITORY
 from tests.lab.contain import outside
@@ -22,3 +23,6 @@ def test_demo(fault: list[str]) -> None:
     )
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "VERDICT: OK: the application could not write for " in shown.stdout
+    if not fault:
+        said = {readme.shape(line) for line in shown.stdout.splitlines()}
+        assert [line for line in readme.block("0.0 s  FAULT").splitlines() if readme.shape(line) not in said] == []

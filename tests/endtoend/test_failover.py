@@ -110,9 +110,9 @@ def test_later_events_of_a_failover_change_nothing(lab: Lab) -> None:
     assert [write for write in client.writes() if write.begun > open_again.ended and write.row is None] == []
 
 
-def test_the_failover_takes_the_steps_that_were_rehearsed(lab: Lab) -> None:
-    rehearsed = lab.gateway.hooks("reconcile", "--assume-primary", "2", "--dry-run")
-    assert rehearsed.returncode == 0, rehearsed.stdout
+def test_the_failover_takes_the_steps_that_were_simulated(lab: Lab) -> None:
+    simulated = lab.gateway.hooks("simulate-failover", "2")
+    assert simulated.returncode == 0, simulated.stdout
     assert routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}
     fault = time.time()
     lab.db1.pg_ctl("stop", "-m", "fast")
@@ -121,7 +121,7 @@ def test_the_failover_takes_the_steps_that_were_rehearsed(lab: Lab) -> None:
     # How many connections are still known is another matter: the client's own may be gone before we come.
     optional = ("cut ", "tell ", "keep ")
     taken = [step["what"] for run in runs(lab) for step in run["steps"] if run["started"] > fault]
-    promised = re.findall(r"^  would (.*)", rehearsed.stdout, re.MULTILINE)
+    promised = re.findall(r"^  would (.*)", simulated.stdout, re.MULTILINE)
     assert [what for what in taken if not what.startswith(optional)] == [
         what for what in promised if not what.startswith(optional)
     ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+from tests import readme
 from tests.endtoend.looks import barman_streams_from, failover_handled, routes
 from tests.lab import CONFIG, Lab, wait_for
 
 PROGRAM = "/opt/repmgr-hooks/bin/repmgr-hooks"
 DRAFT = "/var/tmp/draft"
+INSTALLATION = readme.TEXTS["systemd/README.md"]
 PLACES = {
     "/etc/repmgr-hooks/config.yaml": "root:root 644",
     "/etc/tmpfiles.d/repmgr-hooks.conf": "root:root 644",
@@ -47,6 +49,7 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
     lab, gateway = built_lab, built_lab.gateway
     without_ours(lab)
     written = init(lab, DRAFT)
+    assert readme.difference(readme.sample(f"init {DRAFT}", INSTALLATION).output, written) == ""
     assert written.count("written   ") == 8
     assert init(lab, DRAFT).count("as is     ") == 8
     shipped = (CONFIG / "config.yaml").read_text().replace("dbname: repmgr", f"dbname: repmgr, {TAKEN_OVER}")
@@ -60,6 +63,7 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
     assert gateway.result("test", "-e", "/etc/repmgr-hooks").returncode == 1, "nothing was changed"
 
     done = init(lab, "--install", "--replace", DRAFT)
+    assert readme.difference(readme.sample(f"init --install --replace {DRAFT}", INSTALLATION).output, done) == ""
     assert done.count("installed /") == 7
     assert "replaced  /etc/repmgr/db2.conf; the old one is /etc/repmgr/db2.conf.before-repmgr-hooks" in done
     for place, owner in PLACES.items():

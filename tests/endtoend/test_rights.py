@@ -127,8 +127,8 @@ def test_the_spool_and_the_journal_exchanged_under_a_run_of_roots(lab: Lab) -> N
     assert routes(lab) == OPEN
 
 
-@pytest.mark.parametrize("verb", ["reconcile", "boot", "event", "worker"])
-def test_root_becomes_what_the_unit_is(lab: Lab, verb: str) -> None:
+@pytest.mark.parametrize("command", ["reconcile", "boot", "event", "worker"])
+def test_root_becomes_what_the_unit_is(lab: Lab, command: str) -> None:
     """The programs that it starts have exactly the rights that the unit's have."""
     lab.put(lab.gateway, "/usr/local/bin/barman", BARMAN, 0o755)
     rights = lab.gateway.path("/tmp/rights")
@@ -136,14 +136,14 @@ def test_root_becomes_what_the_unit_is(lab: Lab, verb: str) -> None:
     the_units = rights.read_text()
     assert "NoNewPrivs:\t1" in the_units
     rights.unlink()
-    if verb == "event":
+    if command == "event":
         lab.gateway.result(HOOKS, "event", "-", stdin="main\n1\nprimary_register\n")
-    elif verb == "worker":
+    elif command == "worker":
         lab.gateway.hooks("event", "--cluster", "main", "1", "primary_register")
         wait_for(rights.exists, "the run")
         wait_for(lambda: not lab.gateway.result("pgrep", "-f", "worker --once").stdout, "its end")
     else:
-        lab.gateway.hooks(verb)
+        lab.gateway.hooks(command)
     assert rights.read_text() == the_units
     assert routes(lab) == OPEN
     made = {place.name: place.stat() for place in lab.gateway.path(STATE).iterdir() if place.name != "spool"}

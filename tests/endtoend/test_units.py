@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import readme
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from, led_to
-from tests.endtoend.test_init import DRAFT, PROGRAM, without_ours
+from tests.endtoend.test_init import without_ours
 from tests.lab import CONFIG_FILE, REPOSITORY, Lab, wait_for
 from tests.lab.booted import CannotBoot, Machine, booted
 
@@ -24,6 +25,8 @@ def lab() -> Iterator[Lab]:
     lab = fresh_lab()
     try:
         lab.build()
+        lab.db2.sql("alter system set restore_command = 'false'")  # check wants one on a standby
+        lab.db2.sql("select pg_reload_conf()")
         lab.gateway.run("cp", "-a", "/var/lib/barman", "/var/elsewhere")
         config = lab.gateway.path("/etc/barman.conf")
         config.write_text(config.read_text().replace("barman_home = /var/lib/barman", "barman_home = /var/elsewhere"))
@@ -53,15 +56,16 @@ def install(lab: Lab, machine: Machine) -> None:
     machine.run("systemctl", "start", "repmgrd@db1", "repmgrd@db2")
     cron = ("--on-active=0", "--on-unit-active=60", "--uid=barman", "barman", "-q", "cron")
     machine.run("systemd-run", "--quiet", *cron)
-    machine.run(PROGRAM, "init", DRAFT)
-    machine.run(PROGRAM, "init", "--install", "--replace", DRAFT)
+    # The first two of the README's commands are what the lab has done: packages, and the program in its environment.
+    _, _, draft, put_in_place, begin = readme.block("apt install").splitlines()
+    machine.run("sh", "-ec", draft)
+    machine.run("sh", "-ec", put_in_place)
     lab.put(lab.gateway, "/etc/repmgr-hooks/pgpass", lab.pgpass(), 0o600, "barman")
     # As `check` asks for: `init` cannot know which application is served.
     config = lab.gateway.path(CONFIG_FILE)
     before, after = "probe: {user: repmgr, dbname: repmgr", "probe: {user: app, dbname: app"
     config.write_text(config.read_text().replace(before, after))
-    machine.run("systemctl", "enable", "--now", "repmgr-hooks-boot.service", "repmgr-hooks.service", limit=320)
-    machine.run("pkill", "-HUP", "repmgrd")
+    machine.run("sh", "-ec", begin, limit=320)
     wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")
     wait_for(lambda: good_but_for_tls(machine.result("repmgr-hooks", "check").stdout), "check to find nothing wrong")
 

@@ -26,7 +26,7 @@ settings.load_profile("unit")
 
 @pytest.fixture(autouse=True)
 def log_as_before() -> Iterator[None]:
-    """The verbs send the log to a stream; take that back after each test."""
+    """The commands send the log to a stream; take that back after each test."""
     log = logging.getLogger("repmgr_hooks")
     handlers, level = list(log.handlers), log.level
     yield
@@ -63,7 +63,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch, programs: Path) -> None:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
-    """All is as it should be: node 1 is the primary. The verbs meet this world too."""
+    """All is as it should be: node 1 is the primary. The commands meet this world too."""
     made = FakeHost()
     monkeypatch.setattr(output, "LocalHost", lambda conninfos: made)
     return made

@@ -318,21 +318,22 @@ def test_any_bytes(file: Path, junk: bytes) -> None:
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
 
-VERBS = [
+COMMANDS = [
     "status",
     "history",
     "pause",
     "resume",
     "reconcile",
+    "simulate-failover",
     "replay",
     "event",
     "metrics",
     "handlers",
-    "continuity",
+    "check-wal",
     "boot",
 ]
 OPTIONS = ["--cluster", "--log", "--json", "--failed", "-n", "--failover", "--html", "--file", "--for", "--reason",
-           "--dry-run", "--reset-state", "--assume-primary", "--id", "--help", "--", "-"]  # fmt: skip
+           "--dry-run", "--reset-state", "--id", "--help", "--", "-"]  # fmt: skip
 ARGUMENT = (
     st.sampled_from([*OPTIONS, "main", "1", "2", "9", "last", "standby_promote", "30m", "x.prom", "plain", "json", ""])
     | st.sampled_from(["\udcff", "a\nb", "\x1b[2J", "\ud800", "9" * 30, "-1", "1_0", "\u0661", "1e3", "0x1", "é"])
@@ -341,9 +342,9 @@ ARGUMENT = (
 
 
 @settings(MANY, max_examples=400)
-@given(verb=st.sampled_from(VERBS) | ARGUMENT, words=st.lists(ARGUMENT, max_size=5))
-def test_any_arguments(run_in: Path, capsys: pytest.CaptureFixture[str], verb: str, words: list[str]) -> None:
-    argv = ["--config", str(run_in / "config.yaml"), verb, *words]
+@given(command=st.sampled_from(COMMANDS) | ARGUMENT, words=st.lists(ARGUMENT, max_size=5))
+def test_any_arguments(run_in: Path, capsys: pytest.CaptureFixture[str], command: str, words: list[str]) -> None:
+    argv = ["--config", str(run_in / "config.yaml"), command, *words]
     begun = time.monotonic()
     code: object
     try:

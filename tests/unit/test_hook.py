@@ -101,7 +101,7 @@ def test_the_file_of_the_environment(spool: Path, file: Path) -> None:
 
 @pytest.mark.parametrize("argv", [["--config={}", "event"], ["--config", "{}", "event", "--cluster=main"]])
 def test_an_option_and_its_value_in_one_word(spool: Path, file: Path, argv: list[str]) -> None:
-    """The manual of every other verb allows it; here repmgrd would wait for the whole failover, or lose the event."""
+    """argparse allows it for other commands; here repmgrd would wait for the whole failover, or lose the event."""
     ended = call(*(word.format(file) for word in argv), "2", "cluster_created")
     assert ended.returncode == 0
     assert len(stored(spool)) == 1
@@ -317,8 +317,8 @@ def test_without_a_worker_one_is_started_and_not_waited_for(
     while not note.exists():
         assert time.monotonic() - begun < 10
         time.sleep(0.01)
-    path, *verb, session = note.read_text().split()
-    assert (path, verb) == (str(file), ["worker", "--once"])
+    path, *command, session = note.read_text().split()
+    assert (path, command) == (str(file), ["worker", "--once"])
     assert int(session) != os.getsid(0), "it outlives repmgrd's session"
 
 
@@ -473,11 +473,11 @@ def test_a_missing_file_does_not_lose_the_event(
     assert "/nonexistent/config.yaml: cannot be read" in capfd.readouterr().err
 
 
-# -- every other verb --------------------------------------------------------------------------------------------------
+# -- every other command -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("argv", [["event", "--help"], ["event", "-h"], ["--help"], ["check", "--help"]])
-def test_the_other_verbs_are_those_of_the_command_line(argv: list[str]) -> None:
+def test_the_other_commands_are_those_of_the_command_line(argv: list[str]) -> None:
     ended = call(*argv)
     assert ended.returncode == 0
     assert ended.stdout.startswith("usage: repmgr-hooks")

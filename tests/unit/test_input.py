@@ -156,10 +156,10 @@ def test_the_hook_does_not_wait_for_a_configuration_that_is_no_file(
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["reconcile", "--dry-run", "--assume-primary", "1_0"], "is not a repmgr node id"),
-        (["reconcile", "--dry-run", "--assume-primary", "\u0661"], "is not a repmgr node id"),
-        (["reconcile", "--dry-run", "--assume-primary", "0"], "is not a repmgr node id"),
-        (["reconcile", "--dry-run", "--assume-primary", "9" * 5000], "is not a repmgr node id"),
+        (["simulate-failover", "1_0"], "is not a repmgr node id"),
+        (["simulate-failover", "\u0661"], "is not a repmgr node id"),
+        (["simulate-failover", "0"], "is not a repmgr node id"),
+        (["simulate-failover", "9" * 5000], "is not a repmgr node id"),
         (["reconcile", "--forg"], "unrecognized arguments: --forg"),
         (["pause", "--reas", "x"], "unrecognized arguments: --reas"),
         (["pause", "--reason", "x" * 201], "201 characters are more than 200"),

@@ -286,18 +286,18 @@ def test_a_secret_that_all_may_read(
         assert (f"chmod o-r {file}" in capsys.readouterr().out) is warned
 
 
-# -- the log of a verb -------------------------------------------------------------------------------------------------
+# -- the log of a command ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", [["reconcile"], ["boot"], ["replay", "2", "standby_promote"], ["resume"]])
-def test_every_line_of_a_verb_is_an_object(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: list[str]
+@pytest.mark.parametrize("command", [["reconcile"], ["boot"], ["replay", "2", "standby_promote"], ["resume"]])
+def test_every_line_of_a_command_is_an_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     host = FakeHost()
     host.fail_over()
     monkeypatch.setattr(output, "LocalHost", lambda conninfos: host)
     load(tmp_path, TEXT)
-    assert cli.run(["--config", str(tmp_path / "config.yaml"), verb[0], "--log", "json", *verb[1:]]) == 0
+    assert cli.run(["--config", str(tmp_path / "config.yaml"), command[0], "--log", "json", *command[1:]]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {line["cluster"] for line in lines} == {"main"}
     assert [line["message"] for line in lines if "run" in line]

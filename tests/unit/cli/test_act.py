@@ -1,4 +1,4 @@
-"""The verbs of an operator, with a fake world and a journal of their own: output and exit codes."""
+"""The commands of an operator, with a fake world and a journal of their own: output and exit codes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.cli import arguments
+from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import StepRow
@@ -125,9 +126,9 @@ def test_history_for_machines(
         assert found["steps"][0]["duration"] == 1.25
 
 
-@pytest.mark.parametrize("verb", ["status", "history", "pause", "resume", "reconcile"])
-def test_a_cluster_that_is_not_there(run: RunResult, capsys: pytest.CaptureFixture[str], verb: str) -> None:
-    assert run(verb, "--cluster", "mian") == 2
+@pytest.mark.parametrize("command", ["status", "history", "pause", "resume", "reconcile"])
+def test_a_cluster_that_is_not_there(run: RunResult, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert run(command, "--cluster", "mian") == 2
     assert "has no cluster 'mian'; did you mean 'main'?" in capsys.readouterr().err
 
 
@@ -261,12 +262,12 @@ def test_an_event_of_a_cluster_that_is_gone(
     assert "has no cluster 'former'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["reconcile", "boot"])
-def test_by_hand_and_at_boot(run: RunResult, journal: Journal, host: FakeHost, verb: str) -> None:
+@pytest.mark.parametrize("command", ["reconcile", "boot"])
+def test_by_hand_and_at_boot(run: RunResult, journal: Journal, host: FakeHost, command: str) -> None:
     host.fail_over()
-    assert run(verb) == 0
+    assert run(command) == 0
     assert host.leads_to(host.app_port) == NODE_2
-    assert [(made.cause, made.ok) for made in journal.runs(9)] == [(verb, True)]
+    assert [(made.cause, made.ok) for made in journal.runs(9)] == [(command, True)]
 
 
 def test_a_failure_is_exit_code_1_and_written_down(
@@ -299,12 +300,12 @@ def newer(tmp_path: Path) -> None:
     other.close()
 
 
-@pytest.mark.parametrize("verb", ["history", "pause", "resume"])
+@pytest.mark.parametrize("command", ["history", "pause", "resume"])
 def test_what_needs_the_journal_says_so(
-    run: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+    run: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     newer(tmp_path)
-    assert run(verb) == 1
+    assert run(command) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "is of a newer version (99) than this program; upgrade repmgr_hooks" in line
 
@@ -336,3 +337,30 @@ def test_a_failed_run_is_forgotten_after_a_good_reconcile(run: RunResult, journa
     assert run("status") == 1
     assert run("reconcile") == 0
     assert run("status") == 0
+
+
+# -- simulate-failover -------------------------------------------------------------------------------------------------
+
+
+def test_a_simulation_shows_each_step_and_changes_nothing(
+    run: RunResult, journal: Journal, host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.nodes[2].upstream = 1
+    assert run("simulate-failover", "2") == 0
+    shown = capsys.readouterr().out
+    assert "as if node 2 were promoted now, to timeline 2" in shown
+    assert "\n  would route port app to node 2 (10.0.0.12)\n    iptables-restore" in shown
+    assert host.changes == []
+    assert journal.runs(9) == []
+
+
+def test_a_simulation_of_a_failover_that_would_fail(run: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("simulate-failover", "2") == 1
+    assert "node 2 receives no WAL from node 1: what is written there now would be lost" in capsys.readouterr().out
+
+
+def test_a_simulation_knows_what_the_journal_remembers(run: RunResult, journal: Journal, host: FakeHost) -> None:
+    """Node 1 would be a stale primary."""
+    host.nodes[2].upstream = 1
+    journal.remember("main", LastKnownPrimary(1, 9, host.nodes[1].system_identifier))
+    assert run("simulate-failover", "2") == 1

@@ -101,14 +101,16 @@ def test_check_shows_all_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert all(line.startswith("  line 1: clusters.main.") for line in mistakes)
 
 
-@pytest.mark.parametrize("verb", [["check"], ["status"], ["reconcile"], ["boot"], ["replay", "2", "standby_promote"]])
-def test_every_verb_says_that_the_file_is_missing(capsys: pytest.CaptureFixture[str], verb: list[str]) -> None:
-    line = refused(capsys, "--config", "/nonexistent/config.yaml", *verb)
+@pytest.mark.parametrize(
+    "command", [["check"], ["status"], ["reconcile"], ["boot"], ["replay", "2", "standby_promote"]]
+)
+def test_every_command_says_that_the_file_is_missing(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    line = refused(capsys, "--config", "/nonexistent/config.yaml", *command)
     assert "/nonexistent/config.yaml: cannot be read" in line
     assert "--config" in line
 
 
-@pytest.mark.parametrize("verb", ["event", "replay"])
+@pytest.mark.parametrize("command", ["event", "replay"])
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -122,8 +124,8 @@ def test_every_verb_says_that_the_file_is_missing(capsys: pytest.CaptureFixture[
         (["2", "standby_promote", "1", "1", "now", "more"], "got 6 arguments"),
     ],
 )
-def test_a_bad_event(capsys: pytest.CaptureFixture[str], verb: str, words: list[str], said: str) -> None:
-    line = refused(capsys, "--config", str(FILE), verb, *words)
+def test_a_bad_event(capsys: pytest.CaptureFixture[str], command: str, words: list[str], said: str) -> None:
+    line = refused(capsys, "--config", str(FILE), command, *words)
     assert said in line
     assert line.isprintable()
 
@@ -191,14 +193,27 @@ def test_usage(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb",
-    ["event", "replay", "reconcile", "boot", "worker", "status", "history", "pause", "resume", "check", "handlers"],
+    "command",
+    [
+        "event",
+        "replay",
+        "reconcile",
+        "simulate-failover",
+        "boot",
+        "worker",
+        "status",
+        "history",
+        "pause",
+        "resume",
+        "check",
+        "handlers",
+    ],
 )
-def test_help(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+def test_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.run([verb, "--help"])
+        cli.run([command, "--help"])
     assert ended.value.code == 0
-    assert f"usage: repmgr-hooks {verb}" in capsys.readouterr().out
+    assert f"usage: repmgr-hooks {command}" in capsys.readouterr().out
 
 
 def test_the_handlers_that_are_built_in(capsys: pytest.CaptureFixture[str]) -> None:

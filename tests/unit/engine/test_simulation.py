@@ -36,7 +36,7 @@ def host() -> FakeHost:
     return made
 
 
-def rehearse(host: FakeHost, node: int = 2) -> RunResult:
+def simulate(host: FakeHost, node: int = 2) -> RunResult:
     return simulation.simulate(MAIN, host, Event(node, simulation.EVENT), LastKnownPrimary())
 
 
@@ -50,14 +50,14 @@ def names(run: RunResult) -> list[str]:
 
 def test_it_names_the_steps_that_the_failover_then_takes(host: FakeHost) -> None:
     """Each command to the letter, but for the position that Barman must have sent."""
-    rehearsed = rehearse(host)
-    assert rehearsed.ok
-    assert rehearsed.message.endswith("as if node 2 were promoted now, to timeline 2")
+    simulated = simulate(host)
+    assert simulated.ok
+    assert simulated.message.endswith("as if node 2 were promoted now, to timeline 2")
     assert host.changes == []
     host.fail_over()
     taken = dispatcher.handle(MAIN, host, [Event(2, "standby_promote")])
-    assert [(step.what, step.do) for step in steps(taken)] == [(step.what, step.do) for step in steps(rehearsed)]
-    assert len(steps(rehearsed)) == 8
+    assert [(step.what, step.do) for step in steps(taken)] == [(step.what, step.do) for step in steps(simulated)]
+    assert len(steps(simulated)) == 8
 
 
 def full(host: FakeHost) -> None:
@@ -95,7 +95,7 @@ def test_what_stands_in_its_way(
 ) -> None:
     fault(host)
     with caplog.at_level(logging.WARNING, "repmgr_hooks"):
-        assert not rehearse(host).ok
+        assert not simulate(host).ok
     assert said in caplog.text
 
 
@@ -103,12 +103,12 @@ def test_a_slot_that_is_there_already_needs_no_free_one(host: FakeHost) -> None:
     full(host)
     del host.nodes[2].slots["other0"]
     host.nodes[2].slots["barman"] = FakeSlot()
-    assert rehearse(host).ok
+    assert simulate(host).ok
 
 
 def test_what_only_barman_would_have(host: FakeHost) -> None:
     host.barman.streaming = host.barman.tails = {PARTIAL}
-    assert [what for what in names(rehearse(host)) if what.startswith(f"keep as {STREAMING.rsplit('/', 1)[0]}")]
+    assert [what for what in names(simulate(host)) if what.startswith(f"keep as {STREAMING.rsplit('/', 1)[0]}")]
 
 
 def test_another_standby_follows_the_new_primary(host: FakeHost) -> None:
@@ -123,17 +123,17 @@ def test_another_standby_follows_the_new_primary(host: FakeHost) -> None:
 @pytest.mark.parametrize("node", [1, 2])
 def test_only_a_standby_that_answers(host: FakeHost, node: int) -> None:
     host.nodes[2].reachable = False
-    with pytest.raises(UsageError, match=f"node {node}: .*a failover can be rehearsed with a standby that answers"):
-        rehearse(host, node)
+    with pytest.raises(UsageError, match=f"node {node}: .*a failover can be simulated with a standby that answers"):
+        simulate(host, node)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--assume-primary", "2"], "--assume-primary is a rehearsal: give --dry-run too"),
-        (["--assume-primary", "7", "--dry-run"], "clusters.main.nodes has no node 7 (it has 1, 2)"),
+        (["7"], "clusters.main.nodes has no node 7 (it has 1, 2)"),
+        (["2", "--cluster", "mian"], "the configuration has no cluster 'mian'; did you mean 'main'?"),
     ],
 )
-def test_bad_words(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["--config", str(FILE), "reconcile", *words]) == 2
+def test_a_node_or_cluster_that_is_not_there(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--config", str(FILE), "simulate-failover", *words]) == 2
     assert said in capsys.readouterr().err

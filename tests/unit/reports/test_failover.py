@@ -380,7 +380,7 @@ def test_a_row_without_room_beside_its_bars_has_its_words_above(past: Past, jour
     assert ">FAILED 5 of 5 times: a step xxx" in failover_html.render(the_report(journal))
 
 
-# -- the verb ----------------------------------------------------------------------------------------------------------
+# -- the command -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
