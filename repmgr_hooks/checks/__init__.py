@@ -71,6 +71,8 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
 
 def _as_repmgr_knows(managed: ManagedCluster, host: Host, user: User) -> Mapping[int, Identity]:
     """Ask the nodes, one after the other, until one says whom repmgr knows; nothing if none does."""
+    if not user.can_be_me or bad(list(files.passfile(managed, user))):
+        return {}
     with acting_as(user):
         for node in managed.cluster.nodes:
             with contextlib.suppress(OperationFailed):
