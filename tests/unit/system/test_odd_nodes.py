@@ -35,7 +35,17 @@ TWO = Cluster(
     postgres=Postgres(timeout=1),
 )
 TYPES = (16, 23, 25, 25, 3802, 3802, 3802, 3802, 20)
-ROW = (b"f", b"2", b"7300000000000000001", b"0/5000148", None, None, None, b'[[2, "primary", true, null]]', b"16777216")
+ROW = (
+    b"f",
+    b"2",
+    b"7300000000000000001",
+    b"0/5000148",
+    None,
+    None,
+    None,
+    b'[[2, "primary", true, null, true]]',
+    b"16777216",
+)
 
 Speak = Callable[[socket.socket], None]
 
