@@ -70,10 +70,8 @@ def problem(words: list[str]) -> str:
     if not 2 <= len(words) <= 5:
         return f"an event is NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]; got {len(words)} arguments"
     node, name, success, other, timestamp = words + ["1", "", ""][len(words) - 2 :]
-    if name not in EVENTS:
-        from repmgr_hooks.errors import did_you_mean
-
-        return f"unknown event {shorten(name)}{did_you_mean(name, EVENTS)}"
+    if not is_event(name):
+        return f"EVENT is a name such as standby_promote: small letters, digits and underscores; got {shorten(name)}"
     if not is_node_id(node):
         return f"NODE is a repmgr node id, a whole number from 1; got {shorten(node)}"
     if success not in ("0", "1"):
@@ -91,6 +89,18 @@ def cluster_problem(name: str) -> str:
     if len(name) > 63 or not (name.isascii() and (name.isprintable() or not name)):
         return f"CLUSTER is the name of one in the configuration, at most 63 characters; got {shorten(name)}"
     return ""
+
+
+def is_event(name: str) -> bool:
+    """True for what may be the name of an event, of this repmgr or of a newer one (repmgr's are at most 63 long).
+
+    >>> is_event("standby_promote"), is_event("standby_split"), is_event("Standby promote")
+    (True, True, False)
+    """
+    plain = name.replace("_", "a")
+    return name in EVENTS or (
+        len(name) <= 63 and plain.isascii() and plain.isalnum() and name[:1].islower() and name.islower()
+    )
 
 
 def is_node_id(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ import yaml
 
 from repmgr_hooks import consistency, event
 from repmgr_hooks.alerts.receivers import Receiver
-from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.catalogue import is_event, shorten
+from repmgr_hooks.engine.routes import ALWAYS, Action, ManagedCluster, Route, When
 from repmgr_hooks.errors import UsageError, did_you_mean
 from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers import installed, slot
@@ -22,6 +23,8 @@ from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Directory, Document, Identifier, NotEmpty, Positive, Range, TooMany, join
+
+log = logging.getLogger(__name__)
 
 LARGEST = 256 * 1024
 
@@ -196,20 +199,26 @@ def _routes(document: Document, value: Any, path: str) -> list[Route]:
 
 def _route(document: Document, text: _RouteText, path: str) -> Route:
     for index, name in enumerate(text.on):
-        if name not in event.CATALOGUE:
-            message = f"repmgr has no event {shorten(name)}{did_you_mean(name, event.CATALOGUE)}"
-            document.problem(f"{path}.on[{index}]", message)
-        elif name in text.on[:index]:
+        if not is_event(name):
+            document.problem(f"{path}.on[{index}]", f"{shorten(name)} is no name of an event")
+        elif name not in event.CATALOGUE:
+            near = did_you_mean(name, event.CATALOGUE)
+            log.warning("%s.on[%d]: %s is no event that this version knows of repmgr%s", path, index, name, near)
+        if name in text.on[:index]:
             document.problem(f"{path}.on[{index}]", f"{name} stands here twice")
     actions = (_action(document, item, f"{path}.do[{index}]") for index, item in enumerate(text.do))
     return Route(frozenset(text.on), tuple(action for action in actions if action is not None))
 
 
 def _action(document: Document, item: Any, path: str) -> Action | None:
-    if not isinstance(item, dict) or len(item) != 1:
-        document.problem(path, "must be one handler and its options, such as 'firewall: {open: app}'")
+    named = {key: value for key, value in item.items() if key != "when"} if isinstance(item, dict) else {}
+    if len(named) != 1:
+        document.problem(
+            path, "must be one handler and its options, such as 'firewall: {open: app}', and may have 'when'"
+        )
         return None
-    ((name, options),) = item.items()
+    ((name, options),) = named.items()
+    when = document.read(When, item["when"], join(path, "when")) if "when" in item else ALWAYS
     known = installed()
     if name not in known:
         document.problem(join(path, name), f"no such handler{did_you_mean(name, known)}; installed: {', '.join(known)}")
@@ -221,9 +230,10 @@ def _action(document: Document, item: Any, path: str) -> Action | None:
         origin = known[name].origin
         document.problem(join(path, name), f"a bug in the handler ({origin}): its Config cannot be read: {error!r}")
         return None
-    return (
-        None if config is None else Action(name, handler, config, _title(name, options), path.partition(".routes")[2])
-    )
+    if config is None or when is None:
+        return None
+    title = _title(name, options) + (f" when {_plain_yaml(item['when'])}" if "when" in item else "")
+    return Action(name, handler, config, title, path.partition(".routes")[2], when)
 
 
 def _title(name: str, options: Any) -> str:

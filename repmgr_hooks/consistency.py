@@ -31,6 +31,9 @@ def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
             document.problem(join(path, what), f"{value} stands here twice")
     if cluster.gateway.chains.dnat == cluster.gateway.chains.snat:
         document.problem(join(path, "gateway.chains"), "dnat and snat must be two chains")
+    for name in cluster.unknown.close if cluster.unknown else ():
+        if name not in cluster.gateway.ports:
+            document.problem(join(path, "unknown.close"), f"the gateway has no port {name!r}")
     _check_nodes(document, cluster, path)
     for name, value in cluster.postgres.libpq.items():
         if wrong := libpq.problem(name, value):

@@ -52,8 +52,8 @@ class Event:
 
     @property
     def meaning(self) -> RoleClaim:
-        """What the event claims about its node."""
-        return CATALOGUE[self.name].meaning
+        """What the event claims about its node; of one that a newer repmgr sends, nothing is known."""
+        return CATALOGUE[self.name].meaning if self.name in CATALOGUE else RoleClaim.NOTE
 
     def __str__(self) -> str:
         return f"{self.name} of node {self.node}"

@@ -21,7 +21,7 @@ from psycopg import conninfo
 
 from repmgr_hooks.barman import archive, content
 from repmgr_hooks.checks import nodes
-from repmgr_hooks.cluster import observe
+from repmgr_hooks.cluster import observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.handlers import barman, slot
@@ -250,6 +250,12 @@ class FakeNode:
     """The rights that our role has not."""
     paused: bool = False
     """Whether its repmgrd is."""
+    unseen_for: int = 1
+    """Seconds for which its repmgrd has not seen the primary; -1: never."""
+    up_for: float = 1000.0
+    """Seconds since its PostgreSQL was started."""
+    unelectable: tuple[int, ...] = ()
+    """The nodes whose priority is 0."""
     client: Visit | None = None
     """How a client fares that is led here, if it is not as it should be."""
     inactive: tuple[int, ...] = ()
@@ -750,7 +756,13 @@ class FakeHost:
             }
         )
         registered = [
-            [number, "primary" if number in node.registered else "standby", number not in node.inactive, None]
+            [
+                number,
+                "primary" if number in node.registered else "standby",
+                number not in node.inactive,
+                None,
+                number not in node.unelectable,
+            ]
             for number in sorted(self.nodes)
         ]
         return [
@@ -777,8 +789,11 @@ class FakeHost:
         ((free,),) = self._free_slots(sql, node)
         return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
 
-    def _paused(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        return [(node.paused,)]
+    def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(node.up_for, node.unseen_for, node.paused)]
+
+    def _identities(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(number, f"db{number}", f"host={other.host}") for number, other in self.nodes.items()]
 
     def _streaming(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         position, min_stream_age, slot = sql.params
@@ -841,7 +856,8 @@ RESTORE = "select current_setting('restore_command')"
 STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed]] = {
     observe.LOOK: FakeHost._look,
     nodes.EXAMINE: FakeHost._examine,
-    nodes.PAUSED: FakeHost._paused,
+    readiness.ASK: FakeHost._repmgrd,
+    repmgr_files.IDENTITIES: FakeHost._identities,
     barman.STREAMING: FakeHost._streaming,
     archive.WRITTEN: FakeHost._written,
     content.RIGHTS: FakeHost._rights,

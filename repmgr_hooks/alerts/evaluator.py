@@ -7,6 +7,7 @@ from typing import Protocol
 
 from repmgr_hooks.alerts.rules import Unserved, conditions, overdue
 from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, Problem
 from repmgr_hooks.journal.rows import RunRow
@@ -51,10 +52,16 @@ class AlertEvaluator:
         if decision and decision.primary is not None:
             self._known_at = self._host.now()
 
-    def note(self, warnings: Sequence[Problem], failed: RunRow | None, unserved: Sequence[Unserved] = ()) -> None:
+    def note(
+        self,
+        warnings: Sequence[Problem],
+        failed: RunRow | None,
+        unserved: Sequence[Unserved] = (),
+        obstacles: Sequence[Obstacle] = (),
+    ) -> None:
         """All is done that can be done now: tell what is still wrong; nothing yet while a primary is waited for.
 
-        ``unserved``: the ports through which a client cannot write.
+        ``unserved``: the ports through which a client cannot write; ``obstacles``: what stands against a failover.
         """
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
@@ -62,7 +69,7 @@ class AlertEvaluator:
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):
             late = overdue(self._managed, unserved, self._known_since, self._host.now())
-            found = conditions(self._managed, decision, warnings, failed, self._attempts, late)
+            found = conditions(self._managed, decision, warnings, failed, self._attempts, late, obstacles)
             self._listener.note(cluster.name, found)
 
     def hindered(self, condition: str, error: HooksError) -> None:

@@ -9,12 +9,13 @@ from typing import Protocol
 from repmgr_hooks.barman.wal_continuity import FAULTS
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.probe import Probe, ProbeCode, merged
+from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import place_of
 from repmgr_hooks.errors import Problem, hint_lines
 from repmgr_hooks.journal.rows import Failed, RunRow
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.alert import Alert, Severity
 
 UNSERVED_FOR = 15.0
 """Seconds for which, and probes in a row in which, a client must have been unable to write; one alone is no alert."""
@@ -55,11 +56,12 @@ def conditions(
     failed: RunRow | None,
     attempts: int,
     unserved: Sequence[Probe] = (),
+    obstacles: Sequence[Obstacle] = (),
 ) -> list[Alert]:
     """Return the alerts, one for each condition.
 
     ``failed``: the last run, if it failed and could be tried again, at most ``attempts`` times. ``unserved``: what
-    clients cannot do.
+    clients cannot do. ``obstacles``: what stands against a failover.
     """
     cluster = managed.cluster
     rejoin = [note for note in decision.notes if note.code in (ReasonCode.STALE_PRIMARY, ReasonCode.BESIDE)]
@@ -73,10 +75,23 @@ def conditions(
     if failed and failed.left:
         found += _of_run(managed, failed, attempts)
     if warnings:
-        details = "\n".join(line for warning in warnings for line in (str(warning), *hint_lines(warning.hint)))
         hint = warnings[0].hint or _look(cluster)
-        found.append(Alert(cluster.name, "warning", "warning", str(warnings[0]), details, hint))
+        found.append(Alert(cluster.name, "warning", "warning", str(warnings[0]), _in_full(warnings), hint))
+    if obstacles:
+        found.append(_no_failover(cluster, obstacles))
     return found
+
+
+def _no_failover(cluster: Cluster, obstacles: Sequence[Obstacle]) -> Alert:
+    """It is critical if no standby would be promoted, and else a warning."""
+    first = next((item for item in obstacles if item.nobody), obstacles[0])
+    severity: Severity = "critical" if first.nobody else "warning"
+    details = _in_full([item.problem for item in obstacles])
+    return Alert(cluster.name, "failover", severity, str(first), details, first.hint)
+
+
+def _in_full(problems: Sequence[Problem]) -> str:
+    return "\n".join(line for problem in problems for line in (str(problem), *hint_lines(problem.hint)))
 
 
 def _look(cluster: Cluster) -> str:
@@ -95,9 +110,7 @@ def _stale_primary(cluster: Cluster, decision: PrimaryDecision, rejoin: Sequence
     details = "\n".join(map(str, (*decision.notes, decision, *decision.states)))
     hint = _look(cluster)
     if decision.primary is not None:
-        postgres, host = cluster.postgres, cluster.nodes[decision.primary].host
-        upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
-        hint = f"on {nodes}, when PostgreSQL is stopped there: repmgr node rejoin -d '{upstream}' --force-rewind"
+        hint = f"on {nodes}: {cluster.rejoin(decision.primary)}"
     return Alert(cluster.name, "stale_primary", "critical", summary, details, hint)
 
 
@@ -129,5 +142,5 @@ def open_gate(managed: ManagedCluster, left: Sequence[Failed]) -> Action | None:
         for action in route.do:
             if action.fail_open_after is not None and failed_before and place_of(action) not in places:
                 return action
-            failed_before |= place_of(action) in places
+            failed_before |= place_of(action) in places and action.handler.observe is not None
     return None

@@ -6,6 +6,7 @@ will do it. What cannot be known because something else is wrong is left out: on
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -27,9 +28,11 @@ from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.users import User, acting_as, service_user
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.primary import cluster_state
+from repmgr_hooks.cluster.repmgr_files import Identity, files_here, identities
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run
 from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.system.steps import Host
@@ -55,15 +58,27 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     yield from alerts.seen(loaded)
     if not user.can_be_me:
         yield files.unseen(Topic("files.user", user.name), "nodes and Barman, as the service's user sees them")
-    conf_files = repmgr.files_here()
+    conf_files = files_here()
     yield from repmgr.unreadable(conf_files)
     for managed in loaded.clusters.values():
         host = world_of(managed)
         kernels = here.get(Family(managed.cluster.gateway.address).six, [])
         yield from _cluster(loaded, managed, journal, host, user, kernels)
-        yield from repmgr.look(loaded, managed, conf_files, repmgrd)
+        known = _as_repmgr_knows(managed, host, user)
+        yield from repmgr.look(loaded, managed, conf_files, repmgrd, known)
         if send_event:
-            yield from end_to_end.look(managed, conf_files, host, journal)
+            yield from end_to_end.look(managed, conf_files, host, journal, known)
+
+
+def _as_repmgr_knows(managed: ManagedCluster, host: Host, user: User) -> Mapping[int, Identity]:
+    """Ask the nodes, one after the other, until one says whom repmgr knows; nothing if none does."""
+    if not user.can_be_me or bad(list(files.passfile(managed, user))):
+        return {}
+    with acting_as(user):
+        for node in managed.cluster.nodes:
+            with contextlib.suppress(OperationFailed):
+                return identities(node, host, managed.cluster.postgres.timeout)
+    return {}
 
 
 def _cluster(

@@ -17,8 +17,9 @@ from pathlib import Path
 from repmgr_hooks.catalogue import REHEARSAL, shorten
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.repmgr import as_it_should_be, belongs_to, readable
+from repmgr_hooks.checks.repmgr import as_it_should_be
 from repmgr_hooks.checks.users import User, user_called, user_of
+from repmgr_hooks.cluster.repmgr_files import Identity, node_of, readable
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, parse_event
@@ -86,10 +87,12 @@ def repmgrds_user() -> User:
     return found or user_of(os.geteuid())
 
 
-def look(managed: ManagedCluster, files: Iterable[Path], host: Host, journal: Journal | None) -> Iterator[Finding]:
+def look(
+    managed: ManagedCluster, files: Iterable[Path], host: Host, journal: Journal | None, known: Mapping[int, Identity]
+) -> Iterator[Finding]:
     """Run the notification line of each node's file as its repmgrd would, and look at what arrives."""
     for conf in readable(files):
-        if conf.node is None or not conf.line or not belongs_to(conf, managed):
+        if conf.node is None or not conf.line or node_of(conf, managed.cluster.nodes, known) is None:
             continue
         user = repmgrds_user()
         daemon = next((one for one in running() if str(conf.path) in one.words), None) or Daemon(user, usual(user))

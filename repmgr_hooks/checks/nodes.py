@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
+from repmgr_hooks.cluster.observe import Registered
 from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.cluster.readiness import Hindrance, Readiness, ReadinessProbe
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.simulation import FREE_SLOTS
 from repmgr_hooks.errors import OperationFailed, answer_of
@@ -47,7 +49,6 @@ HINTS = {
     ReasonCode.UNREGISTERED: "on node {node}: repmgr standby register; or take it out of config.yaml",
     ReasonCode.METADATA: "repmgr cluster show; on node {node}: repmgr primary register --force",
 }
-PAUSED = "select coalesce(repmgr.repmgrd_is_paused(), false)"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Looked:
     ended: float
     nodes: Mapping[int, Examined | OperationFailed]
     decision: PrimaryDecision | None = None
-    paused: tuple[int, ...] = ()
+    readiness: Readiness | None = None
 
     @property
     def answers(self) -> dict[int, Examined]:
@@ -95,9 +96,8 @@ def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     if looked.lacking or not looked.answers:
         return looked
     decision = finder.decision(host)
-    paused = _ask(managed, host, PAUSED, tuple(looked.answers))  # an error before repmgr 4.3
-    on = tuple(number for number, found in paused.items() if found == [(True,)])
-    return replace(looked, decision=decision, paused=on)
+    readiness = ReadinessProbe().look(decision, cluster, host, finder.memory.since)
+    return replace(looked, decision=decision, readiness=readiness)
 
 
 def _ask(
@@ -195,9 +195,30 @@ def _who(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> 
     elif decision.primary is not None:
         yield topic.ok(str(decision).removeprefix("the primary is "))
     yield _registered(managed, looked, decision)
-    topic, paused = Topic("nodes.paused", name), ", ".join(f"node {number}" for number in looked.paused)
-    what, hint = f"repmgrd is paused on {paused}: nobody would be promoted", "repmgr -f REPMGR.CONF service unpause"
-    yield topic.warn(what, hint) if paused else topic.ok("repmgrd is not paused")
+    if looked.readiness:
+        yield from _failover(Topic("nodes.failover", name), looked.readiness)
+
+
+def _failover(topic: Topic, readiness: Readiness) -> Iterator[Finding]:
+    for obstacle in readiness.obstacles:
+        if obstacle.kind is Hindrance.INACTIVE:
+            continue  # said already, under nodes.registered
+        yield (topic.fail if obstacle.nobody else topic.warn)(str(obstacle), obstacle.hint)
+    if readiness.unknown:
+        yield topic.warn(str(readiness), "upgrade repmgr to 4.4 or newer, if these functions are what is missing")
+    elif not readiness.obstacles:
+        yield topic.ok(str(readiness))
+
+
+def _active_again(row: Registered, managed: ManagedCluster, decision: PrimaryDecision) -> str:
+    """Return what makes a node active; ``primary register`` would make a stale primary a primary of its own."""
+    assert decision.primary is not None
+    state = next(state for state in decision.states if state.node == row.node)
+    if state.is_primary:
+        return f"there: {managed.cluster.rejoin(decision.primary)}"
+    if state.witness:
+        return f"there: repmgr witness register --force -h {managed.cluster.nodes[decision.primary].host}"
+    return "there: repmgr standby register --force"
 
 
 def _registered(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> Finding:
@@ -209,5 +230,5 @@ def _registered(managed: ManagedCluster, looked: Looked, decision: PrimaryDecisi
     for row in rows:
         if not row.active and row.node in looked.answers:
             what = f"node {row.node} answers, and is marked inactive in repmgr.nodes"
-            return topic.warn(what, f"there: repmgr {row.kind} register --force")
+            return topic.warn(what, _active_again(row, managed, decision))
     return topic.ok("repmgr.nodes and the configuration name the same nodes")

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from repmgr_hooks.catalogue import EVENTS, REHEARSAL, problem
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import READ, User, hindrance
+from repmgr_hooks.cluster.repmgr_files import Identity, node_of, readable
 from repmgr_hooks.config import Config, which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean
 from repmgr_hooks.hook import PROGRAM, option
 from repmgr_hooks.repmgr_conf import Placeholders, RepmgrConf, read, words_of
 from repmgr_hooks.system.steps import Host, Program
 
-PLACES = ("etc/repmgr.conf", "etc/repmgr/*.conf", "etc/repmgr/*/repmgr.conf", "etc/postgresql/*/*/repmgr.conf")
 LIMIT = 10.0
 NOTIFICATION_TIMEOUT = 60  # repmgr's default (repmgr.h:137)
 LEAST_TIMEOUT = 10
@@ -30,30 +29,20 @@ def as_it_should_be(cluster: str) -> str:
     return f'event_notification_command=\'{PROGRAM} event --cluster {cluster} %n %e %s "%p" "%t"\''
 
 
-def files_here() -> list[Path]:
-    """Return every repmgr.conf that stands where packages and people put it."""
-    return sorted(found for place in PLACES for found in Path("/").glob(place))
-
-
-def look(loaded: Config, managed: ManagedCluster, files: Iterable[Path], repmgrd: User) -> Iterator[Finding]:
-    """Look at the files of a cluster's nodes; files of other nodes are left alone."""
+def look(
+    loaded: Config, managed: ManagedCluster, files: Iterable[Path], repmgrd: User, known: Mapping[int, Identity]
+) -> Iterator[Finding]:
+    """Look at the files of a cluster's nodes, as repmgr knows them; files of other nodes are left alone."""
     files, found = list(files), set[int]()
     for conf in readable(files):
-        if conf.node is not None and belongs_to(conf, managed):
-            found.add(conf.node)
+        if (number := node_of(conf, managed.cluster.nodes, known)) is not None:
+            found.add(number)
             yield access(conf, repmgrd)
             yield from of_file(conf, loaded, managed)
     for number, node in managed.cluster.nodes.items():
         if number not in found and not node.witness and not any(unreadable(files)):
             what = f"no repmgr.conf of node {number} is to be seen here"
             yield Topic("repmgr.conf", f"{managed.cluster.name} node {number}").warn(what, "look at it on its own host")
-
-
-def readable(files: Iterable[Path]) -> Iterator[RepmgrConf]:
-    """Return the files that can be read."""
-    for file in files:
-        with contextlib.suppress(OSError, ValueError):
-            yield read(file)
 
 
 def unreadable(files: Iterable[Path]) -> Iterator[Finding]:
@@ -64,13 +53,7 @@ def unreadable(files: Iterable[Path]) -> Iterator[Finding]:
         except PermissionError as error:
             yield unseen(Topic("repmgr.conf", str(file)), error)
         except (OSError, ValueError) as error:
-            yield Topic("repmgr.conf", str(file)).fail(f"repmgr cannot read it: {error}", f"hint {file}")
-
-
-def belongs_to(conf: RepmgrConf, managed: ManagedCluster) -> bool:
-    """True if the file is about a node of the cluster; other clusters may have the same node ids."""
-    node = managed.cluster.nodes.get(conf.node or 0)
-    return node is not None and (conf.host == node.host or not re.match(r"[\d.]+$|.*:", conf.host))
+            yield Topic("repmgr.conf", str(file)).fail(f"repmgr cannot read it: {error}", f"correct {file}")
 
 
 def access(conf: RepmgrConf, repmgrd: User) -> Finding:
@@ -103,6 +86,16 @@ def of_file(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> Iterat
     what = f"followers wait {seconds} s for the new primary, whose repmgrd calls the hook twice before it tells them"
     hint = f"primary_notification_timeout={NOTIFICATION_TIMEOUT}  # then: {reread}"
     yield topic.warn(what, hint) if seconds < LEAST_TIMEOUT else topic.ok(f"followers wait {seconds} s for the hook")
+    yield _interval(Topic("repmgr.interval", where), conf, managed)
+
+
+def _interval(topic: Topic, conf: RepmgrConf, managed: ManagedCluster) -> Finding:
+    """repmgrd says that it is there once in monitor_interval_secs (default 2, repmgr.h)."""
+    every, limit = conf.seconds("monitor_interval_secs", 2), managed.cluster.repmgrd_timeout
+    if 3 * every > limit:
+        what = f"repmgrd looks every {every} s, and is held for dead after {limit} s"
+        return topic.warn(what, f"config.yaml: clusters.{managed.cluster.name}.repmgrd_timeout: {3 * every}")
+    return topic.ok(f"repmgrd looks every {every} s")
 
 
 def _line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster, hint: str) -> Finding:
@@ -173,6 +166,10 @@ def version(managed: ManagedCluster, host: Host, extension: str) -> Finding:
     found = re.search(r"\d+(\.\d+)+", said)
     if not found:
         return topic.warn("repmgr's version cannot be seen here", "repmgr --version, where repmgrd runs")
+    if foreign := sorted(named(managed) - set(EVENTS)):
+        near = did_you_mean(foreign[0], EVENTS)
+        what = f"a route names {foreign[0]}, which no repmgr sends that this version knows{near}"
+        return topic.warn(what, "correct the name; or see that this repmgr sends it: repmgr cluster event --all")
     if lacking := sorted(name for name in named(managed) if not sends(found[0], name)):
         since = max(EVENTS[name][1] for name in lacking)
         hint = f"upgrade repmgr (to {since}), or do not rely on them"

@@ -27,8 +27,8 @@ from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, simulation
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import RunResult
-from repmgr_hooks.errors import UsageError, hint_lines
-from repmgr_hooks.event import Event, parse_event
+from repmgr_hooks.errors import UsageError, did_you_mean, hint_lines
+from repmgr_hooks.event import CATALOGUE, Event, parse_event
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import keep, pause_of
@@ -60,7 +60,10 @@ def do_replay(arguments: argparse.Namespace) -> int:
     """Handle an event in the foreground."""
     lines = show_log_lines(sys.stdout, arguments.log)
     if arguments.id is None:
-        return handle(arguments, parse_event(arguments.words), "replay", lines)
+        event = parse_event(arguments.words)
+        if event.name not in CATALOGUE:  # typed by somebody: repmgr sends its own names
+            raise UsageError(f"unknown event {event.name!r}{did_you_mean(event.name, CATALOGUE)}")
+        return handle(arguments, event, "replay", lines)
     if arguments.words:
         raise UsageError("give either --id or the words of an event, not both")
     with journal_of(configured(arguments)) as journal:

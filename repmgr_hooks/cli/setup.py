@@ -13,14 +13,14 @@ from psycopg.conninfo import make_conninfo
 
 import repmgr_hooks
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.checks import repmgr
 from repmgr_hooks.cli import show
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
+from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.schema import PLAIN_NAME
-from repmgr_hooks.setup.discover import chosen_conf, survey
+from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
 from repmgr_hooks.setup.install import PASSFILE, install, write
 from repmgr_hooks.setup.render import CONFIGURATION, drafted
 from repmgr_hooks.system.host import LocalHost
@@ -49,15 +49,17 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], Mapping[str, s
         raise UsageError(f"--cluster {shorten(arguments.cluster)} is no plain name (letters, digits, _ . -)")
     readable = confs(arguments.repmgr_conf)
     asked = chosen_conf(arguments.repmgr_conf, readable)
-    found = survey(asked, arguments.barman, arguments.gateway, LocalHost({asked.node or 0: conninfo_of(asked)}))
-    of_cluster = [conf for conf in readable if conf.node in found.nodes]
+    host = LocalHost({asked.node or 0: conninfo_of(asked)})
+    found = survey(asked, arguments.barman, arguments.gateway, host)
+    known = repmgr_files.identities(asked.node or 0, host, LIMIT)
+    of_cluster = [conf for conf in readable if repmgr_files.node_of(conf, found.nodes, known) is not None]
     return drafted(found, arguments.cluster or "main", shipped(), of_cluster), found.left_out
 
 
 def confs(given: Path | None) -> list[RepmgrConf]:
     """Return the given repmgr.conf, else all that can be read. Raises UsageError."""
     if given is None:
-        return list(repmgr.readable(repmgr.files_here()))
+        return list(repmgr_files.readable(repmgr_files.files_here()))
     try:
         return [read(given)]
     except (OSError, ValueError) as error:

@@ -27,6 +27,10 @@ class LastKnownPrimary:
     promoted: frozenset[int] = field(default=frozenset(), compare=False)
     changes: int = field(default=0, compare=False)
     began: Mapping[int, int] = field(default_factory=dict, compare=False)
+    since: float = field(default=0.0, compare=False)
+    """When that primary was found, in seconds since the epoch."""
+    previous: int | None = field(default=None, compare=False)
+    """The primary before that one."""
 
 
 class ReasonCode(Enum):

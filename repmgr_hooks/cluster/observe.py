@@ -70,6 +70,8 @@ class Registered:
     kind: str
     active: bool
     upstream: int | None
+    electable: bool = True
+    """False with priority 0: repmgr never promotes it."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ select pg_is_in_recovery(),
        (select jsonb_agg(to_jsonb(sender) order by pid)
           from (select *, extract(epoch from clock_timestamp() - backend_start) as age
                   from pg_stat_replication limit 1000) sender),
-       (select jsonb_agg(jsonb_build_array(node_id, type, active, upstream_node_id) order by node_id)
-          from (select node_id, left(type, 20) as type, active, upstream_node_id from repmgr.nodes
+       (select jsonb_agg(jsonb_build_array(node_id, type, active, upstream_node_id, electable) order by node_id)
+          from (select node_id, left(type, 20) as type, active, upstream_node_id,
+                       coalesce(priority, 1) > 0 as electable from repmgr.nodes
                  order by active and type = 'primary' desc, node_id = any(%s) desc, node_id limit 100) node),
        (select setting::bigint from pg_settings where name = 'wal_segment_size')
 """
@@ -199,8 +202,8 @@ def _read(node: int, answer: Rows, cluster: Cluster) -> NodeState:
     )
 
 
-def _registered(node: Any, kind: Any, active: Any, upstream: Any) -> Registered:
-    return Registered(_number(node), _text(kind), _flag(active), _number_or_none(upstream))
+def _registered(node: Any, kind: Any, active: Any, upstream: Any, electable: Any) -> Registered:
+    return Registered(_number(node), _text(kind), _flag(active), _number_or_none(upstream), _flag(electable))
 
 
 def _slot(row: Mapping[str, Any]) -> Slot:

@@ -8,8 +8,10 @@ event. Beside it stand ``drift.py`` (a look without an event), ``fencing.py`` (w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.notice import notice_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine.dry_run import differences, dry_run_steps
 from repmgr_hooks.engine.executor import plan_and_apply
@@ -24,6 +26,7 @@ from repmgr_hooks.engine.run import (
     observe_and_decide,
     summary,
 )
+from repmgr_hooks.engine.telling import Telling, with_notices
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.system.steps import Host
@@ -38,8 +41,11 @@ def handle(
     dry_run: bool = False,
     observer: RunObserver | None = None,
     memory: LastKnownPrimary | None = None,
+    closed: Sequence[str] = (),
 ) -> RunResult:
     """Make what the events' routes ask for true; without an event, all that can be looked at; with ``everything`` both.
+
+    ``closed``: the ports that lead nowhere if no primary is known, for none has been for long.
 
     Raises Stopped if the observer says so.
     """
@@ -48,15 +54,45 @@ def handle(
     if not scheduled:
         return log_result(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
     finder = PrimaryFinder(managed.cluster, memory or LastKnownPrimary())
-    decision = observe_and_decide(finder, host, observer, wait=not dry_run)
+    notices = [] if dry_run else [item for item in scheduled if _is_notice(item)]
+    telling = Telling(host, observer)
+    if notices:
+        telling.begin(notices, managed.cluster, finder.decision(host), finder.memory)
+    if notices and len(notices) == len(scheduled):
+        names = ", ".join(map(str, events))
+        run = log_result(RunResult(True, f"no route for {names} but notifications", telling.decision))
+    else:
+        others = [item for item in scheduled if item not in notices]
+        how = {"everything": everything, "dry_run": dry_run}
+        run = _make_true(managed, finder, host, events, others, observer, begun, closed=closed, **how)
+    return with_notices(run, telling, finder, host, observer) if notices else run
+
+
+def _make_true(
+    managed: ManagedCluster,
+    finder: PrimaryFinder,
+    host: Host,
+    events: Sequence[Event],
+    scheduled: list[ScheduledAction],
+    observer: RunObserver,
+    begun: float,
+    *,
+    everything: bool,
+    dry_run: bool,
+    closed: Sequence[str],
+) -> RunResult:
+    decision = observe_and_decide(finder, host, observer, wait=not dry_run and not closed)
     log_decision(decision)
     if decision.primary is None:
-        return log_result(_only_fence(managed, decision, host, begun, None if dry_run else observer))
+        return log_result(_only_fence(managed, decision, host, begun, None if dry_run else observer, closed))
     if untrue := contradicting(events, decision):
         if not everything:
             return log_result(_contradicted(untrue, decision))
-        scheduled = select(managed.routes, [event for event in events if not _claims_primary(event)], everything)
+        believed = [event for event in events if not _claims_primary(event)]
+        wanted = select(managed.routes, believed, everything)
+        scheduled = [item for item in wanted if dry_run or not _is_notice(item)]
     decided = cluster_state(decision, finder)
+    scheduled = [item for item in scheduled if item.action.when.applies(notice_of(replace(decided, event=item.event)))]
     if dry_run:
         done = dry_run_steps(scheduled, decided, host)
     else:
@@ -67,10 +103,15 @@ def handle(
 
 
 def _only_fence(
-    managed: ManagedCluster, decision: PrimaryDecision, host: Host, begun: float, observer: RunObserver | None
+    managed: ManagedCluster,
+    decision: PrimaryDecision,
+    host: Host,
+    begun: float,
+    observer: RunObserver | None,
+    closed: Sequence[str],
 ) -> RunResult:
     """Unknown changes no route; but nothing may lead to a stale primary."""
-    done = fence(managed, decision, host, observer)
+    done = fence(managed, decision, host, observer, closed)
     changed = summary(done, host.now() - begun, observer is None) if differences(done) else "nothing was changed"
     said = f"{decision}; {changed}"
     return RunResult(False, said, decision, tuple(done), again=True, problem=decision.problem)
@@ -80,7 +121,11 @@ def _contradicted(event: Event, decision: PrimaryDecision) -> RunResult:
     """An event that the cluster contradicts changes nothing; if a node is silent, it may yet come true."""
     silent = any(not state.reachable for state in decision.states)
     said = f"{event} contradicts the cluster: {decision}; nothing was changed"
-    return RunResult(False, said, again=silent, problem=Problem("contradiction", said))
+    return RunResult(False, said, decision, again=silent, problem=Problem("contradiction", said))
+
+
+def _is_notice(item: ScheduledAction) -> bool:
+    return item.action.handler.observe is None
 
 
 def _claims_primary(event: Event) -> bool:
@@ -100,6 +145,8 @@ def select(routes: Sequence[Route], events: Sequence[Event], everything: bool = 
 
 def _for_each(action: Action, events: list[Event], everything: bool) -> list[ScheduledAction]:
     """What has a state is made true once, for the newest event; a notification is given for every node and event."""
+    events = [event for event in events if action.when.meant(event)]
+    everything = everything and not action.when.needs_event
     if action.handler.observe:
         return [ScheduledAction(action, event) for event in events[-1:]] or (
             [ScheduledAction(action, None)] if everything else []

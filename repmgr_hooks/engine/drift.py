@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -58,17 +59,24 @@ class Drift:
         return same and {place_of(item.action) for item in self.found if differences([item])} <= left
 
 
-def find_drift(managed: ManagedCluster, host: Host, memory: LastKnownPrimary, fingerprints: dict[str, object]) -> Drift:
+def find_drift(
+    managed: ManagedCluster,
+    host: Host,
+    memory: LastKnownPrimary,
+    fingerprints: dict[str, object],
+    closed: Sequence[str] = (),
+) -> Drift:
     """Look without an event: who is the primary, and what is not as it should be.
 
     ``fingerprints`` holds what each handler's ``fingerprint`` was when all was as it should be; it is brought up to
     date. Under a new primary the first difference is enough: what is looked at through a port that still leads to the
-    old one may take its time (20 s for ``barman show-server``, when that one was unplugged).
+    old one may take its time (20 s for ``barman show-server``, when that one was unplugged). ``closed``: the ports that
+    are to lead nowhere, for no primary has been known for long.
     """
     finder = PrimaryFinder(managed.cluster, memory)
     decision, now = finder.decision(host), time.time()
     if decision.primary is None:
-        return Drift(decision, now, tuple(fence(managed, decision, host, None)))
+        return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
     decided = cluster_state(decision, finder)
     new = memory_of(decided.states[decided.primary]) != memory
     found: list[ActionResult] = []

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from repmgr_hooks.background import Aside
 from repmgr_hooks.cluster.decide import ClusterState, memory_of
+from repmgr_hooks.cluster.notice import Notice, notice_of
 from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
@@ -224,12 +225,15 @@ def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver)
         observer.step(chosen, step, clock, host.now() - begun, problem)
 
 
-def look(action: Action, decided: ClusterState, host: Host) -> list[Step]:
+def look(action: Action, decided: ClusterState | Notice, host: Host) -> list[Step]:
     """Return what is missing of an action. Raises OperationFailed, also for a bug in the handler."""
 
     def missing() -> list[Step]:
-        seen = action.handler.observe(action.config, decided, host) if action.handler.observe else None
-        found = list(action.handler.plan(action.config, decided, seen))
+        if action.handler.observe is None:
+            found = list(action.handler.plan(action.config, _as_notice(decided), None))
+        else:
+            seen = action.handler.observe(action.config, decided, host)
+            found = list(action.handler.plan(action.config, decided, seen))
         if not all(isinstance(step, Step) for step in found):
             raise TypeError(f"plan must return steps, not {found}")
         return [named(step, action) for step in found]
@@ -242,6 +246,10 @@ def named(step: Step, action: Action) -> Step:
     kind, target = one_line(step.kind) or action.name, one_line(step.target)
     node = step.node if isinstance(step.node, int) else None
     return replace(step, what=one_line(step.what, MOST), kind=kind, target=target, node=node)
+
+
+def _as_notice(decided: ClusterState | Notice) -> Notice:
+    return decided if isinstance(decided, Notice) else notice_of(decided)
 
 
 def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], T]) -> T:

@@ -1,8 +1,8 @@
-"""While the primary is unknown: nothing may lead to a stale primary."""
+"""While no primary is known: nothing leads to a stale primary, and some ports, if that is wanted, nowhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
@@ -10,31 +10,52 @@ from repmgr_hooks.engine.executor import answer, named, take_all
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Problem
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.handlers import firewall
 from repmgr_hooks.system.steps import Host, Sparing, Step
 
 
 def fence(
-    managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
+    managed: ManagedCluster,
+    decision: PrimaryDecision,
+    host: Host,
+    observer: RunObserver | None,
+    closed: Sequence[str] = (),
 ) -> list[ActionResult]:
-    """Let nothing lead to a stale primary. Without an observer, only say what is missing."""
+    """While the primary is unknown: let nothing lead to a stale primary, and the ``closed`` ports nowhere.
+
+    Without an observer, only say what is missing.
+    """
     actions = {action.name: action for action in managed.actions}
     host = Sparing(host)
     chosen = actions.values() if decision.stale_primaries else ()
-    done = [_fence(action, managed, decision, host, observer) for action in chosen]
+    done = [
+        _fence(
+            action,
+            partial(action.handler.fence, managed.cluster, decision.stale_primaries, host),
+            managed,
+            host,
+            observer,
+        )
+        for action in chosen
+    ]
+    if closed and (action := actions.get("firewall")):
+        done.append(_fence(action, partial(firewall.close, managed.cluster, closed, host), managed, host, observer))
     return [item for item in done if item.steps or item.error]
 
 
 def _fence(
-    action: Action, managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
+    action: Action,
+    asked: Callable[[], Sequence[Step]],
+    managed: ManagedCluster,
+    host: Host,
+    observer: RunObserver | None,
 ) -> ActionResult:
     found: list[Step] = []
     failed: list[Problem] = []
-    asked = partial(_steps, action, managed.cluster, decision.stale_primaries, host)
     try:
         # Twice: which connections are left to be reset is seen when no rule leads there any more.
         for _ in range(2 if observer else 1):
-            missing = answer(action, managed.cluster, host, asked)
+            missing = answer(action, managed.cluster, host, partial(_steps, action, asked))
             found += missing
             failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
             if failed or not missing:
@@ -44,5 +65,5 @@ def _fence(
     return ActionResult(action, tuple(found), tuple(failed))
 
 
-def _steps(action: Action, cluster: Cluster, nodes: Sequence[int], host: Host) -> list[Step]:
-    return [named(step, action) for step in action.handler.fence(cluster, nodes, host)]
+def _steps(action: Action, asked: Callable[[], Sequence[Step]]) -> list[Step]:
+    return [named(step, action) for step in asked()]

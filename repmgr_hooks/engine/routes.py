@@ -5,15 +5,48 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from repmgr_hooks.cluster.notice import Notice
+from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import BUILT_IN
 from repmgr_hooks.handlers.contract import Handler
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.cluster import Cluster, NodeId
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class When:
+    """For which of its events an action is meant; what is left out does not matter.
+
+    ``node`` and ``role`` are those of the event's node, as it is seen; ``success`` is what repmgr reports (``%s``);
+    ``primary``: whether it is known which node is the primary.
+    """
+
+    node: tuple[NodeId, ...] = ()
+    success: bool | None = None
+    role: tuple[Literal["primary", "standby", "witness", "silent"], ...] = ()
+    primary: Literal["known", "unknown", "any"] = "any"
+
+    @property
+    def needs_event(self) -> bool:
+        """Whether nothing can be said without an event; such an action is not looked at without one."""
+        return bool(self.node or self.role) or self.success is not None
+
+    def meant(self, event: Event) -> bool:
+        """True if the event may be one of these, by what it says itself."""
+        return (not self.node or event.node in self.node) and self.success in (None, event.success)
+
+    def applies(self, given: Notice) -> bool:
+        """True if the event is one of these, as the cluster is seen."""
+        known = "unknown" if given.primary is None else "known"
+        return (not self.role or given.role in self.role) and self.primary in ("any", known)
+
+
+ALWAYS = When()
 
 
 @dataclass(frozen=True)
@@ -25,6 +58,7 @@ class Action:
     config: Any
     title: str
     path: str = ""
+    when: When = ALWAYS
 
     @property
     def fail_open_after(self) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.notice import Notice
 from repmgr_hooks.files import program_problem
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
@@ -39,21 +39,28 @@ def validate(config: Config, cluster: Cluster) -> Iterable[str]:
         yield wrong
 
 
-def plan(config: Config, decided: ClusterState, seen: None) -> list[Step]:
-    """Return the one step: run the program."""
+def plan(config: Config, decided: Notice, seen: None) -> list[Step]:
+    """Return the one step: run the program. What is not known is null in the JSON, and empty in the environment."""
     told = {
         "cluster": decided.cluster.name,
         "primary": decided.primary,
-        "primary_host": decided.primary_host,
-        "timeline": decided.timeline,
+        "primary_host": decided.primary_host or None,
+        "timeline": decided.timeline or None,
+        "old_primary": decided.old_primary,
+        "old_primary_host": decided.old_primary_host or None,
+        "contradicts": decided.contradicts,
         "event": dataclasses.asdict(decided.event) if decided.event else None,
     }
     environment = {
         "REPMGR_HOOKS_CLUSTER": decided.cluster.name,
-        "REPMGR_HOOKS_PRIMARY": str(decided.primary),
+        "REPMGR_HOOKS_PRIMARY": str(decided.primary or ""),
         "REPMGR_HOOKS_PRIMARY_HOST": decided.primary_host,
+        "REPMGR_HOOKS_OLD_PRIMARY": str(decided.old_primary or ""),
+        "REPMGR_HOOKS_OLD_PRIMARY_HOST": decided.old_primary_host,
+        "REPMGR_HOOKS_CONTRADICTS": "1" if decided.contradicts else "",
         "REPMGR_HOOKS_EVENT": decided.event.name if decided.event else "",
         "REPMGR_HOOKS_NODE": str(decided.event.node) if decided.event else "",
+        "REPMGR_HOOKS_SUCCESS": str(int(decided.event.success)) if decided.event else "",
     }
     program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment, whole=False)
     name = Path(config.run[0]).name

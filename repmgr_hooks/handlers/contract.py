@@ -42,14 +42,15 @@ class Handler(Protocol):
         """``helper(config)``: whether this only helps: nothing waits for it, and its failure stops nothing."""
 
     @property
-    def observe(self) -> Callable[[Any, ClusterState, Host], Any] | None:
+    def observe(self) -> Callable[[Any, Any, Host], Any] | None:
         """``observe(config, decided, host)`` returns what ``plan`` needs to know; it may raise OperationFailed.
 
-        None: there is nothing to look at. Such a handler (a notification) runs on its events only.
+        None: there is nothing to look at. Such a handler (a notification) is called for its events only, at once and
+        beside everything else, also while no primary is known; its ``plan`` gets a ``Notice`` as ``decided``.
         """
 
     @property
-    def plan(self) -> Callable[[Any, ClusterState, Any], Sequence[Step]]:
+    def plan(self) -> Callable[[Any, Any, Any], Sequence[Step]]:
         """``plan(config, decided, seen)`` is pure and returns the missing steps, none when the state is as wanted."""
 
     @property

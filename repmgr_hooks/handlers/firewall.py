@@ -190,6 +190,21 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
     return [*steps, *cuts, *_seeing(gateway, unseen)]
 
 
+def close(cluster: Cluster, names: Sequence[str], host: Host) -> list[Step]:
+    """Return the step after which these ports lead nowhere; connections that stand are left alone.
+
+    Raises OperationFailed.
+    """
+    gateway = cluster.gateway
+    ours, numbers = _ours(gateway, nat_table(gateway, host).splitlines()), {gateway.ports[name] for name in names}
+    kept = [rule for rule in ours if not any(port in numbers for port, _ in _led([rule]))]
+    if kept == ours:
+        return []
+    what = f"close port {' and '.join(names)}: no primary is known"
+    shut, closed = Program(Family(gateway.address).restore(), stdin=_swap(gateway, kept)), " ".join(sorted(names))
+    return [Step(what, shut, LIMIT, kind="close_ports", target=closed)]
+
+
 def _led(rules: Iterable[str]) -> set[Leading]:
     """Return the gateway's ports that DNAT rules lead on, and to which address.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.notice import Notice
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.system.alert import Alert, Severity
 from repmgr_hooks.system.steps import Step
@@ -29,14 +29,17 @@ class Config:
     severity: Severity = "warning"
 
 
-def plan(config: Config, decided: ClusterState, seen: None) -> list[Step]:
+def plan(config: Config, decided: Notice, seen: None) -> list[Step]:
     """Return the one step: hand the message over."""
     what = str(decided.event or "reconcile")
+    failed = "" if decided.event is None or decided.event.success else ", reported as failed"
+    known = f"the primary is node {decided.primary}, timeline {decided.timeline}"
+    primary = known if decided.primary else "the primary is unknown"
     alert = Alert(
         decided.cluster.name,
         what,
         config.severity,
-        f"{what}; the primary is node {decided.primary}, timeline {decided.timeline}",
+        f"{what}{failed}; {primary}{', which the event contradicts' if decided.contradicts else ''}",
         "\n".join(str(state) for state in decided.states.values()),
         f"repmgr-hooks status --cluster {decided.cluster.name}",
         momentary=True,

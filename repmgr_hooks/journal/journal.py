@@ -197,13 +197,18 @@ class Journal(Store):
         That repmgr promoted a node is believed of what the hook was told since this primary was found, never of an
         event replayed by hand.
         """
-        last = 'select id, "primary", timeline, system_identifier from role where cluster = ? order by id desc limit 1'
-        ((role, primary, timeline, system),) = self.read(last, cluster) or [(0, None, 0, "")]
+        columns = 'id, "primary", timeline, system_identifier, since'
+        last = f"select {columns} from role where cluster = ? order by id desc limit 1"
+        ((role, primary, timeline, system, since),) = self.read(last, cluster) or [(0, None, 0, "", 0.0)]
         promoted = self.read(PROMOTED, cluster, role)
+        others = 'select "primary" from role where cluster = ? and "primary" <> ? order by id desc limit 1'
+        before = self.read(others, cluster, primary)
         ((changes,),) = self.read(CHANGES, cluster, time.time(), within)
         of_system = "select timeline, node from branch where cluster = ? and system_identifier = ?"
         began = dict(self.read(of_system, cluster, system))
-        return LastKnownPrimary(primary, timeline, system, frozenset(node for (node,) in promoted), changes, began)
+        nodes = frozenset(node for (node,) in promoted)
+        previous = before[0][0] if before else None
+        return LastKnownPrimary(primary, timeline, system, nodes, changes, began, since, previous)
 
     def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
         """Remember the primary that was found."""

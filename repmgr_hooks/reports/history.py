@@ -6,8 +6,9 @@ import dataclasses
 import time
 from typing import Any
 
+from repmgr_hooks.cluster.notice import contradicts
 from repmgr_hooks.errors import hint_lines
-from repmgr_hooks.event import NAMED
+from repmgr_hooks.event import CATALOGUE, NAMED
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import StepRow
 
@@ -18,7 +19,10 @@ def read(journal: Journal, limit: int, cluster: str | None, failed: bool) -> lis
         {
             **dataclasses.asdict(run),
             "left": [{"path": item.place.path, "action": item.place.action, "code": item.code} for item in run.left],
-            "events": [{"id": item.id, **dataclasses.asdict(item.event)} for item in journal.events_of(run.id)],
+            "events": [
+                {"id": item.id, **dataclasses.asdict(item.event), "contradicts": contradicts(item.event, run.primary)}
+                for item in journal.events_of(run.id)
+            ],
             "steps": [_plain(step) for step in journal.steps(run.id)],
         }
         for run in journal.runs(limit, cluster, failed)
@@ -43,10 +47,18 @@ def _lines(run: dict[str, Any]) -> list[str]:
     attempt = f", attempt {run['attempt']}" if run["attempt"] > 1 else ""
     head = f"{when}  {run['cluster']}  {outcome}  {run['cause']}{attempt}"
     events = run["events"]
-    named = [f"    event {e['id']}: {e['name']} of node {e['node']}" for e in events[-NAMED:]]
+    named = [f"    event {e['id']}: {e['name']} of node {e['node']}{_doubts(e, run)}" for e in events[-NAMED:]]
     more = [f"    {len(events) - NAMED} more before these"] if len(events) > NAMED else []
     steps = [line for step in run["steps"] for line in _step(step)]
     return [head, *more, *named, *steps, f"    {run['message']}", *_hints(run)]
+
+
+def _doubts(event: dict[str, Any], run: dict[str, Any]) -> str:
+    """What is to be said of an event besides: repmgr's ``%s``, and whether the cluster agrees."""
+    failed = "" if event["success"] else ", reported as failed"
+    denied = f", contradicts the cluster: the primary is node {run['primary']}" if event["contradicts"] else ""
+    new = "" if event["name"] in CATALOGUE else ", which this version does not know"
+    return failed + denied + new
 
 
 def _step(step: dict[str, Any]) -> list[str]:

@@ -26,6 +26,11 @@ METRICS = {
     "node_is_primary": ("gauge", "1 for the primary that routes follow."),
     "node_is_stale_primary": ("gauge", "1 for a stale primary: out of recovery, on an older timeline."),
     "node_lag_bytes": ("gauge", "WAL of the primary that the standby has not received."),
+    "failover_possible": (
+        "gauge",
+        "1 if repmgr would promote a standby: its repmgrd watches, and nothing is against it.",
+    ),
+    "node_can_be_promoted": ("gauge", "1 for each standby that repmgr would promote."),
     "port_target": ("gauge", "1 for the node that the gateway's port leads to; 0 for every node: it is closed."),
     "client_can_write": ("gauge", "1 if a client that tried it just now could write through the gateway's port."),
     "client_write_seconds": ("gauge", "How long that took, from logging in to the commit."),
@@ -123,6 +128,7 @@ def _now(picture: ClusterStatus) -> dict[str, float | None]:
         "healthy": int(picture.healthy),
         "primary_known": int(primary is not None),
         "timeline": decision.timeline or None,
+        "failover_possible": int(bool(picture.readiness.candidates)) if picture.readiness else None,
         "barman_streaming": int(streams) if barman else None,
         "barman_lag_bytes": max(primary.lsn - flushed, 0) if primary and flushed is not None else None,
         "pending_steps": len(picture.pending),
@@ -152,6 +158,8 @@ def _nodes(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]
         yield "node_is_stale_primary", node, int(state.node in decision.stale_primaries)
         if primary and state.reachable and state.role == "standby":
             yield "node_lag_bytes", node, max(primary.lsn - state.lsn, 0)
+        if picture.readiness and state.reachable and state.role == "standby":
+            yield "node_can_be_promoted", node, int(state.node in picture.readiness.candidates)
         slot = state.slot(barman.slot_name) if barman else None
         if slot and slot.restart_lsn is not None:
             yield "slot_retained_bytes", node | {"slot": slot.name}, max(state.lsn - slot.restart_lsn, 0)

@@ -13,6 +13,7 @@ from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import Probe, led_astray, merged, probe
+from repmgr_hooks.cluster.readiness import Obstacle, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
@@ -51,13 +52,21 @@ class ClusterStatus:
     """Seconds since the service looked, if that is too long ago."""
     probes: tuple[Probe, ...] = ()
     """What a client finds behind each port that a route opens."""
+    readiness: Readiness | None = None
+    """Whether a failover could happen; None while there is no primary, or no standby."""
 
     @property
     def healthy(self) -> bool:
         """True if all is as it should be."""
         wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
         served = all(probe.writes for probe in self.probes)
-        return self.decision.primary is not None and not wrong and not self.unwatched and served
+        can_fail_over = not self.obstacles
+        return self.decision.primary is not None and not wrong and not self.unwatched and served and can_fail_over
+
+    @property
+    def obstacles(self) -> tuple[Obstacle, ...]:
+        """What stands against a failover."""
+        return self.readiness.obstacles if self.readiness else ()
 
     def lines(self) -> list[str]:
         """Return the lines for the screen, the most important first."""
@@ -79,6 +88,8 @@ class ClusterStatus:
             for port, node in self.ports.items()
         ]
         lines += [f"  {line}" for line in self._backup()]
+        if self.readiness:
+            lines.append(f"  failover: {self.readiness}")
         if self.last:
             received, event = self.last
             lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
@@ -92,6 +103,8 @@ class ClusterStatus:
             yield from (f"WARNING {problem}", *hint_lines(problem.hint))
         for found in merged(self.probes):
             yield from (f"WARNING {found}", *hint_lines(found.hint))
+        for obstacle in self.obstacles:
+            yield from (f"WARNING {obstacle}", *hint_lines(obstacle.hint))
         for problem in dict.fromkeys(self.pending):
             yield from (f"PENDING {problem}", *hint_lines(problem.hint))
         if self.unwatched:
@@ -162,6 +175,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
         tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
+        ReadinessProbe().look(decision, settings, host, finder.memory.since),
     )
 
 
@@ -194,11 +208,13 @@ def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDe
 
 
 def _plain(value: Any) -> Any:
-    """Return dataclasses as dictionaries; a reason as its code, its message, its hint, and its nodes."""
+    """Return dataclasses as dictionaries; a reason or an obstacle as its code, message, hint and nodes."""
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Reason):
         return {**_plain(value.problem), "nodes": list(value.nodes)}
+    if isinstance(value, Obstacle):
+        return {**_plain(value.problem), "nodes": list(value.nodes), "nobody": value.nobody}
     if isinstance(value, Failed):
         return {"path": value.place.path, "action": value.place.action, "code": value.code}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -108,7 +108,7 @@ class ClusterController:
                     self._run("drift", [], failed)
                     self._monitor.look_now()
                 elif not waiting:
-                    self._alerts.note(self._monitor.warnings, failed, self._prober.failing())
+                    self._alerts.note(self._monitor.warnings, failed, self._prober.failing(), self._monitor.obstacles)
                     return min(wait, self._monitor.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)
@@ -268,7 +268,13 @@ class ClusterController:
     def _handle(self, events: list[Event], observer: RunObserver, everything: bool) -> RunResult:
         try:
             result = dispatcher.handle(
-                self._managed, self._host, events, everything=everything, observer=observer, memory=self._memory
+                self._managed,
+                self._host,
+                events,
+                everything=everything,
+                observer=observer,
+                memory=self._memory,
+                closed=self._monitor.closed,
             )
             if result.ok:
                 self._keep(result.decision)

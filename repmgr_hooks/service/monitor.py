@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.readiness import Hindrance, Obstacle, ReadinessProbe
 from repmgr_hooks.engine.drift import Drift, find_drift
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import Problem
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 NEVER = 3600.0
 HURRY_EVERY = 0.1
 HURRY_FOR = 60.0
+HELD_FOR = 10.0
+"""So long is something to stand against a failover before it is told: a switchover pauses repmgrd, and starts nodes."""
 
 
 class Monitor:
@@ -39,10 +42,25 @@ class Monitor:
         """What the last look saw, if the look before saw something else."""
         self.warnings: tuple[Problem, ...] = ()
         """What the last look found that no step of ours can fix."""
+        self.obstacles: tuple[Obstacle, ...] = ()
+        """What stands against a failover, and has done so for ``HELD_FOR`` seconds."""
+        self._unknown_since: float | None = None
+        self._readiness = ReadinessProbe()
+        self._pending: tuple[Problem, ...] = ()
+        """What the last look found missing."""
+        self._against: dict[Hindrance, float] = {}
+        """What stood against it in the last look, and since when."""
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
         return max(self._next - self._host.now(), 0.0) if self._monitor_interval else NEVER
+
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """The ports that are to lead nowhere now, for no primary has been known for long."""
+        setting = self._managed.cluster.unknown
+        since = self._unknown_since
+        return setting.close if setting and since is not None and self._host.now() - since >= setting.after else ()
 
     def look_now(self, hurry: bool = False) -> None:
         """Look next: an event has come; ``hurry`` if it may be the first sign that the primary is gone."""
@@ -52,12 +70,24 @@ class Monitor:
 
     def look(self, memory: LastKnownPrimary) -> Drift:
         """Look now, and plan the next look."""
-        seen = find_drift(self._managed, self._host, memory, self._fingerprints)
+        seen = find_drift(self._managed, self._host, memory, self._fingerprints, self.closed)
         self.news = self._news(seen)
         self._plan_next(seen.decision)
+        if seen.decision.primary is None:
+            self._against, self.obstacles = {}, ()
+        elif seen.pending in ((), self._pending):  # else there are other things to do now
+            self._look_ahead(seen.decision, memory)
+        self._pending = seen.pending
         self._log(seen)
         self.warnings = seen.warnings
         return seen
+
+    def _look_ahead(self, decision: PrimaryDecision, memory: LastKnownPrimary) -> None:
+        """See whether a failover could happen."""
+        found = self._readiness.look(decision, self._managed.cluster, self._host, memory.since)
+        obstacles, now = found.obstacles if found else (), self._host.now()
+        self._against = {obstacle.kind: self._against.get(obstacle.kind, now) for obstacle in obstacles}
+        self.obstacles = tuple(item for item in obstacles if now - self._against[item.kind] >= HELD_FOR)
 
     def _news(self, drift: Drift) -> Observation | None:
         decision, seen, before = drift.decision, self.decision, self._looked
@@ -75,6 +105,10 @@ class Monitor:
     def _plan_next(self, decision: PrimaryDecision) -> None:
         now, before = self._host.now(), self.decision
         self.decision = decision
+        if decision.primary is not None:
+            self._unknown_since = None
+        elif self._unknown_since is None:
+            self._unknown_since = now
         if decision.primary is None and (before is None or before.primary is not None):
             self._hurry_until = now + HURRY_FOR
         if before and decision.primary not in (None, before.primary):
@@ -84,7 +118,8 @@ class Monitor:
     def _log(self, drift: Drift) -> None:
         decision = drift.decision
         unknown = [decision.problem] if decision.primary is None else []
-        found = [*(note.problem for note in decision.notes), *unknown, *drift.pending, *drift.warnings]
+        against = [obstacle.problem for obstacle in self.obstacles]
+        found = [*(note.problem for note in decision.notes), *unknown, *drift.pending, *drift.warnings, *against]
         if found != self._said:
             name = self._managed.cluster.name
             if found:

@@ -153,6 +153,17 @@ class FlapLimit:
 
 
 @dataclass(frozen=True)
+class WhileUnknown:
+    """What becomes of ports while no primary is known: those under ``close`` lead nowhere after so many seconds.
+
+    A client is refused then, instead of reaching a node that may not be the primary any more, or none.
+    """
+
+    close: Annotated[tuple[Identifier, ...], NotEmpty()]
+    after: Positive = 60
+
+
+@dataclass(frozen=True)
 class Cluster:
     """One repmgr cluster as the configuration describes it. Times are in seconds."""
 
@@ -163,9 +174,19 @@ class Cluster:
     probe: ProbeSettings = ProbeSettings()
     system_identifier: SystemIdentifier = ""
     promotion_timeout: Timeout = 30
+    repmgrd_timeout: Annotated[int, Range(3, 3600)] = 10
+    """A repmgrd that has not seen the primary for so long is not there; at least 3 times ``monitor_interval_secs``."""
     flap_limit: FlapLimit = FlapLimit()
+    unknown: WhileUnknown | None = None
+    """What becomes of ports while no primary is known; without it they stay as they are."""
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
+
+    def rejoin(self, primary: int) -> str:
+        """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again."""
+        host, postgres = self.nodes[primary].host, self.postgres
+        upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
+        return f"stop PostgreSQL, then: repmgr node rejoin -d '{upstream}' --force-rewind"
 
     @property
     def client(self) -> ProbeSettings:

@@ -15,7 +15,7 @@ from tests.lab import Lab
         (("--", "-1", "standby_promote"), "NODE is a repmgr node id"),
         (("", "standby_promote"), "NODE is a repmgr node id"),
         (("1" * 10240, "standby_promote"), "NODE is a repmgr node id"),
-        (("2", "standby_promotion"), "did you mean 'standby_promote'"),
+        (("2", "standby promotion"), "EVENT is a name"),
         (("2",), "an event is NODE EVENT"),
     ],
 )
@@ -34,6 +34,7 @@ def test_bad_events(shared_lab: Lab, words: tuple[str, ...], message: str, user:
     ("words", "message"),
     [
         (("7", "standby_promote"), "has no node 7 (it has 1, 2)"),
+        (("2", "standby_promotion"), "did you mean 'standby_promote'"),
         (("--cluster", "mian", "2", "standby_promote"), "did you mean 'main'"),
         (("--id", "99"), "the journal has no event 99"),
         (("--id", "1", "2", "standby_promote"), "either --id or the words"),

@@ -216,7 +216,7 @@ class ModelHost(FakeHost):
         receiver = source and {"status": "streaming", "sender_host": source.host, "received_tli": node.timeline}
         slots = [slot.as_row(name, SENDER_PID) for name, slot in node.slots.items()]
         senders = self.senders(number)
-        rows = [[other, "primary" if other in node.registered else "standby", True, None] for other in self.nodes]
+        rows = [[other, "primary" if other in node.registered else "standby", True, None, True] for other in self.nodes]
         said = (node.in_recovery, node.timeline, node.system_identifier, node.lsn(), receiver, slots, senders, rows)
         return [(*said, 0x100_0000)]
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repmgr_hooks import config
+from repmgr_hooks.engine.routes import When
 from repmgr_hooks.errors import UsageError
 
 FILE = Path(__file__).resolve().parents[2] / "config/config.yaml"
@@ -88,7 +89,7 @@ clusters:
     promotion_timeuot: 30
     gateway: {address: 10.0.0.20, ports: {app: 70000}}
     routes:
-      - on: [standby_promot]
+      - on: [standby promote]
         do:
           - firewal: {open: app}
 """
@@ -101,11 +102,31 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
         "  line 4: clusters.main.nodes.1.host: must be an IP address",
         "  line 6: clusters.main.promotion_timeuot: unknown option; did you mean 'promotion_timeout'?",
         "  line 7: clusters.main.gateway.ports.app: must be between 1 and 65535; got 70000",
-        "  line 9: clusters.main.routes[0].on[0]: repmgr has no event 'standby_promot'; did you mean 'standby_promote'",
+        "  line 9: clusters.main.routes[0].on[0]: 'standby promote' is no name of an event",
         "  line 11: clusters.main.routes[0].do[0].firewal: no such handler; did you mean 'firewall'?",
     ):
         assert len([line for line in rest if line.startswith(expected)]) == 1, expected
     assert len(rest) == 5
+
+
+def test_an_event_of_a_newer_repmgr_may_be_routed_and_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = FILE.read_text().replace("on: [primary_register,", "on: [standby_split, standby_promot, primary_register,")
+    (tmp_path / "config.yaml").write_text(text)
+    (route, *_) = config.load(tmp_path / "config.yaml").clusters["main"].routes
+    assert {"standby_split", "standby_promot"} <= route.on
+    said = "clusters.main.routes[0].on[1]: standby_promot is no event that this version knows of repmgr; did you mean"
+    assert said in caplog.text
+
+
+def test_when(tmp_path: Path) -> None:
+    when = "            when: {node: [2], success: false, role: [primary], primary: known}\n"
+    text = FILE.read_text().replace("          - slot: {on: primary}\n", f"          - slot: {{on: primary}}\n{when}")
+    (tmp_path / "config.yaml").write_text(text)
+    action = config.load(tmp_path / "config.yaml").clusters["main"].routes[0].do[1]
+    assert action.when == When((2,), False, ("primary",), "known")
+    assert action.title == "slot {on: primary} when {node: [2], success: false, role: ['primary'], primary: known}"
 
 
 NODE_2, APP, SLOT, STREAM = (
@@ -132,6 +153,16 @@ NODE_2, APP, SLOT, STREAM = (
             f"dnat: {'c' * 29}",
             "clusters.main.gateway.chains.dnat: must be a chain name of our own",
         ),
+        (
+            "promotion_timeout: 30",
+            "unknown: {close: [ap]}",
+            "clusters.main.unknown.close: the gateway has no port 'ap'",
+        ),
+        ("promotion_timeout: 30", "unknown: {close: []}", "clusters.main.unknown.close: must not be empty"),
+        (SLOT, "- {slot: {on: primary}, when: {}, firewall: {}}", "must be one handler and its options"),
+        (SLOT, "- {slot: {on: primary}, when: {success: 1}}", "when.success: must be true or false"),
+        (SLOT, "- {slot: {on: primary}, when: {role: [master]}}", "when.role[0]: must be one of primary, standby"),
+        (SLOT, "- {slot: {on: primary}, when: {nod: [1]}}", "when.nod: unknown option; did you mean 'node'?"),
         ("slot_name: barman,", "slot_name: Bar,", "clusters.main.barman.slot_name: must be a slot name"),
         ("server: main_backup", "server: -x", "clusters.main.barman.server: must be a plain name"),
         ("promotion_timeout: 30", "promotion_timeout: 1.5", "clusters.main.promotion_timeout: must be a whole number"),
@@ -160,6 +191,11 @@ NODE_2, APP, SLOT, STREAM = (
         ),
         (STREAM, "- command: {run: /bin/true}", "do[2].command.run: must be a list"),
         ("timeout: 90", "timeout: 100000", "do[3].barman.switch_wal.timeout: must be between 1 and 3600"),
+        (
+            "fail_open_after: 120",
+            "fail_open_after: null",
+            "do[4].firewall.fail_open_after: must be 'never' or between 1 and 3600",
+        ),
         ("state_dir:", "statedir:", "statedir: unknown option; did you mean 'state_dir'?"),
     ],
 )

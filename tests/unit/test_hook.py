@@ -113,7 +113,7 @@ def test_an_option_and_its_value_in_one_word(spool: Path, file: Path, argv: list
         ([], "got 0 arguments"),
         (["2"], "got 1 arguments"),
         (["--bogus"], "got 1 arguments"),
-        (["2", "standby_promot"], "did you mean 'standby_promote'?"),
+        (["2", "standby promote"], "EVENT is a name"),
         (["1;reboot", "standby_promote"], "NODE is a repmgr node id"),
         (["-1", "standby_promote"], "NODE is a repmgr node id"),
         (["2147483648", "standby_promote"], "NODE is a repmgr node id"),

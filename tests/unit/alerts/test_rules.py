@@ -11,6 +11,7 @@ from repmgr_hooks import config
 from repmgr_hooks.alerts.rules import conditions, overdue
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
+from repmgr_hooks.cluster.readiness import Hindrance, Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
@@ -56,3 +57,13 @@ def alerts(managed: ManagedCluster, primary: int | None) -> list[tuple[str, str,
 def test_one_alert_for_all_ports_and_none_beside_that_of_an_unknown_primary() -> None:
     assert alerts(MAIN, 1) == [("client", "critical", "look")]
     assert [condition for condition, *_ in alerts(MAIN, None)] == ["primary"]
+
+
+@pytest.mark.parametrize(("nobody", "severity"), [(True, "critical"), (False, "warning")])
+def test_what_stands_against_a_failover_is_one_alert_with_what_to_do(nobody: bool, severity: str) -> None:
+    decision = PrimaryDecision(1, 1, Reason(ReasonCode.ONLY))
+    obstacles = [Obstacle(kind, (2,), nobody) for kind in (Hindrance.PAUSED, Hindrance.SILENT)]
+    (alert,) = conditions(MAIN, decision, (), None, 20, obstacles=obstacles)
+    assert (alert.condition, alert.severity, alert.hint) == ("failover", severity, obstacles[0].hint)
+    assert [item.problem.code for item in obstacles] == ["paused", "silent"]
+    assert alert.details.splitlines()[1::2] == [f"HINT: {item.hint}" for item in obstacles]

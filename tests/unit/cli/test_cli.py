@@ -117,7 +117,7 @@ def test_every_command_says_that_the_file_is_missing(capsys: pytest.CaptureFixtu
     [
         ([], "got 0 arguments"),
         (["2"], "got 1 arguments"),
-        (["2", "standby_promot"], "did you mean 'standby_promote'?"),
+        (["2", "standby promote"], "EVENT is a name"),
         (["1;reboot", "standby_promote"], "NODE is a repmgr node id"),
         (["-1", "standby_promote"], "NODE is a repmgr node id"),
         (["2", "standby_promote", "2"], "SUCCESS is 0 or 1"),

@@ -69,7 +69,7 @@ RECEIVER = {
     "conninfo": "user=repmgr passfile=/var/lib/postgresql/.pgpass host=10.0.0.11",
 }
 SEGMENT = 16 * 1024 * 1024
-NODES = [[1, "primary", True, None], [2, "standby", True, 1]]
+NODES = [[1, "primary", True, None, True], [2, "standby", True, 1, True]]
 
 
 class Answers(FakeHost):
@@ -222,8 +222,8 @@ def test_a_node_that_was_just_cloned_knows_little() -> None:
     ("node", "rows", "witness"),
     [
         (1, NODES, False),
-        (1, [[1, "witness", True, 2], [2, "primary", True, None]], True),
-        (1, [[1, "primary", True, None], [2, "witness", True, 1]], False),
+        (1, [[1, "witness", True, 2, True], [2, "primary", True, None, True]], True),
+        (1, [[1, "primary", True, None, True], [2, "witness", True, 1, True]], False),
         (9, NODES, True),
     ],
     ids=["none", "as repmgr.nodes says", "another one", "as the configuration says"],
@@ -239,9 +239,9 @@ def test_who_is_a_witness(node: int, rows: list[list[Any]], witness: bool) -> No
     ("rows", "primaries", "made_by_repmgr"),
     [
         (NODES, (1,), True),
-        ([[1, "primary", False, None], [2, "primary", True, None]], (2,), False),
-        ([[1, "primary", True, None], [2, "primary", True, None]], (1, 2), False),
-        ([[1, "standby", True, 2]], (), False),
+        ([[1, "primary", False, None, True], [2, "primary", True, None, True]], (2,), False),
+        ([[1, "primary", True, None, True], [2, "primary", True, None, True]], (1, 2), False),
+        ([[1, "standby", True, 2, True]], (), False),
         ([], (), False),
     ],
 )

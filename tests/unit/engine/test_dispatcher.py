@@ -536,11 +536,11 @@ def test_a_notification_runs_on_its_events_and_not_on_reconcile() -> None:
     assert [program.argv for program in told] == [("/usr/local/bin/page", "dba")] * 2
 
 
-def test_a_notification_that_fails_does_not_keep_the_port_closed() -> None:
+def test_nothing_waits_for_a_notification_that_fails() -> None:
     host = failed_over()
     run = handle(route(page("/no/such/program"), OPEN_APP), host, [PROMOTED])
-    assert not run.ok
-    assert 118 <= opened(host) <= 121
+    assert (run.ok, run.again, run.done[-1].error) == (False, True, "/no/such/program: no such program")
+    assert opened(host) <= 4
 
 
 # -- handlers of others ------------------------------------------------------------------------------------------------
@@ -574,8 +574,8 @@ def test_a_handler_with_a_bug_fails_and_the_port_opens_all_the_same(
     host = failed_over()
     run = handle(route(plug_in(observe, plan), OPEN_APP), host, [PROMOTED])
     assert not run.ok
-    assert "a bug in the handler plug_in: " in run.done[0].error
-    assert 118 <= opened(host) <= 121
+    assert any("a bug in the handler plug_in: " in item.error for item in run.done)
+    assert (118 <= opened(host) <= 121) if observe else opened(host) <= 4
 
 
 def test_a_plug_in_that_cannot_even_say_when_it_fails_open() -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.notice import Notice
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.handlers.command import Config
@@ -22,7 +22,7 @@ PAGE = Config(("/usr/local/bin/page", "dba team", "$(reboot)"), timeout=12)
 
 def program(event: Event | None) -> Program:
     """The program of the one step."""
-    (step,) = command.plan(PAGE, ClusterState(CLUSTER, 2, 5, event=event), None)
+    (step,) = command.plan(PAGE, Notice(CLUSTER, event, 2, 5, {}, 1), None)
     assert (step.what, step.limit, step.until) == ("run page", 12, None)
     assert isinstance(step.do, Program)
     return step.do
@@ -41,6 +41,9 @@ def test_the_event_comes_as_one_line_of_json() -> None:
         "primary": 2,
         "primary_host": "10.0.0.12",
         "timeline": 5,
+        "old_primary": 1,
+        "old_primary_host": "10.0.0.11",
+        "contradicts": False,
         "event": {
             "node": 2,
             "name": "repmgrd_failover_promote",
@@ -56,9 +59,21 @@ def test_the_event_comes_in_the_environment() -> None:
         "REPMGR_HOOKS_CLUSTER": "main",
         "REPMGR_HOOKS_PRIMARY": "2",
         "REPMGR_HOOKS_PRIMARY_HOST": "10.0.0.12",
+        "REPMGR_HOOKS_OLD_PRIMARY": "1",
+        "REPMGR_HOOKS_OLD_PRIMARY_HOST": "10.0.0.11",
+        "REPMGR_HOOKS_CONTRADICTS": "",
         "REPMGR_HOOKS_EVENT": "repmgrd_failover_promote",
         "REPMGR_HOOKS_NODE": "2",
+        "REPMGR_HOOKS_SUCCESS": "1",
     }
+
+
+def test_what_is_not_known_is_null_or_empty() -> None:
+    (step,) = command.plan(PAGE, Notice(CLUSTER, EVENT, None, 0, {}, None), None)
+    assert isinstance(step.do, Program)
+    said = json.loads(step.do.stdin)
+    assert [said[name] for name in ("primary", "primary_host", "timeline", "old_primary")] == [None] * 4
+    assert (step.do.env["REPMGR_HOOKS_PRIMARY"], step.do.env["REPMGR_HOOKS_OLD_PRIMARY_HOST"]) == ("", "")
 
 
 def test_without_an_event() -> None:
@@ -71,7 +86,7 @@ def test_without_an_event() -> None:
 def test_a_real_program_gets_all_of_it() -> None:
     script = "import json, os, sys; print(json.load(sys.stdin)['event']['name'], os.environ['REPMGR_HOOKS_PRIMARY'])"
     config = Config((sys.executable, "-c", script))
-    (step,) = command.plan(config, ClusterState(CLUSTER, 2, 5, event=EVENT), None)
+    (step,) = command.plan(config, Notice(CLUSTER, EVENT, 2, 5, {}, 1), None)
     assert isinstance(step.do, Program)
     assert LocalHost({}).run(step.do, 20) == "repmgrd_failover_promote 2\n"
 

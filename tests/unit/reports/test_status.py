@@ -52,6 +52,7 @@ HEALTHY = [
     "  port 54322 (app): leads to node 1, and a client writes there",
     "  slot barman: reserved, holds 672 B of WAL",
     "  Barman: streaming, 0 B behind",
+    "  failover: repmgr would promote node 2",
 ]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Waiting
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.foreground import run_now
+from repmgr_hooks.settings.cluster import WhileUnknown
+from repmgr_hooks.system.alert import Alert
 from tests.fake import FakeHost, NatTable
 
 LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
@@ -418,3 +422,104 @@ def test_every_look_leaves_its_time(queue: ClusterController, host: FakeHost, tm
     place.mkdir()
     queue._journal.resume("main")
     assert queue.work() == TICK, "and it looks on if it cannot leave it"
+
+
+# -- whether a failover could happen -----------------------------------------------------------------------------------
+
+
+class Told:
+    """A listener that keeps what a cluster calls for."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Alert] = {}
+
+    def note(self, cluster: str, found: Sequence[Alert]) -> None:
+        self.found = {alert.condition: alert for alert in found}
+
+    def tell(self, alert: Alert) -> None:
+        pass
+
+
+def long_ago(journal: Journal) -> None:
+    """Let the primary have been found long ago."""
+    journal.change(lambda db: db.execute("update role set since = since - 3600"))
+
+
+def within(queue: ClusterController, host: FakeHost, seconds: float) -> None:
+    end = host.now() + seconds
+    while host.now() < end:
+        host.sleep(min(queue.work(), end - host.now()) or 0.01)
+    queue.work()
+
+
+def test_what_stands_against_a_failover_is_told_when_it_lasts(journal: Journal, host: FakeHost, loaded: Config) -> None:
+    told = Told()
+    queue = ClusterController(MAIN, journal, host, loaded, told)
+    queue.work()
+    long_ago(journal)
+    host.nodes[2].unseen_for = 11
+    within(queue, host, 8)
+    assert told.found == {}
+    within(queue, host, 8)
+    assert told.found["failover"].severity == "critical"
+    assert "no standby would be promoted: repmgrd of node 2" in told.found["failover"].summary
+    host.nodes[2].unseen_for = 1
+    within(queue, host, 6)
+    assert told.found == {}
+
+
+def test_it_is_told_too_while_something_else_stays_missing(journal: Journal, host: FakeHost, loaded: Config) -> None:
+    told = Told()
+    queue = ClusterController(MAIN, journal, host, loaded, told)
+    queue.work()
+    long_ago(journal)
+    host.barman.health, host.barman.streams_from = "ruins", None
+    host.nodes[1].slots["barman"].active = False
+    within(queue, host, 140)
+    host.nodes[2].paused = True
+    within(queue, host, 300)
+    assert len(told.found) > 1
+    assert "failover" in told.found
+
+
+def test_a_short_pause_as_of_a_switchover_is_no_alert(journal: Journal, host: FakeHost, loaded: Config) -> None:
+    told, seen = Told(), set()
+    queue = ClusterController(MAIN, journal, host, loaded, told)
+    queue.work()
+    long_ago(journal)
+    for _ in range(10):
+        host.nodes[1].paused = host.nodes[2].paused = True
+        within(queue, host, 6)
+        seen |= set(told.found)
+        host.nodes[1].paused = host.nodes[2].paused = False
+        within(queue, host, 6)
+        seen |= set(told.found)
+    assert seen == set()
+
+
+# -- while no primary is known -----------------------------------------------------------------------------------------
+
+
+def test_a_port_is_closed_when_no_primary_is_known_for_long(journal: Journal, host: FakeHost, loaded: Config) -> None:
+    unknown = replace(MAIN, cluster=replace(MAIN.cluster, unknown=WhileUnknown(("app",), 60)))
+    queue = ClusterController(unknown, journal, host, loaded)
+    queue.work()
+    host.lose(1)
+    within(queue, host, 50)
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"
+    within(queue, host, 30)
+    assert host.leads_to(host.app_port) is None
+    assert host.leads_to(host.barman_port) == "10.0.0.11:5432"
+    changes = len(host.changes)
+    within(queue, host, 120)
+    assert len(host.changes) == changes, "it is closed once"
+    host.promote(2)
+    within(queue, host, 30)
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+
+
+def test_as_shipped_a_port_stays_while_no_primary_is_known(queue: ClusterController, host: FakeHost) -> None:
+    queue.work()
+    host.lose(1)
+    within(queue, host, 300)
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"

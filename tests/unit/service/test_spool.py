@@ -151,7 +151,7 @@ def taken_in_around(spool: Spool, directory: Path, journal: Journal, known: dict
         (b"\n", "got 0 arguments"),
         (b"main\n2\nstandby_promote", "got 1 arguments"),
         (b"2\nstandby_promote\n", "got 1 arguments"),
-        (b"\n2\nstandby_promot\n", "did you mean 'standby_promote'?"),
+        (b"\n2\nstandby promote\n", "EVENT is a name"),
         (b"\n1;reboot\nstandby_promote\n", "NODE is a repmgr node id"),
         (b"\n2\nstandby_promote\n1\n1\n\x1b[2J\n", "TIMESTAMP is at most 64 printable characters"),
         (b"\n2\nstandby_promote\n1\n1\nnow\nmore\n", "got 6 arguments"),

@@ -35,7 +35,17 @@ TWO = Cluster(
     postgres=Postgres(timeout=1),
 )
 TYPES = (16, 23, 25, 25, 3802, 3802, 3802, 3802, 20)
-ROW = (b"f", b"2", b"7300000000000000001", b"0/5000148", None, None, None, b'[[2, "primary", true, null]]', b"16777216")
+ROW = (
+    b"f",
+    b"2",
+    b"7300000000000000001",
+    b"0/5000148",
+    None,
+    None,
+    None,
+    b'[[2, "primary", true, null, true]]',
+    b"16777216",
+)
 
 Speak = Callable[[socket.socket], None]
 
@@ -121,7 +131,7 @@ def one(index: int, value: bytes | None) -> Speak:
 
 
 FATAL = b"SFATAL\0C57P03\0M\x1b[2J\x1b]0;owned\x07 \xff\xfe \xe2\x80\xae gone\nWRONG\0\0"
-MANY = json.dumps([[n, "standby", True, 1] for n in range(300_000)]).encode()
+MANY = json.dumps([[n, "standby", True, 1, True] for n in range(300_000)]).encode()
 ODD: dict[str, tuple[Speak, str]] = {
     "no row": (says(answer()), "cannot be read"),
     "two rows": (says(answer(data(*ROW), data(*ROW))), "cannot be read"),
@@ -191,7 +201,7 @@ SCALARS = st.one_of(
 )
 FIELDS = st.dictionaries(st.sampled_from([*SLOT, *SENDER, *RECEIVER]), SCALARS, max_size=3)
 JSON = st.one_of(SCALARS, FIELDS, st.lists(st.one_of(SCALARS, FIELDS, st.lists(SCALARS, max_size=4)), max_size=3))
-WELL = primary(nodes=[[2, "primary", True, None]])
+WELL = primary(nodes=[[2, "primary", True, None, True]])
 SOUND = primary()
 
 

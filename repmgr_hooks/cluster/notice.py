@@ -1,0 +1,75 @@
+"""What a notification is given: its event, and what is known of the cluster at that moment, be it little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.event import Event, RoleClaim
+from repmgr_hooks.settings.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An event, and the cluster as it was seen when the event was taken up; ``primary`` is None while it is unknown.
+
+    ``old_primary``: the primary before this one; while there is none, the last one.
+    """
+
+    cluster: Cluster
+    event: Event | None
+    primary: int | None
+    timeline: int
+    states: Mapping[int, NodeState]
+    old_primary: int | None = None
+
+    @property
+    def primary_host(self) -> str:
+        """The address of the primary; empty while it is unknown."""
+        return self._host(self.primary)
+
+    @property
+    def old_primary_host(self) -> str:
+        """The address of the old primary; empty if there is none, or if it is no longer in the configuration."""
+        return self._host(self.old_primary)
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the event claims what the cluster denies."""
+        return bool(self.event) and contradicts(self.event, self.primary)
+
+    @property
+    def role(self) -> str:
+        """What the node of the event is seen to be: primary, standby, witness or silent."""
+        state = self.states.get(self.event.node) if self.event else None
+        return state.role if state and state.reachable else "silent"
+
+    def _host(self, node: int | None) -> str:
+        found = self.cluster.nodes.get(node or 0)
+        return found.host if found else ""
+
+
+def contradicts(event: Event | None, primary: int | None) -> bool:
+    """True if an event claims another role for its node than the known primary leaves to it."""
+    if event is None or primary is None:
+        return False
+    claims = {RoleClaim.PRIMARY: True, RoleClaim.STANDBY: False}.get(event.meaning)
+    return claims is not None and claims != (event.node == primary)
+
+
+def notice(cluster: Cluster, event: Event | None, decision: PrimaryDecision, memory: LastKnownPrimary) -> Notice:
+    """Return what is known at a decision."""
+    states = {state.node: state for state in decision.states}
+    return Notice(cluster, event, decision.primary, decision.timeline, states, _old(decision.primary, memory))
+
+
+def notice_of(decided: ClusterState) -> Notice:
+    """Return what is known when the primary is."""
+    old = _old(decided.primary, decided.memory)
+    return Notice(decided.cluster, decided.event, decided.primary, decided.timeline, decided.states, old)
+
+
+def _old(primary: int | None, memory: LastKnownPrimary) -> int | None:
+    return memory.primary if memory.primary not in (None, primary) else memory.previous

@@ -1,0 +1,276 @@
+"""Whether a failover could happen: what keeps repmgr from promoting a standby, found while the primary is well.
+
+What is asked here is asked on its own, and only when nothing is missing: no look at the nodes waits for it, and a node
+without these functions (repmgr 4.3 and older) stays a node that answers.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from repmgr_hooks.cluster import repmgr_files
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.cluster.repmgr_files import Identity
+from repmgr_hooks.errors import OperationFailed, Problem, answer_of
+from repmgr_hooks.repmgr_conf import RepmgrConf
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host, Rows, Sql
+from repmgr_hooks.text import one_line
+
+ASK = """
+select extract(epoch from clock_timestamp() - pg_postmaster_start_time())::float8,
+       repmgr.get_upstream_last_seen(), repmgr.repmgrd_is_paused()
+"""
+"""Not ``repmgrd_is_running()``: it looks for a process of the database's host, and stays true when repmgrd, which may
+run elsewhere, has ended."""
+SETTLED = 15.0
+"""So many seconds has repmgrd after a start, a promotion or a switchover, to find its way again."""
+AGAIN, AGAIN_IF_WRONG = 600.0, 60.0
+"""A repmgr.conf that has not changed is read again after so many seconds, for what it includes may have changed."""
+NO_CONF = Path("/etc/repmgr.conf")
+
+
+class Hindrance(Enum):
+    """Why repmgr would not promote a standby: in words, and the way out."""
+
+    SILENT = (
+        "repmgrd of {nodes} does not watch the primary",
+        "start it where it runs: systemctl start repmgrd, or as postgres: repmgrd -f {conf}; its log says why it ended",
+    )
+    PAUSED = ("repmgrd of {nodes} is paused", "as postgres: repmgr -f {conf} service unpause")
+    PRIORITY = (
+        "{nodes} has priority 0 in repmgr.nodes",
+        "priority=100 in its repmgr.conf, then there, as postgres: repmgr standby register --force",
+    )
+    INACTIVE = ("{nodes} is marked inactive in repmgr.nodes", "there, as postgres: repmgr standby register --force")
+    MANUAL = ("failover=manual, repmgr's default, for {nodes}", "failover=automatic in {conf}, then restart repmgrd")
+    NO_COMMAND = ("no promote_command for {nodes}", "promote_command in {conf}, then restart repmgrd")
+    REFUSED = ("repmgr refuses the repmgr.conf of {nodes}: {detail}", "correct {conf}, then start repmgrd")
+
+
+MAY_BE_MEANT = frozenset({Hindrance.PRIORITY, Hindrance.INACTIVE, Hindrance.MANUAL, Hindrance.NO_COMMAND})
+"""No fault of a standby, such as one for reports, as long as another one would be promoted."""
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What stands against a failover. ``nobody``: no standby would be promoted."""
+
+    kind: Hindrance
+    nodes: tuple[int, ...]
+    nobody: bool
+    detail: str = ""
+    conf: Path = NO_CONF
+
+    @property
+    def hint(self) -> str:
+        """The way out."""
+        return self.kind.value[1].format(conf=self.conf)
+
+    @property
+    def problem(self) -> Problem:
+        """The same in the form that is stored and sent."""
+        return Problem(self.kind.name.lower(), str(self), self.hint)
+
+    def __str__(self) -> str:
+        words: str = self.kind.value[0]
+        what = words.format(nodes=_named(self.nodes), detail=self.detail)
+        return f"no standby would be promoted: {what}" if self.nobody else what
+
+
+def _named(nodes: Iterable[int], word: str = " and ") -> str:
+    return word.join(f"node {node}" for node in nodes)
+
+
+@dataclass(frozen=True)
+class Repmgrd:
+    """What a node knows of its repmgrd: for how long it has not seen its upstream; ``up_for``: the node itself.
+
+    Times are in seconds; ``error``: why the node said nothing.
+    """
+
+    node: int
+    up_for: float = 0.0
+    unseen_for: float = 0.0
+    paused: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Which standbys would be promoted, and what stands against it; ``unknown``: which could not be asked, and why."""
+
+    candidates: tuple[int, ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()
+    unknown: Mapping[int, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        could = f"repmgr would promote {_named(self.candidates, ' or ')}" if self.candidates else "NOT POSSIBLE"
+        if self.unknown and not self.candidates:
+            could = "UNKNOWN"
+        return "; ".join([could, *(f"node {node} cannot be asked: {why}" for node, why in self.unknown.items())])
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the files here say of the nodes: where each stands, and what is against a promotion."""
+
+    places: Mapping[int, Path]
+    against: Mapping[int, tuple[Hindrance, str]]
+
+
+NO_FILES = Files({}, {})
+
+
+class ReadinessProbe:
+    """Asks, and remembers of the files what only changes with them."""
+
+    def __init__(self) -> None:
+        self._files, self._fingerprint, self._read_at = NO_FILES, object(), -math.inf
+
+    def look(self, decision: PrimaryDecision, cluster: Cluster, host: Host, since: float = 0.0) -> Readiness | None:
+        """Return what stands against a failover now; None without a primary and a standby.
+
+        ``since``: when the primary was found, in seconds since the epoch.
+        """
+        standbys = [state for state in decision.states if state.reachable and state.role == "standby"]
+        if decision.primary is None or not standbys:
+            return None
+        asked = ask([decision.primary, *(state.node for state in standbys)], cluster, host)
+        settled = not 0 <= time.time() - since < SETTLED
+        files = self._of_files(decision.primary, cluster, host)
+        return judge(decision, standbys, asked, files, cluster.repmgrd_timeout, settled)
+
+    def _of_files(self, primary: int, cluster: Cluster, host: Host) -> Files:
+        """Look into the files again when one has changed; repmgr is a program to run for each."""
+        found = repmgr_files.files_here()
+        if not found:
+            return NO_FILES
+        fingerprint, now = [_fingerprint(file) for file in found], host.now()
+        again = AGAIN_IF_WRONG if self._files.against else AGAIN
+        if fingerprint == self._fingerprint and now < self._read_at + again:
+            return self._files
+        try:
+            known = repmgr_files.identities(primary, host, cluster.postgres.timeout)
+        except OperationFailed:
+            known = {}
+        self._files = read_files(found, cluster, known, host)
+        self._fingerprint, self._read_at = fingerprint, now
+        return self._files
+
+
+def _fingerprint(file: Path) -> object:
+    try:
+        status = file.stat()
+    except OSError as error:
+        return str(error)
+    return file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def read_files(found: Iterable[Path], cluster: Cluster, known: Mapping[int, Identity], host: Host) -> Files:
+    """Judge the files of a cluster's nodes, with repmgr's help.
+
+    Of several for one node, such as an old copy, it is not known which counts: there must be something against each.
+    """
+    places: dict[int, list[Path]] = {}
+    against: dict[int, list[tuple[Hindrance, str] | None]] = {}
+    for conf in repmgr_files.examined(found):
+        node = repmgr_files.node_of(conf, cluster.nodes, known)
+        if node is not None:
+            places.setdefault(node, []).append(conf.path)
+            against.setdefault(node, []).append(_against(conf, host))
+    return Files(
+        {node: paths[0] for node, paths in places.items()},
+        {node: wrong[0] for node, wrong in against.items() if wrong[0] and all(wrong)},
+    )
+
+
+def _against(conf: RepmgrConf, host: Host) -> tuple[Hindrance, str] | None:
+    if wrong := repmgr_files.refusal(conf.path, host) or conf.wrong:
+        return Hindrance.REFUSED, wrong
+    kind = promotes_nothing(conf)
+    return (kind, "") if kind else None
+
+
+def promotes_nothing(conf: RepmgrConf) -> Hindrance | None:
+    """Return why a repmgrd with these settings promotes nothing (configdata.c: ``failover`` is manual by default)."""
+    if conf.settings.get("failover", "manual") != "automatic":
+        return Hindrance.MANUAL
+    return None if conf.settings.get("promote_command") else Hindrance.NO_COMMAND
+
+
+def ask(nodes: Sequence[int], cluster: Cluster, host: Host) -> dict[int, Repmgrd]:
+    """Ask some nodes for their repmgrd."""
+    answers = host.fetch_each([Sql(node, ASK) for node in nodes], cluster.postgres.timeout)
+    return {node: _repmgrd(node, answers[node]) for node in nodes}
+
+
+def _repmgrd(node: int, answer: Rows | OperationFailed) -> Repmgrd:
+    try:
+        if isinstance(answer, OperationFailed):
+            raise answer
+        with answer_of(node):
+            ((up_for, unseen, paused),) = answer
+            if type(up_for) is not float or not math.isfinite(up_for) or type(unseen) not in (int, type(None)):
+                raise TypeError(one_line(repr(answer), 80) + " is not what was asked for")
+            # -1, and null without shared_preload_libraries: never since the node was started.
+            return Repmgrd(node, up_for, up_for if unseen is None or unseen < 0 else float(unseen), paused is True)
+    except OperationFailed as error:
+        return Repmgrd(node, error=one_line(str(error).removeprefix(f"node {node}: "), 200))
+
+
+def judge(
+    decision: PrimaryDecision,
+    standbys: Sequence[NodeState],
+    asked: Mapping[int, Repmgrd],
+    files: Files,
+    limit: float,
+    settled: bool,
+) -> Readiness:
+    """Say which standbys would be promoted. Pure.
+
+    ``settled``: the primary has been the primary for long; until then, and while a node has just been started, repmgrd
+    is given time.
+    """
+    primary = asked[decision.primary or 0]
+    settled = settled and (bool(primary.error) or primary.up_for >= SETTLED)
+    hindered: dict[int, list[tuple[Hindrance, str]]] = {}
+    for state in standbys:
+        hindered[state.node] = list(_hindrances(state, decision, asked[state.node], files, limit, settled))
+    free = [node for node, against in hindered.items() if not against]
+    unknown = {node: asked[node].error for node in free if asked[node].error}
+    found = {
+        (kind, detail): [node for node, against in hindered.items() if (kind, detail) in against]
+        for against in hindered.values()
+        for kind, detail in against
+        if not free or kind not in MAY_BE_MEANT
+    }
+    obstacles = tuple(
+        Obstacle(kind, tuple(nodes), not free, detail, files.places.get(nodes[0], NO_CONF))
+        for (kind, detail), nodes in found.items()
+    )
+    return Readiness(tuple(node for node in free if node not in unknown), obstacles, unknown)
+
+
+def _hindrances(
+    state: NodeState, decision: PrimaryDecision, repmgrd: Repmgrd, files: Files, limit: float, settled: bool
+) -> Iterator[tuple[Hindrance, str]]:
+    primary = decision.primary_state
+    row = next((row for row in primary.registered if row.node == state.node), None) if primary else None
+    if row and not row.electable:
+        yield Hindrance.PRIORITY, ""
+    if row and not row.active and settled:
+        yield Hindrance.INACTIVE, ""
+    if against := files.against.get(state.node):
+        yield against
+    if settled and not repmgrd.error and repmgrd.up_for >= SETTLED:
+        if repmgrd.paused:
+            yield Hindrance.PAUSED, ""
+        if repmgrd.unseen_for >= limit:
+            yield Hindrance.SILENT, ""

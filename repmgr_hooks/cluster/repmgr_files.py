@@ -1,0 +1,105 @@
+"""Which repmgr.conf of this machine is about which node, and what repmgr itself says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg import Error, conninfo
+
+from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.repmgr_conf import RepmgrConf, examine, read
+from repmgr_hooks.settings.cluster import Node
+from repmgr_hooks.system.steps import Host, Program, Sql
+from repmgr_hooks.text import one_line
+
+PLACES = ("etc/repmgr.conf", "etc/repmgr/*.conf", "etc/repmgr/*/repmgr.conf", "etc/postgresql/*/*/repmgr.conf")
+LIMIT = 10.0
+IDENTITIES = "select node_id, node_name, conninfo from repmgr.nodes order by node_id limit 1000"
+REFUSED = re.compile(r"errors? (?:was|were) found in the configuration file:?\s*(.*)", re.DOTALL)
+"""What repmgr and repmgrd print before they exit (configfile.c, exit_with_config_file_errors)."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A node as repmgr knows it: its name, and the address in its conninfo, which may be of another network."""
+
+    name: str
+    host: str
+
+
+def files_here() -> list[Path]:
+    """Return every repmgr.conf that stands where packages and people put it."""
+    return sorted(found for place in PLACES for found in Path("/").glob(place))
+
+
+def readable(files: Iterable[Path]) -> Iterator[RepmgrConf]:
+    """Return the files that can be read."""
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):
+            yield read(file)
+
+
+def examined(files: Iterable[Path]) -> Iterator[RepmgrConf]:
+    """Return the files that can be read, also those that repmgr refuses."""
+    for file in files:
+        with contextlib.suppress(OSError):
+            yield examine(file)
+
+
+def identities(node: int, host: Host, limit: float) -> dict[int, Identity]:
+    """Ask a node whom repmgr knows. Raises OperationFailed."""
+    rows = host.fetch(Sql(node, IDENTITIES), limit)
+    with answer_of(node):
+        return {int(number): Identity(str(name), _host(str(text))) for number, name, text in rows}
+
+
+def _host(text: str) -> str:
+    try:
+        said = conninfo.conninfo_to_dict(text)
+    except Error:
+        return ""
+    return str(said.get("hostaddr") or said.get("host", ""))
+
+
+def node_of(conf: RepmgrConf, nodes: Mapping[int, Node], known: Mapping[int, Identity]) -> int | None:
+    """Return the node of the cluster that the file is about; other clusters may have the same node ids, and names.
+
+    Its id and name tell, and the address that repmgr itself has for it. While repmgr's nodes cannot be asked, a file
+    with another address than ours is left alone.
+    """
+    number = conf.node
+    if number is None:  # its line may be the one that repmgr cannot read
+        number = next((number for number, identity in known.items() if identity.name == conf.name), 0)
+    node, identity = nodes.get(number), known.get(number)
+    if node is None:
+        return None
+    if identity:
+        return number if conf.name == identity.name and conf.host in ("", identity.host, node.host) else None
+    return number if conf.host == node.host or not _is_address(conf.host) else None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+
+
+def refusal(path: Path, host: Host) -> str:
+    """Return in repmgr's own words why it refuses a file; empty if it does not, or cannot be asked here.
+
+    This command reads the file and asks no database (repmgr-action-node.c, do_node_service). The value of a conninfo,
+    which repmgr repeats, may hold a password.
+    """
+    words = ("repmgr", "-f", str(path), "node", "service", "--list-actions", "--action=stop")
+    try:
+        host.run(Program(words), LIMIT)
+    except OperationFailed as error:
+        found = REFUSED.search(re.sub(r"\(provided: .*", "", str(error)))
+        return one_line(" ".join(found[1].split()), 300) if found else ""
+    return ""

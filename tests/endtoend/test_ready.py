@@ -1,0 +1,123 @@
+"""A failover that could not happen is red within some 15 s, and green again by the way out that is printed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.endtoend.looks import status, worker_log
+from tests.lab import Lab, wait_for
+
+WITHIN = 25.0
+"""Seconds for repmgrd_timeout (10), our look (5), and a machine with other work; an alert is held back for 10 more."""
+DB2 = "/etc/repmgr/db2.conf"
+
+
+def obstacles(lab: Lab) -> list[dict[str, Any]]:
+    readiness = status(lab)["readiness"]
+    return list(readiness["obstacles"]) if readiness else []
+
+
+def codes(lab: Lab) -> set[str]:
+    return {item["code"] for item in obstacles(lab)}
+
+
+def red(lab: Lab, code: str) -> dict[str, Any]:
+    """Wait until status says so, then until the service does; return the obstacle."""
+    wait_for(lambda: codes(lab) == {code}, f"status to say {code}", WITHIN, every=1)
+    (found,) = obstacles(lab)
+    assert lab.gateway.hooks("status").returncode == 1
+    assert 'repmgr_hooks_failover_possible{cluster="main"} 0' in lab.gateway.hooks("metrics").stdout
+    wait_for(lambda: found["message"] in worker_log(lab)[-1], "the service to say so", WITHIN, every=1)
+    return found
+
+
+def green(lab: Lab) -> None:
+    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "a green status", WITHIN, every=1)
+    wait_for(lambda: "in the desired state again" in worker_log(lab)[-1], "the service to say so", WITHIN, every=1)
+
+
+def end(lab: Lab, name: str) -> None:
+    daemon = lab.daemons.pop(name)
+    daemon.terminate()
+    daemon.wait(10)
+
+
+def typed(lab: Lab, hint: str) -> None:
+    """Type the command of repmgr's that a hint names, as postgres."""
+    (command,) = re.findall(r"as postgres: (repmgrd? -f [^;]*)", hint)
+    lab.gateway.start(*shlex.split(command), user="postgres", log="typed").wait(30)
+
+
+def test_repmgrd_has_ended_and_is_started(lab: Lab) -> None:
+    for name in ("repmgrd1", "repmgrd2"):
+        end(lab, name)
+    found = red(lab, "silent")
+    assert "no standby would be promoted: repmgrd of node 2 does not watch the primary" in found["message"]
+    typed(lab, found["hint"])
+    green(lab)
+
+
+def test_a_forgotten_pause(lab: Lab) -> None:
+    lab.gateway.run("repmgr", "-f", DB2, "service", "pause", user="postgres")
+    found = red(lab, "paused")
+    typed(lab, found["hint"])
+    green(lab)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda text: text.replace("failover=automatic", "failover=manual"), "manual"),
+        (lambda text: re.sub("promote_command=.*", "", text), "no_command"),
+        (lambda text: text + "event_notifications=node_rejoin,standby_promote\n", "refused"),
+    ],
+)
+def test_a_repmgr_conf_with_which_nothing_is_promoted(lab: Lab, change: Callable[[str], str], code: str) -> None:
+    file = lab.gateway.path(DB2)
+    before = file.read_text()
+    file.write_text(change(before))
+    found = red(lab, code)
+    assert DB2 in found["hint"]
+    file.write_text(before)
+    green(lab)
+
+
+def test_priority_0_everywhere(lab: Lab) -> None:
+    repmgr = ("repmgr", "-f", DB2, "standby", "register", "--force")
+    for host in (lab.db2, lab.gateway):
+        host.path(DB2).write_text(host.path(DB2).read_text() + "priority=0\n")
+    lab.db2.run(*repmgr, user="postgres")
+    found = red(lab, "priority")
+    assert "repmgr standby register --force" in found["hint"]
+    for host in (lab.db2, lab.gateway):
+        host.path(DB2).write_text(host.path(DB2).read_text().replace("priority=0", "priority=100"))
+    lab.db2.run(*repmgr, user="postgres")
+    green(lab)
+
+
+def test_no_false_alarm_while_the_primary_is_restarted(lab: Lab) -> None:
+    """For longer than repmgrd waits it is not away; and an alert is none before it has lasted."""
+    for _ in range(2):
+        lab.db1.pg_ctl("restart", "-m", "fast")
+        end_of_watch = time.monotonic() + 8
+        while time.monotonic() < end_of_watch:
+            assert codes(lab) == set()
+    assert not any("would be promoted" in line for line in worker_log(lab))
+
+
+def test_a_stale_primary_is_not_told_to_register_as_one(lab: Lab) -> None:
+    """`primary register --force` made it a primary of its own."""
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: status(lab)["decision"]["primary"] == 2, "the failover", 60, every=1)
+    lab.db1.pg_ctl("start")
+    found = json.loads(lab.gateway.hooks("check", "--json").stdout)
+    hints = [item["hint"] for item in found if item["level"] != "OK"]
+    assert not any("primary register" in hint for hint in hints)
+    assert any("repmgr node rejoin -d 'host=10.0.0.12" in hint for hint in hints)

@@ -1,0 +1,202 @@
+"""Whether a failover could happen: each thing that keeps repmgr from promoting a standby, and no false alarm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.cluster import readiness
+from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.observe import observe
+from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.cluster.readiness import NO_FILES, Files, Hindrance, Obstacle, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.repmgr_files import Identity, node_of
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.repmgr_conf import RepmgrConf
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
+from repmgr_hooks.system.steps import Program
+from tests.fake import FakeHost, FakeNode
+
+NODES = {1: Node("10.0.0.11"), 2: Node("10.0.0.12"), 3: Node("10.0.0.13")}
+THREE = Cluster(nodes=NODES, gateway=Gateway("10.0.0.20", {"app": 54322}), name="main")
+
+
+def three() -> FakeHost:
+    host = FakeHost()
+    host.nodes[3] = FakeNode("10.0.0.13")
+    return host
+
+
+def found(host: FakeHost, since: float = 0.0, files: Files = NO_FILES) -> Readiness:
+    decision = PrimaryFinder(THREE, LastKnownPrimary()).decision(host)
+    standbys = [state for state in decision.states if state.role == "standby"]
+    asked = readiness.ask([1, 2, 3], THREE, host)
+    settled = not 0 <= time.time() - since < readiness.SETTLED
+    return readiness.judge(decision, standbys, asked, files, THREE.repmgrd_timeout, settled)
+
+
+def kinds(seen: Readiness) -> set[tuple[Hindrance, tuple[int, ...], bool]]:
+    return {(item.kind, item.nodes, item.nobody) for item in seen.obstacles}
+
+
+def of(*numbers: int, **changes: object) -> Callable[[FakeHost], object]:
+    return lambda host: [setattr(host.nodes[n], name, value) for n in numbers for name, value in changes.items()]
+
+
+@pytest.mark.parametrize(
+    ("change", "candidates", "expected"),
+    [
+        (of(), (2, 3), set()),
+        (of(2, unseen_for=11), (3,), {(Hindrance.SILENT, (2,), False)}),
+        (of(2, unseen_for=9), (2, 3), set()),
+        (of(2, 3, unseen_for=24), (), {(Hindrance.SILENT, (2, 3), True)}),
+        (of(2, 3, unseen_for=-1), (), {(Hindrance.SILENT, (2, 3), True)}),
+        (of(2, unseen_for=-1, up_for=3.0), (2, 3), set()),
+        (of(2, unseen_for=None), (3,), {(Hindrance.SILENT, (2,), False)}),
+        (of(1, 2, 3, paused=True), (), {(Hindrance.PAUSED, (2, 3), True)}),
+        (of(1, unelectable=(2,)), (3,), set()),
+        (of(1, unelectable=(2, 3)), (), {(Hindrance.PRIORITY, (2, 3), True)}),
+        (of(1, inactive=(2, 3)), (), {(Hindrance.INACTIVE, (2, 3), True)}),
+        (of(1, 2, 3, unseen_for=24, up_for=4.0), (2, 3), set()),
+        (
+            lambda host: [of(1, unelectable=(2,))(host), of(3, unseen_for=24)(host)],
+            (),
+            {(Hindrance.PRIORITY, (2,), True), (Hindrance.SILENT, (3,), True)},
+        ),
+    ],
+)
+def test_what_repmgrd_says(
+    change: Callable[[FakeHost], object],
+    candidates: tuple[int, ...],
+    expected: set[tuple[Hindrance, tuple[int, ...], bool]],
+) -> None:
+    host = three()
+    change(host)
+    seen = found(host)
+    assert (seen.candidates, kinds(seen)) == (candidates, expected)
+
+
+@pytest.mark.parametrize("ago", [0.0, 14.0])
+def test_repmgrd_has_time_to_find_a_new_primary(ago: float) -> None:
+    host = three()
+    of(2, 3, unseen_for=24, paused=True)(host)
+    assert found(host, time.time() - ago).obstacles == ()
+    assert found(host, time.time() - ago - 60).obstacles
+    assert found(host, time.time() + 3600).obstacles, "the clock was set back"
+
+
+@pytest.mark.parametrize("kind", [Hindrance.MANUAL, Hindrance.NO_COMMAND])
+def test_a_standby_for_reports_is_no_fault(kind: Hindrance) -> None:
+    seen = found(three(), files=Files({}, {3: (kind, "")}))
+    assert (seen.candidates, seen.obstacles) == ((2,), ())
+    seen = found(three(), files=Files({2: Path("/etc/repmgr/db2.conf")}, {2: (kind, ""), 3: (kind, "")}))
+    assert kinds(seen) == {(kind, (2, 3), True)}
+    assert "/etc/repmgr/db2.conf" in seen.obstacles[0].hint
+
+
+def test_a_node_that_cannot_be_asked_still_answers() -> None:
+    """repmgr 4.2 has no such functions: that is said to be unknown, and the node is no silent one."""
+    host = three()
+    answer = host._answer
+
+    def without_functions(sql: object) -> object:
+        refused = OperationFailed("node 2: function repmgr.repmgrd_is_paused() does not exist")
+        return refused if getattr(sql, "statement", "") == readiness.ASK else answer(sql)  # type: ignore[arg-type]
+
+    host._answer = without_functions  # type: ignore[assignment,method-assign]
+    assert all(state.reachable for state in observe(THREE, host))
+    seen = found(host)
+    assert (seen.candidates, seen.obstacles, set(seen.unknown)) == ((), (), {2, 3})
+    assert str(seen).startswith("UNKNOWN; node 2 cannot be asked: function repmgr.repmgrd_is_paused()")
+
+
+def test_without_a_primary_or_a_standby_there_is_nothing_to_say() -> None:
+    host = three()
+    finder = PrimaryFinder(THREE, LastKnownPrimary())
+    assert ReadinessProbe().look(finder.decision(host), THREE, host) is not None
+    host.lose(1)
+    assert ReadinessProbe().look(finder.decision(host), THREE, host) is None
+
+
+CONF = RepmgrConf(Path("x.conf"), {"node_id": "1", "node_name": "db1", "conninfo": "host=192.168.56.11"})
+OTHERS = {1: Identity("db1", "10.9.9.9")}
+
+
+@pytest.mark.parametrize(
+    ("conf", "known", "node"),
+    [
+        (CONF, {1: Identity("db1", "192.168.56.11")}, 1),  # a replication network
+        (CONF, {}, None),
+        (CONF, OTHERS, None),  # another cluster's node 1, of the same name
+        (CONF, {1: Identity("pg1", "192.168.56.11")}, None),
+        (replace(CONF, settings={**CONF.settings, "conninfo": "host=10.0.0.11"}), {}, 1),
+        (replace(CONF, settings={**CONF.settings, "conninfo": "host=db1.example.com"}), {}, 1),
+        (replace(CONF, settings={**CONF.settings, "conninfo": "host=db1.a"}), {1: Identity("db1", "db1.b")}, None),
+        (replace(CONF, settings={"node_name": "db1"}, wrong="node_id"), {1: Identity("db1", "10.0.0.11")}, 1),
+        (replace(CONF, settings={**CONF.settings, "node_id": "7"}), {}, None),
+    ],
+)
+def test_which_node_a_file_is_about(conf: RepmgrConf, known: dict[int, Identity], node: int | None) -> None:
+    assert node_of(conf, NODES, known) == node
+
+
+GOOD = (Path(__file__).resolve().parents[3] / "config/repmgr-db1.conf").read_text()
+
+
+def asked_repmgr(host: FakeHost, said: str) -> None:
+    def answer(program: Program) -> str:
+        raise OperationFailed(f"{program}: exit code 1: {said}")
+
+    host.programs["repmgr"] = answer
+
+
+@pytest.mark.parametrize(
+    ("text", "against"),
+    [
+        (GOOD, None),
+        (GOOD.replace("failover=automatic", ""), Hindrance.MANUAL),
+        (GOOD.replace("failover=automatic", "failover=manual"), Hindrance.MANUAL),
+        (GOOD.replace("promote_command", "# promote_command"), Hindrance.NO_COMMAND),
+        (GOOD + "event_notifications=a,b\n", Hindrance.REFUSED),
+    ],
+)
+def test_what_a_file_says(tmp_path: Path, text: str, against: Hindrance | None) -> None:
+    path = tmp_path / "db1.conf"
+    path.write_text(text)
+    files = readiness.read_files([path], THREE, {}, FakeHost())
+    assert (files.places, {n: kind for n, (kind, _) in files.against.items()}) == (
+        {1: path},
+        {1: against} if against else {},
+    )
+    other = tmp_path / "old.conf"
+    other.write_text(GOOD)
+    assert readiness.read_files([path, other], THREE, {}, FakeHost()).against == {}, "it is not known which counts"
+
+
+def test_repmgrs_own_words_without_a_password(tmp_path: Path) -> None:
+    path = tmp_path / "db1.conf"
+    path.write_text(GOOD)
+    host = FakeHost()
+    said = 'ERROR: following errors were found in the configuration file:\n  "conninfo": bad (provided: "password=x y")'
+    host.repmgr = ""
+    asked_repmgr(host, said)
+    run = host.run
+    host.run = lambda program, limit: (  # type: ignore[method-assign]
+        host.programs["repmgr"](program) if program.argv[0] == "repmgr" else run(program, limit)
+    )
+    ((kind, words),) = readiness.read_files([path], THREE, {}, host).against.values()
+    assert (kind, words) == (Hindrance.REFUSED, '"conninfo": bad')
+    asked_repmgr(host, "repmgr: cannot be run as root")
+    assert readiness.read_files([path], THREE, {}, host).against == {}
+
+
+def test_each_obstacle_has_its_words_and_its_way_out() -> None:
+    for kind in Hindrance:
+        obstacle = Obstacle(kind, (2, 3), nobody=True, detail="syntax error")
+        assert "node 2 and node 3" in str(obstacle)
+        assert str(obstacle).startswith("no standby would be promoted: ")
+        assert obstacle.hint
