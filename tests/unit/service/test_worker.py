@@ -364,6 +364,17 @@ def test_without_spool_and_journal_a_failover_is_followed(
             assert re.search(said, caplog.text), said
 
 
+def test_a_run_that_is_to_end_ends_although_there_is_no_spool(state: Path, host: FakeHost) -> None:
+    """Root starts it for an event; it would keep the service waiting."""
+    (state / "spool").rmdir()
+    (state / "spool").touch()
+    ending = threading.Thread(target=lambda: ticking(state, 5).serve(once=True), daemon=True)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+    assert healed(host)
+
+
 def test_a_spool_that_comes_back_is_listened_at_again(
     worker: WithoutSignals, state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
