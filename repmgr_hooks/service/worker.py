@@ -63,6 +63,8 @@ class Worker:
         self._probers: dict[str, Prober] = {}
         self._intake = Intake(self._config.state_dir)
         self._next_prune = 0.0
+        self._next_lost = 0.0
+        """When to look at the clusters again because events are lost: a run that is to end must come to rest."""
 
     def serve(self, once: bool = False) -> None:
         """Work until SIGTERM; with ``once``, until the queue is empty.
@@ -140,7 +142,8 @@ class Worker:
     def _take_in(self, journal: Journal) -> bool:
         """Take some events in, and prune; True if the queues should look. What fails stops nothing."""
         taken = self._intake.take_in(journal, self._config.clusters)
-        if taken.lost:
+        if taken.lost and time.monotonic() >= self._next_lost:
+            self._next_lost = time.monotonic() + LOOK_ROUND
             for loop in self._loops.values():
                 loop.lost_events()
             self._tell("spool", taken.lost)

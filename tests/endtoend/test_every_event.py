@@ -10,7 +10,8 @@ from tests.lab import Lab, wait_for
 # One process for all events: what is tested is what they do, not how long Python takes to start.
 REPLAY_ALL = """
 import sys
-from repmgr_hooks import cli, event
+from repmgr_hooks import event
+from repmgr_hooks.cli import main as cli
 codes = {(node, name): cli.run(["replay", node, name]) for name in event.CATALOGUE for node in ("1", "2")}
 print(sorted(key for key, code in codes.items() if code not in (0, 1)), file=sys.stderr)
 """

@@ -41,7 +41,7 @@ def test_a_failover_by_iptables_legacy(legacy: Lab) -> None:
     lab.gateway.run("chmod", "600", LOCK)
     found = backend(lab)
     assert found.startswith("FAIL")
-    hint = re.search(r"-> (.*)$", found)
+    hint = re.search(r"HINT: (.*)$", found)
     assert hint
     lab.gateway.run(*hint[1].split())
     assert backend(lab).startswith("OK")

@@ -109,7 +109,7 @@ def test_a_clone_after_what_check_says(newest: Lab) -> None:
 
     found = clone_test()
     assert found.startswith("FAIL")
-    hint = re.search(r"-> as Barman's user: (cp .*?); .*: post_backup_script = (cp .*)$", found)
+    hint = re.search(r"HINT: as Barman's user: (cp .*?); .*: post_backup_script = (cp .*)$", found)
     assert hint, found
     lab.gateway.run("sh", "-ec", hint[1], user="barman")
     assert clone_test().startswith("OK")

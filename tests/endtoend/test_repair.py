@@ -16,7 +16,7 @@ from tests.lab import Lab, wait_for
 # One process for all events: what is tested is what they do, not how long Python takes to start.
 REPLAY = """
 import json, sys
-from repmgr_hooks import cli
+from repmgr_hooks.cli import main as cli
 codes = [cli.run(["replay", *event]) for event in json.load(sys.stdin)]
 print(json.dumps(codes), file=sys.stderr)
 """

@@ -205,7 +205,8 @@ def test_failed_run_is_tried_again(quiet_lab: Lab) -> None:
     hand_in(lab, 1, "primary_register")
     wait_for(lambda: routes(lab) == OPEN, "the port, opened by its limit")
     wait_for(lambda: [run for run in runs(lab) if run["attempt"] == 2], "the second attempt")
-    assert "FAILED, will be tried again" in lab.gateway.hooks("status").stdout
+    tried_again = "FAILED, will be tried again"
+    wait_for(lambda: tried_again in lab.gateway.hooks("status").stdout, "status to say so between two attempts")
     lab.gateway.path("/usr/local/bin/barman").unlink()
     wait_for(lambda: runs(lab)[-1]["ok"], "the attempt that works")
     assert barman_streams_from(lab.db1)
@@ -235,7 +236,7 @@ def test_configuration_that_others_may_write_is_refused(quiet_lab: Lab) -> None:
     lab.gateway.path(CONFIG).chmod(0o664)
     result = lab.gateway.hooks("reconcile")
     assert result.returncode == 2
-    assert f"{CONFIG} can be written by others; chmod go-w {CONFIG}" in result.stderr
+    assert f"{CONFIG} can be written by others\nHINT: chmod go-w {CONFIG}" in result.stderr
     assert routes(lab) == {}
 
 

@@ -181,7 +181,7 @@ def test_the_primarys_slot_holds_too_much(tmp_path: Path, megabytes: int, said: 
     options = slot.Config("primary", max_retained_wal="100MB")
     warnings = list(slot.warnings(options, ClusterState(cluster, 1, 1, {1: state})))
     assert len(warnings) == said
-    assert all("slot barman on node 1 holds more than 100 MB of WAL" in str(warning) for warning in warnings)
+    assert all("slot barman on node 1 holds more than 100MB of WAL" in str(warning) for warning in warnings)
 
 
 # -- the configuration -------------------------------------------------------------------------------------------------

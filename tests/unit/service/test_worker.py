@@ -364,6 +364,22 @@ def test_without_spool_and_journal_a_failover_is_followed(
             assert re.search(said, caplog.text), said
 
 
+def test_a_run_that_is_to_end_ends_although_the_spool_was_exchanged(
+    state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root starts it for an event; it would look again for ever, and keep the service waiting."""
+
+    def refused(*_: object) -> int:
+        raise OperationFailed("the spool cannot be used: it is a link")
+
+    monkeypatch.setattr(intake.Spool, "take_in", refused)
+    ending = threading.Thread(target=lambda: ticking(state, 5).serve(once=True), daemon=True)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+    assert healed(host)
+
+
 def test_a_spool_that_comes_back_is_listened_at_again(
     worker: WithoutSignals, state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
