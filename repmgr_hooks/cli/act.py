@@ -62,14 +62,14 @@ def do_replay(arguments: argparse.Namespace) -> int:
     if arguments.id is None:
         event = parse_event(arguments.words)
         if event.name not in CATALOGUE:  # typed by somebody: repmgr sends its own names
-            raise UsageError(f"unknown event {event.name!r}{did_you_mean(event.name, CATALOGUE)}")
+            raise UsageError(f"unknown event {event.name!r}", hint=did_you_mean(event.name, CATALOGUE))
         return handle(arguments, event, "replay", lines)
     if arguments.words:
         raise UsageError("give either --id or the words of an event, not both")
     with journal_of(configured(arguments)) as journal:
         found = journal.event(arguments.id)
     if found is None:
-        raise UsageError(f"the journal has no event {arguments.id}; 'repmgr-hooks history' shows their numbers")
+        raise UsageError(f"the journal has no event {arguments.id}", hint="'repmgr-hooks history' shows their numbers")
     arguments.cluster, event = found
     return handle(arguments, event, "replay", lines)
 

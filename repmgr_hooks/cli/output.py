@@ -47,7 +47,7 @@ def choose(loaded: Config, name: str | None, event: Event | None) -> list[Manage
     """Return the cluster of an event; without one, the named cluster, or all of them. Raises UsageError."""
     if event is None:
         if name is not None and name not in loaded.clusters:
-            raise UsageError(f"{loaded.path} has no cluster {name!r}{did_you_mean(name, loaded.clusters)}")
+            raise UsageError(f"{loaded.path} has no cluster {name!r}", hint=did_you_mean(name, loaded.clusters))
         return [loaded.clusters[name]] if name is not None else list(loaded.clusters.values())
     name = which_cluster(loaded.clusters, name, event.node)
     nodes = loaded.clusters[name].cluster.nodes

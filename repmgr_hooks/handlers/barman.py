@@ -19,7 +19,7 @@ from repmgr_hooks.barman.branch import Fence
 from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import WalSender, lsn
-from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.errors import OperationFailed, Problem, mistake
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster, NodeId
 from repmgr_hooks.settings.schema import Identifier, Range, Timeout
@@ -110,18 +110,18 @@ select (select exists (select 1 from pg_stat_replication
 INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
 
 
-def validate(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     """Barman's server must be known, and something must be asked for."""
     if cluster.barman is None:
-        yield "needs the section 'barman' of the cluster"
+        yield mistake("needs the section 'barman' of the cluster")
     if not config.stream and not config.switch_wal:
-        yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
+        yield mistake("asks for nothing", "say 'stream: true' or 'switch_wal: {}'")
     for name in ("min_stream_age", "start_timeout", "repair", "models") if not config.stream else ():
         if getattr(config, name) not in (None, False, {}):
-            yield f"'{name}' needs 'stream: true'"
+            yield mistake(f"'{name}' needs 'stream: true'")
     if config.stream_age >= config.stream_limit:
         age = f"'min_stream_age' ({config.stream_age} s)"
-        yield f"{age} must be less than 'start_timeout' ({config.stream_limit} s)"
+        yield mistake(f"{age} must be less than 'start_timeout' ({config.stream_limit} s)")
     if config.models:
         yield from config_models.validate(config.models, cluster)
 

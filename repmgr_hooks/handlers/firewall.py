@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.errors import NoSuchProgram, OperationFailed, did_you_mean
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, Problem, did_you_mean, mistake
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.iptables import Family
@@ -68,11 +68,11 @@ class Seen:
     snat_here: bool = True
 
 
-def validate(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     """The port must have a name in the gateway's section."""
     ports = cluster.gateway.ports
     if config.open not in ports:
-        yield f"the gateway has no port {config.open!r}{did_you_mean(config.open, ports)}"
+        yield mistake(f"the gateway has no port {config.open!r}", did_you_mean(config.open, ports))
 
 
 def fail_open_after(config: Config) -> float | None:

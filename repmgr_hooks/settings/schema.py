@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import yaml
 
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.errors import did_you_mean
+from repmgr_hooks.errors import Problem, UsageError, did_you_mean, listed, mistake
 from repmgr_hooks.settings.yaml_scalars import SCALARS, YAML_TAG, Loader
 
 MOST_VALUES = 20_000
@@ -26,7 +26,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 """What no line of text holds: control characters, those that turn the order of letters round, halves of characters."""
 
 
-class TooMany(Exception):
+class TooMany(UsageError):
     """There are so many mistakes or values that the rest is not looked at; the message says which, as far as that."""
 
 
@@ -37,8 +37,9 @@ class Pattern:
     pattern: str
     means: str
 
-    def problem(self, value: str) -> str:
-        return "" if re.fullmatch(self.pattern, value, re.ASCII) else f"must be {self.means}; got {shorten(value)}"
+    def problem(self, value: str) -> Problem | None:
+        fits = re.fullmatch(self.pattern, value, re.ASCII)
+        return None if fits else mistake(f"must be {self.means}; got {shorten(value)}")
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,10 @@ class Range:
     low: float
     high: float
 
-    def problem(self, value: float) -> str:
-        inside = self.low <= value <= self.high
-        return "" if inside else f"must be between {self.low} and {self.high}; got {shorten(value).strip(chr(39))}"
+    def problem(self, value: float) -> Problem | None:
+        if self.low <= value <= self.high:
+            return None
+        return mistake(f"must be between {self.low} and {self.high}; got {shorten(value).strip(chr(39))}")
 
 
 @dataclass(frozen=True)
@@ -60,34 +62,34 @@ class OrNever:
     low: int
     high: int
 
-    def problem(self, value: object) -> str:
+    def problem(self, value: object) -> Problem | None:
         if value == "never" or (type(value) is int and self.low <= value <= self.high):
-            return ""
-        return f"must be 'never' or between {self.low} and {self.high}; got {shorten(value)}"
+            return None
+        return mistake(f"must be 'never' or between {self.low} and {self.high}; got {shorten(value)}")
 
 
 @dataclass(frozen=True)
 class NotEmpty:
     """A list must have an entry, and a string a character."""
 
-    def problem(self, value: tuple[Any, ...] | str) -> str:
-        return "" if value else "must not be empty"
+    def problem(self, value: tuple[Any, ...] | str) -> Problem | None:
+        return None if value else mistake("must not be empty")
 
 
 @dataclass(frozen=True)
 class IpAddress:
     """A string must be an IPv4 or IPv6 address, spelt as ``iptables-save`` prints it: rules are compared as text."""
 
-    def problem(self, value: str) -> str:
+    def problem(self, value: str) -> Problem | None:
         try:
             address = ipaddress.ip_address(value)
         except ValueError:
-            return f"must be an IP address (netfilter rules hold no names); got {shorten(value)}"
+            return mistake(f"must be an IP address (netfilter rules hold no names); got {shorten(value)}")
         if "%" in value:
-            return f"must be an address without a scope; got {shorten(value)}"
+            return mistake(f"must be an address without a scope; got {shorten(value)}")
         if kind := _strange(address):
-            return f"must be an address that a host can have; got {value} ({kind})"
-        return "" if str(address) == value else f"must be spelt {address}; got {shorten(value)}"
+            return mistake(f"must be an address that a host can have; got {value} ({kind})")
+        return None if str(address) == value else mistake(f"must be spelt {address}; got {shorten(value)}")
 
 
 def _strange(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
@@ -141,24 +143,25 @@ REST = {"option": "rest"}
 """Metadata of a mapping field that takes the options which are none of the other fields."""
 
 WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-FURTHER = {(str, int): ", in quotes", (str, float): ", in quotes", (int, str): ", in plain decimals"}
-"""What else to say if a value of the second type stands where the first is wanted."""
+IN_QUOTES = "put it in quotes"
+SPELLING = {(str, int): IN_QUOTES, (str, float): IN_QUOTES, (int, str): "write it in plain decimals, without quotes"}
+"""What to do if a value of the second type stands where the first is wanted."""
 
 
 class Document:
     """A YAML text as plain data, with the line of every path, and the problems found so far."""
 
     def __init__(self, text: str) -> None:
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
         self._lines: dict[str, int] = {}
         self._values = 0
         self.data = self._plain(yaml.compose(text, Loader=Loader), "")
 
-    def problem(self, path: str, message: str) -> None:
+    def problem(self, path: str, message: str, hint: str = "") -> None:
         """Record a mistake at ``path``. Raises TooMany."""
         if len(self.problems) == MOST_PROBLEMS:
-            raise TooMany("\n  ".join([f"{MOST_PROBLEMS} mistakes, and more:", *self.problems]))
-        self.problems.append(f"line {self._line(path)}: {shown(path)}: {message}" if path else message)
+            raise TooMany(listed(f"{MOST_PROBLEMS} mistakes, and more:", self.problems))
+        self.problems.append(mistake(f"line {self._line(path)}: {shown(path)}: {message}" if path else message, hint))
 
     def _line(self, path: str) -> int:
         while path and path not in self._lines:
@@ -170,7 +173,7 @@ class Document:
             return None
         self._values += 1
         if self._values > MOST_VALUES:
-            raise TooMany(f"it has more than {MOST_VALUES} values; write less, or fewer aliases (*)")
+            raise TooMany(f"it has more than {MOST_VALUES} values", hint="write less, or fewer aliases (*)")
         self._lines.setdefault(path, node.start_mark.line + 1)
         kind = node.tag.removeprefix(YAML_TAG)
         if isinstance(node, yaml.SequenceNode) and kind == "seq":
@@ -197,7 +200,7 @@ class Document:
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
-                self.problem(path or "<<", "merge keys ('<<') are not read here; write it out")
+                self.problem(path or "<<", "merge keys ('<<') are not read here", "write it out")
                 continue
             known = len(self.problems)
             key = self._plain(key_node, f"{path}.?")
@@ -237,17 +240,16 @@ class Document:
         if wanted is float and type(value) is int:
             return float(value)
         if type(value) is not wanted or (isinstance(value, float) and not math.isfinite(value)):
-            further = (
-                "" if isinstance(value, str) and not value[-1:].isdigit() else FURTHER.get((wanted, type(value)), "")
-            )
-            self.problem(path, f"must be {WORDS[wanted]}{further}; got {shorten(value)}")
+            no_number = isinstance(value, str) and not value[-1:].isdigit()
+            hint = "" if no_number else SPELLING.get((wanted, type(value)), "")
+            self.problem(path, f"must be {WORDS[wanted]}; got {shorten(value)}", hint)
             return None
         return value
 
     def _checked(self, value: Any, checks: tuple[Any, ...], path: str) -> Any:
-        for message in (check.problem(value) for check in checks):
-            if message:
-                self.problem(path, message)
+        for wrong in (check.problem(value) for check in checks):
+            if wrong:
+                self.problem(path, wrong.message, wrong.hint)
                 return None
         return value
 
@@ -274,7 +276,7 @@ class Document:
         rest = next((field.name for field in dataclasses.fields(wanted) if field.metadata == REST), None)
         fields = {option(field): field for field in dataclasses.fields(wanted) if is_option(field)}
         for key in () if rest else [key for key in value if key not in fields]:
-            self.problem(join(path, key), f"unknown option{did_you_mean(key, fields)}")
+            self.problem(join(path, key), "unknown option", did_you_mean(key, fields))
         for name, field in fields.items():
             if name not in value and field.default is field.default_factory is dataclasses.MISSING:
                 self.problem(path, f"the option {name!r} is missing")
@@ -307,13 +309,10 @@ class OneOf:
 
     allowed: tuple[Any, ...]
 
-    def problem(self, value: Any) -> str:
-        choices = ", ".join(str(choice) for choice in self.allowed)
-        return (
-            ""
-            if value in self.allowed and not isinstance(value, bool)
-            else f"must be one of {choices}; got {shorten(value)}"
-        )
+    def problem(self, value: Any) -> Problem | None:
+        if value in self.allowed and not isinstance(value, bool):
+            return None
+        return mistake(f"must be one of {', '.join(map(str, self.allowed))}; got {shorten(value)}")
 
 
 def join(path: str, key: object) -> str:

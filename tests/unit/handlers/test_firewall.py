@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.errors import NoSuchProgram
+from repmgr_hooks.errors import NoSuchProgram, mistake
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.handlers.firewall import Config, Seen, parse_rules
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
@@ -131,7 +131,9 @@ def test_where_the_ports_lead(saved: str, where: dict[str, int | None]) -> None:
 
 def test_the_port_must_have_a_name() -> None:
     assert list(firewall.validate(Config("app"), MAIN)) == []
-    assert list(firewall.validate(Config("ap"), MAIN)) == ["the gateway has no port 'ap'; did you mean 'app'?"]
+    assert list(firewall.validate(Config("ap"), MAIN)) == [
+        mistake("the gateway has no port 'ap'", "did you mean 'app'?")
+    ]
 
 
 # -- which address the nodes see ---------------------------------------------------------------------------------------

@@ -320,5 +320,5 @@ def test_a_standby_that_was_promoted_meanwhile_keeps_its_slot() -> None:
 
 def test_it_needs_barman() -> None:
     without = Cluster(nodes=CLUSTER.nodes, gateway=CLUSTER.gateway)
-    assert list(slot.validate(ON_PRIMARY, without)) == ["needs the section 'barman' of the cluster"]
+    assert list(map(str, slot.validate(ON_PRIMARY, without))) == ["needs the section 'barman' of the cluster"]
     assert list(slot.validate(ON_PRIMARY, CLUSTER)) == []
