@@ -216,7 +216,8 @@ class Document:
         origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
         if origin is Annotated:
             found = self.read(arguments[0], value, path)
-            return found if found is None else self._checked(found, arguments[1:], path)
+            unread = found is None and arguments[0] is not Any  # then it is said already what is wrong
+            return None if unread else self._checked(found, arguments[1:], path)
         if origin in (typing.Union, types.UnionType):
             (inner,) = (argument for argument in arguments if argument is not type(None))
             return self.read(inner, value, path)

@@ -160,6 +160,11 @@ NODE_2, APP, SLOT, STREAM = (
         ),
         (STREAM, "- command: {run: /bin/true}", "do[2].command.run: must be a list"),
         ("timeout: 90", "timeout: 100000", "do[3].barman.switch_wal.timeout: must be between 1 and 3600"),
+        (
+            "fail_open_after: 120",
+            "fail_open_after: null",
+            "do[4].firewall.fail_open_after: must be 'never' or between 1 and 3600",
+        ),
         ("state_dir:", "statedir:", "statedir: unknown option; did you mean 'state_dir'?"),
     ],
 )
