@@ -34,8 +34,7 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import keep, pause_of
 from repmgr_hooks.journal.rows import Pause
 from repmgr_hooks.lock import exclusive, lock_name
-from repmgr_hooks.log import about
-from repmgr_hooks.progress import Lines
+from repmgr_hooks.log import Lines, about
 from repmgr_hooks.reports import status
 from repmgr_hooks.service.controller import LOCK_WAIT
 from repmgr_hooks.service.foreground import run_now

@@ -20,8 +20,7 @@ from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean, hint_
 from repmgr_hooks.event import Event
 from repmgr_hooks.files import atomic_write
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.log import Form, goes_to_journal
-from repmgr_hooks.progress import Lines
+from repmgr_hooks.log import Form, Lines, goes_to_journal
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.text import MOST, printable
 from repmgr_hooks.writer import Writer
