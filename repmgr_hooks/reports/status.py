@@ -204,8 +204,8 @@ def where(node: int | None) -> str:
 def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[Problem]:
     if decision.primary is None:
         return dry_run.differences(fencing.fence(managed, decision, host, None))
-    decided = cluster_state(decision, finder)
-    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), decided, host))
+    state = cluster_state(decision, finder)
+    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), state, host))
 
 
 def _plain(value: Any) -> Any:
