@@ -259,8 +259,8 @@ def exhausted() -> str:
         with contextlib.ExitStack() as stack:
             for _ in range(SPARE_FILES):
                 stack.enter_context(Path(os.devnull).open())
-            memory = bytearray(SPARE_MEMORY)
-            thread = threading.Thread(target=memory.clear, daemon=True)
+            spare = bytearray(SPARE_MEMORY)
+            thread = threading.Thread(target=spare.clear, daemon=True)
             thread.start()
             thread.join()
     except (OSError, RuntimeError, MemoryError) as error:
