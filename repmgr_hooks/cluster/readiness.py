@@ -62,7 +62,7 @@ MAY_BE_MEANT = frozenset({Hindrance.PRIORITY, Hindrance.INACTIVE, Hindrance.MANU
 class Obstacle:
     """What stands against a failover. ``nobody``: no standby would be promoted."""
 
-    kind: Hindrance
+    code: Hindrance
     nodes: tuple[int, ...]
     nobody: bool
     detail: str = ""
@@ -71,15 +71,15 @@ class Obstacle:
     @property
     def hint(self) -> str:
         """The way out."""
-        return self.kind.value[1].format(conf=self.conf)
+        return self.code.value[1].format(conf=self.conf)
 
     @property
     def problem(self) -> Problem:
         """The same in the form that is stored and sent."""
-        return Problem(self.kind.name.lower(), str(self), self.hint)
+        return Problem(self.code.name.lower(), str(self), self.hint)
 
     def __str__(self) -> str:
-        words: str = self.kind.value[0]
+        words: str = self.code.value[0]
         what = words.format(nodes=_named(self.nodes), detail=self.detail)
         return f"no standby would be promoted: {what}" if self.nobody else what
 
@@ -194,8 +194,8 @@ def read_files(found: Iterable[Path], cluster: Cluster, known: Mapping[int, Iden
 def _against(conf: RepmgrConf, host: Host) -> tuple[Hindrance, str] | None:
     if wrong := repmgr_files.refusal(conf.path, host) or conf.wrong:
         return Hindrance.REFUSED, wrong
-    kind = promotes_nothing(conf)
-    return (kind, "") if kind else None
+    code = promotes_nothing(conf)
+    return (code, "") if code else None
 
 
 def promotes_nothing(conf: RepmgrConf) -> Hindrance | None:
@@ -246,14 +246,14 @@ def judge(
     free = [node for node, against in hindered.items() if not against]
     unknown = {node: asked[node].error for node in free if asked[node].error}
     found = {
-        (kind, detail): [node for node, against in hindered.items() if (kind, detail) in against]
+        (code, detail): [node for node, against in hindered.items() if (code, detail) in against]
         for against in hindered.values()
-        for kind, detail in against
-        if not free or kind not in MAY_BE_MEANT
+        for code, detail in against
+        if not free or code not in MAY_BE_MEANT
     }
     obstacles = tuple(
-        Obstacle(kind, tuple(nodes), not free, detail, files.places.get(nodes[0], NO_CONF))
-        for (kind, detail), nodes in found.items()
+        Obstacle(code, tuple(nodes), not free, detail, files.places.get(nodes[0], NO_CONF))
+        for (code, detail), nodes in found.items()
     )
     return Readiness(tuple(node for node in free if node not in unknown), obstacles, unknown)
 

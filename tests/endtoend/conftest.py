@@ -47,10 +47,11 @@ def fresh_lab(nodes: int = 2, six: bool = False, newest_barman: bool = False) ->
 
 @pytest.fixture
 def built_lab() -> Iterator[Lab]:
-    """Two nodes that replicate; ports closed, Barman idle, no repmgrd."""
+    """Two nodes that replicate; ports closed, Barman idle, and a passive repmgrd."""
     lab = fresh_lab()
     try:
         lab.build()
+        lab.start_passive_repmgrd()
         yield lab
     finally:
         lab.destroy()
@@ -73,6 +74,7 @@ def shared_lab() -> Iterator[Lab]:
     lab = fresh_lab()
     try:
         lab.build()
+        lab.start_passive_repmgrd()
         lab.gateway.hooks("reconcile")
         yield lab
     finally:
@@ -91,8 +93,8 @@ def three() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def three_without_repmgrd() -> Iterator[Lab]:
-    """Three nodes in service, and no repmgrd: nobody tells the gateway anything."""
+def three_with_passive_repmgrd() -> Iterator[Lab]:
+    """Three nodes in service, and passive repmgrd: nobody reports anything to the gateway."""
     lab = fresh_lab(3)
     try:
         lab.open(repmgrd=False)

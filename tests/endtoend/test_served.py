@@ -29,7 +29,7 @@ def serve(lab: Lab) -> None:
     """Start the service again, with a program that is told, and probes every few seconds."""
     lab.put(lab.gateway, "/usr/local/bin/page", f"#!/bin/sh\ntr -d '\\n' >> {PAGE}; echo >> {PAGE}\n", 0o755)
     config = lab.gateway.path(CONFIG)
-    text = config.read_text().replace("\nclusters:\n", "\nalerts:\n  - {run: [/usr/local/bin/page]}\nclusters:\n")
+    text = config.read_text().replace("\nclusters:\n", "\nalerts:\n  - {exec: [/usr/local/bin/page]}\nclusters:\n")
     config.write_text(text.replace("interval: 30}", "interval: 3}"))
     assert kill_worker(lab, signal.SIGTERM) == 0
     lab.start_worker()

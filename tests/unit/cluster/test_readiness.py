@@ -39,8 +39,8 @@ def found(host: FakeHost, since: float = 0.0, files: Files = NO_FILES) -> Readin
     return readiness.judge(decision, standbys, asked, files, THREE.repmgrd_timeout, settled)
 
 
-def kinds(seen: Readiness) -> set[tuple[Hindrance, tuple[int, ...], bool]]:
-    return {(item.kind, item.nodes, item.nobody) for item in seen.obstacles}
+def codes(seen: Readiness) -> set[tuple[Hindrance, tuple[int, ...], bool]]:
+    return {(item.code, item.nodes, item.nobody) for item in seen.obstacles}
 
 
 def of(*numbers: int, **changes: object) -> Callable[[FakeHost], object]:
@@ -77,7 +77,7 @@ def test_what_repmgrd_says(
     host = three()
     change(host)
     seen = found(host)
-    assert (seen.candidates, kinds(seen)) == (candidates, expected)
+    assert (seen.candidates, codes(seen)) == (candidates, expected)
 
 
 @pytest.mark.parametrize("ago", [0.0, 14.0])
@@ -89,12 +89,12 @@ def test_repmgrd_has_time_to_find_a_new_primary(ago: float) -> None:
     assert found(host, time.time() + 3600).obstacles, "the clock was set back"
 
 
-@pytest.mark.parametrize("kind", [Hindrance.MANUAL, Hindrance.NO_COMMAND])
-def test_a_standby_for_reports_is_no_fault(kind: Hindrance) -> None:
-    seen = found(three(), files=Files({}, {3: (kind, "")}))
+@pytest.mark.parametrize("code", [Hindrance.MANUAL, Hindrance.NO_COMMAND])
+def test_a_standby_for_reports_is_no_fault(code: Hindrance) -> None:
+    seen = found(three(), files=Files({}, {3: (code, "")}))
     assert (seen.candidates, seen.obstacles) == ((2,), ())
-    seen = found(three(), files=Files({2: Path("/etc/repmgr/db2.conf")}, {2: (kind, ""), 3: (kind, "")}))
-    assert kinds(seen) == {(kind, (2, 3), True)}
+    seen = found(three(), files=Files({2: Path("/etc/repmgr/db2.conf")}, {2: (code, ""), 3: (code, "")}))
+    assert codes(seen) == {(code, (2, 3), True)}
     assert "/etc/repmgr/db2.conf" in seen.obstacles[0].hint
 
 
