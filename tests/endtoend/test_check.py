@@ -370,9 +370,14 @@ def node_missing_from_the_configuration(lab: Lab) -> Iterator[None]:
 
 @fault("nodes.registered", "main")
 def node_that_repmgr_holds_for_dead(lab: Lab) -> Iterator[None]:
+    """A repmgrd that runs makes its node active again at once (repmgrd-physical.c, monitor_streaming_standby)."""
+    lab.stop_repmgrd(2)
     lab.db1.sql("update repmgr.nodes set active = false where node_id = 2", "repmgr")
-    yield
-    lab.db1.sql("update repmgr.nodes set active = true where node_id = 2", "repmgr")
+    with edited(lab.gateway, CONFIG, "repmgrd_timeout: 10\n", "repmgrd_timeout: 3600\n"):
+        yield
+    lab.start_passive_repmgrd()
+    active = "select active from repmgr.nodes where node_id = 2"
+    wait_for(lambda: lab.db1.sql(active, "repmgr") == "t", "repmgrd of db2 to make it active again")
 
 
 @fault("nodes.failover", "main")

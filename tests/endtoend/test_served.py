@@ -55,6 +55,7 @@ def test_no_false_alarm_and_then_a_true_one(lab: Lab) -> None:
     wait_for(lambda: status(lab)["healthy"], "a good status after the failover")
     time.sleep(20)
     assert page_about(lab, "client") == [], "a port that was closed in a failover, or a primary that was restarted"
+    assert page_about(lab, "failover") == [], "a primary that was restarted, a switchover, or a node that came back"
 
     report = json.loads(lab.gateway.hooks("history", "--failover", "last", "--json").stdout)
     begun, ended = report["outages"]["port app"]

@@ -392,7 +392,7 @@ class Lab:
             place = f"/etc/passive/db{node}.conf"
             self.put(self.gateway, place, text.replace("failover=automatic", "failover=manual"))
             self._start_repmgrd(node, place, f"passive{node}")
-        seen = "select not pg_is_in_recovery() or repmgr.get_upstream_last_seen() >= 0"
+        seen = "select not pg_is_in_recovery() or repmgr.get_upstream_last_seen() between 0 and 5"
         for host in self.databases:
             wait_for(lambda h=host: h.sql(seen, "repmgr") == "t", f"repmgrd of {host.name} to see the primary")
 

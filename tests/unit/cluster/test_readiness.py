@@ -58,6 +58,7 @@ def of(*numbers: int, **changes: object) -> Callable[[FakeHost], object]:
         (of(2, unseen_for=-1, up_for=3.0), (2, 3), set()),
         (of(2, unseen_for=None), (3,), {(Hindrance.SILENT, (2,), False)}),
         (of(1, 2, 3, paused=True), (), {(Hindrance.PAUSED, (2, 3), True)}),
+        (lambda host: [of(1, 2, 3, paused=True)(host), of(1, checkpoint=True)(host)], (2, 3), set()),
         (of(1, unelectable=(2,)), (3,), set()),
         (of(1, unelectable=(2, 3)), (), {(Hindrance.PRIORITY, (2, 3), True)}),
         (of(1, inactive=(2, 3)), (), {(Hindrance.INACTIVE, (2, 3), True)}),
@@ -175,6 +176,21 @@ def test_what_a_file_says(tmp_path: Path, text: str, against: Hindrance | None) 
     other = tmp_path / "old.conf"
     other.write_text(GOOD)
     assert readiness.read_files([path, other], THREE, {}, FakeHost()).against == {}, "it is not known which counts"
+
+
+@pytest.mark.parametrize(("here", "there"), [("10.0.0.11", "10.9.0.11"), ("db1.a.example", "db1.b.example")])
+def test_two_clusters_with_equal_node_ids_and_names(tmp_path: Path, here: str, there: str) -> None:
+    """What repmgr itself has for each tells which file is whose."""
+    ours, theirs = tmp_path / "a.conf", tmp_path / "b.conf"
+    ours.write_text(GOOD.replace("10.0.0.11", here))
+    theirs.write_text(GOOD.replace("10.0.0.11", there).replace("failover=automatic", "failover=manual"))
+
+    def read(address: str) -> Files:
+        cluster, known = replace(THREE, nodes={**NODES, 1: Node(address)}), {1: Identity("db1", address)}
+        return readiness.read_files([ours, theirs], cluster, known, FakeHost())
+
+    assert read(here) == Files({1: ours}, {})
+    assert read(there) == Files({1: theirs}, {1: (Hindrance.MANUAL, "")})
 
 
 def test_repmgrs_own_words_without_a_password(tmp_path: Path) -> None:
