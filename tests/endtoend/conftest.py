@@ -47,11 +47,10 @@ def fresh_lab(nodes: int = 2, six: bool = False, newest_barman: bool = False) ->
 
 @pytest.fixture
 def built_lab() -> Iterator[Lab]:
-    """Two nodes that replicate; ports closed, Barman idle, and a passive repmgrd."""
+    """Two nodes that replicate; ports closed, Barman idle, no repmgrd."""
     lab = fresh_lab()
     try:
         lab.build()
-        lab.start_passive_repmgrd()
         yield lab
     finally:
         lab.destroy()
@@ -74,7 +73,6 @@ def shared_lab() -> Iterator[Lab]:
     lab = fresh_lab()
     try:
         lab.build()
-        lab.start_passive_repmgrd()
         lab.gateway.hooks("reconcile")
         yield lab
     finally:
@@ -93,8 +91,8 @@ def three() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def three_with_passive_repmgrd() -> Iterator[Lab]:
-    """Three nodes in service, and passive repmgrd: nobody reports anything to the gateway."""
+def three_without_repmgrd() -> Iterator[Lab]:
+    """Three nodes in service, and no repmgrd: nobody tells the gateway anything."""
     lab = fresh_lab(3)
     try:
         lab.open(repmgrd=False)

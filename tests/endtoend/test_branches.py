@@ -25,7 +25,6 @@ def three(request: pytest.FixtureRequest) -> Iterator[Lab]:
     lab = fresh_lab(3, newest_barman=request.param != "Debian's Barman")
     try:
         lab.build()
-        lab.start_passive_repmgrd()
         configure_nodes(lab, "synchronous_standby_names = ''\n")
         lab.append(lab.db3, f"{DATA}/postgresql.conf", "synchronous_standby_names = ''\n")
         lab.db3.pg_ctl("reload")

@@ -25,7 +25,6 @@ def two(request: pytest.FixtureRequest) -> Iterator[Lab]:
     lab = fresh_lab(newest_barman="newest" in request.param)
     try:
         lab.build()
-        lab.start_passive_repmgrd()
         compression = request.param.rpartition(" ")[2]
         text = lab.gateway.path("/etc/barman.conf").read_text()
         line = "" if compression == "none" else f"compression = {compression}\n"

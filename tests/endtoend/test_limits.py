@@ -65,9 +65,9 @@ def test_a_table_that_somebody_has_filled_hides_no_failover(built_lab: Lab) -> N
     assert led_to(lab, lab.db2)
 
 
-def test_one_node_that_talks_nonsense_hides_no_failover(three_with_passive_repmgrd: Lab) -> None:
+def test_one_node_that_talks_nonsense_hides_no_failover(three_without_repmgrd: Lab) -> None:
     """db3's PostgreSQL is gone, and something else answers at its port."""
-    lab = three_with_passive_repmgrd
+    lab = three_without_repmgrd
     lab.db3.pg_ctl("stop", "-m", "immediate")
     lab.daemons["nonsense"] = lab.db3.start("python3", "-c", NONSENSE, lab.db3.address, log="nonsense")
     wait_for(lambda: "\\x1b[31mno PostgreSQL" in lab.gateway.hooks("status").stdout, "the nonsense to be shown")

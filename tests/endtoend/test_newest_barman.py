@@ -41,11 +41,10 @@ SERVER = "/etc/barman.d/main_backup.conf"
 
 @pytest.fixture
 def newest() -> Iterator[Lab]:
-    """Two nodes that replicate; ports closed, Barman idle, and a passive repmgrd."""
+    """Two nodes that replicate; ports closed, Barman idle, no repmgrd."""
     lab = fresh_lab(newest_barman=True)
     try:
         lab.build()
-        lab.start_passive_repmgrd()
         said = lab.gateway.barman("--version")
         assert tuple(map(int, said.split()[0].split(".")[:2])) >= (3, 19), said
         yield lab

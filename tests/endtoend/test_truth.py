@@ -18,9 +18,9 @@ from tests.endtoend.looks import (
 from tests.lab import Lab, wait_for
 
 
-def test_promotion_by_hand_without_repmgrd(three_with_passive_repmgrd: Lab) -> None:
+def test_promotion_by_hand_without_repmgrd(three_without_repmgrd: Lab) -> None:
     """db1 has died and no event comes at all; db3 still waits for db1, so nobody has said who follows whom."""
-    lab = three_with_passive_repmgrd
+    lab = three_without_repmgrd
     client = lab.start_client()
     lab.db1.pg_ctl("stop", "-m", "immediate")
     lab.db2.sql("select pg_promote()")

@@ -65,9 +65,9 @@ def cut_off(lab: Lab, host: Host, verb: str = "-I") -> None:
         lab.gateway.run("iptables", verb, *words, host.address, "-j", "DROP")
 
 
-def test_gateway_cut_off_from_the_new_primary(three_with_passive_repmgrd: Lab) -> None:
+def test_gateway_cut_off_from_the_new_primary(three_without_repmgrd: Lab) -> None:
     """It sees db3, which follows db2, and db1, back from the dead: the only node that says that it is the primary."""
-    lab = three_with_passive_repmgrd
+    lab = three_without_repmgrd
     client = lab.start_client()
     lab.db1.pg_ctl("stop", "-m", "immediate")
     cut_off(lab, lab.db2)

@@ -211,17 +211,15 @@ class Lab:
             three.start_ssh(self)
 
     def open(self, repmgrd: bool = True) -> None:
-        """Build everything and bring it into service: ports open, Barman streaming and cron running, each repmgrd.
-
-        Without ``repmgrd`` they are passive, see ``start_passive_repmgrd``.
-        """
+        """Build everything and bring it into service: ports open, Barman streaming and cron running, each repmgrd."""
         self.build()
         result = self.gateway.hooks("reconcile")
         if result.returncode != 0:
             raise Failed(result.stdout + result.stderr)
         self.start_cron()
         self.start_worker()
-        self.start_repmgrd() if repmgrd else self.start_passive_repmgrd()
+        if repmgrd:
+            self.start_repmgrd()
 
     def destroy(self) -> None:
         """Kill every process but ours and our ancestors, and remove the hosts; the next lab starts from nothing."""
