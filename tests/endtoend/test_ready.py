@@ -34,13 +34,17 @@ def red(lab: Lab, code: str) -> dict[str, Any]:
     (found,) = obstacles(lab)
     assert lab.gateway.hooks("status").returncode == 1
     assert 'repmgr_hooks_failover_possible{cluster="main"} 0' in lab.gateway.hooks("metrics").stdout
-    wait_for(lambda: found["message"] in worker_log(lab)[-1], "the service to say so", WITHIN, every=1)
+    wait_for(lambda: found["message"] in "".join(worker_log(lab)), "the service to say so", WITHIN, every=1)
     return found
 
 
 def green(lab: Lab) -> None:
     wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "a green status", WITHIN, every=1)
-    wait_for(lambda: "in the desired state again" in worker_log(lab)[-1], "the service to say so", WITHIN, every=1)
+    wait_for(lambda: "in the desired state again" in since_it_was_red(lab), "the service to say so", WITHIN, every=1)
+
+
+def since_it_was_red(lab: Lab) -> str:
+    return "".join(worker_log(lab)).rpartition("no standby would be promoted")[2]
 
 
 def end(lab: Lab, name: str) -> None:
