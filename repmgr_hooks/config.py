@@ -23,7 +23,8 @@ from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
 from repmgr_hooks.log import hint
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.settings.schema import Directory, Document, Identifier, NotEmpty, Positive, Range, TooMany, join
+from repmgr_hooks.settings.document import Document, TooMany, join
+from repmgr_hooks.settings.schema import Directory, Identifier, NotEmpty, Positive, Range
 
 log = logging.getLogger(__name__)
 

@@ -300,7 +300,7 @@ def test_require_auth_is_known_to_libpq_16_and_newer(tmp_path: Path) -> None:
 
 
 def test_a_plug_ins_numbers_are_finite(tmp_path: Path) -> None:
-    from repmgr_hooks.settings.schema import Document
+    from repmgr_hooks.settings.document import Document
 
     for text in (".inf", "-.inf", ".nan", "1e999", "1.0e+999", "1:30.5"):
         document = Document(f"a: {text}")
