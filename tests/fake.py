@@ -19,12 +19,12 @@ from typing import Any
 
 from psycopg import conninfo
 
-from repmgr_hooks.barman import archive, content
+from repmgr_hooks.barman import archive, content, receive_wal
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.cluster import observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
-from repmgr_hooks.handlers import barman, slot
+from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
@@ -860,7 +860,7 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     nodes.EXAMINE: FakeHost._examine,
     readiness.ASK: FakeHost._repmgrd,
     repmgr_files.IDENTITIES: FakeHost._identities,
-    barman.STREAMING: FakeHost._streaming,
+    receive_wal.STREAMING: FakeHost._streaming,
     archive.WRITTEN: FakeHost._written,
     content.RIGHTS: FakeHost._rights,
     content.READ: FakeHost._sum,

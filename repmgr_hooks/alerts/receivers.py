@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from repmgr_hooks.alerts.incident import Incident
-from repmgr_hooks.errors import hint_lines
+from repmgr_hooks.errors import Problem, hint_lines, mistake
 from repmgr_hooks.files import program_problem
 from repmgr_hooks.settings.schema import Pattern, Positive, Range, Word
 from repmgr_hooks.system.alert import Severity
@@ -68,18 +68,18 @@ class Receiver:
         return self.severity in ("warning", case.alert.severity)
 
 
-def validate(target: Receiver) -> Iterator[str]:
-    """Return what is wrong with a target, in words."""
+def validate(target: Receiver) -> Iterator[Problem]:
+    """Return what is wrong with a receiver."""
     if sum(map(bool, (target.mail, target.webhook, target.exec))) != 1:
-        yield "must have one of 'mail', 'webhook' and 'exec'"
+        yield mistake("must have one of 'mail', 'webhook' and 'exec'")
     if target.webhook and not _can_be_a_webhook(target.webhook):
-        yield "'webhook' must be a URL (http or https), or the absolute path of a file that holds it"
+        yield mistake("'webhook' must be a URL (http or https), or the absolute path of a file that holds it")
     if target.smtp_relay and ":" in target.smtp_relay and not 1 <= int(target.smtp_relay.rpartition(":")[2]) <= 65535:
-        yield f"'smtp_relay' names a port that is none: {target.smtp_relay}"
+        yield mistake(f"'smtp_relay' names a port that is none: {target.smtp_relay}")
     if target.exec and (wrong := program_problem(target.exec, "exec")):
         yield wrong
     if (target.smtp_relay or target.sender) and not target.mail:
-        yield "'smtp_relay' and 'from' go with 'mail'"
+        yield mistake("'smtp_relay' and 'from' go with 'mail'")
 
 
 def _can_be_a_webhook(text: str) -> bool:

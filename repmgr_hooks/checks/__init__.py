@@ -97,7 +97,7 @@ def _cluster(
     rules = list(foreign_rules.look(cluster, host)) if _uses(managed, "firewall") and not bad(chains) else []
     yield from rules
     if user.can_be_me and not bad(secret):
-        forwards = all(found.level == "OK" for found in kernels if found.key == "kernel.forwarding")
+        forwards = all(found.level == "OK" for found in kernels if found.code == "kernel.forwarding")
         firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains) and not bad(rules)
         yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *barmans]))
 

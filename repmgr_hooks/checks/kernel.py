@@ -11,8 +11,9 @@ from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import READ, User, hindrance
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
-from repmgr_hooks.handlers.firewall import forwarding, jumps, nat_rules
+from repmgr_hooks.handlers.firewall import forwarding, nat_rules
 from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.netfilter.rules import jumps
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Program
 

@@ -34,8 +34,7 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import keep, pause_of
 from repmgr_hooks.journal.rows import Pause
 from repmgr_hooks.lock import exclusive, lock_name
-from repmgr_hooks.log import about
-from repmgr_hooks.progress import Lines
+from repmgr_hooks.log import Lines, about
 from repmgr_hooks.reports import status
 from repmgr_hooks.service.controller import LOCK_WAIT
 from repmgr_hooks.service.foreground import run_now
@@ -62,14 +61,14 @@ def do_replay(arguments: argparse.Namespace) -> int:
     if arguments.id is None:
         event = parse_event(arguments.words)
         if event.name not in CATALOGUE:  # typed by somebody: repmgr sends its own names
-            raise UsageError(f"unknown event {event.name!r}{did_you_mean(event.name, CATALOGUE)}")
+            raise UsageError(f"unknown event {event.name!r}", hint=did_you_mean(event.name, CATALOGUE))
         return handle(arguments, event, "replay", lines)
     if arguments.words:
         raise UsageError("give either --id or the words of an event, not both")
     with journal_of(configured(arguments)) as journal:
         found = journal.event(arguments.id)
     if found is None:
-        raise UsageError(f"the journal has no event {arguments.id}; 'repmgr-hooks history' shows their numbers")
+        raise UsageError(f"the journal has no event {arguments.id}", hint="'repmgr-hooks history' shows their numbers")
     arguments.cluster, event = found
     return handle(arguments, event, "replay", lines)
 

@@ -9,8 +9,9 @@ from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.engine.executor import look
 from repmgr_hooks.engine.run import ActionResult, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Problem
-from repmgr_hooks.handlers.firewall import unquoted
-from repmgr_hooks.system.steps import DropConnections, Host, HostLayer, Program, Step
+from repmgr_hooks.netfilter.rules import unquoted
+from repmgr_hooks.system.layers import HostLayer
+from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 
 
 def preview(chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host) -> list[ActionResult]:

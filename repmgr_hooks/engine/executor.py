@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TypeVar
 
@@ -18,7 +18,8 @@ from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged, Problem, ProgramTimeout
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system import steps
+from repmgr_hooks.system.apply import apply
+from repmgr_hooks.system.layers import Deadline, Sparing, seconds_for
 from repmgr_hooks.system.steps import Host, Step
 from repmgr_hooks.text import MOST, one_line
 
@@ -29,6 +30,22 @@ LAST_TRY = 1.0
 NOT_REACHED = Problem("not_reached", "not reached")
 PLUG_IN_LIMIT = 60.0
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What each action of a part is made true with: the state that was decided, the host, until when, who is told."""
+
+    decided: ClusterState
+    host: Host
+    deadline: float | None
+    observer: RunObserver
+
+    def confirmed(self) -> ClusterState:
+        """Look at the nodes again, with what is remembered by now. Raises PrimaryChanged."""
+        committed, memory = self.observer.committed, self.decided.memory
+        known = committed and replace(committed, began=memory.began)
+        return confirmed(replace(self.decided, memory=known or memory), self.host)
 
 
 def plan_and_apply(
@@ -42,7 +59,7 @@ def plan_and_apply(
     Nothing waits for an action that is a ``helper``: it fails alone, and if it has something to look at, comes last.
     """
     done: list[ActionResult] = []
-    host = steps.Sparing(host)
+    host = Sparing(host)
     last = [item for item in chosen if item.action.helper and item.action.handler.observe]
     first = [item for item in chosen if item not in last]
     parts = [*split_at_limits(first), *([item] for item in last)]
@@ -53,7 +70,7 @@ def plan_and_apply(
         taken: list[ActionResult] = []
         try:
             deadline = None if fail_open_after is None else started + fail_open_after
-            done += make_true(part, taken, decided, host, deadline, observer)
+            done += make_true(part, taken, Attempt(decided, host, deadline, observer))
         except PrimaryChanged as error:
             log.error("%s", error)
             done += taken
@@ -73,19 +90,13 @@ def split_at_limits(chosen: Sequence[ScheduledAction]) -> list[list[ScheduledAct
     return parts
 
 
-def make_true(
-    part: Sequence[ScheduledAction],
-    taken: list[ActionResult],
-    decided: ClusterState,
-    host: Host,
-    deadline: float | None,
-    observer: RunObserver,
-) -> list[ActionResult]:
+def make_true(part: Sequence[ScheduledAction], taken: list[ActionResult], attempt: Attempt) -> list[ActionResult]:
     """Look, do what is missing, look again; until the deadline, try all anew after a failure.
 
     All, for the failure may come from what has been undone meanwhile; but a notification is given once. ``taken`` is
     filled with how each action ended that others need not wait for any more.
     """
+    host, deadline = attempt.host, attempt.deadline
     said: OperationFailed | None = None
     reason: OperationFailed | None = None
     while True:
@@ -93,9 +104,9 @@ def make_true(
         try:
             for index, item in enumerate(part):
                 if index == len(taken):
-                    taken.append(_attempt_or_helper(item, decided, host, deadline, observer))
+                    taken.append(_make_one_true(item, attempt))
                 elif item.action.handler.observe:
-                    again = _attempt_or_helper(item, decided, host, deadline, observer, again=True)
+                    again = _make_one_true(item, attempt, again=True)
                     taken[index] = replace(again, steps=taken[index].steps + again.steps)
             return taken
         except PrimaryChanged:
@@ -113,40 +124,29 @@ def make_true(
                 left = [ActionResult(item.action, problems=(NOT_REACHED,)) for item in part[index + 1 :]]
                 failed = ActionResult(part[index].action, problems=(Problem.of(error),))
                 return [*taken[:index], failed, *left]
-            with observer.waiting(f"to try again: {said}", deadline - host.now()):
-                _wait_while_primary(decided, host, observer)
+            with attempt.observer.waiting(f"to try again: {said}", deadline - host.now()):
+                _wait_while_primary(attempt)
 
 
-def _wait_while_primary(decided: ClusterState, host: Host, observer: RunObserver) -> None:
+def _wait_while_primary(attempt: Attempt) -> None:
     """Wait before another attempt, and look: the next failover may come meanwhile. Raises PrimaryChanged, Stopped."""
-    end = host.now() + RETRY_EVERY
-    while host.now() < end:
-        pause(LOOK_EVERY, host, observer)
+    end = attempt.host.now() + RETRY_EVERY
+    while attempt.host.now() < end:
+        pause(LOOK_EVERY, attempt.host, attempt.observer)
         try:
-            _confirmed(decided, host, observer)
+            attempt.confirmed()
         except PrimaryChanged:
             raise
         except OperationFailed:
             log.debug("the primary is silent")
 
 
-def _confirmed(decided: ClusterState, host: Host, observer: RunObserver) -> ClusterState:
-    """Look again, with what is remembered by now."""
-    known = observer.committed and replace(observer.committed, began=decided.memory.began)
-    return confirmed(replace(decided, memory=known or decided.memory), host)
-
-
-def _attempt_or_helper(
-    chosen: ScheduledAction,
-    decided: ClusterState,
-    host: Host,
-    deadline: float | None,
-    observer: RunObserver,
-    again: bool = False,
-) -> ActionResult:
+def _make_one_true(chosen: ScheduledAction, attempt: Attempt, again: bool = False) -> ActionResult:
     """Make an action true. Raises OperationFailed if those after it must wait for it."""
+    if attempt.observer.done_before(chosen):
+        return ActionResult(chosen.action)
     try:
-        return _attempt(chosen, decided, host, deadline, observer, again)
+        return _look_act_look(chosen, attempt, again)
     except PrimaryChanged:
         raise
     except OperationFailed as error:
@@ -156,20 +156,12 @@ def _attempt_or_helper(
         return ActionResult(chosen.action, problems=(Problem.of(error),))
 
 
-def _attempt(
-    chosen: ScheduledAction,
-    decided: ClusterState,
-    host: Host,
-    deadline: float | None,
-    observer: RunObserver,
-    again: bool = False,
-) -> ActionResult:
-    action = chosen.action
-    if observer.done_before(chosen):
-        return ActionResult(action)
-    if deadline is not None:
-        host = steps.Deadline(host, max(deadline, host.now() + LAST_TRY))
-    decided = replace(_confirmed(decided, host, observer), event=chosen.event)
+def _look_act_look(chosen: ScheduledAction, attempt: Attempt, again: bool) -> ActionResult:
+    action, host, observer = chosen.action, attempt.host, attempt.observer
+    if attempt.deadline is not None:
+        host = Deadline(host, max(attempt.deadline, host.now() + LAST_TRY))
+    decided = replace(replace(attempt, host=host).confirmed(), event=chosen.event)
+    attempt = replace(attempt, host=host, decided=decided)
     missing = look(action, decided, host)
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
@@ -177,12 +169,12 @@ def _attempt(
         observer.commit(memory_of(decided.states[decided.primary]))
     failed = take_all(missing, chosen, host, observer)
     if missing and action.handler.observe:
-        left = look(action, _confirmed(decided, host, observer), host)
+        left = look(action, attempt.confirmed(), host)
         if left and not failed and all(step.helper for step in left):
             # What the missing steps stood before: it is looked at when they are done.
             failed = take_all(left, chosen, host, observer)
             missing += left
-            left = look(action, _confirmed(decided, host, observer), host)
+            left = look(action, attempt.confirmed(), host)
         still = Problem("still_pending", "still pending afterwards: " + "; ".join(step.what for step in left))
         if not all(step.helper for step in left):
             first, *_ = said = [*failed, still]
@@ -211,8 +203,8 @@ def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver)
     stop_if_asked(observer)
     begun, clock, problem = host.now(), time.time(), None
     try:
-        with observer.waiting(step.what, steps.seconds_for(step, host)):
-            steps.apply(step, host)
+        with observer.waiting(step.what, seconds_for(step, host)):
+            apply(step, host)
         log.info("%6.2f s  %s", host.now() - begun, step.what)
     except OperationFailed as failure:
         problem = Problem.of(failure)
@@ -260,7 +252,7 @@ def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], 
     asked = partial(_asked, action, question)
     if action.built_in:
         return asked()
-    limit = min(PLUG_IN_LIMIT, host.end - host.now()) if isinstance(host, steps.Deadline) else PLUG_IN_LIMIT
+    limit = min(PLUG_IN_LIMIT, host.end - host.now()) if isinstance(host, Deadline) else PLUG_IN_LIMIT
     try:
         return _aside(action.name, cluster.name).ask(asked, max(limit, 0.0))
     except TimeoutError:

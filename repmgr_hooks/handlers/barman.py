@@ -14,16 +14,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from repmgr_hooks.barman import archive, branch, config_models, content, wal_continuity
+from repmgr_hooks.barman import archive, branch, config_models, content, receive_wal, wal_continuity
 from repmgr_hooks.barman.branch import Fence
 from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.cluster.observe import WalSender, lsn
-from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.cluster.observe import WalSender
+from repmgr_hooks.errors import OperationFailed, Problem, mistake
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster, NodeId
 from repmgr_hooks.settings.schema import Identifier, Range, Timeout
-from repmgr_hooks.system.steps import Host, Program, Sql, Step
+from repmgr_hooks.system.steps import Host, Program, Step
 
 fail_open_after = contract.never_fails_open
 helper = contract.never_helps
@@ -32,9 +32,6 @@ fence = contract.fence_nothing
 
 START_TIMEOUT, STEADY = 60, 2
 HOUSEKEEP_LIMIT = 5.0
-START_EVERY = 2.0
-"""What fails at its start is soon over: the slot is in use until the primary has ended the walsender before."""
-STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 COMPARE_EVERY = 600.0
 """So often a stream that goes on is looked into again."""
 
@@ -99,29 +96,18 @@ class Seen:
     written: Program | None = None
 
 
-# Null without a slot: Barman cannot stream through one that somebody has dropped.
-# A position beyond the fork is sent on the new timeline only. A clock that was set back makes nobody young.
-STREAMING = """
-select (select exists (select 1 from pg_stat_replication
-                        where pid = active_pid and state = 'streaming' and sent_lsn >= %s::pg_lsn
-                          and extract(epoch from clock_timestamp() - backend_start) not between 0 and %s)
-          from pg_replication_slots where slot_name = %s)
-"""
-INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
-
-
-def validate(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     """Barman's server must be known, and something must be asked for."""
     if cluster.barman is None:
-        yield "needs the section 'barman' of the cluster"
+        yield mistake("needs the section 'barman' of the cluster")
     if not config.stream and not config.switch_wal:
-        yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
+        yield mistake("asks for nothing", "say 'stream: true' or 'switch_wal: {}'")
     for name in ("min_stream_age", "start_timeout", "repair", "models") if not config.stream else ():
         if getattr(config, name) not in (None, False, {}):
-            yield f"'{name}' needs 'stream: true'"
+            yield mistake(f"'{name}' needs 'stream: true'")
     if config.stream_age >= config.stream_limit:
         age = f"'min_stream_age' ({config.stream_age} s)"
-        yield f"{age} must be less than 'start_timeout' ({config.stream_limit} s)"
+        yield mistake(f"{age} must be less than 'start_timeout' ({config.stream_limit} s)")
     if config.models:
         yield from config_models.validate(config.models, cluster)
 
@@ -228,9 +214,13 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
     steps = branch.take_away(seen.fence, decided.barman)
     if config.stream and not seen.streaming:
         # The fence goes last: cron starts what may start.
-        steps = [*steps, _start(config, decided)] if seen.coming else _restart_stream(config, decided, seen, steps)
+        steps = (
+            [*steps, receive_wal.start(decided, config.stream_limit, config.stream_age)]
+            if seen.coming
+            else _restart_stream(config, decided, seen, steps)
+        )
     if config.switch_wal and not seen.archived:
-        steps.append(_switch_wal(decided, seen, config.switch_wal.timeout))
+        steps.append(receive_wal.switch_wal(decided, seen.written, config.switch_wal.timeout))
     if seen.missing:
         raise wal_continuity.archive_gap(seen.missing, decided.barman)
     return steps
@@ -243,8 +233,7 @@ def _shut_out(decided: ClusterState, seen: Seen, conflict: Problem) -> list[Step
     """
     steps = [] if seen.fence.there else branch.put_up(seen.fence, decided.barman)
     if seen.attached:
-        until = Sql(decided.primary, INACTIVE, (decided.barman.slot_name,))
-        steps.append(_stop(decided, seen, until))
+        steps.append(receive_wal.stop(decided, seen.stop, until=receive_wal.is_stopped(decided)))
     if not steps:
         raise OperationFailed(conflict.message, code=conflict.code, hint=conflict.hint)
     return steps
@@ -255,72 +244,15 @@ def _restart_stream(config: Config, decided: ClusterState, seen: Seen, let_in: l
     tail = [wal_continuity.keep_tail(standing, decided.barman)] if seen.tail else []
     remedy = wal_continuity.remedy(standing, decided.barman) if standing.position is not StreamPosition.OK else []
     steps = [
-        _stop(decided, seen),
+        receive_wal.stop(decided, seen.stop),
         *tail,
         *remedy,
         *([config_models.switch(decided.barman, model)] if model != seen.model else []),
         *let_in,
-        _start(config, decided),
+        receive_wal.start(decided, config.stream_limit, config.stream_age),
     ]
     if remedy and not (config.repair and wal_continuity.repairable(standing)):
         # By hand, receive-wal would hold the terminal; cron starts it in the background.
-        by_hand = replace(steps[-1], do=_barman(decided, "-q", "cron"))
+        by_hand = replace(steps[-1], do=receive_wal.barman(decided, "-q", "cron"))
         raise wal_continuity.stream_gap(standing, decided.barman, [*steps[:-1], by_hand])
     return steps
-
-
-def _stop(decided: ClusterState, seen: Seen, until: Sql | None = None) -> Step:
-    """It answers 1 both when nothing runs and when it failed; only the text tells them apart."""
-    stop = _barman(decided, *seen.stop, tolerate="no such process")
-    target = decided.barman.server
-    return Step("stop Barman's receive-wal", stop, STOP_LIMIT, kind="stop_stream", target=target, until=until)
-
-
-def _start(config: Config, decided: ClusterState) -> Step:
-    """Not by ``barman cron``, which would wait for its own lock, for servers that sort before ours, and for retention.
-
-    It is what cron starts too; Barman's lock lets one in, whoever started it.
-    """
-    return Step(
-        f"start Barman's receive-wal, until it streams from node {decided.primary}",
-        replace(_barman(decided, "-q", "receive-wal", decided.barman.server), resident=True),
-        config.stream_limit,
-        kind="start_stream",
-        target=decided.barman.server,
-        node=decided.primary,
-        until=_streaming(config, decided),
-        every=START_EVERY,
-        hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
-    )
-
-
-def _switch_wal(decided: ClusterState, seen: Seen, timeout: int) -> Step:
-    """Not with ``--archive``: whoever holds the lock of archive-wal would hold it up. A file on Barman's disk is safe.
-
-    To stream the end of a file, pg_receivewal waits for nothing that is written behind it.
-    """
-    switch = _barman(
-        decided,
-        *("-f", "json", "switch-wal", "--force", decided.barman.server),
-        expect=rf"The WAL file {decided.timeline:08X}[0-9A-F]{{16}} has been closed",
-    )
-    return Step(
-        f"switch WAL and see timeline {decided.timeline} on Barman's disk",
-        switch,
-        timeout + 30.0,
-        kind="switch_wal",
-        target=decided.barman.server,
-        node=decided.primary,
-        until=seen.written,
-        every=timeout + 30.0,
-        hint="see whether Barman streams: repmgr-hooks status",
-    )
-
-
-def _streaming(config: Config, decided: ClusterState) -> Sql:
-    written = lsn(decided.states[decided.primary].lsn)
-    return Sql(decided.primary, STREAMING, (written, config.stream_age, decided.barman.slot_name))
-
-
-def _barman(decided: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:
-    return Program((*decided.barman.command, *words), tolerate=tolerate, expect=expect)

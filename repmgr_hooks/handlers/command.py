@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks.cluster.notice import Notice
+from repmgr_hooks.errors import Problem
 from repmgr_hooks.files import program_problem
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
@@ -33,7 +34,7 @@ class Config:
     timeout: Timeout = 30
 
 
-def validate(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     """The program is named by its absolute path: what PATH says under repmgrd is another matter."""
     if wrong := program_problem(config.run):
         yield wrong

@@ -25,8 +25,8 @@ class Handler(Protocol):
         """A frozen dataclass: the options in the route."""
 
     @property
-    def validate(self) -> Callable[[Any, Cluster], Iterable[str]]:
-        """``validate(config, cluster)`` returns what is wrong with the options in this cluster, in words."""
+    def validate(self) -> Callable[[Any, Cluster], Iterable[Problem]]:
+        """``validate(config, cluster)`` returns what is wrong with the options in this cluster (``errors.mistake``)."""
 
     @property
     def fail_open_after(self) -> Callable[[Any], float | None]:
@@ -75,7 +75,7 @@ class Handler(Protocol):
 NAMES = tuple(name for name in vars(Handler) if not name.startswith("_"))
 
 
-def always_valid(config: object, cluster: Cluster) -> Iterable[str]:
+def always_valid(config: object, cluster: Cluster) -> Iterable[Problem]:
     """The types of the options say all."""
     return ()
 

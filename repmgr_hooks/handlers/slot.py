@@ -14,7 +14,7 @@ from typing import Literal
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import Slot, lsn
-from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.errors import OperationFailed, Problem, mistake
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Amount, amount
@@ -88,14 +88,17 @@ def helper(config: Config) -> bool:
     return config.on == "standbys"
 
 
-def validate(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     """The slot's name is Barman's; and nothing is asked for that would not be done."""
     if cluster.barman is None:
-        yield "needs the section 'barman' of the cluster"
+        yield mistake("needs the section 'barman' of the cluster")
     if config.state and config.on == "primary":
-        yield "'state' goes with 'on: standbys'; the primary's slot is always there"
+        yield mistake("'state' goes with 'on: standbys'; the primary's slot is always there", "take it out")
     elif config.max_retained_wal is not None and config.on == "standbys" and not config.synced:
-        yield "'max_retained_wal' goes with 'state: synced' or 'on: primary'; a dropped slot retains nothing"
+        yield mistake(
+            "'max_retained_wal' goes with 'state: synced' or 'on: primary'; a dropped slot retains nothing",
+            "take it out",
+        )
 
 
 def observe(config: Config, decided: ClusterState, host: Host) -> Mapping[int, Slot]:

@@ -17,7 +17,8 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal.memory import CHANGES, CLAIMS, PROMOTED, TOLD_UNDER
+from repmgr_hooks.journal.memory import CHANGES, PROMOTED, TOLD_UNDER
+from repmgr_hooks.journal.prune import PRUNE
 from repmgr_hooks.journal.rows import (
     RUN_COLUMNS,
     Failed,
@@ -173,22 +174,7 @@ class Journal(Store):
     def prune(self, days: float) -> None:
         """Remove what is older than so many days; what waits, runs, came last, or may prove a promotion stays."""
         before = time.time() - days * 86400
-        last = "select max(id) from run group by cluster"
-        claims = f"name in ({CLAIMS}) and run is not null"
-        proves = f'select run from event join role on role.id = event.role where {claims} and node <> "primary"'
-        old = f"select id from run where ended < ? and id not in ({last} union {proves})"
-        # A primary is of the time until the next was found; that of yesterday may be from long ago.
-        later = "select 1 from role later where later.cluster = role.cluster and later.id > role.id"
-        statements = (
-            f"delete from step where run in ({old})",
-            f"delete from failed_action where run in ({old})",
-            f"delete from event where run in ({old})",
-            f"delete from run where id in ({old})",
-            "delete from sight where at < ?",
-            "delete from probe where at < ?",
-            f"delete from role where exists ({later} and later.since < ?)",
-        )
-        self.change(lambda db: [db.execute(statement, (before,)) for statement in statements])
+        self.change(lambda db: [db.execute(statement, (before,)) for statement in PRUNE])
 
     # -- memory ------------------------------------------------------------------------------------------------------
 

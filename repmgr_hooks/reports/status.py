@@ -25,6 +25,7 @@ from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.lock import Holder, holder, lock_name
+from repmgr_hooks.netfilter.rules import leads_to
 from repmgr_hooks.settings.cluster import Cluster, WhileUnknown
 from repmgr_hooks.system.steps import Host
 
@@ -157,7 +158,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     paused = pause_of(settings.name, journal, loaded.state_dir)
     pending: list[Problem] = []
     try:
-        ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, host))
+        ports = leads_to(settings, firewall.nat_rules(settings.gateway, host))
     except OperationFailed as error:
         ports, pending = {}, [Problem.of(error)]
     return ClusterStatus(

@@ -266,7 +266,7 @@ def read_event(name: str, directory: int, clusters: Mapping[str, ManagedCluster]
     try:
         return which_cluster(clusters, cluster, event.node), event
     except UsageError as error:
-        raise UsageError(f"{event}: {error}") from None
+        raise UsageError(f"{event}: {error}", hint=error.hint) from None
 
 
 def make_spool(directory: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks import config
-from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
@@ -115,25 +115,28 @@ def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -
         said = dict.fromkeys(map(str, others))
         hint = "; ".join(dict.fromkeys(wrong.hint for wrong in others if wrong.hint))
         raise UsageError("\n  ".join([f"{directory} is refused:", *said]), hint=hint)
-    wrong = [f"{place} is not in it" for place in SHIPPED if Path(place) not in [move.place for move in moves]]
-    wrong += [f"{move.draft} has no place here" for move in moves if not move.ours and move.there is None]
-    if not replace:
-        wrong += [
-            f"{move.place} would be replaced: see diff {move.place} {move.draft}; then say --replace"
-            for move in moves
-            if move.replaces
-        ]
-    try:
-        pwd.getpwnam(USER)
-    except KeyError:
-        wrong.append(f"there is no user {USER}, who runs the service; install Barman")
-    if wrong:
-        raise UsageError("\n  ".join([f"{directory} cannot be installed, and nothing was changed:", *wrong]))
+    if wrong := list(_not_installable(moves, replace)):
+        raise UsageError(listed(f"{directory} cannot be installed, and nothing was changed:", wrong))
     config.load(directory / CONFIGURATION.lstrip("/"))
     try:
         host.run(Program(("visudo", "-c", "-f", str(directory / SUDOERS.lstrip("/")))), LIMIT)
     except OperationFailed as error:
         raise UsageError(f"{error}; nothing was changed") from None
+
+
+def _not_installable(moves: Sequence[Move], replace: bool) -> Iterator[Problem]:
+    for place in SHIPPED:
+        if Path(place) not in [move.place for move in moves]:
+            yield mistake(f"{place} is not in it")
+    for move in moves:
+        if not move.ours and move.there is None:
+            yield mistake(f"{move.draft} has no place here")
+        if move.replaces and not replace:
+            yield mistake(f"{move.place} would be replaced", f"see diff {move.place} {move.draft}; then say --replace")
+    try:
+        pwd.getpwnam(USER)
+    except KeyError:
+        yield mistake(f"there is no user {USER}, who runs the service", "install Barman")
 
 
 def link() -> str:

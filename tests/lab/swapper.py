@@ -14,8 +14,8 @@ from pathlib import Path
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.config import load
 from repmgr_hooks.handlers import firewall
+from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
-from repmgr_hooks.system.steps import apply
 
 PATIENCE, BRIEFLY = 10, 1
 PAUSE = 0.3

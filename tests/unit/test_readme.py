@@ -19,8 +19,8 @@ from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.handlers.contract import NAMES
 from repmgr_hooks.reports.metrics import METRICS
 from repmgr_hooks.reports.status import ClusterStatus
+from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
-from repmgr_hooks.system.steps import apply
 from tests import readme
 from tests.fake import FakeHost
 from tests.options import Option, all_options

@@ -255,7 +255,7 @@ def test_a_test_message_that_only_root_could_send(tmp_path: Path) -> None:
     loaded = load(tmp_path, "alerts:\n  - {exec: [/usr/bin/test, -w, /]}\n" + TEXT)
     os.chown(loaded.state_dir, NOBODY, NOBODY)
     told = cli.show.checks.alerts.told(loaded, LocalHost({}))
-    assert [(found.level, found.key) for found in told] == [("FAIL", "alerts.told")]
+    assert [(found.level, found.code) for found in told] == [("FAIL", "alerts.told")]
 
 
 def test_a_test_message_to_nobody(check: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

@@ -259,7 +259,7 @@ def test_a_program_gets_json(system: LocalHost, tmp_path: Path) -> None:
     ],
 )
 def test_a_target_that_cannot_be(target: Receiver, said: str) -> None:
-    assert said in " ".join(validate(target))
+    assert said in " ".join(map(str, validate(target)))
 
 
 def test_two_that_run_one_program_are_two() -> None:

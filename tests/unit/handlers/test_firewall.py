@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.errors import NoSuchProgram
+from repmgr_hooks.errors import NoSuchProgram, mistake
 from repmgr_hooks.handlers import firewall
-from repmgr_hooks.handlers.firewall import Config, Seen, parse_rules
+from repmgr_hooks.handlers.firewall import Config, Seen
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.netfilter.rules import leads_to, parse_rules
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
-from repmgr_hooks.system.steps import DropConnections, Program, Step, apply
+from repmgr_hooks.system.apply import apply
+from repmgr_hooks.system.steps import DropConnections, Program, Step
 from tests.fake import SERVED_BY_NODE_1, Connection, FakeHost, NatTable
 
 GATEWAY = "10.0.0.20"
@@ -126,12 +128,14 @@ def test_the_kernel_must_forward_and_the_swap_does_not_depend_on_it(cluster: Clu
     ],
 )
 def test_where_the_ports_lead(saved: str, where: dict[str, int | None]) -> None:
-    assert firewall.leads_to(MAIN, parse_rules(saved)) == where
+    assert leads_to(MAIN, parse_rules(saved)) == where
 
 
 def test_the_port_must_have_a_name() -> None:
     assert list(firewall.validate(Config("app"), MAIN)) == []
-    assert list(firewall.validate(Config("ap"), MAIN)) == ["the gateway has no port 'ap'; did you mean 'app'?"]
+    assert list(firewall.validate(Config("ap"), MAIN)) == [
+        mistake("the gateway has no port 'ap'", "did you mean 'app'?")
+    ]
 
 
 # -- which address the nodes see ---------------------------------------------------------------------------------------
@@ -569,7 +573,7 @@ def test_of_two_rules_for_a_port_the_first_one_counts(first: int, second: int, p
     twice = "\n".join(rule.replace("10.0.0.11", f"10.0.0.1{node}") for node in (first, second) for rule in rules)
     saved = SERVED_BY_NODE_1.replace(rules[0], twice)
     assert NatTable(saved).reached(GATEWAY, 54322) == f"10.0.0.1{first}:5432"
-    assert firewall.leads_to(MAIN, parse_rules(saved))["app"] == first
+    assert leads_to(MAIN, parse_rules(saved))["app"] == first
     nat = NatTable(saved)
     for program in restores(planned(MAIN, primary, "barman", saved)):
         nat.restore(program.stdin)

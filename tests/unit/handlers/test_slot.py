@@ -13,7 +13,8 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.handlers.slot import Config
 from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
-from repmgr_hooks.system.steps import Rows, Sql, Step, apply
+from repmgr_hooks.system.apply import apply
+from repmgr_hooks.system.steps import Rows, Sql, Step
 from tests.fake import FakeHost, FakeNode, FakeSlot
 
 CLUSTER = Cluster(
@@ -320,5 +321,5 @@ def test_a_standby_that_was_promoted_meanwhile_keeps_its_slot() -> None:
 
 def test_it_needs_barman() -> None:
     without = Cluster(nodes=CLUSTER.nodes, gateway=CLUSTER.gateway)
-    assert list(slot.validate(ON_PRIMARY, without)) == ["needs the section 'barman' of the cluster"]
+    assert list(map(str, slot.validate(ON_PRIMARY, without))) == ["needs the section 'barman' of the cluster"]
     assert list(slot.validate(ON_PRIMARY, CLUSTER)) == []

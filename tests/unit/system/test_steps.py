@@ -23,8 +23,10 @@ import pytest
 
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
-from repmgr_hooks.system.steps import Deadline, DropConnections, Program, Rows, Sql, Step, apply
+from repmgr_hooks.system.layers import Deadline
+from repmgr_hooks.system.steps import DropConnections, Program, Rows, Sql, Step
 
 SYSTEM = LocalHost({})
 
