@@ -65,10 +65,10 @@ def notice(cluster: Cluster, event: Event | None, decision: PrimaryDecision, mem
     return Notice(cluster, event, decision.primary, decision.timeline, states, _old(decision.primary, memory))
 
 
-def notice_of(decided: ClusterState) -> Notice:
+def notice_of(state: ClusterState) -> Notice:
     """Return what is known when the primary is."""
-    old = _old(decided.primary, decided.memory)
-    return Notice(decided.cluster, decided.event, decided.primary, decided.timeline, decided.states, old)
+    old = _old(state.primary, state.memory)
+    return Notice(state.cluster, state.event, state.primary, state.timeline, state.states, old)
 
 
 def _old(primary: int | None, memory: LastKnownPrimary) -> int | None:

@@ -33,19 +33,19 @@ def contradicting(events: Sequence[Event], decision: PrimaryDecision) -> Event |
     return claims[-1] if claims and all(event.node != decision.primary for event in claims) else None
 
 
-def confirmed(decided: ClusterState, host: Host) -> ClusterState:
+def confirmed(state: ClusterState, host: Host) -> ClusterState:
     """Look at the nodes again, and return the same primary with what they say now.
 
     Raises PrimaryChanged, or OperationFailed if the primary is silent.
     """
-    decision = PrimaryFinder(decided.cluster, decided.memory).decision(host)
-    states = {state.node: state for state in decision.states}
-    if not states[decided.primary].reachable and decision.primary is None:
-        raise OperationFailed(f"the primary does not answer ({states[decided.primary]})", code="no_answer")
-    if (decision.primary, decision.timeline) != (decided.primary, decided.timeline):
-        seen = "; ".join(str(state) for state in decision.states)
+    decision = PrimaryFinder(state.cluster, state.memory).decision(host)
+    states = {node.node: node for node in decision.states}
+    if not states[state.primary].reachable and decision.primary is None:
+        raise OperationFailed(f"the primary does not answer ({states[state.primary]})", code="no_answer")
+    if (decision.primary, decision.timeline) != (state.primary, state.timeline):
+        seen = "; ".join(map(str, decision.states))
         raise PrimaryChanged(f"the primary has changed meanwhile ({seen}); nothing more is done")
-    return replace(decided, states=states)
+    return replace(state, states=states)
 
 
 def cluster_state(decision: PrimaryDecision, finder: PrimaryFinder) -> ClusterState:

@@ -91,12 +91,9 @@ def _make_true(
         believed = [event for event in events if not _claims_primary(event)]
         wanted = select(managed.routes, believed, everything)
         scheduled = [item for item in wanted if dry_run or not _is_notice(item)]
-    decided = cluster_state(decision, finder)
-    scheduled = [item for item in scheduled if item.action.when.applies(notice_of(replace(decided, event=item.event)))]
-    if dry_run:
-        done = dry_run_steps(scheduled, decided, host)
-    else:
-        done = plan_and_apply(scheduled, decided, host, begun, observer)
+    state = cluster_state(decision, finder)
+    scheduled = [item for item in scheduled if item.action.when.applies(notice_of(replace(state, event=item.event)))]
+    done = dry_run_steps(scheduled, state, host) if dry_run else plan_and_apply(scheduled, state, host, begun, observer)
     problem = next((problem for item in done for problem in item.problems), None)
     message = f"{summary(done, host.now() - begun, dry_run)}; {decision}"
     return log_result(RunResult(problem is None, message, decision, tuple(done), problem is not None, problem))

@@ -77,13 +77,13 @@ def simulate(managed: ManagedCluster, host: Host, promotion: Event, memory: Last
     started, node = host.now(), promotion.node
     decision = PrimaryFinder(managed.cluster, memory).decision(host)
     log_decision(decision)
-    decided = assume(decision, node, managed.cluster)
-    done = dry_run_steps(select(managed.routes, [promotion], True), decided, host)
+    state = assume(decision, node, managed.cluster)
+    done = dry_run_steps(select(managed.routes, [promotion], True), state, host)
     found = list(obstacles(decision, node, managed.cluster, host))
     for obstacle in found:
         log.warning("%s", obstacle)
     good = not found and not any(item.error for item in done)
     hindered = f"; {len(found)} blocking problem(s)" if found else ""
-    assumed = f"as if node {node} were promoted now, to timeline {decided.timeline}"
+    assumed = f"as if node {node} were promoted now, to timeline {state.timeline}"
     message = f"{summary(done, host.now() - started, True)}, {assumed}{hindered}"
     return log_result(RunResult(good, message, decision, tuple(done)))

@@ -206,8 +206,8 @@ def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDe
         unknown = managed.cluster.unknown
         found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
         return [_when(problem, unknown) for problem in found]
-    decided = cluster_state(decision, finder)
-    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), decided, host))
+    state = cluster_state(decision, finder)
+    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), state, host))
 
 
 def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:

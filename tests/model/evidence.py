@@ -48,7 +48,7 @@ class Evidence:
     def now(self) -> Moment:
         return Moment(self.found.era, self.set_backs, self.clock())
 
-    def decided(self, memory: LastKnownPrimary) -> None:
+    def state(self, memory: LastKnownPrimary) -> None:
         """The worker writes down which node is the primary; if that is a change, an era ends."""
         if memory != self.remembered:
             self.remembered = memory

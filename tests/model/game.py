@@ -43,7 +43,7 @@ class Game(RuleBasedStateMachine):
         self.host = self.wall.host = ModelHost(self.cluster, self.oracle)
         self.journal = MortalJournal()
         self.journal.before_change = self.host.use
-        self.journal.on_decision = self.oracle.decided
+        self.journal.on_decision = self.oracle.state
         self.spool: list[Call] = []
         self.pending: list[Event] = []
         self.delivered: list[Event] = []

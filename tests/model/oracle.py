@@ -119,7 +119,7 @@ class Oracle:
         if port not in self._closed:
             self._deserted(port, shown)
 
-    def decided(self, memory: LastKnownPrimary) -> None:
+    def state(self, memory: LastKnownPrimary) -> None:
         """The worker writes down that a node is the primary now, before it moves anything."""
         shown = self._shown.get(memory.primary or 0)
         term = shown.term if shown else None
@@ -128,7 +128,7 @@ class Oracle:
                 if port not in self._closed and self.led[port].term != term:
                     self._deserted(port, shown)
         self._decided = term
-        self._evidence.decided(memory)
+        self._evidence.state(memory)
 
     def _deserted(self, port: str, shown: Shown | None) -> None:
         """It may be so if repmgr has called that node the primary, and somebody promoted it later: a call names no
