@@ -96,7 +96,7 @@ def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     if looked.lacking or not looked.answers:
         return looked
     decision = finder.decision(host)
-    readiness = ReadinessProbe().look(decision, cluster, host, finder.memory.since)
+    readiness = ReadinessProbe().look(decision, cluster, host, finder.last_known.since)
     return replace(looked, decision=decision, readiness=readiness)
 
 

@@ -18,12 +18,12 @@ class PrimaryFinder:
     """Decides for one cluster, with what is remembered of it."""
 
     settings: Cluster
-    memory: LastKnownPrimary
+    last_known: LastKnownPrimary
 
     def decision(self, host: Host) -> PrimaryDecision:
         """Observe the nodes and decide."""
-        expected = self.settings.system_identifier or self.memory.system_identifier
-        known = replace(self.memory, system_identifier=expected)
+        expected = self.settings.system_identifier or self.last_known.system_identifier
+        known = replace(self.last_known, system_identifier=expected)
         return decide(observe(self.settings, host), known, self.settings.flap_limit.changes)
 
 
@@ -38,7 +38,7 @@ def confirmed(state: ClusterState, host: Host) -> ClusterState:
 
     Raises PrimaryChanged, or OperationFailed if the primary is silent.
     """
-    decision = PrimaryFinder(state.cluster, state.memory).decision(host)
+    decision = PrimaryFinder(state.cluster, state.last_known).decision(host)
     states = {node.node: node for node in decision.states}
     if not states[state.primary].reachable and decision.primary is None:
         raise OperationFailed(f"the primary does not answer ({states[state.primary]})", code="no_answer")
@@ -52,4 +52,4 @@ def cluster_state(decision: PrimaryDecision, finder: PrimaryFinder) -> ClusterSt
     """Return a verdict with a primary in the form that handlers get."""
     assert decision.primary is not None
     states = {state.node: state for state in decision.states}
-    return ClusterState(finder.settings, decision.primary, decision.timeline, states, memory=finder.memory)
+    return ClusterState(finder.settings, decision.primary, decision.timeline, states, last_known=finder.last_known)

@@ -40,7 +40,7 @@ def handle(
     everything: bool = False,
     dry_run: bool = False,
     observer: RunObserver | None = None,
-    memory: LastKnownPrimary | None = None,
+    last_known: LastKnownPrimary | None = None,
     closed: Sequence[str] = (),
 ) -> RunResult:
     """Make what the events' routes ask for true; without an event, all that can be looked at; with ``everything`` both.
@@ -53,11 +53,11 @@ def handle(
     scheduled = select(managed.routes, events, everything)
     if not scheduled:
         return log_result(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
-    finder = PrimaryFinder(managed.cluster, memory or LastKnownPrimary())
+    finder = PrimaryFinder(managed.cluster, last_known or LastKnownPrimary())
     notices = [] if dry_run else [item for item in scheduled if _is_notice(item)]
     telling = Telling(host, observer)
     if notices:
-        telling.begin(notices, managed.cluster, finder.decision(host), finder.memory)
+        telling.begin(notices, managed.cluster, finder.decision(host), finder.last_known)
     if notices and len(notices) == len(scheduled):
         names = ", ".join(map(str, events))
         run = log_result(RunResult(True, f"no route for {names} but notifications", telling.decision))

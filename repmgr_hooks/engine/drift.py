@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, memory_of
+from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.engine.dispatcher import select
 from repmgr_hooks.engine.dry_run import differences, preview
@@ -62,7 +62,7 @@ class Drift:
 def find_drift(
     managed: ManagedCluster,
     host: Host,
-    memory: LastKnownPrimary,
+    last_known: LastKnownPrimary,
     fingerprints: dict[str, object],
     closed: Sequence[str] = (),
 ) -> Drift:
@@ -73,12 +73,12 @@ def find_drift(
     old one may take its time (20 s for ``barman show-server``, when that one was unplugged). ``closed``: the ports that
     are to lead nowhere, for no primary has been known for long.
     """
-    finder = PrimaryFinder(managed.cluster, memory)
+    finder = PrimaryFinder(managed.cluster, last_known)
     decision, now = finder.decision(host), time.time()
     if decision.primary is None:
         return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
     state = cluster_state(decision, finder)
-    new = memory_of(state.states[state.primary]) != memory
+    new = last_known_of(state.states[state.primary]) != last_known
     found: list[ActionResult] = []
     for item in select(managed.routes, []):
         if item.action.on_tick:

@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import TypeVar
 
 from repmgr_hooks.background import Aside
-from repmgr_hooks.cluster.decide import ClusterState, memory_of
+from repmgr_hooks.cluster.decide import ClusterState, last_known_of
 from repmgr_hooks.cluster.notice import Notice, notice_of
 from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
@@ -43,9 +43,9 @@ class Attempt:
 
     def confirmed(self) -> ClusterState:
         """Look at the nodes again, with what is remembered by now. Raises PrimaryChanged."""
-        committed, memory = self.observer.committed, self.state.memory
-        known = committed and replace(committed, began=memory.began)
-        return confirmed(replace(self.state, memory=known or memory), self.host)
+        committed, last_known = self.observer.committed, self.state.last_known
+        known = committed and replace(committed, began=last_known.began)
+        return confirmed(replace(self.state, last_known=known or last_known), self.host)
 
 
 def plan_and_apply(
@@ -166,7 +166,7 @@ def _look_act_look(chosen: ScheduledAction, attempt: Attempt, again: bool) -> Ac
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
     elif not observer.committed:
-        observer.commit(memory_of(state.states[state.primary]))
+        observer.commit(last_known_of(state.states[state.primary]))
     failed = take_all(missing, chosen, host, observer)
     if missing and action.handler.observe:
         left = look(action, attempt.confirmed(), host)

@@ -72,10 +72,10 @@ def _slots(node: int, slot: str, host: Host) -> Iterator[Problem]:
         yield Problem("no_free_slot", what, "raise max_replication_slots there, and restart it")
 
 
-def simulate(managed: ManagedCluster, host: Host, promotion: Event, memory: LastKnownPrimary) -> RunResult:
+def simulate(managed: ManagedCluster, host: Host, promotion: Event, last_known: LastKnownPrimary) -> RunResult:
     """Return what the promotion of a standby would make us do now, and change nothing. Raises UsageError."""
     started, node = host.now(), promotion.node
-    decision = PrimaryFinder(managed.cluster, memory).decision(host)
+    decision = PrimaryFinder(managed.cluster, last_known).decision(host)
     log_decision(decision)
     state = assume(decision, node, managed.cluster)
     done = dry_run_steps(select(managed.routes, [promotion], True), state, host)

@@ -146,7 +146,7 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
         )
     stop: tuple[str, ...] = ()
     # While a stream goes on, what was remembered of the timeline proves nothing.
-    began = None if streaming else state.memory.began
+    began = None if streaming else state.last_known.began
     if conflict := content.explained_conflict(held, primary, state.barman, host, began):
         stop = archive.stop_words(state.barman, host)
         fence = branch.fence_of(held, primary)

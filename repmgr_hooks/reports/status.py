@@ -176,7 +176,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
         tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
-        ReadinessProbe().look(decision, settings, host, finder.memory.since),
+        ReadinessProbe().look(decision, settings, host, finder.last_known.since),
     )
 
 

@@ -300,7 +300,7 @@ def test_what_leads_to_a_stale_primary_is_closed_without_any_event(
     ticks(queue, host, 3)
     assert (host.leads_to(host.app_port), host.leads_to(host.barman_port)) == (None, None)
     assert len([what for what in host.what_changed() if what == "iptables-restore"]) == 1
-    assert journal.memory("main") == LastKnownPrimary(2, 2, system), "a stale primary is not remembered"
+    assert journal.last_known("main") == LastKnownPrimary(2, 2, system), "a stale primary is not remembered"
 
 
 def test_a_stale_primary_that_comes_after_a_run_has_failed_does_not_wait_for_a_retry(
