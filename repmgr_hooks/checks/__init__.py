@@ -1,4 +1,4 @@
-"""What would go wrong at 3 a.m., found now: one finding a line, with what to do about it.
+"""What would go wrong in a failover, found now: one finding a line, with what to do about it.
 
 Nothing is changed. What needs root's eyes is looked at first; nodes and Barman are asked as the service's user, who
 will do it. What cannot be known because something else is wrong is left out: one cause, one finding.

@@ -67,7 +67,7 @@ class Examined:
 class Looked:
     """All nodes of a cluster; between ``begun`` and ``ended``, by our own clock, they were asked for theirs.
 
-    ``verdict`` is None if no node could be asked who is who.
+    ``decision`` is None if no node could be asked who is who.
     """
 
     begun: float

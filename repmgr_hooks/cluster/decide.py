@@ -121,7 +121,7 @@ class PrimaryDecision:
     """Which node is the primary (None: unknown, and then no route is moved), and why.
 
     ``stale_primaries`` are certainly not the primary although they are out of recovery: nothing may lead to them.
-    ``notes``: what else is not as it should be.
+    ``notes``: what else is wrong.
     """
 
     primary: int | None

@@ -49,7 +49,7 @@ def confirmed(state: ClusterState, host: Host) -> ClusterState:
 
 
 def cluster_state(decision: PrimaryDecision, finder: PrimaryFinder) -> ClusterState:
-    """Return a verdict with a primary in the form that handlers get."""
+    """Return a decision with a primary in the form that handlers get."""
     assert decision.primary is not None
     states = {state.node: state for state in decision.states}
     return ClusterState(finder.settings, decision.primary, decision.timeline, states, last_known=finder.last_known)

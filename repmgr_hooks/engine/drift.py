@@ -66,12 +66,12 @@ def find_drift(
     fingerprints: dict[str, object],
     closed: Sequence[str] = (),
 ) -> Drift:
-    """Look without an event: who is the primary, and what is not as it should be.
+    """Look without an event: who is the primary, and what is not in the desired state.
 
-    ``fingerprints`` holds what each handler's ``fingerprint`` was when all was as it should be; it is brought up to
-    date. Under a new primary the first difference is enough: what is looked at through a port that still leads to the
-    old one may take its time (20 s for ``barman show-server``, when that one was unplugged). ``closed``: the ports that
-    are to lead nowhere, for no primary has been known for long.
+    ``fingerprints`` holds what each handler's ``fingerprint`` was when nothing was missing; it is brought up to date.
+    Under a new primary the first difference is enough: what is looked at through a port that still leads to the old one
+    may take its time (20 s for ``barman show-server``, when that one was unplugged). ``closed``: the ports that are to
+    lead nowhere, for no primary has been known for long.
     """
     finder = PrimaryFinder(managed.cluster, last_known)
     decision, now = finder.decision(host), time.time()

@@ -3,7 +3,7 @@
 Barman's exit codes prove neither: ``receive-wal`` goes on or fails later, ``switch-wal`` answers 0 from a standby.
 So the stream is looked for on the primary, and the files on Barman's disk. A stream that has just begun proves little:
 Barman runs pg_receivewal with ``--no-loop``, so what fails has a new walsender each time, and ``streaming`` is said too
-at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on without a hole, or
+at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on without a gap, or
 because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would hide that. If what
 Barman holds is of another branch than the primary's (``branch.py``), no stream is let in at all.
 """

@@ -2,7 +2,7 @@
 
 A port is opened by name. Ports that lead to another node than the primary are closed by the same transaction; those
 that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
-their clients are told at once (see ``poke.py``); also those that were made between the look and the swap.
+their clients are reset at once (``netfilter/reset.py``); also those that were made between the look and the swap.
 
 The swap depends on the rules alone. What conntrack and sysctl are for comes after it, and their failure is said.
 """
@@ -244,7 +244,7 @@ def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
 
 
 def _changes(config: Config, state: ClusterState, nat: tuple[str, ...], snat_here: bool) -> str:
-    """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is as it should be.
+    """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is right.
 
     With ``--noflush``, naming a user chain flushes that chain alone, inside the same transaction.
     """

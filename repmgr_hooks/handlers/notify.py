@@ -1,4 +1,4 @@
-"""A message about its events to those who stand under 'alerts', given by the service on the side."""
+"""A message about its events to those under 'alerts', given by the service on the side."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ fence = contract.fence_nothing
 
 @dataclass(frozen=True)
 class Config:
-    """``severity`` says who is told: each target under ``alerts`` names the least severity that it is for."""
+    """``severity`` says who gets it: each receiver under ``alerts`` names the least severity that it is for."""
 
     severity: Severity = "warning"
 

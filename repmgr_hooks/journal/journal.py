@@ -219,9 +219,9 @@ class Journal(Store):
         """Forget a cluster, after it was restored or made anew."""
         self.change(lambda db: [db.execute(statement, (cluster,)) for statement in FORGET])
 
-    def saw(self, cluster: str, sight: Observation) -> None:
+    def saw(self, cluster: str, observation: Observation) -> None:
         """Keep what a look has seen that the look before had not."""
-        self._write("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(sight))
+        self._write("insert into observation values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(observation))
 
     def probed(self, cluster: str, row: ProbeRow) -> None:
         """Keep what a client has found that the client before had not."""

@@ -58,7 +58,7 @@ class ClusterStatus:
 
     @property
     def healthy(self) -> bool:
-        """True if all is as it should be."""
+        """True if everything is in the desired state."""
         wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
         served = all(probe.writes for probe in self.probes)
         can_fail_over = not self.obstacles

@@ -70,7 +70,7 @@ class Oracle:
         """Count what makes the model worth its time: each kind of trouble once for each term."""
         app = self.led["app"]
         if term.timeline < app.timeline:
-            self._met.add((counts.ZOMBIES, term.number))
+            self._met.add((counts.STALE, term.number))
         if number != app.node and self._was_healthy(app) and not self._cluster.made_by_repmgr(term):
             self._met.add((counts.BESIDE, term.number))
         terms = [shown.term for shown in self._shown.values() if shown and shown.term]

@@ -492,7 +492,7 @@ def test_whatever_the_table_was_no_rule_of_ours_leads_to_a_stale_primary(case: C
         was = before.reached(case.cluster.gateway.address, number)
         now = host.nat.reached(case.cluster.gateway.address, number)
         assert now not in dead
-        assert now == was or was in dead, f"{name} has nothing to do with a zombie"
+        assert now == was or was in dead, f"{name} has nothing to do with a stale primary"
     assert others(host.nat) == others(before)
     for jump, chain in JUMPS.items():
         assert host.nat.chains[chain].count(jump) == before.chains[chain].count(jump)

@@ -118,7 +118,9 @@ def test_a_logical_slot_of_that_name_is_not_touched(config: Config, found: Slot)
         pytest.param(ON_STANDBY, {2: (IN_USE,)}, {}, id="only on the primary"),
         pytest.param(ON_STANDBY, {1: (OTHER, LOST), 2: (IN_USE,)}, {1: LOST}, id="left over"),
         pytest.param(ON_STANDBY, {1: (HEALTHY,), 3: (HEALTHY,)}, {1: HEALTHY}, id="what a silent node has is unknown"),
-        pytest.param(ON_STANDBY, {4: (HEALTHY,), 5: (HEALTHY,)}, {}, id="a witness and a zombie are no standbys"),
+        pytest.param(
+            ON_STANDBY, {4: (HEALTHY,), 5: (HEALTHY,)}, {}, id="a witness and a stale primary are no standbys"
+        ),
     ],
 )
 def test_which_slots_are_looked_at(config: Config, slots: dict[int, tuple[Slot, ...]], seen: dict[int, Slot]) -> None:

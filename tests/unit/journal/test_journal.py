@@ -382,7 +382,7 @@ def test_what_was_seen_is_forgotten_with_the_rest(journal: Journal, wall: Wall) 
     for at in (wall.time - 91 * 86400, wall.time):
         journal.saw("main", Observation(at, None, 1, 1, "only", "the primary is node 1", "node 1: primary"))
     journal.prune(90)
-    assert journal.read("select cluster, nodes from sight") == [("main", "node 1: primary")]
+    assert journal.read("select cluster, nodes from observation") == [("main", "node 1: primary")]
 
 
 def test_the_last_event(journal: Journal) -> None:
