@@ -254,6 +254,8 @@ class FakeNode:
     """Seconds for which its repmgrd has not seen the primary; -1: never."""
     up_for: float = 1000.0
     """Seconds since its PostgreSQL was started."""
+    checkpoint: bool = False
+    """Whether somebody waits for a checkpoint there."""
     unelectable: tuple[int, ...] = ()
     """The nodes whose priority is 0."""
     client: Visit | None = None
@@ -790,7 +792,7 @@ class FakeHost:
         return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
 
     def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        return [(node.up_for, node.unseen_for, node.paused)]
+        return [(node.up_for, node.unseen_for, node.paused, node.checkpoint)]
 
     def _identities(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(number, f"db{number}", f"host={other.host}") for number, other in self.nodes.items()]

@@ -201,7 +201,7 @@ def _who(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> 
 
 def _failover(topic: Topic, readiness: Readiness) -> Iterator[Finding]:
     for obstacle in readiness.obstacles:
-        if obstacle.kind is Hindrance.INACTIVE:
+        if obstacle.code is Hindrance.INACTIVE:
             continue  # said already, under nodes.registered
         yield (topic.fail if obstacle.nobody else topic.warn)(str(obstacle), obstacle.hint)
     if readiness.unknown:

@@ -81,14 +81,14 @@ class Telling:
         with self._room:
             try:
                 if self._observer.done_before(item):
-                    self.results.append(ActionResult(item.action))
+                    self.results.append(ActionResult(item.action, event=item.event))
                     return
                 steps = look(item.action, given, self._host)
                 failed = take_all(steps, item, self._host, self._observer)
-                self.results.append(ActionResult(item.action, tuple(steps), tuple(failed)))
+                self.results.append(ActionResult(item.action, tuple(steps), tuple(failed), item.event))
             except (OperationFailed, Stopped) as error:
                 log.error("%s: %s", item.action.title, error)
-                self.results.append(ActionResult(item.action, problems=(Problem.of(error),)))
+                self.results.append(ActionResult(item.action, (), (Problem.of(error),), item.event))
 
 
 def with_notices(
@@ -103,7 +103,7 @@ def with_notices(
                 log.warning("notifications go on while the new primary, node %d, is followed", now.primary)
                 break
     results = list(telling.results)
-    failed = [f"{item.action.title}: {item.error}" for item in results if item.error]
+    failed = [item.failure for item in results if item.error]
     message = "; ".join([run.message, *failed])
     return replace(
         run,

@@ -47,6 +47,8 @@ LIMIT = 10.0
 LOOK_LIMIT = 5.0
 """For a look at the connections, behind which other ports may wait."""
 LOOK_ALL_THE_SAME = 300.0
+CLOSE_WHILE_UNKNOWN = "close_while_unknown"
+"""The kind of the step that the service takes when no primary has been known for long (``unknown``)."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def close(cluster: Cluster, names: Sequence[str], host: Host) -> list[Step]:
         return []
     what = f"close port {' and '.join(names)}: no primary is known"
     shut, closed = Program(Family(gateway.address).restore(), stdin=swap(gateway, kept)), " ".join(sorted(names))
-    return [Step(what, shut, LIMIT, kind="close_ports", target=closed)]
+    return [Step(what, shut, LIMIT, kind=CLOSE_WHILE_UNKNOWN, target=closed)]
 
 
 def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leading]:

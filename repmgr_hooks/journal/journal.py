@@ -42,6 +42,7 @@ CHECKED = 32 * 2**20
 """Bytes of a journal that are looked at when it is opened; a larger one takes too long."""
 
 STEP_COLUMNS = "path, action, event, event_node, kind, target, node, what, started, duration, error, code, hint"
+LEFT_COLUMNS = "path, action, event, event_node, code"
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
 ADD_EVENT = f"""
@@ -129,11 +130,11 @@ class Journal(Store):
         """Close a run; ``left``: the actions that failed."""
         values = (time.time(), ok, again, message, primary, timeline, code, hint, run)
         columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, code = ?, hint = ?'
-        failed = [(run, item.place.path, item.place.action, item.code) for item in left]
+        failed = [(run, *item.place, item.code) for item in left]
 
         def end(db: sqlite3.Connection) -> None:
             db.execute(f"update run set {columns} where id = ?", values)
-            db.executemany("insert into failed_action (run, path, action, code) values (?, ?, ?, ?)", failed)
+            db.executemany(f"insert into failed_action (run, {LEFT_COLUMNS}) values (?, ?, ?, ?, ?, ?)", failed)
 
         self.change(end)
 
@@ -162,7 +163,7 @@ class Journal(Store):
         rows = self.read(
             f"select {RUN_COLUMNS} from run where {chosen} order by id desc limit ?3", cluster, failed, limit
         )
-        left = "select path, action, code from failed_action where run = ? order by id"
+        left = f"select {LEFT_COLUMNS} from failed_action where run = ? order by id"
         return [run_row(row, () if row[6] else self.read(left, row[0])) for row in reversed(rows)]
 
     def steps(self, run: int) -> list[StepRow]:

@@ -51,6 +51,8 @@ create table failed_action (       -- what a run has left to its retries
     run integer not null references run,
     path text not null,            -- its place in the routes
     action text not null,          -- its title there
+    event text not null,           -- of a notification: what it tells of; else empty
+    event_node integer,
     code text not null             -- why: not_reached, or the code of the error
 );
 create index failed_action_run on failed_action (run);

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
@@ -26,7 +26,7 @@ from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.netfilter.rules import leads_to
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.cluster import Cluster, WhileUnknown
 from repmgr_hooks.system.steps import Host
 
 LOOKS_AT_LEAST = 300.0
@@ -117,7 +117,7 @@ class ClusterStatus:
         if self.failed:
             end = "given up" if self.failed.attempt >= self.attempts else "will be tried again"
             yield f"FAILED, {end}: {self.failed.message}"
-        if self.pending or self.failed:
+        if self.failed or any(problem.code != firewall.CLOSE_WHILE_UNKNOWN for problem in self.pending):
             hint = self.failed.hint if self.failed else ""
             yield from hint_lines(hint, f"to do it now: repmgr-hooks reconcile --cluster {self.cluster.name}")
 
@@ -203,9 +203,18 @@ def where(node: int | None) -> str:
 
 def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[Problem]:
     if decision.primary is None:
-        return dry_run.differences(fencing.fence(managed, decision, host, None))
+        unknown = managed.cluster.unknown
+        found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
+        return [_when(problem, unknown) for problem in found]
     state = cluster_state(decision, finder)
     return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), state, host))
+
+
+def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:
+    """Return it with when the service does it, if it does it only then."""
+    if unknown is None or problem.code != firewall.CLOSE_WHILE_UNKNOWN:
+        return problem
+    return replace(problem, hint=f"the service does it when no primary has been known for {unknown.after} s")
 
 
 def _plain(value: Any) -> Any:
@@ -217,7 +226,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Obstacle):
         return {**_plain(value.problem), "nodes": list(value.nodes), "nobody": value.nobody}
     if isinstance(value, Failed):
-        return {"path": value.place.path, "action": value.place.action, "code": value.code}
+        return {**value.place._asdict(), "code": value.code}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

@@ -86,8 +86,8 @@ class Monitor:
         """See whether a failover could happen."""
         found = self._readiness.look(decision, self._managed.cluster, self._host, last_known.since)
         obstacles, now = found.obstacles if found else (), self._host.now()
-        self._against = {obstacle.kind: self._against.get(obstacle.kind, now) for obstacle in obstacles}
-        self.obstacles = tuple(item for item in obstacles if now - self._against[item.kind] >= HELD_FOR)
+        self._against = {obstacle.code: self._against.get(obstacle.code, now) for obstacle in obstacles}
+        self.obstacles = tuple(item for item in obstacles if now - self._against[item.code] >= HELD_FOR)
 
     def _news(self, drift: Drift) -> Observation | None:
         decision, seen, before = drift.decision, self.decision, self._looked

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
-from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show, place_of
+from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Failed, Observation, Place, RunRow, StepRow
@@ -103,7 +103,7 @@ def ended(run: int, cluster: str, cause: str, attempt: int, started: float, resu
     """Return a run that ends now, as the journal keeps it."""
     decision = result.decision
     primary, timeline = (decision.primary, decision.timeline) if decision else (None, 0)
-    left = tuple(Failed(place_of(item.action), item.problems[0].code) for item in result.done if item.problems)
+    left = tuple(Failed(item.place, item.problems[0].code) for item in result.done if item.problems)
     why = (result.problem.code, result.problem.hint) if result.problem else ("", "")
     how = (result.ok, result.again, primary, timeline, result.message, *why, left)
     return RunRow(run, cluster, cause, attempt, started, time.time(), *how)

@@ -27,7 +27,7 @@ def cluster_status(lab: Lab) -> tuple[object, ...]:
 def replay_all(lab: Lab) -> None:
     config = lab.gateway.path("/etc/repmgr-hooks/config.yaml")
     config.write_text(config.read_text().replace("promotion_timeout: 30", "promotion_timeout: 1"))
-    result = lab.gateway.result("/opt/repmgr-hooks/bin/python", "-c", REPLAY_ALL, limit=300)
+    result = lab.gateway.result("/opt/repmgr-hooks/bin/python", "-c", REPLAY_ALL, limit=900)
     assert result.stderr.strip() == "[]"
 
 

@@ -206,7 +206,9 @@ def test_a_mistake_under_alerts(tmp_path: Path, alerts: str, said: str) -> None:
 
 
 def test_a_route_that_tells_nobody(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"main.routes\[0\].do\[0\].notify: there is no receiver under 'alerts'"):
+    with pytest.raises(
+        UsageError, match=r"clusters.main.routes\[0\].do\[0\].notify: there is no receiver under 'alerts'"
+    ):
         load(tmp_path, TEXT.replace("    routes:\n", f"    routes:\n{NOTIFY}"))
 
 

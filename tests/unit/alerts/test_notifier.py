@@ -328,8 +328,9 @@ def test_a_restart_tells_nothing_twice_and_takes_up_what_is_left(journal: Journa
         until(lambda: len(host.got) == 2)
     ((deliveries,),) = journal.read("select deliveries from alert")
     assert {name: item["failures"] for name, item in json.loads(deliveries).items()} == {"exec /a": 0, "exec /b": 1}
-    earlier = "update alert set deliveries = replace(deliveries, '\"tried\": ', '\"tried\": -')"
-    journal.change(lambda db: db.execute(earlier))
+    journal.change(
+        lambda db: db.execute("update alert set deliveries = replace(deliveries, '\"tried\": ', '\"tried\": -')")
+    )
     host.broken.clear()
     with notifier(journal, host, A, B) as made:
         made.note("main", [GAP])

@@ -92,6 +92,7 @@ def test_one_that_fails_is_the_problem_of_its_run(host: FakeHost) -> None:
     run = handle(routed(PAGE), host, [PROMOTE_ERROR], last_known=SEEN_1)
     assert (run.ok, run.again, run.problem) == (False, True, Problem("exit_status", "/bin/page: no", "see its log"))
     assert [item.problems for item in run.done] == [(run.problem,)]
+    assert f"{PAGE.title} for repmgrd_promote_error of node 2: /bin/page: no" in run.message
 
 
 def test_a_port_that_is_closed_is_a_fact_too(host: FakeHost) -> None:
@@ -99,7 +100,7 @@ def test_a_port_that_is_closed_is_a_fact_too(host: FakeHost) -> None:
     host.lose(1)
     run = handle(routed(OPEN_APP), host, [], last_known=SEEN_1, closed=("app",))
     ((step,),) = [item.steps for item in run.done]
-    assert (step.kind, step.target) == ("close_ports", "app")
+    assert (step.kind, step.target) == ("close_while_unknown", "app")
 
 
 def test_an_action_before_it_that_fails(host: FakeHost, pager: Pager) -> None:

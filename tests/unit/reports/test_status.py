@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.reports.status import ClusterStatus, look
+from repmgr_hooks.settings.cluster import WhileUnknown
 from tests.fake import FakeHost
 
 LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
@@ -117,6 +119,18 @@ def test_a_stale_primary_stands_first_and_what_leads_to_it_is_missing(journal: J
     assert lines[1].startswith("  UNKNOWN primary: node 1 is a primary on an older timeline than 2")
     assert "  PENDING close what leads to node 1" in lines
     assert not any("WARNING SPLIT-BRAIN" in line for line in lines)
+
+
+def test_a_port_that_will_be_closed_while_no_primary_is_known_is_pending(journal: Journal) -> None:
+    host = healthy()
+    host.lose(1)
+    unknown = replace(MAIN, cluster=replace(MAIN.cluster, unknown=WhileUnknown(("app",), 60)))
+    lines = look(unknown, host, journal, LOADED).lines()
+    pending = lines.index("  PENDING close port app: no primary is known")
+    assert lines[pending + 1] == "  HINT: the service does it when no primary has been known for 60 s"
+    assert not any("repmgr-hooks reconcile" in line for line in lines), "that closes nothing"
+    handle(unknown, host, [], closed=("app",))
+    assert not any("PENDING" in line for line in look(unknown, host, journal, LOADED).lines())
 
 
 def test_how_far_everybody_is(journal: Journal) -> None:
