@@ -59,7 +59,6 @@ NAMES = {
         "Told",
         "shut_out",
         "tend",
-        "mark",
         "foresee",
         "beat",
         "knock",

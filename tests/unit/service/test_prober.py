@@ -10,7 +10,7 @@ from repmgr_hooks import config
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.service.prober import Prober, PortResult, next_in, noted
+from repmgr_hooks.service.prober import PortResult, Prober, next_in, noted
 from repmgr_hooks.system.client import Visit
 from tests.fake import FakeHost
 
