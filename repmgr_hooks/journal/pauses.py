@@ -6,9 +6,9 @@ import dataclasses
 import json
 import logging
 import os
-import time
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.files import atomic_write
 from repmgr_hooks.journal.journal import Journal
@@ -58,7 +58,7 @@ def known(state_dir: Path, cluster: str) -> Pause | None:
 
 def lasts(pause: Pause) -> bool:
     """True if a pause is not over."""
-    return pause.until is None or pause.until > time.time()
+    return pause.until is None or pause.until > clock.wall()
 
 
 def _path(state_dir: Path, cluster: str) -> Path:

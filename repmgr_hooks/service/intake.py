@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import select
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
@@ -43,7 +43,7 @@ class Intake:
         self._state_dir = state_dir
         self._spool: Spool | None = None
         self._open_at = 0.0
-        self._room, self._counted = float(MOST), time.monotonic()
+        self._room, self._counted = float(MOST), clock.monotonic()
 
     def open(self) -> None:
         """Open the spool for the first time."""
@@ -57,7 +57,7 @@ class Intake:
         try:
             if not (spool := self._opened()):
                 return Taken()
-            now = time.monotonic()
+            now = clock.monotonic()
             self._room = min(self._room + (now - self._counted) * PER_SECOND, MOST)
             self._counted = now
             taken = spool.take_in(journal, clusters, int(self._room))
@@ -71,8 +71,8 @@ class Intake:
 
     def _opened(self) -> Spool | None:
         """Return the spool; None while it cannot be opened. Raises OperationFailed, OSError."""
-        if self._spool is None and time.monotonic() >= self._open_at:
-            self._open_at = time.monotonic() + OPEN_AGAIN
+        if self._spool is None and clock.monotonic() >= self._open_at:
+            self._open_at = clock.monotonic() + OPEN_AGAIN
             make_spool(self._state_dir / "spool")
             self._spool = Spool(self._state_dir)
         return self._spool

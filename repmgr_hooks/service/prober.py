@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.probe import Probe, led_astray, probe
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
@@ -38,15 +38,15 @@ class PortResult:
     seen: float
 
 
-def noted(before: Mapping[str, PortResult], probes: Iterable[Probe], now: float, clock: float) -> dict[str, PortResult]:
+def noted(before: Mapping[str, PortResult], probes: Iterable[Probe], now: float, at: float) -> dict[str, PortResult]:
     """Return the results after these probes; a failure goes on while its reason changes."""
     results = {}
     for found in probes:
         was = before.get(found.name)
         if was and was.probe.writes == found.writes:
-            results[found.name] = PortResult(found, was.since, was.times + 1, clock)
+            results[found.name] = PortResult(found, was.since, was.times + 1, at)
         else:
-            results[found.name] = PortResult(found, now, 1, clock)
+            results[found.name] = PortResult(found, now, 1, at)
     return results
 
 
@@ -122,19 +122,19 @@ class Prober(threading.Thread):
             return LATER
         probes = led_astray(probe(cluster, self._managed.opened_ports, self._host), self.primary)
         self._host.close_idle()
-        now, clock, before = self._host.now(), time.time(), self._results
-        self._results = noted(before, probes, now, clock)
+        now, at, before = self._host.now(), clock.wall(), self._results
+        self._results = noted(before, probes, now, at)
         with about(cluster=cluster.name):
             for found in probes:
-                self._tell(found, before.get(found.name), clock)
+                self._tell(found, before.get(found.name), at)
         return next_in(self._results, cluster.client.interval, now)
 
-    def _tell(self, found: Probe, was: PortResult | None, clock: float) -> None:
+    def _tell(self, found: Probe, was: PortResult | None, at: float) -> None:
         if self._stopping.is_set() or (was and (was.probe.code, was.probe.node) == (found.code, found.node)):
             return
         log.log(logging.INFO if found.writes else logging.WARNING, "%s: %s", self._managed.cluster.name, found)
         try:
-            row = ProbeRow(clock, was.seen if was else None, found.name, found.code.value, found.node, str(found))
+            row = ProbeRow(at, was.seen if was else None, found.name, found.code.value, found.node, str(found))
             self._journal.probed(self._managed.cluster.name, row)
         except OperationFailed as error:
             log.error("%s", error)

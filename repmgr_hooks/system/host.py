@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import conninfo
 
+from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed, odd_answer
 from repmgr_hooks.netfilter import route, ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
@@ -229,11 +229,11 @@ class LocalHost:
 
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
-        return time.monotonic()
+        return clock.monotonic()
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
-        time.sleep(seconds)
+        clock.sleep(seconds)
 
 
 def _is_answer(error: psycopg.Error) -> bool:
