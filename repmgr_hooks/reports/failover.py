@@ -1,4 +1,4 @@
-"""One change of the primary, told from the journal: what was seen, said and done, in seconds since the first sign.
+"""The report of one change of the primary: what was seen, said and done, in seconds since the first sign.
 
 The first sign is the first look that did not see the old primary any more, or an event of trouble that came before it.
 When between the last good look and the first sign the primary was lost, nobody here knows; so both are told.
@@ -104,7 +104,7 @@ class FailoverReport:
 
     @property
     def last_port(self) -> str | None:
-        """The port that was opened last: the shop is open."""
+        """The port that was opened last: from then on clients are let in."""
         return max(self.ports, key=lambda port: self.ports[port], default=None)
 
 
