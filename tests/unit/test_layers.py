@@ -121,3 +121,10 @@ def test_an_import_to_the_left_is_seen(place: str, line: str) -> None:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_fits_in_one_reading(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 300
+
+
+def test_unit_tests_lie_as_what_they_test() -> None:
+    """A directory of tests for each package, and no other; what has no directory is at the top."""
+    tests = {path.name for path in Path(__file__).parent.iterdir() if (path / "__init__.py").exists()}
+    packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert tests == packages - {"settings"}, "settings are tested as the file that holds them: test_config.py"
