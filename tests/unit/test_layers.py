@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,13 @@ def test_every_module_has_a_layer() -> None:
 def test_imports_go_to_the_right(path: Path) -> None:
     place = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     assert to_the_left(place, path.read_text()) == []
+
+
+def test_the_hook_loads_nothing_that_python_has_not_loaded() -> None:
+    """Before its first line, that is: repmgrd waits for every module."""
+    asked = "import sys; before = set(sys.modules); import repmgr_hooks.hook; print(*set(sys.modules) - before)"
+    said = subprocess.run((sys.executable, "-c", asked), capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert set(said.stdout.split()) == {"repmgr_hooks", "repmgr_hooks.catalogue", "repmgr_hooks.hook"}
 
 
 OWN_TIME = ("clock.py", "hook.py", "barman/agent/")
