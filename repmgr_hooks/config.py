@@ -35,9 +35,9 @@ LARGEST = 256 * 1024
 class Service:
     """What holds for all clusters; ``retention_days`` is the age at which the journal is pruned.
 
-    ``monitor_interval``: seconds after which the worker looks whether all is as it should be, also without an event;
-    0: never.
-    ``alerts``: who is told when something is wrong.
+    ``monitor_interval``: seconds after which the worker looks whether the cluster is in its desired state, also without
+    an event; 0: never.
+    ``alerts``: who receives them.
     """
 
     state_dir: Directory = STATE_DIR

@@ -89,8 +89,10 @@ def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping
     for name, managed in clusters.items():
         for action in managed.actions if not told else ():
             if action.name == "notify":
-                hint = "name who is to be told there, or take the action out"
-                document.problem(f"clusters.{name}.routes{action.path}.notify", "nobody stands under 'alerts'", hint)
+                hint = "name a receiver there, or take the action out"
+                document.problem(
+                    f"clusters.{name}.routes{action.path}.notify", "there is no receiver under 'alerts'", hint
+                )
 
 
 def _claims(cluster: Cluster) -> Iterator[tuple[object, ...]]:

@@ -584,7 +584,7 @@ class FakeHost:
         if words == ["--version"]:
             return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n"
         verb = next(word for word in words if "-" in word[1:] or word == "diagnose")
-        assert "--reset" not in words, "this would hide a hole"
+        assert "--reset" not in words, "this would hide a gap"
         stops = "--stop" in words or verb == "terminate-process"
         if not verb.startswith(("show", "list", "diagnose")):
             self._note(f"barman {verb}{' --stop' * ('--stop' in words)}")

@@ -22,65 +22,65 @@ select (select exists (select 1 from pg_stat_replication
 INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
 
 
-def stop(decided: ClusterState, words: tuple[str, ...], until: Sql | None = None) -> Step:
+def stop(state: ClusterState, words: tuple[str, ...], until: Sql | None = None) -> Step:
     """By the ``words`` that stop one. It answers 1 both when nothing runs and when it failed: the text says which."""
-    program = barman(decided, *words, tolerate="no such process")
-    target = decided.barman.server
+    program = barman(state, *words, tolerate="no such process")
+    target = state.barman.server
     return Step("stop Barman's receive-wal", program, STOP_LIMIT, kind="stop_stream", target=target, until=until)
 
 
-def start(decided: ClusterState, limit: float, age: int) -> Step:
+def start(state: ClusterState, limit: float, age: int) -> Step:
     """Not by ``barman cron``, which would wait for its own lock, for servers that sort before ours, and for retention.
 
     It is what cron starts too; Barman's lock lets one in, whoever started it. ``age``: for so many seconds it must have
     streamed.
     """
     return Step(
-        f"start Barman's receive-wal, until it streams from node {decided.primary}",
-        replace(barman(decided, "-q", "receive-wal", decided.barman.server), resident=True),
+        f"start Barman's receive-wal, until it streams from node {state.primary}",
+        replace(barman(state, "-q", "receive-wal", state.barman.server), resident=True),
         limit,
         kind="start_stream",
-        target=decided.barman.server,
-        node=decided.primary,
-        until=_streaming(decided, age),
+        target=state.barman.server,
+        node=state.primary,
+        until=_streaming(state, age),
         every=START_EVERY,
         hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
     )
 
 
-def is_stopped(decided: ClusterState) -> Sql:
+def is_stopped(state: ClusterState) -> Sql:
     """Ask the primary whether nobody streams through the slot."""
-    return Sql(decided.primary, INACTIVE, (decided.barman.slot_name,))
+    return Sql(state.primary, INACTIVE, (state.barman.slot_name,))
 
 
-def switch_wal(decided: ClusterState, written: Program | None, timeout: int) -> Step:
+def switch_wal(state: ClusterState, written: Program | None, timeout: int) -> Step:
     """Not with ``--archive``: whoever holds the lock of archive-wal would hold it up. A file on Barman's disk is safe.
 
     To stream the end of a file, pg_receivewal waits for nothing that is written behind it. ``written``: a look whether
     that file is there.
     """
     switch = barman(
-        decided,
-        *("-f", "json", "switch-wal", "--force", decided.barman.server),
-        expect=rf"The WAL file {decided.timeline:08X}[0-9A-F]{{16}} has been closed",
+        state,
+        *("-f", "json", "switch-wal", "--force", state.barman.server),
+        expect=rf"The WAL file {state.timeline:08X}[0-9A-F]{{16}} has been closed",
     )
     return Step(
-        f"switch WAL and see timeline {decided.timeline} on Barman's disk",
+        f"switch WAL and see timeline {state.timeline} on Barman's disk",
         switch,
         timeout + 30.0,
         kind="switch_wal",
-        target=decided.barman.server,
-        node=decided.primary,
+        target=state.barman.server,
+        node=state.primary,
         until=written,
         every=timeout + 30.0,
         hint="see whether Barman streams: repmgr-hooks status",
     )
 
 
-def _streaming(decided: ClusterState, age: int) -> Sql:
-    written = lsn(decided.states[decided.primary].lsn)
-    return Sql(decided.primary, STREAMING, (written, age, decided.barman.slot_name))
+def _streaming(state: ClusterState, age: int) -> Sql:
+    written = lsn(state.states[state.primary].lsn)
+    return Sql(state.primary, STREAMING, (written, age, state.barman.slot_name))
 
 
-def barman(decided: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:
-    return Program((*decided.barman.command, *words), tolerate=tolerate, expect=expect)
+def barman(state: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:
+    return Program((*state.barman.command, *words), tolerate=tolerate, expect=expect)

@@ -67,7 +67,7 @@ class Examined:
 class Looked:
     """All nodes of a cluster; between ``begun`` and ``ended``, by our own clock, they were asked for theirs.
 
-    ``verdict`` is None if no node could be asked who is who.
+    ``decision`` is None if no node could be asked who is who.
     """
 
     begun: float
@@ -96,7 +96,7 @@ def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     if looked.lacking or not looked.answers:
         return looked
     decision = finder.decision(host)
-    readiness = ReadinessProbe().look(decision, cluster, host, finder.memory.since)
+    readiness = ReadinessProbe().look(decision, cluster, host, finder.last_known.since)
     return replace(looked, decision=decision, readiness=readiness)
 
 

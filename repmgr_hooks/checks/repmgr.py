@@ -113,7 +113,7 @@ def wrong_line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> str
     It is expanded twice, for ``%p`` is empty for most events, and then disappears if no quotes stand around it.
     """
     if not conf.line:
-        return "event_notification_command is missing: repmgr tells us nothing"
+        return "event_notification_command is missing: repmgr reports nothing"
     for other in ("", "1"):
         said = Placeholders(str(conf.node), "standby_promote", "1", other, details="a b", name="a", conninfo="a=b c=d")
         if wrong := _wrong_words(said, conf, loaded, managed):

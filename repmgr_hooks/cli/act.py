@@ -90,8 +90,8 @@ def do_simulate_failover(arguments: argparse.Namespace) -> int:
     loaded = configured(arguments)
     promotion = Event(arguments.node, simulation.EVENT)
     (managed,) = choose(loaded, arguments.cluster, promotion)
-    memory = memories(loaded, [managed])[0]
-    return shown(simulation.simulate(managed, world_of(managed), promotion, memory), lines)
+    last_known = all_last_known(loaded, [managed])[0]
+    return shown(simulation.simulate(managed, world_of(managed), promotion, last_known), lines)
 
 
 def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines: Lines) -> int:
@@ -100,8 +100,10 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
     chosen = choose(loaded, arguments.cluster, event)
     events = [event] if event else []
     if arguments.dry_run:
-        known = [LastKnownPrimary()] * len(chosen) if arguments.reset_state else memories(loaded, chosen)
-        return max(preview(managed, events, memory, lines) for managed, memory in zip(chosen, known, strict=True))
+        known = [LastKnownPrimary()] * len(chosen) if arguments.reset_state else all_last_known(loaded, chosen)
+        return max(
+            preview(managed, events, last_known, lines) for managed, last_known in zip(chosen, known, strict=True)
+        )
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
         if error:
@@ -113,16 +115,16 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
         return OK if all(good) else FAILED
 
 
-def memories(loaded: Config, chosen: list[ManagedCluster]) -> list[LastKnownPrimary]:
+def all_last_known(loaded: Config, chosen: list[ManagedCluster]) -> list[LastKnownPrimary]:
     """Return what the journal remembers of each cluster; nothing, if it cannot be used."""
     with contextlib.ExitStack() as stack:
         journal, _ = journal_or_why_not(loaded, stack)
-        return [journal.memory(managed.cluster.name) if journal else LastKnownPrimary() for managed in chosen]
+        return [journal.last_known(managed.cluster.name) if journal else LastKnownPrimary() for managed in chosen]
 
 
-def preview(managed: ManagedCluster, events: list[Event], memory: LastKnownPrimary, lines: Lines) -> int:
+def preview(managed: ManagedCluster, events: list[Event], last_known: LastKnownPrimary, lines: Lines) -> int:
     """Show what would be done for one cluster now."""
-    return shown(dispatcher.handle(managed, world_of(managed), events, dry_run=True, memory=memory), lines)
+    return shown(dispatcher.handle(managed, world_of(managed), events, dry_run=True, last_known=last_known), lines)
 
 
 def carry_out(

@@ -166,7 +166,7 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
     for managed in loaded.clusters.values() if arguments.restore else ():
         found += recovery.findings(managed.cluster, world_of(managed))
     if arguments.send_test_alert:
-        found += checks.alerts.told(loaded, LocalHost({}))
+        found += checks.alerts.sent(loaded, LocalHost({}))
     return found
 
 

@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import TypeVar
 
 from repmgr_hooks.background import Aside
-from repmgr_hooks.cluster.decide import ClusterState, memory_of
+from repmgr_hooks.cluster.decide import ClusterState, last_known_of
 from repmgr_hooks.cluster.notice import Notice, notice_of
 from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
@@ -36,20 +36,20 @@ T = TypeVar("T")
 class Attempt:
     """What each action of a part is made true with: the state that was decided, the host, until when, who is told."""
 
-    decided: ClusterState
+    state: ClusterState
     host: Host
     deadline: float | None
     observer: RunObserver
 
     def confirmed(self) -> ClusterState:
         """Look at the nodes again, with what is remembered by now. Raises PrimaryChanged."""
-        committed, memory = self.observer.committed, self.decided.memory
-        known = committed and replace(committed, began=memory.began)
-        return confirmed(replace(self.decided, memory=known or memory), self.host)
+        committed, last_known = self.observer.committed, self.state.last_known
+        known = committed and replace(committed, began=last_known.began)
+        return confirmed(replace(self.state, last_known=known or last_known), self.host)
 
 
 def plan_and_apply(
-    chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host, started: float, observer: RunObserver
+    chosen: Sequence[ScheduledAction], state: ClusterState, host: Host, started: float, observer: RunObserver
 ) -> list[ActionResult]:
     """Make the actions true in order.
 
@@ -70,7 +70,7 @@ def plan_and_apply(
         taken: list[ActionResult] = []
         try:
             deadline = None if fail_open_after is None else started + fail_open_after
-            done += make_true(part, taken, Attempt(decided, host, deadline, observer))
+            done += make_true(part, taken, Attempt(state, host, deadline, observer))
         except PrimaryChanged as error:
             log.error("%s", error)
             done += taken
@@ -160,13 +160,13 @@ def _look_act_look(chosen: ScheduledAction, attempt: Attempt, again: bool) -> Ac
     action, host, observer = chosen.action, attempt.host, attempt.observer
     if attempt.deadline is not None:
         host = Deadline(host, max(attempt.deadline, host.now() + LAST_TRY))
-    decided = replace(replace(attempt, host=host).confirmed(), event=chosen.event)
-    attempt = replace(attempt, host=host, decided=decided)
-    missing = look(action, decided, host)
+    state = replace(replace(attempt, host=host).confirmed(), event=chosen.event)
+    attempt = replace(attempt, host=host, state=state)
+    missing = look(action, state, host)
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
     elif not observer.committed:
-        observer.commit(memory_of(decided.states[decided.primary]))
+        observer.commit(last_known_of(state.states[state.primary]))
     failed = take_all(missing, chosen, host, observer)
     if missing and action.handler.observe:
         left = look(action, attempt.confirmed(), host)
@@ -217,20 +217,20 @@ def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver)
         observer.step(chosen, step, clock, host.now() - begun, problem)
 
 
-def look(action: Action, decided: ClusterState | Notice, host: Host) -> list[Step]:
+def look(action: Action, state: ClusterState | Notice, host: Host) -> list[Step]:
     """Return what is missing of an action. Raises OperationFailed, also for a bug in the handler."""
 
     def missing() -> list[Step]:
         if action.handler.observe is None:
-            found = list(action.handler.plan(action.config, _as_notice(decided), None))
+            found = list(action.handler.plan(action.config, _as_notice(state), None))
         else:
-            seen = action.handler.observe(action.config, decided, host)
-            found = list(action.handler.plan(action.config, decided, seen))
+            seen = action.handler.observe(action.config, state, host)
+            found = list(action.handler.plan(action.config, state, seen))
         if not all(isinstance(step, Step) for step in found):
             raise TypeError(f"plan must return steps, not {found}")
         return [named(step, action) for step in found]
 
-    return answer(action, decided.cluster, host, missing)
+    return answer(action, state.cluster, host, missing)
 
 
 def named(step: Step, action: Action) -> Step:
@@ -240,8 +240,8 @@ def named(step: Step, action: Action) -> Step:
     return replace(step, what=one_line(step.what, MOST), kind=kind, target=target, node=node)
 
 
-def _as_notice(decided: ClusterState | Notice) -> Notice:
-    return decided if isinstance(decided, Notice) else notice_of(decided)
+def _as_notice(state: ClusterState | Notice) -> Notice:
+    return state if isinstance(state, Notice) else notice_of(state)
 
 
 def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], T]) -> T:

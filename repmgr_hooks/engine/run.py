@@ -112,9 +112,9 @@ class RunObserver:
     ) -> None:
         """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
 
-    def commit(self, memory: LastKnownPrimary) -> None:
+    def commit(self, last_known: LastKnownPrimary) -> None:
         """The first step is about to be taken: from now on this is the primary, whatever becomes of the run."""
-        self.committed = memory
+        self.committed = last_known
 
     def done_before(self, chosen: ScheduledAction) -> bool:
         """True for a notification that an earlier attempt has given already."""

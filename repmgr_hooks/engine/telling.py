@@ -54,12 +54,16 @@ class Telling:
         """What was known when they were begun."""
 
     def begin(
-        self, chosen: Sequence[ScheduledAction], cluster: Cluster, decision: PrimaryDecision, memory: LastKnownPrimary
+        self,
+        chosen: Sequence[ScheduledAction],
+        cluster: Cluster,
+        decision: PrimaryDecision,
+        last_known: LastKnownPrimary,
     ) -> None:
         """Give those that apply."""
         self.decision = decision
         for item in chosen:
-            given = notice(cluster, item.event, decision, memory)
+            given = notice(cluster, item.event, decision, last_known)
             if not item.action.when.applies(given):
                 continue
             thread = threading.Thread(target=copy_context().run, args=(self._give, item, given), daemon=True)

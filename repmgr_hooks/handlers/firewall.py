@@ -2,7 +2,7 @@
 
 A port is opened by name. Ports that lead to another node than the primary are closed by the same transaction; those
 that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
-their clients are told at once (see ``poke.py``); also those that were made between the look and the swap.
+their clients are reset at once (``netfilter/reset.py``); also those that were made between the look and the swap.
 
 The swap depends on the rules alone. What conntrack and sysctl are for comes after it, and their failure is said.
 """
@@ -89,12 +89,12 @@ def fail_open_after(config: Config) -> float | None:
     return None if config.fail_open_after == "never" else config.fail_open_after
 
 
-def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
+def observe(config: Config, state: ClusterState, host: Host) -> Seen:
     """Read the nat table, the forwarding switch and, once the rules are right, the connection-tracking table.
 
     Raises OperationFailed if the nat table cannot be read.
     """
-    gateway = decided.cluster.gateway
+    gateway = state.cluster.gateway
     nat = nat_rules(gateway, host)
     try:
         forwards = forwarding(Family(gateway.address), host)
@@ -102,20 +102,20 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
         log.warning("%s", error)
         forwards = False
     here = snat_here(gateway, host)
-    if _changes(config, decided, nat, here):
+    if _changes(config, state, nat, here):
         return Seen(nat, (), forwards, snat_here=here)
     tracked, unseen = tracked_connections(gateway, host)
     return Seen(nat, tracked, forwards, unseen, here)
 
 
-def fingerprint(decided: ClusterState, host: Host) -> object:
+def fingerprint(state: ClusterState, host: Host) -> object:
     """What a look sees is the same while nobody changes a rule; every five minutes it is looked at all the same."""
     generation = host.rules_generation()
     if generation is None:
         return None
-    family = Family(decided.cluster.gateway.address)
-    here = snat_here(decided.cluster.gateway, host)
-    return generation, forwarding(family, host), here, decided.primary, host.now() // LOOK_ALL_THE_SAME
+    family = Family(state.cluster.gateway.address)
+    here = snat_here(state.cluster.gateway, host)
+    return generation, forwarding(family, host), here, state.primary, host.now() // LOOK_ALL_THE_SAME
 
 
 def nat_rules(gateway: Gateway, host: Host) -> tuple[str, ...]:
@@ -151,21 +151,21 @@ def forwarding(family: Family, host: Host) -> bool:
     return host.read(f"/proc/sys/{family.forwarding.replace('.', '/')}").strip() == "1"
 
 
-def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
+def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     """Return the steps after which the port leads to the primary and nothing of ours leads elsewhere."""
-    gateway, primary = decided.cluster.gateway, decided.primary_host
+    gateway, primary = state.cluster.gateway, state.primary_host
     family = Family(gateway.address)
     steps = []
-    changes = _changes(config, decided, seen.nat, seen.snat_here)
+    changes = _changes(config, state, seen.nat, seen.snat_here)
     if changes:
         steps.append(
             Step(
-                f"route port {config.open} to node {decided.primary} ({primary})",
+                f"route port {config.open} to node {state.primary} ({primary})",
                 Program(family.restore(), stdin=changes),
                 LIMIT,
                 kind="open_port",
                 target=config.open,
-                node=decided.primary,
+                node=state.primary,
             )
         )
     if not seen.forwarding:
@@ -173,7 +173,7 @@ def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
         steps.append(Step("let the kernel forward", switch, LIMIT, kind="enable_forwarding", helper=True))
     led = led_by(own_rules(gateway, seen.nat)) if changes else set()
     right = (primary, gateway.address)
-    cuts = [_cut(decided.cluster, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
+    cuts = [_cut(state.cluster, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
     return [*steps, *cuts, *_seeing(gateway, seen.unseen)]
 
 
@@ -243,19 +243,19 @@ def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
     return [step] if unseen else []
 
 
-def _changes(config: Config, decided: ClusterState, nat: tuple[str, ...], snat_here: bool) -> str:
-    """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is as it should be.
+def _changes(config: Config, state: ClusterState, nat: tuple[str, ...], snat_here: bool) -> str:
+    """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is right.
 
     With ``--noflush``, naming a user chain flushes that chain alone, inside the same transaction.
     """
-    cluster = decided.cluster
-    still_open = {name for name, node in leads_to(cluster, nat).items() if node == decided.primary}
+    cluster = state.cluster
+    still_open = {name for name, node in leads_to(cluster, nat).items() if node == state.primary}
     wanted = [
-        dnat_rule(cluster, name, decided.primary_host)
+        dnat_rule(cluster, name, state.primary_host)
         for name in cluster.gateway.ports
         if name in still_open | {config.open}
     ]
-    wanted.append(snat_rule(cluster, decided.primary_host, snat_here))
+    wanted.append(snat_rule(cluster, state.primary_host, snat_here))
     wrong_jumps = [line for jump in jumps(cluster.gateway) for line in once(jump, nat.count(jump))]
     if sorted(own_rules(cluster.gateway, nat)) == sorted(wanted) and not wrong_jumps:
         return ""

@@ -178,7 +178,7 @@ class Journal(Store):
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
-    def memory(self, cluster: str, within: float = 0.0) -> LastKnownPrimary:
+    def last_known(self, cluster: str, within: float = 0.0) -> LastKnownPrimary:
         """Return what is remembered of a cluster, with how often its primary has changed in so many seconds.
 
         That repmgr promoted a node is believed of what the hook was told since this primary was found, never of an
@@ -197,31 +197,31 @@ class Journal(Store):
         previous = before[0][0] if before else None
         return LastKnownPrimary(primary, timeline, system, nodes, changes, began, since, previous)
 
-    def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
+    def remember(self, cluster: str, last_known: LastKnownPrimary) -> None:
         """Remember the primary that was found."""
-        values = (cluster, memory.primary, memory.timeline, memory.system_identifier, time.time())
-        if memory != self.memory(cluster):
+        values = (cluster, last_known.primary, last_known.timeline, last_known.system_identifier, time.time())
+        if last_known != self.last_known(cluster):
             columns = 'cluster, "primary", timeline, system_identifier, since'
             self._write(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", *values)
-            self._began(cluster, memory, "ignore")
+            self._began(cluster, last_known, "ignore")
 
-    def agreed(self, cluster: str, memory: LastKnownPrimary) -> None:
+    def agreed(self, cluster: str, last_known: LastKnownPrimary) -> None:
         """All agrees with this primary, Barman's archive too: from now on its timeline is the one that it began."""
-        if self.memory(cluster).began.get(memory.timeline) != memory.primary:
-            self._began(cluster, memory, "replace")
+        if self.last_known(cluster).began.get(last_known.timeline) != last_known.primary:
+            self._began(cluster, last_known, "replace")
 
-    def _began(self, cluster: str, memory: LastKnownPrimary, known: str) -> None:
-        values = (cluster, memory.system_identifier, memory.timeline, memory.primary, time.time())
-        if memory.primary is not None:
+    def _began(self, cluster: str, last_known: LastKnownPrimary, known: str) -> None:
+        values = (cluster, last_known.system_identifier, last_known.timeline, last_known.primary, time.time())
+        if last_known.primary is not None:
             self._write(f"insert or {known} into branch values (?, ?, ?, ?, ?)", *values)
 
     def forget(self, cluster: str) -> None:
         """Forget a cluster, after it was restored or made anew."""
         self.change(lambda db: [db.execute(statement, (cluster,)) for statement in FORGET])
 
-    def saw(self, cluster: str, sight: Observation) -> None:
+    def saw(self, cluster: str, observation: Observation) -> None:
         """Keep what a look has seen that the look before had not."""
-        self._write("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(sight))
+        self._write("insert into observation values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(observation))
 
     def probed(self, cluster: str, row: ProbeRow) -> None:
         """Keep what a client has found that the client before had not."""
@@ -297,5 +297,5 @@ def _set_aside(path: Path, error: OperationFailed) -> None:
 
 def primary_finder(settings: Cluster, journal: Journal | None) -> PrimaryFinder:
     """Return what decides for a cluster, with what the journal remembers of it. Raises OperationFailed."""
-    known = journal.memory(settings.name, settings.flap_limit.window) if journal else LastKnownPrimary()
+    known = journal.last_known(settings.name, settings.flap_limit.window) if journal else LastKnownPrimary()
     return PrimaryFinder(settings, known)

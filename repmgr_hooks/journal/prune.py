@@ -18,7 +18,7 @@ PRUNE = (
     f"delete from failed_action where run in ({OLD})",
     f"delete from event where run in ({OLD})",
     f"delete from run where id in ({OLD})",
-    "delete from sight where at < ?",
+    "delete from observation where at < ?",
     "delete from probe where at < ?",
     f"delete from role where exists ({LATER} and later.since < ?)",
 )

@@ -19,7 +19,7 @@ PREFIX = "repmgr_hooks_"
 CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume")
 
 METRICS = {
-    "healthy": ("gauge", "1 if 'repmgr-hooks status' finds all as it should be."),
+    "healthy": ("gauge", "1 if 'repmgr-hooks status' finds everything in the desired state."),
     "primary_known": ("gauge", "1 if it is known which node is the primary; unknown moves no route."),
     "timeline": ("gauge", "The timeline of the primary."),
     "node_up": ("gauge", "1 if the node answered."),

@@ -58,7 +58,7 @@ class ClusterStatus:
 
     @property
     def healthy(self) -> bool:
-        """True if all is as it should be."""
+        """True if everything is in the desired state."""
         wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
         served = all(probe.writes for probe in self.probes)
         can_fail_over = not self.obstacles
@@ -176,7 +176,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
         tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
-        ReadinessProbe().look(decision, settings, host, finder.memory.since),
+        ReadinessProbe().look(decision, settings, host, finder.last_known.since),
     )
 
 
@@ -206,8 +206,8 @@ def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDe
         unknown = managed.cluster.unknown
         found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
         return [_when(problem, unknown) for problem in found]
-    decided = cluster_state(decision, finder)
-    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), decided, host))
+    state = cluster_state(decision, finder)
+    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), state, host))
 
 
 def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:

@@ -32,19 +32,19 @@ def run_now(
     if journal is None:
         return dispatcher.handle(managed, host, events, observer=unwritten)
     name = managed.cluster.name
-    memory = LastKnownPrimary()
+    last_known = LastKnownPrimary()
     try:
-        started, memory = time.time(), journal.memory(name)
+        started, last_known = time.time(), journal.last_known(name)
         numbers = [journal.add_event(name, event, time.time(), by_hand=cause != "event") for event in events]
         run = journal.begin_run(name, cause, 1, numbers)
-        memory = journal.memory(name)
+        last_known = journal.last_known(name)
     except OperationFailed as error:
         log.error("%s; going on without it", error)
-        return dispatcher.handle(managed, host, events, observer=unwritten, memory=memory)
+        return dispatcher.handle(managed, host, events, observer=unwritten, last_known=last_known)
     observer = JournalRecorder(journal, name, run, set(), waiting)
     with about(run=run, events=numbers):
-        result = dispatcher.handle(managed, host, events, observer=observer, memory=memory)
+        result = dispatcher.handle(managed, host, events, observer=observer, last_known=last_known)
     if result.ok:
-        remember(journal, name, result.decision, memory)
+        remember(journal, name, result.decision, last_known)
     end_run(journal, ended(run, name, cause, 1, started, result))
     return result

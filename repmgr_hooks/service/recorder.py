@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, memory_of
+from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.journal import Journal
@@ -34,13 +34,13 @@ class JournalRecorder(RunObserver):
         """The notifications that this run, or an attempt before it, has given."""
         self.unwritten: LastKnownPrimary | None = None
 
-    def commit(self, memory: LastKnownPrimary) -> None:
+    def commit(self, last_known: LastKnownPrimary) -> None:
         """Write it down before the first step: a worker that dies in the middle must not go back."""
-        super().commit(memory)
+        super().commit(last_known)
         try:
-            self._journal.remember(self._name, memory)
+            self._journal.remember(self._name, last_known)
         except OperationFailed as failure:
-            self.unwritten = memory
+            self.unwritten = last_known
             log.error("%s", failure)
 
     def step(
@@ -72,10 +72,10 @@ class JournalRecorder(RunObserver):
 def remember(journal: Journal, name: str, decision: PrimaryDecision | None, known: LastKnownPrimary) -> None:
     """Keep which primary all agrees with; if that fails, say so."""
     primary = decision.primary_state if decision else None
-    if primary is None or memory_of(primary) == known:
+    if primary is None or last_known_of(primary) == known:
         return
     try:
-        journal.remember(name, memory_of(primary))
+        journal.remember(name, last_known_of(primary))
     except OperationFailed as failure:
         log.error("%s", failure)
 

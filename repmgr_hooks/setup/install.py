@@ -80,7 +80,7 @@ def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             yield (
-                f"as is     {path}"
+                f"ok        {path}"
                 if path.read_text() == text
                 else f"CHANGED   {path}: kept; remove it to have it anew"
             )
@@ -100,7 +100,7 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     for unit in UNITS:
         host.run(Program(("systemd-analyze", "verify", str(directory / unit.lstrip("/")))), LIMIT)
     for move in moves:
-        yield f"as is     {move.place}" if move.done else put(move)
+        yield f"ok        {move.place}" if move.done else put(move)
     yield passfile()
     host.run(Program(("systemd-tmpfiles", "--create", TMPFILES)), LIMIT)
     host.run(Program(("sysctl", "--quiet", "--load", SYSCTL)), LIMIT)
@@ -142,7 +142,7 @@ def _not_installable(moves: Sequence[Move], replace: bool) -> Iterator[Problem]:
 def link() -> str:
     """Let the program be where repmgr.conf, sudoers and the units look for it."""
     if os.path.lexists(PROGRAM):
-        return f"as is     {PROGRAM}"
+        return f"ok        {PROGRAM}"
     Path(PROGRAM).symlink_to(Path(sysconfig.get_path("scripts"), "repmgr-hooks"))
     return f"linked    {PROGRAM}"
 
@@ -181,7 +181,7 @@ def passfile() -> str:
     """Make an empty file for the password, that none but the service can read."""
     path = Path(PASSFILE)
     if path.exists():
-        return f"as is     {path}"
+        return f"ok        {path}"
     path.touch(0o600)
     shutil.chown(path, USER, USER)
     return f"made      {path}: empty"

@@ -41,21 +41,21 @@ def _do(action: Program | Sql | DropConnections | Alert, host: Host, limit: floa
         case Sql():
             host.fetch(action, limit)
         case DropConnections():
-            _tell(host.run(action.forget, limit), host, action.tell)
+            _reset(host.run(action.forget, limit), host, action.reset_clients)
         case Alert():
             host.tell(action)
     return ""
 
 
-def _tell(deleted: str, host: Host, wanted: bool) -> None:
-    """Tell the clients of what conntrack has deleted; the rest does not depend on it."""
+def _reset(deleted: str, host: Host, wanted: bool) -> None:
+    """Reset the clients of what conntrack has deleted; the rest does not depend on it."""
     clients = [found.flow for found in parse_conntrack(deleted) if found.alive]
     if clients and wanted:
         try:
             host.reset_clients(clients)
-            log.info("         %d client(s) told", len(clients))
+            log.info("         reset sent to %d client(s)", len(clients))
         except OperationFailed as error:
-            log.warning("%d client(s) not told that they are cut: %s; going on without it", len(clients), error)
+            log.warning("%d client(s) not reset: %s; going on without it", len(clients), error)
 
 
 def _becomes_true(step: Step, question: Sql | Program, host: Host, end: float) -> bool:

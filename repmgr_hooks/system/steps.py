@@ -64,13 +64,13 @@ class Sql:
 
 @dataclass(frozen=True)
 class DropConnections:
-    """Delete entries of the connection-tracking table, and ``tell`` the clients of these (``netfilter/reset``)."""
+    """Delete entries of the connection-tracking table, and reset the clients of these (``netfilter/reset.py``)."""
 
     forget: Program
-    tell: bool = True
+    reset_clients: bool = True
 
     def __str__(self) -> str:
-        return f"{self.forget}{', and reset the clients' if self.tell else ''}"
+        return f"{self.forget}{', and reset the clients' if self.reset_clients else ''}"
 
 
 @dataclass(frozen=True)

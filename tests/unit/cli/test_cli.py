@@ -251,11 +251,11 @@ def validate(config, cluster):
     return [] if config.name.endswith(".") else [mistake("the name must end with a dot")]
 
 
-def observe(config, decided, host):
+def observe(config, state, host):
     return None
 
 
-def plan(config, decided, seen):
+def plan(config, state, seen):
     return []
 '''
 
@@ -390,7 +390,7 @@ def test_a_plug_in_without_a_docstring_is_listed(tmp_path: Path) -> None:
     [
         DNS.replace("@dataclass(frozen=True)", ""),
         DNS.replace("name: str", "name: dict"),
-        DNS.replace("def plan(config, decided, seen):\n    return []", "plan = 5"),
+        DNS.replace("def plan(config, state, seen):\n    return []", "plan = 5"),
         DNS.replace(
             'return [] if config.name.endswith(".") else [mistake("the name must end with a dot")]', "return 1 / 0"
         ),

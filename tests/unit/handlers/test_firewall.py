@@ -167,19 +167,19 @@ def test_an_older_versions_rule_is_replaced_in_one_transaction_and_no_port_is_cl
 )
 def test_the_address_that_nodes_see_is_always_one_of_this_host(snat_address: str, own: set[str], seen: str) -> None:
     cluster = replace(MAIN, gateway=replace(MAIN.gateway, snat_address=snat_address))
-    host, decided = FakeHost(), ClusterState(cluster, 1, 1)
+    host, state = FakeHost(), ClusterState(cluster, 1, 1)
     host.addresses = own
-    for step in firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host)):
+    for step in firewall.plan(Config("app"), state, firewall.observe(Config("app"), state, host)):
         apply(step, host)
     assert host.nat.source_seen_by("10.0.0.11", 5432) == seen
-    assert firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host)) == []
+    assert firewall.plan(Config("app"), state, firewall.observe(Config("app"), state, host)) == []
 
 
 def test_an_address_that_comes_or_goes_is_a_change() -> None:
-    host, decided = FakeHost(), ClusterState(MAIN, 1, 1)
-    before = firewall.fingerprint(decided, host)
+    host, state = FakeHost(), ClusterState(MAIN, 1, 1)
+    before = firewall.fingerprint(state, host)
     host.addresses = set()
-    assert firewall.fingerprint(decided, host) != before
+    assert firewall.fingerprint(state, host) != before
 
 
 # -- any starting table ------------------------------------------------------------------------------------------------
@@ -492,7 +492,7 @@ def test_whatever_the_table_was_no_rule_of_ours_leads_to_a_stale_primary(case: C
         was = before.reached(case.cluster.gateway.address, number)
         now = host.nat.reached(case.cluster.gateway.address, number)
         assert now not in dead
-        assert now == was or was in dead, f"{name} has nothing to do with a zombie"
+        assert now == was or was in dead, f"{name} has nothing to do with a stale primary"
     assert others(host.nat) == others(before)
     for jump, chain in JUMPS.items():
         assert host.nat.chains[chain].count(jump) == before.chains[chain].count(jump)
@@ -510,11 +510,11 @@ MARKS: list[tuple[str, Callable[[FakeHost], object], bool]] = [
 
 @pytest.mark.parametrize(("change", "differs"), [case[1:] for case in MARKS], ids=[case[0] for case in MARKS])
 def test_the_mark_changes_with_what_is_looked_at(change: Callable[[FakeHost], object], differs: bool) -> None:
-    host, decided = FakeHost(), ClusterState(MAIN, 1, 1)
-    before = firewall.fingerprint(decided, host)
+    host, state = FakeHost(), ClusterState(MAIN, 1, 1)
+    before = firewall.fingerprint(state, host)
     assert before is not None
     change(host)
-    assert (firewall.fingerprint(decided, host) != before) is differs
+    assert (firewall.fingerprint(state, host) != before) is differs
     assert host.ran == []
 
 
@@ -551,10 +551,10 @@ CONNECTIONS = st.lists(
 def test_exactly_the_connections_that_lead_elsewhere_are_cut(
     connections: list[Connection], primary: int, port: str
 ) -> None:
-    host, decided = FakeHost(), ClusterState(MAIN, primary, 2)
+    host, state = FakeHost(), ClusterState(MAIN, primary, 2)
     host.connections = list(connections)
     for _ in range(2):  # behind a swap another look shows to what else connections lead
-        for step in firewall.plan(Config(port), decided, firewall.observe(Config(port), decided, host)):
+        for step in firewall.plan(Config(port), state, firewall.observe(Config(port), state, host)):
             apply(step, host)
     stale = [
         connection
@@ -564,7 +564,7 @@ def test_exactly_the_connections_that_lead_elsewhere_are_cut(
     ]
     assert host.connections == [connection for connection in connections if connection not in stale]
     assert sorted(host.poked) == sorted(c.flow for c in stale if c.state in ("ESTABLISHED", "SYN_SENT"))
-    assert firewall.plan(Config(port), decided, firewall.observe(Config(port), decided, host)) == []
+    assert firewall.plan(Config(port), state, firewall.observe(Config(port), state, host)) == []
 
 
 @pytest.mark.parametrize(("first", "second", "primary"), [(2, 1, 1), (2, 1, 2)])
@@ -591,12 +591,12 @@ class WithoutConntrack(FakeHost):
 
 def test_without_conntrack_the_ports_are_led_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     host = WithoutConntrack()
-    decided = ClusterState(MAIN, 2, 2)
-    lead, *cuts = firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host))
+    state = ClusterState(MAIN, 2, 2)
+    lead, *cuts = firewall.plan(Config("app"), state, firewall.observe(Config("app"), state, host))
     apply(lead, host)
     assert host.leads_to(54322) == "10.0.0.12:5432"
     assert all(step.helper for step in cuts)
-    assert firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host)) == []
+    assert firewall.plan(Config("app"), state, firewall.observe(Config("app"), state, host)) == []
     assert "connections to a former primary are not cut" in caplog.text
 
 

@@ -149,8 +149,8 @@ def test_how_far_everybody_is(journal: Journal) -> None:
 
 
 def test_what_no_step_can_fix_is_no_good_state_and_is_shown() -> None:
-    def half(config: object, decided: ClusterState) -> list[Problem]:
-        return [Problem("half", f"half a slot on {decided.primary}", "make the\nother half")]
+    def half(config: object, state: ClusterState) -> list[Problem]:
+        return [Problem("half", f"half a slot on {state.primary}", "make the\nother half")]
 
     warned = SimpleNamespace(observe=None, warnings=half)
     main = ManagedCluster(MAIN.cluster, (*MAIN.routes, Route(frozenset(), (Action("x", warned, None, "x"),))))

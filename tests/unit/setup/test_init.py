@@ -322,7 +322,7 @@ def test_a_changed_draft_is_kept(tmp_path: Path) -> None:
     assert [line.split()[0] for line in install.write(tmp_path, texts)] == ["written", "written"]
     (tmp_path / "etc/b").write_text("mine")
     said = list(install.write(tmp_path, texts))
-    assert [line.split()[0] for line in said] == ["as", "CHANGED"]
+    assert [line.split()[0] for line in said] == ["ok", "CHANGED"]
     assert (tmp_path / "etc/b").read_text() == "mine"
 
 
