@@ -25,7 +25,9 @@ from repmgr_hooks.reports.status import ClusterStatus, look
 from repmgr_hooks.settings.cluster import WhileUnknown
 from tests.fake import FakeHost
 
-LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
+SHIPPED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
+LOADED = replace(SHIPPED, service=replace(SHIPPED.service, state_dir="/nonexistent"))
+"""Without the state of a service that runs on this machine."""
 MAIN = LOADED.clusters["main"]
 PROMOTED = Event(2, "standby_promote")
 DONE = (True, False, "done", 1, 1)
