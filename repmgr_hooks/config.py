@@ -182,7 +182,7 @@ def _is_about_standbys(action: Action) -> bool:
 def _invalid(action: Action, cluster: Cluster) -> list[str]:
     try:
         return list(action.handler.validate(action.config, cluster))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # whatever a plug-in raises
         origin = installed()[action.name].origin
         return [f"a bug in the handler ({origin}): 'validate' failed: {error!r}"]
 

@@ -1,4 +1,4 @@
-"""Programs that cannot be started, that cannot be killed, and whose children go on: nothing is kept, all has a limit."""
+"""Programs that cannot be started, that cannot be killed, and whose children go on: all that has a limit."""
 
 from __future__ import annotations
 
