@@ -89,7 +89,7 @@ def _take(handle: int, path: Path, limit: float) -> None:
             return
         except BlockingIOError:
             if time.monotonic() >= end:
-                by = f": {found}" if (found := _signature(handle)) else ""
+                by = f": {found}" if (found := holder(path)) else ""
                 raise LockTimeout(f"another process holds {path} (waited {limit:.0f} s){by}") from None
             time.sleep(POLL)
 
@@ -118,15 +118,17 @@ def _signature(handle: int) -> Holder | None:
 def holder(path: Path) -> Holder | None:
     """Return who holds a lock now; None if nobody does, or it cannot be seen."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        return on_disk(partial(_holder, path))
     except OSError:
         return None
+
+
+def _holder(path: Path) -> Holder | None:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _signature(handle)
-    except OSError:
-        return None
     finally:
         os.close(handle)
     return None
