@@ -41,7 +41,7 @@ LISTED = 20_000
 BATCH = 500
 """Events that are taken in with one transaction; the worker looks up in between."""
 NAMED = 5
-"""Files that are named when they are refused; the others are counted."""
+"""Files that are named when they are refused or moved aside, of all that are taken in at once; others are counted."""
 
 
 class Spool:
@@ -54,6 +54,7 @@ class Spool:
         self.dropped = 0
         """Events that the last taking-in left out, for there were more than could be taken."""
         self._next_tidy = 0.0
+        self._refused = 0
         self._fifo: int | None = None
         self._directory = self._opened()
         self._listen()
@@ -119,19 +120,15 @@ class Spool:
 
     def wait(self, seconds: float, also: int) -> bool:
         """Sleep until somebody knocks (True), the file descriptor ``also`` can be read, or the time is up."""
-        if self._fifo is None:
-            ready, _, _ = select.select([also], [], [], min(max(seconds, 0), NO_FIFO_WAIT))
-        else:
-            ready, _, _ = select.select([self._fifo, also], [], [], max(seconds, 0))
-        for fd in ready:
-            os.read(fd, 65536)
-        return self._fifo in ready
+        fifo = [] if self._fifo is None else [self._fifo]
+        return self._fifo in readable([also, *fifo], seconds if fifo else min(seconds, NO_FIFO_WAIT))
 
     def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster], most: int = LISTED) -> int:
         """Move stored events into the journal, oldest first, some at a time; return how many. Raises OperationFailed.
 
         Of more than ``most`` the oldest are removed unread; ``dropped`` says how many.
         """
+        self._refused = 0
         self._see_to_its_place()
         names = self._listed(lambda name: name[0] != "." and name != WAKE and name not in self._passed_by)
         self.dropped = max(len(names) - most, 0)
@@ -145,6 +142,8 @@ class Spool:
         if time.monotonic() >= self._next_tidy:
             self._next_tidy = time.monotonic() + TIDY_EVERY
             self._tidy(self._listed(lambda name: name[0] == "."))
+        if self._refused > NAMED:
+            log.error("%d more files refused or moved aside", self._refused - NAMED)
         return len(batch)
 
     def _listed(self, wanted: Callable[[str], bool]) -> list[str]:
@@ -161,8 +160,12 @@ class Spool:
             make_spool(self._path)
             before, self._directory = self._directory, self._opened()
             os.close(before)
-        if not self._is_ours(WAKE, self._fifo):
+        if not self._is_ours(WAKE, self._fifo) or self._has_another_name():
             self._listen()
+
+    def _has_another_name(self) -> bool:
+        """A FIFO with two names is none that the hook writes to, and others could have made the second."""
+        return self._fifo is not None and os.fstat(self._fifo).st_nlink != 1
 
     def _is_ours(self, name: str, opened: int | None) -> bool:
         return opened is not None and _same(opened, name, self._directory)
@@ -171,7 +174,7 @@ class Spool:
         self, names: Iterable[str], clusters: Mapping[str, ManagedCluster]
     ) -> list[tuple[str, Event, float, str]]:
         """Return the events of these files; what is none is named, or counted if there is much of it."""
-        events, refused = [], 0
+        events = []
         for name in names:
             try:
                 if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", name, re.ASCII):
@@ -182,16 +185,17 @@ class Spool:
             except FileNotFoundError:
                 continue
             except UsageError as error:
-                refused += 1
-                if refused <= NAMED:
-                    log.error("%s: refused: %s", ascii(name).strip("'"), error)
+                self._refuse(name, f"refused: {error}")
             except OSError as error:
                 if error.errno in PASSING:
                     raise OperationFailed(f"the event {name} cannot be read now: {error}") from None
                 self._get_rid_of(name, f"cannot be read: {error.strerror}")
-        if refused > NAMED:
-            log.error("%d more files refused", refused - NAMED)
         return events
+
+    def _refuse(self, name: str, why: str) -> None:
+        self._refused += 1
+        if self._refused <= NAMED:
+            log.error("%s: %s", ascii(name).strip("'"), why)
 
     def _remove(self, name: str) -> None:
         try:
@@ -208,13 +212,13 @@ class Spool:
                 self._move_aside(name, why)
         except OSError:
             self._passed_by.add(name)
-            log.error("%s: %s; it cannot be moved aside, and is passed by", ascii(name).strip("'"), why)
+            self._refuse(name, f"{why}; it cannot be moved aside, and is passed by")
 
     def _move_aside(self, name: str, why: str) -> None:
         """Give something a hidden name, and say so. Raises OSError."""
         hidden = f"{ASIDE}{time.time_ns()}"
         os.rename(name, hidden, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        log.error("%s: %s; it is now %s/%s", ascii(name).strip("'"), why, self._path, hidden)
+        self._refuse(name, f"{why}; it is now {self._path}/{hidden}")
 
     def _tidy(self, hidden: Iterable[str]) -> None:
         """Remove hidden files that have been there for long: of a hook that died while it wrote, or moved aside.
@@ -227,6 +231,17 @@ class Spool:
                 if time.time() - status.st_ctime > LEFT_OVER_AGE:
                     is_directory = stat.S_ISDIR(status.st_mode)
                     (os.rmdir if is_directory else os.unlink)(name, dir_fd=self._directory)
+
+
+def readable(descriptors: Iterable[int], seconds: float) -> list[int]:
+    """Wait until something can be read, and return where that was; it is read. Not select(2): that ends at 1024."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    ready = [descriptor for descriptor, _ in poll.poll(1000 * max(seconds, 0))]
+    for descriptor in ready:
+        os.read(descriptor, 65536)
+    return ready
 
 
 def _same(opened: int, path: str | Path, directory: int | None = None) -> bool:
