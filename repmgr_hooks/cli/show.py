@@ -44,10 +44,10 @@ def do_status(arguments: argparse.Namespace) -> int:
     if wrong := error or broken(loaded.state_dir):
         complain(wrong)
     if arguments.json:
-        print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
+        print(json.dumps({cluster_status.cluster.name: cluster_status.as_dict() for cluster_status in found}, indent=2))
     else:
-        say(line for picture in found for line in picture.lines())
-    return OK if all(picture.healthy for picture in found) and not wrong else FAILED
+        say(line for cluster_status in found for line in cluster_status.lines())
+    return OK if all(cluster_status.healthy for cluster_status in found) and not wrong else FAILED
 
 
 def do_check_wal(arguments: argparse.Namespace) -> int:

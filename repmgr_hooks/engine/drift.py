@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.engine.dispatcher import select
@@ -75,7 +75,7 @@ def find_drift(
     lead nowhere, for no primary has been known for long.
     """
     finder = PrimaryFinder(managed.cluster, last_known)
-    decision, now = finder.decision(host), time.time()
+    decision, now = finder.decision(host), clock.wall()
     if decision.primary is None:
         return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
     state = cluster_state(decision, finder)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice
 from typing import TypeVar
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import Aside
 from repmgr_hooks.cluster.decide import ClusterState, last_known_of
 from repmgr_hooks.cluster.notice import Notice, notice_of
@@ -204,7 +204,7 @@ def take_all(missing: Sequence[Step], chosen: ScheduledAction, host: Host, obser
 def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver) -> None:
     """Do one step, and tell. Raises OperationFailed, or Stopped before it."""
     stop_if_asked(observer)
-    begun, clock, problem = host.now(), time.time(), None
+    begun, started, problem = host.now(), clock.wall(), None
     try:
         with observer.waiting(step.what, seconds_for(step, host)):
             apply(step, host)
@@ -217,7 +217,7 @@ def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver)
         problem = Problem.of(error)
         raise error from failure
     finally:
-        observer.step(chosen, step, clock, host.now() - begun, problem)
+        observer.step(chosen, step, started, host.now() - begun, problem)
 
 
 def look(action: Action, state: ClusterState | Notice, host: Host) -> list[Step]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
@@ -183,7 +184,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
 def _unwatched(loaded: Config, cluster: str) -> float:
     """Return the seconds since the service looked, if it should have looked again by now."""
     looked = last_heartbeat(loaded.state_dir, cluster)
-    since = time.time() - looked if looked is not None else 0.0
+    since = clock.wall() - looked if looked is not None else 0.0
     return (
         since
         if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from repmgr_hooks import clock
 from repmgr_hooks.alerts.evaluator import AlertEvaluator, Listener, Nobody
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.config import Config
@@ -122,7 +122,7 @@ class ClusterController:
         """Return the seconds that are left of a pause. One that is yet to begin begins now: the clock was set back."""
         if pause.until is None:
             return REST
-        if (now := time.time()) >= pause.since:
+        if (now := clock.wall()) >= pause.since:
             return max(pause.until - now, 0.0)
         seconds = pause.until - pause.since
         self._ask(lambda: self._journal.pause(self.name, now + seconds, pause.reason))
@@ -234,7 +234,7 @@ class ClusterController:
         retry = self._config.service.retry
         if failed is None or failed.ended is None or failed.attempt >= retry.max_attempts:
             return REST
-        return left(failed.ended, retry.after(failed.attempt), time.time())
+        return left(failed.ended, retry.after(failed.attempt), clock.wall())
 
     def _run(self, cause: str, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
         """One run for the events that wait and for what the failed run before was for."""
@@ -247,7 +247,7 @@ class ClusterController:
         self.progress.expect(LOCK_WAIT)
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             self._remind()
-            started, run = time.time(), self._begin(cause, attempt, covered)
+            started, run = clock.wall(), self._begin(cause, attempt, covered)
             show, stop = self.progress.waiting, self.stopping.is_set
             observer = JournalRecorder(self._journal, self.name, run, notified, show, stop)
             everything = cause == "drift" or failed is not None
