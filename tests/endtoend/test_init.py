@@ -18,6 +18,8 @@ PLACES = {
     "/etc/sudoers.d/repmgr-hooks": "root:root 440",
     "/etc/systemd/system/repmgr-hooks.service": "root:root 644",
     "/etc/systemd/system/repmgr-hooks-boot.service": "root:root 644",
+    "/etc/systemd/system/repmgr-hooks-check-wal.service": "root:root 644",
+    "/etc/systemd/system/repmgr-hooks-check-wal.timer": "root:root 644",
     "/etc/repmgr-hooks/pgpass": "barman:barman 600",
     "/var/lib/repmgr-hooks": "barman:postgres 710",
     "/var/lib/repmgr-hooks/spool": "barman:postgres 2770",
