@@ -63,8 +63,8 @@ class AlertEvaluator:
     ) -> None:
         """All is done that can be done now: tell what is still wrong; nothing yet while a primary is waited for.
 
-        ``unserved``: the ports through which a client cannot write; ``obstacles``: what stands against a failover; ``wal``:
-        what following the records of Barman's WAL has shown.
+        ``unserved``: the ports through which a client cannot write; ``obstacles``: what stands against a failover.
+        ``wal``: what following the records of Barman's WAL has shown.
         """
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
