@@ -23,6 +23,7 @@ CLEANS_UP_LOCKS = (3, 10)
 TERMINATES_PROCESSES = (3, 14)
 SMALLEST = 1024 * 1024
 """No WAL file is smaller (initdb --wal-segsize)."""
+FORMS = ("none", "gzip", "pygzip", "pigz", "bzip2", "pybzip2", "xz", "lz4", "zstd")
 DIRECTORIES = ("streaming_wals_directory", "incoming_wals_directory", "wals_directory")
 """In the order in which a file moves: one that is moved while they are listed is seen all the same."""
 
@@ -122,6 +123,11 @@ def places(barman: Barman, host: Host, limit: float = LIMIT) -> dict[str, str]:
             what = f"'barman show-server {barman.server}' does not say its {name}"
             raise OperationFailed(what, code="odd_answer", hint="see what it prints")
     return said
+
+
+def has_other_forms(said: Mapping[str, str]) -> bool:
+    """True if Barman stores WAL in a form that only it can read: its own filter, snappy, encrypted."""
+    return said.get("compression", "None").lower() not in FORMS or said.get("encryption", "None").lower() != "none"
 
 
 def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int, int], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import json
@@ -53,6 +54,7 @@ def asked(place: Path, **more: Any) -> dict[str, Any]:
         "names": [NAME],
         "barman": "barman",
         "server": "x",
+        "other_forms": False,
         **more,
     }
 
@@ -71,6 +73,39 @@ def test_a_file_that_is_cut_short(tmp_path: Path, form: str, kept: float) -> Non
     file = store(tmp_path, form)
     os.truncate(file, int(file.stat().st_size * kept))
     assert files.whole(asked(tmp_path))["wrong"].keys() == {NAME}
+
+
+def test_a_form_that_only_barman_can_read(tmp_path: Path) -> None:
+    """A filter of the user's, or encrypted: not judged by its size, and read through Barman."""
+    file, barman = store(tmp_path / "wals", "plain"), tmp_path / "barman"
+    file.write_bytes(base64.b64encode(TEXT))
+    barman.write_text(f"#!/bin/sh\nexec base64 -d {file}\n")
+    barman.chmod(0o755)
+    what = asked(tmp_path / "wals", barman=str(barman), other_forms=True)
+    assert files.whole(what) == {"wrong": {}}
+    assert files.sums(what)["sums"] == {NAME: hashlib.sha256(TEXT).hexdigest()}
+    assert files.whole({**what, "other_forms": False})["wrong"].keys() == {NAME}
+
+
+@pytest.mark.parametrize(
+    ("said", "has"),
+    [
+        ({}, False),
+        ({"compression": "None"}, False),
+        ({"compression": "zstd", "encryption": "none"}, False),
+        ({"compression": "custom"}, True),
+        ({"compression": "snappy"}, True),
+        ({"compression": "gzip", "encryption": "gpg"}, True),
+    ],
+)
+def test_whether_barman_has_such_forms(said: dict[str, str], has: bool) -> None:
+    assert archive.has_other_forms(said) == has
+
+
+def test_a_cut_file_is_one_in_spite_of_them(tmp_path: Path) -> None:
+    file = store(tmp_path, "plain")
+    file.write_bytes(b"\x10\xd1" + TEXT[2 : SIZE // 2])
+    assert files.whole(asked(tmp_path, other_forms=True))["wrong"].keys() == {NAME}
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
