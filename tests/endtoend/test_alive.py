@@ -105,8 +105,8 @@ def test_a_command_whose_output_nobody_reads(lab: Lab, command: str) -> None:
 
 def test_who_holds_the_lock_is_shown(lab: Lab) -> None:
     """A process that somebody has stopped holds it until he lets it go on."""
-    lab.put(lab.gateway, "/usr/local/bin/barman", "#!/bin/sh\nsleep 20\nexit 1\n", 0o755)
     end_worker(lab)
+    lab.put(lab.gateway, "/usr/local/bin/barman", "#!/bin/sh\nsleep 20\nexit 1\n", 0o755)
     lab.gateway.wipe_nat()
     held = lab.gateway.start("/usr/local/bin/repmgr-hooks", "reconcile", "--cluster", "main", log="held")
     wait_for(lambda: "route" in lab.gateway.log("held") or "lead port" in lab.gateway.log("held"), "its first step")
