@@ -30,13 +30,13 @@ from repmgr_hooks.cli.output import (
     write_whole,
 )
 from repmgr_hooks.config import Config
+from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, OperationFailed, UsageError
 from repmgr_hooks.journal import wal_checks
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import broken
 from repmgr_hooks.reports import failover, failover_html, failover_text, history, metrics, status, wal_check
 from repmgr_hooks.reports.wal_check import WalCheck
-from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.host import LocalHost
 
 RESTORE_WITHIN = 3600.0
@@ -66,7 +66,7 @@ def do_check_wal(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{loaded.path}: no section 'barman': there is nothing to check")
     with contextlib.ExitStack() as stack:
         journal, _ = journal_or_why_not(loaded, stack)
-        found = {managed.cluster.name: check_wal(managed.cluster, arguments, journal) for managed in chosen}
+        found = {managed.cluster.name: check_wal(managed, arguments, journal) for managed in chosen}
     if arguments.json:
         print(json.dumps({name: report.as_dict() for name, report in found.items()}, indent=2))
     else:
@@ -74,11 +74,12 @@ def do_check_wal(arguments: argparse.Namespace) -> int:
     return OK if all(report.healthy for report in found.values()) else FAILED
 
 
-def check_wal(settings: Cluster, arguments: argparse.Namespace, journal: Journal | None) -> WalCheck:
+def check_wal(managed: ManagedCluster, arguments: argparse.Namespace, journal: Journal | None) -> WalCheck:
     """Look at one cluster; what following the records has shown, ``status`` and the alerts show too."""
+    settings = managed.cluster
     found = wal_check.compared(
         settings,
-        LocalHost(settings.conninfos()),
+        world_of(managed),
         journal,
         functools.partial(tell_progress, settings.name) if arguments.deep else None,
         (arguments.within or RESTORE_WITHIN) if arguments.restore else None,
