@@ -59,7 +59,7 @@ class WalVerifier:
     def _start(self) -> None:
         words = ("check-wal", "--deep", "--newest", NEWEST, "--within", WITHIN, "--cluster", self._cluster.name)
         program = Program(("nice", "-n", "19", PROGRAM, "--config", str(self._path), *words), resident=True)
-        log.info("%s: the records around the switchpoint are followed now: %s", self._cluster.name, program)
+        log.info("%s: the newest records of Barman's WAL are followed now: %s", self._cluster.name, program)
         try:
             self._host.run(program, LIMIT)
         except OperationFailed as error:
