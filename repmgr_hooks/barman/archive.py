@@ -181,8 +181,12 @@ def newest_backup(barman: Barman, host: Host) -> str:
 
 
 def hole(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> tuple[str, ...]:
-    """Return what a restore of the newest backup lacks. Barman's backups are asked for only if something is missing."""
-    if not wal_continuity.missing(held.files, primary.lineage, primary.last_closed):
+    """Return what a restore of the newest backup lacks. Barman's backups are asked for only if something is missing.
+
+    An empty archive lacks nothing between its files; that of a disk that is not mounted is empty.
+    """
+    in_archive = held.files - held.streaming
+    if in_archive and not wal_continuity.missing(held.files, primary.lineage, primary.last_closed):
         return ()
     return report(held, primary, barman, host).missing
 
