@@ -6,13 +6,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.engine.dispatcher import select
 from repmgr_hooks.engine.dry_run import differences, preview
-from repmgr_hooks.engine.executor import answer
+from repmgr_hooks.engine.executor import MOST_STEPS, answer
 from repmgr_hooks.engine.fencing import fence
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, place_of
@@ -113,7 +114,7 @@ def warnings(managed: ManagedCluster, state: ClusterState, host: Host) -> list[P
 
 
 def _warnings(action: Action, state: ClusterState) -> list[Problem]:
-    said = action.handler.warnings(action.config, state)
+    said = islice(action.handler.warnings(action.config, state), MOST_STEPS)
     return [Problem(one_line(w.code), one_line(w.message, MOST), one_line(w.hint, MOST)) for w in said]
 
 

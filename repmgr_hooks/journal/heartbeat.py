@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from repmgr_hooks import clock
+from repmgr_hooks.background import on_disk
 
 ALLOWED = 300.0
 """Seconds in which a loop must get on besides what it waits for: a look at Barman runs several programs, each with a
@@ -43,13 +45,16 @@ class Progress:
 
 def write_heartbeat(state_dir: Path, cluster: str) -> None:
     """Note that the worker has just looked; what cannot be noted is seen as a look that was not made."""
-    path = _path(state_dir, cluster)
     with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-        try:
-            os.utime(handle)
-        finally:
-            os.close(handle)
+        on_disk(partial(_touch, _path(state_dir, cluster)))
+
+
+def _touch(path: Path) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        os.utime(handle)
+    finally:
+        os.close(handle)
 
 
 def last_heartbeat(state_dir: Path, cluster: str) -> float | None:

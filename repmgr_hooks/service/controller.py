@@ -25,6 +25,7 @@ from repmgr_hooks.log import about, hint
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.service.prober import NoProber, Prober
 from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, saw
+from repmgr_hooks.service.wal_verifier import WalVerifier
 from repmgr_hooks.settings.backoff import left
 from repmgr_hooks.system.steps import Host
 
@@ -65,7 +66,7 @@ class ClusterController:
         self._tick = loaded.service.monitor_interval
         self._monitor = Monitor(managed, host, self._tick)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
-        self._prober = prober
+        self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
         self._owes_look = False
         """Events came in, and the cluster was not looked at without them since: they may be many, and all lie."""
         self._last_known = LastKnownPrimary()
@@ -108,7 +109,8 @@ class ClusterController:
                     self._run("drift", [], failed)
                     self._monitor.look_now()
                 elif not waiting:
-                    self._alerts.note(self._monitor.warnings, failed, self._prober.failing(), self._monitor.obstacles)
+                    seen = (self._prober.failing(), self._monitor.obstacles, self._verifier.found)
+                    self._alerts.note(self._monitor.warnings, failed, *seen)
                     return min(wait, self._monitor.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)
@@ -149,6 +151,7 @@ class ClusterController:
             self._prober.kick()
             saw(self._journal, self.name, self._monitor.news)
         self._alerts.saw(drift.decision)
+        self._verifier.look(drift.decision, drift.in_desired_state)
         if drift.in_desired_state:
             self._keep(drift.decision)
             self._agree(drift.decision)

@@ -203,7 +203,7 @@ class Worker:
         notifier.use(self._config.service.alerts, self._config.clusters)
         for loop in before.values():
             loop.stop()
-        self._ending += [loop for name, loop in before.items() if name not in self._config.clusters]
+        self._ending = [loop for loop in (*self._ending, *before.values()) if loop.is_alive()]
         self._loops = {}
         self._stop_probers()
         for name, managed in self._config.clusters.items():

@@ -247,9 +247,11 @@ def _code(error: psycopg.Error) -> str:
 
 def check_size(result: psycopg.pq.abc.PGresult) -> None:
     """Look at how large an answer is, before it is read. Raises ValueError."""
-    left = MOST_ANSWER
-    for row in range(result.ntuples):
+    left = MOST_ANSWER - result.ntuples  # a row without columns takes its place too
+    for row in range(result.ntuples if left >= 0 else 0):
         for column in range(result.nfields):
-            left -= len(result.get_value(row, column) or b"") + 1  # a row of nulls takes its place too
-            if left < 0:
-                raise ValueError(f"it has {result.ntuples} rows and more than {MOST_ANSWER} bytes")
+            left -= len(result.get_value(row, column) or b"") + 1  # and so does null
+        if left < 0:
+            break
+    if left < 0:
+        raise ValueError(f"it has {result.ntuples} rows and more than {MOST_ANSWER} bytes")

@@ -26,8 +26,8 @@ from repmgr_hooks.settings.cluster import WhileUnknown
 from tests.fake import FakeHost
 
 SHIPPED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
-# Not that of a gateway, should the tests run on one.
 LOADED = replace(SHIPPED, service=replace(SHIPPED.service, state_dir="/nonexistent"))
+"""Without the state of a service that runs on this machine."""
 MAIN = LOADED.clusters["main"]
 PROMOTED = Event(2, "standby_promote")
 DONE = (True, False, "done", 1, 1)
@@ -56,6 +56,7 @@ HEALTHY = [
     "  port 54322 (app): leads to node 1, and a client writes there",
     "  slot barman: reserved, holds 672 B of WAL",
     "  Barman: streaming, 0 B behind",
+    "  archive: its records were not followed yet",
     "  failover: repmgr would promote node 2",
 ]
 
@@ -88,6 +89,7 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
         "  port 54322 (app): leads to node 2, and a client writes there",
         "  slot barman: reserved, holds 16 MB of WAL",
         "  Barman: streaming, 0 B behind",
+        "  archive: its records were not followed yet",
         "  WARNING node 1 does not answer",
     ]
     host.nodes[1].reachable, host.nodes[1].in_recovery, host.nodes[1].timeline = True, True, 2
