@@ -121,8 +121,8 @@ def find(journal: Journal, which: str, clusters: Sequence[str]) -> Change:
     return chosen[0]
 
 
-def tell(journal: Journal, change: Change) -> FailoverReport:
-    """Return the story of a change."""
+def report(journal: Journal, change: Change) -> FailoverReport:
+    """Return the report of a change."""
     limit = change.until or math.inf
     observations = [Observation(*row) for row in journal.read(OBSERVATIONS, change.cluster, change.before, limit)]
     lost, promoted = _lost(observations, change), _promoted(observations, change)
