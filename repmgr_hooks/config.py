@@ -189,7 +189,7 @@ def _invalid(action: Action, cluster: Cluster) -> list[Problem]:
         if strange := next((each for each in found if not isinstance(each, Problem)), None):
             raise TypeError(f"{strange!r} is no Problem")
         return found
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # whatever a plug-in raises
         origin = installed()[action.name].origin
         return [mistake(f"a bug in the handler ({origin}): 'validate' failed: {error!r}")]
 

@@ -16,6 +16,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Literal, TextIO
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import meanwhile
 from repmgr_hooks.errors import hint_lines
 from repmgr_hooks.text import MOST, one_line, printable
@@ -174,19 +175,19 @@ class Lines(logging.Handler):
     def waiting(self, what: str, seconds: float) -> Iterator[None]:
         """Show meanwhile that this is waited for, at most so many seconds."""
         try:
-            with meanwhile(partial(self._show, what, time.time() + seconds)):
+            with meanwhile(partial(self._show, what, clock.wall() + seconds)):
                 yield
         finally:
             self._below("")
 
     def _show(self, what: str, end: float, over: threading.Event) -> None:
         until = time.strftime("%H:%M:%S", time.localtime(end))
-        begun = time.monotonic()
+        begun = clock.monotonic()
         while not over.wait(SHORT):
             if self._rewrites:
-                self._below(f"... {time.monotonic() - begun:.0f} s, until {until} at most: {one_line(what)}")
-            elif self._said[0] != what or time.monotonic() - self._said[1] >= SAY_EVERY:
-                self._said = (what, time.monotonic())
+                self._below(f"... {clock.monotonic() - begun:.0f} s, until {until} at most: {one_line(what)}")
+            elif self._said[0] != what or clock.monotonic() - self._said[1] >= SAY_EVERY:
+                self._said = (what, clock.monotonic())
                 log.info("waiting, until %s at most: %s", until, what)
 
     def _below(self, text: str) -> None:

@@ -492,6 +492,9 @@ class FakeHost:
             return self._barman_command(program, words, limit)
         if name in ("cat", "find", "cmp", "cp", "mkdir", "mv", "touch", "chown", "rm", "python3"):
             return self._barmans_files(program, name, words)
+        if name == "nice":
+            assert program.resident, "nobody waits for it"
+            return ""
         if name in self.programs:
             self._note(f"run {name}")
             return self.programs[name](program)

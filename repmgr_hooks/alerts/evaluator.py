@@ -11,6 +11,7 @@ from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, Problem
 from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.journal.wal_checks import WalCheckRow
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Host
 
@@ -58,10 +59,12 @@ class AlertEvaluator:
         failed: RunRow | None,
         unserved: Sequence[Unserved] = (),
         obstacles: Sequence[Obstacle] = (),
+        wal: Sequence[WalCheckRow] = (),
     ) -> None:
         """All is done that can be done now: tell what is still wrong; nothing yet while a primary is waited for.
 
         ``unserved``: the ports through which a client cannot write; ``obstacles``: what stands against a failover.
+        ``wal``: what following the records of Barman's WAL has shown.
         """
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
@@ -69,7 +72,7 @@ class AlertEvaluator:
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):
             late = overdue(self._managed, unserved, self._known_since, self._host.now())
-            found = conditions(self._managed, decision, warnings, failed, self._attempts, late, obstacles)
+            found = conditions(self._managed, decision, warnings, failed, self._attempts, late, obstacles, wal)
             self._listener.note(cluster.name, found)
 
     def hindered(self, condition: str, error: HooksError) -> None:

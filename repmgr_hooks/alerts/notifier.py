@@ -9,11 +9,11 @@ import dataclasses
 import json
 import logging
 import threading
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from repmgr_hooks import clock
 from repmgr_hooks.alerts import receivers
 from repmgr_hooks.alerts.incident import FORGET_AFTER, Delivery, Incident, happened, raised
 from repmgr_hooks.alerts.receivers import Receiver
@@ -58,11 +58,11 @@ class Notifier:
 
     def close(self, limit: float) -> None:
         """Send what is due now, for at most so many seconds; the rest is sent after the next start."""
-        end = time.monotonic() + limit
+        end = clock.monotonic() + limit
         for thread in self._threads.values():
             thread.stop()
         for thread in self._threads.values():
-            thread.join(max(end - time.monotonic(), 0.0))
+            thread.join(max(end - clock.monotonic(), 0.0))
 
     # -- what the runs say -------------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ class Notifier:
             return
         with self._alone:
             self._noted[cluster] = found
-            now, incidents = time.time(), self._incidents.setdefault(cluster, {})
+            now, incidents = clock.wall(), self._incidents.setdefault(cluster, {})
             self._keep(cluster, raised(incidents, {alert.condition: alert for alert in found}, now))
 
     def tell(self, alert: Alert) -> None:
@@ -81,7 +81,7 @@ class Notifier:
             return
         with self._alone:
             incidents = self._incidents.setdefault(alert.cluster, {})
-            if incident := happened(incidents.get(alert.condition), alert, time.time()):
+            if incident := happened(incidents.get(alert.condition), alert, clock.wall()):
                 self._keep(alert.cluster, {alert.condition: incident})
 
     def _keep(self, cluster: str, changed: dict[str, Incident]) -> None:
@@ -96,7 +96,7 @@ class Notifier:
 
     def next_for(self, receiver: Receiver) -> tuple[Incident | None, float]:
         """Return an incident that the receiver is to hear of now; else the seconds until there may be one."""
-        now, wait = time.time(), LOOK_AGAIN
+        now, wait = clock.wall(), LOOK_AGAIN
         with self._alone:
             for cluster, incidents in self._incidents.items():
                 self._forget_old(incidents, now)
@@ -111,7 +111,7 @@ class Notifier:
 
     def was_sent(self, receiver: Receiver, incident: Incident, error: str) -> None:
         """Remember that a message was sent, or could not be."""
-        now = time.time()
+        now = clock.wall()
         with self._alone:
             current = self._incidents.get(incident.alert.cluster, {}).get(incident.alert.condition)
             if current is None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.alerts.incident import Incident
 from repmgr_hooks.alerts.notifier import attempt
 from repmgr_hooks.alerts.receivers import SENDMAIL, is_readable_by_others
@@ -48,7 +48,7 @@ def sent(loaded: Config, host: Host) -> Iterator[Finding]:
     for receiver in loaded.service.alerts:
         text = "a test of repmgr-hooks check --send-test-alert; nothing is wrong"
         incident = Incident(
-            Alert(next(iter(loaded.clusters)), "test", receiver.severity, text, momentary=True), time.time()
+            Alert(next(iter(loaded.clusters)), "test", receiver.severity, text, momentary=True), clock.wall()
         )
         with acting_as(user):
             error = attempt(receiver, incident, host)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
+from repmgr_hooks import clock
 from repmgr_hooks.barman import archive, content
 from repmgr_hooks.checks import barman_config
 from repmgr_hooks.checks.files import secret
@@ -131,7 +131,7 @@ def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -
         return topic.warn(f"it cannot be seen when it ran: {error}", f"ls -l {file}")
     times = [int(line) for line in output.split()]
     # The directory's own time counts only if the lock file is gone.
-    ago = time.time() - (times[-1] if times else 0)
+    ago = clock.wall() - (times[-1] if times else 0)
     if ago > CRON_EVERY:
         when = f"last ran {ago / 60:.0f} minutes ago" if times else "has never run"
         return topic.fail(f"Barman's cron {when}: no stream is started, no WAL archived", hint)

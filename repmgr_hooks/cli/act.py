@@ -7,10 +7,9 @@ import contextlib
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
-from repmgr_hooks import config
+from repmgr_hooks import clock, config
 from repmgr_hooks.cli.output import (
     FAILED,
     OK,
@@ -180,12 +179,12 @@ def do_worker(arguments: argparse.Namespace) -> int:
 def do_pause(arguments: argparse.Namespace) -> int:
     """Begin a maintenance."""
     loaded = configured(arguments)
-    until = None if arguments.duration is None else time.time() + arguments.duration
+    until = None if arguments.duration is None else clock.wall() + arguments.duration
     names = [managed.cluster.name for managed in choose(loaded, arguments.cluster, None)]
     with journal_of(loaded) as journal:
         for name in names:
             journal.pause(name, until, arguments.reason)
-            keep(loaded.state_dir, name, Pause(until, arguments.reason, time.time()))
+            keep(loaded.state_dir, name, Pause(until, arguments.reason, clock.wall()))
     for name in names:
         print(f"{name}: PAUSED {status.until_when(until)}: events are stored, nothing is done")
     return OK

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import stat
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -87,8 +88,13 @@ def with_journal(loaded: Config, use: Callable[[Journal | None], T]) -> tuple[T,
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that others may read; it is there whole, or as it was. Raises UsageError."""
+    """Write a file that others may read; it is there whole, or as it was. Raises UsageError.
+
+    It takes the place of what is there: root would make /dev/null, or /dev/stdout, a file.
+    """
     try:
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise UsageError(f"{path} is no file", hint="name one, or a new one")
         with atomic_write(path) as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)

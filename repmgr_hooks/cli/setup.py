@@ -98,6 +98,7 @@ def tell(lines: Iterable[str]) -> None:
 def left_to_do() -> int:
     """Show what ``check`` says about what was installed; that is no failure of the installation."""
     print("\nWhat is left to do, as 'repmgr-hooks check' sees it; then:")
-    print("  systemctl enable --now repmgr-hooks-boot.service repmgr-hooks.service\n")
+    units = "repmgr-hooks-boot.service repmgr-hooks.service repmgr-hooks-check-wal.timer"
+    print(f"  systemctl enable --now {units}\n")
     show.do_check(parser().parse_args(["--config", CONFIGURATION, "check"]))
     return OK

@@ -7,12 +7,12 @@ without these functions (repmgr 4.3 and older) stays a node that answers.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.observe import NodeState
@@ -147,7 +147,7 @@ class ReadinessProbe:
         if decision.primary is None or not standbys:
             return None
         asked = ask([decision.primary, *(state.node for state in standbys)], cluster, host)
-        settled = not 0 <= time.time() - since < SETTLED
+        settled = not 0 <= clock.wall() - since < SETTLED
         files = self._of_files(decision.primary, cluster, host)
         return judge(decision, standbys, asked, files, cluster.repmgrd_timeout, settled)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.engine.dispatcher import select
 from repmgr_hooks.engine.dry_run import differences, preview
-from repmgr_hooks.engine.executor import answer
+from repmgr_hooks.engine.executor import MOST_STEPS, answer
 from repmgr_hooks.engine.fencing import fence
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, place_of
@@ -74,7 +75,7 @@ def find_drift(
     lead nowhere, for no primary has been known for long.
     """
     finder = PrimaryFinder(managed.cluster, last_known)
-    decision, now = finder.decision(host), time.time()
+    decision, now = finder.decision(host), clock.wall()
     if decision.primary is None:
         return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
     state = cluster_state(decision, finder)
@@ -113,7 +114,7 @@ def warnings(managed: ManagedCluster, state: ClusterState, host: Host) -> list[P
 
 
 def _warnings(action: Action, state: ClusterState) -> list[Problem]:
-    said = action.handler.warnings(action.config, state)
+    said = islice(action.handler.warnings(action.config, state), MOST_STEPS)
     return [Problem(one_line(w.code), one_line(w.message, MOST), one_line(w.hint, MOST)) for w in said]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import islice
 from typing import TypeVar
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import Aside
 from repmgr_hooks.cluster.decide import ClusterState, last_known_of
 from repmgr_hooks.cluster.notice import Notice, notice_of
@@ -29,6 +30,8 @@ RETRY_EVERY = 2.0
 LAST_TRY = 1.0
 NOT_REACHED = Problem("not_reached", "not reached")
 PLUG_IN_LIMIT = 60.0
+MOST_STEPS = 1000
+LONGEST_STEP = 3600.0
 T = TypeVar("T")
 
 
@@ -201,7 +204,7 @@ def take_all(missing: Sequence[Step], chosen: ScheduledAction, host: Host, obser
 def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver) -> None:
     """Do one step, and tell. Raises OperationFailed, or Stopped before it."""
     stop_if_asked(observer)
-    begun, clock, problem = host.now(), time.time(), None
+    begun, started, problem = host.now(), clock.wall(), None
     try:
         with observer.waiting(step.what, seconds_for(step, host)):
             apply(step, host)
@@ -214,7 +217,7 @@ def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver)
         problem = Problem.of(error)
         raise error from failure
     finally:
-        observer.step(chosen, step, clock, host.now() - begun, problem)
+        observer.step(chosen, step, started, host.now() - begun, problem)
 
 
 def look(action: Action, state: ClusterState | Notice, host: Host) -> list[Step]:
@@ -222,19 +225,26 @@ def look(action: Action, state: ClusterState | Notice, host: Host) -> list[Step]
 
     def missing() -> list[Step]:
         if action.handler.observe is None:
-            found = list(action.handler.plan(action.config, _as_notice(state), None))
-        else:
-            seen = action.handler.observe(action.config, state, host)
-            found = list(action.handler.plan(action.config, state, seen))
-        if not all(isinstance(step, Step) for step in found):
-            raise TypeError(f"plan must return steps, not {found}")
-        return [named(step, action) for step in found]
+            return fit(action.handler.plan(action.config, _as_notice(state), None), action)
+        seen = action.handler.observe(action.config, state, host)
+        return fit(action.handler.plan(action.config, state, seen), action)
 
     return answer(action, state.cluster, host, missing)
 
 
-def named(step: Step, action: Action) -> Step:
-    """Return a step fit to be shown and stored, whatever a plug-in has put into it."""
+def fit(planned: Iterable[Step], action: Action) -> list[Step]:
+    """Return steps fit to be taken, shown and stored, whatever a plug-in has planned. Raises TypeError, ValueError."""
+    found = list(islice(planned, MOST_STEPS + 1))
+    if len(found) > MOST_STEPS:
+        raise ValueError(f"more than {MOST_STEPS} steps")
+    return [_named(step, action) for step in found]
+
+
+def _named(step: Step, action: Action) -> Step:
+    if not isinstance(step, Step):
+        raise TypeError(f"plan must return steps, not {step}")
+    if not 0 <= step.limit <= LONGEST_STEP:
+        raise ValueError(f"the limit of a step must be between 0 and {LONGEST_STEP:.0f} s, not {step.limit}")
     kind, target = one_line(step.kind) or action.name, one_line(step.target)
     node = step.node if isinstance(step.node, int) else None
     return replace(step, what=one_line(step.what, MOST), kind=kind, target=target, node=node)

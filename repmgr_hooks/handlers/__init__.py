@@ -63,7 +63,7 @@ def _load(point: metadata.EntryPoint, origin: str) -> Handler:
         module = point.load()
     except UsageError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # whatever a plug-in raises
         what = f"handler {point.name!r} of {origin} cannot be loaded: {error!r}"
         raise UsageError(what, hint="correct or remove it") from error
     if breach := _breaks_contract(module):

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import astuple
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.memory import CHANGES, PROMOTED, TOLD_UNDER
-from repmgr_hooks.journal.prune import PRUNE
+from repmgr_hooks.journal.prune import FORGET, PRUNE
 from repmgr_hooks.journal.rows import (
     RUN_COLUMNS,
     Failed,
@@ -50,10 +50,6 @@ insert into event (spooled, cluster, node, name, success, other_node, timestamp,
 values (:spooled, :cluster, :node, :name, :success, :other_node, :timestamp, :received, :by_hand, ({TOLD_UNDER}))
 on conflict (spooled) do nothing
 """
-FORGET = (
-    "delete from role where cluster = ?",
-    "update event set role = null where cluster = ?",  # the numbers are given again
-)
 
 
 class Journal(Store):
@@ -99,7 +95,7 @@ class Journal(Store):
 
     def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
         """Open a run that covers these events, and return its number."""
-        values = (cluster, cause, attempt, time.time())
+        values = (cluster, cause, attempt, clock.wall())
 
         def begin(db: sqlite3.Connection) -> int:
             run = db.execute("insert into run (cluster, cause, attempt, started) values (?, ?, ?, ?)", values).lastrowid
@@ -128,7 +124,7 @@ class Journal(Store):
         left: Iterable[Failed] = (),
     ) -> None:
         """Close a run; ``left``: the actions that failed."""
-        values = (time.time(), ok, again, message, primary, timeline, code, hint, run)
+        values = (clock.wall(), ok, again, message, primary, timeline, code, hint, run)
         columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, code = ?, hint = ?'
         failed = [(run, *item.place, item.code) for item in left]
 
@@ -173,7 +169,7 @@ class Journal(Store):
 
     def prune(self, days: float) -> None:
         """Remove what is older than so many days; what waits, runs, came last, or may prove a promotion stays."""
-        before = time.time() - days * 86400
+        before = clock.wall() - days * 86400
         self.change(lambda db: [db.execute(statement, (before,)) for statement in PRUNE])
 
     # -- memory ------------------------------------------------------------------------------------------------------
@@ -190,7 +186,7 @@ class Journal(Store):
         promoted = self.read(PROMOTED, cluster, role)
         others = 'select "primary" from role where cluster = ? and "primary" <> ? order by id desc limit 1'
         before = self.read(others, cluster, primary)
-        ((changes,),) = self.read(CHANGES, cluster, time.time(), within)
+        ((changes,),) = self.read(CHANGES, cluster, clock.wall(), within)
         of_system = "select timeline, node from branch where cluster = ? and system_identifier = ?"
         began = dict(self.read(of_system, cluster, system))
         nodes = frozenset(node for (node,) in promoted)
@@ -199,7 +195,7 @@ class Journal(Store):
 
     def remember(self, cluster: str, last_known: LastKnownPrimary) -> None:
         """Remember the primary that was found."""
-        values = (cluster, last_known.primary, last_known.timeline, last_known.system_identifier, time.time())
+        values = (cluster, last_known.primary, last_known.timeline, last_known.system_identifier, clock.wall())
         if last_known != self.last_known(cluster):
             columns = 'cluster, "primary", timeline, system_identifier, since'
             self._write(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", *values)
@@ -211,7 +207,7 @@ class Journal(Store):
             self._began(cluster, last_known, "replace")
 
     def _began(self, cluster: str, last_known: LastKnownPrimary, known: str) -> None:
-        values = (cluster, last_known.system_identifier, last_known.timeline, last_known.primary, time.time())
+        values = (cluster, last_known.system_identifier, last_known.timeline, last_known.primary, clock.wall())
         if last_known.primary is not None:
             self._write(f"insert or {known} into branch values (?, ?, ?, ?, ?)", *values)
 
@@ -231,7 +227,7 @@ class Journal(Store):
 
     def pause(self, cluster: str, until: float | None, reason: str) -> None:
         """Store events and do nothing from now on."""
-        self._write("insert or replace into pause values (?, ?, ?, ?)", cluster, until, reason, time.time())
+        self._write("insert or replace into pause values (?, ?, ?, ?)", cluster, until, reason, clock.wall())
 
     def resume(self, cluster: str) -> bool:
         """End a pause; return whether there was one."""
@@ -240,7 +236,7 @@ class Journal(Store):
     def paused(self, cluster: str) -> Pause | None:
         """Return the pause of a cluster, if it has one that is not over."""
         rows = self.read("select until, reason, since from pause where cluster = ?", cluster)
-        found = [Pause(*row) for row in rows if row[0] is None or row[0] > time.time()]
+        found = [Pause(*row) for row in rows if row[0] is None or row[0] > clock.wall()]
         return found[0] if found else None
 
 
@@ -248,7 +244,7 @@ def _event_values(
     cluster: str, event: Event, received: float, spooled: str | None, by_hand: bool = False
 ) -> dict[str, object]:
     said = {**vars(event), "cluster": cluster, "received": received, "spooled": spooled, "by_hand": by_hand}
-    return {**said, "now": time.time()}
+    return {**said, "now": clock.wall()}
 
 
 def open_journal(path: Path, later: bool = False) -> Journal:
@@ -283,7 +279,7 @@ def _is_broken(error: OperationFailed) -> bool:
 
 
 def _set_aside(path: Path, error: OperationFailed) -> None:
-    aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
+    aside = path.with_name(f"{path.name}.broken-{int(clock.wall())}")
     wrong = "of an older version" if isinstance(error.__cause__, OlderTables) else "broken"
     log.error("the journal is %s (%s); it is now %s, and a new one begins", wrong, error.__cause__, aside)
     try:

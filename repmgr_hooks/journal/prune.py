@@ -23,3 +23,9 @@ PRUNE = (
     f"delete from role where exists ({LATER} and later.since < ?)",
 )
 """Each statement takes the time before which all is old."""
+
+FORGET = (
+    "delete from role where cluster = ?",
+    "update event set role = null where cluster = ?",  # the numbers are given again
+)
+"""Each takes the cluster that is forgotten, after it was restored or made anew."""

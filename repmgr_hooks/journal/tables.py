@@ -144,9 +144,20 @@ create table branch (
     since real not null,
     primary key (cluster, system_identifier, timeline)
 );
+create table wal_check (           -- what following the records of Barman's WAL showed last
+    cluster text not null,
+    part text not null,            -- all: since the newest backup; newest: around the last switchpoint
+    at real not null,
+    "primary" integer not null,    -- whose timeline it was
+    timeline integer not null,
+    problem text not null,         -- empty: nothing is wrong, as far as was looked
+    unable text not null,          -- why it could not be looked at; empty: it was
+    text text not null,            -- what was followed
+    primary key (cluster, part)
+);
 create table alert (
     cluster text not null,
-    condition text not null,       -- primary, stale_primary, client, backup, gate, run, warning, or an event
+    condition text not null,       -- primary, stale_primary, client, backup, wal_check, gate, run, warning, or an event
     severity text not null,
     summary text not null,
     details text not null,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -34,8 +34,8 @@ def run_now(
     name = managed.cluster.name
     last_known = LastKnownPrimary()
     try:
-        started, last_known = time.time(), journal.last_known(name)
-        numbers = [journal.add_event(name, event, time.time(), by_hand=cause != "event") for event in events]
+        started, last_known = clock.wall(), journal.last_known(name)
+        numbers = [journal.add_event(name, event, clock.wall(), by_hand=cause != "event") for event in events]
         run = journal.begin_run(name, cause, 1, numbers)
         last_known = journal.last_known(name)
     except OperationFailed as error:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show
 from repmgr_hooks.errors import OperationFailed, Problem
@@ -65,7 +65,7 @@ class JournalRecorder(RunObserver):
         """True for a notification that an earlier attempt has given for the same event."""
         if chosen.action.handler.observe or chosen.place not in self.notified:
             return False
-        self._add(StepRow(chosen.place, "done_before", "", None, "done before", time.time(), 0.0))
+        self._add(StepRow(chosen.place, "done_before", "", None, "done before", clock.wall(), 0.0))
         return True
 
 
@@ -106,4 +106,4 @@ def ended(run: int, cluster: str, cause: str, attempt: int, started: float, resu
     left = tuple(Failed(item.place, item.problems[0].code) for item in result.done if item.problems)
     why = (result.problem.code, result.problem.hint) if result.problem else ("", "")
     how = (result.ok, result.again, primary, timeline, result.message, *why, left)
-    return RunRow(run, cluster, cause, attempt, started, time.time(), *how)
+    return RunRow(run, cluster, cause, attempt, started, clock.wall(), *how)

@@ -110,13 +110,15 @@ class Gateway:
 class Barman:
     """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh).
 
-    ``slot_name`` and ``streaming_archiver_name`` are Barman's own options.
+    ``slot_name`` and ``streaming_archiver_name`` are Barman's own options. ``check_after_failover``: on each new
+    timeline the service has the records around the switchpoint followed, once (``check-wal --deep``).
     """
 
     server: Identifier
     slot_name: SlotName = "barman"
     command: Words = ("barman",)
     streaming_archiver_name: Identifier = "barman_receive_wal"
+    check_after_failover: bool = True
 
     def beside(self, *argv: str) -> tuple[str, ...]:
         """Return the words that run another program where ``barman`` runs.

@@ -153,6 +153,8 @@ class Lab:
     nodes: int = 2
     six: bool = False
     newest_barman: bool = False
+    segment_mb: int = 16
+    """The size of a WAL file."""
     db1: Host = field(init=False)
     db2: Host = field(init=False)
     db3: Host = field(init=False)
@@ -324,7 +326,8 @@ class Lab:
 
     def make_primary(self) -> None:
         db1 = self.db1
-        db1.run("initdb", "--no-sync", "-A", "peer", "-D", DATA, user="postgres")
+        size = f"--wal-segsize={self.segment_mb}"
+        db1.run("initdb", "--no-sync", "-A", "peer", size, "-D", DATA, user="postgres")
         self.configure(db1)
         # Nobody can acknowledge a commit yet.
         self.put(db1, f"{DATA}/alone.conf", "synchronous_standby_names = ''\n", owner="postgres")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -588,6 +589,28 @@ def test_a_plug_in_that_cannot_even_say_when_it_fails_open() -> None:
     assert opened(host)
 
 
+@pytest.mark.parametrize("said", ["soon", float("nan"), float("inf"), -1, 10**9, [], object()])
+def test_a_plug_in_that_says_nonsense_of_itself(said: object) -> None:
+    parts = {name: lambda _: said for name in ("fail_open_after", "helper", "on_tick")}
+    handler = SimpleNamespace(**{**vars(command), "Config": object, **parts, "observe": lambda *_: None})
+    odd = Action("plug_in", handler, None, "plug_in {}", "[0].do[0]")
+    assert (odd.fail_open_after, odd.helper, odd.on_tick) == (None, False, True)
+    host = failed_over()
+    handle(route(odd, OPEN_APP), host, [PROMOTED])
+    assert opened(host)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), ValueError()])
+@pytest.mark.parametrize("part", ["fail_open_after", "helper", "on_tick"])
+def test_a_plug_in_that_cannot_say_what_it_is(error: BaseException, part: str) -> None:
+    handler = SimpleNamespace(
+        **{**vars(command), "Config": object, "observe": lambda *_: None, "plan": lambda *_: [], part: fails(error)}
+    )
+    host = failed_over()
+    handle(route(Action("plug_in", handler, None, "plug_in {}", "[0].do[0]"), OPEN_APP), host, [PROMOTED])
+    assert opened(host) <= 4
+
+
 @pytest.mark.parametrize("part", ["observe", "plan", "fingerprint", "warnings", "housekeep"])
 def test_a_plug_in_that_never_returns_fails_and_the_port_opens_all_the_same(
     monkeypatch: pytest.MonkeyPatch, part: str
@@ -631,8 +654,15 @@ def test_one_failure_in_a_dry_run_hides_no_other_step() -> None:
 
 @pytest.mark.parametrize(
     "steps",
-    [["mend it"], [Step("mend it", Sql(9, "select 1"), 5)], [Step("mend it", Program(("/bin/mend",)), "5 s")]],  # type: ignore[arg-type]
-    ids=["no step", "no such node", "no number of seconds"],
+    [
+        ["mend it"],
+        [Step("mend it", Sql(9, "select 1"), 5)],
+        [Step("mend it", Program(("/bin/mend",)), "5 s")],  # type: ignore[arg-type]
+        [Step("mend it", Program(("/bin/mend",)), float("inf"))],
+        [Step("mend it", Program(("/bin/mend",)), float("nan"))],
+        (Step(f"mend it {number}", Program(("/bin/mend",)), 5) for number in itertools.count()),
+    ],
+    ids=["no step", "no such node", "no number of seconds", "for ever", "no number", "steps without end"],
 )
 def test_a_plan_of_no_steps_fails_and_the_port_opens_all_the_same(steps: list[Any]) -> None:
     host = failed_over()
