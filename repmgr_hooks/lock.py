@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import on_disk
 from repmgr_hooks.errors import LockTimeout, OperationFailed
 from repmgr_hooks.files import untrusted
@@ -38,7 +39,7 @@ class Holder:
 
     def __str__(self) -> str:
         since = time.strftime("%H:%M:%S", time.localtime(self.since))
-        return f"process {self.process} ({self.command}) since {since}, for {max(time.time() - self.since, 0):.0f} s"
+        return f"process {self.process} ({self.command}) since {since}, for {max(clock.wall() - self.since, 0):.0f} s"
 
 
 def lock_name(cluster: str) -> str:
@@ -82,16 +83,16 @@ def _opened(path: Path) -> int:
 
 
 def _take(handle: int, path: Path, limit: float) -> None:
-    end = time.monotonic() + limit
+    end = clock.monotonic() + limit
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() >= end:
+            if clock.monotonic() >= end:
                 by = f": {found}" if (found := holder(path)) else ""
                 raise LockTimeout(f"another process holds {path} (waited {limit:.0f} s){by}") from None
-            time.sleep(POLL)
+            clock.sleep(POLL)
 
 
 def _sign(handle: int) -> None:
@@ -99,7 +100,7 @@ def _sign(handle: int) -> None:
     command = " ".join(["repmgr-hooks", *sys.argv[1:]])
     try:
         os.truncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()} {time.time():.3f} {command}".encode(errors="replace")[:MOST], 0)
+        os.pwrite(handle, f"{os.getpid()} {clock.wall():.3f} {command}".encode(errors="replace")[:MOST], 0)
     except OSError:
         pass  # a full disk, or one that can only be read
     finally:

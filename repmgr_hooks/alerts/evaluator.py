@@ -11,12 +11,13 @@ from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, Problem
 from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.journal.wal_checks import WalCheckRow
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Host
 
 
 class Listener(Protocol):
-    """Whom the alarm tells; ``Notifier`` is the real one. It must return at once."""
+    """What takes the alerts; ``Notifier`` is the real one. It must return at once."""
 
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         """A cluster calls for these alerts now, and for no others."""
@@ -36,7 +37,7 @@ class Nobody:
 
 
 class AlertEvaluator:
-    """The alarm of one cluster; ``attempts``: after so many a failed run is given up."""
+    """Finds the alerts of one cluster; ``attempts``: after so many a failed run is given up."""
 
     def __init__(self, managed: ManagedCluster, host: Host, attempts: int, listener: Listener) -> None:
         self._managed, self._host, self._attempts, self._listener = managed, host, attempts, listener
@@ -45,7 +46,7 @@ class AlertEvaluator:
         """When a primary was last seen, and since when it is the same one."""
 
     def saw(self, decision: PrimaryDecision | None) -> None:
-        """A look, or a run, has ended with this verdict."""
+        """A look, or a run, has ended with this decision."""
         before, self._decision = self._decision, decision or self._decision
         if decision and (before is None or before.primary != decision.primary):
             self._known_since = self._host.now()
@@ -58,10 +59,12 @@ class AlertEvaluator:
         failed: RunRow | None,
         unserved: Sequence[Unserved] = (),
         obstacles: Sequence[Obstacle] = (),
+        wal: Sequence[WalCheckRow] = (),
     ) -> None:
         """All is done that can be done now: tell what is still wrong; nothing yet while a primary is waited for.
 
         ``unserved``: the ports through which a client cannot write; ``obstacles``: what stands against a failover.
+        ``wal``: what following the records of Barman's WAL has shown.
         """
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
@@ -69,7 +72,7 @@ class AlertEvaluator:
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):
             late = overdue(self._managed, unserved, self._known_since, self._host.now())
-            found = conditions(self._managed, decision, warnings, failed, self._attempts, late, obstacles)
+            found = conditions(self._managed, decision, warnings, failed, self._attempts, late, obstacles, wal)
             self._listener.note(cluster.name, found)
 
     def hindered(self, condition: str, error: HooksError) -> None:

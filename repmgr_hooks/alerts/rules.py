@@ -14,6 +14,7 @@ from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import place_of
 from repmgr_hooks.errors import Problem, hint_lines
 from repmgr_hooks.journal.rows import Failed, RunRow
+from repmgr_hooks.journal.wal_checks import WalCheckRow, broken
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.alert import Alert, Severity
 
@@ -38,7 +39,7 @@ class Unserved(Protocol):
 def overdue(managed: ManagedCluster, unserved: Sequence[Unserved], known_since: float, now: float) -> list[Probe]:
     """Return what a client has missed for too long under the primary of now.
 
-    While there is none, that is what is told; and a closed port has the time that its route gives it.
+    While there is none, that is the alert; and a closed port has the time that its route gives it.
     """
     late = []
     for item in unserved:
@@ -57,11 +58,13 @@ def conditions(
     attempts: int,
     unserved: Sequence[Probe] = (),
     obstacles: Sequence[Obstacle] = (),
+    wal: Sequence[WalCheckRow] = (),
 ) -> list[Alert]:
     """Return the alerts, one for each condition.
 
     ``failed``: the last run, if it failed and could be tried again, at most ``attempts`` times. ``unserved``: what
-    clients cannot do. ``obstacles``: what stands against a failover.
+    clients cannot do. ``obstacles``: what stands against a failover. ``wal``: what following the records of Barman's
+    WAL has shown.
     """
     cluster = managed.cluster
     rejoin = [note for note in decision.notes if note.code in (ReasonCode.STALE_PRIMARY, ReasonCode.BESIDE)]
@@ -79,7 +82,13 @@ def conditions(
         found.append(Alert(cluster.name, "warning", "warning", str(warnings[0]), _in_full(warnings), hint))
     if obstacles:
         found.append(_no_failover(cluster, obstacles))
+    found += [_broken_wal(cluster, row) for row in wal if row.problem][:1]
     return found
+
+
+def _broken_wal(cluster: Cluster, row: WalCheckRow) -> Alert:
+    problem = broken(row, cluster.name)
+    return Alert(cluster.name, "wal_check", "critical", str(problem), f"{row.text} ({row.part})", problem.hint)
 
 
 def _no_failover(cluster: Cluster, obstacles: Sequence[Obstacle]) -> Alert:

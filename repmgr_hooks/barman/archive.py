@@ -23,6 +23,7 @@ CLEANS_UP_LOCKS = (3, 10)
 TERMINATES_PROCESSES = (3, 14)
 SMALLEST = 1024 * 1024
 """No WAL file is smaller (initdb --wal-segsize)."""
+FORMS = ("none", "gzip", "pygzip", "pigz", "bzip2", "pybzip2", "xz", "lz4", "zstd")
 DIRECTORIES = ("streaming_wals_directory", "incoming_wals_directory", "wals_directory")
 """In the order in which a file moves: one that is moved while they are listed is seen all the same."""
 
@@ -124,6 +125,11 @@ def places(barman: Barman, host: Host, limit: float = LIMIT) -> dict[str, str]:
     return said
 
 
+def has_other_forms(said: Mapping[str, str]) -> bool:
+    """True if Barman stores WAL in a form that only it can read: its own filter, snappy, encrypted."""
+    return said.get("compression", "None").lower() not in FORMS or said.get("encryption", "None").lower() != "none"
+
+
 def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int, int], str]:
     """Return Barman's version, (0, 0) if it is not to be seen, and the words in which it is said.
 
@@ -175,8 +181,12 @@ def newest_backup(barman: Barman, host: Host) -> str:
 
 
 def hole(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> tuple[str, ...]:
-    """Return what a restore of the newest backup lacks. Barman's backups are asked for only if something is missing."""
-    if not wal_continuity.missing(held.files, primary.lineage, primary.last_closed):
+    """Return what a restore of the newest backup lacks. Barman's backups are asked for only if something is missing.
+
+    An empty archive lacks nothing between its files; that of a disk that is not mounted is empty.
+    """
+    in_archive = held.files - held.streaming
+    if in_archive and not wal_continuity.missing(held.files, primary.lineage, primary.last_closed):
         return ()
     return report(held, primary, barman, host).missing
 

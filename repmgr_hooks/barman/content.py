@@ -145,6 +145,7 @@ def ask(
         "server": barman.server,
         "backup_directory": known["backup_directory"],
         "directories": [known[name] for name in archive.DIRECTORIES],
+        "other_forms": archive.has_other_forms(known),
         **more,
     }
     folder = resources.files(PACKAGE)

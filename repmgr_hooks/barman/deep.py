@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,11 +49,23 @@ class Proof:
         return {"healthy": self.healthy, **asdict(self)}
 
 
-def follow(found: Report, primary: PrimaryWal, barman: Barman, host: Host, progress: Progress) -> Proof:
+@dataclass(frozen=True)
+class Effort:
+    """How much is followed: the ``newest`` so many bytes (0: all), within so many seconds."""
+
+    newest: int = 0
+    within: float = 6 * 3600.0
+
+
+ALL = Effort()
+
+
+def follow(
+    found: Report, primary: PrimaryWal, barman: Barman, host: Host, progress: Progress, effort: Effort = ALL
+) -> Proof:
     """Follow the records from the newest backup's start, or the oldest file, to the last closed file, in parts.
 
-    Each part begins a file before the end of the last one, so the way from file to file is followed everywhere. Ends at
-    the first thing that is wrong. Raises OperationFailed.
+    The parts overlap so that no record is left out. Ends at the first thing that is wrong. Raises OperationFailed.
     """
     if not found.healthy:
         return Proof("deep", "", unable="what is above comes first; the records were not followed")
@@ -61,43 +73,57 @@ def follow(found: Report, primary: PrimaryWal, barman: Barman, host: Host, progr
     if wrong := _wrong_history(found, lineage, barman, host):
         return Proof("deep", "nothing else was followed", wrong)
     ((version,),) = host.fetch(Sql(primary.node, VERSION), content.LIMIT)
-    first = (parse_name(found.first, size) or (0, 0))[1]
-    end = (parse_name(found.last, size) or (0, 0))[1] + 1
-    begin = _begin_of_backup(barman, host) if found.backup else ""
-    for a, b in parts(first, end, max(AT_ONCE // size, 2)):
-        start = begin if a == first and begin else lsn(a * size)
+    oldest = (parse_name(found.first, size) or (0, 0))[1]
+    first, end = chosen(oldest, (parse_name(found.last, size) or (0, 0))[1] + 1, lineage, effort.newest)
+    begin = _begin_of_backup(barman, host) if found.backup and first == oldest else lsn(first * size)
+    until = host.now() + effort.within
+    part, length, shown = first, max(AT_ONCE // size, 2), 0
+    while True:
+        stop = min(part + length, end)
+        left = min(until - host.now(), LIMIT)
+        followed = f"followed from {begin} to {lsn(part * size)}"
+        if left <= 0:
+            return Proof("deep", followed, unable=f"not all was followed within {effort.within:.0f} s")
         said = content.ask(
             "follow",
             barman,
             host,
-            LIMIT + 60,
+            left + 60,
             module="follow",
-            names=[lineage.name(number) for number in range(a, b)],
-            start=start,
-            end=lsn(b * size),
+            names=[lineage.name(number) for number in range(part, stop)],
+            start=begin if part == first else lsn(part * size),
+            end=lsn(stop * size),
             segment_size=size,
             version=version,
-            seconds=LIMIT,
+            seconds=left,
         )
         if said["problem"] or said["unable"]:
-            followed = f"followed from {begin or lsn(first * size)} to {lsn(a * size)}"
             return Proof("deep", followed, said["problem"], said["unable"])
-        progress(b - first, end - first)
-    return Proof(
-        "deep",
-        f"the records of {end - first} files follow each other, {begin or lsn(first * size)} to {lsn(end * size)}",
-    )
+        if (percent := 100 * (stop - first) // (end - first)) > shown:
+            shown = percent
+            progress(stop - first, end - first)
+        if stop == end:
+            return Proof("deep", f"the records of {end - first} files follow each other, {begin} to {lsn(end * size)}")
+        if said["again"] < stop - part:
+            part = stop - said["again"]
+        else:
+            length *= 2  # a record that is longer than a part
 
 
-def parts(first: int, end: int, length: int) -> Iterator[tuple[int, int]]:
-    """Return the parts of a row of files, each beginning with the last file of the one before.
+def chosen(first: int, end: int, lineage: TimelineHistory, newest: int) -> tuple[int, int]:
+    """Return which of the files are followed: those since before the switchpoint, and as many as ``newest`` bytes are.
 
-    >>> list(parts(1, 10, 4))
-    [(1, 5), (4, 8), (7, 10)]
+    >>> from repmgr_hooks.cluster.wal import Switchpoint
+    >>> lineage = TimelineHistory(2, (Switchpoint(1, 50 * 2**24 + 80),))
+    >>> chosen(3, 53, lineage, 0), chosen(3, 53, lineage, 10 * 2**24), chosen(3, 99, lineage, 10 * 2**24)
+    ((3, 53), (43, 53), (49, 59))
     """
-    while first < end:
-        yield first, min(first + length, end)
-        first = first + length - 1 if first + length < end else end
+    if not newest:
+        return first, end
+    count = max(newest // lineage.segment_size, 2)
+    switch = lineage.forks[-1].end // lineage.segment_size if lineage.forks else end
+    begin = max(first, min(end - count, switch - 1))
+    return begin, min(begin + count, end)
 
 
 def _wrong_history(found: Report, lineage: TimelineHistory, barman: Barman, host: Host) -> str:

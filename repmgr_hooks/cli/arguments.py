@@ -7,6 +7,8 @@ from pathlib import Path
 
 from repmgr_hooks.catalogue import is_node_id, shorten
 from repmgr_hooks.hook import CONFIG
+from repmgr_hooks.settings.schema import AMOUNT
+from repmgr_hooks.settings.schema import amount as in_bytes
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 LONGEST_PAUSE = 720 * 3600
@@ -59,7 +61,14 @@ def parser() -> argparse.ArgumentParser:
     wal.add_argument("--deep", action="store_true", help="also follow every record since the newest backup")
     wal.add_argument("--restore", action="store_true", help="also restore into a directory of its own beside Barman's")
     wal.add_argument(
-        "--within", type=duration, default=3600, metavar="TIME", help="the time limit of the restore (default 1h)"
+        "--newest",
+        type=wal_amount,
+        default=0,
+        metavar="AMOUNT",
+        help="--deep: so much of the newest WAL, such as 1GB, the last switchpoint included",
+    )
+    wal.add_argument(
+        "--within", type=duration, metavar="TIME", help="the time limit (default: --deep 6h, --restore 1h)"
     )
     history = command("history", "what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
@@ -109,6 +118,13 @@ def duration(text: str) -> int:
     if not 0 < seconds <= LONGEST_PAUSE:
         raise argparse.ArgumentTypeError(f"{text} is not between 1s and 720h")
     return seconds
+
+
+def wal_amount(text: str) -> int:
+    """Return the bytes of ``1GB``. Raises ArgumentTypeError."""
+    if not AMOUNT.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{shorten(text)} is not an amount in PostgreSQL's units, such as 1GB")
+    return in_bytes(text)
 
 
 def amount(text: str) -> int:

@@ -46,10 +46,10 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
         streams.give_up()
         of_output = not error.filename and error.errno in OUTPUT
         where = f"the output cannot be written: {error.strerror}" if of_output else error
-        complain(f"{where}; nothing more was done: see to that place, then do it again")
+        complain(HooksError(f"{where}; nothing more was done", hint="see to that place, then do it again"))
         return FAILED
     except KeyboardInterrupt:
-        complain("interrupted; 'repmgr-hooks reconcile' does what is left")
+        complain(HooksError("interrupted", hint="'repmgr-hooks reconcile' does what is left"))
         return FAILED
     except Exception as error:
         if isinstance(error, MemoryError) or str(error) == NO_THREAD:
@@ -62,7 +62,7 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
         all_written()
         written = streams.finish()
     if not written:
-        complain("the output cannot be written, but all was done; see to where it goes")
+        complain(HooksError("the output cannot be written, but all was done", hint="see to where it goes"))
     return code if written else FAILED
 
 

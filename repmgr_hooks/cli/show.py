@@ -9,7 +9,8 @@ import functools
 import json
 import sys
 
-from repmgr_hooks import checks, handlers
+from repmgr_hooks import checks, clock, handlers
+from repmgr_hooks.barman.deep import Effort
 from repmgr_hooks.checks import finding, recovery
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
@@ -28,10 +29,16 @@ from repmgr_hooks.cli.output import (
     write_whole,
 )
 from repmgr_hooks.config import Config
-from repmgr_hooks.errors import HooksError, UsageError
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import HooksError, OperationFailed, UsageError
+from repmgr_hooks.journal import wal_checks
+from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import broken
 from repmgr_hooks.reports import failover, failover_html, failover_text, history, metrics, status, wal_check
+from repmgr_hooks.reports.wal_check import WalCheck
 from repmgr_hooks.system.host import LocalHost
+
+RESTORE_WITHIN = 3600.0
 
 
 def do_status(arguments: argparse.Namespace) -> int:
@@ -44,10 +51,10 @@ def do_status(arguments: argparse.Namespace) -> int:
     if wrong := error or broken(loaded.state_dir):
         complain(wrong)
     if arguments.json:
-        print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
+        print(json.dumps({cluster_status.cluster.name: cluster_status.as_dict() for cluster_status in found}, indent=2))
     else:
-        say(line for picture in found for line in picture.lines())
-    return OK if all(picture.healthy for picture in found) and not wrong else FAILED
+        say(line for cluster_status in found for line in cluster_status.lines())
+    return OK if all(cluster_status.healthy for cluster_status in found) and not wrong else FAILED
 
 
 def do_check_wal(arguments: argparse.Namespace) -> int:
@@ -58,21 +65,31 @@ def do_check_wal(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{loaded.path}: no section 'barman': there is nothing to check")
     with contextlib.ExitStack() as stack:
         journal, _ = journal_or_why_not(loaded, stack)
-        found = {
-            managed.cluster.name: wal_check.compared(
-                managed.cluster,
-                world_of(managed),
-                journal,
-                functools.partial(tell_progress, managed.cluster.name) if arguments.deep else None,
-                arguments.within if arguments.restore else None,
-            )
-            for managed in chosen
-        }
+        found = {managed.cluster.name: check_wal(managed, arguments, journal) for managed in chosen}
     if arguments.json:
         print(json.dumps({name: report.as_dict() for name, report in found.items()}, indent=2))
     else:
         say(line for name, report in found.items() for line in report.lines(name))
     return OK if all(report.healthy for report in found.values()) else FAILED
+
+
+def check_wal(managed: ManagedCluster, arguments: argparse.Namespace, journal: Journal | None) -> WalCheck:
+    """Look at one cluster; what following the records has shown, ``status`` and the alerts show too."""
+    settings = managed.cluster
+    found = wal_check.compared(
+        settings,
+        world_of(managed),
+        journal,
+        functools.partial(tell_progress, settings.name) if arguments.deep else None,
+        (arguments.within or RESTORE_WITHIN) if arguments.restore else None,
+        Effort(arguments.newest, arguments.within or Effort.within),
+    )
+    if journal and (row := found.row("newest" if arguments.newest else "all", clock.wall())):
+        try:
+            wal_checks.keep(journal, settings.name, row)
+        except OperationFailed as error:
+            complain(error)
+    return found
 
 
 def tell_progress(cluster: str, done: int, of: int) -> None:
@@ -166,7 +183,7 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
     for managed in loaded.clusters.values() if arguments.restore else ():
         found += recovery.findings(managed.cluster, world_of(managed))
     if arguments.send_test_alert:
-        found += checks.alerts.told(loaded, LocalHost({}))
+        found += checks.alerts.sent(loaded, LocalHost({}))
     return found
 
 

@@ -11,7 +11,8 @@ from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import firewall
-from repmgr_hooks.system.steps import Host, Sparing, Step
+from repmgr_hooks.system.layers import Sparing
+from repmgr_hooks.system.steps import Host, Step
 
 
 def fence(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import on_disk
 
 ALLOWED = 300.0
@@ -27,7 +27,7 @@ class Progress:
 
     def expect(self, seconds: float = 0.0) -> None:
         """It has just got on, and may now wait so long."""
-        self._due = time.monotonic() + seconds + ALLOWED
+        self._due = clock.monotonic() + seconds + ALLOWED
 
     @contextlib.contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[None]:
@@ -40,7 +40,7 @@ class Progress:
 
     def stands_still(self) -> bool:
         """True if it should have got on by now."""
-        return time.monotonic() > self._due
+        return clock.monotonic() > self._due
 
 
 def write_heartbeat(state_dir: Path, cluster: str) -> None:

@@ -6,10 +6,10 @@ import dataclasses
 import json
 import logging
 import os
-import time
 from functools import partial
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import on_disk
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.files import atomic_write
@@ -64,7 +64,7 @@ def _read(path: Path) -> str:
 
 def lasts(pause: Pause) -> bool:
     """True if a pause is not over."""
-    return pause.until is None or pause.until > time.time()
+    return pause.until is None or pause.until > clock.wall()
 
 
 def _path(state_dir: Path, cluster: str) -> Path:

@@ -6,9 +6,10 @@ import dataclasses
 import enum
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
@@ -24,8 +25,10 @@ from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
+from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.netfilter.rules import leads_to
+from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
 from repmgr_hooks.system.steps import Host
 
 LOOKS_AT_LEAST = 300.0
@@ -54,14 +57,17 @@ class ClusterStatus:
     """What a client finds behind each port that a route opens."""
     readiness: Readiness | None = None
     """Whether a failover could happen; None while there is no primary, or no standby."""
+    wal_checks: tuple[WalCheckRow, ...] = ()
+    """What following the records of Barman's WAL has shown last."""
 
     @property
     def healthy(self) -> bool:
-        """True if all is as it should be."""
+        """True if everything is in the desired state."""
         wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
         served = all(probe.writes for probe in self.probes)
-        can_fail_over = not self.obstacles
-        return self.decision.primary is not None and not wrong and not self.unwatched and served and can_fail_over
+        whole = not any(row.problem for row in self.wal_checks)
+        watched = self.decision.primary is not None and not wrong and not self.unwatched
+        return watched and served and whole and not self.obstacles
 
     @property
     def obstacles(self) -> tuple[Obstacle, ...]:
@@ -105,6 +111,8 @@ class ClusterStatus:
             yield from (f"WARNING {found}", *hint_lines(found.hint))
         for obstacle in self.obstacles:
             yield from (f"WARNING {obstacle}", *hint_lines(obstacle.hint))
+        for problem in [broken(row, self.cluster.name) for row in self.wal_checks if row.problem][:1]:
+            yield from (f"WARNING {problem}", *hint_lines(problem.hint))
         for problem in dict.fromkeys(self.pending):
             yield from (f"PENDING {problem}", *hint_lines(problem.hint))
         if self.unwatched:
@@ -116,7 +124,7 @@ class ClusterStatus:
         if self.failed:
             end = "given up" if self.failed.attempt >= self.attempts else "will be tried again"
             yield f"FAILED, {end}: {self.failed.message}"
-        if self.pending or self.failed:
+        if self.failed or any(problem.code != firewall.CLOSE_WHILE_UNKNOWN for problem in self.pending):
             hint = self.failed.hint if self.failed else ""
             yield from hint_lines(hint, f"to do it now: repmgr-hooks reconcile --cluster {self.cluster.name}")
 
@@ -128,10 +136,15 @@ class ClusterStatus:
         return f", {size(max(primary.lsn - state.lsn, 0))} behind"
 
     def _backup(self) -> list[str]:
-        """Barman's slot on the primary, and how far Barman has received."""
+        """Barman's slot on the primary, how far Barman has received, and what its archive was found to be."""
         primary, barman = self.decision.primary_state, self.cluster.barman
         if primary is None or barman is None:
             return []
+        checks = [f"archive: {row}" for row in self.wal_checks] or ["archive: its records were not followed yet"]
+        return [*self._stream(primary, barman), *checks]
+
+    @staticmethod
+    def _stream(primary: NodeState, barman: Barman) -> list[str]:
         slot, sender = primary.slot(barman.slot_name), primary.sender(barman.slot_name)
         if slot is None or slot.restart_lsn is None:
             return [f"slot {barman.slot_name}: not there, or it reserves no WAL"]
@@ -157,7 +170,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     paused = pause_of(settings.name, journal, loaded.state_dir)
     pending: list[Problem] = []
     try:
-        ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, host))
+        ports = leads_to(settings, firewall.nat_rules(settings.gateway, host))
     except OperationFailed as error:
         ports, pending = {}, [Problem.of(error)]
     return ClusterStatus(
@@ -175,14 +188,15 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
         tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
-        ReadinessProbe().look(decision, settings, host, finder.memory.since),
+        ReadinessProbe().look(decision, settings, host, finder.last_known.since),
+        tuple(last_checks(journal, settings.name)) if journal else (),
     )
 
 
 def _unwatched(loaded: Config, cluster: str) -> float:
     """Return the seconds since the service looked, if it should have looked again by now."""
     looked = last_heartbeat(loaded.state_dir, cluster)
-    since = time.time() - looked if looked is not None else 0.0
+    since = clock.wall() - looked if looked is not None else 0.0
     return (
         since
         if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)
@@ -202,9 +216,18 @@ def where(node: int | None) -> str:
 
 def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[Problem]:
     if decision.primary is None:
-        return dry_run.differences(fencing.fence(managed, decision, host, None))
-    decided = cluster_state(decision, finder)
-    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), decided, host))
+        unknown = managed.cluster.unknown
+        found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
+        return [_when(problem, unknown) for problem in found]
+    state = cluster_state(decision, finder)
+    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), state, host))
+
+
+def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:
+    """Return it with when the service does it, if it does it only then."""
+    if unknown is None or problem.code != firewall.CLOSE_WHILE_UNKNOWN:
+        return problem
+    return replace(problem, hint=f"the service does it when no primary has been known for {unknown.after} s")
 
 
 def _plain(value: Any) -> Any:
@@ -216,7 +239,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Obstacle):
         return {**_plain(value.problem), "nodes": list(value.nodes), "nobody": value.nobody}
     if isinstance(value, Failed):
-        return {"path": value.place.path, "action": value.place.action, "code": value.code}
+        return {**value.place._asdict(), "code": value.code}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

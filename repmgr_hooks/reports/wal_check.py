@@ -8,9 +8,10 @@ from typing import Any
 
 from repmgr_hooks.barman import archive, content, deep
 from repmgr_hooks.barman.archive import Report
-from repmgr_hooks.barman.deep import Progress, Proof
+from repmgr_hooks.barman.deep import Effort, Progress, Proof
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.journal import Journal, primary_finder
+from repmgr_hooks.journal.wal_checks import WalCheckRow
 from repmgr_hooks.settings.cluster import Barman, Cluster
 from repmgr_hooks.system.steps import Host
 
@@ -21,11 +22,20 @@ class WalCheck:
 
     report: Report
     proofs: tuple[Proof, ...] = ()
+    primary: int | None = None
+    timeline: int = 0
 
     @property
     def healthy(self) -> bool:
         """True if all that was looked at is well."""
         return self.report.healthy and all(proof.healthy for proof in self.proofs)
+
+    def row(self, part: str, now: float) -> WalCheckRow | None:
+        """Return what following the records has shown, as the journal keeps it; None if they were not followed."""
+        proof = next((proof for proof in self.proofs if proof.kind == "deep"), None)
+        if proof is None or self.primary is None:
+            return None
+        return WalCheckRow(part, now, self.primary, self.timeline, proof.problem, proof.unable, proof.text)
 
     def lines(self, cluster: str) -> list[str]:
         """Return the lines for the screen."""
@@ -43,10 +53,12 @@ def compared(
     journal: Journal | None,
     progress: Progress | None = None,
     restore_within: float | None = None,
+    effort: Effort = deep.ALL,
 ) -> WalCheck:
     """Compare the WAL of a cluster's primary with what Barman has.
 
-    ``progress``: follow the records too, and say how far. ``restore_within``: restore too, in so many seconds.
+    ``progress``: follow the records too, with so much ``effort``, and say how far. ``restore_within``: restore too, in
+    so many seconds.
     """
     assert settings.barman is not None
     decision = primary_finder(settings, journal).decision(host)
@@ -61,10 +73,10 @@ def compared(
         conflict = content.explained_conflict(held, later, settings.barman, host)
         found = replace(archive.report(held, written, settings.barman, host), conflict=conflict)
     except OperationFailed as error:
-        return WalCheck(_unknown(settings.barman, Problem.of(error)))
+        return WalCheck(_unknown(settings.barman, Problem.of(error)), (), decision.primary, decision.timeline)
     proofs: list[Proof] = []
     if progress:
-        proofs.append(_proved("deep", lambda: deep.follow(found, written, barman_of(settings), host, progress)))
+        proofs.append(_proved("deep", lambda: deep.follow(found, written, barman_of(settings), host, progress, effort)))
     if restore_within:
         proofs.append(
             _proved(
@@ -72,7 +84,7 @@ def compared(
                 lambda: deep.restore(found, written, barman_of(settings), settings.postgres, host, restore_within),
             )
         )
-    return WalCheck(found, tuple(proofs))
+    return WalCheck(found, tuple(proofs), decision.primary, decision.timeline)
 
 
 def _unknown(barman: Barman, why: Problem) -> Report:

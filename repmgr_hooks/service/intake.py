@@ -6,13 +6,13 @@ An event is a hint. Where too many come, or none can be taken in, the clusters a
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import Aside
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
@@ -48,7 +48,7 @@ class Intake:
         self._spool: Spool | None = None
         self._open_at = 0.0
         self._aside = Aside("spool")
-        self._room, self._counted = float(MOST), time.monotonic()
+        self._room, self._counted = float(MOST), clock.monotonic()
 
     def open(self) -> None:
         """Open the spool for the first time."""
@@ -68,7 +68,7 @@ class Intake:
     def _take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster]) -> Taken:
         if not (spool := self._opened()):
             return Taken()
-        now = time.monotonic()
+        now = clock.monotonic()
         self._room = min(self._room + (now - self._counted) * PER_SECOND, MOST)
         self._counted = now
         taken = spool.take_in(journal, clusters, int(self._room))
@@ -80,8 +80,8 @@ class Intake:
 
     def _opened(self) -> Spool | None:
         """Return the spool; None while it cannot be opened. Raises OperationFailed, OSError."""
-        if self._spool is None and time.monotonic() >= self._open_at:
-            self._open_at = time.monotonic() + OPEN_AGAIN
+        if self._spool is None and clock.monotonic() >= self._open_at:
+            self._open_at = clock.monotonic() + OPEN_AGAIN
             make_spool(self._state_dir / "spool")
             self._spool = Spool(self._state_dir)
         return self._spool

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.config import which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError
@@ -139,8 +140,8 @@ class Spool:
         for name in batch:
             if name not in self._passed_by:
                 self._remove(name)
-        if time.monotonic() >= self._next_tidy:
-            self._next_tidy = time.monotonic() + TIDY_EVERY
+        if clock.monotonic() >= self._next_tidy:
+            self._next_tidy = clock.monotonic() + TIDY_EVERY
             self._tidy(self._listed(lambda name: name[0] == "."))
         if self._refused > NAMED:
             log.error("%d more files refused or moved aside", self._refused - NAMED)
@@ -181,7 +182,7 @@ class Spool:
                     raise UsageError("this name is not one that the hook gives")
                 cluster, event = read_event(name, self._directory, clusters)
                 # Nothing has come later than now, whatever the file is called.
-                events.append((cluster, event, min(int(name[:20]) / 1e9, time.time()), name))
+                events.append((cluster, event, min(int(name[:20]) / 1e9, clock.wall()), name))
             except FileNotFoundError:
                 continue
             except UsageError as error:
@@ -228,7 +229,7 @@ class Spool:
         for name in hidden:
             with contextlib.suppress(OSError):  # gone already, or a directory that is not empty
                 status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-                if time.time() - status.st_ctime > LEFT_OVER_AGE:
+                if clock.wall() - status.st_ctime > LEFT_OVER_AGE:
                     is_directory = stat.S_ISDIR(status.st_mode)
                     (os.rmdir if is_directory else os.unlink)(name, dir_fd=self._directory)
 
@@ -281,7 +282,7 @@ def read_event(name: str, directory: int, clusters: Mapping[str, ManagedCluster]
     try:
         return which_cluster(clusters, cluster, event.node), event
     except UsageError as error:
-        raise UsageError(f"{event}: {error}") from None
+        raise UsageError(f"{event}: {error}", hint=error.hint) from None
 
 
 def make_spool(directory: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from psycopg import conninfo
 
+from repmgr_hooks.errors import Problem
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.libpq import LibpqValue
 from repmgr_hooks.settings.schema import (
@@ -81,8 +82,8 @@ class Chains:
 class SnatAddress:
     """A string must be an address of this host's, or leave its choice to the kernel."""
 
-    def problem(self, value: str) -> str:
-        return "" if value == MASQUERADE else IpAddress().problem(value)
+    def problem(self, value: str) -> Problem | None:
+        return None if value == MASQUERADE else IpAddress().problem(value)
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,15 @@ class Gateway:
 class Barman:
     """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh).
 
-    ``slot_name`` and ``streaming_archiver_name`` are Barman's own options.
+    ``slot_name`` and ``streaming_archiver_name`` are Barman's own options. ``check_after_failover``: on each new
+    timeline the service has the records around the switchpoint followed, once (``check-wal --deep``).
     """
 
     server: Identifier
     slot_name: SlotName = "barman"
     command: Words = ("barman",)
     streaming_archiver_name: Identifier = "barman_receive_wal"
+    check_after_failover: bool = True
 
     def beside(self, *argv: str) -> tuple[str, ...]:
         """Return the words that run another program where ``barman`` runs.

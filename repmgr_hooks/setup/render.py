@@ -20,7 +20,10 @@ CONFIGURATION = "/etc/repmgr-hooks/config.yaml"
 SYSCTL = "/etc/sysctl.d/90-repmgr-hooks.conf"
 TMPFILES = "/etc/tmpfiles.d/repmgr-hooks.conf"
 SUDOERS = "/etc/sudoers.d/repmgr-hooks"
-UNITS = tuple(f"/etc/systemd/system/{unit}.service" for unit in ("repmgr-hooks", "repmgr-hooks-boot"))
+UNITS = tuple(
+    f"/etc/systemd/system/repmgr-hooks{unit}"
+    for unit in (".service", "-boot.service", "-check-wal.service", "-check-wal.timer")
+)
 SHIPPED = {
     CONFIGURATION: "config/config.yaml",
     TMPFILES: "config/tmpfiles.conf",

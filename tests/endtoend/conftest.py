@@ -40,9 +40,9 @@ def needs_box() -> None:
         pytest.skip("the lab needs its box: use tests/run")
 
 
-def fresh_lab(nodes: int = 2, six: bool = False, newest_barman: bool = False) -> Lab:
+def fresh_lab(nodes: int = 2, six: bool = False, newest_barman: bool = False, segment_mb: int = 16) -> Lab:
     needs_box()
-    return Lab(nodes, six, newest_barman)
+    return Lab(nodes, six, newest_barman, segment_mb)
 
 
 @pytest.fixture

@@ -34,12 +34,12 @@ from repmgr_hooks.handlers.contract import (
 class Config:
     how: str
 
-def observe(config, decided, host):
-    if decided.primary != 1:
+def observe(config, state, host):
+    if state.primary != 1:
         print("the plug-in is asked", file=sys.stderr)
         sys.exit(1) if config.how == "exits" else time.sleep(3600)
 
-def plan(config, decided, seen):
+def plan(config, state, seen):
     return []
 """
 
@@ -105,8 +105,8 @@ def test_a_command_whose_output_nobody_reads(lab: Lab, command: str) -> None:
 
 def test_who_holds_the_lock_is_shown(lab: Lab) -> None:
     """A process that somebody has stopped holds it until he lets it go on."""
-    lab.put(lab.gateway, "/usr/local/bin/barman", "#!/bin/sh\nsleep 20\nexit 1\n", 0o755)
     end_worker(lab)
+    lab.put(lab.gateway, "/usr/local/bin/barman", "#!/bin/sh\nsleep 20\nexit 1\n", 0o755)
     lab.gateway.wipe_nat()
     held = lab.gateway.start("/usr/local/bin/repmgr-hooks", "reconcile", "--cluster", "main", log="held")
     wait_for(lambda: "route" in lab.gateway.log("held") or "lead port" in lab.gateway.log("held"), "its first step")

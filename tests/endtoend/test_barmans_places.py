@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from
 from tests.endtoend.test_continuity import close_file, configure_nodes
 from tests.lab import Lab, wait_for
@@ -75,3 +79,84 @@ def test_barmans_places(built_lab: Lab) -> None:
     assert f"does not come into {HOME}/streaming: it is another Barman's" in shown
     close_file(lab.db1)
     assert lab.gateway.hooks("reconcile").returncode == 1
+
+
+SERVER = "/etc/barman.d/main_backup.conf"
+SERVICES = """\
+[main]
+host=10.0.0.20
+port=54321
+user=barman
+dbname=postgres
+[main_stream]
+host=10.0.0.20
+port=54321
+user=streaming_barman
+"""
+
+
+@pytest.fixture(params=[False, True], ids=["debians", "newest"])
+def streaming(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Two nodes, and each Barman streams."""
+    lab = fresh_lab(newest_barman=request.param)
+    try:
+        lab.build()
+        assert lab.gateway.hooks("reconcile").returncode == 0
+        lab.gateway.barman("-q", "cron")
+        yield lab
+    finally:
+        lab.destroy()
+
+
+def with_settings(lab: Lab, text: str, **settings: str) -> str:
+    """Let Barman's file say so, and return what ``check`` shows."""
+    for name, value in settings.items():
+        text = re.sub(rf"^{name} *=.*\n", "", text, flags=re.MULTILINE) + f"{name} = {value}\n"
+    lab.put(lab.gateway, SERVER, text)
+    return lab.gateway.hooks("check").stdout
+
+
+def test_barmans_settings(streaming: Lab) -> None:
+    """As Barman itself says them: what is off is found before a failover; ways that lead right are no fault."""
+    lab = streaming
+    text = lab.gateway.path(SERVER).read_text()
+    ways = {
+        name: found[1]
+        for name in ("conninfo", "streaming_conninfo")
+        if (found := re.search(rf"^{name} *= *(.*)$", text, re.M))
+    }
+    shown = with_settings(lab, text)
+    assert level(shown, "barman.active") == level(shown, "barman.conninfo") == level(shown, "barman.primary") == "OK", (
+        shown
+    )
+
+    for name, value in (("active", "false"), ("streaming_archiver", "off"), ("streaming_archiver_name", "another")):
+        shown = with_settings(lab, text, **{name: value})
+        assert level(shown, "barman.active") == "FAIL", (name, shown)
+
+    # By names, and by a service: that it leads to the primary is seen, where it leads is not.
+    with lab.gateway.path("/etc/hosts").open("a") as hosts:
+        hosts.write("10.0.0.20 gateway.example\n")
+    named = {name: way.replace("10.0.0.20", "gateway.example") for name, way in ways.items()}
+    assert named != ways
+    shown = with_settings(lab, text, **named)
+    assert (level(shown, "barman.conninfo"), level(shown, "barman.primary")) == ("OK", "OK"), shown
+    lab.put(lab.gateway, "/var/lib/barman/.pg_service.conf", SERVICES, 0o600, "barman")
+    shown = with_settings(lab, text, conninfo="service=main", streaming_conninfo="service=main_stream")
+    assert (level(shown, "barman.conninfo"), level(shown, "barman.primary")) == ("WARN", "OK"), shown
+    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    result = lab.gateway.hooks("reconcile")
+    assert result.returncode == 0, result.stdout
+    assert barman_streams_from(lab.db1)
+
+    # Backups from a standby, WAL from the primary (3.10); and WAL from a node, past our port.
+    if lab.barman < (3, 10):
+        return
+    standby = {
+        name: re.sub("port=54321", "port=5432", way.replace("10.0.0.20", "10.0.0.12")) for name, way in ways.items()
+    }
+    wal = {f"wal_{name}": way for name, way in ways.items()}
+    shown = with_settings(lab, text, **standby, **wal)
+    assert level(shown, "barman.conninfo") == "OK", shown
+    shown = with_settings(lab, text, **ways, wal_streaming_conninfo=standby["streaming_conninfo"])
+    assert level(shown, "barman.conninfo") == "FAIL", shown

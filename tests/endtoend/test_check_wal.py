@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.endtoend.conftest import fresh_lab
-from tests.endtoend.looks import barman_streams_from, routes
+from tests.endtoend.looks import barman_streams_from, routes, status, worker_log
 from tests.endtoend.test_continuity import SEGMENT, close_file, configure_nodes, fork, has_caught_up, promote
 from tests.lab import Lab, wait_for
 from tests.lab.barman import archive, back_up
@@ -19,13 +19,27 @@ from tests.lab.barman import archive, back_up
 HOME = "/var/lib/barman/main_backup"
 
 
-@pytest.fixture(scope="module", params=["Debian's Barman, pygzip", "Debian's Barman, none", "the newest Barman, gzip"])
+BARMANS = [
+    "Debian's Barman, pygzip",
+    "Debian's Barman, none",
+    *(f"the newest Barman, {f}" for f in ("gzip", "zstd", "lz4")),
+]
+MODULES = {"zstd": "zstandard", "lz4": "lz4"}
+
+
+@pytest.fixture(scope="module", params=BARMANS)
 def two(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A backup on timeline 1, a failover, and a few files of timeline 2 in the archive."""
+    compression = request.param.rpartition(" ")[2]
     lab = fresh_lab(newest_barman="newest" in request.param)
+    if compression in MODULES:
+        barmans = Path(".venv-barman/bin/python").absolute()
+        if subprocess.run(
+            [barmans, "-c", f"import {MODULES[compression]}"], stderr=subprocess.DEVNULL, check=False
+        ).returncode:
+            pytest.skip(f"Barman cannot write {compression} here: its Python has no {MODULES[compression]}")
     try:
         lab.build()
-        compression = request.param.rpartition(" ")[2]
         text = lab.gateway.path("/etc/barman.conf").read_text()
         line = "" if compression == "none" else f"compression = {compression}\n"
         lab.put(lab.gateway, "/etc/barman.conf", text.replace("compression = pygzip\n", line))
@@ -59,15 +73,62 @@ def archived(lab: Lab, name: str) -> Path:
     return lab.gateway.path(found)
 
 
+FORMS = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"\x04\x22": "lz4"}
+
+
+def through(program: str, option: str, content: bytes) -> bytes:
+    words = [program, option, "-q"] if program != "cat" else ["cat"]
+    return subprocess.run(words, input=content, capture_output=True, check=True, timeout=60).stdout
+
+
+def form(file: Path) -> str:
+    """The program for what Barman has written; ``cat`` for what is not compressed."""
+    return FORMS.get(file.read_bytes()[:2], "cat")
+
+
 def plain(file: Path) -> bytes:
-    stored = file.read_bytes()
-    return gzip.decompress(stored) if stored[:2] == b"\x1f\x8b" else stored
+    return through(form(file), "-dc", file.read_bytes())
 
 
 def store(file: Path, content: bytes) -> None:
     """As Barman would have stored it."""
-    packed = file.read_bytes()[:2] == b"\x1f\x8b"
-    file.write_bytes(gzip.compress(content) if packed else content)
+    file.write_bytes(through(form(file), "-c", content))
+
+
+def shown(lab: Lab) -> list[dict[str, object]]:
+    """What ``status`` says of the records."""
+    found: list[dict[str, object]] = status(lab)["wal_checks"]
+    return found
+
+
+def test_the_compression_is_what_was_asked_for(two: Lab, request: pytest.FixtureRequest) -> None:
+    asked = request.node.callspec.params["two"].rpartition(" ")[2]
+    name = f"00000002{fork(two.db2) // SEGMENT + 1:016X}"
+    assert form(archived(two, name)) == {"none": "cat", "pygzip": "gzip"}.get(asked, asked)
+
+
+def test_the_switchpoint_is_looked_at_without_being_asked(two: Lab) -> None:
+    lab = two
+    wait_for(lambda: shown(lab), "the service to have the records followed", 240, every=1)
+    ((row,),) = [shown(lab)]
+    assert (row["part"], row["primary"], row["timeline"], row["problem"], row["unable"]) == ("newest", 2, 2, "", "")
+    assert "  archive: the records of " in lab.gateway.hooks("status").stdout
+    assert "nice -n 19 /usr/local/bin/repmgr-hooks" in "\n".join(worker_log(lab))
+
+
+def test_what_is_wrong_is_known_until_it_is_not_wrong(two: Lab) -> None:
+    lab = two
+    name = f"00000002{fork(lab.db2) // SEGMENT + 1:016X}"
+    kept = archived(lab, name).read_bytes()
+    flip(lab, name)
+    assert lab.gateway.hooks("check-wal", "--deep", user="barman").returncode == 1
+    (row,) = [row for row in shown(lab) if row["part"] == "all"]
+    assert "error in WAL record at" in str(row["problem"])
+    said = lab.gateway.hooks("status").stdout
+    assert "WARNING a restore from Barman would fail: error in WAL record at" in said
+    archived(lab, name).write_bytes(kept)
+    assert lab.gateway.hooks("check-wal", "--deep", user="barman").returncode == 0
+    assert [row["problem"] for row in shown(lab)] == [""]
 
 
 def test_all_is_well(two: Lab) -> None:

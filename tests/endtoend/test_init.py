@@ -18,6 +18,8 @@ PLACES = {
     "/etc/sudoers.d/repmgr-hooks": "root:root 440",
     "/etc/systemd/system/repmgr-hooks.service": "root:root 644",
     "/etc/systemd/system/repmgr-hooks-boot.service": "root:root 644",
+    "/etc/systemd/system/repmgr-hooks-check-wal.service": "root:root 644",
+    "/etc/systemd/system/repmgr-hooks-check-wal.timer": "root:root 644",
     "/etc/repmgr-hooks/pgpass": "barman:barman 600",
     "/var/lib/repmgr-hooks": "barman:postgres 710",
     "/var/lib/repmgr-hooks/spool": "barman:postgres 2770",
@@ -50,8 +52,8 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
     without_ours(lab)
     written = init(lab, DRAFT)
     assert readme.difference(readme.sample(f"init {DRAFT}", INSTALLATION).output, written) == ""
-    assert written.count("written   ") == 8
-    assert init(lab, DRAFT).count("as is     ") == 8
+    assert written.count("written   ") == 10
+    assert init(lab, DRAFT).count("ok        ") == 10
     shipped = (CONFIG / "config.yaml").read_text().replace("dbname: repmgr", f"dbname: repmgr, {TAKEN_OVER}")
     shipped = shipped.replace("probe: {user: app, dbname: app,", "probe: {user: repmgr, dbname: repmgr,")
     assert gateway.path(f"{DRAFT}/etc/repmgr-hooks/config.yaml").read_text() == shipped
@@ -64,13 +66,13 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
 
     done = init(lab, "--install", "--replace", DRAFT)
     assert readme.difference(readme.sample(f"init --install --replace {DRAFT}", INSTALLATION).output, done) == ""
-    assert done.count("installed /") == 7
+    assert done.count("installed /") == 9
     assert "replaced  /etc/repmgr/db2.conf; the old one is /etc/repmgr/db2.conf.before-repmgr-hooks" in done
     for place, owner in PLACES.items():
         assert gateway.run("stat", "-c", "%U:%G %a", place).strip() == owner, place
     assert gateway.run("sysctl", "-n", "net.ipv4.ip_forward").strip() == "1"
     again = init(lab, "--install", DRAFT)
-    assert again.count("as is     /") == 10, again
+    assert again.count("ok        /") == 12, again
     assert not re.search("^(installed|replaced|linked|made)", again, re.MULTILINE)
 
     lab.put(gateway, "/etc/repmgr-hooks/pgpass", lab.pgpass(), 0o600, "barman")

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.endtoend.conftest import fresh_lab
-from tests.endtoend.looks import barman_streams_from, failover_handled, nothing_missing, routes
+from tests.endtoend.looks import barman_streams_from, failover_handled, nothing_missing, routes, worker_log
 from tests.endtoend.test_continuity import close_file
 from tests.lab import Lab, wait_for
 
-GATE_LIMIT = 30
-"""Seconds from the promotion to the open app port, with the gate at ``archived``: 98 to 123 when locks were waited for,
-some 3 without; the rest is for a busy machine."""
+GATE_LIMIT = 110
+"""Less than ``fail_open_after``. How long it really takes, ``tests/bench/locks.py`` measures."""
 SILENT = "10.0.0.99"
 
 
@@ -64,7 +63,9 @@ def test_the_app_port_opens_although_barman_is_held_up(of_each_barman: Lab, held
     wait_for(lambda: lab.db2.sql("select pg_is_in_recovery()") == "f", "the promotion")
     wait_for(lambda: routes(lab).get(54322) == lab.db2.address, "the app port to lead to db2", GATE_LIMIT)
     assert barman_streams_from(lab.db2)
-    wait_for(lambda: failover_handled(lab), "the end of the events")
+    # The gate let them in, not its limit; and the lock is held all the time.
+    assert "although what comes before it failed" not in "\n".join(worker_log(lab))
+    wait_for(lambda: failover_handled(lab), "the end of the events", 120)
     assert barman_streams_from(lab.db2)
 
 

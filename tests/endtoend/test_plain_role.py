@@ -47,4 +47,4 @@ def test_the_documented_grants_are_enough(built_lab: Lab) -> None:
 
     built_lab.db2.sql("revoke pg_monitor from watcher")
     shown = built_lab.gateway.hooks("reconcile", "--dry-run").stdout
-    assert "our role may not see walsenders; see config/grants.sql" in shown
+    assert "our role may not see walsenders" in shown and "HINT: grant what config/grants.sql holds" in shown

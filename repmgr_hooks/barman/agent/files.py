@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import lzma
 import re
+import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ CHUNK = 1 << 20
 WAL = re.compile(r"[0-9A-F]{24}")
 READERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 PROGRAMS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
+PAGE_MARKS = (b"\xd0", b"\xd1")
+"""The second byte of each page, whatever PostgreSQL's version (xlog_internal.h, XLOG_PAGE_MAGIC)."""
 CUT = "is cut short"
 
 
@@ -47,18 +50,33 @@ def digest(chunks: Iterator[bytes] | list[bytes]) -> str:
 def plain(name: str, asked: dict[str, Any]) -> Iterator[bytes]:
     """Return what stands in a file of Barman's, in chunks, without compression. Raises OSError and the like."""
     path = place(name, asked["directories"])
+    start = first_bytes(path)
+    if start[:4] in PROGRAMS or (asked["other_forms"] and not is_known(path)):
+        # What Barman itself has written it can read, with or without the program; but it takes half a second to start.
+        program = shutil.which(PROGRAMS.get(start[:4], ""))
+        by_barman = [asked["barman"], "get-wal", asked["server"], name]
+        yield from run([program, "-dc", str(path)] if program else by_barman)
+        return
+    reader = next((open_ for magic, open_ in READERS.items() if start.startswith(magic)), open)
+    with reader(path, "rb") as file:
+        yield from chunks_of(file)
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return what tells in which form a file is."""
     with path.open("rb") as file:
-        start = file.read(6)
-    reader = next((open_ for magic, open_ in READERS.items() if start.startswith(magic)), None)
-    if reader:
-        with reader(path, "rb") as file:
-            yield from chunks_of(file)
-    elif start[:4] in PROGRAMS:
-        # What Barman itself compresses so it can read, with or without the program.
-        yield from run([asked["barman"], "get-wal", asked["server"], name])
-    else:
-        with path.open("rb") as file:
-            yield from chunks_of(file)
+        return file.read(6)
+
+
+def is_packed(path: Path) -> bool:
+    """True if what stands in a file is compressed, in one of the forms that we know."""
+    start = first_bytes(path)
+    return start[:4] in PROGRAMS or any(start.startswith(magic) for magic in READERS)
+
+
+def is_known(path: Path) -> bool:
+    """True if it is that, or begins as WAL and as history files do."""
+    return is_packed(path) or first_bytes(path)[1:2] in PAGE_MARKS or path.suffix == ".history"
 
 
 def chunks_of(file: Any) -> Iterator[bytes]:
@@ -90,7 +108,8 @@ def place(name: str, directories: list[str]) -> Path:
 def whole(asked: dict[str, Any]) -> dict[str, Any]:
     """Return what is wrong with each file that is not whole, as far as that shows without reading all of it."""
     files = (path for directory in asked["directories"] for path in Path(directory).rglob("*"))
-    wrong = {path.name: what for path in files if counts(path) and (what := flaw(path, asked["segment_size"]))}
+    size, others = asked["segment_size"], asked["other_forms"]
+    wrong = {path.name: what for path in files if counts(path) and (what := flaw(path, size, others))}
     return {"wrong": wrong}
 
 
@@ -99,8 +118,8 @@ def counts(path: Path) -> bool:
     return bool(WAL.fullmatch(path.name)) or path.suffix == ".history"
 
 
-def flaw(path: Path, segment_size: int) -> str:
-    """Return what is wrong with a file; empty if nothing shows."""
+def flaw(path: Path, segment_size: int, other_forms: bool = False) -> str:
+    """Return what is wrong with a file; empty if nothing shows. ``other_forms``: only Barman can read some."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -122,7 +141,9 @@ def flaw(path: Path, segment_size: int) -> str:
             if start[:4] in PROGRAMS:
                 file.seek(0)
                 return "" if (ends_zstd if PROGRAMS[start[:4]] == "zstd" else ends_lz4)(file, size) else CUT
-            return "" if size == segment_size else f"has {size} bytes, and a WAL file has {segment_size}"
+            if size == segment_size or (other_forms and not is_known(path)):
+                return ""
+            return f"has {size} bytes, and a WAL file has {segment_size}"
     except FileNotFoundError:
         return ""  # moved meanwhile
     except (OSError, struct.error, IndexError) as error:

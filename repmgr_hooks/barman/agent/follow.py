@@ -11,32 +11,43 @@ import ctypes
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from repmgr_hooks.barman.agent.files import plain
+from repmgr_hooks.barman.agent.files import is_packed, plain
+from repmgr_hooks.barman.agent.files import place as place_of
 
 PREFIX = ".repmgr-hooks-"
+HEADER = struct.Struct("<HHIQI")
+"""What each page begins with (xlog_internal.h, XLogPageHeaderData); the first of a file goes on (40 bytes in all)."""
+PAGE, LARGEST_HEADER, GOES_ON = 8192, 40, 1
 
 
 def follow(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what is wrong between two positions; empty if nothing is. ``names``: the files, in order."""
+    """Return what is wrong between two positions; empty if nothing is. ``names``: the files, in order.
+
+    ``again``: in so many of the last files has to be looked once more, for a record goes on beyond them.
+    """
     begun = time.monotonic()
     be_modest()
     waldump = program("pg_waldump", asked["version"])
     if not waldump:
         return {"problem": "", "unable": f"there is no pg_waldump of PostgreSQL {asked['version']}"}
     with scratch(asked["backup_directory"]) as place:
-        for name in asked["names"]:
+        files = {name: Path(place, f"00000001{name[8:]}") for name in asked["names"]}
+        for name, path in files.items():
             try:
-                provide(name, Path(place, f"00000001{name[8:]}"), asked)
+                provide(name, path, asked)
             except Exception as error:
                 return {"problem": f"{name} cannot be read to its end: {error}", "unable": ""}
         words = [waldump, "--quiet", "-p", place, "-t", "1", "-s", asked["start"], "-e", asked["end"]]
+        again = 1 + sum(1 for _ in takewhile(lambda path: not begins_record(path), reversed(list(files.values()))))
         left = max(asked["seconds"] - (time.monotonic() - begun), 1)
         try:
             ended = subprocess.run(
@@ -51,16 +62,37 @@ def follow(asked: dict[str, Any]) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             return {"problem": "", "unable": f"pg_waldump did not end within {left:.0f} s"}
     said = ended.stderr.strip().replace("pg_waldump: ", "").replace("error: ", "")
-    return {"problem": (said or f"exit code {ended.returncode}") if ended.returncode else "", "unable": ""}
+    problem = (said or f"exit code {ended.returncode}") if ended.returncode else ""
+    return {"problem": problem, "unable": "", "again": again}
+
+
+def begins_record(path: Path) -> bool:
+    """True if a record begins in a file: what the one from before needs of it (xlp_rem_len) does not fill it."""
+    with path.open("rb") as file:
+        _, flags, _, _, rest = HEADER.unpack(file.read(HEADER.size))
+        size = file.seek(0, 2)
+    headers = size // PAGE * LARGEST_HEADER
+    return not (flags & GOES_ON) or rest < size - headers
 
 
 def provide(name: str, path: Path, asked: dict[str, Any]) -> None:
-    """Put a file there without compression."""
-    with path.open("wb") as file:
-        for chunk in plain(name, asked):
-            file.write(chunk)
+    """Put a file there without compression; one that has none under a second name, which stays when Barman moves it."""
+    found = place_of(name, asked["directories"])
+    if is_packed(found) or found.stat().st_size != asked["segment_size"] or not linked(found, path):
+        with path.open("wb") as file:
+            for chunk in plain(name, asked):
+                file.write(chunk)
     if path.stat().st_size != asked["segment_size"]:
         raise ValueError(f"it has {path.stat().st_size} bytes, and a WAL file has {asked['segment_size']}")
+
+
+def linked(found: Path, path: Path) -> bool:
+    """Give a file a second name; False on another disk."""
+    try:
+        os.link(found, path)
+    except OSError:
+        return False
+    return True
 
 
 def scratch(directory: str) -> tempfile.TemporaryDirectory[str]:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import itertools
+import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from repmgr_hooks.barman import content
+from repmgr_hooks.barman import archive, content, deep
 from repmgr_hooks.barman.agent import files, follow
-from repmgr_hooks.barman.deep import parts
+from repmgr_hooks.barman.archive import Report
+from repmgr_hooks.barman.deep import ALL, Effort, Proof
+from repmgr_hooks.barman.wal_continuity import PrimaryWal
+from repmgr_hooks.cluster.wal import TimelineHistory
 from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.steps import Program, Rows, Sql
+from tests.fake import asked as asked_of
 
 SIZE = 1024 * 1024
 NAME = "000000010000000000000003"
@@ -45,6 +54,7 @@ def asked(place: Path, **more: Any) -> dict[str, Any]:
         "names": [NAME],
         "barman": "barman",
         "server": "x",
+        "other_forms": False,
         **more,
     }
 
@@ -63,6 +73,39 @@ def test_a_file_that_is_cut_short(tmp_path: Path, form: str, kept: float) -> Non
     file = store(tmp_path, form)
     os.truncate(file, int(file.stat().st_size * kept))
     assert files.whole(asked(tmp_path))["wrong"].keys() == {NAME}
+
+
+def test_a_form_that_only_barman_can_read(tmp_path: Path) -> None:
+    """A filter of the user's, or encrypted: not judged by its size, and read through Barman."""
+    file, barman = store(tmp_path / "wals", "plain"), tmp_path / "barman"
+    file.write_bytes(base64.b64encode(TEXT))
+    barman.write_text(f"#!/bin/sh\nexec base64 -d {file}\n")
+    barman.chmod(0o755)
+    what = asked(tmp_path / "wals", barman=str(barman), other_forms=True)
+    assert files.whole(what) == {"wrong": {}}
+    assert files.sums(what)["sums"] == {NAME: hashlib.sha256(TEXT).hexdigest()}
+    assert files.whole({**what, "other_forms": False})["wrong"].keys() == {NAME}
+
+
+@pytest.mark.parametrize(
+    ("said", "has"),
+    [
+        ({}, False),
+        ({"compression": "None"}, False),
+        ({"compression": "zstd", "encryption": "none"}, False),
+        ({"compression": "custom"}, True),
+        ({"compression": "snappy"}, True),
+        ({"compression": "gzip", "encryption": "gpg"}, True),
+    ],
+)
+def test_whether_barman_has_such_forms(said: dict[str, str], has: bool) -> None:
+    assert archive.has_other_forms(said) == has
+
+
+def test_a_cut_file_is_one_in_spite_of_them(tmp_path: Path) -> None:
+    file = store(tmp_path, "plain")
+    file.write_bytes(b"\x10\xd1" + TEXT[2 : SIZE // 2])
+    assert files.whole(asked(tmp_path, other_forms=True))["wrong"].keys() == {NAME}
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
@@ -111,11 +154,80 @@ def test_what_a_killed_run_has_left_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [used]
 
 
-@pytest.mark.parametrize("length", [2, 3, 16])
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 17, 50])
-def test_the_way_from_each_file_to_the_next_is_in_a_part(count: int, length: int) -> None:
-    made = list(parts(7, 7 + count, length))
-    steps = {(n, n + 1) for a, b in made for n in range(a, b - 1)}
-    assert steps == {(n, n + 1) for n in range(7, 6 + count)}
-    assert {n for a, b in made for n in range(a, b)} == set(range(7, 7 + count))
-    assert all(b - a <= length for a, b in made)
+def page(rest: int) -> bytes:
+    """The first page of a file, in which so many bytes of a record from before stand."""
+    return struct.pack("<HHIQI", 0xD110, 1 if rest else 0, 1, 0, rest).ljust(8192, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("rest", "begins"), [(0, True), (100, True), (SIZE // 2, True), (SIZE - 4000, False), (5 * SIZE, False)]
+)
+def test_where_a_record_begins(tmp_path: Path, rest: int, begins: bool) -> None:
+    file = tmp_path / NAME
+    file.write_bytes(page(rest).ljust(SIZE, b"\0"))
+    assert follow.begins_record(file) == begins
+
+
+class BarmansHost:
+    """What is asked of the files of a Barman with 1 MB segments; ``rest``: in which of them no record begins."""
+
+    def __init__(self, rest: set[int], slow: float = 0.0) -> None:
+        self.rest, self.slow, self.time = rest, slow, 0.0
+        self.asked: list[tuple[int, int]] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        return [(15,)]
+
+    def run(self, program: Program, limit: float) -> str:
+        if "show-server" in program.argv:
+            return "".join(f"\t{name}: /x/{name}\n" for name in (*archive.DIRECTORIES, "backup_directory"))
+        if "show-backup" in program.argv:
+            return "    Begin LSN  : 0/700028\n"
+        numbers = [int(name[8:16], 16) * 4096 + int(name[16:], 16) for name in asked_of(program)["names"]]
+        self.asked.append((numbers[0], numbers[-1] + 1))
+        self.time += self.slow
+        again = next((back for back, n in enumerate(reversed(numbers), 1) if n not in self.rest), len(numbers) + 1)
+        return json.dumps({"problem": "", "unable": "", "again": again})
+
+
+PRIMARY = PrimaryWal(1, TimelineHistory(1, (), SIZE), 1008 * SIZE, frozenset())
+FOUND = Report("x", f"{1:08X}{0:08X}{7:08X}", f"{1:08X}{0:08X}{1006:08X}", 1000, f"{1:08X}{0:08X}{7:08X}")
+
+
+def followed(host: BarmansHost, effort: Effort = ALL) -> tuple[Proof, list[int]]:
+    """Follow 1,000 files, 256 at once."""
+    shown: list[int] = []
+    proof = deep.follow(FOUND, PRIMARY, Barman("x"), host, lambda done, _: shown.append(done), effort)  # type: ignore[arg-type]
+    return proof, shown
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [set(), {262}, {260, 261, 262}, set(range(100, 260)), set(range(100, 600)), set(range(8, 1007))],
+    ids=lambda rest: f"{len(rest)} files without a beginning",
+)
+def test_no_record_is_left_out(rest: set[int]) -> None:
+    """Each part begins where a record begins, in a file of the part before; so none that goes on beyond it is lost."""
+    host = BarmansHost(rest)
+    proof, shown = followed(host)
+    assert proof.healthy
+    assert proof.text == "the records of 1000 files follow each other, 0/700028 to 0/3EF00000"
+    assert shown == sorted(set(shown))
+    assert shown[-1] == 1000
+    assert (host.asked[0][0], host.asked[-1][1]) == (7, 1007)
+    for (begun, stopped), (again, stops) in itertools.pairwise(host.asked):
+        assert again not in rest
+        assert begun <= again < stopped < stops
+
+
+def test_only_the_newest_and_not_for_ever() -> None:
+    host = BarmansHost(set(), slow=400.0)
+    proof, _ = followed(host, Effort(300 * SIZE))
+    assert proof.text == "the records of 300 files follow each other, 0/2C300000 to 0/3EF00000"
+    assert host.asked == [(707, 963), (962, 1007)]
+    proof, _ = followed(host, Effort(within=900.0))
+    assert (proof.unable, proof.healthy) == ("not all was followed within 900 s", False)
+    assert proof.text == "followed from 0/700028 to 0/30400000"

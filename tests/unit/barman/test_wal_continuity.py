@@ -341,6 +341,15 @@ def test_a_directory_that_is_not_there_is_no_empty_one(host: FakeHost, lost: str
         archive.look_at_archive(BARMAN, host)
 
 
+@pytest.mark.parametrize(("begin", "lacks"), [("", False), (wal(1, 3)[0], True)])
+def test_an_empty_archive_is_whole_only_if_no_backup_needs_more(host: FakeHost, begin: str, lacks: bool) -> None:
+    """The disk is not mounted: only what is received since then is there, and between these files none is missing."""
+    host.barman.archived, host.barman.streaming, host.barman.begin_wal = set(), {*wal(2, 7)}, begin
+    held, there = content.look(BARMAN, 2, 2, host)
+    assert there.last_closed_file in held.files
+    assert bool(archive.hole(held, there, BARMAN, host)) == lacks
+
+
 def test_a_barman_that_does_not_say_where_its_files_are() -> None:
     host = FakeHost()
     host.programs["other"] = lambda program: "Server main_backup:\n\twals_directory: /w\n"
@@ -430,8 +439,8 @@ def test_what_only_barman_has_is_kept(host: FakeHost, tail: bool) -> None:
     host.barman.streaming = {partial(1, 5)}
     host.barman.tails = {partial(1, 5)} if tail else set()
     config, cluster = barman.Config(stream=True), Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN)
-    decided = decided_on(cluster, host)
-    steps = barman.plan(config, decided, barman.observe(config, decided, host))
+    state = decided_on(cluster, host)
+    steps = barman.plan(config, state, barman.observe(config, state, host))
     kept = [str(step.do) for step in steps if str(step.do).startswith("cp ")]
     copy = f"{HOME}/{partial(1, 5)}.beyond-0-50002A0"
     assert kept == ([f"cp --archive --no-clobber {STREAMING}/{partial(1, 5)} {copy}"] if tail else [])

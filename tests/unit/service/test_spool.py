@@ -182,8 +182,8 @@ def test_garbage_is_refused_and_removed_and_the_good_files_arrive(
 @pytest.mark.parametrize(
     ("node", "said"),
     [
-        (2, "several clusters (main, other) have a node 2: name one with --cluster, also in repmgr.conf"),
-        (5, "none of the clusters main, other has a node 5: name one with --cluster, also in repmgr.conf"),
+        (2, "several clusters (main, other) have a node 2"),
+        (5, "none of the clusters main, other has a node 5"),
     ],
 )
 def test_an_event_that_may_be_about_several_clusters_is_refused(
@@ -192,6 +192,9 @@ def test_an_event_that_may_be_about_several_clusters_is_refused(
     put(directory, RUBBISH, f"\n{node}\nstandby_promote\n")
     taken_in_around(spool, directory, journal, TWO)
     assert said in caplog.text
+    (record,) = caplog.records
+    assert isinstance(record.args, tuple)
+    assert record.args[-1].hint == "name one with --cluster, also in repmgr.conf"
     assert journal.waiting("other") == []
     assert left(directory) == []
 

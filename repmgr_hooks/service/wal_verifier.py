@@ -1,0 +1,66 @@
+"""Has the records around the switchpoint followed after each failover, by ``check-wal --deep``, and reads its result.
+
+That is a program of its own, with the lowest priority and limits of its own: nothing waits for it, and a restart of the
+service does not end it. What decides is what the journal has of this primary's timeline, not an event.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.config import Config
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.hook import PROGRAM
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.wal_checks import WalCheckRow, last_checks
+from repmgr_hooks.system.steps import Host, Program
+
+log = logging.getLogger(__name__)
+
+SETTLED = 30.0
+"""So many seconds has all been as it should be: first come those who wait for the failover."""
+AGAIN = 3600.0
+"""What could not be looked at is tried again after so many seconds."""
+NEWEST, WITHIN = "1GB", "15m"
+LIMIT = 10.0
+
+
+class WalVerifier:
+    """Of one cluster."""
+
+    def __init__(self, managed: ManagedCluster, journal: Journal, host: Host, loaded: Config) -> None:
+        self._cluster, self._journal, self._host, self._path = managed.cluster, journal, host, loaded.path
+        self._wanted = managed.cluster.barman is not None and managed.cluster.barman.check_after_failover
+        self._settled: tuple[object, float] = (None, 0.0)
+        self._tried: tuple[object, float] = (None, 0.0)
+        self.found: tuple[WalCheckRow, ...] = ()
+        """What was shown last."""
+
+    def look(self, decision: PrimaryDecision | None, in_desired_state: bool) -> None:
+        """Read what was shown; start to look, if this timeline has not been looked at."""
+        if self._cluster.barman is None:
+            return
+        try:
+            self.found = tuple(last_checks(self._journal, self._cluster.name))
+        except OperationFailed:
+            return  # whoever uses the journal says so
+        this = (decision.primary, decision.timeline) if decision and decision.primary and in_desired_state else None
+        now = self._host.now()
+        if this != self._settled[0]:
+            self._settled = (this, now)
+        shown = any(row.good and (row.primary, row.timeline) == this for row in self.found)
+        tried = this == self._tried[0] and now - self._tried[1] < AGAIN
+        if self._wanted and this and not shown and not tried and now - self._settled[1] >= SETTLED:
+            self._tried = (this, now)
+            self._start()
+
+    def _start(self) -> None:
+        words = ("check-wal", "--deep", "--newest", NEWEST, "--within", WITHIN, "--cluster", self._cluster.name)
+        program = Program(("nice", "-n", "19", PROGRAM, "--config", str(self._path), *words), resident=True)
+        log.info("%s: the newest records of Barman's WAL are followed now: %s", self._cluster.name, program)
+        try:
+            self._host.run(program, LIMIT)
+        except OperationFailed as error:
+            log.warning("%s: %s", self._cluster.name, error)

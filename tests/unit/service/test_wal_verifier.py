@@ -1,0 +1,124 @@
+"""When the records around a switchpoint are followed, and what becomes of the result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import config
+from repmgr_hooks.alerts.rules import conditions
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.wal_checks import WalCheckRow, keep, last_checks
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.wal_verifier import AGAIN, SETTLED, WalVerifier
+from tests.fake import FakeHost
+from tests.unit.service.test_monitor import ticks
+
+LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
+MAIN = LOADED.clusters["main"]
+GOOD = WalCheckRow("all", 1.0, 1, 1, "", "", "the records of 9 files follow each other")
+BAD = replace(GOOD, problem="error in WAL record at 0/5000028")
+UNABLE = replace(GOOD, unable="there is no pg_waldump of PostgreSQL 15")
+
+
+def checks_in(host: FakeHost) -> list[str]:
+    """How the program was started."""
+    return [" ".join(program.argv) for program in host.ran if "check-wal" in program.argv]
+
+
+def test_each_timeline_is_looked_at_once(journal: Journal, host: FakeHost) -> None:
+    queue = ClusterController(MAIN, journal, host, LOADED)
+    ticks(queue, host, 3)
+    assert checks_in(host) == [], "those who wait for the failover come first"
+    ticks(queue, host, 10)
+    (started,) = checks_in(host)
+    assert started == (
+        f"nice -n 19 /usr/local/bin/repmgr-hooks --config {LOADED.path} check-wal --deep --newest 1GB --within 15m "
+        "--cluster main"
+    )
+    keep(journal, "main", replace(GOOD, part="newest"))
+    ticks(queue, host, int(2 * AGAIN / LOADED.service.monitor_interval))
+    assert len(checks_in(host)) == 1
+
+    host.fail_over()
+    ticks(queue, host, 30)
+    assert len(checks_in(host)) == 2
+
+
+def test_what_could_not_be_looked_at_is_tried_again(journal: Journal, host: FakeHost) -> None:
+    verifier = WalVerifier(MAIN, journal, host, LOADED)
+    decision = PrimaryDecision(1, 1, GOOD, ())  # type: ignore[arg-type]
+    verifier.look(decision, True)
+    for seconds, times in ((SETTLED, 1), (AGAIN - 1, 1), (1, 2)):
+        host.sleep(seconds)
+        verifier.look(decision, True)
+        assert len(checks_in(host)) == times
+        keep(journal, "main", UNABLE)
+    host.sleep(AGAIN)
+    verifier.look(decision, False)
+    verifier.look(decision, True)
+    assert len(checks_in(host)) == 2, "not while something is missing, nor right after"
+
+
+def test_it_can_be_switched_off_and_needs_barman(journal: Journal, host: FakeHost) -> None:
+    assert MAIN.cluster.barman
+    off = replace(MAIN.cluster.barman, check_after_failover=False)
+    for barman in (off, None):
+        verifier = WalVerifier(ManagedCluster(replace(MAIN.cluster, barman=barman), MAIN.routes), journal, host, LOADED)
+        for _ in range(3):
+            verifier.look(PrimaryDecision(1, 1, GOOD, ()), True)  # type: ignore[arg-type]
+            host.sleep(SETTLED)
+    assert checks_in(host) == []
+
+
+class NoJournal:
+    def read(self, *words: object) -> None:
+        raise OperationFailed("the disk is gone")
+
+
+def test_what_was_shown_stays_known_without_a_journal(journal: Journal, host: FakeHost) -> None:
+    keep(journal, "main", BAD)
+    verifier = WalVerifier(MAIN, journal, host, LOADED)
+    verifier.look(None, False)
+    verifier._journal = NoJournal()  # type: ignore[assignment]
+    verifier.look(None, False)
+    assert verifier.found == (BAD,)
+
+
+@pytest.mark.parametrize(
+    ("shown", "left"),
+    [
+        ([GOOD], [GOOD]),
+        ([BAD, UNABLE], [BAD]),
+        ([BAD, replace(GOOD, part="newest")], [BAD, replace(GOOD, part="newest")]),
+        ([replace(BAD, part="newest"), GOOD], [GOOD]),
+        ([replace(BAD, part="newest"), UNABLE], [UNABLE, replace(BAD, part="newest")]),
+        ([replace(BAD, part="newest"), replace(GOOD, part="newest")], [replace(GOOD, part="newest")]),
+        ([BAD, replace(GOOD, at=2.0)], [replace(GOOD, at=2.0)]),
+        ([GOOD, BAD], [BAD]),
+    ],
+)
+def test_what_was_wrong_stays_until_as_much_was_looked_at(
+    journal: Journal, shown: list[WalCheckRow], left: list[WalCheckRow]
+) -> None:
+    for row in shown:
+        keep(journal, "main", row)
+    keep(journal, "other", GOOD)
+    assert last_checks(journal, "main") == left
+
+
+def test_only_what_is_wrong_is_an_alert(host: FakeHost, journal: Journal) -> None:
+    queue = ClusterController(MAIN, journal, host, LOADED)
+    ticks(queue, host, 2)
+    decision = queue._monitor.decision
+    assert decision
+    assert conditions(MAIN, decision, (), None, 3, wal=[GOOD, UNABLE]) == []
+    (alert,) = conditions(MAIN, decision, (), None, 3, wal=[GOOD, BAD])
+    assert (alert.condition, alert.severity) == ("wal_check", "critical")
+    assert alert.summary == "a restore from Barman would fail: error in WAL record at 0/5000028"
+    assert alert.hint.endswith("repmgr-hooks check-wal --deep --cluster main")
