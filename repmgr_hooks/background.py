@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from functools import partial
+from functools import cache, partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+DISK_LIMIT = 2.0
+"""Seconds for a file to be opened or written: a disk, or a server of files, may hang."""
 Jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 
 
@@ -43,7 +45,7 @@ class Aside:
         A job that is not begun by then is not done at all. While one that was begun is still not done, no other job is
         waited for.
         """
-        if self._ended or (self._late and not self._late.done()):
+        if self._ended or self.stands_still():
             raise TimeoutError
         answer: Future[T] = Future()
         self._jobs.put((answer, partial(copy_context().run, job)))
@@ -55,10 +57,30 @@ class Aside:
             self._late = answer
         raise TimeoutError
 
+    def stands_still(self) -> bool:
+        """True while a job is not done that was not waited for to its end."""
+        return self._late is not None and not self._late.done()
+
     def end(self) -> None:
         """End the thread when it has done what it was asked for."""
         self._ended = True
         self._jobs.put(None)
+
+
+def on_disk(job: Callable[[], T]) -> T:
+    """Return what a job returns that needs a disk. Raises TimeoutError for one that hangs: at once, after the first.
+
+    What the job works with must be its own, for it may go on much later.
+    """
+    try:
+        return _disk().ask(job, DISK_LIMIT)
+    except TimeoutError:
+        raise TimeoutError("the disk does not answer") from None
+
+
+@cache
+def _disk() -> Aside:
+    return Aside("disk")
 
 
 def _do_all(jobs: Jobs) -> None:

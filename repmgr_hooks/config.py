@@ -16,13 +16,15 @@ from repmgr_hooks import consistency, event
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.catalogue import is_event, shorten
 from repmgr_hooks.engine.routes import ALWAYS, Action, ManagedCluster, Route, When
-from repmgr_hooks.errors import UsageError, did_you_mean
+from repmgr_hooks.errors import Problem, UsageError, did_you_mean, listed, mistake
 from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers import installed, slot
 from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
+from repmgr_hooks.log import hint
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.settings.schema import Directory, Document, Identifier, NotEmpty, Positive, Range, TooMany, join
+from repmgr_hooks.settings.document import Document, TooMany, join
+from repmgr_hooks.settings.schema import Directory, Identifier, NotEmpty, Positive, Range
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +35,9 @@ LARGEST = 256 * 1024
 class Service:
     """What holds for all clusters; ``retention_days`` is the age at which the journal is pruned.
 
-    ``monitor_interval``: seconds after which the worker looks whether all is as it should be, also without an event;
-    0: never.
-    ``alerts``: who is told when something is wrong.
+    ``monitor_interval``: seconds after which the worker looks whether the cluster is in its desired state, also without
+    an event; 0: never.
+    ``alerts``: who receives them.
     """
 
     state_dir: Directory = STATE_DIR
@@ -71,7 +73,7 @@ def which_cluster(clusters: Mapping[str, ManagedCluster], name: str | None, node
     Raises UsageError.
     """
     if name and name not in clusters:
-        raise UsageError(f"the configuration has no cluster {name!r}{did_you_mean(name, clusters)}")
+        raise UsageError(f"the configuration has no cluster {name!r}", hint=did_you_mean(name, clusters))
     having = [key for key, managed in clusters.items() if node in managed.cluster.nodes]
     found = [name] if name else list(clusters) if len(clusters) == 1 else having
     if len(found) != 1:
@@ -80,7 +82,7 @@ def which_cluster(clusters: Mapping[str, ManagedCluster], name: str | None, node
             if having
             else f"none of the clusters {', '.join(clusters)} has"
         )
-        raise UsageError(f"{which} a node {node}: name one with --cluster, also in repmgr.conf")
+        raise UsageError(f"{which} a node {node}", hint="name one with --cluster, also in repmgr.conf")
     return found[0]
 
 
@@ -98,7 +100,7 @@ def load(path: Path) -> Config:
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply, or a part that contains itself") from None
     except TooMany as error:
-        raise UsageError(f"{path}: {error}") from None
+        raise UsageError(f"{path}: {error}", hint=error.hint) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}", hint="name the file with --config") from None
     except yaml.MarkedYAMLError as error:
@@ -111,9 +113,10 @@ def load(path: Path) -> Config:
     try:
         config = _config(document, path)
         if not document.problems and state_dir(str(path)) != config.service.state_dir:
-            document.problem("state_dir", "the hook reads this line without YAML: write plainly 'state_dir: PATH'")
+            plainly = "write plainly 'state_dir: PATH'"
+            document.problem("state_dir", "the hook reads this line without YAML", plainly)
     except TooMany as error:
-        raise UsageError(f"{path}: {error}") from None
+        raise UsageError(f"{path}: {error}", hint=error.hint) from None
     if document.problems:
         raise _mistakes(path, document)
     return config
@@ -121,7 +124,7 @@ def load(path: Path) -> Config:
 
 def _mistakes(path: Path, document: Document) -> UsageError:
     count = len(document.problems)
-    return UsageError("\n  ".join([f"{path}: {count} mistake{'s'[: count != 1]}:", *document.problems]))
+    return UsageError(listed(f"{path}: {count} mistake{'s'[: count != 1]}:", document.problems))
 
 
 def _text(path: Path) -> str:
@@ -168,10 +171,11 @@ def _managed(document: Document, name: str, text: Any, path: str) -> ManagedClus
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):
             for problem in _invalid(action, cluster):
-                document.problem(f"{path}.routes[{route_number}].do[{number}].{action.name}", problem)
+                place = f"{path}.routes[{route_number}].do[{number}].{action.name}"
+                document.problem(place, problem.message, problem.hint)
     managed = ManagedCluster(cluster, tuple(routes))
     if len({action.config.synced for action in managed.actions if _is_about_standbys(action)}) > 1:
-        document.problem(f"{path}.routes", "slots of standbys cannot be both absent and synced; give one 'state'")
+        document.problem(f"{path}.routes", "slots of standbys cannot be both absent and synced", "give one 'state'")
     return managed
 
 
@@ -179,12 +183,15 @@ def _is_about_standbys(action: Action) -> bool:
     return isinstance(action.config, slot.Config) and action.config.on == "standbys"
 
 
-def _invalid(action: Action, cluster: Cluster) -> list[str]:
+def _invalid(action: Action, cluster: Cluster) -> list[Problem]:
     try:
-        return list(action.handler.validate(action.config, cluster))
-    except (Exception, SystemExit) as error:
+        found = list(action.handler.validate(action.config, cluster))
+        if strange := next((each for each in found if not isinstance(each, Problem)), None):
+            raise TypeError(f"{strange!r} is no Problem")
+        return found
+    except BaseException as error:  # whatever a plug-in raises
         origin = installed()[action.name].origin
-        return [f"a bug in the handler ({origin}): 'validate' failed: {error!r}"]
+        return [mistake(f"a bug in the handler ({origin}): 'validate' failed: {error!r}")]
 
 
 def _routes(document: Document, value: Any, path: str) -> list[Route]:
@@ -203,7 +210,8 @@ def _route(document: Document, text: _RouteText, path: str) -> Route:
             document.problem(f"{path}.on[{index}]", f"{shorten(name)} is no name of an event")
         elif name not in event.CATALOGUE:
             near = did_you_mean(name, event.CATALOGUE)
-            log.warning("%s.on[%d]: %s is no event that this version knows of repmgr%s", path, index, name, near)
+            what = "%s.on[%d]: %s is no event that this version knows of repmgr"
+            log.warning(what, path, index, name, extra=hint(near))
         if name in text.on[:index]:
             document.problem(f"{path}.on[{index}]", f"{name} stands here twice")
     actions = (_action(document, item, f"{path}.do[{index}]") for index, item in enumerate(text.do))
@@ -221,7 +229,8 @@ def _action(document: Document, item: Any, path: str) -> Action | None:
     when = document.read(When, item["when"], join(path, "when")) if "when" in item else ALWAYS
     known = installed()
     if name not in known:
-        document.problem(join(path, name), f"no such handler{did_you_mean(name, known)}; installed: {', '.join(known)}")
+        near = did_you_mean(name, known) or f"installed are {', '.join(known)}"
+        document.problem(join(path, name), "no such handler", near)
         return None
     handler = known[name].module
     try:

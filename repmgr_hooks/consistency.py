@@ -8,22 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from repmgr_hooks.alerts import receivers
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import did_you_mean
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
-from repmgr_hooks.settings.schema import Document, join
+from repmgr_hooks.settings.document import Document, join
+from repmgr_hooks.settings.libpq import TAKE_OUT
 
 
 def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
     versions = {ipaddress.ip_address(node.host).version for node in cluster.nodes.values()}
     if versions != {ipaddress.ip_address(cluster.gateway.address).version}:
-        message = "mixes IPv4 and IPv6: netfilter cannot translate one into the other; use one kind for all"
-        document.problem(join(path, "nodes"), message)
+        message = "mixes IPv4 and IPv6: netfilter cannot translate one into the other"
+        document.problem(join(path, "nodes"), message, "use one kind for all")
     snat = cluster.gateway.snat
     if snat != MASQUERADE and ipaddress.ip_address(snat).version not in versions:
         document.problem(join(path, "gateway.snat_address"), "must be of the same kind as the nodes' (IPv4 or IPv6)")
     if snat != cluster.gateway.address and snat in [node.host for node in cluster.nodes.values()]:
-        document.problem(join(path, "gateway.snat_address"), f"{snat} is a node's; it must be this host's own")
+        document.problem(join(path, "gateway.snat_address"), f"{snat} is a node's", "name one of this host's own")
     hosts = [node.host for node in cluster.nodes.values()]
     ports = [str(port) for port in cluster.gateway.ports.values()]
     for what, values in (("nodes", hosts), ("gateway.ports", ports)):
@@ -33,13 +35,15 @@ def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
         document.problem(join(path, "gateway.chains"), "dnat and snat must be two chains")
     for name in cluster.unknown.close if cluster.unknown else ():
         if name not in cluster.gateway.ports:
-            document.problem(join(path, "unknown.close"), f"the gateway has no port {name!r}")
+            hint = did_you_mean(name, cluster.gateway.ports)
+            document.problem(join(path, "unknown.close"), f"the gateway has no port {name!r}", hint)
     _check_nodes(document, cluster, path)
     for name, value in cluster.postgres.libpq.items():
         if wrong := libpq.problem(name, value):
-            document.problem(f"{path}.postgres.{name}", wrong)
+            document.problem(f"{path}.postgres.{name}", wrong.message, wrong.hint)
     if cluster.barman and cluster.barman.server == "all":
-        document.problem(join(path, "barman.server"), "'all' are all servers to Barman; name the one of this cluster")
+        hint = "name the one of this cluster"
+        document.problem(join(path, "barman.server"), "'all' are all servers to Barman", hint)
 
 
 def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
@@ -49,13 +53,13 @@ def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
         document.problem(join(path, "nodes"), "all are witnesses: none can be the primary")
     for number, node in cluster.nodes.items():
         if node.witness and node.shell:
-            document.problem(f"{path}.nodes.{number}", "'shell' is of no use: a witness restores nothing")
+            document.problem(f"{path}.nodes.{number}", "'shell' is of no use: a witness restores nothing", TAKE_OUT)
         if node.host == address and not node.witness:
-            message = f"{address} is node {number}'s: the gateway has an address of its own"
-            document.problem(join(path, "gateway.address"), message)
+            hint = "give the gateway an address of its own"
+            document.problem(join(path, "gateway.address"), f"{address} is node {number}'s", hint)
         elif node.host == address and cluster.postgres.port in cluster.gateway.ports.values():
-            message = f"{cluster.postgres.port} of {address} is node {number}'s own; choose another port"
-            document.problem(join(path, "gateway.ports"), message)
+            message = f"{cluster.postgres.port} of {address} is node {number}'s own"
+            document.problem(join(path, "gateway.ports"), message, "choose another port")
 
 
 def check_retry(document: Document, retry: Backoff) -> None:
@@ -79,13 +83,16 @@ def check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> 
 def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping[str, ManagedCluster]) -> None:
     for index, target in enumerate(told):
         for problem in receivers.validate(target):
-            document.problem(f"alerts[{index}]", problem)
+            document.problem(f"alerts[{index}]", problem.message, problem.hint)
         if target in told[:index]:
             document.problem(f"alerts[{index}]", f"{target.name} stands here twice")
     for name, managed in clusters.items():
         for action in managed.actions if not told else ():
             if action.name == "notify":
-                document.problem(f"clusters.{name}.routes{action.path}.notify", "nobody stands under 'alerts'")
+                hint = "name a receiver there, or take the action out"
+                document.problem(
+                    f"clusters.{name}.routes{action.path}.notify", "there is no receiver under 'alerts'", hint
+                )
 
 
 def _claims(cluster: Cluster) -> Iterator[tuple[object, ...]]:

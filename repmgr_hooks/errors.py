@@ -90,9 +90,27 @@ class Problem:
         return self.message
 
 
+def mistake(message: str, hint: str = "") -> Problem:
+    """Return what is wrong with an option or an argument."""
+    return Problem(UsageError.code, message, hint)
+
+
 def hint_lines(*hints: str) -> list[str]:
     """Return the lines that say what to do, each hint once, as PostgreSQL prints them."""
     return [f"HINT: {hint}" for hint in dict.fromkeys(hints) if hint]
+
+
+def listed(title: str, problems: Iterable[Problem]) -> str:
+    """Return a title, and below it each problem with its hint.
+
+    >>> print(listed("2 mistakes:", [mistake("unknown option", "did you mean 'nodes'?"), mistake("empty")]))
+    2 mistakes:
+      unknown option
+        HINT: did you mean 'nodes'?
+      empty
+    """
+    lines = (f"  {line}" for each in problems for line in (str(each), *(f"  {hint}" for hint in hint_lines(each.hint))))
+    return "\n".join([title, *lines])
 
 
 def odd_answer(error: Exception) -> str:
@@ -112,6 +130,6 @@ def answer_of(node: int) -> Iterator[None]:
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
-    """Return ``; did you mean 'x'?`` when a known word is near, else an empty string."""
+    """Return the hint ``did you mean 'x'?`` when a known word is near, else an empty string."""
     near = difflib.get_close_matches(str(word)[:80], [str(k) for k in known], 1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return f"did you mean '{near[0]}'?" if near else ""

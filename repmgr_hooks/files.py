@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from repmgr_hooks.errors import Problem
+from repmgr_hooks.errors import Problem, mistake
 
 
 @contextlib.contextmanager
@@ -63,10 +63,10 @@ def _wrong(place: Path, status: os.stat_result, allowed: tuple[int, int]) -> Pro
     return None
 
 
-def program_problem(run: Sequence[str], option: str = "run") -> str:
-    """Return what is wrong with a program and its arguments, in words; empty if nothing is."""
+def program_problem(run: Sequence[str], option: str = "run") -> Problem | None:
+    """Return what is wrong with a program and its arguments; None if nothing is."""
     if not run or not Path(run[0]).is_absolute():
-        return f"{option!r} must be a list that begins with the absolute path of a program"
+        return mistake(f"{option!r} must be a list that begins with the absolute path of a program")
     if wrong := untrusted(Path(run[0])):
-        return f"the program is refused: {wrong}; {wrong.hint or 'name a program'}"
-    return "" if Path(run[0]).is_file() else f"the program is refused: {run[0]} is no file; name a program"
+        return mistake(f"the program is refused: {wrong}", wrong.hint or "name a program")
+    return None if Path(run[0]).is_file() else mistake(f"the program is refused: {run[0]} is no file", "name a program")

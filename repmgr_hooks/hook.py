@@ -8,10 +8,12 @@ Root may call this too, and neither that user nor the spool's owner must be able
 worked on through a handle, and no link is followed.
 """
 
+import _thread
 import os
 import stat
 import sys
 import time
+from _collections_abc import Callable
 
 from repmgr_hooks.catalogue import cluster_problem, problem
 
@@ -21,6 +23,8 @@ PROGRAM = "/usr/local/bin/repmgr-hooks"
 WAKE = "wake"
 DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+DISK_LIMIT = 5.0
+"""Seconds for the event to be stored."""
 STORED, FAILED, USAGE = 0, 1, 2
 
 
@@ -41,7 +45,7 @@ def hand_in(config: str, words: list[str]) -> int:
         return USAGE
     spool = os.path.join(state_dir(config), "spool")
     try:
-        store(spool, [cluster, *words])
+        in_time(lambda: store(spool, [cluster, *words]), DISK_LIMIT)
     except OSError as error:
         say(f"the event cannot be stored ({error}); it is handled now, and repmgrd waits for it")
         return handle_now(config, [cluster, *words])
@@ -80,6 +84,29 @@ def state_dir(config: str) -> str:
 def at_once(path: str, flags: int) -> int:
     """Open a file; a FIFO would let repmgrd wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def in_time(job: Callable[[], None], limit: float) -> None:
+    """Do what needs a disk. Raises OSError, also for a disk that hangs: repmgrd waits for us, and followers for it."""
+    over = _thread.allocate_lock()
+    failed: list[Exception] = []
+    over.acquire()
+
+    def do() -> None:
+        try:
+            job()
+        except Exception as error:
+            failed.append(error)
+        over.release()
+
+    try:
+        _thread.start_new_thread(do, ())
+    except RuntimeError:
+        do()  # no thread is left
+    if not over.acquire(timeout=limit):
+        raise TimeoutError("its disk does not answer")
+    if failed:
+        raise failed[0]
 
 
 def open_spool(spool: str, how: int = os.O_PATH) -> int:

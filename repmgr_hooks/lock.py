@@ -14,8 +14,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from repmgr_hooks import clock
+from repmgr_hooks.background import on_disk
 from repmgr_hooks.errors import LockTimeout, OperationFailed
 from repmgr_hooks.files import untrusted
 from repmgr_hooks.text import one_line
@@ -36,7 +39,7 @@ class Holder:
 
     def __str__(self) -> str:
         since = time.strftime("%H:%M:%S", time.localtime(self.since))
-        return f"process {self.process} ({self.command}) since {since}, for {max(time.time() - self.since, 0):.0f} s"
+        return f"process {self.process} ({self.command}) since {since}, for {max(clock.wall() - self.since, 0):.0f} s"
 
 
 def lock_name(cluster: str) -> str:
@@ -52,9 +55,9 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
     """
     handle = -1
     try:
-        handle = _opened(path)
+        handle = on_disk(partial(_opened, path))
         _take(handle, path, limit)
-        _sign(handle)
+        on_disk(partial(_sign, os.dup(handle)))
     except OSError as error:
         log.error("no lock can be taken, going on without: %s; repair the state directory, or correct it", error)
     except LockTimeout:
@@ -80,23 +83,28 @@ def _opened(path: Path) -> int:
 
 
 def _take(handle: int, path: Path, limit: float) -> None:
-    end = time.monotonic() + limit
+    end = clock.monotonic() + limit
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() >= end:
-                by = f": {found}" if (found := _signature(handle)) else ""
+            if clock.monotonic() >= end:
+                by = f": {found}" if (found := holder(path)) else ""
                 raise LockTimeout(f"another process holds {path} (waited {limit:.0f} s){by}") from None
-            time.sleep(POLL)
+            clock.sleep(POLL)
 
 
 def _sign(handle: int) -> None:
+    """Write who we are, and close the handle: a disk that hangs may keep us at it when the lock is let go again."""
     command = " ".join(["repmgr-hooks", *sys.argv[1:]])
-    with contextlib.suppress(OSError):  # a full disk, or one that can only be read
+    try:
         os.truncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()} {time.time():.3f} {command}".encode(errors="replace")[:MOST], 0)
+        os.pwrite(handle, f"{os.getpid()} {clock.wall():.3f} {command}".encode(errors="replace")[:MOST], 0)
+    except OSError:
+        pass  # a full disk, or one that can only be read
+    finally:
+        os.close(handle)
 
 
 def _signature(handle: int) -> Holder | None:
@@ -111,15 +119,17 @@ def _signature(handle: int) -> Holder | None:
 def holder(path: Path) -> Holder | None:
     """Return who holds a lock now; None if nobody does, or it cannot be seen."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        return on_disk(partial(_holder, path))
     except OSError:
         return None
+
+
+def _holder(path: Path) -> Holder | None:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _signature(handle)
-    except OSError:
-        return None
     finally:
         os.close(handle)
     return None

@@ -61,13 +61,14 @@ def by_themselves(fast: bool) -> list[Callable[[], Part]]:
     """What needs no cluster."""
     examples = ("tests/machines.py", "tests/options.py", "tests/readme.py", "tests/lab/six.py", "tests/lab/versions.py")
     unit = (*PYTEST, "--doctest-modules", "repmgr_hooks", "tests/unit", *examples)
-    jobs: list[Callable[[], Part]] = [
+    which = ("-m", "not slow") if fast else ()
+    return [
         partial(check, "style", sys.executable, "-m", "ruff", "check", "--output-format", "concise", "."),
         partial(check, "format", sys.executable, "-m", "ruff", "format", "--check", "."),
-        partial(tests, "unit", *unit, *(("-m", "not slow") if fast else ())),
+        partial(tests, "unit", *unit, *which),
+        partial(tests, "model", *PYTEST, "tests/model", *which),
         partial(check, "types", sys.executable, "-m", "mypy"),
     ]
-    return jobs if fast else [*jobs, partial(tests, "model", *PYTEST, "tests/model")]
 
 
 def boxed(file: Path) -> Part:

@@ -19,12 +19,12 @@ from typing import Any
 
 from psycopg import conninfo
 
-from repmgr_hooks.barman import archive, content
+from repmgr_hooks.barman import archive, content, receive_wal
 from repmgr_hooks.checks import nodes
 from repmgr_hooks.cluster import observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
-from repmgr_hooks.handlers import barman, slot
+from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
@@ -254,6 +254,8 @@ class FakeNode:
     """Seconds for which its repmgrd has not seen the primary; -1: never."""
     up_for: float = 1000.0
     """Seconds since its PostgreSQL was started."""
+    checkpoint: bool = False
+    """Whether somebody waits for a checkpoint there."""
     unelectable: tuple[int, ...] = ()
     """The nodes whose priority is 0."""
     client: Visit | None = None
@@ -585,7 +587,7 @@ class FakeHost:
         if words == ["--version"]:
             return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n"
         verb = next(word for word in words if "-" in word[1:] or word == "diagnose")
-        assert "--reset" not in words, "this would hide a hole"
+        assert "--reset" not in words, "this would hide a gap"
         stops = "--stop" in words or verb == "terminate-process"
         if not verb.startswith(("show", "list", "diagnose")):
             self._note(f"barman {verb}{' --stop' * ('--stop' in words)}")
@@ -793,7 +795,7 @@ class FakeHost:
         return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
 
     def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        return [(node.up_for, node.unseen_for, node.paused)]
+        return [(node.up_for, node.unseen_for, node.paused, node.checkpoint)]
 
     def _identities(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(number, f"db{number}", f"host={other.host}") for number, other in self.nodes.items()]
@@ -861,7 +863,7 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     nodes.EXAMINE: FakeHost._examine,
     readiness.ASK: FakeHost._repmgrd,
     repmgr_files.IDENTITIES: FakeHost._identities,
-    barman.STREAMING: FakeHost._streaming,
+    receive_wal.STREAMING: FakeHost._streaming,
     archive.WRITTEN: FakeHost._written,
     content.RIGHTS: FakeHost._rights,
     content.READ: FakeHost._sum,

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from repmgr_hooks.config import Service
 from repmgr_hooks.handlers import BUILT_IN, barman, slot
 from repmgr_hooks.settings.cluster import Cluster, NodeId
-from repmgr_hooks.settings.schema import NOT_AN_OPTION, REST, IpAddress, OrNever, Pattern, Range, option
+from repmgr_hooks.settings.document import option
+from repmgr_hooks.settings.schema import NOT_AN_OPTION, REST, IpAddress, OrNever, Pattern, Range
 
 WORDS = {str: "string", int: "integer", bool: "boolean", float: "number", Any: "any"}
 EFFECTIVE = {

@@ -1,1 +1,1 @@
-"""Who is told what is wrong: conditions and cases (both pure), then alarm, outbox, targets and send, in that order."""
+"""What is wrong, and who hears of it: rules and incidents (both pure), then evaluator, notifier, receivers, deliver."""

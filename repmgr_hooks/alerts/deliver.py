@@ -1,4 +1,4 @@
-"""Sends one message, by HTTP or by SMTP, in a process of its own; ``targets.py`` says what. The order is on stdin.
+"""Sends one message, by HTTP or by SMTP, in a process of its own; ``receivers.py`` says what. The order is on stdin.
 
 What is said of a failure names no URL and no header, for either may be a secret.
 """

@@ -17,7 +17,7 @@ from repmgr_hooks.system.steps import Host
 
 
 class Listener(Protocol):
-    """Whom the alarm tells; ``Notifier`` is the real one. It must return at once."""
+    """What takes the alerts; ``Notifier`` is the real one. It must return at once."""
 
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         """A cluster calls for these alerts now, and for no others."""
@@ -37,7 +37,7 @@ class Nobody:
 
 
 class AlertEvaluator:
-    """The alarm of one cluster; ``attempts``: after so many a failed run is given up."""
+    """Finds the alerts of one cluster; ``attempts``: after so many a failed run is given up."""
 
     def __init__(self, managed: ManagedCluster, host: Host, attempts: int, listener: Listener) -> None:
         self._managed, self._host, self._attempts, self._listener = managed, host, attempts, listener
@@ -46,7 +46,7 @@ class AlertEvaluator:
         """When a primary was last seen, and since when it is the same one."""
 
     def saw(self, decision: PrimaryDecision | None) -> None:
-        """A look, or a run, has ended with this verdict."""
+        """A look, or a run, has ended with this decision."""
         before, self._decision = self._decision, decision or self._decision
         if decision and (before is None or before.primary != decision.primary):
             self._known_since = self._host.now()

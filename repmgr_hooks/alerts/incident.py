@@ -1,7 +1,7 @@
-"""What somebody is to be told of, and when to tell it: pure; ``outbox.py`` keeps the cases and tells them.
+"""What is to be sent to whom, and when: pure; ``notifier.py`` keeps the incidents and sends them.
 
-Nothing queues up: for each case and target it is known what was told last, and what should have been. A target that
-was away for an hour is told how things are now, once.
+Nothing queues up: for each incident and receiver it is known what was sent last, and what should have been. A receiver
+that was away for an hour gets the present state, once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from repmgr_hooks.text import one_line
 
 HEADLINE = 80
 SETTLED = 60.0
-"""A case is over, for those who are told, when it has stayed away so long; nobody is told more often than that."""
+"""An incident is over, for its receivers, when it has stayed away so long; nobody gets a message more often."""
 AGAIN = 3600.0
 """One that was over and comes back within this time goes to and fro: it is over when it has stayed away so long."""
 FORGET_AFTER = 86400.0
@@ -23,8 +23,8 @@ RETRY = Backoff()
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a target was told last and when, and how often it could not be told the next thing. Times as in Case."""
+class Delivery:
+    """What was sent to a receiver last and when, and how often the next message has failed. Times as in Incident."""
 
     said: str = ""
     at: float = 0.0
@@ -34,7 +34,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Incident:
-    """An alert from when it was raised until it ended, and what each target was told of it.
+    """An alert from when it was raised until it ended, and what was sent of it to each receiver.
 
     Times are in seconds since the epoch. ``flapping``: it had been over for a short time only.
     """
@@ -43,7 +43,7 @@ class Incident:
     since: float
     ended: float | None = None
     flapping: bool = False
-    told: Mapping[str, Told] = field(default_factory=dict)
+    deliveries: Mapping[str, Delivery] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -52,51 +52,51 @@ class Incident:
 
     @property
     def headline(self) -> str:
-        """The one line that is told, without control characters."""
+        """The one line that is sent, without control characters."""
         state = "OVER" if self.state == "over" else self.alert.severity.upper()
         text = one_line(f"{state} {self.alert.cluster}: {self.alert.summary}")
         return text if len(text) <= HEADLINE else f"{text[: HEADLINE - 3].rstrip()}..."
 
-    def wait(self, target: str, repeat_interval: float, now: float) -> float | None:
-        """Return the seconds until the target is to be told; None if it knows all there is to know.
+    def wait(self, receiver: str, repeat_interval: float, now: float) -> float | None:
+        """Return the seconds until the receiver is to get a message; None if it knows all there is to know.
 
-        While it is open, it is told again every ``repeat_interval`` seconds.
+        While it is open, it is sent again every ``repeat_interval`` seconds.
         """
-        told = self.told.get(target, Told())
-        said = told.said == self.headline
+        last = self.deliveries.get(receiver, Delivery())
+        said = last.said == self.headline
         if said and self.state != "open":
             return None
         if self.state == "over":
             assert self.ended is not None
             pause = left(self.ended, AGAIN if self.flapping else SETTLED, now)
         else:
-            pause = left(told.at, repeat_interval if said else SETTLED, now) if told.said else 0.0
-        if told.failures == 0:
+            pause = left(last.at, repeat_interval if said else SETTLED, now) if last.said else 0.0
+        if last.failures == 0:
             return pause
-        if told.failures < RETRY.max_attempts:
-            return max(pause, left(told.tried, RETRY.after(told.failures), now))
-        return max(pause, left(told.tried, repeat_interval, now)) if self.state == "open" else None
+        if last.failures < RETRY.max_attempts:
+            return max(pause, left(last.tried, RETRY.after(last.failures), now))
+        return max(pause, left(last.tried, repeat_interval, now)) if self.state == "open" else None
 
 
-def raised(cases: Mapping[str, Incident], found: Mapping[str, Alert], now: float) -> dict[str, Incident]:
-    """Return the cases of a cluster that change when exactly these alerts are found, by condition."""
-    changed = {condition: _opened(cases.get(condition), alert, now) for condition, alert in found.items()}
-    for condition, case in cases.items():
-        if case.state == "open" and condition not in found:
-            changed[condition] = Incident(case.alert, case.since, now, case.flapping, case.told)
-    return {condition: case for condition, case in changed.items() if cases.get(condition) != case}
+def raised(incidents: Mapping[str, Incident], found: Mapping[str, Alert], now: float) -> dict[str, Incident]:
+    """Return the incidents of a cluster that change when exactly these alerts are found, by condition."""
+    changed = {condition: _opened(incidents.get(condition), alert, now) for condition, alert in found.items()}
+    for condition, incident in incidents.items():
+        if incident.state == "open" and condition not in found:
+            changed[condition] = Incident(incident.alert, incident.since, now, incident.flapping, incident.deliveries)
+    return {condition: incident for condition, incident in changed.items() if incidents.get(condition) != incident}
 
 
 def _opened(before: Incident | None, alert: Alert, now: float) -> Incident:
     if before is None:
         return Incident(alert, now)
     if before.ended is None or left(before.ended, SETTLED, now):
-        return Incident(alert, before.since, None, before.flapping, before.told)
+        return Incident(alert, before.since, None, before.flapping, before.deliveries)
     soon = left(before.ended, AGAIN, now) > 0
-    return Incident(alert, now, None, soon, before.told if soon else {})
+    return Incident(alert, now, None, soon, before.deliveries if soon else {})
 
 
 def happened(before: Incident | None, alert: Alert, now: float) -> Incident | None:
-    """Return the case of something that has happened; None if the same was told already within ``AGAIN`` seconds."""
+    """Return the incident of something that has happened; None if the same was raised less than ``AGAIN`` s ago."""
     same = before is not None and before.alert == alert and left(before.since, AGAIN, now) > 0
     return None if same else Incident(alert, now, now)

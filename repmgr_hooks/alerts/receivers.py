@@ -1,4 +1,4 @@
-"""Who is told: mail, a webhook, or a program of the user's. Each is a program to run, with the message on its stdin."""
+"""Who gets alerts: by mail, a webhook, or a program of the user's. Each is a program that gets the message on stdin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from repmgr_hooks.alerts.incident import Incident
-from repmgr_hooks.errors import hint_lines
+from repmgr_hooks.errors import Problem, hint_lines, mistake
 from repmgr_hooks.files import program_problem
 from repmgr_hooks.settings.schema import Pattern, Positive, Range, Word
 from repmgr_hooks.system.alert import Severity
@@ -40,7 +40,7 @@ class Receiver:
 
     ``webhook`` is a URL, or the path of a file whose first line is the URL and whose other lines are headers. Mail
     goes through sendmail, or by SMTP to the relay ``smtp_relay`` (HOST or HOST:PORT), as from ``from``.
-    ``timeout`` is in seconds; what is still wrong is told again every ``repeat_interval`` seconds.
+    ``timeout`` is in seconds; what is still wrong is sent again every ``repeat_interval`` seconds.
     """
 
     severity: Severity = "warning"
@@ -63,23 +63,24 @@ class Receiver:
             return f"webhook {self.webhook}"
         return f"webhook {urlsplit(self.webhook).hostname} ({hashlib.sha256(self.webhook.encode()).hexdigest()[:6]})"
 
-    def wants(self, case: Incident) -> bool:
-        """Whether a case is grave enough."""
-        return self.severity in ("warning", case.alert.severity)
+    def wants(self, incident: Incident) -> bool:
+        """Whether an incident is grave enough."""
+        return self.severity in ("warning", incident.alert.severity)
 
 
-def validate(target: Receiver) -> Iterator[str]:
-    """Return what is wrong with a target, in words."""
-    if sum(map(bool, (target.mail, target.webhook, target.exec))) != 1:
-        yield "must have one of 'mail', 'webhook' and 'exec'"
-    if target.webhook and not _can_be_a_webhook(target.webhook):
-        yield "'webhook' must be a URL (http or https), or the absolute path of a file that holds it"
-    if target.smtp_relay and ":" in target.smtp_relay and not 1 <= int(target.smtp_relay.rpartition(":")[2]) <= 65535:
-        yield f"'smtp_relay' names a port that is none: {target.smtp_relay}"
-    if target.exec and (wrong := program_problem(target.exec, "exec")):
+def validate(receiver: Receiver) -> Iterator[Problem]:
+    """Return what is wrong with a receiver."""
+    if sum(map(bool, (receiver.mail, receiver.webhook, receiver.exec))) != 1:
+        yield mistake("must have one of 'mail', 'webhook' and 'exec'")
+    if receiver.webhook and not _can_be_a_webhook(receiver.webhook):
+        yield mistake("'webhook' must be a URL (http or https), or the absolute path of a file that holds it")
+    relay, port = receiver.smtp_relay, receiver.smtp_relay.rpartition(":")[2]
+    if ":" in relay and not 1 <= int(port) <= 65535:
+        yield mistake(f"'smtp_relay' names a port that is none: {receiver.smtp_relay}")
+    if receiver.exec and (wrong := program_problem(receiver.exec, "exec")):
         yield wrong
-    if (target.smtp_relay or target.sender) and not target.mail:
-        yield "'smtp_relay' and 'from' go with 'mail'"
+    if (receiver.smtp_relay or receiver.sender) and not receiver.mail:
+        yield mistake("'smtp_relay' and 'from' go with 'mail'")
 
 
 def _can_be_a_webhook(text: str) -> bool:
@@ -91,49 +92,51 @@ def _can_be_a_webhook(text: str) -> bool:
         return False
 
 
-def program(target: Receiver, case: Incident) -> Program:
-    """Return the program that tells a target of a case."""
-    if target.exec:
-        return Program(target.exec, stdin=json.dumps(document(case)) + "\n", whole=False)
-    if target.webhook:
-        return _sent(target, webhook=target.webhook, body=json.dumps(document(case)))
-    mail = letter(target, case)
-    if target.smtp_relay:
-        return _sent(target, smtp=target.smtp_relay, sender=mail["From"], to=list(target.mail), body=mail.as_string())
+def program(receiver: Receiver, incident: Incident) -> Program:
+    """Return the program that sends an incident to a receiver."""
+    if receiver.exec:
+        return Program(receiver.exec, stdin=json.dumps(document(incident)) + "\n", whole=False)
+    if receiver.webhook:
+        return _sent(receiver, webhook=receiver.webhook, body=json.dumps(document(incident)))
+    mail = letter(receiver, incident)
+    if receiver.smtp_relay:
+        return _sent(
+            receiver, smtp=receiver.smtp_relay, sender=mail["From"], to=list(receiver.mail), body=mail.as_string()
+        )
     return Program((SENDMAIL, "-t", "-i"), stdin=mail.as_string(), whole=False)
 
 
-def _sent(target: Receiver, **order: Any) -> Program:
+def _sent(receiver: Receiver, **order: Any) -> Program:
     """Through a process of its own: it can be ended whatever it waits for, and what is secret is no argument."""
-    return Program(SEND, stdin=json.dumps({**order, "timeout": target.timeout}), whole=False)
+    return Program(SEND, stdin=json.dumps({**order, "timeout": receiver.timeout}), whole=False)
 
 
-def document(case: Incident) -> dict[str, Any]:
-    """Return a case as plain data; the README describes it. ``text``: the headline, where many chats look for it."""
-    alert = dataclasses.asdict(case.alert)
+def document(incident: Incident) -> dict[str, Any]:
+    """Return an incident as plain data, as the README says. ``text``: the headline, where many chats look for it."""
+    alert = dataclasses.asdict(incident.alert)
     del alert["momentary"]
     return {
-        "text": case.headline,
-        "id": f"{case.alert.cluster}/{case.alert.condition}/{case.since:.0f}",
-        "state": case.state,
+        "text": incident.headline,
+        "id": f"{incident.alert.cluster}/{incident.alert.condition}/{incident.since:.0f}",
+        "state": incident.state,
         **alert,
-        "since": _utc(case.since),
-        "ended": None if case.ended is None else _utc(case.ended),
+        "since": _utc(incident.since),
+        "ended": None if incident.ended is None else _utc(incident.ended),
         "host": socket.gethostname(),
     }
 
 
-def letter(target: Receiver, case: Incident) -> EmailMessage:
-    """Return a case as a mail. EmailMessage refuses line breaks in a header; the headline has none."""
-    alert, mail = case.alert, EmailMessage(LETTER)
-    mail["Subject"] = case.headline
-    mail["To"] = ", ".join(target.mail)
-    if target.sender or target.smtp_relay:
-        mail["From"] = target.sender or f"repmgr-hooks@{socket.gethostname()}"
+def letter(receiver: Receiver, incident: Incident) -> EmailMessage:
+    """Return an incident as a mail. EmailMessage refuses line breaks in a header; the headline has none."""
+    alert, mail = incident.alert, EmailMessage(LETTER)
+    mail["Subject"] = incident.headline
+    mail["To"] = ", ".join(receiver.mail)
+    if receiver.sender or receiver.smtp_relay:
+        mail["From"] = receiver.sender or f"repmgr-hooks@{socket.gethostname()}"
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers of an absent person
-    over = f"\nOver since {_local(case.ended)}." if case.state == "over" else ""
-    seen = f"Since {_local(case.since)}, seen by {socket.gethostname()}.{over}"
-    hint = "\n".join(hint_lines(alert.hint if case.state != "over" else ""))
+    over = f"\nOver since {_local(incident.ended)}." if incident.state == "over" else ""
+    seen = f"Since {_local(incident.since)}, seen by {socket.gethostname()}.{over}"
+    hint = "\n".join(hint_lines(alert.hint if incident.state != "over" else ""))
     mail.set_content("\n\n".join(filter(None, (alert.summary, seen, hint, alert.details))) + "\n")
     return mail
 
@@ -146,7 +149,7 @@ def _local(moment: float | None) -> str:
     return datetime.fromtimestamp(moment or 0).astimezone().isoformat(" ", timespec="seconds")
 
 
-def is_readable_by_others(target: Receiver) -> bool:
+def is_readable_by_others(receiver: Receiver) -> bool:
     """True if a webhook's file shows what may be a secret."""
-    path = Path(target.webhook)
-    return target.webhook.startswith("/") and path.exists() and bool(path.stat().st_mode & 0o004)
+    path = Path(receiver.webhook)
+    return receiver.webhook.startswith("/") and path.exists() and bool(path.stat().st_mode & 0o004)

@@ -39,7 +39,7 @@ class Unserved(Protocol):
 def overdue(managed: ManagedCluster, unserved: Sequence[Unserved], known_since: float, now: float) -> list[Probe]:
     """Return what a client has missed for too long under the primary of now.
 
-    While there is none, that is what is told; and a closed port has the time that its route gives it.
+    While there is none, that is the alert; and a closed port has the time that its route gives it.
     """
     late = []
     for item in unserved:

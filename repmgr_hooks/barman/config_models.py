@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from repmgr_hooks.barman import archive
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, Problem, mistake
 from repmgr_hooks.settings.cluster import Barman, Cluster
 from repmgr_hooks.system.steps import Host, Program, Step
 
@@ -18,13 +18,15 @@ LIMIT = 30.0
 SINCE = (3, 10)
 
 
-def validate(models: Mapping[int, str], cluster: Cluster) -> Iterable[str]:
+def validate(models: Mapping[int, str], cluster: Cluster) -> Iterable[Problem]:
     """Each node that can be the primary needs a model of its own."""
     electable = {number for number, node in cluster.nodes.items() if not node.witness}
-    yield from (f"'models' has none for node {node}" for node in sorted(electable - models.keys()))
-    yield from (f"'models' has one for {node}, which can be no primary" for node in sorted(models.keys() - electable))
+    for node in sorted(electable - models.keys()):
+        yield mistake(f"'models' has none for node {node}")
+    for node in sorted(models.keys() - electable):
+        yield mistake(f"'models' has one for {node}, which can be no primary", "take it out")
     if len(set(models.values())) < len(models):
-        yield "'models' has one for two nodes; it leads to one"
+        yield mistake("'models' has one for two nodes, and it leads to one", "name a model of its own for each")
 
 
 def active(barman: Barman, host: Host) -> str:

@@ -1,4 +1,4 @@
-"""What would go wrong at 3 a.m., found now: one finding a line, with what to do about it.
+"""What would go wrong in a failover, found now: one finding a line, with what to do about it.
 
 Nothing is changed. What needs root's eyes is looked at first; nodes and Barman are asked as the service's user, who
 will do it. What cannot be known because something else is wrong is left out: one cause, one finding.
@@ -97,7 +97,7 @@ def _cluster(
     rules = list(foreign_rules.look(cluster, host)) if _uses(managed, "firewall") and not bad(chains) else []
     yield from rules
     if user.can_be_me and not bad(secret):
-        forwards = all(found.level == "OK" for found in kernels if found.key == "kernel.forwarding")
+        forwards = all(found.level == "OK" for found in kernels if found.code == "kernel.forwarding")
         firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains) and not bad(rules)
         yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *barmans]))
 
@@ -135,17 +135,17 @@ def standbys_of(decision: PrimaryDecision) -> list[int]:
     return [state.node for state in decision.states if state.reachable and not (state.witness or state.is_primary)]
 
 
-def _routes(managed: ManagedCluster, decided: ClusterState, host: Host, well: Mapping[str, bool]) -> Finding:
+def _routes(managed: ManagedCluster, state: ClusterState, host: Host, well: Mapping[str, bool]) -> Finding:
     """Say what a run would do now; of a handler that is not ``well`` it is known already why it would."""
     name = managed.cluster.name
     topic = Topic("routes.state", name)
     chosen = dispatcher.select(managed.routes, [])
     looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
-    missing = list(dict.fromkeys(dry_run.differences(dry_run.preview(looked_at, decided, host))))
+    missing = list(dict.fromkeys(dry_run.differences(dry_run.preview(looked_at, state, host))))
     if missing:
         hints = [*(problem.hint for problem in missing), f"repmgr-hooks reconcile --cluster {name}"]
         return topic.fail(f"not done: {'; '.join(map(str, missing))}", "; ".join(filter(None, hints)))
-    if warnings := drift.warnings(managed, decided, host):
+    if warnings := drift.warnings(managed, state, host):
         hints = [warning.hint for warning in warnings if warning.hint]
         return topic.warn("; ".join(map(str, warnings)), "; ".join(hints) or f"repmgr-hooks status --cluster {name}")
     return topic.ok("all that the routes ask for is so")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.catalogue import REHEARSAL, shorten
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
@@ -111,7 +112,7 @@ def _try_out(conf: RepmgrConf, daemon: Daemon, managed: ManagedCluster, host: Ho
     topic, commands = Topic("hook.arrived", str(conf.path)), set()
     hint, said = as_it_should_be(managed.cluster.name), ""
     for nasty in NASTY:
-        moment = time.time()
+        moment = clock.wall()
         stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(moment))}.{int(moment % 1 * 1e6):06d}+00"
         sent = Placeholders(str(conf.node), REHEARSAL, "1", "", stamp, nasty, nasty, nasty)
         command = sent.expanded(conf.line)

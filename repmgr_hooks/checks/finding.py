@@ -19,22 +19,22 @@ NAGIOS = {"OK": 0, "WARNING": 1, "CRITICAL": 2, "UNKNOWN": 3}
 class Finding:
     """One thing that was looked at. ``hint`` is what to do about it, empty if nothing.
 
-    ``key`` names what was looked at, ``where`` the cluster, node or file; together they stay the same.
+    ``code`` names what was looked at, ``where`` the cluster, node or file; together they stay the same.
     """
 
     level: Level
-    what: str
+    message: str
     hint: str = ""
-    key: str = ""
+    code: str = ""
     where: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("what", "hint"):  # either may repeat what a program has said
+        for name in ("message", "hint"):  # either may repeat what a program has said
             object.__setattr__(self, name, printable(getattr(self, name)))
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        line = f"{self.level:4}  {self.key:18}  {place}{self.what}"
+        line = f"{self.level:4}  {self.code:18}  {place}{self.message}"
         return "\n      ".join([line, *hint_lines(self.hint)])
 
 
@@ -42,17 +42,17 @@ class Finding:
 class Topic:
     """Makes the findings about one thing."""
 
-    key: str
+    code: str
     where: str = ""
 
-    def ok(self, what: str) -> Finding:
-        return Finding("OK", what, "", self.key, self.where)
+    def ok(self, message: str) -> Finding:
+        return Finding("OK", message, "", self.code, self.where)
 
-    def warn(self, what: str, hint: str) -> Finding:
-        return Finding("WARN", what, hint, self.key, self.where)
+    def warn(self, message: str, hint: str) -> Finding:
+        return Finding("WARN", message, hint, self.code, self.where)
 
-    def fail(self, what: str, hint: str) -> Finding:
-        return Finding("FAIL", what, hint, self.key, self.where)
+    def fail(self, message: str, hint: str) -> Finding:
+        return Finding("FAIL", message, hint, self.code, self.where)
 
 
 def bad(findings: Sequence[Finding], level: Level = "FAIL") -> bool:
@@ -67,7 +67,7 @@ def lines(findings: Sequence[Finding]) -> list[str]:
 
 def by_weight(findings: Sequence[Finding]) -> list[Finding]:
     """Sort what is wrong before what is well, and then by subject."""
-    return sorted(findings, key=lambda finding: (LEVELS.index(finding.level), finding.key.partition(".")[0]))
+    return sorted(findings, key=lambda finding: (LEVELS.index(finding.level), finding.code.partition(".")[0]))
 
 
 def summary(findings: Sequence[Finding]) -> str:
@@ -86,7 +86,7 @@ def _counts(findings: Sequence[Finding]) -> dict[Level, int]:
 def as_dicts(findings: Sequence[Finding]) -> list[dict[str, str]]:
     """Return the same as plain data."""
     return [
-        {"level": f.level, "code": f.key, "where": f.where, "message": f.what, "hint": f.hint}
+        {"level": f.level, "code": f.code, "where": f.where, "message": f.message, "hint": f.hint}
         for f in by_weight(findings)
     ]
 
@@ -98,7 +98,7 @@ def nagios(findings: Sequence[Finding]) -> tuple[str, int]:
     ('REPMGR_HOOKS WARNING - 0 FAIL, 1 WARN, 1 OK: kernel.nat main: so/so | fail=0 warn=1 ok=1', 1)
     """
     state = "CRITICAL" if bad(findings) else "WARNING" if bad(findings, "WARN") else "OK"
-    wrong = [f"{found.key} {found.where}: {found.what}" for found in by_weight(findings) if found.level != "OK"]
+    wrong = [f"{found.code} {found.where}: {found.message}" for found in by_weight(findings) if found.level != "OK"]
     text = ": ".join([summary(findings), *(["; ".join(wrong)] if wrong else [])])
     numbers = " ".join(f"{level.lower()}={count}" for level, count in _counts(findings).items())
     return f"{nagios_line(state, text)} | {numbers}", NAGIOS[state]

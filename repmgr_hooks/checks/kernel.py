@@ -11,8 +11,9 @@ from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import READ, User, hindrance
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
-from repmgr_hooks.handlers.firewall import forwarding, jumps, nat_rules
+from repmgr_hooks.handlers.firewall import forwarding, nat_rules
 from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.netfilter.rules import jumps
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Program
 
@@ -101,14 +102,14 @@ def _locked(user: User, lock: Path) -> str:
 def managers(root: Path, monitor_interval: int) -> Finding:
     """Look for another program that flushes or rejects what is ours, at its next start or reload."""
     topic = Topic("kernel.managers")
-    mended = (
+    fixed = (
         f"our service repairs it within {monitor_interval} s"
         if monitor_interval
         else "nothing repairs it, for 'monitor_interval' is 0"
     )
     found = {name: harm for name, (is_on, harm) in OTHERS.items() if is_on(root)}
     if found:
-        what = "; ".join(f"{name}: {harm}" for name, harm in found.items()).format(mended=mended)
+        what = "; ".join(f"{name}: {harm}" for name, harm in found.items()).format(fixed=fixed)
         return topic.warn(what, f"systemctl disable --now {' '.join(found)}")
     return topic.ok("no other firewall manager is enabled")
 
@@ -143,8 +144,8 @@ def _ufw(root: Path) -> bool:
 
 
 OTHERS: dict[str, tuple[Callable[[Path], bool], str]] = {
-    "firewalld": (_firewalld, "its zones reject what is forwarded, and its reload may flush our chains ({mended})"),
-    "nftables": (_nftables, "/etc/nftables.conf flushes every table when it is loaded ({mended})"),
-    "netfilter-persistent": (_persistent, "it loads a nat table of its own over ours ({mended})"),
+    "firewalld": (_firewalld, "its zones reject what is forwarded, and its reload may flush our chains ({fixed})"),
+    "nftables": (_nftables, "/etc/nftables.conf flushes every table when it is loaded ({fixed})"),
+    "netfilter-persistent": (_persistent, "it loads a nat table of its own over ours ({fixed})"),
     "ufw": (_ufw, "it drops what is forwarded (DEFAULT_FORWARD_POLICY)"),
 }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from repmgr_hooks import clock
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
@@ -67,7 +67,7 @@ class Examined:
 class Looked:
     """All nodes of a cluster; between ``begun`` and ``ended``, by our own clock, they were asked for theirs.
 
-    ``verdict`` is None if no node could be asked who is who.
+    ``decision`` is None if no node could be asked who is who.
     """
 
     begun: float
@@ -90,13 +90,13 @@ def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     """Ask all nodes; who is who only if our role may know."""
     cluster = managed.cluster
     slot = cluster.barman.slot_name if cluster.barman else ""
-    begun = time.time()
+    begun = clock.wall()
     answers = _ask(managed, host, EXAMINE, tuple(cluster.nodes), (slot,))
-    looked = Looked(begun, time.time(), {number: _examined(number, answer) for number, answer in answers.items()})
+    looked = Looked(begun, clock.wall(), {number: _examined(number, answer) for number, answer in answers.items()})
     if looked.lacking or not looked.answers:
         return looked
     decision = finder.decision(host)
-    readiness = ReadinessProbe().look(decision, cluster, host, finder.memory.since)
+    readiness = ReadinessProbe().look(decision, cluster, host, finder.last_known.since)
     return replace(looked, decision=decision, readiness=readiness)
 
 
@@ -112,8 +112,8 @@ def _examined(node: int, answer: Rows | OperationFailed) -> Examined | Operation
         if isinstance(answer, OperationFailed):
             return answer
         with answer_of(node):
-            ((clock, free, most, wal, lacking, extension),) = answer
-            return Examined(float(clock), int(free), int(most), wal, tuple(map(one_line, lacking)), extension)
+            ((its_clock, free, most, wal, lacking, extension),) = answer
+            return Examined(float(its_clock), int(free), int(most), wal, tuple(map(one_line, lacking)), extension)
     except OperationFailed as error:
         return error
 
@@ -201,7 +201,7 @@ def _who(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> 
 
 def _failover(topic: Topic, readiness: Readiness) -> Iterator[Finding]:
     for obstacle in readiness.obstacles:
-        if obstacle.kind is Hindrance.INACTIVE:
+        if obstacle.code is Hindrance.INACTIVE:
             continue  # said already, under nodes.registered
         yield (topic.fail if obstacle.nobody else topic.warn)(str(obstacle), obstacle.hint)
     if readiness.unknown:

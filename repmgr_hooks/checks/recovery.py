@@ -70,7 +70,7 @@ def history(cluster: Cluster, standbys: Sequence[int], host: Host) -> Iterator[F
             what = "no restore_command: promoted, it may use again the number of a timeline that it never followed"
             yield topic.warn(what, "set one that brings history files (barman-wal-restore), also in its repmgr.conf")
         else:
-            yield topic.ok("its restore_command tells it which timelines there were; 'check --recovery' tries it")
+            yield topic.ok("its restore_command tells it which timelines there were; 'check --restore' tries it")
 
 
 def findings(cluster: Cluster, host: Host) -> Iterator[Finding]:

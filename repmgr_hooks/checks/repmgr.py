@@ -113,7 +113,7 @@ def wrong_line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> str
     It is expanded twice, for ``%p`` is empty for most events, and then disappears if no quotes stand around it.
     """
     if not conf.line:
-        return "event_notification_command is missing: repmgr tells us nothing"
+        return "event_notification_command is missing: repmgr reports nothing"
     for other in ("", "1"):
         said = Placeholders(str(conf.node), "standby_promote", "1", other, details="a b", name="a", conninfo="a=b c=d")
         if wrong := _wrong_words(said, conf, loaded, managed):
@@ -167,9 +167,9 @@ def version(managed: ManagedCluster, host: Host, extension: str) -> Finding:
     if not found:
         return topic.warn("repmgr's version cannot be seen here", "repmgr --version, where repmgrd runs")
     if foreign := sorted(named(managed) - set(EVENTS)):
-        near = did_you_mean(foreign[0], EVENTS)
-        what = f"a route names {foreign[0]}, which no repmgr sends that this version knows{near}"
-        return topic.warn(what, "correct the name; or see that this repmgr sends it: repmgr cluster event --all")
+        near = did_you_mean(foreign[0], EVENTS) or "correct the name"
+        what = f"a route names {foreign[0]}, which no repmgr sends that this version knows"
+        return topic.warn(what, f"{near}; or see that this repmgr sends it: repmgr cluster event --all")
     if lacking := sorted(name for name in named(managed) if not sends(found[0], name)):
         since = max(EVENTS[name][1] for name in lacking)
         hint = f"upgrade repmgr (to {since}), or do not rely on them"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import User
@@ -69,7 +69,7 @@ def _stuck(spool: Path) -> Finding:
     topic = Topic("service.spool", str(spool))
     try:
         files = [file for file in spool.iterdir() if file.name[0] != "." and file.name != WAKE]
-        old = [file for file in files if time.time() - file.stat().st_mtime > WAITS_TOO_LONG]
+        old = [file for file in files if clock.wall() - file.stat().st_mtime > WAITS_TOO_LONG]
     except PermissionError as error:
         return unseen(topic, error)
     except OSError:

@@ -1,4 +1,4 @@
-"""Who does it at 3 a.m., and what that user may do: the service's user, and the one that repmgrd runs as."""
+"""Who does it in a failover, and what that user may do: the service's user, and the one that repmgrd runs as."""
 
 from __future__ import annotations
 

@@ -7,10 +7,9 @@ import contextlib
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
-from repmgr_hooks import config
+from repmgr_hooks import clock, config
 from repmgr_hooks.cli.output import (
     FAILED,
     OK,
@@ -34,8 +33,7 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import keep, pause_of
 from repmgr_hooks.journal.rows import Pause
 from repmgr_hooks.lock import exclusive, lock_name
-from repmgr_hooks.log import about
-from repmgr_hooks.progress import Lines
+from repmgr_hooks.log import Lines, about
 from repmgr_hooks.reports import status
 from repmgr_hooks.service.controller import LOCK_WAIT
 from repmgr_hooks.service.foreground import run_now
@@ -62,14 +60,14 @@ def do_replay(arguments: argparse.Namespace) -> int:
     if arguments.id is None:
         event = parse_event(arguments.words)
         if event.name not in CATALOGUE:  # typed by somebody: repmgr sends its own names
-            raise UsageError(f"unknown event {event.name!r}{did_you_mean(event.name, CATALOGUE)}")
+            raise UsageError(f"unknown event {event.name!r}", hint=did_you_mean(event.name, CATALOGUE))
         return handle(arguments, event, "replay", lines)
     if arguments.words:
         raise UsageError("give either --id or the words of an event, not both")
     with journal_of(configured(arguments)) as journal:
         found = journal.event(arguments.id)
     if found is None:
-        raise UsageError(f"the journal has no event {arguments.id}; 'repmgr-hooks history' shows their numbers")
+        raise UsageError(f"the journal has no event {arguments.id}", hint="'repmgr-hooks history' shows their numbers")
     arguments.cluster, event = found
     return handle(arguments, event, "replay", lines)
 
@@ -91,8 +89,8 @@ def do_simulate_failover(arguments: argparse.Namespace) -> int:
     loaded = configured(arguments)
     promotion = Event(arguments.node, simulation.EVENT)
     (managed,) = choose(loaded, arguments.cluster, promotion)
-    memory = memories(loaded, [managed])[0]
-    return shown(simulation.simulate(managed, world_of(managed), promotion, memory), lines)
+    last_known = all_last_known(loaded, [managed])[0]
+    return shown(simulation.simulate(managed, world_of(managed), promotion, last_known), lines)
 
 
 def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines: Lines) -> int:
@@ -101,8 +99,10 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
     chosen = choose(loaded, arguments.cluster, event)
     events = [event] if event else []
     if arguments.dry_run:
-        known = [LastKnownPrimary()] * len(chosen) if arguments.reset_state else memories(loaded, chosen)
-        return max(preview(managed, events, memory, lines) for managed, memory in zip(chosen, known, strict=True))
+        known = [LastKnownPrimary()] * len(chosen) if arguments.reset_state else all_last_known(loaded, chosen)
+        return max(
+            preview(managed, events, last_known, lines) for managed, last_known in zip(chosen, known, strict=True)
+        )
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded, stack)
         if error:
@@ -114,16 +114,16 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
         return OK if all(good) else FAILED
 
 
-def memories(loaded: Config, chosen: list[ManagedCluster]) -> list[LastKnownPrimary]:
+def all_last_known(loaded: Config, chosen: list[ManagedCluster]) -> list[LastKnownPrimary]:
     """Return what the journal remembers of each cluster; nothing, if it cannot be used."""
     with contextlib.ExitStack() as stack:
         journal, _ = journal_or_why_not(loaded, stack)
-        return [journal.memory(managed.cluster.name) if journal else LastKnownPrimary() for managed in chosen]
+        return [journal.last_known(managed.cluster.name) if journal else LastKnownPrimary() for managed in chosen]
 
 
-def preview(managed: ManagedCluster, events: list[Event], memory: LastKnownPrimary, lines: Lines) -> int:
+def preview(managed: ManagedCluster, events: list[Event], last_known: LastKnownPrimary, lines: Lines) -> int:
     """Show what would be done for one cluster now."""
-    return shown(dispatcher.handle(managed, world_of(managed), events, dry_run=True, memory=memory), lines)
+    return shown(dispatcher.handle(managed, world_of(managed), events, dry_run=True, last_known=last_known), lines)
 
 
 def carry_out(
@@ -179,12 +179,12 @@ def do_worker(arguments: argparse.Namespace) -> int:
 def do_pause(arguments: argparse.Namespace) -> int:
     """Begin a maintenance."""
     loaded = configured(arguments)
-    until = None if arguments.duration is None else time.time() + arguments.duration
+    until = None if arguments.duration is None else clock.wall() + arguments.duration
     names = [managed.cluster.name for managed in choose(loaded, arguments.cluster, None)]
     with journal_of(loaded) as journal:
         for name in names:
             journal.pause(name, until, arguments.reason)
-            keep(loaded.state_dir, name, Pause(until, arguments.reason, time.time()))
+            keep(loaded.state_dir, name, Pause(until, arguments.reason, clock.wall()))
     for name in names:
         print(f"{name}: PAUSED {status.until_when(until)}: events are stored, nothing is done")
     return OK

@@ -40,10 +40,10 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
     except OSError as error:
         streams.give_up()
         where = error if error.filename else f"the output cannot be written: {error.strerror}"
-        complain(f"{where}; nothing more was done: see to that place, then do it again")
+        complain(HooksError(f"{where}; nothing more was done", hint="see to that place, then do it again"))
         return FAILED
     except KeyboardInterrupt:
-        complain("interrupted; 'repmgr-hooks reconcile' does what is left")
+        complain(HooksError("interrupted", hint="'repmgr-hooks reconcile' does what is left"))
         return FAILED
     except Exception:
         log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
@@ -52,7 +52,7 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
         all_written()
         written = streams.finish()
     if not written:
-        complain("the output cannot be written, but all was done; see to where it goes")
+        complain(HooksError("the output cannot be written, but all was done", hint="see to where it goes"))
     return code if written else FAILED
 
 

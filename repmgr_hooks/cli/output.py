@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import stat
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -20,8 +21,7 @@ from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean, hint_
 from repmgr_hooks.event import Event
 from repmgr_hooks.files import atomic_write
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.log import Form, goes_to_journal
-from repmgr_hooks.progress import Lines
+from repmgr_hooks.log import Form, Lines, goes_to_journal
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.text import MOST, printable
 from repmgr_hooks.writer import Writer
@@ -47,7 +47,7 @@ def choose(loaded: Config, name: str | None, event: Event | None) -> list[Manage
     """Return the cluster of an event; without one, the named cluster, or all of them. Raises UsageError."""
     if event is None:
         if name is not None and name not in loaded.clusters:
-            raise UsageError(f"{loaded.path} has no cluster {name!r}{did_you_mean(name, loaded.clusters)}")
+            raise UsageError(f"{loaded.path} has no cluster {name!r}", hint=did_you_mean(name, loaded.clusters))
         return [loaded.clusters[name]] if name is not None else list(loaded.clusters.values())
     name = which_cluster(loaded.clusters, name, event.node)
     nodes = loaded.clusters[name].cluster.nodes
@@ -88,8 +88,13 @@ def with_journal(loaded: Config, use: Callable[[Journal | None], T]) -> tuple[T,
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that others may read; it is there whole, or as it was. Raises UsageError."""
+    """Write a file that others may read; it is there whole, or as it was. Raises UsageError.
+
+    It takes the place of what is there: root would make /dev/null, or /dev/stdout, a file.
+    """
     try:
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise UsageError(f"{path} is no file", hint="name one, or a new one")
         with atomic_write(path) as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)

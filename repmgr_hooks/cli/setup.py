@@ -17,7 +17,7 @@ from repmgr_hooks.cli import show
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster import repmgr_files
-from repmgr_hooks.errors import UsageError
+from repmgr_hooks.errors import Problem, UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.schema import PLAIN_NAME
 from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
@@ -29,7 +29,7 @@ from repmgr_hooks.system.host import LocalHost
 def do_init(arguments: argparse.Namespace) -> int:
     """Write a draft, or install it."""
     if os.geteuid() != 0:
-        raise UsageError("init looks into files of several users, and installs files of root's: run it as root")
+        raise UsageError("init looks into files of several users, and installs files of root's", hint="run it as root")
     try:
         if arguments.install:
             tell(install(arguments.directory, arguments.replace, LocalHost({})))
@@ -38,12 +38,13 @@ def do_init(arguments: argparse.Namespace) -> int:
         tell(write(arguments.directory, texts))
         tell(f"left out  {name} of repmgr's conninfo: {why}" for name, why in left_out.items())
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"{error}; see to that place, or name another DIRECTORY; what was written stays") from None
+        hint = "see to that place, or name another DIRECTORY; what was written stays"
+        raise UsageError(str(error), hint=hint) from None
     print(f"\nRead them, put right what is not, and then: repmgr-hooks init --install {arguments.directory}")
     return OK
 
 
-def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], Mapping[str, str]]:
+def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], Mapping[str, Problem]]:
     """Ask what there is, and return the files for it, and what cannot be in them. Raises UsageError."""
     if arguments.cluster and not re.fullmatch(PLAIN_NAME, arguments.cluster):
         raise UsageError(f"--cluster {shorten(arguments.cluster)} is no plain name (letters, digits, _ . -)")

@@ -8,9 +8,8 @@ import dataclasses
 import functools
 import json
 import sys
-import time
 
-from repmgr_hooks import checks, handlers
+from repmgr_hooks import checks, clock, handlers
 from repmgr_hooks.barman.deep import Effort
 from repmgr_hooks.checks import finding, recovery
 from repmgr_hooks.checks.files import unseen
@@ -52,10 +51,10 @@ def do_status(arguments: argparse.Namespace) -> int:
     if wrong := error or broken(loaded.state_dir):
         complain(wrong)
     if arguments.json:
-        print(json.dumps({picture.cluster.name: picture.as_dict() for picture in found}, indent=2))
+        print(json.dumps({cluster_status.cluster.name: cluster_status.as_dict() for cluster_status in found}, indent=2))
     else:
-        say(line for picture in found for line in picture.lines())
-    return OK if all(picture.healthy for picture in found) and not wrong else FAILED
+        say(line for cluster_status in found for line in cluster_status.lines())
+    return OK if all(cluster_status.healthy for cluster_status in found) and not wrong else FAILED
 
 
 def do_check_wal(arguments: argparse.Namespace) -> int:
@@ -85,7 +84,7 @@ def check_wal(managed: ManagedCluster, arguments: argparse.Namespace, journal: J
         (arguments.within or RESTORE_WITHIN) if arguments.restore else None,
         Effort(arguments.newest, arguments.within or Effort.within),
     )
-    if journal and (row := found.row("newest" if arguments.newest else "all", time.time())):
+    if journal and (row := found.row("newest" if arguments.newest else "all", clock.wall())):
         try:
             wal_checks.keep(journal, settings.name, row)
         except OperationFailed as error:
@@ -184,7 +183,7 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
     for managed in loaded.clusters.values() if arguments.restore else ():
         found += recovery.findings(managed.cluster, world_of(managed))
     if arguments.send_test_alert:
-        found += checks.alerts.told(loaded, LocalHost({}))
+        found += checks.alerts.sent(loaded, LocalHost({}))
     return found
 
 

@@ -121,7 +121,7 @@ class PrimaryDecision:
     """Which node is the primary (None: unknown, and then no route is moved), and why.
 
     ``stale_primaries`` are certainly not the primary although they are out of recovery: nothing may lead to them.
-    ``notes``: what else is not as it should be.
+    ``notes``: what else is wrong.
     """
 
     primary: int | None
@@ -152,7 +152,7 @@ class PrimaryDecision:
         return f"the primary is node {self.primary}, timeline {self.timeline}: {self.reason}"
 
 
-def memory_of(primary: NodeState) -> LastKnownPrimary:
+def last_known_of(primary: NodeState) -> LastKnownPrimary:
     """Return what is to be remembered of a primary."""
     return LastKnownPrimary(primary.node, primary.timeline, primary.system_identifier)
 
@@ -166,7 +166,7 @@ class ClusterState:
     timeline: int
     states: Mapping[int, NodeState] = field(default_factory=dict)
     event: Event | None = None
-    memory: LastKnownPrimary = LastKnownPrimary()
+    last_known: LastKnownPrimary = LastKnownPrimary()
     """What was remembered when it was decided; the decision itself from the first step on."""
 
     @property
@@ -187,7 +187,7 @@ class ClusterState:
 
 
 def decide(
-    states: Sequence[NodeState], memory: LastKnownPrimary = LastKnownPrimary(), most_changes: int | None = None
+    states: Sequence[NodeState], last_known: LastKnownPrimary = LastKnownPrimary(), most_changes: int | None = None
 ) -> PrimaryDecision:
     """Return the primary, or an unknown that says why.
 
@@ -195,15 +195,15 @@ def decide(
     """
     voters = [state for state in states if state.reachable and not state.witness]
     primaries = [state for state in voters if state.is_primary]
-    primary, reason = _choose(voters, primaries, memory)
-    swinging = most_changes is not None and memory.changes >= most_changes
-    if primary and swinging and primary.node != memory.primary:
+    primary, reason = _choose(voters, primaries, last_known)
+    swinging = most_changes is not None and last_known.changes >= most_changes
+    if primary and swinging and primary.node != last_known.primary:
         reason = Reason(ReasonCode.SWINGING, (primary.node,))
         primary = None
     if primary is None:
         comparable = reason.code not in (ReasonCode.FOREIGN, ReasonCode.SYSTEMS)
-        stale_primaries = _stale_primaries(voters, primaries, memory) if comparable else ()
-        notes = tuple(_notes(states, None, stale_primaries, memory.timeline))
+        stale_primaries = _stale_primaries(voters, primaries, last_known) if comparable else ()
+        notes = tuple(_notes(states, None, stale_primaries, last_known.timeline))
         return PrimaryDecision(None, 0, reason, tuple(states), stale_primaries, notes)
     stale_primaries = _nodes(state for state in primaries if state.timeline < primary.timeline)
     notes = tuple(_notes(states, primary, stale_primaries, primary.timeline))
@@ -211,45 +211,45 @@ def decide(
 
 
 def _choose(
-    voters: Sequence[NodeState], primaries: Sequence[NodeState], memory: LastKnownPrimary
+    voters: Sequence[NodeState], primaries: Sequence[NodeState], last_known: LastKnownPrimary
 ) -> tuple[NodeState | None, Reason]:
     systems = {state.system_identifier for state in voters}
-    foreign = _nodes(state for state in voters if state.system_identifier != memory.system_identifier)
-    if memory.system_identifier and foreign:
+    foreign = _nodes(state for state in voters if state.system_identifier != last_known.system_identifier)
+    if last_known.system_identifier and foreign:
         return None, Reason(ReasonCode.FOREIGN, foreign)
     if len(systems) > 1:
         return None, Reason(ReasonCode.SYSTEMS)
     if not primaries:
         return None, Reason(ReasonCode.NOBODY)
-    newest = max(memory.timeline, *(state.timeline for state in voters))
+    newest = max(last_known.timeline, *(state.timeline for state in voters))
     leaders = [state for state in primaries if state.timeline == newest]
     if len(leaders) > 1:
         return None, Reason(ReasonCode.TWINS, _nodes(leaders), newest)
-    kept = next((state for state in primaries if state.node == memory.primary), None)
+    kept = next((state for state in primaries if state.node == last_known.primary), None)
     if not leaders:
         return None, Reason(ReasonCode.BEHIND, _nodes(primaries), newest)
     (leader,) = leaders
-    if leader is kept or _promoted(leader, kept, memory):
-        by_repmgr = leader.made_by_repmgr or leader.node in memory.promoted
+    if leader is kept or _promoted(leader, kept, last_known):
+        by_repmgr = leader.made_by_repmgr or leader.node in last_known.promoted
         return leader, Reason(
             ReasonCode.ONLY if len(primaries) == 1 else ReasonCode.NEWEST if by_repmgr else ReasonCode.SO_FAR
         )
-    if kept and kept.timeline >= memory.timeline:
-        newer = [state for state in primaries if state.timeline > kept.timeline and _promoted(state, kept, memory)]
+    if kept and kept.timeline >= last_known.timeline:
+        newer = [state for state in primaries if state.timeline > kept.timeline and _promoted(state, kept, last_known)]
         return max([kept, *newer], key=lambda state: state.timeline), Reason(ReasonCode.KEPT)
     if len(primaries) > 1:
         return None, Reason(ReasonCode.UNCLEAR, _nodes(primaries))
-    silent = memory.primary not in {state.node for state in voters}
+    silent = last_known.primary not in {state.node for state in voters}
     behind = [state for state in voters if state.timeline < leader.timeline]
-    if silent and any(_receives_from(state, memory.primary) for state in behind):
+    if silent and any(_receives_from(state, last_known.primary) for state in behind):
         return None, Reason(ReasonCode.FOLLOWED, (leader.node,))
     return leader, Reason(ReasonCode.ONLY)
 
 
-def _promoted(state: NodeState, kept: NodeState | None, memory: LastKnownPrimary) -> bool:
+def _promoted(state: NodeState, kept: NodeState | None, last_known: LastKnownPrimary) -> bool:
     """True if repmgr has promoted the node: by its own metadata, if the primary so far has not long said the same."""
     stale = kept is not None and kept.registered_primaries == (state.node,)
-    return state.node in memory.promoted or (state.made_by_repmgr and not stale)
+    return state.node in last_known.promoted or (state.made_by_repmgr and not stale)
 
 
 def _receives_from(state: NodeState, primary: int | None) -> bool:
@@ -258,13 +258,13 @@ def _receives_from(state: NodeState, primary: int | None) -> bool:
 
 
 def _stale_primaries(
-    voters: Sequence[NodeState], primaries: Sequence[NodeState], memory: LastKnownPrimary
+    voters: Sequence[NodeState], primaries: Sequence[NodeState], last_known: LastKnownPrimary
 ) -> tuple[int, ...]:
     """Primaries on a timeline older than what we remember, or than a node that repmgr has made follow another."""
     return _nodes(
         state
         for state in primaries
-        if state.timeline < memory.timeline
+        if state.timeline < last_known.timeline
         or any(
             other.timeline > state.timeline and state.node not in other.registered_primaries != () for other in voters
         )

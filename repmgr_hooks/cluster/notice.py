@@ -59,17 +59,17 @@ def contradicts(event: Event | None, primary: int | None) -> bool:
     return claims is not None and claims != (event.node == primary)
 
 
-def notice(cluster: Cluster, event: Event | None, decision: PrimaryDecision, memory: LastKnownPrimary) -> Notice:
+def notice(cluster: Cluster, event: Event | None, decision: PrimaryDecision, last_known: LastKnownPrimary) -> Notice:
     """Return what is known at a decision."""
     states = {state.node: state for state in decision.states}
-    return Notice(cluster, event, decision.primary, decision.timeline, states, _old(decision.primary, memory))
+    return Notice(cluster, event, decision.primary, decision.timeline, states, _old(decision.primary, last_known))
 
 
-def notice_of(decided: ClusterState) -> Notice:
+def notice_of(state: ClusterState) -> Notice:
     """Return what is known when the primary is."""
-    old = _old(decided.primary, decided.memory)
-    return Notice(decided.cluster, decided.event, decided.primary, decided.timeline, decided.states, old)
+    old = _old(state.primary, state.last_known)
+    return Notice(state.cluster, state.event, state.primary, state.timeline, state.states, old)
 
 
-def _old(primary: int | None, memory: LastKnownPrimary) -> int | None:
-    return memory.primary if memory.primary not in (None, primary) else memory.previous
+def _old(primary: int | None, last_known: LastKnownPrimary) -> int | None:
+    return last_known.primary if last_known.primary not in (None, primary) else last_known.previous

@@ -18,12 +18,12 @@ class PrimaryFinder:
     """Decides for one cluster, with what is remembered of it."""
 
     settings: Cluster
-    memory: LastKnownPrimary
+    last_known: LastKnownPrimary
 
     def decision(self, host: Host) -> PrimaryDecision:
         """Observe the nodes and decide."""
-        expected = self.settings.system_identifier or self.memory.system_identifier
-        known = replace(self.memory, system_identifier=expected)
+        expected = self.settings.system_identifier or self.last_known.system_identifier
+        known = replace(self.last_known, system_identifier=expected)
         return decide(observe(self.settings, host), known, self.settings.flap_limit.changes)
 
 
@@ -33,23 +33,23 @@ def contradicting(events: Sequence[Event], decision: PrimaryDecision) -> Event |
     return claims[-1] if claims and all(event.node != decision.primary for event in claims) else None
 
 
-def confirmed(decided: ClusterState, host: Host) -> ClusterState:
+def confirmed(state: ClusterState, host: Host) -> ClusterState:
     """Look at the nodes again, and return the same primary with what they say now.
 
     Raises PrimaryChanged, or OperationFailed if the primary is silent.
     """
-    decision = PrimaryFinder(decided.cluster, decided.memory).decision(host)
-    states = {state.node: state for state in decision.states}
-    if not states[decided.primary].reachable and decision.primary is None:
-        raise OperationFailed(f"the primary does not answer ({states[decided.primary]})", code="no_answer")
-    if (decision.primary, decision.timeline) != (decided.primary, decided.timeline):
-        seen = "; ".join(str(state) for state in decision.states)
+    decision = PrimaryFinder(state.cluster, state.last_known).decision(host)
+    states = {node.node: node for node in decision.states}
+    if not states[state.primary].reachable and decision.primary is None:
+        raise OperationFailed(f"the primary does not answer ({states[state.primary]})", code="no_answer")
+    if (decision.primary, decision.timeline) != (state.primary, state.timeline):
+        seen = "; ".join(map(str, decision.states))
         raise PrimaryChanged(f"the primary has changed meanwhile ({seen}); nothing more is done")
-    return replace(decided, states=states)
+    return replace(state, states=states)
 
 
 def cluster_state(decision: PrimaryDecision, finder: PrimaryFinder) -> ClusterState:
-    """Return a verdict with a primary in the form that handlers get."""
+    """Return a decision with a primary in the form that handlers get."""
     assert decision.primary is not None
     states = {state.node: state for state in decision.states}
-    return ClusterState(finder.settings, decision.primary, decision.timeline, states, memory=finder.memory)
+    return ClusterState(finder.settings, decision.primary, decision.timeline, states, last_known=finder.last_known)

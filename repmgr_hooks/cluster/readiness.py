@@ -7,12 +7,12 @@ without these functions (repmgr 4.3 and older) stays a node that answers.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.observe import NodeState
@@ -25,10 +25,12 @@ from repmgr_hooks.text import one_line
 
 ASK = """
 select extract(epoch from clock_timestamp() - pg_postmaster_start_time())::float8,
-       repmgr.get_upstream_last_seen(), repmgr.repmgrd_is_paused()
+       repmgr.get_upstream_last_seen(), repmgr.repmgrd_is_paused(),
+       exists (select from pg_stat_activity where state = 'active' and query = 'CHECKPOINT')
 """
 """Not ``repmgrd_is_running()``: it looks for a process of the database's host, and stays true when repmgrd, which may
-run elsewhere, has ended."""
+run elsewhere, has ended. ``repmgr standby switchover`` pauses repmgrd, and then sends a CHECKPOINT, which may take
+minutes, before it stops the primary (repmgr-action-node.c, do_node_service)."""
 SETTLED = 15.0
 """So many seconds has repmgrd after a start, a promotion or a switchover, to find its way again."""
 AGAIN, AGAIN_IF_WRONG = 600.0, 60.0
@@ -62,7 +64,7 @@ MAY_BE_MEANT = frozenset({Hindrance.PRIORITY, Hindrance.INACTIVE, Hindrance.MANU
 class Obstacle:
     """What stands against a failover. ``nobody``: no standby would be promoted."""
 
-    kind: Hindrance
+    code: Hindrance
     nodes: tuple[int, ...]
     nobody: bool
     detail: str = ""
@@ -71,15 +73,15 @@ class Obstacle:
     @property
     def hint(self) -> str:
         """The way out."""
-        return self.kind.value[1].format(conf=self.conf)
+        return self.code.value[1].format(conf=self.conf)
 
     @property
     def problem(self) -> Problem:
         """The same in the form that is stored and sent."""
-        return Problem(self.kind.name.lower(), str(self), self.hint)
+        return Problem(self.code.name.lower(), str(self), self.hint)
 
     def __str__(self) -> str:
-        words: str = self.kind.value[0]
+        words: str = self.code.value[0]
         what = words.format(nodes=_named(self.nodes), detail=self.detail)
         return f"no standby would be promoted: {what}" if self.nobody else what
 
@@ -92,6 +94,7 @@ def _named(nodes: Iterable[int], word: str = " and ") -> str:
 class Repmgrd:
     """What a node knows of its repmgrd: for how long it has not seen its upstream; ``up_for``: the node itself.
 
+    ``checkpoint``: somebody, such as a switchover, waits there for a checkpoint.
     Times are in seconds; ``error``: why the node said nothing.
     """
 
@@ -99,6 +102,7 @@ class Repmgrd:
     up_for: float = 0.0
     unseen_for: float = 0.0
     paused: bool = False
+    checkpoint: bool = False
     error: str = ""
 
 
@@ -143,7 +147,7 @@ class ReadinessProbe:
         if decision.primary is None or not standbys:
             return None
         asked = ask([decision.primary, *(state.node for state in standbys)], cluster, host)
-        settled = not 0 <= time.time() - since < SETTLED
+        settled = not 0 <= clock.wall() - since < SETTLED
         files = self._of_files(decision.primary, cluster, host)
         return judge(decision, standbys, asked, files, cluster.repmgrd_timeout, settled)
 
@@ -194,8 +198,8 @@ def read_files(found: Iterable[Path], cluster: Cluster, known: Mapping[int, Iden
 def _against(conf: RepmgrConf, host: Host) -> tuple[Hindrance, str] | None:
     if wrong := repmgr_files.refusal(conf.path, host) or conf.wrong:
         return Hindrance.REFUSED, wrong
-    kind = promotes_nothing(conf)
-    return (kind, "") if kind else None
+    code = promotes_nothing(conf)
+    return (code, "") if code else None
 
 
 def promotes_nothing(conf: RepmgrConf) -> Hindrance | None:
@@ -216,11 +220,12 @@ def _repmgrd(node: int, answer: Rows | OperationFailed) -> Repmgrd:
         if isinstance(answer, OperationFailed):
             raise answer
         with answer_of(node):
-            ((up_for, unseen, paused),) = answer
+            ((up_for, unseen, paused, checkpoint),) = answer
             if type(up_for) is not float or not math.isfinite(up_for) or type(unseen) not in (int, type(None)):
                 raise TypeError(one_line(repr(answer), 80) + " is not what was asked for")
             # -1, and null without shared_preload_libraries: never since the node was started.
-            return Repmgrd(node, up_for, up_for if unseen is None or unseen < 0 else float(unseen), paused is True)
+            unseen_for = up_for if unseen is None or unseen < 0 else float(unseen)
+            return Repmgrd(node, up_for, unseen_for, paused is True, checkpoint is True)
     except OperationFailed as error:
         return Repmgrd(node, error=one_line(str(error).removeprefix(f"node {node}: "), 200))
 
@@ -235,25 +240,25 @@ def judge(
 ) -> Readiness:
     """Say which standbys would be promoted. Pure.
 
-    ``settled``: the primary has been the primary for long; until then, and while a node has just been started, repmgrd
-    is given time.
+    ``settled``: the primary has been the primary for long; until then, while a node has just been started, and in a
+    switchover, repmgrd is given time.
     """
     primary = asked[decision.primary or 0]
-    settled = settled and (bool(primary.error) or primary.up_for >= SETTLED)
+    settled = settled and (bool(primary.error) or (primary.up_for >= SETTLED and not primary.checkpoint))
     hindered: dict[int, list[tuple[Hindrance, str]]] = {}
     for state in standbys:
         hindered[state.node] = list(_hindrances(state, decision, asked[state.node], files, limit, settled))
     free = [node for node, against in hindered.items() if not against]
     unknown = {node: asked[node].error for node in free if asked[node].error}
     found = {
-        (kind, detail): [node for node, against in hindered.items() if (kind, detail) in against]
+        (code, detail): [node for node, against in hindered.items() if (code, detail) in against]
         for against in hindered.values()
-        for kind, detail in against
-        if not free or kind not in MAY_BE_MEANT
+        for code, detail in against
+        if not free or code not in MAY_BE_MEANT
     }
     obstacles = tuple(
-        Obstacle(kind, tuple(nodes), not free, detail, files.places.get(nodes[0], NO_CONF))
-        for (kind, detail), nodes in found.items()
+        Obstacle(code, tuple(nodes), not free, detail, files.places.get(nodes[0], NO_CONF))
+        for (code, detail), nodes in found.items()
     )
     return Readiness(tuple(node for node in free if node not in unknown), obstacles, unknown)
 

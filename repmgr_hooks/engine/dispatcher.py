@@ -40,7 +40,7 @@ def handle(
     everything: bool = False,
     dry_run: bool = False,
     observer: RunObserver | None = None,
-    memory: LastKnownPrimary | None = None,
+    last_known: LastKnownPrimary | None = None,
     closed: Sequence[str] = (),
 ) -> RunResult:
     """Make what the events' routes ask for true; without an event, all that can be looked at; with ``everything`` both.
@@ -53,11 +53,11 @@ def handle(
     scheduled = select(managed.routes, events, everything)
     if not scheduled:
         return log_result(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
-    finder = PrimaryFinder(managed.cluster, memory or LastKnownPrimary())
+    finder = PrimaryFinder(managed.cluster, last_known or LastKnownPrimary())
     notices = [] if dry_run else [item for item in scheduled if _is_notice(item)]
     telling = Telling(host, observer)
     if notices:
-        telling.begin(notices, managed.cluster, finder.decision(host), finder.memory)
+        telling.begin(notices, managed.cluster, finder.decision(host), finder.last_known)
     if notices and len(notices) == len(scheduled):
         names = ", ".join(map(str, events))
         run = log_result(RunResult(True, f"no route for {names} but notifications", telling.decision))
@@ -91,12 +91,9 @@ def _make_true(
         believed = [event for event in events if not _claims_primary(event)]
         wanted = select(managed.routes, believed, everything)
         scheduled = [item for item in wanted if dry_run or not _is_notice(item)]
-    decided = cluster_state(decision, finder)
-    scheduled = [item for item in scheduled if item.action.when.applies(notice_of(replace(decided, event=item.event)))]
-    if dry_run:
-        done = dry_run_steps(scheduled, decided, host)
-    else:
-        done = plan_and_apply(scheduled, decided, host, begun, observer)
+    state = cluster_state(decision, finder)
+    scheduled = [item for item in scheduled if item.action.when.applies(notice_of(replace(state, event=item.event)))]
+    done = dry_run_steps(scheduled, state, host) if dry_run else plan_and_apply(scheduled, state, host, begun, observer)
     problem = next((problem for item in done for problem in item.problems), None)
     message = f"{summary(done, host.now() - begun, dry_run)}; {decision}"
     return log_result(RunResult(problem is None, message, decision, tuple(done), problem is not None, problem))

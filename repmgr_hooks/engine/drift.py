@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, memory_of
+from repmgr_hooks import clock
+from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.engine.dispatcher import select
 from repmgr_hooks.engine.dry_run import differences, preview
-from repmgr_hooks.engine.executor import answer
+from repmgr_hooks.engine.executor import MOST_STEPS, answer
 from repmgr_hooks.engine.fencing import fence
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, place_of
@@ -62,68 +63,68 @@ class Drift:
 def find_drift(
     managed: ManagedCluster,
     host: Host,
-    memory: LastKnownPrimary,
+    last_known: LastKnownPrimary,
     fingerprints: dict[str, object],
     closed: Sequence[str] = (),
 ) -> Drift:
-    """Look without an event: who is the primary, and what is not as it should be.
+    """Look without an event: who is the primary, and what is not in the desired state.
 
-    ``fingerprints`` holds what each handler's ``fingerprint`` was when all was as it should be; it is brought up to
-    date. Under a new primary the first difference is enough: what is looked at through a port that still leads to the
-    old one may take its time (20 s for ``barman show-server``, when that one was unplugged). ``closed``: the ports that
-    are to lead nowhere, for no primary has been known for long.
+    ``fingerprints`` holds what each handler's ``fingerprint`` was when nothing was missing; it is brought up to date.
+    Under a new primary the first difference is enough: what is looked at through a port that still leads to the old one
+    may take its time (20 s for ``barman show-server``, when that one was unplugged). ``closed``: the ports that are to
+    lead nowhere, for no primary has been known for long.
     """
-    finder = PrimaryFinder(managed.cluster, memory)
-    decision, now = finder.decision(host), time.time()
+    finder = PrimaryFinder(managed.cluster, last_known)
+    decision, now = finder.decision(host), clock.wall()
     if decision.primary is None:
         return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
-    decided = cluster_state(decision, finder)
-    new = memory_of(decided.states[decided.primary]) != memory
+    state = cluster_state(decision, finder)
+    new = last_known_of(state.states[state.primary]) != last_known
     found: list[ActionResult] = []
     for item in select(managed.routes, []):
         if item.action.on_tick:
-            fingerprint = _fingerprint(item.action, decided, host)
+            fingerprint = _fingerprint(item.action, state, host)
             if fingerprint is None or fingerprints.get(item.action.path) != fingerprint:
-                seen = preview([item], decided, host)
+                seen = preview([item], state, host)
                 fingerprints[item.action.path] = None if differences(seen) else fingerprint
                 found += seen
                 if new and differences(seen):
                     return Drift(decision, now, tuple(found))
-    said, missing = (*warnings(managed, decided, host), *housekeep(managed, decided, host)), differences(found)
+    said, missing = (*warnings(managed, state, host), *housekeep(managed, state, host)), differences(found)
     return Drift(decision, now, tuple(found), tuple(problem for problem in said if problem not in missing))
 
 
-def _fingerprint(action: Action, decided: ClusterState, host: Host) -> object:
+def _fingerprint(action: Action, state: ClusterState, host: Host) -> object:
     try:
-        return answer(action, decided.cluster, host, partial(action.handler.fingerprint, decided, host))
+        return answer(action, state.cluster, host, partial(action.handler.fingerprint, state, host))
     except OperationFailed as error:
         log.debug("%s: %s", action.title, error)
         return None
 
 
-def warnings(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[Problem]:
+def warnings(managed: ManagedCluster, state: ClusterState, host: Host) -> list[Problem]:
     """Return what no step of ours can fix."""
     said: list[Problem] = []
     for action in managed.actions:
         try:
-            said += answer(action, decided.cluster, host, partial(_warnings, action, decided))
+            said += answer(action, state.cluster, host, partial(_warnings, action, state))
         except OperationFailed as error:
             said.append(Problem.of(error))
     return said
 
 
-def _warnings(action: Action, decided: ClusterState) -> list[Problem]:
-    said = action.handler.warnings(action.config, decided)
+def _warnings(action: Action, state: ClusterState) -> list[Problem]:
+    said = islice(action.handler.warnings(action.config, state), MOST_STEPS)
     return [Problem(one_line(w.code), one_line(w.message, MOST), one_line(w.hint, MOST)) for w in said]
 
 
-def housekeep(managed: ManagedCluster, decided: ClusterState, host: Host) -> list[Problem]:
+def housekeep(managed: ManagedCluster, state: ClusterState, host: Host) -> list[Problem]:
     """Do the small work of every look, which is no repair and stands in no journal; return what failed."""
     failed = []
     for action in managed.actions:
         try:
-            asked = partial(action.handler.housekeep, action.config, decided, host)
-            answer(action, decided.cluster, host, asked)
+            asked = partial(action.handler.housekeep, action.config, state, host)
+            answer(action, state.cluster, host, asked)
         except OperationFailed as error:
             failed.append(Problem.of(error))
     return failed

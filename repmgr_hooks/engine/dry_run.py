@@ -9,27 +9,28 @@ from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.engine.executor import look
 from repmgr_hooks.engine.run import ActionResult, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Problem
-from repmgr_hooks.handlers.firewall import unquoted
-from repmgr_hooks.system.steps import DropConnections, Host, HostLayer, Program, Step
+from repmgr_hooks.netfilter.rules import unquoted
+from repmgr_hooks.system.layers import HostLayer
+from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 
 
-def preview(chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host) -> list[ActionResult]:
+def preview(chosen: Sequence[ScheduledAction], state: ClusterState, host: Host) -> list[ActionResult]:
     """Return the steps that each action lacks now, and change nothing."""
     done = []
     for item in chosen:
         try:
-            missing = look(item.action, replace(decided, event=item.event), host)
+            missing = look(item.action, replace(state, event=item.event), host)
             done.append(ActionResult(item.action, tuple(missing)))
         except OperationFailed as error:
             done.append(ActionResult(item.action, problems=(Problem.of(error),)))
     return done
 
 
-def dry_run_steps(chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host) -> list[ActionResult]:
+def dry_run_steps(chosen: Sequence[ScheduledAction], state: ClusterState, host: Host) -> list[ActionResult]:
     """Return the steps that would be taken now, one action after the other, and change nothing."""
     imagined, done = DryRunHost(host), list[ActionResult]()
     for item in chosen:
-        done += preview([item], decided, imagined)
+        done += preview([item], state, imagined)
         imagined.imagine(done[-1].steps)
     return done
 

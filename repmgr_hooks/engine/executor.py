@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import islice
 from typing import TypeVar
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import Aside
-from repmgr_hooks.cluster.decide import ClusterState, memory_of
+from repmgr_hooks.cluster.decide import ClusterState, last_known_of
 from repmgr_hooks.cluster.notice import Notice, notice_of
 from repmgr_hooks.cluster.primary import confirmed
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged, Problem, ProgramTimeout
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system import steps
+from repmgr_hooks.system.apply import apply
+from repmgr_hooks.system.layers import Deadline, Sparing, seconds_for
 from repmgr_hooks.system.steps import Host, Step
 from repmgr_hooks.text import MOST, one_line
 
@@ -28,11 +30,29 @@ RETRY_EVERY = 2.0
 LAST_TRY = 1.0
 NOT_REACHED = Problem("not_reached", "not reached")
 PLUG_IN_LIMIT = 60.0
+MOST_STEPS = 1000
+LONGEST_STEP = 3600.0
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """What each action of a part is made true with: the state that was decided, the host, until when, who is told."""
+
+    state: ClusterState
+    host: Host
+    deadline: float | None
+    observer: RunObserver
+
+    def confirmed(self) -> ClusterState:
+        """Look at the nodes again, with what is remembered by now. Raises PrimaryChanged."""
+        committed, last_known = self.observer.committed, self.state.last_known
+        known = committed and replace(committed, began=last_known.began)
+        return confirmed(replace(self.state, last_known=known or last_known), self.host)
+
+
 def plan_and_apply(
-    chosen: Sequence[ScheduledAction], decided: ClusterState, host: Host, started: float, observer: RunObserver
+    chosen: Sequence[ScheduledAction], state: ClusterState, host: Host, started: float, observer: RunObserver
 ) -> list[ActionResult]:
     """Make the actions true in order.
 
@@ -42,7 +62,7 @@ def plan_and_apply(
     Nothing waits for an action that is a ``helper``: it fails alone, and if it has something to look at, comes last.
     """
     done: list[ActionResult] = []
-    host = steps.Sparing(host)
+    host = Sparing(host)
     last = [item for item in chosen if item.action.helper and item.action.handler.observe]
     first = [item for item in chosen if item not in last]
     parts = [*split_at_limits(first), *([item] for item in last)]
@@ -53,7 +73,7 @@ def plan_and_apply(
         taken: list[ActionResult] = []
         try:
             deadline = None if fail_open_after is None else started + fail_open_after
-            done += make_true(part, taken, decided, host, deadline, observer)
+            done += make_true(part, taken, Attempt(state, host, deadline, observer))
         except PrimaryChanged as error:
             log.error("%s", error)
             done += taken
@@ -73,19 +93,13 @@ def split_at_limits(chosen: Sequence[ScheduledAction]) -> list[list[ScheduledAct
     return parts
 
 
-def make_true(
-    part: Sequence[ScheduledAction],
-    taken: list[ActionResult],
-    decided: ClusterState,
-    host: Host,
-    deadline: float | None,
-    observer: RunObserver,
-) -> list[ActionResult]:
+def make_true(part: Sequence[ScheduledAction], taken: list[ActionResult], attempt: Attempt) -> list[ActionResult]:
     """Look, do what is missing, look again; until the deadline, try all anew after a failure.
 
     All, for the failure may come from what has been undone meanwhile; but a notification is given once. ``taken`` is
     filled with how each action ended that others need not wait for any more.
     """
+    host, deadline = attempt.host, attempt.deadline
     said: OperationFailed | None = None
     reason: OperationFailed | None = None
     while True:
@@ -93,9 +107,9 @@ def make_true(
         try:
             for index, item in enumerate(part):
                 if index == len(taken):
-                    taken.append(_attempt_or_helper(item, decided, host, deadline, observer))
+                    taken.append(_make_one_true(item, attempt))
                 elif item.action.handler.observe:
-                    again = _attempt_or_helper(item, decided, host, deadline, observer, again=True)
+                    again = _make_one_true(item, attempt, again=True)
                     taken[index] = replace(again, steps=taken[index].steps + again.steps)
             return taken
         except PrimaryChanged:
@@ -113,40 +127,29 @@ def make_true(
                 left = [ActionResult(item.action, problems=(NOT_REACHED,)) for item in part[index + 1 :]]
                 failed = ActionResult(part[index].action, problems=(Problem.of(error),))
                 return [*taken[:index], failed, *left]
-            with observer.waiting(f"to try again: {said}", deadline - host.now()):
-                _wait_while_primary(decided, host, observer)
+            with attempt.observer.waiting(f"to try again: {said}", deadline - host.now()):
+                _wait_while_primary(attempt)
 
 
-def _wait_while_primary(decided: ClusterState, host: Host, observer: RunObserver) -> None:
+def _wait_while_primary(attempt: Attempt) -> None:
     """Wait before another attempt, and look: the next failover may come meanwhile. Raises PrimaryChanged, Stopped."""
-    end = host.now() + RETRY_EVERY
-    while host.now() < end:
-        pause(LOOK_EVERY, host, observer)
+    end = attempt.host.now() + RETRY_EVERY
+    while attempt.host.now() < end:
+        pause(LOOK_EVERY, attempt.host, attempt.observer)
         try:
-            _confirmed(decided, host, observer)
+            attempt.confirmed()
         except PrimaryChanged:
             raise
         except OperationFailed:
             log.debug("the primary is silent")
 
 
-def _confirmed(decided: ClusterState, host: Host, observer: RunObserver) -> ClusterState:
-    """Look again, with what is remembered by now."""
-    known = observer.committed and replace(observer.committed, began=decided.memory.began)
-    return confirmed(replace(decided, memory=known or decided.memory), host)
-
-
-def _attempt_or_helper(
-    chosen: ScheduledAction,
-    decided: ClusterState,
-    host: Host,
-    deadline: float | None,
-    observer: RunObserver,
-    again: bool = False,
-) -> ActionResult:
+def _make_one_true(chosen: ScheduledAction, attempt: Attempt, again: bool = False) -> ActionResult:
     """Make an action true. Raises OperationFailed if those after it must wait for it."""
+    if attempt.observer.done_before(chosen):
+        return ActionResult(chosen.action)
     try:
-        return _attempt(chosen, decided, host, deadline, observer, again)
+        return _look_act_look(chosen, attempt, again)
     except PrimaryChanged:
         raise
     except OperationFailed as error:
@@ -156,33 +159,25 @@ def _attempt_or_helper(
         return ActionResult(chosen.action, problems=(Problem.of(error),))
 
 
-def _attempt(
-    chosen: ScheduledAction,
-    decided: ClusterState,
-    host: Host,
-    deadline: float | None,
-    observer: RunObserver,
-    again: bool = False,
-) -> ActionResult:
-    action = chosen.action
-    if observer.done_before(chosen):
-        return ActionResult(action)
-    if deadline is not None:
-        host = steps.Deadline(host, max(deadline, host.now() + LAST_TRY))
-    decided = replace(_confirmed(decided, host, observer), event=chosen.event)
-    missing = look(action, decided, host)
+def _look_act_look(chosen: ScheduledAction, attempt: Attempt, again: bool) -> ActionResult:
+    action, host, observer = chosen.action, attempt.host, attempt.observer
+    if attempt.deadline is not None:
+        host = Deadline(host, max(attempt.deadline, host.now() + LAST_TRY))
+    state = replace(replace(attempt, host=host).confirmed(), event=chosen.event)
+    attempt = replace(attempt, host=host, state=state)
+    missing = look(action, state, host)
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
     elif not observer.committed:
-        observer.commit(memory_of(decided.states[decided.primary]))
+        observer.commit(last_known_of(state.states[state.primary]))
     failed = take_all(missing, chosen, host, observer)
     if missing and action.handler.observe:
-        left = look(action, _confirmed(decided, host, observer), host)
+        left = look(action, attempt.confirmed(), host)
         if left and not failed and all(step.helper for step in left):
             # What the missing steps stood before: it is looked at when they are done.
             failed = take_all(left, chosen, host, observer)
             missing += left
-            left = look(action, _confirmed(decided, host, observer), host)
+            left = look(action, attempt.confirmed(), host)
         still = Problem("still_pending", "still pending afterwards: " + "; ".join(step.what for step in left))
         if not all(step.helper for step in left):
             first, *_ = said = [*failed, still]
@@ -209,10 +204,10 @@ def take_all(missing: Sequence[Step], chosen: ScheduledAction, host: Host, obser
 def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver) -> None:
     """Do one step, and tell. Raises OperationFailed, or Stopped before it."""
     stop_if_asked(observer)
-    begun, clock, problem = host.now(), time.time(), None
+    begun, started, problem = host.now(), clock.wall(), None
     try:
-        with observer.waiting(step.what, steps.seconds_for(step, host)):
-            steps.apply(step, host)
+        with observer.waiting(step.what, seconds_for(step, host)):
+            apply(step, host)
         log.info("%6.2f s  %s", host.now() - begun, step.what)
     except OperationFailed as failure:
         problem = Problem.of(failure)
@@ -222,34 +217,41 @@ def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver)
         problem = Problem.of(error)
         raise error from failure
     finally:
-        observer.step(chosen, step, clock, host.now() - begun, problem)
+        observer.step(chosen, step, started, host.now() - begun, problem)
 
 
-def look(action: Action, decided: ClusterState | Notice, host: Host) -> list[Step]:
+def look(action: Action, state: ClusterState | Notice, host: Host) -> list[Step]:
     """Return what is missing of an action. Raises OperationFailed, also for a bug in the handler."""
 
     def missing() -> list[Step]:
         if action.handler.observe is None:
-            found = list(action.handler.plan(action.config, _as_notice(decided), None))
-        else:
-            seen = action.handler.observe(action.config, decided, host)
-            found = list(action.handler.plan(action.config, decided, seen))
-        if not all(isinstance(step, Step) for step in found):
-            raise TypeError(f"plan must return steps, not {found}")
-        return [named(step, action) for step in found]
+            return fit(action.handler.plan(action.config, _as_notice(state), None), action)
+        seen = action.handler.observe(action.config, state, host)
+        return fit(action.handler.plan(action.config, state, seen), action)
 
-    return answer(action, decided.cluster, host, missing)
+    return answer(action, state.cluster, host, missing)
 
 
-def named(step: Step, action: Action) -> Step:
-    """Return a step fit to be shown and stored, whatever a plug-in has put into it."""
+def fit(planned: Iterable[Step], action: Action) -> list[Step]:
+    """Return steps fit to be taken, shown and stored, whatever a plug-in has planned. Raises TypeError, ValueError."""
+    found = list(islice(planned, MOST_STEPS + 1))
+    if len(found) > MOST_STEPS:
+        raise ValueError(f"more than {MOST_STEPS} steps")
+    return [_named(step, action) for step in found]
+
+
+def _named(step: Step, action: Action) -> Step:
+    if not isinstance(step, Step):
+        raise TypeError(f"plan must return steps, not {step}")
+    if not 0 <= step.limit <= LONGEST_STEP:
+        raise ValueError(f"the limit of a step must be between 0 and {LONGEST_STEP:.0f} s, not {step.limit}")
     kind, target = one_line(step.kind) or action.name, one_line(step.target)
     node = step.node if isinstance(step.node, int) else None
     return replace(step, what=one_line(step.what, MOST), kind=kind, target=target, node=node)
 
 
-def _as_notice(decided: ClusterState | Notice) -> Notice:
-    return decided if isinstance(decided, Notice) else notice_of(decided)
+def _as_notice(state: ClusterState | Notice) -> Notice:
+    return state if isinstance(state, Notice) else notice_of(state)
 
 
 def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], T]) -> T:
@@ -260,7 +262,7 @@ def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], 
     asked = partial(_asked, action, question)
     if action.built_in:
         return asked()
-    limit = min(PLUG_IN_LIMIT, host.end - host.now()) if isinstance(host, steps.Deadline) else PLUG_IN_LIMIT
+    limit = min(PLUG_IN_LIMIT, host.end - host.now()) if isinstance(host, Deadline) else PLUG_IN_LIMIT
     try:
         return _aside(action.name, cluster.name).ask(asked, max(limit, 0.0))
     except TimeoutError:

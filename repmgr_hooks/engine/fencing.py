@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
-from repmgr_hooks.engine.executor import answer, named, take_all
+from repmgr_hooks.engine.executor import answer, fit, take_all
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import firewall
-from repmgr_hooks.system.steps import Host, Sparing, Step
+from repmgr_hooks.system.layers import Sparing
+from repmgr_hooks.system.steps import Host, Step
 
 
 def fence(
@@ -55,7 +56,7 @@ def _fence(
     try:
         # Twice: which connections are left to be reset is seen when no rule leads there any more.
         for _ in range(2 if observer else 1):
-            missing = answer(action, managed.cluster, host, partial(_steps, action, asked))
+            missing = answer(action, managed.cluster, host, lambda: fit(asked(), action))
             found += missing
             failed += take_all(missing, ScheduledAction(action, None), host, observer) if observer else []
             if failed or not missing:
@@ -63,7 +64,3 @@ def _fence(
     except OperationFailed as error:
         failed.append(Problem.of(error))
     return ActionResult(action, tuple(found), tuple(failed))
-
-
-def _steps(action: Action, asked: Callable[[], Sequence[Step]]) -> list[Step]:
-    return [named(step, action) for step in asked()]

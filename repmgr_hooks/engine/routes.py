@@ -12,10 +12,13 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import BUILT_IN
 from repmgr_hooks.handlers.contract import Handler
 from repmgr_hooks.settings.cluster import Cluster, NodeId
+from repmgr_hooks.text import one_line
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+LONGEST = 3600.0
+"""Seconds after which the last action is carried out whatever has failed."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Action:
     @property
     def fail_open_after(self) -> float | None:
         """Seconds after the start of the run at which this is done even if what comes before has failed."""
-        return _said(self.handler.fail_open_after, self.config, None)
+        return _said(self.handler.fail_open_after, self.config, None, _is_limit)
 
     @property
     def built_in(self) -> bool:
@@ -73,21 +76,32 @@ class Action:
     @property
     def helper(self) -> bool:
         """Whether what comes after it in its route is done although it failed; the failure is said all the same."""
-        return self.handler.helper(self.config)
+        return _said(self.handler.helper, self.config, False, _is_flag)
 
     @property
     def on_tick(self) -> bool:
         """Whether this is looked at without an event, every few seconds."""
-        return self.handler.observe is not None and _said(self.handler.on_tick, self.config, True)
+        return self.handler.observe is not None and _said(self.handler.on_tick, self.config, True, _is_flag)
 
 
-def _said(question: Callable[[Any], T], config: object, otherwise: T) -> T:
+def _said(question: Callable[[Any], T], config: object, otherwise: T, fits: Callable[[object], bool]) -> T:
     """Return what a handler says of its options; a broken one must not stop the others."""
     try:
-        return question(config)
-    except (Exception, SystemExit) as error:
+        said = question(config)
+        if not fits(said):
+            raise TypeError(f"{one_line(repr(said))} is no answer")
+        return said
+    except BaseException as error:  # whatever it raises; nobody interrupts what takes no time
         log.error("a bug in a handler: %r", error)
         return otherwise
+
+
+def _is_flag(said: object) -> bool:
+    return isinstance(said, bool)
+
+
+def _is_limit(said: object) -> bool:
+    return said is None or (isinstance(said, int | float) and 0 <= said <= LONGEST)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,19 @@ class ActionResult:
     action: Action
     steps: tuple[Step, ...] = ()
     problems: tuple[Problem, ...] = ()
+    event: Event | None = None
+    """What a notification tells of."""
+
+    @property
+    def place(self) -> Place:
+        """What it is to the journal."""
+        return place_of(self.action, self.event)
+
+    @property
+    def failure(self) -> str:
+        """The action, the event that a notification is for, and what went wrong."""
+        told = f" for {self.event}" if self.event else ""
+        return f"{self.action.title}{told}: {self.error}"
 
     @property
     def error(self) -> str:
@@ -99,9 +112,9 @@ class RunObserver:
     ) -> None:
         """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
 
-    def commit(self, memory: LastKnownPrimary) -> None:
+    def commit(self, last_known: LastKnownPrimary) -> None:
         """The first step is about to be taken: from now on this is the primary, whatever becomes of the run."""
-        self.committed = memory
+        self.committed = last_known
 
     def done_before(self, chosen: ScheduledAction) -> bool:
         """True for a notification that an earlier attempt has given already."""
@@ -154,7 +167,7 @@ def summary(done: Sequence[ActionResult], seconds: float, dry_run: bool) -> str:
     failed = [item for item in done if item.error]
     taken = sum(len(item.steps) for item in done)
     if failed:
-        said = "; ".join(f"{item.action.title}: {item.error}" for item in failed)
+        said = "; ".join(item.failure for item in failed)
         return printable(f"FAILED after {seconds:.1f} s: {said}", 2 * MOST)
     if not taken:
         return f"nothing to do: in the desired state ({seconds:.1f} s)"

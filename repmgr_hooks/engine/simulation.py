@@ -72,18 +72,18 @@ def _slots(node: int, slot: str, host: Host) -> Iterator[Problem]:
         yield Problem("no_free_slot", what, "raise max_replication_slots there, and restart it")
 
 
-def simulate(managed: ManagedCluster, host: Host, promotion: Event, memory: LastKnownPrimary) -> RunResult:
+def simulate(managed: ManagedCluster, host: Host, promotion: Event, last_known: LastKnownPrimary) -> RunResult:
     """Return what the promotion of a standby would make us do now, and change nothing. Raises UsageError."""
     started, node = host.now(), promotion.node
-    decision = PrimaryFinder(managed.cluster, memory).decision(host)
+    decision = PrimaryFinder(managed.cluster, last_known).decision(host)
     log_decision(decision)
-    decided = assume(decision, node, managed.cluster)
-    done = dry_run_steps(select(managed.routes, [promotion], True), decided, host)
+    state = assume(decision, node, managed.cluster)
+    done = dry_run_steps(select(managed.routes, [promotion], True), state, host)
     found = list(obstacles(decision, node, managed.cluster, host))
     for obstacle in found:
         log.warning("%s", obstacle)
     good = not found and not any(item.error for item in done)
     hindered = f"; {len(found)} blocking problem(s)" if found else ""
-    assumed = f"as if node {node} were promoted now, to timeline {decided.timeline}"
+    assumed = f"as if node {node} were promoted now, to timeline {state.timeline}"
     message = f"{summary(done, host.now() - started, True)}, {assumed}{hindered}"
     return log_result(RunResult(good, message, decision, tuple(done)))

@@ -54,12 +54,16 @@ class Telling:
         """What was known when they were begun."""
 
     def begin(
-        self, chosen: Sequence[ScheduledAction], cluster: Cluster, decision: PrimaryDecision, memory: LastKnownPrimary
+        self,
+        chosen: Sequence[ScheduledAction],
+        cluster: Cluster,
+        decision: PrimaryDecision,
+        last_known: LastKnownPrimary,
     ) -> None:
         """Give those that apply."""
         self.decision = decision
         for item in chosen:
-            given = notice(cluster, item.event, decision, memory)
+            given = notice(cluster, item.event, decision, last_known)
             if not item.action.when.applies(given):
                 continue
             thread = threading.Thread(target=copy_context().run, args=(self._give, item, given), daemon=True)
@@ -77,14 +81,14 @@ class Telling:
         with self._room:
             try:
                 if self._observer.done_before(item):
-                    self.results.append(ActionResult(item.action))
+                    self.results.append(ActionResult(item.action, event=item.event))
                     return
                 steps = look(item.action, given, self._host)
                 failed = take_all(steps, item, self._host, self._observer)
-                self.results.append(ActionResult(item.action, tuple(steps), tuple(failed)))
+                self.results.append(ActionResult(item.action, tuple(steps), tuple(failed), item.event))
             except (OperationFailed, Stopped) as error:
                 log.error("%s: %s", item.action.title, error)
-                self.results.append(ActionResult(item.action, problems=(Problem.of(error),)))
+                self.results.append(ActionResult(item.action, (), (Problem.of(error),), item.event))
 
 
 def with_notices(
@@ -99,7 +103,7 @@ def with_notices(
                 log.warning("notifications go on while the new primary, node %d, is followed", now.primary)
                 break
     results = list(telling.results)
-    failed = [f"{item.action.title}: {item.error}" for item in results if item.error]
+    failed = [item.failure for item in results if item.error]
     message = "; ".join([run.message, *failed])
     return replace(
         run,

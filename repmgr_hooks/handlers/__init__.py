@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from repmgr_hooks.errors import UsageError
+from repmgr_hooks.errors import Problem, UsageError, mistake
 from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers import barman, command, firewall, notify, slot
 from repmgr_hooks.handlers.contract import NAMES, Handler
 
 GROUP = "repmgr_hooks.handlers"
+SEE = "see repmgr_hooks/handlers/README.md"
 
 
 @dataclass(frozen=True)
@@ -62,28 +63,29 @@ def _load(point: metadata.EntryPoint, origin: str) -> Handler:
         module = point.load()
     except UsageError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # whatever a plug-in raises
         what = f"handler {point.name!r} of {origin} cannot be loaded: {error!r}"
         raise UsageError(what, hint="correct or remove it") from error
     if breach := _breaks_contract(module):
-        what = f"handler {point.name!r} of {origin}: {breach}"
-        raise UsageError(what, hint="see repmgr_hooks/handlers/README.md")
+        raise UsageError(f"handler {point.name!r} of {origin}: {breach}", hint=breach.hint)
     handler: Handler = module
     return handler
 
 
-def _breaks_contract(module: object) -> str:
-    """Return in words how a module breaks the contract; empty if it does not."""
+def _breaks_contract(module: object) -> Problem | None:
+    """Return how a module breaks the contract; None if it does not."""
     there = [name for name in vars(module) if not name.startswith("_")]
     missing = [name for name in NAMES if name not in there]
     strange = [name for name in there if name not in NAMES]
     for name in missing:
         if near := difflib.get_close_matches(name, strange, 1, 0.75):
-            return f"has {near[0]!r}; did you mean {name!r}?"
+            return mistake(f"has {near[0]!r}", f"did you mean {name!r}?")
     if missing:
-        return f"lacks {', '.join(missing)}; what it does not need, it takes from repmgr_hooks.handlers.contract"
+        hint = "what a handler does not need, it takes from repmgr_hooks.handlers.contract"
+        return mistake(f"lacks {', '.join(missing)}", hint)
     if not (isinstance(module.Config, type) and dataclasses.is_dataclass(module.Config)):  # type: ignore[attr-defined]
-        return "Config must be a dataclass"
+        return mistake("Config must be a dataclass", SEE)
     wrong = [name for name in NAMES if name != "Config" and not callable(getattr(module, name))]
     wrong = [name for name in wrong if name != "observe" or module.observe is not None]  # type: ignore[attr-defined]
-    return f"{', '.join(wrong)} must be a function{' (observe may be None)' * ('observe' in wrong)}" if wrong else ""
+    said = f"{', '.join(wrong)} must be a function{' (observe may be None)' * ('observe' in wrong)}"
+    return mistake(said, SEE) if wrong else None

@@ -3,7 +3,7 @@
 Barman's exit codes prove neither: ``receive-wal`` goes on or fails later, ``switch-wal`` answers 0 from a standby.
 So the stream is looked for on the primary, and the files on Barman's disk. A stream that has just begun proves little:
 Barman runs pg_receivewal with ``--no-loop``, so what fails has a new walsender each time, and ``streaming`` is said too
-at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on without a hole, or
+at the end of the old timeline, before it goes on with the new one. Where the stream cannot go on without a gap, or
 because Barman has WAL that the primary never had, it is not started: ``receive-wal --reset`` would hide that. If what
 Barman holds is of another branch than the primary's (``branch.py``), no stream is let in at all.
 """
@@ -14,16 +14,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from repmgr_hooks.barman import archive, branch, config_models, content, wal_continuity
+from repmgr_hooks.barman import archive, branch, config_models, content, receive_wal, wal_continuity
 from repmgr_hooks.barman.branch import Fence
 from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.cluster.observe import WalSender, lsn
-from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.cluster.observe import WalSender
+from repmgr_hooks.errors import OperationFailed, Problem, mistake
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster, NodeId
 from repmgr_hooks.settings.schema import Identifier, Range, Timeout
-from repmgr_hooks.system.steps import Host, Program, Sql, Step
+from repmgr_hooks.system.steps import Host, Program, Step
 
 fail_open_after = contract.never_fails_open
 helper = contract.never_helps
@@ -32,9 +32,6 @@ fence = contract.fence_nothing
 
 START_TIMEOUT, STEADY = 60, 2
 HOUSEKEEP_LIMIT = 5.0
-START_EVERY = 2.0
-"""What fails at its start is soon over: the slot is in use until the primary has ended the walsender before."""
-STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 COMPARE_EVERY = 600.0
 """So often a stream that goes on is looked into again."""
 
@@ -99,29 +96,18 @@ class Seen:
     written: Program | None = None
 
 
-# Null without a slot: Barman cannot stream through one that somebody has dropped.
-# A position beyond the fork is sent on the new timeline only. A clock that was set back makes nobody young.
-STREAMING = """
-select (select exists (select 1 from pg_stat_replication
-                        where pid = active_pid and state = 'streaming' and sent_lsn >= %s::pg_lsn
-                          and extract(epoch from clock_timestamp() - backend_start) not between 0 and %s)
-          from pg_replication_slots where slot_name = %s)
-"""
-INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
-
-
-def validate(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     """Barman's server must be known, and something must be asked for."""
     if cluster.barman is None:
-        yield "needs the section 'barman' of the cluster"
+        yield mistake("needs the section 'barman' of the cluster")
     if not config.stream and not config.switch_wal:
-        yield "asks for nothing; say 'stream: true' or 'switch_wal: {}'"
+        yield mistake("asks for nothing", "say 'stream: true' or 'switch_wal: {}'")
     for name in ("min_stream_age", "start_timeout", "repair", "models") if not config.stream else ():
         if getattr(config, name) not in (None, False, {}):
-            yield f"'{name}' needs 'stream: true'"
+            yield mistake(f"'{name}' needs 'stream: true'")
     if config.stream_age >= config.stream_limit:
         age = f"'min_stream_age' ({config.stream_age} s)"
-        yield f"{age} must be less than 'start_timeout' ({config.stream_limit} s)"
+        yield mistake(f"{age} must be less than 'start_timeout' ({config.stream_limit} s)")
     if config.models:
         yield from config_models.validate(config.models, cluster)
 
@@ -131,196 +117,142 @@ def on_tick(config: Config) -> bool:
     return config.switch_wal is None
 
 
-def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
+def observe(config: Config, state: ClusterState, host: Host) -> Seen:
     """Look for Barman's walsender on the primary, and at the files that Barman and the primary have."""
-    sender = _sender(decided)
+    sender = _sender(state)
     if sender and not sender.state:
-        what = f"node {decided.primary}: our role may not see walsenders"
+        what = f"node {state.primary}: our role may not see walsenders"
         raise OperationFailed(what, code="no_rights", hint="grant what config/grants.sql holds")
-    if sender and sender.application != decided.barman.streaming_archiver_name:
+    if sender and sender.application != state.barman.streaming_archiver_name:
         raise OperationFailed(
-            f"node {decided.primary}: the slot {decided.barman.slot_name!r} is in use by {sender.application!r} from "
-            f"{sender.client or 'its own host'}, not by {decided.barman.streaming_archiver_name!r}",
+            f"node {state.primary}: the slot {state.barman.slot_name!r} is in use by {sender.application!r} from "
+            f"{sender.client or 'its own host'}, not by {state.barman.streaming_archiver_name!r}",
             code="foreign_stream",
             hint="end that program, or correct 'streaming_archiver_name' in the section 'barman' of the cluster",
         )
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
     if not config.stream:
-        archived, missing, written = _archive(decided, host)
+        archived, missing, written = _archive(state, host)
         return Seen(streaming, archived, missing=missing, coming=coming, written=written)
-    held, primary = content.look(decided.barman, decided.primary, decided.timeline, host)
-    if sender and (streaming or coming) and not content.receives(sender, held, primary, decided.barman, host):
+    held, primary = content.look(state.barman, state.primary, state.timeline, host)
+    if sender and (streaming or coming) and not content.receives(sender, held, primary, state.barman, host):
         raise OperationFailed(
-            f"node {decided.primary}: what {sender.application!r} from {sender.client or 'its own host'} receives "
-            f"through the slot {decided.barman.slot_name!r} does not come into {held.directory}: it is another "
+            f"node {state.primary}: what {sender.application!r} from {sender.client or 'its own host'} receives "
+            f"through the slot {state.barman.slot_name!r} does not come into {held.directory}: it is another "
             "Barman's, such as a copy's or a migration's",
             code="foreign_stream",
             hint="stop that one, and give it a slot of its own",
         )
     stop: tuple[str, ...] = ()
     # While a stream goes on, what was remembered of the timeline proves nothing.
-    began = None if streaming else decided.memory.began
-    if conflict := content.explained_conflict(held, primary, decided.barman, host, began):
-        stop = archive.stop_words(decided.barman, host)
+    began = None if streaming else state.last_known.began
+    if conflict := content.explained_conflict(held, primary, state.barman, host, began):
+        stop = archive.stop_words(state.barman, host)
         fence = branch.fence_of(held, primary)
         return Seen(False, False, conflict=conflict, attached=sender is not None, fence=fence, stop=stop)
     standing, model, tail = StreamState(StreamPosition.OK), "", False
     if not streaming and not coming:
         standing = wal_continuity.classify(held, primary)
-        tail = archive.has_a_tail(standing, primary.lineage.segment_size, decided.barman, host)
-        model = config_models.active(decided.barman, host) if config.models else ""
-        stop = archive.stop_words(decided.barman, host)
-    archived, missing, written = _archive(decided, host) if config.switch_wal else (False, (), None)
+        tail = archive.has_a_tail(standing, primary.lineage.segment_size, state.barman, host)
+        model = config_models.active(state.barman, host) if config.models else ""
+        stop = archive.stop_words(state.barman, host)
+    archived, missing, written = _archive(state, host) if config.switch_wal else (False, (), None)
     fence = branch.fence_of(held, primary) if held.fences else Fence()
     return Seen(*(streaming, archived, standing, missing, coming, model, tail), fence=fence, stop=stop, written=written)
 
 
-def fingerprint(decided: ClusterState, host: Host) -> object:
+def fingerprint(state: ClusterState, host: Host) -> object:
     """Return what stays the same while the same receiver streams, for a while; None if none does."""
-    sender = _sender(decided)
+    sender = _sender(state)
     if sender is None or sender.state != "streaming":
         return None
-    return decided.primary, decided.timeline, sender.pid, sender.application, host.now() // COMPARE_EVERY
+    return state.primary, state.timeline, sender.pid, sender.application, host.now() // COMPARE_EVERY
 
 
-def _sender(decided: ClusterState) -> WalSender | None:
-    return decided.states[decided.primary].sender(decided.barman.slot_name)
+def _sender(state: ClusterState) -> WalSender | None:
+    return state.states[state.primary].sender(state.barman.slot_name)
 
 
-def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
+def housekeep(config: Config, state: ClusterState, host: Host) -> None:
     """Ask Barman where its files are before that is needed: later it may try in vain to connect first, for 5 s or more.
 
     It is asked once. Raises OperationFailed.
     """
     if config.models:
-        config_models.place(decided.barman, host, HOUSEKEEP_LIMIT)
+        config_models.place(state.barman, host, HOUSEKEEP_LIMIT)
     else:
-        archive.places(decided.barman, host, HOUSEKEEP_LIMIT)
+        archive.places(state.barman, host, HOUSEKEEP_LIMIT)
 
 
 def _young(sender: WalSender, min_stream_age: int) -> bool:
     return sender.age is not None and 0 <= sender.age < min_stream_age
 
 
-def _archive(decided: ClusterState, host: Host) -> tuple[bool, tuple[str, ...], Program | None]:
+def _archive(state: ClusterState, host: Host) -> tuple[bool, tuple[str, ...], Program | None]:
     """Whether Barman has the last closed file of the timeline, and what it lacks before it; else how to see it come."""
-    primary = archive.look_at_primary(decided.primary, decided.timeline, host)
+    primary = archive.look_at_primary(state.primary, state.timeline, host)
     # Until the first checkpoint of a new timeline has ended (pg_control lags until then), nothing can have been
     # switched by us, which forces one; Barman's disk need not be looked at.
-    if primary.checkpoint_timeline == decided.timeline:
-        held = archive.look_at_archive(decided.barman, host)
+    if primary.checkpoint_timeline == state.timeline:
+        held = archive.look_at_archive(state.barman, host)
         if primary.last_closed_file in held.files:
             # A file of that name proves nothing, if it is of another branch.
-            if conflict := content.explained_conflict(held, archive.look_again(primary, host), decided.barman, host):
+            if conflict := content.explained_conflict(held, archive.look_again(primary, host), state.barman, host):
                 raise OperationFailed(conflict.message, code=conflict.code, hint=conflict.hint)
-            return True, archive.hole(held, primary, decided.barman, host), None
-    return False, (), archive.look_for(primary.open_file, decided.barman, host)
+            return True, archive.hole(held, primary, state.barman, host), None
+    return False, (), archive.look_for(primary.open_file, state.barman, host)
 
 
-def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
+def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     """Return the steps that start the stream anew and prove the archive, as far as they are missing.
 
     Raises OperationFailed where no step of ours can help.
     """
     if seen.conflict:
-        return _shut_out(decided, seen, seen.conflict)
-    steps = branch.take_away(seen.fence, decided.barman)
+        return _shut_out(state, seen, seen.conflict)
+    steps = branch.take_away(seen.fence, state.barman)
     if config.stream and not seen.streaming:
         # The fence goes last: cron starts what may start.
-        steps = [*steps, _start(config, decided)] if seen.coming else _restart_stream(config, decided, seen, steps)
+        steps = (
+            [*steps, receive_wal.start(state, config.stream_limit, config.stream_age)]
+            if seen.coming
+            else _restart_stream(config, state, seen, steps)
+        )
     if config.switch_wal and not seen.archived:
-        steps.append(_switch_wal(decided, seen, config.switch_wal.timeout))
+        steps.append(receive_wal.switch_wal(state, seen.written, config.switch_wal.timeout))
     if seen.missing:
-        raise wal_continuity.archive_gap(seen.missing, decided.barman)
+        raise wal_continuity.archive_gap(seen.missing, state.barman)
     return steps
 
 
-def _shut_out(decided: ClusterState, seen: Seen, conflict: Problem) -> list[Step]:
+def _shut_out(state: ClusterState, seen: Seen, conflict: Problem) -> list[Step]:
     """Return the steps after which nothing flows in. Raises OperationFailed once nothing does.
 
     Barman's cron may have started a receive-wal before we came; first nobody may start another one.
     """
-    steps = [] if seen.fence.there else branch.put_up(seen.fence, decided.barman)
+    steps = [] if seen.fence.there else branch.put_up(seen.fence, state.barman)
     if seen.attached:
-        until = Sql(decided.primary, INACTIVE, (decided.barman.slot_name,))
-        steps.append(_stop(decided, seen, until))
+        steps.append(receive_wal.stop(state, seen.stop, until=receive_wal.is_stopped(state)))
     if not steps:
         raise OperationFailed(conflict.message, code=conflict.code, hint=conflict.hint)
     return steps
 
 
-def _restart_stream(config: Config, decided: ClusterState, seen: Seen, let_in: list[Step]) -> list[Step]:
-    standing, model = seen.standing, config.models.get(decided.primary, "")
-    tail = [wal_continuity.keep_tail(standing, decided.barman)] if seen.tail else []
-    remedy = wal_continuity.remedy(standing, decided.barman) if standing.position is not StreamPosition.OK else []
+def _restart_stream(config: Config, state: ClusterState, seen: Seen, let_in: list[Step]) -> list[Step]:
+    standing, model = seen.standing, config.models.get(state.primary, "")
+    tail = [wal_continuity.keep_tail(standing, state.barman)] if seen.tail else []
+    remedy = wal_continuity.remedy(standing, state.barman) if standing.position is not StreamPosition.OK else []
     steps = [
-        _stop(decided, seen),
+        receive_wal.stop(state, seen.stop),
         *tail,
         *remedy,
-        *([config_models.switch(decided.barman, model)] if model != seen.model else []),
+        *([config_models.switch(state.barman, model)] if model != seen.model else []),
         *let_in,
-        _start(config, decided),
+        receive_wal.start(state, config.stream_limit, config.stream_age),
     ]
     if remedy and not (config.repair and wal_continuity.repairable(standing)):
         # By hand, receive-wal would hold the terminal; cron starts it in the background.
-        by_hand = replace(steps[-1], do=_barman(decided, "-q", "cron"))
-        raise wal_continuity.stream_gap(standing, decided.barman, [*steps[:-1], by_hand])
+        by_hand = replace(steps[-1], do=receive_wal.barman(state, "-q", "cron"))
+        raise wal_continuity.stream_gap(standing, state.barman, [*steps[:-1], by_hand])
     return steps
-
-
-def _stop(decided: ClusterState, seen: Seen, until: Sql | None = None) -> Step:
-    """It answers 1 both when nothing runs and when it failed; only the text tells them apart."""
-    stop = _barman(decided, *seen.stop, tolerate="no such process")
-    target = decided.barman.server
-    return Step("stop Barman's receive-wal", stop, STOP_LIMIT, kind="stop_stream", target=target, until=until)
-
-
-def _start(config: Config, decided: ClusterState) -> Step:
-    """Not by ``barman cron``, which would wait for its own lock, for servers that sort before ours, and for retention.
-
-    It is what cron starts too; Barman's lock lets one in, whoever started it.
-    """
-    return Step(
-        f"start Barman's receive-wal, until it streams from node {decided.primary}",
-        replace(_barman(decided, "-q", "receive-wal", decided.barman.server), resident=True),
-        config.stream_limit,
-        kind="start_stream",
-        target=decided.barman.server,
-        node=decided.primary,
-        until=_streaming(config, decided),
-        every=START_EVERY,
-        hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
-    )
-
-
-def _switch_wal(decided: ClusterState, seen: Seen, timeout: int) -> Step:
-    """Not with ``--archive``: whoever holds the lock of archive-wal would hold it up. A file on Barman's disk is safe.
-
-    To stream the end of a file, pg_receivewal waits for nothing that is written behind it.
-    """
-    switch = _barman(
-        decided,
-        *("-f", "json", "switch-wal", "--force", decided.barman.server),
-        expect=rf"The WAL file {decided.timeline:08X}[0-9A-F]{{16}} has been closed",
-    )
-    return Step(
-        f"switch WAL and see timeline {decided.timeline} on Barman's disk",
-        switch,
-        timeout + 30.0,
-        kind="switch_wal",
-        target=decided.barman.server,
-        node=decided.primary,
-        until=seen.written,
-        every=timeout + 30.0,
-        hint="see whether Barman streams: repmgr-hooks status",
-    )
-
-
-def _streaming(config: Config, decided: ClusterState) -> Sql:
-    written = lsn(decided.states[decided.primary].lsn)
-    return Sql(decided.primary, STREAMING, (written, config.stream_age, decided.barman.slot_name))
-
-
-def _barman(decided: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:
-    return Program((*decided.barman.command, *words), tolerate=tolerate, expect=expect)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks.cluster.notice import Notice
+from repmgr_hooks.errors import Problem
 from repmgr_hooks.files import program_problem
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
@@ -33,34 +34,34 @@ class Config:
     timeout: Timeout = 30
 
 
-def validate(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     """The program is named by its absolute path: what PATH says under repmgrd is another matter."""
     if wrong := program_problem(config.run):
         yield wrong
 
 
-def plan(config: Config, decided: Notice, seen: None) -> list[Step]:
+def plan(config: Config, notice: Notice, seen: None) -> list[Step]:
     """Return the one step: run the program. What is not known is null in the JSON, and empty in the environment."""
     told = {
-        "cluster": decided.cluster.name,
-        "primary": decided.primary,
-        "primary_host": decided.primary_host or None,
-        "timeline": decided.timeline or None,
-        "old_primary": decided.old_primary,
-        "old_primary_host": decided.old_primary_host or None,
-        "contradicts": decided.contradicts,
-        "event": dataclasses.asdict(decided.event) if decided.event else None,
+        "cluster": notice.cluster.name,
+        "primary": notice.primary,
+        "primary_host": notice.primary_host or None,
+        "timeline": notice.timeline or None,
+        "old_primary": notice.old_primary,
+        "old_primary_host": notice.old_primary_host or None,
+        "contradicts": notice.contradicts,
+        "event": dataclasses.asdict(notice.event) if notice.event else None,
     }
     environment = {
-        "REPMGR_HOOKS_CLUSTER": decided.cluster.name,
-        "REPMGR_HOOKS_PRIMARY": str(decided.primary or ""),
-        "REPMGR_HOOKS_PRIMARY_HOST": decided.primary_host,
-        "REPMGR_HOOKS_OLD_PRIMARY": str(decided.old_primary or ""),
-        "REPMGR_HOOKS_OLD_PRIMARY_HOST": decided.old_primary_host,
-        "REPMGR_HOOKS_CONTRADICTS": "1" if decided.contradicts else "",
-        "REPMGR_HOOKS_EVENT": decided.event.name if decided.event else "",
-        "REPMGR_HOOKS_NODE": str(decided.event.node) if decided.event else "",
-        "REPMGR_HOOKS_SUCCESS": str(int(decided.event.success)) if decided.event else "",
+        "REPMGR_HOOKS_CLUSTER": notice.cluster.name,
+        "REPMGR_HOOKS_PRIMARY": str(notice.primary or ""),
+        "REPMGR_HOOKS_PRIMARY_HOST": notice.primary_host,
+        "REPMGR_HOOKS_OLD_PRIMARY": str(notice.old_primary or ""),
+        "REPMGR_HOOKS_OLD_PRIMARY_HOST": notice.old_primary_host,
+        "REPMGR_HOOKS_CONTRADICTS": "1" if notice.contradicts else "",
+        "REPMGR_HOOKS_EVENT": notice.event.name if notice.event else "",
+        "REPMGR_HOOKS_NODE": str(notice.event.node) if notice.event else "",
+        "REPMGR_HOOKS_SUCCESS": str(int(notice.event.success)) if notice.event else "",
     }
     program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment, whole=False)
     name = Path(config.run[0]).name

@@ -25,8 +25,8 @@ class Handler(Protocol):
         """A frozen dataclass: the options in the route."""
 
     @property
-    def validate(self) -> Callable[[Any, Cluster], Iterable[str]]:
-        """``validate(config, cluster)`` returns what is wrong with the options in this cluster, in words."""
+    def validate(self) -> Callable[[Any, Cluster], Iterable[Problem]]:
+        """``validate(config, cluster)`` returns what is wrong with the options in this cluster (``errors.mistake``)."""
 
     @property
     def fail_open_after(self) -> Callable[[Any], float | None]:
@@ -43,28 +43,28 @@ class Handler(Protocol):
 
     @property
     def observe(self) -> Callable[[Any, Any, Host], Any] | None:
-        """``observe(config, decided, host)`` returns what ``plan`` needs to know; it may raise OperationFailed.
+        """``observe(config, state, host)`` returns what ``plan`` needs to know; it may raise OperationFailed.
 
         None: there is nothing to look at. Such a handler (a notification) is called for its events only, at once and
-        beside everything else, also while no primary is known; its ``plan`` gets a ``Notice`` as ``decided``.
+        beside everything else, also while no primary is known; its ``plan`` gets a ``Notice`` as ``state``.
         """
 
     @property
     def plan(self) -> Callable[[Any, Any, Any], Sequence[Step]]:
-        """``plan(config, decided, seen)`` is pure and returns the missing steps, none when the state is as wanted."""
+        """``plan(config, state, seen)`` is pure and returns the missing steps, none when the state is as wanted."""
 
     @property
     def fingerprint(self) -> Callable[[ClusterState, Host], object]:
-        """``fingerprint(decided, host)``, cheap: while it returns the same, ``observe`` would see the same, and a look
+        """``fingerprint(state, host)``, cheap: while it returns the same, ``observe`` would see the same, and a look
         without an event may be spared. None: that cannot be known."""
 
     @property
     def warnings(self) -> Callable[[Any, ClusterState], Iterable[Problem]]:
-        """``warnings(config, decided)`` is pure and returns what is wrong and no step can fix."""
+        """``warnings(config, state)`` is pure and returns what is wrong and no step can fix."""
 
     @property
     def housekeep(self) -> Callable[[Any, ClusterState, Host], None]:
-        """``housekeep(config, decided, host)`` does the small work of every look, which is no repair."""
+        """``housekeep(config, state, host)`` does the small work of every look, which is no repair."""
 
     @property
     def fence(self) -> Callable[[Cluster, Sequence[int], Host], Sequence[Step]]:
@@ -75,7 +75,7 @@ class Handler(Protocol):
 NAMES = tuple(name for name in vars(Handler) if not name.startswith("_"))
 
 
-def always_valid(config: object, cluster: Cluster) -> Iterable[str]:
+def always_valid(config: object, cluster: Cluster) -> Iterable[Problem]:
     """The types of the options say all."""
     return ()
 
@@ -100,17 +100,17 @@ def always_helps(config: object) -> bool:
     return True
 
 
-def no_fingerprint(decided: ClusterState, host: Host) -> object:
+def no_fingerprint(state: ClusterState, host: Host) -> object:
     """Only a look shows whether anything has changed."""
     return None
 
 
-def no_warnings(config: object, decided: ClusterState) -> Iterable[Problem]:
+def no_warnings(config: object, state: ClusterState) -> Iterable[Problem]:
     """Whatever is wrong, a step can fix."""
     return ()
 
 
-def no_housekeeping(config: object, decided: ClusterState, host: Host) -> None:
+def no_housekeeping(config: object, state: ClusterState, host: Host) -> None:
     """There is nothing to do but steps."""
 
 

@@ -2,7 +2,7 @@
 
 A port is opened by name. Ports that lead to another node than the primary are closed by the same transaction; those
 that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
-their clients are told at once (see ``poke.py``); also those that were made between the look and the swap.
+their clients are reset at once (``netfilter/reset.py``); also those that were made between the look and the swap.
 
 The swap depends on the rules alone. What conntrack and sysctl are for comes after it, and their failure is said.
 """
@@ -10,17 +10,27 @@ The swap depends on the rules alone. What conntrack and sysctl are for comes aft
 from __future__ import annotations
 
 import logging
-import re
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.errors import NoSuchProgram, OperationFailed, did_you_mean
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, Problem, did_you_mean, mistake
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.netfilter.rules import (
+    Leading,
+    dnat_rule,
+    jumps,
+    leads_to,
+    led_by,
+    once,
+    own_rules,
+    parse_rules,
+    snat_rule,
+    swap,
+)
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
 from repmgr_hooks.settings.schema import Identifier, OrNever
 from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
@@ -37,9 +47,8 @@ LIMIT = 10.0
 LOOK_LIMIT = 5.0
 """For a look at the connections, behind which other ports may wait."""
 LOOK_ALL_THE_SAME = 300.0
-
-Leading = tuple[int, str]
-"""A port of the gateway, and the address that it leads to."""
+CLOSE_WHILE_UNKNOWN = "close_while_unknown"
+"""The kind of the step that the service takes when no primary has been known for long (``unknown``)."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,11 @@ class Seen:
     snat_here: bool = True
 
 
-def validate(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     """The port must have a name in the gateway's section."""
     ports = cluster.gateway.ports
     if config.open not in ports:
-        yield f"the gateway has no port {config.open!r}{did_you_mean(config.open, ports)}"
+        yield mistake(f"the gateway has no port {config.open!r}", did_you_mean(config.open, ports))
 
 
 def fail_open_after(config: Config) -> float | None:
@@ -80,12 +89,12 @@ def fail_open_after(config: Config) -> float | None:
     return None if config.fail_open_after == "never" else config.fail_open_after
 
 
-def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
+def observe(config: Config, state: ClusterState, host: Host) -> Seen:
     """Read the nat table, the forwarding switch and, once the rules are right, the connection-tracking table.
 
     Raises OperationFailed if the nat table cannot be read.
     """
-    gateway = decided.cluster.gateway
+    gateway = state.cluster.gateway
     nat = nat_rules(gateway, host)
     try:
         forwards = forwarding(Family(gateway.address), host)
@@ -93,20 +102,20 @@ def observe(config: Config, decided: ClusterState, host: Host) -> Seen:
         log.warning("%s", error)
         forwards = False
     here = snat_here(gateway, host)
-    if _changes(config, decided, nat, here):
+    if _changes(config, state, nat, here):
         return Seen(nat, (), forwards, snat_here=here)
     tracked, unseen = tracked_connections(gateway, host)
     return Seen(nat, tracked, forwards, unseen, here)
 
 
-def fingerprint(decided: ClusterState, host: Host) -> object:
+def fingerprint(state: ClusterState, host: Host) -> object:
     """What a look sees is the same while nobody changes a rule; every five minutes it is looked at all the same."""
     generation = host.rules_generation()
     if generation is None:
         return None
-    family = Family(decided.cluster.gateway.address)
-    here = snat_here(decided.cluster.gateway, host)
-    return generation, forwarding(family, host), here, decided.primary, host.now() // LOOK_ALL_THE_SAME
+    family = Family(state.cluster.gateway.address)
+    here = snat_here(state.cluster.gateway, host)
+    return generation, forwarding(family, host), here, state.primary, host.now() // LOOK_ALL_THE_SAME
 
 
 def nat_rules(gateway: Gateway, host: Host) -> tuple[str, ...]:
@@ -142,29 +151,29 @@ def forwarding(family: Family, host: Host) -> bool:
     return host.read(f"/proc/sys/{family.forwarding.replace('.', '/')}").strip() == "1"
 
 
-def plan(config: Config, decided: ClusterState, seen: Seen) -> list[Step]:
+def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     """Return the steps after which the port leads to the primary and nothing of ours leads elsewhere."""
-    gateway, primary = decided.cluster.gateway, decided.primary_host
+    gateway, primary = state.cluster.gateway, state.primary_host
     family = Family(gateway.address)
     steps = []
-    changes = _changes(config, decided, seen.nat, seen.snat_here)
+    changes = _changes(config, state, seen.nat, seen.snat_here)
     if changes:
         steps.append(
             Step(
-                f"route port {config.open} to node {decided.primary} ({primary})",
+                f"route port {config.open} to node {state.primary} ({primary})",
                 Program(family.restore(), stdin=changes),
                 LIMIT,
                 kind="open_port",
                 target=config.open,
-                node=decided.primary,
+                node=state.primary,
             )
         )
     if not seen.forwarding:
         switch = Program(("sysctl", "-w", f"{family.forwarding}=1"), helper=True)
         steps.append(Step("let the kernel forward", switch, LIMIT, kind="enable_forwarding", helper=True))
-    led = _led(_ours(gateway, seen.nat)) if changes else set()
+    led = led_by(own_rules(gateway, seen.nat)) if changes else set()
     right = (primary, gateway.address)
-    cuts = [_cut(decided.cluster, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
+    cuts = [_cut(state.cluster, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
     return [*steps, *cuts, *_seeing(gateway, seen.unseen)]
 
 
@@ -172,18 +181,18 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
     """Return the steps after which no port and no connection leads to these nodes. Raises OperationFailed."""
     gateway, hosts = cluster.gateway, [cluster.nodes[node].host for node in stale_primaries]
     family = Family(gateway.address)
-    ours = _ours(gateway, nat_table(gateway, host).splitlines())
+    ours = own_rules(gateway, nat_table(gateway, host).splitlines())
     ends = tuple(f"--to-destination {family.socket(address, cluster.postgres.port)}" for address in hosts)
     # All rules of such a port: what stands behind the first would come to light without it.
-    ports = {port for rule in ours if rule.endswith(ends) for port, _ in _led([rule])}
-    kept = [rule for rule in ours if not rule.endswith(ends) and not any(port in ports for port, _ in _led([rule]))]
+    ports = {port for rule in ours if rule.endswith(ends) for port, _ in led_by([rule])}
+    kept = [rule for rule in ours if not rule.endswith(ends) and not any(port in ports for port, _ in led_by([rule]))]
     steps = []
     if kept != ours:
         names = " and ".join(f"node {node}" for node in stale_primaries)
-        close = Program(family.restore(), stdin=_swap(gateway, kept))
+        close = Program(family.restore(), stdin=swap(gateway, kept))
         closed = " ".join(sorted(name for name, number in gateway.ports.items() if number in ports))
         steps.append(Step(f"close what leads to {names}", close, LIMIT, kind="close_ports", target=closed))
-    led = _led(ours) if kept != ours else set()
+    led = led_by(ours) if kept != ours else set()
     # As in ``observe``: the connections are looked at when no rule leads there any more.
     tracked, unseen = tracked_connections(gateway, host) if kept == ours else ((), "")
     cuts = [_cut(cluster, port, address) for port, address in _leading(tracked, led) if address in hosts]
@@ -196,23 +205,13 @@ def close(cluster: Cluster, names: Sequence[str], host: Host) -> list[Step]:
     Raises OperationFailed.
     """
     gateway = cluster.gateway
-    ours, numbers = _ours(gateway, nat_table(gateway, host).splitlines()), {gateway.ports[name] for name in names}
-    kept = [rule for rule in ours if not any(port in numbers for port, _ in _led([rule]))]
+    ours, numbers = own_rules(gateway, nat_table(gateway, host).splitlines()), {gateway.ports[name] for name in names}
+    kept = [rule for rule in ours if not any(port in numbers for port, _ in led_by([rule]))]
     if kept == ours:
         return []
     what = f"close port {' and '.join(names)}: no primary is known"
-    shut, closed = Program(Family(gateway.address).restore(), stdin=_swap(gateway, kept)), " ".join(sorted(names))
-    return [Step(what, shut, LIMIT, kind="close_ports", target=closed)]
-
-
-def _led(rules: Iterable[str]) -> set[Leading]:
-    """Return the gateway's ports that DNAT rules lead on, and to which address.
-
-    >>> _led(["-A a -p tcp -m tcp --dport 54322 -j DNAT --to-destination [fd00::11]:5432"])
-    {(54322, 'fd00::11')}
-    """
-    led = re.compile(r" --dport (\d+) .*-j DNAT --to-destination \[?([0-9a-f.:]+?)\]?:\d+$")
-    return {(int(found[1]), found[2]) for rule in rules if (found := led.search(rule))}
+    shut, closed = Program(Family(gateway.address).restore(), stdin=swap(gateway, kept)), " ".join(sorted(names))
+    return [Step(what, shut, LIMIT, kind=CLOSE_WHILE_UNKNOWN, target=closed)]
 
 
 def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leading]:
@@ -244,103 +243,20 @@ def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
     return [step] if unseen else []
 
 
-def parse_rules(saved: str) -> tuple[str, ...]:
-    """Return the rules that ``iptables-save`` prints, without the quotes that it puts in some versions only.
-
-    >>> parse_rules('*nat\\n-A a -m comment --comment "repmgr_hooks:main:app" -j b\\n# done')
-    ('-A a -m comment --comment repmgr_hooks:main:app -j b',)
-    """
-    return tuple(unquoted(line) for line in saved.splitlines() if line.startswith("-A "))
-
-
-def unquoted(line: str) -> str:
-    """Return a rule as it is without the quotes that only some versions of iptables print."""
-    try:
-        return " ".join(shlex.split(line))
-    except ValueError:  # a foreign rule with a quote of its own in it
-        return line
-
-
-def leads_to(cluster: Cluster, nat: Iterable[str]) -> dict[str, int | None]:
-    """Return for each named port the node that our rules lead it to; None if the port is closed."""
-    meant = {
-        without_comment(dnat_rule(cluster, name, node.host)): (name, number)
-        for name in cluster.gateway.ports
-        for number, node in cluster.nodes.items()
-    }
-    # Of two rules for one port the first one counts.
-    found = dict(reversed([meant[rule] for rule in map(without_comment, nat) if rule in meant]))
-    return {name: found.get(name) for name in cluster.gateway.ports}
-
-
-def without_comment(rule: str) -> str:
-    """Return a rule without its comment: those of the article's scripts have none, and lead clients all the same."""
-    return re.sub(r" -m comment --comment \S+", "", rule)
-
-
-def dnat_rule(cluster: Cluster, port: str, host: str) -> str:
-    """Return the rule that leads a named port to a node, in the form that ``iptables-save`` prints."""
-    gateway, family = cluster.gateway, Family(cluster.gateway.address)
-    return (
-        f"-A {gateway.chains.dnat} -d {family.exactly(gateway.address)} -p tcp -m tcp --dport {gateway.ports[port]} "
-        f"-m comment --comment repmgr_hooks:{cluster.name}:{port} "
-        f"-j DNAT --to-destination {family.socket(host, cluster.postgres.port)}"
-    )
-
-
-def snat_rule(cluster: Cluster, host: str, here: bool = True) -> str:
-    """Return the rule that makes the node answer through the gateway.
-
-    ``--ctstate DNAT`` holds for what a DNAT rule has led (iptables-extensions(8), conntrack): what goes to a node from
-    this host itself, as repmgrd's looks and ours do, keeps its way. With an address that is not ``here``, every answer
-    would go elsewhere; then the kernel chooses one that is (MASQUERADE).
-    """
-    gateway, family = cluster.gateway, Family(cluster.gateway.address)
-    target = f"SNAT --to-source {gateway.snat}" if here and gateway.snat != MASQUERADE else "MASQUERADE"
-    return (
-        f"-A {gateway.chains.snat} -d {family.exactly(host)} -p tcp -m tcp --dport {cluster.postgres.port} "
-        "-m conntrack --ctstate DNAT "
-        f"-m comment --comment repmgr_hooks:{cluster.name}:{cluster.postgres.port} "
-        f"-j {target}"
-    )
-
-
-def _changes(config: Config, decided: ClusterState, nat: tuple[str, ...], snat_here: bool) -> str:
-    """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is as it should be.
+def _changes(config: Config, state: ClusterState, nat: tuple[str, ...], snat_here: bool) -> str:
+    """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is right.
 
     With ``--noflush``, naming a user chain flushes that chain alone, inside the same transaction.
     """
-    cluster = decided.cluster
-    still_open = {name for name, node in leads_to(cluster, nat).items() if node == decided.primary}
+    cluster = state.cluster
+    still_open = {name for name, node in leads_to(cluster, nat).items() if node == state.primary}
     wanted = [
-        dnat_rule(cluster, name, decided.primary_host)
+        dnat_rule(cluster, name, state.primary_host)
         for name in cluster.gateway.ports
         if name in still_open | {config.open}
     ]
-    wanted.append(snat_rule(cluster, decided.primary_host, snat_here))
-    wrong_jumps = [line for jump in jumps(cluster.gateway) for line in _once(jump, nat.count(jump))]
-    if sorted(_ours(cluster.gateway, nat)) == sorted(wanted) and not wrong_jumps:
+    wanted.append(snat_rule(cluster, state.primary_host, snat_here))
+    wrong_jumps = [line for jump in jumps(cluster.gateway) for line in once(jump, nat.count(jump))]
+    if sorted(own_rules(cluster.gateway, nat)) == sorted(wanted) and not wrong_jumps:
         return ""
-    return _swap(cluster.gateway, [*wrong_jumps, *wanted])
-
-
-def _ours(gateway: Gateway, nat: Iterable[str]) -> list[str]:
-    """Return the rules in our own chains."""
-    return [line for line in nat if line.startswith((f"-A {gateway.chains.dnat} ", f"-A {gateway.chains.snat} "))]
-
-
-def _swap(gateway: Gateway, rules: Iterable[str]) -> str:
-    """Return the transaction that empties our chains and adds these rules."""
-    declared = [f":{gateway.chains.dnat} - [0:0]", f":{gateway.chains.snat} - [0:0]"]
-    return "\n".join(["*nat", *declared, *rules, "COMMIT", ""])
-
-
-def _once(rule: str, times: int) -> list[str]:
-    """Return what makes a rule that is there ``times`` times be there once."""
-    return [rule] if times == 0 else [rule.replace("-A ", "-D ", 1)] * (times - 1)
-
-
-def jumps(gateway: Gateway) -> list[str]:
-    """Return the rules that lead into our chains, as the article has them."""
-    dnat, snat = gateway.chains.dnat, gateway.chains.snat
-    return [f"-A PREROUTING -j {dnat}", f"-A OUTPUT -j {dnat}", f"-A POSTROUTING -j {snat}"]
+    return swap(cluster.gateway, [*wrong_jumps, *wanted])

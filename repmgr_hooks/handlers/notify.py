@@ -1,4 +1,4 @@
-"""A message about its events to those who stand under 'alerts', given by the service on the side."""
+"""A message about its events to those under 'alerts', given by the service on the side."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ fence = contract.fence_nothing
 
 @dataclass(frozen=True)
 class Config:
-    """``severity`` says who is told: each target under ``alerts`` names the least severity that it is for."""
+    """``severity`` says who gets it: each receiver under ``alerts`` names the least severity that it is for."""
 
     severity: Severity = "warning"
 
 
-def plan(config: Config, decided: Notice, seen: None) -> list[Step]:
+def plan(config: Config, notice: Notice, seen: None) -> list[Step]:
     """Return the one step: hand the message over."""
-    what = str(decided.event or "reconcile")
-    failed = "" if decided.event is None or decided.event.success else ", reported as failed"
-    known = f"the primary is node {decided.primary}, timeline {decided.timeline}"
-    primary = known if decided.primary else "the primary is unknown"
+    what = str(notice.event or "reconcile")
+    failed = "" if notice.event is None or notice.event.success else ", reported as failed"
+    known = f"the primary is node {notice.primary}, timeline {notice.timeline}"
+    primary = known if notice.primary else "the primary is unknown"
     alert = Alert(
-        decided.cluster.name,
+        notice.cluster.name,
         what,
         config.severity,
-        f"{what}{failed}; {primary}{', which the event contradicts' if decided.contradicts else ''}",
-        "\n".join(str(state) for state in decided.states.values()),
-        f"repmgr-hooks status --cluster {decided.cluster.name}",
+        f"{what}{failed}; {primary}{', which the event contradicts' if notice.contradicts else ''}",
+        "\n".join(map(str, notice.states.values())),
+        f"repmgr-hooks status --cluster {notice.cluster.name}",
         momentary=True,
     )
     return [Step(f"send an alert: {what}", alert, LIMIT, kind="send_alert", target=config.severity)]

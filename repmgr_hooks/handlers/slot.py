@@ -14,7 +14,7 @@ from typing import Literal
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import Slot, lsn
-from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.errors import OperationFailed, Problem, mistake
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.schema import Amount, amount
@@ -88,42 +88,45 @@ def helper(config: Config) -> bool:
     return config.on == "standbys"
 
 
-def validate(config: Config, cluster: Cluster) -> Iterable[str]:
+def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     """The slot's name is Barman's; and nothing is asked for that would not be done."""
     if cluster.barman is None:
-        yield "needs the section 'barman' of the cluster"
+        yield mistake("needs the section 'barman' of the cluster")
     if config.state and config.on == "primary":
-        yield "'state' goes with 'on: standbys'; the primary's slot is always there"
+        yield mistake("'state' goes with 'on: standbys'; the primary's slot is always there", "take it out")
     elif config.max_retained_wal is not None and config.on == "standbys" and not config.synced:
-        yield "'max_retained_wal' goes with 'state: synced' or 'on: primary'; a dropped slot retains nothing"
+        yield mistake(
+            "'max_retained_wal' goes with 'state: synced' or 'on: primary'; a dropped slot retains nothing",
+            "take it out",
+        )
 
 
-def observe(config: Config, decided: ClusterState, host: Host) -> Mapping[int, Slot]:
+def observe(config: Config, state: ClusterState, host: Host) -> Mapping[int, Slot]:
     """Return the slot of each node that has it: the primary, or each standby that answers."""
-    nodes = (decided.primary,) if config.on == "primary" else decided.standbys
-    slots = {node: decided.states[node].slot(decided.barman.slot_name) for node in nodes}
+    nodes = (state.primary,) if config.on == "primary" else state.standbys
+    slots = {node: state.states[node].slot(state.barman.slot_name) for node in nodes}
     return {node: slot for node, slot in slots.items() if slot}
 
 
-def plan(config: Config, decided: ClusterState, seen: Mapping[int, Slot]) -> list[Step]:
+def plan(config: Config, state: ClusterState, seen: Mapping[int, Slot]) -> list[Step]:
     """Return the missing steps. Raises OperationFailed if the slot is a logical one, which cannot be Barman's."""
     for node, found in seen.items():
         if not found.physical:
             raise OperationFailed(
-                f"node {node}: the slot {decided.barman.slot_name!r} is logical, so it is not Barman's",
+                f"node {node}: the slot {state.barman.slot_name!r} is logical, so it is not Barman's",
                 code="foreign_slot",
                 hint="rename one of the two",
             )
     if config.synced:
-        steps = [step for node in decided.standbys for step in _tracked(config, decided, node, seen.get(node))]
+        steps = [step for node in state.standbys for step in _tracked(config, state, node, seen.get(node))]
         return [replace(step, helper=True) for step in steps]
     if config.on == "standbys":
-        return [replace(step, helper=True) for node, found in seen.items() for step in _removed(decided, node, found)]
-    return _reserved(decided, seen.get(decided.primary))
+        return [replace(step, helper=True) for node, found in seen.items() for step in _removed(state, node, found)]
+    return _reserved(state, seen.get(state.primary))
 
 
-def _reserved(decided: ClusterState, found: Slot | None) -> list[Step]:
-    primary, slot = decided.primary, decided.barman.slot_name
+def _reserved(state: ClusterState, found: Slot | None) -> list[Step]:
+    primary, slot = state.primary, state.barman.slot_name
     create = Step(
         f"create slot {slot} on node {primary}",
         Sql(primary, CREATE, (slot,)),
@@ -146,10 +149,10 @@ def _reserved(decided: ClusterState, found: Slot | None) -> list[Step]:
         until=Sql(primary, ABSENT, (slot,)),
         every=1,
     )
-    return [*_released(decided, primary, found), drop, create]
+    return [*_released(state, primary, found), drop, create]
 
 
-def _removed(decided: ClusterState, node: int, found: Slot) -> list[Step]:
+def _removed(state: ClusterState, node: int, found: Slot) -> list[Step]:
     drop = Step(
         f"drop slot {found.name} on standby {node}",
         Sql(node, DROP_ON_STANDBY, (found.name,)),
@@ -160,11 +163,11 @@ def _removed(decided: ClusterState, node: int, found: Slot) -> list[Step]:
         until=Sql(node, ABSENT, (found.name,)),
         every=1,
     )
-    return [*_released(decided, node, found), drop]
+    return [*_released(state, node, found), drop]
 
 
-def _tracked(config: Config, decided: ClusterState, node: int, found: Slot | None) -> list[Step]:
-    name, leader = decided.barman.slot_name, _leader(decided)
+def _tracked(config: Config, state: ClusterState, node: int, found: Slot | None) -> list[Step]:
+    name, leader = state.barman.slot_name, _leader(state)
     if leader is None:
         return []
     target = lsn(leader.restart_lsn or 0)
@@ -176,70 +179,70 @@ def _tracked(config: Config, decided: ClusterState, node: int, found: Slot | Non
         target=name,
         node=node,
     )
-    behind = _holds_too_much(config, decided, leader)
+    behind = _holds_too_much(config, state, leader)
     if found is None:
         return [] if behind else [create]
-    too_much = _holds_too_much(config, decided, found)
+    too_much = _holds_too_much(config, state, found)
     if behind and too_much:
         why = f"GIVE UP slot {name} on standby {node}: it holds more than {config.limit}"
-        return [replace(step, what=f"{why}: {step.what}") for step in _removed(decided, node, found)]
-    useless = too_much or not found.reserved or found.xmin or (found.restart_lsn or 0) > decided.states[node].lsn
-    return [*_removed(decided, node, found), create] if useless else []
+        return [replace(step, what=f"{why}: {step.what}") for step in _removed(state, node, found)]
+    useless = too_much or not found.reserved or found.xmin or (found.restart_lsn or 0) > state.states[node].lsn
+    return [*_removed(state, node, found), create] if useless else []
 
 
-def housekeep(config: Config, decided: ClusterState, host: Host) -> None:
+def housekeep(config: Config, state: ClusterState, host: Host) -> None:
     """Let the slots of the standbys follow the primary's, a whole WAL file at a time. Raises OperationFailed."""
-    for node, leader, found in _pairs(config, decided):
+    for node, leader, found in _pairs(config, state):
         behind = found and found.physical and found.restart_lsn and (leader.restart_lsn or 0) - found.restart_lsn
-        if found and leader.restart_lsn and behind and behind >= _segment(decided):
+        if found and leader.restart_lsn and behind and behind >= _segment(state):
             target = lsn(leader.restart_lsn)
             host.fetch(Sql(node, ADVANCE, (target, found.name, target)), LIMIT)
 
 
-def warnings(config: Config, decided: ClusterState) -> Iterable[Problem]:
+def warnings(config: Config, state: ClusterState) -> Iterable[Problem]:
     """A primary's slot that holds too much, and a standby's that does not hold what Barman still lacks."""
-    leader = _leader(decided)
-    if leader and config.on == "primary" and _holds_too_much(config, decided, leader):
-        holds = f"slot {leader.name} on node {decided.primary} holds more than {config.limit} of WAL"
+    leader = _leader(state)
+    if leader and config.on == "primary" and _holds_too_much(config, state, leader):
+        holds = f"slot {leader.name} on node {state.primary} holds more than {config.limit} of WAL"
         hint = "see 'repmgr-hooks status' and barman.log; without Barman the disk fills"
         yield Problem("slot_holds_too_much", f"{holds}: Barman does not fetch it", hint)
-    for node, leader, found in _pairs(config, decided):
+    for node, leader, found in _pairs(config, state):
         slot = f"slot {leader.name} on standby {node}"
-        if found is None and _holds_too_much(config, decided, leader):
+        if found is None and _holds_too_much(config, state, leader):
             what = f"{slot} is given up until Barman is less than {config.limit} behind"
             yield Problem("slot_given_up", what)
         # A slot keeps whole files.
-        size = _segment(decided)
+        size = _segment(state)
         if leader.restart_lsn and found and (found.restart_lsn or 0) // size > leader.restart_lsn // size:
             what = f"{slot} begins after what Barman still lacks; it is whole again when Barman has caught up"
             yield Problem("slot_incomplete", what)
 
 
-def _segment(decided: ClusterState) -> int:
-    return decided.states[decided.primary].segment_size
+def _segment(state: ClusterState) -> int:
+    return state.states[state.primary].segment_size
 
 
-def _pairs(config: Config, decided: ClusterState) -> Iterable[tuple[int, Slot, Slot | None]]:
+def _pairs(config: Config, state: ClusterState) -> Iterable[tuple[int, Slot, Slot | None]]:
     """Each standby that tracks, with the primary's slot and its own."""
-    leader = _leader(decided)
+    leader = _leader(state)
     if leader and config.synced:
-        yield from ((node, leader, decided.states[node].slot(leader.name)) for node in decided.standbys)
+        yield from ((node, leader, state.states[node].slot(leader.name)) for node in state.standbys)
 
 
-def _leader(decided: ClusterState) -> Slot | None:
+def _leader(state: ClusterState) -> Slot | None:
     """The primary's slot, which the others follow; None if it says nothing."""
-    found = decided.states[decided.primary].slot(decided.barman.slot_name)
+    found = state.states[state.primary].slot(state.barman.slot_name)
     return found if found and found.reserved else None
 
 
-def _holds_too_much(config: Config, decided: ClusterState, slot: Slot) -> bool:
-    return decided.states[decided.primary].lsn - (slot.restart_lsn or 0) > amount(config.limit)
+def _holds_too_much(config: Config, state: ClusterState, slot: Slot) -> bool:
+    return state.states[state.primary].lsn - (slot.restart_lsn or 0) > amount(config.limit)
 
 
-def _released(decided: ClusterState, node: int, found: Slot) -> list[Step]:
+def _released(state: ClusterState, node: int, found: Slot) -> list[Step]:
     release = Step(
         f"end Barman's connection to slot {found.name} on node {node}",
-        Sql(node, RELEASE, (found.name, decided.barman.streaming_archiver_name)),
+        Sql(node, RELEASE, (found.name, state.barman.streaming_archiver_name)),
         LIMIT,
         kind="release_slot",
         target=found.name,

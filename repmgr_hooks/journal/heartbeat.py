@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+
+from repmgr_hooks import clock
+from repmgr_hooks.background import on_disk
 
 ALLOWED = 300.0
 """Seconds in which a loop must get on besides what it waits for: a look at Barman runs several programs, each with a
@@ -24,7 +27,7 @@ class Progress:
 
     def expect(self, seconds: float = 0.0) -> None:
         """It has just got on, and may now wait so long."""
-        self._due = time.monotonic() + seconds + ALLOWED
+        self._due = clock.monotonic() + seconds + ALLOWED
 
     @contextlib.contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[None]:
@@ -37,18 +40,21 @@ class Progress:
 
     def stands_still(self) -> bool:
         """True if it should have got on by now."""
-        return time.monotonic() > self._due
+        return clock.monotonic() > self._due
 
 
 def write_heartbeat(state_dir: Path, cluster: str) -> None:
     """Note that the worker has just looked; what cannot be noted is seen as a look that was not made."""
-    path = _path(state_dir, cluster)
     with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-        try:
-            os.utime(handle)
-        finally:
-            os.close(handle)
+        on_disk(partial(_touch, _path(state_dir, cluster)))
+
+
+def _touch(path: Path) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        os.utime(handle)
+    finally:
+        os.close(handle)
 
 
 def last_heartbeat(state_dir: Path, cluster: str) -> float | None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import astuple
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal.memory import CHANGES, CLAIMS, PROMOTED, TOLD_UNDER
+from repmgr_hooks.journal.memory import CHANGES, PROMOTED, TOLD_UNDER
+from repmgr_hooks.journal.prune import FORGET, PRUNE
 from repmgr_hooks.journal.rows import (
     RUN_COLUMNS,
     Failed,
@@ -41,6 +42,7 @@ CHECKED = 32 * 2**20
 """Bytes of a journal that are looked at when it is opened; a larger one takes too long."""
 
 STEP_COLUMNS = "path, action, event, event_node, kind, target, node, what, started, duration, error, code, hint"
+LEFT_COLUMNS = "path, action, event, event_node, code"
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
 ADD_EVENT = f"""
@@ -48,10 +50,6 @@ insert into event (spooled, cluster, node, name, success, other_node, timestamp,
 values (:spooled, :cluster, :node, :name, :success, :other_node, :timestamp, :received, :by_hand, ({TOLD_UNDER}))
 on conflict (spooled) do nothing
 """
-FORGET = (
-    "delete from role where cluster = ?",
-    "update event set role = null where cluster = ?",  # the numbers are given again
-)
 
 
 class Journal(Store):
@@ -97,7 +95,7 @@ class Journal(Store):
 
     def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
         """Open a run that covers these events, and return its number."""
-        values = (cluster, cause, attempt, time.time())
+        values = (cluster, cause, attempt, clock.wall())
 
         def begin(db: sqlite3.Connection) -> int:
             run = db.execute("insert into run (cluster, cause, attempt, started) values (?, ?, ?, ?)", values).lastrowid
@@ -126,13 +124,13 @@ class Journal(Store):
         left: Iterable[Failed] = (),
     ) -> None:
         """Close a run; ``left``: the actions that failed."""
-        values = (time.time(), ok, again, message, primary, timeline, code, hint, run)
+        values = (clock.wall(), ok, again, message, primary, timeline, code, hint, run)
         columns = 'ended = ?, ok = ?, again = ?, message = ?, "primary" = ?, timeline = ?, code = ?, hint = ?'
-        failed = [(run, item.place.path, item.place.action, item.code) for item in left]
+        failed = [(run, *item.place, item.code) for item in left]
 
         def end(db: sqlite3.Connection) -> None:
             db.execute(f"update run set {columns} where id = ?", values)
-            db.executemany("insert into failed_action (run, path, action, code) values (?, ?, ?, ?)", failed)
+            db.executemany(f"insert into failed_action (run, {LEFT_COLUMNS}) values (?, ?, ?, ?, ?, ?)", failed)
 
         self.change(end)
 
@@ -161,7 +159,7 @@ class Journal(Store):
         rows = self.read(
             f"select {RUN_COLUMNS} from run where {chosen} order by id desc limit ?3", cluster, failed, limit
         )
-        left = "select path, action, code from failed_action where run = ? order by id"
+        left = f"select {LEFT_COLUMNS} from failed_action where run = ? order by id"
         return [run_row(row, () if row[6] else self.read(left, row[0])) for row in reversed(rows)]
 
     def steps(self, run: int) -> list[StepRow]:
@@ -171,27 +169,12 @@ class Journal(Store):
 
     def prune(self, days: float) -> None:
         """Remove what is older than so many days; what waits, runs, came last, or may prove a promotion stays."""
-        before = time.time() - days * 86400
-        last = "select max(id) from run group by cluster"
-        claims = f"name in ({CLAIMS}) and run is not null"
-        proves = f'select run from event join role on role.id = event.role where {claims} and node <> "primary"'
-        old = f"select id from run where ended < ? and id not in ({last} union {proves})"
-        # A primary is of the time until the next was found; that of yesterday may be from long ago.
-        later = "select 1 from role later where later.cluster = role.cluster and later.id > role.id"
-        statements = (
-            f"delete from step where run in ({old})",
-            f"delete from failed_action where run in ({old})",
-            f"delete from event where run in ({old})",
-            f"delete from run where id in ({old})",
-            "delete from sight where at < ?",
-            "delete from probe where at < ?",
-            f"delete from role where exists ({later} and later.since < ?)",
-        )
-        self.change(lambda db: [db.execute(statement, (before,)) for statement in statements])
+        before = clock.wall() - days * 86400
+        self.change(lambda db: [db.execute(statement, (before,)) for statement in PRUNE])
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
-    def memory(self, cluster: str, within: float = 0.0) -> LastKnownPrimary:
+    def last_known(self, cluster: str, within: float = 0.0) -> LastKnownPrimary:
         """Return what is remembered of a cluster, with how often its primary has changed in so many seconds.
 
         That repmgr promoted a node is believed of what the hook was told since this primary was found, never of an
@@ -203,38 +186,38 @@ class Journal(Store):
         promoted = self.read(PROMOTED, cluster, role)
         others = 'select "primary" from role where cluster = ? and "primary" <> ? order by id desc limit 1'
         before = self.read(others, cluster, primary)
-        ((changes,),) = self.read(CHANGES, cluster, time.time(), within)
+        ((changes,),) = self.read(CHANGES, cluster, clock.wall(), within)
         of_system = "select timeline, node from branch where cluster = ? and system_identifier = ?"
         began = dict(self.read(of_system, cluster, system))
         nodes = frozenset(node for (node,) in promoted)
         previous = before[0][0] if before else None
         return LastKnownPrimary(primary, timeline, system, nodes, changes, began, since, previous)
 
-    def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
+    def remember(self, cluster: str, last_known: LastKnownPrimary) -> None:
         """Remember the primary that was found."""
-        values = (cluster, memory.primary, memory.timeline, memory.system_identifier, time.time())
-        if memory != self.memory(cluster):
+        values = (cluster, last_known.primary, last_known.timeline, last_known.system_identifier, clock.wall())
+        if last_known != self.last_known(cluster):
             columns = 'cluster, "primary", timeline, system_identifier, since'
             self._write(f"insert into role ({columns}) values (?, ?, ?, ?, ?)", *values)
-            self._began(cluster, memory, "ignore")
+            self._began(cluster, last_known, "ignore")
 
-    def agreed(self, cluster: str, memory: LastKnownPrimary) -> None:
+    def agreed(self, cluster: str, last_known: LastKnownPrimary) -> None:
         """All agrees with this primary, Barman's archive too: from now on its timeline is the one that it began."""
-        if self.memory(cluster).began.get(memory.timeline) != memory.primary:
-            self._began(cluster, memory, "replace")
+        if self.last_known(cluster).began.get(last_known.timeline) != last_known.primary:
+            self._began(cluster, last_known, "replace")
 
-    def _began(self, cluster: str, memory: LastKnownPrimary, known: str) -> None:
-        values = (cluster, memory.system_identifier, memory.timeline, memory.primary, time.time())
-        if memory.primary is not None:
+    def _began(self, cluster: str, last_known: LastKnownPrimary, known: str) -> None:
+        values = (cluster, last_known.system_identifier, last_known.timeline, last_known.primary, clock.wall())
+        if last_known.primary is not None:
             self._write(f"insert or {known} into branch values (?, ?, ?, ?, ?)", *values)
 
     def forget(self, cluster: str) -> None:
         """Forget a cluster, after it was restored or made anew."""
         self.change(lambda db: [db.execute(statement, (cluster,)) for statement in FORGET])
 
-    def saw(self, cluster: str, sight: Observation) -> None:
+    def saw(self, cluster: str, observation: Observation) -> None:
         """Keep what a look has seen that the look before had not."""
-        self._write("insert into sight values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(sight))
+        self._write("insert into observation values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(observation))
 
     def probed(self, cluster: str, row: ProbeRow) -> None:
         """Keep what a client has found that the client before had not."""
@@ -244,7 +227,7 @@ class Journal(Store):
 
     def pause(self, cluster: str, until: float | None, reason: str) -> None:
         """Store events and do nothing from now on."""
-        self._write("insert or replace into pause values (?, ?, ?, ?)", cluster, until, reason, time.time())
+        self._write("insert or replace into pause values (?, ?, ?, ?)", cluster, until, reason, clock.wall())
 
     def resume(self, cluster: str) -> bool:
         """End a pause; return whether there was one."""
@@ -253,7 +236,7 @@ class Journal(Store):
     def paused(self, cluster: str) -> Pause | None:
         """Return the pause of a cluster, if it has one that is not over."""
         rows = self.read("select until, reason, since from pause where cluster = ?", cluster)
-        found = [Pause(*row) for row in rows if row[0] is None or row[0] > time.time()]
+        found = [Pause(*row) for row in rows if row[0] is None or row[0] > clock.wall()]
         return found[0] if found else None
 
 
@@ -261,7 +244,7 @@ def _event_values(
     cluster: str, event: Event, received: float, spooled: str | None, by_hand: bool = False
 ) -> dict[str, object]:
     said = {**vars(event), "cluster": cluster, "received": received, "spooled": spooled, "by_hand": by_hand}
-    return {**said, "now": time.time()}
+    return {**said, "now": clock.wall()}
 
 
 def open_journal(path: Path, later: bool = False) -> Journal:
@@ -296,7 +279,7 @@ def _is_broken(error: OperationFailed) -> bool:
 
 
 def _set_aside(path: Path, error: OperationFailed) -> None:
-    aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
+    aside = path.with_name(f"{path.name}.broken-{int(clock.wall())}")
     wrong = "of an older version" if isinstance(error.__cause__, OlderTables) else "broken"
     log.error("the journal is %s (%s); it is now %s, and a new one begins", wrong, error.__cause__, aside)
     try:
@@ -310,5 +293,5 @@ def _set_aside(path: Path, error: OperationFailed) -> None:
 
 def primary_finder(settings: Cluster, journal: Journal | None) -> PrimaryFinder:
     """Return what decides for a cluster, with what the journal remembers of it. Raises OperationFailed."""
-    known = journal.memory(settings.name, settings.flap_limit.window) if journal else LastKnownPrimary()
+    known = journal.last_known(settings.name, settings.flap_limit.window) if journal else LastKnownPrimary()
     return PrimaryFinder(settings, known)

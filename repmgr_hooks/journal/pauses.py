@@ -6,9 +6,11 @@ import dataclasses
 import json
 import logging
 import os
-import time
+from functools import partial
 from pathlib import Path
 
+from repmgr_hooks import clock
+from repmgr_hooks.background import on_disk
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.files import atomic_write
 from repmgr_hooks.journal.journal import Journal
@@ -45,9 +47,7 @@ def keep(state_dir: Path, cluster: str, pause: Pause | None) -> None:
 def known(state_dir: Path, cluster: str) -> Pause | None:
     """Return the pause that was kept, if it is not over."""
     try:
-        handle = os.open(_path(state_dir, cluster), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, encoding="utf-8") as file:
-            pause = Pause(**json.loads(file.read(MOST)))
+        pause = Pause(**json.loads(on_disk(partial(_read, _path(state_dir, cluster)))))
         return pause if lasts(pause) else None
     except FileNotFoundError:
         return None
@@ -56,9 +56,15 @@ def known(state_dir: Path, cluster: str) -> Pause | None:
         return None
 
 
+def _read(path: Path) -> str:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, encoding="utf-8") as file:
+        return file.read(MOST)
+
+
 def lasts(pause: Pause) -> bool:
     """True if a pause is not over."""
-    return pause.until is None or pause.until > time.time()
+    return pause.until is None or pause.until > clock.wall()
 
 
 def _path(state_dir: Path, cluster: str) -> Path:

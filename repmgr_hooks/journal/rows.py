@@ -82,7 +82,7 @@ class RunRow:
 def run_row(row: Sequence[Any], left: Iterable[Sequence[Any]] = ()) -> RunRow:
     """Return a row of ``RUN_COLUMNS``, and those of its failed actions, as a value."""
     id_, cluster, cause, attempt, started, ended, ok, again, *rest = row
-    failed = tuple(Failed(Place(path, action), code) for path, action, code in left)
+    failed = tuple(Failed(Place(*place), code) for *place, code in left)
     ok = None if ok is None else bool(ok)
     primary, timeline, message, code, hint = rest
     how = (ok, bool(again), primary, timeline, message, code, hint, failed)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import Aside
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.tables import connect, identity
@@ -34,7 +34,7 @@ class Store:
         self._path = path
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self._patience, self._asked = PATIENCE, time.monotonic()
+        self._patience, self._asked = PATIENCE, clock.monotonic()
         self._aside = Aside("journal")
         try:
             self._do(lambda db: None)
@@ -45,7 +45,7 @@ class Store:
             log.error("%s; going on without it", error)
 
     def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        begun, free = time.monotonic(), 0.0
+        begun, free = clock.monotonic(), 0.0
         self._patience = min(self._patience + (begun - self._asked) / PATIENCE_BACK, PATIENCE)
         self._asked, patience = begun, self._patience
         try:
@@ -57,7 +57,7 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             raise self._unusable(error) from error
         finally:
-            self._patience = max(self._patience - max(time.monotonic() - begun - free, 0.0), 0.0)
+            self._patience = max(self._patience - max(clock.monotonic() - begun - free, 0.0), 0.0)
 
     def _unusable(self, error: object) -> OperationFailed:
         return OperationFailed(

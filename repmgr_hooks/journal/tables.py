@@ -26,7 +26,7 @@ create table event (
     received real not null,
     by_hand integer not null default 0,  -- replayed: proves nothing about the cluster
     run integer references run,    -- the run that covered it; none while it waits
-    role integer                   -- the primary in whose time it was told; 0: none was known; none: of an earlier one
+    role integer                   -- the primary in whose time it came; 0: none was known; none: of an earlier one
 );
 create index event_waiting on event (cluster) where run is null;
 create index event_received on event (cluster, received);
@@ -51,6 +51,8 @@ create table failed_action (       -- what a run has left to its retries
     run integer not null references run,
     path text not null,            -- its place in the routes
     action text not null,          -- its title there
+    event text not null,           -- of a notification: what it tells of; else empty
+    event_node integer,
     code text not null             -- why: not_reached, or the code of the error
 );
 create index failed_action_run on failed_action (run);
@@ -59,7 +61,7 @@ create table step (
     run integer not null references run,
     path text not null,            -- of its action
     action text not null,
-    event text not null,           -- of a notification: what it tells of; else empty
+    event text not null,           -- of a notification: what it is about; else empty
     event_node integer,
     kind text not null,            -- open_port, create_slot, ...
     target text not null,          -- the port, slot, server or program
@@ -80,7 +82,7 @@ create table role (
     system_identifier text not null,
     since real not null
 );
-create table sight (
+create table observation (
     id integer primary key,
     cluster text not null,
     at real not null,              -- when the worker looked and saw something else than in the look before
@@ -164,7 +166,7 @@ create table alert (
     since real not null,
     ended real,
     flapping integer not null,
-    told text not null,            -- JSON: what each receiver was told last, and when
+    deliveries text not null,      -- JSON: what was sent to each receiver last, and when
     primary key (cluster, condition)
 );
 """

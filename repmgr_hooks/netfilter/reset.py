@@ -15,10 +15,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from repmgr_hooks import clock
 
 BURST = 100
 BURST_PAUSE = 0.12
@@ -48,7 +49,7 @@ def send_resets(flows: Iterable[Flow]) -> None:
     for flow in flows:
         sent[flow.client] += 1
         if sent[flow.client] % BURST == 0 and sent.total() * BURST_PAUSE / BURST < MOST_PAUSES:
-            time.sleep(BURST_PAUSE)
+            clock.sleep(BURST_PAUSE)
         try:
             _send(flow)
         except (OSError, ValueError) as error:

@@ -27,9 +27,9 @@ EVENTS = """
 select received, node, name, success, other_node, timestamp
   from event where cluster = ? and received between ? and ? order by received
 """
-SIGHTS = """
+OBSERVATIONS = """
 select at, before, "primary", timeline, code, decision, nodes
-  from sight where cluster = ? and at > ? and at < ? order by id
+  from observation where cluster = ? and at > ? and at < ? order by id
 """
 PROBES = """
 select at, before, port, code, node, said from probe where cluster = ? and at between ? and ? order by id
@@ -124,8 +124,8 @@ def find(journal: Journal, which: str, clusters: Sequence[str]) -> Change:
 def tell(journal: Journal, change: Change) -> FailoverReport:
     """Return the story of a change."""
     limit = change.until or math.inf
-    sights = [Observation(*row) for row in journal.read(SIGHTS, change.cluster, change.before, limit)]
-    lost, promoted = _lost(sights, change), _promoted(sights, change)
+    observations = [Observation(*row) for row in journal.read(OBSERVATIONS, change.cluster, change.before, limit)]
+    lost, promoted = _lost(observations, change), _promoted(observations, change)
     start = min(lost.at if lost else change.found, promoted)
     since = max(start - AROUND, change.before)
     signs = [at for at, event in _events(journal, change, since, change.found) if _is_sign(event, change)]
@@ -139,7 +139,11 @@ def tell(journal: Journal, change: Change) -> FailoverReport:
     outages = _outages(probes, change, promoted)
     items = [
         *(Item(at - zero, "event", f"event: {event}") for at, event in _events(journal, change, zero, end)),
-        *(Item(sight.at - zero, "look", _words(sight)) for sight in sights if zero <= sight.at <= end),
+        *(
+            Item(observation.at - zero, "look", _words(observation))
+            for observation in observations
+            if zero <= observation.at <= end
+        ),
         *(Item(row.at - zero, "client", row.said) for row in probes if _of_outage(row, outages)),
         *(
             Item(s.started - zero, "step", s.what, s.duration, s.error, s.kind, s.target, s.node, s.code, s.hint)
@@ -186,22 +190,26 @@ def _of_outage(row: ProbeRow, outages: Mapping[str, tuple[float, float]]) -> boo
     return row.port in outages and outages[row.port][0] <= row.at <= outages[row.port][1]
 
 
-def _lost(sights: Iterable[Observation], change: Change) -> Observation | None:
-    """Return the first sight without the old primary, of those after the last with it."""
+def _lost(observations: Iterable[Observation], change: Change) -> Observation | None:
+    """Return the first observation without the old primary, of those after the last with it."""
     lost = None
-    for sight in sights:
-        if sight.at > change.found + AROUND:
+    for observation in observations:
+        if observation.at > change.found + AROUND:
             break
-        if (sight.primary, sight.timeline) == (change.was, change.was_timeline):
+        if (observation.primary, observation.timeline) == (change.was, change.was_timeline):
             lost = None
         elif lost is None:
-            lost = sight
+            lost = observation
     return lost
 
 
-def _promoted(sights: Iterable[Observation], change: Change) -> float:
+def _promoted(observations: Iterable[Observation], change: Change) -> float:
     """Return when the new primary was seen first; at the latest, when it was remembered."""
-    seen = [sight.at for sight in sights if (sight.primary, sight.timeline) == (change.node, change.timeline)]
+    seen = [
+        observation.at
+        for observation in observations
+        if (observation.primary, observation.timeline) == (change.node, change.timeline)
+    ]
     return min([change.found, *seen])
 
 
@@ -235,9 +243,9 @@ def _tells(run: RunRow) -> bool:
     return run.primary is not None or not run.ok
 
 
-def _words(sight: Observation) -> str:
+def _words(observation: Observation) -> str:
     """What a look saw; a line for each node."""
-    return f"{sight.decision}\n{sight.nodes}"
+    return f"{observation.decision}\n{observation.nodes}"
 
 
 def _end_of_run(run: RunRow, steps: int, at: float) -> Item:

@@ -18,7 +18,7 @@ def read(journal: Journal, limit: int, cluster: str | None, failed: bool) -> lis
     return [
         {
             **dataclasses.asdict(run),
-            "left": [{"path": item.place.path, "action": item.place.action, "code": item.code} for item in run.left],
+            "left": [{**item.place._asdict(), "code": item.code} for item in run.left],
             "events": [
                 {"id": item.id, **dataclasses.asdict(item.event), "contradicts": contradicts(item.event, run.primary)}
                 for item in journal.events_of(run.id)

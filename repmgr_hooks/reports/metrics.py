@@ -19,7 +19,7 @@ PREFIX = "repmgr_hooks_"
 CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume")
 
 METRICS = {
-    "healthy": ("gauge", "1 if 'repmgr-hooks status' finds all as it should be."),
+    "healthy": ("gauge", "1 if 'repmgr-hooks status' finds everything in the desired state."),
     "primary_known": ("gauge", "1 if it is known which node is the primary; unknown moves no route."),
     "timeline": ("gauge", "The timeline of the primary."),
     "node_up": ("gauge", "1 if the node answered."),
@@ -90,19 +90,20 @@ def render(samples: Iterable[Sample]) -> str:
     return "\n".join([*lines, ""])
 
 
-def measure(picture: ClusterStatus, journal: Journal | None, state_dir: Path) -> Iterator[Sample]:
+def measure(cluster_status: ClusterStatus, journal: Journal | None, state_dir: Path) -> Iterator[Sample]:
     """Return the numbers of one cluster; without a journal, those of now."""
-    cluster = {"cluster": picture.cluster.name}
-    for metric, value in {**_now(picture), **_moments(picture, journal, state_dir)}.items():
+    cluster = {"cluster": cluster_status.cluster.name}
+    for metric, value in {**_now(cluster_status), **_moments(cluster_status, journal, state_dir)}.items():
         if value is not None:
             yield Sample(metric, cluster, value)
-    for metric, labels, value in (*_nodes(picture), *_ports(picture), *_clients(picture)):
+    for metric, labels, value in (*_nodes(cluster_status), *_ports(cluster_status), *_clients(cluster_status)):
         yield Sample(metric, cluster | labels, value)
     if journal is None:
         return
     columns = "kind, name, count, failed, seconds, last"
     totals = [
-        Total(*row) for row in journal.read(f"select {columns} from total where cluster = ?", picture.cluster.name)
+        Total(*row)
+        for row in journal.read(f"select {columns} from total where cluster = ?", cluster_status.cluster.name)
     ]
     yield Sample("events_total", cluster, sum(total.count for total in totals if total.kind == "event"))
     yield Sample("primary_changes_total", cluster, sum(total.count for total in totals if total.kind == "role"))
@@ -120,37 +121,45 @@ def measure(picture: ClusterStatus, journal: Journal | None, state_dir: Path) ->
             yield Sample("step_failures_total", action, total.failed)
 
 
-def _now(picture: ClusterStatus) -> dict[str, float | None]:
-    decision, primary, barman = picture.decision, picture.decision.primary_state, picture.cluster.barman
+def _now(cluster_status: ClusterStatus) -> dict[str, float | None]:
+    decision, primary, barman = (
+        cluster_status.decision,
+        cluster_status.decision.primary_state,
+        cluster_status.cluster.barman,
+    )
     sender = primary.sender(barman.slot_name) if primary and barman else None
     streams, flushed = (sender.state == "streaming", sender.flushed) if sender else (False, None)
     return {
-        "healthy": int(picture.healthy),
+        "healthy": int(cluster_status.healthy),
         "primary_known": int(primary is not None),
         "timeline": decision.timeline or None,
-        "failover_possible": int(bool(picture.readiness.candidates)) if picture.readiness else None,
+        "failover_possible": int(bool(cluster_status.readiness.candidates)) if cluster_status.readiness else None,
         "barman_streaming": int(streams) if barman else None,
         "barman_lag_bytes": max(primary.lsn - flushed, 0) if primary and flushed is not None else None,
-        "pending_steps": len(picture.pending),
-        "warnings": len(picture.warnings),
-        "events_pending": picture.waiting,
-        "paused": int(picture.paused is not None),
-        "retry_attempts": picture.failed.attempt if picture.failed else 0,
+        "pending_steps": len(cluster_status.pending),
+        "warnings": len(cluster_status.warnings),
+        "events_pending": cluster_status.waiting,
+        "paused": int(cluster_status.paused is not None),
+        "retry_attempts": cluster_status.failed.attempt if cluster_status.failed else 0,
     }
 
 
-def _moments(picture: ClusterStatus, journal: Journal | None, state_dir: Path) -> dict[str, float | None]:
-    name = picture.cluster.name
+def _moments(cluster_status: ClusterStatus, journal: Journal | None, state_dir: Path) -> dict[str, float | None]:
+    name = cluster_status.cluster.name
     since = journal.read("select since from role where cluster = ? order by id desc limit 1", name) if journal else []
     return {
         "last_poll_timestamp_seconds": last_heartbeat(state_dir, name),
-        "last_event_timestamp_seconds": picture.last[0] if picture.last else None,
+        "last_event_timestamp_seconds": cluster_status.last[0] if cluster_status.last else None,
         "last_primary_change_timestamp_seconds": since[0][0] if since else None,
     }
 
 
-def _nodes(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
-    decision, primary, barman = picture.decision, picture.decision.primary_state, picture.cluster.barman
+def _nodes(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
+    decision, primary, barman = (
+        cluster_status.decision,
+        cluster_status.decision.primary_state,
+        cluster_status.cluster.barman,
+    )
     for state in decision.states:
         node = {"node": str(state.node)}
         yield "node_up", node, int(state.reachable)
@@ -158,21 +167,21 @@ def _nodes(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]
         yield "node_is_stale_primary", node, int(state.node in decision.stale_primaries)
         if primary and state.reachable and state.role == "standby":
             yield "node_lag_bytes", node, max(primary.lsn - state.lsn, 0)
-        if picture.readiness and state.reachable and state.role == "standby":
-            yield "node_can_be_promoted", node, int(state.node in picture.readiness.candidates)
+        if cluster_status.readiness and state.reachable and state.role == "standby":
+            yield "node_can_be_promoted", node, int(state.node in cluster_status.readiness.candidates)
         slot = state.slot(barman.slot_name) if barman else None
         if slot and slot.restart_lsn is not None:
             yield "slot_retained_bytes", node | {"slot": slot.name}, max(state.lsn - slot.restart_lsn, 0)
 
 
-def _ports(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
-    for port, leads_to in picture.ports.items():
-        for node in picture.cluster.nodes:
+def _ports(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
+    for port, leads_to in cluster_status.ports.items():
+        for node in cluster_status.cluster.nodes:
             yield "port_target", {"port": port, "node": str(node)}, int(node == leads_to)
 
 
-def _clients(picture: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
-    for probe in picture.probes:
+def _clients(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
+    for probe in cluster_status.probes:
         labels = {"port": probe.port, "origin": probe.origin}
         yield "client_can_write", labels, int(probe.writes)
         if probe.writes:

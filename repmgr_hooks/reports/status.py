@@ -6,9 +6,10 @@ import dataclasses
 import enum
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
@@ -26,7 +27,8 @@ from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.netfilter.rules import leads_to
+from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
 from repmgr_hooks.system.steps import Host
 
 LOOKS_AT_LEAST = 300.0
@@ -60,7 +62,7 @@ class ClusterStatus:
 
     @property
     def healthy(self) -> bool:
-        """True if all is as it should be."""
+        """True if everything is in the desired state."""
         wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
         served = all(probe.writes for probe in self.probes)
         whole = not any(row.problem for row in self.wal_checks)
@@ -122,7 +124,7 @@ class ClusterStatus:
         if self.failed:
             end = "given up" if self.failed.attempt >= self.attempts else "will be tried again"
             yield f"FAILED, {end}: {self.failed.message}"
-        if self.pending or self.failed:
+        if self.failed or any(problem.code != firewall.CLOSE_WHILE_UNKNOWN for problem in self.pending):
             hint = self.failed.hint if self.failed else ""
             yield from hint_lines(hint, f"to do it now: repmgr-hooks reconcile --cluster {self.cluster.name}")
 
@@ -168,7 +170,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     paused = pause_of(settings.name, journal, loaded.state_dir)
     pending: list[Problem] = []
     try:
-        ports = firewall.leads_to(settings, firewall.nat_rules(settings.gateway, host))
+        ports = leads_to(settings, firewall.nat_rules(settings.gateway, host))
     except OperationFailed as error:
         ports, pending = {}, [Problem.of(error)]
     return ClusterStatus(
@@ -186,7 +188,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
         tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
-        ReadinessProbe().look(decision, settings, host, finder.memory.since),
+        ReadinessProbe().look(decision, settings, host, finder.last_known.since),
         tuple(last_checks(journal, settings.name)) if journal else (),
     )
 
@@ -194,7 +196,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
 def _unwatched(loaded: Config, cluster: str) -> float:
     """Return the seconds since the service looked, if it should have looked again by now."""
     looked = last_heartbeat(loaded.state_dir, cluster)
-    since = time.time() - looked if looked is not None else 0.0
+    since = clock.wall() - looked if looked is not None else 0.0
     return (
         since
         if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)
@@ -214,9 +216,18 @@ def where(node: int | None) -> str:
 
 def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[Problem]:
     if decision.primary is None:
-        return dry_run.differences(fencing.fence(managed, decision, host, None))
-    decided = cluster_state(decision, finder)
-    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), decided, host))
+        unknown = managed.cluster.unknown
+        found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
+        return [_when(problem, unknown) for problem in found]
+    state = cluster_state(decision, finder)
+    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), state, host))
+
+
+def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:
+    """Return it with when the service does it, if it does it only then."""
+    if unknown is None or problem.code != firewall.CLOSE_WHILE_UNKNOWN:
+        return problem
+    return replace(problem, hint=f"the service does it when no primary has been known for {unknown.after} s")
 
 
 def _plain(value: Any) -> Any:
@@ -228,7 +239,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Obstacle):
         return {**_plain(value.problem), "nodes": list(value.nodes), "nobody": value.nobody}
     if isinstance(value, Failed):
-        return {"path": value.place.path, "action": value.place.action, "code": value.code}
+        return {**value.place._asdict(), "code": value.code}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from repmgr_hooks import clock
 from repmgr_hooks.alerts.evaluator import AlertEvaluator, Listener, Nobody
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, memory_of
+from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -69,7 +69,7 @@ class ClusterController:
         self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
         self._owes_look = False
         """Events came in, and the cluster was not looked at without them since: they may be many, and all lie."""
-        self._memory = LastKnownPrimary()
+        self._last_known = LastKnownPrimary()
         self._unwritten: LastKnownPrimary | None = None
         """What the journal could not be told yet."""
         self._pause: Pause | None = None
@@ -124,7 +124,7 @@ class ClusterController:
         """Return the seconds that are left of a pause. One that is yet to begin begins now: the clock was set back."""
         if pause.until is None:
             return REST
-        if (now := time.time()) >= pause.since:
+        if (now := clock.wall()) >= pause.since:
             return max(pause.until - now, 0.0)
         seconds = pause.until - pause.since
         self._ask(lambda: self._journal.pause(self.name, now + seconds, pause.reason))
@@ -144,7 +144,7 @@ class ClusterController:
         if self._monitor.due_in() > 0:
             return False
         self._remind()
-        drift = self._monitor.look(self._memory)
+        drift = self._monitor.look(self._last_known)
         write_heartbeat(self._config.state_dir, self.name)
         if self._monitor.news:
             self._prober.primary = self._monitor.news.primary
@@ -195,25 +195,25 @@ class ClusterController:
         within = self._managed.cluster.flap_limit.window
         try:
             if self._unwritten:
-                self._memory = self._unwritten
+                self._last_known = self._unwritten
                 self._journal.remember(self.name, self._unwritten)
                 self._unwritten = None
-            self._memory = self._journal.memory(self.name, within)
+            self._last_known = self._journal.last_known(self.name, within)
         except OperationFailed as error:
             self._cannot_use_journal(error)
 
     def _keep(self, decision: PrimaryDecision | None) -> None:
         """Remember the primary with which all agrees; what cannot be written is written when that is possible."""
         primary = decision.primary_state if decision else None
-        if primary is not None and memory_of(primary) != self._memory:
-            self._unwritten = memory_of(primary)
+        if primary is not None and last_known_of(primary) != self._last_known:
+            self._unwritten = last_known_of(primary)
             self._remind()
 
     def _agree(self, decision: PrimaryDecision | None) -> None:
         """Keep which node's branch of the timeline all agrees with, Barman's archive too."""
         primary = decision.primary_state if decision else None
-        if primary is not None and self._memory.began.get(primary.timeline) != primary.node:
-            self._ask(lambda: self._journal.agreed(self.name, memory_of(primary)))
+        if primary is not None and self._last_known.began.get(primary.timeline) != primary.node:
+            self._ask(lambda: self._journal.agreed(self.name, last_known_of(primary)))
 
     def _failed(self) -> RunRow | None:
         """Return the last run if it failed and trying again may help."""
@@ -237,7 +237,7 @@ class ClusterController:
         retry = self._config.service.retry
         if failed is None or failed.ended is None or failed.attempt >= retry.max_attempts:
             return REST
-        return left(failed.ended, retry.after(failed.attempt), time.time())
+        return left(failed.ended, retry.after(failed.attempt), clock.wall())
 
     def _run(self, cause: str, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
         """One run for the events that wait and for what the failed run before was for."""
@@ -250,7 +250,7 @@ class ClusterController:
         self.progress.expect(LOCK_WAIT)
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             self._remind()
-            started, run = time.time(), self._begin(cause, attempt, covered)
+            started, run = clock.wall(), self._begin(cause, attempt, covered)
             show, stop = self.progress.waiting, self.stopping.is_set
             observer = JournalRecorder(self._journal, self.name, run, notified, show, stop)
             everything = cause == "drift" or failed is not None
@@ -276,7 +276,7 @@ class ClusterController:
                 events,
                 everything=everything,
                 observer=observer,
-                memory=self._memory,
+                last_known=self._last_known,
                 closed=self._monitor.closed,
             )
             if result.ok:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -32,19 +32,19 @@ def run_now(
     if journal is None:
         return dispatcher.handle(managed, host, events, observer=unwritten)
     name = managed.cluster.name
-    memory = LastKnownPrimary()
+    last_known = LastKnownPrimary()
     try:
-        started, memory = time.time(), journal.memory(name)
-        numbers = [journal.add_event(name, event, time.time(), by_hand=cause != "event") for event in events]
+        started, last_known = clock.wall(), journal.last_known(name)
+        numbers = [journal.add_event(name, event, clock.wall(), by_hand=cause != "event") for event in events]
         run = journal.begin_run(name, cause, 1, numbers)
-        memory = journal.memory(name)
+        last_known = journal.last_known(name)
     except OperationFailed as error:
         log.error("%s; going on without it", error)
-        return dispatcher.handle(managed, host, events, observer=unwritten, memory=memory)
+        return dispatcher.handle(managed, host, events, observer=unwritten, last_known=last_known)
     observer = JournalRecorder(journal, name, run, set(), waiting)
     with about(run=run, events=numbers):
-        result = dispatcher.handle(managed, host, events, observer=observer, memory=memory)
+        result = dispatcher.handle(managed, host, events, observer=observer, last_known=last_known)
     if result.ok:
-        remember(journal, name, result.decision, memory)
+        remember(journal, name, result.decision, last_known)
     end_run(journal, ended(run, name, cause, 1, started, result))
     return result

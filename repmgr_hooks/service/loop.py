@@ -11,6 +11,7 @@ from repmgr_hooks.service.controller import ClusterController
 log = logging.getLogger(__name__)
 
 AFTER_BUG = 20.0
+STOPPED_EVERY = 0.2
 END_LIMIT = 130.0
 """Seconds for the step that the loop before is in."""
 
@@ -25,7 +26,9 @@ class Loop(threading.Thread):
         self, queue: ClusterController, before: Loop | None, begin: Callable[[], None], close: Callable[[], None]
     ) -> None:
         super().__init__(name=queue.name, daemon=True)
-        self._queue, self._before, self._begin, self._close = queue, before, begin, close
+        self._queue, self._begin, self._close = queue, begin, close
+        # One that has not begun, for it waits itself, will never begin: it has been stopped.
+        self._before: Loop | None = before._before or before if before else None
         self._woken = threading.Event()
         self._resting = threading.Event()
 
@@ -56,9 +59,11 @@ class Loop(threading.Thread):
         """Work until stopped."""
         if self._before:
             self._queue.progress.expect(END_LIMIT)
-            self._before.join()
+            while self._before.is_alive() and not self._queue.stopping.is_set():
+                self._before.join(STOPPED_EVERY)
+        if not self._queue.stopping.is_set():
             self._before = None
-        self._begin()
+            self._begin()
         while not self._queue.stopping.is_set():
             self._woken.clear()
             try:

@@ -68,26 +68,26 @@ class Monitor:
         if hurry:
             self._hurry_until = self._next + HURRY_FOR
 
-    def look(self, memory: LastKnownPrimary) -> Drift:
+    def look(self, last_known: LastKnownPrimary) -> Drift:
         """Look now, and plan the next look."""
-        seen = find_drift(self._managed, self._host, memory, self._fingerprints, self.closed)
+        seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed)
         self.news = self._news(seen)
         self._plan_next(seen.decision)
         if seen.decision.primary is None:
             self._against, self.obstacles = {}, ()
         elif seen.pending in ((), self._pending):  # else there are other things to do now
-            self._look_ahead(seen.decision, memory)
+            self._look_ahead(seen.decision, last_known)
         self._pending = seen.pending
         self._log(seen)
         self.warnings = seen.warnings
         return seen
 
-    def _look_ahead(self, decision: PrimaryDecision, memory: LastKnownPrimary) -> None:
+    def _look_ahead(self, decision: PrimaryDecision, last_known: LastKnownPrimary) -> None:
         """See whether a failover could happen."""
-        found = self._readiness.look(decision, self._managed.cluster, self._host, memory.since)
+        found = self._readiness.look(decision, self._managed.cluster, self._host, last_known.since)
         obstacles, now = found.obstacles if found else (), self._host.now()
-        self._against = {obstacle.kind: self._against.get(obstacle.kind, now) for obstacle in obstacles}
-        self.obstacles = tuple(item for item in obstacles if now - self._against[item.kind] >= HELD_FOR)
+        self._against = {obstacle.code: self._against.get(obstacle.code, now) for obstacle in obstacles}
+        self.obstacles = tuple(item for item in obstacles if now - self._against[item.code] >= HELD_FOR)
 
     def _news(self, drift: Drift) -> Observation | None:
         decision, seen, before = drift.decision, self.decision, self._looked

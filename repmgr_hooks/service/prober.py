@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.probe import Probe, led_astray, probe
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
@@ -29,7 +29,7 @@ NEVER = 3600.0
 
 
 @dataclass(frozen=True)
-class Standing:
+class PortResult:
     """What a port showed last, since when on the host's clock, how often in a row, and when last (since the epoch)."""
 
     probe: Probe
@@ -38,21 +38,21 @@ class Standing:
     seen: float
 
 
-def noted(before: Mapping[str, Standing], probes: Iterable[Probe], now: float, clock: float) -> dict[str, Standing]:
-    """Return how things stand after these probes; a failure goes on while its reason changes."""
-    standing = {}
+def noted(before: Mapping[str, PortResult], probes: Iterable[Probe], now: float, at: float) -> dict[str, PortResult]:
+    """Return the results after these probes; a failure goes on while its reason changes."""
+    results = {}
     for found in probes:
         was = before.get(found.name)
         if was and was.probe.writes == found.writes:
-            standing[found.name] = Standing(found, was.since, was.times + 1, clock)
+            results[found.name] = PortResult(found, was.since, was.times + 1, at)
         else:
-            standing[found.name] = Standing(found, now, 1, clock)
-    return standing
+            results[found.name] = PortResult(found, now, 1, at)
+    return results
 
 
-def next_in(standing: Mapping[str, Standing], interval: int, now: float) -> float:
+def next_in(results: Mapping[str, PortResult], interval: int, now: float) -> float:
     """Return the seconds until the next probe."""
-    failing = [now - item.since for item in standing.values() if not item.probe.writes]
+    failing = [now - item.since for item in results.values() if not item.probe.writes]
     if failing:
         return SOON if min(failing) < SOON_FOR else LATER
     return float(interval) or NEVER
@@ -67,7 +67,7 @@ class NoProber:
     def kick(self) -> None:
         """Try nothing."""
 
-    def failing(self) -> Sequence[Standing]:
+    def failing(self) -> Sequence[PortResult]:
         """Return nothing."""
         return ()
 
@@ -84,7 +84,7 @@ class Prober(threading.Thread):
         super().__init__(name=f"probes of {managed.cluster.name}", daemon=True)
         self._managed, self._host, self._journal, self._close = managed, host, journal, close
         self._kicked, self._stopping = threading.Event(), threading.Event()
-        self._standing: dict[str, Standing] = {}
+        self._results: dict[str, PortResult] = {}
         self.resting = False
         self.primary: int | None = None
 
@@ -92,9 +92,9 @@ class Prober(threading.Thread):
         """Try now: something has happened."""
         self._kicked.set()
 
-    def failing(self) -> Sequence[Standing]:
+    def failing(self) -> Sequence[PortResult]:
         """Return what a client could not do when it was tried last."""
-        return [item for item in self._standing.values() if not item.probe.writes]
+        return [item for item in self._results.values() if not item.probe.writes]
 
     def stop(self) -> None:
         """End soon; a visit that is under way is not waited for."""
@@ -118,23 +118,23 @@ class Prober(threading.Thread):
         """Probe once, and return the seconds until the next time."""
         cluster = self._managed.cluster
         if self.resting:
-            self._standing = {}
+            self._results = {}
             return LATER
         probes = led_astray(probe(cluster, self._managed.opened_ports, self._host), self.primary)
         self._host.close_idle()
-        now, clock, before = self._host.now(), time.time(), self._standing
-        self._standing = noted(before, probes, now, clock)
+        now, at, before = self._host.now(), clock.wall(), self._results
+        self._results = noted(before, probes, now, at)
         with about(cluster=cluster.name):
             for found in probes:
-                self._tell(found, before.get(found.name), clock)
-        return next_in(self._standing, cluster.client.interval, now)
+                self._tell(found, before.get(found.name), at)
+        return next_in(self._results, cluster.client.interval, now)
 
-    def _tell(self, found: Probe, was: Standing | None, clock: float) -> None:
+    def _tell(self, found: Probe, was: PortResult | None, at: float) -> None:
         if self._stopping.is_set() or (was and (was.probe.code, was.probe.node) == (found.code, found.node)):
             return
         log.log(logging.INFO if found.writes else logging.WARNING, "%s: %s", self._managed.cluster.name, found)
         try:
-            row = ProbeRow(clock, was.seen if was else None, found.name, found.code.value, found.node, str(found))
+            row = ProbeRow(at, was.seen if was else None, found.name, found.code.value, found.node, str(found))
             self._journal.probed(self._managed.cluster.name, row)
         except OperationFailed as error:
             log.error("%s", error)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, memory_of
-from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show, place_of
+from repmgr_hooks import clock
+from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
+from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Failed, Observation, Place, RunRow, StepRow
@@ -34,13 +34,13 @@ class JournalRecorder(RunObserver):
         """The notifications that this run, or an attempt before it, has given."""
         self.unwritten: LastKnownPrimary | None = None
 
-    def commit(self, memory: LastKnownPrimary) -> None:
+    def commit(self, last_known: LastKnownPrimary) -> None:
         """Write it down before the first step: a worker that dies in the middle must not go back."""
-        super().commit(memory)
+        super().commit(last_known)
         try:
-            self._journal.remember(self._name, memory)
+            self._journal.remember(self._name, last_known)
         except OperationFailed as failure:
-            self.unwritten = memory
+            self.unwritten = last_known
             log.error("%s", failure)
 
     def step(
@@ -65,17 +65,17 @@ class JournalRecorder(RunObserver):
         """True for a notification that an earlier attempt has given for the same event."""
         if chosen.action.handler.observe or chosen.place not in self.notified:
             return False
-        self._add(StepRow(chosen.place, "done_before", "", None, "done before", time.time(), 0.0))
+        self._add(StepRow(chosen.place, "done_before", "", None, "done before", clock.wall(), 0.0))
         return True
 
 
 def remember(journal: Journal, name: str, decision: PrimaryDecision | None, known: LastKnownPrimary) -> None:
     """Keep which primary all agrees with; if that fails, say so."""
     primary = decision.primary_state if decision else None
-    if primary is None or memory_of(primary) == known:
+    if primary is None or last_known_of(primary) == known:
         return
     try:
-        journal.remember(name, memory_of(primary))
+        journal.remember(name, last_known_of(primary))
     except OperationFailed as failure:
         log.error("%s", failure)
 
@@ -103,7 +103,7 @@ def ended(run: int, cluster: str, cause: str, attempt: int, started: float, resu
     """Return a run that ends now, as the journal keeps it."""
     decision = result.decision
     primary, timeline = (decision.primary, decision.timeline) if decision else (None, 0)
-    left = tuple(Failed(place_of(item.action), item.problems[0].code) for item in result.done if item.problems)
+    left = tuple(Failed(item.place, item.problems[0].code) for item in result.done if item.problems)
     why = (result.problem.code, result.problem.hint) if result.problem else ("", "")
     how = (result.ok, result.again, primary, timeline, result.message, *why, left)
-    return RunRow(run, cluster, cause, attempt, started, time.time(), *how)
+    return RunRow(run, cluster, cause, attempt, started, clock.wall(), *how)

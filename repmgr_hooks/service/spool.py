@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.config import which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError
@@ -41,7 +42,7 @@ LISTED = 20_000
 BATCH = 500
 """Events that are taken in with one transaction; the worker looks up in between."""
 NAMED = 5
-"""Files that are named when they are refused; the others are counted."""
+"""Files that are named when they are refused or moved aside, of all that are taken in at once; others are counted."""
 
 
 class Spool:
@@ -54,6 +55,7 @@ class Spool:
         self.dropped = 0
         """Events that the last taking-in left out, for there were more than could be taken."""
         self._next_tidy = 0.0
+        self._refused = 0
         self._fifo: int | None = None
         self._directory = self._opened()
         self._listen()
@@ -119,19 +121,15 @@ class Spool:
 
     def wait(self, seconds: float, also: int) -> bool:
         """Sleep until somebody knocks (True), the file descriptor ``also`` can be read, or the time is up."""
-        if self._fifo is None:
-            ready, _, _ = select.select([also], [], [], min(max(seconds, 0), NO_FIFO_WAIT))
-        else:
-            ready, _, _ = select.select([self._fifo, also], [], [], max(seconds, 0))
-        for fd in ready:
-            os.read(fd, 65536)
-        return self._fifo in ready
+        fifo = [] if self._fifo is None else [self._fifo]
+        return self._fifo in readable([also, *fifo], seconds if fifo else min(seconds, NO_FIFO_WAIT))
 
     def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster], most: int = LISTED) -> int:
         """Move stored events into the journal, oldest first, some at a time; return how many. Raises OperationFailed.
 
         Of more than ``most`` the oldest are removed unread; ``dropped`` says how many.
         """
+        self._refused = 0
         self._see_to_its_place()
         names = self._listed(lambda name: name[0] != "." and name != WAKE and name not in self._passed_by)
         self.dropped = max(len(names) - most, 0)
@@ -142,9 +140,11 @@ class Spool:
         for name in batch:
             if name not in self._passed_by:
                 self._remove(name)
-        if time.monotonic() >= self._next_tidy:
-            self._next_tidy = time.monotonic() + TIDY_EVERY
+        if clock.monotonic() >= self._next_tidy:
+            self._next_tidy = clock.monotonic() + TIDY_EVERY
             self._tidy(self._listed(lambda name: name[0] == "."))
+        if self._refused > NAMED:
+            log.error("%d more files refused or moved aside", self._refused - NAMED)
         return len(batch)
 
     def _listed(self, wanted: Callable[[str], bool]) -> list[str]:
@@ -161,8 +161,12 @@ class Spool:
             make_spool(self._path)
             before, self._directory = self._directory, self._opened()
             os.close(before)
-        if not self._is_ours(WAKE, self._fifo):
+        if not self._is_ours(WAKE, self._fifo) or self._has_another_name():
             self._listen()
+
+    def _has_another_name(self) -> bool:
+        """A FIFO with two names is none that the hook writes to, and others could have made the second."""
+        return self._fifo is not None and os.fstat(self._fifo).st_nlink != 1
 
     def _is_ours(self, name: str, opened: int | None) -> bool:
         return opened is not None and _same(opened, name, self._directory)
@@ -171,27 +175,28 @@ class Spool:
         self, names: Iterable[str], clusters: Mapping[str, ManagedCluster]
     ) -> list[tuple[str, Event, float, str]]:
         """Return the events of these files; what is none is named, or counted if there is much of it."""
-        events, refused = [], 0
+        events = []
         for name in names:
             try:
                 if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", name, re.ASCII):
                     raise UsageError("this name is not one that the hook gives")
                 cluster, event = read_event(name, self._directory, clusters)
                 # Nothing has come later than now, whatever the file is called.
-                events.append((cluster, event, min(int(name[:20]) / 1e9, time.time()), name))
+                events.append((cluster, event, min(int(name[:20]) / 1e9, clock.wall()), name))
             except FileNotFoundError:
                 continue
             except UsageError as error:
-                refused += 1
-                if refused <= NAMED:
-                    log.error("%s: refused: %s", ascii(name).strip("'"), error)
+                self._refuse(name, f"refused: {error}")
             except OSError as error:
                 if error.errno in PASSING:
                     raise OperationFailed(f"the event {name} cannot be read now: {error}") from None
                 self._get_rid_of(name, f"cannot be read: {error.strerror}")
-        if refused > NAMED:
-            log.error("%d more files refused", refused - NAMED)
         return events
+
+    def _refuse(self, name: str, why: str) -> None:
+        self._refused += 1
+        if self._refused <= NAMED:
+            log.error("%s: %s", ascii(name).strip("'"), why)
 
     def _remove(self, name: str) -> None:
         try:
@@ -208,13 +213,13 @@ class Spool:
                 self._move_aside(name, why)
         except OSError:
             self._passed_by.add(name)
-            log.error("%s: %s; it cannot be moved aside, and is passed by", ascii(name).strip("'"), why)
+            self._refuse(name, f"{why}; it cannot be moved aside, and is passed by")
 
     def _move_aside(self, name: str, why: str) -> None:
         """Give something a hidden name, and say so. Raises OSError."""
         hidden = f"{ASIDE}{time.time_ns()}"
         os.rename(name, hidden, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        log.error("%s: %s; it is now %s/%s", ascii(name).strip("'"), why, self._path, hidden)
+        self._refuse(name, f"{why}; it is now {self._path}/{hidden}")
 
     def _tidy(self, hidden: Iterable[str]) -> None:
         """Remove hidden files that have been there for long: of a hook that died while it wrote, or moved aside.
@@ -224,9 +229,20 @@ class Spool:
         for name in hidden:
             with contextlib.suppress(OSError):  # gone already, or a directory that is not empty
                 status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-                if time.time() - status.st_ctime > LEFT_OVER_AGE:
+                if clock.wall() - status.st_ctime > LEFT_OVER_AGE:
                     is_directory = stat.S_ISDIR(status.st_mode)
                     (os.rmdir if is_directory else os.unlink)(name, dir_fd=self._directory)
+
+
+def readable(descriptors: Iterable[int], seconds: float) -> list[int]:
+    """Wait until something can be read, and return where that was; it is read. Not select(2): that ends at 1024."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    ready = [descriptor for descriptor, _ in poll.poll(1000 * max(seconds, 0))]
+    for descriptor in ready:
+        os.read(descriptor, 65536)
+    return ready
 
 
 def _same(opened: int, path: str | Path, directory: int | None = None) -> bool:
@@ -266,7 +282,7 @@ def read_event(name: str, directory: int, clusters: Mapping[str, ManagedCluster]
     try:
         return which_cluster(clusters, cluster, event.node), event
     except UsageError as error:
-        raise UsageError(f"{event}: {error}") from None
+        raise UsageError(f"{event}: {error}", hint=error.hint) from None
 
 
 def make_spool(directory: Path) -> None:

@@ -8,12 +8,11 @@ import os
 import signal
 import socket
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from repmgr_hooks import config
+from repmgr_hooks import clock, config
 from repmgr_hooks.alerts.notifier import Notifier
 from repmgr_hooks.errors import LockTimeout, OperationFailed, UsageError
 from repmgr_hooks.hook import wake
@@ -92,7 +91,7 @@ class Worker:
     def _lock(self, stack: contextlib.ExitStack, once: bool) -> bool:
         """Become the one worker; False if one is there that has heard us. Raises LockTimeout."""
         lock = self._config.state_dir / "worker.lock"
-        end = time.monotonic() + ONCE_LOCK_WAIT
+        end = clock.monotonic() + ONCE_LOCK_WAIT
         while True:
             try:
                 stack.enter_context(exclusive(lock, 0.0))
@@ -104,9 +103,9 @@ class Worker:
                     return True
                 if wake(str(self._config.state_dir / "spool")):
                     return False
-                if time.monotonic() >= end:
+                if clock.monotonic() >= end:
                     raise
-                time.sleep(LOCK_POLL)
+                clock.sleep(LOCK_POLL)
 
     def _listen(self) -> None:
         signal.set_wakeup_fd(self._signal, warn_on_full_buffer=False)
@@ -142,8 +141,8 @@ class Worker:
     def _take_in(self, journal: Journal) -> bool:
         """Take some events in, and prune; True if the queues should look. What fails stops nothing."""
         taken = self._intake.take_in(journal, self._config.clusters)
-        if taken.lost and time.monotonic() >= self._next_lost:
-            self._next_lost = time.monotonic() + LOOK_ROUND
+        if taken.lost and clock.monotonic() >= self._next_lost:
+            self._next_lost = clock.monotonic() + LOOK_ROUND
             for loop in self._loops.values():
                 loop.lost_events()
             self._tell("spool", taken.lost)
@@ -180,8 +179,8 @@ class Worker:
             loop.wake()
 
     def _prune(self, journal: Journal) -> None:
-        if time.monotonic() > self._next_prune:
-            self._next_prune = time.monotonic() + PRUNE_EVERY
+        if clock.monotonic() > self._next_prune:
+            self._next_prune = clock.monotonic() + PRUNE_EVERY
             journal.prune(self._config.service.retention_days)
 
     def _read_config_again(self, journal: Journal) -> None:
@@ -204,7 +203,7 @@ class Worker:
         notifier.use(self._config.service.alerts, self._config.clusters)
         for loop in before.values():
             loop.stop()
-        self._ending += [loop for name, loop in before.items() if name not in self._config.clusters]
+        self._ending = [loop for loop in (*self._ending, *before.values()) if loop.is_alive()]
         self._loops = {}
         self._stop_probers()
         for name, managed in self._config.clusters.items():
@@ -236,9 +235,9 @@ class Worker:
         loops = [*self._loops.values(), *self._ending]
         for loop in loops:
             loop.stop()
-        end = time.monotonic() + STOP_LIMIT
+        end = clock.monotonic() + STOP_LIMIT
         while left := [loop for loop in loops if loop.is_alive()]:
-            if time.monotonic() > end:
+            if clock.monotonic() > end:
                 raise OperationFailed(f"the worker of cluster {left[0].name} does not end within {STOP_LIMIT:.0f} s")
             notify("WATCHDOG=1")
             left[0].join(STOP_ROUND)
@@ -248,9 +247,9 @@ def still_exhausted(since: float | None) -> float | None:
     """Return since when this process has run out of something; None if it has not. Raises OperationFailed."""
     if not (why := exhausted()):
         return None
-    if since is not None and time.monotonic() - since >= SHORT_OF:
+    if since is not None and clock.monotonic() - since >= SHORT_OF:
         raise OperationFailed(f"this process cannot go on ({why}), and ends; systemd starts it anew")
-    return time.monotonic() if since is None else since
+    return clock.monotonic() if since is None else since
 
 
 def exhausted() -> str:
@@ -259,8 +258,8 @@ def exhausted() -> str:
         with contextlib.ExitStack() as stack:
             for _ in range(SPARE_FILES):
                 stack.enter_context(Path(os.devnull).open())
-            memory = bytearray(SPARE_MEMORY)
-            thread = threading.Thread(target=memory.clear, daemon=True)
+            spare = bytearray(SPARE_MEMORY)
+            thread = threading.Thread(target=spare.clear, daemon=True)
             thread.start()
             thread.join()
     except (OSError, RuntimeError, MemoryError) as error:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from psycopg import conninfo
 
+from repmgr_hooks.errors import Problem
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.libpq import LibpqValue
 from repmgr_hooks.settings.schema import (
@@ -81,8 +82,8 @@ class Chains:
 class SnatAddress:
     """A string must be an address of this host's, or leave its choice to the kernel."""
 
-    def problem(self, value: str) -> str:
-        return "" if value == MASQUERADE else IpAddress().problem(value)
+    def problem(self, value: str) -> Problem | None:
+        return None if value == MASQUERADE else IpAddress().problem(value)
 
 
 @dataclass(frozen=True)

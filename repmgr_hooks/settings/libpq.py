@@ -12,24 +12,28 @@ from typing import Annotated, Any
 from psycopg import pq
 
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.errors import did_you_mean
+from repmgr_hooks.errors import Problem, did_you_mean, mistake
 from repmgr_hooks.settings.schema import CONTROL
 
-SET_BY_US = "is what repmgr_hooks sets itself; take it out"
+TAKE_OUT = "take it out"
+SET_BY_US = mistake("is what repmgr_hooks sets itself", TAKE_OUT)
+NAMED_ELSEWHERE = mistake("stands under 'nodes'", TAKE_OUT)
+SERVICE = mistake("would name hosts of its own", "write its options here")
+ANY_NODE = mistake("every node is asked, whatever it is", TAKE_OUT)
 REFUSED = {
-    "host": "stands under 'nodes'",
-    "hostaddr": "stands under 'nodes'",
-    "connect_timeout": "is 'timeout'; write that",
+    "host": NAMED_ELSEWHERE,
+    "hostaddr": NAMED_ELSEWHERE,
+    "connect_timeout": mistake("is called 'timeout' here", "write that"),
     "options": SET_BY_US,
     "application_name": SET_BY_US,
     "fallback_application_name": SET_BY_US,
     "client_encoding": SET_BY_US,
     "replication": SET_BY_US,
-    "service": "would name hosts of its own; write its options here",
-    "servicefile": "would name hosts of its own; write its options here",
-    "target_session_attrs": "every node is asked, whatever it is; take it out",
-    "load_balance_hosts": "every node is asked, whatever it is; take it out",
-    "requirepeer": "is for Unix sockets, and nodes are reached by TCP; take it out",
+    "service": SERVICE,
+    "servicefile": SERVICE,
+    "target_session_attrs": ANY_NODE,
+    "load_balance_hosts": ANY_NODE,
+    "requirepeer": mistake("is for Unix sockets, and nodes are reached by TCP", TAKE_OUT),
 }
 SINCE = {
     "require_auth": 16,
@@ -77,41 +81,43 @@ class Option:
 
     ours: tuple[str, ...] = ()
 
-    def problem(self, name: str) -> str:
+    def problem(self, name: str) -> Problem | None:
         kind = options().get(name)
         if name in REFUSED:
             return REFUSED[name]
         if kind == SECRET:
-            return "must not stand here: the file is not secret; put the password of PostgreSQL's role into 'passfile'"
+            hint = "put the password of PostgreSQL's role into 'passfile'"
+            return mistake("must not stand here: the file is not secret", hint)
         if kind is None and name in SINCE:
-            return f"needs libpq {SINCE[name]} or newer; this one is {pq.version() // 10000}"
+            return mistake(f"needs libpq {SINCE[name]} or newer; this one is {pq.version() // 10000}")
         usable = [known for known in options() if known not in REFUSED]
-        return "" if kind == "" else f"unknown option{did_you_mean(name, [*self.ours, *usable])}"
+        return None if kind == "" else mistake("unknown option", did_you_mean(name, [*self.ours, *usable]))
 
 
 @dataclass(frozen=True)
 class Value:
     """A value must be a string or a number."""
 
-    def problem(self, value: object) -> str:
+    def problem(self, value: object) -> Problem | None:
         if isinstance(value, bool) or not isinstance(value, str | int):
-            return f"must be a string or a whole number; got {shorten(value)}"
-        return ""
+            return mistake(f"must be a string or a whole number; got {shorten(value)}")
+        return None
 
 
 LibpqValue = Annotated[Any, Value()]
 
 
-def problem(name: str, value: object) -> str:
-    """Return what is wrong with the value of an option, in words: ours or libpq's; empty if nothing is."""
+def problem(name: str, value: object) -> Problem | None:
+    """Return what is wrong with the value of an option, in our words or libpq's; None if nothing is."""
     text = str(value)
     if CONTROL.search(text):
-        return f"holds a control character, or half a character: {shorten(text)}"
+        return mistake(f"holds a control character, or half a character: {shorten(text)}")
     if name in NUMBERS and not (text.isascii() and text.isdigit() and len(text) < 10):
-        return f"must be a whole number; got {shorten(text)}"
+        return mistake(f"must be a whole number; got {shorten(text)}")
     if name in PATHS and not text.startswith("/") and (name, text) != ("sslrootcert", "system"):
-        return f"must be an absolute path; got {shorten(text)}"
-    return "" if _refusal({}) == (said := _refusal({name: text})) or said.startswith("connection") else f"libpq: {said}"
+        return mistake(f"must be an absolute path; got {shorten(text)}")
+    said = _refusal({name: text})
+    return None if said == _refusal({}) or said.startswith("connection") else mistake(f"libpq: {said}")
 
 
 def _refusal(given: Mapping[str, str]) -> str:

@@ -1,33 +1,17 @@
-"""YAML into frozen dataclasses, with every mistake reported at once: the line, the path, and what was expected."""
+"""What single values in the configuration file may be: each type with its check, and its words for what is wrong."""
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
-import math
 import re
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import yaml
-
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.errors import did_you_mean
-from repmgr_hooks.settings.yaml_scalars import SCALARS, YAML_TAG, Loader
-
-MOST_VALUES = 20_000
-"""So many values may a file have when all its aliases are written out: a few lines can stand for billions."""
-MOST_PROBLEMS = 50
+from repmgr_hooks.errors import Problem, mistake
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What no line of text holds: control characters, those that turn the order of letters round, halves of characters."""
-
-
-class TooMany(Exception):
-    """There are so many mistakes or values that the rest is not looked at; the message says which, as far as that."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +21,9 @@ class Pattern:
     pattern: str
     means: str
 
-    def problem(self, value: str) -> str:
-        return "" if re.fullmatch(self.pattern, value, re.ASCII) else f"must be {self.means}; got {shorten(value)}"
+    def problem(self, value: str) -> Problem | None:
+        fits = re.fullmatch(self.pattern, value, re.ASCII)
+        return None if fits else mistake(f"must be {self.means}; got {shorten(value)}")
 
 
 @dataclass(frozen=True)
@@ -48,9 +33,10 @@ class Range:
     low: float
     high: float
 
-    def problem(self, value: float) -> str:
-        inside = self.low <= value <= self.high
-        return "" if inside else f"must be between {self.low} and {self.high}; got {shorten(value).strip(chr(39))}"
+    def problem(self, value: float) -> Problem | None:
+        if self.low <= value <= self.high:
+            return None
+        return mistake(f"must be between {self.low} and {self.high}; got {shorten(value).strip(chr(39))}")
 
 
 @dataclass(frozen=True)
@@ -60,34 +46,34 @@ class OrNever:
     low: int
     high: int
 
-    def problem(self, value: object) -> str:
+    def problem(self, value: object) -> Problem | None:
         if value == "never" or (type(value) is int and self.low <= value <= self.high):
-            return ""
-        return f"must be 'never' or between {self.low} and {self.high}; got {shorten(value)}"
+            return None
+        return mistake(f"must be 'never' or between {self.low} and {self.high}; got {shorten(value)}")
 
 
 @dataclass(frozen=True)
 class NotEmpty:
     """A list must have an entry, and a string a character."""
 
-    def problem(self, value: tuple[Any, ...] | str) -> str:
-        return "" if value else "must not be empty"
+    def problem(self, value: tuple[Any, ...] | str) -> Problem | None:
+        return None if value else mistake("must not be empty")
 
 
 @dataclass(frozen=True)
 class IpAddress:
     """A string must be an IPv4 or IPv6 address, spelt as ``iptables-save`` prints it: rules are compared as text."""
 
-    def problem(self, value: str) -> str:
+    def problem(self, value: str) -> Problem | None:
         try:
             address = ipaddress.ip_address(value)
         except ValueError:
-            return f"must be an IP address (netfilter rules hold no names); got {shorten(value)}"
+            return mistake(f"must be an IP address (netfilter rules hold no names); got {shorten(value)}")
         if "%" in value:
-            return f"must be an address without a scope; got {shorten(value)}"
+            return mistake(f"must be an address without a scope; got {shorten(value)}")
         if kind := _strange(address):
-            return f"must be an address that a host can have; got {value} ({kind})"
-        return "" if str(address) == value else f"must be spelt {address}; got {shorten(value)}"
+            return mistake(f"must be an address that a host can have; got {value} ({kind})")
+        return None if str(address) == value else mistake(f"must be spelt {address}; got {shorten(value)}")
 
 
 def _strange(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
@@ -140,166 +126,6 @@ NOT_AN_OPTION = {"option": False}
 REST = {"option": "rest"}
 """Metadata of a mapping field that takes the options which are none of the other fields."""
 
-WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-FURTHER = {(str, int): ", in quotes", (str, float): ", in quotes", (int, str): ", in plain decimals"}
-"""What else to say if a value of the second type stands where the first is wanted."""
-
-
-class Document:
-    """A YAML text as plain data, with the line of every path, and the problems found so far."""
-
-    def __init__(self, text: str) -> None:
-        self.problems: list[str] = []
-        self._lines: dict[str, int] = {}
-        self._values = 0
-        self.data = self._plain(yaml.compose(text, Loader=Loader), "")
-
-    def problem(self, path: str, message: str) -> None:
-        """Record a mistake at ``path``. Raises TooMany."""
-        if len(self.problems) == MOST_PROBLEMS:
-            raise TooMany("\n  ".join([f"{MOST_PROBLEMS} mistakes, and more:", *self.problems]))
-        self.problems.append(f"line {self._line(path)}: {shown(path)}: {message}" if path else message)
-
-    def _line(self, path: str) -> int:
-        while path and path not in self._lines:
-            path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return self._lines.get(path, 1)
-
-    def _plain(self, node: yaml.Node | None, path: str) -> Any:
-        if node is None:
-            return None
-        self._values += 1
-        if self._values > MOST_VALUES:
-            raise TooMany(f"it has more than {MOST_VALUES} values; write less, or fewer aliases (*)")
-        self._lines.setdefault(path, node.start_mark.line + 1)
-        kind = node.tag.removeprefix(YAML_TAG)
-        if isinstance(node, yaml.SequenceNode) and kind == "seq":
-            return [self._plain(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode) and kind == "map":
-            return self._mapping(node, path)
-        return self._scalar(kind, node.value if isinstance(node, yaml.ScalarNode) else "", path)
-
-    def _scalar(self, kind: str, text: str, path: str) -> Any:
-        pattern, _, made = SCALARS.get(kind, ("(?!)", [], str))
-        try:
-            if not re.fullmatch(pattern, text):
-                raise ValueError
-            value = made(text)
-        except ValueError:  # also for a number of more digits than Python reads
-            self.problem(path, f"cannot be read as {shorten(kind).strip(chr(39))}: {shorten(text)}")
-            return None
-        if isinstance(value, str) and CONTROL.search(value):
-            self.problem(path, f"holds a control character, or half a character: {shorten(value)}")
-            return None
-        return value
-
-    def _mapping(self, node: yaml.MappingNode, path: str) -> dict[Any, Any]:
-        result: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                self.problem(path or "<<", "merge keys ('<<') are not read here; write it out")
-                continue
-            known = len(self.problems)
-            key = self._plain(key_node, f"{path}.?")
-            inner = join(path, key)
-            self._lines[inner] = key_node.start_mark.line + 1
-            if not isinstance(key, str | int) or isinstance(key, bool) or key in result:
-                twice = isinstance(key, str | int) and key in result
-                if len(self.problems) == known:
-                    self.problem(inner, "this key stands here twice" if twice else "not a plain key")
-                continue
-            result[key] = self._plain(value_node, inner)
-        return result
-
-    def read(self, wanted: Any, value: Any, path: str) -> Any:
-        """Return ``value`` as the type ``wanted``; mistakes are recorded, and None returned in their place."""
-        origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-        if origin is Annotated:
-            found = self.read(arguments[0], value, path)
-            unread = found is None and arguments[0] is not Any  # then it is said already what is wrong
-            return None if unread else self._checked(found, arguments[1:], path)
-        if origin in (typing.Union, types.UnionType):
-            (inner,) = (argument for argument in arguments if argument is not type(None))
-            return self.read(inner, value, path)
-        if origin is tuple:
-            return self._read_list(arguments[0], value, path)
-        if origin is Mapping:
-            return self._read_mapping(arguments, value, path)
-        if origin is typing.Literal:
-            return self._checked(value, (OneOf(arguments),), path)
-        if dataclasses.is_dataclass(wanted):
-            return self._read_dataclass(typing.cast(type[Any], wanted), value, path)
-        return self._read_scalar(wanted, value, path)
-
-    def _read_scalar(self, wanted: type, value: Any, path: str) -> Any:
-        if wanted is Any:
-            return value
-        if wanted is float and type(value) is int:
-            return float(value)
-        if type(value) is not wanted or (isinstance(value, float) and not math.isfinite(value)):
-            further = (
-                "" if isinstance(value, str) and not value[-1:].isdigit() else FURTHER.get((wanted, type(value)), "")
-            )
-            self.problem(path, f"must be {WORDS[wanted]}{further}; got {shorten(value)}")
-            return None
-        return value
-
-    def _checked(self, value: Any, checks: tuple[Any, ...], path: str) -> Any:
-        for message in (check.problem(value) for check in checks):
-            if message:
-                self.problem(path, message)
-                return None
-        return value
-
-    def _read_list(self, wanted: Any, value: Any, path: str) -> Any:
-        if not isinstance(value, list):
-            self.problem(path, f"must be a list; got {shorten(value)}")
-            return ()
-        return tuple(self.read(wanted, item, f"{path}[{index}]") for index, item in enumerate(value))
-
-    def _read_mapping(self, wanted: tuple[Any, ...], value: Any, path: str) -> Any:
-        if not isinstance(value, dict) or not value:
-            self.problem(path, "must be a mapping with at least one entry")
-            return {}
-        return {
-            self.read(wanted[0], key, join(path, key)): self.read(wanted[1], item, join(path, key))
-            for key, item in value.items()
-        }
-
-    def _read_dataclass(self, wanted: type[Any], value: Any, path: str) -> Any:
-        if not isinstance(value, dict):
-            self.problem(path, "must be a mapping of options")
-            return None
-        hints = typing.get_type_hints(wanted, include_extras=True)
-        rest = next((field.name for field in dataclasses.fields(wanted) if field.metadata == REST), None)
-        fields = {option(field): field for field in dataclasses.fields(wanted) if is_option(field)}
-        for key in () if rest else [key for key in value if key not in fields]:
-            self.problem(join(path, key), f"unknown option{did_you_mean(key, fields)}")
-        for name, field in fields.items():
-            if name not in value and field.default is field.default_factory is dataclasses.MISSING:
-                self.problem(path, f"the option {name!r} is missing")
-        before = len(self.problems)
-        given = {
-            field.name: self.read(hints[field.name], value[name], join(path, name))
-            for name, field in fields.items()
-            if name in value
-        }
-        others = {key: item for key, item in value.items() if key not in fields}
-        if rest and others:
-            given[rest] = self.read(hints[rest], others, path)
-        missing = [f for f in fields.values() if f.name not in given and f.default is f.default_factory]
-        return None if missing or len(self.problems) > before else wanted(**given)
-
-
-def is_option(field: dataclasses.Field[Any]) -> bool:
-    """Return whether the file can set a field by its own name."""
-    return field.metadata not in (NOT_AN_OPTION, REST)
-
-
-def option(field: dataclasses.Field[Any]) -> str:
-    """Return what a field is called in the file; ``from`` and the like cannot be names in Python."""
-    return str(field.metadata.get("option") or field.name)
-
 
 @dataclass(frozen=True)
 class OneOf:
@@ -307,20 +133,7 @@ class OneOf:
 
     allowed: tuple[Any, ...]
 
-    def problem(self, value: Any) -> str:
-        choices = ", ".join(str(choice) for choice in self.allowed)
-        return (
-            ""
-            if value in self.allowed and not isinstance(value, bool)
-            else f"must be one of {choices}; got {shorten(value)}"
-        )
-
-
-def join(path: str, key: object) -> str:
-    """Return the path of ``key`` below ``path``."""
-    return f"{path}.{key}" if path else str(key)
-
-
-def shown(path: str) -> str:
-    """Return a path as it can be printed: keys are foreign text."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in path[:200])
+    def problem(self, value: Any) -> Problem | None:
+        if value in self.allowed and not isinstance(value, bool):
+            return None
+        return mistake(f"must be one of {', '.join(map(str, self.allowed))}; got {shorten(value)}")

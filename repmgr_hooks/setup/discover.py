@@ -15,7 +15,7 @@ from psycopg import Error, conninfo
 
 from repmgr_hooks.barman import archive
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.errors import OperationFailed, UsageError, answer_of
+from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.cluster import Barman, Node
@@ -43,7 +43,7 @@ class Found:
     barman_port: int = BARMAN_PORT
     libpq: Mapping[str, str] = field(default_factory=dict)
     """What repmgr's conninfo says beyond that, such as sslmode."""
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, Problem] = field(default_factory=dict)
     """What of it cannot be taken over, and why."""
     cleans_up_locks: bool = False
     """Whether this Barman removes lock files unless it is told not to."""
@@ -65,13 +65,13 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
             rows = [(int(node), str(kind), str(text)) for node, kind, text in host.fetch(Sql(asked.node, NODES), LIMIT)]
     except OperationFailed as error:
         raise UsageError(
-            f"cannot ask repmgr's nodes with the conninfo of {asked.path}: {error}; "
-            "--repmgr-conf FILE asks another node"
+            f"cannot ask repmgr's nodes with the conninfo of {asked.path}: {error}",
+            hint="--repmgr-conf FILE asks another node",
         ) from None
     described = {node: words_of(text, f"repmgr.nodes: the conninfo of node {node}") for node, _, text in rows}
     ports = {port(words) for words in described.values()}
     if len(ports) != 1:
-        raise UsageError(f"repmgr.nodes names several ports ({ports}); all nodes must listen on one")
+        raise UsageError(f"repmgr.nodes names several ports ({ports})", hint="let all nodes listen on one")
     nodes = {
         node: Node(address(described[node], node, len(rows) > 1), witness=kind == "witness") for node, kind, _ in rows
     }
@@ -95,11 +95,12 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     )
 
 
-def taken_over(own: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:
+def taken_over(own: Mapping[str, object]) -> tuple[dict[str, str], dict[str, Problem]]:
     """Return what our connections take over from repmgr's, and why not the rest.
 
-    >>> taken_over({"host": "db1", "user": "repmgr", "sslmode": "require", "options": "-c x=y"})
-    ({'sslmode': 'require'}, {'options': 'is what repmgr_hooks sets itself; take it out'})
+    >>> taken, left_out = taken_over({"host": "db1", "user": "repmgr", "sslmode": "require", "options": "-c x=y"})
+    >>> taken, {name: str(why) for name, why in left_out.items()}
+    ({'sslmode': 'require'}, {'options': 'is what repmgr_hooks sets itself'})
     """
     others = {name: str(value) for name, value in own.items() if name not in PLACED}
     wrong = {name: libpq.Option().problem(name) or libpq.problem(name, value) for name, value in others.items()}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks import config
-from repmgr_hooks.errors import OperationFailed, UsageError
+from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
@@ -80,7 +80,7 @@ def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             yield (
-                f"as is     {path}"
+                f"ok        {path}"
                 if path.read_text() == text
                 else f"CHANGED   {path}: kept; remove it to have it anew"
             )
@@ -100,7 +100,7 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     for unit in UNITS:
         host.run(Program(("systemd-analyze", "verify", str(directory / unit.lstrip("/")))), LIMIT)
     for move in moves:
-        yield f"as is     {move.place}" if move.done else put(move)
+        yield f"ok        {move.place}" if move.done else put(move)
     yield passfile()
     host.run(Program(("systemd-tmpfiles", "--create", TMPFILES)), LIMIT)
     host.run(Program(("sysctl", "--quiet", "--load", SYSCTL)), LIMIT)
@@ -115,20 +115,8 @@ def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -
         said = dict.fromkeys(map(str, others))
         hint = "; ".join(dict.fromkeys(wrong.hint for wrong in others if wrong.hint))
         raise UsageError("\n  ".join([f"{directory} is refused:", *said]), hint=hint)
-    wrong = [f"{place} is not in it" for place in SHIPPED if Path(place) not in [move.place for move in moves]]
-    wrong += [f"{move.draft} has no place here" for move in moves if not move.ours and move.there is None]
-    if not replace:
-        wrong += [
-            f"{move.place} would be replaced: see diff {move.place} {move.draft}; then say --replace"
-            for move in moves
-            if move.replaces
-        ]
-    try:
-        pwd.getpwnam(USER)
-    except KeyError:
-        wrong.append(f"there is no user {USER}, who runs the service; install Barman")
-    if wrong:
-        raise UsageError("\n  ".join([f"{directory} cannot be installed, and nothing was changed:", *wrong]))
+    if wrong := list(_not_installable(moves, replace)):
+        raise UsageError(listed(f"{directory} cannot be installed, and nothing was changed:", wrong))
     config.load(directory / CONFIGURATION.lstrip("/"))
     try:
         host.run(Program(("visudo", "-c", "-f", str(directory / SUDOERS.lstrip("/")))), LIMIT)
@@ -136,10 +124,25 @@ def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -
         raise UsageError(f"{error}; nothing was changed") from None
 
 
+def _not_installable(moves: Sequence[Move], replace: bool) -> Iterator[Problem]:
+    for place in SHIPPED:
+        if Path(place) not in [move.place for move in moves]:
+            yield mistake(f"{place} is not in it")
+    for move in moves:
+        if not move.ours and move.there is None:
+            yield mistake(f"{move.draft} has no place here")
+        if move.replaces and not replace:
+            yield mistake(f"{move.place} would be replaced", f"see diff {move.place} {move.draft}; then say --replace")
+    try:
+        pwd.getpwnam(USER)
+    except KeyError:
+        yield mistake(f"there is no user {USER}, who runs the service", "install Barman")
+
+
 def link() -> str:
     """Let the program be where repmgr.conf, sudoers and the units look for it."""
     if os.path.lexists(PROGRAM):
-        return f"as is     {PROGRAM}"
+        return f"ok        {PROGRAM}"
     Path(PROGRAM).symlink_to(Path(sysconfig.get_path("scripts"), "repmgr-hooks"))
     return f"linked    {PROGRAM}"
 
@@ -178,7 +181,7 @@ def passfile() -> str:
     """Make an empty file for the password, that none but the service can read."""
     path = Path(PASSFILE)
     if path.exists():
-        return f"as is     {path}"
+        return f"ok        {path}"
     path.touch(0o600)
     shutil.chown(path, USER, USER)
     return f"made      {path}: empty"

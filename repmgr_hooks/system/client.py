@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import psycopg
 from psycopg import conninfo
 
+from repmgr_hooks import clock
 from repmgr_hooks.text import one_line
 
 PREFIX = "repmgr_hooks"
@@ -56,7 +56,7 @@ class Visit:
 async def visit(dsn: str, limit: float) -> Visit:
     """Pay one visit; it is over after ``limit`` seconds, whatever the network does."""
     progress = _Progress()
-    begun = time.monotonic()
+    begun = clock.monotonic()
     going = asyncio.ensure_future(progress.go(dsn, limit))
     await asyncio.wait({going}, timeout=limit)
     if not going.done():
@@ -69,7 +69,7 @@ async def visit(dsn: str, limit: float) -> Visit:
         sqlstate = getattr(error, "sqlstate", None) or ""
         progress.seen = replace(progress.seen, error=brief(error), sqlstate=sqlstate)
     await progress.close()
-    return replace(progress.seen, seconds=time.monotonic() - begun)
+    return replace(progress.seen, seconds=clock.monotonic() - begun)
 
 
 class _Progress:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import conninfo
 
+from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed, odd_answer
 from repmgr_hooks.netfilter import route, ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
@@ -53,12 +53,12 @@ class LocalHost:
     def close(self) -> None:
         """Let go of everything; a configuration that is read again makes another."""
         self.close_idle()
-        asyncio.run_coroutine_threadsafe(self._end_knocks(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._end_attempts(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _end_knocks(self) -> None:
+    async def _end_attempts(self) -> None:
         await asyncio.gather(*self._reconnecting.values(), return_exceptions=True)
 
     def run(self, program: Program, limit: float) -> str:
@@ -126,8 +126,8 @@ class LocalHost:
 
     def _still_silent(self, node: int) -> str | None:
         """Return why nobody waits for a node, in words that may be empty; None if it is to be asked."""
-        knock = self._reconnecting.get(node)
-        if knock and knock.done():
+        attempt = self._reconnecting.get(node)
+        if attempt and attempt.done():
             del self._reconnecting[node]
         return self._silent[node] if node in self._reconnecting else None
 
@@ -170,8 +170,8 @@ class LocalHost:
 
     def close_idle(self) -> None:
         """Close the connections that are kept for the next look: one would hold up a smart shutdown of its node."""
-        for knock in self._reconnecting.values():
-            self._loop.call_soon_threadsafe(knock.cancel)
+        for attempt in self._reconnecting.values():
+            self._loop.call_soon_threadsafe(attempt.cancel)
         for node in list(self._connections):
             asyncio.run_coroutine_threadsafe(self._forget(node), self._loop).result()
 
@@ -229,11 +229,11 @@ class LocalHost:
 
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
-        return time.monotonic()
+        return clock.monotonic()
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
-        time.sleep(seconds)
+        clock.sleep(seconds)
 
 
 def _is_answer(error: psycopg.Error) -> bool:
@@ -247,9 +247,11 @@ def _code(error: psycopg.Error) -> str:
 
 def check_size(result: psycopg.pq.abc.PGresult) -> None:
     """Look at how large an answer is, before it is read. Raises ValueError."""
-    left = MOST_ANSWER
-    for row in range(result.ntuples):
+    left = MOST_ANSWER - result.ntuples  # a row without columns takes its place too
+    for row in range(result.ntuples if left >= 0 else 0):
         for column in range(result.nfields):
-            left -= len(result.get_value(row, column) or b"") + 1  # a row of nulls takes its place too
-            if left < 0:
-                raise ValueError(f"it has {result.ntuples} rows and more than {MOST_ANSWER} bytes")
+            left -= len(result.get_value(row, column) or b"") + 1  # and so does null
+        if left < 0:
+            break
+    if left < 0:
+        raise ValueError(f"it has {result.ntuples} rows and more than {MOST_ANSWER} bytes")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,14 +25,19 @@ PIECE = 65536
 MOST_OUTPUT = 32 * 1024 * 1024
 """150,000 lines of conntrack's."""
 MOST_ERRORS = 64 * 1024
+KILLED_LIMIT = 5.0
+"""Seconds in which a program that is killed ends; one that waits for a disk that hangs does not (D in ps(1))."""
 
 
 class Programs:
-    """The programs of one cluster: what some print is asked once, and some go on running."""
+    """The programs of one cluster: what some print is asked once, and some go on running. ``kill`` ends a session."""
 
-    def __init__(self) -> None:
+    def __init__(self, kill: Callable[[int], None] | None = None) -> None:
+        self._kill = kill or _kill
         self._constants: dict[tuple[str, ...], str] = {}
         self._residents: dict[tuple[str, ...], _Resident] = {}
+        self._left: dict[tuple[str, ...], int] = {}
+        """What was killed and did not end, by its process."""
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program in a session of its own and return its stdout; when the time is up, kill all it started.
@@ -60,23 +67,27 @@ class Programs:
         return str(before.output) if before else ""
 
     def _finish(self, program: Program, limit: float) -> str:
+        if (left := self._left.pop(program.argv, None)) and not _ends(left, 0):
+            self._left[program.argv] = left
+            what = f"{program}: not tried again: process {left} was killed and has not ended"
+            raise OperationFailed(what, code="timeout", hint="see to the disk that it waits for")
         output, errors = Output(MOST_OUTPUT if program.whole else MOST_ERRORS), Output(MOST_ERRORS)
         running = _start(program, output, errors)
         # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
-        too_late = threading.Event()
-        timer = threading.Timer(max(limit, 0.1), _kill, (running.pid, too_late))
-        timer.start()
+        if too_late := not _ends(running.pid, max(limit, 0.1)):
+            self._kill(running.pid)
+            if not _ends(running.pid, KILLED_LIMIT):
+                self._left[program.argv] = running.pid
+                raise ProgramTimeout(program, limit, "it has not ended yet")
         try:
             running.wait()
         except sh.ErrorReturnCode as error:
-            if too_late.is_set():
+            if too_late:
                 raise ProgramTimeout(program, limit, printable(str(errors).strip())) from None
             if not (program.tolerate and re.search(program.tolerate, str(errors))):
                 said = str(errors).strip() or str(output).strip() or "nothing written"
                 what = f"{program}: exit code {error.exit_code}: {printable(said)}"
                 raise OperationFailed(what, code="program_failed") from None
-        finally:
-            timer.cancel()
         if program.whole and not output.whole:
             what = f"{program}: wrote {output.size} bytes; at most {output.most} are read"
             raise OperationFailed(what, code="program_failed")
@@ -125,11 +136,44 @@ def _start(program: Program, output: Output, errors: Output, done: Callable[...,
             _decode_errors="replace",
             _done=done,
         )
-    except (OSError, sh.ForkException) as error:
+    except sh.ForkException as error:
+        _let_go(error)
+        raise OperationFailed(
+            f"{program}: cannot be started: {str(error).splitlines()[-1].strip()}",
+            code="program_failed",
+            hint="see to its mode, and to the interpreter that its first line names",
+        ) from None
+    except OSError as error:
         raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
 
 
-def _kill(session: int, too_late: threading.Event) -> None:
-    too_late.set()
+def _let_go(error: Exception) -> None:
+    """Close the pipes to a child that could not become the program, and wait for it: sh 2.4 does neither."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        child = frame.f_locals
+        if "session_pipe_read" in child:
+            ours = (getattr(child["self"], f"_{name}_parent_fd") for name in ("stdin", "stdout", "stderr"))
+            for descriptor in (*ours, child["session_pipe_read"], child["session_pipe_write"]):
+                os.close(descriptor)
+            os.waitpid(child["self"].pid, 0)
+
+
+def _ends(process: int, limit: float) -> bool:
+    """Wait for the end of a process, which is one of our children; False if it does not end in time."""
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True  # somebody has waited for it
+    except OSError:
+        return False  # there is no descriptor to see it with
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        return bool(poll.poll(1000 * limit))
+    finally:
+        os.close(handle)
+
+
+def _kill(session: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(session, signal.SIGKILL)

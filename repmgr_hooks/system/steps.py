@@ -1,31 +1,24 @@
-"""What a step is, and how one is done. What steps and observations may use of the outside is ``Host``.
+"""What a step is. What steps and observations may use of the outside is ``Host``.
 
 A handler's ``plan`` returns steps; it never runs one. Each step carries its own limit in seconds.
 """
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from repmgr_hooks.errors import OperationFailed, ProgramTimeout
-from repmgr_hooks.netfilter.conntrack import parse_conntrack
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit
-from repmgr_hooks.text import MOST, one_line
-
-log = logging.getLogger(__name__)
 
 Rows = list[tuple[Any, ...]]
 
 POLL = 0.1
-SHORTEST_TRY = 1.0
-"""Nothing is begun again with less than so many seconds left: "not finished" would hide why it failed before."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +64,13 @@ class Sql:
 
 @dataclass(frozen=True)
 class DropConnections:
-    """Delete entries of the connection-tracking table, and ``tell`` the clients of exactly these (see ``poke.py``)."""
+    """Delete entries of the connection-tracking table, and reset the clients of these (``netfilter/reset.py``)."""
 
     forget: Program
-    tell: bool = True
+    reset_clients: bool = True
 
     def __str__(self) -> str:
-        return f"{self.forget}{', and reset the clients' if self.tell else ''}"
+        return f"{self.forget}{', and reset the clients' if self.reset_clients else ''}"
 
 
 @dataclass(frozen=True)
@@ -155,164 +148,3 @@ class Host(Protocol):
 
     def close_idle(self) -> None:
         """Let go of the connections that are kept for the next look."""
-
-
-class HostLayer:
-    """A host that lets another do everything; what a kind of it does otherwise, it overrides."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-
-    def run(self, program: Program, limit: float) -> str:
-        return self.host.run(program, limit)
-
-    def fetch(self, sql: Sql, limit: float) -> Rows:
-        return self.host.fetch(sql, limit)
-
-    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
-        return self.host.fetch_each(queries, limit)
-
-    def reset_clients(self, flows: Iterable[Flow]) -> None:
-        self.host.reset_clients(flows)
-
-    def tell(self, alert: Alert) -> None:
-        self.host.tell(alert)
-
-    def read(self, path: str) -> str:
-        return self.host.read(path)
-
-    def rules_generation(self) -> int | None:
-        return self.host.rules_generation()
-
-    def nft_tables(self) -> frozenset[tuple[str, str]]:
-        return self.host.nft_tables()
-
-    def route(self, address: str) -> Route:
-        return self.host.route(address)
-
-    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
-        return self.host.answers(source, address, port, limit)
-
-    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
-        return self.host.visit_each(dsns, limit)
-
-    def now(self) -> float:
-        return self.host.now()
-
-    def sleep(self, seconds: float) -> None:
-        self.host.sleep(seconds)
-
-    def close_idle(self) -> None:
-        self.host.close_idle()
-
-
-class Deadline(HostLayer):
-    """The same host, on which nothing takes longer than until ``end``."""
-
-    def __init__(self, host: Host, end: float) -> None:
-        super().__init__(host)
-        self.end = end
-
-    def _left(self, limit: float, what: object) -> float:
-        left = self.end - self.host.now()
-        if left < -2 * POLL:  # one last look is granted
-            raise OperationFailed(f"no time is left for: {what}", code="timeout")
-        return min(limit, max(left, 2 * POLL))
-
-    def run(self, program: Program, limit: float) -> str:
-        return self.host.run(program, self._left(limit, program))
-
-    def fetch(self, sql: Sql, limit: float) -> Rows:
-        return self.host.fetch(sql, self._left(limit, sql))
-
-    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
-        asked = list(queries)
-        return self.host.fetch_each(asked, self._left(limit, ", ".join(map(str, asked))))
-
-    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
-        return self.host.answers(source, address, port, self._left(limit, f"an answer of {address}"))
-
-    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
-        return self.host.visit_each(dsns, self._left(limit, "a client's visit"))
-
-
-class Sparing(HostLayer):
-    """The same host for one run, in which a helper that has let us wait once is not waited for again."""
-
-    def __init__(self, host: Host) -> None:
-        super().__init__(host)
-        self._hung: dict[str, str] = {}
-
-    def run(self, program: Program, limit: float) -> str:
-        """Run a program, unless it is such a helper."""
-        if program.helper and (before := self._hung.get(program.argv[0])):
-            raise OperationFailed(f"{program}: not tried again: {before}", code="timeout")
-        try:
-            return super().run(program, limit)
-        except ProgramTimeout as error:
-            if program.helper:
-                self._hung[program.argv[0]] = error.after
-            raise
-
-
-def seconds_for(step: Step, host: Host) -> float:
-    """Return how long a step may take now."""
-    return min(step.limit, host.end - host.now()) if isinstance(host, Deadline) else step.limit
-
-
-def apply(step: Step, host: Host) -> None:
-    """Do one step within its limit. Raises OperationFailed."""
-    begun = host.now()
-    end = begun + seconds_for(step, host)
-    while True:
-        said = _do(step.do, host, end - host.now())
-        again = host.now() + step.every
-        if step.until is None or _becomes_true(step, step.until, host, again if end - again >= SHORTEST_TRY else end):
-            return
-        if host.now() >= end:
-            waited = f"{step.what}: not seen within {host.now() - begun:.0f} s"
-            what = "; ".join(filter(None, [waited, said]))
-            raise OperationFailed(what, code="no_effect", hint=step.hint)
-
-
-def _do(action: Program | Sql | DropConnections | Alert, host: Host, limit: float) -> str:
-    """Do it, and return what a program that should go on running has said as it ended."""
-    match action:
-        case Program():
-            said = host.run(action, limit)
-            return one_line(said.strip(), MOST) if action.resident else ""
-        case Sql():
-            host.fetch(action, limit)
-        case DropConnections():
-            _tell(host.run(action.forget, limit), host, action.tell)
-        case Alert():
-            host.tell(action)
-    return ""
-
-
-def _tell(deleted: str, host: Host, wanted: bool) -> None:
-    """Tell the clients of what conntrack has deleted; the rest does not depend on it."""
-    clients = [found.flow for found in parse_conntrack(deleted) if found.alive]
-    if clients and wanted:
-        try:
-            host.reset_clients(clients)
-            log.info("         %d client(s) told", len(clients))
-        except OperationFailed as error:
-            log.warning("%d client(s) not told that they are cut: %s; going on without it", len(clients), error)
-
-
-def _becomes_true(step: Step, question: Sql | Program, host: Host, end: float) -> bool:
-    while True:
-        limit = max(end - host.now(), SHORTEST_TRY)
-        if isinstance(question, Program):
-            rows: Rows = [(bool(host.run(question, limit).strip()),)]
-        else:
-            rows = host.fetch(question, limit)
-        if rows and rows[0][0]:
-            return True
-        if rows and rows[0][0] is None:
-            what = f"{step.what}: cannot be seen any more, for something else has been undone meanwhile"
-            raise OperationFailed(what, code="undone")
-        if host.now() >= end:
-            return False
-        host.sleep(POLL)

@@ -123,8 +123,10 @@ def status(lab: Lab) -> dict[str, Any]:
 
 def nothing_missing(lab: Lab) -> bool:
     """True when ``status`` knows the primary and finds nothing to do; nodes may be down."""
-    picture = status(lab)
-    return bool(picture["decision"]["primary"]) and not (picture["pending"] or picture["failed"] or picture["waiting"])
+    cluster_status = status(lab)
+    return bool(cluster_status["decision"]["primary"]) and not (
+        cluster_status["pending"] or cluster_status["failed"] or cluster_status["waiting"]
+    )
 
 
 def failover_handled(lab: Lab) -> bool:

@@ -34,12 +34,12 @@ from repmgr_hooks.handlers.contract import (
 class Config:
     how: str
 
-def observe(config, decided, host):
-    if decided.primary != 1:
+def observe(config, state, host):
+    if state.primary != 1:
         print("the plug-in is asked", file=sys.stderr)
         sys.exit(1) if config.how == "exits" else time.sleep(3600)
 
-def plan(config, decided, seen):
+def plan(config, state, seen):
     return []
 """
 

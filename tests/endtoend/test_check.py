@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -46,23 +45,13 @@ def healthy() -> Iterator[Lab]:
         config.write_text(config.read_text().replace("monitor_interval: 5", "monitor_interval: 3600"))
         speak_tls(lab)
         assert lab.gateway.hooks("reconcile").returncode == 0
-        watch_without_promoting(lab)
+        lab.start_passive_repmgrd()
         lab.start_cron()
         lab.start_worker()
         wait_for(lambda: lab.gateway.path(LOCK).exists(), "Barman's cron")
         yield lab
     finally:
         lab.destroy()
-
-
-def watch_without_promoting(lab: Lab) -> None:
-    """A repmgrd of db2 that is there, and lets the faults of the tests be."""
-    text = re.sub("(?m)^event_notification_command.*$", "", lab.config("repmgr-db2.conf"))
-    lab.put(lab.gateway, "/etc/watching/db2.conf", text.replace("failover=automatic", "failover=manual"))
-    words = ("repmgrd", "-f", "/etc/watching/db2.conf", "--daemonize=false", "--no-pid-file")
-    lab.daemons["repmgrd2"] = lab.gateway.start(*words, user="postgres", log="repmgrd2")
-    seen = "select repmgr.get_upstream_last_seen() >= 0"
-    wait_for(lambda: lab.db2.sql(seen, "repmgr") == "t", "repmgrd of db2 to see db1")
 
 
 def speak_tls(lab: Lab) -> None:
@@ -90,8 +79,7 @@ def watched(healthy: Lab) -> Iterator[Lab]:
     before = healthy.gateway.path(REPMGR).read_text()
     healthy.start_repmgrd(1)
     yield healthy
-    healthy.daemons["repmgrd1"].terminate()
-    healthy.daemons["repmgrd1"].wait(10)
+    healthy.stop_repmgrd(1)
     healthy.gateway.path(REPMGR).write_text(before)
 
 
@@ -382,9 +370,14 @@ def node_missing_from_the_configuration(lab: Lab) -> Iterator[None]:
 
 @fault("nodes.registered", "main")
 def node_that_repmgr_holds_for_dead(lab: Lab) -> Iterator[None]:
+    """A repmgrd that runs makes its node active again at once (repmgrd-physical.c, monitor_streaming_standby)."""
+    lab.stop_repmgrd(2)
     lab.db1.sql("update repmgr.nodes set active = false where node_id = 2", "repmgr")
-    yield
-    lab.db1.sql("update repmgr.nodes set active = true where node_id = 2", "repmgr")
+    with edited(lab.gateway, CONFIG, "repmgrd_timeout: 10\n", "repmgrd_timeout: 3600\n"):
+        yield
+    lab.start_passive_repmgrd()
+    active = "select active from repmgr.nodes where node_id = 2"
+    wait_for(lambda: lab.db1.sql(active, "repmgr") == "t", "repmgrd of db2 to make it active again")
 
 
 @fault("nodes.failover", "main")

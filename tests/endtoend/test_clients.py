@@ -23,6 +23,7 @@ def served() -> Iterator[Lab]:
     lab = fresh_lab()
     try:
         lab.build()
+        lab.start_passive_repmgrd()
         use_plain_role(lab)
         grant(lab, "watcher")
         config = lab.gateway.path(CONFIG)

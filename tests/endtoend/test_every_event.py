@@ -17,7 +17,7 @@ print(sorted(key for key, code in codes.items() if code not in (0, 1)), file=sys
 """
 
 
-def picture(lab: Lab) -> tuple[object, ...]:
+def cluster_status(lab: Lab) -> tuple[object, ...]:
     """All that a handler could have changed."""
     slots = [slot(host) if host.result("pg_isready", "-q").returncode == 0 else "down" for host in (lab.db1, lab.db2)]
     receiver = lab.gateway.run("pgrep", "-f", "pg_receivewal", check=False)
@@ -27,7 +27,7 @@ def picture(lab: Lab) -> tuple[object, ...]:
 def replay_all(lab: Lab) -> None:
     config = lab.gateway.path("/etc/repmgr-hooks/config.yaml")
     config.write_text(config.read_text().replace("promotion_timeout: 30", "promotion_timeout: 1"))
-    result = lab.gateway.result("/opt/repmgr-hooks/bin/python", "-c", REPLAY_ALL, limit=300)
+    result = lab.gateway.result("/opt/repmgr-hooks/bin/python", "-c", REPLAY_ALL, limit=900)
     assert result.stderr.strip() == "[]"
 
 
@@ -67,11 +67,11 @@ def test_replay_of_every_event(built_lab: Lab, change: object) -> None:
     assert lab.gateway.hooks("reconcile").returncode == 0
     if callable(change):
         change(lab)
-    before = picture(lab)
+    before = cluster_status(lab)
 
     replay_all(lab)
 
-    after = picture(lab)
+    after = cluster_status(lab)
     assert after == before
     assert set(routes(lab).values()) <= {
         "10.0.0.12" if change in (fail_over, rejoin, come_back_from_the_dead) else "10.0.0.11"

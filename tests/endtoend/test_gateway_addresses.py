@@ -93,6 +93,7 @@ def test_a_gateway_with_two_legs(two_networks: Lab) -> None:
         assert "node 1: primary" in lab.gateway.hooks("status").stdout, "our own looks keep their way"
 
         assert "{snat_address: 10.0.0.20}" in wrong[0]["hint"]
+        edit(lab, CONFIG, "fail_open_after: 5", "fail_open_after: 120")
         edit(lab, CONFIG, "address: 10.9.0.20\n", "address: 10.9.0.20\n      snat_address: 10.0.0.20\n")
         result = lab.gateway.hooks("reconcile")
         assert result.returncode == 0, result.stdout

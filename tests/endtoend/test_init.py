@@ -53,7 +53,7 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
     written = init(lab, DRAFT)
     assert readme.difference(readme.sample(f"init {DRAFT}", INSTALLATION).output, written) == ""
     assert written.count("written   ") == 10
-    assert init(lab, DRAFT).count("as is     ") == 10
+    assert init(lab, DRAFT).count("ok        ") == 10
     shipped = (CONFIG / "config.yaml").read_text().replace("dbname: repmgr", f"dbname: repmgr, {TAKEN_OVER}")
     shipped = shipped.replace("probe: {user: app, dbname: app,", "probe: {user: repmgr, dbname: repmgr,")
     assert gateway.path(f"{DRAFT}/etc/repmgr-hooks/config.yaml").read_text() == shipped
@@ -72,7 +72,7 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
         assert gateway.run("stat", "-c", "%U:%G %a", place).strip() == owner, place
     assert gateway.run("sysctl", "-n", "net.ipv4.ip_forward").strip() == "1"
     again = init(lab, "--install", DRAFT)
-    assert again.count("as is     /") == 12, again
+    assert again.count("ok        /") == 12, again
     assert not re.search("^(installed|replaced|linked|made)", again, re.MULTILINE)
 
     lab.put(gateway, "/etc/repmgr-hooks/pgpass", lab.pgpass(), 0o600, "barman")

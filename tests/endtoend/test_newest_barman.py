@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from repmgr_hooks.handlers import barman
+from repmgr_hooks.barman import receive_wal
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import (
     barman_streams_from,
@@ -149,7 +149,7 @@ def walsender(lab: Lab) -> str:
 
 def counts(lab: Lab, position: str, min_stream_age: int) -> str:
     """What db1 answers to the question that a step asks."""
-    question = barman.STREAMING.replace("%s", "{}").format(f"'{position}'", min_stream_age, "'barman'")
+    question = receive_wal.STREAMING.replace("%s", "{}").format(f"'{position}'", min_stream_age, "'barman'")
     return lab.db1.sql(question)
 
 

@@ -30,6 +30,7 @@ def cloned() -> Iterator[Lab]:
         lab.db1.sql("insert into work default values", "app")
         assert "standby clone (from Barman) complete" in clone_from_barman(lab, lab.db2, lab.db1)
         wait_for(lambda: follows(lab.db2, lab.db1), "db2 to follow db1")
+        lab.start_passive_repmgrd()
         yield lab
     finally:
         lab.destroy()

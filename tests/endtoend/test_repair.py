@@ -23,7 +23,7 @@ print(json.dumps(codes), file=sys.stderr)
 SPOOL = "/var/lib/repmgr-hooks/spool"
 
 
-def picture(lab: Lab) -> tuple[object, ...]:
+def cluster_status(lab: Lab) -> tuple[object, ...]:
     """All that a run could have changed: the rules, the slots, Barman's receiver and what it is attached to."""
     slots = [slot(host) for host in lab.databases]
     receiver = lab.gateway.run("pgrep", "-f", "pg_receivewal", check=False)
@@ -50,7 +50,7 @@ def handled(lab: Lab) -> bool:
 
 def test_events_replayed_in_any_order(failed_over: Lab) -> None:
     lab = failed_over
-    before, events = picture(lab), events_of_the_failover(lab)
+    before, events = cluster_status(lab), events_of_the_failover(lab)
 
     words = ("/opt/repmgr-hooks/bin/python", "-c", REPLAY)
     result = lab.gateway.result(*words, stdin=json.dumps(events), limit=300)
@@ -58,13 +58,13 @@ def test_events_replayed_in_any_order(failed_over: Lab) -> None:
     codes = json.loads(result.stderr.splitlines()[-1])
     assert len(codes) == len(events)
     assert set(codes) <= {0, 1}
-    assert picture(lab) == before
+    assert cluster_status(lab) == before
 
 
 def test_events_told_again_in_any_order(failed_over: Lab) -> None:
     """As repmgrd would tell them, through the hook and the service."""
     lab = failed_over
-    before, events, known = picture(lab), events_of_the_failover(lab), len(runs(lab))
+    before, events, known = cluster_status(lab), events_of_the_failover(lab), len(runs(lab))
 
     for event in events:
         result = lab.gateway.hooks("event", "--cluster", "main", *event, user="postgres")
@@ -73,7 +73,7 @@ def test_events_told_again_in_any_order(failed_over: Lab) -> None:
 
     told = [event for run in runs(lab)[known:] for event in run["events"]]
     assert sorted([str(event["node"]), event["name"]] for event in told) >= sorted(events)
-    assert picture(lab) == before
+    assert cluster_status(lab) == before
 
 
 def wipe_the_chains(lab: Lab) -> None:

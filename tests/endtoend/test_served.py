@@ -29,7 +29,7 @@ def serve(lab: Lab) -> None:
     """Start the service again, with a program that is told, and probes every few seconds."""
     lab.put(lab.gateway, "/usr/local/bin/page", f"#!/bin/sh\ntr -d '\\n' >> {PAGE}; echo >> {PAGE}\n", 0o755)
     config = lab.gateway.path(CONFIG)
-    text = config.read_text().replace("\nclusters:\n", "\nalerts:\n  - {run: [/usr/local/bin/page]}\nclusters:\n")
+    text = config.read_text().replace("\nclusters:\n", "\nalerts:\n  - {exec: [/usr/local/bin/page]}\nclusters:\n")
     config.write_text(text.replace("interval: 30}", "interval: 3}"))
     assert kill_worker(lab, signal.SIGTERM) == 0
     lab.start_worker()
@@ -55,6 +55,7 @@ def test_no_false_alarm_and_then_a_true_one(lab: Lab) -> None:
     wait_for(lambda: status(lab)["healthy"], "a good status after the failover")
     time.sleep(20)
     assert page_about(lab, "client") == [], "a port that was closed in a failover, or a primary that was restarted"
+    assert page_about(lab, "failover") == [], "a primary that was restarted, a switchover, or a node that came back"
 
     report = json.loads(lab.gateway.hooks("history", "--failover", "last", "--json").stdout)
     begun, ended = report["outages"]["port app"]

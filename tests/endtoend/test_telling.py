@@ -41,7 +41,7 @@ def test_whatever_the_state_somebody_is_paged(lab: Lab) -> None:
     with_pager(lab)
     hook = ("event", "--cluster", "main")
     assert lab.gateway.hooks(*hook, "2", "standby_promote", "0", user="postgres").returncode == 0
-    wait_for(lambda: len(paged(lab)) == 2, "both pages", 15)
+    wait_for(lambda: len(paged(lab)) == 2, "both pages")
     assert all(
         (page["contradicts"], page["primary"], page["event"]["success"]) == (True, 1, False) for page in paged(lab)
     )
@@ -49,7 +49,7 @@ def test_whatever_the_state_somebody_is_paged(lab: Lab) -> None:
     assert "standby_promote of node 2, reported as failed, contradicts the cluster: the primary is node 1" in history
 
     assert lab.gateway.hooks(*hook, "2", "standby_split", user="postgres").returncode == 0
-    wait_for(lambda: len(paged(lab)) == 3, "the page for an event that we do not know", 15)
+    wait_for(lambda: len(paged(lab)) == 3, "the page for an event that we do not know")
     assert "standby_split of node 2, which this version does not know" in lab.gateway.hooks("history").stdout
     assert runs(lab)[-1]["ok"]
 
@@ -57,7 +57,7 @@ def test_whatever_the_state_somebody_is_paged(lab: Lab) -> None:
         lab.daemons.pop(f"repmgrd{number}").kill()
     lab.db1.pg_ctl("stop", "-m", "immediate")
     assert lab.gateway.hooks(*hook, "2", "repmgrd_promote_error", "1", user="postgres").returncode == 0
-    wait_for(lambda: len(paged(lab)) == 4, "the page while no primary is known", 15)
+    wait_for(lambda: len(paged(lab)) == 4, "the page while no primary is known")
     page = paged(lab)[-1]
     assert (page["primary"], page["old_primary"], page["old_primary_host"]) == (None, 1, "10.0.0.11")
 
@@ -66,11 +66,11 @@ def test_a_program_that_hangs_is_in_nobodys_way(lab: Lab) -> None:
     with_pager(lab)
     lab.put(lab.gateway, "/tmp/hang", "")
     lab.db1.pg_ctl("stop", "-m", "immediate")
-    wait_for(lambda: set(routes(lab).values()) == {"10.0.0.12"} and len(routes(lab)) == 2, "both ports", 30)
-    wait_for(lambda: paged(lab), "the page", 15)
+    wait_for(lambda: set(routes(lab).values()) == {"10.0.0.12"} and len(routes(lab)) == 2, "both ports")
+    wait_for(lambda: paged(lab), "the page")
     assert paged(lab)[0]["old_primary"] == 1
     lab.gateway.path("/tmp/hang").unlink()
-    wait_for(lambda: runs(lab)[-1]["ended"], "the end of the run", 30)
+    wait_for(lambda: runs(lab)[-1]["ended"], "the end of the run")
 
 
 def test_the_app_port_is_closed_while_no_primary_is_known(lab: Lab) -> None:
@@ -84,6 +84,6 @@ def test_the_app_port_is_closed_while_no_primary_is_known(lab: Lab) -> None:
     for number in (1, 2):
         lab.daemons.pop(f"repmgrd{number}").kill()
     lab.db1.pg_ctl("stop", "-m", "immediate")
-    wait_for(lambda: routes(lab) == {54321: "10.0.0.11"}, "the app port to be closed", 40)
+    wait_for(lambda: routes(lab) == {54321: "10.0.0.11"}, "the app port to be closed")
     lab.db1.pg_ctl("start")
     wait_for(lambda: routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}, "the app port to be open again", 60)

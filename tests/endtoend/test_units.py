@@ -43,6 +43,7 @@ def test_installation_failover_restarts_and_reboot(lab: Lab) -> None:
         with booted(lab, lab.gateway) as machine:
             install(lab, machine)
             fail_over(lab, machine)
+            stand_still(machine)
             end_and_begin_again(machine)
     except CannotBoot as error:
         pytest.skip(f"systemd-nspawn does not run here: {error}")
@@ -85,6 +86,28 @@ def fail_over(lab: Lab, machine: Machine) -> None:
     assert "switch WAL and see timeline 2 on Barman's disk" in log
     machine.run("systemctl", "start", "repmgr-hooks-metrics.service")
     assert 'repmgr_hooks_primary_known{cluster="main"} 1' in machine.run("cat", "/run/repmgr-hooks/repmgr_hooks.prom")
+
+
+def stand_still(machine: Machine) -> None:
+    """systemd ends a service that feeds its watchdog no more, and starts it anew; it is fed every 20 s."""
+    place = "/run/systemd/system/repmgr-hooks.service.d"
+    machine.run("sh", "-ec", f"mkdir {place}; printf '[Service]\nWatchdogSec=30\n' > {place}/sooner.conf")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "repmgr-hooks", limit=160)
+    receiver, before = machine.run("pgrep", "-x", "pg_receivewal"), main_process(machine)
+    time.sleep(25)
+    assert main_process(machine) == before
+    machine.run("systemctl", "kill", "--kill-who=main", f"--signal={signal.SIGSTOP}", "repmgr-hooks")
+    wait_for(lambda: main_process(machine) not in (before, "0"), "systemd to start it again", 120)
+    assert "Watchdog timeout (limit 30s)" in machine.log("repmgr-hooks")
+    wait_for(lambda: machine.result("systemctl", "is-active", "repmgr-hooks").returncode == 0, "it to be ready")
+    assert machine.run("pgrep", "-x", "pg_receivewal") == receiver
+    machine.run("rm", "-r", place)
+    machine.run("systemctl", "daemon-reload")
+
+
+def main_process(machine: Machine) -> str:
+    return machine.run("systemctl", "show", "--value", "--property=MainPID", "repmgr-hooks").strip()
 
 
 def end_and_begin_again(machine: Machine) -> None:

@@ -182,6 +182,7 @@ def test_full_disk_does_not_stop_a_failover(quiet_lab: Lab) -> None:
 
 def test_paused(quiet_lab: Lab) -> None:
     lab = quiet_lab
+    lab.start_passive_repmgrd()
     lab.start_worker()
     assert lab.gateway.hooks("pause", "--for", "30m", "--reason", "upgrade of db2").returncode == 0
     hand_in(lab, 1, "primary_register")

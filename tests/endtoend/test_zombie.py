@@ -42,7 +42,7 @@ def test_stale_primary(three: Lab) -> None:
     lab = three
     client = lab.start_client()
     lab.unplug(lab.db1)
-    wait_for(lambda: led_to(lab, lab.db2) and follows(lab.db3, lab.db2), "the failover")
+    wait_for(lambda: led_to(lab, lab.db2) and follows(lab.db3, lab.db2), "the failover", 120)
     wait_for(lambda: nothing_missing(lab), "the end of the failover")
 
     lab.plug_in(lab.db1)

@@ -181,6 +181,11 @@ class Lab:
         """The version of the gateway's Barman."""
         return versions.barman(REPOSITORY / ".venv-barman/bin/barman" if self.newest_barman else "barman")
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The node ids."""
+        return tuple(range(1, self.nodes + 1))
+
     def node(self, number: int) -> Host:
         return self.databases[number - 1]
 
@@ -368,14 +373,41 @@ class Lab:
 
     def start_repmgrd(self, *nodes: int) -> None:
         """Start repmgrd on the gateway, one for each node, as in the article."""
-        nodes = nodes or tuple(range(1, self.nodes + 1))
+        nodes = nodes or self.numbers
         for node in nodes:
-            words = ("repmgrd", "-f", f"/etc/repmgr/db{node}.conf", "--daemonize=false", "--no-pid-file")
-            self.daemons[f"repmgrd{node}"] = self.gateway.start(*words, user="postgres", log=f"repmgrd{node}")
+            self._start_repmgrd(node, f"/etc/repmgr/db{node}.conf", f"repmgrd{node}")
         # Not "starting monitoring": then it still gives up at once if the primary does not answer.
         ready = re.compile("monitoring (connection to upstream|cluster primary)")
         for node in nodes:
             wait_for(lambda n=node: ready.search(self.gateway.log(f"repmgrd{n}")), f"repmgrd of node {node}")
+
+    def start_passive_repmgrd(self) -> None:
+        """Start a repmgrd for each node that is there, promotes nothing and reports nothing, until ``start_repmgrd``.
+
+        Without one nobody could fail over, and neither ``status`` nor ``check`` is content.
+        """
+        for node in self.numbers:
+            text = re.sub(
+                "(?m)^(event_notification|promote|follow)_command.*$", "", self.config(f"repmgr-db{node}.conf")
+            )
+            place = f"/etc/passive/db{node}.conf"
+            self.put(self.gateway, place, text.replace("failover=automatic", "failover=manual"))
+            self._start_repmgrd(node, place, f"passive{node}")
+        seen = "select not pg_is_in_recovery() or repmgr.get_upstream_last_seen() between 0 and 5"
+        for host in self.databases:
+            wait_for(lambda h=host: h.sql(seen, "repmgr") == "t", f"repmgrd of {host.name} to see the primary")
+
+    def _start_repmgrd(self, node: int, conf: str, log: str) -> None:
+        self.stop_repmgrd(node)
+        words = ("repmgrd", "-f", conf, "--daemonize=false", "--no-pid-file")
+        self.daemons[f"repmgrd{node}"] = self.gateway.start(*words, user="postgres", log=log)
+
+    def stop_repmgrd(self, *nodes: int) -> None:
+        """End each repmgrd, or those of some nodes."""
+        for node in nodes or self.numbers:
+            if daemon := self.daemons.pop(f"repmgrd{node}", None):
+                daemon.terminate()
+                daemon.wait(30)
 
     def start_worker(self, *environment: str, output: int | None = None) -> None:
         """Start repmgr-hooks.service as its unit says: the user, the capabilities, and Type=notify.

@@ -14,8 +14,8 @@ from pathlib import Path
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.config import load
 from repmgr_hooks.handlers import firewall
+from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
-from repmgr_hooks.system.steps import apply
 
 PATIENCE, BRIEFLY = 10, 1
 PAUSE = 0.3
@@ -24,18 +24,18 @@ PAUSE = 0.3
 def main(path: str, port: str, *nodes: str) -> None:
     cluster, host, config = load(Path(path)).clusters["main"].cluster, LocalHost({}), firewall.Config(port)
     for node in map(int, nodes):
-        decided = ClusterState(cluster, node, 1)
-        seen = firewall.observe(config, decided, host)
+        state = ClusterState(cluster, node, 1)
+        seen = firewall.observe(config, state, host)
         late, said = None, "-"
         with suppress(OSError):
             late = socket.create_connection((cluster.gateway.address, cluster.gateway.ports[port]), BRIEFLY)
             late.settimeout(PATIENCE)
             said = late.recv(100).decode().strip()
         moments = [time.time()]
-        for step in firewall.plan(config, decided, seen):
+        for step in firewall.plan(config, state, seen):
             apply(step, host)
             moments.append(time.time())
-        left = firewall.plan(config, decided, firewall.observe(config, decided, host))
+        left = firewall.plan(config, state, firewall.observe(config, state, host))
         begun, swapped, ended = moments[0], moments[:2][-1], moments[-1]
         print(f"{begun:.4f} {swapped:.4f} {ended:.4f} {node} {said} {end(late)} {len(left)}", flush=True)
         time.sleep(PAUSE)

@@ -225,7 +225,7 @@ class Cluster:
         node.registered = tuple(other for other in node.registered if other != number)
 
     def rejoin(self, index: int, by_hand: bool) -> int | None:
-        """What is down, or a zombie, becomes a standby of a primary on a newer timeline: ``repmgr node rejoin``, or
+        """What is down, or stale, becomes a standby of a primary on a newer timeline: ``repmgr node rejoin``, or
         somebody's pg_rewind, of which repmgr learns nothing."""
         lost = [number for number, node in self.nodes.items() if not node.up or not node.in_recovery]
         targets = {number: self._newest_visible_primary(number) for number in lost}

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 RUNS, STEPS, KILLS = "runs", "steps", "worker kills"
-FOLLOWED, ZOMBIES, BESIDE, TWINS = "role changes followed", "zombies", "promotions beside a healthy primary", "twins"
+FOLLOWED, STALE, BESIDE, TWINS = (
+    "role changes followed",
+    "stale primaries",
+    "promotions beside a healthy primary",
+    "twins",
+)
 RIGHT, UNKNOWN, STILL = "times all was right", "times without a sure primary", "times nothing was written"
 
-ENOUGH = {RUNS: 600, STEPS: 20_000, KILLS: 60, FOLLOWED: 300, ZOMBIES: 50, BESIDE: 50, TWINS: 20}
+ENOUGH = {RUNS: 600, STEPS: 20_000, KILLS: 60, FOLLOWED: 300, STALE: 50, BESIDE: 50, TWINS: 20}
 ENOUGH |= {RIGHT: 500, UNKNOWN: 200, STILL: 500}
 
 COUNTS: Counter[str] = Counter()

@@ -48,10 +48,10 @@ class Evidence:
     def now(self) -> Moment:
         return Moment(self.found.era, self.set_backs, self.clock())
 
-    def decided(self, memory: LastKnownPrimary) -> None:
+    def state(self, last_known: LastKnownPrimary) -> None:
         """The worker writes down which node is the primary; if that is a change, an era ends."""
-        if memory != self.remembered:
-            self.remembered = memory
+        if last_known != self.remembered:
+            self.remembered = last_known
             self.found = Moment(self.found.era + 1, self.set_backs, self.clock())
 
     def take(self, call: Call) -> None:

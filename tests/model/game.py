@@ -43,7 +43,7 @@ class Game(RuleBasedStateMachine):
         self.host = self.wall.host = ModelHost(self.cluster, self.oracle)
         self.journal = MortalJournal()
         self.journal.before_change = self.host.use
-        self.journal.on_decision = self.oracle.decided
+        self.journal.on_decision = self.oracle.state
         self.spool: list[Call] = []
         self.pending: list[Event] = []
         self.delivered: list[Event] = []
@@ -122,11 +122,11 @@ class Game(RuleBasedStateMachine):
     def must_be_quiet(self) -> None:
         self.host.let_it_live()
         self.take_in()
-        memory = self.evidence.remembered
-        number = self.oracle.the_primary(memory)
+        last_known = self.evidence.remembered
+        number = self.oracle.the_primary(last_known)
         self.pass_time(2 * TICK)
         COUNTS[counts.UNKNOWN if number is None else counts.RIGHT] += 1
-        self.must_be_right([*self.stale_primaries_with_clients(memory), *self.unhandled_events()], number)
+        self.must_be_right([*self.stale_primaries_with_clients(last_known), *self.unhandled_events()], number)
         if number is not None:
             self.must_be_right([*self.wrong_ports(number), *self.wrong_slots(number)], number)
             if self.host.barman.health == "good":
@@ -136,8 +136,8 @@ class Game(RuleBasedStateMachine):
             self.nothing_must_be_written()
             COUNTS[counts.STILL] += 1
 
-    def stale_primaries_with_clients(self, memory: LastKnownPrimary) -> Iterator[str]:
-        for number in self.oracle.stale_primaries(memory):
+    def stale_primaries_with_clients(self, last_known: LastKnownPrimary) -> Iterator[str]:
+        for number in self.oracle.stale_primaries(last_known):
             yield from (
                 f"port {port} leads to stale primary {number}"
                 for port in PORTS

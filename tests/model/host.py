@@ -227,7 +227,7 @@ class MortalJournal(Journal):
     def __init__(self) -> None:
         super().__init__(Path(":memory:"))
         self.before_change: Callable[[], None] = lambda: None
-        self.on_decision: Callable[[LastKnownPrimary], None] = lambda memory: None
+        self.on_decision: Callable[[LastKnownPrimary], None] = lambda last_known: None
 
     def begin_run(self, cluster: str, cause: str, attempt: int, events: Iterable[int]) -> int:
         self.before_change()
@@ -241,10 +241,10 @@ class MortalJournal(Journal):
         self.before_change()
         super().end_run(*how)
 
-    def remember(self, cluster: str, memory: LastKnownPrimary) -> None:
+    def remember(self, cluster: str, last_known: LastKnownPrimary) -> None:
         self.before_change()
-        self.on_decision(memory)
-        super().remember(cluster, memory)
+        self.on_decision(last_known)
+        super().remember(cluster, last_known)
 
     def counts(self) -> tuple[int, ...]:
         """How many rows each table has."""

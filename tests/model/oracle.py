@@ -70,7 +70,7 @@ class Oracle:
         """Count what makes the model worth its time: each kind of trouble once for each term."""
         app = self.led["app"]
         if term.timeline < app.timeline:
-            self._met.add((counts.ZOMBIES, term.number))
+            self._met.add((counts.STALE, term.number))
         if number != app.node and self._was_healthy(app) and not self._cluster.made_by_repmgr(term):
             self._met.add((counts.BESIDE, term.number))
         terms = [shown.term for shown in self._shown.values() if shown and shown.term]
@@ -119,16 +119,16 @@ class Oracle:
         if port not in self._closed:
             self._deserted(port, shown)
 
-    def decided(self, memory: LastKnownPrimary) -> None:
+    def state(self, last_known: LastKnownPrimary) -> None:
         """The worker writes down that a node is the primary now, before it moves anything."""
-        shown = self._shown.get(memory.primary or 0)
+        shown = self._shown.get(last_known.primary or 0)
         term = shown.term if shown else None
         if term != self._decided:
             for port in self.led:
                 if port not in self._closed and self.led[port].term != term:
                     self._deserted(port, shown)
         self._decided = term
-        self._evidence.decided(memory)
+        self._evidence.state(last_known)
 
     def _deserted(self, port: str, shown: Shown | None) -> None:
         """It may be so if repmgr has called that node the primary, and somebody promoted it later: a call names no
@@ -161,20 +161,20 @@ class Oracle:
         really = node.runs_as_primary and node.term == led.term
         return really and self._same_term(led) and led.timeline >= self._cluster.newest_made_by_repmgr()
 
-    def the_primary(self, memory: LastKnownPrimary) -> int | None:
+    def the_primary(self, last_known: LastKnownPrimary) -> int | None:
         """Return the node that must be found to be the primary; None if the oracle cannot say."""
         nodes, claimed = self._cluster.nodes, self._evidence.perhaps_promoted()
         seen = {number: node for number, node in nodes.items() if node.reachable}
         running = self._cluster.primaries(seen)
-        newest = max(memory.timeline, *(node.timeline for node in seen.values()), 0)
+        newest = max(last_known.timeline, *(node.timeline for node in seen.values()), 0)
         leaders = [number for number in running if nodes[number].timeline == newest]
         if len(leaders) != 1:
             return None
         (leader,) = leaders
-        kept = memory.primary if memory.primary in running else None
+        kept = last_known.primary if last_known.primary in running else None
         node, by_repmgr = nodes[leader], self._cluster.made_by_repmgr(nodes[leader].term)
         shown = leader in self._evidence.promoted() or self._announced(leader, kept)
-        if leader == memory.primary or by_repmgr and shown:
+        if leader == last_known.primary or by_repmgr and shown:
             return leader
         if len(running) == 1:
             return leader if self._cluster.primaries() == running else None
@@ -182,7 +182,7 @@ class Oracle:
             return None  # repmgr's promotion that nobody can know of, or somebody's that looks like repmgr's
         if kept and any(nodes[number].timeline > nodes[kept].timeline for number in claimed & set(running)):
             return None  # repmgr has told of another one, and then somebody promoted a third
-        if kept and nodes[kept].timeline >= memory.timeline and not self._superseded(kept, list(seen)):
+        if kept and nodes[kept].timeline >= last_known.timeline and not self._superseded(kept, list(seen)):
             return kept
         return None
 
@@ -196,12 +196,12 @@ class Oracle:
         news = before is None or self._cluster.nodes[before].registered != (number,)
         return node.term in self._cluster.announced and node.registered == (number,) and news
 
-    def stale_primaries(self, memory: LastKnownPrimary) -> list[int]:
+    def stale_primaries(self, last_known: LastKnownPrimary) -> list[int]:
         """Return the reachable nodes out of recovery that are certainly not the primary any more."""
         nodes = self._cluster.nodes
         seen = [number for number, node in nodes.items() if node.reachable]
-        others = [number for number in self._cluster.primaries(seen) if number != memory.primary]
-        old = [number for number in others if nodes[number].timeline < memory.timeline]
+        others = [number for number in self._cluster.primaries(seen) if number != last_known.primary]
+        old = [number for number in others if nodes[number].timeline < last_known.timeline]
         return old + [number for number in self._cluster.primaries(seen) if self._superseded(number, seen)]
 
     def _superseded(self, number: int, seen: list[int]) -> bool:

@@ -13,8 +13,8 @@ PACKAGE = Path(repmgr_hooks.__file__).parent
 
 LAYERS = """
     __main__ > cli > setup > service reports checks > config > consistency > alerts > engine > handlers
-    > journal barman > cluster > system > netfilter > settings event hook > lock log progress catalogue
-    > errors files background repmgr_conf > text writer __init__
+    > journal barman > cluster > system > netfilter > settings event hook > lock log catalogue
+    > errors files background repmgr_conf > text writer clock __init__
 """
 RANK = {name: rank for rank, layer in enumerate(LAYERS.split(">")) for name in layer.split()}
 
@@ -66,6 +66,40 @@ def test_imports_go_to_the_right(path: Path) -> None:
     assert to_the_left(place, path.read_text()) == []
 
 
+OWN_TIME = ("clock.py", "hook.py", "barman/agent/")
+"""``hook.py`` imports nothing that takes time; the agent runs on Barman's host, without any module of ours."""
+
+
+def asked_times(source: str) -> list[int]:
+    """Return the lines that ask the time, or wait, without ``clock``."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if (isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime") and _imports_clock(node))
+        or (isinstance(node, ast.Attribute) and ast.unparse(node) in TIMES)
+    ]
+
+
+TIMES = ("time.time", "time.monotonic", "time.sleep", "time.perf_counter", "datetime.now", "datetime.utcnow")
+
+
+def _imports_clock(node: ast.ImportFrom) -> bool:
+    return any(f"{node.module}.{alias.name}" in TIMES for alias in node.names)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_time_is_asked_in_one_place(path: Path) -> None:
+    if not str(path.relative_to(PACKAGE)).startswith(OWN_TIME):
+        assert asked_times(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["begun = time.time()", "from time import monotonic", "wait = time.sleep", "now = datetime.now(UTC)"]
+)
+def test_a_clock_of_its_own_is_seen(line: str) -> None:
+    assert asked_times(line)
+
+
 @pytest.mark.parametrize(
     ("place", "line"),
     [
@@ -82,3 +116,8 @@ def test_imports_go_to_the_right(path: Path) -> None:
 def test_an_import_to_the_left_is_seen(place: str, line: str) -> None:
     """The first five stood in the code before the folders were made."""
     assert to_the_left(place, line)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_fits_in_one_reading(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 300

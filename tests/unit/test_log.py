@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from repmgr_hooks import progress
+from repmgr_hooks import log as log_module
 from repmgr_hooks.cli import output
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.log import Form, about, formatter, goes_to_journal, hint
@@ -144,8 +144,8 @@ def until(true: Callable[[], Any]) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "SHORT", 0.02)
-    monkeypatch.setattr(progress, "SAY_EVERY", 0.1)
+    monkeypatch.setattr(log_module, "SHORT", 0.02)
+    monkeypatch.setattr(log_module, "SAY_EVERY", 0.1)
 
 
 def test_on_a_terminal_one_line_is_written_over(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:

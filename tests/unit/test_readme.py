@@ -19,8 +19,8 @@ from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.handlers.contract import NAMES
 from repmgr_hooks.reports.metrics import METRICS
 from repmgr_hooks.reports.status import ClusterStatus
+from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
-from repmgr_hooks.system.steps import apply
 from tests import readme
 from tests.fake import FakeHost
 from tests.options import Option, all_options
@@ -233,13 +233,13 @@ def test_the_handler_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     exec(block('"""A file that names', HANDLERS), handler.__dict__)  # noqa: S102 - the README's own text
     options = handler.Config(str(tmp_path / "primary"))
     assert list(handler.validate(options, managed.cluster)) == []
-    host, decided = LocalHost({}), ClusterState(managed.cluster, 2, 2)
+    host, state = LocalHost({}), ClusterState(managed.cluster, 2, 2)
 
-    for step in handler.plan(options, decided, handler.observe(options, decided, host)):
+    for step in handler.plan(options, state, handler.observe(options, state, host)):
         apply(step, host)
 
     assert (tmp_path / "primary").read_text() == "10.0.0.12"
-    assert handler.plan(options, decided, handler.observe(options, decided, host)) == []
+    assert handler.plan(options, state, handler.observe(options, state, host)) == []
 
     names: dict[str, Any] = {"cluster": managed.cluster, "ClusterState": ClusterState, "Config": handler.Config}
     names["primary_file"] = handler

@@ -206,14 +206,16 @@ def test_a_mistake_under_alerts(tmp_path: Path, alerts: str, said: str) -> None:
 
 
 def test_a_route_that_tells_nobody(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"clusters.main.routes\[0\].do\[0\].notify: nobody stands under 'alerts'"):
+    with pytest.raises(
+        UsageError, match=r"clusters.main.routes\[0\].do\[0\].notify: there is no receiver under 'alerts'"
+    ):
         load(tmp_path, TEXT.replace("    routes:\n", f"    routes:\n{NOTIFY}"))
 
 
 def test_what_stands_in_the_file_as_a_comment_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receivers, "program_problem", lambda *words: "")
     text = TEXT.replace("# alerts:", "alerts:").replace("#   - {", "  - {")
-    assert [bool(target.mail) for target in load(tmp_path, text).service.alerts] == [True, False, False]
+    assert [bool(receiver.mail) for receiver in load(tmp_path, text).service.alerts] == [True, False, False]
 
 
 # -- check -------------------------------------------------------------------------------------------------------------
@@ -238,7 +240,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 
 def test_a_test_message(check: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(ALERTS + TEXT, "--send-test-alert")
-    assert "alerts.told         mail root: sent" in capsys.readouterr().out
+    assert "alerts.test         mail root: sent" in capsys.readouterr().out
     assert "WARNING main: a test of repmgr-hooks check --send-test-alert" in (tmp_path / "letter").read_text()
 
 
@@ -247,20 +249,20 @@ def test_a_test_message_that_fails(
 ) -> None:
     (tmp_path / "code").write_text("75")
     assert check(ALERTS + TEXT, "--send-test-alert") == 1
-    assert "FAIL  alerts.told         mail root: " in capsys.readouterr().out
+    assert "FAIL  alerts.test         mail root: " in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_a_test_message_that_only_root_could_send(tmp_path: Path) -> None:
     loaded = load(tmp_path, "alerts:\n  - {exec: [/usr/bin/test, -w, /]}\n" + TEXT)
     os.chown(loaded.state_dir, NOBODY, NOBODY)
-    told = cli.show.checks.alerts.told(loaded, LocalHost({}))
-    assert [(found.level, found.key) for found in told] == [("FAIL", "alerts.told")]
+    findings = cli.show.checks.alerts.sent(loaded, LocalHost({}))
+    assert [(found.level, found.code) for found in findings] == [("FAIL", "alerts.test")]
 
 
 def test_a_test_message_to_nobody(check: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert check(TEXT, "--send-test-alert") == 1
-    assert "nobody is told anything\n      HINT: name somebody under 'alerts'\n" in capsys.readouterr().out
+    assert "no alert is sent to anybody\n      HINT: name a receiver under 'alerts'\n" in capsys.readouterr().out
 
 
 def test_a_sendmail_that_the_service_may_not_use(

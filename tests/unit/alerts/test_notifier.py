@@ -31,8 +31,8 @@ from tests.fake import FakeHost, Wall
 
 PACKAGE = str(Path(__file__).resolve().parents[3])
 SUMMARY = "ARCHIVE_GAP: Barman läcks\r\nBcc: x@y.z"
-HOLE = Alert("main", "backup", "critical", SUMMARY, "details", "repmgr-hooks check-wal --cluster main")
-CASE = Incident(HOLE, 1_800_000_000.0)
+GAP = Alert("main", "backup", "critical", SUMMARY, "details", "repmgr-hooks check-wal --cluster main")
+INCIDENT = Incident(GAP, 1_800_000_000.0)
 WARNING = Alert("main", "run", "warning", "failed, and is tried again")
 LIMIT = 20.0
 
@@ -90,7 +90,7 @@ def hook(code: int = 204) -> Iterator[tuple[str, list[Any]]]:
 
 def test_a_webhook_gets_json(system: LocalHost) -> None:
     with hook() as (url, got):
-        assert attempt(Receiver(webhook=url), CASE, system) == ""
+        assert attempt(Receiver(webhook=url), INCIDENT, system) == ""
     ((path, headers, said),) = got
     assert (path, headers["Content-Type"]) == ("/in?token=secret", "application/json")
     assert said == {
@@ -100,7 +100,7 @@ def test_a_webhook_gets_json(system: LocalHost) -> None:
         "cluster": "main",
         "condition": "backup",
         "severity": "critical",
-        "summary": HOLE.summary,
+        "summary": GAP.summary,
         "details": "details",
         "hint": "repmgr-hooks check-wal --cluster main",
         "since": "2027-01-15T08:00:00+00:00",
@@ -112,14 +112,14 @@ def test_a_webhook_gets_json(system: LocalHost) -> None:
 def test_what_is_secret_stands_in_a_file(system: LocalHost, tmp_path: Path) -> None:
     with hook() as (url, got):
         (tmp_path / "webhook").write_text(f"{url}\nAuthorization: Bearer abc\n")
-        assert attempt(Receiver(webhook=str(tmp_path / "webhook")), CASE, system) == ""
+        assert attempt(Receiver(webhook=str(tmp_path / "webhook")), INCIDENT, system) == ""
     assert got[0][1]["Authorization"] == "Bearer abc"
 
 
 @pytest.mark.parametrize("code", [302, 403, 500])
 def test_what_a_webhook_refuses_has_failed_and_no_redirect_is_followed(system: LocalHost, code: int) -> None:
     with hook(code) as (url, got):
-        error = attempt(Receiver(webhook=url), CASE, system)
+        error = attempt(Receiver(webhook=url), INCIDENT, system)
     assert f"the webhook answered {code}" in error
     assert "secret" not in error
     assert len(got) == 1
@@ -137,7 +137,7 @@ def test_what_a_webhook_refuses_has_failed_and_no_redirect_is_followed(system: L
 )
 def test_no_failure_names_the_url(system: LocalHost, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "webhook").write_bytes(text.encode())
-    error = attempt(Receiver(webhook=str(tmp_path / "webhook")), CASE, system)
+    error = attempt(Receiver(webhook=str(tmp_path / "webhook")), INCIDENT, system)
     assert said in error
     assert "secret" not in error
 
@@ -163,7 +163,7 @@ def trickle() -> Iterator[int]:
 
 def test_a_webhook_that_never_ends_its_answer_is_not_waited_for(system: LocalHost) -> None:
     with trickle() as port:
-        error = attempt(Receiver(webhook=f"http://127.0.0.1:{port}/", timeout=2), CASE, system)
+        error = attempt(Receiver(webhook=f"http://127.0.0.1:{port}/", timeout=2), INCIDENT, system)
     assert "not finished after 2 s; killed" in error
 
 
@@ -178,7 +178,7 @@ def sendmail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_mail_goes_through_sendmail(system: LocalHost, sendmail: Path) -> None:
-    assert attempt(Receiver(mail=("dba@example.com", "root")), CASE, system) == ""
+    assert attempt(Receiver(mail=("dba@example.com", "root")), INCIDENT, system) == ""
     assert (sendmail.parent / "arguments").read_text() == "-t -i\n"
     text = (sendmail.parent / "letter").read_bytes()
     assert text.isascii()
@@ -191,8 +191,8 @@ def test_a_mail_goes_through_sendmail(system: LocalHost, sendmail: Path) -> None
 
 
 def test_a_headline_is_not_folded() -> None:
-    case = Incident(Alert("main", "x", "critical", "a long " * 20), 0.0)
-    assert f"Subject: {case.headline}\n" in letter(Receiver(mail=("root",)), case).as_string()
+    incident = Incident(Alert("main", "x", "critical", "a long " * 20), 0.0)
+    assert f"Subject: {incident.headline}\n" in letter(Receiver(mail=("root",)), incident).as_string()
 
 
 class Relay(socketserver.StreamRequestHandler):
@@ -221,8 +221,8 @@ def test_a_mail_goes_through_a_relay(system: LocalHost) -> None:
         server.got, server.daemon_threads = got, True  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         relay = f"127.0.0.1:{server.server_address[1]}"
-        target = Receiver(mail=("dba@example.com",), smtp_relay=relay, sender="gateway@example.com")
-        assert attempt(target, CASE, system) == ""
+        receiver = Receiver(mail=("dba@example.com",), smtp_relay=relay, sender="gateway@example.com")
+        assert attempt(receiver, INCIDENT, system) == ""
         server.shutdown()
     text = b"".join(got).decode()
     assert "mail from:<gateway@example.com>" in text.lower()
@@ -232,7 +232,7 @@ def test_a_mail_goes_through_a_relay(system: LocalHost) -> None:
 
 def test_a_mail_server_that_refuses_is_named(system: LocalHost) -> None:
     error = attempt(
-        Receiver(mail=("dba@example.com",), smtp_relay="127.0.0.1:1", sender="gateway@example.com"), CASE, system
+        Receiver(mail=("dba@example.com",), smtp_relay="127.0.0.1:1", sender="gateway@example.com"), INCIDENT, system
     )
     assert "the mail server 127.0.0.1:1: ConnectionRefusedError: " in error
 
@@ -241,13 +241,13 @@ def test_a_program_gets_json(system: LocalHost, tmp_path: Path) -> None:
     program = tmp_path / "page"
     program.write_text(f'#!/bin/sh\ncat > {tmp_path}/got\necho "$1" >> {tmp_path}/got\n')
     program.chmod(0o755)
-    assert attempt(Receiver(exec=(str(program), "postgres")), CASE, system) == ""
+    assert attempt(Receiver(exec=(str(program), "postgres")), INCIDENT, system) == ""
     document, argument = (tmp_path / "got").read_text().splitlines()
     assert (json.loads(document)["condition"], argument) == ("backup", "postgres")
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("receiver", "said"),
     [
         (Receiver(), "one of 'mail', 'webhook' and 'exec'"),
         (Receiver(mail=("a@b",), webhook="http://x/"), "one of 'mail', 'webhook' and 'exec'"),
@@ -258,8 +258,8 @@ def test_a_program_gets_json(system: LocalHost, tmp_path: Path) -> None:
         (Receiver(exec=("/no/such/program",)), "refused"),
     ],
 )
-def test_a_target_that_cannot_be(target: Receiver, said: str) -> None:
-    assert said in " ".join(validate(target))
+def test_a_receiver_that_cannot_be(receiver: Receiver, said: str) -> None:
+    assert said in " ".join(map(str, validate(receiver)))
 
 
 def test_two_that_run_one_program_are_two() -> None:
@@ -316,7 +316,7 @@ def test_each_is_told_what_is_grave_enough_for_it(journal: Journal) -> None:
     with notifier(journal, host, A, B) as made:
         made.note("main", [WARNING])
         until(lambda: host.texts("/a"))
-        made.note("main", [WARNING, HOLE])
+        made.note("main", [WARNING, GAP])
     assert host.texts("/a") == ["WARNING main", "CRITICAL main"]
     assert host.texts("/b") == ["CRITICAL main"]
 
@@ -324,14 +324,16 @@ def test_each_is_told_what_is_grave_enough_for_it(journal: Journal) -> None:
 def test_a_restart_tells_nothing_twice_and_takes_up_what_is_left(journal: Journal) -> None:
     host = Post("/b")
     with notifier(journal, host, A, B) as made:
-        made.note("main", [HOLE])
+        made.note("main", [GAP])
         until(lambda: len(host.got) == 2)
-    ((told,),) = journal.read("select told from alert")
-    assert {name: item["failures"] for name, item in json.loads(told).items()} == {"exec /a": 0, "exec /b": 1}
-    journal.change(lambda db: db.execute("update alert set told = replace(told, '\"tried\": ', '\"tried\": -')"))
+    ((deliveries,),) = journal.read("select deliveries from alert")
+    assert {name: item["failures"] for name, item in json.loads(deliveries).items()} == {"exec /a": 0, "exec /b": 1}
+    journal.change(
+        lambda db: db.execute("update alert set deliveries = replace(deliveries, '\"tried\": ', '\"tried\": -')")
+    )
     host.broken.clear()
     with notifier(journal, host, A, B) as made:
-        made.note("main", [HOLE])
+        made.note("main", [GAP])
         until(lambda: len(host.got) == 3)
     assert host.texts("/a") == ["CRITICAL main"]
     assert host.texts("/b") == ["CRITICAL main"] * 2
@@ -342,7 +344,7 @@ def test_who_hangs_keeps_back_neither_the_others_nor_the_runs(journal: Journal) 
     with notifier(journal, host, HANGS, A) as made:
         host.hanging.clear()
         for _ in range(3):
-            made.note("main", [HOLE])
+            made.note("main", [GAP])
             made.tell(Alert("main", "standby_failure of node 2", "warning", "so it is", momentary=True))
         until(lambda: len(host.texts("/a")) == 2)
         assert host.texts("/hangs") == []
@@ -354,7 +356,7 @@ def test_a_pause_keeps_messages_back(journal: Journal) -> None:
     host = Post()
     journal.pause("main", None, "")
     with notifier(journal, host, A) as made:
-        made.note("main", [HOLE])
+        made.note("main", [GAP])
     assert host.got == []
     journal.resume("main")
     with notifier(journal, host, A):
@@ -366,7 +368,7 @@ def test_a_pause_keeps_messages_back(journal: Journal) -> None:
 def test_a_clock_that_is_set_keeps_no_end_back(journal: Journal, wall: Wall, set_by: float) -> None:
     host = Post()
     with notifier(journal, host, A) as made:
-        made.note("main", [HOLE])
+        made.note("main", [GAP])
         until(lambda: host.texts())
         made.note("main", [])
     wall.time += set_by
@@ -383,15 +385,15 @@ def test_without_a_journal_they_are_told_all_the_same(journal: Journal) -> None:
     host = Post()
     with notifier(journal, host, A) as made:
         journal.close()
-        made.note("main", [HOLE])
+        made.note("main", [GAP])
         until(lambda: host.got)
-        made.note("main", [HOLE])
+        made.note("main", [GAP])
     assert host.texts() == ["CRITICAL main"]
 
 
 def test_nobody_wants_to_know(journal: Journal) -> None:
     with notifier(journal, Post()) as made:
-        made.note("main", [HOLE])
+        made.note("main", [GAP])
         made.tell(WARNING)
     assert journal.read("select count(*) from alert") == [(0,)]
 
@@ -399,7 +401,7 @@ def test_nobody_wants_to_know(journal: Journal) -> None:
 def test_a_configuration_that_is_read_again(journal: Journal) -> None:
     host = Post()
     with notifier(journal, host, A) as made:
-        made.note("main", [HOLE])
+        made.note("main", [GAP])
         until(lambda: host.texts("/a"))
         made.use([B], ["main"])
         until(lambda: host.texts("/b"))
@@ -412,15 +414,15 @@ def test_a_bug_in_a_message_ends_no_thread(journal: Journal, monkeypatch: pytest
     host = Post()
     program = receivers.program
 
-    def broken(target: Receiver, case: Incident) -> Program:
-        if case.alert is WARNING:
+    def broken(receiver: Receiver, incident: Incident) -> Program:
+        if incident.alert is WARNING:
             raise KeyError("a bug")
-        return program(target, case)
+        return program(receiver, incident)
 
     monkeypatch.setattr(receivers, "program", broken)
     with notifier(journal, host, A) as made:
         made.note("main", [WARNING])
-        made.note("main", [WARNING, HOLE])
+        made.note("main", [WARNING, GAP])
     assert host.texts() == ["CRITICAL main"]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repmgr_hooks import config
-from repmgr_hooks.alerts.incident import AGAIN, HEADLINE, RETRY, SETTLED, Incident, Told, happened, raised
+from repmgr_hooks.alerts.incident import AGAIN, HEADLINE, RETRY, SETTLED, Delivery, Incident, happened, raised
 from repmgr_hooks.alerts.rules import conditions, open_gate
 from repmgr_hooks.barman import wal_continuity
 from repmgr_hooks.barman.wal_continuity import FAULTS, StreamPosition, StreamState
@@ -30,15 +30,15 @@ class Us:
     """One target, which takes everything that is due, in the order in which it is due."""
 
     def __init__(self) -> None:
-        self.cases: dict[str, Incident] = {}
+        self.incidents: dict[str, Incident] = {}
         self.said: list[tuple[float, str]] = []
 
     def find(self, now: float, *found: Alert) -> None:
-        self.cases |= raised(self.cases, {alert.condition: alert for alert in found}, now)
-        for condition, case in self.cases.items():
-            if case.wait("us", HOUR, now) == 0:
-                self.said.append((now, case.headline))
-                self.cases[condition] = replace(case, told={"us": Told(case.headline, now, now)})
+        self.incidents |= raised(self.incidents, {alert.condition: alert for alert in found}, now)
+        for condition, incident in self.incidents.items():
+            if incident.wait("us", HOUR, now) == 0:
+                self.said.append((now, incident.headline))
+                self.incidents[condition] = replace(incident, deliveries={"us": Delivery(incident.headline, now, now)})
 
 
 def test_it_is_told_once_again_every_hour_and_when_it_is_over() -> None:
@@ -76,42 +76,44 @@ def test_what_goes_to_and_fro_makes_no_storm(period: int) -> None:
 
 
 def test_what_is_over_before_it_could_be_told_is_told_as_over() -> None:
-    case = Incident(STALE_PRIMARY, 100.0, 130.0, told={"us": Told(tried=120.0, failures=3)})
-    assert case.wait("us", HOUR, 130.0) == SETTLED
-    assert case.wait("us", HOUR, 190.0) == 0
-    assert case.headline.startswith("OVER ")
+    incident = Incident(STALE_PRIMARY, 100.0, 130.0, deliveries={"us": Delivery(tried=120.0, failures=3)})
+    assert incident.wait("us", HOUR, 130.0) == SETTLED
+    assert incident.wait("us", HOUR, 190.0) == 0
+    assert incident.headline.startswith("OVER ")
 
 
 @pytest.mark.parametrize(
     ("failures", "ended", "wait"), [(1, None, 5), (2, None, 10), (19, None, 300), (20, None, HOUR), (20, 500.0, None)]
 )
-def test_a_target_that_does_not_answer_is_tried_less_and_less_often(
+def test_a_receiver_that_does_not_answer_is_tried_less_and_less_often(
     failures: int, ended: float | None, wait: float | None
 ) -> None:
-    case = Incident(STALE_PRIMARY, 500.0, ended, told={"us": Told(tried=1000.0, failures=failures)})
-    assert case.wait("us", HOUR, 1000.0) == wait
+    incident = Incident(STALE_PRIMARY, 500.0, ended, deliveries={"us": Delivery(tried=1000.0, failures=failures)})
+    assert incident.wait("us", HOUR, 1000.0) == wait
 
 
 def test_an_event_is_told_once_and_the_same_not_again_within_an_hour() -> None:
-    case = happened(None, PROMOTED, 100.0)
-    assert case
-    assert (case.state, case.headline, case.wait("us", HOUR, 100.0)) == (
+    incident = happened(None, PROMOTED, 100.0)
+    assert incident
+    assert (incident.state, incident.headline, incident.wait("us", HOUR, 100.0)) == (
         "event",
         "WARNING main: the primary is node 2",
         0,
     )
-    told = replace(case, told={"us": Told(case.headline, 100.0, 100.0)})
-    assert told.wait("us", HOUR, 9999.0) is None
-    assert happened(told, PROMOTED, 100.0 + AGAIN - 1) is None
-    assert happened(told, PROMOTED, 100.0 + AGAIN) == Incident(PROMOTED, 100 + AGAIN, 100 + AGAIN)
-    assert happened(told, replace(PROMOTED, summary="another"), 101.0)
-    failed = replace(case, told={"us": Told(failures=RETRY.max_attempts, tried=100.0)})
+    sent = replace(incident, deliveries={"us": Delivery(incident.headline, 100.0, 100.0)})
+    assert sent.wait("us", HOUR, 9999.0) is None
+    assert happened(sent, PROMOTED, 100.0 + AGAIN - 1) is None
+    assert happened(sent, PROMOTED, 100.0 + AGAIN) == Incident(PROMOTED, 100 + AGAIN, 100 + AGAIN)
+    assert happened(sent, replace(PROMOTED, summary="another"), 101.0)
+    failed = replace(incident, deliveries={"us": Delivery(failures=RETRY.max_attempts, tried=100.0)})
     assert failed.wait("us", HOUR, 101.0) is None
 
 
 def test_a_clock_that_was_set_back_keeps_nothing_back() -> None:
-    case = Incident(STALE_PRIMARY, 1e9, None, told={"us": Told("CRITICAL main: SPLIT-BRAIN: node 1", 1e9, 1e9)})
-    assert case.wait("us", HOUR, 1000.0) == 0
+    incident = Incident(
+        STALE_PRIMARY, 1e9, None, deliveries={"us": Delivery("CRITICAL main: SPLIT-BRAIN: node 1", 1e9, 1e9)}
+    )
+    assert incident.wait("us", HOUR, 1000.0) == 0
 
 
 @given(st.text(), st.text())

@@ -29,7 +29,7 @@ def late(code: ProbeCode, since: float, times: int, known_since: float, now: flo
 
 
 @pytest.mark.parametrize(
-    ("code", "since", "times", "known_since", "now", "told"),
+    ("code", "since", "times", "known_since", "now", "said"),
     [
         (ProbeCode.SILENT, 0, 2, 0, 15, True),
         (ProbeCode.SILENT, 0, 2, 0, 14, False),
@@ -42,9 +42,9 @@ def late(code: ProbeCode, since: float, times: int, known_since: float, now: flo
     ],
 )
 def test_how_long_it_must_last(
-    code: ProbeCode, since: float, times: int, known_since: float, now: float, told: bool
+    code: ProbeCode, since: float, times: int, known_since: float, now: float, said: bool
 ) -> None:
-    assert late(code, since, times, known_since, now) is told
+    assert late(code, since, times, known_since, now) is said
 
 
 def alerts(managed: ManagedCluster, primary: int | None) -> list[tuple[str, str, str]]:

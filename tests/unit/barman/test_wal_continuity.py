@@ -439,8 +439,8 @@ def test_what_only_barman_has_is_kept(host: FakeHost, tail: bool) -> None:
     host.barman.streaming = {partial(1, 5)}
     host.barman.tails = {partial(1, 5)} if tail else set()
     config, cluster = barman.Config(stream=True), Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN)
-    decided = decided_on(cluster, host)
-    steps = barman.plan(config, decided, barman.observe(config, decided, host))
+    state = decided_on(cluster, host)
+    steps = barman.plan(config, state, barman.observe(config, state, host))
     kept = [str(step.do) for step in steps if str(step.do).startswith("cp ")]
     copy = f"{HOME}/{partial(1, 5)}.beyond-0-50002A0"
     assert kept == ([f"cp --archive --no-clobber {STREAMING}/{partial(1, 5)} {copy}"] if tail else [])

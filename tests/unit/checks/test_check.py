@@ -210,7 +210,7 @@ def test_who_may_take_the_lock_of_iptables_legacy(host: FakeHost, legacy: bool, 
             lock.touch()
             lock.chmod(mode)
         (found,) = kernel.backend(User("x", 12345, group, (group,), "/"), host, lock)
-    assert f"{found.level:4}  {found.what}".startswith(said.format(lock=lock))
+    assert f"{found.level:4}  {found.message}".startswith(said.format(lock=lock))
     assert (found.hint == "systemd-tmpfiles --create /etc/tmpfiles.d/repmgr-hooks.conf") is (found.level == "FAIL")
 
 
@@ -389,4 +389,4 @@ def test_another_firewall_manager(tmp_path: Path, files: dict[str, str], enabled
         (tmp_path / "etc" / name).write_text(text)
     found = kernel.managers(tmp_path, 5)
     assert found.level == ("WARN" if named else "OK")
-    assert found.what.startswith(named)
+    assert found.message.startswith(named)

@@ -73,15 +73,15 @@ def test_a_password_file(place: Path, mode: int, level: str, said: str) -> None:
     if ME == 0:
         os.chown(file, 12345, 12345)
     found = files.secret("files.passfile", file, User("owner", 12345 if ME == 0 else ME, MINE, (), "/"))
-    assert (found.level, found.key, found.where) == (level, "files.passfile", str(file))
-    assert found.what.startswith(said)
+    assert (found.level, found.code, found.where) == (level, "files.passfile", str(file))
+    assert found.message.startswith(said)
 
 
 def test_a_password_file_of_somebody_else_or_nowhere(place: Path) -> None:
     file = place / "pgpass"
     file.touch(mode=0o600)
     assert files.secret("k", file, OTHER).hint == f"chown other {file}"
-    assert files.secret("k", place / "none", OTHER).what == "is not there"
+    assert files.secret("k", place / "none", OTHER).message == "is not there"
 
 
 def test_nobody_is_acted_as_without_root() -> None:

@@ -19,8 +19,8 @@ CLUSTER = Cluster({1: Node("10.0.0.11")}, Gateway("10.0.0.20", {"app": 5433}), n
 def found(directory: Path, libpq: Mapping[str, object], passfile: Path | None = None) -> tuple[str, str, str]:
     postgres = Postgres(passfile=str(passfile or ""), libpq=libpq)
     seen = passwords.look(replace(CLUSTER, postgres=postgres), User("barman", 1, 1, (), str(directory)))
-    assert (seen.key, seen.where) == ("nodes.password", "main")
-    return seen.level, seen.what, seen.hint
+    assert (seen.code, seen.where) == ("nodes.password", "main")
+    return seen.level, seen.message, seen.hint
 
 
 @pytest.mark.parametrize("given", ["passfile", ".pgpass"])

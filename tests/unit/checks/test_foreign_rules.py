@@ -27,7 +27,7 @@ class Gateway(FakeHost):
 
 
 def found(host: FakeHost) -> list[tuple[str, str, str]]:
-    return [(item.level, item.where, item.what) for item in look(MAIN, host) if item.level != "OK"]
+    return [(item.level, item.where, item.message) for item in look(MAIN, host) if item.level != "OK"]
 
 
 def before_ours(rule: str) -> FakeHost:
@@ -93,7 +93,7 @@ def test_a_policy_is_named_once_for_all_it_drops() -> None:
     host = Gateway()
     host.filter = ":FORWARD DROP [0:0]\n"
     (finding,) = findings(host)
-    assert finding.what == (
+    assert finding.message == (
         "clients to node 1, node 1 to clients, clients to node 2, node 2 to clients: "
         "dropped by the policy of iptables -t filter FORWARD"
     )
@@ -103,7 +103,7 @@ def test_a_policy_is_named_once_for_all_it_drops() -> None:
 def test_a_rule_for_todays_primary_alone() -> None:
     host = Gateway()
     host.filter = ":FORWARD DROP [0:0]\n-A FORWARD -d 10.0.0.11/32 -j ACCEPT\n-A FORWARD -s 10.0.0.11/32 -j ACCEPT\n"
-    assert findings(host)[0].what.startswith("clients to node 2, node 2 to clients: dropped by")
+    assert findings(host)[0].message.startswith("clients to node 2, node 2 to clients: dropped by")
 
 
 def findings(host: FakeHost) -> list[Finding]:
@@ -119,6 +119,6 @@ def test_other_tables_are_walked_too() -> None:
 
     host.programs["iptables-save"] = saved
     (finding,) = findings(host)
-    assert finding.what.startswith("node 1 to clients, node 2 to clients: not tracked, so not translated")
+    assert finding.message.startswith("node 1 to clients, node 2 to clients: not tracked, so not translated")
     assert finding.hint == "iptables -t raw -D PREROUTING -p tcp -m tcp --sport 5432 -j CT --notrack"
     assert firewall.nat_rules(MAIN.gateway, host)

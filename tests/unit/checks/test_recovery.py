@@ -39,7 +39,7 @@ def directory(tmp_path: Path) -> Path:
 
 def shown(finding: Finding) -> str:
     """A finding in one line, without its key."""
-    return f"{finding.level:4}  {finding.where}: {finding.what}" + (f"; {finding.hint}" if finding.hint else "")
+    return f"{finding.level:4}  {finding.where}: {finding.message}" + (f"; {finding.hint}" if finding.hint else "")
 
 
 def proved(directory: Path, command: str, files: set[str] = FILES) -> list[str]:
@@ -117,7 +117,7 @@ def test_a_key_that_may_not_run_everything_is_let_in_all_the_same(directory: Pat
     shell = Shell(("env", f"PATH={ssh.parent}:/usr/bin:/bin"), str(directory), LocalHost({}))
     wrong = login(shell, {"barman_host": "barman@backup"}, "node 2")
     assert (wrong is None) is let_in
-    assert wrong is None or "exit code 255: Permission denied" in wrong.what
+    assert wrong is None or "exit code 255: Permission denied" in wrong.message
 
 
 def test_a_host_that_is_an_option_runs_nothing(directory: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_backup_whose_description_is_elsewhere(barmans: Path, tmp_path: Path) 
     moved(barmans)
     found = would_clone(tmp_path)
     assert found.level == "FAIL"
-    assert found.what == (
+    assert found.message == (
         f"a clone wants {barmans}/base/{BACKUP}/backup.info, which Barman 3.13.2 and newer has elsewhere"
     )
     now, script = found.hint.removeprefix("as Barman's user: ").split("; and so that each new backup has it, ")
@@ -275,18 +275,18 @@ def test_a_backup_whose_description_is_elsewhere(barmans: Path, tmp_path: Path) 
 )
 def test_a_backup_that_lacks_files(barmans: Path, tmp_path: Path, lost: str, said: str) -> None:
     (barmans / lost).rename(barmans / "lost")
-    assert said in would_clone(tmp_path).what
+    assert said in would_clone(tmp_path).message
 
 
 def test_a_description_that_is_empty(barmans: Path, tmp_path: Path) -> None:
     info = barmans / "base" / BACKUP / "backup.info"
     info.write_text("")
-    assert f"rsync does not bring {info}" in would_clone(tmp_path).what
+    assert f"rsync does not bring {info}" in would_clone(tmp_path).message
 
 
 def test_a_backup_that_waits_for_wal(barmans: Path, tmp_path: Path) -> None:
     """A new one would wait as this does."""
     (barmans / "status").write_text("WAITING_FOR_WALS")
     found = would_clone(tmp_path)
-    assert "its newest is WAITING_FOR_WALS" in found.what
+    assert "its newest is WAITING_FOR_WALS" in found.message
     assert found.hint == "barman switch-wal --force --archive main_backup"

@@ -128,7 +128,7 @@ def test_history_for_machines(
 @pytest.mark.parametrize("command", ["status", "history", "pause", "resume", "reconcile"])
 def test_a_cluster_that_is_not_there(run: RunResult, capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert run(command, "--cluster", "mian") == 2
-    assert "has no cluster 'mian'; did you mean 'main'?" in capsys.readouterr().err
+    assert "has no cluster 'mian'\nHINT: did you mean 'main'?" in capsys.readouterr().err
 
 
 # -- pause and resume --------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def test_an_event_of_the_journal_as_a_dry_run(
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--id", "7"], "the journal has no event 7; 'repmgr-hooks history' shows their numbers"),
+        (["--id", "7"], "the journal has no event 7\nHINT: 'repmgr-hooks history' shows their numbers"),
         (["--id", "7", "2", "standby_promote"], "give either --id or the words of an event, not both"),
         ([], "got 0 arguments"),
     ],

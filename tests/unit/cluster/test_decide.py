@@ -56,7 +56,7 @@ def whys(decision: PrimaryDecision) -> list[tuple[ReasonCode, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize(
-    ("states", "memory", "node", "why"),
+    ("states", "last_known", "node", "why"),
     [
         pytest.param([primary(1, 1)], LastKnownPrimary(), 1, ReasonCode.ONLY, id="a single node"),
         pytest.param([primary(1, 1), standby(2, 1)], LastKnownPrimary(), 1, ReasonCode.ONLY, id="primary and standby"),
@@ -180,8 +180,10 @@ def whys(decision: PrimaryDecision) -> list[tuple[ReasonCode, tuple[int, ...]]]:
         ),
     ],
 )
-def test_the_primary_is_known(states: list[NodeState], memory: LastKnownPrimary, node: int, why: ReasonCode) -> None:
-    decision = decide(states, memory)
+def test_the_primary_is_known(
+    states: list[NodeState], last_known: LastKnownPrimary, node: int, why: ReasonCode
+) -> None:
+    decision = decide(states, last_known)
     (timeline,) = [state.timeline for state in states if state.node == node]
     assert (decision.primary, decision.timeline, decision.reason.code) == (node, timeline, why)
     assert decision.states == tuple(states)
@@ -192,7 +194,7 @@ SEEN_2 = LastKnownPrimary(2, 2, SYSTEM)
 
 
 @pytest.mark.parametrize(
-    ("states", "memory", "reason"),
+    ("states", "last_known", "reason"),
     [
         pytest.param([], LastKnownPrimary(), Reason(ReasonCode.NOBODY), id="no node at all"),
         pytest.param([standby(1, 1), standby(2, 1)], NODE_1, Reason(ReasonCode.NOBODY), id="standbys only"),
@@ -267,8 +269,8 @@ SEEN_2 = LastKnownPrimary(2, 2, SYSTEM)
         ),
     ],
 )
-def test_the_primary_is_unknown(states: list[NodeState], memory: LastKnownPrimary, reason: Reason) -> None:
-    decision = decide(states, memory)
+def test_the_primary_is_unknown(states: list[NodeState], last_known: LastKnownPrimary, reason: Reason) -> None:
+    decision = decide(states, last_known)
     assert (decision.primary, decision.timeline, decision.reason) == (None, 0, reason)
     assert decision.states == tuple(states)
 
@@ -313,7 +315,7 @@ def test_the_primary_that_is_there_already_is_no_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "memory", "stale_primaries"),
+    ("states", "last_known", "stale_primaries"),
     [
         pytest.param([primary(1, 1), primary(2, 2)], NODE_1, (1,), id="beside the primary"),
         pytest.param([primary(1, 1), primary(2, 2), primary(3, 3)], NODE_1, (1, 2), id="two beside the primary"),
@@ -350,8 +352,10 @@ def test_the_primary_that_is_there_already_is_no_change() -> None:
         pytest.param([standby(1, 1), primary(2, 2)], NODE_1, (), id="a standby is none"),
     ],
 )
-def test_stale_primaries(states: list[NodeState], memory: LastKnownPrimary, stale_primaries: tuple[int, ...]) -> None:
-    decision = decide(states, memory)
+def test_stale_primaries(
+    states: list[NodeState], last_known: LastKnownPrimary, stale_primaries: tuple[int, ...]
+) -> None:
+    decision = decide(states, last_known)
     assert decision.stale_primaries == stale_primaries
     notes = [note for note in decision.notes if note.code is ReasonCode.STALE_PRIMARY]
     assert [note.nodes for note in notes] == [(node,) for node in stale_primaries]
@@ -485,9 +489,9 @@ def answered(states: list[NodeState]) -> list[NodeState]:
 
 @given(CLUSTERS, MEMORIES)
 def test_a_primary_answered_and_was_out_of_recovery_and_is_no_witness(
-    states: list[NodeState], memory: LastKnownPrimary
+    states: list[NodeState], last_known: LastKnownPrimary
 ) -> None:
-    decision = decide(states, memory, 5)
+    decision = decide(states, last_known, 5)
     if decision.primary is not None:
         (chosen,) = [state for state in states if state.node == decision.primary]
         assert (chosen.error, chosen.in_recovery, chosen.witness) == ("", False, False)
@@ -496,87 +500,87 @@ def test_a_primary_answered_and_was_out_of_recovery_and_is_no_witness(
 
 @given(CLUSTERS, MEMORIES)
 def test_a_primary_is_never_older_than_what_was_seen_nor_than_a_node_unless_it_is_kept(
-    states: list[NodeState], memory: LastKnownPrimary
+    states: list[NodeState], last_known: LastKnownPrimary
 ) -> None:
-    decision = decide(states, memory, 5)
+    decision = decide(states, last_known, 5)
     if decision.primary is not None:
-        assert decision.timeline >= memory.timeline
-        assert decision.primary == memory.primary or all(
+        assert decision.timeline >= last_known.timeline
+        assert decision.primary == last_known.primary or all(
             decision.timeline >= state.timeline for state in answered(states)
         )
 
 
 @given(CLUSTERS, MEMORIES)
 def test_nothing_is_chosen_and_nothing_shut_out_when_system_identifiers_differ(
-    states: list[NodeState], memory: LastKnownPrimary
+    states: list[NodeState], last_known: LastKnownPrimary
 ) -> None:
-    if len({*(state.system_identifier for state in answered(states)), memory.system_identifier} - {""}) > 1:
-        decision = decide(states, memory)
+    if len({*(state.system_identifier for state in answered(states)), last_known.system_identifier} - {""}) > 1:
+        decision = decide(states, last_known)
         assert (decision.primary, decision.stale_primaries) == (None, ())
 
 
 @given(CLUSTERS, MEMORIES)
 def test_of_several_only_the_one_that_repmgr_made_or_that_was_there_before_is_chosen(
-    states: list[NodeState], memory: LastKnownPrimary
+    states: list[NodeState], last_known: LastKnownPrimary
 ) -> None:
     out_of_recovery = [state for state in answered(states) if not state.in_recovery]
-    decision = decide(states, memory)
-    if len(out_of_recovery) > 1 and decision.primary not in (None, memory.primary, *memory.promoted):
+    decision = decide(states, last_known)
+    if len(out_of_recovery) > 1 and decision.primary not in (None, last_known.primary, *last_known.promoted):
         (chosen,) = [state for state in states if state.node == decision.primary]
         assert named(chosen) == [chosen.node]
 
 
 @given(CLUSTERS, MEMORIES)
 def test_a_healthy_primary_is_left_only_for_one_that_repmgr_made(
-    states: list[NodeState], memory: LastKnownPrimary
+    states: list[NodeState], last_known: LastKnownPrimary
 ) -> None:
     healthy = [
         state
         for state in answered(states)
-        if state.node == memory.primary and not state.in_recovery and state.timeline >= memory.timeline
+        if state.node == last_known.primary and not state.in_recovery and state.timeline >= last_known.timeline
     ]
-    decision = decide(states, memory, 5)
-    if healthy and decision.primary not in (None, memory.primary):
+    decision = decide(states, last_known, 5)
+    if healthy and decision.primary not in (None, last_known.primary):
         (chosen,) = [state for state in states if state.node == decision.primary]
-        assert named(chosen) == [chosen.node] or chosen.node in memory.promoted
+        assert named(chosen) == [chosen.node] or chosen.node in last_known.promoted
         assert chosen.timeline > healthy[0].timeline
 
 
 @given(CLUSTERS, MEMORIES)
 def test_a_stale_primary_is_out_of_recovery_never_the_primary_and_there_is_proof(
-    states: list[NodeState], memory: LastKnownPrimary
+    states: list[NodeState], last_known: LastKnownPrimary
 ) -> None:
-    decision = decide(states, memory, 5)
+    decision = decide(states, last_known, 5)
     assert decision.primary not in decision.stale_primaries
     for state in states:
         if state.node in decision.stale_primaries:
             assert (state.error, state.in_recovery, state.witness) == ("", False, False)
             others = [other for other in answered(states) if other.timeline > state.timeline]
             assert (
-                state.timeline < memory.timeline
+                state.timeline < last_known.timeline
                 or any(other.node == decision.primary for other in others)
                 or any(named(other) and state.node not in named(other) for other in others)
             )
 
 
 @given(CLUSTERS, MEMORIES)
-def test_while_the_primary_swings_no_other_is_followed(states: list[NodeState], memory: LastKnownPrimary) -> None:
-    assert decide(states, replace(memory, changes=5), 5).primary in (None, memory.primary)
+def test_while_the_primary_swings_no_other_is_followed(states: list[NodeState], last_known: LastKnownPrimary) -> None:
+    assert decide(states, replace(last_known, changes=5), 5).primary in (None, last_known.primary)
 
 
 @given(CLUSTERS, MEMORIES, st.randoms(use_true_random=False))
 def test_the_order_of_the_answers_does_not_matter(
-    states: list[NodeState], memory: LastKnownPrimary, random: object
+    states: list[NodeState], last_known: LastKnownPrimary, random: object
 ) -> None:
     shuffled = random.sample(states, len(states))  # type: ignore[attr-defined]
-    first, second = decide(states, memory, 5), decide(shuffled, memory, 5)
+    first, second = decide(states, last_known, 5), decide(shuffled, last_known, 5)
     assert replace(first, states=(), notes=()) == replace(second, states=(), notes=())
     assert set(first.notes) == set(second.notes)
 
 
 @given(CLUSTERS, MEMORIES)
-def test_a_silent_node_says_nothing(states: list[NodeState], memory: LastKnownPrimary) -> None:
-    with_silent, without = decide(states, memory, 5), decide([s for s in states if not s.error], memory, 5)
+def test_a_silent_node_says_nothing(states: list[NodeState], last_known: LastKnownPrimary) -> None:
+    with_silent, without = decide(states, last_known, 5), decide([s for s in states if not s.error], last_known, 5)
     assert replace(with_silent, states=(), notes=()) == replace(without, states=(), notes=())
 
 

@@ -39,8 +39,8 @@ def found(host: FakeHost, since: float = 0.0, files: Files = NO_FILES) -> Readin
     return readiness.judge(decision, standbys, asked, files, THREE.repmgrd_timeout, settled)
 
 
-def kinds(seen: Readiness) -> set[tuple[Hindrance, tuple[int, ...], bool]]:
-    return {(item.kind, item.nodes, item.nobody) for item in seen.obstacles}
+def codes(seen: Readiness) -> set[tuple[Hindrance, tuple[int, ...], bool]]:
+    return {(item.code, item.nodes, item.nobody) for item in seen.obstacles}
 
 
 def of(*numbers: int, **changes: object) -> Callable[[FakeHost], object]:
@@ -58,6 +58,7 @@ def of(*numbers: int, **changes: object) -> Callable[[FakeHost], object]:
         (of(2, unseen_for=-1, up_for=3.0), (2, 3), set()),
         (of(2, unseen_for=None), (3,), {(Hindrance.SILENT, (2,), False)}),
         (of(1, 2, 3, paused=True), (), {(Hindrance.PAUSED, (2, 3), True)}),
+        (lambda host: [of(1, 2, 3, paused=True)(host), of(1, checkpoint=True)(host)], (2, 3), set()),
         (of(1, unelectable=(2,)), (3,), set()),
         (of(1, unelectable=(2, 3)), (), {(Hindrance.PRIORITY, (2, 3), True)}),
         (of(1, inactive=(2, 3)), (), {(Hindrance.INACTIVE, (2, 3), True)}),
@@ -77,7 +78,7 @@ def test_what_repmgrd_says(
     host = three()
     change(host)
     seen = found(host)
-    assert (seen.candidates, kinds(seen)) == (candidates, expected)
+    assert (seen.candidates, codes(seen)) == (candidates, expected)
 
 
 @pytest.mark.parametrize("ago", [0.0, 14.0])
@@ -89,12 +90,12 @@ def test_repmgrd_has_time_to_find_a_new_primary(ago: float) -> None:
     assert found(host, time.time() + 3600).obstacles, "the clock was set back"
 
 
-@pytest.mark.parametrize("kind", [Hindrance.MANUAL, Hindrance.NO_COMMAND])
-def test_a_standby_for_reports_is_no_fault(kind: Hindrance) -> None:
-    seen = found(three(), files=Files({}, {3: (kind, "")}))
+@pytest.mark.parametrize("code", [Hindrance.MANUAL, Hindrance.NO_COMMAND])
+def test_a_standby_for_reports_is_no_fault(code: Hindrance) -> None:
+    seen = found(three(), files=Files({}, {3: (code, "")}))
     assert (seen.candidates, seen.obstacles) == ((2,), ())
-    seen = found(three(), files=Files({2: Path("/etc/repmgr/db2.conf")}, {2: (kind, ""), 3: (kind, "")}))
-    assert kinds(seen) == {(kind, (2, 3), True)}
+    seen = found(three(), files=Files({2: Path("/etc/repmgr/db2.conf")}, {2: (code, ""), 3: (code, "")}))
+    assert codes(seen) == {(code, (2, 3), True)}
     assert "/etc/repmgr/db2.conf" in seen.obstacles[0].hint
 
 
@@ -175,6 +176,21 @@ def test_what_a_file_says(tmp_path: Path, text: str, against: Hindrance | None) 
     other = tmp_path / "old.conf"
     other.write_text(GOOD)
     assert readiness.read_files([path, other], THREE, {}, FakeHost()).against == {}, "it is not known which counts"
+
+
+@pytest.mark.parametrize(("here", "there"), [("10.0.0.11", "10.9.0.11"), ("db1.a.example", "db1.b.example")])
+def test_two_clusters_with_equal_node_ids_and_names(tmp_path: Path, here: str, there: str) -> None:
+    """What repmgr itself has for each tells which file is whose."""
+    ours, theirs = tmp_path / "a.conf", tmp_path / "b.conf"
+    ours.write_text(GOOD.replace("10.0.0.11", here))
+    theirs.write_text(GOOD.replace("10.0.0.11", there).replace("failover=automatic", "failover=manual"))
+
+    def read(address: str) -> Files:
+        cluster, known = replace(THREE, nodes={**NODES, 1: Node(address)}), {1: Identity("db1", address)}
+        return readiness.read_files([ours, theirs], cluster, known, FakeHost())
+
+    assert read(here) == Files({1: ours}, {})
+    assert read(there) == Files({1: theirs}, {1: (Hindrance.MANUAL, "")})
 
 
 def test_repmgrs_own_words_without_a_password(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -330,7 +331,7 @@ def back_from_the_dead() -> FakeHost:
 @pytest.mark.parametrize("events", [[PROMOTED], []], ids=str)
 def test_while_the_primary_is_unknown_a_stale_primary_gets_nobody(events: list[Event]) -> None:
     host = back_from_the_dead()
-    run = handle(MAIN, host, events, memory=SEEN_2)
+    run = handle(MAIN, host, events, last_known=SEEN_2)
     assert not run.ok
     assert run.again
     assert run.decision and (run.decision.primary, run.decision.stale_primaries) == (None, (1,))
@@ -340,13 +341,13 @@ def test_while_the_primary_is_unknown_a_stale_primary_gets_nobody(events: list[E
     assert host.poked == [APP_CLIENT]
     assert host.now() < 5, "there is nothing to wait for"
     before = list(host.changes)
-    handle(MAIN, host, events, memory=SEEN_2)
+    handle(MAIN, host, events, last_known=SEEN_2)
     assert host.changes == before
 
 
 def test_a_dry_run_shuts_nobody_out() -> None:
     host = back_from_the_dead()
-    run = handle(MAIN, host, [], dry_run=True, memory=SEEN_2)
+    run = handle(MAIN, host, [], dry_run=True, last_known=SEEN_2)
     assert not run.ok
     assert [[step.what for step in done.steps] for done in run.done] == [
         [
@@ -365,7 +366,7 @@ def test_a_stale_primary_that_cannot_be_shut_out_is_said_and_tried_again() -> No
         raise OperationFailed("another app is currently holding the xtables lock")
 
     host.programs["iptables-restore"] = locked
-    run = handle(MAIN, host, [], memory=SEEN_2)
+    run = handle(MAIN, host, [], last_known=SEEN_2)
     assert (run.ok, run.again) == (False, True)
     assert "xtables lock" in run.done[0].error
 
@@ -373,7 +374,7 @@ def test_a_stale_primary_that_cannot_be_shut_out_is_said_and_tried_again() -> No
 def test_without_a_stale_primary_an_unknown_primary_leaves_every_rule_as_it_is() -> None:
     host = FakeHost()
     host.nodes[2].in_recovery = False  # twins
-    handle(MAIN, host, [], memory=LastKnownPrimary(1, 1, SYSTEM))
+    handle(MAIN, host, [], last_known=LastKnownPrimary(1, 1, SYSTEM))
     assert host.changes == []
 
 
@@ -483,7 +484,7 @@ def test_a_tick_sees_what_leads_to_a_stale_primary_and_changes_nothing() -> None
     assert found.decision.stale_primaries == (1,)
     assert str(found.pending[0]) == "close what leads to node 1"
     assert host.changes == []
-    assert handle(MAIN, host, [], memory=SEEN_2).done
+    assert handle(MAIN, host, [], last_known=SEEN_2).done
     assert drift(MAIN, host, SEEN_2, {}).pending == ()
 
 
@@ -588,6 +589,28 @@ def test_a_plug_in_that_cannot_even_say_when_it_fails_open() -> None:
     assert opened(host)
 
 
+@pytest.mark.parametrize("said", ["soon", float("nan"), float("inf"), -1, 10**9, [], object()])
+def test_a_plug_in_that_says_nonsense_of_itself(said: object) -> None:
+    parts = {name: lambda _: said for name in ("fail_open_after", "helper", "on_tick")}
+    handler = SimpleNamespace(**{**vars(command), "Config": object, **parts, "observe": lambda *_: None})
+    odd = Action("plug_in", handler, None, "plug_in {}", "[0].do[0]")
+    assert (odd.fail_open_after, odd.helper, odd.on_tick) == (None, False, True)
+    host = failed_over()
+    handle(route(odd, OPEN_APP), host, [PROMOTED])
+    assert opened(host)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), ValueError()])
+@pytest.mark.parametrize("part", ["fail_open_after", "helper", "on_tick"])
+def test_a_plug_in_that_cannot_say_what_it_is(error: BaseException, part: str) -> None:
+    handler = SimpleNamespace(
+        **{**vars(command), "Config": object, "observe": lambda *_: None, "plan": lambda *_: [], part: fails(error)}
+    )
+    host = failed_over()
+    handle(route(Action("plug_in", handler, None, "plug_in {}", "[0].do[0]"), OPEN_APP), host, [PROMOTED])
+    assert opened(host) <= 4
+
+
 @pytest.mark.parametrize("part", ["observe", "plan", "fingerprint", "warnings", "housekeep"])
 def test_a_plug_in_that_never_returns_fails_and_the_port_opens_all_the_same(
     monkeypatch: pytest.MonkeyPatch, part: str
@@ -631,8 +654,15 @@ def test_one_failure_in_a_dry_run_hides_no_other_step() -> None:
 
 @pytest.mark.parametrize(
     "steps",
-    [["mend it"], [Step("mend it", Sql(9, "select 1"), 5)], [Step("mend it", Program(("/bin/mend",)), "5 s")]],  # type: ignore[arg-type]
-    ids=["no step", "no such node", "no number of seconds"],
+    [
+        ["mend it"],
+        [Step("mend it", Sql(9, "select 1"), 5)],
+        [Step("mend it", Program(("/bin/mend",)), "5 s")],  # type: ignore[arg-type]
+        [Step("mend it", Program(("/bin/mend",)), float("inf"))],
+        [Step("mend it", Program(("/bin/mend",)), float("nan"))],
+        (Step(f"mend it {number}", Program(("/bin/mend",)), 5) for number in itertools.count()),
+    ],
+    ids=["no step", "no such node", "no number of seconds", "for ever", "no number", "steps without end"],
 )
 def test_a_plan_of_no_steps_fails_and_the_port_opens_all_the_same(steps: list[Any]) -> None:
     host = failed_over()
@@ -699,7 +729,7 @@ def test_which_node_began_a_timeline_is_known_after_the_first_step_too() -> None
     host.nodes[2].segment, host.nodes[2].recycled = 6, {"000000020000000000000005"}
     host.barman.archived |= {"000000020000000000000005", "00000002.history"}
     known = LastKnownPrimary(1, 1, host.nodes[1].system_identifier, began={1: 1, 2: 3})
-    result = handle(MAIN, host, [], memory=known)
+    result = handle(MAIN, host, [], last_known=known)
     assert "BRANCH_CONFLICT: Barman holds timeline 2 that another node began" in result.message
     assert host.leads_to(54322) == "10.0.0.12:5432", "clients are not held up for longer than the gate says"
     assert "FFFFFFFFFFFFFFFF000000FF.partial" in host.barman.streaming
@@ -781,7 +811,7 @@ def test_a_broken_conntrack_leaves_no_port_at_a_stale_primary(broken: Callable[[
     world.promote(2)
     world.lose(2)
     world.programs["conntrack"] = lambda asked: broken(world, asked)
-    run = handle(MAIN, world, [], memory=LastKnownPrimary(2, 3, world.nodes[1].system_identifier))
+    run = handle(MAIN, world, [], last_known=LastKnownPrimary(2, 3, world.nodes[1].system_identifier))
     assert run.decision and run.decision.stale_primaries == (1,)
     assert (world.leads_to(54321), world.leads_to(54322)) == (None, None)
     assert not run.ok
@@ -794,7 +824,7 @@ def test_a_plug_in_that_cannot_fence_keeps_no_other_handler_from_it() -> None:
     broken = plug_in(lambda *_: None, lambda *_: [])
     broken.handler.fence = exits_1("never called with two arguments")  # type: ignore[attr-defined]
     managed = route(broken, OPEN_BARMAN, OPEN_APP)
-    run = handle(managed, world, [], memory=LastKnownPrimary(2, 3, world.nodes[1].system_identifier))
+    run = handle(managed, world, [], last_known=LastKnownPrimary(2, 3, world.nodes[1].system_identifier))
     assert run.decision and run.decision.stale_primaries == (1,)
     assert (world.leads_to(54321), world.leads_to(54322)) == (None, None)
     assert "a bug in the handler plug_in" in run.message

@@ -125,7 +125,7 @@ def test_an_error_keeps_its_code_and_its_hint(tmp_path: Path) -> None:
     (run,) = journal.runs(9)
     (step,) = journal.steps(run.id)
     assert (run.code, run.hint) == (step.code, step.hint) == ("no_such_program", "install it")
-    assert run.left == (Failed(Place("[0].do[0]", "dns {}"), "no_such_program"),)
+    assert run.left == (Failed(Place("[0].do[0]", "dns {}", PROMOTED.name, PROMOTED.node), "no_such_program"),)
     shown = history.lines(history.read(journal, 9, None, False))
     assert shown[-1] == "    HINT: install it"
     journal.close()

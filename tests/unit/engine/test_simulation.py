@@ -131,7 +131,7 @@ def test_only_a_standby_that_answers(host: FakeHost, node: int) -> None:
     ("words", "said"),
     [
         (["7"], "clusters.main.nodes has no node 7 (it has 1, 2)"),
-        (["2", "--cluster", "mian"], "the configuration has no cluster 'mian'; did you mean 'main'?"),
+        (["2", "--cluster", "mian"], "the configuration has no cluster 'mian'\nHINT: did you mean 'main'?"),
     ],
 )
 def test_a_node_or_cluster_that_is_not_there(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

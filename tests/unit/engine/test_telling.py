@@ -64,7 +64,7 @@ def pager(host: FakeHost) -> Pager:
 @pytest.mark.parametrize("actions", [(PAGE,), (OPEN_APP, PAGE), (PAGE, OPEN_APP)])
 def test_while_no_primary_is_known(host: FakeHost, pager: Pager, actions: tuple[Action, ...]) -> None:
     host.lose(1)
-    handle(routed(*actions), host, [PROMOTE_ERROR], memory=SEEN_1)
+    handle(routed(*actions), host, [PROMOTE_ERROR], last_known=SEEN_1)
     (told,) = pager.told
     assert (told["event"]["name"], told["primary"], told["old_primary"]) == ("repmgrd_promote_error", None, 1)
     assert told["old_primary_host"] == "10.0.0.11"
@@ -73,12 +73,12 @@ def test_while_no_primary_is_known(host: FakeHost, pager: Pager, actions: tuple[
 
 def test_a_notification_alone_waits_for_no_primary(host: FakeHost, pager: Pager) -> None:
     host.lose(1)
-    assert handle(routed(PAGE), host, [PROMOTE_ERROR], memory=SEEN_1).ok
+    assert handle(routed(PAGE), host, [PROMOTE_ERROR], last_known=SEEN_1).ok
     assert host.now() <= 2.0
 
 
 def test_an_event_that_the_cluster_denies(host: FakeHost, pager: Pager) -> None:
-    run = handle(routed(OPEN_APP, PAGE), host, [Event(2, "standby_promote", success=False)], memory=SEEN_1)
+    run = handle(routed(OPEN_APP, PAGE), host, [Event(2, "standby_promote", success=False)], last_known=SEEN_1)
     assert not run.ok
     (told,) = pager.told
     assert (told["contradicts"], told["event"]["success"], told["primary"]) == (True, False, 1)
@@ -89,17 +89,18 @@ def test_one_that_fails_is_the_problem_of_its_run(host: FakeHost) -> None:
         raise OperationFailed("/bin/page: no", code="exit_status", hint="see its log")
 
     host.programs["/bin/page"] = refuses
-    run = handle(routed(PAGE), host, [PROMOTE_ERROR], memory=SEEN_1)
+    run = handle(routed(PAGE), host, [PROMOTE_ERROR], last_known=SEEN_1)
     assert (run.ok, run.again, run.problem) == (False, True, Problem("exit_status", "/bin/page: no", "see its log"))
     assert [item.problems for item in run.done] == [(run.problem,)]
+    assert f"{PAGE.title} for repmgrd_promote_error of node 2: /bin/page: no" in run.message
 
 
 def test_a_port_that_is_closed_is_a_fact_too(host: FakeHost) -> None:
-    handle(routed(OPEN_APP), host, [], memory=SEEN_1)
+    handle(routed(OPEN_APP), host, [], last_known=SEEN_1)
     host.lose(1)
-    run = handle(routed(OPEN_APP), host, [], memory=SEEN_1, closed=("app",))
+    run = handle(routed(OPEN_APP), host, [], last_known=SEEN_1, closed=("app",))
     ((step,),) = [item.steps for item in run.done]
-    assert (step.kind, step.target) == ("close_ports", "app")
+    assert (step.kind, step.target) == ("close_while_unknown", "app")
 
 
 def test_an_action_before_it_that_fails(host: FakeHost, pager: Pager) -> None:
@@ -108,7 +109,7 @@ def test_an_action_before_it_that_fails(host: FakeHost, pager: Pager) -> None:
 
     host.fail_over()
     host.nat.restore = refuses  # type: ignore[method-assign]
-    assert not handle(routed(OPEN_APP, PAGE), host, [PROMOTED], memory=SEEN_1).ok
+    assert not handle(routed(OPEN_APP, PAGE), host, [PROMOTED], last_known=SEEN_1).ok
     assert [told["event"]["name"] for told in pager.told] == ["repmgrd_failover_promote"]
 
 
@@ -116,7 +117,7 @@ def test_a_program_that_hangs_keeps_no_port_closed(host: FakeHost, pager: Pager)
     host.fail_over()
     pager.go.clear()
     host.after("iptables-restore", pager.go.set)
-    assert handle(routed(PAGE, OPEN_APP), host, [PROMOTED], memory=SEEN_1).ok
+    assert handle(routed(PAGE, OPEN_APP), host, [PROMOTED], last_known=SEEN_1).ok
     assert host.leads_to(host.app_port) == "10.0.0.12:5432"
 
 
@@ -135,7 +136,7 @@ def test_the_next_failover_is_not_kept_waiting(host: FakeHost, pager: Pager) -> 
         return fetch_each(queries, limit)
 
     host.fetch_each = fails_over_again  # type: ignore[method-assign]
-    assert handle(routed(PAGE, OPEN_APP), host, [PROMOTED], memory=SEEN_1).ok
+    assert handle(routed(PAGE, OPEN_APP), host, [PROMOTED], last_known=SEEN_1).ok
     assert not pager.go.is_set()
     pager.go.set()
 
@@ -153,7 +154,7 @@ def test_the_old_primary_whether_or_not_repmgr_names_it(
     host: FakeHost, pager: Pager, known: LastKnownPrimary, expected: tuple[int | None, str | None]
 ) -> None:
     host.fail_over()
-    handle(routed(PAGE), host, [replace(PROMOTED, other_node=None)], memory=known)
+    handle(routed(PAGE), host, [replace(PROMOTED, other_node=None)], last_known=known)
     (told,) = pager.told
     assert (told["old_primary"], told["old_primary_host"]) == expected
 
@@ -175,33 +176,33 @@ def test_the_old_primary_whether_or_not_repmgr_names_it(
 @pytest.mark.parametrize("action", [PAGE, OPEN_APP])
 def test_when(host: FakeHost, pager: Pager, when: When, event: Event, given: bool, action: Action) -> None:
     host.fail_over()
-    handle(routed(replace(action, when=when)), host, [event], memory=SEEN_1)
+    handle(routed(replace(action, when=when)), host, [event], last_known=SEEN_1)
     assert (bool(pager.told) or host.leads_to(host.app_port) == "10.0.0.12:5432") == given
 
 
 def test_when_the_primary_is_unknown(host: FakeHost, pager: Pager) -> None:
     host.lose(1)
-    handle(routed(replace(PAGE, when=When(primary="unknown"))), host, [PROMOTE_ERROR], memory=SEEN_1)
+    handle(routed(replace(PAGE, when=When(primary="unknown"))), host, [PROMOTE_ERROR], last_known=SEEN_1)
     assert len(pager.told) == 1
 
 
 def test_of_several_events_an_action_gets_the_newest_that_it_is_meant_for(host: FakeHost, pager: Pager) -> None:
     host.fail_over()
     events = [Event(1, "standby_failure"), Event(2, "standby_failure"), PROMOTED]
-    handle(routed(replace(PAGE, when=When(node=(1,)))), host, events, memory=SEEN_1)
+    handle(routed(replace(PAGE, when=When(node=(1,)))), host, events, last_known=SEEN_1)
     assert [told["event"]["node"] for told in pager.told] == [1]
 
 
 def test_an_action_for_some_events_is_not_looked_at_without_one(host: FakeHost) -> None:
     host.fail_over()
     managed = routed(replace(OPEN_APP, when=When(node=(2,))))
-    assert handle(managed, host, [], memory=SEEN_1).message.startswith("no route")
-    assert handle(routed(replace(OPEN_APP, when=When(primary="known"))), host, [], memory=SEEN_1).ok
+    assert handle(managed, host, [], last_known=SEEN_1).message.startswith("no route")
+    assert handle(routed(replace(OPEN_APP, when=When(primary="known"))), host, [], last_known=SEEN_1).ok
 
 
 def test_a_message_says_what_is_not_known(host: FakeHost) -> None:
     host.lose(1)
     tell = Action("notify", notify, notify.Config("critical"), "notify {severity: critical}", "[0].do[0]")
-    handle(routed(tell), host, [replace(PROMOTE_ERROR, success=False)], memory=SEEN_1)
+    handle(routed(tell), host, [replace(PROMOTE_ERROR, success=False)], last_known=SEEN_1)
     (alert,) = host.told
     assert alert.summary == "repmgrd_promote_error of node 2, reported as failed; the primary is unknown"

@@ -107,6 +107,6 @@ def test_there_is_nothing_to_look_at() -> None:
     ],
 )
 def test_the_program_is_named_by_its_absolute_path(run: tuple[str, ...], fine: bool) -> None:
-    assert list(command.validate(Config(run), CLUSTER)) == (
+    assert list(map(str, command.validate(Config(run), CLUSTER))) == (
         [] if fine else ["'run' must be a list that begins with the absolute path of a program"]
     )

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.errors import NoSuchProgram
+from repmgr_hooks.errors import NoSuchProgram, mistake
 from repmgr_hooks.handlers import firewall
-from repmgr_hooks.handlers.firewall import Config, Seen, parse_rules
+from repmgr_hooks.handlers.firewall import Config, Seen
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.netfilter.rules import leads_to, parse_rules
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
-from repmgr_hooks.system.steps import DropConnections, Program, Step, apply
+from repmgr_hooks.system.apply import apply
+from repmgr_hooks.system.steps import DropConnections, Program, Step
 from tests.fake import SERVED_BY_NODE_1, Connection, FakeHost, NatTable
 
 GATEWAY = "10.0.0.20"
@@ -126,12 +128,14 @@ def test_the_kernel_must_forward_and_the_swap_does_not_depend_on_it(cluster: Clu
     ],
 )
 def test_where_the_ports_lead(saved: str, where: dict[str, int | None]) -> None:
-    assert firewall.leads_to(MAIN, parse_rules(saved)) == where
+    assert leads_to(MAIN, parse_rules(saved)) == where
 
 
 def test_the_port_must_have_a_name() -> None:
     assert list(firewall.validate(Config("app"), MAIN)) == []
-    assert list(firewall.validate(Config("ap"), MAIN)) == ["the gateway has no port 'ap'; did you mean 'app'?"]
+    assert list(firewall.validate(Config("ap"), MAIN)) == [
+        mistake("the gateway has no port 'ap'", "did you mean 'app'?")
+    ]
 
 
 # -- which address the nodes see ---------------------------------------------------------------------------------------
@@ -163,19 +167,19 @@ def test_an_older_versions_rule_is_replaced_in_one_transaction_and_no_port_is_cl
 )
 def test_the_address_that_nodes_see_is_always_one_of_this_host(snat_address: str, own: set[str], seen: str) -> None:
     cluster = replace(MAIN, gateway=replace(MAIN.gateway, snat_address=snat_address))
-    host, decided = FakeHost(), ClusterState(cluster, 1, 1)
+    host, state = FakeHost(), ClusterState(cluster, 1, 1)
     host.addresses = own
-    for step in firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host)):
+    for step in firewall.plan(Config("app"), state, firewall.observe(Config("app"), state, host)):
         apply(step, host)
     assert host.nat.source_seen_by("10.0.0.11", 5432) == seen
-    assert firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host)) == []
+    assert firewall.plan(Config("app"), state, firewall.observe(Config("app"), state, host)) == []
 
 
 def test_an_address_that_comes_or_goes_is_a_change() -> None:
-    host, decided = FakeHost(), ClusterState(MAIN, 1, 1)
-    before = firewall.fingerprint(decided, host)
+    host, state = FakeHost(), ClusterState(MAIN, 1, 1)
+    before = firewall.fingerprint(state, host)
     host.addresses = set()
-    assert firewall.fingerprint(decided, host) != before
+    assert firewall.fingerprint(state, host) != before
 
 
 # -- any starting table ------------------------------------------------------------------------------------------------
@@ -488,7 +492,7 @@ def test_whatever_the_table_was_no_rule_of_ours_leads_to_a_stale_primary(case: C
         was = before.reached(case.cluster.gateway.address, number)
         now = host.nat.reached(case.cluster.gateway.address, number)
         assert now not in dead
-        assert now == was or was in dead, f"{name} has nothing to do with a zombie"
+        assert now == was or was in dead, f"{name} has nothing to do with a stale primary"
     assert others(host.nat) == others(before)
     for jump, chain in JUMPS.items():
         assert host.nat.chains[chain].count(jump) == before.chains[chain].count(jump)
@@ -506,11 +510,11 @@ MARKS: list[tuple[str, Callable[[FakeHost], object], bool]] = [
 
 @pytest.mark.parametrize(("change", "differs"), [case[1:] for case in MARKS], ids=[case[0] for case in MARKS])
 def test_the_mark_changes_with_what_is_looked_at(change: Callable[[FakeHost], object], differs: bool) -> None:
-    host, decided = FakeHost(), ClusterState(MAIN, 1, 1)
-    before = firewall.fingerprint(decided, host)
+    host, state = FakeHost(), ClusterState(MAIN, 1, 1)
+    before = firewall.fingerprint(state, host)
     assert before is not None
     change(host)
-    assert (firewall.fingerprint(decided, host) != before) is differs
+    assert (firewall.fingerprint(state, host) != before) is differs
     assert host.ran == []
 
 
@@ -547,10 +551,10 @@ CONNECTIONS = st.lists(
 def test_exactly_the_connections_that_lead_elsewhere_are_cut(
     connections: list[Connection], primary: int, port: str
 ) -> None:
-    host, decided = FakeHost(), ClusterState(MAIN, primary, 2)
+    host, state = FakeHost(), ClusterState(MAIN, primary, 2)
     host.connections = list(connections)
     for _ in range(2):  # behind a swap another look shows to what else connections lead
-        for step in firewall.plan(Config(port), decided, firewall.observe(Config(port), decided, host)):
+        for step in firewall.plan(Config(port), state, firewall.observe(Config(port), state, host)):
             apply(step, host)
     stale = [
         connection
@@ -560,7 +564,7 @@ def test_exactly_the_connections_that_lead_elsewhere_are_cut(
     ]
     assert host.connections == [connection for connection in connections if connection not in stale]
     assert sorted(host.poked) == sorted(c.flow for c in stale if c.state in ("ESTABLISHED", "SYN_SENT"))
-    assert firewall.plan(Config(port), decided, firewall.observe(Config(port), decided, host)) == []
+    assert firewall.plan(Config(port), state, firewall.observe(Config(port), state, host)) == []
 
 
 @pytest.mark.parametrize(("first", "second", "primary"), [(2, 1, 1), (2, 1, 2)])
@@ -569,7 +573,7 @@ def test_of_two_rules_for_a_port_the_first_one_counts(first: int, second: int, p
     twice = "\n".join(rule.replace("10.0.0.11", f"10.0.0.1{node}") for node in (first, second) for rule in rules)
     saved = SERVED_BY_NODE_1.replace(rules[0], twice)
     assert NatTable(saved).reached(GATEWAY, 54322) == f"10.0.0.1{first}:5432"
-    assert firewall.leads_to(MAIN, parse_rules(saved))["app"] == first
+    assert leads_to(MAIN, parse_rules(saved))["app"] == first
     nat = NatTable(saved)
     for program in restores(planned(MAIN, primary, "barman", saved)):
         nat.restore(program.stdin)
@@ -587,12 +591,12 @@ class WithoutConntrack(FakeHost):
 
 def test_without_conntrack_the_ports_are_led_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     host = WithoutConntrack()
-    decided = ClusterState(MAIN, 2, 2)
-    lead, *cuts = firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host))
+    state = ClusterState(MAIN, 2, 2)
+    lead, *cuts = firewall.plan(Config("app"), state, firewall.observe(Config("app"), state, host))
     apply(lead, host)
     assert host.leads_to(54322) == "10.0.0.12:5432"
     assert all(step.helper for step in cuts)
-    assert firewall.plan(Config("app"), decided, firewall.observe(Config("app"), decided, host)) == []
+    assert firewall.plan(Config("app"), state, firewall.observe(Config("app"), state, host)) == []
     assert "connections to a former primary are not cut" in caplog.text
 
 

@@ -13,7 +13,8 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.handlers.slot import Config
 from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
-from repmgr_hooks.system.steps import Rows, Sql, Step, apply
+from repmgr_hooks.system.apply import apply
+from repmgr_hooks.system.steps import Rows, Sql, Step
 from tests.fake import FakeHost, FakeNode, FakeSlot
 
 CLUSTER = Cluster(
@@ -21,7 +22,7 @@ CLUSTER = Cluster(
     gateway=Gateway("10.0.0.20", {"app": 54322}),
     barman=Barman("main_backup", "barman"),
 )
-DECIDED = ClusterState(
+STATE = ClusterState(
     CLUSTER,
     primary=2,
     timeline=2,
@@ -82,7 +83,7 @@ def essence(steps: list[Step]) -> list[tuple[str, Any, Any]]:
     ],
 )
 def test_on_the_primary_the_slot_holds_wal(seen: dict[int, Slot], steps: list[tuple[str, Any, Any]]) -> None:
-    assert essence(slot.plan(ON_PRIMARY, DECIDED, seen)) == steps
+    assert essence(slot.plan(ON_PRIMARY, STATE, seen)) == steps
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_on_the_primary_the_slot_holds_wal(seen: dict[int, Slot], steps: list[tu
     ],
 )
 def test_on_standbys_the_slot_is_absent(seen: dict[int, Slot], steps: list[tuple[str, Any, Any]]) -> None:
-    assert essence(slot.plan(ON_STANDBY, DECIDED, seen)) == steps
+    assert essence(slot.plan(ON_STANDBY, STATE, seen)) == steps
 
 
 @pytest.mark.parametrize("config", [ON_PRIMARY, ON_STANDBY])
@@ -104,7 +105,7 @@ def test_on_standbys_the_slot_is_absent(seen: dict[int, Slot], steps: list[tuple
 def test_a_logical_slot_of_that_name_is_not_touched(config: Config, found: Slot) -> None:
     node = 2 if config.on == "primary" else 1
     with pytest.raises(OperationFailed, match=f"node {node}: the slot 'barman' is logical, so it is not Barman's"):
-        slot.plan(config, DECIDED, {node: replace(found, physical=False)})
+        slot.plan(config, STATE, {node: replace(found, physical=False)})
 
 
 @pytest.mark.parametrize(
@@ -117,13 +118,15 @@ def test_a_logical_slot_of_that_name_is_not_touched(config: Config, found: Slot)
         pytest.param(ON_STANDBY, {2: (IN_USE,)}, {}, id="only on the primary"),
         pytest.param(ON_STANDBY, {1: (OTHER, LOST), 2: (IN_USE,)}, {1: LOST}, id="left over"),
         pytest.param(ON_STANDBY, {1: (HEALTHY,), 3: (HEALTHY,)}, {1: HEALTHY}, id="what a silent node has is unknown"),
-        pytest.param(ON_STANDBY, {4: (HEALTHY,), 5: (HEALTHY,)}, {}, id="a witness and a zombie are no standbys"),
+        pytest.param(
+            ON_STANDBY, {4: (HEALTHY,), 5: (HEALTHY,)}, {}, id="a witness and a stale primary are no standbys"
+        ),
     ],
 )
 def test_which_slots_are_looked_at(config: Config, slots: dict[int, tuple[Slot, ...]], seen: dict[int, Slot]) -> None:
     more = {4: NodeState(4, witness=True), 5: NodeState(5, in_recovery=False, timeline=1)}
-    states = {node: replace(state, slots=slots.get(node, ())) for node, state in {**DECIDED.states, **more}.items()}
-    assert slot.observe(config, replace(DECIDED, states=states), FakeHost()) == seen
+    states = {node: replace(state, slots=slots.get(node, ())) for node, state in {**STATE.states, **more}.items()}
+    assert slot.observe(config, replace(STATE, states=states), FakeHost()) == seen
 
 
 # -- state: synced -----------------------------------------------------------------------------------------------------
@@ -148,13 +151,13 @@ def tracking(leader: Slot | None, found: Slot | None, written: int = 0) -> Clust
     """Node 2 leads, node 1 follows; the primary, and the standby with it, has written so many MB."""
     slots = {1: (found,) if found else (), 2: (OTHER, leader) if leader else ()}
     states = {
-        node: replace(state, slots=slots.get(node, ()), lsn=AT + written * MB) for node, state in DECIDED.states.items()
+        node: replace(state, slots=slots.get(node, ()), lsn=AT + written * MB) for node, state in STATE.states.items()
     }
-    return replace(DECIDED, states=states)
+    return replace(STATE, states=states)
 
 
 @pytest.mark.parametrize(
-    ("decided", "steps"),
+    ("state", "steps"),
     [
         pytest.param(tracking(at(0), None), [CREATE_1], id="absent"),
         pytest.param(tracking(at(0), at(0)), [], id="as far as the primary's"),
@@ -173,19 +176,19 @@ def tracking(leader: Slot | None, found: Slot | None, written: int = 0) -> Clust
         ),
     ],
 )
-def test_on_standbys_the_slot_is_there_and_whole(decided: ClusterState, steps: list[tuple[str, Any, Any]]) -> None:
-    assert essence(slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeHost()))) == steps
+def test_on_standbys_the_slot_is_there_and_whole(state: ClusterState, steps: list[tuple[str, Any, Any]]) -> None:
+    assert essence(slot.plan(TRACK, state, slot.observe(TRACK, state, FakeHost()))) == steps
 
 
 def test_a_slot_that_holds_too_much_is_given_up_loudly() -> None:
-    decided = tracking(at(0), at(0), 101)
-    (step,) = slot.plan(TRACK, decided, slot.observe(TRACK, decided, FakeHost()))
+    state = tracking(at(0), at(0), 101)
+    (step,) = slot.plan(TRACK, state, slot.observe(TRACK, state, FakeHost()))
     assert step.what == ("GIVE UP slot barman on standby 1: it holds more than 100MB: drop slot barman on standby 1")
     assert (step.do, step.until) == drop(1)[1:]
 
 
 @pytest.mark.parametrize(
-    ("decided", "said"),
+    ("state", "said"),
     [
         (tracking(at(0), at(0)), []),
         (tracking(at(0), None), []),
@@ -212,23 +215,23 @@ def test_a_slot_that_holds_too_much_is_given_up_loudly() -> None:
         ),
     ],
 )
-def test_what_no_step_can_fix(decided: ClusterState, said: list[str]) -> None:
-    assert list(map(str, slot.warnings(TRACK, decided))) == said
-    assert list(slot.warnings(ON_STANDBY, decided)) == list(slot.warnings(ON_PRIMARY, decided)) == []
+def test_what_no_step_can_fix(state: ClusterState, said: list[str]) -> None:
+    assert list(map(str, slot.warnings(TRACK, state))) == said
+    assert list(slot.warnings(ON_STANDBY, state)) == list(slot.warnings(ON_PRIMARY, state)) == []
 
 
-def sized(decided: ClusterState, megabytes: int) -> ClusterState:
+def sized(state: ClusterState, megabytes: int) -> ClusterState:
     """The same with another size of WAL files."""
-    states = {node: replace(state, segment_size=megabytes * MB) for node, state in decided.states.items()}
-    return replace(decided, states=states)
+    states = {node: replace(seen, segment_size=megabytes * MB) for node, seen in state.states.items()}
+    return replace(state, states=states)
 
 
 @pytest.mark.parametrize(
     ("segment", "standby", "warns"), [(1, 2, True), (16, 2, False), (16, 16, True), (64, 16, False), (64, 64, True)]
 )
 def test_a_wal_file_has_the_size_that_the_cluster_gave_it(segment: int, standby: int, warns: bool) -> None:
-    decided = sized(tracking(at(0), at(standby), standby), segment)
-    assert bool(list(slot.warnings(TRACK, decided))) is warns
+    state = sized(tracking(at(0), at(standby), standby), segment)
+    assert bool(list(slot.warnings(TRACK, state))) is warns
     host = Asked()
     slot.housekeep(TRACK, sized(tracking(at(standby), at(0), standby), segment), host)
     assert bool(host.asked) is warns, "a whole file is let go"
@@ -247,7 +250,7 @@ class Asked(FakeHost):
 
 
 @pytest.mark.parametrize(
-    ("config", "decided", "advanced"),
+    ("config", "state", "advanced"),
     [
         (TRACK, tracking(at(16), at(0)), True),
         (TRACK, tracking(at(15), at(0)), False),
@@ -260,10 +263,10 @@ class Asked(FakeHost):
     ],
 )
 def test_the_slot_follows_the_primarys_a_wal_file_at_a_time_and_never_beyond(
-    config: Config, decided: ClusterState, advanced: bool
+    config: Config, state: ClusterState, advanced: bool
 ) -> None:
     host = Asked()
-    slot.housekeep(config, decided, host)
+    slot.housekeep(config, state, host)
     assert host.asked == ([Sql(1, slot.ADVANCE, ("0/6000000", "barman", "0/6000000"))] if advanced else [])
 
 
@@ -286,8 +289,8 @@ def host(**slots: FakeSlot) -> FakeHost:
 
 def planned(config: Config, there: FakeHost) -> list[Step]:
     """What is missing, as the nodes are now."""
-    decided = replace(DECIDED, states={state.node: state for state in observe(CLUSTER, there)})
-    return slot.plan(config, decided, slot.observe(config, decided, there))
+    state = replace(STATE, states={seen.node: seen for seen in observe(CLUSTER, there)})
+    return slot.plan(config, state, slot.observe(config, state, there))
 
 
 @pytest.mark.parametrize("slots", [{}, {"on_2": FakeSlot(reserved=False)}, {"on_2": FakeSlot(True, True, False)}])
@@ -320,5 +323,5 @@ def test_a_standby_that_was_promoted_meanwhile_keeps_its_slot() -> None:
 
 def test_it_needs_barman() -> None:
     without = Cluster(nodes=CLUSTER.nodes, gateway=CLUSTER.gateway)
-    assert list(slot.validate(ON_PRIMARY, without)) == ["needs the section 'barman' of the cluster"]
+    assert list(map(str, slot.validate(ON_PRIMARY, without))) == ["needs the section 'barman' of the cluster"]
     assert list(slot.validate(ON_PRIMARY, CLUSTER)) == []

@@ -233,29 +233,32 @@ def roles(path: Path) -> list[tuple[str, int, int]]:
 
 
 def test_the_last_primary_is_remembered_and_each_change_is_a_row(journal: Journal, path: Path) -> None:
-    assert journal.memory("main") == LastKnownPrimary()
-    for memory in (NODE_1, NODE_1, NODE_2, NODE_2, LastKnownPrimary(2, 3, SYSTEM), NODE_1):
-        journal.remember("main", memory)
-        assert journal.memory("main") == memory
+    assert journal.last_known("main") == LastKnownPrimary()
+    for last_known in (NODE_1, NODE_1, NODE_2, NODE_2, LastKnownPrimary(2, 3, SYSTEM), NODE_1):
+        journal.remember("main", last_known)
+        assert journal.last_known("main") == last_known
     journal.remember("other", LastKnownPrimary(7, 1, "7"))
-    assert journal.memory("main") == NODE_1
+    assert journal.last_known("main") == NODE_1
     assert roles(path) == [("main", 1, 1), ("main", 2, 2), ("main", 2, 3), ("main", 1, 1), ("other", 7, 1)]
     journal.forget("main")
-    assert (journal.memory("main"), journal.memory("other")) == (LastKnownPrimary(), LastKnownPrimary(7, 1, "7"))
+    assert (journal.last_known("main"), journal.last_known("other")) == (
+        LastKnownPrimary(),
+        LastKnownPrimary(7, 1, "7"),
+    )
 
 
 def test_which_node_began_a_timeline_outlives_the_memory_of_the_primary(journal: Journal) -> None:
     """The archive outlives it too. Another node on the same timeline has not begun it, unless all agrees with it."""
     third = LastKnownPrimary(3, NODE_2.timeline, SYSTEM)
-    for memory in (NODE_1, NODE_2):
-        journal.remember("main", memory)
+    for last_known in (NODE_1, NODE_2):
+        journal.remember("main", last_known)
     journal.forget("main")
     journal.remember("main", third)
-    assert journal.memory("main").began == {NODE_1.timeline: 1, NODE_2.timeline: 2}
+    assert journal.last_known("main").began == {NODE_1.timeline: 1, NODE_2.timeline: 2}
     journal.agreed("main", third)
-    assert journal.memory("main").began == {NODE_1.timeline: 1, NODE_2.timeline: 3}
+    assert journal.last_known("main").began == {NODE_1.timeline: 1, NODE_2.timeline: 3}
     journal.remember("main", LastKnownPrimary(1, 1, "another system"))
-    assert journal.memory("main").began == {1: 1}
+    assert journal.last_known("main").began == {1: 1}
 
 
 @pytest.mark.parametrize("version", [1, VERSION - 1])
@@ -299,10 +302,10 @@ def test_what_repmgr_has_told_the_hook_is_believed(
     for cause in ("", "event", "retry"):
         if cause:
             journal.end_run(journal.begin_run("main", cause, 1, [number]), False, True, "", None, 0)
-        assert journal.memory("main").promoted == {2}
+        assert journal.last_known("main").promoted == {2}
     told(journal, Event(3, name))
-    assert journal.memory("main").promoted == {2, 3}
-    assert journal.memory("other").promoted == frozenset()
+    assert journal.last_known("main").promoted == {2, 3}
+    assert journal.last_known("other").promoted == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -311,7 +314,7 @@ def test_what_repmgr_has_told_the_hook_is_believed(
 def test_what_claims_no_primary_is_no_promotion(journal: Journal, wall: Wall, name: str) -> None:
     journal.remember("main", NODE_1)
     told(journal, Event(2, name), "00000000000000000005-77")
-    assert journal.memory("main").promoted == frozenset()
+    assert journal.last_known("main").promoted == frozenset()
 
 
 def test_what_is_replayed_by_hand_is_not_believed_whatever_run_takes_it_over(journal: Journal, wall: Wall) -> None:
@@ -319,17 +322,17 @@ def test_what_is_replayed_by_hand_is_not_believed_whatever_run_takes_it_over(jou
     number = told(journal, Event(2, "standby_promote"), by_hand=True)
     for cause in ("replay", "retry", "event"):
         journal.end_run(journal.begin_run("main", cause, 1, [number]), False, True, "", None, 0)
-        assert journal.memory("main").promoted == frozenset()
+        assert journal.last_known("main").promoted == frozenset()
 
 
 def test_a_promotion_of_before_the_primary_was_found_is_over(journal: Journal, wall: Wall) -> None:
     journal.remember("main", NODE_1)
     told(journal, Event(2, "standby_promote"))
     journal.remember("main", NODE_2)
-    assert journal.memory("main").promoted == frozenset()
+    assert journal.last_known("main").promoted == frozenset()
     journal.remember("main", NODE_2)
     told(journal, Event(3, "standby_promote"))
-    assert journal.memory("main").promoted == {3}
+    assert journal.last_known("main").promoted == {3}
 
 
 def test_changes_are_counted_within_so_many_seconds(journal: Journal, wall: Wall) -> None:
@@ -337,13 +340,13 @@ def test_changes_are_counted_within_so_many_seconds(journal: Journal, wall: Wall
         wall.time += 100
         journal.remember("main", LastKnownPrimary(primary, timeline, SYSTEM))
         journal.remember("other", LastKnownPrimary(timeline, 1, SYSTEM))
-    assert journal.memory("main", 1000).changes == 3, "neither the first find nor another timeline is a change"
-    assert journal.memory("main", 250).changes == 2
-    assert journal.memory("main", 50).changes == 1
-    assert journal.memory("main").changes == 0, "by hand nothing is held"
-    assert journal.memory("other", 1000).changes == 4
+    assert journal.last_known("main", 1000).changes == 3, "neither the first find nor another timeline is a change"
+    assert journal.last_known("main", 250).changes == 2
+    assert journal.last_known("main", 50).changes == 1
+    assert journal.last_known("main").changes == 0, "by hand nothing is held"
+    assert journal.last_known("other", 1000).changes == 4
     wall.time += 1000
-    assert journal.memory("main", 600).changes == 0, "the window has gone by"
+    assert journal.last_known("main", 600).changes == 0, "the window has gone by"
 
 
 def test_what_is_found_is_compared_without_what_was_told() -> None:
@@ -351,14 +354,14 @@ def test_what_is_found_is_compared_without_what_was_told() -> None:
 
 
 def test_old_changes_go_and_the_last_one_of_each_cluster_stays(journal: Journal, path: Path) -> None:
-    for memory in (NODE_1, NODE_2):
-        journal.remember("main", memory)
+    for last_known in (NODE_1, NODE_2):
+        journal.remember("main", last_known)
     journal.remember("other", NODE_1)
     sqlite(path, "update role set since = 1000")
     journal.remember("third", NODE_1)
     journal.prune(90)
     assert roles(path) == [("main", 2, 2), ("other", 1, 1), ("third", 1, 1)]
-    assert journal.memory("main") == NODE_2
+    assert journal.last_known("main") == NODE_2
 
 
 def test_the_primary_before_a_new_one_is_known_however_long_it_was_there(
@@ -379,7 +382,7 @@ def test_what_was_seen_is_forgotten_with_the_rest(journal: Journal, wall: Wall) 
     for at in (wall.time - 91 * 86400, wall.time):
         journal.saw("main", Observation(at, None, 1, 1, "only", "the primary is node 1", "node 1: primary"))
     journal.prune(90)
-    assert journal.read("select cluster, nodes from sight") == [("main", "node 1: primary")]
+    assert journal.read("select cluster, nodes from observation") == [("main", "node 1: primary")]
 
 
 def test_the_last_event(journal: Journal) -> None:

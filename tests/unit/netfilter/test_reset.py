@@ -114,7 +114,7 @@ def test_one_client_that_cannot_be_reached_keeps_no_other_uninformed(monkeypatch
 def test_only_many_connections_of_one_host_are_told_slowly_and_not_for_ever(monkeypatch, clients, paused):
     pauses: list[float] = []
     monkeypatch.setattr(reset.socket, "socket", Network())
-    monkeypatch.setattr(reset.time, "sleep", pauses.append)
+    monkeypatch.setattr(reset.clock, "sleep", pauses.append)
     reset.send_resets(
         [Flow(f"10.1.{n % clients // 250}.{n % clients % 250}", n, "10.0.0.20", 54322) for n in range(20_000)]
     )

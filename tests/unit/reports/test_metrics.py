@@ -131,13 +131,13 @@ def test_when_the_service_last_looked(ask: Ask, tmp_path: Path) -> None:
 
 
 def test_what_was_counted(ask: Ask, journal: Journal, host: FakeHost) -> None:
-    for memory in (
+    for last_known in (
         LastKnownPrimary(1, 1, "7"),
         LastKnownPrimary(2, 2, "7"),
         LastKnownPrimary(2, 3, "7"),
         LastKnownPrimary(1, 4, "7"),
     ):
-        journal.remember("main", memory)
+        journal.remember("main", last_known)
     journal.remember("other", LastKnownPrimary(1, 1, "8"))
     past(journal, False, 2.0)
     past(journal, True, 0.5)
@@ -163,8 +163,8 @@ def test_what_was_counted(ask: Ask, journal: Journal, host: FakeHost) -> None:
 def test_a_counter_does_not_go_down_when_the_journal_forgets(
     ask: Ask, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for memory in (LastKnownPrimary(1, 1, "7"), LastKnownPrimary(2, 2, "7")):
-        journal.remember("main", memory)
+    for last_known in (LastKnownPrimary(1, 1, "7"), LastKnownPrimary(2, 2, "7")):
+        journal.remember("main", last_known)
     for ok in (True, False, True):
         past(journal, ok, 1.5)
     before, now = counters(ask()), time.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,9 +22,12 @@ from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.reports.status import ClusterStatus, look
+from repmgr_hooks.settings.cluster import WhileUnknown
 from tests.fake import FakeHost
 
-LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
+SHIPPED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
+LOADED = replace(SHIPPED, service=replace(SHIPPED.service, state_dir="/nonexistent"))
+"""Without the state of a service that runs on this machine."""
 MAIN = LOADED.clusters["main"]
 PROMOTED = Event(2, "standby_promote")
 DONE = (True, False, "done", 1, 1)
@@ -35,7 +39,7 @@ def healthy() -> FakeHost:
     return host
 
 
-def picture(host: FakeHost, journal: Journal) -> ClusterStatus:
+def cluster_status(host: FakeHost, journal: Journal) -> ClusterStatus:
     return look(MAIN, host, journal, LOADED)
 
 
@@ -58,7 +62,7 @@ HEALTHY = [
 
 
 def test_all_as_it_should_be(journal: Journal) -> None:
-    found = picture(healthy(), journal)
+    found = cluster_status(healthy(), journal)
     assert found.healthy
     assert found.lines() == HEALTHY
 
@@ -67,7 +71,7 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
     host = healthy()
     host.fail_over()
     before = list(host.changes)
-    found = picture(host, journal)
+    found = cluster_status(host, journal)
     lines = found.lines()
     assert not found.healthy
     assert lines[0].startswith("main: primary is node 2, timeline 2")
@@ -77,7 +81,7 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
     assert lines[-1] == "  HINT: to do it now: repmgr-hooks reconcile --cluster main"
     assert host.changes == before, "looking changes nothing"
     assert handle(MAIN, host, []).ok
-    assert picture(host, journal).lines() == [
+    assert cluster_status(host, journal).lines() == [
         "main: primary is node 2, timeline 2 (the only node out of recovery)",
         "  node 1: connection timeout expired",
         "  node 2: primary, timeline 2",
@@ -90,13 +94,13 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
     ]
     host.nodes[1].reachable, host.nodes[1].in_recovery, host.nodes[1].timeline = True, True, 2
     assert handle(MAIN, host, []).ok
-    assert picture(host, journal).healthy
+    assert cluster_status(host, journal).healthy
 
 
 def test_an_unknown_primary(journal: Journal) -> None:
     host = healthy()
     host.lose(1)
-    found = picture(host, journal)
+    found = cluster_status(host, journal)
     lines = found.lines()
     assert not found.healthy
     assert lines[:2] == [
@@ -112,7 +116,7 @@ def test_a_stale_primary_stands_first_and_what_leads_to_it_is_missing(journal: J
     host = healthy()
     journal.remember("main", LastKnownPrimary(2, 2, host.nodes[1].system_identifier))
     host.lose(2)
-    found = picture(host, journal)
+    found = cluster_status(host, journal)
     lines = found.lines()
     assert not found.healthy
     assert lines[0] == "main: " + str(Reason(ReasonCode.STALE_PRIMARY, (1,), 2, 1))
@@ -121,22 +125,34 @@ def test_a_stale_primary_stands_first_and_what_leads_to_it_is_missing(journal: J
     assert not any("WARNING SPLIT-BRAIN" in line for line in lines)
 
 
+def test_a_port_that_will_be_closed_while_no_primary_is_known_is_pending(journal: Journal) -> None:
+    host = healthy()
+    host.lose(1)
+    unknown = replace(MAIN, cluster=replace(MAIN.cluster, unknown=WhileUnknown(("app",), 60)))
+    lines = look(unknown, host, journal, LOADED).lines()
+    pending = lines.index("  PENDING close port app: no primary is known")
+    assert lines[pending + 1] == "  HINT: the service does it when no primary has been known for 60 s"
+    assert not any("repmgr-hooks reconcile" in line for line in lines), "that closes nothing"
+    handle(unknown, host, [], closed=("app",))
+    assert not any("PENDING" in line for line in look(unknown, host, journal, LOADED).lines())
+
+
 def test_how_far_everybody_is(journal: Journal) -> None:
     host = healthy()
     host.nodes[2].behind = 3 * 1024
     host.nodes[1].slots["barman"].active = False
-    lines = picture(host, journal).lines()
+    lines = cluster_status(host, journal).lines()
     assert "  node 2: standby, timeline 1, 3 kB behind" in lines
     assert "  Barman: not streaming" in lines
     host.nodes[1].slots["barman"].reserved = False
-    assert "  slot barman: not there, or it reserves no WAL" in picture(host, journal).lines()
+    assert "  slot barman: not there, or it reserves no WAL" in cluster_status(host, journal).lines()
     host.nodes[2].behind = -4096
-    assert "  node 2: standby, timeline 1, 0 B behind" in picture(host, journal).lines(), "it was asked later"
+    assert "  node 2: standby, timeline 1, 0 B behind" in cluster_status(host, journal).lines(), "it was asked later"
 
 
 def test_what_no_step_can_fix_is_no_good_state_and_is_shown() -> None:
-    def half(config: object, decided: ClusterState) -> list[Problem]:
-        return [Problem("half", f"half a slot on {decided.primary}", "make the\nother half")]
+    def half(config: object, state: ClusterState) -> list[Problem]:
+        return [Problem("half", f"half a slot on {state.primary}", "make the\nother half")]
 
     warned = SimpleNamespace(observe=None, warnings=half)
     main = ManagedCluster(MAIN.cluster, (*MAIN.routes, Route(frozenset(), (Action("x", warned, None, "x"),))))
@@ -151,7 +167,7 @@ def test_what_no_step_can_fix_is_no_good_state_and_is_shown() -> None:
 def test_the_last_event(journal: Journal) -> None:
     received = time.mktime((2026, 11, 20, 3, 0, 0, 0, 0, -1))
     journal.end_run(journal.begin_run("main", "event", 1, [journal.add_event("main", PROMOTED, received)]), *DONE)
-    found = picture(healthy(), journal)
+    found = cluster_status(healthy(), journal)
     assert found.healthy
     assert found.lines() == [*HEALTHY, "  last event: standby_promote of node 2, 2026-11-20 03:00:00"]
 
@@ -159,7 +175,7 @@ def test_the_last_event(journal: Journal) -> None:
 def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
     host = healthy()
     host.barman.health = "ruins"
-    found = picture(host, journal)
+    found = cluster_status(host, journal)
     assert not found.healthy
     assert any(line.startswith("  PENDING ") and "No space left on device" in line for line in found.lines())
 
@@ -169,7 +185,7 @@ def test_events_that_wait(journal: Journal) -> None:
     journal.add_event("main", PROMOTED, received - 60)
     journal.add_event("main", PROMOTED, received)
     journal.add_event("other", PROMOTED, received + 60)
-    found = picture(healthy(), journal)
+    found = cluster_status(healthy(), journal)
     assert not found.healthy
     assert found.lines() == [
         *HEALTHY,
@@ -188,17 +204,17 @@ def test_events_that_wait(journal: Journal) -> None:
 )
 def test_a_run_that_failed(journal: Journal, again: bool, attempt: int, said: str) -> None:
     ended(journal, False, again, attempt, "Barman is in ruins")
-    found = picture(healthy(), journal)
+    found = cluster_status(healthy(), journal)
     assert not found.healthy
     assert found.lines() == [*HEALTHY, f"  {said}", "  HINT: to do it now: repmgr-hooks reconcile --cluster main"]
     ended(journal, True, False, 1, "done")
-    assert picture(healthy(), journal).healthy
+    assert cluster_status(healthy(), journal).healthy
 
 
 @pytest.mark.parametrize("reason", ["", "new disks"])
 def test_a_pause_is_no_good_state_and_stands_second(journal: Journal, reason: str) -> None:
     journal.pause("main", None, reason)
-    found = picture(healthy(), journal)
+    found = cluster_status(healthy(), journal)
     assert not found.healthy
     shown = f" ({reason})" if reason else ""
     assert found.lines()[1:3] == [
@@ -206,14 +222,14 @@ def test_a_pause_is_no_good_state_and_stands_second(journal: Journal, reason: st
         "  HINT: to end it: repmgr-hooks resume",
     ]
     journal.resume("main")
-    assert picture(healthy(), journal).healthy
+    assert cluster_status(healthy(), journal).healthy
 
 
 def test_a_pause_with_an_end_shows_it(journal: Journal) -> None:
     until = time.time() + 3600
     journal.pause("main", until, "")
     clock = time.strftime("%H:%M:%S", time.localtime(until))
-    assert picture(healthy(), journal).lines()[1] == f"  PAUSED until {clock}"
+    assert cluster_status(healthy(), journal).lines()[1] == f"  PAUSED until {clock}"
 
 
 def test_the_same_for_machines(journal: Journal) -> None:
@@ -221,7 +237,7 @@ def test_the_same_for_machines(journal: Journal) -> None:
     ended(journal, False, True, 3, "no")
     host = healthy()
     host.lose(2)
-    plain = json.loads(json.dumps(picture(host, journal).as_dict()))
+    plain = json.loads(json.dumps(cluster_status(host, journal).as_dict()))
     assert (plain["healthy"], plain["cluster"], plain["waiting"]) == (False, "main", 0)
     assert (plain["decision"]["primary"], plain["decision"]["timeline"]) == (1, 1)
     assert [(state["node"], state["error"]) for state in plain["decision"]["states"]] == [

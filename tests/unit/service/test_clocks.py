@@ -28,7 +28,7 @@ def told(journal: Journal, event: Event, at: float, by_hand: bool = False) -> No
 
 
 def promoted(journal: Journal) -> set[int]:
-    return set(journal.memory("main").promoted)
+    return set(journal.last_known("main").promoted)
 
 
 # -- what an event proves ends with the next change of the primary -----------------------------------------------------
@@ -149,13 +149,13 @@ def test_what_is_replayed_by_hand_denies_nothing(journal: Journal, wall: Wall) -
 
 @pytest.mark.parametrize("set_by", [-DAY, -600.0, -60.0, 60.0, DAY, YEARS])
 def test_changes_hold_a_primary_for_twice_the_window_at_most(journal: Journal, wall: Wall, set_by: float) -> None:
-    for memory in (NODE_1, NODE_2, LastKnownPrimary(1, 3, SYSTEM), LastKnownPrimary(2, 4, SYSTEM)):
-        journal.remember("main", memory)
-    assert journal.memory("main", 600).changes == 3
+    for last_known in (NODE_1, NODE_2, LastKnownPrimary(1, 3, SYSTEM), LastKnownPrimary(2, 4, SYSTEM)):
+        journal.remember("main", last_known)
+    assert journal.last_known("main", 600).changes == 3
     wall.time += set_by
-    assert journal.memory("main", 600).changes == (3 if abs(set_by) < 600 else 0)
+    assert journal.last_known("main", 600).changes == (3 if abs(set_by) < 600 else 0)
     wall.time += 1200
-    assert journal.memory("main", 600).changes == 0
+    assert journal.last_known("main", 600).changes == 0
 
 
 # -- the whole way -----------------------------------------------------------------------------------------------------
@@ -249,8 +249,8 @@ def test_a_failed_run_is_tried_again_in_time(
 
 
 def test_the_last_change_of_the_primary_is_the_one_that_was_found_last(journal: Journal, wall: Wall) -> None:
-    for memory in (NODE_1, NODE_2, LastKnownPrimary(1, 3, SYSTEM)):
-        journal.remember("main", memory)
+    for last_known in (NODE_1, NODE_2, LastKnownPrimary(1, 3, SYSTEM)):
+        journal.remember("main", last_known)
         wall.time -= DAY
     assert failover.find(journal, "last", ["main"]).node == 1
 
@@ -264,5 +264,5 @@ def test_the_newest_rows_outlive_a_clock_that_is_set(journal: Journal, wall: Wal
     journal.end_run(journal.begin_run("main", "event", 1, []), True, False, "", 1, 1)
     wall.time += set_by
     journal.prune(90)
-    assert journal.memory("main") == NODE_1
+    assert journal.last_known("main") == NODE_1
     assert promoted(journal) == {3}

@@ -697,7 +697,7 @@ def test_what_could_not_be_written_does_not_come_after_what_is_newer(tmp_path: P
     host.sleep(module.JOURNAL_BROKEN)
     controller.work()
     controller.work()
-    assert (journal.memory("main").primary, journal.memory("main").timeline) == (1, 3)
+    assert (journal.last_known("main").primary, journal.last_known("main").timeline) == (1, 3)
 
 
 # -- a pause that cannot be read ---------------------------------------------------------------------------------------

@@ -102,18 +102,18 @@ def test_a_dry_run_knows_what_is_remembered_and_forgets_nothing(
     monkeypatch.setattr(output.config, "load", lambda path: loaded)
     more = ["--reset-state"] if forget else []
     assert cli.run(["reconcile", "--dry-run", *more]) == (0 if forget else 1)
-    assert journal.memory("main") == NODE_2_ON_TIMELINE_2
+    assert journal.last_known("main") == NODE_2_ON_TIMELINE_2
     assert host.changes == []
 
 
 def test_a_promotion_that_has_been_undone_proves_nothing_any_more(journal: FullDisk) -> None:
     now = time.time()
     journal.add_event("main", Event(1, "repmgrd_failover_promote"), now + 1, "a")
-    assert journal.memory("main").promoted == {1}
+    assert journal.last_known("main").promoted == {1}
     journal.add_event("main", Event(1, "node_rejoin"), now + 100, "b")
-    assert journal.memory("main").promoted == frozenset()
+    assert journal.last_known("main").promoted == frozenset()
     journal.add_event("main", Event(1, "standby_promote"), now + 200, "c")
-    assert journal.memory("main").promoted == {1}
+    assert journal.last_known("main").promoted == {1}
 
 
 # -- a failed run is not forgotten for another run ---------------------------------------------------------------------

@@ -302,7 +302,7 @@ def test_what_leads_to_a_stale_primary_is_closed_without_any_event(
     ticks(queue, host, 3)
     assert (host.leads_to(host.app_port), host.leads_to(host.barman_port)) == (None, None)
     assert len([what for what in host.what_changed() if what == "iptables-restore"]) == 1
-    assert journal.memory("main") == LastKnownPrimary(2, 2, system), "a stale primary is not remembered"
+    assert journal.last_known("main") == LastKnownPrimary(2, 2, system), "a stale primary is not remembered"
 
 
 def test_a_stale_primary_that_comes_after_a_run_has_failed_does_not_wait_for_a_retry(
@@ -359,7 +359,8 @@ def test_what_cannot_be_mended_is_left_to_the_retries(
 def seen(journal: Journal) -> list[tuple[int | None, int, bool]]:
     """What stands in the journal of the looks: the primary, its timeline, and whether a look before is known."""
     return [
-        (row[0], row[1], row[2] is not None) for row in journal.read('select "primary", timeline, before from sight')
+        (row[0], row[1], row[2] is not None)
+        for row in journal.read('select "primary", timeline, before from observation')
     ]
 
 
@@ -374,7 +375,7 @@ def test_a_look_that_sees_something_new_is_written_and_no_other(
     promote(host, 2, 2)
     ticks(queue, host, 20)
     assert seen(journal) == [(1, 1, False), (None, 0, True), (2, 2, True)]
-    ((decision, nodes),) = journal.read("select decision, nodes from sight where id = 2")
+    ((decision, nodes),) = journal.read("select decision, nodes from observation where id = 2")
     assert decision.startswith("the primary is unknown: no node is out of recovery")
     assert nodes == "node 1: connection timeout expired\nnode 2: standby, timeline 1"
 
@@ -386,7 +387,7 @@ def test_a_sight_knows_when_the_look_before_was(
     ticks(queue, host, 3)
     host.lose(1)
     ticks(queue, host, 1)
-    ((at, before),) = journal.read('select at, before from sight where "primary" is null')
+    ((at, before),) = journal.read('select at, before from observation where "primary" is null')
     silent = MAIN.cluster.postgres.timeout
     assert (at - 1_800_000_000, at - before) == (3 * TICK + silent, TICK + silent), "when it was known"
 
@@ -400,7 +401,7 @@ def test_a_look_goes_on_when_it_cannot_be_written_down(
 ) -> None:
     ticks(queue, host, 2)
 
-    def full(name: str, sight: object) -> None:
+    def full(name: str, observation: object) -> None:
         raise OperationFailed("database or disk is full")
 
     monkeypatch.setattr(journal, "saw", full)

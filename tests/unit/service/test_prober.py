@@ -10,7 +10,7 @@ from repmgr_hooks import config
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.service.prober import Prober, Standing, next_in, noted
+from repmgr_hooks.service.prober import PortResult, Prober, next_in, noted
 from repmgr_hooks.system.client import Visit
 from tests.fake import FakeHost
 
@@ -21,12 +21,12 @@ FULL = Probe("app", ProbeCode.NO_CONNECTION_LEFT, None, message="too many connec
 
 
 def test_a_failure_goes_on_while_its_reason_changes() -> None:
-    standing: dict[str, Standing] = {}
+    results: dict[str, PortResult] = {}
     for now, probe in enumerate([GOOD, SILENT, FULL, SILENT, GOOD, GOOD, FULL]):
-        standing = noted(standing, [probe], float(now), 0.0)
+        results = noted(results, [probe], float(now), 0.0)
         if now == 3:
-            assert (standing["port app"].since, standing["port app"].times) == (1.0, 3)
-    assert (standing["port app"].since, standing["port app"].times) == (6.0, 1)
+            assert (results["port app"].since, results["port app"].times) == (1.0, 3)
+    assert (results["port app"].since, results["port app"].times) == (6.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_failure_goes_on_while_its_reason_changes() -> None:
     ],
 )
 def test_when_it_is_tried_again(probe: Probe, since: float, interval: int, seconds: float) -> None:
-    assert next_in({"port app": Standing(probe, since, 1, 0.0)}, interval, 100.0) == seconds
+    assert next_in({"port app": PortResult(probe, since, 1, 0.0)}, interval, 100.0) == seconds
 
 
 def written(journal: Journal) -> list[tuple[str, str, int | None]]:

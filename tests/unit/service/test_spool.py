@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import grp
 import os
+import resource
 import socket
 import stat
 import threading
@@ -181,8 +182,8 @@ def test_garbage_is_refused_and_removed_and_the_good_files_arrive(
 @pytest.mark.parametrize(
     ("node", "said"),
     [
-        (2, "several clusters (main, other) have a node 2: name one with --cluster, also in repmgr.conf"),
-        (5, "none of the clusters main, other has a node 5: name one with --cluster, also in repmgr.conf"),
+        (2, "several clusters (main, other) have a node 2"),
+        (5, "none of the clusters main, other has a node 5"),
     ],
 )
 def test_an_event_that_may_be_about_several_clusters_is_refused(
@@ -191,6 +192,9 @@ def test_an_event_that_may_be_about_several_clusters_is_refused(
     put(directory, RUBBISH, f"\n{node}\nstandby_promote\n")
     taken_in_around(spool, directory, journal, TWO)
     assert said in caplog.text
+    (record,) = caplog.records
+    assert isinstance(record.args, tuple)
+    assert record.args[-1].hint == "name one with --cluster, also in repmgr.conf"
     assert journal.waiting("other") == []
     assert left(directory) == []
 
@@ -311,6 +315,18 @@ def test_without_descriptors_it_is_read_later(
     assert spool.take_in(journal, MAIN) == 1
 
 
+@pytest.mark.parametrize("most", [0, 1000])
+def test_of_many_that_are_moved_aside_a_few_are_named(
+    spool: Spool, directory: Path, journal: Journal, caplog: pytest.LogCaptureFixture, most: int
+) -> None:
+    for number in range(300):
+        (directory / f"{number:020d}-1").mkdir()
+    spool.take_in(journal, MAIN, most)
+    assert len(caplog.records) == 6
+    assert caplog.records[-1].message == "295 more files refused or moved aside"
+    assert all(name.startswith(".aside-") for name in left(directory))
+
+
 @pytest.mark.parametrize("readable", [True, False])
 def test_what_can_be_neither_removed_nor_moved_is_passed_by_and_named_once(
     spool: Spool,
@@ -389,6 +405,33 @@ def test_a_knock_ends_the_wait_and_is_over_then(spool: Spool, directory: Path) -
     assert waited(spool, 20, reader) < 5, "a signal"
     os.close(reader)
     os.close(writer)
+
+
+def test_a_fifo_with_another_name_is_replaced(spool: Spool, directory: Path, journal: Journal) -> None:
+    """The hook does not write to such a one, and would start a run for each event."""
+    (directory / ".mine").hardlink_to(directory / "wake")
+    assert not hook.wake(str(directory))
+    spool.take_in(journal, MAIN)
+    assert hook.wake(str(directory))
+
+
+def test_a_knock_at_a_high_descriptor(directory: Path) -> None:
+    """select(2) ends at 1024; a service of a hundred clusters has more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        spool = Spool(directory.parent)
+        reader, writer = os.pipe()
+        assert hook.wake(str(directory))
+        assert spool.wait(60, reader)
+        spool.close()
+        os.close(reader)
+        os.close(writer)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_full_fifo_does_not_hold_up_the_hook(spool: Spool, directory: Path) -> None:

@@ -517,6 +517,30 @@ def test_a_configuration_that_is_read_again_leaves_nothing_behind(
         soon(lambda: held() <= before)
 
 
+def test_a_configuration_that_is_read_again_and_again_while_a_step_is_taken(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the loop that takes the step, and the newest, are left; and the step is waited for at the end."""
+    stuck = Stuck()
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None: stuck)
+    monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
+    path = state.parent / "config.yaml"
+    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)))
+    worker = WithoutSignals(path)
+    with serving(worker):
+        assert stuck.asked.wait(10)
+        first = worker._loops["main"]
+        for _ in range(20):
+            worker._reload = True
+            soon(lambda: not worker._reload)
+        soon(lambda: sum(thread.name == "main" for thread in threading.enumerate()) == 2)
+        worker._stopping.set()
+        time.sleep(0.5)
+        assert first.is_alive()
+        stuck.let_go.set()
+    assert not first.is_alive()
+
+
 def test_when_the_configuration_is_read_again_no_cluster_waits_for_the_step_of_another(
     state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:

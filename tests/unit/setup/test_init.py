@@ -221,7 +221,7 @@ def test_what_cannot_be_taken_over_is_named_without_its_value(word: str, why: st
     name = word.partition("=")[0]
     assert taken == {"sslmode": "verify-full", "sslrootcert": "/etc/my ca.pem"}
     assert list(left_out) == [name]
-    assert left_out[name].startswith(why)
+    assert str(left_out[name]).startswith(why)
     assert "hunter2" not in str(left_out)
 
 
@@ -322,7 +322,7 @@ def test_a_changed_draft_is_kept(tmp_path: Path) -> None:
     assert [line.split()[0] for line in install.write(tmp_path, texts)] == ["written", "written"]
     (tmp_path / "etc/b").write_text("mine")
     said = list(install.write(tmp_path, texts))
-    assert [line.split()[0] for line in said] == ["as", "CHANGED"]
+    assert [line.split()[0] for line in said] == ["ok", "CHANGED"]
     assert (tmp_path / "etc/b").read_text() == "mine"
 
 

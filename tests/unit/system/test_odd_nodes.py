@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from repmgr_hooks.cluster.observe import NodeState, observe
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres
-from repmgr_hooks.system.host import MOST_ANSWER, LocalHost
+from repmgr_hooks.system.host import MOST_ANSWER, LocalHost, check_size
 from tests.fake import FakeHost
 from tests.unit.cluster.test_observe import MAIN, RECEIVER, SENDER, SLOT, Answers, primary
 from tests.unit.system.test_host import GREETING, message
@@ -260,3 +261,10 @@ def test_odd_answers_to_check_to_a_rehearsal_and_to_init(answered: list[Any]) ->
     assert said.message.startswith("node 2: an answer that cannot be read")
     with pytest.raises(OperationFailed, match="node 1: an answer that cannot be read"):
         list(recovery._standby(MAIN, 1, "main node 1", (), host))
+
+
+def test_rows_without_columns_take_their_place_too() -> None:
+    few, many = (SimpleNamespace(ntuples=number, nfields=0) for number in (MOST_ANSWER, 2**31 - 1))
+    check_size(few)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="2147483647 rows"):
+        check_size(many)  # type: ignore[arg-type]

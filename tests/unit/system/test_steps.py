@@ -23,8 +23,10 @@ import pytest
 
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
-from repmgr_hooks.system.steps import Deadline, DropConnections, Program, Rows, Sql, Step, apply
+from repmgr_hooks.system.layers import Deadline
+from repmgr_hooks.system.steps import DropConnections, Program, Rows, Sql, Step
 
 SYSTEM = LocalHost({})
 
@@ -407,11 +409,11 @@ def test_who_still_holds_on_to_a_deleted_connection_is_told() -> None:
 
 def test_nobody_is_told_if_that_is_not_wanted_or_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
     host = Deleting()
-    apply(Step("cut", DropConnections(FORGET, tell=False), 10), host)
+    apply(Step("cut", DropConnections(FORGET, reset_clients=False), 10), host)
     assert (host.poked, caplog.text) == ([], "")
     host.refused = True
     apply(Step("cut", DropConnections(FORGET), 10), host)
-    assert "2 client(s) not told that they are cut: cannot send packets (needs CAP_NET_RAW)" in caplog.text
+    assert "2 client(s) not reset: cannot send packets (needs CAP_NET_RAW)" in caplog.text
 
 
 class Printing(Clock):
@@ -500,7 +502,7 @@ def test_what_is_killed_says_what_it_had_said() -> None:
         (Program(("barman", "-q", "a b")), "barman -q 'a b'"),
         (Sql(2, "select  f(%s,\n %s)", ("slot", True)), "node 2: select f('slot', True)"),
         (DropConnections(FORGET), "conntrack -D, and reset the clients"),
-        (DropConnections(FORGET, tell=False), "conntrack -D"),
+        (DropConnections(FORGET, reset_clients=False), "conntrack -D"),
     ],
 )
 def test_how_a_step_is_shown(what: object, shown: str) -> None:

@@ -1,0 +1,86 @@
+"""Steps on Barman's receive-wal: stop it, start it until it streams, and let a closed file come to Barman's disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.observe import lsn
+from repmgr_hooks.system.steps import Program, Sql, Step
+
+START_EVERY = 2.0
+"""What fails at its start is soon over: the slot is in use until the primary has ended the walsender before."""
+STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
+# Null without a slot: Barman cannot stream through one that somebody has dropped.
+# A position beyond the fork is sent on the new timeline only. A clock that was set back makes nobody young.
+STREAMING = """
+select (select exists (select 1 from pg_stat_replication
+                        where pid = active_pid and state = 'streaming' and sent_lsn >= %s::pg_lsn
+                          and extract(epoch from clock_timestamp() - backend_start) not between 0 and %s)
+          from pg_replication_slots where slot_name = %s)
+"""
+INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
+
+
+def stop(state: ClusterState, words: tuple[str, ...], until: Sql | None = None) -> Step:
+    """By the ``words`` that stop one. It answers 1 both when nothing runs and when it failed: the text says which."""
+    program = barman(state, *words, tolerate="no such process")
+    target = state.barman.server
+    return Step("stop Barman's receive-wal", program, STOP_LIMIT, kind="stop_stream", target=target, until=until)
+
+
+def start(state: ClusterState, limit: float, age: int) -> Step:
+    """Not by ``barman cron``, which would wait for its own lock, for servers that sort before ours, and for retention.
+
+    It is what cron starts too; Barman's lock lets one in, whoever started it. ``age``: for so many seconds it must have
+    streamed.
+    """
+    return Step(
+        f"start Barman's receive-wal, until it streams from node {state.primary}",
+        replace(barman(state, "-q", "receive-wal", state.barman.server), resident=True),
+        limit,
+        kind="start_stream",
+        target=state.barman.server,
+        node=state.primary,
+        until=_streaming(state, age),
+        every=START_EVERY,
+        hint="Barman's log (barman.log) says why its receive-wal ends; it may also have much to catch up with",
+    )
+
+
+def is_stopped(state: ClusterState) -> Sql:
+    """Ask the primary whether nobody streams through the slot."""
+    return Sql(state.primary, INACTIVE, (state.barman.slot_name,))
+
+
+def switch_wal(state: ClusterState, written: Program | None, timeout: int) -> Step:
+    """Not with ``--archive``: whoever holds the lock of archive-wal would hold it up. A file on Barman's disk is safe.
+
+    To stream the end of a file, pg_receivewal waits for nothing that is written behind it. ``written``: a look whether
+    that file is there.
+    """
+    switch = barman(
+        state,
+        *("-f", "json", "switch-wal", "--force", state.barman.server),
+        expect=rf"The WAL file {state.timeline:08X}[0-9A-F]{{16}} has been closed",
+    )
+    return Step(
+        f"switch WAL and see timeline {state.timeline} on Barman's disk",
+        switch,
+        timeout + 30.0,
+        kind="switch_wal",
+        target=state.barman.server,
+        node=state.primary,
+        until=written,
+        every=timeout + 30.0,
+        hint="see whether Barman streams: repmgr-hooks status",
+    )
+
+
+def _streaming(state: ClusterState, age: int) -> Sql:
+    written = lsn(state.states[state.primary].lsn)
+    return Sql(state.primary, STREAMING, (written, age, state.barman.slot_name))
+
+
+def barman(state: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:
+    return Program((*state.barman.command, *words), tolerate=tolerate, expect=expect)

@@ -1,0 +1,24 @@
+"""The two clocks of this program: no other module asks the time, so that each says which of them it means.
+
+What has a ``Host`` measures and waits with ``host.now`` and ``host.sleep``; on a real one that is the monotonic clock.
+``hook.py`` and what runs on Barman's host (``barman/agent``) import nothing of ours, and ask the time themselves.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+def wall() -> float:
+    """Return the seconds since the epoch, to be stored and shown; they jump when somebody sets the clock."""
+    return time.time()
+
+
+def monotonic() -> float:
+    """Return seconds that never jump, to measure how long something takes, and to end it."""
+    return time.monotonic()
+
+
+def sleep(seconds: float) -> None:
+    """Wait."""
+    time.sleep(seconds)

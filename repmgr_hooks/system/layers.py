@@ -1,0 +1,115 @@
+"""Hosts that stand before another one: one on which nothing takes longer than until an end, one that spares helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from repmgr_hooks.errors import OperationFailed, ProgramTimeout
+from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.client import Visit
+from repmgr_hooks.system.steps import POLL, Host, Program, Rows, Sql, Step
+
+
+class HostLayer:
+    """A host that lets another do everything; what a kind of it does otherwise, it overrides."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def run(self, program: Program, limit: float) -> str:
+        return self.host.run(program, limit)
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        return self.host.fetch(sql, limit)
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        return self.host.fetch_each(queries, limit)
+
+    def reset_clients(self, flows: Iterable[Flow]) -> None:
+        self.host.reset_clients(flows)
+
+    def tell(self, alert: Alert) -> None:
+        self.host.tell(alert)
+
+    def read(self, path: str) -> str:
+        return self.host.read(path)
+
+    def rules_generation(self) -> int | None:
+        return self.host.rules_generation()
+
+    def nft_tables(self) -> frozenset[tuple[str, str]]:
+        return self.host.nft_tables()
+
+    def route(self, address: str) -> Route:
+        return self.host.route(address)
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        return self.host.answers(source, address, port, limit)
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        return self.host.visit_each(dsns, limit)
+
+    def now(self) -> float:
+        return self.host.now()
+
+    def sleep(self, seconds: float) -> None:
+        self.host.sleep(seconds)
+
+    def close_idle(self) -> None:
+        self.host.close_idle()
+
+
+class Deadline(HostLayer):
+    """The same host, on which nothing takes longer than until ``end``."""
+
+    def __init__(self, host: Host, end: float) -> None:
+        super().__init__(host)
+        self.end = end
+
+    def _left(self, limit: float, what: object) -> float:
+        left = self.end - self.host.now()
+        if left < -2 * POLL:  # one last look is granted
+            raise OperationFailed(f"no time is left for: {what}", code="timeout")
+        return min(limit, max(left, 2 * POLL))
+
+    def run(self, program: Program, limit: float) -> str:
+        return self.host.run(program, self._left(limit, program))
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        return self.host.fetch(sql, self._left(limit, sql))
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        asked = list(queries)
+        return self.host.fetch_each(asked, self._left(limit, ", ".join(map(str, asked))))
+
+    def answers(self, source: str, address: str, port: int, limit: float) -> bool:
+        return self.host.answers(source, address, port, self._left(limit, f"an answer of {address}"))
+
+    def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        return self.host.visit_each(dsns, self._left(limit, "a client's visit"))
+
+
+class Sparing(HostLayer):
+    """The same host for one run, in which a helper that has let us wait once is not waited for again."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self._hung: dict[str, str] = {}
+
+    def run(self, program: Program, limit: float) -> str:
+        """Run a program, unless it is such a helper."""
+        if program.helper and (before := self._hung.get(program.argv[0])):
+            raise OperationFailed(f"{program}: not tried again: {before}", code="timeout")
+        try:
+            return super().run(program, limit)
+        except ProgramTimeout as error:
+            if program.helper:
+                self._hung[program.argv[0]] = error.after
+            raise
+
+
+def seconds_for(step: Step, host: Host) -> float:
+    """Return how long a step may take now."""
+    return min(step.limit, host.end - host.now()) if isinstance(host, Deadline) else step.limit

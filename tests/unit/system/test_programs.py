@@ -1,0 +1,69 @@
+"""Programs that cannot be started, that cannot be killed, and whose children go on: all that has a limit."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.errors import OperationFailed, ProgramTimeout
+from repmgr_hooks.system.programs import Programs
+from repmgr_hooks.system.steps import Program
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def children() -> int:
+    return len(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+@pytest.mark.parametrize(
+    "text", ["echo hi\n", "#!/no/such/interpreter\n", "\x7fELF"], ids=["no first line", "no interpreter", "half a file"]
+)
+def test_a_program_that_cannot_be_started_leaves_nothing(tmp_path: Path, text: str) -> None:
+    """As after an upgrade that has taken Barman's Python away: it is tried at every look."""
+    place = tmp_path / "barman"
+    place.write_text(text)
+    place.chmod(0o755)
+    programs, before = Programs(), (descriptors(), children())
+    for _ in range(20):
+        with pytest.raises(OperationFailed, match="cannot be started") as refused:
+            programs.run(Program((str(place),)), 5)
+        assert "Traceback" not in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
+    assert (descriptors(), children()) == before
+
+
+def test_a_program_that_cannot_be_killed_is_not_waited_for(tmp_path: Path) -> None:
+    """It waits for a disk that hangs, say; another one would too."""
+    kept: list[int] = []
+    programs, program = Programs(kill=kept.append), Program(("sleep", "60"))
+    with pytest.raises(ProgramTimeout, match="has not ended yet"):
+        programs.run(program, 0.1)
+    for _ in range(3):
+        with pytest.raises(OperationFailed, match=f"process {kept[0]} was killed and has not ended"):
+            programs.run(program, 0.1)
+    assert len(kept) == 1
+    assert programs.run(Program(("echo", "another")), 5) == "another\n"
+    os.killpg(kept[0], signal.SIGKILL)
+    select.select([os.pidfd_open(kept[0])], [], [], 60)
+    with pytest.raises(ProgramTimeout):
+        programs.run(program, 0.1)
+    os.killpg(kept[1], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_child_of_another_session_that_holds_the_output_is_not_waited_for(code: int) -> None:
+    program = Program(("sh", "-c", f"setsid sleep 30 & echo $! said; exit {code}"), whole=False)
+    try:
+        said = Programs().run(program, 60)
+    except OperationFailed as error:
+        assert code
+        said = str(error).rpartition("exit code 3: ")[2]
+    assert said.strip().endswith("said")
+    os.kill(int(said.split()[0]), signal.SIGKILL)

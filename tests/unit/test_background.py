@@ -1,0 +1,65 @@
+"""What is done in a thread of its own, so that nobody waits for a disk that hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import background, hook
+from repmgr_hooks.background import on_disk
+from repmgr_hooks.journal.heartbeat import last_heartbeat, write_heartbeat
+from repmgr_hooks.journal.pauses import known
+from repmgr_hooks.lock import exclusive, holder
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The disk hangs: what somebody else does there does not end."""
+    monkeypatch.setattr(background, "DISK_LIMIT", 0.2)
+    background._disk.cache_clear()
+    let_go = threading.Event()
+    with pytest.raises(TimeoutError, match="the disk does not answer"):
+        on_disk(lambda: let_go.wait(600))
+    yield
+    let_go.set()
+    background._disk.cache_clear()
+
+
+def test_what_needs_a_disk_that_hangs_is_done_without(hung: None, tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    begun = time.monotonic()
+    for _ in range(100):
+        with exclusive(tmp_path / "lock", 60):
+            pass
+        write_heartbeat(tmp_path, "main")
+        assert holder(tmp_path / "lock") is None
+        assert known(tmp_path, "main") is None
+        assert last_heartbeat(tmp_path, "main") is None
+    assert time.monotonic() - begun < 60
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_lock_is_let_go_although_its_holder_could_not_sign(tmp_path: Path) -> None:
+    place, before = tmp_path / "lock", descriptors()
+    for _ in range(5):
+        with exclusive(place, 60):
+            assert holder(place)
+        assert holder(place) is None
+    assert descriptors() == before
+
+
+def test_the_hook_does_not_wait_for_a_disk_that_hangs() -> None:
+    let_go = threading.Event()
+    with pytest.raises(TimeoutError, match="does not answer"):
+        hook.in_time(lambda: print(let_go.wait(600)), 0.1)
+    let_go.set()
+    with pytest.raises(FileNotFoundError):
+        hook.in_time(Path("/no/such/place").rmdir, 60)
+    hook.in_time(lambda: None, 60)
