@@ -1,4 +1,4 @@
-"""The command line: which command is meant, and which exit code its errors give."""
+"""Which command is meant, and which exit code its errors give."""
 
 from __future__ import annotations
 
