@@ -297,7 +297,7 @@ class FakeBarman:
     streaming: set[str] = field(default_factory=set)
     """The files in pg_receivewal's directory."""
     tails: set[str] = field(default_factory=set)
-    """Partial files that are not all zeros beyond the fork."""
+    """Partial files that are not all zeros beyond the switchpoint."""
     quarantine: dict[str, set[str]] = field(default_factory=dict)
     begin_wal: str = ""
     """The first WAL file that the newest backup needs; empty: there is no backup."""
