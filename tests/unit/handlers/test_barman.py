@@ -357,7 +357,7 @@ def test_what_cannot_go_on_is_repaired_only_if_we_may_and_nothing_is_lost(
     with pytest.raises(OperationFailed) as error:
         barman.plan(config, STATE, seen)
     said = str(error.value)
-    assert said.startswith(f"{seen.standing.position.name}: Barman ")
+    assert said.startswith(f"{seen.stream_state.position.name}: Barman ")
     assert error.value.code == seen.stream_state.position.code
     assert "; ".join([*whole, "barman -q cron"]) in error.value.hint, "what is typed is what we would do, and returns"
     assert error.value.hint.endswith(": barman backup main_backup")
