@@ -14,6 +14,7 @@ from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.journal.wal_checks import WalCheckRow
 from repmgr_hooks.settings.cluster import Barman, Cluster
 from repmgr_hooks.system.steps import Host
+from repmgr_hooks.text import MOST, one_line
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class WalCheck:
         proof = next((proof for proof in self.proofs if proof.kind == "deep"), None)
         if proof is None or self.primary is None:
             return None
-        return WalCheckRow(part, now, self.primary, self.timeline, proof.problem, proof.unable, proof.text)
+        said = (one_line(text, MOST) for text in (proof.problem, proof.unable, proof.text))
+        return WalCheckRow(part, now, self.primary, self.timeline, *said)
 
     def lines(self, cluster: str) -> list[str]:
         """Return the lines for the screen."""

@@ -143,7 +143,7 @@ def _start(program: Program, output: Output, errors: Output, done: Callable[...,
             code="program_failed",
             hint="see to its mode, and to the interpreter that its first line names",
         ) from None
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # no descriptors or processes are left, or no threads
         raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
 
 

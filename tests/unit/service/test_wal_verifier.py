@@ -9,13 +9,17 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.alerts.rules import conditions
+from repmgr_hooks.barman.archive import Report
+from repmgr_hooks.barman.deep import Proof
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.wal_checks import WalCheckRow, keep, last_checks
+from repmgr_hooks.reports.wal_check import WalCheck
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.wal_verifier import AGAIN, SETTLED, WalVerifier
+from repmgr_hooks.text import MOST
 from tests.fake import FakeHost
 from tests.unit.service.test_monitor import ticks
 
@@ -110,6 +114,15 @@ def test_what_was_wrong_stays_until_as_much_was_looked_at(
         keep(journal, "main", row)
     keep(journal, "other", GOOD)
     assert last_checks(journal, "main") == left
+
+
+def test_what_a_program_has_said_is_kept_short_and_printable() -> None:
+    said = "error\n\x1b[2J" * 1000
+    row = WalCheck(Report("x"), (Proof("deep", "followed", said),), 1, 1).row("all", 1.0)
+    assert row
+    assert len(row.problem) <= MOST
+    assert row.problem.isprintable()
+    assert WalCheck(Report("x"), (Proof("restore", "up to here"),), 1, 1).row("all", 1.0) is None
 
 
 def test_only_what_is_wrong_is_an_alert(host: FakeHost, journal: Journal) -> None:
