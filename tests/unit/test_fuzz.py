@@ -28,6 +28,8 @@ from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.service.spool import Spool
 from tests.fake import FakeHost
 
+pytestmark = pytest.mark.slow
+
 MANY = settings(
     max_examples=1500, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
