@@ -73,7 +73,7 @@ def test_alerts(built_lab: Lab) -> None:
         subject = "Subject: CRITICAL main: ARCHIVE_GAP: Barman lacks WAL that a restore needs"
         wait_for(lambda: subject in mail(lab), "a mail of the gap")
         assert f"ARCHIVE_GAP: Barman lacks {closed[0]}" in mail(lab)
-        assert "Next: repmgr-hooks check-wal --cluster main" in mail(lab)
+        assert "HINT: repmgr-hooks check-wal --cluster main" in mail(lab)
         wait_for(
             lambda: "Subject: CRITICAL main: firewall {open: app" in mail(lab), "a mail of the gate, which is open"
         )
