@@ -265,6 +265,10 @@ def at_a_boundary(lab: Lab) -> bool:
     return lab.db1.sql(f"select (pg_current_wal_lsn() - '0/0') % {SEGMENT}") == "0"
 
 
+def whereabouts(lab: Lab, name: str) -> str:
+    return lab.gateway.run("find", "/var/lib/barman", "-name", name)
+
+
 def test_by_hand(built_lab: Lab) -> None:
     lab = built_lab
     serve(lab, in_vain=True)
@@ -282,8 +286,10 @@ def test_by_hand(built_lab: Lab) -> None:
     close_file(lab.db2)
     wait_for(lambda: by_hand_ok(lab), "Barman to have all")
     before, after = switchpoint(lab.db2) // SEGMENT - 1, switchpoint(lab.db2) // SEGMENT
+    lab.gateway.barman("archive-wal", "main_backup", check=False)
     for lost in (f"00000001{before:016X}", "00000002.history", f"00000002{after:016X}"):
-        (place,) = lab.gateway.run("find", "/var/lib/barman", "-name", lost).split()
+        wait_for(lambda name=lost: "/streaming/" not in whereabouts(lab, name), "Barman to leave it where it is", 120)
+        (place,) = whereabouts(lab, lost).split()
         lab.gateway.run("mv", place, "/var/tmp/lost")
         result = lab.gateway.hooks("check-wal")
         assert result.returncode == 1

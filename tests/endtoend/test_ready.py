@@ -99,7 +99,7 @@ def test_priority_0_everywhere(lab: Lab) -> None:
         host.path(DB2).write_text(host.path(DB2).read_text() + "priority=0\n")
     lab.db2.run(*repmgr, user="postgres")
     found = red(lab, "priority")
-    assert "repmgr standby register --force" in found["hint"]
+    assert f"as postgres: {' '.join(repmgr)}" in found["hint"]
     for host in (lab.db2, lab.gateway):
         host.path(DB2).write_text(host.path(DB2).read_text().replace("priority=0", "priority=100"))
     lab.db2.run(*repmgr, user="postgres")
