@@ -60,12 +60,16 @@ def main() -> int:
 def by_themselves(fast: bool) -> list[Callable[[], Part]]:
     """What needs no cluster."""
     examples = ("tests/machines.py", "tests/options.py", "tests/readme.py", "tests/lab/six.py", "tests/lab/versions.py")
-    unit = (*PYTEST, "--doctest-modules", "repmgr_hooks", "tests/unit", *examples)
+    unit = (*PYTEST, "--doctest-modules")
+    # In two parts, for two cores.
+    second = [f"tests/unit/{name}" for name in ("cli", "service", "system")]
+    first = ("repmgr_hooks", "tests/unit", *examples, *(f"--ignore={place}" for place in second))
     which = ("-m", "not slow") if fast else ()
     return [
         partial(check, "style", sys.executable, "-m", "ruff", "check", "--output-format", "concise", "."),
         partial(check, "format", sys.executable, "-m", "ruff", "format", "--check", "."),
-        partial(tests, "unit", *unit, *which),
+        partial(tests, "unit", *unit, *first, *which),
+        partial(tests, "unit, service", *unit, *second, *which),
         partial(tests, "model", *PYTEST, "tests/model", *which),
         partial(check, "types", sys.executable, "-m", "mypy"),
     ]

@@ -117,7 +117,7 @@ def make_true(part: Sequence[ScheduledAction], taken: list[ActionResult], attemp
         except OperationFailed as error:
             if isinstance(error, ProgramTimeout) and reason and Problem.of(reason) != Problem.of(error):
                 # It may have had little time left.
-                error = OperationFailed(f"{error}; before that: {reason}", code=error.code, hint=reason.hint)
+                error = OperationFailed(f"{error}; before that: {reason}", code=reason.code, hint=reason.hint)
             else:
                 reason = error
             if said is None or Problem.of(error) != Problem.of(said):

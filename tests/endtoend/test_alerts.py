@@ -1,4 +1,4 @@
-"""Somebody is told: by mail of a hole in the backup, while a webhook hangs and a failover does not wait for it."""
+"""Alerts reach their receivers: a mail of a gap in the backup, while a webhook hangs and a failover does not wait."""
 
 from __future__ import annotations
 

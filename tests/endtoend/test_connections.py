@@ -41,7 +41,7 @@ def test_nobody_slips_to_the_old_node(lab: Lab) -> None:
     for this, following in zip(swaps, [*swaps[1:], None], strict=True):
         until = following.begun if following else this.ended + 0.3
         reached = {call.outcome for call in hurried.calls() if this.swapped < call.begun and call.told < until}
-        # Refused: who calls from a port at which somebody was told less than 10 s ago (see poke.py).
+        # Refused: who calls from a port at which somebody was told less than 10 s ago (see netfilter/reset.py).
         assert reached - {"refused"} == {this.node}
     assert "silent" not in {call.outcome for callers in (hurried, *held) for call in callers.calls()}
 

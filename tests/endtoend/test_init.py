@@ -60,7 +60,7 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
 
     refused = gateway.result(PROGRAM, "init", "--install", DRAFT)
     assert refused.returncode == 2
-    assert "/etc/repmgr/db2.conf would be replaced: see diff /etc/repmgr/db2.conf" in refused.stderr
+    assert "/etc/repmgr/db2.conf would be replaced\n    HINT: see diff /etc/repmgr/db2.conf" in refused.stderr
     assert "db1.conf" not in refused.stderr, "to add a line takes nothing away"
     assert gateway.result("test", "-e", "/etc/repmgr-hooks").returncode == 1, "nothing was changed"
 
