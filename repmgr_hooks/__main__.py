@@ -13,6 +13,9 @@ def main() -> None:
         streams.reopen()
     code = taken(sys.argv[1:])
     if code is None:
+        from repmgr_hooks.cli import streams
+
+        streams.take_signals()
         from repmgr_hooks.cli import main as cli
 
         code = cli.main(sys.argv[1:])

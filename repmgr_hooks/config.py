@@ -94,9 +94,11 @@ def config_path(given: str | None) -> Path:
 def load(path: Path) -> Config:
     """Read the configuration. Raises UsageError that lists every mistake, or that others could have written it."""
     try:
-        if path.exists() and (wrong := untrusted(path)):
+        text = _text(path)
+        # When it has been read: in a directory of another user's it could have come, or changed, in between.
+        if wrong := untrusted(path):
             raise UsageError(f"{path} is refused: {wrong}", hint=wrong.hint)
-        document = Document(_text(path))
+        document = Document(text)
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply, or a part that contains itself") from None
     except TooMany as error:

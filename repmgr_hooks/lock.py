@@ -57,7 +57,7 @@ def exclusive(path: Path, limit: float) -> Iterator[None]:
     try:
         handle = on_disk(partial(_opened, path))
         _take(handle, path, limit)
-        on_disk(partial(_sign, os.dup(handle)))
+        on_disk(partial(_sign, path))
     except OSError as error:
         log.error("no lock can be taken, going on without: %s; repair the state directory, or correct it", error)
     except LockTimeout:
@@ -95,16 +95,15 @@ def _take(handle: int, path: Path, limit: float) -> None:
             clock.sleep(POLL)
 
 
-def _sign(handle: int) -> None:
-    """Write who we are, and close the handle: a disk that hangs may keep us at it when the lock is let go again."""
+def _sign(path: Path) -> None:
+    """Write who we are, through a handle of our own: a disk that hangs may keep us when the lock is let go again."""
     command = " ".join(["repmgr-hooks", *sys.argv[1:]])
-    try:
-        os.truncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()} {clock.wall():.3f} {command}".encode(errors="replace")[:MOST], 0)
-    except OSError:
-        pass  # a full disk, or one that can only be read
-    finally:
-        os.close(handle)
+    with contextlib.suppress(OSError):  # a full disk, or one that can only be read
+        handle = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            os.write(handle, f"{os.getpid()} {clock.wall():.3f} {command}".encode(errors="replace")[:MOST])
+        finally:
+            os.close(handle)
 
 
 def _signature(handle: int) -> Holder | None:

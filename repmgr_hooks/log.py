@@ -1,5 +1,4 @@
-"""The log, for a reader, for journald (sd-daemon(3)), or as a JSON object a line for collectors; and, in the
-foreground, what is waited for."""
+"""The log: for a reader, for journald (sd-daemon(3)), or a JSON object a line; on a terminal, what it waits for."""
 
 from __future__ import annotations
 

@@ -21,11 +21,18 @@ class Writer:
         self._texts: deque[str] = deque()
         self._kept = self._lost = 0
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._thread.start()
+        self._works = True
+        try:
+            threading.Thread(target=self._run, name="writer", daemon=True).start()
+        except RuntimeError:  # there are no threads left; whoever writes says so, and ends
+            self._works = False
 
     def write(self, text: str) -> None:
         """Have it written, some time; returns at once."""
+        if not self._works:
+            with suppress(OSError, ValueError):
+                write(self._stream, text)
+            return
         with self._changed:
             if self._kept + len(text) > MOST:
                 self._lost += 1

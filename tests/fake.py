@@ -297,7 +297,7 @@ class FakeBarman:
     streaming: set[str] = field(default_factory=set)
     """The files in pg_receivewal's directory."""
     tails: set[str] = field(default_factory=set)
-    """Partial files that are not all zeros beyond the fork."""
+    """Partial files that are not all zeros beyond the switchpoint."""
     quarantine: dict[str, set[str]] = field(default_factory=dict)
     begin_wal: str = ""
     """The first WAL file that the newest backup needs; empty: there is no backup."""
@@ -368,6 +368,7 @@ class FakeHost:
         self.nat = NatTable(SERVED_BY_NODE_1)
         self.connections: list[Connection] = []
         self.forwarding = True
+        self.not_forwarding: set[str] = set()
         self.addresses = {self.gateway, "fd00::20"}
         """The gateway's own."""
         self.native_tables: set[tuple[str, str]] = set()
@@ -529,6 +530,8 @@ class FakeHost:
     def read(self, path: str) -> str:
         if path.startswith("/proc/sys/net/netfilter/nf_conntrack_"):
             return f"{self.tracked[path.endswith('max')]}\n"
+        if found := re.fullmatch(r"/proc/sys/net/ipv4/conf/(\w+)/forwarding", path):
+            return f"{int(found[1] not in self.not_forwarding)}\n"
         assert path == "/proc/sys/net/ipv4/ip_forward"
         return f"{int(self.forwarding)}\n"
 
@@ -798,7 +801,8 @@ class FakeHost:
         return [(node.up_for, node.unseen_for, node.paused, node.checkpoint)]
 
     def _identities(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        return [(number, f"db{number}", f"host={other.host}") for number, other in self.nodes.items()]
+        rows = self.nodes.items()
+        return [(number, f"db{number}", f"host={node.host}", f"/etc/repmgr/db{number}.conf") for number, node in rows]
 
     def _streaming(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         position, min_stream_age, slot = sql.params

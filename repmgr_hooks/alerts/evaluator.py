@@ -1,4 +1,4 @@
-"""Says which alerts a cluster calls for, from what its queue has seen so far."""
+"""Says which alerts a cluster calls for, from what its controller has seen so far."""
 
 from __future__ import annotations
 

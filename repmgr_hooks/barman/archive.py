@@ -47,8 +47,10 @@ def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
             raise ValueError(f"{segment_size!r:.50} is no size of a WAL file")
         end, known = position(written) or 0, timeline - standby
         history = _history(node, known, host) if known > 1 else ""
-        forks = parse_history(history)
-        lineage = TimelineHistory(timeline, (*forks, Switchpoint(known, end)) if standby else forks, segment_size)
+        switchpoints = parse_history(history)
+        lineage = TimelineHistory(
+            timeline, (*switchpoints, Switchpoint(known, end)) if standby else switchpoints, segment_size
+        )
         first = [lineage.name(end // segment_size)] if standby else []
         return PrimaryWal(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline, history)
 
@@ -67,15 +69,15 @@ def _history(node: int, timeline: int, host: Host) -> str:
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)  # bytes before PostgreSQL 15
 
 
-def has_a_tail(standing: StreamState, segment_size: int, barman: Barman, host: Host) -> bool:
-    """Whether Barman has more in the file of a fork than the primary ever had. Raises OperationFailed.
+def has_a_tail(stream_state: StreamState, segment_size: int, barman: Barman, host: Host) -> bool:
+    """Whether Barman has more in the file of a switchpoint than the primary ever had. Raises OperationFailed.
 
     pg_receivewal pads a file with zeros (receivelog.c, open_walfile).
     """
-    offset = standing.fork % segment_size
-    if standing.position is not StreamPosition.OK or not offset:
+    offset = stream_state.switchpoint % segment_size
+    if stream_state.position is not StreamPosition.OK or not offset:
         return False
-    words = ("cmp", f"--ignore-initial={offset}:0", f"{standing.directory}/{standing.newest}", "/dev/zero")
+    words = ("cmp", f"--ignore-initial={offset}:0", f"{stream_state.directory}/{stream_state.newest}", "/dev/zero")
     return "differ" in host.run(Program(barman.beside(*words), tolerate="^cmp: EOF on|^$"), LIMIT)
 
 
@@ -248,7 +250,7 @@ def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -
     lineage = primary.lineage
     backup = newest_backup(barman, host)
     begin = parse_name(backup, lineage.segment_size)
-    # A backup beyond a fork cannot be restored along the primary's timeline.
+    # A backup beyond a switchpoint cannot be restored along the primary's timeline.
     usable = begin is not None and lineage.timeline_at(begin[1]) == begin[0]
     first = begin[1] if begin and usable else wal_continuity.oldest(held.files, lineage)
     if first is None:

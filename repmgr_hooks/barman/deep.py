@@ -121,7 +121,7 @@ def chosen(first: int, end: int, lineage: TimelineHistory, newest: int) -> tuple
     if not newest:
         return first, end
     count = max(newest // lineage.segment_size, 2)
-    switch = lineage.forks[-1].end // lineage.segment_size if lineage.forks else end
+    switch = lineage.switchpoints[-1].end // lineage.segment_size if lineage.switchpoints else end
     begin = max(first, min(end - count, switch - 1))
     return begin, min(begin + count, end)
 
@@ -138,10 +138,10 @@ def _wrong_history(found: Report, lineage: TimelineHistory, barman: Barman, host
     for timeline in wanted:
         text = texts.get(history_name(timeline))
         try:
-            forks = parse_history(text or "")
+            switchpoints = parse_history(text or "")
         except (ValueError, IndexError):
-            forks = ()
-        if forks != lineage.forks[: lineage.timelines.index(timeline)]:
+            switchpoints = ()
+        if switchpoints != lineage.switchpoints[: lineage.timelines.index(timeline)]:
             return f"{history_name(timeline)} is not that of the primary"
     return ""
 

@@ -12,7 +12,7 @@ START_EVERY = 2.0
 """What fails at its start is soon over: the slot is in use until the primary has ended the walsender before."""
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
 # Null without a slot: Barman cannot stream through one that somebody has dropped.
-# A position beyond the fork is sent on the new timeline only. A clock that was set back makes nobody young.
+# A position beyond the switchpoint is sent on the new timeline only. A clock that was set back makes nobody young.
 STREAMING = """
 select (select exists (select 1 from pg_stat_replication
                         where pid = active_pid and state = 'streaming' and sent_lsn >= %s::pg_lsn

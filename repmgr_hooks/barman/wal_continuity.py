@@ -1,8 +1,8 @@
 """Is the WAL in Barman's hands whole, and can Barman's stream go on from a primary? Pure; ``archive.py`` looks.
 
 pg_receivewal goes on after the newest file of its directory, on that file's timeline (pg_receivewal.c,
-FindStreamingStart). A primary that left that timeline at a fork serves it up to there, as far as it still has the
-files; Barman may have less than that, or more.
+FindStreamingStart). A primary that left that timeline at a switchpoint serves it up to there, as far as it still has
+the files; Barman may have less than that, or more.
 """
 
 from __future__ import annotations
@@ -93,14 +93,14 @@ class ArchivedWal:
 class StreamState:
     """Barman's position, and what follows from it.
 
-    ``newest`` is the file in ``directory`` after which it goes on; its timeline was left at ``fork`` (with OK: only if
-    the fork lies within that file). ``missing`` is what ``node`` no longer has. The remedy: to move ``stray`` away, and
-    to let ``marker``, an empty partial file, be where pg_receivewal begins.
+    ``newest`` is the file in ``directory`` after which it goes on; its timeline was left at ``switchpoint`` (with OK:
+    only if the switchpoint lies within that file). ``missing`` is what ``node`` no longer has. The remedy: to move
+    ``stray`` away, and to let ``marker``, an empty partial file, be where pg_receivewal begins.
     """
 
     position: StreamPosition
     newest: str = ""
-    fork: int = 0
+    switchpoint: int = 0
     missing: tuple[str, ...] = ()
     stray: tuple[str, ...] = ()
     marker: str = ""
@@ -144,7 +144,7 @@ def _place(newest: str, primary: PrimaryWal) -> tuple[StreamPosition, int, int]:
     if timeline not in lineage.timelines:
         return nowhere
     if lineage.timeline_at(start // size) < timeline:
-        # Before that timeline began: 'receive-wal --reset' leaves it so, if the slot is older than the fork.
+        # Before that timeline began: 'receive-wal --reset' leaves it so, if the slot is older than the switchpoint.
         return StreamPosition.NOT_IN_HISTORY, 0, start // size
     end = lineage.end_of(timeline)
     if end is None:
@@ -168,21 +168,23 @@ def oldest(held: Iterable[str], lineage: TimelineHistory) -> int | None:
     return min((n for t, n in filter(None, found) if lineage.timeline_at(n) == t), default=None)
 
 
-def remedy(standing: StreamState, barman: Barman) -> list[Step]:
+def remedy(stream_state: StreamState, barman: Barman) -> list[Step]:
     """Return the steps after which pg_receivewal goes on from the marker; nothing is deleted.
 
     Before them, receive-wal must be stopped. An empty partial file is accepted (receivelog.c, open_walfile).
     """
-    directory, place = standing.directory, standing.marker[:COMPLETE]
+    directory, place = stream_state.directory, stream_state.marker[:COMPLETE]
     quarantine = str(PurePosixPath(directory).parent / f"quarantine-{place}")
-    marker = f"{directory}/{standing.marker}"
+    marker = f"{directory}/{stream_state.marker}"
     steps, made = [], [marker]
-    if standing.stray:
+    if stream_state.stray:
         made.append(quarantine)
-        files = [f"{directory}/{name}" for name in standing.stray]
+        files = [f"{directory}/{name}" for name in stream_state.stray]
         steps = [
             _step(f"make {quarantine}", "make_quarantine", barman, "mkdir", "-p", quarantine),
-            _step(f"move {shorten(standing.stray)} there", "move_wal", barman, "mv", "-n", "-t", quarantine, *files),
+            _step(
+                f"move {shorten(stream_state.stray)} there", "move_wal", barman, "mv", "-n", "-t", quarantine, *files
+            ),
         ]
     return [
         *steps,
@@ -192,19 +194,19 @@ def remedy(standing: StreamState, barman: Barman) -> list[Step]:
     ]
 
 
-def keep_tail(standing: StreamState, barman: Barman) -> Step:
+def keep_tail(stream_state: StreamState, barman: Barman) -> Step:
     """Return the step that keeps what only Barman has beyond the switchpoint, before it goes on.
 
     While the standby was away, Barman alone may have acknowledged commits (``FIRST 1 (db2, barman_receive_wal)``).
     Their only copy is the rest of its partial file, which goes into the archive and is one day deleted with it.
     """
-    name, fork = standing.newest, lsn(standing.fork)
-    kept = PurePosixPath(standing.directory).parent / f"{name}.beyond-{fork.replace('/', '-')}"
+    name, switchpoint = stream_state.newest, lsn(stream_state.switchpoint)
+    kept = PurePosixPath(stream_state.directory).parent / f"{name}.beyond-{switchpoint.replace('/', '-')}"
     return _step(
-        f"keep as {kept} what node {standing.node} never had: transactions beyond {fork}",
+        f"keep as {kept} what node {stream_state.node} never had: transactions beyond {switchpoint}",
         "keep_wal",
         barman,
-        *("cp", "--archive", "--no-clobber", f"{standing.directory}/{name}", str(kept)),
+        *("cp", "--archive", "--no-clobber", f"{stream_state.directory}/{name}", str(kept)),
     )
 
 
@@ -212,27 +214,29 @@ def _step(what: str, kind: str, barman: Barman, *argv: str) -> Step:
     return Step(what, Program(barman.beside(*argv)), REMEDY_LIMIT, kind=kind, target=barman.server)
 
 
-def stream_gap(standing: StreamState, barman: Barman, steps: Sequence[Step]) -> OperationFailed:
+def stream_gap(stream_state: StreamState, barman: Barman, steps: Sequence[Step]) -> OperationFailed:
     """Return the error that says what is wrong with Barman's position; its hint, what to type."""
-    node, place = f"node {standing.node}", standing.position
-    what = f"{FAULTS[place.code]}; its newest file is {standing.newest}"
+    node, place = f"node {stream_state.node}", stream_state.position
+    what = f"{FAULTS[place.code]}; its newest file is {stream_state.newest}"
     if place in (StreamPosition.DIVERGED, StreamPosition.SEGMENT_BOUNDARY):
-        what += f", and {node} left timeline {int(standing.newest[:8], 16)} at {lsn(standing.fork)}"
+        what += f", and {node} left timeline {int(stream_state.newest[:8], 16)} at {lsn(stream_state.switchpoint)}"
     old = ""
-    if standing.missing:
-        what += f"; {node} no longer has {shorten(standing.missing)}"
+    if stream_state.missing:
+        what += f"; {node} no longer has {shorten(stream_state.missing)}"
         old = "keep what the old primary's pg_wal has of the missing files. "
-    keep = " (what is moved may be the only copy of lost transactions)" if standing.stray else ""
-    gap = ", for no older one can be restored beyond the gap" if standing.missing else ""
+    keep = " (what is moved may be the only copy of lost transactions)" if stream_state.stray else ""
+    gap = ", for no older one can be restored beyond the gap" if stream_state.missing else ""
     typed = "; ".join(str(step.do) for step in steps)
     backup = " ".join((*barman.command, "backup", barman.server))
     hint = f"{old}To go on, type{keep}: {typed}. Then make a base backup{gap}: {backup}"
     return OperationFailed(f"{what}; nothing was changed", code=place.code, hint=hint)
 
 
-def repairable(standing: StreamState) -> bool:
+def repairable(stream_state: StreamState) -> bool:
     """Return whether the remedy loses nothing that the primary has."""
-    return standing.position in (StreamPosition.DIVERGED, StreamPosition.SEGMENT_BOUNDARY) and not standing.missing
+    return (
+        stream_state.position in (StreamPosition.DIVERGED, StreamPosition.SEGMENT_BOUNDARY) and not stream_state.missing
+    )
 
 
 def archive_gap(missing: tuple[str, ...], barman: Barman) -> OperationFailed:

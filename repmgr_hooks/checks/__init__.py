@@ -89,7 +89,10 @@ def _cluster(
     yield from files.commands(managed, user)
     if journal:
         yield from service.of_cluster(managed, journal)
-    chains = [*clients.addresses(cluster, host), *kernel.chains(cluster, host)] if _uses(managed, "firewall") else []
+    chains: list[Finding] = []
+    if _uses(managed, "firewall"):
+        chains += clients.addresses(cluster, host)
+        chains += [*kernel.devices(cluster, host), *kernel.chains(cluster, host)]
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
     yield from (*chains, *barmans, *secret)

@@ -54,7 +54,7 @@ def look(
         yield topic.fail(str(error), f"{' '.join(settings.command)} show-server {settings.server}")
         return
     yield topic.ok("Barman runs, and knows the server")
-    yield barman_config.activity(Topic("barman.active", settings.server), said, settings)
+    yield barman_config.activity(Topic("barman.active", settings.server), cluster.name, said, settings)
     way = barman_config.way(Topic("barman.conninfo", settings.server), cluster, said, by_model, settings, host)
     yield way
     if way.level != "FAIL" and decision and decision.primary is not None:

@@ -16,7 +16,7 @@ LIMIT = 30.0
 KEEPALIVES = "keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=20000"
 
 
-def activity(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
+def activity(topic: Topic, cluster: str, said: Mapping[str, str], settings: Barman) -> Finding:
     """What Barman itself says of the server, wherever its files are."""
     for name, wrong, why in (
         ("active", "False", "Barman does nothing for it"),
@@ -33,7 +33,7 @@ def activity(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding
     ours = settings.streaming_archiver_name
     if (name := said.get("streaming_archiver_name", ours)) != ours:
         what = f"its streaming_archiver_name is {name}, the configuration's is {ours}"
-        return topic.fail(what, f"in config.yaml, section 'barman': streaming_archiver_name: {name}")
+        return topic.fail(what, f"config.yaml: clusters.{cluster}.barman: {{streaming_archiver_name: {name}}}")
     return topic.ok("active, and streams WAL")
 
 

@@ -80,7 +80,9 @@ def _readable(topic: Topic, path: Path, repmgrd: User) -> Finding:
 def _state(topic: Topic, path: Path, service: User, repmgrd: User) -> Finding:
     hint = f"chown {service.name}:{repmgrd.name} {path}; chmod 0710 {path}"
     if path.is_symlink():
-        return topic.fail("is a link: neither root nor the hook follows one", f"state_dir: {path.resolve()}")
+        return topic.fail(
+            "is a link: neither root nor the hook follows one", f"config.yaml: state_dir: {path.resolve()}"
+        )
     if path.stat().st_mode & 0o022:
         return topic.fail("can be written by others than the service", hint)
     if why := hindrance(service, path, WRITE | ENTER) or hindrance(repmgrd, path, ENTER):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -33,13 +34,26 @@ def look(family: Family, host: Host) -> Iterator[Finding]:
         if missing
         else topic.ok("iptables is there")
     )
-    topic, hint = Topic("kernel.forwarding", name), f"sysctl -w {family.forwarding}=1; and for ever: config/sysctl.conf"
+    topic = Topic("kernel.forwarding", name)
+    hint = f"sysctl -w {family.forwarding}=1; install -m 0644 config/sysctl.conf /etc/sysctl.d/90-repmgr-hooks.conf"
     try:
         on = forwarding(family, host)
         yield topic.ok("the kernel forwards") if on else topic.fail("the kernel does not forward packets", hint)
     except OperationFailed as error:
         yield topic.fail(str(error), hint)
     yield _tracking(Topic("kernel.conntrack", name), host)
+
+
+def devices(cluster: Cluster, host: Host) -> Iterator[Finding]:
+    """Look whether the kernel forwards what comes from clients and from nodes: each device has a switch of its own."""
+    family = Family(cluster.gateway.address)
+    sides = [cluster.gateway.address, *(node.host for node in cluster.nodes.values())]
+    for device in sorted({host.route(address).device for address in sides} - {"", "lo"}):
+        switch = f"net/{'ipv6' if family.six else 'ipv4'}/conf/{device}/forwarding"
+        with contextlib.suppress(OperationFailed):
+            if forwarding(family, host) and host.read(f"/proc/sys/{switch}").strip() == "0":
+                what = f"the kernel does not forward what comes in through {device}"
+                yield Topic("kernel.forwarding", f"{cluster.name} {device}").fail(what, f"sysctl -w {switch}=1")
 
 
 def chains(cluster: Cluster, host: Host) -> Iterator[Finding]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from repmgr_hooks import clock
 from repmgr_hooks.checks.finding import Finding, Topic
@@ -12,6 +14,7 @@ from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.observe import Registered
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import Hindrance, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.repmgr_files import Identity, identities
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.simulation import FREE_SLOTS
 from repmgr_hooks.errors import OperationFailed, answer_of
@@ -45,9 +48,9 @@ select extract(epoch from clock_timestamp())::float8,
        coalesce((select extversion from pg_extension where extname = 'repmgr'), '')
 """
 HINTS = {
-    ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {node}: {{host: ADDRESS}}",
-    ReasonCode.UNREGISTERED: "on node {node}: repmgr standby register; or take it out of config.yaml",
-    ReasonCode.METADATA: "repmgr cluster show; on node {node}: repmgr primary register --force",
+    ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {{{node}: {{host: {host}}}}}",
+    ReasonCode.UNREGISTERED: "on node {node}: repmgr -f {conf} standby register; or take it out of config.yaml",
+    ReasonCode.METADATA: "on node {node}: repmgr -f {conf} primary register --force",
 }
 
 
@@ -75,6 +78,8 @@ class Looked:
     nodes: Mapping[int, Examined | OperationFailed]
     decision: PrimaryDecision | None = None
     readiness: Readiness | None = None
+    known: Mapping[int, Identity] = field(default_factory=dict)
+    """The nodes as repmgr knows them."""
 
     @property
     def answers(self) -> dict[int, Examined]:
@@ -97,7 +102,11 @@ def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
         return looked
     decision = finder.decision(host)
     readiness = ReadinessProbe().look(decision, cluster, host, finder.last_known.since)
-    return replace(looked, decision=decision, readiness=readiness)
+    known: Mapping[int, Identity] = {}
+    if decision.primary is not None:
+        with contextlib.suppress(OperationFailed):
+            known = identities(decision.primary, host, cluster.postgres.timeout)
+    return replace(looked, decision=decision, readiness=readiness, known=known)
 
 
 def _ask(
@@ -141,8 +150,9 @@ def _silent(topic: Topic, managed: ManagedCluster, number: int, error: str, user
     settings, host = managed.cluster.postgres, managed.cluster.nodes[number].host
     what = error.removeprefix(f"node {number}: ")
     if "pg_hba.conf" in error:
-        gateway = managed.cluster.gateway.address
-        line = f"host {settings.dbname} {settings.user} {Family(gateway).exactly(gateway)} scram-sha-256"
+        seen = re.search(r'host "([0-9a-f.:]+)"', error)  # it need not be the gateway's own address
+        address = seen[1] if seen else managed.cluster.gateway.address
+        line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
     if "password" in error:
         line = f"{host}:{settings.port}:*:{settings.user}:PASSWORD"
@@ -162,8 +172,9 @@ def _clock(topic: Topic, node: Examined, looked: Looked) -> Finding:
 def _slots(topic: Topic, node: Examined) -> Finding:
     if node.free_slots < 1:
         what = f"all {node.most_slots} replication slots are others'; a promoted node would have none for Barman"
-        unused = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '...'"
-        return topic.fail(what, f"there: {unused}; or raise max_replication_slots")
+        more = f"alter system set max_replication_slots = {2 * node.most_slots}"
+        unused = "select slot_name from pg_replication_slots where not active"
+        return topic.fail(what, f"there: {more}; then restart it; or drop one that nobody uses: {unused}")
     return topic.ok(f"{node.free_slots} of {node.most_slots} replication slots left for Barman's")
 
 
@@ -178,9 +189,7 @@ def _rights(managed: ManagedCluster, looked: Looked) -> Finding:
     role, topic = managed.cluster.postgres.user, Topic("nodes.rights", managed.cluster.name)
     if looked.lacking:
         rights = dict.fromkeys(right for node in looked.lacking.values() for right in node)
-        hint = (
-            f"on the primary: psql -v role={role} -f grants.sql {managed.cluster.postgres.dbname} (config/grants.sql)"
-        )
+        hint = f"on the primary: psql -v role={role} -f config/grants.sql {managed.cluster.postgres.dbname}"
         return topic.fail(f"{role} lacks {', '.join(rights)}", hint)
     return topic.ok(f"{role} may do all that the handlers need")
 
@@ -210,25 +219,31 @@ def _failover(topic: Topic, readiness: Readiness) -> Iterator[Finding]:
         yield topic.ok(str(readiness))
 
 
-def _active_again(row: Registered, managed: ManagedCluster, decision: PrimaryDecision) -> str:
+def _active_again(row: Registered, managed: ManagedCluster, decision: PrimaryDecision, conf: str) -> str:
     """Return what makes a node active; ``primary register`` would make a stale primary a primary of its own."""
     assert decision.primary is not None
     state = next(state for state in decision.states if state.node == row.node)
     if state.is_primary:
-        return f"there: {managed.cluster.rejoin(decision.primary)}"
+        return f"on node {row.node}: {managed.cluster.rejoin(decision.primary)}"
+    repmgr = f"on node {row.node}: repmgr -f {conf}"
     if state.witness:
-        return f"there: repmgr witness register --force -h {managed.cluster.nodes[decision.primary].host}"
-    return "there: repmgr standby register --force"
+        return f"{repmgr} witness register --force -h {managed.cluster.nodes[decision.primary].host}"
+    return f"{repmgr} standby register --force"
 
 
 def _registered(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> Finding:
     topic = Topic("nodes.registered", managed.cluster.name)
     for note in decision.notes:
         if note.code in HINTS:
-            return topic.fail(str(note), HINTS[note.code].format(cluster=managed.cluster.name, node=note.nodes[0]))
+            node = looked.known.get(note.nodes[0], Identity("", "ADDRESS"))
+            hint = HINTS[note.code].format(
+                cluster=managed.cluster.name, node=note.nodes[0], host=node.host, conf=node.conf
+            )
+            return topic.fail(str(note), hint)
     rows = decision.primary_state.registered if decision.primary_state else ()
     for row in rows:
         if not row.active and row.node in looked.answers:
             what = f"node {row.node} answers, and is marked inactive in repmgr.nodes"
-            return topic.warn(what, _active_again(row, managed, decision))
+            conf = looked.known.get(row.node, Identity("", "")).conf
+            return topic.warn(what, _active_again(row, managed, decision, conf))
     return topic.ok("repmgr.nodes and the configuration name the same nodes")

@@ -35,7 +35,7 @@ def look(cluster: Cluster, service: User) -> Finding:
 
 def way_out() -> str:
     """Return what to write, as far as this libpq knows it."""
-    verified = "sslmode: verify-full, sslrootcert: FILE"
+    tls = "{channel_binding: require}"
     if "require_auth" in options():
-        return f"require_auth: scram-sha-256; or, with certificates: {verified}"
-    return f"{verified}; libpq {pq.version() // 10000} has no require_auth, which is in 16 and newer"
+        return f"{{require_auth: scram-sha-256}}; or, if the nodes have TLS: {tls}"
+    return f"{tls}; it needs TLS at the nodes; libpq {pq.version() // 10000} has no require_auth, which is in 16"

@@ -104,7 +104,7 @@ def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], hos
         hint = "set restore_command, also in its repmgr.conf; without it, it must be cloned anew"
         yield Topic(KEY, name).fail("no restore_command: WAL that the primary no longer has is lost to it", hint)
     if not cluster.nodes[node].shell:
-        hint = f"give nodes.{node} a 'command' that leads to PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
+        hint = f"give nodes.{node} a 'shell' that leads to PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
         yield Topic(KEY, name).warn("nothing was tried on it", hint)
         return
     shell = Shell(cluster.nodes[node].shell, directory, host)

@@ -119,5 +119,5 @@ def tracking(loaded: Config, managed: ManagedCluster) -> Iterator[Finding]:
         yield (
             topic.ok("the standbys' slots are advanced")
             if loaded.service.monitor_interval
-            else topic.fail(why, "set tick to 5")
+            else topic.fail(why, "config.yaml: monitor_interval: 5")
         )

@@ -1,8 +1,9 @@
-"""The command line: which command is meant, and which exit code its errors give."""
+"""Which command is meant, and which exit code its errors give."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain, log
 from repmgr_hooks.cli.privileges import become_service
 from repmgr_hooks.config import config_path
-from repmgr_hooks.errors import HooksError, UsageError
+from repmgr_hooks.errors import HooksError, OperationFailed, UsageError
 from repmgr_hooks.settings.schema import CONTROL
 
+OUTPUT = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG, errno.EDQUOT, errno.EAGAIN)
+"""Errors of write(2)."""
+NO_THREAD = "can't start new thread"
+"""What Python says in a RuntimeError, which has no code (_threadmodule.c)."""
 ROOTS_OWN = ("check", "handlers", "history", "init")
 """They look into files of several users, or write where root says; the journal they open as its owner."""
 
@@ -39,13 +44,18 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
         return FAILED
     except OSError as error:
         streams.give_up()
-        where = error if error.filename else f"the output cannot be written: {error.strerror}"
+        of_output = not error.filename and error.errno in OUTPUT
+        where = f"the output cannot be written: {error.strerror}" if of_output else error
         complain(HooksError(f"{where}; nothing more was done", hint="see to that place, then do it again"))
         return FAILED
     except KeyboardInterrupt:
         complain(HooksError("interrupted", hint="'repmgr-hooks reconcile' does what is left"))
         return FAILED
-    except Exception:
+    except Exception as error:
+        if isinstance(error, MemoryError) or str(error) == NO_THREAD:
+            lacking = str(error) or "no memory is left"
+            complain(OperationFailed(f"this process cannot go on: {lacking}", hint="see to its limits: ulimit -a"))
+            return FAILED
         log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
         return BUG
     finally:

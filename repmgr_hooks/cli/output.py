@@ -1,4 +1,4 @@
-"""What the command line does: commands that act, those that show, and what they share. The only place that prints."""
+"""What the commands share: the configuration, the journal, and the way to print and to complain."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def do_history(arguments: argparse.Namespace) -> int:
     loaded = configured(arguments)
     chosen = choose(loaded, arguments.cluster, None)
     if arguments.failover is not None:
-        return tell_failover(arguments, loaded, [managed.cluster.name for managed in chosen])
+        return show_failover(arguments, loaded, [managed.cluster.name for managed in chosen])
     if arguments.html is not None:
         raise UsageError("--html shows one change of the primary: add '--failover last'")
     with journal_of(loaded) as journal:
@@ -114,16 +114,16 @@ def do_history(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def tell_failover(arguments: argparse.Namespace, loaded: Config, clusters: list[str]) -> int:
-    """Tell one change of the primary, on the screen or as a page."""
+def show_failover(arguments: argparse.Namespace, loaded: Config, clusters: list[str]) -> int:
+    """Show one change of the primary, on the screen or as a page."""
     with journal_of(loaded) as journal:
-        told = failover.tell(journal, failover.find(journal, arguments.failover, clusters))
+        report = failover.report(journal, failover.find(journal, arguments.failover, clusters))
     if arguments.html:
-        write_whole(arguments.html, failover_html.render(told))
+        write_whole(arguments.html, failover_html.render(report))
     if arguments.json:
-        print(json.dumps(dataclasses.asdict(told), indent=2))
+        print(json.dumps(dataclasses.asdict(report), indent=2))
     elif not arguments.html:
-        say(failover_text.lines(told))
+        say(failover_text.lines(report))
     return OK
 
 

@@ -1,4 +1,4 @@
-"""Standard input, output and errors, as whoever calls us has left them: closed, full, or without a reader."""
+"""What whoever calls us has left to us: standard streams closed, full, or without a reader; signals set aside."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ def reopen() -> None:
                 os.dup2(null, number)
                 os.close(null)
             setattr(sys, name, os.fdopen(number, mode))
+
+
+def take_signals() -> None:
+    """Take signals as usual. With SIGCHLD ignored there is no exit code (wait(2)), and no program would fail."""
+    import signal  # repmgrd's events do without
+
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def finish() -> bool:

@@ -44,6 +44,7 @@ class ProbeCode(enum.Enum):
     ELSEWHERE = "elsewhere"
     READ_ONLY = "read_only"
     COMMIT_WAITS = "commit_waits"
+    DISK_FULL = "disk_full"
     FAILED = "failed"
 
 
@@ -138,6 +139,8 @@ def _code(visit: Visit, node: int | None, event: str) -> ProbeCode:
     if visit.error == client.LATE:
         return ProbeCode.COMMIT_WAITS if event == "SyncRep" else ProbeCode.SILENT
     full = r"too many (connections|clients)|remaining connection slots"
+    if visit.sqlstate == "53100" or "No space left on device" in visit.error:
+        return ProbeCode.DISK_FULL
     if visit.sqlstate == "53300" or re.search(full, visit.error):
         return ProbeCode.NO_CONNECTION_LEFT
     if "Connection refused" in visit.error:
@@ -181,6 +184,12 @@ def _words(
             what = f"commits on node {node} wait for a synchronous standby: synchronous_standby_names = '{standbys}'"
             now = "alter system set synchronous_standby_names = ''; select pg_reload_conf();"
             return what, f"start a standby that it names; or, without its safety, {there}: {now}"
+        case ProbeCode.DISK_FULL:
+            return visit.error, f"{there}, make room where that file is: df -h"
+        case ProbeCode.FAILED if "not currently accepting connections" in visit.error:
+            return visit.error, f"on the primary: alter database {cluster.client.dbname} allow_connections true;"
+        case ProbeCode.FAILED if "permission denied for database" in visit.error:
+            return visit.error, f"on the primary: grant connect on database {cluster.client.dbname} to {role};"
         case ProbeCode.FAILED:
             return visit.error or "an unknown failure", f"psql '{_dsn(cluster, port)}'"
 

@@ -21,6 +21,7 @@ SCRIPT = """
 PGAPPNAME={application} PGCONNECT_TIMEOUT={limit} LC_ALL=C timeout --kill-after=1 {limit} \\
     psql -XAtq -w -v ON_ERROR_STOP=1 {dsn} 2>&1 <<'SQL'
 {ask};
+{spill};
 {write};
 SQL
 echo "repmgr-hooks: ended: $?"
@@ -37,6 +38,7 @@ def visit_from(cluster: Cluster, dsn: str, host: Host) -> Visit:
         limit=limit,
         dsn=shlex.quote(dsn),
         ask=client.ASK.strip(),
+        spill=client.SPILL.strip(),
         write=client.WRITE,
     )
     begun = host.now()

@@ -48,11 +48,17 @@ class Hindrance(Enum):
     PAUSED = ("repmgrd of {nodes} is paused", "as postgres: repmgr -f {conf} service unpause")
     PRIORITY = (
         "{nodes} has priority 0 in repmgr.nodes",
-        "priority=100 in its repmgr.conf, then there, as postgres: repmgr standby register --force",
+        "priority=100 in its repmgr.conf, then there, as postgres: repmgr -f {conf} standby register --force",
     )
-    INACTIVE = ("{nodes} is marked inactive in repmgr.nodes", "there, as postgres: repmgr standby register --force")
+    INACTIVE = (
+        "{nodes} is marked inactive in repmgr.nodes",
+        "there, as postgres: repmgr -f {conf} standby register --force",
+    )
     MANUAL = ("failover=manual, repmgr's default, for {nodes}", "failover=automatic in {conf}, then restart repmgrd")
-    NO_COMMAND = ("no promote_command for {nodes}", "promote_command in {conf}, then restart repmgrd")
+    NO_COMMAND = (
+        "no promote_command for {nodes}",
+        "promote_command='repmgr standby promote -f {conf} --log-to-file' in {conf}, then restart repmgrd",
+    )
     REFUSED = ("repmgr refuses the repmgr.conf of {nodes}: {detail}", "correct {conf}, then start repmgrd")
 
 

@@ -19,17 +19,19 @@ from repmgr_hooks.text import one_line
 
 PLACES = ("etc/repmgr.conf", "etc/repmgr/*.conf", "etc/repmgr/*/repmgr.conf", "etc/postgresql/*/*/repmgr.conf")
 LIMIT = 10.0
-IDENTITIES = "select node_id, node_name, conninfo from repmgr.nodes order by node_id limit 1000"
+IDENTITIES = "select node_id, node_name, conninfo, config_file from repmgr.nodes order by node_id limit 1000"
 REFUSED = re.compile(r"errors? (?:was|were) found in the configuration file:?\s*(.*)", re.DOTALL)
 """What repmgr and repmgrd print before they exit (configfile.c, exit_with_config_file_errors)."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A node as repmgr knows it: its name, and the address in its conninfo, which may be of another network."""
+    """A node as repmgr knows it: its name, the address in its conninfo, which may be of another network, and where its
+    repmgr.conf stands there."""
 
     name: str
     host: str
+    conf: str = "/etc/repmgr.conf"
 
 
 def files_here() -> list[Path]:
@@ -55,7 +57,12 @@ def identities(node: int, host: Host, limit: float) -> dict[int, Identity]:
     """Ask a node whom repmgr knows. Raises OperationFailed."""
     rows = host.fetch(Sql(node, IDENTITIES), limit)
     with answer_of(node):
-        return {int(number): Identity(str(name), _host(str(text))) for number, name, text in rows}
+        return {int(number): Identity(str(name), _host(str(text)), _path(conf)) for number, name, text, conf in rows}
+
+
+def _path(conf: object) -> str:
+    """A path that may stand in a command as it is; another, which a table holds, is not repeated."""
+    return conf if isinstance(conf, str) and re.fullmatch(r"/[\w./-]+", conf) else Identity.conf
 
 
 def _host(text: str) -> str:

@@ -20,26 +20,28 @@ class Switchpoint:
 class TimelineHistory:
     """The timelines that lead to ``timeline``, and the size of a segment: which file holds which WAL.
 
-    At a promotion PostgreSQL copies the begun segment, so the segment of a fork is read from the new timeline's file
-    (xlog.c, XLogInitNewTimeline; walsender.c, WalSndSegmentOpen).
+    At a promotion PostgreSQL copies the begun segment, so the segment of a switchpoint is read from the new timeline's
+    file (xlog.c, XLogInitNewTimeline; walsender.c, WalSndSegmentOpen).
     """
 
     timeline: int
-    forks: tuple[Switchpoint, ...] = ()
+    switchpoints: tuple[Switchpoint, ...] = ()
     segment_size: int = 16 * 1024 * 1024
 
     @property
     def timelines(self) -> list[int]:
         """All of them, oldest first."""
-        return [*(fork.timeline for fork in self.forks), self.timeline]
+        return [*(switchpoint.timeline for switchpoint in self.switchpoints), self.timeline]
 
     def end_of(self, timeline: int) -> int | None:
         """Return the position at which an earlier timeline was left; None if it is none of these."""
-        return next((fork.end for fork in self.forks if fork.timeline == timeline), None)
+        return next((switchpoint.end for switchpoint in self.switchpoints if switchpoint.timeline == timeline), None)
 
     def timeline_at(self, number: int) -> int:
         """Return the timeline whose file holds a segment."""
-        passed = (fork.timeline for fork in self.forks if number < fork.end // self.segment_size)
+        passed = (
+            switchpoint.timeline for switchpoint in self.switchpoints if number < switchpoint.end // self.segment_size
+        )
         return next(passed, self.timeline)
 
     def name(self, number: int) -> str:
@@ -81,7 +83,7 @@ def history_name(timeline: int) -> str:
 
 
 def parse_history(text: str) -> tuple[Switchpoint, ...]:
-    r"""Return the forks that a history file tells of, oldest first.
+    r"""Return the switchpoints that a history file tells of, oldest first.
 
     >>> parse_history("1\t0/4000050\tno recovery target specified\n")
     (Switchpoint(timeline=1, end=67108944),)

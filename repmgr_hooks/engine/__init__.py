@@ -1,1 +1,1 @@
-"""The way of an event: routes, observe, decide, plan, apply, observe again."""
+"""What becomes of an event: routes, dispatcher, executor; and what would: dry run, simulation."""

@@ -8,9 +8,9 @@ event. Beside it stand ``drift.py`` (a look without an event), ``fencing.py`` (w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision
 from repmgr_hooks.cluster.notice import notice_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine.dry_run import differences, dry_run_steps
@@ -18,6 +18,7 @@ from repmgr_hooks.engine.executor import plan_and_apply
 from repmgr_hooks.engine.fencing import fence
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.engine.run import (
+    ActionResult,
     RunObserver,
     RunResult,
     ScheduledAction,
@@ -49,68 +50,92 @@ def handle(
 
     Raises Stopped if the observer says so.
     """
-    observer, begun = observer or RunObserver(), host.now()
+    finder = PrimaryFinder(managed.cluster, last_known or LastKnownPrimary())
+    run = _Run(managed, events, everything, dry_run, closed, finder, host, observer or RunObserver(), host.now())
     scheduled = select(managed.routes, events, everything)
     if not scheduled:
         return log_result(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
-    finder = PrimaryFinder(managed.cluster, last_known or LastKnownPrimary())
     notices = [] if dry_run else [item for item in scheduled if _is_notice(item)]
-    telling = Telling(host, observer)
-    if notices:
-        telling.begin(notices, managed.cluster, finder.decision(host), finder.last_known)
-    if notices and len(notices) == len(scheduled):
-        names = ", ".join(map(str, events))
-        run = log_result(RunResult(True, f"no route for {names} but notifications", telling.decision))
-    else:
-        others = [item for item in scheduled if item not in notices]
-        how = {"everything": everything, "dry_run": dry_run}
-        run = _make_true(managed, finder, host, events, others, observer, begun, closed=closed, **how)
-    return with_notices(run, telling, finder, host, observer) if notices else run
+    others = [item for item in scheduled if item not in notices]
+    if not notices:
+        return _make_true(run, others)
+    telling = Telling(host, run.observer)
+    telling.begin(notices, managed.cluster, finder.decision(host), finder.last_known)
+    result = _make_true(run, others) if others else _only_notices(events, telling)
+    return with_notices(result, telling, finder, host, run.observer)
 
 
-def _make_true(
-    managed: ManagedCluster,
-    finder: PrimaryFinder,
-    host: Host,
-    events: Sequence[Event],
-    scheduled: list[ScheduledAction],
-    observer: RunObserver,
-    begun: float,
-    *,
-    everything: bool,
-    dry_run: bool,
-    closed: Sequence[str],
-) -> RunResult:
-    decision = observe_and_decide(finder, host, observer, wait=not dry_run and not closed)
-    log_decision(decision)
+@dataclass(frozen=True)
+class _Run:
+    """What a run is for, as ``handle`` was asked, and what it works with; ``begun`` on the host's clock."""
+
+    managed: ManagedCluster
+    events: Sequence[Event]
+    everything: bool
+    dry_run: bool
+    closed: Sequence[str]
+    finder: PrimaryFinder
+    host: Host
+    observer: RunObserver
+    begun: float
+
+
+def _make_true(run: _Run, scheduled: list[ScheduledAction]) -> RunResult:
+    decision = _observe(run)
     if decision.primary is None:
-        return log_result(_only_fence(managed, decision, host, begun, None if dry_run else observer, closed))
-    if untrue := contradicting(events, decision):
-        if not everything:
+        return log_result(_only_fence(run, decision))
+    if untrue := contradicting(run.events, decision):
+        if not run.everything:
             return log_result(_contradicted(untrue, decision))
-        believed = [event for event in events if not _claims_primary(event)]
-        wanted = select(managed.routes, believed, everything)
-        scheduled = [item for item in wanted if dry_run or not _is_notice(item)]
-    state = cluster_state(decision, finder)
-    scheduled = [item for item in scheduled if item.action.when.applies(notice_of(replace(state, event=item.event)))]
-    done = dry_run_steps(scheduled, state, host) if dry_run else plan_and_apply(scheduled, state, host, begun, observer)
+        scheduled = _select_without_claims(run)
+    state = cluster_state(decision, run.finder)
+    done = _plan_and_apply(run, _applying(scheduled, state), state)
+    return log_result(_summed_up(run, decision, done))
+
+
+def _observe(run: _Run) -> PrimaryDecision:
+    wait = not run.dry_run and not run.closed
+    decision = observe_and_decide(run.finder, run.host, run.observer, wait=wait)
+    log_decision(decision)
+    return decision
+
+
+def _select_without_claims(run: _Run) -> list[ScheduledAction]:
+    """Select anew, without the events that the cluster contradicts."""
+    believed = [event for event in run.events if event.meaning is not RoleClaim.PRIMARY]
+    scheduled = select(run.managed.routes, believed, run.everything)
+    return [item for item in scheduled if run.dry_run or not _is_notice(item)]
+
+
+def _applying(scheduled: list[ScheduledAction], state: ClusterState) -> list[ScheduledAction]:
+    """Leave out the actions whose ``when`` does not hold."""
+    return [item for item in scheduled if item.action.when.applies(notice_of(replace(state, event=item.event)))]
+
+
+def _plan_and_apply(run: _Run, scheduled: list[ScheduledAction], state: ClusterState) -> list[ActionResult]:
+    """Do what is missing, and look again; in a dry run, return what would be done."""
+    if run.dry_run:
+        return dry_run_steps(scheduled, state, run.host)
+    return plan_and_apply(scheduled, state, run.host, run.begun, run.observer)
+
+
+def _summed_up(run: _Run, decision: PrimaryDecision, done: list[ActionResult]) -> RunResult:
     problem = next((problem for item in done for problem in item.problems), None)
-    message = f"{summary(done, host.now() - begun, dry_run)}; {decision}"
-    return log_result(RunResult(problem is None, message, decision, tuple(done), problem is not None, problem))
+    message = f"{summary(done, run.host.now() - run.begun, run.dry_run)}; {decision}"
+    return RunResult(problem is None, message, decision, tuple(done), problem is not None, problem)
 
 
-def _only_fence(
-    managed: ManagedCluster,
-    decision: PrimaryDecision,
-    host: Host,
-    begun: float,
-    observer: RunObserver | None,
-    closed: Sequence[str],
-) -> RunResult:
+def _only_notices(events: Sequence[Event], telling: Telling) -> RunResult:
+    names = ", ".join(map(str, events))
+    return log_result(RunResult(True, f"no route for {names} but notifications", telling.decision))
+
+
+def _only_fence(run: _Run, decision: PrimaryDecision) -> RunResult:
     """Unknown changes no route; but nothing may lead to a stale primary."""
-    done = fence(managed, decision, host, observer, closed)
-    changed = summary(done, host.now() - begun, observer is None) if differences(done) else "nothing was changed"
-    said = f"{decision}; {changed}"
+    observer = None if run.dry_run else run.observer
+    done = fence(run.managed, decision, run.host, observer, run.closed)
+    changed = summary(done, run.host.now() - run.begun, observer is None)
+    said = f"{decision}; {changed if differences(done) else 'nothing was changed'}"
     return RunResult(False, said, decision, tuple(done), again=True, problem=decision.problem)
 
 
@@ -123,10 +148,6 @@ def _contradicted(event: Event, decision: PrimaryDecision) -> RunResult:
 
 def _is_notice(item: ScheduledAction) -> bool:
     return item.action.handler.observe is None
-
-
-def _claims_primary(event: Event) -> bool:
-    return event.meaning is RoleClaim.PRIMARY
 
 
 def select(routes: Sequence[Route], events: Sequence[Event], everything: bool = False) -> list[ScheduledAction]:

@@ -56,8 +56,8 @@ class ActionResult:
     @property
     def failure(self) -> str:
         """The action, the event that a notification is for, and what went wrong."""
-        told = f" for {self.event}" if self.event else ""
-        return f"{self.action.title}{told}: {self.error}"
+        about = f" for {self.event}" if self.event else ""
+        return f"{self.action.title}{about}: {self.error}"
 
     @property
     def error(self) -> str:

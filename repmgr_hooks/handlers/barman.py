@@ -84,7 +84,7 @@ class Seen:
 
     streaming: bool
     archived: bool
-    standing: StreamState = StreamState(StreamPosition.OK)
+    stream_state: StreamState = StreamState(StreamPosition.OK)
     missing: tuple[str, ...] = ()
     coming: bool = False
     model: str = ""
@@ -151,15 +151,17 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
         stop = archive.stop_words(state.barman, host)
         fence = branch.fence_of(held, primary)
         return Seen(False, False, conflict=conflict, attached=sender is not None, fence=fence, stop=stop)
-    standing, model, tail = StreamState(StreamPosition.OK), "", False
+    stream_state, model, tail = StreamState(StreamPosition.OK), "", False
     if not streaming and not coming:
-        standing = wal_continuity.classify(held, primary)
-        tail = archive.has_a_tail(standing, primary.lineage.segment_size, state.barman, host)
+        stream_state = wal_continuity.classify(held, primary)
+        tail = archive.has_a_tail(stream_state, primary.lineage.segment_size, state.barman, host)
         model = config_models.active(state.barman, host) if config.models else ""
         stop = archive.stop_words(state.barman, host)
     archived, missing, written = _archive(state, host) if config.switch_wal else (False, (), None)
     fence = branch.fence_of(held, primary) if held.fences else Fence()
-    return Seen(*(streaming, archived, standing, missing, coming, model, tail), fence=fence, stop=stop, written=written)
+    return Seen(
+        *(streaming, archived, stream_state, missing, coming, model, tail), fence=fence, stop=stop, written=written
+    )
 
 
 def fingerprint(state: ClusterState, host: Host) -> object:
@@ -240,9 +242,9 @@ def _shut_out(state: ClusterState, seen: Seen, conflict: Problem) -> list[Step]:
 
 
 def _restart_stream(config: Config, state: ClusterState, seen: Seen, let_in: list[Step]) -> list[Step]:
-    standing, model = seen.standing, config.models.get(state.primary, "")
-    tail = [wal_continuity.keep_tail(standing, state.barman)] if seen.tail else []
-    remedy = wal_continuity.remedy(standing, state.barman) if standing.position is not StreamPosition.OK else []
+    stream_state, model = seen.stream_state, config.models.get(state.primary, "")
+    tail = [wal_continuity.keep_tail(stream_state, state.barman)] if seen.tail else []
+    remedy = wal_continuity.remedy(stream_state, state.barman) if stream_state.position is not StreamPosition.OK else []
     steps = [
         receive_wal.stop(state, seen.stop),
         *tail,
@@ -251,8 +253,8 @@ def _restart_stream(config: Config, state: ClusterState, seen: Seen, let_in: lis
         *let_in,
         receive_wal.start(state, config.stream_limit, config.stream_age),
     ]
-    if remedy and not (config.repair and wal_continuity.repairable(standing)):
+    if remedy and not (config.repair and wal_continuity.repairable(stream_state)):
         # By hand, receive-wal would hold the terminal; cron starts it in the background.
         by_hand = replace(steps[-1], do=receive_wal.barman(state, "-q", "cron"))
-        raise wal_continuity.stream_gap(standing, state.barman, [*steps[:-1], by_hand])
+        raise wal_continuity.stream_gap(stream_state, state.barman, [*steps[:-1], by_hand])
     return steps

@@ -42,7 +42,7 @@ def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
 
 def plan(config: Config, notice: Notice, seen: None) -> list[Step]:
     """Return the one step: run the program. What is not known is null in the JSON, and empty in the environment."""
-    told = {
+    document = {
         "cluster": notice.cluster.name,
         "primary": notice.primary,
         "primary_host": notice.primary_host or None,
@@ -63,6 +63,6 @@ def plan(config: Config, notice: Notice, seen: None) -> list[Step]:
         "REPMGR_HOOKS_NODE": str(notice.event.node) if notice.event else "",
         "REPMGR_HOOKS_SUCCESS": str(int(notice.event.success)) if notice.event else "",
     }
-    program = Program(config.run, stdin=json.dumps(told) + "\n", env=environment, whole=False)
+    program = Program(config.run, stdin=json.dumps(document) + "\n", env=environment, whole=False)
     name = Path(config.run[0]).name
     return [Step(f"run {name}", program, config.timeout, kind="run_program", target=name)]

@@ -2,8 +2,8 @@
 
 A slot left on a demoted primary holds its WAL for ever. A slot without ``immediately_reserve`` holds nothing until
 the first connection (PostgreSQL: slot.c, ReplicationSlotReserveWal). One that is made after a promotion begins at the
-last redo pointer, mostly after the fork: only one that stood on the standby before, and was advanced to where the
-primary's stands but never beyond, holds all that Barman may still lack (``state: synced``).
+last redo pointer, mostly after the switchpoint: only one that stood on the standby before, and was advanced to where
+the primary's stands but never beyond, holds all that Barman may still lack (``state: synced``).
 """
 
 from __future__ import annotations

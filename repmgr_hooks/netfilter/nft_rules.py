@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from repmgr_hooks.netfilter.packet import UNKNOWN, Chain, Match, Rule
@@ -23,7 +23,15 @@ VERDICTS = {
 }
 HARMLESS = ("counter", "log", "mangle", "comment", "secmark", "meter", "continue", "flow", "ct helper", "last")
 """Statements after which the packet goes on, or that ask for nothing."""
-META = {"iifname": "indev", "oifname": "outdev", "iif": "indev", "oif": "outdev", "l4proto": "protocol"}
+META = {
+    "iifname": "indev",
+    "oifname": "outdev",
+    "iif": "indev",
+    "oif": "outdev",
+    "l4proto": "protocol",
+    "nfproto": "family",
+    "protocol": "family",
+}
 PAYLOAD = {"saddr": "source", "daddr": "destination", "sport": "sport", "dport": "dport", "protocol": "protocol"}
 
 Table = tuple[str, str]
@@ -36,7 +44,7 @@ def parse(listing: str, six: bool, seen: Collection[Table]) -> list[Chain]:
     Raises ValueError for what is no such listing.
     """
     objects = json.loads(listing)["nftables"]
-    families = ("inet", "ip6" if six else "ip")
+    families = ("inet", "netdev", "ip6" if six else "ip")
     bases: list[tuple[Table, Mapping[str, Any]]] = []
     chains: dict[Table, dict[str, list[Rule]]] = defaultdict(lambda: defaultdict(list))
     sets: dict[tuple[str, str, str], Any] = {}
@@ -67,9 +75,14 @@ def parse(listing: str, six: bool, seen: Collection[Table]) -> list[Chain]:
             base.get("policy", "accept").upper(),
             base["name"],
             chains[table],
+            devices=_devices(base.get("dev", [])),
         )
         for table, base in bases
     ]
+
+
+def _devices(dev: str | Sequence[str]) -> tuple[str, ...]:
+    return (dev,) if isinstance(dev, str) else tuple(dev)
 
 
 def _rules(rule: Mapping[str, Any], sets: Mapping[str, Any]) -> Iterator[Rule]:
@@ -88,6 +101,9 @@ def _rules(rule: Mapping[str, Any], sets: Mapping[str, Any]) -> Iterator[Rule]:
             return
         elif kind == "vmap":
             yield from _entries(handle, matches, value, sets)
+        elif kind == "mangle" and _key(value["key"])[0] in ("source", "destination", "sport", "dport"):
+            yield Rule(handle, tuple(matches), "REWRITE")
+            return
         elif kind == "limit":
             matches.append(Match("limit"))
         elif kind not in HARMLESS:
@@ -119,7 +135,7 @@ def _key(left: Any) -> tuple[str, list[Match]]:
         return "", []
     ((kind, what),) = left.items()
     if kind == "meta":
-        return ("family" if what["key"] == "nfproto" else META.get(what["key"], "")), []
+        return META.get(what["key"], ""), []
     if kind == "payload" and what.get("protocol") in ("ip", "ip6"):
         taken = [Match("family", ("ipv6" if what["protocol"] == "ip6" else "ipv4",))]
         return PAYLOAD.get(what.get("field", ""), ""), taken

@@ -12,17 +12,20 @@ from dataclasses import dataclass
 
 PASS = ("ACCEPT", "RETURN", "POLICY")
 STOP = ("DROP", "REJECT")
-LEAD = ("DNAT", "REDIRECT", "TPROXY", "NETMAP")
+LEAD = ("DNAT", "REDIRECT", "TPROXY", "NETMAP", "REWRITE")
+"""REWRITE: a rule of nft's that writes another address or port into the packet itself."""
 TRANSLATE = ("SNAT", "MASQUERADE")
 UNTRACK = ("NOTRACK",)
 UNKNOWN = "UNKNOWN"
 """A target that is not known here, which may do anything."""
+FIRST_OF_CLIENTS = 1024
 TERMINAL = (*PASS, *STOP, *LEAD, *TRANSLATE, *UNTRACK, UNKNOWN)
 
 
 @dataclass(frozen=True)
 class Packet:
-    """A TCP packet at one hook. None is what is not known: each client has an address and a port of its own.
+    """A TCP packet at one hook. None is what is not known: each client has an address and a port of its own, which is
+    none of the first 1024 (nf_nat_core.c: nor is one of these given to it by SNAT).
 
     ``states``: what connection tracking says of it, in the words of ``--ctstate``; None before it has looked.
     ``local``: its destination is this host.
@@ -76,6 +79,8 @@ class Chain:
     name: str
     chains: Mapping[str, Sequence[Rule]]
     remove: str = ""
+    devices: tuple[str, ...] = ()
+    """What it is bound to; empty: all."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def _fits(rule: Rule, packet: Packet) -> bool | None:
     answers = set()
     for match in rule.matches:
         answer = fits(match, packet)
-        if answer is None and _of_client(match, packet) and rule.target not in (*LEAD, *UNTRACK):
+        if answer is None and _of_client(match, packet) and rule.target not in (*LEAD, *TRANSLATE, *UNTRACK):
             answer = rule.target not in STOP
         answers.add(answer)
     return False if False in answers else None if None in answers else True
@@ -176,7 +181,7 @@ def _has(key: str, value: str, packet: Packet) -> bool | None:
     if key == "type":
         return packet.local if value.upper() == "LOCAL" else None
     if key == "family":
-        return value == ("ipv6" if ":" in (packet.source or packet.destination or "") else "ipv4")
+        return value in (("ipv6", "ip6") if ":" in (packet.source or packet.destination or "") else ("ipv4", "ip"))
     return None
 
 
@@ -199,7 +204,8 @@ def _within(address: str | None, network: str) -> bool | None:
 def _in_range(port: int | None, value: str) -> bool | None:
     low, _, high = value.replace("-", ":").partition(":")
     try:
-        return None if port is None else int(low or 0) <= port <= int(high or low or 65535)
+        least, most = int(low or 0), int(high or low or 65535)
+        return (None if most >= FIRST_OF_CLIENTS else False) if port is None else least <= port <= most
     except ValueError:
         return None
 
@@ -213,3 +219,9 @@ def _is_device(device: str, pattern: str) -> bool | None:
 def in_order(chains: Iterable[Chain], *hooks: str) -> list[Chain]:
     """Return the chains of these hooks, in the order in which the kernel calls them."""
     return sorted((chain for chain in chains if chain.hook in hooks), key=lambda chain: chain.priority)
+
+
+def calls(chain: Chain, packet: Packet) -> bool:
+    """True unless the chain is bound to another device than that of the packet."""
+    device = packet.outdev if chain.hook == "egress" else packet.indev
+    return not (chain.devices and device) or device in chain.devices

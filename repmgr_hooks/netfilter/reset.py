@@ -1,4 +1,4 @@
-"""Tell a client at once that its connection is gone.
+"""Reset clients, so that each notices at once that its connection is gone.
 
 Deleting a connection-tracking entry leaves the client waiting for its next retransmission, minutes when its peer was
 unplugged. A bare SYN from the gateway's address and port makes an established socket answer with a challenge ACK

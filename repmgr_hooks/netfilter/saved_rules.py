@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from repmgr_hooks.netfilter.packet import UNKNOWN, Chain, Match, Rule
 
-# linux/netfilter_ipv4.h, enum nf_ip_hook_priorities; of nat that of its DNAT half and of its SNAT half.
+# linux/netfilter_ipv4.h, enum nf_ip_hook_priorities; of nat that of its DNAT half, and below that of its SNAT half.
 PRIORITY = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
+NAT_SRC = 100
 BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 KEYS = {
     "-s": "source",
@@ -75,7 +76,7 @@ def _called(table: str, policies: dict[str, str], chains: dict[str, list[Rule]],
     for name in BUILT_IN:
         if name in policies:
             where = f"{program} -t {table} {name}"
-            priority = PRIORITY.get(table, 0)
+            priority = NAT_SRC if table == "nat" and name in ("INPUT", "POSTROUTING") else PRIORITY.get(table, 0)
             kind = "nat" if table == "nat" else "filter"
             yield Chain(where, name.lower(), kind, priority, policies[name], name, chains, f"{program} -t {table} -D ")
 

@@ -1,4 +1,4 @@
-"""One change of the primary, told from the journal: what was seen, said and done, in seconds since the first sign.
+"""The report of one change of the primary: what was seen, said and done, in seconds since the first sign.
 
 The first sign is the first look that did not see the old primary any more, or an event of trouble that came before it.
 When between the last good look and the first sign the primary was lost, nobody here knows; so both are told.
@@ -104,7 +104,7 @@ class FailoverReport:
 
     @property
     def last_port(self) -> str | None:
-        """The port that was opened last: the shop is open."""
+        """The port that was opened last: from then on clients are let in."""
         return max(self.ports, key=lambda port: self.ports[port], default=None)
 
 
@@ -121,8 +121,8 @@ def find(journal: Journal, which: str, clusters: Sequence[str]) -> Change:
     return chosen[0]
 
 
-def tell(journal: Journal, change: Change) -> FailoverReport:
-    """Return the story of a change."""
+def report(journal: Journal, change: Change) -> FailoverReport:
+    """Return the report of a change."""
     limit = change.until or math.inf
     observations = [Observation(*row) for row in journal.read(OBSERVATIONS, change.cluster, change.before, limit)]
     lost, promoted = _lost(observations, change), _promoted(observations, change)

@@ -1,4 +1,4 @@
-"""The story of a failover in words: what matters most, and a time line for a screen of 80 columns."""
+"""The report of a failover in words: what matters most, and a time line for a screen of 80 columns."""
 
 from __future__ import annotations
 

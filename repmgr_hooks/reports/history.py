@@ -1,4 +1,4 @@
-"""The journal as a story: each run, the events that it covered, and its steps with their seconds."""
+"""What the journal holds: each run, the events that it covered, and its steps with their seconds."""
 
 from __future__ import annotations
 

@@ -81,7 +81,8 @@ class ClusterStatus:
         headline = known if decision.primary else f"UNKNOWN primary: {decision.reason}"
         stale = [note for note in decision.notes if note.code is ReasonCode.STALE_PRIMARY]
         first, *more = [*map(str, stale), headline]
-        hints = hint_lines(*(note.hint for note in stale), "" if decision.primary else decision.hint)
+        ways = [self._rejoin(note) for note in stale]
+        hints = hint_lines(*ways, "" if decision.primary else decision.hint)
         lines = [f"{name}: {first}", *(f"  {line}" for line in [*more, *hints])]
         if self.paused:
             reason = f" ({self.paused.reason})" if self.paused.reason else ""
@@ -127,6 +128,12 @@ class ClusterStatus:
         if self.failed or any(problem.code != firewall.CLOSE_WHILE_UNKNOWN for problem in self.pending):
             hint = self.failed.hint if self.failed else ""
             yield from hint_lines(hint, f"to do it now: repmgr-hooks reconcile --cluster {self.cluster.name}")
+
+    def _rejoin(self, stale: Reason) -> str:
+        """What makes a stale primary a standby again; while no primary is known, there is nothing to rejoin."""
+        if self.decision.primary is None:
+            return stale.hint
+        return f"on node {stale.nodes[0]}: {self.cluster.rejoin(self.decision.primary)}"
 
     def _lag(self, state: NodeState) -> str:
         """How much WAL of the primary a standby has not received."""

@@ -1,4 +1,4 @@
-"""The queue of one cluster: which events are due, one run for all of them, and when to try a failed run again."""
+"""What is done for one cluster, and when: one run for all events that are due, and when a failed run is tried again."""
 
 from __future__ import annotations
 

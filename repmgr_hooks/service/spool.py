@@ -20,16 +20,16 @@ from itertools import islice
 from pathlib import Path
 
 from repmgr_hooks import clock
-from repmgr_hooks.config import which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError
-from repmgr_hooks.event import Event, parse_event
+from repmgr_hooks.event import Event
 from repmgr_hooks.hook import WAKE, open_spool, remove
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.log import hint
+from repmgr_hooks.service.event_file import read_event
 
 log = logging.getLogger(__name__)
 
-MAX_SIZE = 4096
 NO_FIFO_WAIT = 1.0
 TRIES = 3
 TIDY_EVERY = 3600.0
@@ -186,17 +186,17 @@ class Spool:
             except FileNotFoundError:
                 continue
             except UsageError as error:
-                self._refuse(name, f"refused: {error}")
+                self._refuse(name, f"refused: {error}", error.hint)
             except OSError as error:
                 if error.errno in PASSING:
                     raise OperationFailed(f"the event {name} cannot be read now: {error}") from None
                 self._get_rid_of(name, f"cannot be read: {error.strerror}")
         return events
 
-    def _refuse(self, name: str, why: str) -> None:
+    def _refuse(self, name: str, why: str, what_to_do: str = "") -> None:
         self._refused += 1
         if self._refused <= NAMED:
-            log.error("%s: %s", ascii(name).strip("'"), why)
+            log.error("%s: %s", ascii(name).strip("'"), why, extra=hint(what_to_do))
 
     def _remove(self, name: str) -> None:
         try:
@@ -252,37 +252,6 @@ def _same(opened: int, path: str | Path, directory: int | None = None) -> bool:
     except OSError:
         return False
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
-
-
-def read_event(name: str, directory: int, clusters: Mapping[str, ManagedCluster]) -> tuple[str, Event]:
-    """Return the cluster and the event of a spool file, which anybody in its group may have written.
-
-    Raises UsageError for what is not an event, and if the configuration does not say which cluster's it is; OSError.
-    """
-    try:
-        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise UsageError(f"cannot be read: {error.strerror}") from None  # a link, a socket
-        raise
-    try:
-        status = os.fstat(opened)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise UsageError("cannot be read: it is no file, or has another name too")
-        content = os.read(opened, MAX_SIZE)
-    finally:
-        os.close(opened)
-    try:
-        cluster, *words = content.decode().split("\n")[:-1] or [""]
-    except UnicodeDecodeError as error:
-        raise UsageError(f"cannot be read: {error}") from None
-    event = parse_event(words)
-    try:
-        return which_cluster(clusters, cluster, event.node), event
-    except UsageError as error:
-        raise UsageError(f"{event}: {error}", hint=error.hint) from None
 
 
 def make_spool(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""What somebody is to be told of."""
+"""What is sent to the receivers: something that is wrong, or has happened."""
 
 from __future__ import annotations
 

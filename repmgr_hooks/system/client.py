@@ -7,6 +7,10 @@ SyncRepWaitForLSN). No table, catalogue or sequence is touched: what remains is 
 is rolled back would prove less and leave more: it never waits for a standby, and its dead rows are for vacuum. Whoever
 decodes this database's WAL logically and asks for messages sees one with the prefix PREFIX and no content.
 
+WAL has files of its own, often on another disk, and goes on when no table can grow any more. So before that some rows
+are made to spill into a temporary file, in the database's own tablespace, which is gone at once (tuplestore.c): on a
+full disk it fails as an insert does (53100). With ``log_temp_files`` = 0 the server logs it.
+
 It needs no right, only a login. Of a read-only session it says nothing, so that is asked for by name.
 """
 
@@ -27,6 +31,10 @@ PREFIX = "repmgr_hooks"
 APPLICATION = "repmgr_hooks probe"
 ASK = """
 select host(inet_server_addr()), pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', pg_backend_pid()
+"""
+SPILL = """
+set work_mem = 64; set temp_tablespaces = ''; select count(*) from generate_series(1, 10000); reset work_mem;
+reset temp_tablespaces
 """
 READ_ONLY_BY = "select source from pg_settings where name = 'default_transaction_read_only'"
 WRITE = f"select pg_logical_emit_message(true, '{PREFIX}', '')"
@@ -89,6 +97,7 @@ class _Progress:
             source = (await self._row(READ_ONLY_BY))[0] if read_only else ""
             self.seen = replace(self.seen, read_only=source)
             return
+        await self._connection.execute(SPILL)
         self.seen = replace(self.seen, stage="commit")
         await self._row(WRITE)
         self.seen = replace(self.seen, stage="done")

@@ -1,4 +1,4 @@
-"""The real world: programs, SQL (psycopg), packets, and the clock."""
+"""The real host: programs, SQL (psycopg), packets, and the clock."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ yet, and a session of ours must not hang on it (repmgr does the same, dbutils.c:
 
 
 class LocalHost:
-    """The real world of one cluster; ``conninfos`` maps node ids to libpq connection strings.
+    """The real host, for one cluster; ``conninfos`` maps node ids to libpq connection strings.
 
     ``tell`` takes the alerts; without it nobody is told.
     """

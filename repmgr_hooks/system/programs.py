@@ -143,19 +143,23 @@ def _start(program: Program, output: Output, errors: Output, done: Callable[...,
             code="program_failed",
             hint="see to its mode, and to the interpreter that its first line names",
         ) from None
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # no descriptors or processes are left, or no threads
         raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
 
 
 def _let_go(error: Exception) -> None:
-    """Close the pipes to a child that could not become the program, and wait for it: sh 2.4 does neither."""
+    """Close the pipes to a child that could not become the program, and wait for it: sh (1.14 to 2.4) does neither.
+
+    A sh that names them otherwise goes on leaking them; until none is left, and the service ends to begin anew.
+    """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         child = frame.f_locals
         if "session_pipe_read" in child:
-            ours = (getattr(child["self"], f"_{name}_parent_fd") for name in ("stdin", "stdout", "stderr"))
-            for descriptor in (*ours, child["session_pipe_read"], child["session_pipe_write"]):
-                os.close(descriptor)
-            os.waitpid(child["self"].pid, 0)
+            with suppress(AttributeError, KeyError):
+                ours = [getattr(child["self"], f"_{name}_parent_fd") for name in ("stdin", "stdout", "stderr")]
+                for descriptor in (*ours, child["session_pipe_read"], child["session_pipe_write"]):
+                    os.close(descriptor)
+                os.waitpid(child["self"].pid, 0)
 
 
 def _ends(process: int, limit: float) -> bool:

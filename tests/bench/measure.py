@@ -331,20 +331,20 @@ def wait_for_wal(lab: Lab, first: str) -> set[str]:
 def wal_across_the_switch(first: str, db2: Host) -> set[str]:
     """Ask the new primary where it left the old timeline and where it is now."""
     history = db2.sql("select pg_read_file('pg_wal/00000002.history')")
-    fork = history.splitlines()[-1].split()[1]
-    return wal_names(first, fork, db2.sql("select pg_current_wal_lsn()"))
+    switchpoint = history.splitlines()[-1].split()[1]
+    return wal_names(first, switchpoint, db2.sql("select pg_current_wal_lsn()"))
 
 
-def wal_names(first: str, fork: str, now: str) -> set[str]:
-    """Return timeline 1 from ``first`` up to the segment before the fork, and timeline 2 from the fork to the last one
-    that is closed.
+def wal_names(first: str, switchpoint: str, now: str) -> set[str]:
+    """Return timeline 1 from ``first`` up to the segment before the switchpoint, and timeline 2 from the switchpoint to
+    the last one that is closed.
 
     >>> sorted(wal_names("000000010000000000000003", "0/5000148", "0/7000000"))  # doctest: +NORMALIZE_WHITESPACE
     ['000000010000000000000003', '000000010000000000000004', '000000020000000000000005', '000000020000000000000006']
     """
     begin = int(first[8:16], 16) * SEGMENTS_A_LOG + int(first[16:], 16)
-    old = {wal_name(1, number) for number in range(begin, segment(fork))}
-    return old | {wal_name(2, number) for number in range(segment(fork), segment(now))}
+    old = {wal_name(1, number) for number in range(begin, segment(switchpoint))}
+    return old | {wal_name(2, number) for number in range(segment(switchpoint), segment(now))}
 
 
 def segment(lsn: str) -> int:

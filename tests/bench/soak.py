@@ -441,7 +441,7 @@ class Result:
     lost_to_backup: tuple[int, ...]
     """In the cluster, and not the same after the restore."""
     dead: tuple[int, ...]
-    """In the restore, and not in the cluster: WAL from beyond a fork was replayed."""
+    """In the restore, and not in the cluster: WAL from beyond a switchpoint was replayed."""
     damaged: tuple[int, ...]
     unexplained: tuple[int, ...]
     """Acknowledged and gone, though a promoted standby had them."""

@@ -1,7 +1,8 @@
 """What a quiet tick costs: the worker looks after ten clusters of three nodes, every 5 s and never, side by side.
 
-Run as root from the repository: ``.venv/bin/python -m tests.bench.tick [--clusters N] [--seconds S]``. The clusters
-share the three real nodes; each has its own ports, chains, connections and journal entries.
+Run as root from the repository: ``.venv/bin/python -m tests.bench.tick [--clusters N] [--seconds S]``. Each cluster has
+addresses of its own on the three real nodes, and its own ports, chains, connections, probes and journal entries; the
+repmgrd of each node runs, so that a look finds that a failover could happen.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import yaml
 
 from tests.bench.worker import processor_time
-from tests.lab import Lab
+from tests.lab import Lab, must
 from tests.lab.contain import contain
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
@@ -31,11 +32,13 @@ def main() -> None:
     contain([sys.executable, "-m", "tests.bench.tick", *sys.argv[1:]])
     lab = Lab(nodes=3)
     lab.build()
+    lab.start_repmgrd()
     # A bare "on" is true in YAML 1.1.
     settings = yaml.safe_load(re.sub(r"\bon:", "'on':", lab.gateway.path(CONFIG).read_text()))
     settings["clusters"] = many(settings["clusters"]["main"], arguments.clusters)
+    give_addresses(lab, settings["clusters"])
     ticking, resting = (measured(lab, {**settings, "monitor_interval": tick}, arguments.seconds) for tick in (TICK, 0))
-    nodes = len(settings["clusters"]["c0"]["nodes"])
+    nodes = len(settings["clusters"]["main"]["nodes"])
     print(f"{arguments.clusters} clusters of {nodes} nodes, {arguments.seconds:.0f} s, processor time of the worker")
     print(f"  tick {TICK} s  {100 * ticking:.2f} % of a core")
     print(f"  no tick   {100 * resting:.2f} % of a core")
@@ -45,19 +48,36 @@ def main() -> None:
 
 
 def many(cluster: dict[str, Any], count: int) -> dict[str, dict[str, Any]]:
-    """Return the cluster so many times, with ports and chains of its own; the first keeps those that Barman uses."""
+    """Return the cluster so many times, with nodes, ports and chains of its own, and a Barman by another command.
+
+    The first is the cluster itself: it has the ports that Barman uses, and the name that repmgr's events have.
+    """
     gateway = cluster["gateway"]
     return {
-        f"c{number}": {
+        "main" if number == 0 else f"c{number}": {
             **cluster,
+            "nodes": {node: {"host": address(node, number)} for node in cluster["nodes"]},
             "gateway": {
                 **gateway,
                 "ports": {name: port + 10 * number for name, port in gateway["ports"].items()},
                 "chains": {"dnat": f"bench_dnat{number}", "snat": f"bench_snat{number}"},
             },
+            "barman": {**cluster["barman"], "command": ["env", f"CLUSTER={number}", "barman"]},
         }
         for number in range(count)
     }
+
+
+def address(node: int, cluster: int) -> str:
+    """Return the address of a node as one of a cluster; the first cluster has the nodes' own."""
+    return f"10.0.0.{10 * (cluster + 10 if cluster else 1) + node}"
+
+
+def give_addresses(lab: Lab, clusters: dict[str, dict[str, Any]]) -> None:
+    """Let each node have the address that it has in each cluster."""
+    for number in range(1, len(clusters)):
+        for node, host in enumerate(lab.databases, 1):
+            must("ip", "-n", host.name, "address", "add", f"{address(node, number)}/24", "dev", "eth0")
 
 
 def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> float:

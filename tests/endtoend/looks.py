@@ -48,14 +48,15 @@ def first_file(lab: Lab) -> str:
 
 
 def missing_across_the_switch(lab: Lab, primary: Host, first: str) -> set[str]:
-    """WAL files that Barman should have and has not: from ``first`` on timeline 1 to the fork, and from there on 2."""
+    """WAL files that Barman should have and has not: from ``first`` on timeline 1 to the switchpoint, and from there on
+    2."""
     history = primary.sql("select pg_read_file('pg_wal/00000002.history')")
     high, low = (int(part, 16) for part in history.split()[1].split("/"))
-    fork = ((high << 32) + low) // SEGMENT
+    switchpoint = ((high << 32) + low) // SEGMENT
     end = int(primary.sql(f"select (pg_current_wal_lsn() - '0/0') / {SEGMENT}").split(".")[0])
     start = int(first[8:16], 16) * 256 + int(first[16:], 16)
-    wanted = {f"00000001{n // 256:08X}{n % 256:08X}" for n in range(start, fork)}
-    wanted |= {f"00000002{n // 256:08X}{n % 256:08X}" for n in range(fork, end)} | {"00000002.history"}
+    wanted = {f"00000001{n // 256:08X}{n % 256:08X}" for n in range(start, switchpoint)}
+    wanted |= {f"00000002{n // 256:08X}{n % 256:08X}" for n in range(switchpoint, end)} | {"00000002.history"}
     return wanted - barman_files(lab)
 
 

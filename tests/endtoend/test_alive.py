@@ -57,7 +57,7 @@ def fail_over(lab: Lab, limit: float = LIMIT) -> float:
 def end_worker(lab: Lab, how: signal.Signals = signal.SIGTERM) -> int:
     daemon = lab.daemons.pop("worker")
     daemon.send_signal(how)
-    return daemon.wait(30)
+    return daemon.wait(90)
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def test_a_command_whose_output_nobody_reads(lab: Lab, command: str) -> None:
         process.stdin.write(b"main\n1\nprimary_register\n")
         process.stdin.close()
         fail_over(lab)
-        process.wait(30)
+        process.wait(90)
 
 
 def test_who_holds_the_lock_is_shown(lab: Lab) -> None:
@@ -200,7 +200,7 @@ def test_a_pause_is_heeded_by_a_service_that_starts_while_the_journal_is_locked(
     time.sleep(15)
     assert routes(lab) == {}
     holder.kill()
-    holder.wait(10)
+    holder.wait(90)
     assert lab.gateway.hooks("resume").returncode == 0
     wait_for(lambda: len(routes(lab)) == 2, "the ports")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from, nothing_missing, routes, worker_log
-from tests.endtoend.test_continuity import close_file, configure_nodes, fork
+from tests.endtoend.test_continuity import close_file, configure_nodes, switchpoint
 from tests.endtoend.test_point_in_time import recover
 from tests.lab import CONFIG_FILE, DATA, Host, Lab, wait_for
 from tests.lab.barman import archive, back_up
@@ -129,7 +129,7 @@ def test_a_standby_that_never_followed_is_promoted(three: Lab) -> None:
     lab.db3.sql("select pg_promote()")
     leads_to(lab, lab.db3)
     go_on_writing(lab.db3)
-    assert fork(lab.db3) > 0
+    assert switchpoint(lab.db3) > 0
     wait_for(lambda: NAME in "\n".join(worker_log(lab)), "the conflict to be said")
     nothing_flows_in(lab, lab.db3, before)
     status = lab.gateway.hooks("status")

@@ -505,7 +505,7 @@ def something_strange_in_the_spool(lab: Lab) -> Iterator[None]:
 @fault("service.running")
 def service_down(lab: Lab) -> Iterator[None]:
     lab.daemons["worker"].terminate()
-    lab.daemons["worker"].wait(10)
+    lab.daemons["worker"].wait(90)
     yield
     lab.start_worker()
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from, routes, status, worker_log
-from tests.endtoend.test_continuity import SEGMENT, close_file, configure_nodes, fork, has_caught_up, promote
+from tests.endtoend.test_continuity import SEGMENT, close_file, configure_nodes, has_caught_up, promote, switchpoint
 from tests.lab import Lab, wait_for
 from tests.lab.barman import archive, back_up
 
@@ -103,7 +103,7 @@ def shown(lab: Lab) -> list[dict[str, object]]:
 
 def test_the_compression_is_what_was_asked_for(two: Lab, request: pytest.FixtureRequest) -> None:
     asked = request.node.callspec.params["two"].rpartition(" ")[2]
-    name = f"00000002{fork(two.db2) // SEGMENT + 1:016X}"
+    name = f"00000002{switchpoint(two.db2) // SEGMENT + 1:016X}"
     assert form(archived(two, name)) == {"none": "cat", "pygzip": "gzip"}.get(asked, asked)
 
 
@@ -118,7 +118,7 @@ def test_the_switchpoint_is_looked_at_without_being_asked(two: Lab) -> None:
 
 def test_what_is_wrong_is_known_until_it_is_not_wrong(two: Lab) -> None:
     lab = two
-    name = f"00000002{fork(lab.db2) // SEGMENT + 1:016X}"
+    name = f"00000002{switchpoint(lab.db2) // SEGMENT + 1:016X}"
     kept = archived(lab, name).read_bytes()
     flip(lab, name)
     assert lab.gateway.hooks("check-wal", "--deep", user="barman").returncode == 1
@@ -212,7 +212,7 @@ def another_branch(lab: Lab, name: str) -> None:
 def test_what_is_found(two: Lab, harm: Callable[[Lab, str], None], said: str) -> None:
     """In a file that is neither the newest nor the oldest of its timeline: these are compared with the primary's."""
     lab = two
-    name = f"00000002{fork(lab.db2) // SEGMENT + 1:016X}"
+    name = f"00000002{switchpoint(lab.db2) // SEGMENT + 1:016X}"
     lab.gateway.run("cp", "-a", f"{HOME}/wals", "/var/tmp/wals")
     try:
         harm(lab, name)

@@ -77,7 +77,7 @@ def promote(lab: Lab) -> None:
     lab.db2.sql("select pg_promote()")
 
 
-def fork(host: Host) -> int:
+def switchpoint(host: Host) -> int:
     """The position at which timeline 2 began, in bytes."""
     history = host.sql("select pg_read_file('pg_wal/00000002.history')")
     return int(host.sql(f"select '{history.split()[1]}'::pg_lsn - '0/0'"))
@@ -223,7 +223,7 @@ def test_barman_ahead_is_repaired_if_we_may(built_lab: Lab) -> None:
     wait_for_the_app_port(lab)
 
     assert barman_streams_from(lab.db2)
-    assert fork(lab.db2) // SEGMENT == int(ahead[0][16:], 16)
+    assert switchpoint(lab.db2) // SEGMENT == int(ahead[0][16:], 16)
     place = f"quarantine-00000002{ahead[0][8:]}"
     assert {name: checksum(lab, f"../{place}/{name}") for name in before} == before
     assert by_hand_ok(lab)
@@ -241,7 +241,7 @@ def test_fork_at_the_end_of_a_file(built_lab: Lab, repair: bool) -> None:
     serve(lab, ("stream: true", f"stream: true, repair: {str(repair).lower()}"), in_vain=not repair)
     wait_for(lambda: at_a_boundary(lab), "a moment at which nothing follows a switch")
     promote(lab)
-    assert fork(lab.db2) % SEGMENT == 0
+    assert switchpoint(lab.db2) % SEGMENT == 0
     wait_for_the_app_port(lab)
     if not repair:
         log = "\n".join(worker_log(lab))
@@ -265,12 +265,16 @@ def at_a_boundary(lab: Lab) -> bool:
     return lab.db1.sql(f"select (pg_current_wal_lsn() - '0/0') % {SEGMENT}") == "0"
 
 
+def whereabouts(lab: Lab, name: str) -> str:
+    return lab.gateway.run("find", "/var/lib/barman", "-name", name)
+
+
 def test_by_hand(built_lab: Lab) -> None:
     lab = built_lab
     serve(lab, in_vain=True)
     for _ in range(3):
         close_file(lab.db1)
-    lab.db1.sql("select txid_current()")  # else the fork may be at the end of a file
+    lab.db1.sql("select txid_current()")  # else the switchpoint may be at the end of a file
     has_caught_up(lab)
     wait_for(lambda: by_hand_ok(lab), "Barman to have all")
     promote(lab)
@@ -281,9 +285,11 @@ def test_by_hand(built_lab: Lab) -> None:
 
     close_file(lab.db2)
     wait_for(lambda: by_hand_ok(lab), "Barman to have all")
-    before, after = fork(lab.db2) // SEGMENT - 1, fork(lab.db2) // SEGMENT
+    before, after = switchpoint(lab.db2) // SEGMENT - 1, switchpoint(lab.db2) // SEGMENT
+    lab.gateway.barman("archive-wal", "main_backup", check=False)
     for lost in (f"00000001{before:016X}", "00000002.history", f"00000002{after:016X}"):
-        (place,) = lab.gateway.run("find", "/var/lib/barman", "-name", lost).split()
+        wait_for(lambda name=lost: "/streaming/" not in whereabouts(lab, name), "Barman to leave it where it is", 120)
+        (place,) = whereabouts(lab, lost).split()
         lab.gateway.run("mv", place, "/var/tmp/lost")
         result = lab.gateway.hooks("check-wal")
         assert result.returncode == 1

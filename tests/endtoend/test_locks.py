@@ -83,10 +83,10 @@ def test_the_receiver_outlives_the_service_and_stays_alone(lab: Lab) -> None:
 
     worker = lab.daemons["worker"]
     worker.kill()
-    worker.wait(10)
+    worker.wait(90)
     close_file(lab.db1)
     os.killpg(holder.pid, signal.SIGKILL)
-    holder.wait(10)
+    holder.wait(90)
     lab.gateway.barman("cron")
     close_file(lab.db1)
     wait_for(lambda: lab.gateway.barman("check", "main_backup", check=False).count("receive-wal running: OK"), "check")

@@ -59,7 +59,7 @@ def test_failover(newest: Lab) -> None:
     lab.start_worker()
     lab.start_repmgrd()
     close_file(lab.db1)
-    # Else the fork may be at the end of a file; the commit of a bare txid_current() is waited for by nobody.
+    # Else the switchpoint may be at the end of a file; the commit of a bare txid_current() is waited for by nobody.
     lab.db1.sql("insert into work default values", "app")
     first = first_file(lab)
     lab.db1.pg_ctl("stop", "-m", "immediate")

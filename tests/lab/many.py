@@ -31,7 +31,7 @@ class Running:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 def start(host: Host, log: str, *words: str, user: str = "root") -> Running:

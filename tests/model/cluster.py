@@ -22,7 +22,7 @@ class Term:
     node: int
     timeline: int
     by: str
-    fork: int
+    switchpoint: int
     number: int
     """Two promotions may begin timelines of the same number."""
 
@@ -52,7 +52,7 @@ class ModelNode(FakeNode):
         common = len(self.past)
         if other.past[:common] != self.past:
             return False
-        return self.wal <= (other.past[common].fork if len(other.past) > common else other.wal)
+        return self.wal <= (other.past[common].switchpoint if len(other.past) > common else other.wal)
 
     def become_standby_of(self, number: int, other: ModelNode) -> None:
         """Take over the other's data (pg_rewind, pg_basebackup), and start."""

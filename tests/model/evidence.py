@@ -69,14 +69,14 @@ class Evidence:
         return self._standing(self._possible, self._certain)
 
     def _standing(self, claimed: Callable[[Call], bool], denied: Callable[[Call], bool]) -> set[int]:
-        standing: set[int] = set()
+        stream_state: set[int] = set()
         for call in self.taken:
             if call.taken and call.taken.era == self.found.era:
                 if call.event.meaning is RoleClaim.PRIMARY and claimed(call):
-                    standing.add(call.event.node)
+                    stream_state.add(call.event.node)
                 if call.event.meaning is RoleClaim.STANDBY and denied(call):
-                    standing.discard(call.event.node)
-        return standing
+                    stream_state.discard(call.event.node)
+        return stream_state
 
     def _certain(self, call: Call) -> bool:
         """True if it is of this era, and the clock shows it, or shows that no clock can tell."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from repmgr_hooks import background, hook
+from repmgr_hooks import background, hook, lock
 from repmgr_hooks.background import on_disk
 from repmgr_hooks.journal.heartbeat import last_heartbeat, write_heartbeat
 from repmgr_hooks.journal.pauses import known
@@ -63,3 +64,23 @@ def test_the_hook_does_not_wait_for_a_disk_that_hangs() -> None:
     with pytest.raises(FileNotFoundError):
         hook.in_time(Path("/no/such/place").rmdir, 60)
     hook.in_time(lambda: None, 60)
+
+
+def test_a_lock_is_let_go_although_the_disk_hung_before_its_holder_could_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Callable[[], Any]] = []
+
+    def hangs_later(job: Callable[[], Any]) -> Any:
+        asked.append(job)
+        if len(asked) > 1:
+            raise TimeoutError("the disk does not answer")
+        return job()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "on_disk", hangs_later)
+        with exclusive(tmp_path / "lock", 60):
+            pass
+    assert len(asked) == 2
+    with exclusive(tmp_path / "lock", 0):
+        assert holder(tmp_path / "lock")

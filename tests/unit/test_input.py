@@ -14,6 +14,8 @@ from repmgr_hooks.cli import main as cli
 from repmgr_hooks.hook import STATE_DIR, state_dir
 from tests.unit.conftest import CONFIG
 
+pytestmark = pytest.mark.slow  # each test is a process of its own, or several
+
 FILE = Path(__file__).resolve()
 CLOSED = "closed"
 PROGRAM = """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,13 @@ def test_imports_go_to_the_right(path: Path) -> None:
     assert to_the_left(place, path.read_text()) == []
 
 
+def test_the_hook_loads_nothing_that_python_has_not_loaded() -> None:
+    """Before its first line, that is: repmgrd waits for every module."""
+    asked = "import sys; before = set(sys.modules); import repmgr_hooks.hook; print(*set(sys.modules) - before)"
+    said = subprocess.run((sys.executable, "-c", asked), capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert set(said.stdout.split()) == {"repmgr_hooks", "repmgr_hooks.catalogue", "repmgr_hooks.hook"}
+
+
 OWN_TIME = ("clock.py", "hook.py", "barman/agent/")
 """``hook.py`` imports nothing that takes time; the agent runs on Barman's host, without any module of ours."""
 
@@ -121,3 +130,10 @@ def test_an_import_to_the_left_is_seen(place: str, line: str) -> None:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_fits_in_one_reading(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 300
+
+
+def test_unit_tests_lie_as_what_they_test() -> None:
+    """A directory of tests for each package, and no other; what has no directory is at the top."""
+    tests = {path.name for path in Path(__file__).parent.iterdir() if (path / "__init__.py").exists()}
+    packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert tests == packages - {"settings"}, "settings are tested as the file that holds them: test_config.py"

@@ -213,8 +213,8 @@ def test_what_a_handler_warns_of() -> None:
 @pytest.mark.parametrize("position", [place for place in StreamPosition if place is not StreamPosition.OK])
 def test_wherever_barmans_stream_stands_it_is_known_by_its_code(position: StreamPosition) -> None:
     assert MAIN.cluster.barman
-    standing = StreamState(position, "0" * 24, missing=("000000010000000000000004",), directory="/x", node=2)
-    error = wal_continuity.stream_gap(standing, MAIN.cluster.barman, [])
+    stream_state = StreamState(position, "0" * 24, missing=("000000010000000000000004",), directory="/x", node=2)
+    error = wal_continuity.stream_gap(stream_state, MAIN.cluster.barman, [])
     assert FAULTS[error.code] == f"{position.name}: Barman {position.value}"
 
 

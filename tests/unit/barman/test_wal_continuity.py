@@ -36,10 +36,10 @@ def partial(timeline: int, number: int) -> str:
     return wal(timeline, number)[0] + ".partial"
 
 
-def primary(fork: int, *lost: str) -> PrimaryWal:
-    """Node 2 on timeline 2, which left timeline 1 at ``fork``; it writes segment 8."""
-    files = {*wal(1, *range(1, 9)), *wal(2, *range(fork // SIZE, 9))} - set(lost)
-    return PrimaryWal(2, TimelineHistory(2, (Switchpoint(1, fork),)), 8 * SIZE + 0x50, frozenset(files), 2)
+def primary(switchpoint: int, *lost: str) -> PrimaryWal:
+    """Node 2 on timeline 2, which left timeline 1 at ``switchpoint``; it writes segment 8."""
+    files = {*wal(1, *range(1, 9)), *wal(2, *range(switchpoint // SIZE, 9))} - set(lost)
+    return PrimaryWal(2, TimelineHistory(2, (Switchpoint(1, switchpoint),)), 8 * SIZE + 0x50, frozenset(files), 2)
 
 
 WITHIN = primary(5 * SIZE + 0x50)
@@ -135,7 +135,10 @@ def streamed(newest: str, there: PrimaryWal) -> tuple[StreamPosition, list[str]]
     size, lineage = there.lineage.segment_size, there.lineage
     timeline, number = parse_name(newest, size) or (0, 0)
     at = number * size if newest.endswith(".partial") else (number + 1) * size
-    chain = [*((fork.timeline, fork.end) for fork in lineage.forks), (lineage.timeline, there.lsn)]
+    chain = [
+        *((switchpoint.timeline, switchpoint.end) for switchpoint in lineage.switchpoints),
+        (lineage.timeline, there.lsn),
+    ]
     if timeline not in dict(chain):
         return FOREIGN, []
     in_vain: list[str] = []
@@ -165,10 +168,10 @@ def streamed(newest: str, there: PrimaryWal) -> tuple[StreamPosition, list[str]]
 def primaries(draw: st.DrawFn) -> PrimaryWal:
     lineage = draw(lineages())
     size = lineage.segment_size
-    least = lineage.forks[-1].end + 40 if lineage.forks else size
+    least = lineage.switchpoints[-1].end + 40 if lineage.switchpoints else size
     lsn = draw(st.integers(least, 15 * size) | st.integers(least // size + 1, 15).map(lambda number: number * size))
-    begins = [(lineage.timeline, lineage.forks[-1].end if lineage.forks else 0)]
-    begins += zip([f.timeline for f in lineage.forks], [0, *(f.end for f in lineage.forks)], strict=False)
+    begins = [(lineage.timeline, lineage.switchpoints[-1].end if lineage.switchpoints else 0)]
+    begins += zip([f.timeline for f in lineage.switchpoints], [0, *(f.end for f in lineage.switchpoints)], strict=False)
     names = {file_name(timeline, number, size) for timeline, begin in begins for number in range(begin // size, 16)}
     # The file that is written now is always there.
     on_the_way = [lineage.name(number) for number in range(lsn // size)]
@@ -181,8 +184,10 @@ def primaries(draw: st.DrawFn) -> PrimaryWal:
 @given(primaries(), st.data())
 def test_barman_stands_where_its_stream_would_end(there: PrimaryWal, data: st.DataObject) -> None:
     size = there.lineage.segment_size
-    forks = [(fork.timeline, fork.end) for fork in there.lineage.forks]
-    timeline, end = data.draw(st.sampled_from([*forks, *forks, (there.lineage.timeline, there.lsn), (10, 5 * size)]))
+    switchpoints = [(switchpoint.timeline, switchpoint.end) for switchpoint in there.lineage.switchpoints]
+    timeline, end = data.draw(
+        st.sampled_from([*switchpoints, *switchpoints, (there.lineage.timeline, there.lsn), (10, 5 * size)])
+    )
     number = max(1, end // size + data.draw(st.integers(-3, 2)))
     names = [file_name(timeline, n, size) for n in range(max(1, number - 2), number)]
     newest = file_name(timeline, number, size) + data.draw(st.sampled_from(["", ".partial"]))
@@ -200,7 +205,7 @@ def test_barman_stands_where_its_stream_would_end(there: PrimaryWal, data: st.Da
     assert streamed(found.marker, there)[0] is OK
     assert (after.position, after.newest) == (OK, found.marker)
     if wal_continuity.repairable(found):
-        before_fork = [name for name in held.streaming if parse_name(name, size)[1] < found.fork // size]  # type: ignore[index]
+        before_fork = [name for name in held.streaming if parse_name(name, size)[1] < found.switchpoint // size]  # type: ignore[index]
         assert set(before_fork) <= left, "what the primary has too stays"
 
 
@@ -210,8 +215,8 @@ def test_exactly_what_was_taken_away_is_missing(
 ) -> None:
     """A whole archive, with files beside it that lead nowhere; then some are lost, but never the oldest."""
     last = first + more
-    begins = [0, *(fork.end // lineage.segment_size for fork in lineage.forks), 99]
-    timelines = [*(fork.timeline for fork in lineage.forks), lineage.timeline]
+    begins = [0, *(switchpoint.end // lineage.segment_size for switchpoint in lineage.switchpoints), 99]
+    timelines = [*(switchpoint.timeline for switchpoint in lineage.switchpoints), lineage.timeline]
     whole = {
         file_name(timeline, number, lineage.segment_size)
         for timeline, begin, end in zip(timelines, begins, begins[1:], strict=False)
@@ -235,8 +240,8 @@ PLACE = f"{HOME}/quarantine-000000020000000000000005"
 def test_the_remedy_moves_and_deletes_nothing() -> None:
     host = FakeHost()
     host.barman.streaming = {*wal(1, 4, 5, 6), partial(1, 7)}
-    standing = wal_continuity.classify(ArchivedWal(STREAMING, frozenset(host.barman.streaming)), WITHIN)
-    for step in wal_continuity.remedy(standing, BARMAN):
+    stream_state = wal_continuity.classify(ArchivedWal(STREAMING, frozenset(host.barman.streaming)), WITHIN)
+    for step in wal_continuity.remedy(stream_state, BARMAN):
         assert isinstance(step.do, Program)
         host.run(step.do, step.limit)
     assert host.barman.streaming == {*wal(1, 4), partial(2, 5)}
@@ -250,9 +255,9 @@ def test_the_remedy_moves_and_deletes_nothing() -> None:
 
 
 def test_where_barman_runs_elsewhere_so_do_the_commands() -> None:
-    standing = wal_continuity.classify(ArchivedWal(STREAMING, frozenset(wal(1, 4))), AT_END)
+    stream_state = wal_continuity.classify(ArchivedWal(STREAMING, frozenset(wal(1, 4))), AT_END)
     elsewhere = Barman("main_backup", command=("ssh", "barman@backup", "barman"))
-    assert [str(step.do) for step in wal_continuity.remedy(standing, elsewhere)] == [
+    assert [str(step.do) for step in wal_continuity.remedy(stream_state, elsewhere)] == [
         f"ssh barman@backup touch {STREAMING}/{partial(2, 5)}",
         f"ssh barman@backup chown --reference={STREAMING} {STREAMING}/{partial(2, 5)}",
     ]
@@ -393,7 +398,7 @@ def test_a_hole_before_the_newest_backup_is_none(host: FakeHost) -> None:
     assert report(host).healthy
     host.barman.begin_wal = wal(1, 4)[0]
     assert report(host).missing == (*wal(1, 4),)
-    host.barman.begin_wal = wal(1, 6)[0]  # beyond the fork: of no use on timeline 2
+    host.barman.begin_wal = wal(1, 6)[0]  # beyond the switchpoint: of no use on timeline 2
     assert report(host).missing == (*wal(1, 4),)
     assert report(host).backup == ""
 
@@ -435,7 +440,7 @@ def test_by_hand(host: FakeHost) -> None:
 
 @pytest.mark.parametrize("tail", [True, False])
 def test_what_only_barman_has_is_kept(host: FakeHost, tail: bool) -> None:
-    """The partial file of the fork is not all zeros where the primary's WAL ends: somebody may count on that."""
+    """The partial file of the switchpoint is not all zeros where the primary's WAL ends: somebody may count on that."""
     host.barman.streaming = {partial(1, 5)}
     host.barman.tails = {partial(1, 5)} if tail else set()
     config, cluster = barman.Config(stream=True), Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN)
@@ -453,6 +458,6 @@ def test_what_only_barman_has_is_kept(host: FakeHost, tail: bool) -> None:
 @pytest.mark.parametrize("newest", [partial(1, 4), wal(1, 4)[0], partial(2, 5), partial(2, 8), partial(1, 6)])
 def test_other_files_have_no_tail(host: FakeHost, newest: str) -> None:
     host.barman.streaming = {newest}
-    standing = wal_continuity.classify(archive.look_at_archive(BARMAN, host), archive.look_at_primary(2, 2, host))
-    assert not archive.has_a_tail(standing, SIZE, BARMAN, host)
+    stream_state = wal_continuity.classify(archive.look_at_archive(BARMAN, host), archive.look_at_primary(2, 2, host))
+    assert not archive.has_a_tail(stream_state, SIZE, BARMAN, host)
     assert not [program for program in host.ran if program.argv[0] == "cmp"]

@@ -115,6 +115,7 @@ def named(name: str, address: str) -> Change:
         (of_world(repmgr="repmgr 4.0.3"), {("repmgr.version", "main")}),
         (of_world(repmgr="of no version"), {("repmgr.version", "main")}),
         (of_world(forwarding=False), {("kernel.forwarding", "IPv4")}),
+        (of_world(not_forwarding={"eth0"}), {("kernel.forwarding", "main eth0")}),
         (flush, {("kernel.chains", "main")}),
         (
             lead_a_port_elsewhere,

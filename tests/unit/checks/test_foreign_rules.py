@@ -122,3 +122,82 @@ def test_other_tables_are_walked_too() -> None:
     assert finding.message.startswith("node 1 to clients, node 2 to clients: not tracked, so not translated")
     assert finding.hint == "iptables -t raw -D PREROUTING -p tcp -m tcp --sport 5432 -j CT --notrack"
     assert firewall.nat_rules(MAIN.gateway, host)
+
+
+def native_rule(family: str, base: dict[str, object], *expr: object) -> FakeHost:
+    host = Gateway()
+    host.native_tables = {("ip", "nat"), (family, "theirs")}
+    chain = {"family": family, "table": "theirs", "name": "c", "type": "filter", "prio": 0, **base}
+    rule = {"family": family, "table": "theirs", "chain": "c", "handle": 7, "expr": [*expr]}
+    host.programs["nft"] = lambda program: json.dumps({"nftables": [{"chain": chain}, {"rule": rule}]})
+    return host
+
+
+def port(number: int) -> object:
+    return {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": number}}
+
+
+@pytest.mark.parametrize(
+    ("device", "number", "level"), [("eth0", 54322, "FAIL"), ("eth1", 22, ""), (["eth1", "eth0"], 54322, "FAIL")]
+)
+def test_what_is_dropped_as_it_comes_in(device: object, number: int, level: str) -> None:
+    host = native_rule("netdev", {"hook": "ingress", "dev": device}, port(number), {"drop": None})
+    said = findings(host)
+    assert [item.level for item in said] == [level] * bool(level)
+    assert all("tcp dport '{ 54321, 54322, 5432 }' accept" in item.hint for item in said)
+
+
+def test_what_writes_another_port_into_the_packet() -> None:
+    other = {"mangle": {"key": {"payload": {"protocol": "tcp", "field": "dport"}}, "value": 9}}
+    (finding,) = findings(native_rule("ip", {"hook": "prerouting", "prio": -150}, port(54322), other))
+    assert (finding.level, finding.hint) == ("FAIL", "nft delete rule ip theirs c handle 7")
+    mark = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 9}}
+    assert findings(native_rule("ip", {"hook": "prerouting", "prio": -150}, port(54322), mark)) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "level"),
+    [
+        ("-A POSTROUTING -p tcp -m tcp --dport 5432 -j ACCEPT", "FAIL"),
+        ("-A POSTROUTING -p tcp -m tcp --dport 5432 -j SNAT --to-source 10.0.0.99", "FAIL"),
+        ("-A POSTROUTING -p tcp -m tcp --dport 5432 -j SNAT --to-source 10.0.0.20", ""),
+        ("-A POSTROUTING -j MASQUERADE", "FAIL"),  # as 10.1.0.20
+        ("-A POSTROUTING -o docker0 -j MASQUERADE", ""),
+        ("-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE", "WARN"),
+        ("-A POSTROUTING -d 10.7.0.0/16 -j ACCEPT", ""),
+    ],
+)
+def test_a_rule_that_gives_the_nodes_another_address_to_answer(rule: str, level: str) -> None:
+    host = Gateway()
+    host.nat = NatTable(
+        host.nat.save().replace("-A POSTROUTING -j repmgr_snat", f"{rule}\n-A POSTROUTING -j repmgr_snat")
+    )
+    assert [(item.level, item.where) for item in findings(host)] == [
+        (level, "main iptables -t nat POSTROUTING")
+    ] * bool(level)
+
+
+@pytest.mark.parametrize(
+    ("rule", "who"),
+    [
+        ("-A OUTPUT -p tcp -m tcp --dport 5432 -j DROP", "this host to node 1, this host to node 2: "),
+        ("-A INPUT -s 10.0.0.12/32 -j DROP", "node 2 to this host: "),
+        ("-A INPUT -m set --match-set blocked src -j DROP", ""),
+        ("-A INPUT -p tcp -m tcp --dport 22 -j DROP", ""),
+        ("-A FORWARD -p tcp -m tcp --dport 22 -j DROP", ""),
+    ],
+)
+def test_our_own_way_to_the_nodes(rule: str, who: str) -> None:
+    host = Gateway()
+    host.filter = f":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{rule}\n"
+    assert [item.message.startswith(who) for item in findings(host)] == [True] * bool(who)
+
+
+@pytest.mark.parametrize(
+    ("statement", "level"),
+    [({"snat": {"addr": "10.0.0.20"}}, "WARN"), ({"accept": None}, ""), ({"masquerade": None}, "FAIL")],
+)
+def test_a_nat_chain_of_nft_before_ours_in_postrouting(statement: object, level: str) -> None:
+    to_node = {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 5432}}
+    host = native_rule("ip", {"type": "nat", "hook": "postrouting", "prio": 90}, to_node, statement)
+    assert [item.level for item in findings(host)] == [level] * bool(level)

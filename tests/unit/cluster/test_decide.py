@@ -69,7 +69,7 @@ def whys(decision: PrimaryDecision) -> list[tuple[ReasonCode, tuple[int, ...]]]:
             [silent(1), primary(2, 2)], LastKnownPrimary(), 2, ReasonCode.ONLY, id="failover before we were installed"
         ),
         pytest.param(
-            [standby(1, 1), primary(2, 2)], NODE_1, 2, ReasonCode.ONLY, id="a standby is still behind the fork"
+            [standby(1, 1), primary(2, 2)], NODE_1, 2, ReasonCode.ONLY, id="a standby is still behind the switchpoint"
         ),
         pytest.param([primary(1, 1), primary(2, 2)], NODE_1, 2, ReasonCode.NEWEST, id="the old primary still runs"),
         pytest.param(

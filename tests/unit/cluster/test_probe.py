@@ -73,6 +73,22 @@ class Asked(FakeHost):
             *(ProbeCode.NO_CONNECTION_LEFT, "remaining connection slots", "raise max_connections"),
         ),
         (Visit(error="zu viele", sqlstate="53300"), ProbeCode.NO_CONNECTION_LEFT, "zu viele", "max_connections"),
+        (
+            Visit("ask", "could not write to file: No space left on device", "53100", "10.0.0.11"),
+            *(ProbeCode.DISK_FULL, "No space left", "on node 1, make room"),
+        ),
+        (
+            Visit("ask", "psql: ERROR:  could not write: No space left on device", server="10.0.0.12"),
+            *(ProbeCode.DISK_FULL, "No space left", "on node 2, make room"),
+        ),
+        (
+            Visit(error='FATAL:  database "shop" is not currently accepting connections'),
+            *(ProbeCode.FAILED, "accepting", "on the primary: alter database shop allow_connections true;"),
+        ),
+        (
+            Visit(error='FATAL:  permission denied for database "shop"'),
+            *(ProbeCode.FAILED, "denied", "on the primary: grant connect on database shop to app;"),
+        ),
         (Visit(error='FATAL:  database "shop" does not exist'), ProbeCode.FAILED, "does not exist", "psql 'host=10."),
     ],
 )

@@ -83,7 +83,7 @@ def test_what_is_no_wal_file(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "forks"),
+    ("text", "switchpoints"),
     [
         ("", ()),
         ("1\t0/4000050\tno recovery target specified\n", (Switchpoint(1, 0x4000050),)),
@@ -94,8 +94,8 @@ def test_what_is_no_wal_file(name: str) -> None:
         ("# a comment\n\n  \n3 0/10\n", (Switchpoint(3, 16),)),
     ],
 )
-def test_a_history_file(text: str, forks: tuple[Switchpoint, ...]) -> None:
-    assert parse_history(text) == forks
+def test_a_history_file(text: str, switchpoints: tuple[Switchpoint, ...]) -> None:
+    assert parse_history(text) == switchpoints
 
 
 TWICE = TimelineHistory(4, (Switchpoint(1, 3 * 16 * MB + 5), Switchpoint(3, 6 * 16 * MB)))
@@ -121,19 +121,19 @@ def test_which_files_a_restore_needs() -> None:
 
 @st.composite
 def lineages(draw: st.DrawFn) -> TimelineHistory:
-    """A few forks; each after the one before, some at the end of a file, some in one file."""
+    """A few switchpoints; each after the one before, some at the end of a file, some in one file."""
     size = draw(st.sampled_from([MB, 16 * MB]))
     ends = sorted(draw(st.sets(st.tuples(st.integers(2, 12), st.sampled_from([0, 1, 80, size - 8])), max_size=3)))
     timelines = sorted(draw(st.sets(st.integers(1, 9), min_size=len(ends) + 1, max_size=len(ends) + 1)))
-    forks = tuple(Switchpoint(timelines[i], segment * size + offset) for i, (segment, offset) in enumerate(ends))
-    return TimelineHistory(timelines[-1], forks, size)
+    switchpoints = tuple(Switchpoint(timelines[i], segment * size + offset) for i, (segment, offset) in enumerate(ends))
+    return TimelineHistory(timelines[-1], switchpoints, size)
 
 
 @given(lineages(), st.integers(0, 14))
 def test_the_file_is_the_one_that_recovery_reads(lineage: TimelineHistory, number: int) -> None:
     """Recovery tries the newest timeline first, and passes over those that begin later (XLogFileReadAnyTLI)."""
-    timelines = [fork.timeline for fork in lineage.forks] + [lineage.timeline]
-    begins = [0] + [fork.end for fork in lineage.forks]
+    timelines = [switchpoint.timeline for switchpoint in lineage.switchpoints] + [lineage.timeline]
+    begins = [0] + [switchpoint.end for switchpoint in lineage.switchpoints]
     newest_first = list(zip(timelines, begins, strict=True))[::-1]
     read = next(timeline for timeline, begin in newest_first if begin // lineage.segment_size <= number)
     assert lineage.name(number) == file_name(read, number, lineage.segment_size)

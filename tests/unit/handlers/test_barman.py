@@ -324,7 +324,7 @@ REPAIR = Config(stream=True, repair=True)
 FORK = 5 * 0x100_0000
 
 
-def standing(position: StreamPosition, *missing: str) -> Seen:
+def stream_state(position: StreamPosition, *missing: str) -> Seen:
     newest, marker = "000000010000000000000006", "000000020000000000000005.partial"
     stray = (newest,) if position is StreamPosition.DIVERGED else ()
     state = StreamState(position, newest, FORK, missing, stray, marker, STREAMING_DIRECTORY, 2)
@@ -334,21 +334,21 @@ def standing(position: StreamPosition, *missing: str) -> Seen:
 @pytest.mark.parametrize(
     ("config", "seen", "repaired"),
     [
-        (STREAM, standing(StreamPosition.DIVERGED), False),
-        (STREAM, standing(StreamPosition.SEGMENT_BOUNDARY), False),
-        (STREAM, standing(StreamPosition.STREAM_GAP, "000000010000000000000002"), False),
-        (STREAM, standing(StreamPosition.NOT_IN_HISTORY), False),
-        (REPAIR, standing(StreamPosition.DIVERGED), True),
-        (REPAIR, standing(StreamPosition.SEGMENT_BOUNDARY), True),
-        (REPAIR, standing(StreamPosition.DIVERGED, "000000020000000000000005"), False),
-        (REPAIR, standing(StreamPosition.STREAM_GAP, "000000010000000000000002"), False),
-        (REPAIR, standing(StreamPosition.NOT_IN_HISTORY), False),
+        (STREAM, stream_state(StreamPosition.DIVERGED), False),
+        (STREAM, stream_state(StreamPosition.SEGMENT_BOUNDARY), False),
+        (STREAM, stream_state(StreamPosition.STREAM_GAP, "000000010000000000000002"), False),
+        (STREAM, stream_state(StreamPosition.NOT_IN_HISTORY), False),
+        (REPAIR, stream_state(StreamPosition.DIVERGED), True),
+        (REPAIR, stream_state(StreamPosition.SEGMENT_BOUNDARY), True),
+        (REPAIR, stream_state(StreamPosition.DIVERGED, "000000020000000000000005"), False),
+        (REPAIR, stream_state(StreamPosition.STREAM_GAP, "000000010000000000000002"), False),
+        (REPAIR, stream_state(StreamPosition.NOT_IN_HISTORY), False),
     ],
 )
 def test_what_cannot_go_on_is_repaired_only_if_we_may_and_nothing_is_lost(
     config: Config, seen: Seen, repaired: bool
 ) -> None:
-    remedy = [str(step.do) for step in wal_continuity.remedy(seen.standing, CLUSTER.barman)]
+    remedy = [str(step.do) for step in wal_continuity.remedy(seen.stream_state, CLUSTER.barman)]
     whole = ["barman receive-wal --stop main_backup", *remedy]
     if repaired:
         steps = barman.plan(config, STATE, seen)
@@ -357,11 +357,11 @@ def test_what_cannot_go_on_is_repaired_only_if_we_may_and_nothing_is_lost(
     with pytest.raises(OperationFailed) as error:
         barman.plan(config, STATE, seen)
     said = str(error.value)
-    assert said.startswith(f"{seen.standing.position.name}: Barman ")
-    assert error.value.code == seen.standing.position.code
+    assert said.startswith(f"{seen.stream_state.position.name}: Barman ")
+    assert error.value.code == seen.stream_state.position.code
     assert "; ".join([*whole, "barman -q cron"]) in error.value.hint, "what is typed is what we would do, and returns"
     assert error.value.hint.endswith(": barman backup main_backup")
-    assert all(name in said for name in seen.standing.missing)
+    assert all(name in said for name in seen.stream_state.missing)
 
 
 def test_a_stream_that_can_go_on_is_not_touched_by_repair() -> None:
@@ -389,7 +389,7 @@ def test_a_model_that_is_applied_is_not_applied_again() -> None:
 
 def test_the_model_is_applied_after_a_repair() -> None:
     """It starts receive-wal at once."""
-    steps = barman.plan(replace(MODELS, repair=True), STATE, standing(StreamPosition.DIVERGED))
+    steps = barman.plan(replace(MODELS, repair=True), STATE, stream_state(StreamPosition.DIVERGED))
     programs = [str(step.do) for step in steps]
     assert programs.index("barman -q config-switch main_backup main-db2") == len(programs) - 2
 

@@ -356,7 +356,7 @@ def test_a_stale_connection_is_cut_and_its_client_told(
     flow = Flow(client, 40000, gateway, 54322)
     *_, cut = firewall.plan(Config("barman"), ClusterState(cluster, 2, 2), Seen((), (Tracked(flow, old, True),), True))
     assert isinstance(cut.do, DropConnections)
-    assert cut.do.tell
+    assert cut.do.reset_clients
     assert (
         str(cut.do.forget)
         == f"conntrack -D -f {family} -p tcp --orig-dst {gateway} --orig-port-dst 54322 --reply-src {old}"
@@ -605,4 +605,4 @@ def test_clients_are_not_told_if_the_configuration_says_so() -> None:
     seen = Seen((), (Tracked(Flow("10.0.0.30", 40000, GATEWAY, 54322), "10.0.0.11", True),), True)
     *_, cut = firewall.plan(Config("app"), ClusterState(quiet, 2, 2), seen)
     assert isinstance(cut.do, DropConnections)
-    assert not cut.do.tell
+    assert not cut.do.reset_clients

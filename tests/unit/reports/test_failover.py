@@ -136,7 +136,7 @@ def test_a_report_goes_by_facts_and_no_sentence_is_read(
 
 
 def the_report(journal: Journal, which: str = "last") -> failover.FailoverReport:
-    return failover.tell(journal, failover.find(journal, which, ["main"]))
+    return failover.report(journal, failover.find(journal, which, ["main"]))
 
 
 def told(found: failover.FailoverReport) -> list[tuple[float, str]]:
@@ -472,8 +472,8 @@ def test_as_a_page_that_takes_the_place_of_an_older_one(
         (["--failover", ""], "the journal has no change of the primary ''; it has 2, and 'last'"),
         (["--failover", "7"], "the journal has no change of the primary '7'; it has 2, and 'last'"),
         (["--failover", "last", "--html", "/nowhere/x.html"], "/nowhere/x.html cannot be written: "),
-        (["--failover", "last", "--html", "/"], "/ cannot be written: "),
-        (["--failover", "last", "--html", ""], "cannot be written: "),
+        (["--failover", "last", "--html", "/"], "/ is no file"),
+        (["--failover", "last", "--html", ""], ". is no file"),
     ],
 )
 def test_what_cannot_be_shown(

@@ -219,6 +219,7 @@ def rows(draw: st.DrawFn) -> tuple[Any, ...]:
     return tuple(row)
 
 
+@pytest.mark.slow
 @settings(max_examples=2500)
 @given(rows())
 def test_whatever_a_row_holds_the_other_node_decides(row: tuple[Any, ...]) -> None:

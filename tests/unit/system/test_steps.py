@@ -209,6 +209,7 @@ def test_a_program_that_ends_in_time_is_left_alone() -> None:
     assert soon(lambda: not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)])
 
 
+@pytest.mark.slow
 def test_programs_start_while_other_threads_hold_locks() -> None:
     """Of logging, of imports and of memory: sh's child must not wait for one that nobody sets free there."""
     over = threading.Event()

@@ -1,0 +1,128 @@
+"""Which lab test types the hint of each code that `check` and `status` can print; or why none does.
+
+``tests/unit/test_hints.py`` compares these codes with the program's. A code is that of a finding; of a reason, with
+``primary.`` in front; of what stands against a failover (``failover.``); or of what a client found (``client.``).
+"""
+
+from __future__ import annotations
+
+GROUPS = "test_hints.py::test_what_is_printed_is_typed"
+CLIENTS = "test_clients.py::test_the_server_lets_nobody_write"
+
+TYPED = {
+    "barman.active": GROUPS,
+    "barman.conninfo": GROUPS,
+    "barman.keepalives": GROUPS,
+    "barman.locks": GROUPS,
+    "barman.passfile": GROUPS,
+    "barman.slot": GROUPS,
+    "client.commit_waits": CLIENTS,
+    "client.failed": "test_what_clients_meet.py::test_a_setting_of_the_server",
+    "client.no_connection_left": CLIENTS,
+    "client.read_only": CLIENTS,
+    "client.rejected": "test_what_clients_meet.py::test_pg_hba_conf",
+    "client.write": CLIENTS,
+    "config.interval": GROUPS,
+    "failover.paused": "test_ready.py::test_a_forgotten_pause",
+    "failover.priority": "test_ready.py::test_priority_0_everywhere",
+    "failover.silent": "test_ready.py::test_repmgrd_has_ended_and_is_started",
+    "files.command": GROUPS,
+    "files.config": GROUPS,
+    "files.journal": GROUPS,
+    "files.passfile": GROUPS,
+    "files.program": GROUPS,
+    "files.spool": GROUPS,
+    "files.state": GROUPS,
+    "gateway.address": "test_gateway_addresses.py::test_an_address_that_this_host_has_not_leads_nobody_astray",
+    "gateway.snat": "test_gateway_addresses.py::test_a_gateway_with_two_legs",
+    "kernel.chains": GROUPS,
+    "kernel.forwarding": GROUPS,
+    "nodes.answer": GROUPS,
+    "nodes.failover": GROUPS,
+    "nodes.password": GROUPS,
+    "nodes.registered": GROUPS,
+    "nodes.rights": GROUPS,
+    "nodes.slots": GROUPS,
+    "nodes.wal": GROUPS,
+    "repmgr.conf": GROUPS,
+    "repmgr.filter": GROUPS,
+    "repmgr.interval": GROUPS,
+    "repmgr.line": GROUPS,
+    "repmgr.shell": GROUPS,
+    "repmgr.timeout": GROUPS,
+    "routes.state": GROUPS,
+    "rules.foreign": "test_rules_of_others.py::test_a_rule_that_keeps_clients_out",
+    "service.paused": GROUPS,
+    "service.running": GROUPS,
+    "service.sudo": GROUPS,
+}
+
+HUMAN = "somebody has to choose: which node, file, name or backup is the right one is not known here"
+SEE = "it says where the reason stands, which is another program's"
+INSTALL = "it installs or upgrades a package"
+SYSTEMD = "it is for systemd, cron or ntp, which the lab has not"
+RULE = "it leads to rules.foreign, which is typed"
+RECONCILE = "the hint is `reconcile`, which is typed for routes.state"
+REGISTERED = "it is typed for nodes.registered"
+
+UNTYPED = {
+    "alerts.mail": INSTALL,
+    "alerts.secret": "a mode, as those of files.*",
+    "alerts.test": HUMAN,
+    "archive_gap": HUMAN,
+    "barman.answer": SEE,
+    "barman.backlog": SEE,
+    "barman.backup": "only the newest Barman waits so: test_newest_barman.py",
+    "barman.content": INSTALL,
+    "barman.cron": SYSTEMD,
+    "barman.errors": HUMAN,
+    "barman.primary": SEE,
+    "barman_too_old": INSTALL,
+    "behind": SEE,
+    "branch_conflict": "test_branches.py makes it: the hint is for a shell that stands in Barman's directory",
+    "broken_link": HUMAN,
+    "client.closed": RECONCILE,
+    "client.disk_full": HUMAN,
+    "client.elsewhere": RULE,
+    "client.role": HUMAN,
+    "client.silent": RULE,
+    "client.standby": RULE,
+    "config.file": "it is never wrong: a configuration that is, is refused",
+    "failover.inactive": REGISTERED,
+    "failover.manual": "a line of repmgr.conf and a restart of repmgrd: test_ready.py does both",
+    "failover.no_command": "a line of repmgr.conf and a restart of repmgrd: test_ready.py does both",
+    "failover.refused": "repmgr says which line is wrong, and not what is right",
+    "files.user": "it is about who runs the check: test_check.py has each",
+    "foreign_slot": HUMAN,
+    "foreign_stream": HUMAN,
+    "hook.arrived": "the same line as that of repmgr.line",
+    "kernel.backend": SYSTEMD,
+    "kernel.conntrack": INSTALL,
+    "kernel.managers": SYSTEMD,
+    "kernel.programs": INSTALL,
+    "no_rights": "the same grants as those of nodes.rights",
+    "nodes.clock": SYSTEMD,
+    "nodes.primary": SEE,
+    "odd_answer": SEE,
+    "primary.behind": HUMAN,
+    "primary.beside": HUMAN,
+    "primary.followed": HUMAN,
+    "primary.foreign": HUMAN,
+    "primary.metadata": REGISTERED,
+    "primary.nobody": HUMAN,
+    "primary.stale_primary": "how PostgreSQL is stopped is the host's own: test_zombie.py does it, and rejoins",
+    "primary.swinging": RECONCILE,
+    "primary.systems": HUMAN,
+    "primary.twins": HUMAN,
+    "primary.unclear": HUMAN,
+    "primary.unconfigured": REGISTERED,
+    "primary.unregistered": HUMAN,
+    "recovery.clone": "ssh, Barman and restore_command are the site's own: test_recovery.py has each fault",
+    "recovery.history": "restore_command is the site's own",
+    "recovery.wal": "restore_command is the site's own: test_recovery.py has each fault",
+    "repmgr.version": INSTALL,
+    "service.enabled": SYSTEMD,
+    "service.failed": RECONCILE,
+    "service.spool": SEE,
+    "slot_holds_too_much": SEE,
+}
