@@ -29,6 +29,14 @@ from repmgr_hooks.settings.schema import (
 )
 
 MASQUERADE = "masquerade"
+UNPLUGGED: dict[str, str | int] = {
+    "keepalives_idle": 3,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 9000,
+}
+"""libpq's options by which a connection to a node whose cable is pulled ends within 9 s; the configuration may have
+others. A backend that works for long is not meant: its kernel answers meanwhile (tcp(7))."""
 # The kernel's targets are in capital letters without any other character, and so are the built-in chains; "standard" is
 # a target of iptables' own (libxtables/xtables.c). iptables refuses a chain that is named as a target.
 CHAIN = r"(?!standard$)(?=.*[a-z_-])[A-Za-z][A-Za-z0-9_-]{0,27}"
@@ -201,7 +209,8 @@ class Cluster:
     def conninfos(self) -> dict[int, str]:
         """Return the libpq connection string of each node; no password is ever in one.
 
-        ``hostaddr`` too: without it libpq would take that of the environment (PGHOSTADDR) for every node.
+        ``hostaddr`` too: without it libpq would take that of the environment (PGHOSTADDR) for every node. A node that
+        is cut off while it owes us an answer is given up by the kernel (``UNPLUGGED``), long before a look's own limit.
         """
         passfile = {"passfile": self.postgres.passfile} if self.postgres.passfile else {}
         return {
@@ -213,7 +222,7 @@ class Cluster:
                 dbname=self.postgres.dbname,
                 connect_timeout=self.postgres.timeout,
                 **passfile,
-                **self.postgres.libpq,
+                **{**UNPLUGGED, **self.postgres.libpq},
             )
             for number, node in self.nodes.items()
         }

@@ -80,6 +80,14 @@ def test_conninfos_carry_no_password_and_a_limit() -> None:
     assert "password" not in dsn
 
 
+def test_a_node_that_is_cut_off_is_given_up_by_the_kernel(tmp_path: Path) -> None:
+    """A look at Barman's archive that had begun when the cable was pulled held a failover up until its own 30 s."""
+    dsn = config.load(FILE).clusters["main"].cluster.conninfos()[2]
+    assert "keepalives_idle=3 keepalives_interval=2 keepalives_count=3 tcp_user_timeout=9000" in dsn
+    (file := tmp_path / "config.yaml").write_text(changed("timeout: 2}", "timeout: 2, tcp_user_timeout: 20000}"))
+    assert "tcp_user_timeout=20000" in config.load(file).clusters["main"].cluster.conninfos()[2]
+
+
 FIVE_MISTAKES = """\
 clusters:
   main:
