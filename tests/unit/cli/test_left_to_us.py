@@ -35,6 +35,7 @@ def run(state: Path, start: tuple[str, ...], *words: str) -> subprocess.Complete
     return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start", [("env", "--ignore-signal=CHLD"), ("env", "--block-signal")], ids=["ignored", "blocked"]
 )

@@ -36,9 +36,12 @@ def test_a_program_that_cannot_be_started_leaves_nothing(tmp_path: Path, text: s
             programs.run(Program((str(place),)), 5)
         assert "Traceback" not in str(refused.value)
         assert len(str(refused.value).splitlines()) == 1
-    assert (descriptors(), children()) == before
+    # What other tests have left may be closed meanwhile.
+    assert descriptors() <= before[0]
+    assert children() == before[1]
 
 
+@pytest.mark.slow
 def test_a_program_that_cannot_be_killed_is_not_waited_for(tmp_path: Path) -> None:
     """It waits for a disk that hangs, say; another one would too."""
     kept: list[int] = []

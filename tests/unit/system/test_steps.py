@@ -84,6 +84,7 @@ def test_of_a_long_message_the_beginning_and_the_end_are_kept() -> None:
     assert len(message) < 5000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["", ">&2"])
 @pytest.mark.parametrize("ending", ["exit 1", "exit 0", "cat /dev/zero"])
 def test_a_flood_fills_neither_memory_nor_message(stream: str, ending: str) -> None:
