@@ -27,16 +27,18 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        # A description's percent signs are printed as they are, those of a help are doubled.
+        description = text.replace("%%", "%")
+        made = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
         made.set_defaults(command=name)
         if name not in ("check", "handlers", "worker"):
-            made.add_argument("--cluster", help="needed if the configuration has several")
+            made.add_argument("--cluster", help="required if the configuration has several clusters")
         if name in ("boot", "reconcile", "replay", "resume", "simulate-failover", "worker"):
-            made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: an object a line")
+            made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: one object per line")
         return made
 
     words = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
-    event = command("event", 'what repmgr calls: %%n %%e %%s "%%p" "%%t"; a single - reads them from stdin')
+    event = command("event", 'store an event; repmgr calls it with %%n %%e %%s "%%p" "%%t" (a single - reads these from stdin)')
     event.add_argument("words", nargs="*", metavar=words)
     replay = command("replay", "handle an event in the foreground, and show each step")
     replay.add_argument("words", nargs="*", metavar=words)
@@ -49,53 +51,53 @@ def parser() -> argparse.ArgumentParser:
     )
     for made in (replay, reconcile):
         made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
-    simulated = command("simulate-failover", "what a failover to this standby would do now; nothing is changed")
+    simulated = command("simulate-failover", "show each step that a failover to this standby would take now; change nothing")
     simulated.add_argument("node", type=node_id, metavar="NODE", help="the repmgr node id of a standby")
-    command("boot", "at boot: chains, forwarding and routes as the cluster is now")
-    worker = command("worker", "the service: handle what 'event' stores")
-    worker.add_argument("--once", action="store_true", help="end when no event is left")
-    status = command("status", "the state of each cluster; exit code 0 only if it is the desired state")
+    command("boot", "run at boot: set up chains, forwarding and routes for the cluster as it is now")
+    worker = command("worker", "run the service, which handles what 'event' stores")
+    worker.add_argument("--once", action="store_true", help="handle the stored events, then exit")
+    status = command("status", "show the state of each cluster; exit code 0 only if it is the desired state")
     wal = command(
-        "check-wal", "whether a restore from Barman would bring back what the cluster has; exit code 1 if not"
+        "check-wal", "check whether a restore from Barman would bring back what the cluster has; exit code 1 if not"
     )
-    wal.add_argument("--deep", action="store_true", help="also follow every record since the newest backup")
-    wal.add_argument("--restore", action="store_true", help="also restore into a directory of its own beside Barman's")
+    wal.add_argument("--deep", action="store_true", help="also check every WAL record since the newest backup")
+    wal.add_argument("--restore", action="store_true", help="also restore into a temporary directory next to Barman's")
     wal.add_argument(
         "--newest",
         type=wal_amount,
         default=0,
         metavar="AMOUNT",
-        help="--deep: so much of the newest WAL, such as 1GB, the last switchpoint included",
+        help="with --deep: only this much of the newest WAL, such as 1GB, including the last switchpoint",
     )
     wal.add_argument(
         "--within", type=duration, metavar="TIME", help="the time limit (default: --deep 6h, --restore 1h)"
     )
-    history = command("history", "what happened, newest last")
+    history = command("history", "show what happened, newest last")
     history.add_argument("--failed", action="store_true", help="only runs that failed")
-    history.add_argument("-n", type=amount, default=20, metavar="N", help="so many runs (default 20)")
-    history.add_argument("--failover", metavar="N", help="one change of the primary, by its number, or 'last'")
-    history.add_argument("--html", type=Path, metavar="FILE", help="write that as an HTML page")
-    metrics = command("metrics", "status and history in numbers, for Prometheus")
-    metrics.add_argument("--file", type=Path, metavar="FILE", help="for node_exporter's textfile collector; *.prom")
+    history.add_argument("-n", type=amount, default=20, metavar="N", help="the number of runs to show (default 20)")
+    history.add_argument("--failover", metavar="N", help="show one change of the primary, by its number, or 'last'")
+    history.add_argument("--html", type=Path, metavar="FILE", help="with --failover: write it as an HTML page")
+    metrics = command("metrics", "print status and history as metrics for Prometheus")
+    metrics.add_argument("--file", type=Path, metavar="FILE", help="write to FILE.prom, for node_exporter's textfile collector")
     for made in (status, wal, history):
-        made.add_argument("--json", action="store_true", help="for machines")
-    pause = command("pause", "maintenance: events are stored, nothing is done")
-    pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="such as 90s, 30m or 2h")
-    pause.add_argument("--reason", type=reason, default="", help="shown by 'status'")
+        made.add_argument("--json", action="store_true", help="print JSON")
+    pause = command("pause", "begin maintenance: events are stored, nothing is done")
+    pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="end the pause after this time, such as 90s, 30m or 2h")
+    pause.add_argument("--reason", type=reason, default="", help="a text that 'status' shows")
     command("resume", "end a pause and do what was left undone")
-    check = command("check", "what would make a failover fail, and how to fix it; exit code 1 if anything would")
+    check = command("check", "show what would make a failover fail, and how to fix it; exit code 1 if anything would")
     check.add_argument(
         "--end-to-end", action="store_true", help="also send an event through repmgr.conf, as repmgrd does"
     )
     check.add_argument(
-        "--restore", action="store_true", help="also try on each standby whether it gets WAL and a backup from Barman"
+        "--restore", action="store_true", help="also test on each standby that it gets WAL and a backup from Barman"
     )
     check.add_argument(
         "--send-test-alert", action="store_true", help="send a test message to each receiver under 'alerts'"
     )
     forms = check.add_mutually_exclusive_group()
-    forms.add_argument("--json", action="store_true", help="for machines")
-    forms.add_argument("--nagios", action="store_true", help="one line and the exit codes of a monitoring plug-in")
+    forms.add_argument("--json", action="store_true", help="print JSON")
+    forms.add_argument("--nagios", action="store_true", help="print one line, with the exit codes of a monitoring plug-in")
     init = command("init", "write a draft of every file for this cluster into a directory; --install installs it")
     init.add_argument("directory", nargs="?", type=Path, default=Path("repmgr-hooks-draft"), metavar="DIRECTORY")
     init.add_argument(
@@ -105,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--gateway", metavar="ADDRESS", help="this host's address for clients and Barman")
     init.add_argument("--install", action="store_true", help="install the files of DIRECTORY, and check them")
     init.add_argument("--replace", action="store_true", help="also replace files that exist; a copy is kept")
-    command("handlers", "list the handlers, and where each comes from")
+    command("handlers", "list the handlers and where each comes from")
     return top
 
 
