@@ -1,4 +1,4 @@
-"""Something that is done on the side: while something else is done, or so that nobody needs to wait for its end."""
+"""Work in a thread of its own: while something else is done, or so that nobody has to wait for its end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def meanwhile(do: Callable[[threading.Event], object]) -> Iterator[None]:
 
 
 class Aside:
-    """A thread that does one job after the other; whoever asks for one waits for a limited time."""
+    """A thread that does one job after the other; the caller waits for each for a limited time only."""
 
     def __init__(self, name: str) -> None:
         self._jobs: Jobs = SimpleQueue()
@@ -58,7 +58,7 @@ class Aside:
         raise TimeoutError
 
     def stands_still(self) -> bool:
-        """True while a job is not done that was not waited for to its end."""
+        """True while a job is still running that nobody waits for any more."""
         return self._late is not None and not self._late.done()
 
     def end(self) -> None:

@@ -134,7 +134,7 @@ def _text(path: Path) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
         text = b""
         while len(text) <= LARGEST and (part := os.read(descriptor, LARGEST)):
             text += part
@@ -209,13 +209,13 @@ def _routes(document: Document, value: Any, path: str) -> list[Route]:
 def _route(document: Document, text: _RouteText, path: str) -> Route:
     for index, name in enumerate(text.on):
         if not is_event(name):
-            document.problem(f"{path}.on[{index}]", f"{shorten(name)} is no name of an event")
+            document.problem(f"{path}.on[{index}]", f"{shorten(name)} is not the name of an event")
         elif name not in event.CATALOGUE:
             near = did_you_mean(name, event.CATALOGUE)
-            what = "%s.on[%d]: %s is no event that this version knows of repmgr"
+            what = "%s.on[%d]: %s is not an event of repmgr that this version knows"
             log.warning(what, path, index, name, extra=hint(near))
         if name in text.on[:index]:
-            document.problem(f"{path}.on[{index}]", f"{name} stands here twice")
+            document.problem(f"{path}.on[{index}]", f"{name} appears twice")
     actions = (_action(document, item, f"{path}.do[{index}]") for index, item in enumerate(text.do))
     return Route(frozenset(text.on), tuple(action for action in actions if action is not None))
 

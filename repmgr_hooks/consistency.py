@@ -1,4 +1,4 @@
-"""Whether the parts of a configuration go together: what its single values cannot show."""
+"""Whether the parts of a configuration are consistent: what no single value can show."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
     ports = [str(port) for port in cluster.gateway.ports.values()]
     for what, values in (("nodes", hosts), ("gateway.ports", ports)):
         for value in sorted({value for value in values if values.count(value) > 1}):
-            document.problem(join(path, what), f"{value} stands here twice")
+            document.problem(join(path, what), f"{value} appears twice")
     if cluster.gateway.chains.dnat == cluster.gateway.chains.snat:
         document.problem(join(path, "gateway.chains"), "dnat and snat must be two chains")
     for name in cluster.unknown.close if cluster.unknown else ():
@@ -85,7 +85,7 @@ def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping
         for problem in receivers.validate(target):
             document.problem(f"alerts[{index}]", problem.message, problem.hint)
         if target in told[:index]:
-            document.problem(f"alerts[{index}]", f"{target.name} stands here twice")
+            document.problem(f"alerts[{index}]", f"{target.name} appears twice")
     for name, managed in clusters.items():
         for action in managed.actions if not told else ():
             if action.name == "notify":

@@ -1,4 +1,4 @@
-"""Files that are there whole or as they were, and whose files we follow.
+"""Write files atomically, and tell which files can be trusted.
 
 What decides where clients are sent must not be writable by others.
 """
@@ -69,4 +69,6 @@ def program_problem(run: Sequence[str], option: str = "run") -> Problem | None:
         return mistake(f"{option!r} must be a list that begins with the absolute path of a program")
     if wrong := untrusted(Path(run[0])):
         return mistake(f"the program is refused: {wrong}", wrong.hint or "name a program")
-    return None if Path(run[0]).is_file() else mistake(f"the program is refused: {run[0]} is no file", "name a program")
+    if not Path(run[0]).is_file():
+        return mistake(f"the program is refused: {run[0]} is not a file", "name a program")
+    return None

@@ -72,7 +72,7 @@ def state_dir(config: str) -> str:
     try:
         with open(config, encoding="utf-8", opener=at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError("it is no file")
+                raise OSError("it is not a file")
             for line in file:
                 if line.startswith("state_dir:"):
                     return line[10:].replace("\t#", " #").split(" #")[0].strip().strip("'\"") or STATE_DIR

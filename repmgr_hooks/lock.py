@@ -1,4 +1,4 @@
-"""One at a time: a lock file that the kernel lets go when its holder dies, however it dies.
+"""One at a time: a lock file that the kernel releases when its holder ends, however it ends.
 
 The file says who holds the lock and since when, for those who wait.
 """
@@ -141,7 +141,7 @@ def broken(state_dir: Path) -> str:
     except OSError as error:
         return f"the state directory cannot be used: {error}"
     if there.f_flag & os.ST_RDONLY:
-        return f"the state directory {state_dir} is on a disk that can only be read"
+        return f"the state directory {state_dir} is on a read-only file system"
     if there.f_files and not there.f_ffree:
         return f"the disk of the state directory {state_dir} has no room for another file (inodes)"
     if not there.f_bavail:
@@ -171,7 +171,7 @@ def as_owner(directory: Path) -> Iterator[None]:
 
 
 def owner_of(directory: Path) -> os.stat_result:
-    """Return whose a state directory is; as that user, root can be led to nothing. Raises OperationFailed, OSError.
+    """Return the owner of a state directory, as whom root works there safely. Raises OperationFailed, OSError.
 
     A link, or a place where a third user could put another directory, could be made root's own by who is to have less.
     """

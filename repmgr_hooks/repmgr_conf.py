@@ -148,7 +148,7 @@ def refused(name: str, value: str) -> str:
             # Other messages of libpq's repeat a part of the string, which may be a password.
             said = str(error).strip()
             known = said.startswith("invalid connection option")
-            return f"conninfo: {said}" if known else "conninfo is no connection string"
+            return f"conninfo: {said}" if known else "conninfo is not a connection string"
     return ""
 
 
@@ -167,7 +167,7 @@ def _settings(path: Path, depth: int, wrong: list[str], above: Path | None = Non
     if depth > DEEPEST or path == above:
         raise OSError(f"{path} includes itself, or files are included more than {DEEPEST} deep")
     if path.exists() and not path.is_file():
-        raise OSError(f"{path} is no file")  # a FIFO would let us wait for ever
+        raise OSError(f"{path} is not a file")  # a FIFO would let us wait for ever
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"), 1):
         found = tokens(line)
         setting = _setting(found)

@@ -1,4 +1,4 @@
-"""Foreign text, which nodes, tables, programs and plug-ins say, made fit for a terminal, a log, a page and a mail."""
+"""Make foreign text, from nodes, tables, programs and plug-ins, fit for a terminal, a log, a page and a mail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NOTE = 40
 
 
 def printable(text: str, most: int = MOST) -> str:
-    r"""Return a text in which no character does anything but show; of a long one the beginning and the end.
+    r"""Return a text of which every character is only shown; of a long one the beginning and the end.
 
     What Python does not call printable is written as in its source: control characters, escape sequences, bidirectional
     overrides, surrogates, and what XML forbids. Line breaks stay.

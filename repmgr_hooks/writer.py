@@ -1,4 +1,4 @@
-"""Writes that nobody waits for: whoever reads a pipe or a terminal may have stopped to, and a disk may hang."""
+"""Writes that nobody waits for: the reader of a pipe or a terminal may have stopped, and a disk may hang."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Writer:
             self._works = False
 
     def write(self, text: str) -> None:
-        """Have it written, some time; returns at once."""
+        """Queue it to be written; returns at once."""
         if not self._works:
             with suppress(OSError, ValueError):
                 write(self._stream, text)

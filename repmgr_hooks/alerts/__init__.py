@@ -1,1 +1,1 @@
-"""What is wrong, and who hears of it: rules and incidents (both pure), then evaluator, notifier, receivers, deliver."""
+"""What is wrong, and who is alerted: rules and incidents (both pure), then evaluator, notifier, receivers, deliver."""

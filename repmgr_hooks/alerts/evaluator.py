@@ -27,7 +27,7 @@ class Listener(Protocol):
 
 
 class Nobody:
-    """Tells nobody."""
+    """A listener that sends nothing."""
 
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         """Tell nobody."""

@@ -76,7 +76,7 @@ def validate(receiver: Receiver) -> Iterator[Problem]:
         yield mistake("'webhook' must be a URL (http or https), or the absolute path of a file that holds it")
     relay, port = receiver.smtp_relay, receiver.smtp_relay.rpartition(":")[2]
     if ":" in relay and not 1 <= int(port) <= 65535:
-        yield mistake(f"'smtp_relay' names a port that is none: {receiver.smtp_relay}")
+        yield mistake(f"'smtp_relay' names an invalid port: {receiver.smtp_relay}")
     if receiver.exec and (wrong := program_problem(receiver.exec, "exec")):
         yield wrong
     if (receiver.smtp_relay or receiver.sender) and not receiver.mail:
@@ -112,7 +112,7 @@ def _sent(receiver: Receiver, **order: Any) -> Program:
 
 
 def document(incident: Incident) -> dict[str, Any]:
-    """Return an incident as plain data, as the README says. ``text``: the headline, where many chats look for it."""
+    """Return an incident as plain data; see config/README.md. ``text``: the headline, where many chats look for it."""
     alert = dataclasses.asdict(incident.alert)
     del alert["momentary"]
     return {

@@ -37,7 +37,7 @@ class Unserved(Protocol):
 
 
 def overdue(managed: ManagedCluster, unserved: Sequence[Unserved], known_since: float, now: float) -> list[Probe]:
-    """Return what a client has missed for too long under the primary of now.
+    """Return what a client has been unable to do for too long under the current primary.
 
     While there is none, that is the alert; and a closed port has the time that its route gives it.
     """
@@ -133,7 +133,7 @@ def _of_run(managed: ManagedCluster, failed: RunRow, attempts: int) -> Iterator[
     if gap:
         yield alert("backup", "critical", gap, hint=f"repmgr-hooks check-wal --cluster {managed.cluster.name}")
     if gate:
-        yield alert("gate", "critical", f"{gate.title} is true although what comes before it failed", hint=hint)
+        yield alert("gate", "critical", f"{gate.title} is in effect although an earlier action failed", hint=hint)
     if failed.attempt >= attempts:
         yield alert("run", "critical", f"given up after {attempts} attempts: {first}", hint=hint)
     elif not gap and not gate:

@@ -44,7 +44,7 @@ def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
     with answer_of(node):
         ((written, segment_size, checkpoint_timeline, files, standby),) = host.fetch(Sql(node, WRITTEN), LIMIT)
         if type(segment_size) is not int or segment_size < 2**20:
-            raise ValueError(f"{segment_size!r:.50} is no size of a WAL file")
+            raise ValueError(f"{segment_size!r:.50} is not a WAL segment size")
         end, known = position(written) or 0, timeline - standby
         history = _history(node, known, host) if known > 1 else ""
         switchpoints = parse_history(history)
@@ -102,7 +102,7 @@ def _flaw(path: PurePosixPath, size: int, streaming: str) -> str:
     if not size:
         return "is empty"
     wrong = len(path.name) == COMPLETE and str(path.parent) == streaming and (size & (size - 1) or size < SMALLEST)
-    return f"has {size} bytes, which is no size of a WAL file" if wrong else ""
+    return f"has {size} bytes, which is not the size of a WAL file" if wrong else ""
 
 
 def shown(barman: Barman, host: Host, limit: float = LIMIT, constant: bool = False) -> dict[str, str]:
@@ -133,7 +133,7 @@ def has_other_forms(said: Mapping[str, str]) -> bool:
 
 
 def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int, int], str]:
-    """Return Barman's version, (0, 0) if it is not to be seen, and the words in which it is said.
+    """Return Barman's version, (0, 0) if it is not known, and the text that says it.
 
     Raises OperationFailed.
     """
@@ -143,7 +143,7 @@ def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int
 
 
 def stop_words(barman: Barman, host: Host) -> tuple[str, ...]:
-    """Return how its receiver is stopped: ``--stop`` is to go, says Barman 3.20. Raises OperationFailed."""
+    """Return the words that stop its receiver: Barman 3.20 deprecates ``--stop``. Raises OperationFailed."""
     there, _ = version(barman, host)
     if there >= TERMINATES_PROCESSES:
         return ("terminate-process", barman.server, "receive-wal")
@@ -160,14 +160,14 @@ def look_for(name: str, barman: Barman, host: Host) -> Program:
 def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int]]:
     """Return the files with their sizes, wherever links lead; Barman makes each directory when it first needs it.
 
-    Raises OperationFailed if one is a link that leads nowhere: that would look like an empty archive.
+    Raises OperationFailed if one is a dangling symbolic link: that would look like an empty archive.
     """
     words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %p\\n")
     output = host.run(Program(barman.beside(*words), tolerate="No such file or directory"), LIMIT)
     rows = [line.split(" ", 2) for line in output.splitlines() if line.count(" ") >= 2]
     # With -L, what is still a link leads nowhere (find(1)).
     if broken := [path for kind, _, path in rows if kind != "f"]:
-        what, hint = f"{broken[0]}: a link that leads nowhere", "see that the disk is mounted where Barman runs"
+        what, hint = f"{broken[0]}: a dangling symbolic link", "make sure that the disk is mounted where Barman runs"
         raise OperationFailed(what, code="broken_link", hint=hint)
     return [(PurePosixPath(path), int(size)) for _, size, path in rows]
 
@@ -195,7 +195,7 @@ def hole(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> 
 
 @dataclass(frozen=True)
 class Report:
-    """What Barman should have, from ``first`` to ``last``, and what of it is ``missing``.
+    """What Barman should have, from ``first`` to ``last``, and which files of that are ``missing``.
 
     It begins with the newest ``backup`` (its first file), else with the oldest file that Barman has. ``behind``: all
     that is missing is newer than all that is there.

@@ -214,7 +214,7 @@ def way_out(
 
 
 def explain(conflict: BranchConflict, node: int, steps: Collection[Step], barman: Barman) -> Problem:
-    """Say what is wrong, and what to type."""
+    """Say what is wrong, and which commands set it right."""
     typed = "; ".join(str(step.do) for step in steps)
     backup = " ".join((*barman.command, "backup", barman.server))
     number = conflict.timeline
@@ -222,8 +222,8 @@ def explain(conflict: BranchConflict, node: int, steps: Collection[Step], barman
         "branch_conflict",
         f"{NAME}: Barman holds {conflict}: its archive is of another branch than node {node}, and nothing of "
         f"this branch is let in. A restore now would bring back the other branch",
-        f"to go on, type (what is moved may be the only copy of its transactions; backups that were made on the other "
-        f"timeline {number} are of no use for this one): {typed}. Then make a base backup, after "
+        f"to continue, run (what is moved may be the only copy of its transactions; backups that were made on the "
+        f"other timeline {number} are of no use for this one): {typed}. Then make a base backup, after "
         f"'repmgr-hooks reconcile': {backup}",
     )
 

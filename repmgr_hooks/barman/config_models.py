@@ -1,4 +1,4 @@
-"""Models: Barman's own way to follow the primary, for those who lead it there without the gateway's port.
+"""Models: Barman's own way to follow the primary, for sites that do not use the gateway's port for it.
 
 A model overrides settings of a server, such as where to connect; ``barman config-switch`` applies it, and restarts
 receive-wal (Barman 3.10 and newer).
@@ -19,7 +19,7 @@ SINCE = (3, 10)
 
 
 def validate(models: Mapping[int, str], cluster: Cluster) -> Iterable[Problem]:
-    """Each node that can be the primary needs a model of its own."""
+    """Check that each node that can be the primary has a model of its own."""
     electable = {number for number, node in cluster.nodes.items() if not node.witness}
     for node in sorted(electable - models.keys()):
         yield mistake(f"'models' has none for node {node}")

@@ -48,7 +48,7 @@ def conflict(
 def explained_conflict(
     held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host, began: Mapping[int, int] | None = None
 ) -> Problem | None:
-    """Say that Barman holds another branch than the primary's, and what to type; None if it does not.
+    """Say that Barman holds another branch than the primary's, and what to run; None if it does not.
 
     Raises OperationFailed.
     """
@@ -138,7 +138,7 @@ print(json.dumps(module.{what}(asked)))
 def ask(
     what: str, barman: Barman, host: Host, limit: float = LIMIT, module: str = "files", **more: Any
 ) -> dict[str, Any]:
-    """Let a module of ``agent/`` look into Barman's files, where Barman is. Raises OperationFailed."""
+    """Run a module of ``agent/`` on Barman's files, where Barman runs. Raises OperationFailed."""
     known = archive.places(barman, host)
     asked = {
         "barman": barman.command[-1],

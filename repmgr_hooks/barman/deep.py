@@ -1,4 +1,4 @@
-"""The nearest thing to a restore without one, and the real thing: what ``check-wal --deep`` and ``--restore`` do."""
+"""What ``check-wal --deep`` and ``--restore`` do: follow all records without a restore, and a real restore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps on Barman's receive-wal: stop it, start it until it streams, and let a closed file come to Barman's disk."""
+"""Steps on Barman's receive-wal: stop it, start it until it streams, and have a closed file arrive on Barman's disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the WAL in Barman's hands whole, and can Barman's stream go on from a primary? Pure; ``archive.py`` looks.
+"""Is Barman's WAL complete, and can Barman's stream continue from a primary? Pure; ``archive.py`` looks.
 
 pg_receivewal goes on after the newest file of its directory, on that file's timeline (pg_receivewal.c,
 FindStreamingStart). A primary that left that timeline at a switchpoint serves it up to there, as far as it still has
@@ -228,7 +228,7 @@ def stream_gap(stream_state: StreamState, barman: Barman, steps: Sequence[Step])
     gap = ", for no older one can be restored beyond the gap" if stream_state.missing else ""
     typed = "; ".join(str(step.do) for step in steps)
     backup = " ".join((*barman.command, "backup", barman.server))
-    hint = f"{old}To go on, type{keep}: {typed}. Then make a base backup{gap}: {backup}"
+    hint = f"{old}To continue, run{keep}: {typed}. Then make a base backup{gap}: {backup}"
     return OperationFailed(f"{what}; nothing was changed", code=place.code, hint=hint)
 
 

@@ -1,6 +1,6 @@
 """What would go wrong in a failover, found now: one finding a line, with what to do about it.
 
-Nothing is changed. What needs root's eyes is looked at first; nodes and Barman are asked as the service's user, who
+Nothing is changed. What only root can see is looked at first; nodes and Barman are asked as the service's user, who
 will do it. What cannot be known because something else is wrong is left out: one cause, one finding.
 """
 
@@ -151,7 +151,7 @@ def _routes(managed: ManagedCluster, state: ClusterState, host: Host, well: Mapp
     if warnings := drift.warnings(managed, state, host):
         hints = [warning.hint for warning in warnings if warning.hint]
         return topic.warn("; ".join(map(str, warnings)), "; ".join(hints) or f"repmgr-hooks status --cluster {name}")
-    return topic.ok("all that the routes ask for is so")
+    return topic.ok("in the desired state")
 
 
 def _uses(managed: ManagedCluster, handler: str) -> bool:

@@ -36,7 +36,7 @@ def _sendmail() -> Iterator[Finding]:
     if not Path(SENDMAIL).exists():
         yield MAIL.fail(f"{SENDMAIL} is not installed", "install a mail server, or name one with 'smtp_relay'")
     elif any(Path(name).exists() and Path(name).stat().st_mode & SET_ID for name in (SENDMAIL, POSTDROP)):
-        why = f"{SENDMAIL} needs rights that repmgr-hooks.service may not give it (NoNewPrivileges)"
+        why = f"{SENDMAIL} needs a set-ID program, which repmgr-hooks.service forbids (NoNewPrivileges)"
         yield MAIL.warn(why, "add 'smtp_relay: 127.0.0.1' to the mail under 'alerts'")
 
 
@@ -44,7 +44,9 @@ def sent(loaded: Config, host: Host) -> Iterator[Finding]:
     """Send a message to each, as the service will."""
     user = service_user(loaded.state_dir)
     if not loaded.service.alerts:
-        yield Topic("alerts.test").fail("no alert is sent to anybody", "name a receiver under 'alerts'")
+        yield Topic("alerts.test").fail(
+            "no receiver is configured: alerts are not sent", "name a receiver under 'alerts'"
+        )
     for receiver in loaded.service.alerts:
         text = "a test of repmgr-hooks check --send-test-alert; nothing is wrong"
         incident = Incident(

@@ -43,7 +43,7 @@ def _name(word: str) -> str:
 def look(
     cluster: Cluster, settings: Barman, host: Host, decision: PrimaryDecision | None, by_model: bool
 ) -> Iterator[Finding]:
-    """Look at Barman's server; where it leads only if it is known where it should.
+    """Look at Barman's server; at where it leads only if the primary is known.
 
     ``by_model``: its models lead it to the nodes themselves, and no port of ours does.
     """
@@ -107,7 +107,7 @@ def _backups(topic: Topic, settings: Barman, host: Host) -> Finding:
         version, _ = archive.version(settings, host)
         listed = host.run(Program((*settings.command, "list-backup", settings.server)), LIMIT)
     except OperationFailed as error:
-        return topic.warn(f"its backups cannot be seen: {error}", f"{barman} list-backup {settings.server}")
+        return topic.warn(f"cannot list its backups: {error}", f"{barman} list-backup {settings.server}")
     try:
         if version >= ASKS_FILE:
             host.run(Program(settings.beside("file", "--version"), whole=False), LIMIT)
@@ -115,7 +115,7 @@ def _backups(topic: Topic, settings: Barman, host: Host) -> Finding:
         what = f"Barman {version[0]}.{version[1]} makes no backup without the program 'file': {error}"
         return topic.fail(what, "apt install file (or dnf install file), where Barman runs")
     if waiting := re.findall(r"(\d{8}T\d{6})\b.*\bWAITING_FOR_WALS", listed):
-        what = f"backup {waiting[0]} is not complete: Barman has not got all the WAL that it wants"
+        what = f"backup {waiting[0]} is not complete: Barman still waits for WAL that it needs"
         return topic.warn(what, f"{barman} switch-wal --force --archive {settings.server}")
     return topic.ok("no backup waits for WAL")
 
@@ -128,7 +128,7 @@ def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -
     try:
         output = host.run(Program(settings.beside("stat", "-c", "%Y", directory, file), tolerate="No such file"), LIMIT)
     except OperationFailed as error:
-        return topic.warn(f"it cannot be seen when it ran: {error}", f"ls -l {file}")
+        return topic.warn(f"cannot tell when cron last ran: {error}", f"ls -l {file}")
     times = [int(line) for line in output.split()]
     # The directory's own time counts only if the lock file is gone.
     ago = clock.wall() - (times[-1] if times else 0)
@@ -191,7 +191,7 @@ def _left_over(settings: Barman, said: Mapping[str, str], host: Host) -> Iterato
             f"Barman has set aside {len(wrong)} partial file(s) of earlier timelines", f"remove them from {errors}"
         )
     else:
-        yield topic.ok("Barman has set aside no file")
+        yield topic.ok("no file has been set aside")
     topic = Topic("barman.backlog", settings.server)
     waiting = [name for name in late if not name.endswith(".partial")]
     if len(waiting) > 1:  # Barman keeps the newest back

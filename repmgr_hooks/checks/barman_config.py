@@ -17,7 +17,7 @@ KEEPALIVES = "keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_us
 
 
 def activity(topic: Topic, cluster: str, said: Mapping[str, str], settings: Barman) -> Finding:
-    """What Barman itself says of the server, wherever its files are."""
+    """Say whether Barman considers the server active, wherever its files are."""
     for name, wrong, why in (
         ("active", "False", "Barman does nothing for it"),
         ("disabled", "True", "Barman does nothing for it: its settings are wrong"),

@@ -31,12 +31,12 @@ def login(shell: Shell, settings: Mapping[str, str], node: str) -> Finding | Non
     ran = shell.run(f"{SSH} -- {quote(host)} true")
     if ran.code < TOO_LATE:  # more: no ssh, or (255) no connection
         return None
-    what = f"ssh to {host} without being asked anything does not work: {ran.why}"
-    return Topic(KEY, node).fail(what, "try it there as PostgreSQL's user: keys, known_hosts; nothing else was proved")
+    what = f"ssh to {host} in batch mode fails: {ran.why}"
+    return Topic(KEY, node).fail(what, "try it there as PostgreSQL's user: keys, known_hosts; nothing else was tested")
 
 
 def findings(shell: Shell, settings: Mapping[str, str], node: str) -> Iterator[Finding]:
-    """Go the way of a clone as far as the first files."""
+    """Do what a clone does, up to the first files."""
     host, server = settings.get("barman_host"), settings.get("barman_server")
     if host and server:
         yield _clone(shell, host, server, settings, node)
@@ -69,10 +69,10 @@ def _clone(shell: Shell, host: str, server: str, settings: Mapping[str, str], no
     for file in listed.said.splitlines():
         copied = shell.run(f"rsync -a -e {quote(SSH)} {quote(f'{host}:{file}')} {shell.file}")
         if copied.code != 0 or copied.size <= 0:
-            what = f"rsync does not bring {file}: {copied.why}"
+            what = f"rsync does not fetch {file}: {copied.why}"
             mend = "install rsync here and on Barman's host; repmgr does not look whether it worked"
             return Topic(KEY, node).fail(what, mend)
-    return Topic(KEY, node).ok(f"a clone would find backup {number} of {server}, and rsync brings it")
+    return Topic(KEY, node).ok(f"a clone would find backup {number} of {server}, and rsync fetches it")
 
 
 def _listed(files: Sequence[str], number: str, topic: Topic, backup: str) -> Finding | None:
@@ -114,6 +114,6 @@ def backupapi(settings: Mapping[str, str], version: str, node: str) -> Finding:
     if missing := [name for name in BACKUPAPI if not settings.get(name)]:
         return Topic(KEY, node).fail(f"repmgr.conf has pg_backupapi_host, but no {', '.join(missing)}", "set them")
     return Topic(KEY, node).warn(
-        "a clone through pg-backup-api was not proved",
-        "try one, with a limit of yours: repmgr waits for ever",
+        "a clone through pg-backup-api was not tested",
+        "try one, with a time limit: repmgr waits forever",
     )

@@ -125,7 +125,7 @@ def _try_out(conf: RepmgrConf, daemon: Daemon, managed: ManagedCluster, host: Ho
             output = str(error).removeprefix(str(Program((*_as(daemon), *SHELL, command))))
             said = said or f"as {daemon.user.name}: {ascii(' '.join(output.strip(': ').split())[:MOST_WORDS])}"
         if INJECTED in output.replace(command, ""):
-            return topic.fail("a shell has run what stood in the event", hint)
+            return topic.fail("a shell has executed text from the event", hint)
         said = said or _arrival(sent, moment, managed, host, journal)
     what = f"sent as {daemon.user.name}, arrived whole: {sent.event} of node {sent.node}, {stamp}"
     return topic.fail(said, hint) if said else topic.ok(what)
@@ -137,7 +137,7 @@ def _arrival(sent: Placeholders, moment: float, managed: ManagedCluster, host: H
     while not (event := _newest(journal, managed, moment)) and host.now() < end:
         host.sleep(LOOK_EVERY)
     if event is None:
-        return f"the command answered 0, but no event came within {ARRIVAL:.0f} s"
+        return f"the command returned 0, but no event arrived within {ARRIVAL:.0f} s"
     if event != parse_event([sent.node, sent.event, sent.success, sent.other, sent.timestamp]):
         return f"another event arrived than was sent: {event}, {shorten(event.timestamp)}"
     return ""

@@ -107,7 +107,7 @@ def _spool(topic: Topic, spool: Path, repmgrd: User) -> Finding:
     if spool.is_symlink():
         return topic.fail("is a link: nobody follows one", f"rm {spool}; systemd-tmpfiles --create")
     if spool.stat().st_mode & 0o002:
-        return topic.fail("everybody can put events into it", f"chmod 2770 {spool}")
+        return topic.fail("every user can put events into it", f"chmod 2770 {spool}")
     if why := hindrance(repmgrd, spool, WRITE | ENTER):
         what = f"{why}: repmgrd would wait for every run"
         return topic.fail(what, f"chgrp {repmgrd.name} {spool}; chmod 2770 {spool}")

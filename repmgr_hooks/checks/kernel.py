@@ -32,7 +32,7 @@ def look(family: Family, host: Host) -> Iterator[Finding]:
     yield (
         topic.fail(f"{missing[0]} is not installed", "apt install iptables")
         if missing
-        else topic.ok("iptables is there")
+        else topic.ok("iptables is installed")
     )
     topic = Topic("kernel.forwarding", name)
     hint = f"sysctl -w {family.forwarding}=1; install -m 0644 config/sysctl.conf /etc/sysctl.d/90-repmgr-hooks.conf"
@@ -119,7 +119,7 @@ def managers(root: Path, monitor_interval: int) -> Finding:
     fixed = (
         f"our service repairs it within {monitor_interval} s"
         if monitor_interval
-        else "nothing repairs it, for 'monitor_interval' is 0"
+        else "nothing repairs it, because 'monitor_interval' is 0"
     )
     found = {name: harm for name, (is_on, harm) in OTHERS.items() if is_on(root)}
     if found:

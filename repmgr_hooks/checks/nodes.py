@@ -166,12 +166,12 @@ def _clock(topic: Topic, node: Examined, looked: Looked) -> Finding:
     if abs(off) > MOST_SKEW:
         side = "ahead of" if off > 0 else "behind"
         return topic.warn(f"its clock is {abs(off):.0f} s {side} ours", "on both hosts: timedatectl set-ntp true")
-    return topic.ok("its clock is ours")
+    return topic.ok("its clock agrees with ours")
 
 
 def _slots(topic: Topic, node: Examined) -> Finding:
     if node.free_slots < 1:
-        what = f"all {node.most_slots} replication slots are others'; a promoted node would have none for Barman"
+        what = f"all {node.most_slots} replication slots are taken; once promoted, it would have none for Barman"
         more = f"alter system set max_replication_slots = {2 * node.most_slots}"
         unused = "select slot_name from pg_replication_slots where not active"
         return topic.fail(what, f"there: {more}; then restart it; or drop one that nobody uses: {unused}")
@@ -191,7 +191,7 @@ def _rights(managed: ManagedCluster, looked: Looked) -> Finding:
         rights = dict.fromkeys(right for node in looked.lacking.values() for right in node)
         hint = f"on the primary: psql -v role={role} -f config/grants.sql {managed.cluster.postgres.dbname}"
         return topic.fail(f"{role} lacks {', '.join(rights)}", hint)
-    return topic.ok(f"{role} may do all that the handlers need")
+    return topic.ok(f"{role} has all privileges that the handlers need")
 
 
 def _who(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Whether a password could go out in clear: libpq gives it to whoever answers at a node's address and asks for it.
+"""Can a password be sent in clear text? libpq gives it to whoever answers at a node's address and asks for it.
 
 PostgreSQL's manual, 34.1.2: without ``require_auth`` or ``channel_binding`` the server chooses how it is asked for, and
 without a verified certificate nobody knows who the server is.
@@ -16,7 +16,7 @@ from repmgr_hooks.checks.users import User
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.libpq import options, protects_password
 
-EXPOSED = "whoever answers at a node's address may ask for the password in clear, and gets it"
+EXPOSED = "whoever answers at a node's address can get the password in clear text"
 
 
 def look(cluster: Cluster, service: User) -> Finding:
@@ -24,7 +24,7 @@ def look(cluster: Cluster, service: User) -> Finding:
     topic = Topic("nodes.password", cluster.name)
     file = Path(cluster.postgres.passfile or f"{service.home}/.pgpass")
     if protects_password(cluster.postgres.libpq):
-        return topic.ok("no password goes out in clear, or to somebody else")
+        return topic.ok("no password is sent in clear text, or to another server")
     try:
         if not file.exists() or file.stat().st_size == 0:
             return topic.ok(f"no password is used: none is in {file}")

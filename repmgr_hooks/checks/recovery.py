@@ -1,4 +1,4 @@
-"""Would each standby find its way back to WAL, from what Barman holds? Proved, on request, by doing it.
+"""Can each standby get WAL from Barman? Tested, on request, by running its restore_command.
 
 restore_command is a line for a shell, which PostgreSQL runs with ``system()`` in its data directory (xlogarchive.c,
 RestoreArchivedFile). Only running it proves it: so it is run, just so, by a shell of the standby and by PostgreSQL's
@@ -65,10 +65,10 @@ def history(cluster: Cluster, standbys: Sequence[int], host: Host) -> Iterator[F
     for node, answer in sorted(host.fetch_each(asked, cluster.postgres.timeout).items()):
         topic = Topic("recovery.history", f"{cluster.name} node {node}")
         if isinstance(answer, OperationFailed):
-            yield topic.warn(f"its restore_command cannot be seen: {answer}", "")
+            yield topic.warn(f"its restore_command cannot be read: {answer}", "")
         elif not answer[0][0]:
-            what = "no restore_command: promoted, it may use again the number of a timeline that it never followed"
-            yield topic.warn(what, "set one that brings history files (barman-wal-restore), also in its repmgr.conf")
+            what = "no restore_command: once promoted, it may reuse the number of a timeline that it never followed"
+            yield topic.warn(what, "set one that fetches history files (barman-wal-restore), also in its repmgr.conf")
         else:
             yield topic.ok("its restore_command tells it which timelines there were; 'check --restore' tries it")
 
@@ -76,7 +76,7 @@ def history(cluster: Cluster, standbys: Sequence[int], host: Host) -> Iterator[F
 def findings(cluster: Cluster, host: Host) -> Iterator[Finding]:
     """Look at every standby of a cluster; what is wrong with one is no reason not to look at the next."""
     if cluster.barman is None:
-        yield Topic(KEY, cluster.name).warn("no section 'barman': nothing was proved", "")
+        yield Topic(KEY, cluster.name).warn("no section 'barman': nothing was tested", "")
         return
     try:
         files = archive.look_at_archive(cluster.barman, host).files
@@ -85,14 +85,14 @@ def findings(cluster: Cluster, host: Host) -> Iterator[Finding]:
         return
     standbys = [state for state in observe(cluster, host) if not (state.witness or state.is_primary)]
     if not standbys:
-        yield Topic(KEY, cluster.name).warn("there is no standby: nothing was proved", "")
+        yield Topic(KEY, cluster.name).warn("there is no standby: nothing was tested", "")
     for state in standbys:
         name = f"{cluster.name} node {state.node}"
         try:
             yield from _standby(cluster, state.node, name, files, host)
         except OperationFailed as error:
             said = str(error).removeprefix(f"node {state.node}: ")
-            yield Topic(KEY, name).fail(said, "nothing more was proved about it")
+            yield Topic(KEY, name).fail(said, "nothing more was tested on it")
 
 
 def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], host: Host) -> Iterator[Finding]:
@@ -140,10 +140,10 @@ def proofs(shell: Shell, restore: Restore, files: Collection[str], name: str) ->
         ran = shell.run(restore.line(file, shell.file))
         if ran.code or (ran.size != restore.segment_size if file == wal else ran.size <= 0):
             short = f"brings {max(ran.size, 0)} bytes of {file}; a WAL file has {restore.segment_size}"
-            why = short if not ran.code else f"does not bring {file}, which Barman has: {ran.why}"
+            why = short if not ran.code else f"does not fetch {file}, which Barman has: {ran.why}"
             yield Topic(KEY, name).fail(f"restore_command {why}", _meaning(ran.code) or "try it there by hand")
             return
-        yield Topic(KEY, name).ok(f"restore_command brings {file}, {ran.size} bytes")
+        yield Topic(KEY, name).ok(f"restore_command fetches {file}, {ran.size} bytes")
     ran = shell.run(restore.line(f"{wal[:8]}FFFFFFFF00000000", shell.file))
     good, what = 0 < ran.code < FATAL_FROM, "restore_command, asked for a file that does not exist, gives"
     hint = _meaning(ran.code) or ("" if good else "PostgreSQL takes 0 for a file that is there; let it give 1")

@@ -41,8 +41,10 @@ def look(
             yield from of_file(conf, loaded, managed)
     for number, node in managed.cluster.nodes.items():
         if number not in found and not node.witness and not any(unreadable(files)):
-            what = f"no repmgr.conf of node {number} is to be seen here"
-            yield Topic("repmgr.conf", f"{managed.cluster.name} node {number}").warn(what, "look at it on its own host")
+            what = f"no repmgr.conf of node {number} was found on this host"
+            yield Topic("repmgr.conf", f"{managed.cluster.name} node {number}").warn(
+                what, "check it on the node's own host"
+            )
 
 
 def unreadable(files: Iterable[Path]) -> Iterator[Finding]:
@@ -57,7 +59,7 @@ def unreadable(files: Iterable[Path]) -> Iterator[Finding]:
 
 
 def access(conf: RepmgrConf, repmgrd: User) -> Finding:
-    """What stands in the file is run by repmgrd's user: only that user and root may write it."""
+    """Say who can write the file: repmgrd's user runs what it says, so only that user and root may."""
     topic, status = Topic("repmgr.conf", str(conf.path)), conf.path.stat()
     hint = f"chown root {conf.path}; chmod 0644 {conf.path}"
     if status.st_uid not in (0, repmgrd.uid):
@@ -93,7 +95,7 @@ def _interval(topic: Topic, conf: RepmgrConf, managed: ManagedCluster) -> Findin
     """repmgrd says that it is there once in monitor_interval_secs (default 2, repmgr.h)."""
     every, limit = conf.seconds("monitor_interval_secs", 2), managed.cluster.repmgrd_timeout
     if 3 * every > limit:
-        what = f"repmgrd looks every {every} s, and is held for dead after {limit} s"
+        what = f"repmgrd looks every {every} s, and counts as down after {limit} s"
         return topic.warn(what, f"config.yaml: clusters.{managed.cluster.name}.repmgrd_timeout: {3 * every}")
     return topic.ok(f"repmgrd looks every {every} s")
 
@@ -104,7 +106,7 @@ def _line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster, hint: str) 
         what = "does not call 'repmgr-hooks event' itself; 'check --end-to-end' shows if a program of yours does"
         return topic.warn(what, hint)
     wrong = wrong_line(conf, loaded, managed)
-    return topic.fail(wrong, hint) if wrong else topic.ok("hands over what the hook needs")
+    return topic.fail(wrong, hint) if wrong else topic.ok("passes what the hook needs")
 
 
 def wrong_line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> str:
@@ -147,8 +149,8 @@ def _filter(conf: RepmgrConf, managed: ManagedCluster, where: str, reread: str) 
     if unknown := sorted(conf.events - set(EVENTS)):
         return topic.fail(f"event_notifications names what repmgr never sends: {', '.join(unknown)}", hint)
     if conf.events and (kept_back := sorted(named(managed) - conf.events)):
-        return topic.fail(f"event_notifications keeps back what routes need: {', '.join(kept_back)}", hint)
-    return topic.ok("every event that a route names comes through")
+        return topic.fail(f"event_notifications filters out events that routes need: {', '.join(kept_back)}", hint)
+    return topic.ok("every event that a route names is reported")
 
 
 def named(managed: ManagedCluster) -> set[str]:

@@ -1,4 +1,4 @@
-"""Our own service: it runs, nothing waits, nothing has failed for good, and root's door is open to repmgrd's user."""
+"""Our own service: it runs, no event waits, no run has failed, and repmgrd's user may start it by sudo."""
 
 from __future__ import annotations
 

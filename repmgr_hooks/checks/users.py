@@ -1,4 +1,4 @@
-"""Who does it in a failover, and what that user may do: the service's user, and the one that repmgrd runs as."""
+"""Who acts in a failover, and what that user may do: the service's user, and the one that repmgrd runs as."""
 
 from __future__ import annotations
 

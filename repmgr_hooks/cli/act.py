@@ -170,7 +170,7 @@ def shown(result: RunResult, lines: Lines) -> int:
 
 
 def do_worker(arguments: argparse.Namespace) -> int:
-    """Be the service."""
+    """Run the service."""
     show_log_lines(sys.stderr, arguments.log)
     Worker(config.config_path(arguments.config)).serve(arguments.once)
     return OK
@@ -191,7 +191,7 @@ def do_pause(arguments: argparse.Namespace) -> int:
 
 
 def do_resume(arguments: argparse.Namespace) -> int:
-    """End a maintenance, and make it so."""
+    """End a maintenance, and do what was left undone."""
     loaded = configured(arguments)
     with journal_of(loaded) as journal:
         for managed in choose(loaded, arguments.cluster, None):

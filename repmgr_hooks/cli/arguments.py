@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     words = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
-    event = command("event", 'store an event; repmgr calls it with %%n %%e %%s "%%p" "%%t" (a single - reads these from stdin)')
+    event = command(
+        "event", 'store an event; repmgr calls it with %%n %%e %%s "%%p" "%%t" (a single - reads these from stdin)'
+    )
     event.add_argument("words", nargs="*", metavar=words)
     replay = command("replay", "handle an event in the foreground, and show each step")
     replay.add_argument("words", nargs="*", metavar=words)
@@ -51,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
     )
     for made in (replay, reconcile):
         made.add_argument("--dry-run", action="store_true", help="show the steps and change nothing")
-    simulated = command("simulate-failover", "show each step that a failover to this standby would take now; change nothing")
+    simulated = command(
+        "simulate-failover", "show each step that a failover to this standby would take now; change nothing"
+    )
     simulated.add_argument("node", type=node_id, metavar="NODE", help="the repmgr node id of a standby")
     command("boot", "run at boot: set up chains, forwarding and routes for the cluster as it is now")
     worker = command("worker", "run the service, which handles what 'event' stores")
@@ -78,11 +82,19 @@ def parser() -> argparse.ArgumentParser:
     history.add_argument("--failover", metavar="N", help="show one change of the primary, by its number, or 'last'")
     history.add_argument("--html", type=Path, metavar="FILE", help="with --failover: write it as an HTML page")
     metrics = command("metrics", "print status and history as metrics for Prometheus")
-    metrics.add_argument("--file", type=Path, metavar="FILE", help="write to FILE.prom, for node_exporter's textfile collector")
+    metrics.add_argument(
+        "--file", type=Path, metavar="FILE", help="write to FILE.prom, for node_exporter's textfile collector"
+    )
     for made in (status, wal, history):
         made.add_argument("--json", action="store_true", help="print JSON")
     pause = command("pause", "begin maintenance: events are stored, nothing is done")
-    pause.add_argument("--for", dest="duration", type=duration, metavar="TIME", help="end the pause after this time, such as 90s, 30m or 2h")
+    pause.add_argument(
+        "--for",
+        dest="duration",
+        type=duration,
+        metavar="TIME",
+        help="end the pause after this time, such as 90s, 30m or 2h",
+    )
     pause.add_argument("--reason", type=reason, default="", help="a text that 'status' shows")
     command("resume", "end a pause and do what was left undone")
     check = command("check", "show what would make a failover fail, and how to fix it; exit code 1 if anything would")
@@ -97,7 +109,9 @@ def parser() -> argparse.ArgumentParser:
     )
     forms = check.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="print JSON")
-    forms.add_argument("--nagios", action="store_true", help="print one line, with the exit codes of a monitoring plug-in")
+    forms.add_argument(
+        "--nagios", action="store_true", help="print one line, with the exit codes of a monitoring plug-in"
+    )
     init = command("init", "write a draft of every file for this cluster into a directory; --install installs it")
     init.add_argument("directory", nargs="?", type=Path, default=Path("repmgr-hooks-draft"), metavar="DIRECTORY")
     init.add_argument(

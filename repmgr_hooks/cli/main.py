@@ -25,7 +25,7 @@ ROOTS_OWN = ("check", "handlers", "history", "init")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Be the program: root becomes the service's user first, unless the command needs root. Returns the exit code."""
+    """Run the program: root becomes the service's user first, unless the command needs root. Returns the exit code."""
     return run(argv, become_service)
 
 
@@ -46,7 +46,7 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
         streams.give_up()
         of_output = not error.filename and error.errno in OUTPUT
         where = f"the output cannot be written: {error.strerror}" if of_output else error
-        complain(HooksError(f"{where}; nothing more was done", hint="see to that place, then do it again"))
+        complain(HooksError(f"{where}; nothing more was done", hint="check that place, then run the command again"))
         return FAILED
     except KeyboardInterrupt:
         complain(HooksError("interrupted", hint="'repmgr-hooks reconcile' does what is left"))
@@ -54,7 +54,7 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
     except Exception as error:
         if isinstance(error, MemoryError) or str(error) == NO_THREAD:
             lacking = str(error) or "no memory is left"
-            complain(OperationFailed(f"this process cannot go on: {lacking}", hint="see to its limits: ulimit -a"))
+            complain(OperationFailed(f"this process cannot go on: {lacking}", hint="check its limits: ulimit -a"))
             return FAILED
         log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
         return BUG
@@ -62,7 +62,9 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
         all_written()
         written = streams.finish()
     if not written:
-        complain(HooksError("the output cannot be written, but all was done", hint="see to where it goes"))
+        complain(
+            HooksError("everything was done, but the output cannot be written", hint="check where the output goes")
+        )
     return code if written else FAILED
 
 

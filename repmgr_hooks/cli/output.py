@@ -39,7 +39,7 @@ def configured(arguments: argparse.Namespace) -> Config:
 
 
 def world_of(managed: ManagedCluster) -> LocalHost:
-    """Return the way to the nodes of a cluster."""
+    """Return the host through which a cluster is reached."""
     return LocalHost(managed.cluster.conninfos())
 
 
@@ -94,7 +94,7 @@ def write_whole(path: Path, text: str) -> None:
     """
     try:
         if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            raise UsageError(f"{path} is no file", hint="name one, or a new one")
+            raise UsageError(f"{path} is not a file", hint="name one, or a new one")
         with atomic_write(path) as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)

@@ -1,4 +1,4 @@
-"""Root's commands become what the unit is, before they touch what others may write: Barman's user, two capabilities."""
+"""Root's commands become what the unit is before they touch what others may write: Barman's user, two capabilities."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def become_service(config: Path) -> None:
-    """Give root's rights up for good; nothing happens unless we are root. Raises UsageError, OperationFailed.
+    """Drop root's privileges for good; nothing happens unless we are root. Raises UsageError, OperationFailed.
 
     The service is the owner of its state directory. If that is root, nobody else can lead us anywhere.
     """

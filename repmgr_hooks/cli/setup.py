@@ -38,9 +38,9 @@ def do_init(arguments: argparse.Namespace) -> int:
         tell(write(arguments.directory, texts))
         tell(f"left out  {name} of repmgr's conninfo: {why}" for name, why in left_out.items())
     except (OSError, UnicodeError) as error:
-        hint = "see to that place, or name another DIRECTORY; what was written stays"
+        hint = "check that place, or name another DIRECTORY; what was written stays"
         raise UsageError(str(error), hint=hint) from None
-    print(f"\nRead them, put right what is not, and then: repmgr-hooks init --install {arguments.directory}")
+    print(f"\nReview them, correct what is wrong, and then run: repmgr-hooks init --install {arguments.directory}")
     return OK
 
 

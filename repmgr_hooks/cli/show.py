@@ -93,7 +93,7 @@ def check_wal(managed: ManagedCluster, arguments: argparse.Namespace, journal: J
 
 
 def tell_progress(cluster: str, done: int, of: int) -> None:
-    """Say on the side how far the records were followed."""
+    """Show on stderr how far the records have been followed."""
     print(f"{cluster}: {done} of {of} files, {100 * done // of} %", file=sys.stderr, flush=True)
 
 

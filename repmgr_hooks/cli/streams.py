@@ -1,4 +1,4 @@
-"""What whoever calls us has left to us: standard streams closed, full, or without a reader; signals set aside."""
+"""What we inherit from our caller: standard streams closed, full, or without a reader; signals that are ignored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 def reopen() -> None:
-    """Let /dev/null stand in for what is closed: else the next file that is opened, such as the journal, is output."""
+    """Open /dev/null in place of what is closed: else the next file that is opened, such as the journal, is output."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)

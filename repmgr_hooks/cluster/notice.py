@@ -1,4 +1,4 @@
-"""What a notification is given: its event, and what is known of the cluster at that moment, be it little."""
+"""What a notification is given: its event, and what is known of the cluster at that moment."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Notice:
 
     @property
     def contradicts(self) -> bool:
-        """Whether the event claims what the cluster denies."""
+        """Whether the event contradicts the cluster."""
         return bool(self.event) and contradicts(self.event, self.primary)
 
     @property
@@ -52,7 +52,7 @@ class Notice:
 
 
 def contradicts(event: Event | None, primary: int | None) -> bool:
-    """True if an event claims another role for its node than the known primary leaves to it."""
+    """True if an event claims a role for its node that does not go with the known primary."""
     if event is None or primary is None:
         return False
     claims = {RoleClaim.PRIMARY: True, RoleClaim.STANDBY: False}.get(event.meaning)

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster say about themselves: one round trip to each, all side by side."""
+"""What the nodes of a cluster say about themselves: one round trip to each, all in parallel."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _read(node: int, answer: Rows, cluster: Cluster) -> NodeState:
     if not re.fullmatch(r"[0-9]{1,20}", _text(system_identifier)):
         raise ValueError(f"{system_identifier!r:.50} is no system identifier")
     if _number(segment_size) < 2**20:
-        raise ValueError(f"{segment_size!r:.50} is no size of a WAL file")
+        raise ValueError(f"{segment_size!r:.50} is not a WAL segment size")
     rows = tuple(_registered(*row) for row in _rows(registered))
     own = next((row for row in rows if row.node == node), None)
     return NodeState(

@@ -1,4 +1,4 @@
-"""Who is the primary now? Looks and decides, with what is remembered."""
+"""Which node is the primary now? Observes and decides, with what is remembered."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def _words(
             what = f"it leads to node {node}, which is in recovery"
             return what, f"{FOREIGN_RULE}; else {reconcile}"
         case ProbeCode.ELSEWHERE:
-            what = f"it leads to {visit.server}, which is none of the nodes"
+            what = f"it leads to {visit.server}, which is not one of the nodes"
             return what, FOREIGN_RULE
         case ProbeCode.READ_ONLY:
             return f"sessions of {role} on node {node} are read-only", f"{there}: {_writable(visit.read_only, cluster)}"
@@ -203,7 +203,7 @@ def _entry(error: str, cluster: Cluster) -> str:
         line = f"host {settings.dbname} {settings.user} {Family(seen[1]).exactly(seen[1])} scram-sha-256"
         return f"in pg_hba.conf of every node, above any 'reject', then reload: {line}"
     file = settings.passfile or "the service's .pgpass"
-    return f"see to the role, and in {file}: *:*:{settings.dbname}:{settings.user}:PASSWORD"
+    return f"check the role's password, and its line in {file}: *:*:{settings.dbname}:{settings.user}:PASSWORD"
 
 
 def _room(error: str, cluster: Cluster) -> str:

@@ -39,7 +39,7 @@ NO_CONF = Path("/etc/repmgr.conf")
 
 
 class Hindrance(Enum):
-    """Why repmgr would not promote a standby: in words, and the way out."""
+    """Why repmgr would not promote a standby: the reason in words, and the remedy."""
 
     SILENT = (
         "repmgrd of {nodes} does not watch the primary",

@@ -1,4 +1,4 @@
-"""WAL files: their names and numbers for any segment size, and the way of a cluster through its timelines."""
+"""WAL files: their names and numbers for any segment size, and the history of a cluster's timelines."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What becomes of an event: routes, dispatcher, executor; and what would: dry run, simulation."""
+"""How an event is handled: routes, dispatcher, executor; and how it would be: dry run, simulation."""

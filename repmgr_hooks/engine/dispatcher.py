@@ -1,6 +1,6 @@
-"""The way of an event: select the routes, observe, decide, plan, apply, observe again.
+"""The path of an event: select the routes, observe, decide, plan, apply, observe again.
 
-Dry run, replay, boot and reconcile are this same way; what is done follows from the observed cluster, never from the
+Dry run, replay, boot and reconcile take the same path; what is done follows from the observed cluster, never from the
 event. Beside it stand ``drift.py`` (a look without an event), ``fencing.py`` (while the primary is unknown),
 ``dry_run.py`` and ``simulation.py``.
 """
@@ -46,7 +46,7 @@ def handle(
 ) -> RunResult:
     """Make what the events' routes ask for true; without an event, all that can be looked at; with ``everything`` both.
 
-    ``closed``: the ports that lead nowhere if no primary is known, for none has been for long.
+    ``closed``: the ports to close if no primary is known, because none has been known for long.
 
     Raises Stopped if the observer says so.
     """

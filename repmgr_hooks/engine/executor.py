@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Attempt:
-    """What each action of a part is made true with: the state that was decided, the host, until when, who is told."""
+    """What each action of a part is carried out with: the decided state, the host, the deadline, the observer."""
 
     state: ClusterState
     host: Host
@@ -69,7 +69,7 @@ def plan_and_apply(
     for part, following in zip(parts, [*parts[1:], []], strict=True):
         fail_open_after = following[0].action.fail_open_after if following else None
         if done and done[-1].error and part[0].action.fail_open_after is not None:
-            log.error("%s although what comes before it failed", part[0].action.title)
+            log.error("%s although an earlier action failed", part[0].action.title)
         taken: list[ActionResult] = []
         try:
             deadline = None if fail_open_after is None else started + fail_open_after
@@ -202,7 +202,7 @@ def take_all(missing: Sequence[Step], chosen: ScheduledAction, host: Host, obser
 
 
 def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver) -> None:
-    """Do one step, and tell. Raises OperationFailed, or Stopped before it."""
+    """Do one step, and report it to the observer. Raises OperationFailed, or Stopped before it."""
     stop_if_asked(observer)
     begun, started, problem = host.now(), clock.wall(), None
     try:
@@ -266,7 +266,7 @@ def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], 
     try:
         return _aside(action.name, cluster.name).ask(asked, max(limit, 0.0))
     except TimeoutError:
-        what = f"the handler {action.name} has not answered; it stands still"
+        what = f"the handler {action.name} does not return"
         raise OperationFailed(what, code="no_answer") from None
 
 
@@ -287,7 +287,7 @@ def _aside(handler: str, cluster: str) -> Aside:
 
 
 def bug(action: Action, error: BaseException) -> OperationFailed:
-    """Say that a handler is broken; a failover goes on as after any other failure."""
+    """Return the error for a broken handler; a failover goes on as after any other failure."""
     log.debug("handler %s", action.name, exc_info=True)
     try:
         said = repr(error)

@@ -1,4 +1,4 @@
-"""While no primary is known: nothing leads to a stale primary, and some ports, if that is wanted, nowhere."""
+"""While no primary is known: no port leads to a stale primary, and the ports under ``unknown`` are closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fence(
     observer: RunObserver | None,
     closed: Sequence[str] = (),
 ) -> list[ActionResult]:
-    """While the primary is unknown: let nothing lead to a stale primary, and the ``closed`` ports nowhere.
+    """While the primary is unknown: let nothing lead to a stale primary, and close the ``closed`` ports.
 
     Without an observer, only say what is missing.
     """

@@ -1,4 +1,4 @@
-"""What a run is made of: what is to be done, how it ended, and who listens."""
+"""What a run consists of: what is to be done, how it ended, and who observes it."""
 
 from __future__ import annotations
 

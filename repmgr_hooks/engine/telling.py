@@ -1,6 +1,6 @@
 """Notifications: each is given for its event at once, in a thread of its own, whatever the state of the cluster.
 
-They are not in the way of a failover: nothing waits for them but the end of a run, and that only while nothing else is
+They do not delay a failover: nothing waits for them but the end of a run, and that only while nothing else is
 to be done.
 """
 

@@ -39,7 +39,7 @@ class Handler(Protocol):
 
     @property
     def helper(self) -> Callable[[Any], bool]:
-        """``helper(config)``: whether this only helps: nothing waits for it, and its failure stops nothing."""
+        """``helper(config)``: whether this is only a helper: nothing waits for it, and its failure stops nothing."""
 
     @property
     def observe(self) -> Callable[[Any, Any, Host], Any] | None:
@@ -51,7 +51,7 @@ class Handler(Protocol):
 
     @property
     def plan(self) -> Callable[[Any, Any, Any], Sequence[Step]]:
-        """``plan(config, state, seen)`` is pure and returns the missing steps, none when the state is as wanted."""
+        """``plan(config, state, seen)`` is pure and returns the missing steps; none if the state is the desired one."""
 
     @property
     def fingerprint(self) -> Callable[[ClusterState, Host], object]:
@@ -64,7 +64,7 @@ class Handler(Protocol):
 
     @property
     def housekeep(self) -> Callable[[Any, ClusterState, Host], None]:
-        """``housekeep(config, state, host)`` does the small work of every look, which is no repair."""
+        """``housekeep(config, state, host)`` does the routine work of every look that repairs nothing."""
 
     @property
     def fence(self) -> Callable[[Cluster, Sequence[int], Host], Sequence[Step]]:

@@ -85,7 +85,7 @@ def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
 
 
 def fail_open_after(config: Config) -> float | None:
-    """As the route says."""
+    """Return what the route says."""
     return None if config.fail_open_after == "never" else config.fail_open_after
 
 
@@ -200,7 +200,7 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
 
 
 def close(cluster: Cluster, names: Sequence[str], host: Host) -> list[Step]:
-    """Return the step after which these ports lead nowhere; connections that stand are left alone.
+    """Return the step that closes these ports; established connections are left alone.
 
     Raises OperationFailed.
     """

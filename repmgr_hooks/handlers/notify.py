@@ -1,4 +1,4 @@
-"""A message about its events to those under 'alerts', given by the service on the side."""
+"""Send a message about an event to the receivers under ``alerts``; the service does it in the background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the worker gets on with a cluster.
+"""Whether the worker makes progress with a cluster.
 
 For others, when it last looked is the time of an empty file; a look that sees nothing new leaves no more.
 """
@@ -20,13 +20,13 @@ limit of its own."""
 
 
 class Progress:
-    """Until when a loop must have got on, or else it stands still."""
+    """The time by which a loop must have made progress; after it, it counts as stuck."""
 
     def __init__(self) -> None:
         self.expect()
 
     def expect(self, seconds: float = 0.0) -> None:
-        """It has just got on, and may now wait so long."""
+        """Note progress; the next may take this long."""
         self._due = clock.monotonic() + seconds + ALLOWED
 
     @contextlib.contextmanager
@@ -39,7 +39,7 @@ class Progress:
             self.expect()
 
     def stands_still(self) -> bool:
-        """True if it should have got on by now."""
+        """True if it should have made progress by now."""
         return clock.monotonic() > self._due
 
 

@@ -248,7 +248,7 @@ def _event_values(
 
 
 def open_journal(path: Path, later: bool = False) -> Journal:
-    """Open the journal; a broken file is set aside, for a failover must not fail for it.
+    """Open the journal; a broken file is set aside, because a failover must not fail for it.
 
     Raises OperationFailed; with ``later`` it is opened when that is possible.
     """

@@ -63,7 +63,7 @@ class Store:
         return OperationFailed(
             f"the journal {self._path} cannot be used: {error}",
             code="journal",
-            hint="see to the disk and the file's owner, or move a broken file away",
+            hint="check the disk and the file's owner, or move a broken file away",
         )
 
     def _current(self, busy_limit: float) -> sqlite3.Connection:

@@ -211,7 +211,7 @@ def _prepare(path: Path) -> None:
     except FileExistsError:
         status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
-        raise sqlite3.DatabaseError("it is no file")
+        raise sqlite3.DatabaseError("it is not a file")
     for rest in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError, PermissionError):
             path.with_name(path.name + rest).chmod(0o600)

@@ -1,4 +1,4 @@
-"""The report of a failover as one HTML page that needs nothing else: numbers, a chart, and every detail in a table.
+"""The report of a failover as one self-contained HTML page: numbers, a chart, and every detail in a table.
 
 It is well-formed XML too. What failed is said in words, not by a colour alone.
 """

@@ -1,4 +1,4 @@
-"""The report of a failover in words: what matters most, and a time line for a screen of 80 columns."""
+"""The report of a failover in words: what matters most, and every step, for a screen of 80 columns."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def outcome(story: FailoverReport) -> list[str]:
     said = []
     if story.last_good is not None and story.last_good < 0:
         longer = f"Clients may have waited up to {-story.last_good:.2f} s longer"
-        said.append(f"{longer}: so long before, node {story.change.was} was still seen to be the primary.")
+        said.append(f"{longer}: that long before, node {story.change.was} was still seen to be the primary.")
     if not story.ports:
-        said.append("NO PORT was led to the new primary.")
+        said.append("NO PORT was routed to the new primary.")
     if not story.ok:
         said.append("The last run has NOT ENDED." if story.ok is None else "The last run FAILED.")
     return said

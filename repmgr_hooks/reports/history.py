@@ -1,4 +1,4 @@
-"""What the journal holds: each run, the events that it covered, and its steps with their seconds."""
+"""What the journal holds: each run, the events that it covered, and its steps with their durations."""
 
 from __future__ import annotations
 

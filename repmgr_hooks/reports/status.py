@@ -121,7 +121,7 @@ class ClusterStatus:
             yield "HINT: journalctl -u repmgr-hooks says why"
         if self.waiting:
             yield f"WARNING {self.waiting} event(s) wait to be handled"
-            yield "HINT: see that repmgr-hooks.service runs"
+            yield "HINT: make sure that repmgr-hooks.service is running"
         if self.failed:
             end = "given up" if self.failed.attempt >= self.attempts else "will be tried again"
             yield f"FAILED, {end}: {self.failed.message}"
@@ -147,7 +147,7 @@ class ClusterStatus:
         primary, barman = self.decision.primary_state, self.cluster.barman
         if primary is None or barman is None:
             return []
-        checks = [f"archive: {row}" for row in self.wal_checks] or ["archive: its records were not followed yet"]
+        checks = [f"archive: {row}" for row in self.wal_checks] or ["archive: its records have not been checked yet"]
         return [*self._stream(primary, barman), *checks]
 
     @staticmethod

@@ -31,7 +31,7 @@ def read_event(name: str, directory: int, clusters: Mapping[str, ManagedCluster]
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise UsageError("cannot be read: it is no file, or has another name too")
+            raise UsageError("cannot be read: it is not a file, or has another name too")
         content = os.read(opened, MAX_SIZE)
     finally:
         os.close(opened)

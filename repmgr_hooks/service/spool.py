@@ -68,7 +68,7 @@ class Spool:
                 raise PermissionError("it belongs to another user")
         except OSError as error:
             raise OperationFailed(
-                f"the spool {self._path} cannot be used: {error}", hint="see to its owner and mode"
+                f"the spool {self._path} cannot be used: {error}", hint="check its owner and mode"
             ) from None
         return directory
 
@@ -101,7 +101,7 @@ class Spool:
                     os.fchmod(fifo, 0o620)
                     return fifo
                 os.close(fifo)
-        raise OSError("others put something else there time and again")
+        raise OSError("something else is put there again and again")
 
     def deafen(self) -> None:
         """Stop listening: from now on ``event`` finds nobody and starts a worker itself."""
@@ -152,7 +152,7 @@ class Spool:
             with os.scandir(self._directory) as found:
                 return sorted(islice((entry.name for entry in found if wanted(entry.name)), LISTED))
         except OSError as error:
-            raise OperationFailed(f"the spool {self._path} cannot be read: {error}", hint="see to its disk") from None
+            raise OperationFailed(f"the spool {self._path} cannot be read: {error}", hint="check its disk") from None
 
     def _see_to_its_place(self) -> None:
         """Others could have put another directory or FIFO where ours was: then nobody would find us."""
@@ -213,7 +213,7 @@ class Spool:
                 self._move_aside(name, why)
         except OSError:
             self._passed_by.add(name)
-            self._refuse(name, f"{why}; it cannot be moved aside, and is passed by")
+            self._refuse(name, f"{why}; it cannot be moved aside, and is skipped")
 
     def _move_aside(self, name: str, why: str) -> None:
         """Give something a hidden name, and say so. Raises OSError."""

@@ -72,7 +72,7 @@ class Worker:
         """
         with contextlib.ExitStack() as stack:
             if not self._lock(stack, once):
-                log.info("a worker is there already, and has been woken")
+                log.info("a worker is already running, and has been woken")
                 return
             self._intake.open()
             journal = open_journal(self._config.state_dir / "journal.db", later=True)
@@ -98,7 +98,7 @@ class Worker:
                 return True
             except LockTimeout:
                 if not once:
-                    log.info("another worker is there; waiting for its end, %.0f s at most", LOCK_WAIT)
+                    log.info("another worker is running; waiting for its end, %.0f s at most", LOCK_WAIT)
                     stack.enter_context(exclusive(lock, LOCK_WAIT))
                     return True
                 if wake(str(self._config.state_dir / "spool")):
@@ -157,7 +157,9 @@ class Worker:
         """
         stuck = [name for name, loop in self._loops.items() if loop.stands_still()]
         for name in stuck:
-            self._tell("standstill", f"the worker of cluster {name} does not get on; waiting for systemd to restart it")
+            self._tell(
+                "standstill", f"the worker of cluster {name} makes no progress; waiting for systemd to restart it"
+            )
         if ended := [name for name, loop in self._loops.items() if not loop.is_alive()]:
             raise OperationFailed(f"the worker of cluster {ended[0]} has ended; systemd starts it anew")
         return not stuck

@@ -91,7 +91,7 @@ class Document:
             if not isinstance(key, str | int) or isinstance(key, bool) or key in result:
                 twice = isinstance(key, str | int) and key in result
                 if len(self.problems) == known:
-                    self.problem(inner, "this key stands here twice" if twice else "not a plain key")
+                    self.problem(inner, "this key appears twice" if twice else "not a plain key")
                 continue
             result[key] = self._plain(value_node, inner)
         return result

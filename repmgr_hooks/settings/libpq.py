@@ -87,7 +87,7 @@ class Option:
             return REFUSED[name]
         if kind == SECRET:
             hint = "put the password of PostgreSQL's role into 'passfile'"
-            return mistake("must not stand here: the file is not secret", hint)
+            return mistake("must not be set here: the file is not secret", hint)
         if kind is None and name in SINCE:
             return mistake(f"needs libpq {SINCE[name]} or newer; this one is {pq.version() // 10000}")
         usable = [known for known in options() if known not in REFUSED]

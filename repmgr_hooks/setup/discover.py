@@ -1,4 +1,4 @@
-"""What there is: the nodes that repmgr knows, Barman's server, and the address that leads from here to the nodes."""
+"""What there is: the nodes that repmgr knows, Barman's server, and this host's address on the way to the nodes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def words_of(text: str, where: str) -> Mapping[str, object]:
     try:
         return conninfo.conninfo_to_dict(text)
     except Error as error:
-        raise UsageError(f"{where} is no connection string: {str(error).strip()}", hint="correct it there") from None
+        raise UsageError(f"{where} is not a connection string: {str(error).strip()}", hint="correct it there") from None
 
 
 def port(described: Mapping[str, object]) -> int:
@@ -178,7 +178,7 @@ def gateway_address(barmans: Sequence[str], nodes: Sequence[str]) -> str:
         try:
             probe.connect((nodes[0], 5432))  # sends nothing
         except OSError as error:
-            raise UsageError(f"there is no way from here to {nodes[0]}: {error}") from None
+            raise UsageError(f"there is no route from here to {nodes[0]}: {error}") from None
         return str(probe.getsockname()[0])
 
 

@@ -82,7 +82,7 @@ def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
             yield (
                 f"ok        {path}"
                 if path.read_text() == text
-                else f"CHANGED   {path}: kept; remove it to have it anew"
+                else f"CHANGED   {path}: kept; remove it to have it written again"
             )
             continue
         with atomic_write(path) as file:
@@ -132,7 +132,7 @@ def _not_installable(moves: Sequence[Move], replace: bool) -> Iterator[Problem]:
         if not move.ours and move.there is None:
             yield mistake(f"{move.draft} has no place here")
         if move.replaces and not replace:
-            yield mistake(f"{move.place} would be replaced", f"see diff {move.place} {move.draft}; then say --replace")
+            yield mistake(f"{move.place} would be replaced", f"see diff {move.place} {move.draft}; then use --replace")
     try:
         pwd.getpwnam(USER)
     except KeyError:
@@ -148,7 +148,7 @@ def link() -> str:
 
 
 def put(move: Move) -> str:
-    """Write one file in one go; what stood there and is not kept in it stays beside it."""
+    """Write one file in one go; what it replaces is kept next to it, unless the new text contains it."""
     said = f"installed {move.place}"
     move.place.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(move.place) as file:

@@ -1,4 +1,4 @@
-"""What is sent to the receivers: something that is wrong, or has happened."""
+"""What is sent to the receivers: something that is wrong, or that has happened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One visit to a cluster as an application pays it: log in through a port, ask where we are, commit something, leave.
+"""One visit to a cluster, as an application makes it: log in through a port, ask where we are, commit something, leave.
 
 What is committed is an empty transactional message (``pg_logical_emit_message``). It gets a transaction id and a commit
 record, and its commit waits for synchronous standbys, as that of any write does (logical/message.c,

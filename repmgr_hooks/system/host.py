@@ -51,7 +51,7 @@ class LocalHost:
         self._thread.start()
 
     def close(self) -> None:
-        """Let go of everything; a configuration that is read again makes another."""
+        """Close all connections; when the configuration is read again, a new host is made."""
         self.close_idle()
         asyncio.run_coroutine_threadsafe(self._end_attempts(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -185,7 +185,7 @@ class LocalHost:
             raise OperationFailed(f"cannot send packets: {error}", code="no_reset") from None
 
     def tell(self, alert: Alert) -> None:
-        """Hand an alert over to the service; in the foreground, whoever looks on has been told."""
+        """Hand an alert over to the service; in the foreground the user sees the log."""
         if self._tell:
             self._tell(alert)
 
@@ -246,7 +246,7 @@ def _code(error: psycopg.Error) -> str:
 
 
 def check_size(result: psycopg.pq.abc.PGresult) -> None:
-    """Look at how large an answer is, before it is read. Raises ValueError."""
+    """Check the size of an answer before it is read. Raises ValueError."""
     left = MOST_ANSWER - result.ntuples  # a row without columns takes its place too
     for row in range(result.ntuples if left >= 0 else 0):
         for column in range(result.nfields):

@@ -1,4 +1,4 @@
-"""Hosts that stand before another one: one on which nothing takes longer than until an end, one that spares helpers."""
+"""Hosts that wrap another one: one on which everything ends by a deadline, one that does not wait for helpers twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from repmgr_hooks.system.steps import POLL, Host, Program, Rows, Sql, Step
 
 
 class HostLayer:
-    """A host that lets another do everything; what a kind of it does otherwise, it overrides."""
+    """A host that passes everything to another one; a subclass overrides what it does differently."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -62,7 +62,7 @@ class HostLayer:
 
 
 class Deadline(HostLayer):
-    """The same host, on which nothing takes longer than until ``end``."""
+    """The same host, on which everything ends by ``end``."""
 
     def __init__(self, host: Host, end: float) -> None:
         super().__init__(host)

@@ -70,7 +70,7 @@ class Programs:
         if (left := self._left.pop(program.argv, None)) and not _ends(left, 0):
             self._left[program.argv] = left
             what = f"{program}: not tried again: process {left} was killed and has not ended"
-            raise OperationFailed(what, code="timeout", hint="see to the disk that it waits for")
+            raise OperationFailed(what, code="timeout", hint="check the disk that it waits for")
         output, errors = Output(MOST_OUTPUT if program.whole else MOST_ERRORS), Output(MOST_ERRORS)
         running = _start(program, output, errors)
         # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
@@ -141,7 +141,7 @@ def _start(program: Program, output: Output, errors: Output, done: Callable[...,
         raise OperationFailed(
             f"{program}: cannot be started: {str(error).splitlines()[-1].strip()}",
             code="program_failed",
-            hint="see to its mode, and to the interpreter that its first line names",
+            hint="check its mode, and the interpreter that its first line names",
         ) from None
     except (OSError, RuntimeError) as error:  # no descriptors or processes are left, or no threads
         raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None

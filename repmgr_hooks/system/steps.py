@@ -92,13 +92,13 @@ class Step:
     target: str = ""
     """To what: the name of a port, a slot, a server, a program."""
     node: int | None = None
-    """On which node, or to which one something is led."""
+    """On which node, or to which node something is routed."""
     until: Sql | Program | None = None
     every: float = 5.0
     hint: str = ""
-    """Where to look when it is not seen to work."""
+    """What to look at if ``until`` does not become true."""
     helper: bool = False
-    """What comes after it matters more, and is done although it failed; the failure is said all the same."""
+    """What comes after it matters more, and is done even if it fails; the failure is still reported."""
 
 
 class Host(Protocol):
@@ -120,7 +120,7 @@ class Host(Protocol):
         """Make clients notice that their connections are gone."""
 
     def tell(self, alert: Alert) -> None:
-        """Let somebody be told, on the side."""
+        """Have an alert sent, in the background."""
 
     def read(self, path: str) -> str:
         """Return what stands in a file of the kernel's."""
@@ -147,4 +147,4 @@ class Host(Protocol):
         """Wait."""
 
     def close_idle(self) -> None:
-        """Let go of the connections that are kept for the next look."""
+        """Close the connections that are kept for the next look."""

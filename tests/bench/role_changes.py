@@ -37,7 +37,7 @@ LIMIT = 120.0
 KINDS = ("failover", "second", "second", "lagging", "lagging", "return")
 FAULTS = ("fast", "immediate", "killed")
 SETTINGS_OF_NODES = "synchronous_standby_names = ''\nwal_keep_size = 0\nmax_wal_size = '64MB'\nmin_wal_size = '32MB'\n"
-WAY_OUT = re.compile(r"to go on, type[^:]*: (.*?)\. Then make a base backup", re.IGNORECASE)
+WAY_OUT = re.compile(r"to continue, run[^:]*: (.*?)\. Then make a base backup", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

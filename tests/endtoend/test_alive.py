@@ -147,7 +147,7 @@ def test_a_service_that_starts_on_a_disk_that_can_only_be_read(lab: Lab, used_be
         status = lab.gateway.hooks("status")
         assert status.returncode == 1
         assert "primary is node 2" in status.stdout
-        assert "can only be read" in status.stderr or "the journal" in status.stderr
+        assert "read-only file system" in status.stderr or "the journal" in status.stderr
         for command in (("reconcile",), ("boot",)):
             assert "nothing to do" in lab.gateway.hooks(*command).stdout
         told = lab.gateway.hooks("event", "--cluster", "main", "2", "standby_promote", user="postgres")

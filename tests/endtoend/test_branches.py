@@ -102,7 +102,7 @@ def nothing_flows_in(lab: Lab, host: Host, before: set[str]) -> None:
 def type_the_way_out(lab: Lab) -> None:
     """What a person would do: type what is shown."""
     shown = lab.gateway.hooks("reconcile").stdout
-    typed = re.search(r"to go on, type[^:]*: (.*?)\. Then make a base backup[^:]*: (.*)", shown)
+    typed = re.search(r"to continue, run[^:]*: (.*?)\. Then make a base backup[^:]*: (.*)", shown)
     assert typed, shown
     for command in typed[1].split("; "):
         lab.gateway.run(*shlex.split(command), user="barman", check="--stop" not in command)

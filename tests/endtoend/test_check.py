@@ -555,10 +555,10 @@ def test_an_event_of_the_repmgrd_that_runs(watched: Lab) -> None:
     ("placeholders", "said"),
     [
         ('%n %e %s %p "%t"', 'FAIL as postgres: "exit code 2: repmgr-hooks: OTHER_NODE is a repmgr node id'),
-        ('%n %e %s "%p" "%d"', "FAIL a shell has run what stood in the event"),
-        ("%n %e %s ''%d''", "FAIL a shell has run what stood in the event"),
-        ("%n %e %s %a", "FAIL a shell has run what stood in the event"),
-        ('%n %e %s "%p" "" "%c"', "FAIL a shell has run what stood in the event"),
+        ('%n %e %s "%p" "%d"', "FAIL a shell has executed text from the event"),
+        ("%n %e %s ''%d''", "FAIL a shell has executed text from the event"),
+        ("%n %e %s %a", "FAIL a shell has executed text from the event"),
+        ('%n %e %s "%p" "" "%c"', "FAIL a shell has executed text from the event"),
         ('%n %e %s "%p"', "FAIL another event arrived than was sent: repmgr_hooks_check of node 1"),
     ],
 )

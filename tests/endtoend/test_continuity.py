@@ -181,7 +181,7 @@ def test_barman_ahead_of_the_promoted_standby(built_lab: Lab) -> None:
     assert lab.gateway.hooks("status").returncode == 1
 
     # What a person would do: type what is shown.
-    typed = re.search(r"To go on, type[^:]*: (.*?)\. Then make a base backup: (.*)", shown)
+    typed = re.search(r"To continue, run[^:]*: (.*?)\. Then make a base backup: (.*)", shown)
     assert typed
     for command in typed[1].split("; "):
         lab.gateway.run(*command.split(), user="barman", check=not command.endswith("--stop main_backup"))

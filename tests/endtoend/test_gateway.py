@@ -105,7 +105,7 @@ def test_barman_in_ruins_keeps_the_port_closed_until_the_limit_only(built_lab: L
     result = lab.gateway.hooks("replay", "1", "primary_register")
 
     assert result.returncode == 1
-    assert "firewall {open: app, fail_open_after: 6} although what comes before it failed" in result.stdout
+    assert "firewall {open: app, fail_open_after: 6} although an earlier action failed" in result.stdout
     assert lab.psql_app("select 1").stdout == "1\n"
     assert "sleep 600" not in lab.gateway.run("ps", "-eo", "args").replace("sh -c", "")
 

@@ -64,7 +64,7 @@ def test_the_app_port_opens_although_barman_is_held_up(of_each_barman: Lab, held
     wait_for(lambda: routes(lab).get(54322) == lab.db2.address, "the app port to lead to db2", GATE_LIMIT)
     assert barman_streams_from(lab.db2)
     # The gate let them in, not its limit; and the lock is held all the time.
-    assert "although what comes before it failed" not in "\n".join(worker_log(lab))
+    assert "although an earlier action failed" not in "\n".join(worker_log(lab))
     wait_for(lambda: failover_handled(lab), "the end of the events", 120)
     assert barman_streams_from(lab.db2)
 

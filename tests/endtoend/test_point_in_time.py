@@ -120,4 +120,4 @@ def test_check_brings_the_history_file(story: FailoverReport) -> None:
     result = lab.gateway.hooks("check", "--restore", user="barman")
 
     assert result.returncode == 0, result.stdout
-    assert "node 1: restore_command brings 00000002.history, " in result.stdout
+    assert "node 1: restore_command fetches 00000002.history, " in result.stdout

@@ -96,10 +96,10 @@ def test_check_on_a_good_standby(cloned: Lab) -> None:
 
     assert code == 0
     assert [line[:4] for line in lines] == ["OK  "] * 3
-    assert "restore_command brings 00000001" in lines[0]
+    assert "restore_command fetches 00000001" in lines[0]
     assert lines[0].endswith(", 16777216 bytes")
     assert lines[1].endswith("asked for a file that does not exist, gives 1")
-    assert "of main_backup, and rsync brings it" in lines[2]
+    assert "of main_backup, and rsync fetches it" in lines[2]
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def unreadable(host: Host, place: str) -> Iterator[None]:
 FAULTS: dict[str, tuple[Callable[[Lab], AbstractContextManager[None]], str]] = {
     "no key": (
         lambda lab: away(lab.db2, KEY),
-        "ssh to barman@10.0.0.20 without being asked anything does not work: exit code 255",
+        "ssh to barman@10.0.0.20 in batch mode fails: exit code 255",
     ),
     "no restore_command": (
         lambda lab: restore_command(lab, ""),

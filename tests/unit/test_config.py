@@ -111,7 +111,7 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
         "  line 6: clusters.main.promotion_timeuot: unknown option",
         "    HINT: did you mean 'promotion_timeout'?",
         "  line 7: clusters.main.gateway.ports.app: must be between 1 and 65535; got 70000",
-        "  line 9: clusters.main.routes[0].on[0]: 'standby promote' is no name of an event",
+        "  line 9: clusters.main.routes[0].on[0]: 'standby promote' is not the name of an event",
         "  line 11: clusters.main.routes[0].do[0].firewal: no such handler",
         "    HINT: did you mean 'firewall'?",
     ):
@@ -126,7 +126,7 @@ def test_an_event_of_a_newer_repmgr_may_be_routed_and_is_warned_of(
     (tmp_path / "config.yaml").write_text(text)
     (route, *_) = config.load(tmp_path / "config.yaml").clusters["main"].routes
     assert {"standby_split", "standby_promot"} <= route.on
-    said = "clusters.main.routes[0].on[1]: standby_promot is no event that this version knows of repmgr"
+    said = "clusters.main.routes[0].on[1]: standby_promot is not an event of repmgr that this version knows"
     assert said in caplog.text
     assert [getattr(record, "hints", ()) for record in caplog.records][-1] == ("did you mean 'standby_promote'?",)
 
@@ -151,7 +151,7 @@ NODE_2, APP, SLOT, STREAM = (
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (NODE_2, "1: {host: 10.0.0.12}", "clusters.main.nodes.1: this key stands here twice"),
+        (NODE_2, "1: {host: 10.0.0.12}", "clusters.main.nodes.1: this key appears twice"),
         (NODE_2, "0: {host: 10.0.0.12}", "clusters.main.nodes.0: must be between 1"),
         (NODE_2, "two: {host: 10.0.0.12}", "clusters.main.nodes.two: must be a whole number"),
         (NODE_2, "2: {}", "clusters.main.nodes.2: the option 'host' is missing"),
@@ -226,7 +226,7 @@ def test_a_mistake_is_reported_with_its_line_and_path(tmp_path: Path, old: str, 
     ("host", "said"),
     [
         ("fd00::12", "mixes IPv4 and IPv6: netfilter cannot translate one into the other"),
-        ("10.0.0.11", "10.0.0.11 stands here twice"),
+        ("10.0.0.11", "10.0.0.11 appears twice"),
     ],
 )
 def test_nodes_that_do_not_go_together(tmp_path: Path, host: str, said: str) -> None:
@@ -417,7 +417,7 @@ def test_yaml_that_cannot_be_made_into_values(tmp_path: Path, text: str) -> None
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (APP, "app: 54321", "clusters.main.gateway.ports: 54321 stands here twice"),
+        (APP, "app: 54321", "clusters.main.gateway.ports: 54321 appears twice"),
         ("snat: repmgr_snat", "snat: repmgr_dnat", "clusters.main.gateway.chains: dnat and snat must be two chains"),
     ],
 )

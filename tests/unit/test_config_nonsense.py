@@ -100,7 +100,7 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
         ("2: {host: 10.0.0.12}", "010: {host: 10.0.0.12}", "nodes.010: must be a whole number"),
         ("2: {host: 10.0.0.12}", "2: {host: 10.0.0.12, witness: yes}", "witness: must be true or false; got 'yes'"),
         ("2: {host: 10.0.0.12}", "2: !!set {host: 10.0.0.12}", "nodes.2: cannot be read as set"),
-        ("[primary_register, ", "[primary_register, primary_register, ", "primary_register stands here twice"),
+        ("[primary_register, ", "[primary_register, primary_register, ", "primary_register appears twice"),
         (DROP, "- slot: {on: primary, state: absent}", "slot: 'state' goes with 'on: standbys'"),
         (DROP, "- slot: {on: primary, state: synced}", "slot: 'state' goes with 'on: standbys'"),
         (DROP, "- slot: {on: standbys, state: absent, max_retained_wal: 5MB}", "slot: 'max_retained_wal' goes with"),
@@ -109,7 +109,7 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
         (SWITCH, "- barman: {switch_wal: {}, start_timeout: 9}", "barman: 'start_timeout' needs 'stream: true'"),
         (SWITCH, "- barman: {switch_wal: {}, repair: true}", "barman: 'repair' needs 'stream: true'"),
         (DROP, f"{DROP}\n          - slot: {{on: standbys, state: synced}}", "routes: slots of standbys cannot be both"),  # noqa: E501 - a row of a table
-        (DROP, "- command: {run: [/usr/bin]}", "command: the program is refused: /usr/bin is no file"),
+        (DROP, "- command: {run: [/usr/bin]}", "command: the program is refused: /usr/bin is not a file"),
         (DROP, "- command: {run: [/bin/true, 5]}", "command.run[1]: must be a string; got '5'\n    HINT: put it"),
         (
             NODE_2,
@@ -142,13 +142,13 @@ def test_a_chain_of_ones_own(tmp_path: Path, name: str) -> None:
         (GOOD[: GOOD.index("    routes:")] + "    routes: []\n", "clusters.main.routes: must not be empty"),
         (GOOD + ROUTE.replace("[repmgrd_promote_error]", "[]"), "clusters.main.routes[2].on: must not be empty"),
         (GOOD + "      - on: [repmgrd_promote_error]\n        do: []\n", "main.routes[2].do: must not be empty"),
-        (GOOD + "clusters: {}\n", "clusters: this key stands here twice"),
+        (GOOD + "clusters: {}\n", "clusters: this key appears twice"),
         (GOOD + "alerts: []\n", "alerts: must not be empty"),
         (GOOD + "alerts: [{webhook: 'https://['}]\n", "alerts[0]: 'webhook' must be a URL"),
         (GOOD + "alerts: [{webhook: 'https://:5'}]\n", "alerts[0]: 'webhook' must be a URL"),
         (GOOD + "alerts: [{webhook: 'https://a:99999'}]\n", "alerts[0]: 'webhook' must be a URL"),
-        (GOOD + "alerts: [{mail: [a], smtp_relay: 'b:99999'}]\n", "alerts[0]: 'smtp_relay' names a port"),
-        (GOOD + "alerts: [{mail: [a]}, {mail: [a]}]\n", "alerts[1]: mail a stands here twice"),
+        (GOOD + "alerts: [{mail: [a], smtp_relay: 'b:99999'}]\n", "alerts[0]: 'smtp_relay' names an invalid port"),
+        (GOOD + "alerts: [{mail: [a]}, {mail: [a]}]\n", "alerts[1]: mail a appears twice"),
     ],
 )
 def test_lists_that_are_empty_and_entries_that_cannot_be(tmp_path: Path, text: str, said: str) -> None:
@@ -220,7 +220,7 @@ def test_a_configuration_that_is_no_file(tmp_path: Path, kind: str) -> None:
     path = {"fifo": tmp_path / "fifo", "device": Path("/dev/zero"), "directory": tmp_path}[kind]
     if kind == "fifo":
         os.mkfifo(path)
-    with pytest.raises(UsageError, match="is no file|/dev/zero can be written by others"):
+    with pytest.raises(UsageError, match="is not a file|/dev/zero can be written by others"):
         config.load(path)
 
 
@@ -272,8 +272,8 @@ def test_no_address_comes_from_the_environment(tmp_path: Path) -> None:
         ('krbsrvname: "a\\0b"', "postgres.krbsrvname: holds a control character"),
         ("host: 10.0.0.1", "postgres.host: stands under 'nodes'"),
         ("hostaddr: 10.0.0.1", "postgres.hostaddr: stands under 'nodes'"),
-        ("password: hunter2", "postgres.password: must not stand here"),
-        ("sslpassword: hunter2", "postgres.sslpassword: must not stand here"),
+        ("password: hunter2", "postgres.password: must not be set here"),
+        ("sslpassword: hunter2", "postgres.sslpassword: must not be set here"),
         ("options: -c x=y", "postgres.options: is what repmgr_hooks sets itself"),
         ("application_name: me", "postgres.application_name: is what repmgr_hooks sets itself"),
         ("client_encoding: LATIN1", "postgres.client_encoding: is what repmgr_hooks sets itself"),

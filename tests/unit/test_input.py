@@ -141,7 +141,7 @@ def test_a_fifo_as_configuration_makes_nobody_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")
     refused = hooks(tmp_path, "status")
     assert (refused.returncode, refused.stdout) == (2, b"")
-    assert b"is no file" in refused.stderr
+    assert b"is not a file" in refused.stderr
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "directory"])

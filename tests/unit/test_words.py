@@ -11,6 +11,7 @@ import pytest
 
 import repmgr_hooks
 from repmgr_hooks.cli.arguments import parser
+from repmgr_hooks.cli.main import COMMANDS as EXISTING
 from repmgr_hooks.reports.metrics import METRICS
 from tests.options import all_options
 
@@ -113,6 +114,15 @@ def test_options() -> None:
 
 def test_commands() -> None:
     assert set(re.findall(r"[\w-]+", parser().format_help())) & COMMANDS == set()
+
+
+@pytest.mark.parametrize("command", sorted(EXISTING))
+def test_help_prints_percent_signs_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args([command, "--help"])
+    said = capsys.readouterr().out
+    assert "%%" not in said
+    assert ("%n %e %s" in said) == (command == "event")
 
 
 def test_metrics() -> None:

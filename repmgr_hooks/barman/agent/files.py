@@ -48,7 +48,7 @@ def digest(chunks: Iterator[bytes] | list[bytes]) -> str:
 
 
 def plain(name: str, asked: dict[str, Any]) -> Iterator[bytes]:
-    """Return what stands in a file of Barman's, in chunks, without compression. Raises OSError and the like."""
+    """Return the content of a file of Barman's, decompressed, in chunks. Raises OSError and the like."""
     path = place(name, asked["directories"])
     start = first_bytes(path)
     if start[:4] in PROGRAMS or (asked["other_forms"] and not is_known(path)):
@@ -69,13 +69,13 @@ def first_bytes(path: Path) -> bytes:
 
 
 def is_packed(path: Path) -> bool:
-    """True if what stands in a file is compressed, in one of the forms that we know."""
+    """True if a file is compressed, in one of the forms that we know."""
     start = first_bytes(path)
     return start[:4] in PROGRAMS or any(start.startswith(magic) for magic in READERS)
 
 
 def is_known(path: Path) -> bool:
-    """True if it is that, or begins as WAL and as history files do."""
+    """True if it is compressed so, or begins as WAL and history files do."""
     return is_packed(path) or first_bytes(path)[1:2] in PAGE_MARKS or path.suffix == ".history"
 
 

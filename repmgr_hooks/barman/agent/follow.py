@@ -117,12 +117,12 @@ def program(name: str, version: int) -> str:
 
 
 def end_with_parent(number: int) -> None:
-    """Get a signal when our parent is gone (prctl(2), PR_SET_PDEATHSIG)."""
+    """Have the kernel signal us when our parent ends (prctl(2), PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, number)
 
 
 def be_modest() -> None:
-    """Let everything else on this host go first, and end, cleaned up, with whoever has started us."""
+    """Run with the lowest priority, and end, cleaned up, with the process that started us."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     end_with_parent(signal.SIGTERM)
     os.nice(19)

@@ -31,11 +31,11 @@ NEEDED = {
 
 
 class Failed(Exception):
-    """It cannot be restored."""
+    """The backup cannot be restored."""
 
 
 def restore(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return up to where a restore comes: ``lsn``, in ``bytes`` too, and the ``time`` of the last transaction."""
+    """Return how far a restore gets: ``lsn``, in ``bytes`` too, and the ``time`` of the last transaction."""
     be_modest()
     end = time.monotonic() + asked["seconds"]
     postgres, control, psql = (program(name, asked["version"]) for name in ("postgres", "pg_controldata", "psql"))
@@ -60,7 +60,7 @@ def restore(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def end_server(server: subprocess.Popen[bytes]) -> None:
-    """Nothing of it is kept, so it may end at once."""
+    """End the server at once, for nothing of it is kept."""
     server.send_signal(signal.SIGQUIT)
     try:
         server.wait(60)

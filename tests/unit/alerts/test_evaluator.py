@@ -262,7 +262,10 @@ def test_a_test_message_that_only_root_could_send(tmp_path: Path) -> None:
 
 def test_a_test_message_to_nobody(check: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert check(TEXT, "--send-test-alert") == 1
-    assert "no alert is sent to anybody\n      HINT: name a receiver under 'alerts'\n" in capsys.readouterr().out
+    assert (
+        "no receiver is configured: alerts are not sent\n      HINT: name a receiver under 'alerts'\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_sendmail_that_the_service_may_not_use(

@@ -198,7 +198,7 @@ def test_one_action_at_two_places_is_two_actions() -> None:
 def test_what_a_gate_says() -> None:
     """No word of the limit: Barman may have failed beside a port that was open all the time."""
     summary = found(failed=run(SWITCH_WAL))["gate"].summary
-    assert summary == "firewall {open: app, fail_open_after: 120} is true although what comes before it failed"
+    assert summary == "firewall {open: app, fail_open_after: 120} is in effect although an earlier action failed"
 
 
 def test_what_a_handler_warns_of() -> None:

@@ -314,8 +314,8 @@ def test_what_barman_has(host: FakeHost) -> None:
     [
         (wal(1, 4)[0], 0, "is empty"),
         ("00000002.history", 0, "is empty"),
-        (wal(2, 8)[0], SIZE - 1, f"has {SIZE - 1} bytes, which is no size of a WAL file"),
-        (wal(2, 8)[0], MB // 2, f"has {MB // 2} bytes, which is no size of a WAL file"),
+        (wal(2, 8)[0], SIZE - 1, f"has {SIZE - 1} bytes, which is not the size of a WAL file"),
+        (wal(2, 8)[0], MB // 2, f"has {MB // 2} bytes, which is not the size of a WAL file"),
         (wal(2, 8)[0], MB, ""),
         (wal(2, 8)[0], 64 * MB, ""),
         (wal(1, 4)[0], 4711, ""),
@@ -342,7 +342,7 @@ def test_what_is_cut_short_is_missing(host: FakeHost) -> None:
 @pytest.mark.parametrize("lost", ["wals", "incoming", "streaming"])
 def test_a_directory_that_is_not_there_is_no_empty_one(host: FakeHost, lost: str) -> None:
     host.barman.lost = {f"{HOME}/{lost}"}
-    with pytest.raises(OperationFailed, match=f"{lost}: a link that leads nowhere"):
+    with pytest.raises(OperationFailed, match=f"{lost}: a dangling symbolic link"):
         archive.look_at_archive(BARMAN, host)
 
 

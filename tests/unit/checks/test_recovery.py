@@ -52,8 +52,8 @@ def proved(directory: Path, command: str, files: set[str] = FILES) -> list[str]:
 
 def test_a_good_restore_command(directory: Path) -> None:
     assert proved(directory, "cp ../archive/%f %p") == [
-        f"OK    node 2: restore_command brings {WAL}, {SEGMENT} bytes",
-        f"OK    node 2: restore_command brings {HISTORY}, 42 bytes",
+        f"OK    node 2: restore_command fetches {WAL}, {SEGMENT} bytes",
+        f"OK    node 2: restore_command fetches {HISTORY}, 42 bytes",
         "OK    node 2: restore_command, asked for a file that does not exist, gives 1",
     ]
 
@@ -66,9 +66,9 @@ def test_a_good_restore_command(directory: Path) -> None:
         ("head -c 1000 ../archive/%f >%p", f"brings 1000 bytes of {WAL}; a WAL file has {SEGMENT}"),
         ("cp ../archive/%f elsewhere_; rm elsewhere_", f"brings 0 bytes of {WAL}; a WAL"),
         ("/no/such/program %f %p", "exit code 127: sh: 1: /no/such/program: not found; PostgreSQL shuts down"),
-        ("cp ../elsewhere/%f %p", f"does not bring {WAL}, which Barman has: exit code 1: cp: cannot stat"),
+        ("cp ../elsewhere/%f %p", f"does not fetch {WAL}, which Barman has: exit code 1: cp: cannot stat"),
         ("case %f in *.history) : >%p;; *) cp ../archive/%f %p;; esac", f"brings 0 bytes of {HISTORY}"),
-        ("sleep 60", f"does not bring {WAL}, which Barman has: not finished in time"),
+        ("sleep 60", f"does not fetch {WAL}, which Barman has: not finished in time"),
         ("kill -9 $$", "shuts down after a code over 125"),
         ("cat", f"brings 0 bytes of {WAL}"),
         ("echo \"that's\" '%%' >&2; false", "exit code 1: that's %"),
@@ -162,8 +162,8 @@ def test_repmgr_conf(text: str, settings: dict[str, str]) -> None:
             "pg_backupapi_node_name",
             "FAIL  node 2: repmgr.conf has pg_backupapi_host, but no pg_backupapi_node_name",
         ),
-        ("repmgr 5.10.0", "", "WARN  node 2: a clone through pg-backup-api was not proved"),
-        ("sh: repmgr: not found", "", "WARN  node 2: a clone through pg-backup-api was not proved"),
+        ("repmgr 5.10.0", "", "WARN  node 2: a clone through pg-backup-api was not tested"),
+        ("sh: repmgr: not found", "", "WARN  node 2: a clone through pg-backup-api was not tested"),
     ],
 )
 def test_backupapi(version: str, missing: str, said: str) -> None:
@@ -178,14 +178,14 @@ def found_in(host: FakeHost) -> list[str]:
 def test_a_standby_that_does_not_answer() -> None:
     host = FakeHost()
     host.lose(2)
-    assert found_in(host) == ["FAIL  main node 2: connection timeout expired; nothing more was proved about it"]
+    assert found_in(host) == ["FAIL  main node 2: connection timeout expired; nothing more was tested on it"]
 
 
 def test_no_standby() -> None:
     host = FakeHost()
     del host.nodes[2]
     found = findings(replace(MAIN, nodes={1: MAIN.nodes[1]}), host)
-    assert [shown(finding) for finding in found] == ["WARN  main: there is no standby: nothing was proved"]
+    assert [shown(finding) for finding in found] == ["WARN  main: there is no standby: nothing was tested"]
 
 
 def test_barman_does_not_work() -> None:
@@ -197,7 +197,7 @@ def test_barman_does_not_work() -> None:
 
 def test_without_barman_nothing_is_proved() -> None:
     found = findings(replace(MAIN, barman=None), FakeHost())
-    assert [shown(finding) for finding in found] == ["WARN  main: no section 'barman': nothing was proved"]
+    assert [shown(finding) for finding in found] == ["WARN  main: no section 'barman': nothing was tested"]
 
 
 # -- a clone, file by file ---------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_a_backup_that_lacks_files(barmans: Path, tmp_path: Path, lost: str, sai
 def test_a_description_that_is_empty(barmans: Path, tmp_path: Path) -> None:
     info = barmans / "base" / BACKUP / "backup.info"
     info.write_text("")
-    assert f"rsync does not bring {info}" in would_clone(tmp_path).message
+    assert f"rsync does not fetch {info}" in would_clone(tmp_path).message
 
 
 def test_a_backup_that_waits_for_wal(barmans: Path, tmp_path: Path) -> None:

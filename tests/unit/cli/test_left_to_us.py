@@ -76,7 +76,7 @@ def test_a_report_takes_the_place_of_no_device(tmp_path: Path, kind: str) -> Non
     else:
         pytest.skip("only root makes devices")
     before = place.lstat()
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         write_whole(place, "text")
     assert place.lstat() == before
     write_whole(tmp_path / "new", "text")

@@ -41,7 +41,7 @@ class Asked(FakeHost):
     ("visit", "code", "message", "hint"),
     [
         (Visit("done", server="10.0.0.11"), ProbeCode.WRITES, "", ""),
-        (Visit("done", server="10.0.0.99"), ProbeCode.ELSEWHERE, "10.0.0.99, which is none of the nodes", "check"),
+        (Visit("done", server="10.0.0.99"), ProbeCode.ELSEWHERE, "10.0.0.99, which is not one of the nodes", "check"),
         (Visit("ask", server="10.0.0.12", in_recovery=True), ProbeCode.STANDBY, "node 2, which is in recovery", "rule"),
         (
             Visit("ask", server="10.0.0.11", read_only="configuration file"),

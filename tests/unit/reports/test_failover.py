@@ -175,8 +175,8 @@ def test_the_same_on_the_screen(past: Past, journal: Journal) -> None:
         "    2.50 s  from the first sign until node 2 was seen to be the primary",
         "    2.50 s  from the promotion until port app was open",
         "    2.00 s  from the promotion until Barman had WAL of timeline 2",
-        "  Clients may have waited up to 4.00 s longer: so long before, node 1 was still",
-        "  seen to be the primary.",
+        "  Clients may have waited up to 4.00 s longer: that long before, node 1 was",
+        "  still seen to be the primary.",
     ]
     assert "    0.50 s            the primary is unknown: no node is out of recovery" in rest
     assert "                      node 1: Connection refused" in rest
@@ -287,7 +287,7 @@ def test_a_change_that_led_no_port(past: Past, journal: Journal) -> None:
     past.primary(0, 2, 2)
     found = the_report(journal)
     assert failover_text.figures(found) == [(0, "from the first sign until node 2 was seen to be the primary")]
-    assert "NO PORT was led to the new primary." in failover_html.render(found)
+    assert "NO PORT was routed to the new primary." in failover_html.render(found)
 
 
 def test_a_port_that_could_not_be_led_was_not_open(past: Past, journal: Journal) -> None:
@@ -472,8 +472,8 @@ def test_as_a_page_that_takes_the_place_of_an_older_one(
         (["--failover", ""], "the journal has no change of the primary ''; it has 2, and 'last'"),
         (["--failover", "7"], "the journal has no change of the primary '7'; it has 2, and 'last'"),
         (["--failover", "last", "--html", "/nowhere/x.html"], "/nowhere/x.html cannot be written: "),
-        (["--failover", "last", "--html", "/"], "/ is no file"),
-        (["--failover", "last", "--html", ""], ". is no file"),
+        (["--failover", "last", "--html", "/"], "/ is not a file"),
+        (["--failover", "last", "--html", ""], ". is not a file"),
     ],
 )
 def test_what_cannot_be_shown(

@@ -261,7 +261,7 @@ def test_a_link_in_its_place_is_not_followed(run: Callable[..., int], tmp_path: 
     (tmp_path / "victim").write_text("as it was")
     (tmp_path / "x.prom").symlink_to(tmp_path / "victim")
     (tmp_path / f".x.prom.{os.getpid()}").symlink_to(tmp_path / "victim")
-    assert run("metrics", "--file", str(tmp_path / "x.prom")) == 2, "it is no file"
+    assert run("metrics", "--file", str(tmp_path / "x.prom")) == 2, "it is not a file"
     (tmp_path / "x.prom").unlink()
     assert run("metrics", "--file", str(tmp_path / "x.prom")) == 0
     assert (tmp_path / "victim").read_text() == "as it was"

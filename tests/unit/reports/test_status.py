@@ -56,7 +56,7 @@ HEALTHY = [
     "  port 54322 (app): leads to node 1, and a client writes there",
     "  slot barman: reserved, holds 672 B of WAL",
     "  Barman: streaming, 0 B behind",
-    "  archive: its records were not followed yet",
+    "  archive: its records have not been checked yet",
     "  failover: repmgr would promote node 2",
 ]
 
@@ -89,7 +89,7 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
         "  port 54322 (app): leads to node 2, and a client writes there",
         "  slot barman: reserved, holds 16 MB of WAL",
         "  Barman: streaming, 0 B behind",
-        "  archive: its records were not followed yet",
+        "  archive: its records have not been checked yet",
         "  WARNING node 1 does not answer",
     ]
     host.nodes[1].reachable, host.nodes[1].in_recovery, host.nodes[1].timeline = True, True, 2
@@ -191,7 +191,7 @@ def test_events_that_wait(journal: Journal) -> None:
         *HEALTHY,
         "  last event: standby_promote of node 2, 2026-11-20 03:00:00",
         "  WARNING 2 event(s) wait to be handled",
-        "  HINT: see that repmgr-hooks.service runs",
+        "  HINT: make sure that repmgr-hooks.service is running",
     ]
 
 

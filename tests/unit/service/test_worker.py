@@ -434,7 +434,7 @@ def test_a_loop_that_stands_still_is_seen_by_the_watchdog(
         monkeypatch.setattr(heartbeat, "ALLOWED", -1.0)
         worker._loops["main"]._queue.progress.expect()
         soon(lambda: not beaten(beats))
-        assert "the worker of cluster main does not get on" in caplog.text
+        assert "the worker of cluster main makes no progress" in caplog.text
         monkeypatch.undo()
         stuck.let_go.set()
 
