@@ -178,7 +178,7 @@ def owner_of(directory: Path) -> os.stat_result:
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise OperationFailed(
-            f"{directory} is no directory, or a link to one: root follows none",
+            f"{directory} is not a directory, or is a symbolic link, which root does not follow",
             code="untrusted",
             hint="name the directory itself",
         )

@@ -172,7 +172,7 @@ def _settings(path: Path, depth: int, wrong: list[str], above: Path | None = Non
         found = tokens(line)
         setting = _setting(found)
         if found and setting is None:
-            wrong.append(f"{path}: line {number} is no setting; values with other signs than - . _ : / need quotes")
+            wrong.append(f"{path}: line {number} is not a setting; values with other signs than - . _ : / need quotes")
         elif setting and setting[0].lower() in INCLUDES:
             try:
                 yield from _included(setting[0].lower(), path.parent / setting[1], depth, wrong, path)

@@ -176,7 +176,7 @@ def restore(
     if said["problem"] or said["unable"]:
         return Proof("restore", "nothing was proved", said["problem"], said["unable"])
     moment = f", last transaction {said['time']}" if said["time"] else ""
-    text = f"a restore comes up to {said['lsn']}{moment}"
+    text = f"a restore reaches {said['lsn']}{moment}"
     # The last record of a file may end in the next one.
     short = said["bytes"] < last * size
     return Proof("restore", text, f"Barman has WAL up to {lsn((last + 1) * size)}" if short else "")

@@ -225,7 +225,7 @@ def stream_gap(stream_state: StreamState, barman: Barman, steps: Sequence[Step])
         what += f"; {node} no longer has {shorten(stream_state.missing)}"
         old = "keep what the old primary's pg_wal has of the missing files. "
     keep = " (what is moved may be the only copy of lost transactions)" if stream_state.stray else ""
-    gap = ", for no older one can be restored beyond the gap" if stream_state.missing else ""
+    gap = ", because no older one can be restored beyond the gap" if stream_state.missing else ""
     typed = "; ".join(str(step.do) for step in steps)
     backup = " ".join((*barman.command, "backup", barman.server))
     hint = f"{old}To continue, run{keep}: {typed}. Then make a base backup{gap}: {backup}"

@@ -88,7 +88,7 @@ def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:
         cleanup = _global(settings, host).get("lock_directory_cleanup", "true") if cleans_up else "false"
     except OperationFailed as error:
         return topic.warn(
-            f"Barman's version or settings cannot be seen: {error}", f"{' '.join(settings.command)} --version"
+            f"cannot determine Barman's version or settings: {error}", f"{' '.join(settings.command)} --version"
         )
     if cleanup.lower() not in ("false", "off", "no", "0"):
         what = f"Barman {version[0]}.{version[1]} removes the lock of its own receive-wal"
@@ -180,11 +180,11 @@ def _left_over(settings: Barman, said: Mapping[str, str], host: Host) -> Iterato
         wrong = [PurePath(path).name for path in _listed(settings, host, errors, "-type", "f")]
         late = [PurePath(path).name for path in _listed(settings, host, *queues, *old)]
     except OperationFailed as error:
-        yield topic.warn(f"Barman's queues cannot be seen: {error}", f"ls -l {errors}")
+        yield topic.warn(f"cannot list Barman's queues: {error}", f"ls -l {errors}")
         return
     if serious := sorted(name for name in wrong if ".partial" not in name):
         what = f"Barman has set aside {len(serious)} file(s), such as {serious[0]}: the archive has other content"
-        yield topic.fail(what, f"repmgr-hooks check-wal; then see to {errors}")
+        yield topic.fail(what, f"repmgr-hooks check-wal; then look into {errors}")
     elif wrong:
         # The end of an old timeline, archived by two ways: other bytes after the switchpoint.
         yield topic.warn(

@@ -61,7 +61,7 @@ def way(
     for name, text in ways.items():
         parts = _parts(text)
         if "service" in parts and not (parts.get("host") or parts.get("hostaddr")):
-            what = f"{name} is service={parts['service']}: where that leads is not seen here"
+            what = f"{name} is service={parts['service']}, which is not resolved here"
             return topic.warn(what, f"in that service, for each of {', '.join(ways)}: {right}")
         place, port = parts.get("hostaddr") or parts.get("host", ""), parts.get("port", "5432")
         if not {(address, port) for address in (place, *_addresses(place, settings, host))} & ours:
@@ -92,7 +92,7 @@ def _parts(text: str) -> dict[str, str]:
 def keepalives(topic: Topic, said: Mapping[str, str]) -> Finding:
     parts = _parts(_ways(said).get("wal_streaming_conninfo") or said.get("streaming_conninfo", ""))
     if "service" in parts:
-        return topic.ok("they stand in a service file, which is not read here")
+        return topic.ok("they are in a service file, which is not read here")
     lacking = [name for name in ("connect_timeout", "keepalives_idle", "tcp_user_timeout") if name not in parts]
     if lacking:
         what = f"streaming_conninfo lacks {', '.join(lacking)}: it hangs when the primary's cable is pulled"

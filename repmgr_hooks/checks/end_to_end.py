@@ -101,9 +101,9 @@ def look(
         if not daemon.user.can_be_me:
             yield unseen(topic, f"only root can act as {daemon.user.name}")
         elif journal is None and daemon.user.is_me and os.geteuid() != 0:
-            yield unseen(topic, "the journal is the service's own, and nothing can be seen to arrive")
+            yield unseen(topic, "only the service may read the journal: the arrival cannot be verified")
         elif journal is None:
-            yield topic.fail("the journal cannot be read: nothing can be seen to arrive", "repmgr-hooks status")
+            yield topic.fail("the journal cannot be read: the arrival cannot be verified", "repmgr-hooks status")
         else:
             yield _try_out(conf, daemon, managed, host, journal)
 

@@ -61,7 +61,7 @@ def _program(program: Path, repmgrd: User) -> Finding:
         return topic.ok(f"{repmgrd.name} can run it, and only root can change it")
 
     if not program.exists():
-        return Topic("files.program", str(program)).fail("is not there", f"ln -s {_own_place()} {program}")
+        return Topic("files.program", str(program)).fail("does not exist", f"ln -s {_own_place()} {program}")
     return _seen("files.program", program, judged)
 
 
@@ -141,7 +141,7 @@ def secret(key: str, path: Path, user: User) -> Finding:
     except PermissionError as error:
         return unseen(topic, error)
     except OSError:
-        return topic.fail("is not there", f"install -m 0600 -o {user.name} /dev/null {path}; then put the line in")
+        return topic.fail("does not exist", f"install -m 0600 -o {user.name} /dev/null {path}; then put the line in")
     if not stat.S_ISREG(status.st_mode) or status.st_mode & SECRET:
         mode = oct(stat.S_IMODE(status.st_mode))[2:]
         return topic.fail(f"has mode {mode}: libpq does not use what others may read", f"chmod 0600 {path}")

@@ -110,7 +110,7 @@ def _locked(user: User, lock: Path) -> str:
     try:
         return hindrance(user, lock, READ)
     except FileNotFoundError:
-        return "it is not there, and whoever comes first makes it for root alone"
+        return "it does not exist, and whoever runs iptables first creates it for root alone"
 
 
 def managers(root: Path, monitor_interval: int) -> Finding:

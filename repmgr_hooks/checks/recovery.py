@@ -111,7 +111,7 @@ def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], hos
     read = shell.run(f"cat {quote(config_file)}") if config_file else None
     if read is None or read.code != 0:
         said = f"its repmgr.conf cannot be read: {read.said}" if read else "it is not in repmgr.nodes"
-        yield Topic(KEY, name).fail(said, "register it from where its repmgr.conf stands")
+        yield Topic(KEY, name).fail(said, "register it from the host of its repmgr.conf")
         return
     settings = settings_in(read.said)
     if wrong := clone.login(shell, settings, name):

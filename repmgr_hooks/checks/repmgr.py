@@ -129,7 +129,7 @@ def _wrong_words(said: Placeholders, conf: RepmgrConf, loaded: Config, managed: 
     except ValueError as error:
         return f"a shell cannot read the line: {error}"
     if "event" not in words or shutil.which(words[0]) is None:
-        return f"{words[0] if words else conf.line} is not there, or cannot be run"
+        return f"{words[0] if words else conf.line} does not exist, or cannot be run"
     cluster, handed = option("--cluster", words[words.index("event") + 1 :])
     handed = handed[1:] if handed[:1] == ["--"] else handed
     wanted = [said.node, said.event, said.success, said.other, said.timestamp]
@@ -167,7 +167,7 @@ def version(managed: ManagedCluster, host: Host, extension: str) -> Finding:
         said = extension
     found = re.search(r"\d+(\.\d+)+", said)
     if not found:
-        return topic.warn("repmgr's version cannot be seen here", "repmgr --version, where repmgrd runs")
+        return topic.warn("cannot determine repmgr's version here", "repmgr --version, where repmgrd runs")
     if foreign := sorted(named(managed) - set(EVENTS)):
         near = did_you_mean(foreign[0], EVENTS) or "correct the name"
         what = f"a route names {foreign[0]}, which no repmgr sends that this version knows"

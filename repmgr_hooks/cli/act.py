@@ -48,7 +48,7 @@ def do_event(arguments: argparse.Namespace) -> int:
         try:
             text = sys.stdin.read(MAX_EVENT)
         except UnicodeDecodeError as error:
-            raise UsageError(f"the event on stdin is no UTF-8: {error.reason}; repmgr sends plain words") from None
+            raise UsageError(f"the event on stdin is not UTF-8: {error.reason}; repmgr sends plain words") from None
         cluster, *arguments.words = text.split("\n")[:-1] or [""]
         arguments.cluster = cluster or None
     return handle(arguments, parse_event(arguments.words), "event", show_log_lines(sys.stderr))

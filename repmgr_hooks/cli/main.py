@@ -73,7 +73,7 @@ def run_command(argv: Sequence[str], give_up: Callable[[Path], None]) -> int:
     for word in argv:
         if CONTROL.search(word):
             raise UsageError(
-                f"{shorten(word)} holds a control character, or is no UTF-8", hint="write it as plain text"
+                f"{shorten(word)} holds a control character, or is not UTF-8", hint="write it as plain text"
             )
     arguments = parser().parse_args(argv)
     if arguments.command not in ROOTS_OWN:

@@ -47,7 +47,7 @@ def do_init(arguments: argparse.Namespace) -> int:
 def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], Mapping[str, Problem]]:
     """Ask what there is, and return the files for it, and what cannot be in them. Raises UsageError."""
     if arguments.cluster and not re.fullmatch(PLAIN_NAME, arguments.cluster):
-        raise UsageError(f"--cluster {shorten(arguments.cluster)} is no plain name (letters, digits, _ . -)")
+        raise UsageError(f"--cluster {shorten(arguments.cluster)} is not a plain name (letters, digits, _ . -)")
     readable = confs(arguments.repmgr_conf)
     asked = chosen_conf(arguments.repmgr_conf, readable)
     host = LocalHost({asked.node or 0: conninfo_of(asked)})

@@ -182,7 +182,7 @@ def _state(node: int, answer: Rows | OperationFailed, cluster: Cluster) -> NodeS
 def _read(node: int, answer: Rows, cluster: Cluster) -> NodeState:
     ((in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered, segment_size),) = answer
     if not re.fullmatch(r"[0-9]{1,20}", _text(system_identifier)):
-        raise ValueError(f"{system_identifier!r:.50} is no system identifier")
+        raise ValueError(f"{system_identifier!r:.50} is not a system identifier")
     if _number(segment_size) < 2**20:
         raise ValueError(f"{segment_size!r:.50} is not a WAL segment size")
     rows = tuple(_registered(*row) for row in _rows(registered))
@@ -216,7 +216,7 @@ def _sender(row: Mapping[str, Any]) -> WalSender:
     application, client, state = (_text(row[name] or "") for name in ("application_name", "client_addr", "state"))
     age = row.get("age")
     if age is not None and (type(age) not in (int, float) or not math.isfinite(age)):
-        raise ValueError(f"{age!r:.50} is no age")
+        raise ValueError(f"{age!r:.50} is not an age")
     flushed, written = position(row["flush_lsn"]), position(row.get("write_lsn"))
     return WalSender(_number(row["pid"]), application, client, state, flushed, age, written)
 
@@ -230,7 +230,7 @@ def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) 
 
 def _rows(value: Any) -> list[Any]:
     if value is not None and type(value) is not list:
-        raise TypeError(f"{value!r:.50} is no list")
+        raise TypeError(f"{value!r:.50} is not a list")
     if value and len(value) > MOST_ROWS:
         raise ValueError(f"it has {len(value)} rows where at most {MOST_ROWS} are read")
     return value or []
@@ -238,7 +238,7 @@ def _rows(value: Any) -> list[Any]:
 
 def _text(value: Any) -> str:
     if type(value) is not str:
-        raise TypeError(f"{value!r:.50} is no text")
+        raise TypeError(f"{value!r:.50} is not a string")
     return one_line(value)
 
 
@@ -250,7 +250,7 @@ def _flag(value: Any) -> bool:
 
 def _number(value: Any, most: int = 2**31) -> int:
     if type(value) is not int or not 0 <= value < most:
-        raise ValueError(f"{value!r:.50} is no number from 0 to {most - 1}")
+        raise ValueError(f"{value!r:.50} is not a number from 0 to {most - 1}")
     return value
 
 
@@ -277,5 +277,5 @@ def position(lsn: str | None) -> int | None:
         return None
     found = re.fullmatch("([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", lsn) if isinstance(lsn, str) else None
     if found is None:
-        raise ValueError(f"{lsn!r:.50} is no WAL position")
+        raise ValueError(f"{lsn!r:.50} is not a WAL position")
     return (int(found[1], 16) << 32) + int(found[2], 16)

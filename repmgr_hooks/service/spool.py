@@ -265,7 +265,7 @@ def make_spool(directory: Path) -> None:
                 return
             aside = directory.with_name(f"{directory.name}{ASIDE}{time.time_ns()}")
             directory.rename(aside)
-            log.error("%s is no directory; it is now %s", directory, aside)
+            log.error("%s is not a directory; it is now %s", directory, aside)
         directory.mkdir(parents=True)
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:

@@ -17,7 +17,7 @@ from repmgr_hooks.settings.schema import CONTROL
 
 TAKE_OUT = "take it out"
 SET_BY_US = mistake("is what repmgr_hooks sets itself", TAKE_OUT)
-NAMED_ELSEWHERE = mistake("stands under 'nodes'", TAKE_OUT)
+NAMED_ELSEWHERE = mistake("belongs under 'nodes'", TAKE_OUT)
 SERVICE = mistake("would name hosts of its own", "write its options here")
 ANY_NODE = mistake("every node is asked, whatever it is", TAKE_OUT)
 REFUSED = {

@@ -78,7 +78,7 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     if gateway and (wrong := IpAddress().problem(gateway)):
         raise UsageError(f"--gateway {wrong}", hint="name one such as 10.0.0.20")
     if server and (server == "all" or not re.fullmatch(PLAIN_NAME, server)):
-        raise UsageError(f"--barman {shorten(server)} is no name of one server of Barman's")
+        raise UsageError(f"--barman {shorten(server)} is not the name of one Barman server")
     own = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
     user, dbname = str(own.get("user") or "repmgr"), str(own.get("dbname") or "repmgr")
     name = server or only_server(host)

@@ -143,7 +143,7 @@ def test_a_restore(two: Lab) -> None:
     result = lab.gateway.hooks("check-wal", "--restore", "--json", user="barman")
     assert result.returncode == 0, result.stdout
     (said,) = json.loads(result.stdout).values()
-    assert re.match(r"a restore comes up to 0/[0-9A-F]+, last transaction 20", said["restore"]["text"])
+    assert re.match(r"a restore reaches 0/[0-9A-F]+, last transaction 20", said["restore"]["text"])
     assert not lab.gateway.run("find", HOME, "-name", ".repmgr-hooks-*")
     assert "postgres -D" not in lab.gateway.run("ps", "axww").replace(f"postgres -D {'/var/lib/postgresql'}", "")
 

@@ -65,7 +65,7 @@ def test_a_reason_that_is_no_text_is_refused_and_nothing_is_paused(tmp_path: Pat
     refused = hooks(tmp_path, "pause", "--reason", reason)
     assert (refused.returncode, refused.stdout) == (2, b"")
     line, hint = refused.stderr.decode().splitlines()
-    assert line.endswith("holds a control character, or is no UTF-8")
+    assert line.endswith("holds a control character, or is not UTF-8")
     assert (line.isprintable(), hint) == (True, "HINT: write it as plain text")
     assert not (tmp_path / "journal.db").exists()
 

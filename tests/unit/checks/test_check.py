@@ -196,7 +196,7 @@ def test_each_fault_makes_its_own_finding(
     ("legacy", "mode", "said"),
     [
         (False, None, "OK    iptables writes to nf_tables"),
-        (True, None, "FAIL  iptables-legacy, as which 'iptables' is installed, locks {lock}: it is not there, and"),
+        (True, None, "FAIL  iptables-legacy, as which 'iptables' is installed, locks {lock}: it does not exist, and"),
         (True, 0o600, "FAIL  iptables-legacy, as which 'iptables' is installed, locks {lock}: x may not read"),
         (True, 0o640, "OK    iptables writes to iptables-legacy"),
     ],

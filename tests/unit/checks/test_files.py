@@ -81,7 +81,7 @@ def test_a_password_file_of_somebody_else_or_nowhere(place: Path) -> None:
     file = place / "pgpass"
     file.touch(mode=0o600)
     assert files.secret("k", file, OTHER).hint == f"chown other {file}"
-    assert files.secret("k", place / "none", OTHER).message == "is not there"
+    assert files.secret("k", place / "none", OTHER).message == "does not exist"
 
 
 def test_nobody_is_acted_as_without_root() -> None:

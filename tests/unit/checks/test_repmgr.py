@@ -164,7 +164,7 @@ def test_the_repositorys_file(finder: PrimaryFinder) -> None:
             "FAIL",
             "the configuration has no cluster 'mian'",
         ),
-        ("/usr/local/bin/repmgr-hooks", "/nowhere/hooks", "repmgr.line", "FAIL", "/nowhere/hooks is not there"),
+        ("/usr/local/bin/repmgr-hooks", "/nowhere/hooks", "repmgr.line", "FAIL", "/nowhere/hooks does not exist"),
         ("repmgr-hooks event --cluster main", "wrapper", "repmgr.line", "WARN", "does not call 'repmgr-hooks event'"),
         ('"%t"', '"%t" "%d"', "repmgr.shell", "FAIL", "%d in the line: a shell runs what they hold"),
         ('"%p"', '"%c"', "repmgr.shell", "FAIL", "%c in the line: a shell runs what they hold, and %c shows passwords"),

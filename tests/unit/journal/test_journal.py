@@ -557,7 +557,7 @@ def test_a_file_that_goes_away_under_the_service(path: Path, moved: bool) -> Non
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OperationFailed, match=r"file(/journal.db cannot be used| is no directory)"):
+    with pytest.raises(OperationFailed, match=r"file(/journal.db cannot be used| is not a directory)"):
         open_journal(tmp_path / "file" / "journal.db")
     with pytest.raises(OperationFailed, match="missing/journal.db cannot be used"):
         open_journal(tmp_path / "missing" / "journal.db")

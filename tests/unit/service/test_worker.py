@@ -360,7 +360,11 @@ def test_without_spool_and_journal_a_failover_is_followed(
     with serving(worker):
         soon(lambda: healed(host))
     if broken == "a file in its place":
-        for said in ("no lock can be taken", "the spool .* cannot be", "is no directory|the journal .* cannot be used"):
+        for said in (
+            "no lock can be taken",
+            "the spool .* cannot be",
+            "is not a directory|the journal .* cannot be used",
+        ):
             assert re.search(said, caplog.text), said
 
 

@@ -233,14 +233,14 @@ def test_a_gateway_that_no_host_can_have(gateway: str) -> None:
 
 @pytest.mark.parametrize("server", ["all", "-x", "a b"])
 def test_a_server_that_is_not_one(server: str) -> None:
-    with pytest.raises(UsageError, match="is no name of one server of Barman's"):
+    with pytest.raises(UsageError, match="is not the name of one Barman server"):
         surveyed(Asked(), server=server)
 
 
 @pytest.mark.parametrize("name", ["x; reboot", "a'b", "a\nb", "-c"])
 def test_a_cluster_whose_name_repmgr_would_hand_to_a_shell(name: str) -> None:
     arguments = parser().parse_args(["init", f"--cluster={name}"])
-    with pytest.raises(UsageError, match="is no plain name"):
+    with pytest.raises(UsageError, match="is not a plain name"):
         setup.draft(arguments)
 
 
