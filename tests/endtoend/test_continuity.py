@@ -37,7 +37,7 @@ def serve(lab: Lab, *changes: tuple[str, str], in_vain: bool = False) -> None:
     result = lab.gateway.hooks("reconcile")
     assert result.returncode == 0, result.stdout
     if in_vain:
-        configure(lab, ("fail_open_after: 120", "fail_open_after: 6"))
+        configure(lab, ("fail_open_after: 120", "fail_open_after: 20"))
     lab.start_cron()
     lab.start_worker()
     close_file(lab.db1)
