@@ -3,10 +3,10 @@
 \set ON_ERROR_STOP on
 alter role :"role" with login replication;                      -- create and drop Barman's slot
 grant pg_monitor to :"role";                                    -- walsenders, walreceivers, pg_control
-grant pg_signal_backend to :"role";                             -- end a walsender of Barman's that a dead link keeps
+grant pg_signal_backend to :"role";                             -- end a walsender that a dead connection of Barman's holds
 grant usage on schema repmgr to :"role";
 grant select on repmgr.nodes to :"role";
--- Is what Barman has the primary's, byte by byte? Sums of WAL files, and nothing else of what stands in them.
+-- To compare Barman's WAL with the primary's: checksums of WAL files, and nothing else of their content.
 create schema if not exists repmgr_hooks;
 create or replace function repmgr_hooks.wal_sha256(name text) returns text
     language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -16,6 +16,6 @@ revoke all on function repmgr_hooks.wal_sha256(text) from public;
 grant usage on schema repmgr_hooks to :"role";
 grant execute on function repmgr_hooks.wal_sha256(text) to :"role";
 
--- `probe` in config.yaml needs a login and nothing else. Best is the application's own role. If its password is not to
--- stand on the gateway, one of its own, in the application's database, and a line in pg_hba.conf as the application's:
+-- `probe` in config.yaml needs a login and nothing else. The application's own role is best. If its password must not be
+-- on the gateway, create a separate role, with a line in pg_hba.conf like the application's, for the same database:
 --   create role probe login connection limit 4 password '...';

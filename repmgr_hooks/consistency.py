@@ -17,6 +17,7 @@ from repmgr_hooks.settings.libpq import TAKE_OUT
 
 
 def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
+    """Record what does not go together within one cluster: addresses, ports, chains, nodes."""
     versions = {ipaddress.ip_address(node.host).version for node in cluster.nodes.values()}
     if versions != {ipaddress.ip_address(cluster.gateway.address).version}:
         message = "mixes IPv4 and IPv6: netfilter cannot translate one into the other"
@@ -63,6 +64,7 @@ def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
 
 
 def check_retry(document: Document, retry: Backoff) -> None:
+    """Record a first delay that is longer than the longest one."""
     if retry.initial_delay > retry.max_delay:
         document.problem(
             "retry", f"'initial_delay' ({retry.initial_delay} s) must not be above 'max_delay' ({retry.max_delay} s)"
@@ -81,6 +83,7 @@ def check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> 
 
 
 def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping[str, ManagedCluster]) -> None:
+    """Record receivers that are wrong or named twice, and messages that nobody would receive."""
     for index, target in enumerate(told):
         for problem in receivers.validate(target):
             document.problem(f"alerts[{index}]", problem.message, problem.hint)

@@ -83,10 +83,12 @@ class RepmgrConf:
 
     @property
     def node(self) -> int | None:
+        """The node id; None if there is none."""
         return number(self.settings.get("node_id", ""))
 
     @property
     def name(self) -> str:
+        """The node's name; empty if there is none."""
         return self.settings.get("node_name", "")
 
     @property
@@ -100,6 +102,7 @@ class RepmgrConf:
 
     @property
     def line(self) -> str:
+        """The notification command; empty if there is none."""
         return self.settings.get("event_notification_command", "")
 
     @property
@@ -109,6 +112,7 @@ class RepmgrConf:
         return frozenset(re.sub(r"[ \t]", "", self.settings.get("event_notifications", "")).split(",")) - {""}
 
     def seconds(self, name: str, default: int) -> int:
+        """Return a setting that is a number of seconds."""
         return default if (found := number(self.settings.get(name, ""))) is None else found
 
 

@@ -83,4 +83,5 @@ def _streaming(state: ClusterState, age: int) -> Sql:
 
 
 def barman(state: ClusterState, *words: str, tolerate: str = "", expect: str = "") -> Program:
+    """Return the program that runs Barman with these words."""
     return Program((*state.barman.command, *words), tolerate=tolerate, expect=expect)

@@ -90,6 +90,7 @@ def _parts(text: str) -> dict[str, str]:
 
 
 def keepalives(topic: Topic, said: Mapping[str, str]) -> Finding:
+    """Look whether Barman's stream would notice that the primary's cable is pulled."""
     parts = _parts(_ways(said).get("wal_streaming_conninfo") or said.get("streaming_conninfo", ""))
     if "service" in parts:
         return topic.ok("they are in a service file, which is not read here")
@@ -101,6 +102,7 @@ def keepalives(topic: Topic, said: Mapping[str, str]) -> Finding:
 
 
 def slot(topic: Topic, said: Mapping[str, str], settings: Barman) -> Finding:
+    """Look whether Barman streams through the configured slot, and leaves its creation to us."""
     if said.get("slot_name") != settings.slot_name:
         what = f"Barman's slot_name is {said.get('slot_name')}, the configuration's is {settings.slot_name}"
         return topic.fail(what, f"in Barman's file: slot_name = {settings.slot_name}")

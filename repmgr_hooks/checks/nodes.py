@@ -83,6 +83,7 @@ class Looked:
 
     @property
     def answers(self) -> dict[int, Examined]:
+        """The nodes that answered."""
         return {number: node for number, node in self.nodes.items() if isinstance(node, Examined)}
 
     @property

@@ -16,20 +16,25 @@ class Family:
 
     @property
     def six(self) -> bool:
+        """True for IPv6."""
         return ipaddress.ip_address(self.address).version == 6
 
     @property
     def iptables(self) -> str:
+        """The program."""
         return "ip6tables" if self.six else "iptables"
 
     @property
     def forwarding(self) -> str:
+        """The sysctl that lets the kernel forward."""
         return "net.ipv6.conf.all.forwarding" if self.six else "net.ipv4.ip_forward"
 
     def exactly(self, host: str) -> str:
+        """Return a host as a network of one address, as ``iptables-save`` prints it."""
         return f"{host}/128" if self.six else f"{host}/32"
 
     def socket(self, host: str, port: int) -> str:
+        """Return an address with a port, as ``--to-destination`` takes it."""
         return f"[{host}]:{port}" if self.six else f"{host}:{port}"
 
     def save(self) -> tuple[str, ...]:

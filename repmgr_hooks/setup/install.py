@@ -39,14 +39,17 @@ class Move:
 
     @property
     def text(self) -> str:
+        """What the draft holds."""
         return self.draft.read_text()
 
     @property
     def there(self) -> str | None:
+        """What its place holds now; None if there is no file."""
         return self.place.read_text() if self.place.exists() else None
 
     @property
     def ours(self) -> bool:
+        """True for a file that belongs to repmgr_hooks alone, such as a unit."""
         return str(self.place) in SHIPPED
 
     @property
@@ -64,6 +67,7 @@ class Move:
 
     @property
     def mode(self) -> int:
+        """The mode that the file gets."""
         return MODES.get(str(self.place), 0o644)
 
 
