@@ -221,7 +221,7 @@ def explain(conflict: BranchConflict, node: int, steps: Collection[Step], barman
     return Problem(
         "branch_conflict",
         f"{NAME}: Barman holds {conflict}: its archive is of another branch than node {node}, and nothing of "
-        f"this branch is let in. A restore now would bring back the other branch",
+        f"this branch is received. A restore now would bring back the other branch",
         f"to continue, run (what is moved may be the only copy of its transactions; backups that were made on the "
         f"other timeline {number} are of no use for this one): {typed}. Then make a base backup, after "
         f"'repmgr-hooks reconcile': {backup}",

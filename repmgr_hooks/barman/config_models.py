@@ -26,7 +26,9 @@ def validate(models: Mapping[int, str], cluster: Cluster) -> Iterable[Problem]:
     for node in sorted(models.keys() - electable):
         yield mistake(f"'models' has one for {node}, which can be no primary", "take it out")
     if len(set(models.values())) < len(models):
-        yield mistake("'models' has one for two nodes, and it leads to one", "name a model of its own for each")
+        yield mistake(
+            "'models' has the same model for two nodes, but a model leads to one", "name a model of its own for each"
+        )
 
 
 def active(barman: Barman, host: Host) -> str:

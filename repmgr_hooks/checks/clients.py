@@ -23,7 +23,7 @@ def addresses(cluster: Cluster, host: Host) -> Iterator[Finding]:
     if host.route(gateway.address).local is not False:
         yield topic.ok(f"{gateway.address} is an address of this host's")
     else:
-        what = f"this host has no address {gateway.address}: no client that asks for it comes here"
+        what = f"this host has no address {gateway.address}: no client can connect to it here"
         device = way.device or "DEVICE"
         yield topic.fail(what, f"ip address add {Family(gateway.address).exactly(gateway.address)} dev {device}")
     topic = Topic("gateway.snat", cluster.name)

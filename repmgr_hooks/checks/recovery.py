@@ -104,7 +104,7 @@ def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], hos
         hint = "set restore_command, also in its repmgr.conf; without it, it must be cloned anew"
         yield Topic(KEY, name).fail("no restore_command: WAL that the primary no longer has is lost to it", hint)
     if not cluster.nodes[node].shell:
-        hint = f"give nodes.{node} a 'shell' that leads to PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
+        hint = f"give nodes.{node} a 'shell' that runs as PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
         yield Topic(KEY, name).warn("nothing was tried on it", hint)
         return
     shell = Shell(cluster.nodes[node].shell, directory, host)
@@ -146,7 +146,7 @@ def proofs(shell: Shell, restore: Restore, files: Collection[str], name: str) ->
         yield Topic(KEY, name).ok(f"restore_command fetches {file}, {ran.size} bytes")
     ran = shell.run(restore.line(f"{wal[:8]}FFFFFFFF00000000", shell.file))
     good, what = 0 < ran.code < FATAL_FROM, "restore_command, asked for a file that does not exist, gives"
-    hint = _meaning(ran.code) or ("" if good else "PostgreSQL takes 0 for a file that is there; let it give 1")
+    hint = _meaning(ran.code) or ("" if good else "PostgreSQL takes 0 for success; make it return 1")
     said = f"{what} {ran.code if good else ran.why}"
     yield Topic(KEY, name).ok(said) if good else Topic(KEY, name).fail(said, hint)
 

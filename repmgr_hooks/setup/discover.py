@@ -71,7 +71,7 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     described = {node: words_of(text, f"repmgr.nodes: the conninfo of node {node}") for node, _, text in rows}
     ports = {port(words) for words in described.values()}
     if len(ports) != 1:
-        raise UsageError(f"repmgr.nodes names several ports ({ports})", hint="let all nodes listen on one")
+        raise UsageError(f"repmgr.nodes names several ports ({ports})", hint="make all nodes listen on the same port")
     nodes = {
         node: Node(address(described[node], node, len(rows) > 1), witness=kind == "witness") for node, kind, _ in rows
     }

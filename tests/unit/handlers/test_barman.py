@@ -503,7 +503,11 @@ def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(host: Fake
         (MODELS, True, []),
         (Config(switch_wal=SwitchWal(), models=MODELS.models), True, ["'models' needs 'stream: true'"]),
         (replace(MODELS, models={1: "main-db1"}), True, ["'models' has none for node 2"]),
-        (replace(MODELS, models={1: "a", 2: "a"}), True, ["'models' has one for two nodes, and it leads to one"]),
+        (
+            replace(MODELS, models={1: "a", 2: "a"}),
+            True,
+            ["'models' has the same model for two nodes, but a model leads to one"],
+        ),
         (replace(MODELS, models={1: "a", 2: "b", 3: "c"}), True, ["'models' has one for 3, which can be no primary"]),
         (Config(), True, ["asks for nothing"]),
         (STREAM, False, ["needs the section 'barman' of the cluster"]),
