@@ -84,6 +84,7 @@ def test_a_library_does_not_write_past_it() -> None:
     assert "error ignored" in stream.getvalue()
 
 
+@pytest.mark.slow
 def test_a_program_ends_although_nobody_reads_its_last_words(pipe: tuple[int, int]) -> None:
     script = (
         "import logging, sys; from repmgr_hooks.cli import output; output.show_log_lines(sys.stderr)\n"

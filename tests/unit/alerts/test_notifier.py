@@ -161,6 +161,7 @@ def trickle() -> Iterator[int]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_webhook_that_never_ends_its_answer_is_not_waited_for(system: LocalHost) -> None:
     with trickle() as port:
         error = attempt(Receiver(webhook=f"http://127.0.0.1:{port}/", timeout=2), INCIDENT, system)
@@ -426,6 +427,7 @@ def test_a_bug_in_a_message_ends_no_thread(journal: Journal, monkeypatch: pytest
     assert host.texts() == ["CRITICAL main"]
 
 
+@pytest.mark.slow
 def test_a_sender_that_is_left_alone_ends_by_itself() -> None:
     """The service has died meanwhile, and the peer says a byte now and then."""
     with trickle() as port:

@@ -46,6 +46,7 @@ def test_signals_are_taken_as_usual(tmp_path: Path, start: tuple[str, ...]) -> N
     assert (found.returncode, found.stderr) == (usual.returncode, usual.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user has no other processes")
 @pytest.mark.parametrize("command", [("status",), ("worker", "--once")], ids=" ".join)
 @pytest.mark.parametrize("processes", [3, 5])

@@ -121,6 +121,7 @@ def test_a_program_that_hangs_keeps_no_port_closed(host: FakeHost, pager: Pager)
     assert host.leads_to(host.app_port) == "10.0.0.12:5432"
 
 
+@pytest.mark.slow
 def test_the_next_failover_is_not_kept_waiting(host: FakeHost, pager: Pager) -> None:
     """The run ends while the program is still at work, for there is another primary."""
     host.fail_over()

@@ -35,6 +35,7 @@ def checks_in(host: FakeHost) -> list[str]:
     return [" ".join(program.argv) for program in host.ran if "check-wal" in program.argv]
 
 
+@pytest.mark.slow
 def test_each_timeline_is_looked_at_once(journal: Journal, host: FakeHost) -> None:
     queue = ClusterController(MAIN, journal, host, LOADED)
     ticks(queue, host, 3)

@@ -521,6 +521,7 @@ def test_a_configuration_that_is_read_again_leaves_nothing_behind(
         soon(lambda: held() <= before)
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_read_again_and_again_while_a_step_is_taken(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

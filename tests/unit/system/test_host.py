@@ -137,6 +137,7 @@ def test_a_silent_node_is_waited_for_once_and_noticed_when_it_is_back(node: Node
     assert answers(ask(host))
 
 
+@pytest.mark.slow
 def test_it_knocks_at_a_silent_node_again_and_again(node: Node) -> None:
     host = LocalHost({1: node.conninfo()})
     ask(host, 0.1)
@@ -147,12 +148,14 @@ def test_it_knocks_at_a_silent_node_again_and_again(node: Node) -> None:
     until(host, answers)
 
 
+@pytest.mark.slow
 def test_a_connection_that_times_out_by_itself_makes_a_silent_node_too(node: Node) -> None:
     host = LocalHost({1: node.conninfo()})
     assert "timeout" in str(ask(host))
     assert str(ask(host)) == "node 1: still no answer (connection timeout expired)"
 
 
+@pytest.mark.slow
 def test_a_silent_node_that_refuses_connections_now_says_so(node: Node) -> None:
     host = LocalHost({1: node.conninfo()})
     ask(host, 0.1)

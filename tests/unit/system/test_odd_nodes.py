@@ -166,6 +166,7 @@ ODD: dict[str, tuple[Speak, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("odd", "named"), ODD.values(), ids=ODD)
 def test_an_odd_answer_is_one_nodes_error_and_the_other_node_decides(odd: Speak, named: str) -> None:
     first, second = look(odd)

@@ -60,6 +60,7 @@ def test_a_program_that_cannot_be_killed_is_not_waited_for(tmp_path: Path) -> No
     os.killpg(kept[1], signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_child_of_another_session_that_holds_the_output_is_not_waited_for(code: int) -> None:
     program = Program(("sh", "-c", f"setsid sleep 30 & echo $! said; exit {code}"), whole=False)

@@ -519,6 +519,7 @@ def test_a_script_that_cannot_be_executed(tmp_path: Path, text: str) -> None:
     assert str(script) in failure(str(script))
 
 
+@pytest.mark.slow
 def test_a_daemon_that_keeps_the_output_open_breaks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken: list[object] = []
     monkeypatch.setattr(threading, "excepthook", broken.append)
