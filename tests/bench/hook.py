@@ -18,7 +18,7 @@ from statistics import median
 from repmgr_hooks.hook import WAKE
 
 EVENT = ("2", "standby_promote", "1", "", "2026-11-20 03:00:00+00")
-TARGET = 1.5
+TARGET = 1.15
 LIMIT = 30
 
 
