@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import os
 import signal
 import socket
@@ -260,8 +261,8 @@ def exhausted() -> str:
         with contextlib.ExitStack() as stack:
             for _ in range(SPARE_FILES):
                 stack.enter_context(Path(os.devnull).open())
-            spare = bytearray(SPARE_MEMORY)
-            thread = threading.Thread(target=spare.clear, daemon=True)
+            spare = mmap.mmap(-1, SPARE_MEMORY)  # asked for, and not touched
+            thread = threading.Thread(target=spare.close, daemon=True)
             thread.start()
             thread.join()
     except (OSError, RuntimeError, MemoryError) as error:
