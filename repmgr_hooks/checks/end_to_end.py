@@ -101,7 +101,7 @@ def look(
         if not daemon.user.can_be_me:
             yield unseen(topic, f"only root can act as {daemon.user.name}")
         elif journal is None and daemon.user.is_me and os.geteuid() != 0:
-            yield unseen(topic, "only the service may read the journal: the arrival cannot be verified")
+            yield unseen(topic, "only the service may read the journal, so the arrival cannot be verified")
         elif journal is None:
             yield topic.fail("the journal cannot be read: the arrival cannot be verified", "repmgr-hooks status")
         else:

@@ -382,6 +382,9 @@ def node_that_repmgr_holds_for_dead(lab: Lab) -> Iterator[None]:
 
 @fault("nodes.failover", "main")
 def repmgrd_paused(lab: Lab) -> Iterator[None]:
+    # Another fault has just restarted it, and then repmgrd is given time.
+    up = "select clock_timestamp() - pg_postmaster_start_time() > '16 s'"
+    wait_for(lambda: {host.sql(up) for host in (lab.db1, lab.db2)} == {"t"}, "nodes that have been up for long")
     lab.db2.sql("select repmgr.repmgrd_pause(true)", "repmgr")
     yield
     lab.db2.sql("select repmgr.repmgrd_pause(false)", "repmgr")
@@ -569,6 +572,6 @@ def test_a_line_that_loses_or_runs_what_is_sent(healthy: Lab, placeholders: str,
 
 
 def test_without_root_nobody_can_send_and_see_it_arrive(healthy: Lab) -> None:
-    said = "WARN cannot be looked at: only the service may read the journal: the arrival cannot be verified"
+    said = "WARN cannot be looked at: only the service may read the journal, so the arrival cannot be verified"
     assert arrived(healthy, user="postgres").startswith(said)
     assert arrived(healthy, user="barman").startswith("WARN cannot be looked at: only root can act as postgres")
