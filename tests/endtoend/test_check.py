@@ -384,7 +384,8 @@ def node_that_repmgr_holds_for_dead(lab: Lab) -> Iterator[None]:
 def repmgrd_paused(lab: Lab) -> Iterator[None]:
     lab.db2.sql("select repmgr.repmgrd_pause(true)", "repmgr")
     # If another fault has just restarted a node, repmgrd is given time.
-    wait_for(lambda: wrong(lab.gateway.hooks("check", "--json")), "the pause to count", every=1)
+    counts = ("nodes.failover", "main")
+    wait_for(lambda: counts in wrong(lab.gateway.hooks("check", "--json")), "the pause to count", every=1)
     yield
     lab.db2.sql("select repmgr.repmgrd_pause(false)", "repmgr")
 

@@ -58,7 +58,7 @@ def install(lab: Lab, machine: Machine) -> None:
     cron = ("--on-active=0", "--on-unit-active=60", "--uid=barman", "barman", "-q", "cron")
     machine.run("systemd-run", "--quiet", *cron)
     # The first two of the README's commands are what the lab has done: packages, and the program in its environment.
-    _, _, draft, put_in_place, begin = readme.block("apt install").splitlines()
+    _, _, draft, put_in_place, *begin = readme.block("apt install").splitlines()
     machine.run("sh", "-ec", draft)
     machine.run("sh", "-ec", put_in_place)
     lab.put(lab.gateway, "/etc/repmgr-hooks/pgpass", lab.pgpass(), 0o600, "barman")
@@ -66,7 +66,7 @@ def install(lab: Lab, machine: Machine) -> None:
     config = lab.gateway.path(CONFIG_FILE)
     before, after = "probe: {user: repmgr, dbname: repmgr", "probe: {user: app, dbname: app"
     config.write_text(config.read_text().replace(before, after))
-    machine.run("sh", "-ec", begin, limit=320)
+    machine.run("sh", "-ec", "\n".join(begin), limit=320)
     wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")
     wait_for(lambda: good_but_for_tls(machine.result("repmgr-hooks", "check").stdout), "check to find nothing wrong")
 
