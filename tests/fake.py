@@ -15,6 +15,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from psycopg import conninfo
@@ -31,6 +32,7 @@ from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import LATE, Visit
 from repmgr_hooks.system.steps import Program, Rows, Sql
+from tests.fake_nft import NftTables
 
 SENDER_PID = 4711
 BUILT_IN_CHAINS = ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")
@@ -104,6 +106,9 @@ class NatTable:
             chains[name] = []
             return
         verb, name = line.split()[:2]
+        if verb == "-X" and name in chains and name not in BUILT_IN_CHAINS and not chains[name]:
+            del chains[name]
+            return
         if name not in chains or verb not in ("-A", "-D"):
             raise NatError(f"cannot do: {line}")
         if verb == "-A":
@@ -366,6 +371,7 @@ class FakeHost:
         self.nodes[1].slots["barman"] = FakeSlot(active=True)
         self.barman = FakeBarman(streams_from=1, archived={"000000010000000000000004"})
         self.nat = NatTable(SERVED_BY_NODE_1)
+        self.nft = NftTables()
         self.connections: list[Connection] = []
         self.forwarding = True
         self.not_forwarding: set[str] = set()
@@ -426,7 +432,16 @@ class FakeHost:
 
     def leads_to(self, port: int) -> str | None:
         """Where clients of a gateway port end up."""
-        return self.nat.reached(self.gateway, port)
+        return self.reached(self.gateway, port)
+
+    def reached(self, address: str, port: int, chain: str = "PREROUTING") -> str | None:
+        """Where a connection to a port is led: by nftables, which the kernel asks first, or by iptables."""
+        return self.nft.reached(address, port, chain.lower()) or self.nat.reached(address, port, chain)
+
+    def serve_by_nft(self) -> None:
+        """Let nftables have what iptables has had."""
+        self.nat = NatTable()
+        self.nft.take(json.dumps({"nftables": [{"add": item} for item in json.loads(SERVED_BY_NFT)["nftables"][1:]]}))
 
     def what_changed(self) -> list[str]:
         """The changes, in order."""
@@ -501,6 +516,8 @@ class FakeHost:
             return self.programs[name](program)
         if name == "iptables-save":
             return self.nat.save() + ("" if words == ["-t", "nat"] else f"*filter\n{self.filter}COMMIT\n")
+        if name == "nft":
+            return self._nft(program, words)
         if name in ("iptables-legacy-save", "iptables-nft-save"):
             return ""
         if name in ("repmgr", "sudo"):
@@ -536,7 +553,7 @@ class FakeHost:
         return f"{int(self.forwarding)}\n"
 
     def nft_tables(self) -> frozenset[tuple[str, str]]:
-        return frozenset(self.native_tables)
+        return frozenset({("ip", "nat"), *self.nft.tables, *self.native_tables})
 
     def route(self, address: str) -> Route:
         return Route(True, address, "eth0") if address in self.addresses else Route(False, self.gateway, "eth0")
@@ -548,7 +565,7 @@ class FakeHost:
         return {name: self._visit(conninfo.conninfo_to_dict(dsn), limit) for name, dsn in dsns.items()}
 
     def _visit(self, way: Mapping[str, Any], limit: float) -> Visit:
-        led = self.nat.reached(way["host"], int(way["port"]), "OUTPUT")
+        led = self.reached(way["host"], int(way["port"]), "OUTPUT")
         node = next((node for node in self.nodes.values() if led == f"{node.host}:5432"), None)
         if node is None:
             return Visit(error=f'connection to server at "{way["host"]}" failed: Connection refused')
@@ -560,7 +577,19 @@ class FakeHost:
         return Visit("ask" if node.in_recovery else "done", server=node.host, in_recovery=node.in_recovery, pid=4712)
 
     def rules_generation(self) -> int | None:
-        return self.nat.generation if self.counts_rules else None
+        return self.nat.generation + self.nft.generation if self.counts_rules else None
+
+    def _nft(self, program: Program, words: list[str]) -> str:
+        if words == ["-j", "-f", "-"]:
+            self.nft.take(program.stdin)
+            self._note("nft")
+            return ""
+        if words == ["-j", "list", "ruleset"] and not self.native_tables:
+            return self.nft.list_all()
+        if words[:3] != ["-j", "list", "table"]:
+            raise OperationFailed("nft: cannot be run")
+        found = self.nft.list(*words[3:])
+        return ended(program, 0, found, "") if found else ended(program, 1, "", "Error: No such file or directory")
 
     def _sysctl(self, words: list[str]) -> str:
         if words == ["-w", "net.ipv4.ip_forward=1"]:
@@ -722,7 +751,7 @@ class FakeHost:
         if model := self.barman.model:
             number = int(model.removeprefix("main-db"))
             return number if self.nodes[number].reachable else None
-        socket = self.nat.reached(self.gateway, self.barman_port, "OUTPUT")
+        socket = self.reached(self.gateway, self.barman_port, "OUTPUT")
         return next((n for n, node in self.nodes.items() if f"{node.host}:5432" == socket and node.reachable), None)
 
     def _switch_wal(self, program: Program) -> str:
@@ -941,6 +970,9 @@ SERVED_BY_NODE_1 = r"""
 -A repmgr_snat -d 10.0.0.11/32 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT -m comment --comment "repmgr_hooks:main:5432" -j SNAT --to-source 10.0.0.20
 COMMIT
 """  # noqa: E501 - as iptables-save prints it
+
+
+SERVED_BY_NFT = (Path(__file__).parent / "unit/netfilter/nft/1.0.6.json").read_text()
 
 
 def step_row(action: str, what: str, started: float, duration: float, error: str = "", kind: str = "a_kind") -> StepRow:

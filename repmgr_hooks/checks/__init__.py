@@ -34,7 +34,7 @@ from repmgr_hooks.engine import dispatcher, drift, dry_run
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal, primary_finder
-from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.system.steps import Host
 
 HostOf = Callable[[ManagedCluster], Host]
@@ -48,12 +48,14 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)
-    gateways = [managed.cluster.gateway.address for managed in loaded.clusters.values() if _uses(managed, "firewall")]
-    families = {family.six: family for family in map(Family, gateways)}
-    here = {six: list(kernel.look(family, some_world)) for six, family in families.items()}
+    gateways = [managed.cluster.gateway for managed in loaded.clusters.values() if _uses(managed, "firewall")]
+    families = {family.six: family for family in (Family(gateway.address) for gateway in gateways)}
+    backends = {gateway.backend for gateway in gateways}
+    here = {six: list(kernel.look(family, backends, some_world)) for six, family in families.items()}
     yield from (finding for found in here.values() for finding in found)
-    if families:
+    if "iptables" in backends:
         yield from kernel.backend(user, some_world)
+    if families:
         yield kernel.managers(Path("/"), loaded.service.monitor_interval)
     yield from alerts.seen(loaded)
     if not user.can_be_me:

@@ -9,7 +9,7 @@ from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.probe import led_astray, merged, probe
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.handlers.firewall import snat_here
-from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 from repmgr_hooks.system.steps import Host
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.netfilter import nft_rules, saved_rules
-from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed
+from repmgr_hooks.netfilter import iptables, nft_rules, saved_rules
+from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.netfilter.packet import (
     LEAD,
     STOP,
@@ -31,6 +31,7 @@ from repmgr_hooks.netfilter.packet import (
     walk,
 )
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
+from repmgr_hooks.system.nat import in_nf_tables
 from repmgr_hooks.system.steps import Host, Program
 
 log = logging.getLogger(__name__)
@@ -98,8 +99,8 @@ def look(cluster: Cluster, host: Host) -> Iterator[Finding]:
 
 def all_chains(family: Family, host: Host) -> tuple[list[Chain], set[tuple[str, str]]]:
     """Return the chains of every back end, and the tables of nftables that cannot be read. Raises OperationFailed."""
-    saved = host.run(Program((f"{family.iptables}-save",)), LIMIT)
-    by_nft = host.rules_generation() is not None or "(nf_tables)" in saved
+    saved = _saved(family, host)
+    by_nft = in_nf_tables(iptables, host)
     other = family.iptables.replace("tables", "tables-legacy" if by_nft else "tables-nft")
     theirs = host.run(Program((f"{other}-save",)), LIMIT) if shutil.which(f"{other}-save") else ""
     chains = [*saved_rules.parse(saved, family.iptables), *saved_rules.parse(theirs, other)]
@@ -114,6 +115,14 @@ def all_chains(family: Family, host: Host) -> tuple[list[Chain], set[tuple[str, 
     except (OperationFailed, ValueError, KeyError, TypeError, AttributeError) as error:
         log.debug("nft: %s", error)
         return chains, native
+
+
+def _saved(family: Family, host: Host) -> str:
+    """What no program has written nobody needs to read: with nftables, iptables need not be installed."""
+    try:
+        return host.run(Program((f"{family.iptables}-save",)), LIMIT)
+    except NoSuchProgram:
+        return ""
 
 
 def _before_ours(cluster: Cluster, chains: list[Chain], host: Host) -> Iterator[tuple[str, Fault]]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import READ, User, hindrance
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
-from repmgr_hooks.handlers.firewall import forwarding, nat_rules
-from repmgr_hooks.netfilter.iptables import Family
-from repmgr_hooks.netfilter.rules import jumps
+from repmgr_hooks.handlers.firewall import forwarding
+from repmgr_hooks.netfilter.backends import BACKENDS
+from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.nat import our_rules
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 10.0
@@ -24,16 +25,17 @@ LOCK = Path("/run/xtables.lock")
 TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 
 
-def look(family: Family, host: Host) -> Iterator[Finding]:
-    """Look at what the firewall handler needs of IPv4, or of IPv6."""
+def look(family: Family, backends: Iterable[str], host: Host) -> Iterator[Finding]:
+    """Look at what the firewall handler needs of IPv4, or of IPv6, and of these back ends."""
     name = "IPv6" if family.six else "IPv4"
-    topic, needed = Topic("kernel.programs", name), (f"{family.iptables}-save", f"{family.iptables}-restore")
-    missing = [program for program in needed if shutil.which(program) is None]
-    yield (
-        topic.fail(f"{missing[0]} is not installed", "apt install iptables")
-        if missing
-        else topic.ok("iptables is installed")
-    )
+    for backend in (BACKENDS[each] for each in sorted(backends)):
+        topic = Topic("kernel.programs", name)
+        missing = [program for program in backend.programs(family) if shutil.which(program) is None]
+        yield (
+            topic.fail(f"{missing[0]} is not installed", f"apt install {backend.PACKAGE}")
+            if missing
+            else topic.ok(f"{backend.PACKAGE} is installed")
+        )
     topic = Topic("kernel.forwarding", name)
     hint = f"sysctl -w {family.forwarding}=1; install -m 0644 config/sysctl.conf /etc/sysctl.d/90-repmgr-hooks.conf"
     try:
@@ -57,25 +59,23 @@ def devices(cluster: Cluster, host: Host) -> Iterator[Finding]:
 
 
 def chains(cluster: Cluster, host: Host) -> Iterator[Finding]:
-    """Look whether our chains are there, and something leads into them; without iptables nothing is said here."""
+    """Look whether our chains are there, and something leads into them; without their program nothing is said here."""
     topic = Topic("kernel.chains", cluster.name)
     try:
-        rules = nat_rules(cluster.gateway, host)
+        ours = our_rules(cluster, host)
     except NoSuchProgram:
         return
     except OperationFailed as error:
         yield unseen(topic, error)
         return
     dnat, snat = cluster.gateway.chains.dnat, cluster.gateway.chains.snat
-    ours = [rule for rule in rules if rule.startswith((f"-A {dnat} ", f"-A {snat} "))]
-    lacking = [jump for jump in jumps(cluster.gateway) if jump not in rules]
     hint = f"repmgr-hooks reconcile --cluster {cluster.name}"
-    if lacking:
-        yield topic.fail(f"not set up, or flushed by another: {lacking[0]} is missing", hint)
-    elif not ours:
+    if ours.missing:
+        yield topic.fail(f"not set up, or flushed by another: {ours.missing[0]} is missing", hint)
+    elif not ours.rules:
         yield topic.fail(f"not set up, or flushed by another: {dnat} and {snat} are empty", hint)
     else:
-        yield topic.ok(f"{dnat} and {snat} are in the nat table")
+        yield topic.ok(f"{ours.backend} has {dnat} and {snat}")
 
 
 def _tracking(topic: Topic, host: Host) -> Finding:

@@ -18,7 +18,7 @@ from repmgr_hooks.cluster.repmgr_files import Identity, identities
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.simulation import FREE_SLOTS
 from repmgr_hooks.errors import OperationFailed, answer_of
-from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.system.steps import Host, Rows, Sql
 from repmgr_hooks.text import one_line
 

@@ -14,7 +14,7 @@ from psycopg import conninfo
 
 from repmgr_hooks.cluster.probe_from import visit_from
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import client
 from repmgr_hooks.system.client import Visit

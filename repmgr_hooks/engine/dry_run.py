@@ -9,7 +9,8 @@ from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.engine.executor import look
 from repmgr_hooks.engine.run import ActionResult, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Problem
-from repmgr_hooks.netfilter.rules import unquoted
+from repmgr_hooks.netfilter.backends import BACKENDS
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.layers import HostLayer
 from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 
@@ -28,7 +29,7 @@ def preview(chosen: Sequence[ScheduledAction], state: ClusterState, host: Host) 
 
 def dry_run_steps(chosen: Sequence[ScheduledAction], state: ClusterState, host: Host) -> list[ActionResult]:
     """Return the steps that would be taken now, one action after the other, and change nothing."""
-    imagined, done = DryRunHost(host), list[ActionResult]()
+    imagined, done = DryRunHost(host, state.cluster), list[ActionResult]()
     for item in chosen:
         done += preview([item], state, imagined)
         imagined.imagine(done[-1].steps)
@@ -43,41 +44,26 @@ def differences(done: Sequence[ActionResult]) -> list[Problem]:
 class DryRunHost(HostLayer):
     """A host on which steps are imagined, as far as netfilter goes; nothing else is looked at by two actions."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, cluster: Cluster) -> None:
         super().__init__(host)
-        self._swaps: list[str] = []
+        self._changes: dict[str, list[str]] = {name: [] for name in BACKENDS}
+        self._writing = {backend.writing(cluster): name for name, backend in BACKENDS.items()}
+        self._reading = {backend.reading(cluster): name for name, backend in BACKENDS.items()}
         self._cut = False
 
     def imagine(self, steps: Iterable[Step]) -> None:
         """Let these be taken."""
         for step in steps:
             self._cut |= isinstance(step.do, DropConnections)
-            if isinstance(step.do, Program) and step.do.argv[0].endswith("tables-restore"):
-                self._swaps.append(step.do.stdin)
+            if isinstance(step.do, Program) and (backend := self._writing.get(step.do.argv)):
+                self._changes[backend].append(step.do.stdin)
 
     def run(self, program: Program, limit: float) -> str:
         """Answer as a look would be answered then."""
         if program.argv[:2] == ("conntrack", "-L") and self._cut:
             return ""
         said = super().run(program, limit)
-        if program.argv[0].endswith("tables-save"):
-            for swap in self._swaps:
-                said = restored(said, swap.splitlines())
+        if backend := self._reading.get(program.argv):
+            for change in self._changes[backend]:
+                said = BACKENDS[backend].after(said, change)
         return said
-
-
-def restored(saved: str, swap: Sequence[str]) -> str:
-    """Return what ``iptables-save`` would print after ``iptables-restore --noflush``.
-
-    >>> restored("*nat\\n-A a -j x\\n-A b -j y\\nCOMMIT", ["*nat", ":a - [0:0]", "-A a -j z", "COMMIT"])
-    '*nat\\n-A b -j y\\n-A a -j z\\nCOMMIT'
-    """
-    flushed = tuple(f"-A {line[1:].split()[0]} " for line in swap if line.startswith(":"))
-    removed = [unquoted(line.replace("-D ", "-A ", 1)) for line in swap if line.startswith("-D ")]
-    rules = []
-    for line in saved.splitlines():
-        if unquoted(line) in removed:
-            removed.remove(unquoted(line))
-        elif not line.startswith(flushed) and line != "COMMIT":
-            rules.append(line)
-    return "\n".join([*rules, *(line for line in swap if line.startswith("-A ")), "COMMIT"])

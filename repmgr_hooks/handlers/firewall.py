@@ -1,5 +1,8 @@
 """The gateway's ports lead to the primary: DNAT and SNAT in our own chains, swapped in one transaction.
 
+Which back end has them, iptables or nftables, is the configuration's affair (``system/nat.py``). Rules that the other
+one has of ours are taken into account, and removed when the chosen one has the same.
+
 A port is opened by name. Ports that lead to another node than the primary are closed by the same transaction; those
 that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
 their clients are reset at once (``netfilter/reset.py``); also those that were made between the look and the swap.
@@ -10,29 +13,22 @@ The swap depends on the rules alone. What conntrack and sysctl are for comes aft
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, Problem, did_you_mean, mistake
 from repmgr_hooks.handlers import contract
+from repmgr_hooks.netfilter import backends
+from repmgr_hooks.netfilter.backends import BACKENDS, leads_to
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
-from repmgr_hooks.netfilter.iptables import Family
-from repmgr_hooks.netfilter.rules import (
-    Leading,
-    dnat_rule,
-    jumps,
-    leads_to,
-    led_by,
-    once,
-    own_rules,
-    parse_rules,
-    snat_rule,
-    swap,
-)
+from repmgr_hooks.netfilter.family import Family
+from repmgr_hooks.netfilter.nat import Leading, OurRules
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
 from repmgr_hooks.settings.schema import Identifier, OrNever
+from repmgr_hooks.system import nat
+from repmgr_hooks.system.nat import LIMIT
 from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 from repmgr_hooks.text import one_line
 
@@ -43,7 +39,6 @@ helper = contract.never_helps
 warnings = contract.no_warnings
 housekeep = contract.no_housekeeping
 
-LIMIT = 10.0
 LOOK_LIMIT = 5.0
 """For a look at the connections, behind which other ports may wait."""
 LOOK_ALL_THE_SAME = 300.0
@@ -64,17 +59,18 @@ class Config:
 
 @dataclass(frozen=True)
 class Seen:
-    """The nat table as ``iptables-save`` prints it, the connections to our ports, and whether the kernel forwards.
+    """Our rules, the connections to our ports, and whether the kernel forwards.
 
     ``tracked`` is None without a conntrack program, or if it fails; then ``unseen`` says why.
-    ``snat_here``: whether this host has the address that nodes are to see.
+    ``snat_here``: whether this host has the address that nodes are to see; ``left``: rules of ours in another back end.
     """
 
-    nat: tuple[str, ...]
+    ours: OurRules
     tracked: tuple[Tracked, ...] | None
     forwarding: bool
     unseen: str = ""
     snat_here: bool = True
+    left: tuple[OurRules, ...] = ()
 
 
 def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
@@ -90,42 +86,33 @@ def fail_open_after(config: Config) -> float | None:
 
 
 def observe(config: Config, state: ClusterState, host: Host) -> Seen:
-    """Read the nat table, the forwarding switch and, once the rules are right, the connection-tracking table.
+    """Read our rules, the forwarding switch and, once the rules are right, the connection-tracking table.
 
-    Raises OperationFailed if the nat table cannot be read.
+    Raises OperationFailed if our rules cannot be read.
     """
     gateway = state.cluster.gateway
-    nat = nat_rules(gateway, host)
+    ours, left = nat.our_rules(state.cluster, host), tuple(nat.leftovers(state.cluster, host))
     try:
         forwards = forwarding(Family(gateway.address), host)
     except OperationFailed as error:
         log.warning("%s", error)
         forwards = False
     here = snat_here(gateway, host)
-    if _changes(config, state, nat, here):
-        return Seen(nat, (), forwards, snat_here=here)
+    seen = Seen(ours, (), forwards, "", here, left)
+    if _change(config, state, seen) or any(each.leading for each in left):
+        return seen
     tracked, unseen = tracked_connections(gateway, host)
-    return Seen(nat, tracked, forwards, unseen, here)
+    return replace(seen, tracked=tracked, unseen=unseen)
 
 
 def fingerprint(state: ClusterState, host: Host) -> object:
     """What a look sees is the same while nobody changes a rule; every five minutes it is looked at all the same."""
-    generation = host.rules_generation()
+    generation = nat.generation(state.cluster, host)
     if generation is None:
         return None
     family = Family(state.cluster.gateway.address)
     here = snat_here(state.cluster.gateway, host)
     return generation, forwarding(family, host), here, state.primary, host.now() // LOOK_ALL_THE_SAME
-
-
-def nat_rules(gateway: Gateway, host: Host) -> tuple[str, ...]:
-    """Read the rules of the nat table."""
-    return parse_rules(nat_table(gateway, host))
-
-
-def nat_table(gateway: Gateway, host: Host) -> str:
-    """Read the nat table."""
-    return host.run(Program(Family(gateway.address).save()), LIMIT)
 
 
 def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ...] | None, str]:
@@ -153,65 +140,71 @@ def forwarding(family: Family, host: Host) -> bool:
 
 def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     """Return the steps after which the port leads to the primary and nothing of ours leads elsewhere."""
-    gateway, primary = state.cluster.gateway, state.primary_host
-    family = Family(gateway.address)
+    cluster, primary = state.cluster, state.primary_host
+    family, gateway = Family(cluster.gateway.address), cluster.gateway
     steps = []
-    changes = _changes(config, state, seen.nat, seen.snat_here)
-    if changes:
-        steps.append(
-            Step(
-                f"route port {config.open} to node {state.primary} ({primary})",
-                Program(family.restore(), stdin=changes),
-                LIMIT,
-                kind="open_port",
-                target=config.open,
-                node=state.primary,
-            )
-        )
+    change = _change(config, state, seen)
+    if change:
+        what = f"route port {config.open} to node {state.primary} ({primary})"
+        swap = nat.change(cluster, seen.ours.backend, change)
+        steps.append(Step(what, swap, LIMIT, kind="open_port", target=config.open, node=state.primary))
+    steps += [_remove(cluster, ours) for ours in seen.left]
     if not seen.forwarding:
         switch = Program(("sysctl", "-w", f"{family.forwarding}=1"), helper=True)
         steps.append(Step("let the kernel forward", switch, LIMIT, kind="enable_forwarding", helper=True))
-    led = led_by(own_rules(gateway, seen.nat)) if changes else set()
+    led = set().union(*(ours.leading for ours in [seen.ours, *seen.left])) if change or seen.left else set()
     right = (primary, gateway.address)
-    cuts = [_cut(state.cluster, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
+    cuts = [_cut(cluster, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
     return [*steps, *cuts, *_seeing(gateway, seen.unseen)]
+
+
+def _remove(cluster: Cluster, left: OurRules) -> Step:
+    """A failure keeps no other port from being led."""
+    away = nat.change(cluster, left.backend, BACKENDS[left.backend].removal(cluster, left))
+    what = f"remove our rules from {left.backend}: now {cluster.gateway.backend} has them"
+    return Step(what, away, LIMIT, kind="remove_rules", target=left.backend, helper=True)
 
 
 def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[Step]:
     """Return the steps after which no port and no connection leads to these nodes. Raises OperationFailed."""
     gateway, hosts = cluster.gateway, [cluster.nodes[node].host for node in stale_primaries]
-    family = Family(gateway.address)
-    ours = own_rules(gateway, nat_table(gateway, host).splitlines())
-    ends = tuple(f"--to-destination {family.socket(address, cluster.postgres.port)}" for address in hosts)
-    # All rules of such a port: what stands behind the first would come to light without it.
-    ports = {port for rule in ours if rule.endswith(ends) for port, _ in led_by([rule])}
-    kept = [rule for rule in ours if not rule.endswith(ends) and not any(port in ports for port, _ in led_by([rule]))]
-    steps = []
-    if kept != ours:
-        names = " and ".join(f"node {node}" for node in stale_primaries)
-        close = Program(family.restore(), stdin=swap(gateway, kept))
-        closed = " ".join(sorted(name for name, number in gateway.ports.items() if number in ports))
-        steps.append(Step(f"close what leads to {names}", close, LIMIT, kind="close_ports", target=closed))
-    led = led_by(ours) if kept != ours else set()
+    there = [nat.our_rules(cluster, host), *nat.leftovers(cluster, host)]
+    led = set().union(*(ours.leading for ours in there))
+    names = " and ".join(f"node {node}" for node in stale_primaries)
+    ports = {port for port, address in led if address in hosts}
+    steps = _closing(cluster, there, f"close what leads to {names}", "close_ports", ports, hosts)
     # As in ``observe``: the connections are looked at when no rule leads there any more.
-    tracked, unseen = tracked_connections(gateway, host) if kept == ours else ((), "")
-    cuts = [_cut(cluster, port, address) for port, address in _leading(tracked, led) if address in hosts]
+    tracked, unseen = ((), "") if steps else tracked_connections(gateway, host)
+    left = led if steps else set()
+    cuts = [_cut(cluster, port, address) for port, address in _leading(tracked, left) if address in hosts]
     return [*steps, *cuts, *_seeing(gateway, unseen)]
 
 
 def close(cluster: Cluster, names: Sequence[str], host: Host) -> list[Step]:
-    """Return the step that closes these ports; established connections are left alone.
+    """Return the steps that close these ports; established connections are left alone.
 
     Raises OperationFailed.
     """
-    gateway = cluster.gateway
-    ours, numbers = own_rules(gateway, nat_table(gateway, host).splitlines()), {gateway.ports[name] for name in names}
-    kept = [rule for rule in ours if not any(port in numbers for port, _ in led_by([rule]))]
-    if kept == ours:
-        return []
+    there = [nat.our_rules(cluster, host), *nat.leftovers(cluster, host)]
     what = f"close port {' and '.join(names)}: no primary is known"
-    shut, closed = Program(Family(gateway.address).restore(), stdin=swap(gateway, kept)), " ".join(sorted(names))
-    return [Step(what, shut, LIMIT, kind=CLOSE_WHILE_UNKNOWN, target=closed)]
+    return _closing(cluster, there, what, CLOSE_WHILE_UNKNOWN, {cluster.gateway.ports[name] for name in names})
+
+
+def _closing(
+    cluster: Cluster,
+    there: Iterable[OurRules],
+    what: str,
+    kind: str,
+    ports: Collection[int],
+    hosts: Collection[str] = (),
+) -> list[Step]:
+    named = " ".join(sorted(name for name, number in cluster.gateway.ports.items() if number in ports))
+    changes = ((ours.backend, backends.close(cluster, ours, ports, hosts)) for ours in there)
+    return [
+        Step(what, nat.change(cluster, backend, text), LIMIT, kind=kind, target=named)
+        for backend, text in changes
+        if text
+    ]
 
 
 def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leading]:
@@ -243,20 +236,8 @@ def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
     return [step] if unseen else []
 
 
-def _changes(config: Config, state: ClusterState, nat: tuple[str, ...], snat_here: bool) -> str:
-    """Return the input for ``iptables-restore --noflush``; empty if every rule of ours is right.
-
-    With ``--noflush``, naming a user chain flushes that chain alone, inside the same transaction.
-    """
-    cluster = state.cluster
-    still_open = {name for name, node in leads_to(cluster, nat).items() if node == state.primary}
-    wanted = [
-        dnat_rule(cluster, name, state.primary_host)
-        for name in cluster.gateway.ports
-        if name in still_open | {config.open}
-    ]
-    wanted.append(snat_rule(cluster, state.primary_host, snat_here))
-    wrong_jumps = [line for jump in jumps(cluster.gateway) for line in once(jump, nat.count(jump))]
-    if sorted(own_rules(cluster.gateway, nat)) == sorted(wanted) and not wrong_jumps:
-        return ""
-    return swap(cluster.gateway, [*wrong_jumps, *wanted])
+def _change(config: Config, state: ClusterState, seen: Seen) -> str:
+    """Return the change that opens the port and closes those that lead elsewhere; empty if all of ours is right."""
+    ports = [leads_to(state.cluster, ours) for ours in (seen.ours, *seen.left)]
+    still_open = {name for where in ports for name, node in where.items() if node == state.primary}
+    return backends.lead(state.cluster, seen.ours, still_open | {config.open}, state.primary_host, seen.snat_here)

@@ -1,57 +1,168 @@
-"""IPv4 or IPv6: the programs, the words and the spellings of netfilter's that differ between the two."""
+"""Our rules as iptables has them: two chains in the nat table, and the jumps into them."""
 
 from __future__ import annotations
 
-import ipaddress
-from dataclasses import dataclass
+import re
+import shlex
+from collections.abc import Iterable, Sequence
 
+from repmgr_hooks.netfilter.family import Family
+from repmgr_hooks.netfilter.nat import OurRules, Rule
+from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
+
+PACKAGE = "iptables"
+OWN_TABLE = False
+ABSENT = ""
+VERSION: tuple[str, ...] = ("iptables", "-V")
 LOCK_WAIT = "5"
+COMMENT = re.compile(r" -m comment --comment (\S+)")
+LED_PORT = re.compile(r" --dport (\d+) ")
+LED_TO = re.compile(r"-j DNAT --to-destination \[?([0-9a-f.:]+?)\]?:\d+$")
 
 
-@dataclass(frozen=True)
-class Family:
-    """What differs between IPv4 and IPv6."""
+def programs(family: Family) -> tuple[str, ...]:
+    """Return the programs that it needs."""
+    return (f"{family.iptables}-save", f"{family.iptables}-restore")
 
-    address: str
 
-    @property
-    def six(self) -> bool:
-        """True for IPv6."""
-        return ipaddress.ip_address(self.address).version == 6
+def table(cluster: Cluster) -> tuple[str, str]:
+    """Return family and name of the table that has our rules."""
+    return (Family(cluster.gateway.address).name, "nat")
 
-    @property
-    def iptables(self) -> str:
-        """The program."""
-        return "ip6tables" if self.six else "iptables"
 
-    @property
-    def forwarding(self) -> str:
-        """The sysctl that lets the kernel forward."""
-        return "net.ipv6.conf.all.forwarding" if self.six else "net.ipv4.ip_forward"
+def reading(cluster: Cluster) -> tuple[str, ...]:
+    """Return the words that print the nat table."""
+    return (f"{Family(cluster.gateway.address).iptables}-save", "-t", "nat")
 
-    def exactly(self, host: str) -> str:
-        """Return a host as a network of one address, as ``iptables-save`` prints it."""
-        return f"{host}/128" if self.six else f"{host}/32"
 
-    def socket(self, host: str, port: int) -> str:
-        """Return an address with a port, as ``--to-destination`` takes it."""
-        return f"[{host}]:{port}" if self.six else f"{host}:{port}"
+def writing(cluster: Cluster) -> tuple[str, ...]:
+    """Return the words that take changes of the nat table on stdin, as one transaction."""
+    return (f"{Family(cluster.gateway.address).iptables}-restore", "--noflush", "--wait", LOCK_WAIT)
 
-    def save(self) -> tuple[str, ...]:
-        """Return the words that print the nat table."""
-        return (f"{self.iptables}-save", "-t", "nat")
 
-    def restore(self) -> tuple[str, ...]:
-        """Return the words that take changes of the nat table on stdin, as one transaction."""
-        return (f"{self.iptables}-restore", "--noflush", "--wait", LOCK_WAIT)
+def parse(printed: str, cluster: Cluster) -> OurRules:
+    """Read what ``iptables-save`` has printed, with the quotes that it puts in some versions only."""
+    gateway, lines = cluster.gateway, printed.splitlines()
+    own, nat = _chains(gateway, "-A {} "), [unquoted(line) for line in lines if line.startswith("-A ")]
+    rules = tuple(_rule(line) for line in lines if line.startswith(own))
+    theirs = [line for line in nat if not line.startswith(own) and line not in jumps(gateway)]
+    shared = tuple(name for name in _chains(gateway) if any(re.search(f" -[jg] {name}$", line) for line in theirs))
+    declared = [f":{name} " for name in _chains(gateway) if name not in shared]
+    return OurRules(
+        "iptables",
+        rules,
+        bool(rules)
+        or any(jump in nat for jump in jumps(gateway))
+        or any(line.startswith(tuple(declared)) for line in lines),
+        tuple(jump for jump in jumps(gateway) if jump not in nat),
+        tuple(line for jump in jumps(gateway) for line in once(jump, nat.count(jump))),
+        shared,
+    )
 
-    def list_connections(self, gateway: str) -> tuple[str, ...]:
-        """Return the words that print the tracked TCP connections to the gateway's address."""
-        return self._conntrack("-L", gateway)
 
-    def delete_connections(self, gateway: str, port: int, host: str) -> tuple[str, ...]:
-        """Return the words that delete, and print, those of one port that really lead to a host."""
-        return self._conntrack("-D", gateway, "--orig-port-dst", str(port), "--reply-src", host)
+def dnat_rule(cluster: Cluster, port: str, host: str) -> Rule:
+    """Return the rule that leads a named port to a node, in the form that ``iptables-save`` prints."""
+    gateway, family = cluster.gateway, Family(cluster.gateway.address)
+    return _rule(
+        f"-A {gateway.chains.dnat} -d {family.exactly(gateway.address)} -p tcp -m tcp --dport {gateway.ports[port]} "
+        f"-m comment --comment repmgr_hooks:{cluster.name}:{port} "
+        f"-j DNAT --to-destination {family.socket(host, cluster.postgres.port)}"
+    )
 
-    def _conntrack(self, verb: str, gateway: str, *more: str) -> tuple[str, ...]:
-        return ("conntrack", verb, "-f", "ipv6" if self.six else "ipv4", "-p", "tcp", "--orig-dst", gateway, *more)
+
+def snat_rule(cluster: Cluster, host: str, here: bool = True) -> Rule:
+    """Return the rule that makes the node answer through the gateway.
+
+    ``--ctstate DNAT`` holds for what a DNAT rule has led (iptables-extensions(8), conntrack).
+    """
+    gateway, family = cluster.gateway, Family(cluster.gateway.address)
+    target = f"SNAT --to-source {gateway.snat}" if here and gateway.snat != MASQUERADE else "MASQUERADE"
+    return _rule(
+        f"-A {gateway.chains.snat} -d {family.exactly(host)} -p tcp -m tcp --dport {cluster.postgres.port} "
+        "-m conntrack --ctstate DNAT "
+        f"-m comment --comment repmgr_hooks:{cluster.name}:{cluster.postgres.port} "
+        f"-j {target}"
+    )
+
+
+def swap(cluster: Cluster, rules: Iterable[Rule], repairs: Iterable[str] = ()) -> str:
+    """Return the transaction that empties our chains and adds these rules.
+
+    With ``--noflush``, naming a user chain flushes that chain alone, inside the same transaction.
+    """
+    return _transaction([*_chains(cluster.gateway, ":{} - [0:0]"), *repairs, *(rule.text for rule in rules)])
+
+
+def removal(cluster: Cluster, ours: OurRules) -> str:
+    """Return the transaction that removes our chains, and each jump into them."""
+    gateway = cluster.gateway
+    there = [jump for jump in jumps(gateway) if jump not in ours.missing]
+    away = [jump.replace("-A ", "-D ", 1) for jump in there] + [line for line in ours.repairs if line.startswith("-D ")]
+    gone = [f"-X {name}" for name in _chains(gateway) if name not in ours.shared]
+    return _transaction([*_chains(gateway, ":{} - [0:0]"), *away, *gone])
+
+
+def after(printed: str, change: str) -> str:
+    """Return what ``iptables-save`` would print after ``iptables-restore --noflush``.
+
+    >>> after("*nat\\n:a - [0:0]\\n-A a -j x\\n-A b -j y\\nCOMMIT", "*nat\\n:a - [0:0]\\n-A a -j z\\nCOMMIT")
+    '*nat\\n:a - [0:0]\\n-A b -j y\\n-A a -j z\\nCOMMIT'
+    """
+    lines = change.splitlines()
+    flushed = tuple(f"-A {line[1:].split()[0]} " for line in lines if line.startswith(":"))
+    gone = tuple(f":{line.split()[1]} " for line in lines if line.startswith("-X "))
+    removed = [unquoted(line.replace("-D ", "-A ", 1)) for line in lines if line.startswith("-D ")]
+    rules = []
+    for line in printed.splitlines():
+        if unquoted(line) in removed:
+            removed.remove(unquoted(line))
+        elif not line.startswith(flushed + gone) and line != "COMMIT":
+            rules.append(line)
+    return "\n".join([*rules, *(line for line in lines if line.startswith("-A ")), "COMMIT"])
+
+
+def jumps(gateway: Gateway) -> list[str]:
+    """Return the rules that lead into our chains, as the article has them."""
+    dnat, snat = gateway.chains.dnat, gateway.chains.snat
+    return [f"-A PREROUTING -j {dnat}", f"-A OUTPUT -j {dnat}", f"-A POSTROUTING -j {snat}"]
+
+
+def once(rule: str, times: int) -> list[str]:
+    """Return what makes a rule that is there ``times`` times be there once."""
+    return [rule] if times == 0 else [rule.replace("-A ", "-D ", 1)] * (times - 1)
+
+
+def unquoted(line: str) -> str:
+    """Return a rule as it is without the quotes that only some versions of iptables print."""
+    try:
+        return " ".join(shlex.split(line))
+    except ValueError:  # a foreign rule with a quote of its own in it
+        return line
+
+
+def _rule(line: str) -> Rule:
+    """Read a rule in a chain of ours. Those of the article's scripts have no comment, and lead clients all the same.
+
+    >>> rule = _rule('-A a -p tcp --dport 54322 -m comment --comment "x:y" -j DNAT --to-destination [fd00::11]:5432')
+    >>> rule.port, rule.host, rule.comment
+    (54322, 'fd00::11', 'x:y')
+    >>> rule.key
+    '-A a -p tcp --dport 54322 -j DNAT --to-destination [fd00::11]:5432'
+    """
+    plain = unquoted(line)
+    comment, port, to = COMMENT.search(plain), LED_PORT.search(plain), LED_TO.search(plain)
+    return Rule(
+        line,
+        COMMENT.sub("", plain),
+        comment[1] if comment else "",
+        int(port[1]) if port else None,
+        to[1] if to else "",
+    )
+
+
+def _chains(gateway: Gateway, form: str = "{}") -> tuple[str, ...]:
+    return (form.format(gateway.chains.dnat), form.format(gateway.chains.snat))
+
+
+def _transaction(lines: Sequence[str]) -> str:
+    return "\n".join(["*nat", *lines, "COMMIT", ""])

@@ -27,8 +27,9 @@ from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
-from repmgr_hooks.netfilter.rules import leads_to
+from repmgr_hooks.netfilter.backends import leads_to
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
+from repmgr_hooks.system.nat import our_rules
 from repmgr_hooks.system.steps import Host
 
 LOOKS_AT_LEAST = 300.0
@@ -177,7 +178,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     paused = pause_of(settings.name, journal, loaded.state_dir)
     pending: list[Problem] = []
     try:
-        ports = leads_to(settings, firewall.nat_rules(settings.gateway, host))
+        ports = leads_to(settings, our_rules(settings, host))
     except OperationFailed as error:
         ports, pending = {}, [Problem.of(error)]
     return ClusterStatus(

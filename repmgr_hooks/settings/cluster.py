@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Literal
 
 from psycopg import conninfo
 
@@ -80,7 +80,7 @@ class Postgres:
 
 @dataclass(frozen=True)
 class Chains:
-    """Our own chains in the nat table."""
+    """Our own chains, in the nat table or, with nftables, in a table of our own."""
 
     dnat: ChainName = "repmgr_dnat"
     snat: ChainName = "repmgr_snat"
@@ -99,12 +99,14 @@ class Gateway:
     """The fixed address and ports that clients know; ``reset_clients``: tell clients at once that they are cut.
 
     ``snat_address``: what the nodes see as the address of every client: this gateway's ``address``, unless they have no
-    route to that (two networks); ``masquerade``: the address of the interface that leads to the node.
+    route to that (two networks); ``masquerade``: the address of the interface that leads to the node. ``backend``: what
+    writes the rules into the kernel.
     """
 
     address: Address
     ports: Mapping[Identifier, Port]
     snat_address: Annotated[str, SnatAddress()] = ""
+    backend: Literal["iptables", "nftables"] = "iptables"
     chains: Chains = Chains()
     reset_clients: bool = True
 

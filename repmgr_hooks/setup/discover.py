@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -47,6 +48,8 @@ class Found:
     """What of it cannot be taken over, and why."""
     cleans_up_locks: bool = False
     """Whether this Barman removes lock files unless it is told not to."""
+    backend: str = "iptables"
+    """What can write the gateway's rules here."""
 
     @property
     def app_port(self) -> int:
@@ -91,8 +94,14 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     taken, left_out = taken_over(own)
     return Found(
         *(nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
-        *(taken, left_out, archive.version(Barman(name), host)[0] >= archive.CLEANS_UP_LOCKS),
+        *(taken, left_out, archive.version(Barman(name), host)[0] >= archive.CLEANS_UP_LOCKS, backend()),
     )
+
+
+def backend() -> str:
+    """Return ``nftables`` where there is nft and no iptables, as on newer distributions."""
+    found = [name for name in ("iptables-save", "nft") if shutil.which(name)]
+    return "nftables" if found == ["nft"] else "iptables"
 
 
 def taken_over(own: Mapping[str, object]) -> tuple[dict[str, str], dict[str, Problem]]:

@@ -75,6 +75,7 @@ def configuration(template: str, found: Found, name: str) -> str:
         (r"(?<=^    probe: \{)user: \w+, dbname: \w+", f"user: {found.user}, dbname: {found.dbname}"),
         (r"(?<=^      address: ).*$", _quoted(found.gateway)),
         (r"(?<=^      ports: ).*$", ports),
+        (r"(?<=^      backend: ).*$", found.backend),
         (r"(?<=^    barman: \{)server: \w+, slot_name: \w+", f"server: {found.server}, slot_name: {found.slot}"),
     )
     for pattern, value in changes:

@@ -21,7 +21,6 @@ from repmgr_hooks.system.client import Visit, brief, visit
 from repmgr_hooks.system.programs import Programs
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
-VERSION_LIMIT = 10.0
 MOST_ANSWER = 4 * 1024 * 1024
 """Bytes of a node's answer, all rows together: the names of the WAL files in 2 TB of pg_wal."""
 RECONNECT_EVERY = 1.0
@@ -197,15 +196,8 @@ class LocalHost:
             raise OperationFailed(f"{path} cannot be read: {error}", code="unreadable") from None
 
     def rules_generation(self) -> int | None:
-        """Return a number that changes with the netfilter rules; None if there is none to be had."""
-        return ruleset.rules_generation() if self._nf_tables() else None
-
-    def _nf_tables(self) -> bool:
-        """True if this machine's iptables writes nf_tables, whose changes the kernel counts."""
-        try:
-            return "nf_tables" in self.run(Program(("iptables", "-V"), constant=True), VERSION_LIMIT)
-        except OperationFailed:
-            return False
+        """Return a number that changes with the rules in nf_tables; None if there is none to be had."""
+        return ruleset.rules_generation()
 
     def nft_tables(self) -> frozenset[tuple[str, str]]:
         """Return family and name of the tables that nf_tables has, iptables' own among them."""

@@ -126,7 +126,7 @@ class Host(Protocol):
         """Return what stands in a file of the kernel's."""
 
     def rules_generation(self) -> int | None:
-        """Return a number that changes with the netfilter rules; None if there is none to be had."""
+        """Return a number that changes with the rules in nf_tables; None if there is none to be had."""
 
     def nft_tables(self) -> frozenset[tuple[str, str]]:
         """Return family and name of the tables that nf_tables has, iptables' own among them."""

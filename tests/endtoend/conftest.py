@@ -40,15 +40,31 @@ def needs_box() -> None:
         pytest.skip("the lab needs its box: use tests/run")
 
 
-def fresh_lab(nodes: int = 2, six: bool = False, newest_barman: bool = False, segment_mb: int = 16) -> Lab:
+def fresh_lab(
+    nodes: int = 2,
+    six: bool = False,
+    newest_barman: bool = False,
+    segment_mb: int = 16,
+    backend: str = "iptables",
+) -> Lab:
     needs_box()
-    return Lab(nodes, six, newest_barman, segment_mb)
+    return Lab(nodes, six, newest_barman, segment_mb, backend)
+
+
+with_each_backend = pytest.mark.parametrize("backend", ["iptables", "nftables"])
+"""For tests of the gateway's rules, and of who may lead clients; others use iptables."""
 
 
 @pytest.fixture
-def built_lab() -> Iterator[Lab]:
+def backend() -> str:
+    """What writes the gateway's rules."""
+    return "iptables"
+
+
+@pytest.fixture
+def built_lab(backend: str) -> Iterator[Lab]:
     """Two nodes that replicate; ports closed, Barman idle, no repmgrd."""
-    lab = fresh_lab()
+    lab = fresh_lab(backend=backend)
     try:
         lab.build()
         yield lab
@@ -57,9 +73,9 @@ def built_lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
+def lab(backend: str) -> Iterator[Lab]:
     """A cluster in service: ports open, Barman streaming, repmgrd watching."""
-    lab = fresh_lab()
+    lab = fresh_lab(backend=backend)
     try:
         lab.open()
         yield lab

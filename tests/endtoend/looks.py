@@ -61,8 +61,8 @@ def missing_across_the_switch(lab: Lab, primary: Host, first: str) -> set[str]:
 
 
 def routes(lab: Lab) -> dict[int, str]:
-    """Where the gateway's ports lead, read from the nat table."""
-    rule = re.compile(r"--dport (\d+) .*-j DNAT --to-destination \[?([0-9a-f.:]+?)\]?:5432")
+    """Where the gateway's ports lead, read from its rules."""
+    rule = re.compile(r"dport (\d+) .*(?:--to-destination|dnat to) \[?([0-9a-f.:]+?)\]?:5432")
     return {int(found[1]): found[2] for line in lab.gateway.nat() if (found := rule.search(line))}
 
 

@@ -11,10 +11,15 @@ from tests.lab import Lab, wait_for
 from tests.lab.many import APP, Callers, build_gateway, swap
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["ipv4", "ipv6"])
+@pytest.fixture(
+    scope="module",
+    params=[(False, "iptables"), (True, "iptables"), (False, "nftables"), (True, "nftables")],
+    ids=["ipv4", "ipv6", "ipv4-nft", "ipv6-nft"],
+)
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A gateway and its surroundings without PostgreSQL; on each node a listener that says its name."""
-    lab = fresh_lab(six=request.param)
+    six, backend = request.param
+    lab = fresh_lab(six=six, backend=backend)
     try:
         build_gateway(lab)
         yield lab

@@ -11,8 +11,8 @@ from tests.lab import REPOSITORY, Lab, wait_for
 def reboot(lab: Lab) -> None:
     """The gateway loses its rules, its connections, its sysctl and Barman's receiver."""
     lab.gateway.run("barman", "receive-wal", "--stop", "main_backup", user="barman", check=False)
-    iptables, switch = ("ip6tables", "ipv6.conf.all.forwarding") if lab.six else ("iptables", "ipv4.ip_forward")
-    for words in (f"{iptables} -t nat -F", f"{iptables} -t nat -X", "conntrack -F", f"sysctl -q -w net.{switch}=0"):
+    switch = "ipv6.conf.all.forwarding" if lab.six else "ipv4.ip_forward"
+    for words in ("nft flush ruleset", "conntrack -F", f"sysctl -q -w net.{switch}=0"):
         lab.gateway.run(*words.split())
     assert routes(lab) == {}
 

@@ -73,6 +73,8 @@ class Host:
 
     name: str
     address: str
+    backend: str = "iptables"
+    """What writes the gateway's rules."""
 
     def path(self, inside: str) -> Path:
         """Where a path of this host stands for us."""
@@ -131,8 +133,12 @@ class Host:
         return self.result("/usr/local/bin/repmgr-hooks", *words, user=user, limit=limit)
 
     def nat(self) -> list[str]:
-        """The nat table, see ``rules``."""
-        return self.rules("nat")
+        """The nat table, see ``rules``; with nftables our own table."""
+        if self.backend == "iptables":
+            return self.rules("nat")
+        family = "ip6" if ":" in self.address else "ip"
+        listing = self.run("nft", "list", "table", family, "repmgr_hooks_main", check=False)
+        return [re.sub(r" counter packets \d+ bytes \d+", "", line).strip() for line in listing.splitlines()]
 
     def rules(self, table: str) -> list[str]:
         """A table without its time stamps and counters; from iptables 1.8.10 on its own chains have some too."""
@@ -142,7 +148,10 @@ class Host:
 
     def wipe_nat(self) -> None:
         """As a reload of a firewall that knows only its own rules; at once, for the service looks every few seconds."""
-        self.run("iptables-restore", stdin="*nat\nCOMMIT\n")
+        if self.backend == "iptables":
+            self.run("iptables-restore", stdin="*nat\nCOMMIT\n")
+        else:
+            self.run("nft", "-f", "-", stdin="flush ruleset\n")
 
 
 @dataclass
@@ -157,6 +166,8 @@ class Lab:
     newest_barman: bool = False
     segment_mb: int = 16
     """The size of a WAL file."""
+    backend: str = "iptables"
+    """What writes the gateway's rules."""
     db1: Host = field(init=False)
     db2: Host = field(init=False)
     db3: Host = field(init=False)
@@ -168,7 +179,7 @@ class Lab:
 
     def __post_init__(self) -> None:
         for name, address in ADDRESSES.items():
-            setattr(self, name, Host(name, self.adapted(address)))
+            setattr(self, name, Host(name, self.adapted(address), self.backend))
 
     @property
     def databases(self) -> list[Host]:
@@ -194,6 +205,7 @@ class Lab:
     def config(self, name: str) -> str:
         """A file of ``config/``, as a cluster of so many nodes with such addresses and versions has it."""
         text = (CONFIG / name.replace("db3", "db2")).read_text().replace("/NN/", f"/{versions.POSTGRESQL}/")
+        text = text.replace("backend: iptables", f"backend: {self.backend}")
         return self.adapted(text if self.nodes == 2 else three.adapted(name, text))
 
     def adapted(self, text: str) -> str:

@@ -10,8 +10,8 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.foreign_rules import look
-from repmgr_hooks.handlers import firewall
 from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.system.nat import our_rules
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost, NatTable
 
@@ -121,7 +121,7 @@ def test_other_tables_are_walked_too() -> None:
     (finding,) = findings(host)
     assert finding.message.startswith("node 1 to clients, node 2 to clients: not tracked, so not translated")
     assert finding.hint == "iptables -t raw -D PREROUTING -p tcp -m tcp --sport 5432 -j CT --notrack"
-    assert firewall.nat_rules(MAIN.gateway, host)
+    assert our_rules(MAIN, host).rules
 
 
 def native_rule(family: str, base: dict[str, object], *expr: object) -> FakeHost:

@@ -1,0 +1,71 @@
+"""Reads our rules through a host, and writes them; those that the other back end has left, too."""
+
+from __future__ import annotations
+
+import logging
+
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, odd_answer
+from repmgr_hooks.netfilter.backends import BACKENDS, chosen
+from repmgr_hooks.netfilter.nat import Backend, OurRules
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host, Program
+
+log = logging.getLogger(__name__)
+
+LIMIT = 10.0
+
+
+def our_rules(cluster: Cluster, host: Host) -> OurRules:
+    """Read our rules. Raises OperationFailed."""
+    return _read(chosen(cluster), cluster, host)
+
+
+def leftovers(cluster: Cluster, host: Host) -> list[OurRules]:
+    """Read what is there of ours from the time when the configuration named another back end.
+
+    Moving a port does not depend on it: what cannot be read is logged, and is nothing unless the table is ours alone.
+    """
+    tables = host.nft_tables()
+    found = [
+        _tried(name, cluster, host)
+        for name, backend in BACKENDS.items()
+        if backend is not chosen(cluster) and (backend.table(cluster) in tables or not in_nf_tables(backend, host))
+    ]
+    return [ours for ours in found if ours.there]
+
+
+def change(cluster: Cluster, backend: str, text: str) -> Program:
+    """Return the program that makes a change of our rules."""
+    return Program(BACKENDS[backend].writing(cluster), stdin=text)
+
+
+def generation(cluster: Cluster, host: Host) -> int | None:
+    """Return a number that changes with the rules; None if there is none to be had."""
+    return host.rules_generation() if in_nf_tables(chosen(cluster), host) else None
+
+
+def in_nf_tables(backend: Backend, host: Host) -> bool:
+    """True if its rules are in nf_tables, whose changes the kernel counts; those of iptables-legacy are not."""
+    try:
+        return not backend.VERSION or "nf_tables" in host.run(Program(backend.VERSION, constant=True), LIMIT)
+    except OperationFailed:
+        return False
+
+
+def _read(backend: Backend, cluster: Cluster, host: Host) -> OurRules:
+    program = Program(backend.reading(cluster), tolerate=backend.ABSENT)
+    printed = host.run(program, LIMIT)
+    try:
+        return backend.parse(printed, cluster)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise OperationFailed(f"{program}: {odd_answer(error)}", code="odd_answer") from error
+
+
+def _tried(name: str, cluster: Cluster, host: Host) -> OurRules:
+    backend = BACKENDS[name]
+    try:
+        return _read(backend, cluster, host)
+    except OperationFailed as error:
+        if not isinstance(error, NoSuchProgram):
+            log.warning("%s: what it has of our rules is not known", error)
+        return OurRules(name, there=backend.OWN_TABLE)
