@@ -24,10 +24,10 @@ from tests.lab.many import Crowd
 from tests.lab.three import rejoin
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+@pytest.fixture(scope="module", params=["iptables", "nftables"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A cluster in service with IPv6 addresses; the tests tell one story, in their order."""
-    lab = fresh_lab(six=True)
+    lab = fresh_lab(six=True, backend=request.param)
     try:
         lab.open()
         yield lab
@@ -35,8 +35,8 @@ def lab() -> Iterator[Lab]:
         lab.destroy()
 
 
-def test_ports_lead_to_the_primary_in_the_tables_of_ipv6_alone(lab: Lab) -> None:
-    assert [line for line in lab.gateway.nat() if "repmgr" in line] == [
+RULES = {
+    "iptables": [
         ":repmgr_dnat -",
         ":repmgr_snat -",
         "-A PREROUTING -j repmgr_dnat",
@@ -49,7 +49,23 @@ def test_ports_lead_to_the_primary_in_the_tables_of_ipv6_alone(lab: Lab) -> None
         "-A repmgr_snat -d fd00::11/128 -p tcp -m tcp --dport 5432 -m conntrack --ctstate DNAT "
         '-m comment --comment "repmgr_hooks:main:5432" '
         "-j SNAT --to-source fd00::20",
-    ]
+    ],
+    "nftables": [
+        "table ip6 repmgr_hooks_main {",
+        "chain repmgr_dnat {",
+        'ip6 daddr fd00::20 tcp dport 54321 dnat to [fd00::11]:5432 comment "repmgr_hooks:main:barman"',
+        'ip6 daddr fd00::20 tcp dport 54322 dnat to [fd00::11]:5432 comment "repmgr_hooks:main:app"',
+        "chain repmgr_snat {",
+        'ip6 daddr fd00::11 tcp dport 5432 ct status dnat snat to fd00::20 comment "repmgr_hooks:main:5432"',
+        "jump repmgr_dnat",
+        "jump repmgr_dnat",
+        "jump repmgr_snat",
+    ],
+}
+
+
+def test_ports_lead_to_the_primary_in_the_tables_of_ipv6_alone(lab: Lab) -> None:
+    assert [line for line in lab.gateway.nat() if "repmgr" in line] == RULES[lab.backend]
     assert lab.gateway.run("iptables-save") == ""
     assert lab.gateway.run("cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
     assert barman_streams_from(lab.db1)

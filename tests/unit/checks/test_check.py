@@ -51,6 +51,12 @@ def flush(host: FakeHost) -> None:
     host.nat = NatTable()
 
 
+def both_back_ends(host: FakeHost) -> None:
+    saved = host.nat.save()
+    host.serve_by_nft()
+    host.nat = NatTable(saved)
+
+
 def lead_a_port_elsewhere(host: FakeHost) -> None:
     host.nat = NatTable(host.nat.save().replace("10.0.0.11:5432", "10.0.0.12:5432"))
 
@@ -190,6 +196,30 @@ def test_each_fault_makes_its_own_finding(
     found = wrong(run, capsys)
     assert found == expected if expected is not None else ("barman.conninfo", "main_backup") in found
     assert not [what for what in host.what_changed() if not what.startswith("barman show")]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (FakeHost.serve_by_nft, set()),
+        # What iptables has is to be removed: that is all, for it leads to the primary.
+        (lambda host: None, {("kernel.chains", "main")}),
+        (lambda host: [flush(host), host.serve_by_nft(), host.nft.flush()], {("kernel.chains", "main")}),
+        (both_back_ends, {("routes.state", "main")}),
+    ],
+)
+def test_the_same_with_nftables(
+    run: RunResult,
+    capsys: pytest.CaptureFixture[str],
+    host: FakeHost,
+    tmp_path: Path,
+    change: Change,
+    expected: set[tuple[str, str]],
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(file.read_text().replace("backend: iptables", "backend: nftables"))
+    change(host)
+    assert wrong(run, capsys) == expected
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,24 @@ def test_check_misses_a_program(all_programs: Path, capsys: pytest.CaptureFixtur
     assert said in capsys.readouterr().out
 
 
+def test_check_misses_nft_and_no_iptables_where_nftables_has_the_rules(
+    all_programs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(FILE.read_text().replace("backend: iptables", "backend: nftables"))
+    for name in ("iptables-save", "iptables-restore"):
+        (all_programs / name).unlink()
+    cli.run(["--config", str(file), "check"])
+    shown = capsys.readouterr().out
+    assert "FAIL  kernel.programs     IPv4: nft is not installed\n      HINT: apt install nftables\n" in shown
+    (all_programs / "nft").write_text("#!/bin/sh\n")
+    (all_programs / "nft").chmod(0o755)
+    cli.run(["--config", str(file), "check"])
+    shown = capsys.readouterr().out
+    assert "OK    kernel.programs     IPv4: nftables is installed\n" in shown
+    assert "kernel.backend" not in shown
+
+
 @pytest.mark.usefixtures("all_programs")
 def test_check_says_that_nothing_ticks_although_a_slot_is_tracked(
     capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -288,6 +288,29 @@ def test_another_cluster(tmp_path: Path) -> None:
     assert (cluster.barman.server, cluster.barman.slot_name) == ("shop", "b_shop")
 
 
+@pytest.mark.parametrize(
+    ("programs", "backend"),
+    [
+        (["iptables-save", "nft"], "iptables"),
+        (["iptables-save"], "iptables"),
+        (["nft"], "nftables"),
+        ([], "iptables"),
+    ],
+)
+def test_what_can_write_the_gateways_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[str], backend: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in programs:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    found = surveyed(Asked())
+    assert found.backend == backend
+    file = tmp_path / "config.yaml"
+    file.write_text(render.configuration(TEMPLATE, found, "main"))
+    assert config.load(file).clusters["main"].cluster.gateway.backend == backend
+
+
 def test_forwarding_of_the_gateways_family() -> None:
     assert "\nnet.ipv4.ip_forward = 1\n" in render.drafted(FOUND, "main", REPOSITORY, [])[render.SYSCTL]
     six = render.drafted(replace(FOUND, gateway="fd00::20"), "main", REPOSITORY, [])[render.SYSCTL]
