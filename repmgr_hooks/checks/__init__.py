@@ -50,12 +50,12 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     yield from service.look(loaded, some_world, repmgrd)
     gateways = [managed.cluster.gateway for managed in loaded.clusters.values() if _uses(managed, "firewall")]
     families = {family.six: family for family in (Family(gateway.address) for gateway in gateways)}
-    backends = {gateway.backend for gateway in gateways}
-    here = {six: list(kernel.look(family, backends, some_world)) for six, family in families.items()}
+    backends = {six: {g.backend for g in gateways if Family(g.address).six == six} for six in families}
+    here = {six: list(kernel.look(family, backends[six], some_world)) for six, family in families.items()}
     yield from (finding for found in here.values() for finding in found)
-    if "iptables" in backends:
+    if any("iptables" in names for names in backends.values()):
         yield from kernel.backend(user, some_world)
-    if families:
+    if gateways:
         yield kernel.managers(Path("/"), loaded.service.monitor_interval)
     yield from alerts.seen(loaded)
     if not user.can_be_me:

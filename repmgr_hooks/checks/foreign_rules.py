@@ -31,7 +31,7 @@ from repmgr_hooks.netfilter.packet import (
     walk,
 )
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
-from repmgr_hooks.system.nat import in_nf_tables
+from repmgr_hooks.system.rules import in_nf_tables
 from repmgr_hooks.system.steps import Host, Program
 
 log = logging.getLogger(__name__)

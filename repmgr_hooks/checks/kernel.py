@@ -16,7 +16,7 @@ from repmgr_hooks.handlers.firewall import forwarding
 from repmgr_hooks.netfilter.backends import BACKENDS
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system.nat import our_rules
+from repmgr_hooks.system.rules import our_rules
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 10.0

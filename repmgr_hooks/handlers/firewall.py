@@ -1,6 +1,6 @@
 """The gateway's ports lead to the primary: DNAT and SNAT in our own chains, swapped in one transaction.
 
-Which back end has them, iptables or nftables, is the configuration's affair (``system/nat.py``). Rules that the other
+Which back end has them, iptables or nftables, is the configuration's affair (``system/rules.py``). Rules that the other
 one has of ours are taken into account, and removed when the chosen one has the same.
 
 A port is opened by name. Ports that lead to another node than the primary are closed by the same transaction; those
@@ -24,11 +24,11 @@ from repmgr_hooks.netfilter import backends
 from repmgr_hooks.netfilter.backends import BACKENDS, leads_to
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.family import Family
-from repmgr_hooks.netfilter.nat import Leading, OurRules
+from repmgr_hooks.netfilter.our_rules import Leading, OurRules
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
 from repmgr_hooks.settings.schema import Identifier, OrNever
-from repmgr_hooks.system import nat
-from repmgr_hooks.system.nat import LIMIT
+from repmgr_hooks.system import rules
+from repmgr_hooks.system.rules import LIMIT
 from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 from repmgr_hooks.text import one_line
 
@@ -91,7 +91,7 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
     Raises OperationFailed if our rules cannot be read.
     """
     gateway = state.cluster.gateway
-    ours, left = nat.our_rules(state.cluster, host), tuple(nat.leftovers(state.cluster, host))
+    ours, left = rules.our_rules(state.cluster, host), tuple(rules.leftovers(state.cluster, host))
     try:
         forwards = forwarding(Family(gateway.address), host)
     except OperationFailed as error:
@@ -107,7 +107,7 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
 
 def fingerprint(state: ClusterState, host: Host) -> object:
     """What a look sees is the same while nobody changes a rule; every five minutes it is looked at all the same."""
-    generation = nat.generation(state.cluster, host)
+    generation = rules.generation(state.cluster, host)
     if generation is None:
         return None
     family = Family(state.cluster.gateway.address)
@@ -146,7 +146,7 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     change = _change(config, state, seen)
     if change:
         what = f"route port {config.open} to node {state.primary} ({primary})"
-        swap = nat.change(cluster, seen.ours.backend, change)
+        swap = rules.change(cluster, seen.ours.backend, change)
         steps.append(Step(what, swap, LIMIT, kind="open_port", target=config.open, node=state.primary))
     steps += [_remove(cluster, ours) for ours in seen.left]
     if not seen.forwarding:
@@ -160,7 +160,7 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
 
 def _remove(cluster: Cluster, left: OurRules) -> Step:
     """A failure keeps no other port from being led."""
-    away = nat.change(cluster, left.backend, BACKENDS[left.backend].removal(cluster, left))
+    away = rules.change(cluster, left.backend, BACKENDS[left.backend].removal(cluster, left))
     what = f"remove our rules from {left.backend}: now {cluster.gateway.backend} has them"
     return Step(what, away, LIMIT, kind="remove_rules", target=left.backend, helper=True)
 
@@ -168,7 +168,7 @@ def _remove(cluster: Cluster, left: OurRules) -> Step:
 def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[Step]:
     """Return the steps after which no port and no connection leads to these nodes. Raises OperationFailed."""
     gateway, hosts = cluster.gateway, [cluster.nodes[node].host for node in stale_primaries]
-    there = [nat.our_rules(cluster, host), *nat.leftovers(cluster, host)]
+    there = [rules.our_rules(cluster, host), *rules.leftovers(cluster, host)]
     led = set().union(*(ours.leading for ours in there))
     names = " and ".join(f"node {node}" for node in stale_primaries)
     ports = {port for port, address in led if address in hosts}
@@ -185,7 +185,7 @@ def close(cluster: Cluster, names: Sequence[str], host: Host) -> list[Step]:
 
     Raises OperationFailed.
     """
-    there = [nat.our_rules(cluster, host), *nat.leftovers(cluster, host)]
+    there = [rules.our_rules(cluster, host), *rules.leftovers(cluster, host)]
     what = f"close port {' and '.join(names)}: no primary is known"
     return _closing(cluster, there, what, CLOSE_WHILE_UNKNOWN, {cluster.gateway.ports[name] for name in names})
 
@@ -201,7 +201,7 @@ def _closing(
     named = " ".join(sorted(name for name, number in cluster.gateway.ports.items() if number in ports))
     changes = ((ours.backend, backends.close(cluster, ours, ports, hosts)) for ours in there)
     return [
-        Step(what, nat.change(cluster, backend, text), LIMIT, kind=kind, target=named)
+        Step(what, rules.change(cluster, backend, text), LIMIT, kind=kind, target=named)
         for backend, text in changes
         if text
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from repmgr_hooks.netfilter import iptables, nftables
-from repmgr_hooks.netfilter.nat import Backend, OurRules, led_by
+from repmgr_hooks.netfilter.our_rules import Backend, OurRules, led_by
 from repmgr_hooks.settings.cluster import Cluster
 
 BACKENDS: Mapping[str, Backend] = {"iptables": iptables, "nftables": nftables}

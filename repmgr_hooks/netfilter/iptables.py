@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from repmgr_hooks.netfilter.family import Family
-from repmgr_hooks.netfilter.nat import OurRules, Rule
+from repmgr_hooks.netfilter.our_rules import OurRules, Rule
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
 
 PACKAGE = "iptables"

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from repmgr_hooks.netfilter.family import Family
-from repmgr_hooks.netfilter.nat import OurRules, Rule
+from repmgr_hooks.netfilter.our_rules import OurRules, Rule
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 
 PACKAGE = "nftables"
 OWN_TABLE = True
-ABSENT = "No such file or directory"
+ABSENT = "Error: No such file or directory"
 VERSION: tuple[str, ...] = ()
 TABLE = "repmgr_hooks_{}"
 # Before those of others, who use dstnat (-100) and srcnat (100) and, as firewalld, what comes after: of several chains
@@ -194,4 +194,5 @@ def _objects(text: str) -> list[Object]:
 
 
 def _change(items: Sequence[Object]) -> str:
-    return json.dumps({"nftables": list(items)}) + "\n"
+    """One a line, for a dry run shows it."""
+    return '{"nftables": [\n' + ",\n".join(map(json.dumps, items)) + "\n]}\n"

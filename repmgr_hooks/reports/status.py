@@ -29,7 +29,7 @@ from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.netfilter.backends import leads_to
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
-from repmgr_hooks.system.nat import our_rules
+from repmgr_hooks.system.rules import our_rules
 from repmgr_hooks.system.steps import Host
 
 LOOKS_AT_LEAST = 300.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import time
 from collections.abc import Iterator
 
@@ -106,23 +107,22 @@ def test_boot(lab: Lab) -> None:
     lab.start_worker()
 
 
-def restarted_with(lab: Lab, backend: str) -> None:
+def read_again_with(lab: Lab, backend: str) -> None:
     place = lab.gateway.path(CONFIG_FILE)
     text, times = re.subn(r"(?<= backend: )\w+", backend, place.read_text())
     assert times == 1
     place.write_text(text)
-    lab.daemons["worker"].terminate()
-    lab.daemons["worker"].wait(60)
-    lab.start_worker()
+    lab.daemons["worker"].send_signal(signal.SIGHUP)
 
 
 def test_to_iptables_and_back(lab: Lab) -> None:
     """No write fails meanwhile, and in the end there is one that leads clients."""
     client, begun = lab.start_client(), time.time()
     for old, new in (("nftables", "iptables"), ("iptables", "nftables")):
-        restarted_with(lab, new)
-        wait_for(lambda: nothing_missing(lab), f"the rules to be with {new}")
-        assert any(f"remove our rules from {old}: now {new} has them" in line for line in worker_log(lab))
+        read_again_with(lab, new)
+        removed = f"remove our rules from {old}: now {new} has them"
+        wait_for(lambda said=removed: any(said in line for line in worker_log(lab)), f"the rules to be with {new}")
+        wait_for(lambda: nothing_missing(lab), "all to be done")
         by_iptables = [line for line in lab.gateway.rules("nat") if "repmgr" in line]
         assert (len(by_iptables), bool(lab.gateway.nat())) == ((8, False) if new == "iptables" else (0, True))
         client.wait_for_write(time.time())

@@ -11,7 +11,7 @@ from repmgr_hooks import config
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.foreign_rules import look
 from repmgr_hooks.netfilter.route import Route
-from repmgr_hooks.system.nat import our_rules
+from repmgr_hooks.system.rules import our_rules
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost, NatTable
 

@@ -6,7 +6,7 @@ import logging
 
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, odd_answer
 from repmgr_hooks.netfilter.backends import BACKENDS, chosen
-from repmgr_hooks.netfilter.nat import Backend, OurRules
+from repmgr_hooks.netfilter.our_rules import Backend, OurRules
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Program
 
