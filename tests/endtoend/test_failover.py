@@ -9,6 +9,7 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.endtoend.conftest import with_each_backend
 from tests.endtoend.looks import (
     barman_streams_from,
     failover_handled,
@@ -33,11 +34,20 @@ FOREIGN = """*nat
 COMMIT
 """
 
+FOREIGN_TOO = """
+table inet theirs {
+    chain in { type filter hook input priority 0; policy accept; tcp dport 9 drop; }
+    chain pre { type nat hook prerouting priority -100; policy accept; tcp dport 8080 redirect to :80; }
+}
+"""
+
 
 def foreign(lab: Lab) -> list[str]:
-    """The nat table without what is ours, and the filter table."""
+    """The nat table without what is ours, the filter table, and what nftables has of others."""
     ours = ("-A repmgr_dnat ", "-A repmgr_snat ", ":repmgr_dnat ", ":repmgr_snat ")
-    return [line for line in lab.gateway.nat() if not line.startswith(ours)] + lab.gateway.rules("filter")
+    theirs = lab.gateway.run("nft", "list", "table", "inet", "theirs").splitlines()
+    nat = [line for line in lab.gateway.rules("nat") if not line.startswith(ours)]
+    return [*nat, *lab.gateway.rules("filter"), *theirs]
 
 
 def assert_told(lab: Lab, fault: float, open_again: Write) -> None:
@@ -67,9 +77,10 @@ def assert_counted(lab: Lab) -> None:
     assert 0 <= time.time() - found["repmgr_hooks_last_poll_timestamp_seconds", "main"] < 10
 
 
-@pytest.mark.parametrize("how", ["fast", "immediate"])
+@pytest.mark.parametrize(("how", "backend"), [("fast", "iptables"), ("immediate", "nftables")])
 def test_primary_stopped(lab: Lab, how: str) -> None:
     lab.gateway.run("iptables-restore", "--noflush", stdin=FOREIGN)
+    lab.gateway.run("nft", "-f", "-", stdin=FOREIGN_TOO)
     lab.gateway.run("iptables", "-A", "FORWARD", "-p", "icmp", "-j", "DROP")
     lab.gateway.hooks("reconcile")
     lab.db1.sql("select pg_create_physical_replication_slot('somebody_elses')")
@@ -223,6 +234,7 @@ def test_old_primary_back_from_the_dead_gets_nobody(lab: Lab) -> None:
     assert lab.gateway.nat() == before
 
 
+@with_each_backend
 def test_chains_wiped_by_a_firewall_reload(lab: Lab) -> None:
     before = lab.gateway.nat()
     lab.gateway.wipe_nat()
