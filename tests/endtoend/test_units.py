@@ -111,10 +111,13 @@ def main_process(machine: Machine) -> str:
 
 
 def end_and_begin_again(machine: Machine) -> None:
-    """However the service ends, Barman's receiver goes on."""
+    """However the service ends, Barman's receiver goes on; a reload is used to see that nft may work in the unit too."""
     receiver = machine.run("pgrep", "-x", "pg_receivewal")
-    machine.run("systemctl", "reload", "repmgr-hooks")
-    wait_for(lambda: "the configuration has been read again" in machine.log("repmgr-hooks"), "the reload")
+    for old, new in (("iptables", "nftables"), ("nftables", "iptables")):
+        machine.run("sed", "-i", f"s/backend: {old}/backend: {new}/", CONFIG_FILE)
+        machine.run("systemctl", "reload", "repmgr-hooks")
+        wait_for(lambda now=new: f"now {now} has them" in machine.log("repmgr-hooks"), f"the rules to be with {new}")
+    assert "the configuration has been read again" in machine.log("repmgr-hooks")
     machine.run("systemctl", "kill", "--kill-who=main", f"--signal={signal.SIGKILL}", "repmgr-hooks")
     wait_for(lambda: "Scheduled restart job" in machine.log("repmgr-hooks"), "systemd to start it again")
     wait_for(lambda: machine.result("systemctl", "is-active", "repmgr-hooks").returncode == 0, "it to be ready")

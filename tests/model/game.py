@@ -33,14 +33,15 @@ class Game(RuleBasedStateMachine):
     loaded: Config
     wall: Wall
 
-    @initialize(size=st.integers(2, 5))
-    def begin(self, size: int) -> None:
-        self.managed = managed(size)
+    @initialize(size=st.integers(2, 5), backend=st.sampled_from(["iptables", "nftables"]))
+    def begin(self, size: int, backend: str = "iptables") -> None:
+        """With nftables somebody has just changed to it: iptables still has the rules."""
+        self.managed = managed(size, backend)
         self.cluster = new_cluster(size)
         self.wall.time, self.wall.host = Wall().time, None
         self.evidence = Evidence(self.wall)
         self.oracle = Oracle(self.cluster, self.evidence)
-        self.host = self.wall.host = ModelHost(self.cluster, self.oracle)
+        self.host = self.wall.host = ModelHost(self.cluster, self.oracle, backend)
         self.journal = MortalJournal()
         self.journal.before_change = self.host.use
         self.journal.on_decision = self.oracle.state
@@ -169,8 +170,10 @@ class Game(RuleBasedStateMachine):
         for port in PORTS:
             if host.node_behind(port) != number:
                 yield f"port {port} leads to {host.node_behind(port)}"
-        if host.nat.source_seen_by(address, 5432) != host.gateway:
+        if host.source_seen_by(address) != host.gateway:
             yield "the primary would answer past the gateway"
+        if host.two_back_ends:
+            yield "both back ends have rules of ours"
         for entry in host.connections:
             if entry.host != address:
                 yield f"a client is still connected to {entry.host}"

@@ -15,10 +15,12 @@ from repmgr_hooks.journal.rows import StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import SENDER_PID, Connection, FakeHost, FakeNode, FakeSlot
+from tests.fake_nft import Chain
 from tests.model.cluster import Cluster, ModelNode
 from tests.model.oracle import Oracle
 
 DNAT, SNAT = "repmgr_dnat", "repmgr_snat"
+DPORT = {"payload": {"protocol": "tcp", "field": "dport"}}
 USE_TAKES = 0.002
 MOST_USES = 20_000
 PORTS = {"barman": FakeHost.barman_port, "app": FakeHost.app_port}
@@ -31,8 +33,9 @@ class Killed(KeyboardInterrupt):
 class ModelHost(FakeHost):
     """Each use of it takes a moment, in which something may happen, or the worker die."""
 
-    def __init__(self, cluster: Cluster, oracle: Oracle) -> None:
+    def __init__(self, cluster: Cluster, oracle: Oracle, backend: str = "iptables") -> None:
         super().__init__()
+        self.backend = backend
         self.cluster, self.oracle = cluster, oracle
         self.nodes: dict[int, FakeNode] = dict(cluster.nodes)
         self.dead = False
@@ -79,15 +82,40 @@ class ModelHost(FakeHost):
             kept = [] if name in (DNAT, SNAT) else [rule for rule in rules if "repmgr_" not in rule or not jumps]
             self.nat.chains[name] = kept
         self.nat.generation += 1
+        if jumps:
+            self.nft.flush()
+        for name, chain in self._table().items():
+            if name in (DNAT, SNAT):
+                chain.rules.clear()
 
     def lead_by_hand(self, port: str, number: int) -> None:
         """Somebody adds a rule of his own to our chain, in the first place."""
         host = self.nodes[number].host
+        if table := self._table():
+            expr = [
+                {"match": {"op": "==", "left": DPORT, "right": PORTS[port]}},
+                {"dnat": {"addr": host, "port": 5432}},
+            ]
+            table[DNAT].rules.insert(0, {"expr": expr})
+            self.nft.generation += 1
+            return
         rule = (
             f"-A {DNAT} -d {self.gateway}/32 -p tcp -m tcp --dport {PORTS[port]} -j DNAT --to-destination {host}:5432"
         )
         self.nat.chains.setdefault(DNAT, []).insert(0, rule)
         self.nat.generation += 1
+
+    def _table(self) -> dict[str, Chain]:
+        return self.nft.tables.get(("ip", "repmgr_hooks_main"), {})
+
+    @property
+    def two_back_ends(self) -> bool:
+        """Both have rules of ours."""
+        return bool(self._table()) and "repmgr" in self.nat.save()
+
+    def source_seen_by(self, address: str) -> str | None:
+        """The address that a node sees as that of who was led there."""
+        return (self.nft if self._table() else self.nat).source_seen_by(address, 5432)
 
     def connect(self, port: str) -> int | None:
         """A client connects to wherever a port leads, and stays."""
@@ -126,10 +154,10 @@ class ModelHost(FakeHost):
 
     def node_behind(self, port: str) -> int | None:
         """The node that clients of a port reach."""
-        if self._reached.get("generation") != self.nat.generation:
-            self._reached = {"generation": self.nat.generation}
+        if self._reached.get("generation") != (generation := self.nat.generation + self.nft.generation):
+            self._reached = {"generation": generation}
         if port not in self._reached:
-            socket = self.nat.reached(self.gateway, PORTS[port], "OUTPUT" if port == "barman" else "PREROUTING")
+            socket = self.reached(self.gateway, PORTS[port], "OUTPUT" if port == "barman" else "PREROUTING")
             found = [number for number, node in self.nodes.items() if f"{node.host}:5432" == socket]
             self._reached[port] = found[0] if found else None
         return self._reached[port]
@@ -185,7 +213,7 @@ class ModelHost(FakeHost):
     def run(self, program: Program, limit: float) -> str:
         self.use()
         self.ran.clear()
-        if program.argv[0] != "iptables-restore":
+        if program.argv[0] != "iptables-restore" and program.argv != ("nft", "-j", "-f", "-"):
             return super().run(program, limit)
         before = {port: self.node_behind(port) for port in PORTS}
         output = super().run(program, limit)

@@ -15,11 +15,12 @@ SHORT = {"fail_open_after": 10, "start_timeout": 5}
 """In seconds: simulated waiting costs real time too, for every look is a real one."""
 
 
-def managed(size: int) -> ManagedCluster:
+def managed(size: int, backend: str) -> ManagedCluster:
     """The cluster and the routes of config/config.yaml, with so many nodes; no change of the primary is held back."""
     main = LOADED.clusters["main"]
+    gateway = replace(main.cluster.gateway, backend=backend)
     nodes = {number: Node(f"10.0.0.{10 + number}") for number in range(1, size + 1)}
-    cluster = replace(main.cluster, nodes=nodes, promotion_timeout=1, flap_limit=FlapLimit(1000, 600))
+    cluster = replace(main.cluster, nodes=nodes, gateway=gateway, promotion_timeout=1, flap_limit=FlapLimit(1000, 600))
     return ManagedCluster(cluster, tuple(Route(route.on, tuple(map(_hurried, route.do))) for route in main.routes))
 
 

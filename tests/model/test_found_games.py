@@ -127,3 +127,17 @@ def test_a_denial_that_comes_after_the_clock_was_set_back_counts(state: Model) -
     state.the_worker_wakes()
     state.somebody_promotes(which=0, when=0)  # node 2
     state.all_is_quiet()
+
+
+@pytest.mark.parametrize("uses", range(1, 25))
+def test_the_worker_dies_while_the_back_end_is_changed(state: Model, uses: int) -> None:
+    """Between the swap and the removal, too: whoever comes next removes what iptables has."""
+    state.begin(size=2, backend="nftables")
+    assert state.host.node_behind("app") == 1
+    state.the_worker_dies(uses=uses)
+    assert state.host.node_behind("app") == 1
+    state.a_node_stops(which=0, when=0)
+    state.somebody_promotes(which=0, when=0)
+    state.all_is_quiet()
+    assert state.host.node_behind("app") == 2
+    assert not state.host.two_back_ends
