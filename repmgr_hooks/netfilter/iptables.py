@@ -47,15 +47,14 @@ def parse(printed: str, cluster: Cluster) -> OurRules:
     rules = tuple(_rule(line) for line in lines if line.startswith(own))
     theirs = [line for line in nat if not line.startswith(own) and line not in jumps(gateway)]
     shared = tuple(name for name in _chains(gateway) if any(re.search(f" -[jg] {name}$", line) for line in theirs))
-    declared = [f":{name} " for name in _chains(gateway) if name not in shared]
+    traces = (*own, *(f":{name} " for name in _chains(gateway) if name not in shared))
+    jumping = {jump: nat.count(jump) for jump in jumps(gateway)}
     return OurRules(
         "iptables",
         rules,
-        bool(rules)
-        or any(jump in nat for jump in jumps(gateway))
-        or any(line.startswith(tuple(declared)) for line in lines),
-        tuple(jump for jump in jumps(gateway) if jump not in nat),
-        tuple(line for jump in jumps(gateway) for line in once(jump, nat.count(jump))),
+        any(jumping.values()) or any(line.startswith(traces) for line in lines),
+        tuple(jump for jump, times in jumping.items() if not times),
+        tuple(line for jump, times in jumping.items() for line in once(jump, times)),
         shared,
     )
 

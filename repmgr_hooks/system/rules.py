@@ -52,8 +52,8 @@ def in_nf_tables(backend: Backend, host: Host) -> bool:
         return False
 
 
-def _read(backend: Backend, cluster: Cluster, host: Host) -> OurRules:
-    program = Program(backend.reading(cluster), tolerate=backend.ABSENT)
+def _read(backend: Backend, cluster: Cluster, host: Host, helper: bool = False) -> OurRules:
+    program = Program(backend.reading(cluster), tolerate=backend.ABSENT, helper=helper)
     printed = host.run(program, LIMIT)
     try:
         return backend.parse(printed, cluster)
@@ -64,7 +64,7 @@ def _read(backend: Backend, cluster: Cluster, host: Host) -> OurRules:
 def _tried(name: str, cluster: Cluster, host: Host) -> OurRules:
     backend = BACKENDS[name]
     try:
-        return _read(backend, cluster, host)
+        return _read(backend, cluster, host, helper=True)
     except OperationFailed as error:
         if not isinstance(error, NoSuchProgram):
             log.warning("%s: what it has of our rules is not known", error)

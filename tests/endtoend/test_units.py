@@ -111,7 +111,7 @@ def main_process(machine: Machine) -> str:
 
 
 def end_and_begin_again(machine: Machine) -> None:
-    """However the service ends, Barman's receiver goes on; a reload is used to see that nft may work in the unit too."""
+    """However the service ends, Barman's receiver goes on; and nft may do its work in the unit, as iptables may."""
     receiver = machine.run("pgrep", "-x", "pg_receivewal")
     for old, new in (("iptables", "nftables"), ("nftables", "iptables")):
         machine.run("sed", "-i", f"s/backend: {old}/backend: {new}/", CONFIG_FILE)
