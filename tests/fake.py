@@ -207,6 +207,8 @@ class FakeSlot:
     physical: bool = True
     active: bool = False
     reserved: bool = True
+    invalidated: str = ""
+    """Why, as PostgreSQL 17 and newer says it; ``restart_lsn`` stays."""
 
     def as_row(self, name: str, pid: int) -> dict[str, object]:
         """Return its row in ``pg_replication_slots``."""
@@ -215,7 +217,8 @@ class FakeSlot:
             "slot_type": "physical" if self.physical else "logical",
             "active_pid": pid if self.active else None,
             "restart_lsn": "0/5000000" if self.reserved else None,
-            "wal_status": "reserved" if self.reserved else "lost",
+            "wal_status": "reserved" if self.reserved and not self.invalidated else "lost",
+            "invalidation_reason": self.invalidated or None,
         }
 
 
@@ -245,6 +248,8 @@ class FakeNode:
     clock_ahead: float = 0.0
     """Seconds that its clock is ahead of ours."""
     most_wal: str = "50GB"
+    idle_timeout: str = "0"
+    waited_for: str = ""
     restore_command: str = "barman-wal-restore backup main %f %p"
     lacking: tuple[str, ...] = ()
     """The rights that our role has not."""
@@ -795,7 +800,9 @@ class FakeHost:
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         clock = time.time() + node.clock_ahead
         ((free,),) = self._free_slots(sql, node)
-        return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
+        return [
+            (clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3", node.idle_timeout, node.waited_for)
+        ]
 
     def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(node.up_for, node.unseen_for, node.paused, node.checkpoint)]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 GROUPS = "test_hints.py::test_what_is_printed_is_typed"
+NEWER = "test_hints.py::test_a_setting_that_newer_versions_of_postgresql_have"
 CLIENTS = "test_clients.py::test_the_server_lets_nobody_write"
 
 TYPED = {
@@ -39,11 +40,14 @@ TYPED = {
     "kernel.forwarding": GROUPS,
     "nodes.answer": GROUPS,
     "nodes.failover": GROUPS,
+    "nodes.idle_slots": NEWER,
+    "nodes.logical": NEWER,
     "nodes.password": GROUPS,
     "nodes.registered": GROUPS,
     "nodes.rights": GROUPS,
     "nodes.slots": GROUPS,
     "nodes.wal": GROUPS,
+    "recovery.clone": "test_clone_by_api.py::test_a_backup_that_is_gone_is_replaced_as_the_hint_says",
     "repmgr.conf": GROUPS,
     "repmgr.filter": GROUPS,
     "repmgr.interval": GROUPS,
@@ -117,7 +121,6 @@ UNTYPED = {
     "primary.unclear": HUMAN,
     "primary.unconfigured": REGISTERED,
     "primary.unregistered": HUMAN,
-    "recovery.clone": "ssh, Barman and restore_command are the site's own: test_recovery.py has each fault",
     "recovery.history": "restore_command is the site's own",
     "recovery.wal": "restore_command is the site's own: test_recovery.py has each fault",
     "repmgr.version": INSTALL,

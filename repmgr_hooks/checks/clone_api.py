@@ -17,7 +17,7 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Barman
-from repmgr_hooks.system.steps import Program
+from repmgr_hooks.system.steps import Host, Program
 
 SINCE = (5, 4)
 PORT = 7480
@@ -67,8 +67,9 @@ class Answer:
 
 def finding(shell: Shell, barman: Barman, settings: Mapping[str, str], version: str, topic: Topic) -> Finding:
     """Do what a clone does, up to the restore itself. ``version``: what repmgr says of itself there."""
-    wrong = _lines(settings, version, topic) or _service(shell, settings, topic) or _ssh(shell, barman, settings, topic)
-    if wrong:
+    if wrong := _lines(settings, version, topic):
+        return wrong
+    if wrong := _service(shell, barman, settings, topic) or _ssh(shell, barman, settings, topic):
         return wrong
     server, backup = settings["pg_backupapi_node_name"], settings["pg_backupapi_backup_id"]
     return topic.ok(
@@ -102,7 +103,7 @@ def _lines(settings: Mapping[str, str], version: str, topic: Topic) -> Finding |
     return None
 
 
-def _service(shell: Shell, settings: Mapping[str, str], topic: Topic) -> Finding | None:
+def _service(shell: Shell, barman: Barman, settings: Mapping[str, str], topic: Topic) -> Finding | None:
     """Return what the service has against a clone. It looks for the backup before it misses what we leave out."""
     host, server, backup = settings["pg_backupapi_host"], settings[NEEDED[0]], settings[NEEDED[2]]
     alive = _ask(shell, host, "GET /status")
@@ -113,10 +114,20 @@ def _service(shell: Shell, settings: Mapping[str, str], topic: Topic) -> Finding
     answer = _ask(shell, host, f"POST /servers/{server}/operations", json.dumps(asked))
     if answer.code == 400 and "all options/arguments" in answer.text:
         return None
-    what = f"pg-backup-api would not restore backup {backup} of {server}: {answer}"
-    if answer.code == 404 and backup in SHORT_CUTS:
-        return topic.fail(what, "give the id of a backup: pg-backup-api has short cuts from 1.3.0 on only")
-    return topic.fail(what, f"barman list-backup {server}; then set pg_backupapi_backup_id to one that is there")
+    short_cut = " (pg-backup-api has short cuts from 1.3.0 on)" if answer.code == 404 and backup in SHORT_CUTS else ""
+    what = f"pg-backup-api would not restore backup {backup} of {server}: {answer}{short_cut}"
+    newest = _newest(barman, shell.host) if server == barman.server else ""
+    line = f"in its repmgr.conf: pg_backupapi_backup_id='{newest}'"
+    return topic.fail(what, line if newest else "name a backup that barman list-backup shows there")
+
+
+def _newest(barman: Barman, host: Host) -> str:
+    """Return the newest backup of our server; nothing if Barman does not say."""
+    try:
+        said = host.run(Program((*barman.command, "list-backup", "--minimal", barman.server)), LIMIT)
+    except OperationFailed:
+        return ""
+    return next(iter(re.findall(r"^\d{8}T\d{6}$", said, re.MULTILINE)), "")
 
 
 def _ask(shell: Shell, host: str, what: str, body: str = "") -> Answer:

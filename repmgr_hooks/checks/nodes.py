@@ -19,6 +19,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.simulation import FREE_SLOTS
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.netfilter.iptables import Family
+from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Host, Rows, Sql
 from repmgr_hooks.text import one_line
 
@@ -45,7 +46,9 @@ select extract(epoch from clock_timestamp())::float8,
                         coalesce(has_function_privilege(to_regprocedure('repmgr_hooks.wal_sha256(text)')::oid,
                                                         'execute'), false))
               then 'execute on repmgr_hooks.wal_sha256' end], null),
-       coalesce((select extversion from pg_extension where extname = 'repmgr'), '')
+       coalesce((select extversion from pg_extension where extname = 'repmgr'), ''),
+       coalesce(current_setting('idle_replication_slot_timeout', true), '0'),
+       coalesce(current_setting('synchronized_standby_slots', true), '')
 """
 HINTS = {
     ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {{{node}: {{host: {host}}}}}",
@@ -64,6 +67,10 @@ class Examined:
     most_wal: str
     lacking: tuple[str, ...]
     extension: str
+    idle_timeout: str = "0"
+    """How long a slot may be unused (PostgreSQL 18)."""
+    waited_for: tuple[str, ...] = ()
+    """The slots that logical replication waits for (PostgreSQL 17)."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +129,10 @@ def _examined(node: int, answer: Rows | OperationFailed) -> Examined | Operation
         if isinstance(answer, OperationFailed):
             return answer
         with answer_of(node):
-            ((its_clock, free, most, wal, lacking, extension),) = answer
-            return Examined(float(its_clock), int(free), int(most), wal, tuple(map(one_line, lacking)), extension)
+            ((its_clock, free, most, wal, lacking, extension, idle, waited_for),) = answer
+            waits = tuple(re.findall(r"[a-z0-9_]+", waited_for))  # no slot has other letters in its name
+            missing = tuple(map(one_line, lacking))
+            return Examined(float(its_clock), int(free), int(most), wal, missing, extension, one_line(idle), waits)
     except OperationFailed as error:
         return error
 
@@ -141,6 +150,7 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
         if uses_slots and not managed.cluster.nodes[number].witness:
             yield _slots(Topic("nodes.slots", where), node)
             yield _wal(Topic("nodes.wal", where), node)
+            yield from _slot_settings(where, node, managed.cluster.barman)
     if looked.answers:
         yield _rights(managed, looked)
     if looked.decision:
@@ -184,6 +194,21 @@ def _wal(topic: Topic, node: Examined) -> Finding:
         hint = f"there: alter system set max_slot_wal_keep_size = '{ENOUGH_WAL}'; select pg_reload_conf();"
         return topic.warn("while Barman is away, its slot may fill the disk (max_slot_wal_keep_size = -1)", hint)
     return topic.ok(f"a slot holds at most {node.most_wal} of WAL")
+
+
+def _slot_settings(where: str, node: Examined, barman: Barman | None) -> Iterator[Finding]:
+    """What newer versions of PostgreSQL can do to Barman's slot, or because of it."""
+    if node.idle_timeout not in ("0", ""):
+        what = f"a slot that is not used for {node.idle_timeout} is invalidated: Barman's, when Barman is away so long"
+        hint = "there: alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();"
+        yield Topic("nodes.idle_slots", where).warn(f"{what} (idle_replication_slot_timeout)", hint)
+    if barman and barman.slot_name in node.waited_for:
+        # A logical walsender sends nothing that such a slot has not confirmed, also if there is none of that name
+        # (slot.c, StandbySlotsHaveCaughtup).
+        others = ", ".join(name for name in node.waited_for if name != barman.slot_name)
+        what = f"logical replication waits for Barman: synchronized_standby_slots names {barman.slot_name}"
+        hint = f"there: alter system set synchronized_standby_slots = '{others}'; select pg_reload_conf();"
+        yield Topic("nodes.logical", where).warn(what, hint)
 
 
 def _rights(managed: ManagedCluster, looked: Looked) -> Finding:

@@ -14,7 +14,9 @@ import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import follows
+from tests.endtoend.test_hints import looked
 from tests.endtoend.test_recovery import check, repmgr_conf
+from tests.endtoend.typist import type_in
 from tests.lab import BASE, DATA, Lab, versions, wait_for
 from tests.lab.barman import back_up, clone_by_api, clone_from_barman, serve_standbys, start_api, stop_api
 
@@ -118,10 +120,19 @@ def test_check_on_a_fault(served: Lab, fault: str) -> None:
     with happens(served):
         code, lines = check(served)
 
-    failures = [line for line in lines if line.startswith("FAIL")]
+    failures = [line for line in lines if line.startswith("FAIL  recovery.clone")]
     assert len(failures) == 1, lines
     assert said in failures[0]
     assert code == 1
+
+
+def test_a_backup_that_is_gone_is_replaced_as_the_hint_says(served: Lab) -> None:
+    text = served.db2.path("/etc/repmgr/db2.conf").read_text()
+    with line("pg_backupapi_backup_id", "20200101T000000")(served):
+        (hint,) = [finding["hint"] for finding in looked(served, "--restore") if finding["code"] == "recovery.clone"]
+        type_in(served, hint, "main node 2")
+        assert served.db2.path("/etc/repmgr/db2.conf").read_text() == text
+        assert not [finding for finding in looked(served, "--restore") if finding["code"] == "recovery.clone"]
 
 
 def test_a_command_that_is_more_than_ssh_is_not_run(served: Lab) -> None:

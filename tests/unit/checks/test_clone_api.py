@@ -29,6 +29,7 @@ case "$4" in GET*) cat PLACE/status;; POST*) cat PLACE/post;; esac
 """,
     "ssh": '#!/bin/sh\necho "$1" >>PLACE/led\nshift; "$@"\n',
     "rsync": "#!/bin/sh\n",
+    "barman": "#!/bin/sh\necho 20261126T030000\necho 20261125T030000\n",
     "repmgr": "#!/bin/sh\ncat PLACE/version\n",
 }
 ALIVE = 'HTTP/1.0 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n"OK"'
@@ -154,16 +155,18 @@ def test_an_answer(node: Path, file: str, answer: str, said: str) -> None:
     assert len(finding.message) < 400
 
 
-@pytest.mark.parametrize(
-    ("backup", "hint"),
-    [
-        ("latest", "give the id of a backup: pg-backup-api has short cuts from 1.3.0 on only"),
-        (BACKUP, "barman list-backup main_backup; then set pg_backupapi_backup_id to one that is there"),
-    ],
-)
-def test_a_backup_that_the_service_does_not_know(node: Path, backup: str, hint: str) -> None:
+def test_a_backup_that_the_service_does_not_know(node: Path) -> None:
+    """Barman's newest is named, if it can be asked."""
     (node / "post").write_text(NOT_THERE)
-    assert found(node, pg_backupapi_backup_id=backup).hint == hint
+    assert found(node).hint == "in its repmgr.conf: pg_backupapi_backup_id='20261126T030000'"
+    assert found(node, pg_backupapi_node_name="other").hint == "name a backup that barman list-backup shows there"
+    (node / "barman").write_text("#!/bin/sh\necho ERROR; exit 1\n")
+    assert found(node).hint == "name a backup that barman list-backup shows there"
+
+
+def test_a_short_cut_that_the_service_does_not_know(node: Path) -> None:
+    (node / "post").write_text(NOT_THERE)
+    assert found(node, pg_backupapi_backup_id="latest").message.endswith("(pg-backup-api has short cuts from 1.3.0 on)")
 
 
 def test_a_short_cut_that_the_service_takes(node: Path) -> None:
