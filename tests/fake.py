@@ -250,6 +250,7 @@ class FakeNode:
     most_wal: str = "50GB"
     idle_timeout: str = "0"
     waited_for: str = ""
+    summarizes: str = ""
     restore_command: str = "barman-wal-restore backup main %f %p"
     lacking: tuple[str, ...] = ()
     """The rights that our role has not."""
@@ -800,9 +801,8 @@ class FakeHost:
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         clock = time.time() + node.clock_ahead
         ((free,),) = self._free_slots(sql, node)
-        return [
-            (clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3", node.idle_timeout, node.waited_for)
-        ]
+        newer = (node.idle_timeout, node.waited_for, node.summarizes)
+        return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3", *newer)]
 
     def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(node.up_for, node.unseen_for, node.paused, node.checkpoint)]

@@ -46,6 +46,7 @@ TYPED = {
     "nodes.registered": GROUPS,
     "nodes.rights": GROUPS,
     "nodes.slots": GROUPS,
+    "nodes.summaries": NEWER,
     "nodes.wal": GROUPS,
     "recovery.clone": "test_clone_by_api.py::test_a_backup_that_is_gone_is_replaced_as_the_hint_says",
     "repmgr.conf": GROUPS,

@@ -48,7 +48,8 @@ select extract(epoch from clock_timestamp())::float8,
               then 'execute on repmgr_hooks.wal_sha256' end], null),
        coalesce((select extversion from pg_extension where extname = 'repmgr'), ''),
        coalesce(current_setting('idle_replication_slot_timeout', true), '0'),
-       coalesce(current_setting('synchronized_standby_slots', true), '')
+       coalesce(current_setting('synchronized_standby_slots', true), ''),
+       coalesce(current_setting('summarize_wal', true), '')
 """
 HINTS = {
     ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {{{node}: {{host: {host}}}}}",
@@ -71,6 +72,8 @@ class Examined:
     """How long a slot may be unused (PostgreSQL 18)."""
     waited_for: tuple[str, ...] = ()
     """The slots that logical replication waits for (PostgreSQL 17)."""
+    summarizes: str = ""
+    """``on``: it notes which blocks WAL changes, without which Barman makes no incremental backup (PostgreSQL 17)."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +132,11 @@ def _examined(node: int, answer: Rows | OperationFailed) -> Examined | Operation
         if isinstance(answer, OperationFailed):
             return answer
         with answer_of(node):
-            ((its_clock, free, most, wal, lacking, extension, idle, waited_for),) = answer
+            ((its_clock, free, most, wal, lacking, extension, *newer),) = answer
+            idle, waited_for, summarizes = map(one_line, newer)
             waits = tuple(re.findall(r"[a-z0-9_]+", waited_for))  # no slot has other letters in its name
-            missing = tuple(map(one_line, lacking))
-            return Examined(float(its_clock), int(free), int(most), wal, missing, extension, one_line(idle), waits)
+            missing, newest = tuple(map(one_line, lacking)), (idle, waits, summarizes)
+            return Examined(float(its_clock), int(free), int(most), wal, missing, extension, *newest)
     except OperationFailed as error:
         return error
 
@@ -152,6 +156,7 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
             yield _wal(Topic("nodes.wal", where), node)
             yield from _slot_settings(where, node, managed.cluster.barman)
     if looked.answers:
+        yield from _summaries(managed, looked)
         yield _rights(managed, looked)
     if looked.decision:
         yield from _who(managed, looked, looked.decision)
@@ -199,9 +204,10 @@ def _wal(topic: Topic, node: Examined) -> Finding:
 def _slot_settings(where: str, node: Examined, barman: Barman | None) -> Iterator[Finding]:
     """What newer versions of PostgreSQL can do to Barman's slot, or because of it."""
     if node.idle_timeout not in ("0", ""):
-        what = f"a slot that is not used for {node.idle_timeout} is invalidated: Barman's, when Barman is away so long"
+        whose = "Barman's while it is away, a standby's at any time"
+        what = f"a slot that is idle for {node.idle_timeout} (idle_replication_slot_timeout) is invalidated: {whose}"
         hint = "there: alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();"
-        yield Topic("nodes.idle_slots", where).warn(f"{what} (idle_replication_slot_timeout)", hint)
+        yield Topic("nodes.idle_slots", where).warn(what, hint)
     if barman and barman.slot_name in node.waited_for:
         # A logical walsender sends nothing that such a slot has not confirmed, also if there is none of that name
         # (slot.c, StandbySlotsHaveCaughtup).
@@ -209,6 +215,16 @@ def _slot_settings(where: str, node: Examined, barman: Barman | None) -> Iterato
         what = f"logical replication waits for Barman: synchronized_standby_slots names {barman.slot_name}"
         hint = f"there: alter system set synchronized_standby_slots = '{others}'; select pg_reload_conf();"
         yield Topic("nodes.logical", where).warn(what, hint)
+
+
+def _summaries(managed: ManagedCluster, looked: Looked) -> Iterator[Finding]:
+    """Say which node could not go on with the incremental backups of another; the summaries are each node's own."""
+    nodes = {number: node for number, node in looked.answers.items() if not managed.cluster.nodes[number].witness}
+    if managed.cluster.barman and "on" in (node.summarizes for node in nodes.values()):
+        for number in (number for number, node in nodes.items() if node.summarizes == "off"):
+            what = "summarize_wal is off, other than on another node: once promoted, no incremental backup can be made"
+            hint = "there: alter system set summarize_wal = on; select pg_reload_conf();"
+            yield Topic("nodes.summaries", f"{managed.cluster.name} node {number}").warn(what, hint)
 
 
 def _rights(managed: ManagedCluster, looked: Looked) -> Finding:

@@ -183,6 +183,7 @@ def test_what_is_printed_is_typed(
     ("setting", "value", "since", "code"),
     [
         ("synchronized_standby_slots", "barman", 17, "nodes.logical"),
+        ("summarize_wal", "on", 17, "nodes.summaries"),
         ("idle_replication_slot_timeout", "1d", 18, "nodes.idle_slots"),
     ],
 )
@@ -198,8 +199,9 @@ def test_a_setting_that_newer_versions_of_postgresql_have(
         wait_for(lambda: [finding["code"] for finding in looked(healthy)] == [code], f"{code} to be found", every=2)
         type_all(healthy, seen)
     finally:
-        healthy.db1.sql(f"alter system reset {setting}")
-        healthy.db1.pg_ctl("reload")
+        for database in healthy.databases:
+            database.sql(f"alter system reset {setting}")
+            database.pg_ctl("reload")
     assert seen == {code}
 
 
