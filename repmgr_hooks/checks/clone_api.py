@@ -2,7 +2,7 @@
 
 repmgr 5.4 and newer asks the service to have Barman restore a backup to the node, and every 3 s how far that is, until
 it says DONE or FAILED (pgbackupapi.c; repmgr-action-standby.c, run_pg_backupapi). Nothing else ends it: with a service
-that is gone, or that has no word of a restore's end, it waits for ever.
+that is gone, or that has no word of a restore's end, it waits without end.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Host, Program
+from repmgr_hooks.text import one_line
 
 SINCE = (5, 4)
 PORT = 7480
 NEEDED = ("pg_backupapi_node_name", "pg_backupapi_remote_ssh_command", "pg_backupapi_backup_id")
-MOST_LETTERS = 23
+MOST_CHARACTERS = 23
 """Of the host's and the server's name together: repmgr 5.4 and 5.5 writes ``http://HOST:7480/servers/SERVER/operations/ID``
-into 72 bytes without a look at its length, and dies of it (pgbackupapi.c, define_base_url, get_status_of_operation)."""
+into 72 bytes without a look at its length, and is aborted (pgbackupapi.c, define_base_url, get_status_of_operation)."""
 
 FAILED_ONE = "last-failed"
 SHORT_CUTS = ("latest", "last", "oldest", "first", FAILED_ONE)
@@ -37,11 +38,11 @@ ASK = f'exec 3<>"/dev/tcp/$0/{PORT}" && printf %s "$1" >&3 && head -c {MOST_BYTE
 
 PLAIN_SSH = re.compile(
     r"(/usr/bin/)?ssh( -[46CTaqx]+| -[ilp] ?[\w./~][\w./~-]*"
-    r"| -o ?(BatchMode|ConnectTimeout|IdentitiesOnly|IdentityFile|Port|StrictHostKeyChecking|User)=[\w./~-]+)*"
+    r"| -o ?(BatchMode|ConnectTimeout|IdentitiesOnly|IdentityFile|Port|User)=[\w./~-]+)*"
     r" [\w.][\w.-]*(@[\w.:][\w.:-]*)?",
     re.ASCII,
 )
-"""What we run of what a node's file says: the node must not choose a program for Barman's user."""
+"""What we run of what a node's file says: no program of the node's choice, and nothing that adds to known_hosts."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def finding(shell: Shell, barman: Barman, settings: Mapping[str, str], version: 
     server, backup = settings["pg_backupapi_node_name"], settings["pg_backupapi_backup_id"]
     return topic.ok(
         f"pg-backup-api at {settings['pg_backupapi_host']} takes backup {backup} of {server}, and Barman gets to the "
-        "node by ssh; set a time limit for a clone: repmgr waits for ever if the service ends meanwhile"
+        "node by ssh; set a time limit for a clone: repmgr waits without end for a service that is gone"
     )
 
 
@@ -82,7 +83,9 @@ def _lines(settings: Mapping[str, str], version: str, topic: Topic) -> Finding |
     """Return what is wrong with the lines themselves."""
     numbers = re.search(r"repmgr (\d+)\.(\d+)", version)
     if numbers is None:
-        return topic.warn(f"the version of its repmgr is unknown: {version}", "set pg_bindir in its repmgr.conf")
+        return topic.warn(
+            f"the version of its repmgr is unknown: {one_line(version)}", "set pg_bindir in its repmgr.conf"
+        )
     if (int(numbers[1]), int(numbers[2])) < SINCE:
         what = f"{numbers[0]} ignores pg_backupapi_host: it would not clone from Barman"
         return topic.fail(what, "repmgr 5.4 knows it; until then set barman_host and barman_server")
@@ -92,10 +95,10 @@ def _lines(settings: Mapping[str, str], version: str, topic: Topic) -> Finding |
     if not (re.fullmatch(r"[\w.-]+|\[[\w.:%]+\]", host, re.ASCII) and re.fullmatch(r"[\w.-]+", server, re.ASCII)):
         hint = "a name or an address, without http:// and port (an IPv6 one in brackets); and Barman's server"
         return topic.fail(f"pg_backupapi_host or pg_backupapi_node_name is not a name: {host}, {server}", hint)
-    if len(host + server) > MOST_LETTERS:
-        what = f"pg_backupapi_host and pg_backupapi_node_name have {len(host + server)} letters"
+    if len(host + server) > MOST_CHARACTERS:
+        what = f"pg_backupapi_host and pg_backupapi_node_name have {len(host + server)} characters"
         return topic.fail(
-            f"{what}; with more than {MOST_LETTERS} repmgr dies in the middle of a clone",
+            f"{what}; with more than {MOST_CHARACTERS} repmgr crashes in the middle of a clone",
             "name the host by its address, or give it a shorter name in /etc/hosts",
         )
     if backup == FAILED_ONE:

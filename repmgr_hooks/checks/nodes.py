@@ -132,11 +132,13 @@ def _examined(node: int, answer: Rows | OperationFailed) -> Examined | Operation
         if isinstance(answer, OperationFailed):
             return answer
         with answer_of(node):
-            ((its_clock, free, most, wal, lacking, extension, *newer),) = answer
-            idle, waited_for, summarizes = map(one_line, newer)
-            waits = tuple(re.findall(r"[a-z0-9_]+", waited_for))  # no slot has other letters in its name
-            missing, newest = tuple(map(one_line, lacking)), (idle, waits, summarizes)
-            return Examined(float(its_clock), int(free), int(most), wal, missing, extension, *newest)
+            ((its_clock, free, most, wal, lacking, extension, idle, waited_for, summarizes),) = answer
+            return Examined(
+                *(float(its_clock), int(free), int(most), wal, tuple(map(one_line, lacking)), extension),
+                idle_timeout=one_line(idle),
+                waited_for=tuple(re.findall(r"[a-z0-9_]+", waited_for)),  # a slot's name has no other letters
+                summarizes=one_line(summarizes),
+            )
     except OperationFailed as error:
         return error
 

@@ -109,7 +109,10 @@ FAULTS: dict[str, tuple[Callable[[Lab], AbstractContextManager[None]], str]] = {
         line("pg_backupapi_backup_id", "last-full"),
         "404 Not Found: Backup 'last-full' does not exist",
     ),
-    "too many letters": (line("pg_backupapi_host", "thirteen-long"), "have 24 letters; with more than 23 repmgr dies"),
+    "names too long": (
+        line("pg_backupapi_host", "thirteen-long"),
+        "have 24 characters; with more than 23 repmgr crashes",
+    ),
     "another node": (line("pg_backupapi_remote_ssh_command", "ssh postgres@10.0.0.11"), "leads to another node"),
     "another user": (line("pg_backupapi_remote_ssh_command", "ssh barman@10.0.0.12"), "Permission denied"),
 }
@@ -215,7 +218,7 @@ def test_a_restore_that_ends_without_a_word_is_waited_for_without_end(served: La
 
 @pytest.mark.usefixtures("api_of_repmgr")
 @pytest.mark.parametrize(("host", "lives"), [("twelve--long", True), ("thirteen-long", False)])
-def test_repmgr_dies_of_long_names(served: Lab, host: str, lives: bool) -> None:
+def test_repmgr_crashes_over_long_names(served: Lab, host: str, lives: bool) -> None:
     names = served.db2.path("/etc/hosts")
     text = names.read_text()
     names.write_text(f"{text}10.0.0.20 {host}\n")
