@@ -20,7 +20,7 @@ from typing import Any
 from psycopg import conninfo
 
 from repmgr_hooks.barman import archive, content, receive_wal
-from repmgr_hooks.checks import nodes
+from repmgr_hooks.checks import node_settings
 from repmgr_hooks.cluster import observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
@@ -251,6 +251,7 @@ class FakeNode:
     idle_timeout: str = "0"
     waited_for: str = ""
     summarizes: str = ""
+    cannot_archive: bool = False
     restore_command: str = "barman-wal-restore backup main %f %p"
     lacking: tuple[str, ...] = ()
     """The rights that our role has not."""
@@ -801,7 +802,7 @@ class FakeHost:
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         clock = time.time() + node.clock_ahead
         ((free,),) = self._free_slots(sql, node)
-        newer = (node.idle_timeout, node.waited_for, node.summarizes)
+        newer = (node.idle_timeout, node.waited_for, node.summarizes, node.cannot_archive)
         return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3", *newer)]
 
     def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
@@ -871,7 +872,7 @@ class FakeHost:
 RESTORE = "select current_setting('restore_command')"
 STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed]] = {
     observe.LOOK: FakeHost._look,
-    nodes.EXAMINE: FakeHost._examine,
+    node_settings.EXAMINE: FakeHost._examine,
     readiness.ASK: FakeHost._repmgrd,
     repmgr_files.IDENTITIES: FakeHost._identities,
     receive_wal.STREAMING: FakeHost._streaming,

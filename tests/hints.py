@@ -106,6 +106,7 @@ UNTYPED = {
     "kernel.managers": SYSTEMD,
     "kernel.programs": INSTALL,
     "no_rights": "the same grants as those of nodes.rights",
+    "nodes.archiving": "archive_command is the site's own: test_clone_by_api.py makes it",
     "nodes.clock": SYSTEMD,
     "nodes.primary": SEE,
     "odd_answer": SEE,

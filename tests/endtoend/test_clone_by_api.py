@@ -39,6 +39,8 @@ def served() -> Iterator[Lab]:
     try:
         lab.open(repmgrd=False)
         serve_standbys(lab)
+        lab.append(lab.db1, f"{DATA}/postgresql.conf", "archive_mode = on\narchive_command = '/bin/true'\n")
+        lab.db1.pg_ctl("restart", "-m", "fast")
         back_up(lab, lab.db1)
         clone_by_api(lab, lab.db2)
         lab.db1.sql("insert into work default values", "app")
@@ -56,6 +58,18 @@ def test_a_clone_that_joins(served: Lab) -> None:
     assert lab.db1.sql(registered, "repmgr") == "standby|t|1"
     lab.db1.sql("insert into work default values", "app")
     wait_for(lambda: lab.db2.sql("select count(*) from work", "app") == "2", "db2 to have both rows")
+
+
+@pytest.mark.usefixtures("api_of_repmgr")
+def test_barman_leaves_a_restored_node_without_archive_command(served: Lab) -> None:
+    lab = served
+    clone_from_barman(lab, lab.db2, lab.db1, shown=True)
+    assert lab.db2.sql("show archive_command") == "false"
+    found = {finding["where"] for finding in looked(lab) if finding["code"] == "nodes.archiving"}
+    assert found == {"main node 2"}
+    lab.db2.sql("alter system set archive_command = '/bin/true'")
+    lab.db2.pg_ctl("reload")
+    wait_for(lambda: "nodes.archiving" not in {finding["code"] for finding in looked(lab)}, "check to see it", every=2)
 
 
 def test_check_on_a_way_that_is_well(served: Lab) -> None:

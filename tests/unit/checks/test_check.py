@@ -110,6 +110,7 @@ def named(name: str, address: str) -> Change:
         (node(2, idle_timeout="1h"), {("nodes.idle_slots", "main node 2")}),
         (node(1, waited_for='repmgr_slot_2, "barman"'), {("nodes.logical", "main node 1")}),
         (node(1, waited_for="barman2"), set()),
+        (node(2, cannot_archive=True), {("nodes.archiving", "main node 2")}),
         (both(node(1, summarizes="on"), node(2, summarizes="off")), {("nodes.summaries", "main node 2")}),
         (both(node(1, summarizes="on"), node(2, summarizes="on")), set()),
         (both(node(1, summarizes="off"), node(2, summarizes="off")), set()),
