@@ -12,6 +12,7 @@ CLIENTS = "test_clients.py::test_the_server_lets_nobody_write"
 
 TYPED = {
     "barman.active": GROUPS,
+    "barman.backup": "test_hints.py::test_a_backup_that_waits_for_wal_is_complete_at_once",
     "barman.conninfo": GROUPS,
     "barman.keepalives": GROUPS,
     "barman.locks": GROUPS,
@@ -77,7 +78,6 @@ UNTYPED = {
     "archive_gap": HUMAN,
     "barman.answer": SEE,
     "barman.backlog": SEE,
-    "barman.backup": "only the newest Barman waits so: test_newest_barman.py",
     "barman.content": INSTALL,
     "barman.cron": SYSTEMD,
     "barman.errors": HUMAN,

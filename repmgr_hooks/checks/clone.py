@@ -62,7 +62,8 @@ def _clone(shell: Shell, host: str, server: str, settings: Mapping[str, str], no
     backup = _backup(shown.said, server) if shown.code == 0 else {}
     if backup.get("status") != "DONE":
         why = f"its newest is {backup['status']}" if "status" in backup else shown.why
-        switch = f"barman switch-wal --force --archive {server}" if backup.get("status") == WAITING else ""
+        waits = backup.get("status") == WAITING
+        switch = f"barman switch-wal --force --archive {server} && barman check-backup {server} latest" if waits else ""
         return Topic(KEY, node).fail(f"a clone finds no backup of {server}: {why}", switch or f"barman backup {server}")
     number = backup["backup_id"]
     listed = shell.run(f"{barman('list-files', '--target=data', server, 'latest')} | {FIRST_FILE_AND_PG_CONTROL}")

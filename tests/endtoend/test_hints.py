@@ -205,6 +205,19 @@ def test_a_setting_that_newer_versions_of_postgresql_have(
     assert seen == {code}
 
 
+def test_a_backup_that_waits_for_wal_is_complete_at_once(healthy: Lab) -> None:
+    if int(versions.POSTGRESQL) < 17 or healthy.barman >= (3, 20):
+        pytest.skip(
+            "PostgreSQL 17 and newer makes Barman before 3.20 wait for a file that an idle primary does not close"
+        )
+    healthy.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
+    (backup, *_) = healthy.gateway.barman("list-backup", "--minimal", "main_backup").split()
+    (found,) = looked(healthy)
+    assert (found["code"], backup in found["message"]) == ("barman.backup", True)
+    type_in(healthy, found["hint"], found["where"])
+    assert looked(healthy) == []
+
+
 def type_all(lab: Lab, seen: set[str]) -> None:
     """Look, and type what is printed, until nothing is; note the codes."""
     for _ in range(MOST_ROUNDS):

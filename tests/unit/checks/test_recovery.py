@@ -273,4 +273,8 @@ def test_a_backup_that_waits_for_wal(barmans: Path, tmp_path: Path) -> None:
     (barmans / "status").write_text("WAITING_FOR_WALS")
     found = would_clone(tmp_path)
     assert "its newest is WAITING_FOR_WALS" in found.message
-    assert found.hint == "barman switch-wal --force --archive main_backup"
+    switch, look = found.hint.split(" && ")
+    assert (switch, look) == (
+        "barman switch-wal --force --archive main_backup",
+        "barman check-backup main_backup latest",
+    )
