@@ -14,7 +14,7 @@ from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.observe import Registered
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import Hindrance, Readiness, ReadinessProbe
-from repmgr_hooks.cluster.repmgr_files import Identity, identities
+from repmgr_hooks.cluster.repmgr_files import Identity, identities, program
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.simulation import FREE_SLOTS
 from repmgr_hooks.errors import OperationFailed, answer_of
@@ -49,8 +49,8 @@ select extract(epoch from clock_timestamp())::float8,
 """
 HINTS = {
     ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {{{node}: {{host: {host}}}}}",
-    ReasonCode.UNREGISTERED: "on node {node}: repmgr -f {conf} standby register; or take it out of config.yaml",
-    ReasonCode.METADATA: "on node {node}: repmgr -f {conf} primary register --force",
+    ReasonCode.UNREGISTERED: "on node {node}: {repmgr} -f {conf} standby register; or take it out of config.yaml",
+    ReasonCode.METADATA: "on node {node}: {repmgr} -f {conf} primary register --force",
 }
 
 
@@ -225,8 +225,8 @@ def _active_again(row: Registered, managed: ManagedCluster, decision: PrimaryDec
     assert decision.primary is not None
     state = next(state for state in decision.states if state.node == row.node)
     if state.is_primary:
-        return f"on node {row.node}: {managed.cluster.rejoin(decision.primary)}"
-    repmgr = f"on node {row.node}: repmgr -f {conf}"
+        return f"on node {row.node}: {managed.cluster.rejoin(decision.primary, program())}"
+    repmgr = f"on node {row.node}: {program()} -f {conf}"
     if state.witness:
         return f"{repmgr} witness register --force -h {managed.cluster.nodes[decision.primary].host}"
     return f"{repmgr} standby register --force"
@@ -238,7 +238,7 @@ def _registered(managed: ManagedCluster, looked: Looked, decision: PrimaryDecisi
         if note.code in HINTS:
             node = looked.known.get(note.nodes[0], Identity("", "ADDRESS"))
             hint = HINTS[note.code].format(
-                cluster=managed.cluster.name, node=note.nodes[0], host=node.host, conf=node.conf
+                cluster=managed.cluster.name, node=note.nodes[0], host=node.host, conf=node.conf, repmgr=program()
             )
             return topic.fail(str(note), hint)
     rows = decision.primary_state.registered if decision.primary_state else ()

@@ -11,7 +11,7 @@ from repmgr_hooks.catalogue import EVENTS, REHEARSAL, problem
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import READ, User, hindrance
-from repmgr_hooks.cluster.repmgr_files import Identity, node_of, readable
+from repmgr_hooks.cluster.repmgr_files import Identity, node_of, program, readable
 from repmgr_hooks.config import Config, which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean
@@ -162,7 +162,7 @@ def version(managed: ManagedCluster, host: Host, extension: str) -> Finding:
     """Compare repmgr's version with the events; the program's, or (without its last part) that of the extension."""
     topic = Topic("repmgr.version", managed.cluster.name)
     try:
-        said = host.run(Program(("repmgr", "--version")), LIMIT)
+        said = host.run(Program((program(), "--version")), LIMIT)
     except OperationFailed:
         said = extension
     found = re.search(r"\d+(\.\d+)+", said)

@@ -193,11 +193,11 @@ class Cluster:
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
 
-    def rejoin(self, primary: int) -> str:
+    def rejoin(self, primary: int, repmgr: str) -> str:
         """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again."""
         host, postgres = self.nodes[primary].host, self.postgres
         upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
-        return f"stop PostgreSQL, then: repmgr node rejoin -d '{upstream}' --force-rewind"
+        return f"stop PostgreSQL, then: {repmgr} node rejoin -d '{upstream}' --force-rewind"
 
     @property
     def client(self) -> ProbeSettings:

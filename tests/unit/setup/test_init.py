@@ -124,7 +124,7 @@ def test_a_conninfo_as_uri_gets_its_passfile(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "pgpass").write_text("*:*:*:repmgr:x\n")
     monkeypatch.setattr(setup, "PASSFILE", str(tmp_path / "pgpass"))
     conf = replace(CONF, settings={"node_id": "1", "conninfo": "postgresql://repmgr@10.0.0.11:5433/repmgr"})
-    words = discover.words_of(setup.conninfo_of(conf), "here")
+    words = discover.words_of(setup.with_passfile(conf.settings["conninfo"]), "here")
     assert words == {
         "user": "repmgr",
         "host": "10.0.0.11",
@@ -452,7 +452,7 @@ def test_a_directory_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(setup, "draft", lambda arguments: ({"/etc/file": ""}, {}))
+    monkeypatch.setattr(setup, "draft", lambda arguments: ({"/etc/file": ""}, []))
     (tmp_path / "file").touch()
     assert cli.run(["init", str(tmp_path / "file")]) == 2
     assert "Not a directory" in (said := capsys.readouterr().err) and "name another DIRECTORY" in said
