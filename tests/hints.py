@@ -44,6 +44,7 @@ TYPED = {
     "nodes.rights": GROUPS,
     "nodes.slots": GROUPS,
     "nodes.wal": GROUPS,
+    "repmgr.commands": GROUPS,
     "repmgr.conf": GROUPS,
     "repmgr.filter": GROUPS,
     "repmgr.interval": GROUPS,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks import config
-from repmgr_hooks.checks.end_to_end import repmgrds_user
+from repmgr_hooks.checks.repmgrd import repmgrds_user
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.hook import PROGRAM
