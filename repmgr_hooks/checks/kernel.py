@@ -141,7 +141,11 @@ def _enabled(root: Path, unit: str) -> bool:
 
 
 def _firewalld(root: Path) -> bool:
-    return _enabled(root, "firewalld.service")
+    """With nftables it touches its own table alone, and accepts what others route ("ct status dnat accept", firewalld's
+    core/nftables.py), unless it is to accept nothing but its own forward-ports."""
+    text = _text(root, "etc/firewalld/firewalld.conf")
+    keeps_out = re.search("(?m)^FirewallBackend=nftables", text) and not re.search("(?m)^StrictForwardPorts=yes", text)
+    return _enabled(root, "firewalld.service") and not keeps_out
 
 
 def _nftables(root: Path) -> bool:
@@ -165,7 +169,11 @@ def _ufw(root: Path) -> bool:
 
 
 OTHERS: dict[str, tuple[Callable[[Path], bool], str]] = {
-    "firewalld": (_firewalld, "its zones reject what is forwarded, and its reload may flush our chains ({fixed})"),
+    "firewalld": (
+        _firewalld,
+        "with FirewallBackend=iptables its reload flushes our chains ({fixed}); with StrictForwardPorts=yes it rejects "
+        "what we route",
+    ),
     "nftables": (_nftables, "it flushes every table when it is loaded or reloaded ({fixed})"),
     "netfilter-persistent": (_persistent, "it loads a nat table of its own over ours ({fixed})"),
     "iptables": (_iptables_services, "it flushes every chain when it is stopped or restarted ({fixed})"),

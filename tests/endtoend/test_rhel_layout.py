@@ -24,6 +24,29 @@ from tests.lab.rpm import BINARIES, CONFS, VERSION
 REPMGRD = "/etc/systemd/system/repmgrd@.service"
 DB2 = f"{CONFS}/db2.conf"
 
+# What firewalld writes without any configuration (its core/nftables.py), shortened; on RHEL it is enabled.
+FIREWALLD = """
+table inet firewalld {
+  chain filter_INPUT {
+    type filter hook input priority filter + 10
+    ct state { established, related } accept
+    ct status dnat accept
+    iifname "lo" accept
+    ct state invalid drop
+    tcp dport 22 accept
+    reject with icmpx admin-prohibited
+  }
+  chain filter_FORWARD {
+    type filter hook forward priority filter + 10
+    ct state { established, related } accept
+    ct status dnat accept
+    iifname "lo" accept
+    ct state invalid drop
+    reject with icmpx admin-prohibited
+  }
+}
+"""
+
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
@@ -50,6 +73,11 @@ def in_service(lab: Lab) -> None:
         re.sub(r"(?m)^(    probe: )\{user: repmgr, dbname: repmgr", r"\1{user: app, dbname: app", config.read_text())
     )
     speak_tls(lab)
+    lab.gateway.run("nft", "-f", "-", stdin=FIREWALLD)
+    lab.put(lab.gateway, "/etc/firewalld/firewalld.conf", "FirewallBackend=nftables\n")
+    unit = lab.gateway.path("/etc/systemd/system/multi-user.target.wants/firewalld.service")
+    unit.parent.mkdir(exist_ok=True)
+    unit.symlink_to("/usr/lib/systemd/system/firewalld.service")
     lab.db2.sql("alter system set restore_command = 'false'")
     lab.db2.pg_ctl("reload")
     assert lab.gateway.hooks("reconcile").returncode == 0
@@ -100,8 +128,11 @@ def test_hints_name_what_is_there(lab: Lab) -> None:
 
 
 def test_a_failover(lab: Lab) -> None:
+    client = lab.start_client()
     lab.db1.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: failover_handled(lab), "the end of the events")
+    client.wait_for_write(client.writes()[-1].ended)
+    client.stop()
     assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
     assert barman_streams_from(lab.db2)
     deep = lab.gateway.hooks("check-wal", "--deep").stdout

@@ -381,6 +381,7 @@ def test_a_package_is_named_for_the_program_that_installs_it(
 
 # -- other firewall managers -------------------------------------------------------------------------------------------
 
+FIREWALLD = "firewalld/firewalld.conf"
 DROPS = 'DEFAULT_FORWARD_POLICY="DROP"\n'
 
 
@@ -392,6 +393,9 @@ DROPS = 'DEFAULT_FORWARD_POLICY="DROP"\n'
         ({"nftables.conf": "flush ruleset\n"}, ["nftables"], "nftables"),
         ({"nftables.conf": "table inet filter {}\n"}, ["nftables"], ""),
         ({}, ["firewalld"], "firewalld"),
+        ({FIREWALLD: "FirewallBackend=iptables\n"}, ["firewalld"], "firewalld"),
+        ({FIREWALLD: "FirewallBackend=nftables\nStrictForwardPorts=no\n"}, ["firewalld"], ""),
+        ({FIREWALLD: "FirewallBackend=nftables\nStrictForwardPorts=yes\n"}, ["firewalld"], "firewalld"),
         ({"iptables/rules.v4": "*filter\nCOMMIT\n"}, ["netfilter-persistent"], ""),
         ({"iptables/rules.v4": "*nat\nCOMMIT\n"}, ["netfilter-persistent"], "netfilter-persistent"),
         ({"sysconfig/nftables.conf": "# nothing\n"}, ["nftables"], "nftables"),
