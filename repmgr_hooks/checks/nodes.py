@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +10,7 @@ from repmgr_hooks import clock
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
+from repmgr_hooks.cluster.login import address_in
 from repmgr_hooks.cluster.observe import Registered
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import Hindrance, Readiness, ReadinessProbe
@@ -134,7 +134,7 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
     for number, node in looked.nodes.items():
         where = f"{managed.cluster.name} node {number}"
         if isinstance(node, OperationFailed):
-            yield _silent(Topic("nodes.answer", where), managed, number, str(node), user)
+            yield _silent(Topic("nodes.answer", where), managed, number, node, user)
             continue
         yield Topic("nodes.answer", where).ok(f"answers {user.name} as {managed.cluster.postgres.user}")
         yield _clock(Topic("nodes.clock", where), node, looked)
@@ -147,18 +147,20 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
         yield from _who(managed, looked, looked.decision)
 
 
-def _silent(topic: Topic, managed: ManagedCluster, number: int, error: str, user: User) -> Finding:
+def _silent(topic: Topic, managed: ManagedCluster, number: int, error: OperationFailed, user: User) -> Finding:
     settings, host = managed.cluster.postgres, managed.cluster.nodes[number].host
-    what = error.removeprefix(f"node {number}: ")
-    if "pg_hba.conf" in error:
-        seen = re.search(r'host "([0-9a-f.:]+)"', error)  # it need not be the gateway's own address
-        address = seen[1] if seen else managed.cluster.gateway.address
+    what = str(error).removeprefix(f"node {number}: ")
+    if "pg_hba.conf" in what:
+        address = address_in(what) or managed.cluster.gateway.address  # it need not be the gateway's own
         line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
-    if "password" in error:
-        line = f"{host}:{settings.port}:*:{settings.user}:PASSWORD"
-        return topic.fail(what, f"in {settings.passfile or f'{user.home}/.pgpass'}: {line}")
+    place = settings.passfile or f"{user.home}/.pgpass"
+    password = f"in {place}: {host}:{settings.port}:*:{settings.user}:PASSWORD"
+    if "password" in what:
+        return topic.fail(what, password)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
+    if error.code == "rejected":
+        return topic.fail(what, f"see it: {by_hand}; if it is about the password, {password}")
     return topic.fail(what, f"start PostgreSQL there; see it: {by_hand}")
 
 

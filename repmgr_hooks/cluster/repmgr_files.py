@@ -112,10 +112,11 @@ def node_of(conf: RepmgrConf, nodes: Mapping[int, Node], known: Mapping[int, Ide
         return None
     if identity:
         return number if conf.name == identity.name and conf.host in ("", identity.host, node.host) else None
-    return number if conf.host == node.host or not _is_address(conf.host) else None
+    return number if conf.host == node.host or not is_address(conf.host) else None
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """True for an IP address; False for a name."""
     try:
         return bool(ipaddress.ip_address(text))
     except ValueError:
