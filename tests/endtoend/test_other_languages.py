@@ -92,7 +92,6 @@ def test_a_healthy_cluster(lab: Lab) -> None:
         ("alter role app nologin", "rejected"),
         ("alter role app password 'another'", "rejected"),
         ("alter role app connection limit 0", "no_connection_left"),
-        ("revoke connect on database app from public, app", "failed"),
     ],
 )
 def test_a_role_that_is_not_let_in(lab: Lab, statement: str, code: str) -> None:
