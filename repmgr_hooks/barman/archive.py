@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -111,7 +112,12 @@ def shown(barman: Barman, host: Host, limit: float = LIMIT, constant: bool = Fal
     From the text, in which Barman hides passwords; the JSON shows them (Barman 3.4 to 3.19).
     """
     program = Program((*barman.command, "show-server", barman.server), constant=constant)
-    return dict(re.findall(r"^\s*(\w+): (.*?)\s*$", host.run(program, limit), re.MULTILINE))
+    return dict(_settings(host.run(program, limit)))
+
+
+@lru_cache(100)
+def _settings(printed: str) -> tuple[tuple[str, str], ...]:
+    return tuple(re.findall(r"^\s*(\w+): (.*?)\s*$", printed, re.MULTILINE))
 
 
 def places(barman: Barman, host: Host, limit: float = LIMIT) -> dict[str, str]:
@@ -119,9 +125,10 @@ def places(barman: Barman, host: Host, limit: float = LIMIT) -> dict[str, str]:
 
     Asked once, for Barman connects first.
     """
-    said = {name: value.rstrip("/") for name, value in shown(barman, host, limit, constant=True).items()}
+    said = shown(barman, host, limit, constant=True)
     for name in (*DIRECTORIES, "backup_directory"):
-        if not said.get(name, "").startswith("/"):
+        said[name] = said.get(name, "").rstrip("/")
+        if not said[name].startswith("/"):
             what = f"'barman show-server {barman.server}' does not say its {name}"
             raise OperationFailed(what, code="odd_answer", hint="see what it prints")
     return said

@@ -153,9 +153,14 @@ class ReadinessProbe:
         standbys = [state for state in decision.states if state.reachable and state.role == "standby"]
         if decision.primary is None or not standbys:
             return None
-        asked = ask([decision.primary, *(state.node for state in standbys)], cluster, host)
+        asked = ask([state.node for state in standbys], cluster, host)
         settled = not 0 <= clock.wall() - since < SETTLED
         files = self._of_files(decision.primary, cluster, host)
+        found = judge(decision, standbys, asked, files, cluster.repmgrd_timeout, settled)
+        if not found.obstacles:
+            return found
+        # The primary may have been started just now, or be about to be switched over.
+        asked |= ask([decision.primary], cluster, host)
         return judge(decision, standbys, asked, files, cluster.repmgrd_timeout, settled)
 
     def _of_files(self, primary: int, cluster: Cluster, host: Host) -> Files:
@@ -248,10 +253,11 @@ def judge(
     """Say which standbys would be promoted. Pure.
 
     ``settled``: the primary has been the primary for long; until then, while a node has just been started, and in a
-    switchover, repmgrd is given time.
+    switchover, repmgrd is given time. The primary itself need not have been ``asked``.
     """
-    primary = asked[decision.primary or 0]
-    settled = settled and (bool(primary.error) or (primary.up_for >= SETTLED and not primary.checkpoint))
+    primary = asked.get(decision.primary or 0)
+    if primary and not primary.error:
+        settled = settled and primary.up_for >= SETTLED and not primary.checkpoint
     hindered: dict[int, list[tuple[Hindrance, str]]] = {}
     for state in standbys:
         hindered[state.node] = list(_hindrances(state, decision, asked[state.node], files, limit, settled))

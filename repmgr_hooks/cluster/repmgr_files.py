@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import ipaddress
 import re
 import shutil
@@ -41,7 +42,7 @@ class Identity:
 
 def files_here() -> list[Path]:
     """Return every repmgr.conf that stands where packages and people put it."""
-    return sorted(found for place in PLACES for found in Path("/").glob(place))
+    return sorted(Path("/", found) for place in PLACES for found in glob.glob(place, root_dir="/"))  # noqa: PTH207
 
 
 def program(name: str = "repmgr", version: int = 0) -> str:

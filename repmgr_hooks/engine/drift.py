@@ -81,9 +81,12 @@ def find_drift(
     state = cluster_state(decision, finder)
     new = last_known_of(state.states[state.primary]) != last_known
     found: list[ActionResult] = []
+    now_there: dict[str, object] = {}  # a fingerprint depends on no option
     for item in select(managed.routes, []):
         if item.action.on_tick:
-            fingerprint = _fingerprint(item.action, state, host)
+            if item.action.name not in now_there:
+                now_there[item.action.name] = _fingerprint(item.action, state, host)
+            fingerprint = now_there[item.action.name]
             if fingerprint is None or fingerprints.get(item.action.path) != fingerprint:
                 seen = preview([item], state, host)
                 fingerprints[item.action.path] = None if differences(seen) else fingerprint

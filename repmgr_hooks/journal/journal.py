@@ -17,10 +17,12 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal.memory import CHANGES, PROMOTED, TOLD_UNDER
+from repmgr_hooks.journal import memory, queries
+from repmgr_hooks.journal.memory import TOLD_UNDER
 from repmgr_hooks.journal.prune import FORGET, PRUNE
+from repmgr_hooks.journal.queries import LEFT_COLUMNS
 from repmgr_hooks.journal.rows import (
-    RUN_COLUMNS,
+    Due,
     Failed,
     Observation,
     Pause,
@@ -29,7 +31,6 @@ from repmgr_hooks.journal.rows import (
     RunRow,
     StepRow,
     Waiting,
-    run_row,
 )
 from repmgr_hooks.journal.store import Store
 from repmgr_hooks.journal.tables import OlderTables
@@ -42,8 +43,6 @@ CHECKED = 32 * 2**20
 """Bytes of a journal that are looked at when it is opened; a larger one takes too long."""
 
 STEP_COLUMNS = "path, action, event, event_node, kind, target, node, what, started, duration, error, code, hint"
-LEFT_COLUMNS = "path, action, event, event_node, code"
-EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 
 ADD_EVENT = f"""
 insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand, role)
@@ -71,7 +70,7 @@ class Journal(Store):
 
     def waiting(self, cluster: str) -> list[Waiting]:
         """Return the events that wait, oldest first."""
-        return self._events("where run is null and cluster = ?", cluster)
+        return self.ask(lambda db: queries.waiting(db, cluster))
 
     def events_of(self, run: int) -> list[Waiting]:
         """Return the events that a run covered."""
@@ -87,9 +86,12 @@ class Journal(Store):
         rows = self.read("select received, id from event where cluster = ? order by id desc limit 1", cluster)
         return (rows[0][0], self._events("where id = ?", rows[0][1])[0].event) if rows else None
 
+    def due(self, cluster: str) -> Due:
+        """Return all that decides what is to be done for a cluster."""
+        return self.ask(lambda db: queries.due(db, cluster))
+
     def _events(self, condition: str, value: object) -> list[Waiting]:
-        rows = self.read(f"select {EVENT_COLUMNS} from event {condition} order by id", value)
-        return [Waiting(id_, Event(node, name, bool(ok), other, at)) for id_, node, name, ok, other, at in rows]
+        return self.ask(lambda db: queries.events(db, condition, value))
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
@@ -155,12 +157,7 @@ class Journal(Store):
 
     def runs(self, limit: int, cluster: str | None = None, failed: bool = False) -> list[RunRow]:
         """Return the newest runs, oldest first."""
-        chosen = "(?1 is null or cluster = ?1) and (not ?2 or ok = 0)"
-        rows = self.read(
-            f"select {RUN_COLUMNS} from run where {chosen} order by id desc limit ?3", cluster, failed, limit
-        )
-        left = f"select {LEFT_COLUMNS} from failed_action where run = ? order by id"
-        return [run_row(row, () if row[6] else self.read(left, row[0])) for row in reversed(rows)]
+        return self.ask(lambda db: queries.runs(db, limit, cluster, failed))
 
     def steps(self, run: int) -> list[StepRow]:
         """Return the steps of a run."""
@@ -180,18 +177,7 @@ class Journal(Store):
         That repmgr promoted a node is believed of what the hook was told since this primary was found, never of an
         event replayed by hand.
         """
-        columns = 'id, "primary", timeline, system_identifier, since'
-        last = f"select {columns} from role where cluster = ? order by id desc limit 1"
-        ((role, primary, timeline, system, since),) = self.read(last, cluster) or [(0, None, 0, "", 0.0)]
-        promoted = self.read(PROMOTED, cluster, role)
-        others = 'select "primary" from role where cluster = ? and "primary" <> ? order by id desc limit 1'
-        before = self.read(others, cluster, primary)
-        ((changes,),) = self.read(CHANGES, cluster, clock.wall(), within)
-        of_system = "select timeline, node from branch where cluster = ? and system_identifier = ?"
-        began = dict(self.read(of_system, cluster, system))
-        nodes = frozenset(node for (node,) in promoted)
-        previous = before[0][0] if before else None
-        return LastKnownPrimary(primary, timeline, system, nodes, changes, began, since, previous)
+        return self.ask(lambda db: memory.last_known(db, cluster, within))
 
     def remember(self, cluster: str, last_known: LastKnownPrimary) -> None:
         """Remember the primary that was found."""
@@ -235,9 +221,7 @@ class Journal(Store):
 
     def paused(self, cluster: str) -> Pause | None:
         """Return the pause of a cluster, if it has one that is not over."""
-        rows = self.read("select until, reason, since from pause where cluster = ?", cluster)
-        found = [Pause(*row) for row in rows if row[0] is None or row[0] > clock.wall()]
-        return found[0] if found else None
+        return self.ask(lambda db: queries.paused(db, cluster))
 
 
 def _event_values(

@@ -6,6 +6,10 @@ event is the name of a file that others write.
 
 from __future__ import annotations
 
+import sqlite3
+
+from repmgr_hooks import clock
+from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.event import CATALOGUE, RoleClaim
 
 CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is RoleClaim.PRIMARY)
@@ -26,3 +30,17 @@ select count(*) from (select "primary" <> lag("primary") over (order by id) as c
                        where cluster = ?) where changed and abs(since - ?) < ?
 """
 """Those that bear a time of the future count too: a clock that is set back must not let the primary swing."""
+
+
+def last_known(db: sqlite3.Connection, cluster: str, within: float) -> LastKnownPrimary:
+    """Return what is remembered of a cluster, with how often its primary has changed in so many seconds."""
+    columns = 'id, "primary", timeline, system_identifier, since'
+    last = f"select {columns} from role where cluster = ? order by id desc limit 1"
+    role, primary, timeline, system, since = db.execute(last, (cluster,)).fetchone() or (0, None, 0, "", 0.0)
+    promoted = frozenset(node for (node,) in db.execute(PROMOTED, (cluster, role)))
+    others = 'select "primary" from role where cluster = ? and "primary" <> ? order by id desc limit 1'
+    before = db.execute(others, (cluster, primary)).fetchone()
+    (changes,) = db.execute(CHANGES, (cluster, clock.wall(), within)).fetchone()
+    of_system = "select timeline, node from branch where cluster = ? and system_identifier = ?"
+    began = dict(db.execute(of_system, (cluster, system)).fetchall())
+    return LastKnownPrimary(primary, timeline, system, promoted, changes, began, since, before[0] if before else None)

@@ -99,6 +99,15 @@ class Pause:
 
 
 @dataclass(frozen=True)
+class Due:
+    """What decides what is to be done for a cluster: its pause, the events that wait, the last run."""
+
+    pause: Pause | None = None
+    waiting: tuple[Waiting, ...] = ()
+    last: RunRow | None = None
+
+
+@dataclass(frozen=True)
 class Observation:
     """What the worker saw, when that was something else than in the look before (``before``; None: its first)."""
 

@@ -79,6 +79,10 @@ class Store:
         self._db.execute(f"pragma busy_timeout = {1000 * busy_limit:.0f}")
         return self._db
 
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the answer to several queries, in one visit of the thread. Raises OperationFailed."""
+        return self._do(question)
+
     def change(self, do: Callable[[sqlite3.Connection], T]) -> T:
         """One transaction, also for tables that another module looks after. Raises OperationFailed."""
 
@@ -95,7 +99,7 @@ class Store:
 
     def read(self, statement: str, *values: object) -> list[Any]:
         """Return the rows of a query."""
-        return self._do(lambda db: db.execute(statement, values).fetchall())
+        return self.ask(lambda db: db.execute(statement, values).fetchall())
 
     def check(self, every_page: bool) -> None:
         """Look at the file. Raises OperationFailed for a broken one."""

@@ -19,7 +19,7 @@ from repmgr_hooks.event import NAMED, Event, RoleClaim
 from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import known, lasts
-from repmgr_hooks.journal.rows import Pause, Place, RunRow, Waiting
+from repmgr_hooks.journal.rows import Due, Pause, Place, RunRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about, hint
 from repmgr_hooks.service.monitor import Monitor
@@ -92,12 +92,13 @@ class ClusterController:
         try:
             while not self.stopping.is_set():
                 self.progress.expect()
-                pause = self._paused()
+                due = self._due()
+                pause = due.pause
                 self._prober.resting = pause is not None
                 if pause:
                     self._host.close_idle()
                     return self._rest_of(pause)
-                waiting, failed = self._waiting(), self._failed()
+                waiting, failed = due.waiting, due.last
                 if waiting and not self._owes_look:
                     self._run("event", waiting, failed)
                     self._monitor.look_now(any(item.event.meaning is RoleClaim.TROUBLE for item in waiting))
@@ -175,21 +176,25 @@ class ClusterController:
             if not self._tick:
                 self.blind.set()
 
-    def _paused(self) -> Pause | None:
+    def _due(self) -> Due:
+        """Return what is to be done: the last run if it failed and trying again may help, and the events that wait.
+
+        None wait for a while after they were handled, if that could not be noted.
+        """
+        due = None
         try:
-            self._pause, self._pause_was_read = self._journal.paused(self.name), True
+            due = self._journal.due(self.name)
+            self._pause, self._pause_was_read = due.pause, True
         except OperationFailed as error:
             self._cannot_use_journal(error)
             if not self._pause_was_read:
                 self._pause = known(self._config.state_dir, self.name)
-        return self._pause if self._pause and lasts(self._pause) else None
-
-    def _waiting(self) -> list[Waiting]:
-        """Return the events that wait; none for a while after they were handled, but that could not be noted."""
-        if self._host.now() < self._take_again:
-            self._broken = True
-            return []
-        return self._ask(lambda: self._journal.waiting(self.name)) or []
+        pause = self._pause if self._pause and lasts(self._pause) else None
+        late = self._host.now() < self._take_again
+        self._broken |= late
+        last = self._last[0] if self._last else due and due.last
+        failed = last if last and last.ok is False and last.again else None
+        return Due(pause, due.waiting if due and not late else (), failed)
 
     def _remind(self) -> None:
         within = self._managed.cluster.flap_limit.window
@@ -214,12 +219,6 @@ class ClusterController:
         primary = decision.primary_state if decision else None
         if primary is not None and self._last_known.began.get(primary.timeline) != primary.node:
             self._ask(lambda: self._journal.agreed(self.name, last_known_of(primary)))
-
-    def _failed(self) -> RunRow | None:
-        """Return the last run if it failed and trying again may help."""
-        rows = self._ask(lambda: self._journal.runs(1, self.name))
-        last = self._last[0] if self._last else rows[0] if rows else None
-        return last if last and last.ok is False and last.again else None
 
     def _notified_by(self, failed: RunRow) -> set[Place]:
         steps = self._ask(lambda: self._journal.steps(failed.id)) or []

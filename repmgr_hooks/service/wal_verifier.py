@@ -7,6 +7,7 @@ service does not end it. What decides is what the journal has of this primary's 
 from __future__ import annotations
 
 import logging
+import math
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.config import Config
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 SETTLED = 30.0
 """So many seconds has all been as it should be: first come those who wait for the failover."""
+READ_EVERY = 30.0
+"""So often, in seconds, the journal is asked for the last result, which a program of its own writes."""
 AGAIN = 3600.0
 """What could not be looked at is tried again after so many seconds."""
 NEWEST, WITHIN = "1GB", "15m"
@@ -35,6 +38,7 @@ class WalVerifier:
         self._wanted = managed.cluster.barman is not None and managed.cluster.barman.check_after_failover
         self._settled: tuple[object, float] = (None, 0.0)
         self._tried: tuple[object, float] = (None, 0.0)
+        self._read_at = -math.inf
         self.found: tuple[WalCheckRow, ...] = ()
         """What was shown last."""
 
@@ -42,12 +46,14 @@ class WalVerifier:
         """Read what was shown; start to look, if this timeline has not been looked at."""
         if self._cluster.barman is None:
             return
-        try:
-            self.found = tuple(last_checks(self._journal, self._cluster.name))
-        except OperationFailed:
-            return  # whoever uses the journal says so
-        this = (decision.primary, decision.timeline) if decision and decision.primary and in_desired_state else None
         now = self._host.now()
+        if now >= self._read_at + READ_EVERY:
+            try:
+                self.found = tuple(last_checks(self._journal, self._cluster.name))
+            except OperationFailed:
+                return  # whoever uses the journal says so
+            self._read_at = now
+        this = (decision.primary, decision.timeline) if decision and decision.primary and in_desired_state else None
         if this != self._settled[0]:
             self._settled = (this, now)
         shown = any(row.good and (row.primary, row.timeline) == this for row in self.found)

@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import psycopg
-from psycopg import conninfo
 
 from repmgr_hooks import clock
 from repmgr_hooks.text import one_line
@@ -91,8 +90,9 @@ class _Progress:
         self._connection: psycopg.AsyncConnection[Any] | None = None
 
     async def go(self, dsn: str, limit: float) -> None:
-        dsn = conninfo.make_conninfo(dsn, application_name=APPLICATION, connect_timeout=max(2, round(limit)))
-        self._connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+        self._connection = await psycopg.AsyncConnection.connect(
+            dsn, autocommit=True, application_name=APPLICATION, connect_timeout=max(2, round(limit))
+        )
         self.seen = replace(self.seen, stage="ask")
         server, in_recovery, read_only, pid = await self._row(ASK)
         self.seen = replace(self.seen, server=server or "", in_recovery=in_recovery, pid=pid)

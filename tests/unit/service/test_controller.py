@@ -614,7 +614,7 @@ def test_a_journal_that_is_removed_in_mid_run_does_not_stop_a_failover(
 
 def test_a_broken_journal_is_looked_at_again_soon(tmp_path: Path, loaded: Config) -> None:
     journal = Broken(tmp_path / "journal.db")
-    journal.broken = ("waiting",)
+    journal.broken = ("due",)
     assert ClusterController(MAIN, journal, failed_over(), loaded).work() == module.JOURNAL_BROKEN < 60
 
 
@@ -659,7 +659,7 @@ def test_a_failover_without_a_journal_is_seen_as_soon_as_with_one(tmp_path: Path
     journal = Broken(tmp_path / "journal.db")
     queue = ClusterController(MAIN, journal, host, replace(loaded, service=replace(loaded.service, monitor_interval=5)))
     queue.work()
-    journal.broken = ("change", "read")
+    journal.broken = ("change", "ask")
     assert queue.work() <= 5
     host.sleep(5)
     host.fail_over()
@@ -709,7 +709,7 @@ def test_a_pause_that_cannot_be_read_any_more_is_as_it_was(tmp_path: Path, loade
     journal.pause("main", wall.time + 90, "")
     queue = ClusterController(MAIN, journal, host, loaded)
     queue.work()
-    journal.broken = ("paused", "waiting", "runs")
+    journal.broken = ("due",)
     assert queue.work() <= module.JOURNAL_BROKEN
     assert host.changes == []
     later(wall, host, 91)
@@ -722,7 +722,7 @@ def test_a_pause_is_known_to_a_service_that_has_never_read_the_journal(
 ) -> None:
     host = failed_over()
     journal = Broken(tmp_path / "journal.db")
-    journal.broken = ("paused", "waiting", "runs")
+    journal.broken = ("due",)
     pauses.keep(tmp_path, "main", Pause(None, "new disks", wall.time))
     ClusterController(MAIN, journal, host, loaded).work()
     assert host.changes == []
@@ -758,7 +758,7 @@ def test_nothing_is_done_while_another_program_holds_the_cluster_and_the_journal
     monkeypatch.setattr(module, "LOCK_WAIT", 0.1)
     host = failed_over()
     journal = Broken(tmp_path / "journal.db")
-    journal.broken = ("waiting",)
+    journal.broken = ("due",)
     with exclusive(loaded.state_dir / "cluster-main.lock", 0):
         ClusterController(MAIN, journal, host, loaded).work()
         assert host.changes == []
