@@ -10,6 +10,9 @@ from pathlib import Path
 
 from repmgr_hooks.checks.users import User, user_called, user_of
 
+ACCOUNTS = ("postgres", "enterprisedb")
+"""Debian's and PGDG's, and that of EDB's server."""
+
 
 @dataclass(frozen=True)
 class Daemon:
@@ -53,9 +56,9 @@ def usual(user: User) -> dict[str, str]:
 
 
 def repmgrds_user() -> User:
-    """Return who repmgrd runs as; postgres, if none runs here."""
+    """Return who repmgrd runs as; if none runs here, the user that packages make for PostgreSQL."""
     daemon = next(running(), None)
-    found = daemon.user if daemon else user_called("postgres")
+    found = daemon.user if daemon else next(filter(None, map(user_called, ACCOUNTS)), None)
     return found or user_of(os.geteuid())
 
 

@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 import repmgr_hooks
 from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.checks.repmgrd import repmgrds_user
 from repmgr_hooks.cli import show
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
@@ -58,12 +59,13 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     here = {conf.path: conf for conf in [*readable, *confs(None)] if new_confs.is_conf(conf.path)}
     nodes = {path: repmgr_files.node_of(conf, found.nodes, known) for path, conf in here.items()}
     notes = [f"left out  {option} of repmgr's conninfo: {why}" for option, why in found.left_out.items()]
-    texts = drafted(found, name, shipped(), [conf for path, conf in here.items() if nodes[path] is not None])
+    ours = [conf for path, conf in here.items() if nodes[path] is not None]
+    texts = drafted(found, name, shipped(), ours, repmgrd=repmgrds_user().name)
     missing = [number for number, node in found.nodes.items() if not (node.witness or number in nodes.values())]
     if missing:
         everywhere = LocalHost({node: with_passfile(identity.conninfo) for node, identity in known.items()})
         cluster = new_confs.cluster(name, known, found.nodes, everywhere)
-        texts |= new_confs.drafted(missing, cluster, shipped())
+        texts |= new_confs.drafted(missing, cluster, shipped(), repmgrds_user().name)
         notes += new_confs.notes(missing, cluster)
     return texts, notes
 
@@ -80,7 +82,8 @@ def confs(given: Path | None) -> list[RepmgrConf]:
 
 def with_passfile(conninfo: str) -> str:
     """Return how repmgr connects, with the password of the file that repmgrd's user has."""
-    passfile = next((path for path in (Path(PASSFILE), Path("~postgres/.pgpass").expanduser()) if has_text(path)), None)
+    places = (Path(PASSFILE), Path(repmgrds_user().home, ".pgpass"))
+    passfile = next(filter(has_text, places), None)
     return make_conninfo(conninfo, **({"passfile": str(passfile)} if passfile else {}))
 
 

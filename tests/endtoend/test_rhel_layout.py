@@ -19,7 +19,7 @@ from tests.endtoend.test_check import edited, speak_tls, wrong
 from tests.endtoend.test_init import DRAFT, PROGRAM, without_ours
 from tests.endtoend.typist import type_in
 from tests.lab import CONFIG_FILE, Lab, wait_for
-from tests.lab.rpm import BINARIES, CONFS, VERSION
+from tests.lab.rpm import ACCOUNT, BINARIES, CONFS, VERSION
 
 REPMGRD = "/etc/systemd/system/repmgrd@.service"
 DB2 = f"{CONFS}/db2.conf"
@@ -93,8 +93,9 @@ def in_service(lab: Lab) -> None:
 def test_what_init_wrote(lab: Lab) -> None:
     """The repmgr.conf of db2 is what its own host has, but for whoever may read it."""
     assert read(lab.gateway.path(DB2)).settings == read(lab.db2.path(DB2)).settings
-    assert lab.gateway.run("stat", "-c", "%U:%G %a", DB2).strip() == "root:postgres 640"
+    assert lab.gateway.run("stat", "-c", "%U:%G %a", DB2).strip() == f"root:{ACCOUNT} 640"
     assert f"ExecStart={BINARIES}/repmgrd -f {CONFS}/%i.conf " in lab.gateway.path(REPMGRD).read_text()
+    assert lab.gateway.run("stat", "-c", "%U:%G", "/var/lib/repmgr-hooks/spool").strip() == f"barman:{ACCOUNT}"
     assert read(lab.gateway.path(DB2)).settings["data_directory"] == f"/var/lib/pgsql/{VERSION}/data"
 
 

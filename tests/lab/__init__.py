@@ -57,7 +57,7 @@ export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:{binaries}/usr/sb
 if [ $user = root ]; then exec "$@"; fi
 if [ $user = service ]; then
     # What systemd/repmgr-hooks.service says: User, SupplementaryGroups, capabilities, NoNewPrivileges.
-    exec setpriv --reuid barman --regid barman --groups barman,postgres --inh-caps=-all,+net_admin,+net_raw \\
+    exec setpriv --reuid barman --regid barman --groups barman,{repmgrd} --inh-caps=-all,+net_admin,+net_raw \\
         --ambient-caps=-all,+net_admin,+net_raw --bounding-set=-all,+net_admin,+net_raw --no-new-privs "$@"
 fi
 exec setpriv --reuid $user --regid $user --init-groups "$@"
@@ -86,7 +86,8 @@ class Host:
     def argv(self, words: list[str] | tuple[str, ...], user: str = "root") -> list[str]:
         home = rpm.adapted(HOMES[user]) if self.rpm else HOMES[user]
         command = rpm.words(words) if self.rpm else words
-        return ["ip", "netns", "exec", self.name, str(BASE / "enter"), self.name, user, home, *command]
+        account = rpm.of_gateway(user) if self.rpm and self.name == "gateway" else user
+        return ["ip", "netns", "exec", self.name, str(BASE / "enter"), self.name, account, home, *command]
 
     def run(self, *words: str, user: str = "root", check: bool = True, limit: float = 60, stdin: str = "") -> str:
         """Run a command here and return stdout; with ``check``, a non-zero exit raises Failed."""
@@ -209,6 +210,10 @@ class Lab:
         text = rpm.adapted(text) if self.rpm else text
         return six.adapted(text) if self.six else text
 
+    def of_gateway(self, text: str) -> str:
+        """A text with the user that repmgrd has on the gateway."""
+        return rpm.of_gateway(text) if self.rpm else text
+
     # -- building ---------------------------------------------------------------------------------------------------
 
     def build(self) -> None:
@@ -270,7 +275,13 @@ class Lab:
             rpm.make_layer(BASE / "usr")
             layer, binaries = rpm.MOUNT.format(layer=BASE / "usr"), ""
         text = ENTER.format(
-            places=" ".join(PRIVATE), base=BASE, venv=self.venv, newest_barman=newest, binaries=binaries, layer=layer
+            places=" ".join(PRIVATE),
+            base=BASE,
+            venv=self.venv,
+            newest_barman=newest,
+            binaries=binaries,
+            layer=layer,
+            repmgrd=self.of_gateway("postgres"),
         )
         enter.write_text("#!/bin/sh" + text)
         enter.chmod(0o755)
@@ -288,7 +299,7 @@ class Lab:
             host.path(place).mkdir(parents=True, exist_ok=True)
         must("cp", "-a", "/etc/.", str(host.path("/etc")))
         if self.rpm:
-            rpm.make_etc(host.path("/etc"))
+            rpm.make_etc(host.path("/etc"), host is self.gateway)
         for place in ("/tmp", "/var/tmp"):
             host.path(place).mkdir()
             host.path(place).chmod(0o1777)
@@ -311,9 +322,10 @@ class Lab:
         gateway = self.gateway
         self.put(gateway, CONFIG_FILE, self.config("config.yaml"))
         self.put(gateway, "/etc/repmgr-hooks/pgpass", self.pgpass(), 0o600, "barman")
-        self.put(gateway, "/etc/tmpfiles.d/repmgr-hooks.conf", (CONFIG / "tmpfiles.conf").read_text())
+        self.put(gateway, "/etc/tmpfiles.d/repmgr-hooks.conf", self.of_gateway((CONFIG / "tmpfiles.conf").read_text()))
         gateway.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/repmgr-hooks.conf")
-        self.put(gateway, "/etc/sudoers.d/repmgr-hooks", (CONFIG / "sudoers").read_text(), 0o440)
+        sudoers = self.of_gateway((CONFIG / "sudoers").read_text())
+        self.put(gateway, "/etc/sudoers.d/repmgr-hooks", sudoers, 0o440)
         locks = versions.KEEPS_LOCKS if self.barman >= (3, 10) else ""
         self.put(gateway, "/etc/barman.conf", self.config("barman.conf") + locks + (rpm.BARMAN if self.rpm else ""))
         self.put(gateway, "/etc/barman.d/main_backup.conf", self.config("barman.d/main_backup.conf"))

@@ -27,6 +27,8 @@ ALTERNATIVES = ("psql", "pg_basebackup", "pg_dump")
 """What PGDG's RPMs put into /usr/bin, by alternatives(8)."""
 # Barman's own option: it looks for PostgreSQL's programs there.
 BARMAN = f"path_prefix = {BINARIES}\n"
+ACCOUNT = "enterprisedb"
+"""Who repmgrd runs as on the gateway: EDB's server has no user postgres."""
 PLACES = {
     versions.DATA: f"/var/lib/pgsql/{VERSION}/data",
     versions.BINARIES: BINARIES,
@@ -67,8 +69,15 @@ def make_layer(layer: Path) -> None:
         (layer / "bin" / program).symlink_to("true")
 
 
-def make_etc(etc: Path) -> None:
+def of_gateway(text: str) -> str:
+    """Return a file of the gateway's with the user that repmgrd has there."""
+    return re.sub(r"\bpostgres\b", ACCOUNT, text)
+
+
+def make_etc(etc: Path, gateway: bool) -> None:
     """Take away what Debian's packages have in a host's own /etc, and put there what those of the RPMs have."""
+    for name in ("passwd", "group", "shadow", "gshadow") if gateway else ():
+        (etc / name).write_text(of_gateway((etc / name).read_text()))
     for name in ("postgresql", "postgresql-common", "nftables.conf"):
         place = etc / name
         if place.is_dir():

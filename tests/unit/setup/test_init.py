@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -312,6 +313,15 @@ def test_the_line_of_repmgr(before: str, tmp_path: Path) -> None:
 def test_the_shipped_repmgr_conf_needs_nothing() -> None:
     text = (REPOSITORY / "config/repmgr-db1.conf").read_text()
     assert render.notified(text, "main") == text
+
+
+def test_repmgrd_that_runs_as_another_user_than_postgres() -> None:
+    texts = render.drafted(FOUND, "main", REPOSITORY, [], repmgrd="enterprisedb")
+    assert "\nenterprisedb ALL = (root)" in texts[render.SUDOERS]
+    assert "/spool 2770 barman enterprisedb -" in texts[render.TMPFILES]
+    assert sum("\nSupplementaryGroups=enterprisedb\n" in texts[unit] for unit in render.UNITS) == 2
+    assert not any(re.search(r"\bpostgres\b", texts[place]) for place in (render.TMPFILES, *render.UNITS))
+    assert "\n    postgres: {" in texts[render.CONFIGURATION], "which is no user"
 
 
 # -- into place --------------------------------------------------------------------------------------------------------
