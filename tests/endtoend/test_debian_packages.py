@@ -10,7 +10,7 @@ import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from, failover_handled, routes
-from tests.lab import REPOSITORY, Lab, wait_for
+from tests.lab import REPOSITORY, Lab, must, wait_for
 from tests.machines import release
 
 VENV = REPOSITORY / ".venv-debian"
@@ -62,6 +62,7 @@ def test_a_failover(lab: Lab) -> None:
 
 
 def test_what_touches_the_world() -> None:
+    must("ip", "link", "set", "lo", "up")  # in this box
     files = [f"tests/unit/{name}" for name in TOUCHING_THE_WORLD]
     words = [VENV / "bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     result = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=False)
