@@ -12,6 +12,7 @@ from repmgr_hooks.alerts.rules import conditions
 from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.barman.deep import Proof
 from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
@@ -36,18 +37,18 @@ def checks_in(host: FakeHost) -> list[str]:
 
 
 @pytest.mark.slow
-def test_each_timeline_is_looked_at_once(journal: Journal, host: FakeHost) -> None:
-    queue = ClusterController(MAIN, journal, host, LOADED)
+def test_each_timeline_is_looked_at_once(loaded: Config, journal: Journal, host: FakeHost) -> None:
+    queue = ClusterController(MAIN, journal, host, loaded)
     ticks(queue, host, 3)
     assert checks_in(host) == [], "those who wait for the failover come first"
     ticks(queue, host, 10)
     (started,) = checks_in(host)
     assert started == (
-        f"nice -n 19 /usr/local/bin/repmgr-hooks --config {LOADED.path} check-wal --deep --newest 1GB --within 15m "
+        f"nice -n 19 /usr/local/bin/repmgr-hooks --config {loaded.path} check-wal --deep --newest 1GB --within 15m "
         "--cluster main"
     )
     keep(journal, "main", replace(GOOD, part="newest"))
-    ticks(queue, host, int(2 * AGAIN / LOADED.service.monitor_interval))
+    ticks(queue, host, int(2 * AGAIN / loaded.service.monitor_interval))
     assert len(checks_in(host)) == 1
 
     host.fail_over()
@@ -126,8 +127,8 @@ def test_what_a_program_has_said_is_kept_short_and_printable() -> None:
     assert WalCheck(Report("x"), (Proof("restore", "up to here"),), 1, 1).row("all", 1.0) is None
 
 
-def test_only_what_is_wrong_is_an_alert(host: FakeHost, journal: Journal) -> None:
-    queue = ClusterController(MAIN, journal, host, LOADED)
+def test_only_what_is_wrong_is_an_alert(loaded: Config, host: FakeHost, journal: Journal) -> None:
+    queue = ClusterController(MAIN, journal, host, loaded)
     ticks(queue, host, 2)
     decision = queue._monitor.decision
     assert decision
