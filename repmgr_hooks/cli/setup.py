@@ -62,11 +62,16 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     ours = [conf for path, conf in here.items() if nodes[path] is not None]
     texts = drafted(found, name, shipped(), ours, repmgrd=repmgrds_user().name)
     missing = [number for number, node in found.nodes.items() if not (node.witness or number in nodes.values())]
-    if missing:
+    copied = {
+        node: conf.path for conf in ours if new_confs.unfilled(texts[str(conf.path)]) and (node := nodes[conf.path])
+    }
+    if missing or copied:
         everywhere = LocalHost({node: with_passfile(identity.conninfo) for node, identity in known.items()})
         cluster = new_confs.cluster(name, known, found.nodes, everywhere)
+        texts |= {str(path): new_confs.filled(texts[str(path)], node, cluster) for node, path in copied.items()}
         texts |= new_confs.drafted(missing, cluster, shipped(), repmgrds_user().name)
-        notes += new_confs.notes(missing, cluster)
+        notes += new_confs.notes({node: cluster.place(node) for node in missing} | copied, cluster)
+        notes += [new_confs.later(missing, cluster)] if missing else []
     return texts, notes
 
 

@@ -114,13 +114,23 @@ def conf(example: str, node: int, found: Cluster) -> str:
         "promote_command": f"'{repmgr} standby promote -f {place}'",
         "follow_command": f"'{follow} -f {there} --upstream-node-id=%n'",
     }
-    values |= {"data_directory": _quoted(found.data[node])} if node in found.data else {}
-    values |= {"pg_bindir": _quoted(programs.bindir)} if programs.bindir else {}
     text = re.sub(r"\A(#.*\n)+", lambda _: f"# {place} on the gateway, for the repmgrd of node {node}.\n", example)
     for name, value in values.items():
-        before, _, after = re.split(rf"(?m)^({name}=.*)$", text)
-        text = f"{before}{name}={value}{after}"
-    return text.replace("--cluster main ", f"--cluster {found.name} ")
+        text = _set(text, name, value)
+    return filled(text, node, found).replace("--cluster main ", f"--cluster {found.name} ")
+
+
+def filled(text: str, node: int, found: Cluster) -> str:
+    """Return a repmgr.conf in which nothing stands for what was found."""
+    values = {"data_directory": found.data.get(node, ""), "pg_bindir": found.programs.bindir}
+    for name in unfilled(text):
+        if value := values.get(name):
+            text = _set(text, name, _quoted(value))
+    return text
+
+
+def _set(text: str, name: str, value: str) -> str:
+    return re.sub(rf"(?m)^[ \t]*{name}\b.*$", lambda _: f"{name}={value}", text)
 
 
 def _quoted(value: str) -> str:
@@ -133,17 +143,19 @@ def _quoted(value: str) -> str:
     return f"'{plain}'"
 
 
-def notes(missing: Iterable[int], found: Cluster) -> Iterator[str]:
-    """Say what could not be found, and what is to be done after the installation."""
-    missing = list(missing)
-    for node in missing:
+def notes(places: Mapping[int, Path], found: Cluster) -> Iterator[str]:
+    """Say what could not be found for the files of some nodes."""
+    for node, place in places.items():
         if node not in found.data:
             why = "node {} does not say its data_directory (grant pg_read_all_settings to repmgr's role, or start it)"
-            yield f"unknown   {why.format(node)}: write it into {found.place(node)}"
+            yield f"unknown   {why.format(node)}: write it into {place}"
     if not found.programs.repmgrd:
         yield f"unknown   where repmgr for PostgreSQL {found.version} is on this host: install it, and run init again"
-    units = " ".join(f"repmgrd@{found.place(node).stem}" for node in missing)
-    yield f"later     systemctl enable --now {units}"
+
+
+def later(missing: Iterable[int], found: Cluster) -> str:
+    """Return what is to be done for the new files after the installation."""
+    return f"later     systemctl enable --now {' '.join(f'repmgrd@{found.place(node).stem}' for node in missing)}"
 
 
 def is_conf(place: Path) -> bool:

@@ -1,6 +1,7 @@
 """On hosts that are laid out as PGDG's RPMs do it: from a gateway with nothing of ours to a failover.
 
-Of the two repmgr.conf on the gateway one is missing, and made by init. The distribution itself is not tested.
+On the gateway one repmgr.conf has gaps, as the example has, and the other is missing: init fills them in, and makes it.
+The distribution itself is not tested.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.lab import CONFIG_FILE, Lab, wait_for
 from tests.lab.rpm import ACCOUNT, BINARIES, CONFS, VERSION
 
 REPMGRD = "/etc/systemd/system/repmgrd@.service"
-DB2 = f"{CONFS}/db2.conf"
+DB1, DB2 = f"{CONFS}/db1.conf", f"{CONFS}/db2.conf"
 
 # What firewalld writes without any configuration (its core/nftables.py), shortened; on RHEL it is enabled.
 FIREWALLD = """
@@ -56,9 +57,14 @@ def lab() -> Iterator[Lab]:
         lab.build()
         without_ours(lab)
         lab.gateway.run("rm", DB2)
+        lab.put(
+            lab.gateway,
+            DB1,
+            re.sub("(?m)^(data_directory|pg_bindir)=.*$", r"\1='/NN/'", lab.gateway.path(DB1).read_text()),
+        )
         assert lab.gateway.result("sh", "-c", "command -v repmgr repmgrd pg_ctl apt").stdout == ""
         lab.gateway.run(PROGRAM, "init", DRAFT)
-        lab.gateway.run(PROGRAM, "init", "--install", DRAFT)
+        lab.gateway.run(PROGRAM, "init", "--install", "--replace", DRAFT)
         in_service(lab)
         yield lab
     finally:
@@ -91,7 +97,8 @@ def in_service(lab: Lab) -> None:
 
 
 def test_what_init_wrote(lab: Lab) -> None:
-    """The repmgr.conf of db2 is what its own host has, but for whoever may read it."""
+    """Each repmgr.conf is what the node's own host has, but for whoever may read it."""
+    assert read(lab.gateway.path(DB1)).settings == read(lab.db1.path(DB1)).settings
     assert read(lab.gateway.path(DB2)).settings == read(lab.db2.path(DB2)).settings
     assert lab.gateway.run("stat", "-c", "%U:%G %a", DB2).strip() == f"root:{ACCOUNT} 640"
     assert f"ExecStart={BINARIES}/repmgrd -f {CONFS}/%i.conf " in lab.gateway.path(REPMGRD).read_text()

@@ -65,7 +65,8 @@ def both(bindir: str) -> list[str]:
 def drafted(host: FakeHost, nodes: dict[int, Node] | None = None) -> tuple[dict[str, str], list[str]]:
     """The new files of node 2, and what was said."""
     cluster = new_confs.cluster("shop", KNOWN, nodes or NODES, host)
-    return new_confs.drafted([2], cluster, REPOSITORY), list(new_confs.notes([2], cluster))
+    said = [*new_confs.notes({2: cluster.place(2)}, cluster), new_confs.later([2], cluster)]
+    return new_confs.drafted([2], cluster, REPOSITORY), said
 
 
 def test_pgdgs_rpms(layout: Layout, tmp_path: Path) -> None:
@@ -108,6 +109,17 @@ def test_no_repmgr_here(layout: Layout, tmp_path: Path) -> None:
     texts, said = drafted(Saying())
     assert new_confs.unfilled(texts[f"{tmp_path}/etc/repmgr/db2.conf"]) == ["pg_bindir"]
     assert said[0] == "unknown   where repmgr for PostgreSQL 16 is on this host: install it, and run init again"
+
+
+def test_a_copy_of_the_example_is_filled_in(layout: Layout, tmp_path: Path) -> None:
+    layout(*both("usr/pgsql-16/bin"))
+    cluster = new_confs.cluster("shop", KNOWN, NODES, Saying())
+    copy = (REPOSITORY / "config/repmgr-db2.conf").read_text().replace("data_directory=", " data_directory = ")
+    filled = new_confs.filled(copy, 2, cluster)
+    assert new_confs.unfilled(filled) == []
+    changed = {name: value for name, value in settings_in(filled).items() if settings_in(copy)[name] != value}
+    assert changed == {"data_directory": "/var/lib/pgsql/16/data", "pg_bindir": f"{tmp_path}/usr/pgsql-16/bin"}
+    assert new_confs.filled(filled, 2, new_confs.cluster("shop", KNOWN, NODES, Saying("/elsewhere"))) == filled
 
 
 def test_a_file_of_another_cluster_stays(layout: Layout, tmp_path: Path) -> None:
