@@ -120,7 +120,7 @@ def commands(conf: RepmgrConf, path: str, reread: str) -> Finding:
         file = re.search(r" (?:-f ?|--config-file[ =])(\S+)", " ".join(words))
         if shutil.which(words[0], path=path) is None:
             wrong = f"{name}: {words[0]} does not exist, or cannot be run"
-        elif PurePath(words[0]).name == "repmgr" and file and not Path(file[1]).is_file():
+        elif PurePath(words[0]).name == "repmgr" and file and _absent(file[1]):
             wrong = f"{name} names {file[1]}, which does not exist here"
         if wrong and PurePath(words[0]).name == "repmgr":
             right = line.replace(words[0], shutil.which(program()) or program(), 1)
@@ -128,6 +128,17 @@ def commands(conf: RepmgrConf, path: str, reread: str) -> Finding:
         if wrong:
             return topic.fail(wrong, f"{name}='{right}'  # then: {reread}" if right else f"correct it in {conf.path}")
     return topic.ok("what repmgrd calls in a failover is there")
+
+
+def _absent(place: str) -> bool:
+    """True if there is certainly no such file; what may not be looked at may be there."""
+    try:
+        Path(place).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster, hint: str) -> Finding:
