@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -40,10 +41,10 @@ def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: No
         complain(error)
         return FAILED
     except BrokenPipeError:
-        streams.give_up()
+        streams.give_up(sys.stdout)
         return FAILED
     except OSError as error:
-        streams.give_up()
+        streams.give_up(sys.stdout)
         of_output = not error.filename and error.errno in OUTPUT
         where = f"the output cannot be written: {error.strerror}" if of_output else error
         complain(HooksError(f"{where}; nothing more was done", hint="check that place, then run the command again"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 
 def reopen() -> None:
@@ -27,16 +28,26 @@ def take_signals() -> None:
 
 
 def finish() -> bool:
-    """Write out what is left; False if that cannot be, and then Python does not try it again when it ends."""
+    """Write out what is left; False if stdout cannot be, and Python does not try it again when it ends.
+
+    What cannot be written to stderr is nobody's to say, but Python would exit with 120 (Py_FinalizeEx): from 3.12 on
+    argparse leaves it there.
+    """
+    written = _flushed(sys.stdout)
+    _flushed(sys.stderr)
+    return written
+
+
+def _flushed(stream: TextIO) -> bool:
     try:
-        sys.stdout.flush()
+        stream.flush()
     except (OSError, ValueError):
-        give_up()
+        give_up(stream)
         return False
     return True
 
 
-def give_up() -> None:
-    """From now on output goes nowhere."""
+def give_up(stream: TextIO) -> None:
+    """From now on what is written there goes nowhere."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

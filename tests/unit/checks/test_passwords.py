@@ -31,7 +31,7 @@ def test_a_password_without_protection_is_a_warning_with_a_way_out(tmp_path: Pat
     assert (level, what) == ("WARN", passwords.EXPOSED)
     assert hint.startswith("config.yaml: clusters.main.postgres: ")
     assert "{channel_binding: require}" in hint
-    assert ("require_auth: scram-sha-256;" in hint) == ("require_auth" in options())
+    assert ("require_auth: scram-sha-256}" in hint) == ("require_auth" in options())
     assert found(tmp_path, {"sslmode": "verify-ca"}, file)[0] == "OK"
 
 

@@ -30,7 +30,7 @@ try:
     privileges.become_service(Path({config!r}))
 except Exception as error:
     sys.exit(f"{{type(error).__name__}}: {{error}}")
-print(open("/proc/thread-self/status").read(), os.getcwd(), os.environ["HOME"], oct(os.umask(0)))
+print(open("/proc/thread-self/status").read(), os.getcwd(), os.environ["HOME"], oct(os.umask(0)), flush=True)
 for way_back in (lambda: os.setresuid(0, 0, 0), lambda: os.setgroups([0]), lambda: open("/etc/shadow")):
     try:
         way_back()
