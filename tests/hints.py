@@ -50,6 +50,7 @@ TYPED = {
     "nodes.summaries": NEWER,
     "nodes.wal": GROUPS,
     "recovery.clone": "test_clone_by_api.py::test_a_backup_that_is_gone_is_replaced_as_the_hint_says",
+    "repmgr.commands": GROUPS,
     "repmgr.conf": GROUPS,
     "repmgr.filter": GROUPS,
     "repmgr.interval": GROUPS,

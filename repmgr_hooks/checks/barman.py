@@ -124,7 +124,7 @@ def _backups(topic: Topic, settings: Barman, host: Host) -> Finding:
 
 def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:
     """Each run of cron writes its process id into the server's lock file (lockfile.py), or makes and removes it."""
-    hint = "start cron (systemctl start cron); each minute: * * * * * barman barman -q cron"
+    hint = "start cron (systemctl start cron; Red Hat's unit is crond); each minute: * * * * * barman barman -q cron"
     directory = said.get("barman_lock_directory") or _lock_directory(settings, said, host)
     file = f"{directory}/.{settings.server}-cron.lock"
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -13,10 +12,11 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.node_settings import EXAMINE, Examined, examined
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
+from repmgr_hooks.cluster.login import address_in
 from repmgr_hooks.cluster.observe import Registered
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import Hindrance, Readiness, ReadinessProbe
-from repmgr_hooks.cluster.repmgr_files import Identity, identities
+from repmgr_hooks.cluster.repmgr_files import Identity, identities, program
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.iptables import Family
@@ -26,8 +26,8 @@ MOST_SKEW = 2.0
 
 HINTS = {
     ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {{{node}: {{host: {host}}}}}",
-    ReasonCode.UNREGISTERED: "on node {node}: repmgr -f {conf} standby register; or take it out of config.yaml",
-    ReasonCode.METADATA: "on node {node}: repmgr -f {conf} primary register --force",
+    ReasonCode.UNREGISTERED: "on node {node}: {repmgr} -f {conf} standby register; or take it out of config.yaml",
+    ReasonCode.METADATA: "on node {node}: {repmgr} -f {conf} primary register --force",
 }
 
 
@@ -88,7 +88,7 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
     for number, node in looked.nodes.items():
         where = f"{managed.cluster.name} node {number}"
         if isinstance(node, OperationFailed):
-            yield _silent(Topic("nodes.answer", where), managed, number, str(node), user)
+            yield _silent(Topic("nodes.answer", where), managed, number, node, user)
             continue
         yield Topic("nodes.answer", where).ok(f"answers {user.name} as {managed.cluster.postgres.user}")
         yield _clock(Topic("nodes.clock", where), node, looked)
@@ -101,18 +101,20 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
         yield from _who(managed, looked, looked.decision)
 
 
-def _silent(topic: Topic, managed: ManagedCluster, number: int, error: str, user: User) -> Finding:
+def _silent(topic: Topic, managed: ManagedCluster, number: int, error: OperationFailed, user: User) -> Finding:
     settings, host = managed.cluster.postgres, managed.cluster.nodes[number].host
-    what = error.removeprefix(f"node {number}: ")
-    if "pg_hba.conf" in error:
-        seen = re.search(r'host "([0-9a-f.:]+)"', error)  # it need not be the gateway's own address
-        address = seen[1] if seen else managed.cluster.gateway.address
+    what = str(error).removeprefix(f"node {number}: ")
+    if "pg_hba.conf" in what:
+        address = address_in(what) or managed.cluster.gateway.address  # it need not be the gateway's own
         line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
-    if "password" in error:
-        line = f"{host}:{settings.port}:*:{settings.user}:PASSWORD"
-        return topic.fail(what, f"in {settings.passfile or f'{user.home}/.pgpass'}: {line}")
+    place = settings.passfile or f"{user.home}/.pgpass"
+    password = f"in {place}: {host}:{settings.port}:*:{settings.user}:PASSWORD"
+    if "password" in what:
+        return topic.fail(what, password)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
+    if error.code == "rejected":
+        return topic.fail(what, f"see it: {by_hand}; if it is about the password, {password}")
     return topic.fail(what, f"start PostgreSQL there; see it: {by_hand}")
 
 
@@ -163,8 +165,8 @@ def _active_again(row: Registered, managed: ManagedCluster, decision: PrimaryDec
     assert decision.primary is not None
     state = next(state for state in decision.states if state.node == row.node)
     if state.is_primary:
-        return f"on node {row.node}: {managed.cluster.rejoin(decision.primary)}"
-    repmgr = f"on node {row.node}: repmgr -f {conf}"
+        return f"on node {row.node}: {managed.cluster.rejoin(decision.primary, program())}"
+    repmgr = f"on node {row.node}: {program()} -f {conf}"
     if state.witness:
         return f"{repmgr} witness register --force -h {managed.cluster.nodes[decision.primary].host}"
     return f"{repmgr} standby register --force"
@@ -176,7 +178,7 @@ def _registered(managed: ManagedCluster, looked: Looked, decision: PrimaryDecisi
         if note.code in HINTS:
             node = looked.known.get(note.nodes[0], Identity("", "ADDRESS"))
             hint = HINTS[note.code].format(
-                cluster=managed.cluster.name, node=note.nodes[0], host=node.host, conf=node.conf
+                cluster=managed.cluster.name, node=note.nodes[0], host=node.host, conf=node.conf, repmgr=program()
             )
             return topic.fail(str(note), hint)
     rows = decision.primary_state.registered if decision.primary_state else ()

@@ -15,6 +15,7 @@ from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import Probe, led_astray, merged, probe
 from repmgr_hooks.cluster.readiness import Obstacle, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.repmgr_files import program
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
@@ -133,7 +134,7 @@ class ClusterStatus:
         """What makes a stale primary a standby again; while no primary is known, there is nothing to rejoin."""
         if self.decision.primary is None:
             return stale.hint
-        return f"on node {stale.nodes[0]}: {self.cluster.rejoin(self.decision.primary)}"
+        return f"on node {stale.nodes[0]}: {self.cluster.rejoin(self.decision.primary, program())}"
 
     def _lag(self, state: NodeState) -> str:
         """How much WAL of the primary a standby has not received."""

@@ -14,6 +14,7 @@ from repmgr_hooks.setup.discover import Found
 NOTIFICATION = re.compile(r"^[ \t]*event_notification_command\b.*$", re.MULTILINE | re.IGNORECASE)
 ADDED = "# repmgr_hooks: quotes around what may be empty; never %d, %a or %c, which a shell would run."
 BARMAN_CONF = Path("/etc/barman.conf")
+POSTGRES = "postgres"
 LOCKS = re.compile(r"(?mi)^[ \t]*lock_directory_cleanup\b.*$")
 KEEPS_LOCKS = "lock_directory_cleanup = false"
 EXAMPLE = "config/repmgr-db1.conf"
@@ -36,10 +37,16 @@ SHIPPED = {
 
 
 def drafted(
-    found: Found, name: str, shipped: Path, confs: Iterable[RepmgrConf], barman_conf: Path = BARMAN_CONF
+    found: Found,
+    name: str,
+    shipped: Path,
+    confs: Iterable[RepmgrConf],
+    barman_conf: Path = BARMAN_CONF,
+    repmgrd: str = POSTGRES,
 ) -> dict[str, str]:
-    """Return the text of each file by its place. Raises OSError."""
+    """Return the text of each file by its place. ``repmgrd``: its user, and group. Raises OSError."""
     texts = {place: (shipped / file).read_text() for place, file in SHIPPED.items()}
+    texts |= {place: run_as(texts[place], repmgrd) for place in (TMPFILES, SUDOERS, *UNITS)}
     texts[CONFIGURATION] = configuration(texts[CONFIGURATION], found, name)
     if ":" in found.gateway:
         texts[SYSCTL] = texts[SYSCTL].replace("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
@@ -53,6 +60,15 @@ def drafted(
         node = found.nodes.get(conf.node or 0)
         texts[str(conf.path)] = cloned(after, example, found, node.host) if node and after != before else after
     return texts
+
+
+def run_as(text: str, repmgrd: str) -> str:
+    """Return one of our files for another user of repmgrd than postgres.
+
+    >>> run_as("postgres ALL = (root)", "enterprisedb"), run_as("After=postgresql.service", "enterprisedb")
+    ('enterprisedb ALL = (root)', 'After=postgresql.service')
+    """
+    return re.sub(rf"\b{POSTGRES}\b", repmgrd, text)
 
 
 def keeps_locks(text: str) -> str:

@@ -40,9 +40,11 @@ def needs_box() -> None:
         pytest.skip("the lab needs its box: use tests/run")
 
 
-def fresh_lab(nodes: int = 2, six: bool = False, newest_barman: bool = False, segment_mb: int = 16) -> Lab:
+def fresh_lab(
+    nodes: int = 2, six: bool = False, newest_barman: bool = False, segment_mb: int = 16, rpm: bool = False
+) -> Lab:
     needs_box()
-    return Lab(nodes, six, newest_barman, segment_mb)
+    return Lab(nodes, six, newest_barman, segment_mb, rpm)
 
 
 @pytest.fixture

@@ -48,6 +48,12 @@ def repmgrd_that_looks_seldom(lab: Lab) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def promote_command_of_another_layout(lab: Lab) -> Iterator[None]:
+    with edited(lab.gateway, REPMGR, "'/usr/bin/repmgr standby promote", "'/usr/pgsql-9/bin/repmgr standby promote"):
+        yield
+
+
+@contextlib.contextmanager
 def slots_that_nobody_advances(lab: Lab) -> Iterator[None]:
     with (
         edited(lab.gateway, CONFIG, "monitor_interval: 3600", "monitor_interval: 0"),
@@ -137,8 +143,9 @@ GROUPS: list[tuple[list[str | Callable[[Lab], Context[None]]], set[str]]] = [
             "forgotten_pause",
             "repmgrd_paused",
             primary_that_repmgr_does_not_know,
+            promote_command_of_another_layout,
         ],
-        {"repmgr.line", "nodes.registered", "nodes.failover", "service.paused"},
+        {"repmgr.line", "repmgr.commands", "nodes.registered", "nodes.failover", "service.paused"},
     ),
     ([slots_that_nobody_advances], {"config.interval"}),
 ]

@@ -52,7 +52,7 @@ def on_node(lab: Lab, where: str, place: str, said: str) -> None:
     """SQL is for psql, anything else for a shell; both as postgres. Of two ways the first is taken."""
     host = node_of(lab, place)
     said = said.partition("; or ")[0]
-    if re.match("psql|repmgr", said):
+    if re.match(r"psql|\S*repmgr", said):
         shell(lab, host, said, "postgres")
         return
     for statement in filter(None, map(str.strip, said.split(";"))):
@@ -153,7 +153,7 @@ def start_service(lab: Lab, where: str) -> None:
     lab.start_worker()
 
 
-SETTING = r"(event_notification_command|primary_notification_timeout)=(.*?)"
+SETTING = r"(event_notification_command|primary_notification_timeout|promote_command)=(.*?)"
 MANNERS: list[tuple[str, Callable[..., None]]] = [
     (re.escape(START), start_service),
     (r"in its repmgr\.conf: (\w+)=('[^']*')", in_its_repmgr_conf),

@@ -12,6 +12,7 @@ import pytest
 
 from repmgr_hooks.checks import finding, kernel, service
 from repmgr_hooks.checks.finding import Finding
+from repmgr_hooks.checks.packages import install
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import OperationFailed
@@ -371,8 +372,27 @@ def test_a_unit_that_is_not_enabled(host: FakeHost, disabled: list[str], level: 
     assert found.hint.endswith(" ".join(disabled))
 
 
+@pytest.mark.parametrize(
+    ("programs", "said"),
+    [
+        (["apt"], "apt install conntrack"),
+        (["apt", "dnf"], "apt install conntrack"),
+        (["dnf"], "dnf install conntrack-tools"),
+        ([], "apt install conntrack"),
+    ],
+)
+def test_a_package_is_named_for_the_program_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[str], said: str
+) -> None:
+    for program in programs:
+        (tmp_path / program).touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert install("conntrack", "conntrack-tools") == said
+
+
 # -- other firewall managers -------------------------------------------------------------------------------------------
 
+FIREWALLD = "firewalld/firewalld.conf"
 DROPS = 'DEFAULT_FORWARD_POLICY="DROP"\n'
 
 
@@ -384,8 +404,16 @@ DROPS = 'DEFAULT_FORWARD_POLICY="DROP"\n'
         ({"nftables.conf": "flush ruleset\n"}, ["nftables"], "nftables"),
         ({"nftables.conf": "table inet filter {}\n"}, ["nftables"], ""),
         ({}, ["firewalld"], "firewalld"),
+        ({FIREWALLD: "FirewallBackend=iptables\n"}, ["firewalld"], "firewalld"),
+        ({FIREWALLD: "FirewallBackend=nftables\nStrictForwardPorts=no\n"}, ["firewalld"], ""),
+        ({FIREWALLD: "FirewallBackend=nftables\nStrictForwardPorts=yes\n"}, ["firewalld"], "firewalld"),
         ({"iptables/rules.v4": "*filter\nCOMMIT\n"}, ["netfilter-persistent"], ""),
         ({"iptables/rules.v4": "*nat\nCOMMIT\n"}, ["netfilter-persistent"], "netfilter-persistent"),
+        ({"sysconfig/nftables.conf": "# nothing\n"}, ["nftables"], "nftables"),
+        ({"sysconfig/nftables.conf": "# nothing\n"}, [], ""),
+        ({"sysconfig/iptables": "*filter\nCOMMIT\n"}, ["iptables"], "iptables"),
+        ({"sysconfig/ip6tables": "*filter\nCOMMIT\n"}, ["ip6tables"], "iptables"),
+        ({"sysconfig/iptables": "*filter\nCOMMIT\n"}, [], ""),
         ({"ufw/ufw.conf": "ENABLED=yes\n", "default/ufw": DROPS}, [], "ufw"),
         ({"ufw/ufw.conf": "ENABLED=no\n", "default/ufw": DROPS}, [], ""),
         ({"ufw/ufw.conf": "ENABLED=yes\n", "default/ufw": DROPS.replace("DROP", "ACCEPT")}, [], ""),

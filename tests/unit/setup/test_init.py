@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -124,7 +125,7 @@ def test_a_conninfo_as_uri_gets_its_passfile(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "pgpass").write_text("*:*:*:repmgr:x\n")
     monkeypatch.setattr(setup, "PASSFILE", str(tmp_path / "pgpass"))
     conf = replace(CONF, settings={"node_id": "1", "conninfo": "postgresql://repmgr@10.0.0.11:5433/repmgr"})
-    words = discover.words_of(setup.conninfo_of(conf), "here")
+    words = discover.words_of(setup.with_passfile(conf.settings["conninfo"]), "here")
     assert words == {
         "user": "repmgr",
         "host": "10.0.0.11",
@@ -343,6 +344,15 @@ def test_the_shipped_repmgr_conf_needs_nothing() -> None:
     assert render.notified(text, "main") == text
 
 
+def test_repmgrd_that_runs_as_another_user_than_postgres() -> None:
+    texts = render.drafted(FOUND, "main", REPOSITORY, [], repmgrd="enterprisedb")
+    assert "\nenterprisedb ALL = (root)" in texts[render.SUDOERS]
+    assert "/spool 2770 barman enterprisedb -" in texts[render.TMPFILES]
+    assert sum("\nSupplementaryGroups=enterprisedb\n" in texts[unit] for unit in render.UNITS) == 2
+    assert not any(re.search(r"\bpostgres\b", texts[place]) for place in (render.TMPFILES, *render.UNITS))
+    assert "\n    postgres: {" in texts[render.CONFIGURATION], "which is no user"
+
+
 # -- into place --------------------------------------------------------------------------------------------------------
 
 
@@ -481,7 +491,7 @@ def test_a_directory_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(setup, "draft", lambda arguments: ({"/etc/file": ""}, {}))
+    monkeypatch.setattr(setup, "draft", lambda arguments: ({"/etc/file": ""}, []))
     (tmp_path / "file").touch()
     assert cli.run(["init", str(tmp_path / "file")]) == 2
     assert "Not a directory" in (said := capsys.readouterr().err) and "name another DIRECTORY" in said
