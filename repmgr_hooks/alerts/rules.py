@@ -10,6 +10,7 @@ from repmgr_hooks.barman.wal_continuity import FAULTS
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.probe import Probe, ProbeCode, merged
 from repmgr_hooks.cluster.readiness import Obstacle
+from repmgr_hooks.cluster.repmgr_files import program
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import place_of
 from repmgr_hooks.errors import Problem, hint_lines
@@ -119,7 +120,7 @@ def _stale_primary(cluster: Cluster, decision: PrimaryDecision, rejoin: Sequence
     details = "\n".join(map(str, (*decision.notes, decision, *decision.states)))
     hint = _look(cluster)
     if decision.primary is not None:
-        hint = f"on {nodes}: {cluster.rejoin(decision.primary)}"
+        hint = f"on {nodes}: {cluster.rejoin(decision.primary, program())}"
     return Alert(cluster.name, "stale_primary", "critical", summary, details, hint)
 
 

@@ -25,6 +25,7 @@ from repmgr_hooks.checks import (
     service,
 )
 from repmgr_hooks.checks.finding import Finding, Topic, bad
+from repmgr_hooks.checks.repmgrd import repmgrds_user
 from repmgr_hooks.checks.users import User, acting_as, service_user
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.primary import cluster_state
@@ -44,7 +45,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     """Look at all that can be looked at here."""
     routes = sum(len(managed.routes) for managed in loaded.clusters.values())
     yield Topic("config.file", str(loaded.path)).ok(f"{len(loaded.clusters)} cluster(s), {routes} route(s)")
-    user, repmgrd = service_user(loaded.state_dir), end_to_end.repmgrds_user()
+    user, repmgrd = service_user(loaded.state_dir), repmgrds_user()
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)

@@ -8,10 +8,8 @@ details or a node's name; that only prints a word, which shows that the shell ha
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repmgr_hooks import clock
@@ -19,7 +17,7 @@ from repmgr_hooks.catalogue import REHEARSAL, shorten
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.repmgr import as_it_should_be
-from repmgr_hooks.checks.users import User, user_called, user_of
+from repmgr_hooks.checks.repmgrd import Daemon, daemon_of
 from repmgr_hooks.cluster.repmgr_files import Identity, node_of, readable
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
@@ -40,54 +38,6 @@ NASTY = (TRAP, TRAP.replace("$(", "`").replace(")", "`"), f"'{TRAP}'", 'it\'s "s
 SHELL = ("sh", "-c", 'exec sh -c "$1" 2>&1', "sh")
 
 
-@dataclass(frozen=True)
-class Daemon:
-    """A repmgrd: who it runs as, its environment, and the file that it was given."""
-
-    user: User
-    environment: Mapping[str, str]
-    words: tuple[str, ...] = ()
-    no_new_privileges: bool = False
-
-
-def running() -> Iterator[Daemon]:
-    """Return every repmgrd of this machine, as far as we may look."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "comm").read_text().strip() == "repmgrd":
-                yield _daemon(process)
-        except (OSError, KeyError):
-            continue  # it has ended meanwhile, or its user has no name
-
-
-def _daemon(process: Path) -> Daemon:
-    status = (process / "status").read_text()
-    groups = re.search(r"^Groups:(.*)$", status, re.MULTILINE)
-    user = user_of(process.stat().st_uid)
-    user = replace(user, groups=tuple(map(int, groups[1].split()))) if groups else user
-    try:
-        pairs = (process / "environ").read_text(errors="replace").split("\0")
-        environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-    except PermissionError:
-        environment = usual(user)
-    words = tuple((process / "cmdline").read_text(errors="replace").split("\0"))
-    return Daemon(user, environment, words, "NoNewPrivs:\t1" in status)
-
-
-def usual(user: User) -> dict[str, str]:
-    """Return the environment that systemd gives to a service (systemd.exec(5))."""
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    names = {"LOGNAME": user.name, "USER": user.name, "HOME": user.home, "SHELL": "/bin/sh"}
-    return {"PATH": path, "LANG": "C.UTF-8", **names}
-
-
-def repmgrds_user() -> User:
-    """Return who repmgrd runs as; postgres, if none runs here."""
-    daemon = next(running(), None)
-    found = daemon.user if daemon else user_called("postgres")
-    return found or user_of(os.geteuid())
-
-
 def look(
     managed: ManagedCluster, files: Iterable[Path], host: Host, journal: Journal | None, known: Mapping[int, Identity]
 ) -> Iterator[Finding]:
@@ -95,8 +45,7 @@ def look(
     for conf in readable(files):
         if conf.node is None or not conf.line or node_of(conf, managed.cluster.nodes, known) is None:
             continue
-        user = repmgrds_user()
-        daemon = next((one for one in running() if str(conf.path) in one.words), None) or Daemon(user, usual(user))
+        daemon = daemon_of(conf.path)
         topic = Topic("hook.arrived", str(conf.path))
         if not daemon.user.can_be_me:
             yield unseen(topic, f"only root can act as {daemon.user.name}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.packages import install
 from repmgr_hooks.checks.users import READ, User, hindrance
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.handlers.firewall import forwarding
@@ -32,9 +33,9 @@ def look(family: Family, backends: Iterable[str], host: Host) -> Iterator[Findin
         topic = Topic("kernel.programs", name)
         missing = [program for program in backend.programs(family) if shutil.which(program) is None]
         yield (
-            topic.fail(f"{missing[0]} is not installed", f"apt install {backend.PACKAGE}")
+            topic.fail(f"{missing[0]} is not installed", install(*backend.PACKAGES))
             if missing
-            else topic.ok(f"{backend.PACKAGE} is installed")
+            else topic.ok(f"{backend.PACKAGES[0]} is installed")
         )
     topic = Topic("kernel.forwarding", name)
     hint = f"sysctl -w {family.forwarding}=1; install -m 0644 config/sysctl.conf /etc/sysctl.d/90-repmgr-hooks.conf"
@@ -81,7 +82,7 @@ def chains(cluster: Cluster, host: Host) -> Iterator[Finding]:
 def _tracking(topic: Topic, host: Host) -> Finding:
     if shutil.which("conntrack") is None:
         what = "conntrack is not installed: after a failover, open connections go on to the old primary"
-        return topic.warn(what, "apt install conntrack")
+        return topic.warn(what, install("conntrack", "conntrack-tools"))
     try:
         count, most = (int(host.read(f"{TRACKED}{name}")) for name in ("count", "max"))
     except (OperationFailed, ValueError):
@@ -140,16 +141,26 @@ def _enabled(root: Path, unit: str) -> bool:
 
 
 def _firewalld(root: Path) -> bool:
-    return _enabled(root, "firewalld.service")
+    """With nftables it touches its own table alone, and accepts what others route ("ct status dnat accept", firewalld's
+    core/nftables.py), unless it is to accept nothing but its own forward-ports."""
+    text = _text(root, "etc/firewalld/firewalld.conf")
+    keeps_out = re.search("(?m)^FirewallBackend=nftables", text) and not re.search("(?m)^StrictForwardPorts=yes", text)
+    return _enabled(root, "firewalld.service") and not keeps_out
 
 
 def _nftables(root: Path) -> bool:
-    return _enabled(root, "nftables.service") and "flush ruleset" in _text(root, "etc/nftables.conf")
+    """Red Hat's unit flushes on its own when it is reloaded or stopped (nftables.service, ExecReload)."""
+    flushes = "flush ruleset" in _text(root, "etc/nftables.conf") or (root / "etc/sysconfig/nftables.conf").exists()
+    return _enabled(root, "nftables.service") and flushes
 
 
 def _persistent(root: Path) -> bool:
     saved = _text(root, "etc/iptables/rules.v4") + _text(root, "etc/iptables/rules.v6")
     return _enabled(root, "netfilter-persistent.service") and "*nat" in saved
+
+
+def _iptables_services(root: Path) -> bool:
+    return _enabled(root, "iptables.service") or _enabled(root, "ip6tables.service")
 
 
 def _ufw(root: Path) -> bool:
@@ -158,8 +169,13 @@ def _ufw(root: Path) -> bool:
 
 
 OTHERS: dict[str, tuple[Callable[[Path], bool], str]] = {
-    "firewalld": (_firewalld, "its zones reject what is forwarded, and its reload may flush our chains ({fixed})"),
-    "nftables": (_nftables, "/etc/nftables.conf flushes every table when it is loaded ({fixed})"),
+    "firewalld": (
+        _firewalld,
+        "with FirewallBackend=iptables its reload flushes our chains ({fixed}); with StrictForwardPorts=yes it rejects "
+        "what we route",
+    ),
+    "nftables": (_nftables, "it flushes every table when it is loaded or reloaded ({fixed})"),
     "netfilter-persistent": (_persistent, "it loads a nat table of its own over ours ({fixed})"),
+    "iptables": (_iptables_services, "it flushes every chain when it is stopped or restarted ({fixed})"),
     "ufw": (_ufw, "it drops what is forwarded (DEFAULT_FORWARD_POLICY)"),
 }

@@ -3,67 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from repmgr_hooks import clock
+from repmgr_hooks.checks import node_settings
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.node_settings import EXAMINE, Examined, examined
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
+from repmgr_hooks.cluster.login import address_in
 from repmgr_hooks.cluster.observe import Registered
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import Hindrance, Readiness, ReadinessProbe
-from repmgr_hooks.cluster.repmgr_files import Identity, identities
+from repmgr_hooks.cluster.repmgr_files import Identity, identities, program
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.engine.simulation import FREE_SLOTS
-from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.system.steps import Host, Rows, Sql
-from repmgr_hooks.text import one_line
 
 MOST_SKEW = 2.0
-ENOUGH_WAL = "50GB"
 
-# Asks for nothing that a role without any grant may not see: what is missing is to be named, not stumbled over.
-EXAMINE = f"""
-select extract(epoch from clock_timestamp())::float8,
-       ({FREE_SLOTS})::int,
-       current_setting('max_replication_slots')::int,
-       coalesce(current_setting('max_slot_wal_keep_size', true), ''),
-       array_remove(array[
-         case when not (select rolsuper or rolreplication from pg_roles where rolname = current_user)
-              then 'replication' end,
-         case when not pg_has_role('pg_monitor', 'usage') then 'pg_monitor' end,
-         case when not pg_has_role('pg_signal_backend', 'usage') then 'pg_signal_backend' end,
-         case when not (select has_schema_privilege(oid, 'usage') from pg_namespace where nspname = 'repmgr')
-              then 'usage on schema repmgr' end,
-         case when not (select has_table_privilege(oid, 'select') from pg_class where relname = 'nodes'
-                           and relnamespace = (select oid from pg_namespace where nspname = 'repmgr'))
-              then 'select on repmgr.nodes' end,
-         case when not (has_function_privilege('pg_read_binary_file(text,bigint,bigint,boolean)', 'execute') or
-                        coalesce(has_function_privilege(to_regprocedure('repmgr_hooks.wal_sha256(text)')::oid,
-                                                        'execute'), false))
-              then 'execute on repmgr_hooks.wal_sha256' end], null),
-       coalesce((select extversion from pg_extension where extname = 'repmgr'), '')
-"""
 HINTS = {
     ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {{{node}: {{host: {host}}}}}",
-    ReasonCode.UNREGISTERED: "on node {node}: repmgr -f {conf} standby register; or take it out of config.yaml",
-    ReasonCode.METADATA: "on node {node}: repmgr -f {conf} primary register --force",
+    ReasonCode.UNREGISTERED: "on node {node}: {repmgr} -f {conf} standby register; or take it out of config.yaml",
+    ReasonCode.METADATA: "on node {node}: {repmgr} -f {conf} primary register --force",
 }
-
-
-@dataclass(frozen=True)
-class Examined:
-    """What a node said about itself; ``free_slots``: those that are left for Barman's."""
-
-    clock: float
-    free_slots: int
-    most_slots: int
-    most_wal: str
-    lacking: tuple[str, ...]
-    extension: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +63,7 @@ def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     slot = cluster.barman.slot_name if cluster.barman else ""
     begun = clock.wall()
     answers = _ask(managed, host, EXAMINE, tuple(cluster.nodes), (slot,))
-    looked = Looked(begun, clock.wall(), {number: _examined(number, answer) for number, answer in answers.items()})
+    looked = Looked(begun, clock.wall(), {number: examined(number, answer) for number, answer in answers.items()})
     if looked.lacking or not looked.answers:
         return looked
     decision = finder.decision(host)
@@ -117,48 +82,39 @@ def _ask(
     return host.fetch_each([Sql(node, statement, params) for node in nodes], limit)
 
 
-def _examined(node: int, answer: Rows | OperationFailed) -> Examined | OperationFailed:
-    try:
-        if isinstance(answer, OperationFailed):
-            return answer
-        with answer_of(node):
-            ((its_clock, free, most, wal, lacking, extension),) = answer
-            return Examined(float(its_clock), int(free), int(most), wal, tuple(map(one_line, lacking)), extension)
-    except OperationFailed as error:
-        return error
-
-
 def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Finding]:
     """Say what is wrong with the nodes. One that is silent is said to be that, and nothing more."""
     uses_slots = any(action.name == "slot" for action in managed.actions)
     for number, node in looked.nodes.items():
         where = f"{managed.cluster.name} node {number}"
         if isinstance(node, OperationFailed):
-            yield _silent(Topic("nodes.answer", where), managed, number, str(node), user)
+            yield _silent(Topic("nodes.answer", where), managed, number, node, user)
             continue
         yield Topic("nodes.answer", where).ok(f"answers {user.name} as {managed.cluster.postgres.user}")
         yield _clock(Topic("nodes.clock", where), node, looked)
-        if uses_slots and not managed.cluster.nodes[number].witness:
-            yield _slots(Topic("nodes.slots", where), node)
-            yield _wal(Topic("nodes.wal", where), node)
+        if not managed.cluster.nodes[number].witness:
+            yield from node_settings.findings(where, node, managed.cluster.barman if uses_slots else None)
     if looked.answers:
+        yield from node_settings.differences(managed.cluster, looked.answers)
         yield _rights(managed, looked)
     if looked.decision:
         yield from _who(managed, looked, looked.decision)
 
 
-def _silent(topic: Topic, managed: ManagedCluster, number: int, error: str, user: User) -> Finding:
+def _silent(topic: Topic, managed: ManagedCluster, number: int, error: OperationFailed, user: User) -> Finding:
     settings, host = managed.cluster.postgres, managed.cluster.nodes[number].host
-    what = error.removeprefix(f"node {number}: ")
-    if "pg_hba.conf" in error:
-        seen = re.search(r'host "([0-9a-f.:]+)"', error)  # it need not be the gateway's own address
-        address = seen[1] if seen else managed.cluster.gateway.address
+    what = str(error).removeprefix(f"node {number}: ")
+    if "pg_hba.conf" in what:
+        address = address_in(what) or managed.cluster.gateway.address  # it need not be the gateway's own
         line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
-    if "password" in error:
-        line = f"{host}:{settings.port}:*:{settings.user}:PASSWORD"
-        return topic.fail(what, f"in {settings.passfile or f'{user.home}/.pgpass'}: {line}")
+    place = settings.passfile or f"{user.home}/.pgpass"
+    password = f"in {place}: {host}:{settings.port}:*:{settings.user}:PASSWORD"
+    if "password" in what:
+        return topic.fail(what, password)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
+    if error.code == "rejected":
+        return topic.fail(what, f"see it: {by_hand}; if it is about the password, {password}")
     return topic.fail(what, f"start PostgreSQL there; see it: {by_hand}")
 
 
@@ -168,22 +124,6 @@ def _clock(topic: Topic, node: Examined, looked: Looked) -> Finding:
         side = "ahead of" if off > 0 else "behind"
         return topic.warn(f"its clock is {abs(off):.0f} s {side} ours", "on both hosts: timedatectl set-ntp true")
     return topic.ok("its clock agrees with ours")
-
-
-def _slots(topic: Topic, node: Examined) -> Finding:
-    if node.free_slots < 1:
-        what = f"all {node.most_slots} replication slots are taken; once promoted, it would have none for Barman"
-        more = f"alter system set max_replication_slots = {2 * node.most_slots}"
-        unused = "select slot_name from pg_replication_slots where not active"
-        return topic.fail(what, f"there: {more}; then restart it; or drop one that nobody uses: {unused}")
-    return topic.ok(f"{node.free_slots} of {node.most_slots} replication slots left for Barman's")
-
-
-def _wal(topic: Topic, node: Examined) -> Finding:
-    if node.most_wal in ("-1", ""):
-        hint = f"there: alter system set max_slot_wal_keep_size = '{ENOUGH_WAL}'; select pg_reload_conf();"
-        return topic.warn("while Barman is away, its slot may fill the disk (max_slot_wal_keep_size = -1)", hint)
-    return topic.ok(f"a slot holds at most {node.most_wal} of WAL")
 
 
 def _rights(managed: ManagedCluster, looked: Looked) -> Finding:
@@ -225,8 +165,8 @@ def _active_again(row: Registered, managed: ManagedCluster, decision: PrimaryDec
     assert decision.primary is not None
     state = next(state for state in decision.states if state.node == row.node)
     if state.is_primary:
-        return f"on node {row.node}: {managed.cluster.rejoin(decision.primary)}"
-    repmgr = f"on node {row.node}: repmgr -f {conf}"
+        return f"on node {row.node}: {managed.cluster.rejoin(decision.primary, program())}"
+    repmgr = f"on node {row.node}: {program()} -f {conf}"
     if state.witness:
         return f"{repmgr} witness register --force -h {managed.cluster.nodes[decision.primary].host}"
     return f"{repmgr} standby register --force"
@@ -238,7 +178,7 @@ def _registered(managed: ManagedCluster, looked: Looked, decision: PrimaryDecisi
         if note.code in HINTS:
             node = looked.known.get(note.nodes[0], Identity("", "ADDRESS"))
             hint = HINTS[note.code].format(
-                cluster=managed.cluster.name, node=note.nodes[0], host=node.host, conf=node.conf
+                cluster=managed.cluster.name, node=note.nodes[0], host=node.host, conf=node.conf, repmgr=program()
             )
             return topic.fail(str(note), hint)
     rows = decision.primary_state.registered if decision.primary_state else ()

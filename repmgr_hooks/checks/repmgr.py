@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from repmgr_hooks.catalogue import EVENTS, REHEARSAL, problem
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.repmgrd import daemon_of
 from repmgr_hooks.checks.users import READ, User, hindrance
-from repmgr_hooks.cluster.repmgr_files import Identity, node_of, readable
+from repmgr_hooks.cluster.repmgr_files import Identity, node_of, program, readable
 from repmgr_hooks.config import Config, which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean
@@ -89,6 +90,8 @@ def of_file(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> Iterat
     hint = f"primary_notification_timeout={NOTIFICATION_TIMEOUT}  # then: {reread}"
     yield topic.warn(what, hint) if seconds < LEAST_TIMEOUT else topic.ok(f"followers wait {seconds} s for the hook")
     yield _interval(Topic("repmgr.interval", where), conf, managed)
+    if conf.settings.get("failover") == "automatic":
+        yield commands(conf, daemon_of(conf.path).environment.get("PATH", ""), reread)
 
 
 def _interval(topic: Topic, conf: RepmgrConf, managed: ManagedCluster) -> Finding:
@@ -98,6 +101,44 @@ def _interval(topic: Topic, conf: RepmgrConf, managed: ManagedCluster) -> Findin
         what = f"repmgrd looks every {every} s, and counts as down after {limit} s"
         return topic.warn(what, f"config.yaml: clusters.{managed.cluster.name}.repmgrd_timeout: {3 * every}")
     return topic.ok(f"repmgrd looks every {every} s")
+
+
+def commands(conf: RepmgrConf, path: str, reread: str) -> Finding:
+    """Look at what repmgrd hands to a shell in a failover; its PATH may be another than ours.
+
+    Only some packages of repmgr put it on PATH, and the file that the database's host has may be elsewhere here.
+    """
+    topic = Topic("repmgr.commands", str(conf.path))
+    for name in ("promote_command", "follow_command"):
+        line, wrong, right = conf.settings.get(name, ""), "", ""
+        try:
+            words = words_of(line)
+        except ValueError as error:
+            return topic.fail(f"a shell cannot read {name}: {error}", f"correct it in {conf.path}")
+        if not words:
+            continue  # which failover.no_command says of the one that matters
+        file = re.search(r" (?:-f ?|--config-file[ =])(\S+)", " ".join(words))
+        if shutil.which(words[0], path=path) is None:
+            wrong = f"{name}: {words[0]} does not exist, or cannot be run"
+        elif PurePath(words[0]).name == "repmgr" and file and _absent(file[1]):
+            wrong = f"{name} names {file[1]}, which does not exist here"
+        if wrong and PurePath(words[0]).name == "repmgr":
+            right = line.replace(words[0], shutil.which(program()) or program(), 1)
+            right = right.replace(file[1], str(conf.path)) if file else right
+        if wrong:
+            return topic.fail(wrong, f"{name}='{right}'  # then: {reread}" if right else f"correct it in {conf.path}")
+    return topic.ok("what repmgrd calls in a failover is there")
+
+
+def _absent(place: str) -> bool:
+    """True if there is certainly no such file; what may not be looked at may be there."""
+    try:
+        Path(place).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster, hint: str) -> Finding:
@@ -162,7 +203,7 @@ def version(managed: ManagedCluster, host: Host, extension: str) -> Finding:
     """Compare repmgr's version with the events; the program's, or (without its last part) that of the extension."""
     topic = Topic("repmgr.version", managed.cluster.name)
     try:
-        said = host.run(Program(("repmgr", "--version")), LIMIT)
+        said = host.run(Program((program(), "--version")), LIMIT)
     except OperationFailed:
         said = extension
     found = re.search(r"\d+(\.\d+)+", said)

@@ -15,7 +15,8 @@ from repmgr_hooks.hook import state_dir
 from repmgr_hooks.lock import owner_of
 
 USER, GROUP = "barman", "postgres"
-"""As in systemd/repmgr-hooks.service (User, SupplementaryGroups) and config/tmpfiles.conf."""
+"""As in systemd/repmgr-hooks.service (User, SupplementaryGroups) and config/tmpfiles.conf, for a state directory that
+is to be made. Of one that is there owner and group count: repmgrd may run as another user than postgres."""
 # linux/capability.h, linux/prctl.h
 CAP_NET_ADMIN, CAP_NET_RAW = 12, 13
 CAPABILITIES = 1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW
@@ -39,7 +40,7 @@ def become_service(config: Path) -> None:
     try:
         user = _service_user(place)
         if user.pw_uid != 0:
-            _become(user)
+            _become(user, place.lstat().st_gid if os.path.lexists(place) else 0)
     except (OSError, KeyError) as error:
         raise OperationFailed(f"cannot become the user of the service, whose {place} is: {error}") from None
 
@@ -56,11 +57,14 @@ def _service_user(place: Path) -> pwd.struct_passwd:
     return user
 
 
-def _become(user: pwd.struct_passwd) -> None:
-    """Before any thread is started: the kernel keeps capabilities and no_new_privs for each of them."""
+def _become(user: pwd.struct_passwd, repmgrds_group: int) -> None:
+    """Before any thread is started: the kernel keeps capabilities and no_new_privs for each of them.
+
+    What a user owns can be of none but that user's groups, or of one that root has chosen; root's own is not taken.
+    """
     groups = set(os.getgrouplist(user.pw_name, user.pw_gid))
     with contextlib.suppress(KeyError):
-        groups.add(grp.getgrnam(GROUP).gr_gid)
+        groups.add(repmgrds_group or grp.getgrnam(GROUP).gr_gid)
     _prctl(PR_SET_KEEPCAPS, 1)
     os.setgroups(sorted(groups))
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)

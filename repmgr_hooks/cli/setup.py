@@ -6,20 +6,22 @@ import argparse
 import os
 import re
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
 import repmgr_hooks
 from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.checks.repmgrd import repmgrds_user
 from repmgr_hooks.cli import show
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster import repmgr_files
-from repmgr_hooks.errors import Problem, UsageError
+from repmgr_hooks.errors import UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.schema import PLAIN_NAME
+from repmgr_hooks.setup import new_confs
 from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
 from repmgr_hooks.setup.install import PASSFILE, install, write
 from repmgr_hooks.setup.render import CONFIGURATION, drafted
@@ -34,9 +36,9 @@ def do_init(arguments: argparse.Namespace) -> int:
         if arguments.install:
             tell(install(arguments.directory, arguments.replace, LocalHost({})))
             return left_to_do()
-        texts, left_out = draft(arguments)
+        texts, notes = draft(arguments)
         tell(write(arguments.directory, texts))
-        tell(f"left out  {name} of repmgr's conninfo: {why}" for name, why in left_out.items())
+        tell(notes)
     except (OSError, UnicodeError) as error:
         hint = "check that place, or name another DIRECTORY; what was written stays"
         raise UsageError(str(error), hint=hint) from None
@@ -44,17 +46,33 @@ def do_init(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], Mapping[str, Problem]]:
-    """Ask what there is, and return the files for it, and what cannot be in them. Raises UsageError."""
+def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
+    """Ask what there is, and return the files for it, and what is to be said of them. Raises UsageError."""
     if arguments.cluster and not re.fullmatch(PLAIN_NAME, arguments.cluster):
         raise UsageError(f"--cluster {shorten(arguments.cluster)} is not a plain name (letters, digits, _ . -)")
+    name = arguments.cluster or "main"
     readable = confs(arguments.repmgr_conf)
     asked = chosen_conf(arguments.repmgr_conf, readable)
-    host = LocalHost({asked.node or 0: conninfo_of(asked)})
+    host = LocalHost({asked.node or 0: with_passfile(asked.settings["conninfo"])})
     found = survey(asked, arguments.barman, arguments.gateway, host)
     known = repmgr_files.identities(asked.node or 0, host, LIMIT)
-    of_cluster = [conf for conf in readable if repmgr_files.node_of(conf, found.nodes, known) is not None]
-    return drafted(found, arguments.cluster or "main", shipped(), of_cluster), found.left_out
+    here = {conf.path: conf for conf in [*readable, *confs(None)] if new_confs.is_conf(conf.path)}
+    nodes = {path: repmgr_files.node_of(conf, found.nodes, known) for path, conf in here.items()}
+    notes = [f"left out  {option} of repmgr's conninfo: {why}" for option, why in found.left_out.items()]
+    ours = [conf for path, conf in here.items() if nodes[path] is not None]
+    texts = drafted(found, name, shipped(), ours, repmgrd=repmgrds_user().name)
+    missing = [number for number, node in found.nodes.items() if not (node.witness or number in nodes.values())]
+    copied = {
+        node: conf.path for conf in ours if new_confs.unfilled(texts[str(conf.path)]) and (node := nodes[conf.path])
+    }
+    if missing or copied:
+        everywhere = LocalHost({node: with_passfile(identity.conninfo) for node, identity in known.items()})
+        cluster = new_confs.cluster(name, known, found.nodes, everywhere)
+        texts |= {str(path): new_confs.filled(texts[str(path)], node, cluster) for node, path in copied.items()}
+        texts |= new_confs.drafted(missing, cluster, shipped(), repmgrds_user().name)
+        notes += new_confs.notes({node: cluster.place(node) for node in missing} | copied, cluster)
+        notes += [new_confs.later(missing, cluster)] if missing else []
+    return texts, notes
 
 
 def confs(given: Path | None) -> list[RepmgrConf]:
@@ -62,15 +80,16 @@ def confs(given: Path | None) -> list[RepmgrConf]:
     if given is None:
         return list(repmgr_files.readable(repmgr_files.files_here()))
     try:
-        return [read(given)]
+        return [read(given.absolute())]
     except (OSError, ValueError) as error:
         raise UsageError(f"{given} cannot be read as a repmgr.conf: {error}", hint="name another one") from None
 
 
-def conninfo_of(conf: RepmgrConf) -> str:
+def with_passfile(conninfo: str) -> str:
     """Return how repmgr connects, with the password of the file that repmgrd's user has."""
-    passfile = next((path for path in (Path(PASSFILE), Path("~postgres/.pgpass").expanduser()) if has_text(path)), None)
-    return make_conninfo(conf.settings["conninfo"], **({"passfile": str(passfile)} if passfile else {}))
+    places = (Path(PASSFILE), Path(repmgrds_user().home, ".pgpass"))
+    passfile = next(filter(has_text, places), None)
+    return make_conninfo(conninfo, **({"passfile": str(passfile)} if passfile else {}))
 
 
 def has_text(path: Path) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from psycopg import conninfo
 
+from repmgr_hooks.cluster.login import address_in, in_english
 from repmgr_hooks.cluster.probe_from import visit_from
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.family import Family
@@ -97,6 +98,9 @@ def judge(cluster: Cluster, port: str, visit: Visit, host: Host) -> Probe:
     if visit.stage == "commit" and visit.error == client.LATE and node is not None:
         event, standbys = _end(node, visit.pid, host)
     code = _code(visit, node, event)
+    if code is ProbeCode.FAILED and visit.rejected:
+        visit = replace(visit, error=in_english(visit.error, cluster, host))
+        code = _code(visit, node, event)
     message, hint = _words(cluster, port, code, visit, node, standbys)
     return Probe(port, code, node, visit.seconds, message, hint)
 
@@ -129,7 +133,7 @@ def _end(node: int, pid: int, host: Host) -> tuple[str, str]:
 
 
 def _code(visit: Visit, node: int | None, event: str) -> ProbeCode:
-    """The words are English in libpq's own messages (LC_MESSAGES) and in most servers'; else FAILED says them all."""
+    """libpq's own words are English, for nobody calls setlocale(3) here; a server's are made so by ``login.py``."""
     if visit.stage == "done":
         return ProbeCode.WRITES if node is not None else ProbeCode.ELSEWHERE
     if visit.in_recovery:
@@ -198,9 +202,9 @@ def _entry(error: str, cluster: Cluster) -> str:
     settings = cluster.client
     if "not permitted to log in" in error:
         return f"on the primary: alter role {settings.user} login;"
-    seen = re.search(r'host "([0-9a-f.:]+)"', error)
+    seen = address_in(error)
     if "pg_hba.conf" in error and seen:
-        line = f"host {settings.dbname} {settings.user} {Family(seen[1]).exactly(seen[1])} scram-sha-256"
+        line = f"host {settings.dbname} {settings.user} {Family(seen).exactly(seen)} scram-sha-256"
         return f"in pg_hba.conf of every node, above any 'reject', then reload: {line}"
     file = settings.passfile or "the service's .pgpass"
     return f"check the role's password, and its line in {file}: *:*:{settings.dbname}:{settings.user}:PASSWORD"

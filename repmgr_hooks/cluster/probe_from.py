@@ -19,7 +19,7 @@ MARGIN = 5.0
 # The script comes on stdin, so nothing has to survive the quoting of ssh; psql asks for no password (-w).
 SCRIPT = """
 PGAPPNAME={application} PGCONNECT_TIMEOUT={limit} LC_ALL=C timeout --kill-after=1 {limit} \\
-    psql -XAtq -w -v ON_ERROR_STOP=1 {dsn} 2>&1 <<'SQL'
+    psql -XAtq -w -v ON_ERROR_STOP=1 -v VERBOSITY=verbose {dsn} 2>&1 <<'SQL'
 {ask};
 {spill};
 {write};
@@ -60,13 +60,18 @@ def parse(said: str) -> Visit:
     output, mark, code = said.rpartition("repmgr-hooks: ended: ")
     if not mark:
         return Visit(error=f"psql was not run to its end: {said.strip()[-200:]}")
+    sqlstate = re.search(r":  ([0-9A-Z]{5}): ", output)  # of a statement; who is not let in is told none
     lines = [line for line in output.splitlines() if line.strip()]
     answers = [found for line in lines if (found := re.fullmatch(r"([0-9a-f.:]*)\|([tf])\|([tf])\|(\d+)", line))]
     error = client.LATE if int(code) == TOO_LATE else " ".join(lines)[-300:]
     if not answers:
-        return Visit(error=error)
+        return Visit(error=error, rejected=client.is_servers(output))
     server, in_recovery, read_only, pid = answers[0].groups()
     seen = Visit("ask", "", "", server, in_recovery == "t", "client" if read_only == "t" else "", int(pid))
     if seen.in_recovery or seen.read_only:
         return seen
-    return replace(seen, stage="done") if int(code) == 0 else replace(seen, stage="commit", error=error)
+    return (
+        replace(seen, stage="done")
+        if int(code) == 0
+        else replace(seen, stage="commit", error=error, sqlstate=sqlstate[1] if sqlstate else "")
+    )

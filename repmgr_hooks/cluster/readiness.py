@@ -43,21 +43,21 @@ class Hindrance(Enum):
 
     SILENT = (
         "repmgrd of {nodes} does not watch the primary",
-        "start it where it runs: systemctl start repmgrd, or as postgres: repmgrd -f {conf}; its log says why it ended",
+        "start its unit where it runs, or as postgres: {repmgrd} -f {conf}; its log says why it ended",
     )
-    PAUSED = ("repmgrd of {nodes} is paused", "as postgres: repmgr -f {conf} service unpause")
+    PAUSED = ("repmgrd of {nodes} is paused", "as postgres: {repmgr} -f {conf} service unpause")
     PRIORITY = (
         "{nodes} has priority 0 in repmgr.nodes",
-        "priority=100 in its repmgr.conf, then there, as postgres: repmgr -f {conf} standby register --force",
+        "priority=100 in its repmgr.conf, then there, as postgres: {repmgr} -f {conf} standby register --force",
     )
     INACTIVE = (
         "{nodes} is marked inactive in repmgr.nodes",
-        "there, as postgres: repmgr -f {conf} standby register --force",
+        "there, as postgres: {repmgr} -f {conf} standby register --force",
     )
     MANUAL = ("failover=manual, repmgr's default, for {nodes}", "failover=automatic in {conf}, then restart repmgrd")
     NO_COMMAND = (
         "no promote_command for {nodes}",
-        "promote_command='repmgr standby promote -f {conf} --log-to-file' in {conf}, then restart repmgrd",
+        "promote_command='{repmgr} standby promote -f {conf} --log-to-file' in {conf}, then restart repmgrd",
     )
     REFUSED = ("repmgr refuses the repmgr.conf of {nodes}: {detail}", "correct {conf}, then start repmgrd")
 
@@ -79,7 +79,8 @@ class Obstacle:
     @property
     def hint(self) -> str:
         """The way out."""
-        return self.code.value[1].format(conf=self.conf)
+        names = {name: repmgr_files.program(name) for name in ("repmgr", "repmgrd")}
+        return self.code.value[1].format(conf=self.conf, **names)
 
     @property
     def problem(self) -> Problem:

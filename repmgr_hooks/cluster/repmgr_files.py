@@ -6,8 +6,9 @@ import contextlib
 import glob
 import ipaddress
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from psycopg import Error, conninfo
@@ -18,7 +19,9 @@ from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.system.steps import Host, Program, Sql
 from repmgr_hooks.text import one_line
 
-PLACES = ("etc/repmgr.conf", "etc/repmgr/*.conf", "etc/repmgr/*/repmgr.conf", "etc/postgresql/*/*/repmgr.conf")
+PLACES = ("etc/repmgr.conf", "etc/repmgr/*.conf", "etc/repmgr/*/*.conf", "etc/postgresql/*/*/repmgr.conf")
+BINARIES = ("usr/pgsql-{}/bin", "usr/lib/postgresql/{}/bin")
+"""Where PGDG's RPMs and Debian put PostgreSQL's programs, and repmgr beside them."""
 LIMIT = 10.0
 IDENTITIES = "select node_id, node_name, conninfo, config_file from repmgr.nodes order by node_id limit 1000"
 REFUSED = re.compile(r"errors? (?:was|were) found in the configuration file:?\s*(.*)", re.DOTALL)
@@ -33,11 +36,30 @@ class Identity:
     name: str
     host: str
     conf: str = "/etc/repmgr.conf"
+    conninfo: str = field(default="", repr=False)
+    """Which may hold a password."""
 
 
 def files_here() -> list[Path]:
     """Return every repmgr.conf that stands where packages and people put it."""
     return sorted(Path("/", found) for place in PLACES for found in glob.glob(place, root_dir="/"))  # noqa: PTH207
+
+
+def program(name: str = "repmgr", version: int = 0) -> str:
+    """Return one of repmgr's programs as it can be run here: by its name, if that is on PATH, else with its place.
+
+    Where there is none, the name is returned. Of several the newest, or that for a ``version`` of PostgreSQL.
+    """
+    if shutil.which(name):
+        return name
+    found = beside_postgres(name, version)
+    return str(found[0]) if found else name
+
+
+def beside_postgres(name: str, version: int = 0) -> list[Path]:
+    """Return where a program stands beside PostgreSQL's, of a ``version`` or of each; the newest first."""
+    files = [file for place in BINARIES for file in Path("/").glob(f"{place.format(version or '*')}/{name}")]
+    return sorted(files, key=lambda file: [int(part) for part in re.findall(r"\d+", str(file.parent))], reverse=True)
 
 
 def readable(files: Iterable[Path]) -> Iterator[RepmgrConf]:
@@ -58,7 +80,10 @@ def identities(node: int, host: Host, limit: float) -> dict[int, Identity]:
     """Ask a node whom repmgr knows. Raises OperationFailed."""
     rows = host.fetch(Sql(node, IDENTITIES), limit)
     with answer_of(node):
-        return {int(number): Identity(str(name), _host(str(text)), _path(conf)) for number, name, text, conf in rows}
+        return {
+            int(number): Identity(str(name), _host(str(text)), _path(conf), str(text))
+            for number, name, text, conf in rows
+        }
 
 
 def _path(conf: object) -> str:
@@ -88,10 +113,11 @@ def node_of(conf: RepmgrConf, nodes: Mapping[int, Node], known: Mapping[int, Ide
         return None
     if identity:
         return number if conf.name == identity.name and conf.host in ("", identity.host, node.host) else None
-    return number if conf.host == node.host or not _is_address(conf.host) else None
+    return number if conf.host == node.host or not is_address(conf.host) else None
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """True for an IP address; False for a name."""
     try:
         return bool(ipaddress.ip_address(text))
     except ValueError:
@@ -104,7 +130,7 @@ def refusal(path: Path, host: Host) -> str:
     This command reads the file and asks no database (repmgr-action-node.c, do_node_service). The value of a conninfo,
     which repmgr repeats, may hold a password.
     """
-    words = ("repmgr", "-f", str(path), "node", "service", "--list-actions", "--action=stop")
+    words = (program(), "-f", str(path), "node", "service", "--list-actions", "--action=stop")
     try:
         host.run(Program(words), LIMIT)
     except OperationFailed as error:

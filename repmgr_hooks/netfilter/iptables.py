@@ -10,7 +10,7 @@ from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.netfilter.our_rules import OurRules, Rule
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
 
-PACKAGE = "iptables"
+PACKAGES: tuple[str, ...] = ("iptables", "iptables-nft")
 OWN_TABLE = False
 ABSENT = ""
 VERSION: tuple[str, ...] = ("iptables", "-V")

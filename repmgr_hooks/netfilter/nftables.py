@@ -15,7 +15,7 @@ from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.netfilter.our_rules import OurRules, Rule
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 
-PACKAGE = "nftables"
+PACKAGES: tuple[str, ...] = ("nftables",)
 OWN_TABLE = True
 ABSENT = "Error: No such file or directory"
 VERSION: tuple[str, ...] = ()

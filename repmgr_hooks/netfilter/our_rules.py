@@ -57,8 +57,8 @@ class OurRules:
 class Backend(Protocol):
     """What writes our rules into the kernel; a module of pure functions."""
 
-    PACKAGE: str
-    """What has its programs."""
+    PACKAGES: tuple[str, ...]
+    """What has its programs: the name that Debian has for it, and Red Hat's if that is another."""
     OWN_TABLE: bool
     """Whether nobody else has rules in its table."""
     ABSENT: str

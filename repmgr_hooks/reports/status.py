@@ -15,6 +15,7 @@ from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import Probe, led_astray, merged, probe
 from repmgr_hooks.cluster.readiness import Obstacle, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.repmgr_files import program
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
@@ -134,7 +135,7 @@ class ClusterStatus:
         """What makes a stale primary a standby again; while no primary is known, there is nothing to rejoin."""
         if self.decision.primary is None:
             return stale.hint
-        return f"on node {stale.nodes[0]}: {self.cluster.rejoin(self.decision.primary)}"
+        return f"on node {stale.nodes[0]}: {self.cluster.rejoin(self.decision.primary, program())}"
 
     def _lag(self, state: NodeState) -> str:
         """How much WAL of the primary a standby has not received."""
@@ -154,8 +155,10 @@ class ClusterStatus:
     @staticmethod
     def _stream(primary: NodeState, barman: Barman) -> list[str]:
         slot, sender = primary.slot(barman.slot_name), primary.sender(barman.slot_name)
-        if slot is None or slot.restart_lsn is None:
-            return [f"slot {barman.slot_name}: not there, or it reserves no WAL"]
+        if slot is None or slot.restart_lsn is None or not slot.reserved:
+            lost = slot.invalidation_reason or slot.wal_status if slot else ""
+            why = f"invalidated by PostgreSQL ({lost})" if lost else "not there, or it reserves no WAL"
+            return [f"slot {barman.slot_name}: {why}"]
         holds = size(max(primary.lsn - slot.restart_lsn, 0))
         held = f"slot {barman.slot_name}: {slot.wal_status or 'there'}, holds {holds} of WAL"
         if sender is None or sender.flushed is None:

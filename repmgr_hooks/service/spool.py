@@ -269,7 +269,7 @@ def make_spool(directory: Path) -> None:
         directory.mkdir(parents=True)
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            os.fchown(handle, -1, grp.getgrnam("postgres").gr_gid)
+            os.fchown(handle, -1, _repmgrds_group(directory.parent))
             os.fchmod(handle, 0o2770)
         finally:
             os.close(handle)
@@ -277,3 +277,9 @@ def make_spool(directory: Path) -> None:
         raise OperationFailed(
             f"the spool {directory} cannot be made: {error}", hint="see config/tmpfiles.conf"
         ) from None
+
+
+def _repmgrds_group(state_dir: Path) -> int:
+    """The group that root has given the state directory to (config/tmpfiles.conf). Raises OSError, LookupError."""
+    group = state_dir.stat().st_gid
+    return group if group not in (0, os.getegid()) else grp.getgrnam("postgres").gr_gid

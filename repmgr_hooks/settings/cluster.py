@@ -131,13 +131,15 @@ class Barman:
     check_after_failover: bool = True
 
     def beside(self, *argv: str) -> tuple[str, ...]:
-        """Return the words that run another program where ``barman`` runs.
+        """Return the words that run another program where ``barman`` runs; what it says is read, so it is English.
 
         >>> Barman("main", command=("ssh", "barman@backup", "barman")).beside("ls")
-        ('ssh', 'barman@backup', 'ls')
+        ('ssh', 'barman@backup', 'env', 'LC_ALL=C', 'ls')
         """
-        barman = [index for index, word in enumerate(self.command) if PurePath(word).name == "barman"]
-        return (*self.command[: barman[-1] if barman else -1], *argv)
+        names = [PurePath(word).name for word in self.command]
+        way = self.command[: len(names) - 1 - names[::-1].index("barman") if "barman" in names else -1]
+        # ssh need not pass our own locale on, and a login has one of its own.
+        return (*way, *(("env", "LC_ALL=C") if "ssh" in names else ()), *argv)
 
 
 @dataclass(frozen=True)
@@ -195,11 +197,11 @@ class Cluster:
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
 
-    def rejoin(self, primary: int) -> str:
+    def rejoin(self, primary: int, repmgr: str) -> str:
         """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again."""
         host, postgres = self.nodes[primary].host, self.postgres
         upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
-        return f"stop PostgreSQL, then: repmgr node rejoin -d '{upstream}' --force-rewind"
+        return f"stop PostgreSQL, then: {repmgr} node rejoin -d '{upstream}' --force-rewind"
 
     @property
     def client(self) -> ProbeSettings:

@@ -207,6 +207,9 @@ def chosen_conf(given: Path | None, readable: Sequence[RepmgrConf]) -> RepmgrCon
     usable = [conf for conf in readable if conf.node is not None and conf.settings.get("conninfo")]
     if not usable:
         where = f"{given} has no" if given else "no repmgr.conf here has"
-        raise UsageError(f"{where} node_id and conninfo", hint="name one with --repmgr-conf FILE")
+        raise UsageError(
+            f"{where} node_id and conninfo",
+            hint="copy that of a node to here, and name it with --repmgr-conf FILE; init drafts those that are missing",
+        )
     words_of(usable[0].settings["conninfo"], f"{usable[0].path}: conninfo")
     return usable[0]

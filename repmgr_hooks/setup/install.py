@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks import config
+from repmgr_hooks.checks.repmgrd import repmgrds_user
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.hook import PROGRAM
+from repmgr_hooks.setup.new_confs import REPMGRD, UNKNOWN, is_conf, unfilled
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
 from repmgr_hooks.system.steps import Host, Program
 
@@ -49,8 +51,8 @@ class Move:
 
     @property
     def ours(self) -> bool:
-        """True for a file that belongs to repmgr_hooks alone, such as a unit."""
-        return str(self.place) in SHIPPED
+        """True for a file that belongs to root, and that all may read, such as a unit."""
+        return str(self.place) in (*SHIPPED, REPMGRD)
 
     @property
     def replaces(self) -> bool:
@@ -67,8 +69,8 @@ class Move:
 
     @property
     def mode(self) -> int:
-        """The mode that the file gets."""
-        return MODES.get(str(self.place), 0o644)
+        """The mode that a new file gets: of a repmgr.conf, that only repmgrd's group can read it."""
+        return MODES.get(str(self.place), 0o644 if self.ours else 0o640)
 
 
 def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
@@ -133,8 +135,10 @@ def _not_installable(moves: Sequence[Move], replace: bool) -> Iterator[Problem]:
         if Path(place) not in [move.place for move in moves]:
             yield mistake(f"{place} is not in it")
     for move in moves:
-        if not move.ours and move.there is None:
+        if not move.ours and move.there is None and not is_conf(move.place):
             yield mistake(f"{move.draft} has no place here")
+        if is_conf(move.place) and (left := unfilled(move.text)):
+            yield mistake(f"{move.draft} has {UNKNOWN} in {' and '.join(left)}", "write where it is on the node")
         if move.replaces and not replace:
             yield mistake(f"{move.place} would be replaced", f"see diff {move.place} {move.draft}; then use --replace")
     try:
@@ -157,6 +161,9 @@ def put(move: Move) -> str:
     move.place.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(move.place) as file:
         if move.ours:
+            os.fchmod(file.fileno(), move.mode)
+        elif move.there is None:
+            os.fchown(file.fileno(), 0, repmgrds_user().gid)
             os.fchmod(file.fileno(), move.mode)
         else:
             status = move.place.stat()

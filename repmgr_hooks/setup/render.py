@@ -14,8 +14,10 @@ from repmgr_hooks.setup.discover import Found
 NOTIFICATION = re.compile(r"^[ \t]*event_notification_command\b.*$", re.MULTILINE | re.IGNORECASE)
 ADDED = "# repmgr_hooks: quotes around what may be empty; never %d, %a or %c, which a shell would run."
 BARMAN_CONF = Path("/etc/barman.conf")
+POSTGRES = "postgres"
 LOCKS = re.compile(r"(?mi)^[ \t]*lock_directory_cleanup\b.*$")
 KEEPS_LOCKS = "lock_directory_cleanup = false"
+EXAMPLE = "config/repmgr-db1.conf"
 CONFIGURATION = "/etc/repmgr-hooks/config.yaml"
 SYSCTL = "/etc/sysctl.d/90-repmgr-hooks.conf"
 TMPFILES = "/etc/tmpfiles.d/repmgr-hooks.conf"
@@ -35,17 +37,38 @@ SHIPPED = {
 
 
 def drafted(
-    found: Found, name: str, shipped: Path, confs: Iterable[RepmgrConf], barman_conf: Path = BARMAN_CONF
+    found: Found,
+    name: str,
+    shipped: Path,
+    confs: Iterable[RepmgrConf],
+    barman_conf: Path = BARMAN_CONF,
+    repmgrd: str = POSTGRES,
 ) -> dict[str, str]:
-    """Return the text of each file by its place. Raises OSError."""
+    """Return the text of each file by its place. ``repmgrd``: its user, and group. Raises OSError."""
     texts = {place: (shipped / file).read_text() for place, file in SHIPPED.items()}
+    texts |= {place: run_as(texts[place], repmgrd) for place in (TMPFILES, SUDOERS, *UNITS)}
     texts[CONFIGURATION] = configuration(texts[CONFIGURATION], found, name)
     if ":" in found.gateway:
         texts[SYSCTL] = texts[SYSCTL].replace("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
     if found.cleans_up_locks and barman_conf.is_file():
         text = barman_conf.read_text()
         texts |= {str(barman_conf): kept} if (kept := keeps_locks(text)) != text else {}
-    return texts | {str(conf.path): notified(conf.path.read_text(), name) for conf in confs}
+    example = (shipped / EXAMPLE).read_text()
+    for conf in confs:
+        before = conf.path.read_text()
+        after = notified(before, name)
+        node = found.nodes.get(conf.node or 0)
+        texts[str(conf.path)] = cloned(after, example, found, node.host) if node and after != before else after
+    return texts
+
+
+def run_as(text: str, repmgrd: str) -> str:
+    """Return one of our files for another user of repmgrd than postgres.
+
+    >>> run_as("postgres ALL = (root)", "enterprisedb"), run_as("After=postgresql.service", "enterprisedb")
+    ('enterprisedb ALL = (root)', 'After=postgresql.service')
+    """
+    return re.sub(rf"\b{POSTGRES}\b", repmgrd, text)
 
 
 def keeps_locks(text: str) -> str:
@@ -115,3 +138,14 @@ def notified(text: str, name: str) -> str:
         return text
     rest = NOTIFICATION.sub(lambda match: f"# before repmgr_hooks: {match[0].strip()}", text)
     return f"{rest.rstrip()}\n\n{ADDED}\n{line}\n"
+
+
+def cloned(text: str, example: str, found: Found, node: str) -> str:
+    """Return a repmgr.conf that shows, as comments, how Barman clones a standby; one that names Barman stays so."""
+    if re.search(r"barman_host|pg_backupapi_host", text):
+        return text
+    shown = example[example.index("# Clone from Barman") :]
+    if ":" in found.gateway:
+        shown = shown.replace("host='10.0.0.20'", f"host='[{found.gateway}]'")  # it becomes part of a URL
+    shown = shown.replace("10.0.0.20", found.gateway)
+    return f"{text}\n{shown.replace('main_backup', found.server).replace('10.0.0.11', node)}"

@@ -47,7 +47,8 @@ class Visit:
     """How far a client came, and what it was told: ``stage`` is what it was at when it ended.
 
     ``error``: libpq's or the server's own words; LATE if the time was up. ``server``: the address that the server has
-    for itself. ``read_only``: empty, or where that setting comes from (``pg_settings.source``).
+    for itself. ``read_only``: empty, or where that setting comes from (``pg_settings.source``). ``rejected``: the
+    server itself has ended the connection before it began, in words of its own language.
     """
 
     stage: Stage = "connect"
@@ -58,6 +59,7 @@ class Visit:
     read_only: str = ""
     pid: int = 0
     seconds: float = 0.0
+    rejected: bool = False
 
 
 async def visit(dsn: str, limit: float) -> Visit:
@@ -74,7 +76,8 @@ async def visit(dsn: str, limit: float) -> Visit:
         progress.seen = replace(progress.seen, error=LATE)
     elif error := going.exception():
         sqlstate = getattr(error, "sqlstate", None) or ""
-        progress.seen = replace(progress.seen, error=brief(error), sqlstate=sqlstate)
+        rejected = not sqlstate and is_servers(str(error))
+        progress.seen = replace(progress.seen, error=brief(error), sqlstate=sqlstate, rejected=rejected)
     await progress.close()
     return replace(progress.seen, seconds=clock.monotonic() - begun)
 
@@ -112,6 +115,17 @@ class _Progress:
     async def close(self) -> None:
         if self._connection is not None:
             await self._connection.close()
+
+
+def is_servers(message: str) -> bool:
+    """True if a message of libpq's is one of the server's: in front of it stands how severe it is, in its language.
+
+    Two blanks follow that (fe-protocol3.c, pqBuildErrorMessage3), and none of libpq's own messages has them.
+
+    >>> is_servers("failed: FATAL:  x"), is_servers("ÖLÜMCÜL (FATAL):  x"), is_servers("failed: Connection refused")
+    (True, True, False)
+    """
+    return re.search(r"\S:  \S", message) is not None
 
 
 def brief(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from repmgr_hooks.netfilter import route, ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
-from repmgr_hooks.system.client import Visit, brief, visit
+from repmgr_hooks.system.client import Visit, brief, is_servers, visit
 from repmgr_hooks.system.programs import Programs
 from repmgr_hooks.system.steps import Program, Rows, Sql
 
@@ -230,11 +230,13 @@ class LocalHost:
 
 def _is_answer(error: psycopg.Error) -> bool:
     """True if the node itself, or PostgreSQL on it, said no; libpq words its own ends in many ways (ARP, time-outs)."""
-    return error.sqlstate is not None or "refused" in str(error) or "FATAL" in str(error)
+    return error.sqlstate is not None or "refused" in str(error) or is_servers(str(error))
 
 
 def _code(error: psycopg.Error) -> str:
-    return "no_answer" if isinstance(error, psycopg.OperationalError) and not _is_answer(error) else "refused"
+    if isinstance(error, psycopg.OperationalError) and not _is_answer(error):
+        return "no_answer"
+    return "rejected" if error.sqlstate is None and is_servers(str(error)) else "refused"
 
 
 def check_size(result: psycopg.pq.abc.PGresult) -> None:

@@ -45,10 +45,11 @@ def fresh_lab(
     six: bool = False,
     newest_barman: bool = False,
     segment_mb: int = 16,
+    rpm: bool = False,
     backend: str = "iptables",
 ) -> Lab:
     needs_box()
-    return Lab(nodes, six, newest_barman, segment_mb, backend)
+    return Lab(nodes, six, newest_barman, segment_mb, rpm, backend)
 
 
 with_each_backend = pytest.mark.parametrize("backend", ["iptables", "nftables"])

@@ -52,7 +52,7 @@ def on_node(lab: Lab, where: str, place: str, said: str) -> None:
     """SQL is for psql, anything else for a shell; both as postgres. Of two ways the first is taken."""
     host = node_of(lab, place)
     said = said.partition("; or ")[0]
-    if re.match("psql|repmgr", said):
+    if re.match(r"psql|\S*repmgr", said):
         shell(lab, host, said, "postgres")
         return
     for statement in filter(None, map(str.strip, said.split(";"))):
@@ -86,6 +86,13 @@ def in_repmgr_conf(lab: Lab, where: str, name: str, value: str, then: str) -> No
     kept = re.sub(rf"(?m)^#?{name} *=.*\n?", "", path.read_text())
     path.write_text(f"{kept}{name}={value}\n")
     lab.gateway.result("sh", stdin=then, user="postgres")  # there may be no repmgrd
+
+
+def in_its_repmgr_conf(lab: Lab, where: str, name: str, value: str) -> None:
+    """The node's own file, on its host."""
+    node = node_of(lab, where)
+    path = node.path(f"/etc/repmgr/{node.name}.conf")
+    path.write_text(re.sub(rf"(?m)^{name} *=.*$", f"{name}={value}", path.read_text()))
 
 
 def out_of_repmgr_conf(lab: Lab, where: str, name: str, then: str) -> None:
@@ -146,9 +153,10 @@ def start_service(lab: Lab, where: str) -> None:
     lab.start_worker()
 
 
-SETTING = r"(event_notification_command|primary_notification_timeout)=(.*?)"
+SETTING = r"(event_notification_command|primary_notification_timeout|promote_command)=(.*?)"
 MANNERS: list[tuple[str, Callable[..., None]]] = [
     (re.escape(START), start_service),
+    (r"in its repmgr\.conf: (\w+)=('[^']*')", in_its_repmgr_conf),
     (rf"{SETTING}  # then: (.*)", in_repmgr_conf),
     (r"take the line (\w+) out  # then: (.*)", out_of_repmgr_conf),
     (r"config\.yaml: (\S+): ([^A-Z]*?)(?:; .*)?", in_config),

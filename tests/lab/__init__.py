@@ -2,7 +2,7 @@
 
 Everything is built from the files in ``config/``: they are copied to where they belong, and only passwords are added.
 A lab of three nodes has a db3 too, and ssh between the nodes; see ``three.py``. One with ``six`` has IPv6 addresses and
-no others; see ``six.py``.
+no others; see ``six.py``. One with ``rpm`` has the layout of PGDG's RPMs; see ``rpm.py``.
 Must run inside the box of ``contain.py``.
 """
 
@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import six, three, versions
+from tests.lab import rpm, six, three, versions
 from tests.lab.contain import contained
 from tests.lab.versions import BINARIES, DATA
 
@@ -45,6 +45,7 @@ HOMES = {
 ENTER = """
 set -e
 host=$1 user=$2 home=$3; shift 3
+{layer}
 for place in {places}; do mount --rbind {base}/$host$place $place; done
 mount --bind {venv} /opt/repmgr-hooks
 mount --bind {base}/program /opt/repmgr-hooks/bin/repmgr-hooks
@@ -52,11 +53,11 @@ if [ -d /opt/barman ]; then mount --bind {newest_barman} /opt/barman; fi
 # repmgr keeps files here, under the node's name, which another lab has too. Last, for the venv may stand here.
 mount --bind {base}/$host/tmp /tmp
 cd /
-export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:{binaries}:/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:{binaries}/usr/sbin:/usr/bin:/sbin:/bin
 if [ $user = root ]; then exec "$@"; fi
 if [ $user = service ]; then
     # What systemd/repmgr-hooks.service says: User, SupplementaryGroups, capabilities, NoNewPrivileges.
-    exec setpriv --reuid barman --regid barman --groups barman,postgres --inh-caps=-all,+net_admin,+net_raw \\
+    exec setpriv --reuid barman --regid barman --groups barman,{repmgrd} --inh-caps=-all,+net_admin,+net_raw \\
         --ambient-caps=-all,+net_admin,+net_raw --bounding-set=-all,+net_admin,+net_raw --no-new-privs "$@"
 fi
 exec setpriv --reuid $user --regid $user --init-groups "$@"
@@ -69,19 +70,26 @@ class Failed(AssertionError):
 
 @dataclass(frozen=True)
 class Host:
-    """One machine: its network namespace and its private directories."""
+    """One machine: its network namespace and its private directories.
+
+    Paths and commands are given as on Debian; on a host with the layout of the RPMs they are those.
+    """
 
     name: str
     address: str
+    rpm: bool = False
     backend: str = "iptables"
     """What writes the gateway's rules."""
 
     def path(self, inside: str) -> Path:
         """Where a path of this host stands for us."""
-        return BASE / self.name / inside.lstrip("/")
+        return BASE / self.name / (rpm.adapted(inside) if self.rpm else inside).lstrip("/")
 
     def argv(self, words: list[str] | tuple[str, ...], user: str = "root") -> list[str]:
-        return ["ip", "netns", "exec", self.name, str(BASE / "enter"), self.name, user, HOMES[user], *words]
+        home = rpm.adapted(HOMES[user]) if self.rpm else HOMES[user]
+        command = rpm.words(words) if self.rpm else words
+        account = rpm.of_gateway(user) if self.rpm and self.name == "gateway" else user
+        return ["ip", "netns", "exec", self.name, str(BASE / "enter"), self.name, account, home, *command]
 
     def run(self, *words: str, user: str = "root", check: bool = True, limit: float = 60, stdin: str = "") -> str:
         """Run a command here and return stdout; with ``check``, a non-zero exit raises Failed."""
@@ -156,7 +164,7 @@ class Host:
 
 @dataclass
 class Lab:
-    """The hosts and their daemons; ``nodes`` is 2 or 3, ``six``: with IPv6 addresses.
+    """The hosts and their daemons; ``nodes`` is 2 or 3, ``six``: with IPv6 addresses, ``rpm``: as PGDG's RPMs have it.
 
     The gateway's Barman is Debian's, or the newest there is.
     """
@@ -166,6 +174,7 @@ class Lab:
     newest_barman: bool = False
     segment_mb: int = 16
     """The size of a WAL file."""
+    rpm: bool = False
     backend: str = "iptables"
     """What writes the gateway's rules."""
     db1: Host = field(init=False)
@@ -179,7 +188,7 @@ class Lab:
 
     def __post_init__(self) -> None:
         for name, address in ADDRESSES.items():
-            setattr(self, name, Host(name, self.adapted(address), self.backend))
+            setattr(self, name, Host(name, self.adapted(address), self.rpm, self.backend))
 
     @property
     def databases(self) -> list[Host]:
@@ -209,8 +218,13 @@ class Lab:
         return self.adapted(text if self.nodes == 2 else three.adapted(name, text))
 
     def adapted(self, text: str) -> str:
-        """A text with the addresses of this lab."""
+        """A text with the addresses and places of this lab."""
+        text = rpm.adapted(text) if self.rpm else text
         return six.adapted(text) if self.six else text
+
+    def of_gateway(self, text: str) -> str:
+        """A text with the user that repmgrd has on the gateway."""
+        return rpm.of_gateway(text) if self.rpm else text
 
     # -- building ---------------------------------------------------------------------------------------------------
 
@@ -268,8 +282,18 @@ class Lab:
     def make_directories(self) -> None:
         enter = BASE / "enter"
         newest = REPOSITORY / ".venv-barman"
+        layer, binaries = "", f"{BINARIES}:"
+        if self.rpm:
+            rpm.make_layer(BASE / "usr")
+            layer, binaries = rpm.MOUNT.format(layer=BASE / "usr"), ""
         text = ENTER.format(
-            places=" ".join(PRIVATE), base=BASE, venv=self.venv, newest_barman=newest, binaries=BINARIES
+            places=" ".join(PRIVATE),
+            base=BASE,
+            venv=self.venv,
+            newest_barman=newest,
+            binaries=binaries,
+            layer=layer,
+            repmgrd=self.of_gateway("postgres"),
         )
         enter.write_text("#!/bin/sh" + text)
         enter.chmod(0o755)
@@ -286,6 +310,8 @@ class Lab:
         for place in (*PRIVATE, "/var/lib", "/var/log", "/opt/repmgr-hooks"):
             host.path(place).mkdir(parents=True, exist_ok=True)
         must("cp", "-a", "/etc/.", str(host.path("/etc")))
+        if self.rpm:
+            rpm.make_etc(host.path("/etc"), host is self.gateway)
         for place in ("/tmp", "/var/tmp"):
             host.path(place).mkdir()
             host.path(place).chmod(0o1777)
@@ -308,11 +334,12 @@ class Lab:
         gateway = self.gateway
         self.put(gateway, CONFIG_FILE, self.config("config.yaml"))
         self.put(gateway, "/etc/repmgr-hooks/pgpass", self.pgpass(), 0o600, "barman")
-        self.put(gateway, "/etc/tmpfiles.d/repmgr-hooks.conf", (CONFIG / "tmpfiles.conf").read_text())
+        self.put(gateway, "/etc/tmpfiles.d/repmgr-hooks.conf", self.of_gateway((CONFIG / "tmpfiles.conf").read_text()))
         gateway.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/repmgr-hooks.conf")
-        self.put(gateway, "/etc/sudoers.d/repmgr-hooks", (CONFIG / "sudoers").read_text(), 0o440)
+        sudoers = self.of_gateway((CONFIG / "sudoers").read_text())
+        self.put(gateway, "/etc/sudoers.d/repmgr-hooks", sudoers, 0o440)
         locks = versions.KEEPS_LOCKS if self.barman >= (3, 10) else ""
-        self.put(gateway, "/etc/barman.conf", self.config("barman.conf") + locks)
+        self.put(gateway, "/etc/barman.conf", self.config("barman.conf") + locks + (rpm.BARMAN if self.rpm else ""))
         self.put(gateway, "/etc/barman.d/main_backup.conf", self.config("barman.d/main_backup.conf"))
         if self.newest_barman:
             gateway.path("/opt/barman").mkdir()

@@ -258,8 +258,8 @@ def test_where_barman_runs_elsewhere_so_do_the_commands() -> None:
     stream_state = wal_continuity.classify(ArchivedWal(STREAMING, frozenset(wal(1, 4))), AT_END)
     elsewhere = Barman("main_backup", command=("ssh", "barman@backup", "barman"))
     assert [str(step.do) for step in wal_continuity.remedy(stream_state, elsewhere)] == [
-        f"ssh barman@backup touch {STREAMING}/{partial(2, 5)}",
-        f"ssh barman@backup chown --reference={STREAMING} {STREAMING}/{partial(2, 5)}",
+        f"ssh barman@backup env LC_ALL=C touch {STREAMING}/{partial(2, 5)}",
+        f"ssh barman@backup env LC_ALL=C chown --reference={STREAMING} {STREAMING}/{partial(2, 5)}",
     ]
 
 
@@ -270,8 +270,8 @@ def test_where_barman_runs_elsewhere_so_do_the_commands() -> None:
         (("/opt/bin/barman",), ("ls",)),
         (("sudo", "-n", "-u", "barman", "barman"), ("sudo", "-n", "-u", "barman", "ls")),
         (("sudo", "-u", "barman", "/usr/bin/barman", "-c", "/etc/b.conf"), ("sudo", "-u", "barman", "ls")),
-        (("ssh", "barman@backup", "barman"), ("ssh", "barman@backup", "ls")),
-        (("ssh", "backup", "wrapper"), ("ssh", "backup", "ls")),
+        (("ssh", "barman@backup", "barman"), ("ssh", "barman@backup", "env", "LC_ALL=C", "ls")),
+        (("ssh", "backup", "wrapper"), ("ssh", "backup", "env", "LC_ALL=C", "ls")),
     ],
 )
 def test_another_program_beside_barman(command: tuple[str, ...], words: tuple[str, ...]) -> None:

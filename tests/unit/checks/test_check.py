@@ -12,6 +12,7 @@ import pytest
 
 from repmgr_hooks.checks import finding, kernel, service
 from repmgr_hooks.checks.finding import Finding
+from repmgr_hooks.checks.packages import install
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import OperationFailed
@@ -69,6 +70,10 @@ def node(number: int, **said: object) -> Change:
     return lambda host: [setattr(host.nodes[number], name, value) for name, value in said.items()]
 
 
+def both(*changes: Change) -> Change:
+    return lambda host: [change(host) for change in changes]
+
+
 def barman(**said: object) -> Change:
     return lambda host: [setattr(host.barman, name, value) for name, value in said.items()]
 
@@ -109,6 +114,13 @@ def named(name: str, address: str) -> Change:
         (node(2, clock_ahead=1.5), set()),
         (node(2, most_slots=0), {("nodes.slots", "main node 2")}),
         (node(1, most_wal="-1"), {("nodes.wal", "main node 1")}),
+        (node(2, idle_timeout="1h"), {("nodes.idle_slots", "main node 2")}),
+        (node(1, waited_for='repmgr_slot_2, "barman"'), {("nodes.logical", "main node 1")}),
+        (node(1, waited_for="barman2"), set()),
+        (node(2, cannot_archive=True), {("nodes.archiving", "main node 2")}),
+        (both(node(1, summarizes="on"), node(2, summarizes="off")), {("nodes.summaries", "main node 2")}),
+        (both(node(1, summarizes="on"), node(2, summarizes="on")), set()),
+        (both(node(1, summarizes="off"), node(2, summarizes="off")), set()),
         (node(1, lacking=("pg_monitor", "replication")), {("nodes.rights", "main")}),
         (node(2, in_recovery=False), {("nodes.primary", "main")}),
         (node(1, in_recovery=True, registered=(2,)), {("nodes.primary", "main")}),
@@ -390,8 +402,27 @@ def test_a_unit_that_is_not_enabled(host: FakeHost, disabled: list[str], level: 
     assert found.hint.endswith(" ".join(disabled))
 
 
+@pytest.mark.parametrize(
+    ("programs", "said"),
+    [
+        (["apt"], "apt install conntrack"),
+        (["apt", "dnf"], "apt install conntrack"),
+        (["dnf"], "dnf install conntrack-tools"),
+        ([], "apt install conntrack"),
+    ],
+)
+def test_a_package_is_named_for_the_program_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[str], said: str
+) -> None:
+    for program in programs:
+        (tmp_path / program).touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert install("conntrack", "conntrack-tools") == said
+
+
 # -- other firewall managers -------------------------------------------------------------------------------------------
 
+FIREWALLD = "firewalld/firewalld.conf"
 DROPS = 'DEFAULT_FORWARD_POLICY="DROP"\n'
 
 
@@ -403,8 +434,16 @@ DROPS = 'DEFAULT_FORWARD_POLICY="DROP"\n'
         ({"nftables.conf": "flush ruleset\n"}, ["nftables"], "nftables"),
         ({"nftables.conf": "table inet filter {}\n"}, ["nftables"], ""),
         ({}, ["firewalld"], "firewalld"),
+        ({FIREWALLD: "FirewallBackend=iptables\n"}, ["firewalld"], "firewalld"),
+        ({FIREWALLD: "FirewallBackend=nftables\nStrictForwardPorts=no\n"}, ["firewalld"], ""),
+        ({FIREWALLD: "FirewallBackend=nftables\nStrictForwardPorts=yes\n"}, ["firewalld"], "firewalld"),
         ({"iptables/rules.v4": "*filter\nCOMMIT\n"}, ["netfilter-persistent"], ""),
         ({"iptables/rules.v4": "*nat\nCOMMIT\n"}, ["netfilter-persistent"], "netfilter-persistent"),
+        ({"sysconfig/nftables.conf": "# nothing\n"}, ["nftables"], "nftables"),
+        ({"sysconfig/nftables.conf": "# nothing\n"}, [], ""),
+        ({"sysconfig/iptables": "*filter\nCOMMIT\n"}, ["iptables"], "iptables"),
+        ({"sysconfig/ip6tables": "*filter\nCOMMIT\n"}, ["ip6tables"], "iptables"),
+        ({"sysconfig/iptables": "*filter\nCOMMIT\n"}, [], ""),
         ({"ufw/ufw.conf": "ENABLED=yes\n", "default/ufw": DROPS}, [], "ufw"),
         ({"ufw/ufw.conf": "ENABLED=no\n", "default/ufw": DROPS}, [], ""),
         ({"ufw/ufw.conf": "ENABLED=yes\n", "default/ufw": DROPS.replace("DROP", "ACCEPT")}, [], ""),

@@ -10,6 +10,7 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.checks import repmgr
 from repmgr_hooks.checks.users import owner_of
+from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.repmgr_conf import Placeholders, read, words_of
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
@@ -117,13 +118,15 @@ def finder(tmp_path: Path) -> PrimaryFinder:
     """Judge the repository's repmgr.conf of db1 with a text replaced: what is said, by key."""
     loaded = config.load(CONFIG / "config.yaml")
     program = tmp_path / "repmgr-hooks"
-    program.touch(mode=0o755)
+    for name in (program, tmp_path / "repmgr"):
+        name.touch(mode=0o755)
 
     def judged(old: str = "", new: str = "") -> dict[str, tuple[Level, str]]:
         text = (CONFIG / "repmgr-db1.conf").read_text()
         assert old in text
         text = text.replace(old, new, 1) if old else text
         file = tmp_path / "db1.conf"
+        text = text.replace("/usr/bin/repmgr", str(tmp_path / "repmgr")).replace("/etc/repmgr/db1.conf", str(file))
         file.write_text(text.replace("/usr/local/bin/repmgr-hooks", str(program)))
         user = owner_of(file)
         assert user is not None
@@ -174,6 +177,24 @@ def test_the_repositorys_file(finder: PrimaryFinder) -> None:
         ("failover=", "event_notifications=''\nfailover=", "repmgr.filter", "", ""),
         ("failover=", "primary_notification_timeout=9\nfailover=", "repmgr.timeout", "WARN", "followers wait 9 s"),
         ("failover=", "primary_notification_timeout=10\nfailover=", "repmgr.timeout", "", ""),
+        (
+            "='/usr/bin/repmgr",
+            "='/nowhere/repmgr",
+            "repmgr.commands",
+            "FAIL",
+            "promote_command: /nowhere/repmgr does not",
+        ),
+        ("/usr/bin/repmgr standby follow", "ssh-x db1 a", "repmgr.commands", "FAIL", "follow_command: ssh-x does not"),
+        ("/usr/bin/repmgr standby follow -f /etc/repmgr", "env ssh db1 repmgr -f /there", "repmgr.commands", "", ""),
+        (
+            "-f /etc/repmgr/db1.conf'",
+            "-f /a/x.conf'",
+            "repmgr.commands",
+            "FAIL",
+            "promote_command names /a/x.conf, which",
+        ),
+        ("standby promote", 'standby promote "', "repmgr.commands", "FAIL", "a shell cannot read promote_command"),
+        ("failover=automatic", "failover=manual\npromote_command='/nowhere/x'", "repmgr.commands", "", ""),
     ],
 )
 def test_what_is_wrong_with_a_file(
@@ -182,6 +203,26 @@ def test_what_is_wrong_with_a_file(
     found = finder(old, new)
     assert {name: found_level for name, (found_level, _) in found.items()} == ({key: level} if level else {})
     assert not level or found[key][1].startswith(said)
+
+
+def test_repmgr_is_named_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PGDG's RPMs put it beside PostgreSQL's programs, and not on PATH; of several the newest counts."""
+    monkeypatch.setattr(repmgr_files, "BINARIES", [f"{tmp_path}/usr/pgsql-{{}}/bin".lstrip("/")])
+    for version in (9, 16, 17):
+        place = tmp_path / f"usr/pgsql-{version}/bin"
+        place.mkdir(parents=True)
+        (place / "repmgr").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(place))
+    assert repmgr_files.program() == "repmgr"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert repmgr_files.program() == f"{place}/repmgr"
+    assert repmgr_files.beside_postgres("repmgr", 16) == [tmp_path / "usr/pgsql-16/bin/repmgr"]
+    assert repmgr_files.program("repmgrd") == "repmgrd", "there is none"
+    file = tmp_path / "db1.conf"
+    file.write_text("node_id=1\npromote_command='/usr/bin/repmgr standby promote -f /etc/x.conf --log-to-file'\n")
+    found = repmgr.commands(read(file), str(tmp_path), "then")
+    right = f"promote_command='{place}/repmgr standby promote -f {file} --log-to-file'"
+    assert (found.level, found.hint) == ("FAIL", f"{right}  # then: then")
 
 
 def test_the_filter_that_is_wide_enough(finder: PrimaryFinder) -> None:

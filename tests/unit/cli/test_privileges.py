@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import shutil
@@ -89,6 +90,16 @@ def test_a_missing_state_directory_is_made_for_the_service(place: Path) -> None:
     assert become(place).returncode == 0
     status = (place / "state").stat()
     assert (status.st_uid, oct(status.st_mode & 0o7777)) == (NOBODY.pw_uid, "0o710")
+
+
+@pytest.mark.parametrize(("group", "joined"), [(54321, "54321"), (0, str(grp.getgrnam("tty").gr_gid))])
+def test_it_joins_the_group_of_its_state_directory(place: Path, group: int, joined: str) -> None:
+    """That of repmgrd's user, whatever its name is; root's own is none that a service joins."""
+    (place / "state").mkdir()
+    os.chown(place / "state", NOBODY.pw_uid, group)
+    groups = fields(become(place).stdout)["Groups"]
+    assert joined in groups
+    assert "0" not in groups
 
 
 @pytest.mark.parametrize("how", ["link", "file", "writable", "above", "nobody's", "config"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,6 +10,7 @@ from psycopg import conninfo
 
 from repmgr_hooks.cluster.probe import Probe, ProbeCode, judge, led_astray, merged, probe
 from repmgr_hooks.cluster.probe_from import parse
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres, ProbeSettings
 from repmgr_hooks.system import client
 from repmgr_hooks.system.client import LATE, Visit
@@ -100,6 +101,44 @@ def test_what_a_visit_shows(visit: Visit, code: ProbeCode, message: str, hint: s
     assert bool(found.hint) == bool(found.message) == (not found.writes)
 
 
+class Foreign(FakeHost):
+    """A primary that speaks another language, and says in English why it lets nobody in."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        asked = list(queries)
+        assert {sql.params for sql in asked} == {("app", "shop")}
+        return {1: [(self.reason,)] if self.reason else [], 2: OperationFailed("no answer")}
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "hint"),
+    [
+        ('role "app" is not permitted to log in', ProbeCode.REJECTED, "alter role app login"),
+        ('too many connections for role "app"', ProbeCode.NO_CONNECTION_LEFT, "alter role app connection limit -1"),
+        ("sorry, too many clients already", ProbeCode.NO_CONNECTION_LEFT, "raise max_connections"),
+        ('password authentication failed for user "app"', ProbeCode.REJECTED, "in /etc/pass"),
+        ('permission denied for database "shop"', ProbeCode.FAILED, "grant connect on database shop to app"),
+        ('database "shop" is not currently accepting connections', ProbeCode.FAILED, "allow_connections true"),
+        ("", ProbeCode.FAILED, "psql 'host=10."),
+    ],
+)
+def test_a_server_that_speaks_another_language(reason: str, code: ProbeCode, hint: str) -> None:
+    found = judge(MAIN, "app", Visit(error="ВАЖНО: нет", rejected=True), Foreign(reason))
+    assert (found.code, hint in found.hint) == (code, True), found
+    assert found.message == (f"{reason} (ВАЖНО: нет)" if reason else "ВАЖНО: нет")
+
+
+def test_pg_hba_conf_is_called_so_in_all_languages() -> None:
+    said = "ВАЖНО: в pg_hba.conf нет записи для компьютера '10.0.0.20', пользователя 'app', базы 'shop'"
+    found = judge(MAIN, "app", Visit(error=said, rejected=True), FakeHost())
+    assert (found.code, found.message) == (ProbeCode.REJECTED, said)
+    assert found.hint.endswith("host shop app 10.0.0.20/32 scram-sha-256")
+
+
 @pytest.mark.parametrize(
     ("event", "code"), [("SyncRep", ProbeCode.COMMIT_WAITS), ("WALSync", ProbeCode.SILENT), (None, ProbeCode.SILENT)]
 )
@@ -143,7 +182,12 @@ def test_who_writes_elsewhere_than_on_the_primary_is_not_served() -> None:
         ("10.0.0.11|f|t|77\n0/5\nrepmgr-hooks: ended: 0\n", Visit("ask", "", "", "10.0.0.11", False, "client", 77)),
         ("10.0.0.11|f|f|77\nrepmgr-hooks: ended: 124\n", Visit("commit", LATE, "", "10.0.0.11", False, "", 77)),
         ("repmgr-hooks: ended: 124\n", Visit(error=LATE)),
-        (f"psql: error: {HBA}\nrepmgr-hooks: ended: 2\n", Visit(error=f"psql: error: {HBA}")),
+        (f"psql: error: {HBA}\nrepmgr-hooks: ended: 2\n", Visit(error=f"psql: error: {HBA}", rejected=True)),
+        ("psql: error: ВАЖНО:  нет\nrepmgr-hooks: ended: 2\n", Visit(error="psql: error: ВАЖНО:  нет", rejected=True)),
+        (
+            "10.0.0.11|f|f|77\npsql:<stdin>:4: ОШИБКА:  53100: нет места\nrepmgr-hooks: ended: 3\n",
+            Visit("commit", "10.0.0.11|f|f|77 psql:<stdin>:4: ОШИБКА:  53100: нет места", "53100", "10.0.0.11", pid=77),
+        ),
         ("sh: 1: psql: not found\nrepmgr-hooks: ended: 127\n", Visit(error="sh: 1: psql: not found")),
         ("a banner\n10.0.0.11|f|f|7\n0/5\nrepmgr-hooks: ended: 0\n", Visit("done", "", "", "10.0.0.11", False, "", 7)),
         ("Permission denied", Visit(error="psql was not run to its end: Permission denied")),

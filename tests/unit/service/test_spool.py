@@ -548,6 +548,15 @@ def test_a_missing_spool_is_made_for_the_group_of_repmgrd(tmp_path: Path) -> Non
     Spool(tmp_path / "state").close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_repmgrd_may_run_as_another_user_than_postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the state directory has its group, by a tmpfiles.conf that init wrote."""
+    monkeypatch.setattr(grp, "getgrnam", {}.__getitem__)
+    os.chown(tmp_path, -1, 77)
+    make_spool(tmp_path / "spool")
+    assert (tmp_path / "spool").stat().st_gid == 77
+
+
 @pytest.mark.parametrize("how", ["another directory", "a link", "a file", "nothing"])
 def test_a_spool_that_is_exchanged_while_the_worker_runs(
     spool: Spool,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -124,7 +125,7 @@ def test_a_conninfo_as_uri_gets_its_passfile(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "pgpass").write_text("*:*:*:repmgr:x\n")
     monkeypatch.setattr(setup, "PASSFILE", str(tmp_path / "pgpass"))
     conf = replace(CONF, settings={"node_id": "1", "conninfo": "postgresql://repmgr@10.0.0.11:5433/repmgr"})
-    words = discover.words_of(setup.conninfo_of(conf), "here")
+    words = discover.words_of(setup.with_passfile(conf.settings["conninfo"]), "here")
     assert words == {
         "user": "repmgr",
         "host": "10.0.0.11",
@@ -332,9 +333,47 @@ def test_the_line_of_repmgr(before: str, tmp_path: Path) -> None:
     assert read(tmp_path / "repmgr.conf").line in OURS
 
 
+@pytest.mark.parametrize(
+    ("before", "shown"),
+    [
+        ("node_id=7\nconninfo='host=192.0.2.7 user=rep'\n", True),
+        ("node_id=7\nbarman_host='backup'\n", False),
+        (f"node_id=7\n{OURS}\n", False),
+    ],
+)
+def test_a_repmgr_conf_that_is_changed_shows_how_barman_clones(tmp_path: Path, before: str, shown: bool) -> None:
+    file = tmp_path / "repmgr.conf"
+    file.write_text(before)
+    found = replace(FOUND, nodes={7: Node("192.0.2.7")}, gateway="192.0.2.20", server="shop")
+    text = render.drafted(found, "main", REPOSITORY, [read(file)])[str(file)]
+    file.write_text(text)
+    assert [name for name in read(file).settings if "barman" in name] == ["barman_host"] * ("backup" in before)
+    lines = [
+        "# barman_host='barman@192.0.2.20'",
+        "# pg_backupapi_host='192.0.2.20'",
+        "# pg_backupapi_node_name='shop'",
+        "# pg_backupapi_remote_ssh_command='ssh postgres@192.0.2.7'",
+    ]
+    assert [line in text.splitlines() for line in lines] == [shown] * 4
+
+
+def test_an_ipv6_address_of_barmans_api_has_brackets() -> None:
+    text = render.cloned("", (REPOSITORY / render.EXAMPLE).read_text(), replace(FOUND, gateway="fd00::20"), "fd00::1")
+    assert "# pg_backupapi_host='[fd00::20]'\n" in text
+
+
 def test_the_shipped_repmgr_conf_needs_nothing() -> None:
     text = (REPOSITORY / "config/repmgr-db1.conf").read_text()
     assert render.notified(text, "main") == text
+
+
+def test_repmgrd_that_runs_as_another_user_than_postgres() -> None:
+    texts = render.drafted(FOUND, "main", REPOSITORY, [], repmgrd="enterprisedb")
+    assert "\nenterprisedb ALL = (root)" in texts[render.SUDOERS]
+    assert "/spool 2770 barman enterprisedb -" in texts[render.TMPFILES]
+    assert sum("\nSupplementaryGroups=enterprisedb\n" in texts[unit] for unit in render.UNITS) == 2
+    assert not any(re.search(r"\bpostgres\b", texts[place]) for place in (render.TMPFILES, *render.UNITS))
+    assert "\n    postgres: {" in texts[render.CONFIGURATION], "which is no user"
 
 
 # -- into place --------------------------------------------------------------------------------------------------------
@@ -475,7 +514,7 @@ def test_a_directory_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(setup, "draft", lambda arguments: ({"/etc/file": ""}, {}))
+    monkeypatch.setattr(setup, "draft", lambda arguments: ({"/etc/file": ""}, []))
     (tmp_path / "file").touch()
     assert cli.run(["init", str(tmp_path / "file")]) == 2
     assert "Not a directory" in (said := capsys.readouterr().err) and "name another DIRECTORY" in said

@@ -1,0 +1,68 @@
+"""The repmgrds of this machine: who they run as, and in which environment what they call is run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from repmgr_hooks.checks.users import User, user_called, user_of
+
+ACCOUNTS = ("postgres", "enterprisedb")
+"""Debian's and PGDG's, and that of EDB's server."""
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A repmgrd: who it runs as, its environment, and the file that it was given."""
+
+    user: User
+    environment: Mapping[str, str]
+    words: tuple[str, ...] = ()
+    no_new_privileges: bool = False
+
+
+def running() -> Iterator[Daemon]:
+    """Return every repmgrd of this machine, as far as we may look."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text().strip() == "repmgrd":
+                yield _daemon(process)
+        except (OSError, KeyError):
+            continue  # it has ended meanwhile, or its user has no name
+
+
+def _daemon(process: Path) -> Daemon:
+    status = (process / "status").read_text()
+    groups = re.search(r"^Groups:(.*)$", status, re.MULTILINE)
+    user = user_of(process.stat().st_uid)
+    user = replace(user, groups=tuple(map(int, groups[1].split()))) if groups else user
+    try:
+        pairs = (process / "environ").read_text(errors="replace").split("\0")
+        environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    except PermissionError:
+        environment = usual(user)
+    words = tuple((process / "cmdline").read_text(errors="replace").split("\0"))
+    return Daemon(user, environment, words, "NoNewPrivs:\t1" in status)
+
+
+def usual(user: User) -> dict[str, str]:
+    """Return the environment that systemd gives to a service (systemd.exec(5))."""
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    names = {"LOGNAME": user.name, "USER": user.name, "HOME": user.home, "SHELL": "/bin/sh"}
+    return {"PATH": path, "LANG": "C.UTF-8", **names}
+
+
+def repmgrds_user() -> User:
+    """Return who repmgrd runs as; if none runs here, the user that packages make for PostgreSQL."""
+    daemon = next(running(), None)
+    found = daemon.user if daemon else next(filter(None, map(user_called, ACCOUNTS)), None)
+    return found or user_of(os.geteuid())
+
+
+def daemon_of(conf: Path) -> Daemon:
+    """Return the repmgrd that was given this file; if none runs, what systemd would start."""
+    user = repmgrds_user()
+    return next((daemon for daemon in running() if str(conf) in daemon.words), None) or Daemon(user, usual(user))
