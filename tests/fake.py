@@ -20,7 +20,7 @@ from typing import Any
 from psycopg import conninfo
 
 from repmgr_hooks.barman import archive, content, receive_wal
-from repmgr_hooks.checks import nodes
+from repmgr_hooks.checks import node_settings
 from repmgr_hooks.cluster import observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
@@ -207,6 +207,8 @@ class FakeSlot:
     physical: bool = True
     active: bool = False
     reserved: bool = True
+    invalidated: str = ""
+    """Why, as PostgreSQL 17 and newer says it; ``restart_lsn`` stays."""
 
     def as_row(self, name: str, pid: int) -> dict[str, object]:
         """Return its row in ``pg_replication_slots``."""
@@ -215,7 +217,8 @@ class FakeSlot:
             "slot_type": "physical" if self.physical else "logical",
             "active_pid": pid if self.active else None,
             "restart_lsn": "0/5000000" if self.reserved else None,
-            "wal_status": "reserved" if self.reserved else "lost",
+            "wal_status": "reserved" if self.reserved and not self.invalidated else "lost",
+            "invalidation_reason": self.invalidated or None,
         }
 
 
@@ -245,6 +248,10 @@ class FakeNode:
     clock_ahead: float = 0.0
     """Seconds that its clock is ahead of ours."""
     most_wal: str = "50GB"
+    idle_timeout: str = "0"
+    waited_for: str = ""
+    summarizes: str = ""
+    cannot_archive: bool = False
     restore_command: str = "barman-wal-restore backup main %f %p"
     lacking: tuple[str, ...] = ()
     """The rights that our role has not."""
@@ -795,7 +802,8 @@ class FakeHost:
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         clock = time.time() + node.clock_ahead
         ((free,),) = self._free_slots(sql, node)
-        return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3")]
+        newer = (node.idle_timeout, node.waited_for, node.summarizes, node.cannot_archive)
+        return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3", *newer)]
 
     def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(node.up_for, node.unseen_for, node.paused, node.checkpoint)]
@@ -864,7 +872,7 @@ class FakeHost:
 RESTORE = "select current_setting('restore_command')"
 STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed]] = {
     observe.LOOK: FakeHost._look,
-    nodes.EXAMINE: FakeHost._examine,
+    node_settings.EXAMINE: FakeHost._examine,
     readiness.ASK: FakeHost._repmgrd,
     repmgr_files.IDENTITIES: FakeHost._identities,
     receive_wal.STREAMING: FakeHost._streaming,

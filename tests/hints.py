@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 GROUPS = "test_hints.py::test_what_is_printed_is_typed"
+NEWER = "test_hints.py::test_a_setting_that_newer_versions_of_postgresql_have"
 CLIENTS = "test_clients.py::test_the_server_lets_nobody_write"
 
 TYPED = {
     "barman.active": GROUPS,
+    "barman.backup": "test_hints.py::test_a_backup_that_waits_for_wal_is_complete_at_once",
     "barman.conninfo": GROUPS,
     "barman.keepalives": GROUPS,
     "barman.locks": GROUPS,
@@ -39,11 +41,15 @@ TYPED = {
     "kernel.forwarding": GROUPS,
     "nodes.answer": GROUPS,
     "nodes.failover": GROUPS,
+    "nodes.idle_slots": NEWER,
+    "nodes.logical": NEWER,
     "nodes.password": GROUPS,
     "nodes.registered": GROUPS,
     "nodes.rights": GROUPS,
     "nodes.slots": GROUPS,
+    "nodes.summaries": NEWER,
     "nodes.wal": GROUPS,
+    "recovery.clone": "test_clone_by_api.py::test_a_backup_that_is_gone_is_replaced_as_the_hint_says",
     "repmgr.commands": GROUPS,
     "repmgr.conf": GROUPS,
     "repmgr.filter": GROUPS,
@@ -73,7 +79,6 @@ UNTYPED = {
     "archive_gap": HUMAN,
     "barman.answer": SEE,
     "barman.backlog": SEE,
-    "barman.backup": "only the newest Barman waits so: test_newest_barman.py",
     "barman.content": INSTALL,
     "barman.cron": SYSTEMD,
     "barman.errors": HUMAN,
@@ -102,6 +107,7 @@ UNTYPED = {
     "kernel.managers": SYSTEMD,
     "kernel.programs": INSTALL,
     "no_rights": "the same grants as those of nodes.rights",
+    "nodes.archiving": "archive_command is the site's own: test_clone_by_api.py makes it",
     "nodes.clock": SYSTEMD,
     "nodes.primary": SEE,
     "odd_answer": SEE,
@@ -118,7 +124,6 @@ UNTYPED = {
     "primary.unclear": HUMAN,
     "primary.unconfigured": REGISTERED,
     "primary.unregistered": HUMAN,
-    "recovery.clone": "ssh, Barman and restore_command are the site's own: test_recovery.py has each fault",
     "recovery.history": "restore_command is the site's own",
     "recovery.wal": "restore_command is the site's own: test_recovery.py has each fault",
     "repmgr.version": INSTALL,

@@ -116,7 +116,9 @@ def _backups(topic: Topic, settings: Barman, host: Host) -> Finding:
         return topic.fail(what, "apt install file (or dnf install file), where Barman runs")
     if waiting := re.findall(r"(\d{8}T\d{6})\b.*\bWAITING_FOR_WALS", listed):
         what = f"backup {waiting[0]} is not complete: Barman still waits for WAL that it needs"
-        return topic.warn(what, f"{barman} switch-wal --force --archive {settings.server}")
+        # Else cron looks whether it is complete, within a minute.
+        look = f"{barman} check-backup {settings.server} {waiting[0]}"
+        return topic.warn(what, f"{barman} switch-wal --force --archive {settings.server} && {look}")
     return topic.ok("no backup waits for WAL")
 
 

@@ -9,19 +9,18 @@ look at (repmgr-action-standby.c, check_barman_config and run_file_backup). It t
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from shlex import join, quote
 
+from repmgr_hooks.checks import clone_api
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.shell import TOO_LATE, Shell
+from repmgr_hooks.settings.cluster import Barman
 
 KEY = "recovery.clone"
 SSH = "ssh -o BatchMode=yes"
 WAITING = "WAITING_FOR_WALS"
 FIRST_FILE_AND_PG_CONTROL = r"sed -n '1p; 1!{\#/data/global/pg_control$#p}'"
-BACKUPAPI_SINCE = (5, 4)
-BACKUPAPI = ("pg_backupapi_node_name", "pg_backupapi_remote_ssh_command", "pg_backupapi_backup_id")
 
 
 def login(shell: Shell, settings: Mapping[str, str], node: str) -> Finding | None:
@@ -35,19 +34,22 @@ def login(shell: Shell, settings: Mapping[str, str], node: str) -> Finding | Non
     return Topic(KEY, node).fail(what, "try it there as PostgreSQL's user: keys, known_hosts; nothing else was tested")
 
 
-def findings(shell: Shell, settings: Mapping[str, str], node: str) -> Iterator[Finding]:
-    """Do what a clone does, up to the first files."""
-    host, server = settings.get("barman_host"), settings.get("barman_server")
+def findings(shell: Shell, barman: Barman, settings: Mapping[str, str], node: str) -> Iterator[Finding]:
+    """Do what a clone does, up to the first files: barman_host goes first (repmgr-client.c, get_standby_clone_mode)."""
+    host, server, api = (settings.get(name) for name in ("barman_host", "barman_server", "pg_backupapi_host"))
+    topic = Topic(KEY, node)
+    if host and api:
+        yield topic.warn("repmgr.conf has barman_host: repmgr does not use pg_backupapi_host", "take one of them out")
     if host and server:
         yield _clone(shell, host, server, settings, node)
+    elif api and not host:
+        repmgr = shell.run(f"{quote(settings.get('pg_bindir', '/usr/bin'))}/repmgr --version || repmgr --version")
+        yield clone_api.finding(shell, barman, settings, repmgr.said, topic)
     elif host or server:
         missing = "barman_server" if host else "barman_host"
-        yield Topic(KEY, node).fail(f"repmgr.conf has no {missing}", "repmgr needs both to clone from Barman")
-    elif settings.get("pg_backupapi_host"):
-        version = shell.run(f"{quote(settings.get('pg_bindir', '/usr/bin'))}/repmgr --version").said
-        yield backupapi(settings, version, node)
+        yield topic.fail(f"repmgr.conf has no {missing}", "repmgr needs both to clone from Barman")
     else:
-        yield Topic(KEY, node).ok("repmgr would not clone it from Barman: no barman_host in its repmgr.conf")
+        yield topic.ok("repmgr would not clone it from Barman: no barman_host in its repmgr.conf")
 
 
 def _clone(shell: Shell, host: str, server: str, settings: Mapping[str, str], node: str) -> Finding:
@@ -60,7 +62,8 @@ def _clone(shell: Shell, host: str, server: str, settings: Mapping[str, str], no
     backup = _backup(shown.said, server) if shown.code == 0 else {}
     if backup.get("status") != "DONE":
         why = f"its newest is {backup['status']}" if "status" in backup else shown.why
-        switch = f"barman switch-wal --force --archive {server}" if backup.get("status") == WAITING else ""
+        waits = backup.get("status") == WAITING
+        switch = f"barman switch-wal --force --archive {server} && barman check-backup {server} latest" if waits else ""
         return Topic(KEY, node).fail(f"a clone finds no backup of {server}: {why}", switch or f"barman backup {server}")
     number = backup["backup_id"]
     listed = shell.run(f"{barman('list-files', '--target=data', server, 'latest')} | {FIRST_FILE_AND_PG_CONTROL}")
@@ -103,17 +106,3 @@ def _backup(said: str, server: str) -> dict[str, str]:
     except (ValueError, KeyError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def backupapi(settings: Mapping[str, str], version: str, node: str) -> Finding:
-    """Say what a repmgr of a version would make of pg_backupapi_host, which nothing but a clone proves."""
-    numbers = re.search(r"repmgr (\d+)\.(\d+)", version)
-    if numbers and (int(numbers[1]), int(numbers[2])) < BACKUPAPI_SINCE:
-        what = f"{numbers[0]} ignores pg_backupapi_host: it would not clone from Barman"
-        return Topic(KEY, node).fail(what, "repmgr 5.4 knows it; until then set barman_host and barman_server")
-    if missing := [name for name in BACKUPAPI if not settings.get(name)]:
-        return Topic(KEY, node).fail(f"repmgr.conf has pg_backupapi_host, but no {', '.join(missing)}", "set them")
-    return Topic(KEY, node).warn(
-        "a clone through pg-backup-api was not tested",
-        "try one, with a time limit: repmgr waits forever",
-    )

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from repmgr_hooks import clock
+from repmgr_hooks.checks import node_settings
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.node_settings import EXAMINE, Examined, examined
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.login import address_in
@@ -16,54 +18,17 @@ from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import Hindrance, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.repmgr_files import Identity, identities, program
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.engine.simulation import FREE_SLOTS
-from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.iptables import Family
 from repmgr_hooks.system.steps import Host, Rows, Sql
-from repmgr_hooks.text import one_line
 
 MOST_SKEW = 2.0
-ENOUGH_WAL = "50GB"
 
-# Asks for nothing that a role without any grant may not see: what is missing is to be named, not stumbled over.
-EXAMINE = f"""
-select extract(epoch from clock_timestamp())::float8,
-       ({FREE_SLOTS})::int,
-       current_setting('max_replication_slots')::int,
-       coalesce(current_setting('max_slot_wal_keep_size', true), ''),
-       array_remove(array[
-         case when not (select rolsuper or rolreplication from pg_roles where rolname = current_user)
-              then 'replication' end,
-         case when not pg_has_role('pg_monitor', 'usage') then 'pg_monitor' end,
-         case when not pg_has_role('pg_signal_backend', 'usage') then 'pg_signal_backend' end,
-         case when not (select has_schema_privilege(oid, 'usage') from pg_namespace where nspname = 'repmgr')
-              then 'usage on schema repmgr' end,
-         case when not (select has_table_privilege(oid, 'select') from pg_class where relname = 'nodes'
-                           and relnamespace = (select oid from pg_namespace where nspname = 'repmgr'))
-              then 'select on repmgr.nodes' end,
-         case when not (has_function_privilege('pg_read_binary_file(text,bigint,bigint,boolean)', 'execute') or
-                        coalesce(has_function_privilege(to_regprocedure('repmgr_hooks.wal_sha256(text)')::oid,
-                                                        'execute'), false))
-              then 'execute on repmgr_hooks.wal_sha256' end], null),
-       coalesce((select extversion from pg_extension where extname = 'repmgr'), '')
-"""
 HINTS = {
     ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {{{node}: {{host: {host}}}}}",
     ReasonCode.UNREGISTERED: "on node {node}: {repmgr} -f {conf} standby register; or take it out of config.yaml",
     ReasonCode.METADATA: "on node {node}: {repmgr} -f {conf} primary register --force",
 }
-
-
-@dataclass(frozen=True)
-class Examined:
-    """What a node said about itself; ``free_slots``: those that are left for Barman's."""
-
-    clock: float
-    free_slots: int
-    most_slots: int
-    most_wal: str
-    lacking: tuple[str, ...]
-    extension: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +63,7 @@ def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     slot = cluster.barman.slot_name if cluster.barman else ""
     begun = clock.wall()
     answers = _ask(managed, host, EXAMINE, tuple(cluster.nodes), (slot,))
-    looked = Looked(begun, clock.wall(), {number: _examined(number, answer) for number, answer in answers.items()})
+    looked = Looked(begun, clock.wall(), {number: examined(number, answer) for number, answer in answers.items()})
     if looked.lacking or not looked.answers:
         return looked
     decision = finder.decision(host)
@@ -117,17 +82,6 @@ def _ask(
     return host.fetch_each([Sql(node, statement, params) for node in nodes], limit)
 
 
-def _examined(node: int, answer: Rows | OperationFailed) -> Examined | OperationFailed:
-    try:
-        if isinstance(answer, OperationFailed):
-            return answer
-        with answer_of(node):
-            ((its_clock, free, most, wal, lacking, extension),) = answer
-            return Examined(float(its_clock), int(free), int(most), wal, tuple(map(one_line, lacking)), extension)
-    except OperationFailed as error:
-        return error
-
-
 def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Finding]:
     """Say what is wrong with the nodes. One that is silent is said to be that, and nothing more."""
     uses_slots = any(action.name == "slot" for action in managed.actions)
@@ -138,10 +92,10 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
             continue
         yield Topic("nodes.answer", where).ok(f"answers {user.name} as {managed.cluster.postgres.user}")
         yield _clock(Topic("nodes.clock", where), node, looked)
-        if uses_slots and not managed.cluster.nodes[number].witness:
-            yield _slots(Topic("nodes.slots", where), node)
-            yield _wal(Topic("nodes.wal", where), node)
+        if not managed.cluster.nodes[number].witness:
+            yield from node_settings.findings(where, node, managed.cluster.barman if uses_slots else None)
     if looked.answers:
+        yield from node_settings.differences(managed.cluster, looked.answers)
         yield _rights(managed, looked)
     if looked.decision:
         yield from _who(managed, looked, looked.decision)
@@ -170,22 +124,6 @@ def _clock(topic: Topic, node: Examined, looked: Looked) -> Finding:
         side = "ahead of" if off > 0 else "behind"
         return topic.warn(f"its clock is {abs(off):.0f} s {side} ours", "on both hosts: timedatectl set-ntp true")
     return topic.ok("its clock agrees with ours")
-
-
-def _slots(topic: Topic, node: Examined) -> Finding:
-    if node.free_slots < 1:
-        what = f"all {node.most_slots} replication slots are taken; once promoted, it would have none for Barman"
-        more = f"alter system set max_replication_slots = {2 * node.most_slots}"
-        unused = "select slot_name from pg_replication_slots where not active"
-        return topic.fail(what, f"there: {more}; then restart it; or drop one that nobody uses: {unused}")
-    return topic.ok(f"{node.free_slots} of {node.most_slots} replication slots left for Barman's")
-
-
-def _wal(topic: Topic, node: Examined) -> Finding:
-    if node.most_wal in ("-1", ""):
-        hint = f"there: alter system set max_slot_wal_keep_size = '{ENOUGH_WAL}'; select pg_reload_conf();"
-        return topic.warn("while Barman is away, its slot may fill the disk (max_slot_wal_keep_size = -1)", hint)
-    return topic.ok(f"a slot holds at most {node.most_wal} of WAL")
 
 
 def _rights(managed: ManagedCluster, looked: Looked) -> Finding:

@@ -20,7 +20,7 @@ from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.repmgr_conf import settings_in
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.cluster import Barman, Cluster
 from repmgr_hooks.system.steps import Host, Sql
 
 KEY = "recovery.wal"
@@ -89,13 +89,15 @@ def findings(cluster: Cluster, host: Host) -> Iterator[Finding]:
     for state in standbys:
         name = f"{cluster.name} node {state.node}"
         try:
-            yield from _standby(cluster, state.node, name, files, host)
+            yield from _standby(cluster, cluster.barman, state.node, name, files, host)
         except OperationFailed as error:
             said = str(error).removeprefix(f"node {state.node}: ")
             yield Topic(KEY, name).fail(said, "nothing more was tested on it")
 
 
-def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], host: Host) -> Iterator[Finding]:
+def _standby(
+    cluster: Cluster, barman: Barman, node: int, name: str, files: Collection[str], host: Host
+) -> Iterator[Finding]:
     with answer_of(node):
         ((command, directory, segment_size, oldest_needed, config_file),) = host.fetch(
             Sql(node, SETTINGS, (node,)), archive.LIMIT
@@ -122,7 +124,7 @@ def _standby(cluster: Cluster, node: int, name: str, files: Collection[str], hos
         if (wanted := settings.get("restore_command", "")) != command:
             hint = f"a clone would set {wanted!r}" if wanted else "a clone would leave it without one"
             yield Topic(KEY, name).warn("restore_command is not the one in its repmgr.conf", hint)
-    yield from clone.findings(shell, settings, name)
+    yield from clone.findings(shell, barman, settings, name)
 
 
 def proofs(shell: Shell, restore: Restore, files: Collection[str], name: str) -> Iterator[Finding]:

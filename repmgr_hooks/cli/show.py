@@ -14,7 +14,7 @@ from repmgr_hooks.barman.deep import Effort
 from repmgr_hooks.checks import finding, recovery
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.users import service_user
+from repmgr_hooks.checks.users import acting_as, service_user
 from repmgr_hooks.cli.output import (
     FAILED,
     OK,
@@ -180,8 +180,10 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
     if error and not finding.bad(found):
         topic, owner = Topic("service.journal"), service_user(loaded.state_dir)
         found.append(topic.fail(str(error), error.hint) if owner.can_be_me else unseen(topic, error))
-    for managed in loaded.clusters.values() if arguments.restore else ():
-        found += recovery.findings(managed.cluster, world_of(managed))
+    # With the service's keys, and with no more rights: the lines that are run come from the nodes.
+    with acting_as(service_user(loaded.state_dir)):
+        for managed in loaded.clusters.values() if arguments.restore else ():
+            found += recovery.findings(managed.cluster, world_of(managed))
     if arguments.send_test_alert:
         found += checks.alerts.sent(loaded, LocalHost({}))
     return found

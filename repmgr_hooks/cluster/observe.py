@@ -28,10 +28,12 @@ class Slot:
     wal_status: str
     xmin: bool = False
     """True if it also keeps dead rows, which Barman's never does."""
+    invalidation_reason: str = ""
+    """Why PostgreSQL no longer keeps its WAL (17 and newer): ``wal_removed``, ``idle_timeout``."""
 
     @property
     def reserved(self) -> bool:
-        """True if the WAL from ``restart_lsn`` on is there."""
+        """True if the WAL from ``restart_lsn`` on is there; after ``idle_timeout`` it still says one."""
         return self.restart_lsn is not None and self.wal_status != "lost"
 
 
@@ -209,7 +211,8 @@ def _registered(node: Any, kind: Any, active: Any, upstream: Any, electable: Any
 def _slot(row: Mapping[str, Any]) -> Slot:
     physical, restart = _text(row["slot_type"]) == "physical", position(row["restart_lsn"])
     status, xmin = _text(row.get("wal_status") or ""), row.get("xmin") is not None
-    return Slot(_text(row["slot_name"]), physical, _number_or_none(row["active_pid"]), restart, status, xmin)
+    reason = _text(row.get("invalidation_reason") or "")
+    return Slot(_text(row["slot_name"]), physical, _number_or_none(row["active_pid"]), restart, status, xmin, reason)
 
 
 def _sender(row: Mapping[str, Any]) -> WalSender:

@@ -95,7 +95,8 @@ def parse_history(text: str) -> tuple[Switchpoint, ...]:
 def last_closed_file(timeline: int, written: int, segment_size: int) -> str:
     """Return the name of the last complete WAL file before a position.
 
-    ``pg_walfile_name`` will not do: at the very end of a file it names that file, as if it were still open.
+    ``pg_walfile_name`` will not do: at the boundary between two files PostgreSQL 16 and older names the first, which is
+    closed by then, and 17 and newer the second (xlogfuncs.c, pg_walfile_name).
 
     >>> last_closed_file(2, 5 << 32, 16 * 1024 * 1024)
     '0000000200000004000000FF'

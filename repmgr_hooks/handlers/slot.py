@@ -193,9 +193,10 @@ def _tracked(config: Config, state: ClusterState, node: int, found: Slot | None)
 def housekeep(config: Config, state: ClusterState, host: Host) -> None:
     """Let the slots of the standbys follow the primary's, a whole WAL file at a time. Raises OperationFailed."""
     for node, leader, found in _pairs(config, state):
-        behind = found and found.physical and found.restart_lsn and (leader.restart_lsn or 0) - found.restart_lsn
-        if found and leader.restart_lsn and behind and behind >= _segment(state):
-            target = lsn(leader.restart_lsn)
+        if not (found and found.physical and found.reserved):
+            continue  # an invalidated one cannot be advanced
+        if (leader.restart_lsn or 0) - (found.restart_lsn or 0) >= _segment(state):
+            target = lsn(leader.restart_lsn or 0)
             host.fetch(Sql(node, ADVANCE, (target, found.name, target)), LIMIT)
 
 

@@ -154,8 +154,10 @@ class ClusterStatus:
     @staticmethod
     def _stream(primary: NodeState, barman: Barman) -> list[str]:
         slot, sender = primary.slot(barman.slot_name), primary.sender(barman.slot_name)
-        if slot is None or slot.restart_lsn is None:
-            return [f"slot {barman.slot_name}: not there, or it reserves no WAL"]
+        if slot is None or slot.restart_lsn is None or not slot.reserved:
+            lost = slot.invalidation_reason or slot.wal_status if slot else ""
+            why = f"invalidated by PostgreSQL ({lost})" if lost else "not there, or it reserves no WAL"
+            return [f"slot {barman.slot_name}: {why}"]
         holds = size(max(primary.lsn - slot.restart_lsn, 0))
         held = f"slot {barman.slot_name}: {slot.wal_status or 'there'}, holds {holds} of WAL"
         if sender is None or sender.flushed is None:

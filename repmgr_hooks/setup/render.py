@@ -17,6 +17,7 @@ BARMAN_CONF = Path("/etc/barman.conf")
 POSTGRES = "postgres"
 LOCKS = re.compile(r"(?mi)^[ \t]*lock_directory_cleanup\b.*$")
 KEEPS_LOCKS = "lock_directory_cleanup = false"
+EXAMPLE = "config/repmgr-db1.conf"
 CONFIGURATION = "/etc/repmgr-hooks/config.yaml"
 SYSCTL = "/etc/sysctl.d/90-repmgr-hooks.conf"
 TMPFILES = "/etc/tmpfiles.d/repmgr-hooks.conf"
@@ -52,7 +53,13 @@ def drafted(
     if found.cleans_up_locks and barman_conf.is_file():
         text = barman_conf.read_text()
         texts |= {str(barman_conf): kept} if (kept := keeps_locks(text)) != text else {}
-    return texts | {str(conf.path): notified(conf.path.read_text(), name) for conf in confs}
+    example = (shipped / EXAMPLE).read_text()
+    for conf in confs:
+        before = conf.path.read_text()
+        after = notified(before, name)
+        node = found.nodes.get(conf.node or 0)
+        texts[str(conf.path)] = cloned(after, example, found, node.host) if node and after != before else after
+    return texts
 
 
 def run_as(text: str, repmgrd: str) -> str:
@@ -130,3 +137,14 @@ def notified(text: str, name: str) -> str:
         return text
     rest = NOTIFICATION.sub(lambda match: f"# before repmgr_hooks: {match[0].strip()}", text)
     return f"{rest.rstrip()}\n\n{ADDED}\n{line}\n"
+
+
+def cloned(text: str, example: str, found: Found, node: str) -> str:
+    """Return a repmgr.conf that shows, as comments, how Barman clones a standby; one that names Barman stays so."""
+    if re.search(r"barman_host|pg_backupapi_host", text):
+        return text
+    shown = example[example.index("# Clone from Barman") :]
+    if ":" in found.gateway:
+        shown = shown.replace("host='10.0.0.20'", f"host='[{found.gateway}]'")  # it becomes part of a URL
+    shown = shown.replace("10.0.0.20", found.gateway)
+    return f"{text}\n{shown.replace('main_backup', found.server).replace('10.0.0.11', node)}"

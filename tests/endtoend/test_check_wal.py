@@ -15,6 +15,7 @@ from tests.endtoend.looks import barman_streams_from, routes, status, worker_log
 from tests.endtoend.test_continuity import SEGMENT, close_file, configure_nodes, has_caught_up, promote, switchpoint
 from tests.lab import Lab, wait_for
 from tests.lab.barman import archive, back_up
+from tests.lab.versions import DATA
 
 HOME = "/var/lib/barman/main_backup"
 
@@ -190,7 +191,7 @@ def another_branch(lab: Lab, name: str) -> None:
         own = f"00000001{name[8:]}"
         while close_file(lab.db1) < own:
             write(lab, 1)
-        content = lab.db1.path(f"/var/lib/postgresql/15/main/pg_wal/{own}").read_bytes()
+        content = lab.db1.path(f"{DATA}/pg_wal/{own}").read_bytes()
     finally:
         lab.db1.pg_ctl("stop", "-m", "immediate")
     store(archived(lab, name), content)

@@ -15,7 +15,7 @@ import pytest
 from tests.endtoend import test_check
 from tests.endtoend.test_check import CONFIG, REPMGR, SERVER, edited, healthy
 from tests.endtoend.typist import type_in
-from tests.lab import Lab, wait_for
+from tests.lab import Lab, versions, wait_for
 
 __all__ = ["healthy"]
 MOST_ROUNDS = 4
@@ -160,9 +160,9 @@ def as_before(lab: Lab, *places: str) -> Iterator[None]:
         path.write_text(text)
 
 
-def looked(lab: Lab) -> list[dict[str, str]]:
+def looked(lab: Lab, *options: str) -> list[dict[str, str]]:
     """What is not well."""
-    findings = json.loads(lab.gateway.hooks("check", "--json").stdout)
+    findings = json.loads(lab.gateway.hooks("check", "--json", *options).stdout)
     return [finding for finding in findings if finding["level"] != "OK"]
 
 
@@ -184,6 +184,45 @@ def test_what_is_printed_is_typed(
         raise failed
     assert seen >= expected
     wait_for(lambda: looked(healthy) == [], "all to be well without the faults", every=2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "since", "code"),
+    [
+        ("synchronized_standby_slots", "barman", 17, "nodes.logical"),
+        ("summarize_wal", "on", 17, "nodes.summaries"),
+        ("idle_replication_slot_timeout", "1d", 18, "nodes.idle_slots"),
+    ],
+)
+def test_a_setting_that_newer_versions_of_postgresql_have(
+    healthy: Lab, setting: str, value: str, since: int, code: str
+) -> None:
+    if int(versions.POSTGRESQL) < since:
+        pytest.skip(f"PostgreSQL {since} and newer have {setting}")
+    healthy.db1.sql(f"alter system set {setting} = '{value}'")
+    healthy.db1.pg_ctl("reload")
+    seen: set[str] = set()
+    try:
+        wait_for(lambda: [finding["code"] for finding in looked(healthy)] == [code], f"{code} to be found", every=2)
+        type_all(healthy, seen)
+    finally:
+        for database in healthy.databases:
+            database.sql(f"alter system reset {setting}")
+            database.pg_ctl("reload")
+    assert seen == {code}
+
+
+def test_a_backup_that_waits_for_wal_is_complete_at_once(healthy: Lab) -> None:
+    if int(versions.POSTGRESQL) < 17 or healthy.barman >= (3, 20):
+        pytest.skip(
+            "PostgreSQL 17 and newer makes Barman before 3.20 wait for a file that an idle primary does not close"
+        )
+    healthy.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
+    (backup, *_) = healthy.gateway.barman("list-backup", "--minimal", "main_backup").split()
+    (found,) = looked(healthy)
+    assert (found["code"], backup in found["message"]) == ("barman.backup", True)
+    type_in(healthy, found["hint"], found["where"])
+    assert looked(healthy) == []
 
 
 def type_all(lab: Lab, seen: set[str]) -> None:

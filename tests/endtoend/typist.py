@@ -88,6 +88,13 @@ def in_repmgr_conf(lab: Lab, where: str, name: str, value: str, then: str) -> No
     lab.gateway.result("sh", stdin=then, user="postgres")  # there may be no repmgrd
 
 
+def in_its_repmgr_conf(lab: Lab, where: str, name: str, value: str) -> None:
+    """The node's own file, on its host."""
+    node = node_of(lab, where)
+    path = node.path(f"/etc/repmgr/{node.name}.conf")
+    path.write_text(re.sub(rf"(?m)^{name} *=.*$", f"{name}={value}", path.read_text()))
+
+
 def out_of_repmgr_conf(lab: Lab, where: str, name: str, then: str) -> None:
     path = lab.gateway.path(where)
     path.write_text(re.sub(rf"(?m)^{name} *=.*\n?", "", path.read_text()))
@@ -149,6 +156,7 @@ def start_service(lab: Lab, where: str) -> None:
 SETTING = r"(event_notification_command|primary_notification_timeout|promote_command)=(.*?)"
 MANNERS: list[tuple[str, Callable[..., None]]] = [
     (re.escape(START), start_service),
+    (r"in its repmgr\.conf: (\w+)=('[^']*')", in_its_repmgr_conf),
     (rf"{SETTING}  # then: (.*)", in_repmgr_conf),
     (r"take the line (\w+) out  # then: (.*)", out_of_repmgr_conf),
     (r"config\.yaml: (\S+): ([^A-Z]*?)(?:; .*)?", in_config),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from tests.lab import DATA, Host, Lab, three, wait_for
+from tests.lab import DATA, PYTHON, Host, Lab, three, versions, wait_for
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
+API = "/usr/local/bin/pg-backup-api"
+NEWER = "/usr/local/bin/newer"
 
 
 def serve_standbys(lab: Lab) -> None:
@@ -76,3 +79,36 @@ def clone_from_barman(lab: Lab, host: Host, primary: Host, shown: bool = False) 
     host.pg_ctl("start")
     host.run(*repmgr, "standby", "register", "--force", user="postgres")
     return result.stderr
+
+
+def clone_by_api(lab: Lab, host: Host) -> None:
+    """Let a node be cloned through a service that stands for pg-backup-api, by its lines of ``config/``.
+
+    A repmgr that is too old for it is another one by its own word: what it would do, `check` finds out without it.
+    """
+    place = f"/etc/repmgr/{host.name}.conf"
+    text = re.sub(r"^(?=barman_)", "# ", host.path(place).read_text(), flags=re.MULTILINE)
+    text = re.sub(r"^# (?=pg_backupapi_)", "", text, flags=re.MULTILINE)
+    (backup,) = lab.gateway.barman("list-backup", "--minimal", "main_backup").split()
+    text = re.sub(r"(?<=^pg_backupapi_backup_id=).*", f"'{backup}'", text, flags=re.MULTILINE)
+    if versions.repmgr() < "5.4":
+        lab.put(host, f"{NEWER}/repmgr", "#!/bin/sh\necho repmgr 5.5.0\n", 0o755)
+        text = re.sub(r"^pg_bindir=.*", f"pg_bindir='{NEWER}'", text, flags=re.MULTILINE)
+    lab.put(host, place, text)
+    program = (Path(__file__).parent / "backup_api.py").read_text()
+    lab.put(lab.gateway, API, f"#!{PYTHON}\n{program}", 0o755)
+    start_api(lab)
+
+
+def start_api(lab: Lab) -> None:
+    """Start the service, and wait until it answers."""
+    address = lab.gateway.address
+    lab.daemons["api"] = lab.gateway.start(API, "serve", address, user="barman", log="api")
+    ask = f"exec 3<>/dev/tcp/{address}/7480"
+    wait_for(lambda: lab.gateway.result("bash", "-c", ask).returncode == 0, "the service to listen")
+
+
+def stop_api(lab: Lab) -> None:
+    """End the service at once; a restore goes on."""
+    lab.daemons["api"].kill()
+    lab.daemons["api"].wait(60)

@@ -64,6 +64,10 @@ def node(number: int, **said: object) -> Change:
     return lambda host: [setattr(host.nodes[number], name, value) for name, value in said.items()]
 
 
+def both(*changes: Change) -> Change:
+    return lambda host: [change(host) for change in changes]
+
+
 def barman(**said: object) -> Change:
     return lambda host: [setattr(host.barman, name, value) for name, value in said.items()]
 
@@ -104,6 +108,13 @@ def named(name: str, address: str) -> Change:
         (node(2, clock_ahead=1.5), set()),
         (node(2, most_slots=0), {("nodes.slots", "main node 2")}),
         (node(1, most_wal="-1"), {("nodes.wal", "main node 1")}),
+        (node(2, idle_timeout="1h"), {("nodes.idle_slots", "main node 2")}),
+        (node(1, waited_for='repmgr_slot_2, "barman"'), {("nodes.logical", "main node 1")}),
+        (node(1, waited_for="barman2"), set()),
+        (node(2, cannot_archive=True), {("nodes.archiving", "main node 2")}),
+        (both(node(1, summarizes="on"), node(2, summarizes="off")), {("nodes.summaries", "main node 2")}),
+        (both(node(1, summarizes="on"), node(2, summarizes="on")), set()),
+        (both(node(1, summarizes="off"), node(2, summarizes="off")), set()),
         (node(1, lacking=("pg_monitor", "replication")), {("nodes.rights", "main")}),
         (node(2, in_recovery=False), {("nodes.primary", "main")}),
         (node(1, in_recovery=True, registered=(2,)), {("nodes.primary", "main")}),

@@ -10,17 +10,19 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.checks import clone
-from repmgr_hooks.checks.clone import backupapi, login
+from repmgr_hooks.checks.clone import login
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.recovery import Restore, findings, proofs
 from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.repmgr_conf import settings_in
+from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"].cluster
+BARMAN = Barman("main_backup")
 
 SEGMENT = 1024 * 1024
 WAL, HISTORY = "0000000200000001000000FE", "00000002.history"
@@ -153,24 +155,6 @@ def test_repmgr_conf(text: str, settings: dict[str, str]) -> None:
     assert settings_in(text) == settings
 
 
-@pytest.mark.parametrize(
-    ("version", "missing", "said"),
-    [
-        ("repmgr 5.3.3", "pg_backupapi_node_name", "FAIL  node 2: repmgr 5.3 ignores pg_backupapi_host"),
-        (
-            "repmgr 5.4.0",
-            "pg_backupapi_node_name",
-            "FAIL  node 2: repmgr.conf has pg_backupapi_host, but no pg_backupapi_node_name",
-        ),
-        ("repmgr 5.10.0", "", "WARN  node 2: a clone through pg-backup-api was not tested"),
-        ("sh: repmgr: not found", "", "WARN  node 2: a clone through pg-backup-api was not tested"),
-    ],
-)
-def test_backupapi(version: str, missing: str, said: str) -> None:
-    names = {"pg_backupapi_host", "pg_backupapi_node_name", "pg_backupapi_remote_ssh_command", "pg_backupapi_backup_id"}
-    assert shown(backupapi(dict.fromkeys(names - {missing}, "x"), version, "node 2")).startswith(said)
-
-
 def found_in(host: FakeHost) -> list[str]:
     return [shown(finding) for finding in findings(MAIN, host)]
 
@@ -237,7 +221,7 @@ def barmans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def would_clone(tmp_path: Path) -> Finding:
     shell = Shell((), str(tmp_path), LocalHost({}), limit=5)
-    (found,) = clone.findings(shell, {"barman_host": "backup", "barman_server": "main_backup"}, "node 2")
+    (found,) = clone.findings(shell, BARMAN, {"barman_host": "backup", "barman_server": "main_backup"}, "node 2")
     assert not Path(shell.place).exists()
     return found
 
@@ -289,4 +273,8 @@ def test_a_backup_that_waits_for_wal(barmans: Path, tmp_path: Path) -> None:
     (barmans / "status").write_text("WAITING_FOR_WALS")
     found = would_clone(tmp_path)
     assert "its newest is WAITING_FOR_WALS" in found.message
-    assert found.hint == "barman switch-wal --force --archive main_backup"
+    switch, look = found.hint.split(" && ")
+    assert (switch, look) == (
+        "barman switch-wal --force --archive main_backup",
+        "barman check-backup main_backup latest",
+    )

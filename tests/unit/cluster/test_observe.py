@@ -156,6 +156,14 @@ def test_postgresql_12_has_no_wal_status() -> None:
     assert (found.wal_status, found.reserved) == ("", True)
 
 
+def test_postgresql_18_says_why_it_has_invalidated_a_slot() -> None:
+    """As recorded; restart_lsn stays, other than for WAL that is removed."""
+    new = {"two_phase_at": None, "inactive_since": "2026-11-26T07:49:50.728948+00:00", "conflicting": None}
+    slot = {**SLOT, **new, "active_pid": None, "wal_status": "lost", "invalidation_reason": "idle_timeout"}
+    (found,) = seen(primary(slots=[slot | {"failover": False, "synced": False}]))[1].slots
+    assert (found.invalidation_reason, found.reserved) == ("idle_timeout", False)
+
+
 def test_postgresql_10_does_not_say_who_sends() -> None:
     receiver = {name: value for name, value in RECEIVER.items() if not name.startswith("sender_")}
     assert seen(primary(), standby(receiver=receiver))[2].receiver == WalReceiver("", 1, True, 2), "repmgr.nodes does"

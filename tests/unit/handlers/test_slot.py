@@ -256,6 +256,7 @@ class Asked(FakeHost):
         (TRACK, tracking(at(15), at(0)), False),
         (TRACK, tracking(at(0), at(16)), False),
         (TRACK, tracking(at(16), None), False),
+        (TRACK, tracking(at(16), replace(at(0), wal_status="lost", invalidation_reason="idle_timeout")), False),
         (TRACK, tracking(at(16), LOST), False),
         (TRACK, tracking(None, at(0)), False),
         (ON_STANDBY, tracking(at(16), at(0)), False),

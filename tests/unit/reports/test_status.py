@@ -23,7 +23,7 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.reports.status import ClusterStatus, look
 from repmgr_hooks.settings.cluster import WhileUnknown
-from tests.fake import FakeHost
+from tests.fake import FakeHost, FakeSlot
 
 SHIPPED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
 LOADED = replace(SHIPPED, service=replace(SHIPPED.service, state_dir="/nonexistent"))
@@ -145,6 +145,10 @@ def test_how_far_everybody_is(journal: Journal) -> None:
     assert "  node 2: standby, timeline 1, 3 kB behind" in lines
     assert "  Barman: not streaming" in lines
     host.nodes[1].slots["barman"].reserved = False
+    assert "  slot barman: invalidated by PostgreSQL (lost)" in cluster_status(host, journal).lines()
+    host.nodes[1].slots["barman"] = FakeSlot(invalidated="idle_timeout")
+    assert "  slot barman: invalidated by PostgreSQL (idle_timeout)" in cluster_status(host, journal).lines()
+    del host.nodes[1].slots["barman"]
     assert "  slot barman: not there, or it reserves no WAL" in cluster_status(host, journal).lines()
     host.nodes[2].behind = -4096
     assert "  node 2: standby, timeline 1, 0 B behind" in cluster_status(host, journal).lines(), "it was asked later"

@@ -310,6 +310,35 @@ def test_the_line_of_repmgr(before: str, tmp_path: Path) -> None:
     assert read(tmp_path / "repmgr.conf").line in OURS
 
 
+@pytest.mark.parametrize(
+    ("before", "shown"),
+    [
+        ("node_id=7\nconninfo='host=192.0.2.7 user=rep'\n", True),
+        ("node_id=7\nbarman_host='backup'\n", False),
+        (f"node_id=7\n{OURS}\n", False),
+    ],
+)
+def test_a_repmgr_conf_that_is_changed_shows_how_barman_clones(tmp_path: Path, before: str, shown: bool) -> None:
+    file = tmp_path / "repmgr.conf"
+    file.write_text(before)
+    found = replace(FOUND, nodes={7: Node("192.0.2.7")}, gateway="192.0.2.20", server="shop")
+    text = render.drafted(found, "main", REPOSITORY, [read(file)])[str(file)]
+    file.write_text(text)
+    assert [name for name in read(file).settings if "barman" in name] == ["barman_host"] * ("backup" in before)
+    lines = [
+        "# barman_host='barman@192.0.2.20'",
+        "# pg_backupapi_host='192.0.2.20'",
+        "# pg_backupapi_node_name='shop'",
+        "# pg_backupapi_remote_ssh_command='ssh postgres@192.0.2.7'",
+    ]
+    assert [line in text.splitlines() for line in lines] == [shown] * 4
+
+
+def test_an_ipv6_address_of_barmans_api_has_brackets() -> None:
+    text = render.cloned("", (REPOSITORY / render.EXAMPLE).read_text(), replace(FOUND, gateway="fd00::20"), "fd00::1")
+    assert "# pg_backupapi_host='[fd00::20]'\n" in text
+
+
 def test_the_shipped_repmgr_conf_needs_nothing() -> None:
     text = (REPOSITORY / "config/repmgr-db1.conf").read_text()
     assert render.notified(text, "main") == text

@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repmgr_hooks.barman import archive
-from repmgr_hooks.checks import nodes, recovery
+from repmgr_hooks.checks import node_settings, recovery
 from repmgr_hooks.cluster.decide import decide
 from repmgr_hooks.cluster.observe import NodeState, observe
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres
+from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node, Postgres
 from repmgr_hooks.system.host import MOST_ANSWER, LocalHost, check_size
 from tests.fake import FakeHost
 from tests.unit.cluster.test_observe import MAIN, RECEIVER, SENDER, SLOT, Answers, primary
@@ -256,13 +256,13 @@ def test_an_odd_answer_about_wal_is_the_nodes_error(answered: list[Any]) -> None
 def test_odd_answers_to_check_to_a_rehearsal_and_to_init(answered: list[Any]) -> None:
     host = FakeHost()
     host.fetch = lambda sql, limit: answered  # type: ignore[method-assign]
-    examined = nodes._examined(1, answered)
+    examined = node_settings.examined(1, answered)
     assert isinstance(examined, OperationFailed)
     assert str(examined).startswith("node 1: an answer that cannot be read")
     (said,) = simulation._slots(2, "barman", host)
     assert said.message.startswith("node 2: an answer that cannot be read")
     with pytest.raises(OperationFailed, match="node 1: an answer that cannot be read"):
-        list(recovery._standby(MAIN, 1, "main node 1", (), host))
+        list(recovery._standby(MAIN, Barman("main_backup"), 1, "main node 1", (), host))
 
 
 def test_rows_without_columns_take_their_place_too() -> None:

@@ -1,0 +1,139 @@
+"""What a node says of its clock, its rights and its settings, and which of them would make a failover fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.engine.simulation import FREE_SLOTS
+from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.system.steps import Rows
+from repmgr_hooks.text import one_line
+
+ENOUGH_WAL = "50GB"
+
+# Asks for nothing that a role without any grant may not see: what is missing is to be named, not stumbled over.
+EXAMINE = f"""
+select extract(epoch from clock_timestamp())::float8,
+       ({FREE_SLOTS})::int,
+       current_setting('max_replication_slots')::int,
+       coalesce(current_setting('max_slot_wal_keep_size', true), ''),
+       array_remove(array[
+         case when not (select rolsuper or rolreplication from pg_roles where rolname = current_user)
+              then 'replication' end,
+         case when not pg_has_role('pg_monitor', 'usage') then 'pg_monitor' end,
+         case when not pg_has_role('pg_signal_backend', 'usage') then 'pg_signal_backend' end,
+         case when not (select has_schema_privilege(oid, 'usage') from pg_namespace where nspname = 'repmgr')
+              then 'usage on schema repmgr' end,
+         case when not (select has_table_privilege(oid, 'select') from pg_class where relname = 'nodes'
+                           and relnamespace = (select oid from pg_namespace where nspname = 'repmgr'))
+              then 'select on repmgr.nodes' end,
+         case when not (has_function_privilege('pg_read_binary_file(text,bigint,bigint,boolean)', 'execute') or
+                        coalesce(has_function_privilege(to_regprocedure('repmgr_hooks.wal_sha256(text)')::oid,
+                                                        'execute'), false))
+              then 'execute on repmgr_hooks.wal_sha256' end], null),
+       coalesce((select extversion from pg_extension where extname = 'repmgr'), ''),
+       coalesce(current_setting('idle_replication_slot_timeout', true), '0'),
+       coalesce(current_setting('synchronized_standby_slots', true), ''),
+       coalesce(current_setting('summarize_wal', true), ''),
+       current_setting('archive_mode') <> 'off' and trim(current_setting('archive_command')) in ('false', '/bin/false')
+"""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a node said about itself; ``free_slots``: those that are left for Barman's."""
+
+    clock: float
+    free_slots: int
+    most_slots: int
+    most_wal: str
+    lacking: tuple[str, ...]
+    extension: str
+    idle_timeout: str = "0"
+    """How long a slot may be unused (PostgreSQL 18)."""
+    waited_for: tuple[str, ...] = ()
+    """The slots that logical replication waits for (PostgreSQL 17)."""
+    summarizes: str = ""
+    """``on``: it notes which blocks WAL changes, without which Barman makes no incremental backup (PostgreSQL 17)."""
+    cannot_archive: bool = False
+    """Its ``archive_command`` is the one that Barman puts into what it restores."""
+
+
+def examined(node: int, answer: Rows | OperationFailed) -> Examined | OperationFailed:
+    """Read what a node answered to EXAMINE."""
+    try:
+        if isinstance(answer, OperationFailed):
+            return answer
+        with answer_of(node):
+            ((its_clock, free, most, wal, lacking, extension, idle, waits, sums, fails),) = answer
+            return Examined(
+                *(float(its_clock), int(free), int(most), wal, tuple(map(one_line, lacking)), extension),
+                idle_timeout=one_line(idle),
+                waited_for=tuple(re.findall(r"[a-z0-9_]+", waits)),  # a slot's name has no other letters
+                summarizes=one_line(sums),
+                cannot_archive=fails is True,
+            )
+    except OperationFailed as error:
+        return error
+
+
+def findings(where: str, node: Examined, barman: Barman | None) -> Iterator[Finding]:
+    """Say what is wrong with the settings of one node; ``barman``: whose slot it may have to hold."""
+    yield from _archiving(Topic("nodes.archiving", where), node)
+    if barman:
+        yield _slots(Topic("nodes.slots", where), node)
+        yield _wal(Topic("nodes.wal", where), node)
+        yield from _newer(where, node, barman)
+
+
+def _slots(topic: Topic, node: Examined) -> Finding:
+    if node.free_slots < 1:
+        what = f"all {node.most_slots} replication slots are taken; once promoted, it would have none for Barman"
+        more = f"alter system set max_replication_slots = {2 * node.most_slots}"
+        unused = "select slot_name from pg_replication_slots where not active"
+        return topic.fail(what, f"there: {more}; then restart it; or drop one that nobody uses: {unused}")
+    return topic.ok(f"{node.free_slots} of {node.most_slots} replication slots left for Barman's")
+
+
+def _wal(topic: Topic, node: Examined) -> Finding:
+    if node.most_wal in ("-1", ""):
+        hint = f"there: alter system set max_slot_wal_keep_size = '{ENOUGH_WAL}'; select pg_reload_conf();"
+        return topic.warn("while Barman is away, its slot may fill the disk (max_slot_wal_keep_size = -1)", hint)
+    return topic.ok(f"a slot holds at most {node.most_wal} of WAL")
+
+
+def _archiving(topic: Topic, node: Examined) -> Iterator[Finding]:
+    """Barman sets that, so that no restored server writes into the archive it comes from (recovery_executor.py)."""
+    if node.cannot_archive:
+        what = "archive_command is false, as Barman leaves it in what it restores: once promoted, it keeps all its WAL"
+        yield topic.fail(what, "set it there as on the other nodes, and reload")
+
+
+def _newer(where: str, node: Examined, barman: Barman) -> Iterator[Finding]:
+    """What newer versions of PostgreSQL can do to Barman's slot, or because of it."""
+    if node.idle_timeout not in ("0", ""):
+        whose = "Barman's while it is away, a standby's at any time"
+        what = f"a slot that is idle for {node.idle_timeout} (idle_replication_slot_timeout) is invalidated: {whose}"
+        hint = "there: alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();"
+        yield Topic("nodes.idle_slots", where).warn(what, hint)
+    if barman.slot_name in node.waited_for:
+        # A logical walsender sends nothing that such a slot has not confirmed, also if there is none of that name
+        # (slot.c, StandbySlotsHaveCaughtup).
+        others = ", ".join(name for name in node.waited_for if name != barman.slot_name)
+        what = f"logical replication waits for Barman: synchronized_standby_slots names {barman.slot_name}"
+        hint = f"there: alter system set synchronized_standby_slots = '{others}'; select pg_reload_conf();"
+        yield Topic("nodes.logical", where).warn(what, hint)
+
+
+def differences(cluster: Cluster, nodes: Mapping[int, Examined]) -> Iterator[Finding]:
+    """Say which node could not go on with the incremental backups of another; the summaries are each node's own."""
+    if cluster.barman and "on" in (node.summarizes for node in nodes.values()):
+        off = [number for number, node in nodes.items() if node.summarizes == "off"]
+        for number in (number for number in off if not cluster.nodes[number].witness):
+            what = "summarize_wal is off, other than on another node: once promoted, no incremental backup can be made"
+            hint = "there: alter system set summarize_wal = on; select pg_reload_conf();"
+            yield Topic("nodes.summaries", f"{cluster.name} node {number}").warn(what, hint)
