@@ -49,6 +49,8 @@ def healthy() -> Iterator[Lab]:
         lab.start_cron()
         lab.start_worker()
         wait_for(lambda: lab.gateway.path(LOCK).exists(), "Barman's cron")
+        # Its first look would repair what a test breaks.
+        wait_for(lambda: lab.gateway.path(f"{STATE}/cluster-main.looked").exists(), "the service to have looked")
         yield lab
     finally:
         lab.destroy()
