@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks.packages import install
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.netfilter import iptables, nft_rules, saved_rules
 from repmgr_hooks.netfilter.family import Family
@@ -92,7 +93,7 @@ def look(cluster: Cluster, host: Host) -> Iterator[Finding]:
     if unread:
         tables = ", ".join(" ".join(table) for table in sorted(unread))
         topic = Topic("rules.foreign", f"{cluster.name} nft")
-        yield topic.warn(f"cannot be read, so cannot be judged: nftables' own {tables}", "apt install nftables")
+        yield topic.warn(f"cannot be read, so cannot be judged: nftables' own {tables}", install("nftables"))
     elif not found:
         yield topic.ok("no rule of others takes, drops or diverts what clients and nodes send")
 
