@@ -187,14 +187,21 @@ class ClusterController:
             self._pause, self._pause_was_read = due.pause, True
         except OperationFailed as error:
             self._cannot_use_journal(error)
-            if not self._pause_was_read:
-                self._pause = known(self._config.state_dir, self.name)
+            self._read_pause()
         pause = self._pause if self._pause and lasts(self._pause) else None
         late = self._host.now() < self._take_again
         self._broken |= late
         last = self._last[0] if self._last else due and due.last
         failed = last if last and last.ok is False and last.again else None
         return Due(pause, due.waiting if due and not late else (), failed)
+
+    def _read_pause(self) -> None:
+        """Read the pause alone: it may be something else in the journal that is broken."""
+        try:
+            self._pause, self._pause_was_read = self._journal.paused(self.name), True
+        except OperationFailed:
+            if not self._pause_was_read:
+                self._pause = known(self._config.state_dir, self.name)
 
     def _remind(self) -> None:
         within = self._managed.cluster.flap_limit.window
