@@ -103,7 +103,7 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     drafts = sorted(path for path in (directory / "etc").rglob("*") if path.is_file())
     moves = [Move(path, Path("/", path.relative_to(directory))) for path in drafts]
     examine(directory, moves, replace, host)
-    group = repmgrds_group(directory)
+    group = repmgrds_group(directory) if any(move.there is None and not move.ours for move in moves) else 0
     yield link()
     for unit in UNITS:
         host.run(Program(("systemd-analyze", "verify", str(directory / unit.lstrip("/")))), LIMIT)
@@ -160,7 +160,7 @@ def link() -> str:
 def repmgrds_group(directory: Path) -> int:
     """Return whose group the spool gets by the draft, which somebody has reviewed. Raises UsageError."""
     draft = directory / TMPFILES.lstrip("/")
-    found = re.search(r"^d\s+\S+\s+\d+\s+\S+\s+(\S+)", draft.read_text(), re.MULTILINE)
+    found = re.search(r"^d\s+\S+\s+\S+\s+\S+\s+(\S+)", draft.read_text(), re.MULTILINE)
     try:
         return grp.getgrnam(found[1] if found else "").gr_gid
     except KeyError:
