@@ -165,7 +165,7 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
 
 def _remove(cluster: Cluster, left: OurRules) -> Step:
     """A failure keeps no other port from being led."""
-    away = rules.change(cluster, left.backend, BACKENDS[left.backend].removal(cluster, left))
+    away = rules.change(cluster, left.backend, BACKENDS[left.backend].removal(cluster, left), helper=True)
     what = f"remove our rules from {left.backend}: now {cluster.gateway.backend} has them"
     return Step(what, away, LIMIT, kind="remove_rules", target=left.backend, helper=True)
 

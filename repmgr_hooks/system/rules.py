@@ -36,9 +36,9 @@ def leftovers(cluster: Cluster, host: Host) -> list[OurRules]:
     return [ours for ours in found if ours.there]
 
 
-def change(cluster: Cluster, backend: str, text: str) -> Program:
+def change(cluster: Cluster, backend: str, text: str, helper: bool = False) -> Program:
     """Return the program that makes a change of our rules."""
-    return Program(BACKENDS[backend].writing(cluster), stdin=text)
+    return Program(BACKENDS[backend].writing(cluster), stdin=text, helper=helper)
 
 
 def generation(cluster: Cluster, host: Host) -> int | None:
