@@ -149,11 +149,15 @@ def refused(name: str, value: str) -> str:
         try:
             conninfo.conninfo_to_dict(value)
         except (Error, UnicodeError) as error:
-            # Other messages of libpq's repeat a part of the string, which may be a password.
-            said = str(error).strip()
-            known = said.startswith("invalid connection option")
-            return f"conninfo: {said}" if known else "conninfo is not a connection string"
+            return no_conninfo("conninfo", error)
     return ""
+
+
+def no_conninfo(where: str, error: Exception) -> str:
+    """Say why libpq takes something for no connection string; it may repeat a part of it, which may be a password."""
+    said = str(error).strip()
+    known = said.startswith("invalid connection option")
+    return f"{where}: {said}" if known else f"{where} is not a connection string"
 
 
 def number(text: str) -> int | None:

@@ -17,7 +17,7 @@ from psycopg import Error, conninfo
 from repmgr_hooks.barman import archive
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
-from repmgr_hooks.repmgr_conf import RepmgrConf
+from repmgr_hooks.repmgr_conf import RepmgrConf, no_conninfo
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.cluster import Barman, Node
 from repmgr_hooks.settings.schema import PLAIN_NAME, IpAddress
@@ -124,7 +124,7 @@ def words_of(text: str, where: str) -> Mapping[str, object]:
     try:
         return conninfo.conninfo_to_dict(text)
     except Error as error:
-        raise UsageError(f"{where} is not a connection string: {str(error).strip()}", hint="correct it there") from None
+        raise UsageError(no_conninfo(where, error), hint="correct it there") from None
 
 
 def port(described: Mapping[str, object]) -> int:

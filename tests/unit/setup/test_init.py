@@ -88,6 +88,7 @@ def test_other_clusters(host: FakeHost, wanted: Mapping[str, object]) -> None:
         (Asked([(1, "primary", "host=/run/postgresql")]), "the conninfo of node 1 names no host"),
         (Asked([(1, "primary", "host=a.invalid")]), "the host 'a.invalid' of node 1 cannot be looked up"),
         (Asked([(1, "primary", "nonsense")]), "repmgr.nodes: the conninfo of node 1 is not a connection string"),
+        (Asked([(1, "primary", "hots=a")]), 'repmgr.nodes: the conninfo of node 1: invalid connection option "hots"'),
         (Asked([*NODES, (3, "standby", "host=localhost")]), "'localhost' of node 3 is 127.0.0.1 here, where no other"),
         (Asked([(1, "primary", "host=a,b port=1,2")]), "port=1,2 is not one port"),
         (Asked([(1, "primary", "host=10.0.0.1"), (2, "standby", "host=10.0.0.2 port=5433")]), "several ports"),
@@ -254,7 +255,7 @@ def test_no_repmgr_conf() -> None:
 
 def test_a_repmgr_conf_that_says_nonsense(tmp_path: Path) -> None:
     conf = RepmgrConf(Path("/x"), {"node_id": "1", "conninfo": "nonsense"})
-    with pytest.raises(UsageError, match='^/x: conninfo is not a connection string: missing "=" after "nonsense"'):
+    with pytest.raises(UsageError, match="^/x: conninfo is not a connection string$"):
         discover.chosen_conf(None, [conf])
     with pytest.raises(UsageError, match="cannot be read as a repmgr.conf: .*No such file"):
         setup.confs(tmp_path / "absent")
