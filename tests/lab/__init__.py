@@ -141,11 +141,11 @@ class Host:
         return self.result("/usr/local/bin/repmgr-hooks", *words, user=user, limit=limit)
 
     def nat(self) -> list[str]:
-        """The nat table, see ``rules``; with nftables our own table."""
+        """The nat table, see ``rules``; with nftables our own table, priorities as numbers (nft 1.1 names more)."""
         if self.backend == "iptables":
             return self.rules("nat")
         family = "ip6" if ":" in self.address else "ip"
-        listing = self.run("nft", "list", "table", family, "repmgr_hooks_main", check=False)
+        listing = self.run("nft", "--numeric-priority", "list", "table", family, "repmgr_hooks_main", check=False)
         return [re.sub(r" counter packets \d+ bytes \d+", "", line).strip() for line in listing.splitlines()]
 
     def rules(self, table: str) -> list[str]:
