@@ -406,9 +406,10 @@ class Lab:
         self.configure(host)
         self.put(host, f"{DATA}/alone.conf", "", owner="postgres")
         host.pg_ctl("start")
+        # repmgr registers no standby whose walsender is still in the state "startup".
+        streams = f"select state from pg_stat_replication where application_name = '{host.name}'"
+        wait_for(lambda: self.db1.sql(streams) == "streaming", f"{host.name} to stream")
         host.run(*repmgr, "standby", "register", user="postgres")
-        streams = f"select count(*) from pg_stat_replication where application_name = '{host.name}'"
-        wait_for(lambda: self.db1.sql(streams) == "1", f"{host.name} to stream")
 
     # -- daemons ----------------------------------------------------------------------------------------------------
 
