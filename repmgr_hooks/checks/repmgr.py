@@ -23,6 +23,10 @@ from repmgr_hooks.system.steps import Host, Program
 LIMIT = 10.0
 NOTIFICATION_TIMEOUT = 60  # repmgr's default (repmgr.h:137)
 LEAST_TIMEOUT = 10
+SHELL_OWN = ("!", ".", ":", "{", "case", "cd", "command", "eval", "exec", "export", "for", "if", "set", "trap", "while")
+"""With these words a line begins that has no program of its own there."""
+EXPANDED = re.compile(r"[$`~*?]|\bPATH=")
+"""What a shell puts something else in the place of, or looks elsewhere for."""
 
 
 def as_it_should_be(cluster: str) -> str:
@@ -117,6 +121,8 @@ def commands(conf: RepmgrConf, path: str, reread: str) -> Finding:
             return topic.fail(f"a shell cannot read {name}: {error}", f"correct it in {conf.path}")
         if not words:
             continue  # which failover.no_command says of the one that matters
+        if words[0] in SHELL_OWN or EXPANDED.search(line):
+            continue  # repmgrd's shell alone can tell
         file = re.search(r" (?:-f ?|--config-file[ =])(\S+)", " ".join(words))
         if shutil.which(words[0], path=path) is None:
             wrong = f"{name}: {words[0]} does not exist, or cannot be run"

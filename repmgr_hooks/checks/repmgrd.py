@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,9 +55,14 @@ def usual(user: User) -> dict[str, str]:
     return {"PATH": path, "LANG": "C.UTF-8", **names}
 
 
+def likely(daemons: Iterable[Daemon]) -> Daemon | None:
+    """Return the one of a user that packages make, else the first: anybody can run a program of that name."""
+    return min(daemons, key=lambda daemon: daemon.user.name not in ACCOUNTS, default=None)
+
+
 def repmgrds_user() -> User:
     """Return who repmgrd runs as; if none runs here, the user that packages make for PostgreSQL."""
-    daemon = next(running(), None)
+    daemon = likely(running())
     found = daemon.user if daemon else next(filter(None, map(user_called, ACCOUNTS)), None)
     return found or user_of(os.geteuid())
 
@@ -65,4 +70,4 @@ def repmgrds_user() -> User:
 def daemon_of(conf: Path) -> Daemon:
     """Return the repmgrd that was given this file; if none runs, what systemd would start."""
     user = repmgrds_user()
-    return next((daemon for daemon in running() if str(conf) in daemon.words), None) or Daemon(user, usual(user))
+    return likely(daemon for daemon in running() if str(conf) in daemon.words) or Daemon(user, usual(user))

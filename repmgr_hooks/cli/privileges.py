@@ -60,11 +60,13 @@ def _service_user(place: Path) -> pwd.struct_passwd:
 def _become(user: pwd.struct_passwd, repmgrds_group: int) -> None:
     """Before any thread is started: the kernel keeps capabilities and no_new_privs for each of them.
 
-    What a user owns can be of none but that user's groups, or of one that root has chosen; root's own is not taken.
+    What a user owns can be of none but that user's groups, or of one that root has chosen; root's own and that user's
+    own are not repmgrd's.
     """
     groups = set(os.getgrouplist(user.pw_name, user.pw_gid))
     with contextlib.suppress(KeyError):
-        groups.add(repmgrds_group or grp.getgrnam(GROUP).gr_gid)
+        own = (0, user.pw_gid)
+        groups.add(grp.getgrnam(GROUP).gr_gid if repmgrds_group in own else repmgrds_group)
     _prctl(PR_SET_KEEPCAPS, 1)
     os.setgroups(sorted(groups))
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)

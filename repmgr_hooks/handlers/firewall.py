@@ -86,20 +86,25 @@ def fail_open_after(config: Config) -> float | None:
 
 
 def observe(config: Config, state: ClusterState, host: Host) -> Seen:
-    """Read our rules, the forwarding switch and, once the rules are right, the connection-tracking table.
+    """Read our rules, the forwarding switch and, once the rules are right, what else there is: the rules that the other
+    back end has, and the connection-tracking table.
 
+    Where we have no rules yet, those of the other back end come first: they say which ports are open.
     Raises OperationFailed if our rules cannot be read.
     """
     gateway = state.cluster.gateway
-    ours, left = rules.our_rules(state.cluster, host), tuple(rules.leftovers(state.cluster, host))
+    ours = rules.our_rules(state.cluster, host)
     try:
         forwards = forwarding(Family(gateway.address), host)
     except OperationFailed as error:
         log.warning("%s", error)
         forwards = False
     here = snat_here(gateway, host)
-    seen = Seen(ours, (), forwards, "", here, left)
-    if _change(config, state, seen) or any(each.leading for each in left):
+    seen = Seen(ours, (), forwards, "", here)
+    if ours.there and _change(config, state, seen):
+        return seen
+    seen = replace(seen, left=tuple(rules.leftovers(state.cluster, host)))
+    if _change(config, state, seen) or any(each.leading for each in seen.left):
         return seen
     tracked, unseen = tracked_connections(gateway, host)
     return replace(seen, tracked=tracked, unseen=unseen)

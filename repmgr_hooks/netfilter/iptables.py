@@ -41,9 +41,14 @@ def writing(cluster: Cluster) -> tuple[str, ...]:
 
 
 def parse(printed: str, cluster: Cluster) -> OurRules:
-    """Read what ``iptables-save`` has printed, with the quotes that it puts in some versions only."""
+    """Read what ``iptables-save`` has printed, with the quotes that it puts in some versions only.
+
+    Only lines that name our chains are read: others (Kubernetes, Docker) may have ten thousands of rules there.
+    """
     gateway, lines = cluster.gateway, printed.splitlines()
-    own, nat = _chains(gateway, "-A {} "), [unquoted(line) for line in lines if line.startswith("-A ")]
+    dnat, snat = _chains(gateway)
+    own = _chains(gateway, "-A {} ")
+    nat = [unquoted(line) for line in lines if line.startswith("-A ") and (dnat in line or snat in line)]
     rules = tuple(_rule(line) for line in lines if line.startswith(own))
     theirs = [line for line in nat if not line.startswith(own) and line not in jumps(gateway)]
     shared = tuple(name for name in _chains(gateway) if any(re.search(f" -[jg] {name}$", line) for line in theirs))
@@ -113,7 +118,7 @@ def after(printed: str, change: str) -> str:
     removed = [unquoted(line.replace("-D ", "-A ", 1)) for line in lines if line.startswith("-D ")]
     rules = []
     for line in printed.splitlines():
-        if unquoted(line) in removed:
+        if removed and unquoted(line) in removed:
             removed.remove(unquoted(line))
         elif not line.startswith(flushed + gone) and line != "COMMIT":
             rules.append(line)

@@ -155,12 +155,12 @@ def _equal(protocol: str, field: str, value: str | int) -> Object:
 
 def _rule(cluster: Cluster, rule: Object) -> Rule:
     """Read a rule in a chain of ours. One that refers to something else cannot be written again: it has no text."""
-    expr: list[Object] = [{"counter": None} if "counter" in statement else statement for statement in rule["expr"]]
+    expr: list[Object] = [{"counter": None} if "counter" in statement else statement for statement in _statements(rule)]
     kinds = {kind for statement in expr for kind in statement}
     kept: Object = {name: rule[name] for name in ("chain", "comment") if name in rule}
     text = json.dumps({"rule": {**_in_table(cluster), **kept, "expr": expr}})
     port = next((each["match"]["right"] for each in expr if _asks_for_port(each)), None)
-    to = next((each["dnat"]["addr"] for each in expr if "dnat" in each), "")
+    to = next((each["dnat"].get("addr") for each in expr if "dnat" in each), "")
     return Rule(
         text if kinds <= WRITABLE and '"@' not in text else "",
         _said("rule", rule),
@@ -168,6 +168,11 @@ def _rule(cluster: Cluster, rule: Object) -> Rule:
         port if isinstance(port, int) else None,
         to if isinstance(to, str) else "",
     )
+
+
+def _statements(rule: Object) -> list[Object]:
+    """For some statements, such as a jump to a chain without a name, nft has text alone (json.c, stmt_print_json)."""
+    return [{said: None} if isinstance(said, str) else said for said in rule["expr"]]
 
 
 def _asks_for_port(statement: Object) -> bool:
@@ -183,7 +188,7 @@ def _said(kind: str, value: Object) -> str:
         said = (str(value[key]) for key in ("name", "type", "hook", "prio", "policy") if key in value)
         return f"chain {' '.join(said)}"
     if kind == "rule":
-        expr = [statement for statement in value["expr"] if "counter" not in statement]
+        expr = [statement for statement in _statements(value) if "counter" not in statement]
         return f"rule {value['chain']} {json.dumps(expr, sort_keys=True)}"
     return f"{kind} {value.get('name', '')}"
 

@@ -181,20 +181,22 @@ class ClusterController:
 
         None wait for a while after they were handled, if that could not be noted.
         """
-        due = None
-        try:
-            due = self._journal.due(self.name)
-            self._pause, self._pause_was_read = due.pause, True
-        except OperationFailed as error:
-            self._cannot_use_journal(error)
-            if not self._pause_was_read:
-                self._pause = known(self._config.state_dir, self.name)
+        due = self._ask(lambda: self._journal.due(self.name))
+        self._read_pause(due)
         pause = self._pause if self._pause and lasts(self._pause) else None
         late = self._host.now() < self._take_again
         self._broken |= late
         last = self._last[0] if self._last else due and due.last
         failed = last if last and last.ok is False and last.again else None
         return Due(pause, due.waiting if due and not late else (), failed)
+
+    def _read_pause(self, due: Due | None) -> None:
+        """Read the pause alone if that is necessary: it may be something else in the journal that is broken."""
+        try:
+            self._pause, self._pause_was_read = due.pause if due else self._journal.paused(self.name), True
+        except OperationFailed:
+            if not self._pause_was_read:
+                self._pause = known(self._config.state_dir, self.name)
 
     def _remind(self) -> None:
         within = self._managed.cluster.flap_limit.window

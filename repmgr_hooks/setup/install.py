@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import itertools
 import os
 import pwd
+import re
 import shutil
 import stat
 import sysconfig
@@ -14,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks import config
-from repmgr_hooks.checks.repmgrd import repmgrds_user
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.hook import PROGRAM
@@ -102,11 +103,12 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     drafts = sorted(path for path in (directory / "etc").rglob("*") if path.is_file())
     moves = [Move(path, Path("/", path.relative_to(directory))) for path in drafts]
     examine(directory, moves, replace, host)
+    group = repmgrds_group(directory)
     yield link()
     for unit in UNITS:
         host.run(Program(("systemd-analyze", "verify", str(directory / unit.lstrip("/")))), LIMIT)
     for move in moves:
-        yield f"ok        {move.place}" if move.done else put(move)
+        yield f"ok        {move.place}" if move.done else put(move, group)
     yield passfile()
     host.run(Program(("systemd-tmpfiles", "--create", TMPFILES)), LIMIT)
     host.run(Program(("sysctl", "--quiet", "--load", SYSCTL)), LIMIT)
@@ -155,15 +157,28 @@ def link() -> str:
     return f"linked    {PROGRAM}"
 
 
-def put(move: Move) -> str:
-    """Write one file in one go; what it replaces is kept next to it, unless the new text contains it."""
+def repmgrds_group(directory: Path) -> int:
+    """Return whose group the spool gets by the draft, which somebody has reviewed. Raises UsageError."""
+    draft = directory / TMPFILES.lstrip("/")
+    found = re.search(r"^d\s+\S+\s+\d+\s+\S+\s+(\S+)", draft.read_text(), re.MULTILINE)
+    try:
+        return grp.getgrnam(found[1] if found else "").gr_gid
+    except KeyError:
+        raise UsageError(f"{draft} does not name the group of repmgrd's user", hint="correct it") from None
+
+
+def put(move: Move, group: int = 0) -> str:
+    """Write one file in one go; what it replaces is kept next to it, unless the new text contains it.
+
+    ``group``: who else may read a new repmgr.conf.
+    """
     said = f"installed {move.place}"
     move.place.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(move.place) as file:
         if move.ours:
             os.fchmod(file.fileno(), move.mode)
         elif move.there is None:
-            os.fchown(file.fileno(), 0, repmgrds_user().gid)
+            os.fchown(file.fileno(), 0, group)
             os.fchmod(file.fileno(), move.mode)
         else:
             status = move.place.stat()

@@ -13,6 +13,8 @@ from repmgr_hooks.system.steps import Host, Program
 log = logging.getLogger(__name__)
 
 LIMIT = 10.0
+LEFTOVERS_LIMIT = 5.0
+"""For a look at what the other back end has, behind which other ports may wait."""
 
 
 def our_rules(cluster: Cluster, host: Host) -> OurRules:
@@ -47,14 +49,15 @@ def generation(cluster: Cluster, host: Host) -> int | None:
 def in_nf_tables(backend: Backend, host: Host) -> bool:
     """True if its rules are in nf_tables, whose changes the kernel counts; those of iptables-legacy are not."""
     try:
-        return not backend.VERSION or "nf_tables" in host.run(Program(backend.VERSION, constant=True), LIMIT)
+        asked = Program(backend.VERSION, constant=True, helper=True)
+        return not backend.VERSION or "nf_tables" in host.run(asked, LEFTOVERS_LIMIT)
     except OperationFailed:
         return False
 
 
 def _read(backend: Backend, cluster: Cluster, host: Host, helper: bool = False) -> OurRules:
     program = Program(backend.reading(cluster), tolerate=backend.ABSENT, helper=helper)
-    printed = host.run(program, LIMIT)
+    printed = host.run(program, LEFTOVERS_LIMIT if helper else LIMIT)
     try:
         return backend.parse(printed, cluster)
     except (ValueError, LookupError, TypeError, AttributeError) as error:

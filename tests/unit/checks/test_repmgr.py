@@ -225,6 +225,30 @@ def test_repmgr_is_named_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (found.level, found.hint) == ("FAIL", f"{right}  # then: then")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "exec /nowhere/repmgr standby promote",
+        "cd /tmp && /bin/true",
+        "if true; then /bin/true; fi",
+        ". /etc/profile; repmgr standby promote",
+        "{ true; }",
+        "$HOME/bin/promote",
+        "~/bin/promote",
+        "PATH=/usr/pgsql-17/bin:$PATH repmgr standby promote",
+        "/bin/true && repmgr standby promote",
+        "repmgr standby promote -f $HOME/db1.conf",
+        "repmgr standby promote -f ~/db1.conf",
+    ],
+)
+def test_what_only_a_shell_can_tell_is_no_fault(tmp_path: Path, line: str) -> None:
+    (tmp_path / "repmgr").touch(mode=0o755)
+    file = tmp_path / "db1.conf"
+    file.write_text(f"node_id=1\npromote_command='{line}'\n")
+    found = repmgr.commands(read(file), "/nowhere" if "PATH" in line else f"{tmp_path}:/bin", "then")
+    assert (found.level, found.hint) == ("OK", "")
+
+
 def test_the_filter_that_is_wide_enough(finder: PrimaryFinder) -> None:
     loaded = config.load(CONFIG / "config.yaml")
     needed = ", ".join(repmgr.named(loaded.clusters["main"]))

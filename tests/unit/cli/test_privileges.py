@@ -92,9 +92,12 @@ def test_a_missing_state_directory_is_made_for_the_service(place: Path) -> None:
     assert (status.st_uid, oct(status.st_mode & 0o7777)) == (NOBODY.pw_uid, "0o710")
 
 
-@pytest.mark.parametrize(("group", "joined"), [(54321, "54321"), (0, str(grp.getgrnam("tty").gr_gid))])
+TTY = str(grp.getgrnam("tty").gr_gid)
+
+
+@pytest.mark.parametrize(("group", "joined"), [(54321, "54321"), (0, TTY), (NOBODY.pw_gid, TTY)])
 def test_it_joins_the_group_of_its_state_directory(place: Path, group: int, joined: str) -> None:
-    """That of repmgrd's user, whatever its name is; root's own is none that a service joins."""
+    """That of repmgrd's user, whatever its name is; root's own, and the service's own, is not that."""
     (place / "state").mkdir()
     os.chown(place / "state", NOBODY.pw_uid, group)
     groups = fields(become(place).stdout)["Groups"]

@@ -11,13 +11,15 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.engine.dry_run import DryRunHost
-from repmgr_hooks.errors import NoSuchProgram, OperationFailed
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.handlers.firewall import Config
+from repmgr_hooks.netfilter import iptables
 from repmgr_hooks.netfilter.backends import BACKENDS
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.apply import apply
+from repmgr_hooks.system.layers import Sparing
 from repmgr_hooks.system.steps import Host, Program, Step
 from tests.fake import Connection, FakeHost, NatTable
 
@@ -208,6 +210,32 @@ def test_what_the_other_has_cannot_be_read(caplog: pytest.LogCaptureFixture) -> 
     host.programs["iptables-save"] = broken
     assert missing(BY_NFTABLES, 1, "app", host) == []
     assert "what it has of our rules is not known" in caplog.text
+
+
+@each
+@pytest.mark.parametrize("version_too", [False, True])
+def test_a_port_is_moved_before_the_other_is_asked_which_is_waited_for_once(backend: str, version_too: bool) -> None:
+    fake, hung = serving("iptables"), {"iptables": "nft", "nftables": "iptables-save"}[backend]
+    take(missing(BY_NFTABLES, 1, "app", fake), fake)
+    if backend == "iptables":
+        fake.nat.restore(iptables.swap(BY_IPTABLES, [iptables.dnat_rule(BY_IPTABLES, "app", "10.0.0.11")]))
+    fake.nft_tables = lambda: frozenset(fake.nft.tables)  # type: ignore[method-assign]
+    fake.legacy = True
+    waited: list[str] = []
+
+    def hang(program: Program) -> str:
+        waited.append(program.argv[0])
+        raise ProgramTimeout(program, 10)
+
+    fake.programs = dict.fromkeys([hung, *(["iptables"] if version_too else [])], hang)
+    cluster, host = CLUSTERS[backend], Sparing(fake)
+    swap = missing(cluster, 2, "barman", host)
+    assert (swap[0].kind, waited) == ("open_port", [])
+    take([step for step in swap if step.kind == "open_port"], fake)
+    for _ in range(3):
+        assert {step.kind for step in missing(cluster, 2, "barman", host)} <= {"remove_rules"}
+    assert len(waited) == len(set(waited))
+    assert hung in waited
 
 
 @pytest.mark.parametrize("answer", ["no json", "{}", '{"nftables": [{"rule": {}}]}', '{"nftables": 1}', "[]"])

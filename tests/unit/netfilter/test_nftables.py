@@ -91,6 +91,14 @@ def again(**named: str) -> Callable[[list[Any]], object]:
     return lambda items: items.append({"rule": items_of("rule", items, **named)[0]})
 
 
+TO_NO_ADDRESS = [
+    {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 54322}},
+    {"dnat": {"port": 5432}},
+]
+"""``tcp dport 54322 dnat to :5432``"""
+TEXT = "jump {\n\t\t\tcounter packets 0 bytes 0 accept\n\t\t}"
+"""Of a chain without a name, nft 1.0.6 prints this, and on stderr that the statement has no "json callback"."""
+
 WRONG: list[tuple[str, Callable[[list[Any]], object]]] = [
     ("all is gone", lambda items: items.clear()),
     ("table dormant", lambda items: items[1]["table"].update(flags=["dormant"])),
@@ -102,6 +110,8 @@ WRONG: list[tuple[str, Callable[[list[Any]], object]]] = [
     ("another priority", lambda items: items_of("chain", items, name="PREROUTING")[0].update(prio=-100)),
     ("a policy", lambda items: items_of("chain", items, name="POSTROUTING")[0].update(policy="drop")),
     ("a rule of others", lambda items: items.append({"rule": {"chain": "repmgr_dnat", "expr": [{"accept": None}]}})),
+    ("a port led to no address", lambda items: items.append({"rule": {"chain": "repmgr_dnat", "expr": TO_NO_ADDRESS}})),
+    ("what nft has no JSON for", lambda items: items_of("rule", items, chain="repmgr_dnat")[0]["expr"].insert(0, TEXT)),
     ("a chain of others", lambda items: items.append({"chain": {"name": "theirs"}})),
     ("a set", lambda items: items.append({"set": {"name": "theirs", "type": "ipv4_addr"}})),
     ("no ct status", lambda items: items_of("rule", items, chain="repmgr_snat")[0]["expr"].pop(2)),

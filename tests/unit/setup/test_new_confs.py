@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.checks.repmgr import as_it_should_be
+from repmgr_hooks.checks.repmgrd import Daemon, likely
+from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import OperationFailed, UsageError
@@ -174,10 +177,31 @@ def test_only_repmgrds_group_reads_a_new_file(tmp_path: Path) -> None:
     """Its conninfo may hold a password."""
     (tmp_path / "draft").write_text("node_id=1\n")
     move = install.Move(tmp_path / "draft", tmp_path / "etc/repmgr/db1.conf")
-    assert install.put(move) == f"installed {move.place}"
+    draft = tmp_path / install.TMPFILES.lstrip("/")
+    draft.parent.mkdir(parents=True)
+    draft.write_text((REPOSITORY / "config/tmpfiles.conf").read_text().replace(" postgres ", " daemon "))
+    group = install.repmgrds_group(tmp_path)
+    assert install.put(move, group) == f"installed {move.place}"
     assert move.place.stat().st_mode & 0o777 == 0o640
-    assert move.place.stat().st_gid == install.repmgrds_user().gid
+    assert move.place.stat().st_gid == group == grp.getgrnam("daemon").gr_gid
     assert read(move.place).node == 1
+
+
+def test_a_draft_whose_group_is_not_known_is_not_installed(tmp_path: Path) -> None:
+    draft = tmp_path / install.TMPFILES.lstrip("/")
+    draft.parent.mkdir(parents=True)
+    for text in ("", "d /var/lib/repmgr-hooks 0710 barman nosuchgroup -\n"):
+        draft.write_text(text)
+        with pytest.raises(UsageError, match=r"repmgr-hooks\.conf does not name the group of repmgrd's user"):
+            install.repmgrds_group(tmp_path)
+
+
+def test_whoever_runs_a_program_of_that_name_is_not_taken_for_repmgrds_user() -> None:
+    """It would be drafted into sudoers, and its group could read what a new file holds."""
+    mallory, postgres = (Daemon(User(name, 1000, 1000, (1000,), "/"), {}) for name in ("mallory", "postgres"))
+    assert likely([mallory, postgres]) == likely([postgres, mallory]) == postgres
+    assert likely([mallory]) == mallory
+    assert likely([]) is None
 
 
 @pytest.mark.parametrize(
