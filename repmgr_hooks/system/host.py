@@ -79,31 +79,33 @@ class LocalHost:
         return asyncio.run_coroutine_threadsafe(self._fetch_each(list(queries), limit), self._loop).result()
 
     async def _fetch_each(self, queries: list[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
-        answers = await asyncio.gather(*(self._fetch(sql, limit) for sql in queries))
-        return {sql.node: answer for sql, answer in zip(queries, answers, strict=True)}
+        silent = {sql.node: why for sql in queries if (why := self._still_silent(sql.node)) is not None}
+        asking = {sql.node: asyncio.ensure_future(self._ask(sql)) for sql in queries if sql.node not in silent}
+        if asking:
+            await asyncio.wait(asking.values(), timeout=limit)
+        no_answer = {
+            node: OperationFailed(f"node {node}: still no answer{silent[node]}", code="no_answer") for node in silent
+        }
+        return no_answer | {node: await self._answer(node, asked, limit) for node, asked in asking.items()}
 
-    async def _fetch(self, sql: Sql, limit: float) -> Rows | OperationFailed:
-        if (why := self._still_silent(sql.node)) is not None:
-            return OperationFailed(f"node {sql.node}: still no answer{why}", code="no_answer")
-        asking = asyncio.ensure_future(self._ask(sql))
-        await asyncio.wait({asking}, timeout=limit)
+    async def _answer(self, node: int, asking: asyncio.Task[Rows], limit: float) -> Rows | OperationFailed:
         if not asking.done():
             # Closed first: psycopg would spend 10 s on asking a silent node to cancel the query.
-            await self._forget(sql.node)
+            await self._forget(node)
             asking.cancel()
             await asyncio.wait({asking})
-            self._reconnect(sql.node)
-            return OperationFailed(f"node {sql.node}: no answer within {limit:g} s", code="no_answer")
+            self._reconnect(node)
+            return OperationFailed(f"node {node}: no answer within {limit:g} s", code="no_answer")
         try:
             return asking.result()
         except psycopg.Error as error:
-            await self._forget(sql.node)
+            await self._forget(node)
             if isinstance(error, psycopg.OperationalError) and not _is_answer(error):
-                self._reconnect(sql.node, f" ({brief(error)})")
-            return OperationFailed(f"node {sql.node}: {brief(error)}", code=_code(error))
+                self._reconnect(node, f" ({brief(error)})")
+            return OperationFailed(f"node {node}: {brief(error)}", code=_code(error))
         except Exception as error:  # whatever a node makes psycopg stumble over is that node's
-            await self._forget(sql.node)
-            return OperationFailed(f"node {sql.node}: {odd_answer(error)}", code="odd_answer")
+            await self._forget(node)
+            return OperationFailed(f"node {node}: {odd_answer(error)}", code="odd_answer")
 
     def _reconnect(self, node: int, why: str = "") -> None:
         """Try on the side to connect to a node that has let us wait, so that nobody waits for it again."""

@@ -99,8 +99,8 @@ def nothing_flows_in(lab: Lab, host: Host, before: set[str]) -> None:
     assert archive_of_timeline_2(lab) == before
 
 
-def type_the_way_out(lab: Lab) -> None:
-    """What a person would do: type what is shown."""
+def type_the_way_out(lab: Lab, primary: Host) -> None:
+    """What a person would do: type what is shown. No ``--wait``: see ``back_up``."""
     shown = lab.gateway.hooks("reconcile").stdout
     typed = re.search(r"to continue, run[^:]*: (.*?)\. Then make a base backup[^:]*: (.*)", shown)
     assert typed, shown
@@ -108,7 +108,9 @@ def type_the_way_out(lab: Lab) -> None:
         lab.gateway.run(*shlex.split(command), user="barman", check="--stop" not in command)
     result = lab.gateway.hooks("reconcile")
     assert result.returncode == 0, result.stdout
-    lab.gateway.run(*shlex.split(typed[2].splitlines()[0]), "--wait", user="barman", limit=200)
+    lab.gateway.run(*shlex.split(typed[2].splitlines()[0]), user="barman", limit=200)
+    archive(lab, primary)
+    lab.gateway.barman("check-backup", "main_backup", "latest")
 
 
 def a_restore_equals(lab: Lab, host: Host, lost: set[int]) -> None:
@@ -140,7 +142,7 @@ def test_a_standby_that_never_followed_is_promoted(three: Lab) -> None:
     assert NAME in checked.stdout, checked.stdout
     assert "FAIL" in lab.gateway.hooks("check").stdout
 
-    type_the_way_out(lab)
+    type_the_way_out(lab, lab.db3)
     wait_for(lambda: barman_streams_from(lab.db3), "Barman to stream from db3")
     a_restore_equals(lab, lab.db3, lost)
     wait_for(lambda: nothing_missing(lab), "an end of the conflict")
@@ -169,6 +171,6 @@ def test_the_old_primary_goes_on(three: Lab) -> None:
     wait_for(lambda: NAME in lab.gateway.hooks("status").stdout, "the conflict in the status")
     assert NAME in lab.gateway.hooks("check-wal").stdout
 
-    type_the_way_out(lab)
+    type_the_way_out(lab, lab.db3)
     wait_for(lambda: barman_streams_from(lab.db3), "Barman to stream from db3")
     a_restore_equals(lab, lab.db3, lost)

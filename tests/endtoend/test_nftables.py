@@ -37,7 +37,7 @@ ip daddr 10.0.0.11 tcp dport 5432 ct status dnat snat to 10.0.0.20 comment "repm
 }
 
 chain PREROUTING {
-type nat hook prerouting priority dstnat - 10; policy accept;
+type nat hook prerouting priority -110; policy accept;
 jump repmgr_dnat
 }
 
@@ -47,7 +47,7 @@ jump repmgr_dnat
 }
 
 chain POSTROUTING {
-type nat hook postrouting priority srcnat - 10; policy accept;
+type nat hook postrouting priority 90; policy accept;
 jump repmgr_snat
 }
 }

@@ -16,7 +16,7 @@ import pytest
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import follows
 from tests.lab import Lab, Write, wait_for
-from tests.lab.barman import archive, back_up, serve_standbys
+from tests.lab.barman import archive, back_up, serve_standbys, show_backups_to_repmgr
 from tests.lab.three import rejoin
 
 MILLISECOND = 0.001
@@ -117,6 +117,7 @@ def test_check_brings_the_history_file(story: FailoverReport) -> None:
     lab.db1.pg_ctl("reload")
     wait_for(lambda: lab.db1.sql("show restore_command") != "", "the restore_command")
 
+    show_backups_to_repmgr(lab)
     result = lab.gateway.hooks("check", "--restore", user="barman")
 
     assert result.returncode == 0, result.stdout

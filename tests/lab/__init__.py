@@ -141,11 +141,11 @@ class Host:
         return self.result("/usr/local/bin/repmgr-hooks", *words, user=user, limit=limit)
 
     def nat(self) -> list[str]:
-        """The nat table, see ``rules``; with nftables our own table."""
+        """The nat table, see ``rules``; with nftables our own table, priorities as numbers (nft 1.1 names more)."""
         if self.backend == "iptables":
             return self.rules("nat")
         family = "ip6" if ":" in self.address else "ip"
-        listing = self.run("nft", "list", "table", family, "repmgr_hooks_main", check=False)
+        listing = self.run("nft", "--numeric-priority", "list", "table", family, "repmgr_hooks_main", check=False)
         return [re.sub(r" counter packets \d+ bytes \d+", "", line).strip() for line in listing.splitlines()]
 
     def rules(self, table: str) -> list[str]:
@@ -406,9 +406,10 @@ class Lab:
         self.configure(host)
         self.put(host, f"{DATA}/alone.conf", "", owner="postgres")
         host.pg_ctl("start")
+        # repmgr registers no standby whose walsender is still in the state "startup".
+        streams = f"select state from pg_stat_replication where application_name = '{host.name}'"
+        wait_for(lambda: self.db1.sql(streams) == "streaming", f"{host.name} to stream")
         host.run(*repmgr, "standby", "register", user="postgres")
-        streams = f"select count(*) from pg_stat_replication where application_name = '{host.name}'"
-        wait_for(lambda: self.db1.sql(streams) == "1", f"{host.name} to stream")
 
     # -- daemons ----------------------------------------------------------------------------------------------------
 
