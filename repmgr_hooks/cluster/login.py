@@ -14,7 +14,8 @@ from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Sql
 
 LIMIT = 5.0
-# In the order of postinit.c and proc.c. Of what is not in the catalogue, a password is what remains.
+# In the order of postinit.c and proc.c. Of what is not in the catalogue, a password is what remains. PostgreSQL 16 and
+# newer have reserved_connections too; who has pg_use_reserved_connections, may use those, and is not full by then.
 REASON = """
 select case
          when d.oid is null then format('database "%%s" does not exist', asked.datname)
@@ -28,6 +29,7 @@ select case
          then format('too many connections for database "%%s"', asked.datname)
          when (select count(*) from pg_stat_activity where backend_type = 'client backend')
               >= current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                 - coalesce(current_setting('reserved_connections', true), '0')::int
          then 'sorry, too many clients already'
          else format('password authentication failed for user "%%s"', asked.rolname)
        end
