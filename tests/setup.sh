@@ -9,6 +9,9 @@ packages=(postgresql repmgr barman barman-cli file iptables nftables conntrack i
 # What the benchmark of what a user would pick instead needs besides: install_packages "${packages_to_compare[@]}"
 packages_to_compare=(haproxy)
 
+# What builds the Debian package and judges it.
+packages_to_build=(debhelper dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all python3-hatchling)
+
 needs_root() {
     [ "$(id -u)" -eq 0 ] || { echo "$1" >&2; exit 2; }
 }

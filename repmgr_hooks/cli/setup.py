@@ -19,6 +19,7 @@ from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.hook import PACKAGED
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.schema import PLAIN_NAME
 from repmgr_hooks.setup import new_confs
@@ -99,7 +100,9 @@ def has_text(path: Path) -> bool:
 
 def shipped() -> Path:
     """Return where config/ and systemd/ are: beside the installed program, or in a checkout. Raises UsageError."""
-    places = (Path(sysconfig.get_path("data"), "share/repmgr-hooks"), Path(repmgr_hooks.__file__).parents[1])
+    # Debian's Python names /usr/local, where its packages put nothing.
+    data = "/usr" if PACKAGED else sysconfig.get_path("data")
+    places = (Path(data, "share/repmgr-hooks"), Path(repmgr_hooks.__file__).parents[1])
     for place in places:
         if (place / "config/config.yaml").is_file():
             return place

@@ -20,7 +20,7 @@ from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mi
 from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.setup.new_confs import REPMGRD, UNKNOWN, is_conf, unfilled
-from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
+from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS, packaged
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 30.0
@@ -105,13 +105,14 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     examine(directory, moves, replace, host)
     group = repmgrds_group(directory) if any(move.there is None and not move.ours for move in moves) else 0
     yield link()
-    for unit in UNITS:
-        host.run(Program(("systemd-analyze", "verify", str(directory / unit.lstrip("/")))), LIMIT)
+    for unit in (drafted(directory, unit) for unit in UNITS):
+        if unit.exists():
+            host.run(Program(("systemd-analyze", "verify", str(unit))), LIMIT)
     for move in moves:
         yield f"ok        {move.place}" if move.done else put(move, group)
     yield passfile()
-    host.run(Program(("systemd-tmpfiles", "--create", TMPFILES)), LIMIT)
-    host.run(Program(("sysctl", "--quiet", "--load", SYSCTL)), LIMIT)
+    host.run(Program(("systemd-tmpfiles", "--create", str(in_force(TMPFILES)))), LIMIT)
+    host.run(Program(("sysctl", "--quiet", "--load", str(in_force(SYSCTL)))), LIMIT)
     if Path(SYSTEMD_RUNS).is_dir():
         host.run(Program(("systemctl", "daemon-reload")), LIMIT)
 
@@ -125,16 +126,16 @@ def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -
         raise UsageError("\n  ".join([f"{directory} is refused:", *said]), hint=hint)
     if wrong := list(_not_installable(moves, replace)):
         raise UsageError(listed(f"{directory} cannot be installed, and nothing was changed:", wrong))
-    config.load(directory / CONFIGURATION.lstrip("/"))
+    config.load(drafted(directory, CONFIGURATION))
     try:
-        host.run(Program(("visudo", "-c", "-f", str(directory / SUDOERS.lstrip("/")))), LIMIT)
+        host.run(Program(("visudo", "-c", "-f", str(drafted(directory, SUDOERS)))), LIMIT)
     except OperationFailed as error:
         raise UsageError(f"{error}; nothing was changed") from None
 
 
 def _not_installable(moves: Sequence[Move], replace: bool) -> Iterator[Problem]:
     for place in SHIPPED:
-        if Path(place) not in [move.place for move in moves]:
+        if Path(place) not in [move.place for move in moves] and not packaged(place).exists():
             yield mistake(f"{place} is not in it")
     for move in moves:
         if not move.ours and move.there is None and not is_conf(move.place):
@@ -149,6 +150,16 @@ def _not_installable(moves: Sequence[Move], replace: bool) -> Iterator[Problem]:
         yield mistake(f"there is no user {USER}, who runs the service", "install Barman")
 
 
+def drafted(directory: Path, place: str) -> Path:
+    """Return where a draft has the file for this place, if it has one."""
+    return directory / place.lstrip("/")
+
+
+def in_force(place: str) -> Path:
+    """Return the file that counts: what stands in /etc, else that of a package."""
+    return Path(place) if Path(place).exists() else packaged(place)
+
+
 def link() -> str:
     """Let the program be where repmgr.conf, sudoers and the units look for it."""
     if os.path.lexists(PROGRAM):
@@ -159,7 +170,8 @@ def link() -> str:
 
 def repmgrds_group(directory: Path) -> int:
     """Return whose group the spool gets by the draft, which somebody has reviewed. Raises UsageError."""
-    draft = directory / TMPFILES.lstrip("/")
+    draft = drafted(directory, TMPFILES)
+    draft = draft if draft.exists() else in_force(TMPFILES)
     found = re.search(r"^d\s+\S+\s+\S+\s+\S+\s+(\S+)", draft.read_text(), re.MULTILINE)
     try:
         return grp.getgrnam(found[1] if found else "").gr_gid

@@ -18,7 +18,7 @@ from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.repmgr_conf import settings_in
 from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.settings.schema import PLAIN_NAME
-from repmgr_hooks.setup.render import POSTGRES, run_as
+from repmgr_hooks.setup.render import POSTGRES, run_as, shipped_text
 from repmgr_hooks.system.steps import Host, Sql
 
 LIMIT = 10.0
@@ -92,7 +92,7 @@ def _versions_and_data(nodes: Iterable[int], host: Host) -> tuple[int, dict[int,
 
 def drafted(missing: Iterable[int], found: Cluster, shipped: Path, repmgrd: str = POSTGRES) -> dict[str, str]:
     """Return the text of each new file by its place; ``repmgrd``: its user. Raises OSError."""
-    example, unit = (shipped / CONF).read_text(), (shipped / UNIT).read_text()
+    example, unit = shipped_text(shipped, CONF), shipped_text(shipped, UNIT)
     texts = {str(found.place(node)): conf(example, node, found) for node in missing}
     if texts and not Path(REPMGRD).exists():
         unit = unit.replace("/usr/bin/repmgrd", found.programs.repmgrd or "/usr/bin/repmgrd")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from repmgr_hooks.checks.repmgr import as_it_should_be
+from repmgr_hooks.hook import LOCAL, PROGRAM
 from repmgr_hooks.repmgr_conf import RepmgrConf
 from repmgr_hooks.setup.discover import Found
 
@@ -36,6 +37,21 @@ SHIPPED = {
 """Where each of our files goes, and where it comes from."""
 
 
+def packaged(place: str) -> Path:
+    """Return where a package has one of our files: what stands in /etc takes its place (systemd.unit(5), tmpfiles.d(5),
+    sysctl.d(5)).
+
+    >>> packaged("/etc/tmpfiles.d/repmgr-hooks.conf")
+    PosixPath('/usr/lib/tmpfiles.d/repmgr-hooks.conf')
+    """
+    return Path(place.replace("/etc/", "/usr/lib/", 1))
+
+
+def shipped_text(shipped: Path, file: str) -> str:
+    """Return a shipped file, with the program where it is. Raises OSError."""
+    return (shipped / file).read_text().replace(LOCAL, PROGRAM)
+
+
 def drafted(
     found: Found,
     name: str,
@@ -44,22 +60,32 @@ def drafted(
     barman_conf: Path = BARMAN_CONF,
     repmgrd: str = POSTGRES,
 ) -> dict[str, str]:
-    """Return the text of each file by its place. ``repmgrd``: its user, and group. Raises OSError."""
-    texts = {place: (shipped / file).read_text() for place, file in SHIPPED.items()}
+    """Return the text of each file by its place, but for what a package has already, as this cluster needs it.
+
+    ``repmgrd``: its user, and group. Raises OSError.
+    """
+    texts = {place: shipped_text(shipped, file) for place, file in SHIPPED.items()}
     texts |= {place: run_as(texts[place], repmgrd) for place in (TMPFILES, SUDOERS, *UNITS)}
     texts[CONFIGURATION] = configuration(texts[CONFIGURATION], found, name)
     if ":" in found.gateway:
         texts[SYSCTL] = texts[SYSCTL].replace("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
+    there = {place: packaged(place) for place in texts}
+    texts = {place: text for place, text in texts.items() if not has(there[place], text)}
     if found.cleans_up_locks and barman_conf.is_file():
         text = barman_conf.read_text()
         texts |= {str(barman_conf): kept} if (kept := keeps_locks(text)) != text else {}
-    example = (shipped / EXAMPLE).read_text()
+    example = shipped_text(shipped, EXAMPLE)
     for conf in confs:
         before = conf.path.read_text()
         after = notified(before, name)
         node = found.nodes.get(conf.node or 0)
         texts[str(conf.path)] = cloned(after, example, found, node.host) if node and after != before else after
     return texts
+
+
+def has(file: Path, text: str) -> bool:
+    """True if the file is there, and has this text."""
+    return file.is_file() and file.read_text() == text
 
 
 def run_as(text: str, repmgrd: str) -> str:
