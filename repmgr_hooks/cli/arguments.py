@@ -99,6 +99,13 @@ def parser() -> argparse.ArgumentParser:
     command("resume", "end a pause and do what was left undone")
     check = command("check", "show what would make a failover fail, and how to fix it; exit code 1 if anything would")
     check.add_argument(
+        "--offline",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="judge configuration files (-: stdin) by themselves, on any machine; nothing else is looked at",
+    )
+    check.add_argument(
         "--end-to-end", action="store_true", help="also send an event through repmgr.conf, as repmgrd does"
     )
     check.add_argument(
