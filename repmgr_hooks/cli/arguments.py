@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         description = text.replace("%%", "%")
         made = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
         made.set_defaults(command=name)
-        if name not in ("check", "handlers", "worker"):
+        if name not in ("check", "config-schema", "handlers", "worker"):
             made.add_argument("--cluster", help="required if the configuration has several clusters")
         if name in ("boot", "reconcile", "replay", "resume", "simulate-failover", "worker"):
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: one object per line")
@@ -129,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--install", action="store_true", help="install the files of DIRECTORY, and check them")
     init.add_argument("--replace", action="store_true", help="also replace files that exist; a copy is kept")
     command("handlers", "list the handlers and where each comes from")
+    command("config-schema", "print the JSON schema of the configuration file, with the options of every handler")
     return top
 
 

@@ -105,6 +105,10 @@ class Option:
     def unseen(self, name: str) -> str:
         return f"{name} (needs libpq {SINCE[name]} there)" if name in SINCE and name not in options() else ""
 
+    def keywords(self) -> dict[str, Any]:
+        """Which options there are, each libpq says for itself."""
+        return {"not": {"enum": sorted(REFUSED)}}
+
 
 @dataclass(frozen=True)
 class Value:
@@ -114,6 +118,9 @@ class Value:
         if isinstance(value, bool) or not isinstance(value, str | int):
             return mistake(f"must be a string or a whole number; got {shorten(value)}")
         return None
+
+    def keywords(self) -> dict[str, Any]:
+        return {"type": ["string", "integer"]}
 
 
 LibpqValue = Annotated[Any, Value()]

@@ -1,4 +1,7 @@
-"""What single values in the configuration file may be: each type with its check, and its words for what is wrong."""
+"""What single values in the configuration file may be: each type with its check, and its words for what is wrong.
+
+``keywords`` says the same as JSON schema, as far as that can; never more.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,9 @@ class Pattern:
         fits = re.fullmatch(self.pattern, value, re.ASCII)
         return None if fits else mistake(f"must be {self.means}; got {shorten(value)}")
 
+    def keywords(self) -> dict[str, Any]:
+        return {"pattern": f"^(?:{self.pattern})$"}
+
 
 @dataclass(frozen=True)
 class Range:
@@ -40,6 +46,9 @@ class Range:
             return None
         return mistake(f"must be between {self.low} and {self.high}; got {shorten(value).strip(chr(39))}")
 
+    def keywords(self) -> dict[str, Any]:
+        return {"minimum": self.low, "maximum": self.high}
+
 
 @dataclass(frozen=True)
 class OrNever:
@@ -52,6 +61,9 @@ class OrNever:
         if value == "never" or (type(value) is int and self.low <= value <= self.high):
             return None
         return mistake(f"must be 'never' or between {self.low} and {self.high}; got {shorten(value)}")
+
+    def keywords(self) -> dict[str, Any]:
+        return {"anyOf": [{"const": "never"}, {"type": "integer", "minimum": self.low, "maximum": self.high}]}
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,9 @@ class IpAddress:
         if kind := _strange(address):
             return mistake(f"must be an address that a host can have; got {value} ({kind})")
         return None if str(address) == value else mistake(f"must be spelt {address}; got {shorten(value)}")
+
+    def keywords(self) -> dict[str, Any]:
+        return {"pattern": "^[0-9a-f.:]+$", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
 
 
 def _strange(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
@@ -126,6 +141,9 @@ class TrustedProgram:
     def unseen(self, value: tuple[str | None, ...]) -> str:
         return value[0] or ""
 
+    def keywords(self) -> dict[str, Any]:
+        return {"minItems": 1, "prefixItems": [{"type": "string", "pattern": "^/"}]}
+
 
 Address = Annotated[str, IpAddress()]
 Port = Annotated[int, Range(1, 65535)]
@@ -172,3 +190,6 @@ class OneOf:
         if value in self.allowed and not isinstance(value, bool):
             return None
         return mistake(f"must be one of {', '.join(map(str, self.allowed))}; got {shorten(value)}")
+
+    def keywords(self) -> dict[str, Any]:
+        return {"enum": list(self.allowed)}

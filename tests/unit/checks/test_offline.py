@@ -73,7 +73,7 @@ def test_from_stdin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
     assert given(ELSEWHERE)[0] == 0
     assert given(GOOD.replace("state_dir: /", '"state_dir": /srv/'))[1].startswith(
-        "repmgr-hooks: -: 1 mistake:\n  line 6: state_dir: the hook reads this line without YAML"
+        "repmgr-hooks: -: 1 mistake:\n  line 7: state_dir: the hook reads this line without YAML"
     )
     assert given("# \n" * 200_000) == (
         2,
