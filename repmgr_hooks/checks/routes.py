@@ -60,7 +60,7 @@ def _order(topic: Topic, managed: ManagedCluster) -> Finding:
         what = "barman {stream: true} stands before slot {on: primary}, through which it streams"
     elif streams and switches and switches[0] < streams[0]:
         what = "barman {switch_wal: ...} stands before barman {stream: true}, which brings the WAL that it waits for"
-    elif unheld == set(managed.cluster.gateway.ports):
+    elif unheld == set(managed.cluster.gateway.ports) and (len(unheld) > 1 or led):
         what = "every port is open before slot {on: primary}: what clients write until then is kept for nobody"
     elif streams and opens and streams[0] < opens[0] and not led:
         what = "barman {stream: true} stands before every firewall action: Barman's port leads to the old primary then"

@@ -8,6 +8,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.checks import routes
+from tests import readme
 from tests.unit.test_config import GOOD, changed
 
 BARMANS, SLOT, STREAM = (
@@ -44,6 +45,8 @@ def wrong(path: Path, text: str) -> dict[str, str]:
         GOOD,
         ordered(BARMANS, GATE, SLOT, STREAM, SWITCH).replace(BARMANS + GATE + SLOT, BARMANS + SLOT + GATE),
         ordered(SLOT, MODELS, GATE).replace("barman: 54321, ", ""),
+        (readme.REPOSITORY / "config/barman-only.yaml").read_text(),
+        (readme.REPOSITORY / "config/app-only.yaml").read_text(),
         ordered(BARMANS, SLOT, "          - barman: {stream: true, switch_wal: {}}\n", GATE),
     ],
 )
@@ -57,6 +60,11 @@ def test_orders_that_work(tmp_path: Path, text: str) -> None:
         (ordered(BARMANS, STREAM, SLOT, SWITCH, GATE), "routes.order", "WARN barman {stream: true} stands before slot"),
         (ordered(BARMANS, SLOT, SWITCH, STREAM, GATE), "routes.order", "WARN barman {switch_wal: ...} stands before"),
         (ordered(BARMANS, GATE, SLOT, STREAM, SWITCH), "routes.order", "WARN every port is open before slot"),
+        (
+            ordered(GATE, SLOT, MODELS).replace("barman: 54321, ", ""),
+            "routes.order",
+            "WARN every port is open before slot",
+        ),
         (ordered(SLOT, STREAM, SWITCH, BARMANS, GATE), "routes.order", "WARN barman {stream: true} stands before ev"),
         (ordered(BARMANS, SLOT, STREAM, SWITCH), "routes.ports", "WARN no route opens port app"),
         (changed(PROMOTIONS, "repmgrd_reload"), "routes.ports", "WARN port barman, app is opened after no event that"),
