@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.cli import act, setup, show, streams
+from repmgr_hooks.cli import act, complete, setup, show, streams
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain, log
 from repmgr_hooks.cli.privileges import become_service
@@ -102,4 +102,5 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "check": show.do_check,
     "handlers": show.do_handlers,
     "config-schema": setup.do_config_schema,
+    "complete": complete.do_complete,
 }
