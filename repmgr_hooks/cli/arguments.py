@@ -132,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     command("config-schema", "print the JSON schema of the configuration file, with the options of every handler")
     # Without a help it is not listed: only the shell calls it.
     complete = commands.add_parser("complete", allow_abbrev=False, description="print what fits, for shell completion")
-    complete.add_argument("kind", choices=["changes", "clusters", "events", "nodes", "words"])
+    complete.add_argument("kind", choices=["changes", "clusters", "event", "events", "nodes"])
     complete.add_argument("words", nargs=argparse.REMAINDER, help="what was typed before")
     complete.set_defaults(command="complete")
     return top

@@ -50,7 +50,7 @@ def _nodes(words: Sequence[str], loaded: Config, chosen: Sequence[ManagedCluster
             yield number, f"{node.host}, {managed.cluster.name}{', a witness' if node.witness else ''}"
 
 
-def _words(words: Sequence[str], loaded: Config, chosen: Sequence[ManagedCluster]) -> Iterator[Offer]:
+def _event(words: Sequence[str], loaded: Config, chosen: Sequence[ManagedCluster]) -> Iterator[Offer]:
     """NODE EVENT SUCCESS OTHER_NODE: by how many of them are there."""
     plain = [word for before, word in zip(["", *words], words, strict=False) if before not in WITH_VALUE]
     place = len([word for word in plain if not word.startswith("-")]) - 1  # without the command
@@ -78,7 +78,7 @@ def _changes(words: Sequence[str], loaded: Config, chosen: Sequence[ManagedClust
 KINDS: Mapping[str, Callable[[Sequence[str], Config, Sequence[ManagedCluster]], Iterator[Offer]]] = {
     "clusters": _clusters,
     "nodes": _nodes,
-    "words": _words,
+    "event": _event,
     "events": _events,
     "changes": _changes,
 }

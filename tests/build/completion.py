@@ -19,7 +19,7 @@ PLACES = {
     "zsh": "zsh/site-functions/_repmgr-hooks",
 }
 """Where each shell looks for it, below ``share``."""
-KINDS = {"cluster": "clusters", "node": "nodes", "words": "words", "id": "events", "failover": "changes"}
+KINDS = {"cluster": "clusters", "node": "nodes", "words": "event", "id": "events", "failover": "changes"}
 """What ``repmgr-hooks complete`` prints for an argument, by its name in the program."""
 FILES = {"FILE": shtab.FILE, "DIRECTORY": shtab.DIRECTORY}
 
