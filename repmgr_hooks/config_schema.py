@@ -65,7 +65,7 @@ def _options(describer: Describer, name: str, handler: Handler) -> Schema:
     except (TypeError, KeyError, NameError, AttributeError) as error:
         raise UsageError(f"handler {name!r}: a bug in it: its Config cannot be read: {error!r}") from error
     kind = "object" if "required" in options else ["object", "null"]
-    return options | {"type": kind, "description": (handler.__doc__ or "").partition("\n")[0]}
+    return options | {"type": kind, "description": (handler.__doc__ or "").partition("\n")[0].replace("``", "`")}
 
 
 def meanings(readme: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Hatchling runs this before it makes the wheel (pyproject.toml): manual pages and shell completion go into dist/share.
+"""Hatchling runs this before it makes the wheel (pyproject.toml): manual pages and shell completion go into tests/build/share.
 
 Needs no library of the program's. Without shtab the wheel is made all the same, and has no completion.
 """
@@ -13,14 +13,14 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class Hook(BuildHookInterface):  # type: ignore[type-arg]  # generic since hatchling 1.22 only
+class Hook(BuildHookInterface):
     """What pyproject.toml names."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Write the files."""
         sys.path.insert(0, self.root)
         try:
-            write(Path(self.root, "dist/share"))
+            write(Path(self.root, "tests/build/share"))
         finally:
             sys.path.remove(self.root)
 

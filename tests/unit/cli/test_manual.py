@@ -15,7 +15,6 @@ from repmgr_hooks.cli.main import COMMANDS
 from repmgr_hooks.setup.install import MANUAL
 from tests import readme
 from tests.build import man
-from tests.build.completion import PLACES
 from tests.build.markdown import blocks, inline, roff
 from tests.options import all_options
 
@@ -91,6 +90,7 @@ def test_the_date_is_the_packagers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_they_are_made_without_a_library_of_the_programs() -> None:
     """pip builds in an environment that has nothing but hatchling and shtab."""
+    pytest.importorskip("shtab")
     made = (
         "import sys; sys.modules.update(dict.fromkeys(('psycopg', 'yaml', 'sh')))\n"
         "from tests.build import completion, man\n"
@@ -103,7 +103,9 @@ def test_they_are_made_without_a_library_of_the_programs() -> None:
 
 
 def test_what_is_built_is_what_init_links(tmp_path: Path) -> None:
-    pytest.importorskip("hatchling")
+    for name in ("hatchling", "shtab"):
+        pytest.importorskip(name)
+    from tests.build.completion import PLACES
     from tests.build.hook import write
 
     (tmp_path / "old").touch()
