@@ -1,4 +1,4 @@
-"""Hatchling runs this before it makes the wheel (pyproject.toml): manual pages and shell completion go into tests/build/share.
+"""What hatchling runs before it makes the wheel (pyproject.toml): manual pages and shell completion are written.
 
 Needs no library of the program's. Without shtab the wheel is made all the same, and has no completion.
 """
