@@ -11,13 +11,13 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGING = "systemd/debian"
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", "tests")
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", "endtoend", "unit", "model", "lab", "bench")
 LIMIT = 600
 """Seconds for one program."""
 # Native packages have no upstream; nobody has filed the intent to package it with Debian.
 SYSTEM = {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 """Debian's own Python, whatever else is on this machine."""
-SUPPRESSED = "initial-upload-closes-no-bugs,no-manual-page"
+SUPPRESSED = "initial-upload-closes-no-bugs"
 
 
 def main(place: Path) -> int:

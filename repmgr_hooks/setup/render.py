@@ -66,7 +66,8 @@ def drafted(
     """
     texts = {place: shipped_text(shipped, file) for place, file in SHIPPED.items()}
     texts |= {place: run_as(texts[place], repmgrd) for place in (TMPFILES, SUDOERS, *UNITS)}
-    texts[CONFIGURATION] = configuration(texts[CONFIGURATION], found, name)
+    template = _replaced(texts[CONFIGURATION], r"(?<=\$schema=)", f"{shipped}/config/")
+    texts[CONFIGURATION] = configuration(template, found, name)
     if ":" in found.gateway:
         texts[SYSCTL] = texts[SYSCTL].replace("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
     there = {place: packaged(place) for place in texts}
