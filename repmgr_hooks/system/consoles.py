@@ -140,7 +140,9 @@ class Consoles:
         return await _all(self._kept[console], commands)
 
     async def _connect(self, console: str) -> Connection:
-        return await Connection.connect(connection_string(console), autocommit=True, row_factory=dict_row)
+        dsn = connection_string(console)
+        # Else psycopg would prepare what it is asked for the sixth time, by the extended protocol.
+        return await Connection.connect(dsn, autocommit=True, row_factory=dict_row, prepare_threshold=None)
 
     async def _forget(self, console: str) -> None:
         if connection := self._kept.pop(console, None):
