@@ -92,7 +92,7 @@ def _mode(topic: Topic, console: str, each: PgBouncer, name: str, settings: Sett
 def _retry(topic: Topic, console: str, settings: Settings) -> Finding:
     if (seconds := _seconds(settings, "server_login_retry")) <= LONGEST_RETRY:
         return topic.ok(f"server_login_retry is {seconds:g} s")
-    what = f"server_login_retry is {seconds:g} s: for so long it may refuse clients after a failover, though the port is open"
+    what = f"server_login_retry is {seconds:g} s: for so long clients may be refused after the port has been opened"
     return topic.warn(what, _set(console, "server_login_retry", "1"))
 
 
