@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 1.0
 RETRY_EVERY = 2.0
 LEFT = "start that PgBouncer anew: a restart forgets PAUSE"
+UNREADABLE = "its record holds something else"
 SAY_AGAIN = 300.0
 """Seconds after which it is said again that clients cannot be let go."""
 
@@ -52,6 +53,7 @@ class HoldKeeper(threading.Thread):
         self._managed, self._journal, self._tell, self._make_host = managed, journal, tell, make_host
         self._stopping = threading.Event()
         self._known: Hold | None = None
+        self._unreadable: Hold | None = None
         self._said = _Said()
 
     def stop(self) -> None:
@@ -72,11 +74,12 @@ class HoldKeeper(threading.Thread):
     def look(self) -> float:
         """Take the hold back if it is over, and return the seconds until the next look."""
         hold = self._known = self._read()
-        if hold is None or not (why := why_over(hold)):
+        why = UNREADABLE if hold and hold == self._unreadable else why_over(hold) if hold else ""
+        if hold is None or not why:
             return LOOK_EVERY
         with closing(self._make_host()) as host:
             failed = engine.release(self._managed, hold, host)
-        if not hold.over or failed:
+        if why == UNREADABLE or not hold.over or failed:
             self._say(hold, why, failed)
         if not failed and not self._is_there(hold):
             self._known, self._said = None, _Said()
@@ -88,7 +91,8 @@ class HoldKeeper(threading.Thread):
         except OperationFailed as error:
             if error.code == holds.NO_HOLD:
                 log.error("%s; what could be held is let go", error)
-                return self._anything()
+                self._unreadable = self._anything()
+                return self._unreadable
             return self._known
 
     def _anything(self) -> Hold:

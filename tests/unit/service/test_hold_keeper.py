@@ -118,6 +118,7 @@ def test_a_record_that_holds_something_else_lets_all_go_on(kept: Kept) -> None:
     kept.keeper.look()
     assert kept.paused() == []
     assert not kept.record.exists()
+    assert "taken back, because its record holds something else" in kept.told[0].summary
     kept.begin()
 
 
