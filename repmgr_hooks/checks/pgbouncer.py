@@ -75,9 +75,7 @@ def _database(topic: Topic, managed: ManagedCluster, each: PgBouncer, name: str)
     if found.host != gateway.address or found.port not in gateway.ports.values():
         where = f"{found.host or 'a socket'}:{found.port}"
         what = f"database {name} leads to {where}, not to a port of {gateway.address}: it does not follow the primary"
-        return topic.warn(
-            what, f"in pgbouncer.ini: {name} = host={gateway.address} port=N, N a port under gateway.ports"
-        )
+        return topic.warn(what, hint)
     return topic.ok(f"database {name} leads to port {found.port} of {gateway.address}")
 
 
