@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from repmgr_hooks import clock
 from repmgr_hooks.background import Aside
-from repmgr_hooks.cluster.decide import ClusterState, last_known_of
+from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.notice import Notice, notice_of
-from repmgr_hooks.cluster.primary import confirmed
+from repmgr_hooks.cluster.primary import confirmed, to_remember
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged, Problem, ProgramTimeout
@@ -169,7 +169,7 @@ def _look_act_look(chosen: ScheduledAction, attempt: Attempt, again: bool) -> Ac
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
     elif not observer.committed:
-        observer.commit(last_known_of(state.states[state.primary]))
+        observer.commit(to_remember(state, clock.wall()))
     failed = take_all(missing, chosen, host, observer)
     if missing and action.handler.observe:
         left = look(action, attempt.confirmed(), host)
