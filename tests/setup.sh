@@ -4,10 +4,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Debian's metapackages: they bring the PostgreSQL of this Debian, and the repmgr for it. Barman from PyPI wants `file`.
 packages=(postgresql repmgr barman barman-cli file iptables nftables conntrack iproute2 sudo systemd systemd-container procps
-          util-linux python3-venv locales openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh)
-
-# What the benchmark of what a user would pick instead needs besides: install_packages "${packages_to_compare[@]}"
-packages_to_compare=(haproxy)
+           util-linux python3-venv locales openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh
+           haproxy)
 
 needs_root() {
     [ "$(id -u)" -eq 0 ] || { echo "$1" >&2; exit 2; }

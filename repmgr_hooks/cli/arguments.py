@@ -31,9 +31,9 @@ def parser() -> argparse.ArgumentParser:
         description = text.replace("%%", "%")
         made = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
         made.set_defaults(command=name)
-        if name not in ("check", "handlers", "worker"):
+        if name not in ("check", "handlers", "serve-http", "worker"):
             made.add_argument("--cluster", help="required if the configuration has several clusters")
-        if name in ("boot", "reconcile", "replay", "resume", "simulate-failover", "worker"):
+        if name in ("boot", "reconcile", "replay", "resume", "serve-http", "simulate-failover", "worker"):
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: one object per line")
         return made
 
@@ -84,6 +84,20 @@ def parser() -> argparse.ArgumentParser:
     metrics = command("metrics", "print status and history as metrics for Prometheus")
     metrics.add_argument(
         "--file", type=Path, metavar="FILE", help="write to FILE.prom, for node_exporter's textfile collector"
+    )
+    http = command("serve-http", "answer load balancers and Prometheus over HTTP from what the service saw last")
+    http.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDRESS:PORT",
+        help="where to listen (default 127.0.0.1:8008); may be given several times",
+    )
+    http.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("/run/repmgr-hooks"),
+        metavar="DIRECTORY",
+        help="where the service leaves what it saw (default: its RuntimeDirectory, /run/repmgr-hooks)",
     )
     for made in (status, wal, history):
         made.add_argument("--json", action="store_true", help="print JSON")

@@ -18,6 +18,7 @@ from repmgr_hooks.alerts.notifier import Notifier
 from repmgr_hooks.errors import LockTimeout, OperationFailed, UsageError
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal, open_journal
+from repmgr_hooks.journal.last_seen import Publisher, forget_others
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.intake import Intake
@@ -62,6 +63,9 @@ class Worker:
         self._ending: list[Loop] = []
         self._probers: dict[str, Prober] = {}
         self._intake = Intake(self._config.state_dir)
+        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        self._shown = Path(runtime) if runtime else None
+        """Where others may read what is seen: systemd's RuntimeDirectory, in memory."""
         self._next_prune = 0.0
         self._next_lost = 0.0
         """When to look at the clusters again because events are lost: a run that is to end must come to rest."""
@@ -209,13 +213,17 @@ class Worker:
         self._ending = [loop for loop in (*self._ending, *before.values()) if loop.is_alive()]
         self._loops = {}
         self._stop_probers()
+        if self._shown:
+            with contextlib.suppress(OSError):
+                forget_others(self._shown, self._config.clusters)
         for name, managed in self._config.clusters.items():
             host = LocalHost(managed.cluster.conninfos(), notifier.tell)
             # A host of its own: what a client waits for is nothing that a look should wait for.
             client = LocalHost(managed.cluster.conninfos())
             prober = self._probers[name] = Prober(managed, client, journal, client.close)
             prober.start()
-            controller = ClusterController(managed, journal, host, self._config, notifier, prober)
+            publisher = Publisher(self._shown, name) if self._shown else None
+            controller = ClusterController(managed, journal, host, self._config, notifier, prober, publisher)
             release = partial(self._release_cut_off, name, journal)
             self._loops[name] = Loop(controller, before.get(name), release, host.close)
             self._loops[name].start()
