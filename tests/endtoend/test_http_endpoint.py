@@ -103,7 +103,7 @@ def test_what_is_asked(lab: Lab) -> None:
         paths = (f"{of_1}/primary", f"{of_2}/primary", f"{of_1}/replica", f"{of_2}/replica", "/nodes/2/read-only")
         assert endpoint.statuses(lab, *paths, method=method) == [200, 503, 503, 200, 200], method
     assert endpoint.statuses(lab, "/primary", "/main/primary", "/other/nodes/1/primary") == [404, 404, 503]
-    assert endpoint.statuses(lab, f"{of_2}/sync", f"{of_2}/async") == [503, 200], "alone.conf"
+    assert endpoint.statuses(lab, f"{of_2}/sync", f"{of_2}/async") == [200, 503], "FIRST 1 (db2, ...)"
     (status, body) = endpoint.asked(lab, f"{of_1}/primary")[0]
     assert (status, json.loads(body)["node"], json.loads(body)["primary"]) == (200, 1, 1)
     assert endpoint.statuses(lab, of_1, method="POST") == [405]
