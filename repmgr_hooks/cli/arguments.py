@@ -85,6 +85,16 @@ def parser() -> argparse.ArgumentParser:
     metrics.add_argument(
         "--file", type=Path, metavar="FILE", help="write to FILE.prom, for node_exporter's textfile collector"
     )
+    vote = command(
+        "may-promote", "say whether repmgrd may promote a node (exit code 4: no); a failover_validation_command"
+    )
+    vote.add_argument("node", type=node_id, metavar="NODE", help="the repmgr node id of the candidate (%%n)")
+    vote.add_argument(
+        "--max-lost-wal",
+        type=wal_amount,
+        metavar="AMOUNT",
+        help="no, if it lacks more of the primary's WAL than this, such as 64MB (default: any amount is lost)",
+    )
     http = command("serve-http", "answer load balancers and Prometheus over HTTP from what the service saw last")
     http.add_argument(
         "--listen",
@@ -92,13 +102,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="ADDRESS:PORT",
         help="where to listen (default 127.0.0.1:8008); may be given several times",
     )
-    http.add_argument(
-        "--directory",
-        type=Path,
-        default=Path("/run/repmgr-hooks"),
-        metavar="DIRECTORY",
-        help="where the service leaves what it saw (default: its RuntimeDirectory, /run/repmgr-hooks)",
-    )
+    for made in (http, vote):
+        made.add_argument(
+            "--directory",
+            type=Path,
+            default=Path("/run/repmgr-hooks"),
+            metavar="DIRECTORY",
+            help="where the service leaves what it saw (default: its RuntimeDirectory, /run/repmgr-hooks)",
+        )
     for made in (status, wal, history):
         made.add_argument("--json", action="store_true", help="print JSON")
     pause = command("pause", "begin maintenance: events are stored, nothing is done")

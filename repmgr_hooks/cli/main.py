@@ -92,6 +92,13 @@ def serve_http(arguments: argparse.Namespace) -> int:
     return do_serve_http(arguments)
 
 
+def may_promote(arguments: argparse.Namespace) -> int:
+    """Import what only this command needs, and run it."""
+    from repmgr_hooks.cli.may_promote import do_may_promote
+
+    return do_may_promote(arguments)
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "event": act.do_event,
     "worker": act.do_worker,
@@ -104,6 +111,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "history": show.do_history,
     "metrics": show.do_metrics,
     "serve-http": serve_http,
+    "may-promote": may_promote,
     "pause": act.do_pause,
     "resume": act.do_resume,
     "init": setup.do_init,

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 FILE = re.compile(r"cluster-([A-Za-z0-9_.-]{1,200})\.json")
 LARGEST = 256 * 1024
+SYNCHRONOUS = ("sync", "quorum")
+"""What pg_stat_replication calls a standby for which commits wait."""
 SLACK = 20.0
 """Seconds that a look may take (``barman show-server`` of a server that is cut off) before it counts as not made."""
 
@@ -49,6 +51,20 @@ class NodeSeen:
 
 
 @dataclass(frozen=True)
+class PrimaryPosition:
+    """A primary, and the ends of its WAL and of what Barman had of it on disk, in bytes.
+
+    ``acknowledged``: that commits were waiting for Barman, as a synchronous standby.
+    """
+
+    node: int
+    timeline: int
+    lsn: int
+    barman_lsn: int = 0
+    acknowledged: bool = False
+
+
+@dataclass(frozen=True)
 class LastSeen:
     """A cluster at the last look: ``code`` and ``message`` say why a node is the primary, or why none is known."""
 
@@ -65,6 +81,10 @@ class LastSeen:
     """None: the cluster has no Barman."""
     barman_lag: int | None = None
     paused: bool = False
+    in_step: bool = False
+    """A step of a run is being taken; what was seen is from before it."""
+    last_primary: PrimaryPosition | None = None
+    """The primary when one was seen last, up to now."""
 
     @property
     def valid_for(self) -> float:
@@ -84,13 +104,14 @@ class Publisher:
         self._written: LastSeen | None = None
         self._failed = False
 
-    def publish(self, seen: LastSeen) -> None:
-        """Write what was seen just now, if that is something else than before."""
+    def publish(self, seen: LastSeen, longer: float = 0.0) -> None:
+        """Write what was seen just now, if that is something else than before; it holds so many seconds ``longer``."""
+        until = _until(seen.valid_for + longer)
         try:
             if seen == self._written:
-                os.utime(self._path, ns=_until(seen.valid_for), follow_symlinks=False)
+                os.utime(self._path, ns=until, follow_symlinks=False)
             else:
-                self._write(seen)
+                self._write(seen, until)
             self._written, self._failed = seen, False
         except OSError as error:
             self._written = None
@@ -98,21 +119,18 @@ class Publisher:
                 log.error("serve-http cannot be shown what was seen: %s", error)
             self._failed = True
 
-    def _write(self, seen: LastSeen) -> None:
+    def _write(self, seen: LastSeen, until: tuple[int, int]) -> None:
         data = {"boot": BOOT.read_text().strip(), **dataclasses.asdict(seen)}
         with atomic_write(self._path) as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(json.dumps(data))
             file.flush()
-            os.utime(file.fileno(), ns=_until(seen.valid_for))
+            os.utime(file.fileno(), ns=until)
 
     def extend(self, seconds: float) -> None:
         """Let what was seen last hold during a step that may take so long; the routes follow it, too."""
         if self._written:
-            try:
-                os.utime(self._path, ns=_until(seconds + self._written.valid_for), follow_symlinks=False)
-            except OSError:
-                self._written = None
+            self.publish(replace(self._written, in_step=True), seconds)
 
 
 def _until(seconds: float) -> tuple[int, int]:
@@ -161,4 +179,6 @@ def _of(data: Any) -> LastSeen | None:
     """Return it, or None if it is of another boot: that clock began anew. Raises ValueError, TypeError."""
     if not isinstance(data, dict) or data.pop("boot", "") != BOOT.read_text().strip():
         return None
-    return LastSeen(**{**data, "nodes": tuple(NodeSeen(**node) for node in data["nodes"])})
+    last = data.pop("last_primary", None)
+    nodes = tuple(NodeSeen(**node) for node in data.pop("nodes"))
+    return LastSeen(**data, nodes=nodes, last_primary=PrimaryPosition(**last) if last else None)

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
-from repmgr_hooks.journal.last_seen import LastSeen, NodeSeen
+from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen
 from repmgr_hooks.reports.exposition import Sample, render
 
 OK, BAD_REQUEST, NOT_FOUND, UNAVAILABLE = 200, 400, 404, 503
 JSON, TEXT = "application/json", "text/plain; version=0.0.4; charset=utf-8"
 LAG = re.compile(r"([0-9]{1,15})(|B|kB|MB|GB|TB)")
-SYNCHRONOUS = ("sync", "quorum")
 NAME_A_NODE = "name a node: /CLUSTER/nodes/NODE/CHECK"
 
 

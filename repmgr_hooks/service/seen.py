@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
 from repmgr_hooks.cluster.observe import NodeState, WalSender
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.journal.heartbeat import Progress
-from repmgr_hooks.journal.last_seen import LastSeen, NodeSeen, Publisher
+from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, PrimaryPosition, Publisher
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
@@ -25,11 +26,14 @@ class Shown:
     def __init__(self, cluster: Cluster, interval: float, progress: Progress, publisher: Publisher | None) -> None:
         self._cluster, self._interval, self._progress = cluster, interval, progress
         self._publisher = publisher if interval else None
+        self._last: PrimaryPosition | None = None
 
     def show(self, decision: PrimaryDecision, paused: bool = False) -> None:
         """Show what the nodes have just said."""
         if self._publisher:
-            self._publisher.publish(seen_of(decision, self._cluster, self._interval, paused))
+            self._last = position_of(decision, self._cluster) or self._last
+            seen = seen_of(decision, self._cluster, self._interval, paused)
+            self._publisher.publish(replace(seen, last_primary=self._last))
 
     def look_only(self, last_known: LastKnownPrimary, host: Host) -> float:
         """Look during a pause, when nothing is done; return the seconds until the next such look."""
@@ -65,6 +69,17 @@ def seen_of(decision: PrimaryDecision, cluster: Cluster, interval: float, paused
         max(primary.lsn - flushed, 0) if primary and flushed is not None else None,
         paused,
     )
+
+
+def position_of(decision: PrimaryDecision, cluster: Cluster) -> PrimaryPosition | None:
+    """Return how far the primary was, and Barman with it."""
+    primary = decision.primary_state
+    if primary is None:
+        return None
+    sender = primary.sender(cluster.barman.slot_name) if cluster.barman else None
+    acknowledged = sender is not None and sender.sync_state in SYNCHRONOUS
+    flushed = (sender.flushed if sender else None) or 0
+    return PrimaryPosition(primary.node, primary.timeline, primary.lsn, flushed, acknowledged)
 
 
 def _node(state: NodeState, decision: PrimaryDecision, cluster: Cluster) -> NodeSeen:

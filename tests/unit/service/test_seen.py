@@ -28,8 +28,8 @@ class Showing(Publisher):
         super().__init__(directory, "main")
         self.shown: list[LastSeen] = []
 
-    def publish(self, seen: LastSeen) -> None:
-        super().publish(seen)
+    def publish(self, seen: LastSeen, longer: float = 0.0) -> None:
+        super().publish(seen, longer)
         if not self.shown or seen != self.shown[-1]:
             self.shown.append(seen)
 
