@@ -35,7 +35,7 @@ RUNTIME = Path("/run/repmgr-hooks")
 """RuntimeDirectory of the service; /run is the box's own, and in memory."""
 PATIENCE = 3
 """How many times longer a wait may take on a machine that is busy with other things."""
-PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/opt")
+PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/usr/local/share", "/opt")
 HOMES = {
     "postgres": "/var/lib/postgresql",
     "barman": "/var/lib/barman",
