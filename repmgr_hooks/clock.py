@@ -1,4 +1,4 @@
-"""The two clocks of this program: no other module asks the time, so that each says which of them it means.
+"""The clocks of this program: no other module asks the time, so that each says which of them it means.
 
 What has a ``Host`` measures and waits with ``host.now`` and ``host.sleep``; on a real one that is the monotonic clock.
 ``hook.py`` and what runs on Barman's host (``barman/agent``) import nothing of ours, and ask the time themselves.
@@ -17,6 +17,11 @@ def wall() -> float:
 def monotonic() -> float:
     """Return seconds that never jump, to measure how long something takes, and to end it."""
     return time.monotonic()
+
+
+def since_boot() -> float:
+    """Return seconds since the boot, suspended or not: the same for every process, and nobody sets them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def sleep(seconds: float) -> None:

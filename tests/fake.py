@@ -29,6 +29,7 @@ from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.reports import may_promote
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import LATE, Visit
 from repmgr_hooks.system.steps import Program, Rows, Sql, Table, console_name
@@ -917,6 +918,7 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     observe.LOOK: FakeHost._look,
     node_settings.EXAMINE: FakeHost._examine,
     readiness.ASK: FakeHost._repmgrd,
+    may_promote.ASK_RECEIVER: lambda host, sql, node: [],
     repmgr_files.IDENTITIES: FakeHost._identities,
     receive_wal.STREAMING: FakeHost._streaming,
     archive.WRITTEN: FakeHost._written,

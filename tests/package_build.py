@@ -11,7 +11,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGING = "systemd/debian"
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", "endtoend", "unit", "model", "lab", "bench")
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv*", "__pycache__", ".*_cache", "endtoend", "unit", "model", "lab", "bench"
+)
 LIMIT = 600
 """Seconds for one program."""
 # Native packages have no upstream; nobody has filed the intent to package it with Debian.

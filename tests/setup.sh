@@ -3,12 +3,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Debian's metapackages: they bring the PostgreSQL of this Debian, and the repmgr for it. Barman from PyPI wants `file`.
-packages=(postgresql repmgr barman barman-cli pgbouncer file iptables nftables conntrack iproute2 mandoc sudo systemd
+packages=(postgresql repmgr barman barman-cli pgbouncer haproxy file iptables nftables conntrack iproute2 mandoc sudo systemd
           systemd-container procps util-linux python3-venv locales openssh-client openssh-server rsync python3-psycopg
           python3-yaml python3-sh)
-
-# What the benchmark of what a user would pick instead needs besides: install_packages "${packages_to_compare[@]}"
-packages_to_compare=(haproxy)
 
 # What builds the Debian package and judges it.
 packages_to_build=(debhelper dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all python3-hatchling python3-shtab)

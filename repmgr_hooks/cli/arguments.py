@@ -31,9 +31,9 @@ def parser() -> argparse.ArgumentParser:
         description = text.replace("%%", "%")
         made = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
         made.set_defaults(command=name)
-        if name not in ("check", "config-schema", "handlers", "worker"):
+        if name not in ("check", "config-schema", "handlers", "serve-http", "worker"):
             made.add_argument("--cluster", help="required if the configuration has several clusters")
-        if name in ("boot", "reconcile", "replay", "resume", "simulate-failover", "worker"):
+        if name in ("boot", "reconcile", "replay", "resume", "serve-http", "simulate-failover", "worker"):
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: one object per line")
         return made
 
@@ -85,6 +85,31 @@ def parser() -> argparse.ArgumentParser:
     metrics.add_argument(
         "--file", type=Path, metavar="FILE", help="write to FILE.prom, for node_exporter's textfile collector"
     )
+    vote = command(
+        "may-promote", "say whether repmgrd may promote a node (exit code 4: no); a failover_validation_command"
+    )
+    vote.add_argument("node", type=node_id, metavar="NODE", help="the repmgr node id of the candidate (%%n)")
+    vote.add_argument(
+        "--max-lost-wal",
+        type=wal_amount,
+        metavar="AMOUNT",
+        help="no, if it lacks more of the primary's WAL than this, such as 64MB (default: any amount is lost)",
+    )
+    http = command("serve-http", "answer load balancers and Prometheus over HTTP from what the service saw last")
+    http.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDRESS:PORT",
+        help="where to listen (default 127.0.0.1:8008); may be given several times",
+    )
+    for made in (http, vote):
+        made.add_argument(
+            "--directory",
+            type=Path,
+            default=Path("/run/repmgr-hooks"),
+            metavar="DIRECTORY",
+            help="where the service leaves what it saw (default: its RuntimeDirectory, /run/repmgr-hooks)",
+        )
     for made in (status, wal, history):
         made.add_argument("--json", action="store_true", help="print JSON")
     pause = command("pause", "begin maintenance: events are stored, nothing is done")

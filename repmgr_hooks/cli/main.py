@@ -85,6 +85,20 @@ def run_command(argv: Sequence[str], give_up: Callable[[Path], None]) -> int:
     return COMMANDS[arguments.command](arguments)
 
 
+def serve_http(arguments: argparse.Namespace) -> int:
+    """Import what only this command needs (asyncio), and run it."""
+    from repmgr_hooks.cli.serve_http import do_serve_http
+
+    return do_serve_http(arguments)
+
+
+def may_promote(arguments: argparse.Namespace) -> int:
+    """Import what only this command needs, and run it."""
+    from repmgr_hooks.cli.may_promote import do_may_promote
+
+    return do_may_promote(arguments)
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "event": act.do_event,
     "worker": act.do_worker,
@@ -96,6 +110,8 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "check-wal": show.do_check_wal,
     "history": show.do_history,
     "metrics": show.do_metrics,
+    "serve-http": serve_http,
+    "may-promote": may_promote,
     "pause": act.do_pause,
     "resume": act.do_resume,
     "init": setup.do_init,

@@ -34,7 +34,7 @@ from repmgr_hooks.errors import HooksError, OperationFailed, UsageError
 from repmgr_hooks.journal import wal_checks
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import broken
-from repmgr_hooks.reports import failover, failover_html, failover_text, history, metrics, status, wal_check
+from repmgr_hooks.reports import exposition, failover, failover_html, failover_text, history, metrics, status, wal_check
 from repmgr_hooks.reports.wal_check import WalCheck
 from repmgr_hooks.system.host import LocalHost
 
@@ -143,7 +143,7 @@ def do_metrics(arguments: argparse.Namespace) -> int:
             )
         ],
     )
-    text = metrics.render(samples)
+    text = exposition.render(samples)
     if arguments.file:
         write_whole(arguments.file, text)
     else:

@@ -52,6 +52,8 @@ class WalSender:
     age: float | None = None
     """Seconds since its connection was made, by the node's own clock; below 0 if that was set back."""
     written: int | None = field(default=None, compare=False)
+    replayed: int | None = field(default=None, compare=False)
+    sync_state: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -220,8 +222,10 @@ def _sender(row: Mapping[str, Any]) -> WalSender:
     age = row.get("age")
     if age is not None and (type(age) not in (int, float) or not math.isfinite(age)):
         raise ValueError(f"{age!r:.50} is not an age")
-    flushed, written = position(row["flush_lsn"]), position(row.get("write_lsn"))
-    return WalSender(_number(row["pid"]), application, client, state, flushed, age, written)
+    flushed = position(row["flush_lsn"])
+    written, replayed = (position(row.get(name)) for name in ("write_lsn", "replay_lsn"))
+    sync_state = _text(row.get("sync_state") or "")
+    return WalSender(_number(row["pid"]), application, client, state, flushed, age, written, replayed, sync_state)
 
 
 def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) -> WalReceiver:

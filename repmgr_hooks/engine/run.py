@@ -112,6 +112,9 @@ class RunObserver:
     ) -> None:
         """A step has ended; ``started`` in seconds since the epoch, ``duration`` in seconds."""
 
+    def looked(self, decision: PrimaryDecision) -> None:
+        """The nodes have been asked, at the run's beginning: this is the primary, or none is known."""
+
     def commit(self, last_known: LastKnownPrimary) -> None:
         """The first step is about to be taken: from now on this is the primary, whatever becomes of the run."""
         self.committed = last_known
@@ -128,6 +131,7 @@ def observe_and_decide(finder: PrimaryFinder, host: Host, observer: RunObserver,
     with observer.waiting("a node that is out of recovery", seconds):
         while True:
             decision = finder.decision(host)
+            observer.looked(decision)
             if decision.primary is not None or decision.stale_primaries or host.now() >= end:
                 return decision
             pause(LOOK_EVERY, host, observer)

@@ -15,16 +15,18 @@ from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult
 from repmgr_hooks.errors import LockTimeout, OperationFailed, Problem, Stopped
-from repmgr_hooks.event import NAMED, Event, RoleClaim
+from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.last_seen import Publisher
 from repmgr_hooks.journal.pauses import known, lasts
 from repmgr_hooks.journal.rows import Due, Pause, Place, RunRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about, hint
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.service.prober import NoProber, Prober
-from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, saw
+from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, saw, summary_of
+from repmgr_hooks.service.seen import Shown
 from repmgr_hooks.service.wal_verifier import WalVerifier
 from repmgr_hooks.settings.backoff import left
 from repmgr_hooks.system.steps import Host
@@ -56,6 +58,7 @@ class ClusterController:
         loaded: Config,
         listener: Listener = NOBODY,
         prober: Prober | NoProber = NO_PROBER,
+        publisher: Publisher | None = None,
     ) -> None:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
@@ -67,6 +70,7 @@ class ClusterController:
         self._monitor = Monitor(managed, host, self._tick)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
+        self._shown = Shown(managed.cluster, self._tick, self.progress, publisher)
         self._owes_look = False
         """Events came in, and the cluster was not looked at without them since: they may be many, and all lie."""
         self._last_known = LastKnownPrimary()
@@ -96,8 +100,9 @@ class ClusterController:
                 pause = due.pause
                 self._prober.resting = pause is not None
                 if pause:
+                    looks_again = self._shown.look_only(self._last_known, self._host)
                     self._host.close_idle()
-                    return self._rest_of(pause)
+                    return min(self._rest_of(pause), looks_again)
                 waiting, failed = due.waiting, due.last
                 if waiting and not self._owes_look:
                     self._run("event", waiting, failed)
@@ -147,6 +152,7 @@ class ClusterController:
         self._remind()
         drift = self._monitor.look(self._last_known)
         write_heartbeat(self._config.state_dir, self.name)
+        self._shown.show(drift.decision)
         if self._monitor.news:
             self._prober.primary = self._monitor.news.primary
             self._prober.kick()
@@ -252,8 +258,8 @@ class ClusterController:
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             self._remind()
             started, run = clock.wall(), self._begin(cause, attempt, covered)
-            show, stop = self.progress.waiting, self.stopping.is_set
-            observer = JournalRecorder(self._journal, self.name, run, notified, show, stop)
+            shown, stop = self._shown, self.stopping.is_set
+            observer = JournalRecorder(self._journal, self.name, run, notified, shown.waiting, stop, shown.show)
             everything = cause == "drift" or failed is not None
             try:
                 with about(run=run, events=[item.id for item in covered[-SHOWN:]]):
@@ -290,10 +296,3 @@ class ClusterController:
             bug = Problem("bug", f"a bug in repmgr_hooks: {error!r}", "please report it, with the log")
             done = tuple(ActionResult(action, problems=(bug,)) for action in self._managed.actions)
             return RunResult(False, bug.message, done=done, again=True, problem=bug)
-
-
-def summary_of(events: Sequence[Event]) -> str:
-    """Name the events of a run, few or many."""
-    if len(events) <= NAMED:
-        return ", ".join(str(event) for event in events) or "reconcile"
-    return f"{len(events)} events, the last of them {events[-1]}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show
 from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.event import NAMED, Event
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Failed, Observation, Place, RunRow, StepRow
 from repmgr_hooks.system.steps import Step
@@ -27,12 +28,17 @@ class JournalRecorder(RunObserver):
         notified: set[Place],
         waiting: Show,
         stopping: Callable[[], bool] = lambda: False,
+        show: Callable[[PrimaryDecision], None] = lambda decision: None,
     ) -> None:
         super().__init__(waiting, stopping)
-        self._journal, self._name, self._run = journal, name, run
+        self._journal, self._name, self._run, self._show = journal, name, run, show
         self.notified = notified
         """The notifications that this run, or an attempt before it, has given."""
         self.unwritten: LastKnownPrimary | None = None
+
+    def looked(self, decision: PrimaryDecision) -> None:
+        """Show it to others."""
+        self._show(decision)
 
     def commit(self, last_known: LastKnownPrimary) -> None:
         """Write it down before the first step: a worker that dies in the middle must not go back."""
@@ -107,3 +113,10 @@ def ended(run: int, cluster: str, cause: str, attempt: int, started: float, resu
     why = (result.problem.code, result.problem.hint) if result.problem else ("", "")
     how = (result.ok, result.again, primary, timeline, result.message, *why, left)
     return RunRow(run, cluster, cause, attempt, started, clock.wall(), *how)
+
+
+def summary_of(events: Sequence[Event]) -> str:
+    """Name the events of a run, few or many."""
+    if len(events) <= NAMED:
+        return ", ".join(str(event) for event in events) or "reconcile"
+    return f"{len(events)} events, the last of them {events[-1]}"

@@ -18,6 +18,7 @@ from repmgr_hooks.alerts.notifier import Notifier
 from repmgr_hooks.errors import LockTimeout, OperationFailed, UsageError
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal, open_journal
+from repmgr_hooks.journal.last_seen import Publisher, forget_others
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.hold_keeper import HoldKeeper
@@ -64,6 +65,9 @@ class Worker:
         self._probers: dict[str, Prober] = {}
         self._keepers: list[HoldKeeper] = []
         self._intake = Intake(self._config.state_dir)
+        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        self._shown = Path(runtime) if runtime else None
+        """Where others may read what is seen: systemd's RuntimeDirectory, in memory."""
         self._next_prune = 0.0
         self._next_lost = 0.0
         """When to look at the clusters again because events are lost: a run that is to end must come to rest."""
@@ -211,6 +215,9 @@ class Worker:
         self._ending = [loop for loop in (*self._ending, *before.values()) if loop.is_alive()]
         self._loops = {}
         self._stop_helpers()
+        if self._shown:
+            with contextlib.suppress(OSError):
+                forget_others(self._shown, self._config.clusters)
         for name, managed in self._config.clusters.items():
             host = LocalHost(managed.cluster.conninfos(), notifier.tell)
             # A host of its own: what a client waits for is nothing that a look should wait for.
@@ -219,7 +226,8 @@ class Worker:
             prober.start()
             self._keepers.append(HoldKeeper(managed, journal, notifier.tell, lambda: LocalHost({})))
             self._keepers[-1].start()
-            controller = ClusterController(managed, journal, host, self._config, notifier, prober)
+            publisher = Publisher(self._shown, name) if self._shown else None
+            controller = ClusterController(managed, journal, host, self._config, notifier, prober, publisher)
             release = partial(self._release_cut_off, name, journal)
             self._loops[name] = Loop(controller, before.get(name), release, host.close)
             self._loops[name].start()

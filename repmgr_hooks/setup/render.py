@@ -25,7 +25,7 @@ TMPFILES = "/etc/tmpfiles.d/repmgr-hooks.conf"
 SUDOERS = "/etc/sudoers.d/repmgr-hooks"
 UNITS = tuple(
     f"/etc/systemd/system/repmgr-hooks{unit}"
-    for unit in (".service", "-boot.service", "-check-wal.service", "-check-wal.timer")
+    for unit in (".service", "-boot.service", "-check-wal.service", "-check-wal.timer", "-http.service")
 )
 SHIPPED = {
     CONFIGURATION: "config/config.yaml",

@@ -24,7 +24,7 @@ from tests.lab import REPOSITORY
 from tests.lab.contain import contain, contained
 
 ROUNDS = 5
-INSTALL = '. tests/setup.sh; install_packages "${packages_to_compare[@]}"'
+INSTALL = ". tests/setup.sh; install_packages"
 SIDES = {"reserved": "reserved", "streaming": "streaming", "ours": "archived", "article": "article"}
 FAULTS = {"stopped": "db1 stopped (-m immediate)", "unplugged": "db1 unplugged"}
 FIGURES = (

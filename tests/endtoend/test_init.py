@@ -20,6 +20,7 @@ PLACES = {
     "/etc/systemd/system/repmgr-hooks-boot.service": "root:root 644",
     "/etc/systemd/system/repmgr-hooks-check-wal.service": "root:root 644",
     "/etc/systemd/system/repmgr-hooks-check-wal.timer": "root:root 644",
+    "/etc/systemd/system/repmgr-hooks-http.service": "root:root 644",
     "/etc/repmgr-hooks/pgpass": "barman:barman 600",
     "/var/lib/repmgr-hooks": "barman:postgres 710",
     "/var/lib/repmgr-hooks/spool": "barman:postgres 2770",

@@ -68,7 +68,18 @@ def install(lab: Lab, machine: Machine) -> None:
     config.write_text(config.read_text().replace(before, after))
     machine.run("sh", "-ec", "\n".join(begin), limit=320)
     wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")
+    machine.run("systemctl", "start", "repmgr-hooks-http.service")
+    wait_for(lambda: answered(machine, 1) == 200, "node 1 to be answered for")
     wait_for(lambda: good_but_for_tls(machine.result("repmgr-hooks", "check").stdout), "check to find nothing wrong")
+
+
+def answered(machine: Machine, node: int) -> int:
+    """The status of ``/primary`` for a node; 0: there was no answer."""
+    ask = (
+        "import http.client; connection = http.client.HTTPConnection('127.0.0.1', 8008, timeout=10)\n"
+        f"connection.request('GET', '/nodes/{node}/primary'); print(connection.getresponse().status)"
+    )
+    return int(machine.result("python3", "-c", ask).stdout or 0)
 
 
 def good_but_for_tls(found: str) -> bool:
@@ -84,6 +95,7 @@ def fail_over(lab: Lab, machine: Machine) -> None:
     log = machine.log("repmgr-hooks")
     assert "reset connections of port 54322 to 10.0.0.11" in log
     assert "switch WAL and see timeline 2 on Barman's disk" in log
+    wait_for(lambda: (answered(machine, 1), answered(machine, 2)) == (503, 200), "node 2 to be answered for")
     machine.run("systemctl", "start", "repmgr-hooks-metrics.service")
     assert 'repmgr_hooks_primary_known{cluster="main"} 1' in machine.run("cat", "/run/repmgr-hooks/repmgr_hooks.prom")
 

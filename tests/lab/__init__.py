@@ -31,6 +31,8 @@ BASE = Path("/mnt")
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13", "gateway": "10.0.0.20", "app": "10.0.0.30"}
 PYTHON = "/opt/repmgr-hooks/bin/python"
 CONFIG_FILE = "/etc/repmgr-hooks/config.yaml"
+RUNTIME = Path("/run/repmgr-hooks")
+"""RuntimeDirectory of the service; /run is the box's own, and in memory."""
 PATIENCE = 3
 """How many times longer a wait may take on a machine that is busy with other things."""
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/usr/local/share", "/opt")
@@ -40,6 +42,7 @@ HOMES = {
     "service": "/var/lib/barman",
     "root": "/root",
     "nobody": "/",
+    "daemon": "/",
 }
 
 ENTER = """
@@ -263,6 +266,7 @@ class Lab:
             subprocess.run(words.split(), stderr=subprocess.DEVNULL, timeout=10, check=False)
         for host in self.hosts:
             subprocess.run(["ip", "netns", "del", host.name], stderr=subprocess.DEVNULL, timeout=10, check=False)
+        shutil.rmtree(RUNTIME, ignore_errors=True)
         for place in BASE.iterdir():
             shutil.rmtree(place) if place.is_dir() else place.unlink()
 
@@ -462,7 +466,10 @@ class Lab:
             systemd.bind(str(place))
             place.chmod(0o666)
             systemd.settimeout(60)
-            words = ("env", f"NOTIFY_SOCKET={place}", *environment, "/usr/local/bin/repmgr-hooks", "worker")
+            RUNTIME.mkdir(exist_ok=True)
+            shutil.chown(RUNTIME, "barman", "barman")
+            given = (f"NOTIFY_SOCKET={place}", f"RUNTIME_DIRECTORY={RUNTIME}")
+            words = ("env", *given, *environment, "/usr/local/bin/repmgr-hooks", "worker")
             self.daemons["worker"] = self.gateway.start(*words, user="service", log="worker", output=output)
             try:
                 told = systemd.recv(100)

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.event import Event
+from repmgr_hooks.journal.last_seen import LastSeen, Publisher
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.foreground import run_now
 from tests.fake import Wall
@@ -25,6 +26,18 @@ from tests.model.setting import LOADED, TICK, managed
 LOOK_AT_MOST_EVERY = 2.5
 """Seconds; without a primary the worker would look ten times as often."""
 RETRY_AT_MOST = LOADED.service.retry.max_delay
+
+
+class ModelPublisher(Publisher):
+    """What load balancers would be answered goes to the oracle."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle, self._written = oracle, None
+
+    def publish(self, seen: LastSeen, longer: float = 0.0) -> None:
+        self._written = seen
+        if not seen.in_step:
+            self._oracle.answered(seen.primary)
 
 
 class Game(RuleBasedStateMachine):
@@ -59,7 +72,8 @@ class Game(RuleBasedStateMachine):
         """As worker.py does."""
         self.host.reborn()
         self.journal.release_cut_off()
-        self.controller = ClusterController(self.managed, self.journal, self.host, self.loaded)
+        shown = ModelPublisher(self.oracle)
+        self.controller = ClusterController(self.managed, self.journal, self.host, self.loaded, publisher=shown)
 
     def work(self) -> float:
         """What the worker's loop does once; if it dies of it, another is started."""

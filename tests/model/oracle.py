@@ -130,6 +130,12 @@ class Oracle:
         self._decided = term
         self._evidence.state(last_known)
 
+    def answered(self, number: int | None) -> None:
+        """Load balancers are answered from now on that this node is the primary, or that none is."""
+        shown = self._shown.get(number or 0)
+        if number is not None and (shown is None or shown.term is None):
+            self.accuse(f"node {number} is answered for, which was no primary at the last look: {shown}")
+
     def _deserted(self, port: str, shown: Shown | None) -> None:
         """It may be so if repmgr has called that node the primary, and somebody promoted it later: a call names no
         timeline. design.md: "or a promotion event about it is in the journal"."""

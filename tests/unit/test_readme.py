@@ -18,7 +18,7 @@ from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.main import COMMANDS
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.handlers.contract import NAMES
-from repmgr_hooks.reports.metrics import METRICS
+from repmgr_hooks.reports.exposition import METRICS
 from repmgr_hooks.reports.status import ClusterStatus
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost

@@ -19,9 +19,9 @@ from repmgr_hooks.checks.finding import Topic
 from repmgr_hooks.cli.output import complain, say
 from repmgr_hooks.errors import HooksError, LockTimeout, OperationFailed, UsageError
 from repmgr_hooks.log import ForJournal, ForReader, Json
-from repmgr_hooks.reports import failover_html, failover_text, metrics
+from repmgr_hooks.reports import exposition, failover_html, failover_text
+from repmgr_hooks.reports.exposition import Sample
 from repmgr_hooks.reports.failover import Change, FailoverReport, Item
-from repmgr_hooks.reports.metrics import Sample
 from repmgr_hooks.text import MOST, NAME, one_line, printable, shortened
 
 NASTY = [
@@ -130,7 +130,7 @@ def test_the_page_the_story_and_the_screen(text: str) -> None:
 @settings(max_examples=300)
 @given(FOREIGN)
 def test_metrics_and_findings(text: str) -> None:
-    rendered = metrics.render([Sample("step_failures_total", {"action": text}, 1.0)])
+    rendered = exposition.render([Sample("step_failures_total", {"action": text}, 1.0)])
     assert_harmless(rendered)
     assert rendered.count("\n") == 3
     finding = Topic("kernel.nat").fail(text, text)

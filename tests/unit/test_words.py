@@ -12,7 +12,7 @@ import pytest
 import repmgr_hooks
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.main import COMMANDS as EXISTING
-from repmgr_hooks.reports.metrics import METRICS
+from repmgr_hooks.reports.exposition import METRICS
 from tests.options import all_options
 
 PACKAGE = Path(repmgr_hooks.__file__).parent

@@ -15,8 +15,8 @@ from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.reports import metrics
-from repmgr_hooks.reports.metrics import Sample
+from repmgr_hooks.reports import exposition
+from repmgr_hooks.reports.exposition import Sample
 from tests.fake import FakeHost, FakeSlot, step_row
 
 PROMOTED = Event(2, "standby_promote")
@@ -198,14 +198,14 @@ def test_without_a_journal_there_is_no_counter(
 
 def test_strange_words_come_back_as_they_were() -> None:
     words = 'a "b" \\ c\n{d} \\n ü,='
-    assert parsed(metrics.render([Sample("step_failures_total", {"action": words}, 1.5)])) == {
+    assert parsed(exposition.render([Sample("step_failures_total", {"action": words}, 1.5)])) == {
         ("step_failures_total", frozenset({("action", words)})): 1.5
     }
 
 
 def test_what_belongs_to_a_metric_stands_together() -> None:
     samples = [Sample(name, {"cluster": cluster}, 1) for cluster in "ab" for name in ("healthy", "paused")]
-    lines = metrics.render(samples).splitlines()
+    lines = exposition.render(samples).splitlines()
     assert [line.split("{")[0] for line in lines if not line.startswith("#")] == [
         *["repmgr_hooks_healthy"] * 2,
         *["repmgr_hooks_paused"] * 2,
@@ -214,7 +214,7 @@ def test_what_belongs_to_a_metric_stands_together() -> None:
 
 
 def test_names_and_units() -> None:
-    for name, (kind, text) in metrics.METRICS.items():
+    for name, (kind, text) in exposition.METRICS.items():
         assert name.endswith("_total") == (kind == "counter"), name
         assert not {"timestamp", "duration", "lag", "retained"} & set(name.split("_")) or name.endswith(
             ("_seconds", "_bytes")

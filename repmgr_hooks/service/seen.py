@@ -1,0 +1,113 @@
+"""Shows others what the service sees: after each look, and at the beginning of each run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.observe import NodeState, WalSender
+from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.journal.heartbeat import Progress
+from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, PrimaryPosition, Publisher
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import Host
+from repmgr_hooks.text import MOST, one_line
+
+
+class Shown:
+    """What others may read of one cluster; nothing, without a ``publisher``, or if there is no look without an event.
+
+    What is never looked at again would soon be wrong.
+    """
+
+    def __init__(self, cluster: Cluster, interval: float, progress: Progress, publisher: Publisher | None) -> None:
+        self._cluster, self._interval, self._progress = cluster, interval, progress
+        self._publisher = publisher if interval else None
+        self._last: PrimaryPosition | None = None
+
+    def show(self, decision: PrimaryDecision, paused: bool = False) -> None:
+        """Show what the nodes have just said."""
+        if self._publisher:
+            self._last = position_of(decision, self._cluster) or self._last
+            seen = seen_of(decision, self._cluster, self._interval, paused)
+            self._publisher.publish(replace(seen, last_primary=self._last))
+
+    def look_only(self, last_known: LastKnownPrimary, host: Host) -> float:
+        """Look during a pause, when nothing is done; return the seconds until the next such look."""
+        if not self._publisher:
+            return math.inf
+        self.show(PrimaryFinder(self._cluster, last_known).decision(host), paused=True)
+        return self._interval
+
+    @contextmanager
+    def waiting(self, what: str, seconds: float) -> Iterator[None]:
+        """A step of a run, or a wait, that takes at most so many seconds: nothing new is seen meanwhile."""
+        if self._publisher:
+            self._publisher.extend(seconds)
+        with self._progress.waiting(what, seconds):
+            yield
+
+
+def seen_of(decision: PrimaryDecision, cluster: Cluster, interval: float, paused: bool = False) -> LastSeen:
+    """Return what was seen of a cluster that is looked at every ``interval`` seconds."""
+    primary, barman = decision.primary_state, cluster.barman
+    sender = primary.sender(barman.slot_name) if primary and barman else None
+    flushed = sender.flushed if sender else None
+    return LastSeen(
+        cluster.name,
+        decision.primary,
+        decision.timeline,
+        decision.reason.code.name.lower(),
+        one_line(str(decision), MOST),
+        tuple(_node(state, decision, cluster) for state in decision.states),
+        interval,
+        barman.slot_name if barman else "",
+        sender is not None and sender.state == "streaming" if barman else None,
+        max(primary.lsn - flushed, 0) if primary and flushed is not None else None,
+        paused,
+    )
+
+
+def position_of(decision: PrimaryDecision, cluster: Cluster) -> PrimaryPosition | None:
+    """Return how far the primary was, and Barman with it."""
+    primary = decision.primary_state
+    if primary is None:
+        return None
+    sender = primary.sender(cluster.barman.slot_name) if cluster.barman else None
+    acknowledged = sender is not None and sender.sync_state in SYNCHRONOUS
+    flushed = (sender.flushed if sender else None) or 0
+    return PrimaryPosition(primary.node, primary.timeline, primary.lsn, flushed, acknowledged)
+
+
+def _node(state: NodeState, decision: PrimaryDecision, cluster: Cluster) -> NodeSeen:
+    host, stale = cluster.nodes[state.node].host, state.node in decision.stale_primaries
+    if not state.reachable:
+        return NodeSeen(state.node, host, False, "unknown", 0)
+    primary, sender = decision.primary_state, _sender_to(host, decision) if state.role == "standby" else None
+    slot = state.slot(cluster.barman.slot_name) if cluster.barman else None
+    received = replayed = None
+    if primary and state.role == "standby":
+        received = max(primary.lsn - state.lsn, 0)
+        replayed = max(primary.lsn - sender.replayed, 0) if sender and sender.replayed is not None else received
+    return NodeSeen(
+        state.node,
+        host,
+        True,
+        state.role,
+        state.timeline,
+        bool(state.receiver and state.receiver.streaming),
+        replayed,
+        received,
+        sender.sync_state if sender else "",
+        max(state.lsn - slot.restart_lsn, 0) if slot and slot.restart_lsn is not None else None,
+        stale,
+    )
+
+
+def _sender_to(host: str, decision: PrimaryDecision) -> WalSender | None:
+    """Return the walsender of whichever node a standby receives from; what it says of its replay comes that way."""
+    senders = (sender for state in decision.states if state.reachable for sender in state.senders)
+    return next((sender for sender in senders if sender.client == host and sender.state == "streaming"), None)

@@ -1,0 +1,161 @@
+"""Load balancers and Prometheus ask over HTTP which node is the primary: with the real HAProxy, through a failover."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.looks import led_to
+from tests.lab import CONFIG, CONFIG_FILE, Host, Lab, wait_for
+from tests.lab import http as endpoint
+
+INTERVAL = 1
+TOO_OLD = 2 * INTERVAL + 20
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """Two nodes in service, looked at each second; ``serve-http`` and HAProxy on the gateway."""
+    lab = fresh_lab()
+    try:
+        lab.build()
+        config = lab.gateway.path(CONFIG_FILE)
+        config.write_text(config.read_text().replace("monitor_interval: 5", f"monitor_interval: {INTERVAL}"))
+        lab.gateway.hooks("reconcile")
+        lab.start_cron()
+        lab.start_worker()
+        lab.start_repmgrd()
+        endpoint.start(lab)
+        wait_for(lambda: endpoint.primaries(lab) == [1], "node 1 to be answered for")
+        start_haproxy(lab)
+        yield lab
+    finally:
+        lab.destroy()
+
+
+def start_haproxy(lab: Lab) -> None:
+    lab.put(lab.gateway, "/etc/haproxy/haproxy.cfg", (CONFIG / "haproxy.cfg").read_text())
+    lab.daemons["haproxy"] = lab.gateway.start("haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg", log="haproxy")
+
+
+def behind(lab: Lab, port: int) -> str:
+    """The address of the node that a client reaches through HAProxy; empty if none."""
+    dsn = f"host={lab.gateway.address} port={port} user=app dbname=app connect_timeout=3"
+    return lab.app.result("psql", "-XAtq", dsn, "-c", "select inet_server_addr()", user="postgres").stdout.strip()
+
+
+def leads_to(lab: Lab, port: int, host: Host) -> bool:
+    return behind(lab, port) == f"{host.address}"
+
+
+@contextmanager
+def watched(lab: Lab) -> Iterator[list[list[int]]]:
+    """Ask all the time for which nodes ``/primary`` is answered by 200: each different answer, in order."""
+    seen: list[list[int]] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            now = endpoint.primaries(lab)
+            if not seen or now != seen[-1]:
+                seen.append(now)
+            over.wait(0.1)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join(60)
+
+
+def test_failover(lab: Lab) -> None:
+    wait_for(lambda: leads_to(lab, 5000, lab.db1), "HAProxy to lead writers to db1")
+    wait_for(lambda: leads_to(lab, 5001, lab.db2), "HAProxy to lead readers to db2")
+    with watched(lab) as seen:
+        lab.db1.pg_ctl("stop", "-m", "immediate")
+        wait_for(lambda: endpoint.primaries(lab) == [2], "node 2 to be answered for")
+        wait_for(lambda: leads_to(lab, 5000, lab.db2), "HAProxy to lead writers to db2")
+        wait_for(lambda: led_to(lab, lab.db2), "the failover")
+        lab.db1.pg_ctl("start")  # the stale primary: it has not heard of anything
+        assert lab.db1.sql("select pg_is_in_recovery()") == "f"
+        time.sleep(3 * INTERVAL)
+        assert leads_to(lab, 5000, lab.db2)
+    assert [answer for answer in seen if answer] == [[1], [2]], seen
+    assert len(seen) <= 3, "1, then perhaps nobody, then 2"
+    assert endpoint.statuses(lab, "/main/nodes/1/replica", "/main/nodes/1/health", "/health") == [503, 200, 200]
+
+
+def test_what_is_asked(lab: Lab) -> None:
+    of_1, of_2 = "/main/nodes/1", "/main/nodes/10.0.0.12"
+    for method in ("GET", "HEAD", "OPTIONS"):
+        paths = (f"{of_1}/primary", f"{of_2}/primary", f"{of_1}/replica", f"{of_2}/replica", "/nodes/2/read-only")
+        assert endpoint.statuses(lab, *paths, method=method) == [200, 503, 503, 200, 200], method
+    assert endpoint.statuses(lab, "/primary", "/main/primary", "/other/nodes/1/primary") == [404, 404, 503]
+    assert endpoint.statuses(lab, f"{of_2}/sync", f"{of_2}/async") == [200, 503], "FIRST 1 (db2, ...)"
+    (status, body) = endpoint.asked(lab, f"{of_1}/primary")[0]
+    assert (status, json.loads(body)["node"], json.loads(body)["primary"]) == (200, 1, 1)
+    assert endpoint.statuses(lab, of_1, method="POST") == [405]
+    of_metrics(lab)
+
+
+def of_metrics(lab: Lab) -> None:
+    """Prometheus reads it: with its own tool, where it is installed."""
+    (status, text) = endpoint.asked(lab, "/metrics")[0]
+    samples = {s.name: s.value for family in text_string_to_metric_families(text + "\n") for s in family.samples}
+    assert status == 200
+    assert samples["repmgr_hooks_status_fresh"] == samples["repmgr_hooks_primary_known"] == 1
+    assert abs(samples["repmgr_hooks_last_poll_timestamp_seconds"] - time.time()) < 60
+    if promtool := shutil.which("promtool"):
+        words = (promtool, "check", "metrics")
+        checked = subprocess.run(words, input=text + "\n", capture_output=True, text=True, timeout=60, check=False)
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_a_standby_that_does_not_replay(lab: Lab) -> None:
+    """It receives everything, and readers would see what was."""
+    near, far = "/main/nodes/2/replica?lag=1MB", "/main/nodes/2/replica"
+    assert endpoint.statuses(lab, near, far) == [200, 200]
+    lab.db2.sql("select pg_wal_replay_pause()")
+    lab.db1.sql("create table much as select repeat('x', 1000) from generate_series(1, 10000)", "app")
+    wait_for(lambda: endpoint.statuses(lab, near, far) == [503, 200], "the lag to be seen")
+    lab.db2.sql("select pg_wal_replay_resume()")
+    wait_for(lambda: endpoint.statuses(lab, near, far) == [200, 200], "the lag to be gone")
+
+
+def test_a_service_that_hangs_or_is_gone(lab: Lab) -> None:
+    """What nobody has looked at lately is not answered for; a restart and a pause take no node away."""
+    worker = lab.daemons["worker"]
+    lab.gateway.hooks("pause", "--for", "10m")
+    with watched(lab) as seen:
+        time.sleep(TOO_OLD + 3)
+    assert seen == [[1]]
+    lab.gateway.hooks("resume")
+
+    worker.send_signal(signal.SIGSTOP)
+    wait_for(lambda: endpoint.primaries(lab) == [], "nobody to be answered for", TOO_OLD + 30)
+    assert endpoint.statuses(lab, "/health", "/main/health", "/main/nodes/2/replica") == [503] * 3
+    assert 'status_fresh{cluster="main"} 0' in endpoint.asked(lab, "/metrics")[0][1]
+    wait_for(lambda: behind(lab, 5000) == "", "HAProxy to lead nowhere")
+    worker.send_signal(signal.SIGCONT)
+    wait_for(lambda: endpoint.primaries(lab) == [1], "node 1 to be answered for")
+
+    with watched(lab) as seen:
+        worker.terminate()
+        worker.wait(150)
+        lab.start_worker()
+        time.sleep(3)
+    assert seen == [[1]]
+    lab.daemons["worker"].kill()
+    wait_for(lambda: endpoint.primaries(lab) == [], "nobody to be answered for", TOO_OLD + 30)

@@ -1,0 +1,147 @@
+"""What the service shows to others: at each look, at the beginning of a run, during a pause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.cluster.decide import LastKnownPrimary, decide
+from repmgr_hooks.cluster.observe import observe
+from repmgr_hooks.config import Config
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.last_seen import LastSeen, Publisher, read_all
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.seen import seen_of
+from tests.fake import FakeHost, Wall
+from tests.unit.service.test_controller import later
+
+
+class Showing(Publisher):
+    """Keeps all that was shown, besides."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, "main")
+        self.shown: list[LastSeen] = []
+
+    def publish(self, seen: LastSeen, longer: float = 0.0) -> None:
+        super().publish(seen, longer)
+        if not self.shown or seen != self.shown[-1]:
+            self.shown.append(seen)
+
+
+Begin = Callable[..., tuple[ClusterController, Showing]]
+
+
+@pytest.fixture
+def begin(loaded: Config, journal: Journal, host: FakeHost, tmp_path: Path) -> Begin:
+    def begun(interval: int = 5) -> tuple[ClusterController, Showing]:
+        publisher = Showing(tmp_path)
+        service = replace(loaded.service, monitor_interval=interval)
+        managed = loaded.clusters["main"]
+        own = replace(loaded, service=service)
+        return ClusterController(managed, journal, host, own, publisher=publisher), publisher
+
+    return begun
+
+
+def primaries(publisher: Showing) -> list[int | None]:
+    """Each that was shown, in order."""
+    return [number for number, _ in groupby(seen.primary for seen in publisher.shown)]
+
+
+def test_what_is_seen(loaded: Config, host: FakeHost) -> None:
+    host.nodes[2].upstream, host.nodes[2].behind = 1, 4096
+    cluster = loaded.clusters["main"].cluster
+    seen = seen_of(decide(observe(cluster, host)), cluster, 5)
+    assert (seen.primary, seen.timeline, seen.code, seen.barman_streaming, seen.barman_lag) == (1, 1, "only", True, 0)
+    one, two = seen.nodes
+    assert (one.role, one.lag, one.retained is not None) == ("primary", None, True)
+    assert (two.role, two.streaming, two.lag, two.received_lag) == ("standby", True, 4096, 4096)
+
+
+@pytest.mark.parametrize(("client", "lag", "sync"), [("10.0.0.12", 8192, "quorum"), ("10.0.0.99", 0, "")])
+def test_what_a_standby_has_replayed_is_known_to_its_sender(
+    loaded: Config, host: FakeHost, client: str, lag: int, sync: str
+) -> None:
+    cluster = loaded.clusters["main"].cluster
+    decision = decide(observe(cluster, host))
+    primary, standby = decision.states
+    sender = replace(primary.senders[0], client=client, replayed=primary.lsn - 8192, sync_state="quorum")
+    decision = replace(decision, states=(replace(primary, senders=(*primary.senders, sender)), standby))
+    two = seen_of(decision, cluster, 5).nodes[1]
+    assert (two.lag, two.sync_state) == (lag, sync)
+
+
+def test_a_failover(
+    begin: Begin, host: FakeHost, journal: Journal, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is seen is shown before the first step: the old primary may come back while steps are taken."""
+    controller, publisher = begin()
+    controller.work()
+    host.fail_over()
+    shown_meanwhile: list[int | None] = []
+    run = host.run
+
+    def watched(*words: object) -> str:
+        shown_meanwhile.append(publisher.shown[-1].primary)
+        return run(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(host, "run", watched)
+    journal.add_event("main", Event(2, "standby_promote"), wall.time)
+    controller.work()
+    assert set(shown_meanwhile) == {2}
+    assert primaries(publisher) == [1, 2]
+
+
+def test_nobody_is_the_primary(begin: Begin, host: FakeHost, wall: Wall) -> None:
+    controller, publisher = begin()
+    controller.work()
+    host.nodes[1].reachable = False
+    later(wall, host, 5)
+    controller.work()
+    assert primaries(publisher)[-1] is None
+
+
+def test_a_pause(begin: Begin, host: FakeHost, journal: Journal, wall: Wall) -> None:
+    """Nothing is done, and what is asked is answered all the same."""
+    controller, publisher = begin()
+    controller.work()
+    journal.pause("main", None, "")
+    assert controller.work() == 5
+    host.fail_over()
+    later(wall, host, 5)
+    assert controller.work() == 5
+    assert [(seen.primary, seen.paused) for seen in publisher.shown] == [(1, False), (1, True), (2, True)]
+
+
+def test_without_looks_nothing_is_shown(begin: Begin, journal: Journal, wall: Wall) -> None:
+    controller, publisher = begin(0)
+    journal.add_event("main", Event(1, "primary_register"), wall.time)
+    controller.work()
+    journal.pause("main", None, "")
+    assert controller.work() > 60
+    assert publisher.shown == []
+
+
+def test_what_cannot_be_shown_stops_nothing(begin: Begin, tmp_path: Path, host: FakeHost, wall: Wall) -> None:
+    controller, _ = begin()
+    (tmp_path / "cluster-main.json").mkdir()
+    controller.work()
+    assert [seen for _, seen, _ in read_all(tmp_path)] == [None]
+    (tmp_path / "cluster-main.json").rmdir()
+    later(wall, host, 5)
+    controller.work()
+    assert [seen.primary for _, seen, _ in read_all(tmp_path) if seen] == [1]
+
+
+def test_the_last_known_primary_counts(begin: Begin, journal: Journal, host: FakeHost) -> None:
+    """As for the routes: a node on an older timeline than was seen is none."""
+    journal.remember("main", LastKnownPrimary(2, 2, host.nodes[1].system_identifier))
+    controller, publisher = begin()
+    controller.work()
+    assert primaries(publisher) == [None]
