@@ -8,7 +8,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.layers import seconds_for
-from repmgr_hooks.system.steps import POLL, DropConnections, Host, Program, Rows, Sql, Step
+from repmgr_hooks.system.steps import FIRST_POLL, POLL, DropConnections, Host, Program, Rows, Sql, Step
 from repmgr_hooks.text import MOST, one_line
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def _reset(deleted: str, host: Host, wanted: bool) -> None:
 
 
 def _becomes_true(step: Step, question: Sql | Program, host: Host, end: float) -> bool:
+    begun = host.now()
     while True:
         limit = max(end - host.now(), SHORTEST_TRY)
         if isinstance(question, Program):
@@ -72,4 +73,4 @@ def _becomes_true(step: Step, question: Sql | Program, host: Host, end: float) -
             raise OperationFailed(what, code="undone")
         if host.now() >= end:
             return False
-        host.sleep(POLL)
+        host.sleep(min(max((host.now() - begun) / 8, FIRST_POLL), POLL))

@@ -19,6 +19,8 @@ from repmgr_hooks.system.client import Visit
 Rows = list[tuple[Any, ...]]
 
 POLL = 0.1
+FIRST_POLL = 0.02
+"""What is waited for mostly comes soon; the longer it takes, the less often it is looked for, down to every POLL."""
 
 
 @dataclass(frozen=True)
