@@ -485,8 +485,9 @@ class FakeHost:
         """As ``System.close``."""
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
-        self.poked += flows
-        self._note("poke")
+        if found := list(flows):
+            self.poked += found
+            self._note("poke")
 
     def tell(self, alert: Alert) -> None:
         self.told.append(alert)

@@ -49,13 +49,11 @@ def _do(action: Program | Sql | DropConnections | Alert, host: Host, limit: floa
 
 def _reset(deleted: str, host: Host, wanted: bool) -> None:
     """Reset the clients of what conntrack has deleted; the rest does not depend on it."""
-    clients = [found.flow for found in parse_conntrack(deleted) if found.alive]
-    if clients and wanted:
+    if wanted and deleted.strip():
         try:
-            host.reset_clients(clients)
-            log.info("         reset sent to %d client(s)", len(clients))
+            host.reset_clients(found.flow for found in parse_conntrack(deleted) if found.alive)
         except OperationFailed as error:
-            log.warning("%d client(s) not reset: %s; going on without it", len(clients), error)
+            log.warning("clients not reset: %s; going on without it", error)
 
 
 def _becomes_true(step: Step, question: Sql | Program, host: Host, end: float) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit, brief, is_servers, visit
 from repmgr_hooks.system.programs import Programs
 from repmgr_hooks.system.steps import Program, Rows, Sql
+
+log = logging.getLogger(__name__)
 
 MOST_ANSWER = 4 * 1024 * 1024
 """Bytes of a node's answer, all rows together: the names of the WAL files in 2 TB of pg_wal."""
@@ -177,13 +181,15 @@ class LocalHost:
             asyncio.run_coroutine_threadsafe(self._forget(node), self._loop).result()
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
-        """Send each client one SYN from the gateway's address. Raises OperationFailed without CAP_NET_RAW."""
+        """Send each client one SYN from the gateway's address, on the side: with thousands it takes seconds.
+
+        A thread that ``reconcile`` waits for at its end too.
+        """
+        sending = copy_context().run
         try:
-            send_resets(flows)
-        except OSError as error:
-            raise OperationFailed(f"cannot send packets (needs CAP_NET_RAW): {error}", code="no_reset") from None
-        except ValueError as error:
-            raise OperationFailed(f"cannot send packets: {error}", code="no_reset") from None
+            threading.Thread(target=sending, args=(_reset, flows), name="resets", daemon=False).start()
+        except RuntimeError as error:
+            raise OperationFailed(f"cannot begin to send packets: {error}", code="no_reset") from None
 
     def tell(self, alert: Alert) -> None:
         """Hand an alert over to the service; in the foreground the user sees the log."""
@@ -228,6 +234,16 @@ class LocalHost:
     def sleep(self, seconds: float) -> None:
         """Wait."""
         clock.sleep(seconds)
+
+
+def _reset(flows: Iterable[Flow]) -> None:
+    try:
+        if sent := send_resets(flows):
+            log.info("         reset sent to %d client(s)", sent)
+    except OSError as error:
+        log.warning("clients not reset: cannot send packets (needs CAP_NET_RAW): %s", error)
+    except ValueError as error:
+        log.warning("clients not reset: cannot send packets: %s", error)
 
 
 def _is_answer(error: psycopg.Error) -> bool:
