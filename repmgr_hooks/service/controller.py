@@ -65,6 +65,7 @@ class ClusterController:
         self._managed, self._journal, self._host, self._config = managed, journal, host, loaded
         self._tick = loaded.service.monitor_interval
         self._monitor = Monitor(managed, host, self._tick)
+        self.stirred = self._monitor.stirred
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
         self._owes_look = False

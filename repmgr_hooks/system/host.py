@@ -36,17 +36,23 @@ yet, and a session of ours must not hang on it (repmgr does the same, dbutils.c:
 class LocalHost:
     """The real host, for one cluster; ``conninfos`` maps node ids to libpq connection strings.
 
-    ``tell`` takes the alerts; without it nobody is told.
+    ``tell`` takes the alerts; without it nobody is told. ``noticed`` is called, in another thread, when a node ends
+    a kept connection, or a program that should go on running has ended: it may be time to look.
     """
 
-    def __init__(self, conninfos: Mapping[int, str], tell: Callable[[Alert], None] | None = None) -> None:
-        self._tell = tell
+    def __init__(
+        self,
+        conninfos: Mapping[int, str],
+        tell: Callable[[Alert], None] | None = None,
+        noticed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._tell, self._noticed = tell, noticed
         self._conninfos = {
             node: conninfo.make_conninfo(dsn, options=SESSION, application_name="repmgr_hooks", client_encoding="UTF8")
             for node, dsn in conninfos.items()
         }
         self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
-        self._programs = Programs()
+        self._programs = Programs(ended=noticed)
         self._reconnecting: dict[int, asyncio.Task[None]] = {}
         self._silent: dict[int, str] = {}
         self._loop = asyncio.new_event_loop()
@@ -142,12 +148,24 @@ class LocalHost:
             return await self._ask_walsender(sql)
         if kept := self._connections.get(sql.node):
             try:
-                return await self._rows(kept, sql)
+                return await self._rows_of_idle(kept, sql)
             except psycopg.OperationalError:
                 if not kept.broken:
                     raise
             await self._forget(sql.node)
-        return await self._rows(await self._connect(sql.node), sql)
+        return await self._rows_of_idle(await self._connect(sql.node), sql)
+
+    async def _rows_of_idle(self, connection: psycopg.AsyncConnection[Any], sql: Sql) -> Rows:
+        """Ask, and watch the connection afterwards: what comes through an idle one is its end (57P01), mostly."""
+        self._loop.remove_reader(connection.fileno())
+        rows = await self._rows(connection, sql)
+        if not connection.closed:
+            self._loop.add_reader(connection.fileno(), self._stirs, connection)
+        return rows
+
+    def _stirs(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._loop.remove_reader(connection.fileno())
+        self._noticed()
 
     async def _ask_walsender(self, sql: Sql) -> Rows:
         """Ask through a connection that stands only meanwhile: it counts among ``max_wal_senders``."""
@@ -171,6 +189,8 @@ class LocalHost:
 
     async def _forget(self, node: int) -> None:
         if connection := self._connections.pop(node, None):
+            if not connection.closed:
+                self._loop.remove_reader(connection.fileno())
             await connection.close()
 
     def close_idle(self) -> None:
