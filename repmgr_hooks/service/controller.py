@@ -37,8 +37,7 @@ BUSY = 5.0
 LOCK_WAIT = 100.0
 SHOWN = 100
 """So many events of a run are named in each line of the log for a collector."""
-NOBODY = Nobody()
-NO_PROBER = NoProber()
+NOBODY, NO_PROBER = Nobody(), NoProber()
 T = TypeVar("T")
 
 
