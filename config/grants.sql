@@ -4,6 +4,7 @@
 alter role :"role" with login replication;                      -- create and drop Barman's slot
 grant pg_monitor to :"role";                                    -- walsenders, walreceivers, pg_control
 grant pg_signal_backend to :"role";                             -- end a walsender that a dead connection of Barman's holds
+grant execute on function pg_switch_wal() to :"role";           -- close a file at once; else Barman does it, after a checkpoint
 grant usage on schema repmgr to :"role";
 grant select on repmgr.nodes to :"role";
 -- To compare Barman's WAL with the primary's: checksums of WAL files, and nothing else of their content.

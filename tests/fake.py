@@ -246,8 +246,8 @@ class FakeNode:
     """The node that a standby receives WAL from now."""
     behind: int = 0
     """Bytes of the primary's WAL that a standby has not received."""
-    checkpoint_timeline: int = 1
-    """What pg_control says; it lags behind a promotion until the first checkpoint has ended."""
+    may_switch: bool = True
+    """Whether our role may close a WAL file."""
     history: str = ""
     """The history file of its timeline."""
     recycled: set[str] = field(default_factory=set)
@@ -318,6 +318,9 @@ class FakeBarman:
     settings: dict[str, str] = field(default_factory=dict)
     """What ``show-server`` says otherwise than a server in order."""
     version: str = "3.4.0"
+    has_pgrep: bool = True
+    receiver_hangs: bool = False
+    """Whether its receive-wal still runs, although it streams from nowhere: its primary was unplugged."""
     model: str = ""
     """The model that is applied; each is named after the node it leads to, such as ``main-db2``."""
     backups: str = ""
@@ -436,10 +439,11 @@ class FakeHost:
         self.promote(2)
 
     def lose(self, number: int) -> None:
-        """Make a node unreachable; Barman's stream from it ends."""
+        """Make a node unreachable; nothing comes from it to Barman any more, whose receiver waits."""
         self.nodes[number].reachable = False
         if self.barman.streams_from == number:
             self._end_stream()
+            self.barman.receiver_hangs = True
 
     def leads_to(self, port: int) -> str | None:
         """Where clients of a gateway port end up."""
@@ -496,8 +500,9 @@ class FakeHost:
         return self.pgbouncers[console_name(console)].answer(commands, self._clock)
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
-        self.poked += flows
-        self._note("poke")
+        if found := list(flows):
+            self.poked += found
+            self._note("poke")
 
     def tell(self, alert: Alert) -> None:
         self.told.append(alert)
@@ -528,7 +533,7 @@ class FakeHost:
         name, *words = program.argv
         if name == "barman":
             return self._barman_command(program, words, limit)
-        if name in ("cat", "find", "cmp", "cp", "mkdir", "mv", "touch", "chown", "rm", "python3"):
+        if name in ("cat", "find", "cmp", "cp", "mkdir", "mv", "touch", "chown", "rm", "python3", "pgrep"):
             return self._barmans_files(program, name, words)
         if name == "nice":
             assert program.resident, "nobody waits for it"
@@ -697,6 +702,13 @@ class FakeHost:
                 return json.dumps({"wrong": self.barman.cut})
             assert words[2] == "sums"
             return json.dumps(self._sums(asked(program)["names"]))
+        if name == "pgrep":
+            if not self.barman.has_pgrep:
+                raise OperationFailed("pgrep: no such program")
+            assert words == ["-a", "-f", "receive-?wal"]
+            runs = self.barman.streams_from is not None or self.barman.receiver_hangs
+            others = "77 /usr/bin/python3 /usr/bin/barman -q receive-wal other\n78 pg_receivewal --slot=other\n"
+            return others + "79 /usr/bin/python3 /usr/bin/barman -q receive-wal main_backup\n" * runs
         if name == "cat":
             assert words == [f"{HOME}/.active-model.auto"]
             return self.barman.model
@@ -750,6 +762,9 @@ class FakeHost:
         }
 
     def _stop(self, program: Program) -> str:
+        if self.barman.receiver_hangs:
+            self.barman.receiver_hangs = False
+            return ended(program, 0, "Stopped process receive-wal(4711)\n", "")
         if self.barman.streams_from is None:
             said = "ERROR: Termination of receive-wal failed: no such process for server main_backup"
             return ended(program, 1, "", said)
@@ -764,7 +779,8 @@ class FakeHost:
 
     def _start_stream(self) -> None:
         number = self._behind_barman_port()
-        if number and self.barman.streams_from is None and "barman" in self.nodes[number].slots:
+        runs = self.barman.streams_from is not None or self.barman.receiver_hangs
+        if number and not runs and "barman" in self.nodes[number].slots:
             self.nodes[number].slots["barman"].active = True
             self.barman.streams_from, self.barman.streams_since = number, self._clock
 
@@ -786,7 +802,6 @@ class FakeHost:
         assert "--force" in program.argv, "without it Barman makes no checkpoint, and an idle primary switches nothing"
         closed = node.wal_file()
         node.segment += 1
-        node.checkpoint_timeline = node.timeline
         assert "--archive" not in program.argv, "the lock of archive-wal may be held by somebody else"
         if self.barman.streams_from == number:
             self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
@@ -864,7 +879,18 @@ class FakeHost:
         return [(attached and reached and old if slot in node.slots else None,)]
 
     def _written(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        return [(node.lsn(), 0x100_0000, node.checkpoint_timeline, node.pg_wal(), node.in_recovery)]
+        return [(node.lsn(), 0x100_0000, node.may_switch, node.pg_wal(), node.in_recovery)]
+
+    def _switch(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        if node.in_recovery:
+            return OperationFailed(f"node {sql.node}: recovery is in progress")
+        assert node.may_switch
+        closed = node.wal_file()
+        node.segment += 1
+        if self.barman.streams_from == sql.node:
+            self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
+        self._note(f"switch WAL on {sql.node}")
+        return [("0/0", "0/0")]
 
     def _rights(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(True, False)]
@@ -922,6 +948,7 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     repmgr_files.IDENTITIES: FakeHost._identities,
     receive_wal.STREAMING: FakeHost._streaming,
     archive.WRITTEN: FakeHost._written,
+    receive_wal.SWITCH: FakeHost._switch,
     content.RIGHTS: FakeHost._rights,
     content.READ: FakeHost._sum,
     RESTORE: FakeHost._restore_command,

@@ -32,7 +32,7 @@ WRITTEN = """
 select (case when pg_is_in_recovery() then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
              else pg_current_wal_lsn() end)::text,
        (select setting::bigint from pg_settings where name = 'wal_segment_size'),
-       (select timeline_id from pg_control_checkpoint()), (select array_agg(name) from pg_ls_waldir()),
+       has_function_privilege('pg_catalog.pg_switch_wal()', 'execute'), (select array_agg(name) from pg_ls_waldir()),
        pg_is_in_recovery()
 """
 
@@ -43,7 +43,7 @@ def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
     A standby is taken as if it had just been promoted to that timeline (``engine/simulation.py``).
     """
     with answer_of(node):
-        ((written, segment_size, checkpoint_timeline, files, standby),) = host.fetch(Sql(node, WRITTEN), LIMIT)
+        ((written, segment_size, may_switch, files, standby),) = host.fetch(Sql(node, WRITTEN), LIMIT)
         if type(segment_size) is not int or segment_size < 2**20:
             raise ValueError(f"{segment_size!r:.50} is not a WAL segment size")
         end, known = position(written) or 0, timeline - standby
@@ -53,7 +53,7 @@ def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
             timeline, (*switchpoints, Switchpoint(known, end)) if standby else switchpoints, segment_size
         )
         first = [lineage.name(end // segment_size)] if standby else []
-        return PrimaryWal(node, lineage, end, frozenset([*files, *first]), checkpoint_timeline, history)
+        return PrimaryWal(node, lineage, end, frozenset([*files, *first]), history, may_switch is True)
 
 
 def look_again(primary: PrimaryWal, host: Host) -> PrimaryWal:
@@ -155,6 +155,20 @@ def stop_words(barman: Barman, host: Host) -> tuple[str, ...]:
     if there >= TERMINATES_PROCESSES:
         return ("terminate-process", barman.server, "receive-wal")
     return ("receive-wal", "--stop", barman.server)
+
+
+def receiver_runs(barman: Barman, host: Host) -> bool:
+    """False if certainly no receiver of this server runs where Barman does: then there is none to be stopped.
+
+    Barman's own commands take a second Python's start, and a second more, to find that out. What looks like one (Barman
+    sees its lock, process.py) is left to them, and so is everything where there is no pgrep.
+    """
+    try:
+        # The expression does not match itself in the command line of a shell or of sudo that leads there.
+        found = host.run(Program(barman.beside("pgrep", "-a", "-f", "receive-?wal"), tolerate="^$"), LIMIT)
+    except OperationFailed:
+        return True
+    return any({"receive-wal", barman.server} <= set(line.split()) for line in found.splitlines())
 
 
 def look_for(name: str, barman: Barman, host: Host) -> Program:

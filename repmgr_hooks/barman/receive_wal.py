@@ -19,6 +19,9 @@ select (select exists (select 1 from pg_stat_replication
                           and extract(epoch from clock_timestamp() - backend_start) not between 0 and %s)
           from pg_replication_slots where slot_name = %s)
 """
+# A record of our own first, for where nothing was written since the last switch PostgreSQL does not switch
+# (xlogfuncs.c, pg_switch_wal). On a standby both raise an error.
+SWITCH = "select pg_logical_emit_message(false, 'repmgr_hooks', ''), pg_switch_wal()"
 INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
 
 
@@ -53,17 +56,17 @@ def is_stopped(state: ClusterState) -> Sql:
     return Sql(state.primary, INACTIVE, (state.barman.slot_name,))
 
 
-def switch_wal(state: ClusterState, written: Program | None, timeout: int) -> Step:
-    """Not with ``--archive``: whoever holds the lock of archive-wal would hold it up. A file on Barman's disk is safe.
+def switch_wal(state: ClusterState, written: Program | None, timeout: int, by_barman: bool = False) -> Step:
+    """By SQL: Barman's ``switch-wal --force`` is a Python's start, and a checkpoint that takes minutes where much is to
+    be written. ``by_barman``: our role may not.
 
+    Barman not with ``--archive``: whoever holds the lock of archive-wal would hold it up. A file on its disk is safe.
     To stream the end of a file, pg_receivewal waits for nothing that is written behind it. ``written``: a look whether
     that file is there.
     """
-    switch = barman(
-        state,
-        *("-f", "json", "switch-wal", "--force", state.barman.server),
-        expect=rf"The WAL file {state.timeline:08X}[0-9A-F]{{16}} has been closed",
-    )
+    switch: Program | Sql = Sql(state.primary, SWITCH)
+    if by_barman:
+        switch = _switch_by_barman(state)
     return Step(
         f"switch WAL and see timeline {state.timeline} on Barman's disk",
         switch,
@@ -74,6 +77,14 @@ def switch_wal(state: ClusterState, written: Program | None, timeout: int) -> St
         until=written,
         every=timeout + 30.0,
         hint="see whether Barman streams: repmgr-hooks status",
+    )
+
+
+def _switch_by_barman(state: ClusterState) -> Program:
+    return barman(
+        state,
+        *("-f", "json", "switch-wal", "--force", state.barman.server),
+        expect=rf"The WAL file {state.timeline:08X}[0-9A-F]{{16}} has been closed",
     )
 
 

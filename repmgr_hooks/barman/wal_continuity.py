@@ -54,9 +54,10 @@ class PrimaryWal:
     lineage: TimelineHistory
     lsn: int
     files: frozenset[str]
-    checkpoint_timeline: int = 0
     history: str = ""
     """The history file of its timeline; empty on the first."""
+    may_switch: bool = False
+    """Whether our role may have a file closed there."""
 
     @property
     def last_closed(self) -> int:
@@ -72,6 +73,11 @@ class PrimaryWal:
     def last_closed_file(self) -> str:
         """Its name, if it was written on the primary's own timeline."""
         return last_closed_file(self.lineage.timeline, self.lsn, self.lineage.segment_size)
+
+    @property
+    def has_closed_one(self) -> bool:
+        """Whether it has closed a file of its own timeline."""
+        return self.last_closed >= 0 and self.lineage.timeline_at(self.last_closed) == self.lineage.timeline
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ class Seen:
     receiver dies, the primary ends it (``wal_sender_timeout``). ``model``: Barman's active one. ``tail``: Barman has
     more of the old timeline than the primary ever had. ``conflict``: why nothing may be let in, and what to type;
     then ``attached``: a receive-wal is at work all the same. ``fence``: what keeps one from starting. ``stop``: the
-    words that stop one. ``written``: a look whether Barman has the file that the primary wrote last.
+    words that stop one; ``idle``: certainly none runs, so it need not be. ``written``: a look whether Barman has the
+    file that the primary wrote last; ``may_switch``: whether our role may have it closed.
     """
 
     streaming: bool
@@ -93,7 +94,9 @@ class Seen:
     attached: bool = False
     fence: Fence = Fence()
     stop: tuple[str, ...] = ()
+    idle: bool = False
     written: Program | None = None
+    may_switch: bool = False
 
 
 def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
@@ -133,8 +136,7 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
     streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
     coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
     if not config.stream:
-        archived, missing, written = _archive(state, host)
-        return Seen(streaming, archived, missing=missing, coming=coming, written=written)
+        return _archive(Seen(streaming, False, coming=coming), state, host)
     held, primary = content.look(state.barman, state.primary, state.timeline, host)
     if sender and (streaming or coming) and not content.receives(sender, held, primary, state.barman, host):
         raise OperationFailed(
@@ -151,17 +153,17 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
         stop = archive.stop_words(state.barman, host)
         fence = branch.fence_of(held, primary)
         return Seen(False, False, conflict=conflict, attached=sender is not None, fence=fence, stop=stop)
-    stream_state, model, tail = StreamState(StreamPosition.OK), "", False
+    stream_state, model, tail, idle = StreamState(StreamPosition.OK), "", False, False
     if not streaming and not coming:
         stream_state = wal_continuity.classify(held, primary)
         tail = archive.has_a_tail(stream_state, primary.lineage.segment_size, state.barman, host)
         model = config_models.active(state.barman, host) if config.models else ""
         stop = archive.stop_words(state.barman, host)
-    archived, missing, written = _archive(state, host) if config.switch_wal else (False, (), None)
+        idle = not archive.receiver_runs(state.barman, host)
     fence = branch.fence_of(held, primary) if held.fences else Fence()
-    return Seen(
-        *(streaming, archived, stream_state, missing, coming, model, tail), fence=fence, stop=stop, written=written
-    )
+    how = (stream_state, (), coming, model, tail)
+    seen = Seen(streaming, False, *how, fence=fence, stop=stop, idle=idle)
+    return _archive(seen, state, host) if config.switch_wal else seen
 
 
 def fingerprint(state: ClusterState, host: Host) -> object:
@@ -179,8 +181,9 @@ def _sender(state: ClusterState) -> WalSender | None:
 def housekeep(config: Config, state: ClusterState, host: Host) -> None:
     """Ask Barman where its files are before that is needed: later it may try in vain to connect first, for 5 s or more.
 
-    It is asked once. Raises OperationFailed.
+    And for its version, which takes another Python's start. It is asked once. Raises OperationFailed.
     """
+    archive.version(state.barman, host, HOUSEKEEP_LIMIT)
     if config.models:
         config_models.place(state.barman, host, HOUSEKEEP_LIMIT)
     else:
@@ -191,19 +194,18 @@ def _young(sender: WalSender, min_stream_age: int) -> bool:
     return sender.age is not None and 0 <= sender.age < min_stream_age
 
 
-def _archive(state: ClusterState, host: Host) -> tuple[bool, tuple[str, ...], Program | None]:
-    """Whether Barman has the last closed file of the timeline, and what it lacks before it; else how to see it come."""
+def _archive(seen: Seen, state: ClusterState, host: Host) -> Seen:
+    """See whether Barman has the last closed file of the timeline, and what it lacks before it; else how it comes."""
     primary = archive.look_at_primary(state.primary, state.timeline, host)
-    # Until the first checkpoint of a new timeline has ended (pg_control lags until then), nothing can have been
-    # switched by us, which forces one; Barman's disk need not be looked at.
-    if primary.checkpoint_timeline == state.timeline:
+    if primary.has_closed_one:
         held = archive.look_at_archive(state.barman, host)
         if primary.last_closed_file in held.files:
             # A file of that name proves nothing, if it is of another branch.
             if conflict := content.explained_conflict(held, archive.look_again(primary, host), state.barman, host):
                 raise OperationFailed(conflict.message, code=conflict.code, hint=conflict.hint)
-            return True, archive.hole(held, primary, state.barman, host), None
-    return False, (), archive.look_for(primary.open_file, state.barman, host)
+            return replace(seen, archived=True, missing=archive.hole(held, primary, state.barman, host))
+    written = archive.look_for(primary.open_file, state.barman, host)
+    return replace(seen, written=written, may_switch=primary.may_switch)
 
 
 def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
@@ -222,7 +224,7 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
             else _restart_stream(config, state, seen, steps)
         )
     if config.switch_wal and not seen.archived:
-        steps.append(receive_wal.switch_wal(state, seen.written, config.switch_wal.timeout))
+        steps.append(receive_wal.switch_wal(state, seen.written, config.switch_wal.timeout, not seen.may_switch))
     if seen.missing:
         raise wal_continuity.archive_gap(seen.missing, state.barman)
     return steps
@@ -245,10 +247,10 @@ def _restart_stream(config: Config, state: ClusterState, seen: Seen, let_in: lis
     stream_state, model = seen.stream_state, config.models.get(state.primary, "")
     tail = [wal_continuity.keep_tail(stream_state, state.barman)] if seen.tail else []
     remedy = wal_continuity.remedy(stream_state, state.barman) if stream_state.position is not StreamPosition.OK else []
+    before = [*tail, *remedy]
     steps = [
-        receive_wal.stop(state, seen.stop),
-        *tail,
-        *remedy,
+        *([] if seen.idle and not before else [receive_wal.stop(state, seen.stop)]),
+        *before,
         *([config_models.switch(state.barman, model)] if model != seen.model else []),
         *let_in,
         receive_wal.start(state, config.stream_limit, config.stream_age),

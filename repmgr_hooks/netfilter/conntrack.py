@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from repmgr_hooks.netfilter.reset import Flow
 
 FIELD = re.compile(r"\b(src|dst|sport|dport)=([0-9a-f.:]+)")
+LINE = re.compile(r"[^\n]+")
 ALIVE = re.compile(r" (ESTABLISHED|SYN_SENT|SYN_RECV) ")
 
 
@@ -20,19 +22,21 @@ class Tracked:
     alive: bool
 
 
-def parse_conntrack(listing: str) -> list[Tracked]:
+def parse_conntrack(listing: str) -> Iterator[Tracked]:
     """Parse what ``conntrack -L`` and ``-D`` print: two tuples a line, the original and the reply.
 
-    >>> parse_conntrack("tcp 6 9 ESTABLISHED src=10.0.0.30 dst=10.0.0.20 sport=4 dport=54322 "
-    ...                 "src=10.0.0.11 dst=10.0.0.20 sport=5432 dport=4 [ASSURED] mark=0 use=1")[0].leads_to
+    One by one, for there may be many.
+
+    >>> next(parse_conntrack("tcp 6 9 ESTABLISHED src=10.0.0.30 dst=10.0.0.20 sport=4 dport=54322 "
+    ...                 "src=10.0.0.11 dst=10.0.0.20 sport=5432 dport=4 [ASSURED] mark=0 use=1")).leads_to
     '10.0.0.11'
     """
-    found = []
-    for line in listing.splitlines():
-        values = dict(reversed(FIELD.findall(line)))
-        reply = re.findall(r"\bsrc=([0-9a-f.:]+)", line)
+    for match in LINE.finditer(listing):
+        line = match[0]
+        fields = FIELD.findall(line)
+        values = dict(reversed(fields))
+        sources = [value for name, value in fields if name == "src"]
         ports = [values.get(name, "") for name in ("sport", "dport")]
-        if len(reply) == 2 and "src" in values and "dst" in values and all(port.isdecimal() for port in ports):
+        if len(sources) == 2 and "dst" in values and all(port.isdecimal() for port in ports):
             flow = Flow(values["src"], int(ports[0]), values["dst"], int(ports[1]))
-            found.append(Tracked(flow, reply[1], bool(ALIVE.search(line))))
-    return found
+            yield Tracked(flow, sources[1], bool(ALIVE.search(line)))

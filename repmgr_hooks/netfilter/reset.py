@@ -15,15 +15,17 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from collections import Counter
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from repmgr_hooks import clock
 
 BURST = 100
 BURST_PAUSE = 0.12
-MOST_PAUSES = 5.0
+MOST_PAUSES = 30.0
+"""Enough for 25,000 connections of one host."""
 SYN = 0x02
 OFFSET_5_WORDS = 5 << 4
 
@@ -38,26 +40,42 @@ class Flow:
     gateway_port: int
 
 
-def send_resets(flows: Iterable[Flow]) -> None:
-    """Send one SYN for each flow. After all have been tried, raises OSError (EPERM without CAP_NET_RAW) or ValueError.
+def send_resets(flows: Iterable[Flow]) -> int:
+    """Send one SYN for each flow, and return how many that were.
+
+    After all have been tried, raises OSError or ValueError; PermissionError (without CAP_NET_RAW) at once.
 
     In bursts: many connections may come from one host, a pooler's, and Linux answers with at most 1,000 challenge ACKs
-    a second (net.ipv4.tcp_challenge_ack_limit before Linux 6.0). The pauses take at most MOST_PAUSES seconds in all.
+    a second (net.ipv4.tcp_challenge_ack_limit before Linux 6.0). No other host waits for that one. The pauses take at
+    most MOST_PAUSES seconds in all.
     """
-    sent: Counter[str] = Counter()
-    refused: OSError | ValueError | None = None
+    waiting: dict[str, deque[Flow]] = {}
     for flow in flows:
-        sent[flow.client] += 1
-        if sent[flow.client] % BURST == 0 and sent.total() * BURST_PAUSE / BURST < MOST_PAUSES:
+        waiting.setdefault(flow.client, deque()).append(flow)
+    sent, pauses = 0, 0.0
+    refused: OSError | ValueError | None = None
+    while waiting:
+        for client, left in list(waiting.items()):
+            burst = BURST if pauses + BURST_PAUSE <= MOST_PAUSES else len(left)
+            for flow in list(islice(left, burst)):
+                left.popleft()
+                sent += 1
+                try:
+                    _send(flow)
+                except PermissionError:
+                    raise
+                except (OSError, ValueError) as error:
+                    refused = error
+                except struct.error as error:
+                    refused = ValueError(f"{flow}: {error}")
+            if not left:
+                del waiting[client]
+        if waiting:
+            pauses += BURST_PAUSE
             clock.sleep(BURST_PAUSE)
-        try:
-            _send(flow)
-        except (OSError, ValueError) as error:
-            refused = error
-        except struct.error as error:
-            refused = ValueError(f"{flow}: {error}")
     if refused:
         raise refused
+    return sent
 
 
 def _send(flow: Flow) -> None:

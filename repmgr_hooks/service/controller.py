@@ -39,8 +39,7 @@ BUSY = 5.0
 LOCK_WAIT = 100.0
 SHOWN = 100
 """So many events of a run are named in each line of the log for a collector."""
-NOBODY = Nobody()
-NO_PROBER = NoProber()
+NOBODY, NO_PROBER = Nobody(), NoProber()
 T = TypeVar("T")
 
 
@@ -68,6 +67,7 @@ class ClusterController:
         self._managed, self._journal, self._host, self._config = managed, journal, host, loaded
         self._tick = loaded.service.monitor_interval
         self._monitor = Monitor(managed, host, self._tick)
+        self.stirred = self._monitor.stirred
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
         self._shown = Shown(managed.cluster, self._tick, self.progress, publisher)

@@ -42,6 +42,11 @@ class Loop(threading.Thread):
         self._queue.blind.set()
         self.wake()
 
+    def stirs(self) -> None:
+        """Look now: a node has ended a connection, or Barman's receiver has ended."""
+        self._queue.stirred.set()
+        self.wake()
+
     def stop(self) -> None:
         """End after the current step."""
         self._queue.stopping.set()

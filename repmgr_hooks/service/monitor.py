@@ -7,6 +7,7 @@ looks once a second only; not longer than a minute, for a cluster may stay down.
 from __future__ import annotations
 
 import logging
+import threading
 
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
 from repmgr_hooks.cluster.readiness import Hindrance, Obstacle, ReadinessProbe
@@ -31,6 +32,8 @@ class Monitor:
 
     def __init__(self, managed: ManagedCluster, host: Host, monitor_interval: float) -> None:
         self._managed, self._host, self._monitor_interval = managed, host, monitor_interval
+        self.stirred = threading.Event()
+        """Set when something has happened that a look may see: a restart is over before the next one is due."""
         self._next = host.now()
         self._hurry_until = 0.0
         self._said: list[Problem] = []
@@ -53,7 +56,9 @@ class Monitor:
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
-        return max(self._next - self._host.now(), 0.0) if self._monitor_interval else NEVER
+        if not self._monitor_interval:
+            return NEVER
+        return 0.0 if self.stirred.is_set() else max(self._next - self._host.now(), 0.0)
 
     @property
     def closed(self) -> tuple[str, ...]:
@@ -70,6 +75,7 @@ class Monitor:
 
     def look(self, last_known: LastKnownPrimary) -> Drift:
         """Look now, and plan the next look."""
+        self.stirred.clear()
         seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed)
         self.news = self._news(seen)
         self._plan_next(seen.decision)

@@ -219,7 +219,7 @@ class Worker:
             with contextlib.suppress(OSError):
                 forget_others(self._shown, self._config.clusters)
         for name, managed in self._config.clusters.items():
-            host = LocalHost(managed.cluster.conninfos(), notifier.tell)
+            host = LocalHost(managed.cluster.conninfos(), notifier.tell, partial(self._stirs, name))
             # A host of its own: what a client waits for is nothing that a look should wait for.
             client = LocalHost(managed.cluster.conninfos())
             prober = self._probers[name] = Prober(managed, client, journal, client.close)
@@ -231,6 +231,10 @@ class Worker:
             release = partial(self._release_cut_off, name, journal)
             self._loops[name] = Loop(controller, before.get(name), release, host.close)
             self._loops[name].start()
+
+    def _stirs(self, name: str) -> None:
+        if loop := self._loops.get(name):
+            loop.stirs()
 
     def _release_cut_off(self, name: str, journal: Journal) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -138,11 +139,18 @@ class Barman:
 
         >>> Barman("main", command=("ssh", "barman@backup", "barman")).beside("ls")
         ('ssh', 'barman@backup', 'env', 'LC_ALL=C', 'ls')
+
+        ssh makes one line of its words, which a shell there reads (ssh(1)).
+
+        >>> Barman("main", command=("ssh", "backup", "barman")).beside("find", "(", "%s %p")[-2:]
+        ("'('", "'%s %p'")
         """
         names = [PurePath(word).name for word in self.command]
         way = self.command[: len(names) - 1 - names[::-1].index("barman") if "barman" in names else -1]
-        # ssh need not pass our own locale on, and a login has one of its own.
-        return (*way, *(("env", "LC_ALL=C") if "ssh" in names else ()), *argv)
+        if "ssh" not in names:
+            return (*way, *argv)
+        # It need not pass our own locale on, and a login has one of its own.
+        return (*way, "env", "LC_ALL=C", *map(shlex.quote, argv))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.layers import seconds_for
-from repmgr_hooks.system.steps import POLL, ConsoleCommand, DropConnections, Host, Program, Rows, Sql, Step
+from repmgr_hooks.system.steps import FIRST_POLL, POLL, ConsoleCommand, DropConnections, Host, Program, Rows, Sql, Step
 from repmgr_hooks.text import MOST, one_line
 
 log = logging.getLogger(__name__)
@@ -53,16 +53,15 @@ def _do(action: Program | Sql | ConsoleCommand | DropConnections | Alert, host: 
 
 def _reset(deleted: str, host: Host, wanted: bool) -> None:
     """Reset the clients of what conntrack has deleted; the rest does not depend on it."""
-    clients = [found.flow for found in parse_conntrack(deleted) if found.alive]
-    if clients and wanted:
+    if wanted and deleted.strip():
         try:
-            host.reset_clients(clients)
-            log.info("         reset sent to %d client(s)", len(clients))
+            host.reset_clients(found.flow for found in parse_conntrack(deleted) if found.alive)
         except OperationFailed as error:
-            log.warning("%d client(s) not reset: %s; going on without it", len(clients), error)
+            log.warning("clients not reset: %s; going on without it", error)
 
 
 def _becomes_true(step: Step, question: Sql | Program, host: Host, end: float) -> bool:
+    begun = host.now()
     while True:
         limit = max(end - host.now(), SHORTEST_TRY)
         if isinstance(question, Program):
@@ -76,4 +75,4 @@ def _becomes_true(step: Step, question: Sql | Program, host: Host, end: float) -
             raise OperationFailed(what, code="undone")
         if host.now() >= end:
             return False
-        host.sleep(POLL)
+        host.sleep(min(max((host.now() - begun) / 8, FIRST_POLL), POLL))

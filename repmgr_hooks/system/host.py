@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from repmgr_hooks.system.consoles import Consoles
 from repmgr_hooks.system.programs import Programs
 from repmgr_hooks.system.steps import Program, Rows, Sql, Table
 
+log = logging.getLogger(__name__)
+
 MOST_ANSWER = 4 * 1024 * 1024
 """Bytes of a node's answer, all rows together: the names of the WAL files in 2 TB of pg_wal."""
 RECONNECT_EVERY = 1.0
@@ -33,17 +37,23 @@ yet, and a session of ours must not hang on it (repmgr does the same, dbutils.c:
 class LocalHost:
     """The real host, for one cluster; ``conninfos`` maps node ids to libpq connection strings.
 
-    ``tell`` takes the alerts; without it nobody is told.
+    ``tell`` takes the alerts; without it nobody is told. ``noticed`` is called, in another thread, when a node ends
+    a kept connection, or a program that should go on running has ended: it may be time to look.
     """
 
-    def __init__(self, conninfos: Mapping[int, str], tell: Callable[[Alert], None] | None = None) -> None:
-        self._tell = tell
+    def __init__(
+        self,
+        conninfos: Mapping[int, str],
+        tell: Callable[[Alert], None] | None = None,
+        noticed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._tell, self._noticed = tell, noticed
         self._conninfos = {
             node: conninfo.make_conninfo(dsn, options=SESSION, application_name="repmgr_hooks", client_encoding="UTF8")
             for node, dsn in conninfos.items()
         }
         self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
-        self._programs, self._consoles = Programs(), Consoles()
+        self._programs, self._consoles = Programs(ended=noticed), Consoles()
         self._reconnecting: dict[int, asyncio.Task[None]] = {}
         self._silent: dict[int, str] = {}
         self._loop = asyncio.new_event_loop()
@@ -139,12 +149,24 @@ class LocalHost:
             return await self._ask_walsender(sql)
         if kept := self._connections.get(sql.node):
             try:
-                return await self._rows(kept, sql)
+                return await self._rows_of_idle(kept, sql)
             except psycopg.OperationalError:
                 if not kept.broken:
                     raise
             await self._forget(sql.node)
-        return await self._rows(await self._connect(sql.node), sql)
+        return await self._rows_of_idle(await self._connect(sql.node), sql)
+
+    async def _rows_of_idle(self, connection: psycopg.AsyncConnection[Any], sql: Sql) -> Rows:
+        """Ask, and watch the connection afterwards: what comes through an idle one is its end (57P01), mostly."""
+        self._loop.remove_reader(connection.fileno())
+        rows = await self._rows(connection, sql)
+        if not connection.closed:
+            self._loop.add_reader(connection.fileno(), self._stirs, connection)
+        return rows
+
+    def _stirs(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._loop.remove_reader(connection.fileno())
+        self._noticed()
 
     async def _ask_walsender(self, sql: Sql) -> Rows:
         """Ask through a connection that stands only meanwhile: it counts among ``max_wal_senders``."""
@@ -168,6 +190,8 @@ class LocalHost:
 
     async def _forget(self, node: int) -> None:
         if connection := self._connections.pop(node, None):
+            if not connection.closed:
+                self._loop.remove_reader(connection.fileno())
             await connection.close()
 
     def close_idle(self) -> None:
@@ -185,13 +209,15 @@ class LocalHost:
         return asyncio.run_coroutine_threadsafe(self._consoles.ask(asked, limit), self._loop).result()
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
-        """Send each client one SYN from the gateway's address. Raises OperationFailed without CAP_NET_RAW."""
+        """Send each client one SYN from the gateway's address, on the side: with thousands it takes seconds.
+
+        A thread that ``reconcile`` waits for at its end too.
+        """
+        sending = copy_context().run
         try:
-            send_resets(flows)
-        except OSError as error:
-            raise OperationFailed(f"cannot send packets (needs CAP_NET_RAW): {error}", code="no_reset") from None
-        except ValueError as error:
-            raise OperationFailed(f"cannot send packets: {error}", code="no_reset") from None
+            threading.Thread(target=sending, args=(_reset, flows), name="resets", daemon=False).start()
+        except RuntimeError as error:
+            raise OperationFailed(f"cannot begin to send packets: {error}", code="no_reset") from None
 
     def tell(self, alert: Alert) -> None:
         """Hand an alert over to the service; in the foreground the user sees the log."""
@@ -236,6 +262,16 @@ class LocalHost:
     def sleep(self, seconds: float) -> None:
         """Wait."""
         clock.sleep(seconds)
+
+
+def _reset(flows: Iterable[Flow]) -> None:
+    try:
+        if sent := send_resets(flows):
+            log.info("         reset sent to %d client(s)", sent)
+    except OSError as error:
+        log.warning("clients not reset: cannot send packets (needs CAP_NET_RAW): %s", error)
+    except ValueError as error:
+        log.warning("clients not reset: cannot send packets: %s", error)
 
 
 def _is_answer(error: psycopg.Error) -> bool:

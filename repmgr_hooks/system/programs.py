@@ -30,10 +30,13 @@ KILLED_LIMIT = 5.0
 
 
 class Programs:
-    """The programs of one cluster: what some print is asked once, and some go on running. ``kill`` ends a session."""
+    """The programs of one cluster: what some print is asked once, and some go on running. ``kill`` ends a session.
 
-    def __init__(self, kill: Callable[[int], None] | None = None) -> None:
-        self._kill = kill or _kill
+    ``ended`` is called when one that should go on running has ended.
+    """
+
+    def __init__(self, kill: Callable[[int], None] | None = None, ended: Callable[[], None] = lambda: None) -> None:
+        self._kill, self._ended = kill or _kill, ended
         self._constants: dict[tuple[str, ...], str] = {}
         self._residents: dict[tuple[str, ...], _Resident] = {}
         self._left: dict[tuple[str, ...], int] = {}
@@ -62,7 +65,12 @@ class Programs:
         if before and not before.over.is_set():
             return ""
         started = _Resident()
-        _start(program, started.output, started.output, lambda *_: started.over.set())
+
+        def over(*_: object) -> None:
+            started.over.set()
+            self._ended()
+
+        _start(program, started.output, started.output, over)
         self._residents[program.argv] = started
         return str(before.output) if before else ""
 

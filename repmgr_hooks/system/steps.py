@@ -23,6 +23,8 @@ Table = list[dict[str, Any]]
 """Rows with the names of their columns: PgBouncer has more of them in each version."""
 
 POLL = 0.1
+FIRST_POLL = 0.02
+"""What is waited for mostly comes soon; the longer it takes, the less often it is looked for, down to every POLL."""
 PGBOUNCER_PORT = 6432
 
 

@@ -57,6 +57,8 @@ class Failover:
     promotion: float | None
     """Since the fault."""
     promotion_to_port: float | None
+    steps: list[tuple[str, float, float]]
+    """Ours after the promotion, as the journal has them: what, when it began since the promotion, how long it took."""
     outages: dict[str, float | None]
     """For each way, from the fault to the end of the first write after it."""
     load: float
@@ -82,7 +84,19 @@ def measure(side: str, fault: str, ways: list[str]) -> Failover:
     outages = {way: since(begun, next_write(client, begun, cap)) for way, client in clients.items()}
     promoted = promotion(lab, begun)
     opened = first_opening(probes(lab), begun)
-    return Failover(side, fault, since(begun, promoted), since(promoted, opened), outages, round(load, 2))
+    steps = steps_since(lab, promoted) if side != "article" and promoted else []
+    return Failover(side, fault, since(begun, promoted), since(promoted, opened), steps, outages, round(load, 2))
+
+
+def steps_since(lab: Lab, promoted: float) -> list[tuple[str, float, float]]:
+    """Return the steps of the first run after the promotion."""
+    runs = json.loads(lab.gateway.hooks("history", "--json").stdout)
+    found = [run["steps"] for run in runs if run["steps"] and run["steps"][0]["started"] > promoted]
+    steps = found[0] if found else []
+    return [
+        (f"{step['kind']} {step['target']}", round(step["started"] - promoted, 3), round(step["duration"], 3))
+        for step in steps
+    ]
 
 
 def open_the_other_ways(lab: Lab) -> None:

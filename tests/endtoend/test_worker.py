@@ -92,7 +92,7 @@ def test_worker_killed_in_mid_run(quiet_lab: Lab) -> None:
     lab = quiet_lab
     lab.start_worker()
     hand_in(lab, 1, "primary_register")
-    wait_for(lambda: "stop Barman's receive-wal" in lab.gateway.log("worker"), "the middle of the run", every=0.01)
+    wait_for(lambda: "create slot barman" in lab.gateway.log("worker"), "the middle of the run", every=0.01)
     kill_worker(lab, signal.SIGKILL)
     assert routes(lab) == {54321: "10.0.0.11"}
     lab.start_worker()
@@ -251,3 +251,18 @@ def test_exposure_of_the_unit(quiet_lab: Lab) -> None:
     assert found, report.stdout + report.stderr
     print(report.stdout.splitlines()[-1])
     assert float(found[1]) <= 2.5
+
+
+def test_barman_receives_again_after_a_restart_before_the_next_look(built_lab: Lab) -> None:
+    """With commits that wait for Barman nobody writes until then; no repmgrd reports a restart that is over at once."""
+    lab = built_lab
+    assert lab.gateway.hooks("reconcile").returncode == 0
+    config = lab.gateway.path(CONFIG)
+    config.write_text(config.read_text().replace("monitor_interval: 5\n", "monitor_interval: 3600\n"))
+    lab.start_worker()
+    wait_for(lambda: barman_streams_from(lab.db1), "the stream")
+    time.sleep(1)  # for the first look
+    lab.db1.pg_ctl("restart", "-m", "fast")
+    wait_for(lambda: barman_streams_from(lab.db1), "the stream to be there again")
+    causes = {run["cause"] for run in runs(lab)}
+    assert causes <= {"reconcile", "drift"}, "no event"

@@ -167,6 +167,8 @@ class ModelHost(FakeHost):
         source = self.barman.streams_from
         if source is not None and not self.nodes[source].reachable:
             self._end_stream()
+            # Behind a cut link the receiver hears of nothing, and waits.
+            self.barman.receiver_hangs = source in self.cluster.hidden
         self._waited_for = {number for number in self._waited_for if not self.nodes[number].reachable}
 
     def use(self) -> None:

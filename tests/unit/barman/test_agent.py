@@ -47,6 +47,26 @@ def store(place: Path, form: str) -> Path:
     return file
 
 
+def test_what_runs_beside_barman_passes_a_shell_on_another_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ssh gives one line to a shell there, for which brackets, blanks and stars are something else."""
+    wals = tmp_path / "wals of (main)"
+    wals.mkdir()
+    (wals / NAME).write_bytes(TEXT)
+    said = "".join(f"{name}: {wals}\n" for name in (*archive.DIRECTORIES, "backup_directory"))
+    for program, does in (("ssh", 'shift; exec sh -c "$*"'), ("barman", f"printf '%s' '{said}'")):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    settings, host = Barman("main", command=("ssh", "backup", "barman")), LocalHost({})
+    assert archive.look_at_archive(settings, host).files == {NAME}
+    assert host.run(archive.look_for(NAME, settings, host), 30)
+    assert content.ask("sums", settings, host, names=[NAME])["sums"][NAME]
+    assert not archive.receiver_runs(settings, host)
+    host.close()
+
+
 def asked(place: Path, **more: Any) -> dict[str, Any]:
     return {
         "directories": [str(place)],

@@ -40,10 +40,9 @@ SECOND = PrimaryWal(
     TimelineHistory(2, (Switchpoint(1, 5 * SIZE + 0x50),)),
     9 * SIZE + 0x50,
     frozenset([*wal(1, 3, 4), *wal(2, 5, 6, 7, 8, 9)]),
-    2,
     HISTORY,
 )
-FIRST = PrimaryWal(1, TimelineHistory(1), 7 * SIZE + 0x50, frozenset(wal(1, 3, 4, 5, 6, 7)), 1)
+FIRST = PrimaryWal(1, TimelineHistory(1), 7 * SIZE + 0x50, frozenset(wal(1, 3, 4, 5, 6, 7)))
 ALL = (*wal(1, 3, 4), "00000002.history", *wal(2, 5, 6, 7))
 
 

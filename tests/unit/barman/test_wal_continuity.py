@@ -39,7 +39,7 @@ def partial(timeline: int, number: int) -> str:
 def primary(switchpoint: int, *lost: str) -> PrimaryWal:
     """Node 2 on timeline 2, which left timeline 1 at ``switchpoint``; it writes segment 8."""
     files = {*wal(1, *range(1, 9)), *wal(2, *range(switchpoint // SIZE, 9))} - set(lost)
-    return PrimaryWal(2, TimelineHistory(2, (Switchpoint(1, switchpoint),)), 8 * SIZE + 0x50, frozenset(files), 2)
+    return PrimaryWal(2, TimelineHistory(2, (Switchpoint(1, switchpoint),)), 8 * SIZE + 0x50, frozenset(files))
 
 
 WITHIN = primary(5 * SIZE + 0x50)

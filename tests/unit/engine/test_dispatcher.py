@@ -85,7 +85,7 @@ def opened(host: FakeHost) -> float:
 def test_the_whole_promotion_in_the_articles_order() -> None:
     host = failed_over()
     app_while_not_safe: list[str | None] = []
-    host.after("barman switch-wal", lambda: app_while_not_safe.append(host.leads_to(host.app_port)))
+    host.after("switch WAL on 2", lambda: app_while_not_safe.append(host.leads_to(host.app_port)))
     run = handle(MAIN, host, [PROMOTED])
     assert run.ok
     assert host.what_changed() == [
@@ -97,7 +97,7 @@ def test_the_whole_promotion_in_the_articles_order() -> None:
         "create slot on 2",
         "barman receive-wal --stop",
         "barman receive-wal",
-        "barman switch-wal",
+        "switch WAL on 2",
         "iptables-restore",
     ]
     assert app_while_not_safe == [None], "closed until the backup is safe"

@@ -34,6 +34,7 @@ STREAM, SWITCH = Config(stream=True), Config(switch_wal=SwitchWal(timeout=90))
 BOTH = Config(stream=True, switch_wal=SwitchWal(timeout=7), start_timeout=33)
 STOP = ("receive-wal", "--stop", "main_backup")
 NOTHING = Seen(streaming=False, archived=False, stop=STOP)
+IDLE = replace(NOTHING, idle=True)
 COMING = Seen(streaming=False, archived=False, coming=True)
 
 
@@ -47,12 +48,14 @@ def argvs(steps: list[Step]) -> list[str]:
 START = "-q receive-wal main_backup"
 RESTART = ["receive-wal --stop main_backup", START]
 PROVE = ["-f json switch-wal --force main_backup"]
+"""By Barman, for our role may not."""
 
 
 @pytest.mark.parametrize(
     ("config", "seen", "programs"),
     [
         (STREAM, NOTHING, RESTART),
+        (STREAM, IDLE, [START]),
         (STREAM, Seen(True, False), []),
         (STREAM, COMING, [START]),
         (BOTH, COMING, [START, *PROVE]),
@@ -104,7 +107,7 @@ def test_barman_may_run_elsewhere() -> None:
 def test_the_receiver_is_stopped_in_the_words_of_the_version(host: FakeHost, version: str, words: str) -> None:
     """Barman 3.20 says that it will do without ``receive-wal --stop``; 3.14 brought the other."""
     host.barman.version = version
-    host.barman.streams_from = None
+    host.barman.receiver_hangs = True
     stop, *_ = barman.plan(STREAM, now(host), barman.observe(STREAM, now(host), host))
     assert str(stop.do) == f"barman {words}"
     apply(stop, host)
@@ -126,6 +129,29 @@ def test_only_that_nothing_runs_is_tolerated_of_stop(stderr: str, tolerated: boo
     assert isinstance(start.do, Program)
     assert bool(re.search(stop.do.tolerate, stderr)) is tolerated
     assert start.do.tolerate == ""
+
+
+@pytest.mark.parametrize(
+    ("hangs", "has_pgrep", "stopped"), [(False, True, False), (True, True, True), (False, False, True)]
+)
+def test_a_receiver_is_stopped_unless_there_is_certainly_none(
+    host: FakeHost, hangs: bool, has_pgrep: bool, stopped: bool
+) -> None:
+    """That of another server, which is at work, is not ours."""
+    host.barman.receiver_hangs, host.barman.has_pgrep = hangs, has_pgrep
+    for step in barman.plan(STREAM, now(host), barman.observe(STREAM, now(host), host)):
+        apply(step, host)
+    assert ("barman receive-wal --stop" in host.what_changed()) is stopped
+    assert host.barman.streams_from == 2
+
+
+def test_what_must_not_be_written_meanwhile_is_stopped_all_the_same() -> None:
+    """Barman's cron may start one at any moment."""
+    for position in (StreamPosition.DIVERGED, StreamPosition.SEGMENT_BOUNDARY):
+        stop, *_ = barman.plan(REPAIR, STATE, replace(stream_state(position), idle=True))
+        assert stop.kind == "stop_stream"
+    stop, *_ = barman.plan(STREAM, STATE, replace(IDLE, tail=True))
+    assert stop.kind == "stop_stream"
 
 
 CLOSED = '{"_INFO": ["The WAL file %s has been closed on server \'main_backup\'"]}'
@@ -158,6 +184,7 @@ def host() -> FakeHost:
     """Node 2 was promoted, Barman's port leads to it, and it has the slot."""
     made = FakeHost()
     made.fail_over()
+    made.barman.receiver_hangs = False
     made.nat.chains["repmgr_dnat"] = [rule.replace("10.0.0.11", "10.0.0.12") for rule in made.nat.chains["repmgr_dnat"]]
     made.nodes[2].slots = dict(made.nodes[1].slots)
     return made
@@ -176,12 +203,13 @@ def asked(host: FakeHost) -> list[str]:
 
 
 def test_the_stream_is_seen(host: FakeHost) -> None:
-    assert barman.observe(STREAM, now(host), host) == NOTHING
+    assert barman.observe(STREAM, now(host), host) == IDLE
     assert [words.split()[:2] for words in asked(host)] == [
         ["barman", "show-server"],
         ["find", "-L"],
         ["python3", "-I"],
         ["barman", "--version"],
+        ["pgrep", "-a"],
     ]
     host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
     assert barman.observe(STREAM, now(host), host) == Seen(True, False)
@@ -230,7 +258,7 @@ def test_the_fence_goes_when_the_branch_is_one_again() -> None:
 
 @pytest.mark.parametrize("config", [STREAM, SWITCH])
 def test_a_file_of_another_branch_under_the_right_name_is_none(host: FakeHost, config: Config) -> None:
-    host.nodes[2].segment, host.nodes[2].checkpoint_timeline = 6, 2
+    host.nodes[2].segment = 6
     host.barman.archived = {"000000010000000000000004", "000000020000000000000005", "00000002.history"}
     host.barman.branch["000000020000000000000005"] = "other bytes"
     try:
@@ -278,11 +306,25 @@ def test_what_has_not_reached_the_new_timeline_is_no_stream(host: FakeHost) -> N
         apply(start, host)
 
 
+MISSING = Seen(True, False, may_switch=True)
+
+
+def test_the_disk_is_not_looked_at_before_a_file_of_the_new_timeline_is_closed(host: FakeHost) -> None:
+    barman.housekeep(SWITCH, now(host), host)
+    asked(host)
+    assert not barman.observe(SWITCH, now(host), host).archived
+    assert asked(host) == []
+    host.nodes[2].segment += 1
+    assert not barman.observe(SWITCH, now(host), host).archived
+    assert [words.split()[0] for words in asked(host)] == ["find"]
+
+
 def test_the_archive_is_seen(host: FakeHost) -> None:
     host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
     host.nodes[2].segment, host.barman.archived = 6, {"000000010000000000000004"}
     barman.housekeep(SWITCH, now(host), host)
-    assert asked(host) == ["barman show-server main_backup"], "later it may try in vain to connect first"
+    said = ["barman --version", "barman show-server main_backup"]
+    assert asked(host) == said, "later it may try in vain to connect first"
 
     def not_archived() -> Seen:
         seen = barman.observe(SWITCH, now(host), host)
@@ -291,12 +333,9 @@ def test_the_archive_is_seen(host: FakeHost) -> None:
         assert str(seen.written) == f"find -L {places} -type f -name 000000020000000000000006"
         return replace(seen, written=None)
 
-    assert not_archived() == Seen(True, False)
-    assert asked(host) == [], "Barman's disk is not looked at before the first checkpoint of the new timeline"
-    host.nodes[2].checkpoint_timeline = 2
-    assert not_archived() == Seen(True, False)
+    assert not_archived() == MISSING
     host.barman.archived |= {"000000010000000000000005", "000000020000000000000004"}
-    assert not_archived() == Seen(True, False)
+    assert not_archived() == MISSING
     host.barman.streaming = {"000000020000000000000005", "00000002.history"}
     assert barman.observe(SWITCH, now(host), host) == Seen(True, True)
 
@@ -306,7 +345,6 @@ def test_a_hole_on_the_way_to_the_last_closed_file(host: FakeHost, lost: str) ->
     host.nodes[2].segment = host.nodes[2].segment + 2
     whole = {"000000010000000000000002", "000000010000000000000003", "000000010000000000000004", "00000002.history"}
     whole |= {"000000020000000000000005", "000000020000000000000006"}
-    host.nodes[2].checkpoint_timeline = 2
     host.barman.archived = whole
     assert barman.observe(SWITCH, now(host), host) == Seen(False, True)
     assert "barman show-backup main_backup latest" not in asked(host), "a whole archive needs no second question"
@@ -374,9 +412,9 @@ MODELS = Config(stream=True, models={1: "main-db1", 2: "main-db2"})
 def test_barman_goes_by_its_model(host: FakeHost) -> None:
     host.barman.version, host.barman.model = "3.19.1", "main-db1"
     seen = barman.observe(MODELS, now(host), host)
-    assert seen == replace(NOTHING, model="main-db1", stop=("terminate-process", "main_backup", "receive-wal"))
+    assert seen == replace(IDLE, model="main-db1", stop=("terminate-process", "main_backup", "receive-wal"))
     steps = barman.plan(MODELS, now(host), seen)
-    assert argvs(steps) == [" ".join(seen.stop), "-q config-switch main_backup main-db2", RESTART[1]]
+    assert argvs(steps) == ["-q config-switch main_backup main-db2", START]
     for step in steps:
         apply(step, host)
     assert host.barman.streams_from == 2
@@ -429,13 +467,13 @@ SENDER = WalSender(4711, "barman_receive_wal", "10.0.0.20", "streaming", 0)
         ((SLOT,), (replace(SENDER, age=-3600.0),), Seen(True, False)),
         ((SLOT,), (replace(SENDER, age=3600.0, state="catchup"),), COMING),
         ((SLOT,), (replace(SENDER, age=0.1, state="catchup"),), COMING),
-        ((SLOT,), (replace(SENDER, state="startup"),), NOTHING),
-        ((SLOT,), (replace(SENDER, state="stopping"),), NOTHING),
-        ((replace(SLOT, active_pid=None),), (SENDER,), NOTHING),
-        ((SLOT,), (replace(SENDER, pid=9),), NOTHING),
-        ((SLOT,), (), NOTHING),
-        ((), (SENDER,), NOTHING),
-        ((replace(SLOT, name="another"),), (SENDER,), NOTHING),
+        ((SLOT,), (replace(SENDER, state="startup"),), IDLE),
+        ((SLOT,), (replace(SENDER, state="stopping"),), IDLE),
+        ((replace(SLOT, active_pid=None),), (SENDER,), IDLE),
+        ((SLOT,), (replace(SENDER, pid=9),), IDLE),
+        ((SLOT,), (), IDLE),
+        ((), (SENDER,), IDLE),
+        ((replace(SLOT, name="another"),), (SENDER,), IDLE),
     ],
 )
 def test_barman_streams_if_the_user_of_its_slot_does(
@@ -445,6 +483,7 @@ def test_barman_streams_if_the_user_of_its_slot_does(
     other = NodeState(1, in_recovery=False, slots=(SLOT,), senders=(SENDER,))
     host = FakeHost()
     host.fail_over()
+    host.barman.receiver_hangs = False
     seen = barman.observe(STREAM, replace(STATE, states={1: other, 2: state}), host)
     assert seen == expected
 
@@ -469,7 +508,6 @@ def test_a_slot_that_somebody_else_uses_is_no_stream_of_barmans() -> None:
 
 def test_barman_that_does_not_answer_is_no_missing_file(host: FakeHost) -> None:
     host.barman.health = "ruins"
-    host.nodes[2].checkpoint_timeline = 2
     with pytest.raises(OperationFailed, match="No space left"):
         barman.observe(SWITCH, now(host), host)
 
@@ -481,11 +519,20 @@ def test_the_steps_lead_there(host: FakeHost) -> None:
     assert barman.plan(BOTH, STATE, barman.observe(BOTH, now(host), host)) == []
 
 
-def test_switch_wal_through_a_port_that_leads_to_a_standby_has_failed(host: FakeHost) -> None:
+def test_a_role_that_may_has_the_file_closed_by_sql_without_a_checkpoint(host: FakeHost) -> None:
+    (switch,) = barman.plan(SWITCH, now(host), barman.observe(SWITCH, now(host), host))
+    assert switch.do == Sql(2, receive_wal.SWITCH)
+    host.nodes[2].may_switch = False
+    (switch,) = barman.plan(SWITCH, now(host), barman.observe(SWITCH, now(host), host))
+    assert str(switch.do) == f"barman {PROVE[0]}"
+
+
+@pytest.mark.parametrize(("may_switch", "said"), [(False, "not what was asked for"), (True, "recovery is in progress")])
+def test_switch_wal_on_a_standby_has_failed(host: FakeHost, may_switch: bool, said: str) -> None:
     """Barman answers 0 then."""
     host.nodes[2].in_recovery = True
-    (step,) = barman.plan(SWITCH, STATE, NOTHING)
-    with pytest.raises(OperationFailed, match="not what was asked for"):
+    (step,) = barman.plan(SWITCH, STATE, replace(NOTHING, may_switch=may_switch))
+    with pytest.raises(OperationFailed, match=said):
         apply(step, host)
 
 

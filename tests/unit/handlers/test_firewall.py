@@ -339,13 +339,13 @@ conntrack v1.4.7 (conntrack-tools): 4 flow entries have been shown.
 
 
 def test_what_conntrack_prints() -> None:
-    assert parse_conntrack(LISTING) == [
+    assert list(parse_conntrack(LISTING)) == [
         Tracked(Flow("10.0.0.30", 40000, "10.0.0.20", 54322), "10.0.0.11", True),
         Tracked(Flow("10.0.0.31", 40001, "10.0.0.20", 54322), "10.0.0.20", True),
         Tracked(Flow("10.0.0.32", 40002, "10.0.0.20", 54322), "10.0.0.12", False),
         Tracked(Flow("fd00::30", 40003, "fd00::20", 54322), "fd00::11", True),
     ]
-    assert parse_conntrack("") == []
+    assert list(parse_conntrack("")) == []
 
 
 @pytest.mark.parametrize(

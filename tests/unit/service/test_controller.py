@@ -155,7 +155,7 @@ def test_a_thousand_events_are_one_run(journal: Journal, loaded: Config, tmp_pat
     assert run.ok
     assert len(journal.events_of(run.id)) == 1000
     assert journal.waiting("main") == []
-    assert host.what_changed().count("barman switch-wal") == 1
+    assert host.what_changed().count("switch WAL on 2") == 1
 
 
 def test_events_of_another_cluster_are_left_alone(journal: Journal, loaded: Config) -> None:
@@ -168,7 +168,7 @@ def test_events_of_another_cluster_are_left_alone(journal: Journal, loaded: Conf
 def test_an_event_that_comes_during_a_run_has_a_run_of_its_own(journal: Journal, loaded: Config) -> None:
     host = failed_over()
     add(journal, PROMOTED)
-    host.after("barman switch-wal", lambda: add(journal, FOLLOWED) and None)
+    host.after("switch WAL on 2", lambda: add(journal, FOLLOWED) and None)
     assert ClusterController(MAIN, journal, host, loaded).work() == REST
     assert [[item.event for item in journal.events_of(run.id)] for run in journal.runs(9)] == [[PROMOTED], [FOLLOWED]]
 
@@ -594,7 +594,7 @@ def test_a_journal_that_breaks_in_mid_run_does_not_stop_a_failover(
     add(journal, PROMOTED)
     ClusterController(MAIN, journal, host, loaded).work()
     assert all_is_well(host)
-    assert host.what_changed().count("barman switch-wal") == 1
+    assert host.what_changed().count("switch WAL on 2") == 1
     assert "disk I/O error" in caplog.text
 
 
@@ -629,7 +629,7 @@ def test_a_journal_that_can_only_be_read_is_no_reason_to_handle_an_event_over_an
     for _ in range(5):
         queue.work()
     assert all_is_well(host)
-    assert host.what_changed().count("barman switch-wal") == 1
+    assert host.what_changed().count("switch WAL on 2") == 1
     journal.broken = ()
     host.sleep(module.JOURNAL_BROKEN)
     queue.work()

@@ -526,3 +526,16 @@ def test_as_shipped_a_port_stays_while_no_primary_is_known(queue: ClusterControl
     host.lose(1)
     within(queue, host, 300)
     assert host.leads_to(host.app_port) == "10.0.0.11:5432"
+
+
+def test_what_stirs_is_looked_at_at_once(journal: Journal, host: FakeHost, loaded: Config) -> None:
+    """PostgreSQL was restarted between two looks, and Barman's receiver has ended with it."""
+    queue = ClusterController(MAIN, journal, host, loaded)
+    assert queue.work() == 5
+    host._end_stream()
+    assert 0 < queue.work() <= 5, "not before the next look"
+    assert host.barman.streams_from is None
+    queue.stirred.set()
+    queue.work()
+    assert host.barman.streams_from == 1
+    assert not queue.stirred.is_set()

@@ -81,6 +81,7 @@ class Node:
         self.port = listening.getsockname()[1]
         self.taken = 0
         self.back = threading.Event()
+        self._connections: list[socket.socket] = []
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -91,12 +92,19 @@ class Node:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        self._connections.append(connection)
         self.back.wait()
         with suppress(OSError), connection:
             answer = GREETING
             while connection.recv(4096):
                 connection.sendall(answer)
                 answer = ONE_ROW
+
+    def end_connections(self) -> None:
+        """As PostgreSQL does when it is shut down."""
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def conninfo(self) -> str:
         return f"host=127.0.0.1 port={self.port} user=x dbname=x sslmode=disable gssencmode=disable connect_timeout=2"
@@ -135,6 +143,34 @@ def test_a_silent_node_is_waited_for_once_and_noticed_when_it_is_back(node: Node
     node.back.set()
     until(host, answers)
     assert answers(ask(host))
+
+
+def test_a_node_that_ends_an_idle_connection_is_noticed_at_once(node: Node) -> None:
+    """Nobody asks meanwhile; and an answer is no end."""
+    noticed = threading.Event()
+    host = LocalHost({1: node.conninfo()}, noticed=noticed.set)
+    node.back.set()
+    for _ in range(3):
+        assert answers(ask(host))
+    assert not noticed.is_set()
+    node.end_connections()
+    assert noticed.wait(60)
+    assert answers(ask(host)), "through a new one"
+    noticed.clear()
+    node.end_connections()
+    assert noticed.wait(60), "and again"
+    host.close()
+
+
+def test_a_connection_that_we_end_ourselves_is_no_news(node: Node) -> None:
+    noticed = threading.Event()
+    host = LocalHost({1: node.conninfo()}, noticed=noticed.set)
+    node.back.set()
+    for _ in range(3):
+        assert answers(ask(host))
+        host.close_idle()
+    host.close()
+    assert not noticed.is_set()
 
 
 @pytest.mark.slow

@@ -409,13 +409,28 @@ def test_who_still_holds_on_to_a_deleted_connection_is_told() -> None:
     assert [(flow.client, flow.client_port) for flow in host.poked] == [("10.0.0.30", 40000), ("10.0.0.31", 40001)]
 
 
+def test_no_step_waits_until_all_clients_are_reset() -> None:
+    """With thousands of one host that takes seconds."""
+    senders: list[str] = []
+
+    def flows() -> Iterable[Flow]:
+        senders.append(threading.current_thread().name)
+        yield from ()
+
+    SYSTEM.reset_clients(flows())
+    for thread in threading.enumerate():
+        if thread.name == "resets":
+            thread.join(60)
+    assert senders == ["resets"]
+
+
 def test_nobody_is_told_if_that_is_not_wanted_or_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
     host = Deleting()
     apply(Step("cut", DropConnections(FORGET, reset_clients=False), 10), host)
     assert (host.poked, caplog.text) == ([], "")
     host.refused = True
     apply(Step("cut", DropConnections(FORGET), 10), host)
-    assert "2 client(s) not reset: cannot send packets (needs CAP_NET_RAW)" in caplog.text
+    assert "clients not reset: cannot send packets (needs CAP_NET_RAW)" in caplog.text
 
 
 class Printing(Clock):
