@@ -213,11 +213,11 @@ class Worker:
             host = LocalHost(managed.cluster.conninfos(), notifier.tell)
             # A host of its own: what a client waits for is nothing that a look should wait for.
             client = LocalHost(managed.cluster.conninfos())
-            prober = self._probers[name] = Prober(managed, client, journal, client.close)
+            prober = self._probers[name] = Prober(managed, client, journal, client.close_idle)
             prober.start()
             controller = ClusterController(managed, journal, host, self._config, notifier, prober)
             release = partial(self._release_cut_off, name, journal)
-            self._loops[name] = Loop(controller, before.get(name), release, host.close)
+            self._loops[name] = Loop(controller, before.get(name), release, host.close_idle)
             self._loops[name].start()
 
     def _release_cut_off(self, name: str, journal: Journal) -> None:

@@ -15,8 +15,7 @@ from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit
-
-Rows = list[tuple[Any, ...]]
+from repmgr_hooks.system.link import Rows as Rows
 
 POLL = 0.1
 

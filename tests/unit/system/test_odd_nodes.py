@@ -25,7 +25,8 @@ from repmgr_hooks.cluster.observe import NodeState, observe
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node, Postgres
-from repmgr_hooks.system.host import MOST_ANSWER, LocalHost, check_size
+from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.link import MOST_ANSWER, check_size
 from tests.fake import FakeHost
 from tests.unit.cluster.test_observe import MAIN, RECEIVER, SENDER, SLOT, Answers, primary
 from tests.unit.system.test_host import GREETING, message
