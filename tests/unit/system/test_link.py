@@ -17,6 +17,7 @@ from tests.unit.system.test_host import GREETING, ONE_ROW, message
 from tests.unit.system.test_odd_nodes import Speak, says, server
 
 PREPARED = message(b"1") + message(b"Z", b"I")
+GOODBYE = message(b"X")
 COPY_OUT = message(b"H", b"\0\0\0")
 SHUTDOWN = message(b"E", b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0")
 
@@ -50,7 +51,7 @@ def test_what_is_asked_often_is_prepared() -> None:
     def speak(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(GREETING)
-        while question := connection.recv(65536):
+        while (question := connection.recv(65536)) not in (b"", GOODBYE):
             heard.append(question)
             connection.sendall(PREPARED if question.startswith(b"Pq0") else ONE_ROW)
 
