@@ -20,6 +20,7 @@ import re
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from psycopg import conninfo
@@ -89,7 +90,7 @@ class _Visitor:
         """Go as far as it goes. Raises psycopg.Error."""
         begun = clock.monotonic()
         try:
-            link = yield from linked(conninfo.make_conninfo(dsn, application_name=APPLICATION, client_encoding="UTF8"))
+            link = yield from linked(_named(dsn))
             with closing(link):
                 yield from self._write(link)
         finally:
@@ -107,6 +108,11 @@ class _Visitor:
         self.seen = replace(self.seen, stage="commit")
         yield from link.ask(WRITE)
         self.seen = replace(self.seen, stage="done")
+
+
+@lru_cache(256)
+def _named(dsn: str) -> str:
+    return conninfo.make_conninfo(dsn, application_name=APPLICATION, client_encoding="UTF8")
 
 
 def is_servers(message: str) -> bool:

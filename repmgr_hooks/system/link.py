@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import select
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -126,9 +126,8 @@ class Link:
         return last
 
     def _rows(self, result: pq.abc.PGresult) -> Rows:
-        check_size(result)
         self._transformer.set_pgresult(result)
-        return self._transformer.load_rows(0, result.ntuples, tuple)
+        return [self._transformer.load_sequence(row) for row in raw_rows(result)]
 
 
 def linked(dsn: str) -> Talk[Link]:
@@ -168,14 +167,15 @@ def numbered(statement: str) -> bytes:
     return "".join(parts).encode()
 
 
-def check_size(result: pq.abc.PGresult) -> None:
-    """Check the size of an answer before it is read. Raises ValueError."""
+def raw_rows(result: pq.abc.PGresult) -> Iterator[list[bytes | None]]:
+    """Return the rows as they came. Raises ValueError for more than is read of an answer."""
     left = MOST_ANSWER - result.ntuples  # a row without columns takes its place too
     for row in range(result.ntuples if left >= 0 else 0):
-        for column in range(result.nfields):
-            left -= len(result.get_value(row, column) or b"") + 1  # and so does null
+        values = [result.get_value(row, column) for column in range(result.nfields)]
+        left -= sum(len(value or b"") + 1 for value in values)  # and so does null
         if left < 0:
             break
+        yield values
     if left < 0:
         raise ValueError(f"it has {result.ntuples} rows and more than {MOST_ANSWER} bytes")
 
