@@ -12,7 +12,7 @@ from psycopg import conninfo
 
 from repmgr_hooks.errors import OperationFailed, odd_answer
 from repmgr_hooks.system.client import brief, is_servers
-from repmgr_hooks.system.link import CONNECT_LIMIT, Link, Talk, linked, side_by_side
+from repmgr_hooks.system.link import FOREVER, Link, Talk, linked, side_by_side
 from repmgr_hooks.system.steps import Rows, Sql
 
 RECONNECT_EVERY = 1.0
@@ -124,7 +124,7 @@ class Connections:
         made: Link | Exception | None = None
         try:
             while not attempt.over.is_set():
-                made = side_by_side({node: linked(self._conninfos[node])}, CONNECT_LIMIT).get(node)
+                made = side_by_side({node: linked(self._conninfos[node])}, FOREVER)[node]
                 if not isinstance(made, psycopg.Error) or _is_answer(made):
                     return  # what is wrong with an answer, the next question will hear too
                 attempt.over.wait(RECONNECT_EVERY)
