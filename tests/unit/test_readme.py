@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import config
+from repmgr_hooks.cli import main as cli
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.main import COMMANDS
 from repmgr_hooks.cluster.decide import ClusterState
@@ -148,6 +149,13 @@ def test_what_needs_no_cluster(
     assert readme.difference(tuple(line for line in shown.output if "last event" not in line), said) == ""
 
 
+def test_a_file_by_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(readme.REPOSITORY)
+    shown = readme.sample("check --offline config/config.yaml", readme.TEXTS["repmgr_hooks/cli/README.md"])
+    assert cli.run(list(shown.words)) == 0
+    assert readme.difference(shown.output, capsys.readouterr().out) == ""
+
+
 def test_a_pause(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     (shown,) = (s for s in readme.samples(readme.TEXTS["repmgr_hooks/cli/README.md"]) if s.words[0] == "pause")
     assert run(*shown.words) == 0
@@ -215,6 +223,14 @@ def test_units_and_shipped_files_exist(name: str) -> None:
     assert [unit for unit in units if not (shipped / "systemd" / unit).exists()] == []
     files = re.findall(r"`(config/[\w./-]+)`", text)
     assert [file for file in files if not (shipped / file).exists()] == []
+
+
+@pytest.mark.parametrize(("name", "actions"), [("app-only", ["firewall"]), ("barman-only", ["firewall", "slot"])])
+def test_the_smaller_files_load(name: str, actions: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text((readme.REPOSITORY / f"config/{name}.yaml").read_text())
+    (managed,) = config.load(path).clusters.values()
+    assert [action.name for action in managed.routes[0].do][:2] == actions
 
 
 def test_each_key_of_status_is_named() -> None:
