@@ -485,9 +485,6 @@ class FakeHost:
     def close_idle(self) -> None:
         self.rests += 1
 
-    def close(self) -> None:
-        """As ``System.close``."""
-
     def ask_consoles(
         self, asked: Mapping[str, Sequence[str]], limit: float
     ) -> dict[str, list[Table] | OperationFailed]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 from repmgr_hooks import clock
@@ -79,8 +78,11 @@ class HoldKeeper(threading.Thread):
         broken = hold == self._unreadable
         if not (why := UNREADABLE if broken else why_over(hold)):
             return LOOK_EVERY
-        with closing(self._make_host()) as host:
+        host = self._make_host()
+        try:
             failed = engine.release(self._managed, hold, host)
+        finally:
+            host.close_idle()
         if broken or not hold.over or failed:
             self._say(hold, why, failed)
         if not failed and not self._is_there(hold):

@@ -222,14 +222,14 @@ class Worker:
             host = LocalHost(managed.cluster.conninfos(), notifier.tell, partial(self._stirs, name))
             # A host of its own: what a client waits for is nothing that a look should wait for.
             client = LocalHost(managed.cluster.conninfos())
-            prober = self._probers[name] = Prober(managed, client, journal, client.close)
+            prober = self._probers[name] = Prober(managed, client, journal, client.close_idle)
             prober.start()
             self._keepers.append(HoldKeeper(managed, journal, notifier.tell, lambda: LocalHost({})))
             self._keepers[-1].start()
             publisher = Publisher(self._shown, name) if self._shown else None
             controller = ClusterController(managed, journal, host, self._config, notifier, prober, publisher)
             release = partial(self._release_cut_off, name, journal)
-            self._loops[name] = Loop(controller, before.get(name), release, host.close)
+            self._loops[name] = Loop(controller, before.get(name), release, host.close_idle)
             self._loops[name].start()
 
     def _stirs(self, name: str) -> None:

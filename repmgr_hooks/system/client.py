@@ -16,14 +16,17 @@ It needs no right, only a login. Of a read-only session it says nothing, so that
 
 from __future__ import annotations
 
-import asyncio
 import re
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Literal
 
-import psycopg
+from psycopg import conninfo
 
 from repmgr_hooks import clock
+from repmgr_hooks.system.link import Link, Talk, linked, side_by_side
 from repmgr_hooks.text import one_line
 
 PREFIX = "repmgr_hooks"
@@ -62,59 +65,54 @@ class Visit:
     rejected: bool = False
 
 
-async def visit(dsn: str, limit: float) -> Visit:
-    """Pay one visit; it is over after ``limit`` seconds, whatever the network does."""
-    progress = _Progress()
-    begun = clock.monotonic()
-    going = asyncio.ensure_future(progress.go(dsn, limit))
-    await asyncio.wait({going}, timeout=limit)
-    if not going.done():
-        # Closed first: psycopg would spend 10 s on asking a silent server to cancel the query.
-        await progress.close()
-        going.cancel()
-        await asyncio.wait({going})
-        progress.seen = replace(progress.seen, error=LATE)
-    elif error := going.exception():
-        sqlstate = getattr(error, "sqlstate", None) or ""
-        rejected = not sqlstate and is_servers(str(error))
-        progress.seen = replace(progress.seen, error=brief(error), sqlstate=sqlstate, rejected=rejected)
-    await progress.close()
-    return replace(progress.seen, seconds=clock.monotonic() - begun)
+def visit_each(dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+    """Pay a visit through each of these connection strings side by side; they are over after ``limit`` seconds."""
+    visitors = {name: _Visitor() for name in dsns}
+    ended = side_by_side({name: visitor.visit(dsns[name]) for name, visitor in visitors.items()}, limit)
+    return {name: _seen(visitor, ended.get(name, LATE)) for name, visitor in visitors.items()}
 
 
-class _Progress:
-    """What a client has come to know so far."""
+def _seen(visitor: _Visitor, end: Exception | str | None) -> Visit:
+    if not isinstance(end, Exception):
+        return replace(visitor.seen, error=end or "")
+    sqlstate = getattr(end, "sqlstate", None) or ""
+    rejected = not sqlstate and is_servers(str(end))
+    return replace(visitor.seen, error=brief(end), sqlstate=sqlstate, rejected=rejected)
+
+
+class _Visitor:
+    """A client, and what it has come to know so far."""
 
     def __init__(self) -> None:
         self.seen = Visit()
-        self._connection: psycopg.AsyncConnection[Any] | None = None
 
-    async def go(self, dsn: str, limit: float) -> None:
-        self._connection = await psycopg.AsyncConnection.connect(
-            dsn, autocommit=True, application_name=APPLICATION, connect_timeout=max(2, round(limit))
-        )
+    def visit(self, dsn: str) -> Talk[None]:
+        """Go as far as it goes. Raises psycopg.Error."""
+        begun = clock.monotonic()
+        try:
+            link = yield from linked(_named(dsn))
+            with closing(link):
+                yield from self._write(link)
+        finally:
+            self.seen = replace(self.seen, seconds=clock.monotonic() - begun)
+
+    def _write(self, link: Link) -> Talk[None]:
         self.seen = replace(self.seen, stage="ask")
-        server, in_recovery, read_only, pid = await self._row(ASK)
+        ((server, in_recovery, read_only, pid),) = yield from link.ask(ASK)
         self.seen = replace(self.seen, server=server or "", in_recovery=in_recovery, pid=pid)
         if in_recovery or read_only:
-            source = (await self._row(READ_ONLY_BY))[0] if read_only else ""
+            ((source,),) = (yield from link.ask(READ_ONLY_BY)) if read_only else [("",)]
             self.seen = replace(self.seen, read_only=source)
             return
-        await self._connection.execute(SPILL)
+        yield from link.say(SPILL)
         self.seen = replace(self.seen, stage="commit")
-        await self._row(WRITE)
+        yield from link.ask(WRITE)
         self.seen = replace(self.seen, stage="done")
 
-    async def _row(self, statement: str) -> tuple[Any, ...]:
-        assert self._connection is not None
-        cursor = await self._connection.execute(statement)
-        row = await cursor.fetchone()
-        assert row is not None
-        return tuple(row)
 
-    async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
+@lru_cache(256)
+def _named(dsn: str) -> str:
+    return conninfo.make_conninfo(dsn, application_name=APPLICATION, client_encoding="UTF8")
 
 
 def is_servers(message: str) -> bool:
@@ -132,5 +130,5 @@ def brief(error: BaseException) -> str:
     """Return libpq's message without the lines after the first and without the address, which the caller names."""
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     return one_line(
-        re.sub(r'^connection failed: connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
+        re.sub(r'^(connection failed: )?connection to server at "[^"]*"(, port \d+)? failed: ', "", first_line)
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -47,15 +48,33 @@ def _is_address(host: str) -> bool:
 
 
 class Consoles:
-    """The consoles that are connected to, within one event loop."""
+    """The consoles that are connected to, within one event loop, which runs from the first question on."""
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changing = threading.Lock()
         self._kept: dict[str, Connection] = {}
         self._pausing: dict[str, Connection] = {}
         self._waking: dict[str, asyncio.Task[None]] = {}
 
-    async def ask(self, asked: Mapping[str, Sequence[str]], limit: float) -> dict[str, list[Table] | OperationFailed]:
+    def ask_each(self, asked: Mapping[str, Sequence[str]], limit: float) -> dict[str, list[Table] | OperationFailed]:
         """Give each console its commands, side by side; all answers, or why there is none, within ``limit`` seconds."""
+        with self._changing:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="consoles", daemon=True).start()
+            asking = asyncio.run_coroutine_threadsafe(self._ask(asked, limit), self._loop)
+        return asking.result()
+
+    def close(self) -> None:
+        """Close all connections, and try no more; the next question begins anew."""
+        with self._changing:
+            loop, self._loop = self._loop, None
+            if loop:
+                asyncio.run_coroutine_threadsafe(self._close(), loop).result()
+                loop.call_soon_threadsafe(loop.stop)
+
+    async def _ask(self, asked: Mapping[str, Sequence[str]], limit: float) -> dict[str, list[Table] | OperationFailed]:
         asking = {
             console: asyncio.ensure_future(self._tables(console, commands))
             for console, commands in asked.items()
@@ -70,13 +89,13 @@ class Consoles:
             for console, commands in asked.items()
         }
 
-    async def close(self) -> None:
-        """Close all connections, and try no more."""
+    async def _close(self) -> None:
         for attempt in self._waking.values():
             attempt.cancel()
         await asyncio.gather(*self._waking.values(), return_exceptions=True)
         for console in list(self._kept):
             await self._forget(console)
+        self._waking.clear()
 
     async def _answer(
         self, console: str, asking: asyncio.Task[list[Table]], limit: float, waits: bool

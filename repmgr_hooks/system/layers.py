@@ -65,9 +65,6 @@ class HostLayer:
     def close_idle(self) -> None:
         self.host.close_idle()
 
-    def close(self) -> None:
-        self.host.close()
-
 
 class Deadline(HostLayer):
     """The same host, on which everything ends by ``end``."""

@@ -17,8 +17,8 @@ from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit
+from repmgr_hooks.system.link import Rows as Rows
 
-Rows = list[tuple[Any, ...]]
 Table = list[dict[str, Any]]
 """Rows with the names of their columns: PgBouncer has more of them in each version."""
 
@@ -181,6 +181,3 @@ class Host(Protocol):
 
     def close_idle(self) -> None:
         """Close the connections that are kept for the next look."""
-
-    def close(self) -> None:
-        """Close all; it is used no more."""

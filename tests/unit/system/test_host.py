@@ -159,7 +159,7 @@ def test_a_node_that_ends_an_idle_connection_is_noticed_at_once(node: Node) -> N
     noticed.clear()
     node.end_connections()
     assert noticed.wait(60), "and again"
-    host.close()
+    host.close_idle()
 
 
 def test_a_connection_that_we_end_ourselves_is_no_news(node: Node) -> None:
@@ -169,7 +169,7 @@ def test_a_connection_that_we_end_ourselves_is_no_news(node: Node) -> None:
     for _ in range(3):
         assert answers(ask(host))
         host.close_idle()
-    host.close()
+    host.close_idle()
     assert not noticed.is_set()
 
 
