@@ -15,16 +15,17 @@ from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult
 from repmgr_hooks.errors import LockTimeout, OperationFailed, Problem, Stopped
-from repmgr_hooks.event import NAMED, Event, RoleClaim
+from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import known, lasts
 from repmgr_hooks.journal.rows import Due, Pause, Place, RunRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about, hint
+from repmgr_hooks.service.guard import guard
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.service.prober import NoProber, Prober
-from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, saw
+from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, saw, summary_of
 from repmgr_hooks.service.wal_verifier import WalVerifier
 from repmgr_hooks.settings.backoff import left
 from repmgr_hooks.system.steps import Host
@@ -90,6 +91,7 @@ class ClusterController:
     def _work(self) -> float:
         self._broken = False
         try:
+            guard(self._managed.cluster, self._config.state_dir, self._monitor, self._host)
             while not self.stopping.is_set():
                 self.progress.expect()
                 due = self._due()
@@ -290,10 +292,3 @@ class ClusterController:
             bug = Problem("bug", f"a bug in repmgr_hooks: {error!r}", "please report it, with the log")
             done = tuple(ActionResult(action, problems=(bug,)) for action in self._managed.actions)
             return RunResult(False, bug.message, done=done, again=True, problem=bug)
-
-
-def summary_of(events: Sequence[Event]) -> str:
-    """Name the events of a run, few or many."""
-    if len(events) <= NAMED:
-        return ", ".join(str(event) for event in events) or "reconcile"
-    return f"{len(events)} events, the last of them {events[-1]}"

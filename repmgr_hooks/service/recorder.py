@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
 from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show
 from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.event import NAMED, Event
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Failed, Observation, Place, RunRow, StepRow
 from repmgr_hooks.system.steps import Step
@@ -107,3 +108,10 @@ def ended(run: int, cluster: str, cause: str, attempt: int, started: float, resu
     why = (result.problem.code, result.problem.hint) if result.problem else ("", "")
     how = (result.ok, result.again, primary, timeline, result.message, *why, left)
     return RunRow(run, cluster, cause, attempt, started, clock.wall(), *how)
+
+
+def summary_of(events: Sequence[Event]) -> str:
+    """Name the events of a run, few or many."""
+    if len(events) <= NAMED:
+        return ", ".join(str(event) for event in events) or "reconcile"
+    return f"{len(events)} events, the last of them {events[-1]}"

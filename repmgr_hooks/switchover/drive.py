@@ -1,0 +1,252 @@
+"""The phases of a switchover, in order, each with its limit; and how it ends served whatever has failed.
+
+Before a phase begins it stands in the record, so whoever is killed, the service takes back what was begun
+(``take_back.py``). Nobody but repmgr stops or promotes a node, and nobody but the service's run leads a port.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from repmgr_hooks.barman import archive, receive_wal
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.hook import wake
+from repmgr_hooks.log import hint
+from repmgr_hooks.switchover import held, record, take_back
+from repmgr_hooks.switchover.on_node import Ran, Repmgr
+from repmgr_hooks.system.apply import apply
+from repmgr_hooks.system.steps import POLL, Host, Sql
+from repmgr_hooks.text import one_line
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "select set_config('statement_timeout', '{:.0f}s', true); checkpoint"
+"""In one transaction, which a statement sent alone is too: sessions of ours have a shorter limit."""
+BACKUP_TIMEOUT = 60
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: node ``target`` takes the place of ``state.primary``.
+
+    ``ports``: whose clients are held; ``pause``: the nodes whose repmgrd is to be paused meanwhile.
+    """
+
+    state: ClusterState
+    target: int
+    repmgr: Repmgr
+    ports: tuple[str, ...]
+    pause: tuple[int, ...]
+    state_dir: Path
+
+    @property
+    def source(self) -> int:
+        """The primary so far."""
+        return self.state.primary
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self.state.cluster.name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended. ``primary``: who is it now; ``served``: the ports lead there, and nobody is held.
+
+    ``problem``: what went wrong first. ``held_since``: when clients began to be held, in seconds since the epoch.
+    """
+
+    primary: int | None
+    served: bool
+    problem: Problem | None = None
+    held_since: float | None = None
+
+
+class Work:
+    """A switchover that is under way."""
+
+    def __init__(self, plan: Plan, host: Host, finder: Callable[[], PrimaryFinder]) -> None:
+        self.plan, self.host, self._finder = plan, host, finder
+        self.record = record.begun(plan.source, plan.target, sum(phase.limit for phase in PHASES))
+        self.held_since: float | None = None
+        self.waits = False
+        """True while repmgr waits for a word to stop the primary."""
+
+    def note(self, **changes: object) -> None:
+        """Write down what is about to be done. Raises OperationFailed."""
+        self.record = replace(self.record, **changes)  # type: ignore[arg-type]
+        record.keep(self.plan.state_dir, self.plan.name, self.record)
+
+    def primary(self) -> int | None:
+        """Return which node is the primary now."""
+        return self._finder().decision(self.host).primary
+
+    def is_led(self, primary: int | None) -> bool:
+        """True if each port leads to the primary and none is held."""
+        return primary is not None and held.is_led(self.plan.state.cluster, self.plan.ports, primary, self.host)
+
+    def wait(self, true: Callable[[], bool], limit: float) -> bool:
+        """Wait until something is true; what cannot be seen is not true yet."""
+        end = self.host.now() + limit
+        while True:
+            try:
+                if true():
+                    return True
+            except OperationFailed as error:
+                log.debug("%s", error)
+            if self.host.now() >= end:
+                return False
+            self.host.sleep(POLL)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a switchover: ``what`` for people, ``do`` within ``limit`` seconds."""
+
+    name: str
+    what: str
+    limit: float
+    do: Callable[[Work, float], None]
+
+
+def checkpoint(work: Work, limit: float) -> None:
+    """What is written now is not to be written while clients wait. A role that may not leaves it to repmgr."""
+    try:
+        work.host.fetch(Sql(work.plan.source, CHECKPOINT.format(limit)), limit)
+    except OperationFailed as error:
+        log.warning("no checkpoint beforehand: %s; going on", error, extra=hint("grant pg_checkpoint to our role"))
+
+
+def back_up(work: Work, limit: float) -> None:
+    """Barman is to have nothing to catch up with while clients wait."""
+    state = work.plan.state
+    if state.cluster.barman:
+        primary = archive.look_at_primary(state.primary, state.timeline, work.host)
+        written = archive.look_for(primary.open_file, state.barman, work.host)
+        apply(receive_wal.switch_wal(state, written, BACKUP_TIMEOUT), work.host)
+
+
+def pause_repmgrd(work: Work, limit: float) -> None:
+    """Wherever it runs: a repmgrd that sees the primary stop would promote a node of its own choice."""
+    nodes = work.plan.pause
+    work.note(paused=nodes)
+    take_back.set_paused(nodes, True, work.host, limit)
+
+
+def begin(work: Work, limit: float) -> None:
+    """Its checks take seconds, in which nobody need wait: it is started before the clients are held."""
+    ran = work.plan.repmgr.start(work.host, limit)
+    if ran is not None:
+        refused(ran)
+    work.waits = True
+
+
+def hold(work: Work, limit: float) -> None:
+    """From now on new connections wait."""
+    work.held_since = held.begin(work.plan.state.cluster, work.plan.ports, work.plan.state_dir, work.host)
+
+
+def switch(work: Work, limit: float) -> None:
+    """Have repmgr do it. If we lose sight of it, what counts is what becomes of the cluster."""
+    work.note(repmgr=True)
+    wake(str(work.plan.state_dir / "spool"))
+    work.waits = False
+    try:
+        ran = work.plan.repmgr.go_on(work.host, limit)
+    except OperationFailed as error:
+        log.error("%s", error)
+        if not work.wait(lambda: work.primary() == work.plan.target, limit):
+            raise
+        return
+    work.note(repmgr=False)
+    for line in ran.said.splitlines():
+        log.info("repmgr: %s", one_line(line, 300))
+    if ran.code:
+        refused(ran)
+
+
+def refused(ran: Ran) -> NoReturn:
+    """Raises OperationFailed with what repmgr said."""
+    raise OperationFailed(f"repmgr: {ran.why}", code="repmgr", hint="; ".join(ran.lines("HINT")))
+
+
+def follow(work: Work, limit: float) -> None:
+    """Wait until the service's run has led the ports to the new primary, which lets the clients go on."""
+    if not work.wait(lambda: work.is_led(work.primary()), limit):
+        what = f"the ports do not lead to the new primary after {limit:.0f} s"
+        raise OperationFailed(what, code="not_led", hint="repmgr-hooks status")
+
+
+PHASES = (
+    Phase("checkpoint", "have the primary write a checkpoint, so that it stops quickly", 900, checkpoint),
+    Phase("backup", "see all WAL so far on Barman's disk", BACKUP_TIMEOUT + 60, back_up),
+    Phase("pause", "pause repmgrd", 10, pause_repmgrd),
+    Phase("begin", "have repmgr check all again, until it is about to stop the primary", 60, begin),
+    Phase("hold", "hold the clients", 15, hold),
+    Phase("switch", "repmgr standby switchover", 240, switch),
+    Phase("follow", "wait for the service to lead the ports", 180, follow),
+)
+FAILOVER_LIMIT = 90.0
+"""Seconds for repmgrd to promote a node, if the primary has stopped and repmgr has not promoted one."""
+UNPAUSE_LIMIT = 10.0
+
+
+def carry_out(work: Work, begins: Callable[[Phase], None]) -> Outcome:
+    """Work through the phases; whatever fails, let the clients go on and give the cluster back to repmgrd."""
+    problem = None
+    try:
+        for phase in PHASES:
+            work.note(phase=phase.name)
+            begins(phase)
+            phase.do(work, phase.limit)
+    except OperationFailed as error:
+        problem = Problem.of(error)
+    except KeyboardInterrupt:
+        problem = Problem("interrupted", "interrupted")
+    return end(work, problem)
+
+
+def end(work: Work, problem: Problem | None) -> Outcome:
+    """Release the clients, unpause repmgrd, and say who is the primary. Where none is, repmgrd has to promote one."""
+    plan = work.plan
+    if work.waits:
+        try:
+            plan.repmgr.give_up(work.host, UNPAUSE_LIMIT)
+        except OperationFailed as error:
+            log.warning("%s", error)
+    if work.held_since is not None and problem:
+        if work.primary() is None:
+            unpause(work)
+        work.wait(lambda: work.primary() == plan.source or work.is_led(work.primary()), FAILOVER_LIMIT)
+    try:
+        held.end(plan.state.cluster, plan.state_dir, work.host)
+    except OperationFailed as error:
+        problem = problem or Problem.of(error)
+    problem = unpause(work) or problem
+    primary = work.primary()
+    return Outcome(primary, work.wait(lambda: work.is_led(work.primary()), 0), problem, work.held_since)
+
+
+def unpause(work: Work) -> Problem | None:
+    """Give the cluster back to repmgrd; a node that does not answer is left to the service, which finds the record."""
+    nodes = work.record.paused
+    left = take_back.unpaused(nodes, work.host, UNPAUSE_LIMIT)
+    work.record = replace(work.record, paused=tuple(left), repmgr=False)
+    try:
+        record.keep(work.plan.state_dir, work.plan.name, work.record if left else None)
+    except OperationFailed as error:
+        return Problem.of(error)
+    return _still_paused(left)
+
+
+def _still_paused(nodes: Iterable[int]) -> Problem | None:
+    names = " and ".join(f"node {node}" for node in nodes)
+    what = f"repmgrd of {names} is still paused; the service unpauses it as soon as the node answers"
+    return Problem("paused", what) if names else None
