@@ -154,7 +154,9 @@ def _config(document: Document, path: Path) -> Config:
     texts = document.read(Mapping[Identifier, Any], data.get("clusters"), "clusters")
     named = {name: text for name, text in texts.items() if name}
     clusters = {
-        name: found for name, text in named.items() if (found := _managed(document, name, text, f"clusters.{name}"))
+        name: found
+        for name, text in named.items()
+        if (found := _managed(document, name, text, f"clusters.{name}", (service or Service()).state_dir))
     }
     consistency.check_retry(document, (service or Service()).retry)
     consistency.check_shared(document, clusters)
@@ -162,13 +164,13 @@ def _config(document: Document, path: Path) -> Config:
     return Config(path, service or Service(), clusters)
 
 
-def _managed(document: Document, name: str, text: Any, path: str) -> ManagedCluster | None:
+def _managed(document: Document, name: str, text: Any, path: str, state_dir: str) -> ManagedCluster | None:
     options = dict(text) if isinstance(text, dict) else {}
     routes = _routes(document, options.pop("routes", None), join(path, "routes"))
     found = document.read(Cluster, options, path)
     if found is None:
         return None
-    cluster = replace(found, name=name)
+    cluster = replace(found, name=name, state_dir=state_dir)
     consistency.check_cluster(document, cluster, path)
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):

@@ -13,7 +13,7 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import LATE, Visit
-from repmgr_hooks.system.steps import Program, Rows, Sql
+from repmgr_hooks.system.steps import Program, Rows, Sql, Table, console_name
 from tests.fake_nft import NftTables
+from tests.fake_pgbouncer import FakePgBouncer
 
 SENDER_PID = 4711
 BUILT_IN_CHAINS = ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")
@@ -400,6 +401,8 @@ class FakeHost:
         self.ran: list[Program] = []
         self.changes: list[tuple[float, str]] = []
         self.rests = 0
+        self.pgbouncers: dict[str, FakePgBouncer] = {}
+        """By the name of each console: ``10.0.0.20:6432``."""
         self._clock = 0.0
         self._silent: set[int] = set()
         self._constants: set[tuple[str, ...]] = set()
@@ -479,6 +482,17 @@ class FakeHost:
 
     def close(self) -> None:
         """As ``System.close``."""
+
+    def ask_consoles(
+        self, asked: Mapping[str, Sequence[str]], limit: float
+    ) -> dict[str, list[Table] | OperationFailed]:
+        return {console: self._console(console, commands) for console, commands in asked.items()}
+
+    def _console(self, console: str, commands: Sequence[str]) -> list[Table] | OperationFailed:
+        for command in commands:
+            if not command.startswith("SHOW"):
+                self._note(f"{command} on {console_name(console)}")
+        return self.pgbouncers[console_name(console)].answer(commands, self._clock)
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
         self.poked += flows

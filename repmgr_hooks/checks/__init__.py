@@ -20,6 +20,7 @@ from repmgr_hooks.checks import (
     kernel,
     nodes,
     passwords,
+    pgbouncer,
     recovery,
     repmgr,
     service,
@@ -125,10 +126,12 @@ def _outside(
         served = [*clients.ways_back(cluster, host, looked.answers)] if firewall else []
         if firewall and looked.decision and looked.decision.primary is not None and not bad(served):
             served += clients.writes(managed, host, looked.decision)
+        pooled = list(pgbouncer.findings(managed, host))
     yield from nodes.findings(managed, looked, user)
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     yield from served
+    yield from pooled
     if cluster.barman and looked.decision:
         yield from recovery.history(cluster, standbys_of(looked.decision), host)
     if looked.decision and looked.decision.primary is not None:

@@ -103,7 +103,7 @@ def of_cluster(managed: ManagedCluster, journal: Journal) -> Iterator[Finding]:
     paused = journal.paused(name)
     why = f"paused{f' ({paused.reason})' if paused and paused.reason else ''}: events are stored, nothing is done"
     yield topic.warn(why, f"repmgr-hooks resume --cluster {name}") if paused else topic.ok("not paused")
-    topic, last = Topic("service.failed", name), journal.runs(1, name)
+    topic, last = Topic("service.failed", name), journal.last_run(name)
     if last and last[0].ok is False and last[0].again:
         yield topic.fail(f"the last run failed: {last[0].message}", f"repmgr-hooks reconcile --cluster {name}")
     else:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from repmgr_hooks.errors import Problem, UsageError, mistake
 from repmgr_hooks.files import untrusted
-from repmgr_hooks.handlers import barman, command, firewall, notify, slot
+from repmgr_hooks.handlers import barman, command, firewall, notify, pgbouncer, slot
 from repmgr_hooks.handlers.contract import NAMES, Handler
 
 GROUP = "repmgr_hooks.handlers"
@@ -37,6 +37,7 @@ BUILT_IN: Mapping[str, Handler] = {
     "command": command,
     "firewall": firewall,
     "notify": notify,
+    "pgbouncer": pgbouncer,
     "slot": slot,
 }
 

@@ -159,6 +159,10 @@ class Journal(Store):
         """Return the newest runs, oldest first."""
         return self.ask(lambda db: queries.runs(db, limit, cluster, failed))
 
+    def last_run(self, cluster: str) -> list[RunRow]:
+        """Return the last run that was to make the routes true, if there was one."""
+        return self.ask(lambda db: queries.runs(db, 1, cluster, of_routes=True))
+
     def steps(self, run: int) -> list[StepRow]:
         """Return the steps of a run."""
         rows = self.read(f"select {STEP_COLUMNS} from step where run = ? order by id", run)

@@ -9,12 +9,14 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.journal.rows import RUN_COLUMNS, Due, Pause, RunRow, Waiting, run_row
 
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
+HOLD = "hold"
+"""The cause of a run in which a hold was taken back."""
 LEFT_COLUMNS = "path, action, event, event_node, code"
 
 
 def due(db: sqlite3.Connection, cluster: str) -> Due:
     """Return all that decides what is to be done for a cluster."""
-    last = runs(db, 1, cluster)
+    last = runs(db, 1, cluster, of_routes=True)
     return Due(paused(db, cluster), tuple(waiting(db, cluster)), last[0] if last else None)
 
 
@@ -29,11 +31,14 @@ def waiting(db: sqlite3.Connection, cluster: str) -> list[Waiting]:
     return events(db, "where run is null and cluster = ?", cluster)
 
 
-def runs(db: sqlite3.Connection, limit: int, cluster: str | None, failed: bool = False) -> list[RunRow]:
-    """Return the newest runs, oldest first."""
-    chosen = "(?1 is null or cluster = ?1) and (not ?2 or ok = 0)"
+def runs(
+    db: sqlite3.Connection, limit: int, cluster: str | None, failed: bool = False, of_routes: bool = False
+) -> list[RunRow]:
+    """Return the newest runs, oldest first; with ``of_routes`` none that only took a hold back, which makes none of
+    the routes true and may have come in the middle of one that did."""
+    chosen = f"(?1 is null or cluster = ?1) and (not ?2 or ok = 0) and (not ?4 or cause <> '{HOLD}')"
     newest = f"select {RUN_COLUMNS} from run where {chosen} order by id desc limit ?3"
-    rows = db.execute(newest, (cluster, failed, limit)).fetchall()
+    rows = db.execute(newest, (cluster, failed, limit, of_routes)).fetchall()
     left = f"select {LEFT_COLUMNS} from failed_action where run = ? order by id"
     return [run_row(row, () if row[6] else db.execute(left, (row[0],))) for row in reversed(rows)]
 

@@ -176,7 +176,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     settings = managed.cluster
     finder = primary_finder(settings, journal)
     decision = finder.decision(host)
-    last = journal.runs(1, settings.name) if journal else []
+    last = journal.last_run(settings.name) if journal else []
     event = journal.last_event(settings.name) if journal else None
     paused = pause_of(settings.name, journal, loaded.state_dir)
     pending: list[Problem] = []

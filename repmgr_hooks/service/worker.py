@@ -20,6 +20,7 @@ from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.hold_keeper import HoldKeeper
 from repmgr_hooks.service.intake import Intake
 from repmgr_hooks.service.loop import Loop
 from repmgr_hooks.service.prober import Prober
@@ -61,6 +62,7 @@ class Worker:
         self._loops: dict[str, Loop] = {}
         self._ending: list[Loop] = []
         self._probers: dict[str, Prober] = {}
+        self._keepers: list[HoldKeeper] = []
         self._intake = Intake(self._config.state_dir)
         self._next_prune = 0.0
         self._next_lost = 0.0
@@ -208,13 +210,15 @@ class Worker:
             loop.stop()
         self._ending = [loop for loop in (*self._ending, *before.values()) if loop.is_alive()]
         self._loops = {}
-        self._stop_probers()
+        self._stop_helpers()
         for name, managed in self._config.clusters.items():
             host = LocalHost(managed.cluster.conninfos(), notifier.tell)
             # A host of its own: what a client waits for is nothing that a look should wait for.
             client = LocalHost(managed.cluster.conninfos())
             prober = self._probers[name] = Prober(managed, client, journal, client.close)
             prober.start()
+            self._keepers.append(HoldKeeper(managed, journal, notifier.tell, lambda: LocalHost({})))
+            self._keepers[-1].start()
             controller = ClusterController(managed, journal, host, self._config, notifier, prober)
             release = partial(self._release_cut_off, name, journal)
             self._loops[name] = Loop(controller, before.get(name), release, host.close)
@@ -227,14 +231,15 @@ class Worker:
         except OperationFailed as error:
             log.error("%s; what a run that was cut off was for is seen without its events", error)
 
-    def _stop_probers(self) -> None:
-        for prober in self._probers.values():
-            prober.stop()
-        self._probers = {}
+    def _stop_helpers(self) -> None:
+        helpers: list[Prober | HoldKeeper] = [*self._probers.values(), *self._keepers]
+        for helper in helpers:
+            helper.stop()
+        self._probers, self._keepers = {}, []
 
     def _stop_loops(self) -> None:
         """Raises OperationFailed if one does not end in time."""
-        self._stop_probers()
+        self._stop_helpers()
         loops = [*self._loops.values(), *self._ending]
         for loop in loops:
             loop.stop()

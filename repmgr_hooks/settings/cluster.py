@@ -196,6 +196,8 @@ class Cluster:
     """What becomes of ports while no primary is known; without it they stay as they are."""
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
+    state_dir: str = field(default="", metadata=NOT_AN_OPTION)
+    """Where its hold is written down; empty: it can have none."""
 
     def rejoin(self, primary: int, repmgr: str) -> str:
         """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again."""

@@ -8,7 +8,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.layers import seconds_for
-from repmgr_hooks.system.steps import POLL, DropConnections, Host, Program, Rows, Sql, Step
+from repmgr_hooks.system.steps import POLL, ConsoleCommand, DropConnections, Host, Program, Rows, Sql, Step
 from repmgr_hooks.text import MOST, one_line
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def apply(step: Step, host: Host) -> None:
             raise OperationFailed(what, code="no_effect", hint=step.hint)
 
 
-def _do(action: Program | Sql | DropConnections | Alert, host: Host, limit: float) -> str:
+def _do(action: Program | Sql | ConsoleCommand | DropConnections | Alert, host: Host, limit: float) -> str:
     """Do it, and return what a program that should go on running has said as it ended."""
     match action:
         case Program():
@@ -40,6 +40,10 @@ def _do(action: Program | Sql | DropConnections | Alert, host: Host, limit: floa
             return one_line(said.strip(), MOST) if action.resident else ""
         case Sql():
             host.fetch(action, limit)
+        case ConsoleCommand():
+            said_there = host.ask_consoles({action.console: (action.command,)}, limit)[action.console]
+            if isinstance(said_there, OperationFailed):
+                raise said_there
         case DropConnections():
             _reset(host.run(action.forget, limit), host, action.reset_clients)
         case Alert():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from repmgr_hooks.netfilter.reset import Flow, send_resets
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit, brief, is_servers, visit
+from repmgr_hooks.system.consoles import Consoles
 from repmgr_hooks.system.programs import Programs
-from repmgr_hooks.system.steps import Program, Rows, Sql
+from repmgr_hooks.system.steps import Program, Rows, Sql, Table
 
 MOST_ANSWER = 4 * 1024 * 1024
 """Bytes of a node's answer, all rows together: the names of the WAL files in 2 TB of pg_wal."""
@@ -42,7 +43,7 @@ class LocalHost:
             for node, dsn in conninfos.items()
         }
         self._connections: dict[int, psycopg.AsyncConnection[Any]] = {}
-        self._programs = Programs()
+        self._programs, self._consoles = Programs(), Consoles()
         self._reconnecting: dict[int, asyncio.Task[None]] = {}
         self._silent: dict[int, str] = {}
         self._loop = asyncio.new_event_loop()
@@ -58,6 +59,7 @@ class LocalHost:
         self._loop.close()
 
     async def _end_attempts(self) -> None:
+        await self._consoles.close()
         await asyncio.gather(*self._reconnecting.values(), return_exceptions=True)
 
     def run(self, program: Program, limit: float) -> str:
@@ -175,6 +177,12 @@ class LocalHost:
             self._loop.call_soon_threadsafe(attempt.cancel)
         for node in list(self._connections):
             asyncio.run_coroutine_threadsafe(self._forget(node), self._loop).result()
+
+    def ask_consoles(
+        self, asked: Mapping[str, Sequence[str]], limit: float
+    ) -> dict[str, list[Table] | OperationFailed]:
+        """Give commands to PgBouncers side by side; all answers, or why there is none, within ``limit`` seconds."""
+        return asyncio.run_coroutine_threadsafe(self._consoles.ask(asked, limit), self._loop).result()
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
         """Send each client one SYN from the gateway's address. Raises OperationFailed without CAP_NET_RAW."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit
-from repmgr_hooks.system.steps import POLL, Host, Program, Rows, Sql, Step
+from repmgr_hooks.system.steps import POLL, Host, Program, Rows, Sql, Step, Table
 
 
 class HostLayer:
@@ -26,6 +26,11 @@ class HostLayer:
 
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         return self.host.fetch_each(queries, limit)
+
+    def ask_consoles(
+        self, asked: Mapping[str, Sequence[str]], limit: float
+    ) -> dict[str, list[Table] | OperationFailed]:
+        return self.host.ask_consoles(asked, limit)
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
         self.host.reset_clients(flows)
@@ -60,6 +65,9 @@ class HostLayer:
     def close_idle(self) -> None:
         self.host.close_idle()
 
+    def close(self) -> None:
+        self.host.close()
+
 
 class Deadline(HostLayer):
     """The same host, on which everything ends by ``end``."""
@@ -83,6 +91,11 @@ class Deadline(HostLayer):
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         asked = list(queries)
         return self.host.fetch_each(asked, self._left(limit, ", ".join(map(str, asked))))
+
+    def ask_consoles(
+        self, asked: Mapping[str, Sequence[str]], limit: float
+    ) -> dict[str, list[Table] | OperationFailed]:
+        return self.host.ask_consoles(asked, self._left(limit, "an answer of PgBouncer"))
 
     def answers(self, source: str, address: str, port: int, limit: float) -> bool:
         return self.host.answers(source, address, port, self._left(limit, f"an answer of {address}"))

@@ -6,9 +6,11 @@ A handler's ``plan`` returns steps; it never runs one. Each step carries its own
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from psycopg.conninfo import conninfo_to_dict
 
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.reset import Flow
@@ -17,8 +19,11 @@ from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import Visit
 
 Rows = list[tuple[Any, ...]]
+Table = list[dict[str, Any]]
+"""Rows with the names of their columns: PgBouncer has more of them in each version."""
 
 POLL = 0.1
+PGBOUNCER_PORT = 6432
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,27 @@ class Sql:
 
 
 @dataclass(frozen=True)
+class ConsoleCommand:
+    """A command for the admin console of a PgBouncer; ``console`` is how to connect, as libpq takes it."""
+
+    console: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"PgBouncer {console_name(self.console)}: {self.command}"
+
+
+def console_name(console: str) -> str:
+    """Return which PgBouncer is meant, in few words.
+
+    >>> console_name("host=10.0.0.20 port=6432 user=hooks"), console_name("host=/run/postgresql user=hooks")
+    ('10.0.0.20:6432', '/run/postgresql:6432')
+    """
+    given = conninfo_to_dict(console)
+    return f"{given['host']}:{given.get('port', PGBOUNCER_PORT)}"
+
+
+@dataclass(frozen=True)
 class DropConnections:
     """Delete entries of the connection-tracking table, and reset the clients of these (``netfilter/reset.py``)."""
 
@@ -84,7 +110,7 @@ class Step:
 
     what: str
     """A sentence for people; no code reads it back."""
-    do: Program | Sql | DropConnections | Alert
+    do: Program | Sql | ConsoleCommand | DropConnections | Alert
     limit: float
     kind: str = ""
     """What is done, as a short name (``open_port``, ``create_slot``); a handler may have its own. Without one it is
@@ -115,6 +141,11 @@ class Host(Protocol):
 
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         """Ask several nodes side by side; return all answers, or why there is none."""
+
+    def ask_consoles(
+        self, asked: Mapping[str, Sequence[str]], limit: float
+    ) -> dict[str, list[Table] | OperationFailed]:
+        """Give commands to the admin consoles of PgBouncers side by side; return all answers, or why there is none."""
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
         """Make clients notice that their connections are gone."""
@@ -148,3 +179,6 @@ class Host(Protocol):
 
     def close_idle(self) -> None:
         """Close the connections that are kept for the next look."""
+
+    def close(self) -> None:
+        """Close all; it is used no more."""

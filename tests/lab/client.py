@@ -17,7 +17,8 @@ def main(dsn: str) -> None:
     while True:
         begun = time.time()
         try:
-            connection = connection or psycopg.connect(dsn, autocommit=True)
+            # No prepared statements: PgBouncer keeps them apart in transaction pooling from 1.21 on only.
+            connection = connection or psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
             row = connection.execute("insert into work default values returning id").fetchone()
             outcome = str(row[0])
         except psycopg.Error as error:

@@ -1,0 +1,118 @@
+"""To hold clients, and to let them go on: by PgBouncer's PAUSE and RESUME.
+
+``begin`` writes down what is about to be held; then ``pgbouncer.pause(hold.pgbouncers, ...)`` holds it; ``release``
+ends it. The service takes back what was begun and not released (``service/hold_keeper.py``): when the limit is over,
+when its holder is gone, at boot. What cannot be taken back now, for a PgBouncer is silent, stays written down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from repmgr_hooks import clock
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.handlers import pgbouncer as handler
+from repmgr_hooks.journal import holds
+from repmgr_hooks.journal.holds import Hold
+from repmgr_hooks.system import pgbouncer
+from repmgr_hooks.system.pgbouncer import PgBouncer, paused_by_hand
+from repmgr_hooks.system.steps import Host
+
+log = logging.getLogger(__name__)
+
+LONGEST = 600.0
+"""Seconds that a hold may last at most, whatever is asked for."""
+
+
+def pgbouncers_of(managed: ManagedCluster) -> dict[str, tuple[str, ...]]:
+    """Return the consoles that the routes name, with the databases of each."""
+    found: dict[str, dict[str, None]] = {}
+    for action in managed.actions:
+        if isinstance(action.config, handler.Config):
+            for console in action.config.consoles(managed.cluster):
+                found.setdefault(console, {}).update(dict.fromkeys(action.config.databases))
+    return {console: tuple(names) for console, names in found.items()}
+
+
+@dataclass(frozen=True)
+class Holdable:
+    """What can be held by PgBouncer, and why the rest cannot: it does not answer, or somebody else has paused it."""
+
+    pgbouncers: dict[str, tuple[str, ...]]
+    problems: tuple[Problem, ...]
+
+
+def holdable(managed: ManagedCluster, host: Host) -> Holdable:
+    """Look which databases of which PgBouncers can be paused by us."""
+    asked, problems = pgbouncers_of(managed), list[Problem]()
+    can: dict[str, tuple[str, ...]] = {}
+    for console, each in pgbouncer.look(asked, host).items() if asked else ():
+        if not isinstance(each, PgBouncer):
+            problems.append(Problem.of(each))
+            continue
+        problems += paused_by_hand(each, asked[console], ())
+        can[console] = tuple(n for n in asked[console] if (found := each.database(n)) and not found.paused)
+        problems += [_unknown(each, name) for name in asked[console] if not each.database(name)]
+    return Holdable({console: names for console, names in can.items() if names}, tuple(problems))
+
+
+def _unknown(each: PgBouncer, name: str) -> Problem:
+    hint = "name it in the section [databases] of pgbouncer.ini: '*' is not known before its first client"
+    return Problem("no_database", f"{each.name}: it has no database {name}", hint)
+
+
+def begin(
+    managed: ManagedCluster,
+    primary: int,
+    timeline: int,
+    *,
+    limit: float,
+    means: Sequence[str],
+    why: str,
+    pgbouncers: dict[str, tuple[str, ...]],
+) -> Hold:
+    """Write down that clients are about to be held, by us, for at most ``limit`` seconds. Raises OperationFailed."""
+    if there := holds.read(managed.cluster):
+        what = f"clients are held already: {there.why} (process {there.holder.process})"
+        raise OperationFailed(what, code="held", hint=f"repmgr-hooks status --cluster {managed.cluster.name}")
+    hold = Hold(
+        managed.cluster.name,
+        holds.this_process(),
+        clock.wall(),
+        clock.monotonic(),
+        min(limit, LONGEST),
+        tuple(means),
+        primary,
+        timeline,
+        why,
+        pgbouncers,
+    )
+    holds.write(managed.cluster, hold)
+    return hold
+
+
+def release(managed: ManagedCluster, hold: Hold, host: Host) -> list[OperationFailed]:
+    """Let the clients go on; return what could not be taken back. The service tries that again, until it can."""
+    _note(managed, hold, dataclasses.replace(hold, over=True))
+    failed = pgbouncer.resume(hold.pgbouncers, host)
+    left = {console: names for console, names in hold.pgbouncers.items() if console in failed}
+    _note(managed, hold, dataclasses.replace(hold, over=True, pgbouncers=left) if left else None)
+    return list(failed.values())
+
+
+def _note(managed: ManagedCluster, hold: Hold, now: Hold | None) -> None:
+    """Write down what is left of a hold, unless another one has begun. What cannot be written stops nothing."""
+    try:
+        there = holds.read(managed.cluster)
+        if there is None or (there.holder, there.begun) != (hold.holder, hold.begun) or there == now:
+            return
+        if now is None:
+            holds.forget(managed.cluster)
+        else:
+            holds.write(managed.cluster, now)
+    except OperationFailed as error:
+        log.error("%s", error)

@@ -1,0 +1,173 @@
+"""Connections to the admin consoles of PgBouncers: one for each, kept; a PgBouncer that hangs is not waited for twice.
+
+The console knows the simple query protocol only, no parameters and no transactions (pgbouncer.org/usage.html, "Admin
+console"): without parameters psycopg sends just that. It refuses the startup parameter ``options``, which libpq would
+take from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg import conninfo
+from psycopg.rows import dict_row
+
+from repmgr_hooks.errors import OperationFailed, odd_answer
+from repmgr_hooks.settings.cluster import UNPLUGGED
+from repmgr_hooks.system.client import brief, is_servers
+from repmgr_hooks.system.steps import PGBOUNCER_PORT, Table, console_name
+
+Connection = psycopg.AsyncConnection[dict[str, Any]]
+DATABASE = "pgbouncer"
+PAUSE = "PAUSE"
+"""This command waits for transactions: it gets a connection of its own, and that it is not done is no sign of death."""
+WAKE_LIMIT, WAKE_EVERY = 30, 1.0
+
+
+def connection_string(console: str) -> str:
+    """Return how a console is connected to: nothing that matters is taken from the environment."""
+    given = conninfo.conninfo_to_dict(console)
+    host = str(given["host"])
+    fixed = {"dbname": DATABASE, "options": "", "application_name": "repmgr_hooks", "client_encoding": "UTF8"}
+    ours = {"port": PGBOUNCER_PORT, "hostaddr": host if _is_address(host) else "", **UNPLUGGED}
+    return conninfo.make_conninfo("", **{**ours, **given, **fixed})
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+class Consoles:
+    """The consoles that are connected to, within one event loop."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Connection] = {}
+        self._pausing: dict[str, Connection] = {}
+        self._waking: dict[str, asyncio.Task[None]] = {}
+
+    async def ask(self, asked: Mapping[str, Sequence[str]], limit: float) -> dict[str, list[Table] | OperationFailed]:
+        """Give each console its commands, side by side; all answers, or why there is none, within ``limit`` seconds."""
+        asking = {
+            console: asyncio.ensure_future(self._tables(console, commands))
+            for console, commands in asked.items()
+            if not self._still_silent(console)
+        }
+        if asking:
+            await asyncio.wait(asking.values(), timeout=limit)
+        return {
+            console: await self._answer(console, asking[console], limit, _waits(commands))
+            if console in asking
+            else _failed(console, "still no answer", "no_answer")
+            for console, commands in asked.items()
+        }
+
+    async def close(self) -> None:
+        """Close all connections, and try no more."""
+        for attempt in self._waking.values():
+            attempt.cancel()
+        await asyncio.gather(*self._waking.values(), return_exceptions=True)
+        for console in list(self._kept):
+            await self._forget(console)
+
+    async def _answer(
+        self, console: str, asking: asyncio.Task[list[Table]], limit: float, waits: bool
+    ) -> list[Table] | OperationFailed:
+        if not asking.done():
+            # Closed first: psycopg would ask a silent PgBouncer to cancel the query.
+            if waits and (own := self._pausing.pop(console, None)):
+                await own.close()
+            elif not waits:
+                await self._forget(console)
+            asking.cancel()
+            await asyncio.wait({asking})
+            if waits:
+                return _failed(console, f"not finished within {limit:g} s", "timeout")
+            self._waking[console] = asyncio.ensure_future(self._wake(console))
+            return _failed(console, f"no answer within {limit:g} s", "no_answer")
+        try:
+            return asking.result()
+        except psycopg.Error as error:
+            return _failed(console, brief(error), _code(error))
+        except Exception as error:  # whatever PgBouncer makes psycopg stumble over
+            await self._forget(console)
+            return _failed(console, odd_answer(error), "odd_answer")
+
+    def _still_silent(self, console: str) -> bool:
+        """Whether one that has let us wait has not answered since."""
+        attempt = self._waking.get(console)
+        if attempt and attempt.done():
+            del self._waking[console]
+        return console in self._waking
+
+    async def _wake(self, console: str) -> None:
+        """Try on the side until a console answers, or refuses, so that nobody waits for it again."""
+        while True:
+            try:
+                async with asyncio.timeout(WAKE_LIMIT):
+                    await self._tables(console, ["SHOW VERSION"])
+                return
+            except TimeoutError:
+                await self._forget(console)
+                await asyncio.sleep(WAKE_EVERY)
+            except Exception:
+                return  # the next question will hear it too
+
+    async def _tables(self, console: str, commands: Sequence[str]) -> list[Table]:
+        """Ask through the connection that is open; if it has broken since it was last used, through a new one."""
+        if _waits(commands):
+            own = self._pausing[console] = await self._connect(console)
+            try:
+                return await _all(own, commands)
+            finally:
+                await own.close()
+        if kept := self._kept.get(console):
+            try:
+                return await _all(kept, commands)
+            except psycopg.OperationalError:
+                if not kept.broken:
+                    raise
+            await self._forget(console)
+        self._kept[console] = await self._connect(console)
+        return await _all(self._kept[console], commands)
+
+    async def _connect(self, console: str) -> Connection:
+        dsn = connection_string(console)
+        # Else psycopg would prepare what it is asked for the sixth time, by the extended protocol.
+        return await Connection.connect(dsn, autocommit=True, row_factory=dict_row, prepare_threshold=None)
+
+    async def _forget(self, console: str) -> None:
+        if connection := self._kept.pop(console, None):
+            with suppress(psycopg.Error):
+                await connection.close()
+
+
+async def _all(connection: Connection, commands: Sequence[str]) -> list[Table]:
+    tables = []
+    for command in commands:
+        cursor = await connection.execute(command.encode())
+        tables.append(await cursor.fetchall() if cursor.description else [])
+    return tables
+
+
+def _waits(commands: Sequence[str]) -> bool:
+    return any(command.startswith(PAUSE) for command in commands)
+
+
+def _failed(console: str, why: str, code: str) -> OperationFailed:
+    return OperationFailed(f"PgBouncer {console_name(console)}: {why}", code=code)
+
+
+def _code(error: psycopg.Error) -> str:
+    """``refused``: PgBouncer itself says no to a command; ``rejected``: to us; else it is not there."""
+    if error.sqlstate is not None:
+        return "refused"
+    return "rejected" if is_servers(str(error)) else "no_answer"
