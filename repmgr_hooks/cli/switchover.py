@@ -13,7 +13,7 @@ from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import act
 from repmgr_hooks.cli.output import FAILED, OK, choose, configured, journal_of, log, show_log_lines, world_of
 from repmgr_hooks.cluster.primary import cluster_state
-from repmgr_hooks.config import Config
+from repmgr_hooks.engine.hold import holdable
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import UsageError, hint_lines
 from repmgr_hooks.journal.journal import Journal, primary_finder
@@ -37,12 +37,12 @@ def do_switchover(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{loaded.path} has several clusters", hint="name one: --cluster NAME")
     (managed,), host = chosen, world_of(chosen[0])
     with journal_of(loaded) as journal:
-        seen, findings = examined(managed, arguments.to, loaded, journal, host)
+        seen, findings = examined(managed, arguments.to, journal, host)
         for line in lines(findings):
             log_lines.say(line)
         if bad(findings):
             return FAILED
-        plan = planned(seen, loaded, journal, managed)
+        plan = planned(seen, journal, managed)
         if arguments.dry_run:
             for line in would_do(plan):
                 log_lines.say(line)
@@ -57,13 +57,11 @@ def do_switchover(arguments: argparse.Namespace) -> int:
         return told(outcome, plan, log_lines)
 
 
-def examined(
-    managed: ManagedCluster, wanted: int | None, loaded: Config, journal: Journal, host: Host
-) -> tuple[Facts, list[Finding]]:
+def examined(managed: ManagedCluster, wanted: int | None, journal: Journal, host: Host) -> tuple[Facts, list[Finding]]:
     """Look at all that matters, repmgr's own rehearsal last: it takes seconds."""
     cluster = managed.cluster
     finder = primary_finder(cluster, journal)
-    seen = facts.gather(cluster, managed.opened_ports, wanted, finder, loaded.state_dir, host)
+    seen = facts.gather(cluster, managed.opened_ports, wanted, finder, host, holdable(managed, host))
     found = list(preflight.judge(seen, journal.due(cluster.name)))
     if not any(item.level == "FAIL" for item in found):
         repmgr, rehearsal = facts.rehearse(seen, host)
@@ -72,12 +70,12 @@ def examined(
     return seen, [Finding(item.level, item.message, item.hint, item.code, cluster.name) for item in found]
 
 
-def planned(seen: Facts, loaded: Config, journal: Journal, managed: ManagedCluster) -> Plan:
+def planned(seen: Facts, journal: Journal, managed: ManagedCluster) -> Plan:
     """Return what is to be done, given that nothing stands against it."""
     assert seen.target is not None and seen.repmgr is not None
     state = cluster_state(seen.decision, primary_finder(managed.cluster, journal))
     running = tuple(node for node, paused in seen.paused.items() if paused is False)
-    return Plan(state, seen.target.node, seen.repmgr, seen.held, running, loaded.state_dir)
+    return Plan(state, seen.target.node, seen.repmgr, seen.held, running, managed, seen.pgbouncer.pgbouncers)
 
 
 def would_do(plan: Plan) -> Iterator[str]:

@@ -91,7 +91,7 @@ class ClusterController:
     def _work(self) -> float:
         self._broken = False
         try:
-            guard(self._managed.cluster, self._config.state_dir, self._monitor, self._host)
+            guard(self._managed.cluster, self._monitor, self._host)
             while not self.stopping.is_set():
                 self.progress.expect()
                 due = self._due()

@@ -9,17 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NoReturn
 
 from repmgr_hooks.barman import archive, receive_wal
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.engine import hold as holding
+from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.hook import wake
+from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.log import hint
-from repmgr_hooks.switchover import held, record, take_back
+from repmgr_hooks.switchover import record, take_back
 from repmgr_hooks.switchover.on_node import Ran, Repmgr
+from repmgr_hooks.system import held_ports, pgbouncer
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.steps import POLL, Host, Sql
 from repmgr_hooks.text import one_line
@@ -29,13 +32,15 @@ log = logging.getLogger(__name__)
 CHECKPOINT = "select set_config('statement_timeout', '{:.0f}s', true); checkpoint"
 """In one transaction, which a statement sent alone is too: sessions of ours have a shorter limit."""
 BACKUP_TIMEOUT = 60
+HOLD_LIMIT = 60.0
+"""Seconds after which the service lets the clients go on, whatever has become of the switchover."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to be done: node ``target`` takes the place of ``state.primary``.
 
-    ``ports``: whose clients are held; ``pause``: the nodes whose repmgrd is to be paused meanwhile.
+    ``ports`` and ``pgbouncers``: whose clients are held; ``pause``: the nodes whose repmgrd is to be paused meanwhile.
     """
 
     state: ClusterState
@@ -43,7 +48,8 @@ class Plan:
     repmgr: Repmgr
     ports: tuple[str, ...]
     pause: tuple[int, ...]
-    state_dir: Path
+    managed: ManagedCluster
+    pgbouncers: dict[str, tuple[str, ...]]
 
     @property
     def source(self) -> int:
@@ -75,14 +81,14 @@ class Work:
     def __init__(self, plan: Plan, host: Host, finder: Callable[[], PrimaryFinder]) -> None:
         self.plan, self.host, self._finder = plan, host, finder
         self.record = record.begun(plan.source, plan.target, sum(phase.limit for phase in PHASES))
-        self.held_since: float | None = None
+        self.hold: Hold | None = None
         self.waits = False
         """True while repmgr waits for a word to stop the primary."""
 
     def note(self, **changes: object) -> None:
         """Write down what is about to be done. Raises OperationFailed."""
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]
-        record.keep(self.plan.state_dir, self.plan.name, self.record)
+        record.keep(self.plan.managed.cluster, self.record)
 
     def primary(self) -> int | None:
         """Return which node is the primary now."""
@@ -90,7 +96,9 @@ class Work:
 
     def is_led(self, primary: int | None) -> bool:
         """True if each port leads to the primary and none is held."""
-        return primary is not None and held.is_led(self.plan.state.cluster, self.plan.ports, primary, self.host)
+        return primary is not None and held_ports.lead_to(
+            self.plan.managed.cluster, self.plan.ports, primary, self.host
+        )
 
     def wait(self, true: Callable[[], bool], limit: float) -> bool:
         """Wait until something is true; what cannot be seen is not true yet."""
@@ -149,14 +157,28 @@ def begin(work: Work, limit: float) -> None:
 
 
 def hold(work: Work, limit: float) -> None:
-    """From now on new connections wait."""
-    work.held_since = held.begin(work.plan.state.cluster, work.plan.ports, work.plan.state_dir, work.host)
+    """From now on clients wait: those of PgBouncer between two transactions, new ones at the port."""
+    plan, state = work.plan, work.plan.state
+    means = [*(["pgbouncer"] if plan.pgbouncers else []), *(["netfilter"] if plan.ports else [])]
+    work.hold = holding.begin(
+        plan.managed,
+        plan.source,
+        state.timeline,
+        limit=HOLD_LIMIT,
+        means=means,
+        why=f"switchover to node {plan.target}",
+        pgbouncers=plan.pgbouncers,
+        ports=plan.ports,
+    )
+    for error in pgbouncer.pause(plan.pgbouncers, work.host, limit).values() if plan.pgbouncers else ():
+        raise error
+    held_ports.hold(plan.managed.cluster, plan.ports, work.host)
 
 
 def switch(work: Work, limit: float) -> None:
     """Have repmgr do it. If we lose sight of it, what counts is what becomes of the cluster."""
     work.note(repmgr=True)
-    wake(str(work.plan.state_dir / "spool"))
+    wake(f"{work.plan.managed.cluster.state_dir}/spool")
     work.waits = False
     try:
         ran = work.plan.repmgr.go_on(work.host, limit)
@@ -221,17 +243,20 @@ def end(work: Work, problem: Problem | None) -> Outcome:
             plan.repmgr.give_up(work.host, UNPAUSE_LIMIT)
         except OperationFailed as error:
             log.warning("%s", error)
-    if work.held_since is not None and problem:
+    if work.hold and problem:
         if work.primary() is None:
             unpause(work)
         work.wait(lambda: work.primary() == plan.source or work.is_led(work.primary()), FAILOVER_LIMIT)
-    try:
-        held.end(plan.state.cluster, plan.state_dir, work.host)
-    except OperationFailed as error:
-        problem = problem or Problem.of(error)
+    problem = release(work) or problem
     problem = unpause(work) or problem
     primary = work.primary()
-    return Outcome(primary, work.wait(lambda: work.is_led(work.primary()), 0), problem, work.held_since)
+    return Outcome(primary, work.is_led(primary), problem, work.hold.since if work.hold else None)
+
+
+def release(work: Work) -> Problem | None:
+    """Let go on who still waits; what cannot be taken back now is the service's."""
+    failed = holding.release(work.plan.managed, work.hold, work.host) if work.hold else []
+    return next(map(Problem.of, failed), None)
 
 
 def unpause(work: Work) -> Problem | None:
@@ -240,7 +265,7 @@ def unpause(work: Work) -> Problem | None:
     left = take_back.unpaused(nodes, work.host, UNPAUSE_LIMIT)
     work.record = replace(work.record, paused=tuple(left), repmgr=False)
     try:
-        record.keep(work.plan.state_dir, work.plan.name, work.record if left else None)
+        record.keep(work.plan.managed.cluster, work.record if left else None)
     except OperationFailed as error:
         return Problem.of(error)
     return _still_paused(left)

@@ -15,6 +15,7 @@ from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import Readiness, ReadinessProbe
+from repmgr_hooks.engine.hold import Holdable
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.hook import open_fifo
 from repmgr_hooks.settings.cluster import Cluster
@@ -23,6 +24,7 @@ from repmgr_hooks.switchover.record import Record, read
 from repmgr_hooks.system.steps import Host, Sql
 
 REHEARSAL_LIMIT = 60.0
+NO_PGBOUNCER = Holdable({}, ())
 PAUSED = "select repmgr.repmgrd_is_paused()"
 
 
@@ -30,8 +32,9 @@ PAUSED = "select repmgr.repmgrd_is_paused()"
 class Facts:
     """``wanted``: the node that was asked for. ``ports``: those that routes open.
 
-    ``paused``: for each node whether its repmgrd is paused, or why that is not known. ``rehearsal``: how repmgr's own
-    dry run ended, or why there was none. ``barmans_ports``: the gateway's ports through which Barman comes.
+    ``paused``: for each node whether its repmgrd is paused, or why that is not known. ``pgbouncer``: what can be
+    paused, and why the rest cannot. ``barmans_ports``: the gateway's ports through which Barman comes. ``rehearsal``:
+    how repmgr's own dry run ended, or why there was none.
     """
 
     cluster: Cluster
@@ -46,6 +49,7 @@ class Facts:
     running: Record | None = None
     barmans_ports: tuple[str, ...] = ()
     barman_fails: str = ""
+    pgbouncer: Holdable = NO_PGBOUNCER
     repmgr: Repmgr | None = None
     rehearsal: Ran | str = ""
 
@@ -70,7 +74,7 @@ class Facts:
 
 
 def gather(
-    cluster: Cluster, ports: tuple[str, ...], wanted: int | None, finder: PrimaryFinder, state_dir: Path, host: Host
+    cluster: Cluster, ports: tuple[str, ...], wanted: int | None, finder: PrimaryFinder, host: Host, can: Holdable
 ) -> Facts:
     """Look at all that can be looked at without changing anything."""
     decision = finder.decision(host)
@@ -89,10 +93,11 @@ def gather(
         finder.last_known.changes,
         ReadinessProbe().look(decision, cluster, host, finder.last_known.since),
         paused,
-        _listens(state_dir),
-        read(state_dir, cluster.name),
+        _listens(Path(cluster.state_dir)),
+        read(cluster),
         barmans_ports,
         barman_fails,
+        can,
     )
 
 

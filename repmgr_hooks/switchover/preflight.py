@@ -48,6 +48,7 @@ def judge(facts: Facts, due: Due) -> Iterator[Judgement]:
         what = f"the primary has changed {facts.changes} times in {limit.window} s: the service would not follow"
         yield Judgement("FAIL", "switchover.flap_limit", what, f"wait {limit.window} s, or raise flap_limit")
     yield from _repmgrd(facts)
+    yield from (_of(problem) for problem in facts.pgbouncer.problems)
     if facts.cluster.barman:
         yield _barman(facts, primary)
 
@@ -110,6 +111,10 @@ def _of_target(facts: Facts, primary: NodeState, target: NodeState) -> Iterator[
     if not facts.cluster.nodes[node].shell:
         hint = f"nodes: {{{node}: {{host: ..., shell: [ssh, -o, BatchMode=yes, postgres@...]}}}} in config.yaml"
         yield Judgement("FAIL", "switchover.shell", f"node {node} has no 'shell', so repmgr cannot be run there", hint)
+
+
+def _of(problem: Problem) -> Judgement:
+    return Judgement("FAIL", "switchover.pgbouncer", problem.message, problem.hint or "repmgr-hooks check")
 
 
 def _repmgrd(facts: Facts) -> Iterator[Judgement]:

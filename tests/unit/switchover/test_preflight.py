@@ -11,12 +11,13 @@ from repmgr_hooks.cluster.decide import decide
 from repmgr_hooks.cluster.observe import NodeState, Registered, Slot, WalReceiver, WalSender
 from repmgr_hooks.cluster.readiness import Readiness
 from repmgr_hooks.event import Event
+from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.journal.rows import Due, Pause, RunRow, Waiting
 from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
 from repmgr_hooks.switchover.facts import Facts
 from repmgr_hooks.switchover.on_node import Ran
 from repmgr_hooks.switchover.preflight import MOST_LAG, judge, judge_rehearsal
-from repmgr_hooks.switchover.record import Process, Record
+from repmgr_hooks.switchover.record import Record
 
 SHELL = ("ssh", "db")
 NODES = {number: Node(f"10.0.0.1{number}", shell=SHELL) for number in (1, 2, 3)}
@@ -67,7 +68,7 @@ def test_barmans_port_is_not_held() -> None:
     assert facts(barmans_ports=("barman",)).held == ("app",)
 
 
-UNSEEN = Record(Process(1, "1", "boot"), 1, 2, 0.0, 0.0, "switch")
+UNSEEN = Record(Holder(1, 1, "boot"), 1, 2, 0.0, 0.0, "switch")
 AGAINST = {
     "no primary": (facts(standby(1), standby(2)), Due(), "switchover.primary"),
     "the primary itself": (facts(wanted=1), Due(), "switchover.target"),
