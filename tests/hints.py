@@ -9,6 +9,7 @@ from __future__ import annotations
 GROUPS = "test_hints.py::test_what_is_printed_is_typed"
 NEWER = "test_hints.py::test_a_setting_that_newer_versions_of_postgresql_have"
 CLIENTS = "test_clients.py::test_the_server_lets_nobody_write"
+POOLED = "test_pgbouncer.py::test_what_check_says_is_typed"
 
 TYPED = {
     "barman.active": GROUPS,
@@ -50,6 +51,11 @@ TYPED = {
     "nodes.summaries": NEWER,
     "nodes.wal": GROUPS,
     "recovery.clone": "test_clone_by_api.py::test_a_backup_that_is_gone_is_replaced_as_the_hint_says",
+    "pgbouncer.console": POOLED,
+    "pgbouncer.database": POOLED,
+    "pgbouncer.mode": POOLED,
+    "pgbouncer.patience": POOLED,
+    "pgbouncer.retry": POOLED,
     "repmgr.commands": GROUPS,
     "repmgr.conf": GROUPS,
     "repmgr.filter": GROUPS,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from repmgr_hooks.config import Service
 from repmgr_hooks.handlers import BUILT_IN, barman, slot
+from repmgr_hooks.handlers.pgbouncer import Consoles
 from repmgr_hooks.settings.cluster import Cluster, NodeId
 from repmgr_hooks.settings.document import option
 from repmgr_hooks.settings.schema import NOT_AN_OPTION, REST, IpAddress, OrNever, Pattern, Range
@@ -96,6 +97,8 @@ def _kind(kind: Any, checks: tuple[Any, ...]) -> str:
     ('integer, 1 to 9', 'list', '`a` or `b`')
     """
     for check in checks:
+        if isinstance(check, Consoles):
+            return "string or list"
         if isinstance(check, Range):
             return f"{WORDS[kind]}, {check.low} to {check.high}"
         if isinstance(check, OrNever):

@@ -10,7 +10,7 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.engine.hold import pgbouncers_of
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.handlers import pgbouncer as handler
 from repmgr_hooks.system.consoles import DATABASE
 from repmgr_hooks.system.pgbouncer import LIMIT, PgBouncer, look
 from repmgr_hooks.system.steps import Host, console_name
@@ -39,18 +39,19 @@ def findings(managed: ManagedCluster, host: Host) -> Iterator[Finding]:
         settings = {str(row["key"]): str(row["value"]) for row in config[0]}
         yield _role(topic, console, each, settings)
         for name in asked[console]:
-            yield _database(Topic("pgbouncer.database", where), managed.cluster, each, name)
-            yield _mode(Topic("pgbouncer.mode", where), console, each, name, settings)
-        yield _retry(Topic("pgbouncer.retry", where), console, settings)
-        yield _patience(Topic("pgbouncer.patience", where), console, settings)
+            yield _database(Topic("pgbouncer.database", where), managed, each, name)
+            yield _mode(Topic("pgbouncer.mode", where), each, name, settings)
+        yield _retry(Topic("pgbouncer.retry", where), settings)
+        yield _patience(Topic("pgbouncer.patience", where), settings)
 
 
 def _way_in(console: str, code: str) -> str:
     given = conninfo_to_dict(console)
-    if code == "rejected":
-        place = f"'{given['passfile']}'" if "passfile" in given else "the passfile"
-        return f"in pgbouncer.ini: admin_users = {given['user']}; the password in its auth_file, and in {place}"
-    return f"start it, or correct 'on'; to try it: {_psql(console)} -c 'SHOW VERSION'"
+    if code != "rejected":
+        return "on its host: systemctl start pgbouncer; if it runs, correct 'on'"
+    place = f"{given['passfile']}" if "passfile" in given else "our passfile"
+    also = f"the password of {given['user']} must be the same in its auth_file and in {place}"
+    return f"{_set('admin_users', str(given['user']))}; {also}"
 
 
 def _role(topic: Topic, console: str, each: PgBouncer, settings: Settings) -> Finding:
@@ -58,50 +59,58 @@ def _role(topic: Topic, console: str, each: PgBouncer, settings: Settings) -> Fi
     admins = {name.strip() for name in settings.get("admin_users", "").split(",")}
     if user in admins or user == DATABASE:
         return topic.ok(f"PgBouncer {'.'.join(map(str, each.version))} answers, and {user} may PAUSE and RESUME")
-    hint = _set(console, "admin_users", ", ".join(sorted({*admins, user} - {""})))
+    hint = _set("admin_users", ", ".join(sorted({*admins, user} - {""})))
     return topic.fail(f"{user} is none of admin_users: it may look, but neither PAUSE nor RESUME", hint)
 
 
-def _database(topic: Topic, cluster: Cluster, each: PgBouncer, name: str) -> Finding:
-    gateway, found = cluster.gateway, each.database(name)
-    port = next(iter(gateway.ports.values()))
+def _database(topic: Topic, managed: ManagedCluster, each: PgBouncer, name: str) -> Finding:
+    gateway, found = managed.cluster.gateway, each.database(name)
+    port = _app_port(managed)
+    hint = _set(name, f"host={gateway.address} port={port}", "databases")
     if found is None:
-        line = f"{name} = host={gateway.address} port={port}"
-        return topic.fail(f"it has no database {name}", f"in pgbouncer.ini, section [databases]: {line}")
+        return topic.fail(f"it has no database {name}", hint)
     if found.disabled:
-        hint = f"{_psql(each.console)} -c 'ENABLE \"{name}\"'"
-        return topic.fail(f"database {name} is disabled: it refuses every client", hint)
+        what = f"database {name} is disabled: it refuses every client"
+        return topic.fail(what, f'on its admin console: ENABLE "{name}"')
     if found.host != gateway.address or found.port not in gateway.ports.values():
         where = f"{found.host or 'a socket'}:{found.port}"
         what = f"database {name} leads to {where}, not to a port of {gateway.address}: it does not follow the primary"
-        return topic.warn(
-            what, f"in pgbouncer.ini: {name} = host={gateway.address} port=N, N a port under gateway.ports"
-        )
+        return topic.warn(what, hint)
     return topic.ok(f"database {name} leads to port {found.port} of {gateway.address}")
 
 
-def _mode(topic: Topic, console: str, each: PgBouncer, name: str, settings: Settings) -> Finding:
+def _app_port(managed: ManagedCluster) -> int:
+    """Return the port that is opened before the first action of ours."""
+    opened = next(iter(managed.cluster.gateway.ports))
+    for action in managed.actions:
+        if isinstance(action.config, handler.Config):
+            break
+        opened = getattr(action.config, "open", opened)
+    return managed.cluster.gateway.ports[opened]
+
+
+def _mode(topic: Topic, each: PgBouncer, name: str, settings: Settings) -> Finding:
     found = each.database(name)
     mode = (found.pool_mode if found else "") or settings.get("pool_mode", "")
     if mode == "session":
         what = f"database {name} is pooled by session: PAUSE would wait until every client has disconnected"
-        return topic.warn(what, _set(console, "pool_mode", "transaction"))
+        return topic.warn(what, _set("pool_mode", "transaction"))
     return topic.ok(f"database {name} is pooled by {mode}: PAUSE waits for open ones only")
 
 
-def _retry(topic: Topic, console: str, settings: Settings) -> Finding:
+def _retry(topic: Topic, settings: Settings) -> Finding:
     if (seconds := _seconds(settings, "server_login_retry")) <= LONGEST_RETRY:
         return topic.ok(f"server_login_retry is {seconds:g} s")
     what = f"server_login_retry is {seconds:g} s: for so long clients may be refused after the port has been opened"
-    return topic.warn(what, _set(console, "server_login_retry", "1"))
+    return topic.warn(what, _set("server_login_retry", "1"))
 
 
-def _patience(topic: Topic, console: str, settings: Settings) -> Finding:
+def _patience(topic: Topic, settings: Settings) -> Finding:
     """Both count while a client waits (janitor.c, pool_client_maint); 0 is for ever."""
     for name in ("query_wait_timeout", "query_timeout"):
         if 0 < (seconds := _seconds(settings, name)) < SHORTEST_WAIT:
             what = f"{name} is {seconds:g} s: a client that is held for longer is disconnected"
-            return topic.warn(what, _set(console, name, "120" if name == "query_wait_timeout" else "0"))
+            return topic.warn(what, _set(name, "120" if name == "query_wait_timeout" else "0"))
     return topic.ok("clients that are held may wait for a minute and more")
 
 
@@ -112,10 +121,6 @@ def _seconds(settings: Settings, name: str) -> float:
         return 0.0
 
 
-def _set(console: str, name: str, value: str) -> str:
-    """Return how to change a setting, now and for good."""
-    return f"{_psql(console)} -c \"SET {name} = '{value}'\"; and in pgbouncer.ini: {name} = {value}"
-
-
-def _psql(console: str) -> str:
-    return f"psql '{console} dbname={DATABASE}'"
+def _set(name: str, value: str, section: str = "pgbouncer") -> str:
+    """Return how to change a setting."""
+    return f"in its pgbouncer.ini, [{section}]: {name} = {value}; then on its host: systemctl reload pgbouncer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, decide
+from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, decide, last_known_of
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged
 from repmgr_hooks.event import Event, RoleClaim
@@ -53,3 +53,9 @@ def cluster_state(decision: PrimaryDecision, finder: PrimaryFinder) -> ClusterSt
     assert decision.primary is not None
     states = {state.node: state for state in decision.states}
     return ClusterState(finder.settings, decision.primary, decision.timeline, states, last_known=finder.last_known)
+
+
+def to_remember(state: ClusterState, now: float) -> LastKnownPrimary:
+    """Return what is to be remembered of a primary that is followed: since now, if it is another one than before."""
+    known, before = last_known_of(state.states[state.primary]), state.last_known
+    return replace(known, since=before.since if known == before else now)

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from repmgr_hooks import clock
 from repmgr_hooks.background import Aside
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, last_known_of
+from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.notice import Notice, notice_of
-from repmgr_hooks.cluster.primary import confirmed
+from repmgr_hooks.cluster.primary import confirmed, to_remember
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged, Problem, ProgramTimeout
@@ -169,7 +169,7 @@ def _look_act_look(chosen: ScheduledAction, attempt: Attempt, again: bool) -> Ac
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
     elif not observer.committed:
-        observer.commit(_known_now(state))
+        observer.commit(to_remember(state, clock.wall()))
     failed = take_all(missing, chosen, host, observer)
     if missing and action.handler.observe:
         left = look(action, attempt.confirmed(), host)
@@ -185,12 +185,6 @@ def _look_act_look(chosen: ScheduledAction, attempt: Attempt, again: bool) -> Ac
         if left and not failed:
             failed = [still]
     return ActionResult(action, tuple(missing), tuple(failed))
-
-
-def _known_now(state: ClusterState) -> LastKnownPrimary:
-    """Return what is to be remembered: this primary, since now if it is another one."""
-    known, before = last_known_of(state.states[state.primary]), state.last_known
-    return replace(known, since=before.since if known == before else clock.wall())
 
 
 def take_all(missing: Sequence[Step], chosen: ScheduledAction, host: Host, observer: RunObserver) -> list[Problem]:

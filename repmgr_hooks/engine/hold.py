@@ -122,8 +122,7 @@ def _open(managed: ManagedCluster, hold: Hold, host: Host) -> list[OperationFail
 def _note(managed: ManagedCluster, hold: Hold, now: Hold | None) -> None:
     """Write down what is left of a hold, unless another one has begun. What cannot be written stops nothing."""
     try:
-        there = holds.read(managed.cluster)
-        if there is None or (there.holder, there.begun) != (hold.holder, hold.begun) or there == now:
+        if not _is_written(managed, hold):
             return
         if now is None:
             holds.forget(managed.cluster)
@@ -131,3 +130,14 @@ def _note(managed: ManagedCluster, hold: Hold, now: Hold | None) -> None:
             holds.write(managed.cluster, now)
     except OperationFailed as error:
         log.error("%s", error)
+
+
+def _is_written(managed: ManagedCluster, hold: Hold) -> bool:
+    """Whether the record is this hold's, or one that holds something else. Raises OperationFailed."""
+    try:
+        there = holds.read(managed.cluster)
+    except OperationFailed as error:
+        if error.code == holds.NO_HOLD:
+            return True
+        raise
+    return there is not None and (there.holder, there.begun) == (hold.holder, hold.begun)

@@ -1,4 +1,4 @@
-"""PgBouncers pool no connection to a former primary, and let those clients go on that we have held.
+"""PgBouncers pool no connection to a former primary, and let clients go on that we have held.
 
 It stands in a route after ``firewall: {open: app}``. When that port is led elsewhere, netfilter cuts what led to the
 former primary and resets it (``handlers/firewall.py``): PgBouncer, as any client, finds at once that these connections

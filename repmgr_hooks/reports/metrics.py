@@ -12,6 +12,7 @@ from pathlib import Path
 from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Total
+from repmgr_hooks.reports.pooled import HELD, PAUSED
 from repmgr_hooks.reports.status import ClusterStatus
 from repmgr_hooks.text import printable
 
@@ -34,6 +35,11 @@ METRICS = {
     "port_target": ("gauge", "1 for the node that the gateway's port leads to; 0 for every node: it is closed."),
     "client_can_write": ("gauge", "1 if a client that tried it just now could write through the gateway's port."),
     "client_write_seconds": ("gauge", "How long that client took, from login to commit."),
+    "pgbouncer_up": ("gauge", "1 if the admin console of the PgBouncer answered."),
+    "clients_held": (
+        "gauge",
+        "1 if the clients of the PgBouncer's database wait: it is paused, by us or somebody else.",
+    ),
     "slot_retained_bytes": ("gauge", "WAL that Barman's slot keeps on the node."),
     "barman_streaming": ("gauge", "1 if Barman streams from the primary through its slot."),
     "barman_lag_bytes": ("gauge", "WAL of the primary that Barman does not have on disk."),
@@ -96,7 +102,12 @@ def measure(cluster_status: ClusterStatus, journal: Journal | None, state_dir: P
     for metric, value in {**_now(cluster_status), **_moments(cluster_status, journal, state_dir)}.items():
         if value is not None:
             yield Sample(metric, cluster, value)
-    for metric, labels, value in (*_nodes(cluster_status), *_ports(cluster_status), *_clients(cluster_status)):
+    for metric, labels, value in (
+        *_nodes(cluster_status),
+        *_ports(cluster_status),
+        *_clients(cluster_status),
+        *_pooled(cluster_status),
+    ):
         yield Sample(metric, cluster | labels, value)
     if journal is None:
         return
@@ -186,3 +197,10 @@ def _clients(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str
         yield "client_can_write", labels, int(probe.writes)
         if probe.writes:
             yield "client_write_seconds", labels, probe.seconds
+
+
+def _pooled(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
+    for pooled in cluster_status.pgbouncers:
+        yield "pgbouncer_up", {"pgbouncer": pooled.name}, int(bool(pooled.databases))
+        for name, state in pooled.databases.items():
+            yield "clients_held", {"pgbouncer": pooled.name, "database": name}, int(state in (HELD, PAUSED))

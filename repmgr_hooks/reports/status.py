@@ -23,12 +23,14 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem, hint_lines
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.journal.heartbeat import last_heartbeat
+from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.netfilter.backends import leads_to
+from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
 from repmgr_hooks.system.rules import our_rules
 from repmgr_hooks.system.steps import Host
@@ -61,6 +63,10 @@ class ClusterStatus:
     """Whether a failover could happen; None while there is no primary, or no standby."""
     wal_checks: tuple[WalCheckRow, ...] = ()
     """What following the records of Barman's WAL has shown last."""
+    pgbouncers: tuple[Pooled, ...] = ()
+    """What the clients of each PgBouncer meet."""
+    hold: Hold | None = None
+    """Who holds clients now."""
 
     @property
     def healthy(self) -> bool:
@@ -68,7 +74,7 @@ class ClusterStatus:
         wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
         served = all(probe.writes for probe in self.probes)
         whole = not any(row.problem for row in self.wal_checks)
-        watched = self.decision.primary is not None and not wrong and not self.unwatched
+        watched = self.decision.primary is not None and not wrong and not self.unwatched and not self.hold
         return watched and served and whole and not self.obstacles
 
     @property
@@ -96,6 +102,8 @@ class ClusterStatus:
             f"  port {numbers[port]} ({port}): {where(node)}{', and a client writes there' if port in served else ''}"
             for port, node in self.ports.items()
         ]
+        lines += [f"  {pooled}" for pooled in self.pgbouncers]
+        lines += self._hold()
         lines += [f"  {line}" for line in self._backup()]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
@@ -105,6 +113,13 @@ class ClusterStatus:
         if self.lock:
             lines.append(f"  lock: held by {self.lock}")
         return lines + [f"  {line}" for line in self._wrong()]
+
+    def _hold(self) -> list[str]:
+        if self.hold is None:
+            return []
+        now, hold = clock.monotonic(), self.hold
+        end = f"until {hold.limit - hold.seconds(now):.0f} s from now" if not hold.over else "to be let go"
+        return [f"  HELD by process {hold.holder.process} for {hold.seconds(now):.0f} s, {end} ({hold.why})"]
 
     def _wrong(self) -> Iterator[str]:
         notes = [note.problem for note in self.decision.notes if note.code is not ReasonCode.STALE_PRIMARY]
@@ -179,6 +194,9 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     last = journal.last_run(settings.name) if journal else []
     event = journal.last_event(settings.name) if journal else None
     paused = pause_of(settings.name, journal, loaded.state_dir)
+    hold, unreadable = hold_of(managed)
+    pooled = pgbouncers(managed, hold, host)
+    warnings = drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else []
     pending: list[Problem] = []
     try:
         ports = leads_to(settings, our_rules(settings, host))
@@ -189,7 +207,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         decision,
         ports,
         tuple(pending or _pending(managed, finder, decision, host)),
-        tuple(drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else ()),
+        (*warnings, *unreadable, *(problem for each in pooled for problem in each.problems)),
         len(journal.waiting(settings.name)) if journal else 0,
         paused,
         (event[0], str(event[1])) if event else None,
@@ -201,6 +219,8 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
         ReadinessProbe().look(decision, settings, host, finder.last_known.since),
         tuple(last_checks(journal, settings.name)) if journal else (),
+        pooled,
+        hold,
     )
 
 

@@ -30,15 +30,16 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 1.0
 RETRY_EVERY = 2.0
 LEFT = "start that PgBouncer anew: a restart forgets PAUSE"
+UNREADABLE = "its record holds something else"
 SAY_AGAIN = 300.0
 """Seconds after which it is said again that clients cannot be let go."""
 
 
 @dataclass
 class _Said:
-    """What was said last of a hold that could not be taken back, and when that is to be said again."""
+    """Why a hold could not be taken back when that was said last, as codes, and when it is to be said again."""
 
-    what: str = ""
+    codes: tuple[str, ...] = ()
     again: float = 0.0
 
 
@@ -52,6 +53,7 @@ class HoldKeeper(threading.Thread):
         self._managed, self._journal, self._tell, self._make_host = managed, journal, tell, make_host
         self._stopping = threading.Event()
         self._known: Hold | None = None
+        self._unreadable: Hold | None = None
         self._said = _Said()
 
     def stop(self) -> None:
@@ -72,11 +74,14 @@ class HoldKeeper(threading.Thread):
     def look(self) -> float:
         """Take the hold back if it is over, and return the seconds until the next look."""
         hold = self._known = self._read()
-        if hold is None or not (why := why_over(hold)):
+        if hold is None:
+            return LOOK_EVERY
+        broken = hold == self._unreadable
+        if not (why := UNREADABLE if broken else why_over(hold)):
             return LOOK_EVERY
         with closing(self._make_host()) as host:
             failed = engine.release(self._managed, hold, host)
-        if not hold.over or failed:
+        if broken or not hold.over or failed:
             self._say(hold, why, failed)
         if not failed and not self._is_there(hold):
             self._known, self._said = None, _Said()
@@ -88,7 +93,8 @@ class HoldKeeper(threading.Thread):
         except OperationFailed as error:
             if error.code == holds.NO_HOLD:
                 log.error("%s; what could be held is let go", error)
-                return self._anything()
+                self._unreadable = self._anything()
+                return self._unreadable
             return self._known
 
     def _anything(self) -> Hold:
@@ -106,9 +112,10 @@ class HoldKeeper(threading.Thread):
         held = f"clients were held for {hold.seconds(clock.monotonic()):.0f} s ({hold.why})"
         said = "; ".join(map(str, failed)) or "they go on"
         what, now = f"{held}; taken back, because {why}: {said}", clock.monotonic()
-        if failed and said == self._said.what and now < self._said.again:
+        codes = tuple(error.code for error in failed)
+        if codes and codes == self._said.codes and now < self._said.again:
             return
-        self._said = _Said(said, now + SAY_AGAIN)
+        self._said = _Said(codes, now + SAY_AGAIN)
         log.log(logging.ERROR if failed else logging.WARNING, "%s", what)
         severity: Severity = "critical" if failed else "warning"
         hints = " ".join(filter(None, (error.hint for error in failed))) or LEFT * bool(failed)

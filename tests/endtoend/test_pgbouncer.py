@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import failover_handled, led_to
 from tests.endtoend.test_worker import kill_worker
+from tests.endtoend.typist import type_in
 from tests.lab import Lab, three, wait_for
 from tests.lab.pgbouncer import PASSFILE, Pooler, hold, use
 
@@ -237,3 +239,36 @@ def test_a_wrong_password_is_said(pooled: Pooled) -> None:
     lab.start_worker()
     wait_for(lambda: "PgBouncer 10.0.0.20:6432: " in log(lab), "it to be said")
     assert "wrong" not in log(lab)
+
+
+def findings(lab: Lab) -> list[dict[str, str]]:
+    """What check says of PgBouncers, but what is well."""
+    said = json.loads(lab.gateway.hooks("check", "--json").stdout)
+    return [found for found in said if found["code"].startswith("pgbouncer") and found["level"] != "OK"]
+
+
+def test_what_check_says_is_typed(pooled: Pooled) -> None:
+    lab = pooled.lab
+    assert findings(lab) == []
+    for pooler, old, new in (
+        (pooled.near, "pool_mode = transaction", "pool_mode = session\nquery_wait_timeout = 20"),
+        (pooled.near, "server_login_retry = 1", "server_login_retry = 15"),
+        (pooled.near, "app = host=10.0.0.20 port=54322", "app = host=10.0.0.11 port=5432"),
+        (pooled.far, "admin_users = repmgr_hooks", "admin_users = postgres"),
+    ):
+        place = pooler.host.path(f"/etc/pgbouncer/{pooler.name}.ini")
+        assert old in place.read_text()
+        place.write_text(place.read_text().replace(old, new))
+        pooler.signal(signal.SIGHUP)
+    wait_for(lambda: len(findings(lab)) == 5, "all of it to be found")
+    found = findings(lab)
+    codes = {"console", "database", "mode", "patience", "retry"}
+    assert {finding["code"].removeprefix("pgbouncer.") for finding in found} == codes
+    for finding in found:
+        type_in(lab, finding["hint"], finding["where"])
+    wait_for(lambda: findings(lab) == [], "what was typed to help")
+    pooled.far.signal(signal.SIGKILL)
+    wait_for(lambda: [finding["code"] for finding in findings(lab)] == ["pgbouncer.console"], "it to be missed")
+    said = lab.gateway.hooks("status").stdout
+    assert "PgBouncer 10.0.0.20:6432: app\n" in said
+    assert "PgBouncer 10.0.0.30:6433: no answer" in said

@@ -140,6 +140,16 @@ def in_both(lab: Lab, where: str, address: str, port: str) -> None:
     path.write_text(new)
 
 
+def in_pgbouncer_ini(lab: Lab, where: str, section: str, name: str, value: str) -> None:
+    """The file of the PgBouncer that the finding is about, on its host; there is no systemd to have it read."""
+    address, port = where.split()[-1].rsplit(":", 1)
+    (host,) = (host for host in lab.hosts if host.address == address)
+    path = host.path(f"/etc/pgbouncer/pgbouncer{port}.ini")
+    kept = re.sub(rf"(?m)^{name} *=.*\n?", "", path.read_text())
+    path.write_text(kept.replace(f"[{section}]\n", f"[{section}]\n{name} = {value}\n", 1))
+    host.run("sh", "-c", f"kill -HUP $(cat /tmp/pgbouncer{port}.pid)")
+
+
 def in_pg_hba(lab: Lab, where: str, line: str) -> None:
     hosts = [node_of(lab, where)] if re.search(r"node \d", where) else lab.databases
     for host in hosts:
@@ -163,6 +173,7 @@ MANNERS: list[tuple[str, Callable[..., None]]] = [
     (r"in Barman's file: host=(\S+) port=(\S+) in both", in_both),
     (r"in Barman's file: (\w+) = (\S+)", in_barmans_file),
     (r"in Barman's file, to streaming_conninfo: (.*)", to_streaming_conninfo),
+    (r"in its pgbouncer\.ini, \[(\w+)\]: (\w+) = ([^;]*); then on its host: systemctl reload.*", in_pgbouncer_ini),
     (r"in barman\.conf, \[barman\]: (.*)", in_barman_conf),
     (r"in (?:its pg_hba\.conf|pg_hba\.conf of every node, above any 'reject'), then reload: (.*)", in_pg_hba),
     (r"there: (.*)", there),

@@ -1,0 +1,166 @@
+"""A hold is taken back by the service whatever has died: nobody waits for ever."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import clock, config
+from repmgr_hooks.engine import hold as engine
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal import holds
+from repmgr_hooks.journal.holds import Hold
+from repmgr_hooks.journal.journal import Journal, open_journal
+from repmgr_hooks.service.hold_keeper import HoldKeeper
+from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.steps import console_name
+from tests.fake import FakeHost
+from tests.fake_pgbouncer import FakePgBouncer
+from tests.unit.conftest import CONFIG
+
+OPEN = "- firewall: {open: app, fail_open_after: 120}"
+ACTION = "- pgbouncer: {databases: [app], on: [host=10.0.0.20 user=hooks, host=10.0.0.30 user=hooks]}"
+NEAR, FAR = "10.0.0.20:6432", "10.0.0.30:6432"
+DEAD = OperationFailed(f"PgBouncer {NEAR}: Connection refused", code="no_answer")
+
+
+class Kept:
+    """A cluster with two PgBouncers, and what looks after its hold."""
+
+    def __init__(self, place: Path) -> None:
+        text = CONFIG.replace("state_dir: /var/lib/repmgr-hooks", f"state_dir: {place}")
+        file = place / "config.yaml"
+        file.write_text(text.replace(OPEN, f"{OPEN}\n          {ACTION}"))
+        file.chmod(0o644)
+        self.managed: ManagedCluster = config.load(file).clusters["main"]
+        self.host, self.told = FakeHost(), list[Alert]()
+        self.host.pgbouncers = {NEAR: FakePgBouncer(), FAR: FakePgBouncer()}
+        self.journal: Journal = open_journal(place / "journal.db")
+        self.keeper = HoldKeeper(self.managed, self.journal, self.told.append, lambda: self.host)
+
+    def begin(self) -> Hold:
+        can = engine.holdable(self.managed, self.host)
+        how = {"limit": 60.0, "why": "a switchover to node 2"}
+        hold = engine.begin(self.managed, 1, 1, means=["pgbouncer"], pgbouncers=can.pgbouncers, **how)  # type: ignore[arg-type]
+        for pgbouncer in self.host.pgbouncers.values():
+            pgbouncer.paused.add("app")
+        return hold
+
+    @property
+    def record(self) -> Path:
+        return Path(self.managed.cluster.state_dir, "cluster-main.hold")
+
+    def paused(self) -> list[str]:
+        return [name for name, each in self.host.pgbouncers.items() if each.paused]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path)
+
+
+def gone(kept: Kept) -> None:
+    hold = kept.begin()
+    holds.write(kept.managed.cluster, replace(hold, holder=replace(hold.holder, started=1)))
+
+
+def test_nothing_is_done_while_it_goes_on(kept: Kept) -> None:
+    kept.keeper.look()
+    kept.begin()
+    kept.keeper.look()
+    assert kept.paused() == [NEAR, FAR]
+    assert kept.told == []
+
+
+def test_it_is_taken_back_said_and_written_down_when_its_holder_is_gone(kept: Kept) -> None:
+    gone(kept)
+    kept.keeper.look()
+    kept.keeper.look()
+    assert kept.paused() == []
+    assert not kept.record.exists()
+    (alert,) = kept.told
+    assert (alert.condition, alert.severity) == ("hold", "warning")
+    assert "(a switchover to node 2); taken back, because process" in alert.summary
+    (run,) = kept.journal.runs(9)
+    assert (run.cause, run.ok, run.message) == ("hold", True, alert.summary)
+    assert kept.journal.due("main").last is None, "a failed run is tried again all the same"
+
+
+def test_what_is_dead_stays_written_down_until_it_is_back(kept: Kept) -> None:
+    gone(kept)
+    kept.host.pgbouncers[NEAR].failed = DEAD
+    for _ in range(3):
+        kept.keeper.look()
+    assert kept.paused() == [NEAR]
+    assert [alert.severity for alert in kept.told] == ["critical"], "once"
+    left = holds.read(kept.managed.cluster)
+    assert left is not None
+    assert [console_name(console) for console in left.pgbouncers] == [NEAR]
+    kept.host.pgbouncers[NEAR].failed = None
+    kept.keeper.look()
+    assert kept.paused() == []
+    assert not kept.record.exists()
+
+
+def test_what_cannot_be_written_down_stops_nothing(kept: Kept) -> None:
+    gone(kept)
+    kept.journal.close()
+    kept.keeper.look()
+    assert kept.paused() == []
+
+
+def test_a_record_that_holds_something_else_lets_all_go_on(kept: Kept) -> None:
+    kept.begin()
+    kept.record.write_text("{")
+    kept.keeper.look()
+    assert kept.paused() == []
+    assert not kept.record.exists()
+    assert "taken back, because its record holds something else" in kept.told[0].summary
+    kept.begin()
+
+
+def test_a_record_that_cannot_be_read_is_what_it_was(kept: Kept, tmp_path: Path) -> None:
+    gone(kept)
+    kept.host.pgbouncers[NEAR].failed = DEAD
+    kept.keeper.look()
+    kept.record.unlink()
+    kept.record.symlink_to("/dev/null")
+    kept.host.pgbouncers[NEAR].failed = None
+    kept.keeper.look()
+    assert kept.paused() == []
+
+
+def test_who_releases_a_hold_ends_no_other(kept: Kept) -> None:
+    first = kept.begin()
+    with pytest.raises(OperationFailed, match="clients are held already: a switchover to node 2"):
+        kept.begin()
+    assert engine.release(kept.managed, first, kept.host) == []
+    assert kept.paused() == []
+    second = kept.begin()
+    engine._note(kept.managed, first, None)  # noqa: SLF001 - a late one
+    assert holds.read(kept.managed.cluster) == second
+
+
+def test_what_cannot_be_held_is_said(kept: Kept) -> None:
+    near, far = kept.host.pgbouncers[NEAR], kept.host.pgbouncers[FAR]
+    near.paused.add("app")
+    far.databases = {"other": ("10.0.0.20", 54322)}
+    can = engine.holdable(kept.managed, kept.host)
+    assert can.pgbouncers == {}
+    assert [problem.code for problem in can.problems] == ["paused_by_hand", "no_database"]
+    near.failed = DEAD
+    assert [problem.code for problem in engine.holdable(kept.managed, kept.host).problems] == [
+        "no_answer",
+        "no_database",
+    ]
+
+
+def test_a_limit_that_is_over(kept: Kept) -> None:
+    hold = kept.begin()
+    holds.write(kept.managed.cluster, replace(hold, begun=clock.monotonic() - 61))
+    kept.keeper.look()
+    assert kept.paused() == []
+    assert "its limit of 60 s is over" in kept.told[0].summary
