@@ -59,7 +59,6 @@ class LocalHost:
         self._loop.close()
 
     async def _end_attempts(self) -> None:
-        await self._consoles.close()
         await asyncio.gather(*self._reconnecting.values(), return_exceptions=True)
 
     def run(self, program: Program, limit: float) -> str:
@@ -177,6 +176,7 @@ class LocalHost:
             self._loop.call_soon_threadsafe(attempt.cancel)
         for node in list(self._connections):
             asyncio.run_coroutine_threadsafe(self._forget(node), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._consoles.close(), self._loop).result()
 
     def ask_consoles(
         self, asked: Mapping[str, Sequence[str]], limit: float

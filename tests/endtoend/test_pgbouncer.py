@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from repmgr_hooks.system.pgbouncer import KILLS_CLIENTS
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import failover_handled, led_to
 from tests.endtoend.test_worker import kill_worker
@@ -49,6 +50,30 @@ def pooled() -> Iterator[Pooled]:
         lab.start_worker()
         lab.start_repmgrd()
         yield Pooled(lab, near, far)
+    finally:
+        lab.destroy()
+
+
+TLS = """
+client_tls_sslmode = require
+client_tls_key_file = /etc/pgbouncer/key.pem
+client_tls_cert_file = /etc/pgbouncer/cert.pem
+"""
+CERTIFICATE = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=gateway -addext subjectAltName=IP:10.0.0.20"
+
+
+def test_a_console_that_speaks_tls_only() -> None:
+    lab = fresh_lab()
+    try:
+        lab.build()
+        place = "/etc/pgbouncer"
+        lab.gateway.path(place).mkdir(exist_ok=True)
+        lab.gateway.run(*CERTIFICATE.split(), "-keyout", f"{place}/key.pem", "-out", f"{place}/cert.pem")
+        lab.gateway.run("chown", "postgres:", f"{place}/key.pem")
+        use(lab, Pooler(lab, lab.gateway, more=TLS, how=f"sslmode=verify-full sslrootcert={place}/cert.pem"))
+        result = lab.gateway.hooks("reconcile")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert findings(lab) == []
     finally:
         lab.destroy()
 
@@ -272,3 +297,29 @@ def test_what_check_says_is_typed(pooled: Pooled) -> None:
     said = lab.gateway.hooks("status").stdout
     assert "PgBouncer 10.0.0.20:6432: app\n" in said
     assert "PgBouncer 10.0.0.30:6433: no answer" in said
+
+
+def test_without_resets_no_pooled_connection_is_used_again(pooled: Pooled) -> None:
+    """Nothing tells PgBouncer that they are dead: RECONNECT drops the idle ones, and KILL_CLIENT one that hangs."""
+    lab, near = pooled.lab, pooled.near
+    config = lab.gateway.path("/etc/repmgr-hooks/config.yaml")
+    config.write_text(config.read_text().replace("backend: iptables", "reset_clients: false\n      backend: iptables"))
+    kill_worker(lab, signal.SIGTERM)
+    lab.start_worker()
+    dsn = f"{near.way} user=app dbname=app connect_timeout=10"
+    sleepers = [
+        lab.app.start("psql", "-XAtqc", f"select pg_sleep({seconds})", dsn, user="postgres", log="sleeper")
+        for seconds in (3000, 3, 3, 3)
+    ]
+    wait_for(lambda: len(near.servers()) == 4, "a pool")
+    for sleeper in sleepers[1:]:
+        assert sleeper.wait(60) == 0
+    lab.unplug(lab.db1)
+    wait_for(lambda: led_to(lab, lab.db2), "the app port to lead to db2", 120)
+    wait_for(lambda: f"reconnect app on PgBouncer {lab.gateway.address}:6432" in log(lab), "the pool to be dropped")
+    for _ in range(4):
+        result = lab.app.result("psql", "-XAtqc", "insert into work default values", dsn, user="postgres", limit=30)
+        assert result.returncode == 0, result.stderr
+    if near.version() >= KILLS_CLIENTS:
+        assert sleepers[0].wait(60) != 0
+        assert "end a client of PgBouncer" in log(lab)

@@ -57,6 +57,8 @@ class Pooler:
     host: Host
     port: int = 6432
     more: str = ""
+    how: str = ""
+    """More of how its console is connected to."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,7 +68,7 @@ class Pooler:
     @property
     def console(self) -> str:
         """What stands under ``on``."""
-        return f"host={self.host.address} port={self.port} user={ADMIN}"
+        return f"host={self.host.address} port={self.port} user={ADMIN} {self.how}".strip()
 
     @property
     def way(self) -> str:
@@ -106,6 +108,9 @@ class Pooler:
         """The pids of the backends that it has connections to."""
         column = self._column("SHOW SERVERS", "remote_pid")
         return [line.split("|")[column] for line in self.ask("SHOW SERVERS")]
+
+    def version(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.ask("SHOW VERSION")[0].split()[-1].split(".")[:2])
 
     def _column(self, command: str, name: str) -> int:
         dsn = f"{self.console} dbname=pgbouncer passfile={PASSFILE} connect_timeout=5"
