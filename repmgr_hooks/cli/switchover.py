@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+from repmgr_hooks import clock
 from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import act
 from repmgr_hooks.cli.output import FAILED, OK, choose, configured, journal_of, log, show_log_lines, world_of
@@ -25,6 +26,9 @@ from repmgr_hooks.system.steps import Host
 
 NO_WAY_BACK = "hold"
 """From this phase on only its own end ends it: half a switchover serves nobody."""
+OPENED, RESUMED = "open_port", "resume"
+"""The kinds of the steps of a run after which clients go on."""
+MOST_RUNS = 10
 UNDISTURBED = (signal.SIGINT, signal.SIGTSTP, signal.SIGTTOU)
 
 
@@ -54,7 +58,7 @@ def do_switchover(arguments: argparse.Namespace) -> int:
                 log.warning("the service has not led the ports; doing it now")
                 act.carry_out(loaded, managed, [], "reconcile", journal, log_lines)
                 outcome = replace(outcome, primary=work.primary(), served=work.is_led(work.primary()))
-        return told(outcome, plan, log_lines)
+        return told(outcome, plan, held_for(outcome, plan, journal), log_lines)
 
 
 def examined(managed: ManagedCluster, wanted: int | None, journal: Journal, host: Host) -> tuple[Facts, list[Finding]]:
@@ -106,7 +110,18 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def told(outcome: Outcome, plan: Plan, log_lines: Lines) -> int:
+def held_for(outcome: Outcome, plan: Plan, journal: Journal) -> float | None:
+    """Return for how many seconds clients were held, until the last step of the service's that let them go on."""
+    since = outcome.held_since
+    if since is None or not outcome.served:
+        return None
+    steps = [step for run in journal.runs(MOST_RUNS, plan.name) for step in journal.steps(run.id)]
+    let_go = [step for step in steps if step.kind == RESUMED or (step.kind == OPENED and step.target in plan.ports)]
+    ends = [step.started + step.duration for step in let_go if step.started > since]
+    return max(ends, default=clock.wall()) - since
+
+
+def told(outcome: Outcome, plan: Plan, seconds: float | None, log_lines: Lines) -> int:
     """Say who serves now."""
     who = "no node is known to be the primary" if outcome.primary is None else f"node {outcome.primary} is the primary"
     served = "and the ports lead there" if outcome.served else "and not every port leads there"
@@ -114,6 +129,7 @@ def told(outcome: Outcome, plan: Plan, log_lines: Lines) -> int:
         log_lines.say(f"{plan.name}: FAILED: {outcome.problem}")
         for line in hint_lines(outcome.problem.hint):
             log_lines.say(line)
-    log_lines.say(f"{plan.name}: {who}, {served}")
+    held = "" if seconds is None else f"; clients were held for {seconds:.1f} s"
+    log_lines.say(f"{plan.name}: {who}, {served}{held}")
     good = outcome.served and outcome.primary == plan.target and not outcome.problem
     return OK if good else FAILED

@@ -6,11 +6,13 @@ Before a phase begins it stands in the record, so whoever is killed, the service
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
+from repmgr_hooks import clock
 from repmgr_hooks.barman import archive, receive_wal
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.primary import PrimaryFinder
@@ -21,7 +23,7 @@ from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.log import hint
 from repmgr_hooks.switchover import record, take_back
-from repmgr_hooks.switchover.on_node import Ran, Repmgr
+from repmgr_hooks.switchover.on_node import WORD_LIMIT, Ran, Repmgr
 from repmgr_hooks.system import held_ports, pgbouncer
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.steps import POLL, Host, Sql
@@ -80,7 +82,7 @@ class Work:
 
     def __init__(self, plan: Plan, host: Host, finder: Callable[[], PrimaryFinder]) -> None:
         self.plan, self.host, self._finder = plan, host, finder
-        self.record = record.begun(plan.source, plan.target, sum(phase.limit for phase in PHASES))
+        self.record = record.begun(plan.source, plan.target, MARGIN)
         self.hold: Hold | None = None
         self.waits = False
         """True while repmgr waits for a word to stop the primary."""
@@ -184,7 +186,7 @@ def switch(work: Work, limit: float) -> None:
         ran = work.plan.repmgr.go_on(work.host, limit)
     except OperationFailed as error:
         log.error("%s", error)
-        if not work.wait(lambda: work.primary() == work.plan.target, limit):
+        if not _promoted(work, limit):
             raise
         return
     work.note(repmgr=False)
@@ -192,6 +194,17 @@ def switch(work: Work, limit: float) -> None:
         log.info("repmgr: %s", one_line(line, 300))
     if ran.code:
         refused(ran)
+
+
+def _promoted(work: Work, limit: float) -> bool:
+    """Wait, without a word from repmgr, until its node is the primary; False once it must have given up."""
+    given_up = work.host.now() + WORD_LIMIT + MARGIN
+
+    def known() -> bool:
+        primary = work.primary()
+        return primary == work.plan.target or (primary == work.plan.source and work.host.now() >= given_up)
+
+    return work.wait(known, limit) and work.primary() == work.plan.target
 
 
 def refused(ran: Ran) -> NoReturn:
@@ -218,6 +231,8 @@ PHASES = (
 FAILOVER_LIMIT = 90.0
 """Seconds for repmgrd to promote a node, if the primary has stopped and repmgr has not promoted one."""
 UNPAUSE_LIMIT = 10.0
+MARGIN = 30.0
+"""Seconds by which a phase may exceed its limit before the service takes back what it has begun."""
 
 
 def carry_out(work: Work, begins: Callable[[Phase], None]) -> Outcome:
@@ -225,7 +240,7 @@ def carry_out(work: Work, begins: Callable[[Phase], None]) -> Outcome:
     problem = None
     try:
         for phase in PHASES:
-            work.note(phase=phase.name)
+            work.note(phase=phase.name, until=clock.monotonic() + phase.limit + MARGIN)
             begins(phase)
             phase.do(work, phase.limit)
     except OperationFailed as error:
@@ -238,6 +253,8 @@ def carry_out(work: Work, begins: Callable[[Phase], None]) -> Outcome:
 def end(work: Work, problem: Problem | None) -> Outcome:
     """Release the clients, unpause repmgrd, and say who is the primary. Where none is, repmgrd has to promote one."""
     plan = work.plan
+    with contextlib.suppress(OperationFailed):
+        work.note(phase="end", until=clock.monotonic() + FAILOVER_LIMIT + 2 * MARGIN)
     if work.waits:
         try:
             plan.repmgr.give_up(work.host, UNPAUSE_LIMIT)

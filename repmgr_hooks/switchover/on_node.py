@@ -18,7 +18,7 @@ MARGIN = 15.0
 MOST_SAID = 20_000
 ENDED = "repmgr-hooks: ended:"
 ASKS = "repmgr-hooks: it is about to stop the primary"
-RUN_LIMIT = 300.0
+RUN_LIMIT = 210.0
 """Seconds for all that repmgr does; its own limits, by default 60 s for each node to stop or to start, come before."""
 WORD_LIMIT = 45.0
 """Seconds for the clients to be held; without a word by then, repmgr stops nothing."""
@@ -28,8 +28,9 @@ SETTINGS = "select current_setting('data_directory')"
 # session of its own and writes to a file: nobody ends it by going away.
 #
 # Its checks take seconds (some ten calls of ssh), in which clients need not wait. So it meets an ssh of ours, which
-# lets everything pass but the command that stops the primary (``node service --action=stop``): that waits for a word,
-# and without one it fails, and nothing has been stopped.
+# lets everything pass but the command that stops the primary (``node service --action=stop``): that waits for a word.
+# Without one it ends repmgr: one that went on looking whether the primary has stopped, as it does after a failure,
+# would promote its node when somebody stops the primary for another reason.
 START = """
 cd {directory} || exit
 server=$(head -n 1 postmaster.pid) || exit
@@ -40,19 +41,25 @@ place={place}
 mkdir -m 700 "$place" "$place/bin" || exit
 cat >"$place/bin/ssh" <<END
 #!/bin/sh
-case "\\$*" in *' node service '*stop*)
+case "\\$*" in
+*--list-actions*) ;;
+*' node service '*stop*)
     : >$place/asks
     tries=0
     while [ ! -e $place/go ] && [ \\$tries -lt {word_tries:.0f} ]; do sleep 0.05; tries=\\$((tries + 1)); done
-    [ -e $place/go ] || {{ echo 'repmgr-hooks: nobody lets it stop the primary' >&2; exit 255; }}
+    if [ ! -e $place/go ]; then
+        session=\\$(cat $place/session)
+        rm -rf $place
+        kill -KILL -- "-\\$session"
+    fi
 esac
 exec $(command -v ssh) "\\$@"
 END
 chmod 700 "$place/bin/ssh"
 PATH=$place/bin:$PATH LC_ALL=C
 export PATH LC_ALL
-setsid sh -c 'timeout --kill-after=5 {limit:.0f} {line} >"$0/said" 2>&1; echo $? >"$0/new"; mv "$0/new" "$0/code"' \\
-    "$place" </dev/null >/dev/null 2>&1 &
+setsid sh -c 'timeout --foreground --kill-after=5 {limit:.0f} {line} >"$0/said" 2>&1
+    echo $? >"$0/new"; mv "$0/new" "$0/code"' "$place" </dev/null >/dev/null 2>&1 &
 echo $! >"$place/session"
 """
 WAIT = """
@@ -75,7 +82,7 @@ GO = """
 : >{place}/go || exit
 """
 STOP = """
-kill -- "-$(cat {place}/session)"
+kill -KILL -- "-$(cat {place}/session)"
 rm -rf {place}
 """
 
