@@ -9,26 +9,23 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from repmgr_hooks import clock
 from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import act
 from repmgr_hooks.cli.output import FAILED, OK, choose, configured, journal_of, log, show_log_lines, world_of
 from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.engine.hold import holdable
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import UsageError, hint_lines
+from repmgr_hooks.errors import OperationFailed, UsageError, hint_lines
 from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.log import Lines
-from repmgr_hooks.switchover import drive, facts, preflight
-from repmgr_hooks.switchover.drive import Outcome, Phase, Plan, Work
+from repmgr_hooks.switchover import drive, facts, journalled, preflight
+from repmgr_hooks.switchover.drive import Outcome
 from repmgr_hooks.switchover.facts import Facts
+from repmgr_hooks.switchover.phases import PHASES, Phase, Plan, Work
 from repmgr_hooks.system.steps import Host
 
 NO_WAY_BACK = "hold"
 """From this phase on only its own end ends it: half a switchover serves nobody."""
-OPENED, RESUMED = "open_port", "resume"
-"""The kinds of the steps of a run after which clients go on."""
-MOST_RUNS = 10
 UNDISTURBED = (signal.SIGINT, signal.SIGTSTP, signal.SIGTTOU)
 
 
@@ -58,7 +55,7 @@ def do_switchover(arguments: argparse.Namespace) -> int:
                 log.warning("the service has not led the ports; doing it now")
                 act.carry_out(loaded, managed, [], "reconcile", journal, log_lines)
                 outcome = replace(outcome, primary=work.primary(), served=work.is_led(work.primary()))
-        return told(outcome, plan, held_for(outcome, plan, journal), log_lines)
+        return told(outcome, plan, journal, log_lines)
 
 
 def examined(managed: ManagedCluster, wanted: int | None, journal: Journal, host: Host) -> tuple[Facts, list[Finding]]:
@@ -85,7 +82,7 @@ def planned(seen: Facts, journal: Journal, managed: ManagedCluster) -> Plan:
 def would_do(plan: Plan) -> Iterator[str]:
     """Say what would be done."""
     yield f"{plan.name}: node {plan.target} would take the place of node {plan.source}:"
-    for phase in drive.PHASES:
+    for phase in PHASES:
         yield f"  would {phase.what} (within {phase.limit:.0f} s)"
     yield f"  held meanwhile: port {' and '.join(plan.ports)}; repmgrd paused on node {', '.join(map(str, plan.pause))}"
 
@@ -110,26 +107,25 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def held_for(outcome: Outcome, plan: Plan, journal: Journal) -> float | None:
-    """Return for how many seconds clients were held, until the last step of the service's that let them go on."""
-    since = outcome.held_since
-    if since is None or not outcome.served:
-        return None
-    steps = [step for run in journal.runs(MOST_RUNS, plan.name) for step in journal.steps(run.id)]
-    let_go = [step for step in steps if step.kind == RESUMED or (step.kind == OPENED and step.target in plan.ports)]
-    ends = [step.started + step.duration for step in let_go if step.started > since]
-    return max(ends, default=clock.wall()) - since
+def told(outcome: Outcome, plan: Plan, journal: Journal, log_lines: Lines) -> int:
+    """Say who serves now, and write it down."""
+    seconds = None
+    with contextlib.suppress(OperationFailed):
+        seconds = journalled.held_for(outcome, plan, journal)
+    said = f"{plan.name}: {sentence(outcome, seconds)}"
+    try:
+        journalled.write_down(journal, plan, outcome, seconds, said)
+    except OperationFailed as error:
+        log.error("%s", error)
+    if outcome.problem:
+        for line in (f"{plan.name}: FAILED: {outcome.problem}", *hint_lines(outcome.problem.hint)):
+            log_lines.say(line)
+    log_lines.say(said)
+    return OK if outcome.good(plan) else FAILED
 
 
-def told(outcome: Outcome, plan: Plan, seconds: float | None, log_lines: Lines) -> int:
-    """Say who serves now."""
+def sentence(outcome: Outcome, seconds: float | None) -> str:
+    """Return who is the primary now, whether clients reach it, and for how long they were held."""
     who = "no node is known to be the primary" if outcome.primary is None else f"node {outcome.primary} is the primary"
     served = "and the ports lead there" if outcome.served else "and not every port leads there"
-    if outcome.problem:
-        log_lines.say(f"{plan.name}: FAILED: {outcome.problem}")
-        for line in hint_lines(outcome.problem.hint):
-            log_lines.say(line)
-    held = "" if seconds is None else f"; clients were held for {seconds:.1f} s"
-    log_lines.say(f"{plan.name}: {who}, {served}{held}")
-    good = outcome.served and outcome.primary == plan.target and not outcome.problem
-    return OK if good else FAILED
+    return f"{who}, {served}" + ("" if seconds is None else f"; clients were held for {seconds:.1f} s")

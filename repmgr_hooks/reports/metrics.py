@@ -17,7 +17,7 @@ from repmgr_hooks.reports.status import ClusterStatus
 from repmgr_hooks.text import printable
 
 PREFIX = "repmgr_hooks_"
-CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume", "hold")
+CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume", "hold", "switchover")
 
 METRICS = {
     "healthy": ("gauge", "1 if 'repmgr-hooks status' finds everything in the desired state."),
