@@ -17,6 +17,7 @@ from repmgr_hooks.engine.hold import holdable
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError, hint_lines
 from repmgr_hooks.journal.journal import Journal, primary_finder
+from repmgr_hooks.lock import exclusive
 from repmgr_hooks.log import Lines
 from repmgr_hooks.switchover import drive, facts, journalled, preflight
 from repmgr_hooks.switchover.drive import Outcome
@@ -24,6 +25,7 @@ from repmgr_hooks.switchover.facts import Facts
 from repmgr_hooks.switchover.phases import PHASES, Phase, Plan, Work
 from repmgr_hooks.system.steps import Host
 
+ONE_AT_A_TIME, LOCK_WAIT = "cluster-{}.switchover.lock", 1.0
 NO_WAY_BACK = "hold"
 """From this phase on only its own end ends it: half a switchover serves nobody."""
 UNDISTURBED = (signal.SIGINT, signal.SIGTSTP, signal.SIGTTOU)
@@ -37,7 +39,10 @@ def do_switchover(arguments: argparse.Namespace) -> int:
     if len(chosen) != 1:
         raise UsageError(f"{loaded.path} has several clusters", hint="name one: --cluster NAME")
     (managed,), host = chosen, world_of(chosen[0])
-    with journal_of(loaded) as journal:
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(journal_of(loaded))
+        if not arguments.dry_run:
+            stack.enter_context(exclusive(loaded.state_dir / ONE_AT_A_TIME.format(managed.cluster.name), LOCK_WAIT))
         seen, findings = examined(managed, arguments.to, journal, host)
         for line in lines(findings):
             log_lines.say(line)

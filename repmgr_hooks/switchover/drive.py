@@ -56,6 +56,9 @@ def carry_out(work: Work, begins: Callable[[Phase], None]) -> Outcome:
         problem = Problem.of(error)
     except KeyboardInterrupt:
         problem = Problem("interrupted", "interrupted")
+    except Exception as error:
+        log.exception("a bug in repmgr_hooks; please report it")
+        problem = Problem("bug", f"a bug in repmgr_hooks: {error!r}", "please report it, with the log")
     return end(work, problem)
 
 
@@ -73,10 +76,11 @@ def end(work: Work, problem: Problem | None) -> Outcome:
         if work.primary() is None:
             unpause(work)
         work.wait(lambda: work.primary() == plan.source or work.is_led(work.primary()), FAILOVER_LIMIT)
-    problem, released = release(work) or problem, clock.wall()
-    problem = unpause(work) or problem
-    primary = work.primary()
-    since = work.hold.since if work.hold else None
+    held, released = release(work), clock.wall()
+    problem = problem or held
+    paused = unpause(work)
+    problem = problem or paused
+    primary, since = work.primary(), work.hold.since if work.hold else None
     return Outcome(primary, work.is_led(primary), problem, since, released, tuple(work.phases))
 
 

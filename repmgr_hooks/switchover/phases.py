@@ -92,27 +92,28 @@ class Work:
             self.phases.append(Ended(phase, started, self.host.now() - begun, problem))
 
     def primary(self) -> int | None:
-        """Return which node is the primary now."""
-        return self._finder().decision(self.host).primary
+        """Return which node is the primary now; None if that is not known."""
+        try:
+            return self._finder().decision(self.host).primary
+        except OperationFailed as error:
+            log.warning("%s", error)
+            return None
 
     def is_led(self, primary: int | None) -> bool:
-        """True if each port leads to the primary and none is held."""
-        return primary is not None and held_ports.lead_to(
-            self.plan.managed.cluster, self.plan.ports, primary, self.host
-        )
+        """True if each port leads to the primary and none is held; False if that cannot be seen."""
+        cluster = self.plan.managed.cluster
+        try:
+            return primary is not None and held_ports.lead_to(cluster, self.plan.ports, primary, self.host)
+        except OperationFailed as error:
+            log.warning("%s", error)
+            return False
 
     def wait(self, true: Callable[[], bool], limit: float) -> bool:
-        """Wait until something is true; what cannot be seen is not true yet."""
+        """Wait until something is true, and return whether it is."""
         end = self.host.now() + limit
-        while True:
-            try:
-                if true():
-                    return True
-            except OperationFailed as error:
-                log.debug("%s", error)
-            if self.host.now() >= end:
-                return False
+        while not (found := true()) and self.host.now() < end:
             self.host.sleep(POLL)
+        return found
 
 
 @dataclass(frozen=True)

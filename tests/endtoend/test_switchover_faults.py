@@ -41,8 +41,7 @@ def lab() -> Iterator[Lab]:
 
 
 def primary_of(lab: Lab) -> Host:
-    (found,) = (host for host in lab.databases if host.sql("select pg_is_in_recovery()") == "f")
-    return found
+    return next(host for host in lab.databases if "f" in host.sql("select pg_is_in_recovery()"))
 
 
 def pair(lab: Lab) -> tuple[Host, Host]:
@@ -65,6 +64,7 @@ def is_served(lab: Lab, since: float) -> None:
     client = lab.start_client(patience=30)
     client.wait_for_write(since)
     client.stop()
+    print(f"{time.time() - since:.1f} s until a client writes")
     wait_for(lambda: nothing_left(lab), "all to be taken back", 100)
     new = primary_of(lab)
     for host in lab.databases:
