@@ -50,7 +50,8 @@ case "\\$*" in
     if [ ! -e $place/go ]; then
         session=\\$(cat $place/session)
         rm -rf $place
-        kill -KILL -- "-\\$session"
+        kill -s KILL -- "-\\$session"
+        exit 255
     fi
 esac
 exec $(command -v ssh) "\\$@"
@@ -58,8 +59,8 @@ END
 chmod 700 "$place/bin/ssh"
 PATH=$place/bin:$PATH LC_ALL=C
 export PATH LC_ALL
-setsid sh -c 'timeout --foreground --kill-after=5 {limit:.0f} {line} >"$0/said" 2>&1
-    echo $? >"$0/new"; mv "$0/new" "$0/code"' "$place" </dev/null >/dev/null 2>&1 &
+setsid sh -c 'timeout --foreground --kill-after=5 {limit:.0f} "$@" >"$0/said" 2>&1
+    echo $? >"$0/new"; mv "$0/new" "$0/code"' "$place" {line} </dev/null >/dev/null 2>&1 &
 echo $! >"$place/session"
 """
 WAIT = """
@@ -82,7 +83,7 @@ GO = """
 : >{place}/go || exit
 """
 STOP = """
-kill -KILL -- "-$(cat {place}/session)"
+kill -s KILL -- "-$(cat {place}/session)"
 rm -rf {place}
 """
 
@@ -117,6 +118,7 @@ class Repmgr:
     command: tuple[str, ...]
     directory: str
     conf: str
+    word_limit: float = WORD_LIMIT
     place: str = field(default_factory=lambda: f"/tmp/repmgr-hooks-{secrets.token_hex(8)}")
 
     def rehearse(self, host: Host, limit: float) -> Ran:
@@ -147,7 +149,7 @@ class Repmgr:
             line=" ".join(map(quote, words)),
             limit=limit,
             place=self.place,
-            word_tries=WORD_LIMIT / 0.05,
+            word_tries=self.word_limit / 0.05,
         )
 
     def _wait(self, limit: float, mark: str = "no") -> str:
