@@ -13,16 +13,22 @@ from repmgr_hooks.system.steps import Host
 log = logging.getLogger(__name__)
 
 
-def guard(cluster: Cluster, monitor: Monitor, host: Host) -> None:
-    """Look after the switchover of a cluster, if there is one.
+class SwitchoverGuard:
+    """Looks after the switchover of a cluster, if there is one."""
 
-    repmgr promotes a node at any moment while it is at work, and clients wait for that.
-    """
-    primary = monitor.decision.primary if monitor.decision else None
-    try:
-        under_way = take_back.look(cluster, primary, host)
-    except OperationFailed as error:
-        log.error("%s: %s", cluster.name, error)
-        return
-    if under_way and under_way.repmgr:
-        monitor.look_now(hurry=True)
+    def __init__(self, cluster: Cluster, monitor: Monitor, host: Host) -> None:
+        self._cluster, self._monitor, self._host = cluster, monitor, host
+        self._said = ""
+
+    def look(self) -> None:
+        """repmgr promotes a node at any moment while it is at work, and clients wait for that."""
+        decision, said = self._monitor.decision, ""
+        try:
+            under_way = take_back.look(self._cluster, decision.primary if decision else None, self._host)
+            if under_way and under_way.repmgr:
+                self._monitor.look_now(hurry=True)
+        except OperationFailed as error:
+            said = str(error)
+            if said != self._said:
+                log.error("%s: %s", self._cluster.name, error)
+        self._said = said
