@@ -15,7 +15,6 @@ from tests.endtoend.test_switchover import is_good, nothing_left, opened, servin
 from tests.endtoend.test_worker import kill_worker
 from tests.lab import Host, Lab, wait_for
 from tests.lab.three import rejoin
-from tests.lab.versions import DATA
 
 PHASES = {
     "checkpoint": "have the primary write a checkpoint",
@@ -115,24 +114,18 @@ def test_the_connection_to_the_node_is_lost(lab: Lab) -> None:
 
 
 def test_repmgr_refuses(lab: Lab) -> None:
-    """Nothing is begun while the primary has files that it cannot archive: it would not stop."""
+    """Nothing is begun, and what repmgr says is shown: here that the node cannot reach the primary by ssh."""
     old, _ = pair(lab)
-    status = f"{DATA}/pg_wal/archive_status"
-    old.sql("alter system set archive_command = 'false'")
-    old.sql("select pg_reload_conf()")
-    names = " ".join(f"{number:024X}.ready" for number in range(1, 200))
-    old.run("sh", "-c", f"cd {status} && touch {names}", user="postgres")
+    keys = old.path("/var/lib/postgresql/.ssh/authorized_keys")
+    keys.rename(keys.with_suffix(".away"))
     try:
         refused = switchover(lab)
-        assert refused.returncode == 1
-        assert "FAIL  switchover.repmgr" in refused.stdout
-        assert primary_of(lab) is old
-        assert nothing_left(lab)
     finally:
-        old.run("sh", "-c", f"cd {status} && rm {names}", user="postgres")
-        old.sql("alter system reset archive_command")
-        old.sql("select pg_reload_conf()")
-    is_served(lab, time.time())
+        keys.with_suffix(".away").rename(keys)
+    assert refused.returncode == 1
+    assert "FAIL  switchover.repmgr   main: repmgr refuses: unable to connect via SSH" in refused.stdout
+    assert primary_of(lab) is old
+    assert nothing_left(lab)
 
 
 def test_barman_is_dead(lab: Lab) -> None:
