@@ -107,7 +107,7 @@ def test_the_connection_to_the_node_is_lost(lab: Lab) -> None:
     old, new = pair(lab)
     command = started(lab, PHASES["switch"])
     wait_for(lambda: old.result("pg_isready", "-q").returncode != 0, "the primary to stop", every=0.02)
-    for pid in lab.gateway.run("pgrep", "-f", f"^ssh -o BatchMode=yes postgres@{new.address} sh").split():
+    for pid in lab.gateway.run("pgrep", "-f", f"^[a-z/]*ssh -o BatchMode=yes postgres@{new.address} sh").split():
         lab.gateway.run("kill", "-KILL", pid)
     assert command.wait(300) == 0
     is_good(lab, old, new)
