@@ -51,6 +51,11 @@ OURS = ("dbname", "application_name", "options", "client_encoding", "replication
 class Consoles:
     """One connection string of libpq's, or several: host, user, and what else is needed but a password."""
 
+    def keywords(self) -> dict[str, Any]:
+        """Return the same as keywords of JSON schema."""
+        one = {"type": "string"}
+        return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1, "uniqueItems": True}]}
+
     def problem(self, value: object) -> Problem | None:
         consoles = value if isinstance(value, list) else [value]
         if not consoles:

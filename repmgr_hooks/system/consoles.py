@@ -128,6 +128,7 @@ class Consoles:
             try:
                 return await _all(own, commands)
             finally:
+                self._pausing.pop(console, None)
                 await own.close()
         if kept := self._kept.get(console):
             try:
