@@ -16,11 +16,11 @@ from shlex import quote
 from repmgr_hooks.barman import archive
 from repmgr_hooks.checks import clone
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.shell import Shell
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.repmgr_conf import settings_in
 from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.system.shell import Shell
 from repmgr_hooks.system.steps import Host, Sql
 
 KEY = "recovery.wal"

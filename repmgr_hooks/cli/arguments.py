@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(command=name)
         if name not in ("check", "config-schema", "handlers", "serve-http", "worker"):
             made.add_argument("--cluster", help="required if the configuration has several clusters")
-        if name in ("boot", "reconcile", "replay", "resume", "serve-http", "simulate-failover", "worker"):
+        if name in ("boot", "reconcile", "replay", "resume", "serve-http", "simulate-failover", "switchover", "worker"):
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: one object per line")
         return made
 
@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
         "simulate-failover", "show each step that a failover to this standby would take now; change nothing"
     )
     simulated.add_argument("node", type=node_id, metavar="NODE", help="the repmgr node id of a standby")
+    switchover = command("switchover", "make a standby the primary, as planned; clients wait meanwhile")
+    switchover.add_argument("--to", type=node_id, metavar="NODE", help="the repmgr node id of the standby")
+    switchover.add_argument("--dry-run", action="store_true", help="show what hinders it and what would be done")
     command("boot", "run at boot: set up chains, forwarding and routes for the cluster as it is now")
     worker = command("worker", "run the service, which handles what 'event' stores")
     worker.add_argument("--once", action="store_true", help="handle the stored events, then exit")

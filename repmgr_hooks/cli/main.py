@@ -99,12 +99,20 @@ def may_promote(arguments: argparse.Namespace) -> int:
     return do_may_promote(arguments)
 
 
+def _switchover(arguments: argparse.Namespace) -> int:
+    """Import what it needs only now: no other command waits for it."""
+    from repmgr_hooks.cli.switchover import do_switchover
+
+    return do_switchover(arguments)
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "event": act.do_event,
     "worker": act.do_worker,
     "replay": act.do_replay,
     "reconcile": act.do_reconcile,
     "simulate-failover": act.do_simulate_failover,
+    "switchover": _switchover,
     "boot": act.do_reconcile,
     "status": show.do_status,
     "check-wal": show.do_check_wal,

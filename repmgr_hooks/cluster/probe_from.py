@@ -1,6 +1,6 @@
 """The same visit from another host, where clients are: by psql, through words that lead to a shell there, such as ssh.
 
-``checks/shell.py`` goes to the nodes in the same way. The password is what psql finds there.
+``system/shell.py`` goes to the nodes in the same way. The password is what psql finds there.
 """
 
 from __future__ import annotations

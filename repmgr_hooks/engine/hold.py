@@ -1,8 +1,9 @@
-"""To hold clients, and to let them go on: by PgBouncer's PAUSE and RESUME.
+"""To hold clients, and to let them go on: by PgBouncer's PAUSE and RESUME, and at the gateway's ports.
 
-``begin`` writes down what is about to be held; then ``pgbouncer.pause(hold.pgbouncers, ...)`` holds it; ``release``
-ends it. The service takes back what was begun and not released (``service/hold_keeper.py``): when the limit is over,
-when its holder is gone, at boot. What cannot be taken back now, for a PgBouncer is silent, stays written down.
+``begin`` writes down what is about to be held; then ``pgbouncer.pause(hold.pgbouncers, ...)`` and ``held_ports.hold``
+hold it; ``release`` ends it. The service takes back what was begun and not released (``service/hold_keeper.py``): when
+the limit is over, when its holder is gone, at boot. What cannot be taken back now, for a PgBouncer is silent, stays
+written down.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import pgbouncer as handler
 from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.holds import Hold
-from repmgr_hooks.system import pgbouncer
+from repmgr_hooks.system import held_ports, pgbouncer
 from repmgr_hooks.system.pgbouncer import PgBouncer, paused_by_hand
 from repmgr_hooks.system.steps import Host
 
@@ -74,6 +75,7 @@ def begin(
     means: Sequence[str],
     why: str,
     pgbouncers: dict[str, tuple[str, ...]],
+    ports: Sequence[str] = (),
 ) -> Hold:
     """Write down that clients are about to be held, by us, for at most ``limit`` seconds. Raises OperationFailed."""
     if there := holds.read(managed.cluster):
@@ -90,6 +92,7 @@ def begin(
         timeline,
         why,
         pgbouncers,
+        ports=tuple(ports),
     )
     holds.write(managed.cluster, hold)
     return hold
@@ -98,10 +101,22 @@ def begin(
 def release(managed: ManagedCluster, hold: Hold, host: Host) -> list[OperationFailed]:
     """Let the clients go on; return what could not be taken back. The service tries that again, until it can."""
     _note(managed, hold, dataclasses.replace(hold, over=True))
+    at_ports = _open(managed, hold, host)
     failed = pgbouncer.resume(hold.pgbouncers, host)
     left = {console: names for console, names in hold.pgbouncers.items() if console in failed}
-    _note(managed, hold, dataclasses.replace(hold, over=True, pgbouncers=left) if left else None)
-    return list(failed.values())
+    ports = hold.ports if at_ports else ()
+    _note(managed, hold, dataclasses.replace(hold, over=True, pgbouncers=left, ports=ports) if left or ports else None)
+    return [*at_ports, *failed.values()]
+
+
+def _open(managed: ManagedCluster, hold: Hold, host: Host) -> list[OperationFailed]:
+    """First the gateway's ports: PgBouncer comes through them too."""
+    try:
+        if hold.ports:
+            held_ports.release(managed.cluster, host)
+    except OperationFailed as error:
+        return [error]
+    return []
 
 
 def _note(managed: ManagedCluster, hold: Hold, now: Hold | None) -> None:

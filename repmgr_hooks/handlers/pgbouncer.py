@@ -139,7 +139,7 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     """Return the steps after which clients are served by today's primary: none is ours that another one waits for."""
     over = seen.hold is not None and (seen.hold.over or _is_followed(seen.hold, state))
     resumed = _paused_by_us(seen, config) if over else []
-    steps = [_step("RESUME", "resume", each, name) for each, name in resumed]
+    steps = []
     for each in seen.there:
         former = _former(each, config, seen.changed)
         steps += [
@@ -148,7 +148,8 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
             if any(server.database == name and not server.closing for server in former)
         ]
         steps += _killed(each, [server for server in former if server.closing])
-    return steps
+    # Last: RECONNECT ends a connection in the middle of its login too, which fails the clients that wait for it.
+    return [*steps, *(_step("RESUME", "resume", each, name) for each, name in resumed)]
 
 
 def _is_followed(hold: Hold, state: ClusterState) -> bool:

@@ -44,6 +44,7 @@ class Hold:
 
     ``means``: ``pgbouncer``, ``netfilter``. ``primary`` and ``timeline``: as they were; with another primary the run
     that leads the port there lets the clients go on. ``pgbouncers``: of each console, the databases that are ours.
+    ``ports``: those of the gateway at which new connections wait.
     ``over``: it has ended, and what is still named could not be taken back yet.
     """
 
@@ -58,6 +59,7 @@ class Hold:
     why: str
     pgbouncers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     over: bool = False
+    ports: tuple[str, ...] = ()
 
     def ours(self, console: str) -> tuple[str, ...]:
         """The databases of a PgBouncer that we have paused."""
@@ -121,13 +123,14 @@ def _started(process: int) -> int:
 def write(cluster: Cluster, hold: Hold) -> None:
     """Keep a hold so that a crash does not lose it. Raises OperationFailed: then nothing may be held."""
     try:
-        on_disk(partial(_write, _path(cluster), json.dumps(dataclasses.asdict(hold))))
+        on_disk(partial(write_durably, _path(cluster), json.dumps(dataclasses.asdict(hold))))
     except OSError as error:
         what = f"{_path(cluster)} cannot be written: {error}; nobody is held without it"
         raise OperationFailed(what, code=NO_RECORD) from None
 
 
-def _write(path: Path, text: str) -> None:
+def write_durably(path: Path, text: str) -> None:
+    """Write a small file so that a crash leaves it whole, or as it was. Raises OSError."""
     with atomic_write(path) as file:
         file.write(text)
         file.flush()
@@ -169,6 +172,7 @@ def _parsed(text: str) -> Hold:
     paused = {str(console): tuple(map(str, names)) for console, names in given.pop("pgbouncers").items()}
     holder, means = Holder(**given.pop("holder")), tuple(map(str, given.pop("means")))
     given |= {name: float(given[name]) for name in ("since", "begun", "limit")}
+    given["ports"] = tuple(map(str, given["ports"]))
     return Hold(**given, holder=holder, means=means, pgbouncers=paused)
 
 

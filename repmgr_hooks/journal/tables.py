@@ -34,7 +34,7 @@ create index event_role on event (cluster, role);
 create table run (
     id integer primary key,
     cluster text not null,
-    cause text not null,           -- event, retry, drift, reconcile, boot, replay, resume
+    cause text not null,           -- event, retry, drift, reconcile, boot, replay, resume, hold, switchover
     attempt integer not null,      -- 1, and more for each retry
     started real not null,
     ended real,                    -- none while it runs, or if it was cut off

@@ -15,6 +15,8 @@ OWN_TABLE = False
 ABSENT = ""
 VERSION: tuple[str, ...] = ("iptables", "-V")
 LOCK_WAIT = "5"
+NOBODYS_QUEUE = 65535
+"""The last of the kernel's queues, which programs number from 0 on."""
 COMMENT = re.compile(r" -m comment --comment (\S+)")
 LED_PORT = re.compile(r" --dport (\d+) ")
 LED_TO = re.compile(r"-j DNAT --to-destination \[?([0-9a-f.:]+?)\]?:\d+$")
@@ -71,6 +73,19 @@ def dnat_rule(cluster: Cluster, port: str, host: str) -> Rule:
         f"-A {gateway.chains.dnat} -d {family.exactly(gateway.address)} -p tcp -m tcp --dport {gateway.ports[port]} "
         f"-m comment --comment repmgr_hooks:{cluster.name}:{port} "
         f"-j DNAT --to-destination {family.socket(host, cluster.postgres.port)}"
+    )
+
+
+def hold_rule(cluster: Cluster, port: str) -> Rule:
+    """Return the rule by which new connections to a named port wait.
+
+    The nat table refuses DROP. What is queued where nobody reads is dropped too (iptables-extensions(8), NFQUEUE).
+    """
+    gateway, family = cluster.gateway, Family(cluster.gateway.address)
+    return _rule(
+        f"-A {gateway.chains.dnat} -d {family.exactly(gateway.address)} -p tcp -m tcp --dport {gateway.ports[port]} "
+        f"-m comment --comment repmgr_hooks:{cluster.name}:{port} "
+        f"-j NFQUEUE --queue-num {NOBODYS_QUEUE}"
     )
 
 

@@ -77,6 +77,14 @@ def dnat_rule(cluster: Cluster, port: str, host: str) -> Rule:
     return _rule(cluster, {"chain": gateway.chains.dnat, "comment": comment, "expr": expr})
 
 
+def hold_rule(cluster: Cluster, port: str) -> Rule:
+    """Return the rule by which new connections to a named port wait."""
+    gateway = cluster.gateway
+    expr = [*_to(cluster, gateway.address, gateway.ports[port]), {"counter": None}, {"drop": None}]
+    comment = f"repmgr_hooks:{cluster.name}:{port}"
+    return _rule(cluster, {"chain": gateway.chains.dnat, "comment": comment, "expr": expr})
+
+
 def snat_rule(cluster: Cluster, host: str, here: bool = True) -> Rule:
     """Return the rule that makes the node answer through the gateway."""
     gateway, port = cluster.gateway, cluster.postgres.port

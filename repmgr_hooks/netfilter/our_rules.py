@@ -84,6 +84,12 @@ class Backend(Protocol):
     def dnat_rule(self, cluster: Cluster, port: str, host: str) -> Rule:
         """Return the rule that leads a named port to a node."""
 
+    def hold_rule(self, cluster: Cluster, port: str) -> Rule:
+        """Return the rule by which new connections to a named port wait: their SYN is dropped, so it is sent again.
+
+        It stands before the rule that leads the port; a connection that is made already goes on.
+        """
+
     def snat_rule(self, cluster: Cluster, host: str, here: bool = True) -> Rule:
         """Return the rule that makes a node answer through the gateway, and only to what a DNAT rule has led.
 

@@ -103,6 +103,11 @@ class FailoverReport:
     """Of each port: the first client that could not write, and the first that could again, on the new primary."""
 
     @property
+    def held(self) -> tuple[Item, ...]:
+        """For how long a planned switchover held clients."""
+        return tuple(item for item in self.items if item.step == "hold_clients")
+
+    @property
     def last_port(self) -> str | None:
         """The port that was opened last: from then on clients are let in."""
         return max(self.ports, key=lambda port: self.ports[port], default=None)

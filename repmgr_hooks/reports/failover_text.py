@@ -21,6 +21,7 @@ def figures(story: FailoverReport) -> list[tuple[float, str]]:
         found.append((story.ports[port] - story.promoted, f"from the promotion until port {port} was open"))
     for name, (first, last) in story.outages.items():
         found.append((last - first, f"for a client of {name}: from the first that could not write"))
+    found += [(held.took, f"for which {held.what} by a switchover") for held in story.held if held.took]
     if story.archived is not None:
         what = f"from the promotion until Barman had WAL of timeline {story.change.timeline}"
         found.append((story.archived - story.promoted, what))

@@ -23,6 +23,7 @@ from repmgr_hooks.journal.pauses import known, lasts
 from repmgr_hooks.journal.rows import Due, Pause, Place, RunRow, Waiting
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.log import about, hint
+from repmgr_hooks.service.guard import SwitchoverGuard
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.service.prober import NoProber, Prober
 from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, saw, summary_of
@@ -68,6 +69,7 @@ class ClusterController:
         self._tick = loaded.service.monitor_interval
         self._monitor = Monitor(managed, host, self._tick)
         self.stirred = self._monitor.stirred
+        self._guard = SwitchoverGuard(managed.cluster, self._monitor, host)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
         self._shown = Shown(managed.cluster, self._tick, self.progress, publisher)
@@ -94,6 +96,7 @@ class ClusterController:
     def _work(self) -> float:
         self._broken = False
         try:
+            self._guard.look()
             while not self.stopping.is_set():
                 self.progress.expect()
                 due = self._due()

@@ -103,7 +103,8 @@ class HoldKeeper(threading.Thread):
         """Return a hold of all that there is, which is over."""
         paused = engine.pgbouncers_of(self._managed)
         nobody, name = Holder(0, 0, ""), self._managed.cluster.name
-        return Hold(name, nobody, clock.wall(), clock.monotonic(), 0.0, (), 0, 0, "unknown", paused, over=True)
+        ports = self._managed.opened_ports
+        return Hold(name, nobody, clock.wall(), clock.monotonic(), 0.0, (), 0, 0, "unknown", paused, True, ports)
 
     def _is_there(self, hold: Hold) -> bool:
         return hold.begun == getattr(self._read(), "begun", None)

@@ -55,7 +55,8 @@ SlotName = Annotated[str, Pattern(r"[a-z0-9_]{1,63}", "a slot name: lower-case l
 class Node:
     """One database node, under its repmgr node id. A ``witness`` votes in repmgr's elections and is never a primary.
 
-    ``shell``: what leads to PostgreSQL's user on the node, such as ssh or sudo; only ``check --restore`` uses it.
+    ``shell``: what leads to PostgreSQL's user on the node, such as ssh or sudo, for ``switchover``
+    and ``check --restore``.
     """
 
     host: Address

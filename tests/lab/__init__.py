@@ -496,14 +496,15 @@ class Lab:
     def app_port(self) -> str:
         return f"host={self.gateway.address} port=54322"
 
-    def start_client(self, host: Host | None = None, name: str = "client", way: str = "") -> Client:
+    def start_client(self, host: Host | None = None, name: str = "client", way: str = "", patience: int = 2) -> Client:
         """Start a client, on the application's host or another, and wait for its first write.
 
-        It comes through the app port, or another ``way``: libpq's words for where to connect.
+        It comes through the app port, or another ``way``: libpq's words for where to connect. ``patience``: how many
+        seconds it waits for a connection.
         """
         host = host or self.app
         (BASE / f"{host.name}-{name}.log").write_bytes(b"")
-        dsn = f"{way or self.app_port} user=app dbname=app connect_timeout=2"
+        dsn = f"{way or self.app_port} user=app dbname=app connect_timeout={patience}"
         words = (PYTHON, "-c", (Path(__file__).parent / "client.py").read_text(), dsn)
         client = Client(host, host.start(*words, user="postgres", log=name), name)
         client.wait_for_write(0)

@@ -27,6 +27,7 @@ from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.service import controller as module
 from repmgr_hooks.service.controller import REST, ClusterController
 from repmgr_hooks.service.foreground import run_now
+from repmgr_hooks.service.recorder import summary_of
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import Connection, FakeHost, Wall
@@ -816,4 +817,4 @@ def test_an_operators_run_works_without_a_journal() -> None:
     ],
 )
 def test_how_events_are_named(events: list[Event], said: str) -> None:
-    assert module.summary_of(events) == said
+    assert summary_of(events) == said

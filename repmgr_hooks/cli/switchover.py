@@ -1,0 +1,136 @@
+"""``switchover``: a planned change of the primary, during which clients wait instead of failing."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+from repmgr_hooks.checks.finding import Finding, bad, lines
+from repmgr_hooks.cli import act
+from repmgr_hooks.cli.output import FAILED, OK, choose, configured, journal_of, log, show_log_lines, world_of
+from repmgr_hooks.cluster.primary import cluster_state
+from repmgr_hooks.engine.hold import holdable
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed, UsageError, hint_lines
+from repmgr_hooks.journal.journal import Journal, primary_finder
+from repmgr_hooks.lock import exclusive
+from repmgr_hooks.log import Lines
+from repmgr_hooks.switchover import drive, facts, journalled, preflight
+from repmgr_hooks.switchover.drive import Outcome
+from repmgr_hooks.switchover.facts import Facts
+from repmgr_hooks.switchover.phases import PHASES, Phase, Plan, Work
+from repmgr_hooks.system.steps import Host
+
+ONE_AT_A_TIME, LOCK_WAIT = "cluster-{}.switchover.lock", 1.0
+NO_WAY_BACK = "hold"
+"""From this phase on only its own end ends it: half a switchover serves nobody."""
+UNDISTURBED = (signal.SIGINT, signal.SIGTSTP, signal.SIGTTOU)
+
+
+def do_switchover(arguments: argparse.Namespace) -> int:
+    """Look whether it would work; then do it, or show what would be done."""
+    log_lines = show_log_lines(sys.stdout, arguments.log)
+    loaded = configured(arguments)
+    chosen = choose(loaded, arguments.cluster, None)
+    if len(chosen) != 1:
+        raise UsageError(f"{loaded.path} has several clusters", hint="name one: --cluster NAME")
+    (managed,), host = chosen, world_of(chosen[0])
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(journal_of(loaded))
+        if not arguments.dry_run:
+            stack.enter_context(exclusive(loaded.state_dir / ONE_AT_A_TIME.format(managed.cluster.name), LOCK_WAIT))
+        seen, findings = examined(managed, arguments.to, journal, host)
+        for line in lines(findings):
+            log_lines.say(line)
+        if bad(findings):
+            return FAILED
+        plan = planned(seen, journal, managed)
+        if arguments.dry_run:
+            for line in would_do(plan):
+                log_lines.say(line)
+            return OK
+        with undisturbed():
+            work = Work(plan, host, lambda: primary_finder(managed.cluster, journal))
+            outcome = drive.carry_out(work, begins)
+            if not outcome.served:
+                log.warning("the service has not led the ports; doing it now")
+                act.carry_out(loaded, managed, [], "reconcile", journal, log_lines)
+                outcome = replace(outcome, primary=work.primary(), served=work.is_led(work.primary()))
+        return told(outcome, plan, journal, log_lines)
+
+
+def examined(managed: ManagedCluster, wanted: int | None, journal: Journal, host: Host) -> tuple[Facts, list[Finding]]:
+    """Look at all that matters, repmgr's own rehearsal last: it takes seconds."""
+    cluster = managed.cluster
+    finder = primary_finder(cluster, journal)
+    seen = facts.gather(cluster, managed.opened_ports, wanted, finder, host, holdable(managed, host))
+    found = list(preflight.judge(seen, journal.due(cluster.name)))
+    if not any(item.level == "FAIL" for item in found):
+        repmgr, rehearsal = facts.rehearse(seen, host)
+        seen = replace(seen, repmgr=repmgr, rehearsal=rehearsal)
+        found.append(preflight.judge_rehearsal(seen))
+    return seen, [Finding(item.level, item.message, item.hint, item.code, cluster.name) for item in found]
+
+
+def planned(seen: Facts, journal: Journal, managed: ManagedCluster) -> Plan:
+    """Return what is to be done, given that nothing stands against it."""
+    assert seen.target is not None and seen.repmgr is not None
+    state = cluster_state(seen.decision, primary_finder(managed.cluster, journal))
+    running = tuple(node for node, paused in seen.paused.items() if paused is False)
+    return Plan(state, seen.target.node, seen.repmgr, seen.held, running, managed, seen.pgbouncer.pgbouncers)
+
+
+def would_do(plan: Plan) -> Iterator[str]:
+    """Say what would be done."""
+    yield f"{plan.name}: node {plan.target} would take the place of node {plan.source}:"
+    for phase in PHASES:
+        yield f"  would {phase.what} (within {phase.limit:.0f} s)"
+    yield f"  held meanwhile: port {' and '.join(plan.ports)}; repmgrd paused on node {', '.join(map(str, plan.pause))}"
+
+
+def begins(phase: Phase) -> None:
+    """Say which phase begins; from one on, nobody interrupts it."""
+    log.info("%s", phase.what)
+    if phase.name == NO_WAY_BACK:
+        for number in UNDISTURBED:
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """A terminal that is gone ends nothing."""
+    before = {number: signal.getsignal(number) for number in (*UNDISTURBED, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def told(outcome: Outcome, plan: Plan, journal: Journal, log_lines: Lines) -> int:
+    """Say who serves now, and write it down."""
+    seconds = None
+    with contextlib.suppress(OperationFailed):
+        seconds = journalled.held_for(outcome, plan, journal)
+    said = f"{plan.name}: {sentence(outcome, seconds)}"
+    try:
+        journalled.write_down(journal, plan, outcome, seconds, said)
+    except OperationFailed as error:
+        log.error("%s", error)
+    if outcome.problem:
+        for line in (f"{plan.name}: FAILED: {outcome.problem}", *hint_lines(outcome.problem.hint)):
+            log_lines.say(line)
+    log_lines.say(said)
+    return OK if outcome.good(plan) else FAILED
+
+
+def sentence(outcome: Outcome, seconds: float | None) -> str:
+    """Return who is the primary now, whether clients reach it, and for how long they were held."""
+    who = "no node is known to be the primary" if outcome.primary is None else f"node {outcome.primary} is the primary"
+    served = "and the ports lead there" if outcome.served else "and not every port leads there"
+    return f"{who}, {served}" + ("" if seconds is None else f"; clients were held for {seconds:.1f} s")

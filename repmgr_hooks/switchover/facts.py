@@ -1,0 +1,139 @@
+"""What is seen before a switchover: all that ``preflight`` judges, gathered and not judged here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from repmgr_hooks.barman import archive
+from repmgr_hooks.cluster import repmgr_files
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.cluster.readiness import Readiness, ReadinessProbe
+from repmgr_hooks.engine.hold import Holdable
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.hook import open_fifo
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.switchover.on_node import Ran, Repmgr, repmgr_of
+from repmgr_hooks.switchover.record import Record, read
+from repmgr_hooks.system.steps import Host, Sql
+
+REHEARSAL_LIMIT = 60.0
+NO_PGBOUNCER = Holdable({}, ())
+PAUSED = "select repmgr.repmgrd_is_paused()"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """``wanted``: the node that was asked for. ``ports``: those that routes open.
+
+    ``paused``: for each node whether its repmgrd is paused, or why that is not known. ``pgbouncer``: what can be
+    paused, and why the rest cannot. ``barmans_ports``: the gateway's ports through which Barman comes. ``rehearsal``:
+    how repmgr's own dry run ended, or why there was none.
+    """
+
+    cluster: Cluster
+    decision: PrimaryDecision
+    wanted: int | None = None
+    ports: tuple[str, ...] = ()
+    changes: int = 0
+    """How often the primary has changed lately (``flap_limit``)."""
+    readiness: Readiness | None = None
+    paused: Mapping[int, bool | str] = field(default_factory=dict)
+    listens: bool = True
+    running: Record | None = None
+    barmans_ports: tuple[str, ...] = ()
+    barman_fails: str = ""
+    pgbouncer: Holdable = NO_PGBOUNCER
+    repmgr: Repmgr | None = None
+    rehearsal: Ran | str = ""
+
+    @property
+    def candidates(self) -> tuple[NodeState, ...]:
+        """The nodes that could be promoted: the wanted one, or each standby that repmgr itself would promote."""
+        standbys = [state for state in self.decision.states if state.role == "standby" and state.reachable]
+        if self.wanted is not None:
+            return tuple(state for state in standbys if state.node == self.wanted)
+        able = self.readiness.candidates if self.readiness else ()
+        return tuple(state for state in standbys if state.node in able) or tuple(standbys)
+
+    @property
+    def target(self) -> NodeState | None:
+        """The node that is to be promoted, if that is clear."""
+        return self.candidates[0] if len(self.candidates) == 1 else None
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The ports whose clients are held: not Barman's, which streams on."""
+        return tuple(port for port in self.ports if port not in self.barmans_ports)
+
+
+def gather(
+    cluster: Cluster, ports: tuple[str, ...], wanted: int | None, finder: PrimaryFinder, host: Host, can: Holdable
+) -> Facts:
+    """Look at all that can be looked at without changing anything."""
+    decision = finder.decision(host)
+    limit = cluster.postgres.timeout
+    asked = [Sql(state.node, PAUSED) for state in decision.states if state.reachable and not state.witness]
+    paused = {
+        node: str(answer) if isinstance(answer, OperationFailed) else answer[0][0] is True
+        for node, answer in host.fetch_each(asked, limit).items()
+    }
+    barmans_ports, barman_fails = _barman(cluster, host)
+    return Facts(
+        cluster,
+        decision,
+        wanted,
+        ports,
+        finder.last_known.changes,
+        ReadinessProbe().look(decision, cluster, host, finder.last_known.since),
+        paused,
+        _listens(Path(cluster.state_dir)),
+        read(cluster),
+        barmans_ports,
+        barman_fails,
+        can,
+    )
+
+
+def rehearse(facts: Facts, host: Host) -> tuple[Repmgr | None, Ran | str]:
+    """Have repmgr say on the target whether it would work; what it is run with is returned too."""
+    target, cluster = facts.target, facts.cluster
+    if target is None or facts.decision.primary is None or not cluster.nodes[target.node].shell:
+        return None, ""
+    repmgr: Repmgr | None = None
+    try:
+        known = repmgr_files.identities(facts.decision.primary, host, cluster.postgres.timeout)
+        if target.node not in known:
+            return None, "it is not in repmgr.nodes"
+        shell = cluster.nodes[target.node].shell
+        repmgr = repmgr_of(target.node, shell, known[target.node], host, cluster.postgres.timeout)
+        return repmgr, repmgr.rehearse(host, REHEARSAL_LIMIT)
+    except OperationFailed as error:
+        return repmgr, str(error)
+
+
+def _barman(cluster: Cluster, host: Host) -> tuple[tuple[str, ...], str]:
+    """Return the ports of ours through which Barman comes, or why it cannot be asked."""
+    if cluster.barman is None:
+        return (), ""
+    try:
+        said = archive.shown(cluster.barman, host)
+    except OperationFailed as error:
+        return (), str(error)
+    conninfos = " ".join(said.get(name, "") for name in ("conninfo", "streaming_conninfo"))
+    numbers = set(map(int, re.findall(r"\bport=(\d{1,5})\b", conninfos)))
+    return tuple(name for name, port in cluster.gateway.ports.items() if port in numbers), ""
+
+
+def _listens(state_dir: Path) -> bool:
+    """True if the service reads its FIFO; nothing is written to it."""
+    with contextlib.suppress(OSError):
+        os.close(open_fifo(str(state_dir / "spool")))
+        return True
+    return False

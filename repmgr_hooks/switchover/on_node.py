@@ -1,0 +1,174 @@
+"""repmgr on the node that is to be promoted: ``standby switchover`` must run there (repmgr-standby-switchover(1)).
+
+Once begun it goes on whatever becomes of us and of the connection: half a switchover serves nobody.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from shlex import quote
+
+from repmgr_hooks.cluster.repmgr_files import Identity
+from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.system.steps import Host, Program, Sql
+
+MARGIN = 15.0
+MOST_SAID = 20_000
+ENDED = "repmgr-hooks: ended:"
+ASKS = "repmgr-hooks: it is about to stop the primary"
+RUN_LIMIT = 210.0
+"""Seconds for all that repmgr does; its own limits, by default 60 s for each node to stop or to start, come before."""
+WORD_LIMIT = 45.0
+"""Seconds for the clients to be held; without a word by then, repmgr stops nothing."""
+SETTINGS = "select current_setting('data_directory')"
+
+# PATH is the postmaster's, and last the directory of its program, where PGDG's RPMs have repmgr too. repmgr gets a
+# session of its own and writes to a file: nobody ends it by going away.
+#
+# Its checks take seconds (some ten calls of ssh), in which clients need not wait. So it meets an ssh of ours, which
+# lets everything pass but the command that stops the primary (``node service --action=stop``): that waits for a word.
+# Without one it ends repmgr: one that went on looking whether the primary has stopped, as it does after a failure,
+# would promote its node when somebody stops the primary for another reason.
+START = """
+cd {directory} || exit
+server=$(head -n 1 postmaster.pid) || exit
+path=$({{ tr '\\0' '\\n' <"/proc/$server/environ" | sed -n 's/^PATH=//p'; }} 2>/dev/null)
+PATH=${{path:-$PATH}}:$(dirname "$(readlink "/proc/$server/exe")")
+unset SSH_AUTH_SOCK
+place={place}
+mkdir -m 700 "$place" "$place/bin" || exit
+cat >"$place/bin/ssh" <<END
+#!/bin/sh
+case "\\$*" in
+*--list-actions*) ;;
+*' node service '*stop*)
+    : >$place/asks
+    tries=0
+    while [ ! -e $place/go ] && [ \\$tries -lt {word_tries:.0f} ]; do sleep 0.05; tries=\\$((tries + 1)); done
+    if [ ! -e $place/go ]; then
+        session=\\$(cat $place/session)
+        rm -rf $place
+        kill -s KILL -- "-\\$session"
+        exit 255
+    fi
+esac
+exec $(command -v ssh) "\\$@"
+END
+chmod 700 "$place/bin/ssh"
+PATH=$place/bin:$PATH LC_ALL=C
+export PATH LC_ALL
+setsid sh -c 'timeout --foreground --kill-after=5 {limit:.0f} "$@" >"$0/said" 2>&1
+    echo $? >"$0/new"; mv "$0/new" "$0/code"' "$place" {line} </dev/null >/dev/null 2>&1 &
+echo $! >"$place/session"
+"""
+WAIT = """
+place={place}
+tries=0
+while [ ! -e "$place/code" ] && [ ! -e "$place/{mark}" ] && [ $tries -lt {tries:.0f} ]; do
+    sleep 0.05
+    tries=$((tries + 1))
+done
+if [ -e "$place/code" ]; then
+    tail -c {most} "$place/said"
+    echo
+    echo "{ended} $(cat "$place/code")"
+    rm -rf "$place"
+elif [ -e "$place/{mark}" ]; then
+    echo "{asks}"
+fi
+"""
+GO = """
+: >{place}/go || exit
+"""
+STOP = """
+kill -s KILL -- "-$(cat {place}/session)"
+rm -rf {place}
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How repmgr ended: its exit code, and what it wrote."""
+
+    code: int
+    said: str
+
+    def lines(self, *levels: str) -> list[str]:
+        """Return what it wrote at these levels, without the level.
+
+        >>> Ran(8, "[2026] [ERROR] it is late\\nHINT: wait").lines("ERROR")
+        ['it is late']
+        """
+        level = rf"(?:\[[^]]*\] )?\[?(?:{'|'.join(levels)})[\]:]+ (.*)"
+        return [found[1] for line in self.said.splitlines() if (found := re.match(level, line))]
+
+    @property
+    def why(self) -> str:
+        """The errors that it named; else the end of what it wrote."""
+        named = self.lines("ERROR", "DETAIL") if self.lines("ERROR") else []
+        return "; ".join(named) or " ".join(self.said.split())[-300:] or f"exit code {self.code}"
+
+
+@dataclass(frozen=True)
+class Repmgr:
+    """repmgr of one node, run there; ``command`` leads to PostgreSQL's user on it, ``place`` is a new directory."""
+
+    command: tuple[str, ...]
+    directory: str
+    conf: str
+    word_limit: float = WORD_LIMIT
+    place: str = field(default_factory=lambda: f"/tmp/repmgr-hooks-{secrets.token_hex(8)}")
+
+    def rehearse(self, host: Host, limit: float) -> Ran:
+        """Have repmgr say whether it would work. Raises OperationFailed."""
+        return self._ended(self._run(self._start(limit, "--dry-run") + self._wait(limit), host, limit))
+
+    def start(self, host: Host, limit: float) -> Ran | None:
+        """Let it begin; None when it is about to stop the primary, else how it ended before. Raises OperationFailed."""
+        output = self._run(self._start(RUN_LIMIT) + self._wait(limit, "asks"), host, limit)
+        return None if output.rstrip().endswith(ASKS) else self._ended(output)
+
+    def go_on(self, host: Host, limit: float) -> Ran:
+        """Let it stop the primary, and return how it ended.
+
+        Raises OperationFailed if it is not known how it ended; it goes on all the same.
+        """
+        return self._ended(self._run(GO.format(place=self.place) + self._wait(limit), host, limit))
+
+    def give_up(self, host: Host, limit: float) -> None:
+        """End it before it has stopped anything. Raises OperationFailed; then it ends by itself."""
+        self._run(STOP.format(place=self.place), host, limit)
+
+    def _start(self, limit: float, *more: str) -> str:
+        """repmgrd is not repmgr's to pause: it sees only one that runs on the database's own host."""
+        words = ("repmgr", "-f", self.conf, "standby", "switchover", "--siblings-follow", "--repmgrd-no-pause", *more)
+        return START.format(
+            directory=quote(self.directory),
+            line=" ".join(map(quote, words)),
+            limit=limit,
+            place=self.place,
+            word_tries=self.word_limit / 0.05,
+        )
+
+    def _wait(self, limit: float, mark: str = "no") -> str:
+        tries = (limit + MARGIN) / 0.05
+        return WAIT.format(place=self.place, mark=mark, tries=tries, most=MOST_SAID, ended=ENDED, asks=ASKS)
+
+    def _run(self, script: str, host: Host, limit: float) -> str:
+        return host.run(Program((*self.command, "sh"), stdin=script), limit + MARGIN)
+
+    def _ended(self, output: str) -> Ran:
+        said, mark, code = output.rpartition(ENDED)
+        if not mark or not code.strip().isdigit():
+            what = f"{' '.join(self.command)} sh: repmgr did not run to its end: {output.strip()[-300:]}"
+            raise OperationFailed(what, code="no_end")
+        return Ran(int(code), said.strip())
+
+
+def repmgr_of(node: int, command: tuple[str, ...], known: Identity, host: Host, limit: float) -> Repmgr:
+    """Return repmgr of a node. Raises OperationFailed."""
+    with answer_of(node):
+        ((directory,),) = host.fetch(Sql(node, SETTINGS), limit)
+        return Repmgr(command, str(directory), known.conf)

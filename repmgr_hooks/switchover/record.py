@@ -1,0 +1,87 @@
+"""A switchover that is under way, in a small file: what it has done to repmgrd must be taken back whoever dies.
+
+The file is on disk before anything is done of what it says. The clients that are held have a record of their own
+(``journal/holds.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from repmgr_hooks import clock
+from repmgr_hooks.background import on_disk
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal import holds
+from repmgr_hooks.journal.holds import Holder
+from repmgr_hooks.settings.cluster import Cluster
+
+MOST = 10_000
+
+
+@dataclass(frozen=True)
+class Record:
+    """A switchover that is under way, or that somebody has left behind.
+
+    ``since`` in seconds since the epoch; ``until`` on the clock that never jumps, which begins anew with each boot.
+    ``paused``: the nodes whose repmgrd it has paused. ``repmgr``: whether ``repmgr standby switchover`` may be running.
+    """
+
+    holder: Holder
+    source: int
+    target: int
+    since: float
+    until: float
+    phase: str = ""
+    paused: tuple[int, ...] = ()
+    repmgr: bool = False
+
+
+def begun(source: int, target: int, seconds: float) -> Record:
+    """Return the record of a switchover that begins now and may take so many seconds."""
+    return Record(holds.this_process(), source, target, clock.wall(), clock.monotonic() + seconds)
+
+
+def over(record: Record, now: float, boot: str) -> bool:
+    """True if its time is over, or was one of an earlier boot. Pure."""
+    return record.holder.boot != boot or now >= record.until
+
+
+def keep(cluster: Cluster, record: Record | None) -> None:
+    """Write it so that it is on disk; None: there is none any more. Raises OperationFailed."""
+    path = _path(cluster)
+    try:
+        on_disk(partial(path.unlink, missing_ok=True) if record is None else partial(_write, path, record))
+    except OSError as error:
+        what = f"{path} cannot be written: {error}: nothing would be taken back if we were killed"
+        raise OperationFailed(what, code="no_record", hint="repair the state directory") from None
+
+
+def _write(path: Path, record: Record) -> None:
+    holds.write_durably(path, json.dumps(asdict(record)))
+
+
+def read(cluster: Cluster) -> Record | None:
+    """Return the switchover of a cluster; None if there is none. Raises OperationFailed."""
+    path = _path(cluster)
+    try:
+        found = json.loads(on_disk(partial(_read, path)))
+        record = Record(**found)
+        return replace(record, holder=Holder(**found["holder"]), paused=tuple(map(int, record.paused)))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise OperationFailed(f"{path} cannot be read: {error}", code="no_record", hint=f"remove {path}") from None
+
+
+def _read(path: Path) -> str:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, encoding="utf-8") as file:
+        return file.read(MOST)
+
+
+def _path(cluster: Cluster) -> Path:
+    return Path(cluster.state_dir) / f"cluster-{cluster.name}.switchover"

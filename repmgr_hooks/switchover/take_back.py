@@ -1,0 +1,66 @@
+"""Takes back what a switchover has left that ended without doing so itself: killed, cut off, or too late."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from repmgr_hooks import clock
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal import holds
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.switchover import record
+from repmgr_hooks.switchover.record import Record
+from repmgr_hooks.system.steps import Host, Sql
+
+log = logging.getLogger(__name__)
+
+PAUSE = "select repmgr.repmgrd_pause(%s)"
+LIMIT = 5.0
+
+
+def may_unpause(found: Record, alive: bool, over: bool, primary: int | None) -> bool:
+    """Say whether repmgrd is to be given the cluster back, because nobody else will do it. Pure.
+
+    repmgr may still be at work on its node although its caller is gone: until then a repmgrd that was unpaused could
+    promote another node beside the one that repmgr promotes. It has done, or failed, once another node is the primary;
+    else it is given the time that it was to have.
+    """
+    if over:
+        return True
+    return not alive and (not found.repmgr or primary not in (None, found.source))
+
+
+def look(cluster: Cluster, primary: int | None, host: Host) -> Record | None:
+    """Take back what is owed, and return the switchover that is still under way. Raises OperationFailed."""
+    found = record.read(cluster)
+    if found is None:
+        return None
+    over = record.over(found, clock.monotonic(), holds.boot_id())
+    if not may_unpause(found, holds.is_alive(found.holder), over, primary):
+        return found
+    left = unpaused(found.paused, host, LIMIT)
+    if not left:
+        log.warning("%s: a switchover was cut off (%s): repmgrd is unpaused", cluster.name, found.phase)
+    now = replace(found, paused=tuple(left), repmgr=False) if left else None
+    if now != found:
+        record.keep(cluster, now)
+    return now
+
+
+def set_paused(nodes: Sequence[int], paused: bool, host: Host, limit: float) -> None:
+    """Pause or unpause the repmgrd of each node. Raises OperationFailed if one cannot be."""
+    answers = host.fetch_each([Sql(node, PAUSE, (paused,)) for node in nodes], limit)
+    for answer in answers.values():
+        if isinstance(answer, OperationFailed):
+            raise answer
+
+
+def unpaused(nodes: Sequence[int], host: Host, limit: float) -> list[int]:
+    """Unpause the repmgrd of each node, and return the nodes that did not answer."""
+    answers = host.fetch_each([Sql(node, PAUSE, (False,)) for node in nodes], limit)
+    for answer in answers.values():
+        if isinstance(answer, OperationFailed):
+            log.warning("%s", answer)
+    return [node for node, answer in answers.items() if isinstance(answer, OperationFailed)]

@@ -1,0 +1,126 @@
+"""repmgr is started, waits before it stops the primary, and goes on or ends: by a real shell, with programs of ours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.switchover.on_node import Repmgr
+from repmgr_hooks.system.host import LocalHost
+
+LIMIT = 60.0
+REPMGR = """#!/bin/sh
+echo "repmgr $*" >>{log}
+if [ -e {refuses} ]; then echo 'ERROR: it is late'; echo 'HINT: wait'; exit 8; fi
+ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node check --terse
+case "$*" in *--dry-run*)
+    ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node service --terse -LERROR --list-actions --action=stop
+    exit 0
+esac
+ssh -o Batchmode=yes db1 "repmgr -f /etc/repmgr.conf node service --action=stop --checkpoint"
+ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node rejoin
+echo 'NOTICE: done'
+"""
+SSH = '#!/bin/sh\necho "ssh $*" >>{log}\n'
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node with programs of ours, and what they were called with."""
+
+    place: Path
+    repmgr: Repmgr
+
+    @property
+    def calls(self) -> str:
+        log = self.place / "log"
+        return log.read_text() if log.exists() else ""
+
+    @property
+    def stopped(self) -> bool:
+        return "--checkpoint" in self.calls
+
+
+@pytest.fixture
+def host() -> LocalHost:
+    return LocalHost({})
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    for name, text in {"repmgr": REPMGR, "ssh": SSH}.items():
+        program = tmp_path / name
+        program.write_text(text.format(log=tmp_path / "log", refuses=tmp_path / "refuses"))
+        program.chmod(0o755)
+    server = subprocess.Popen(["sleep", "600"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    (tmp_path / "postmaster.pid").write_text(f"{server.pid}\n/data\n")
+    yield Node(tmp_path, Repmgr(("env",), str(tmp_path), "/etc/repmgr/it's.conf"))
+    server.kill()
+    server.wait(60)
+
+
+def gone(place: str) -> bool:
+    return not Path(place).exists()
+
+
+def test_a_rehearsal_waits_for_no_word(node: Node, host: LocalHost) -> None:
+    ran = node.repmgr.rehearse(host, LIMIT)
+    assert (ran.code, node.stopped) == (0, False)
+    assert (
+        "repmgr -f /etc/repmgr/it's.conf standby switchover --siblings-follow --repmgrd-no-pause --dry-run"
+        in node.calls
+    )
+    assert gone(node.repmgr.place)
+
+
+def test_it_waits_for_a_word_and_goes_on(node: Node, host: LocalHost) -> None:
+    assert node.repmgr.start(host, LIMIT) is None
+    assert "node check" in node.calls
+    assert not node.stopped
+    ran = node.repmgr.go_on(host, LIMIT)
+    assert (ran.code, ran.said, node.stopped) == (0, "NOTICE: done", True)
+    assert "node rejoin" in node.calls
+    assert gone(node.repmgr.place)
+
+
+def test_it_refuses(node: Node, host: LocalHost) -> None:
+    (node.place / "refuses").touch()
+    ran = node.repmgr.start(host, LIMIT)
+    assert ran is not None
+    assert (ran.code, ran.why, ran.lines("HINT")) == (8, "it is late", ["wait"])
+
+
+def ends(node: Node) -> None:
+    """Wait until nothing of it is left, and it has stopped nothing."""
+    end = time.monotonic() + LIMIT
+    while node.repmgr.place in processes() or not gone(node.repmgr.place):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert not node.stopped
+    assert "node rejoin" not in node.calls
+
+
+def processes() -> str:
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
+def test_it_is_given_up(node: Node, host: LocalHost) -> None:
+    assert node.repmgr.start(host, LIMIT) is None
+    node.repmgr.give_up(host, LIMIT)
+    ends(node)
+
+
+def test_without_a_word_it_ends_and_does_not_go_on_looking(node: Node, host: LocalHost) -> None:
+    node = replace(node, repmgr=replace(node.repmgr, word_limit=0.5))
+    assert node.repmgr.start(host, LIMIT) is None
+    ends(node)
+    with pytest.raises(OperationFailed):
+        node.repmgr.go_on(host, LIMIT)
+    assert not node.stopped
