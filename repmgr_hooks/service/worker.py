@@ -7,7 +7,6 @@ import logging
 import mmap
 import os
 import signal
-import socket
 import threading
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.intake import Intake
 from repmgr_hooks.service.loop import Loop
 from repmgr_hooks.service.prober import Prober
+from repmgr_hooks.service.systemd import notify
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LocalHost
 
@@ -268,12 +268,3 @@ def exhausted() -> str:
     except (OSError, RuntimeError, MemoryError) as error:
         return str(error) or repr(error)
     return ""
-
-
-def notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)); nothing happens without it."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.setblocking(False)
-            channel.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
