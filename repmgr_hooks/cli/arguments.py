@@ -124,6 +124,12 @@ def parser() -> argparse.ArgumentParser:
     )
     init.add_argument("--barman", metavar="SERVER", help="Barman's server, if it has several")
     init.add_argument("--gateway", metavar="ADDRESS", help="this host's address for clients and Barman")
+    init.add_argument(
+        "--repmgrd-on-nodes", action="store_true", help="let the database hosts hand over events; draft no repmgr.conf"
+    )
+    init.add_argument(
+        "--forward-to", action="append", metavar="ADDRESS", help="on a database host: its files, for this gateway"
+    )
     init.add_argument("--install", action="store_true", help="install the files of DIRECTORY, and check them")
     init.add_argument("--replace", action="store_true", help="also replace files that exist; a copy is kept")
     command("handlers", "list the handlers and where each comes from")

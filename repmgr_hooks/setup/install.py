@@ -18,7 +18,9 @@ from pathlib import Path
 from repmgr_hooks import config
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
-from repmgr_hooks.hook import PROGRAM
+from repmgr_hooks.forward import settings
+from repmgr_hooks.hook import PROGRAM, forwards
+from repmgr_hooks.setup import database_host
 from repmgr_hooks.setup.new_confs import REPMGRD, UNKNOWN, is_conf, unfilled
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS
 from repmgr_hooks.system.steps import Host, Program
@@ -53,7 +55,7 @@ class Move:
     @property
     def ours(self) -> bool:
         """True for a file that belongs to root, and that all may read, such as a unit."""
-        return str(self.place) in (*SHIPPED, REPMGRD)
+        return str(self.place) in (*SHIPPED, *database_host.FILES, *database_host.OF_GATEWAY, REPMGRD)
 
     @property
     def replaces(self) -> bool:
@@ -93,7 +95,8 @@ def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
             )
             continue
         with atomic_write(path) as file:
-            os.fchmod(file.fileno(), MODES.get(place, 0o644) if place in SHIPPED else SECRET)
+            ours = Move(path, Path(place)).ours
+            os.fchmod(file.fileno(), MODES.get(place, 0o644) if ours else SECRET)
             file.write(text)
         yield f"written   {path}"
 
@@ -105,13 +108,16 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     examine(directory, moves, replace, host)
     group = repmgrds_group(directory) if any(move.there is None and not move.ours for move in moves) else 0
     yield link()
-    for unit in UNITS:
+    on_gateway = not is_database_hosts(directory)
+    for unit in UNITS if on_gateway else (database_host.UNIT,):
         host.run(Program(("systemd-analyze", "verify", str(directory / unit.lstrip("/")))), LIMIT)
     for move in moves:
         yield f"ok        {move.place}" if move.done else put(move, group)
-    yield passfile()
+    if on_gateway:
+        yield passfile()
     host.run(Program(("systemd-tmpfiles", "--create", TMPFILES)), LIMIT)
-    host.run(Program(("sysctl", "--quiet", "--load", SYSCTL)), LIMIT)
+    if on_gateway:
+        host.run(Program(("sysctl", "--quiet", "--load", SYSCTL)), LIMIT)
     if Path(SYSTEMD_RUNS).is_dir():
         host.run(Program(("systemctl", "daemon-reload")), LIMIT)
 
@@ -123,8 +129,12 @@ def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -
         said = dict.fromkeys(map(str, others))
         hint = "; ".join(dict.fromkeys(wrong.hint for wrong in others if wrong.hint))
         raise UsageError("\n  ".join([f"{directory} is refused:", *said]), hint=hint)
-    if wrong := list(_not_installable(moves, replace)):
+    on_gateway = not is_database_hosts(directory)
+    if wrong := list(_not_installable(moves, replace, on_gateway)):
         raise UsageError(listed(f"{directory} cannot be installed, and nothing was changed:", wrong))
+    if not on_gateway:
+        settings.load(directory / CONFIGURATION.lstrip("/"))
+        return
     config.load(directory / CONFIGURATION.lstrip("/"))
     try:
         host.run(Program(("visudo", "-c", "-f", str(directory / SUDOERS.lstrip("/")))), LIMIT)
@@ -132,8 +142,13 @@ def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -
         raise UsageError(f"{error}; nothing was changed") from None
 
 
-def _not_installable(moves: Sequence[Move], replace: bool) -> Iterator[Problem]:
-    for place in SHIPPED:
+def is_database_hosts(directory: Path) -> bool:
+    """True for the draft of a database host, which hands its events to gateways."""
+    return forwards(str(directory / CONFIGURATION.lstrip("/")))
+
+
+def _not_installable(moves: Sequence[Move], replace: bool, on_gateway: bool) -> Iterator[Problem]:
+    for place in SHIPPED if on_gateway else database_host.FILES:
         if Path(place) not in [move.place for move in moves]:
             yield mistake(f"{place} is not in it")
     for move in moves:
@@ -141,10 +156,12 @@ def _not_installable(moves: Sequence[Move], replace: bool) -> Iterator[Problem]:
             yield mistake(f"{move.draft} has no place here")
         if is_conf(move.place) and (left := unfilled(move.text)):
             yield mistake(f"{move.draft} has {UNKNOWN} in {' and '.join(left)}", "write where it is on the node")
+        if str(move.place) == database_host.KEYS and database_host.NO_KEY in move.text:
+            yield mistake(f"{move.draft} lacks the keys of the database hosts", "write each in the place of KEY-OF-...")
         if move.replaces and not replace:
             yield mistake(f"{move.place} would be replaced", f"see diff {move.place} {move.draft}; then use --replace")
     try:
-        pwd.getpwnam(USER)
+        _ = on_gateway and pwd.getpwnam(USER)
     except KeyError:
         yield mistake(f"there is no user {USER}, who runs the service", "install Barman")
 
