@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.forward.letter import MOST_EVENTS, Answer, Letter, answers, written
-from repmgr_hooks.forward.queue import Queue
+from repmgr_hooks.forward.queue import GatewayQueue
 from repmgr_hooks.forward.settings import Gateway
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.system.programs import Programs
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 AGAIN = Backoff(initial_delay=1, max_delay=30)
 REMIND = 600.0
 """Seconds after which it is said again that a gateway takes nothing."""
-Run = Callable[[Program, float], str]
+RunProgram = Callable[[Program, float], str]
 
 
-def hand_over(letters: list[Letter], gateway: Gateway, run: Run) -> dict[str, Answer]:
+def hand_over(letters: list[Letter], gateway: Gateway, run: RunProgram) -> dict[str, Answer]:
     """Return what a gateway answers to these events, by their numbers. Raises OperationFailed."""
     program = Program(gateway.command, stdin=written(letters, clock.wall()))
     said = answers(run(program, gateway.timeout))
@@ -58,7 +58,7 @@ def hand_over_to_each(event: Letter, gateways: Mapping[str, Gateway]) -> bool:
 class Delivery:
     """What is done for one gateway: all that waits is handed over, in order; after a failure, later."""
 
-    def __init__(self, name: str, gateway: Gateway, queue: Queue, run: Run | None = None) -> None:
+    def __init__(self, name: str, gateway: Gateway, queue: GatewayQueue, run: RunProgram | None = None) -> None:
         self._name, self._gateway, self._queue = name, gateway, queue
         self._run = run or Programs().run
         self._failures, self._next, self._say_again = 0, 0.0, 0.0

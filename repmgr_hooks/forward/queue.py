@@ -39,7 +39,7 @@ class Queued:
     letter: Letter
 
 
-class Queue:
+class GatewayQueue:
     """The queue of one gateway; only the forwarder writes there. Raises OSError."""
 
     def __init__(self, directory: Path) -> None:

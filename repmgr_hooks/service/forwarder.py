@@ -17,7 +17,7 @@ from repmgr_hooks.errors import LockTimeout, OperationFailed
 from repmgr_hooks.forward import settings
 from repmgr_hooks.forward.delivery import Delivery
 from repmgr_hooks.forward.letter import Letter, letter
-from repmgr_hooks.forward.queue import Queue
+from repmgr_hooks.forward.queue import GatewayQueue
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.service.event_file import read_words
 from repmgr_hooks.service.spool import Spool, Stored, make_spool
@@ -42,7 +42,7 @@ class Forwarder:
         self._signalled, self._signal = os.pipe()
         os.set_blocking(self._signal, False)
         self._stopping = threading.Event()
-        self._queues: dict[str, Queue] = {}
+        self._queues: dict[str, GatewayQueue] = {}
 
     def serve(self, once: bool = False) -> None:
         """Work until SIGTERM; with ``once``, until each gateway has taken what waits, or has failed to."""
@@ -59,7 +59,7 @@ class Forwarder:
             spool = Spool(Path(self._config.state_dir))
             stack.callback(spool.close)
             try:
-                self._queues = {name: Queue(self._config.queue(name)) for name in self._config.gateways}
+                self._queues = {name: GatewayQueue(self._config.queue(name)) for name in self._config.gateways}
             except OSError as error:
                 raise OperationFailed(
                     f"the queues cannot be used: {error}", hint="check their owner and disk"

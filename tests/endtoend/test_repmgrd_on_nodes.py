@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -74,7 +76,6 @@ def sent_by_ssh(host: Host, content: str, *asked: str) -> tuple[int, str, str]:
 def test_a_failover(on_hosts: Lab) -> None:
     lab = on_hosts
     client = lab.start_client()
-    assert "repmgrd" not in lab.gateway.run("ps", "-eo", "comm", check=False) or True
     fault = time.time()
     lab.db1.pg_ctl("stop", "-m", "immediate")
     client.wait_for_write(fault + 1)
@@ -148,9 +149,8 @@ def test_the_forwarder_is_killed_in_the_middle_of_a_delivery(two_hosts: Lab) -> 
     assert first[:8] == second[:8], "handed over twice, with one number"
     lab.start_worker()
     wait_for(lambda: spooled_events(lab) == 0, "the service to take them in")
-    rows = lab.gateway.run("sqlite3", f"{STATE}/journal.db", "select count(*) from event", check=False).strip()
-    counted = rows or str(len(handed_over(lab)))
-    assert counted == "1"
+    with closing(sqlite3.connect(lab.gateway.path(f"{STATE}/journal.db"))) as journal:
+        assert journal.execute("select count(*), min(host) from event").fetchone() == (1, "db1")
 
 
 def spooled_events(lab: Lab) -> int:
@@ -203,3 +203,52 @@ def test_a_key_can_only_hand_over_events_and_only_as_its_host(two_hosts: Lab, as
     )
     assert forwards.returncode != 0
     assert lab.db1.result("sftp", *options, "repmgr-hooks@10.0.0.20", user="postgres").returncode != 0
+
+
+def test_check_and_the_way_of_an_event(on_hosts: Lab) -> None:
+    lab = on_hosts
+    wait_for(lambda: {"db1", "db2"} <= {found["host"] for found in handed_over(lab)}, "an event of each host")
+    for host in lab.databases:
+        lab.gateway.path(f"/etc/repmgr/{host.name}.conf").unlink()
+    said = lab.gateway.hooks("check").stdout
+    assert said.count("is on the node's own host, which reports: ") == 2, said
+    assert "no repmgr.conf of node" not in said
+    assert "the clocks of the hosts that hand events over are right" in said
+    status = lab.gateway.hooks("status")
+    assert "failover: repmgr would promote node 2" in status.stdout, status.stdout
+    assert status.returncode == 0, status.stdout
+
+    for host in lab.databases:
+        for other in lab.databases:
+            if other is not host:
+                host.path(f"/etc/repmgr/{other.name}.conf").unlink()
+        checked = host.hooks("check", "--end-to-end")
+        assert "arrived whole: repmgr_hooks_check" in checked.stdout, checked.stdout
+        assert checked.returncode == 0, checked.stdout
+    wait_for(lambda: "repmgr_hooks_check" in names(lab, "db2"), "the test event of db2")
+    # As a host whose gateway is gone.
+    lab.unplug(lab.gateway)
+    place = lab.db1.path(CONFIG_FILE)
+    place.write_text(place.read_text().replace("timeout: 20", "timeout: 2"))
+    checked = lab.db1.hooks("check", "--end-to-end")
+    assert "gateway has not taken the event within 2 s" in checked.stdout, checked.stdout
+    assert checked.returncode == 1
+    lab.daemons["forward db1"].kill()
+    assert "the forwarder does not run" in lab.db1.hooks("check").stdout
+
+
+def test_the_files_that_init_drafts(two_hosts: Lab) -> None:
+    lab = two_hosts
+    host = lab.db1
+    host.path("/etc/repmgr/db2.conf").unlink()
+    host.path("/etc/repmgr/db1.conf").write_text("node_id=1\nconninfo='host=10.0.0.11'\n")
+    drafted = host.hooks("init", "--forward-to", "10.0.0.20", "--forward-to", "10.0.0.21", "/var/tmp/draft")
+    assert drafted.returncode == 0, drafted.stderr
+    text = host.path("/var/tmp/draft/etc/repmgr-hooks/config.yaml").read_text()
+    assert "    gateway1: {command: [ssh," in text
+    assert "repmgr-hooks@10.0.0.21]" in text
+    installed = host.hooks("init", "--install", "--replace", "/var/tmp/draft")
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    assert "systemctl enable --now repmgr-hooks-forward.service" in installed.stdout
+    assert "repmgr-hooks event --cluster main" in host.path("/etc/repmgr/db1.conf").read_text()
+    assert host.hooks("init", "--install", "/var/tmp/draft").returncode == 0, "again, it changes nothing"

@@ -20,14 +20,11 @@ STATE = "/var/lib/repmgr-hooks"
 SSHD = (
     "HostKey /etc/ssh/lab_key\nUsePAM no\nPasswordAuthentication no\nInclude /etc/ssh/sshd_config.d/repmgr-hooks.conf\n"
 )
-NODE_SSHD = "HostKey /etc/ssh/lab_key\nUsePAM no\nPasswordAuthentication no\nSetEnv PATH=/usr/local/bin:/usr/bin:/bin\n"
 
 
 def install(lab: Lab) -> None:
     """Make the account, the keys and the files; no daemon is started but sshd."""
     gateway = lab.gateway
-    for command in ("receive-event", "forward"):
-        assert lab.db1.result("/opt/repmgr-hooks/bin/repmgr-hooks", command, "--help").returncode == 0
     gateway.run(
         *("useradd", "--system", "--gid", "postgres", "--home-dir", "/nonexistent", "--shell", "/bin/sh"),
         "repmgr-hooks",
@@ -64,13 +61,7 @@ def start_sshd(lab: Lab) -> None:
     """Start the gateway's sshd."""
     lab.gateway.run("/usr/sbin/sshd", "-t")
     lab.daemons["sshd"] = lab.gateway.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
-
-
-def stop_sshd(lab: Lab) -> None:
-    """End it, with the sessions that it has: nobody gets in any more."""
-    daemon = lab.daemons.pop("sshd")
-    daemon.terminate()
-    daemon.wait(60)
+    wait_for(lambda: "listening on" in lab.gateway.log("sshd"), "sshd to listen")
 
 
 def start_forwarder(lab: Lab, host: Host) -> subprocess.Popen[bytes]:

@@ -12,7 +12,7 @@ from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.forward.delivery import Delivery
 from repmgr_hooks.forward.letter import MOST_EVENTS, letter, read
-from repmgr_hooks.forward.queue import Queue
+from repmgr_hooks.forward.queue import GatewayQueue
 from repmgr_hooks.forward.settings import Gateway
 from repmgr_hooks.system.steps import Program
 
@@ -45,8 +45,8 @@ class FakeGateway:
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Queue:
-    made = Queue(tmp_path / "gw1")
+def queue(tmp_path: Path) -> GatewayQueue:
+    made = GatewayQueue(tmp_path / "gw1")
     made.add(letter(number(index), ["main", "1", "repmgrd_start"]) for index in range(1, 4))
     return made
 
@@ -62,14 +62,14 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return later
 
 
-def test_all_that_waits_is_handed_over_in_order(queue: Queue) -> None:
+def test_all_that_waits_is_handed_over_in_order(queue: GatewayQueue) -> None:
     gateway = FakeGateway()
     assert Delivery("gw1", WAY, queue, gateway.run).work() is None
     assert gateway.taken == [number(1), number(2), number(3)]
     assert queue.names() == []
 
 
-def test_more_than_a_letter_holds_goes_with_the_next(queue: Queue) -> None:
+def test_more_than_a_letter_holds_goes_with_the_next(queue: GatewayQueue) -> None:
     queue.add(letter(number(index), ["main", "1", "repmgrd_start"]) for index in range(4, MOST_EVENTS + 10))
     gateway = FakeGateway()
     Delivery("gw1", WAY, queue, gateway.run).work()
@@ -78,7 +78,7 @@ def test_more_than_a_letter_holds_goes_with_the_next(queue: Queue) -> None:
 
 
 def test_a_gateway_that_is_gone_is_tried_again_later_and_later(
-    queue: Queue, now: Callable[[float], None], caplog: pytest.LogCaptureFixture
+    queue: GatewayQueue, now: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     gateway = FakeGateway()
     gateway.answer, well = gateway.gone, gateway.answer
@@ -103,7 +103,7 @@ def test_a_gateway_that_is_gone_is_tried_again_later_and_later(
     assert "gw1: takes events again" in caplog.messages
 
 
-def test_what_it_did_not_take_is_handed_over_again_and_first(queue: Queue) -> None:
+def test_what_it_did_not_take_is_handed_over_again_and_first(queue: GatewayQueue) -> None:
     gateway = FakeGateway()
     gateway.answer, well = lambda numbers: f"taken {numbers[0]}\ntaken {numbers[-1]}\n", gateway.answer
     Delivery("gw1", WAY, queue, gateway.run).work()
@@ -113,7 +113,7 @@ def test_what_it_did_not_take_is_handed_over_again_and_first(queue: Queue) -> No
     del well
 
 
-def test_an_event_that_is_refused_holds_up_nothing(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_that_is_refused_holds_up_nothing(queue: GatewayQueue, caplog: pytest.LogCaptureFixture) -> None:
     gateway = FakeGateway()
     gateway.answer = lambda numbers: (
         f"refused {numbers[0]} no such event\n" + "".join(f"taken {each}\n" for each in numbers[1:])
@@ -125,7 +125,7 @@ def test_an_event_that_is_refused_holds_up_nothing(queue: Queue, caplog: pytest.
 
 @pytest.mark.parametrize("said", ["", "Welcome to gw1!\n", f"taken {number(9)}\n"])
 def test_another_program_at_the_other_end_takes_nothing(
-    queue: Queue, said: str, caplog: pytest.LogCaptureFixture
+    queue: GatewayQueue, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     gateway = FakeGateway()
     gateway.answer = lambda numbers: said
