@@ -75,7 +75,9 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
         yield from from_hosts.clocks(managed, heard)
         if send_event:
             yield from end_to_end.look(managed, conf_files, host, journal, known)
-            yield from from_hosts.look(managed, host, journal)
+            with acting_as(user):
+                sent = list(from_hosts.look(managed, host, journal)) if user.can_be_me else []
+            yield from sent
 
 
 def _as_repmgr_knows(managed: ManagedCluster, host: Host, user: User) -> Mapping[int, Identity]:

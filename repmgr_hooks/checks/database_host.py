@@ -37,10 +37,10 @@ def findings(loaded: DatabaseHost, path: Path, host: Host, send_event: bool) -> 
     files = files_here()
     yield from repmgr.unreadable(files)
     for conf in readable(files):
-        if conf.node is not None and conf.line:
+        if conf.node is not None:
             yield repmgr.access(conf, user)
             yield from repmgr.of_hosts_file(conf)
-            if send_event:
+            if send_event and conf.line:
                 yield end_to_end.tried(conf, "NAME", host, lambda sent, moment: _arrival(loaded, sent, host))
 
 
@@ -48,12 +48,10 @@ def _spool(loaded: DatabaseHost, user: User) -> Finding:
     topic = Topic("files.spool", str(loaded.spool))
     try:
         wrong = hindrance(user, loaded.spool, WRITE | ENTER)
+    except PermissionError as error:
+        return unseen(topic, error)
     except OSError as error:
-        return (
-            unseen(topic, error)
-            if isinstance(error, PermissionError)
-            else topic.fail(str(error), "systemd-tmpfiles --create")
-        )
+        return topic.fail(str(error), "systemd-tmpfiles --create")
     return topic.fail(wrong, "systemd-tmpfiles --create") if wrong else topic.ok(f"{user.name} can store events")
 
 

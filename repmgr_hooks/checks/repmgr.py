@@ -24,6 +24,7 @@ from repmgr_hooks.system.steps import Host, Program
 LIMIT = 10.0
 NOTIFICATION_TIMEOUT = 60  # repmgr's default (repmgr.h:137)
 LEAST_TIMEOUT = 10
+NO_LINE = "event_notification_command is missing: repmgr reports nothing"
 SHELL_OWN = ("!", ".", ":", "{", "case", "cd", "command", "eval", "exec", "export", "for", "if", "set", "trap", "while")
 """With these words a line begins that has no program of its own there."""
 EXPANDED = re.compile(r"[$`~*?]|\bPATH=")
@@ -173,7 +174,7 @@ def wrong_line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> str
     It is expanded twice, for ``%p`` is empty for most events, and then disappears if no quotes stand around it.
     """
     if not conf.line:
-        return "event_notification_command is missing: repmgr reports nothing"
+        return NO_LINE
     for other in ("", "1"):
         said = Placeholders(str(conf.node), "standby_promote", "1", other, details="a b", name="a", conninfo="a=b c=d")
         if wrong := _wrong_words(said, conf, loaded, managed):
@@ -216,7 +217,7 @@ def of_hosts_file(conf: RepmgrConf) -> Iterator[Finding]:
     unsafe = sorted(set(re.findall(r"%[dac]", conf.line.replace("%%", ""))))
     said = (Placeholders(str(conf.node), "standby_promote", "1", other, details="a b") for other in ("", "1"))
     wrong = f"{', '.join(unsafe)} in the line: a shell runs what they hold" if unsafe else ""
-    wrong = wrong or next(filter(None, (_handed(each, conf)[0] for each in said)), "")
+    wrong = wrong or ("" if conf.line else NO_LINE) or next(filter(None, (_handed(each, conf)[0] for each in said)), "")
     yield topic.fail(wrong, hint) if wrong else topic.ok("passes what the hook needs")
 
 

@@ -50,7 +50,7 @@ def clocks_off(rows: list[HostRow]) -> Iterator[Problem]:
     """Say which host's clock is not ours, by what it has handed over last."""
     for row in {row.host: row for row in rows}.values():
         if how := off(row.ahead):
-            hint = f"set the clocks right: chronyc tracking, or timedatectl, on {row.host} and here"
+            hint = f"set it right (timedatectl), then compare anew: repmgr-hooks check --end-to-end on {row.host}"
             yield Problem("clock_off", f"the clock of {row.host} is {how} this host's", hint)
 
 

@@ -13,11 +13,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
+from repmgr_hooks import clock
 from repmgr_hooks.errors import LockTimeout, OperationFailed
 from repmgr_hooks.forward import settings
 from repmgr_hooks.forward.delivery import Delivery
 from repmgr_hooks.forward.letter import Letter, letter
 from repmgr_hooks.forward.queue import GatewayQueue
+from repmgr_hooks.hook import wake
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.service.event_file import read_words
 from repmgr_hooks.service.spool import Spool, Stored, make_spool
@@ -26,6 +28,7 @@ from repmgr_hooks.service.systemd import notify
 log = logging.getLogger(__name__)
 
 LOOK_ROUND = 20.0
+LOCK_POLL = 0.2
 LOCK_WAIT = 80.0
 """Seconds for a forwarder that ``event`` has started because it was there before the service; systemd waits 90 s."""
 AFTER_FAULT = 5.0
@@ -47,13 +50,8 @@ class Forwarder:
     def serve(self, once: bool = False) -> None:
         """Work until SIGTERM; with ``once``, until each gateway has taken what waits, or has failed to."""
         with ExitStack() as stack:
-            try:
-                lock = Path(self._config.state_dir, "forward.lock")
-                stack.enter_context(exclusive(lock, 0.0 if once else LOCK_WAIT))
-            except LockTimeout:
-                if not once:
-                    raise
-                log.info("a forwarder is already running")
+            if not self._lock(stack, once):
+                log.info("a forwarder is already running, and has been woken")
                 return
             make_spool(self._config.spool)
             spool = Spool(Path(self._config.state_dir))
@@ -66,16 +64,24 @@ class Forwarder:
                 ) from None
             self._work(spool, once)
 
+    def _lock(self, stack: ExitStack, once: bool) -> bool:
+        """Become the one forwarder; False if one is there that has heard us. Raises LockTimeout."""
+        lock, end = Path(self._config.state_dir, "forward.lock"), clock.monotonic() + LOCK_WAIT
+        while True:
+            try:
+                stack.enter_context(exclusive(lock, 0.0 if once else LOCK_WAIT))
+                return True
+            except LockTimeout:
+                if once and wake(str(self._config.spool)):
+                    return False
+                if clock.monotonic() >= end:
+                    raise
+                clock.sleep(LOCK_POLL)
+
     def _work(self, spool: Spool, once: bool) -> None:
         loops = [Loop(name, Delivery(name, self._config.gateways[name], queue)) for name, queue in self._queues.items()]
         if once:
-            while spool.take(read, self._keep):
-                pass
-            once_each = [threading.Thread(target=loop.once, name=loop.name, daemon=True) for loop in loops]
-            for thread in once_each:
-                thread.start()
-            for thread, gateway in zip(once_each, self._config.gateways.values(), strict=True):
-                thread.join(gateway.timeout + STOP_LIMIT)
+            self._empty(spool, loops)
             return
         self._listen()
         for loop in loops:
@@ -95,6 +101,20 @@ class Forwarder:
                 loop.stop()
             for loop, gateway in zip(loops, self._config.gateways.values(), strict=True):
                 loop.join(gateway.timeout + STOP_LIMIT)
+
+    def _empty(self, spool: Spool, loops: list[Loop]) -> None:
+        """Hand over what waits; what comes at the last moment, before nobody listens any more, too."""
+        while True:
+            while spool.take(read, self._keep):
+                pass
+            attempts = [threading.Thread(target=loop.once, name=loop.name, daemon=True) for loop in loops]
+            for thread in attempts:
+                thread.start()
+            for thread, gateway in zip(attempts, self._config.gateways.values(), strict=True):
+                thread.join(gateway.timeout + STOP_LIMIT)
+            spool.deafen()
+            if not spool.take(read, self._keep):
+                return
 
     def _take(self, spool: Spool) -> int | None:
         """Take some events out of the spool; return how many, None if that failed. They stay there until then."""

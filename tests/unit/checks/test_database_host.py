@@ -81,6 +81,7 @@ def test_events_that_wait_too_long(there: Path) -> None:
         ('true event %n %e %s "%p" "%t" "%d"', "FAIL"),
         ("true event %e %n", "FAIL"),
         ("no-such-program event %n %e", "FAIL"),
+        ("", "FAIL"),
         ("true event '' %n \"", "FAIL"),
     ],
 )

@@ -130,6 +130,16 @@ def test_without_a_forwarder_the_hook_starts_one_that_ends(db2: DatabaseHost) ->
     assert hook.as_root(str(db2.config))[1:4] == ["-P", "-m", "repmgr_hooks"], "nobody needs sudo for that"
 
 
+def test_an_event_that_comes_while_the_last_one_is_handed_over_is_not_left_behind(db2: DatabaseHost) -> None:
+    """Without the service nobody would look again."""
+    slow = ("sh", "-c", 'sleep 1; exec "$@"', "sh", *db2.gateway("gw1"))
+    db2.leads_to(gw1=slow)
+    for name in ("standby_promote", "repmgrd_failover_promote", "repmgrd_reload"):
+        assert hook.hand_in(str(db2.config), ["2", name]) == 0
+        time.sleep(0.6)  # one comes before, one while, and one after the first is handed over, whichever is which
+    until(lambda: len(db2.taken("gw1")) == 3)
+
+
 def test_an_event_that_cannot_be_stored_is_handed_over_at_once(db2: DatabaseHost) -> None:
     db2.leads_to(gw1=db2.gateway("gw1"), gw2=GONE)
     db2.spool.rmdir()
