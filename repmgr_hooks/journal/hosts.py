@@ -10,8 +10,9 @@ from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Origin
 from repmgr_hooks.journal.journal import Journal
 
-OFF = 2.0
-"""Seconds by which a clock may be off: handing over takes as long on a slow network."""
+AHEAD, BEHIND = 2.0, 30.0
+"""Seconds by which a clock may seem to be off. What takes long to be handed over, as long as a command may take
+(``forward.gateways.NAME.timeout``), makes a clock seem to be behind, and never ahead."""
 COLUMNS = "host, substr(spooled, length(host) + 2), ahead"
 NEWEST = """
 select host, node, name, received, ahead from event
@@ -57,7 +58,7 @@ def clocks_off(rows: list[HostRow]) -> Iterator[Problem]:
 def off(ahead: float) -> str:
     """Return how far a clock is off, in words; empty if it is right.
 
-    >>> off(-37.2), off(0.4)
-    ('37 s behind', '')
+    >>> off(-37.2), off(-3.1), off(3.1)
+    ('37 s behind', '', '3 s ahead of')
     """
-    return "" if abs(ahead) <= OFF else f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}"
+    return "" if -BEHIND <= ahead <= AHEAD else f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}"

@@ -255,3 +255,25 @@ def test_the_files_that_init_drafts(two_hosts: Lab) -> None:
     assert "systemctl enable --now repmgr-hooks-forward.service" in installed.stdout
     assert "repmgr-hooks event --cluster main" in host.path("/etc/repmgr/db1.conf").read_text()
     assert host.hooks("init", "--install", "/var/tmp/draft").returncode == 0, "again, it changes nothing"
+
+
+def test_init_on_the_gateway(on_hosts: Lab) -> None:
+    gateway, draft = on_hosts.gateway, "/var/tmp/draft"
+    keys = gateway.path("/etc/repmgr-hooks/authorized_keys").read_text()
+    drafted = gateway.hooks("init", "--repmgr-conf", "/etc/repmgr/db1.conf", "--repmgrd-on-nodes", draft)
+    assert drafted.returncode == 0, drafted.stderr
+    assert not gateway.path(f"{draft}/etc/repmgr").exists()
+    refused = gateway.hooks("init", "--install", "--replace", draft)
+    assert refused.returncode == 2
+    assert "lacks the keys of the database hosts" in refused.stderr
+    place = gateway.path(f"{draft}/etc/repmgr-hooks/authorized_keys")
+    text = place.read_text()
+    for line in keys.splitlines():
+        if line.startswith("restrict"):
+            options, key = line.split(" KEY-OF-")[0].split(" ssh-ed25519 ")
+            text = text.replace(f"KEY-OF-{options[-4:-1]}", f"ssh-ed25519 {key}")
+    assert text == keys, "what stands there was typed from the shipped file"
+    place.write_text(text)
+    installed = gateway.hooks("init", "--install", "--replace", draft)
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    gateway.run("/usr/sbin/sshd", "-t")

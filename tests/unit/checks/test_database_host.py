@@ -131,9 +131,9 @@ def test_a_node_that_its_own_host_reports_needs_no_file_here(gateway: Path) -> N
 def test_clocks_that_are_off(gateway: Path) -> None:
     managed = load_gateway(gateway).clusters["main"]
     assert list(from_hosts.clocks(managed, [])) == []
-    assert [each.level for each in from_hosts.clocks(managed, heard(("db1", 1, 0.5)))] == ["OK"]
-    (found,) = from_hosts.clocks(managed, heard(("db1", 1, 0.5), ("db2", 2, -30.0)))
-    assert (found.level, found.message) == ("WARN", "the clock of db2 is 30 s behind this host's")
+    assert [each.level for each in from_hosts.clocks(managed, heard(("db1", 1, -9.0)))] == ["OK"], "ssh may be slow"
+    (found,) = from_hosts.clocks(managed, heard(("db1", 1, -9.0), ("db2", 2, -40.0)))
+    assert (found.level, found.message) == ("WARN", "the clock of db2 is 40 s behind this host's")
 
 
 class Shell(FakeHost):

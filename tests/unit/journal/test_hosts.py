@@ -44,15 +44,15 @@ def test_a_promotion_that_is_handed_over_late_is_no_claim_of_today(
 
 
 def test_hosts_and_their_clocks(journal: Journal) -> None:
-    journal.add_events([(handed_over(100, 50.0), 101.0, "01-1"), (handed_over(102, -9.0, "db3"), 103.0, "02-1")])
+    journal.add_events([(handed_over(100, 50.0), 101.0, "01-1"), (handed_over(102, -90.0, "db3"), 103.0, "02-1")])
     run = journal.begin_run("main", "event", 1, [item.id for item in journal.waiting("main")])
     assert [found.host for found in hosts.origins(journal, run).values()] == ["db2", "db3"]
     assert hosts.origins(journal, run)[1] == Origin("db2", "00000000100000000000-7", 50.0)
     heard = hosts.last_heard(journal, "main")
-    assert [(row.host, row.ahead) for row in heard] == [("db2", 50.0), ("db3", -9.0)]
+    assert [(row.host, row.ahead) for row in heard] == [("db2", 50.0), ("db3", -90.0)]
     assert [str(problem) for problem in hosts.clocks_off(heard)] == [
         "the clock of db2 is 50 s ahead of this host's",
-        "the clock of db3 is 9 s behind this host's",
+        "the clock of db3 is 90 s behind this host's",
     ]
     journal.add_events([(handed_over(200), 200.0, "03-1"), (handed_over(201, host="db3"), 201.0, "04-1")])
     assert list(hosts.clocks_off(hosts.last_heard(journal, "main"))) == []
