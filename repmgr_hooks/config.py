@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from repmgr_hooks.engine.routes import ALWAYS, Action, ManagedCluster, Route, Wh
 from repmgr_hooks.errors import Problem, UsageError, did_you_mean, listed, mistake
 from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers import installed, slot
-from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir
+from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir_in
 from repmgr_hooks.log import hint
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster
@@ -29,6 +31,7 @@ from repmgr_hooks.settings.schema import Directory, Identifier, NotEmpty, Positi
 log = logging.getLogger(__name__)
 
 LARGEST = 256 * 1024
+STDIN = Path("-")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Config:
     path: Path
     service: Service
     clusters: Mapping[str, ManagedCluster]
+    unseen: tuple[str, ...] = ()
+    """What the file names of the host that it is for, and was not looked at."""
 
     @property
     def state_dir(self) -> Path:
@@ -91,14 +96,17 @@ def config_path(given: str | None) -> Path:
     return Path(given or os.environ.get("REPMGR_HOOKS_CONFIG") or CONFIG)
 
 
-def load(path: Path) -> Config:
-    """Read the configuration. Raises UsageError that lists every mistake, or that others could have written it."""
+def load(path: Path, here: bool = True) -> Config:
+    """Read the configuration. Raises UsageError that lists every mistake, or that others could have written it.
+
+    ``here``: as that of this host. Otherwise nothing but the file is looked at, and it may be STDIN.
+    """
     try:
-        text = _text(path)
+        text = _text(path) if here or path != STDIN else _decoded(sys.stdin.buffer.read(LARGEST + 1))
         # When it has been read: in a directory of another user's it could have come, or changed, in between.
-        if wrong := untrusted(path):
+        if here and (wrong := untrusted(path)):
             raise UsageError(f"{path} is refused: {wrong}", hint=wrong.hint)
-        document = Document(text)
+        document = Document(text, here)
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply, or a part that contains itself") from None
     except TooMany as error:
@@ -114,7 +122,8 @@ def load(path: Path) -> Config:
         raise _mistakes(path, document)
     try:
         config = _config(document, path)
-        if not document.problems and state_dir(str(path)) != config.service.state_dir:
+        named = state_dir_in(io.StringIO(text, newline=None))
+        if not document.problems and named != config.service.state_dir:
             plainly = "write plainly 'state_dir: PATH'"
             document.problem("state_dir", "the hook reads this line without YAML", plainly)
     except TooMany as error:
@@ -140,6 +149,10 @@ def _text(path: Path) -> str:
             text += part
     finally:
         os.close(descriptor)
+    return _decoded(text)
+
+
+def _decoded(text: bytes) -> str:
     if len(text) > LARGEST:
         raise OSError(f"it is larger than {LARGEST // 1024} KiB")
     return text.decode()
@@ -159,7 +172,8 @@ def _config(document: Document, path: Path) -> Config:
     consistency.check_retry(document, (service or Service()).retry)
     consistency.check_shared(document, clusters)
     consistency.check_alerts(document, (service or Service()).alerts, clusters)
-    return Config(path, service or Service(), clusters)
+    unseen = dict.fromkeys(filter(None, document.unseen))
+    return Config(path, service or Service(), clusters, tuple(unseen))
 
 
 def _managed(document: Document, name: str, text: Any, path: str) -> ManagedCluster | None:
@@ -172,7 +186,7 @@ def _managed(document: Document, name: str, text: Any, path: str) -> ManagedClus
     consistency.check_cluster(document, cluster, path)
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):
-            for problem in _invalid(action, cluster):
+            for problem in _invalid(action, cluster, document.here):
                 place = f"{path}.routes[{route_number}].do[{number}].{action.name}"
                 document.problem(place, problem.message, problem.hint)
     managed = ManagedCluster(cluster, tuple(routes))
@@ -185,14 +199,14 @@ def _is_about_standbys(action: Action) -> bool:
     return isinstance(action.config, slot.Config) and action.config.on == "standbys"
 
 
-def _invalid(action: Action, cluster: Cluster) -> list[Problem]:
+def _invalid(action: Action, cluster: Cluster, here: bool) -> list[Problem]:
     try:
         found = list(action.handler.validate(action.config, cluster))
         if strange := next((each for each in found if not isinstance(each, Problem)), None):
             raise TypeError(f"{strange!r} is no Problem")
         return found
     except BaseException as error:  # whatever a plug-in raises
-        origin = installed()[action.name].origin
+        origin = installed(here)[action.name].origin
         return [mistake(f"a bug in the handler ({origin}): 'validate' failed: {error!r}")]
 
 
@@ -210,7 +224,7 @@ def _route(document: Document, text: _RouteText, path: str) -> Route:
     for index, name in enumerate(text.on):
         if not is_event(name):
             document.problem(f"{path}.on[{index}]", f"{shorten(name)} is not the name of an event")
-        elif name not in event.CATALOGUE:
+        elif name not in event.CATALOGUE and document.here:  # elsewhere `check --offline` has a finding about it
             near = did_you_mean(name, event.CATALOGUE)
             what = "%s.on[%d]: %s is not an event of repmgr that this version knows"
             log.warning(what, path, index, name, extra=hint(near))
@@ -229,7 +243,7 @@ def _action(document: Document, item: Any, path: str) -> Action | None:
         return None
     ((name, options),) = named.items()
     when = document.read(When, item["when"], join(path, "when")) if "when" in item else ALWAYS
-    known = installed()
+    known = installed(document.here)
     if name not in known:
         near = did_you_mean(name, known) or f"installed are {', '.join(known)}"
         document.problem(join(path, name), "no such handler", near)

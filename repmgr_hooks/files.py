@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -63,12 +63,10 @@ def _wrong(place: Path, status: os.stat_result, allowed: tuple[int, int]) -> Pro
     return None
 
 
-def program_problem(run: Sequence[str], option: str = "run") -> Problem | None:
-    """Return what is wrong with a program and its arguments; None if nothing is."""
-    if not run or not Path(run[0]).is_absolute():
-        return mistake(f"{option!r} must be a list that begins with the absolute path of a program")
-    if wrong := untrusted(Path(run[0])):
+def program_problem(program: Path) -> Problem | None:
+    """Return what is wrong with a program; None if nothing is."""
+    if wrong := untrusted(program):
         return mistake(f"the program is refused: {wrong}", wrong.hint or "name a program")
-    if not Path(run[0]).is_file():
-        return mistake(f"the program is refused: {run[0]} is not a file", "name a program")
+    if not program.is_file():
+        return mistake(f"the program is refused: {program} is not a file", "name a program")
     return None

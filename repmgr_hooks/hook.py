@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import time
-from _collections_abc import Callable
+from _collections_abc import Callable, Iterable
 
 from repmgr_hooks.catalogue import cluster_problem, problem
 
@@ -73,11 +73,21 @@ def state_dir(config: str) -> str:
         with open(config, encoding="utf-8", opener=at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError("it is not a file")
-            for line in file:
-                if line.startswith("state_dir:"):
-                    return line[10:].replace("\t#", " #").split(" #")[0].strip().strip("'\"") or STATE_DIR
+            return state_dir_in(file)
     except (OSError, UnicodeDecodeError) as error:
         say(f"{config}: cannot be read ({error}); the event goes to {STATE_DIR}")
+    return STATE_DIR
+
+
+def state_dir_in(lines: Iterable[str]) -> str:
+    """Return what the first line ``state_dir: PATH`` says; the default if there is none.
+
+    >>> state_dir_in(["clusters:\\n", "state_dir: '/srv/hooks'  # a disk of its own\\n"])
+    '/srv/hooks'
+    """
+    for line in lines:
+        if line.startswith("state_dir:"):
+            return line[10:].replace("\t#", " #").split(" #")[0].strip().strip("'\"") or STATE_DIR
     return STATE_DIR
 
 

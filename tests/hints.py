@@ -73,6 +73,10 @@ RECONCILE = "the hint is `reconcile`, which is typed for routes.state"
 REGISTERED = "it is typed for nodes.registered"
 
 UNTYPED = {
+    "routes.barman": HUMAN,
+    "routes.events": HUMAN,
+    "routes.order": HUMAN,
+    "routes.ports": HUMAN,
     "alerts.mail": INSTALL,
     "alerts.secret": "a mode, as those of files.*",
     "alerts.test": HUMAN,

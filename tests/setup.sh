@@ -3,8 +3,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Debian's metapackages: they bring the PostgreSQL of this Debian, and the repmgr for it. Barman from PyPI wants `file`.
-packages=(postgresql repmgr barman barman-cli file iptables nftables conntrack iproute2 sudo systemd systemd-container procps
-          util-linux python3-venv locales openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh)
+packages=(postgresql repmgr barman barman-cli file iptables nftables conntrack iproute2 mandoc sudo systemd systemd-container
+          procps util-linux python3-venv locales openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh)
 
 # What the benchmark of what a user would pick instead needs besides: install_packages "${packages_to_compare[@]}"
 packages_to_compare=(haproxy)
@@ -50,7 +50,7 @@ install_venv() {
     if [ "$(cat .venv/wanted 2>/dev/null)" != "$wanted" ]; then
         rm -rf .venv
         "$python" -m venv .venv
-        .venv/bin/pip -qq install hatchling hypothesis mypy prometheus_client pytest ruff types-PyYAML
+        .venv/bin/pip -qq install hatchling hypothesis jsonschema mypy prometheus_client pytest ruff shtab types-PyYAML
         .venv/bin/pip -qq install .
         echo "$wanted" > .venv/wanted
     fi
@@ -63,7 +63,7 @@ install_venv_of_debian() {
     if [ "$(cat .venv-debian/wanted 2>/dev/null)" != "$(cat .venv/wanted)" ]; then
         rm -rf .venv-debian
         /usr/bin/python3 -m venv --system-site-packages .venv-debian
-        .venv-debian/bin/pip -qq install hatchling hypothesis pytest
+        .venv-debian/bin/pip -qq install hatchling hypothesis jsonschema pytest shtab
         cp .venv/wanted .venv-debian/wanted
     fi
     .venv-debian/bin/pip -qq install --no-deps --no-build-isolation --force-reinstall .

@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 
 from repmgr_hooks.alerts.incident import Incident
 from repmgr_hooks.errors import Problem, hint_lines, mistake
-from repmgr_hooks.files import program_problem
-from repmgr_hooks.settings.schema import Pattern, Positive, Range, Word
+from repmgr_hooks.settings.schema import Pattern, Positive, ProgramWords, Range
 from repmgr_hooks.system.alert import Severity
 from repmgr_hooks.system.steps import Program
 
@@ -46,7 +45,7 @@ class Receiver:
     severity: Severity = "warning"
     mail: tuple[MailAddress, ...] = ()
     webhook: str = ""
-    exec: tuple[Word, ...] = ()
+    exec: ProgramWords = ()
     smtp_relay: Annotated[str, Pattern(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "HOST or HOST:PORT")] = ""
     sender: MailAddress = field(default="", metadata={"option": "from"})
     timeout: Annotated[int, Range(1, 120)] = 10
@@ -77,8 +76,6 @@ def validate(receiver: Receiver) -> Iterator[Problem]:
     relay, port = receiver.smtp_relay, receiver.smtp_relay.rpartition(":")[2]
     if ":" in relay and not 1 <= int(port) <= 65535:
         yield mistake(f"'smtp_relay' names an invalid port: {receiver.smtp_relay}")
-    if receiver.exec and (wrong := program_problem(receiver.exec, "exec")):
-        yield wrong
     if (receiver.smtp_relay or receiver.sender) and not receiver.mail:
         yield mistake("'smtp_relay' and 'from' go with 'mail'")
 

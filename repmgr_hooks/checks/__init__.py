@@ -23,6 +23,7 @@ from repmgr_hooks.checks import (
     passwords,
     recovery,
     repmgr,
+    routes,
     service,
 )
 from repmgr_hooks.checks.finding import Finding, Topic, bad
@@ -97,6 +98,7 @@ def _cluster(
     cluster = managed.cluster
     yield from service.tracking(loaded, managed)
     yield from files.commands(managed, user)
+    yield from routes.look(managed, loaded.service.monitor_interval)
     if journal:
         yield from service.of_cluster(managed, journal)
     chains: list[Finding] = []

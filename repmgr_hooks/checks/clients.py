@@ -53,16 +53,20 @@ def ways_back(cluster: Cluster, host: Host, nodes: Iterable[int]) -> Iterator[Fi
 def writes(managed: ManagedCluster, host: Host, decision: PrimaryDecision) -> Iterator[Finding]:
     """Log in and write through each port that a route opens."""
     cluster = managed.cluster
-    client, topic = cluster.client, Topic("client.write", cluster.name)
+    topic = Topic("client.write", cluster.name)
     probes = led_astray(probe(cluster, managed.opened_ports, host), decision.primary)
     wrong = merged(probes)
     if wrong:
         yield topic.fail("; ".join(map(str, wrong)), wrong[0].hint)
     else:
         yield topic.ok("; ".join(f"{found} ({found.seconds:.2f} s)" for found in probes))
-    topic = Topic("client.role", cluster.name)
-    if client.user == cluster.postgres.user:
-        what = f"tried as {client.user}, repmgr's own role: what an application may do is not known"
-        yield topic.warn(what, f"config.yaml: clusters.{cluster.name}.probe: {{user: ROLE, dbname: DATABASE}}")
-    else:
-        yield topic.ok(f"tried as {client.user}")
+    yield role(cluster)
+
+
+def role(cluster: Cluster) -> Finding:
+    """Judge as whom the ports are tried."""
+    user, topic = cluster.client.user, Topic("client.role", cluster.name)
+    if user == cluster.postgres.user:
+        what = f"tried as {user}, repmgr's own role: what an application may do is not known"
+        return topic.warn(what, f"config.yaml: clusters.{cluster.name}.probe: {{user: ROLE, dbname: DATABASE}}")
+    return topic.ok(f"tried as {user}")

@@ -6,6 +6,7 @@ without a verified certificate nobody knows who the server is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from psycopg import pq
@@ -17,14 +18,15 @@ from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.libpq import options, protects_password
 
 EXPOSED = "whoever answers at a node's address can get the password in clear text"
+TLS, SCRAM = "{channel_binding: require}", "{require_auth: scram-sha-256}"
 
 
 def look(cluster: Cluster, service: User) -> Finding:
     """Look at the way from us to the nodes."""
+    if safe := _protected(cluster):
+        return safe
     topic = Topic("nodes.password", cluster.name)
     file = Path(cluster.postgres.passfile or f"{service.home}/.pgpass")
-    if protects_password(cluster.postgres.libpq):
-        return topic.ok("no password is sent in clear text, or to another server")
     try:
         if not file.exists() or file.stat().st_size == 0:
             return topic.ok(f"no password is used: none is in {file}")
@@ -33,9 +35,22 @@ def look(cluster: Cluster, service: User) -> Finding:
     return topic.warn(EXPOSED, f"config.yaml: clusters.{cluster.name}.postgres: {way_out()}")
 
 
+def written(cluster: Cluster) -> Iterator[Finding]:
+    """Judge what is written; without ``passfile`` only the gateway knows whether a password is used."""
+    if safe := _protected(cluster):
+        yield safe
+    elif cluster.postgres.passfile:
+        hint = f"config.yaml: clusters.{cluster.name}.postgres: {TLS}, if the nodes have TLS; or {SCRAM}, with libpq 16"
+        yield Topic("nodes.password", cluster.name).warn(EXPOSED, hint)
+
+
+def _protected(cluster: Cluster) -> Finding | None:
+    safe = Topic("nodes.password", cluster.name).ok("no password is sent in clear text, or to another server")
+    return safe if protects_password(cluster.postgres.libpq) else None
+
+
 def way_out() -> str:
     """Return what to write, as far as this libpq knows it."""
-    tls = "{channel_binding: require}"
     if "require_auth" in options():
-        return f"{{require_auth: scram-sha-256}}; or, if the nodes have TLS: {tls}"
-    return f"{tls}; it needs TLS at the nodes; libpq {pq.version() // 10000} has no require_auth, which is in 16"
+        return f"{SCRAM}; or, if the nodes have TLS: {TLS}"
+    return f"{TLS}; it needs TLS at the nodes; libpq {pq.version() // 10000} has no require_auth, which is in 16"

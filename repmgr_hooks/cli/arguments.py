@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         description = text.replace("%%", "%")
         made = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
         made.set_defaults(command=name)
-        if name not in ("check", "forward", "handlers", "receive-event", "worker"):
+        if name not in ("check", "config-schema", "forward", "handlers", "receive-event", "worker"):
             made.add_argument("--cluster", help="required if the configuration has several clusters")
         if name in ("boot", "reconcile", "replay", "resume", "simulate-failover", "worker", "forward"):
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: one object per line")
@@ -104,6 +104,13 @@ def parser() -> argparse.ArgumentParser:
     command("resume", "end a pause and do what was left undone")
     check = command("check", "show what would make a failover fail, and how to fix it; exit code 1 if anything would")
     check.add_argument(
+        "--offline",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="judge configuration files (-: stdin) by themselves, on any machine; nothing else is looked at",
+    )
+    check.add_argument(
         "--end-to-end", action="store_true", help="also send an event through repmgr.conf, as repmgrd does"
     )
     check.add_argument(
@@ -133,6 +140,12 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--install", action="store_true", help="install the files of DIRECTORY, and check them")
     init.add_argument("--replace", action="store_true", help="also replace files that exist; a copy is kept")
     command("handlers", "list the handlers and where each comes from")
+    command("config-schema", "print the JSON schema of the configuration file, with the options of every handler")
+    # Without a help it is not listed: only the shell calls it.
+    complete = commands.add_parser("complete", allow_abbrev=False, description="print what fits, for shell completion")
+    complete.add_argument("kind", choices=["changes", "clusters", "event", "events", "nodes"])
+    complete.add_argument("words", nargs=argparse.REMAINDER, help="what was typed before")
+    complete.set_defaults(command="complete")
     return top
 
 

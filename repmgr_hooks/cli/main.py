@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.cli import act, forward, setup, show, streams
+from repmgr_hooks.cli import act, complete, forward, setup, show, streams
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain, log
 from repmgr_hooks.cli.privileges import become_service
@@ -21,7 +21,7 @@ OUTPUT = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG, errno.EDQUOT, errno
 """Errors of write(2)."""
 NO_THREAD = "can't start new thread"
 """What Python says in a RuntimeError, which has no code (_threadmodule.c)."""
-ROOTS_OWN = ("check", "handlers", "history", "init")
+ROOTS_OWN = ("check", "config-schema", "handlers", "history", "init")
 """They look into files of several users, or write where root says; the journal they open as its owner."""
 
 
@@ -103,4 +103,6 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "init": setup.do_init,
     "check": show.do_check,
     "handlers": show.do_handlers,
+    "config-schema": setup.do_config_schema,
+    "complete": complete.do_complete,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sysconfig
@@ -12,6 +13,7 @@ from pathlib import Path
 from psycopg.conninfo import make_conninfo
 
 import repmgr_hooks
+from repmgr_hooks import config_schema
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.checks.repmgrd import repmgrds_user
 from repmgr_hooks.cli import show
@@ -19,6 +21,7 @@ from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.handlers import installed
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.schema import PLAIN_NAME
 from repmgr_hooks.setup import database_host, new_confs
@@ -43,6 +46,13 @@ def do_init(arguments: argparse.Namespace) -> int:
         hint = "check that place, or name another DIRECTORY; what was written stays"
         raise UsageError(str(error), hint=hint) from None
     print(f"\nReview them, correct what is wrong, and then run: repmgr-hooks init --install {arguments.directory}")
+    return OK
+
+
+def do_config_schema(arguments: argparse.Namespace) -> int:
+    """Print what an editor needs, with the options of the plug-ins that are installed here."""
+    known = {name: handler.module for name, handler in installed(here=False).items()}
+    print(json.dumps(config_schema.schema((shipped() / "config/README.md").read_text(), known), indent=2))
     return OK
 
 

@@ -11,7 +11,7 @@ import sys
 
 from repmgr_hooks import checks, clock, handlers
 from repmgr_hooks.barman.deep import Effort
-from repmgr_hooks.checks import database_host, finding, recovery
+from repmgr_hooks.checks import database_host, finding, offline, recovery
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import acting_as, service_user
@@ -28,7 +28,7 @@ from repmgr_hooks.cli.output import (
     world_of,
     write_whole,
 )
-from repmgr_hooks.config import Config, config_path
+from repmgr_hooks.config import Config, config_path, load
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, OperationFailed, UsageError
 from repmgr_hooks.forward import settings
@@ -157,8 +157,12 @@ def do_metrics(arguments: argparse.Namespace) -> int:
 
 def do_check(arguments: argparse.Namespace) -> int:
     """Say what would go wrong."""
+    note = ""
     try:
-        found = examined(arguments)
+        if arguments.offline is None:
+            found = examined(arguments)
+        else:
+            found, note = judged(arguments)
     except HooksError as error:
         if not arguments.nagios:
             raise
@@ -168,7 +172,10 @@ def do_check(arguments: argparse.Namespace) -> int:
         line, code = finding.nagios(found)
         print(line)
         return code
-    print(json.dumps(finding.as_dicts(found), indent=2) if arguments.json else "\n".join(finding.lines(found)))
+    if arguments.json:
+        print(json.dumps(finding.as_dicts(found), indent=2))
+    else:
+        print("\n".join([*finding.lines(found), *filter(None, [note])]))
     return FAILED if finding.bad(found) else OK
 
 
@@ -191,6 +198,22 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
     if arguments.send_test_alert:
         found += checks.alerts.sent(loaded, LocalHost({}))
     return found
+
+
+def judged(arguments: argparse.Namespace) -> tuple[list[Finding], str]:
+    """Judge files by themselves, and say what was not looked at. Raises UsageError with the mistakes of all of them."""
+    if arguments.end_to_end or arguments.restore or arguments.send_test_alert:
+        raise UsageError("--offline looks at nothing but the file", hint="leave out the other options")
+    loaded: list[Config] = []
+    refused: list[UsageError] = []
+    for path in arguments.offline or [config_path(arguments.config)]:
+        try:
+            loaded.append(load(path, here=False))
+        except UsageError as error:
+            refused.append(error)
+    if refused:
+        raise UsageError("\n".join(map(str, refused)), hint=refused[0].hint)
+    return [found for one in loaded for found in offline.findings(one)], offline.not_looked_at(loaded)
 
 
 def do_handlers(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -42,21 +43,25 @@ BUILT_IN: Mapping[str, Handler] = {
 
 
 @functools.cache
-def installed() -> Mapping[str, Installed]:
-    """Return every handler by name. Raises UsageError for a plug-in that cannot be loaded or breaks the contract."""
+def installed(here: bool = True) -> Mapping[str, Installed]:
+    """Return every handler by name. Raises UsageError for a plug-in that cannot be loaded or breaks the contract.
+
+    ``here``: on the host that does what they plan, where others must not be able to change them; root's programs load
+    nothing else anywhere.
+    """
     found = {name: Installed(name, module, "built in") for name, module in BUILT_IN.items()}
     for point in metadata.entry_points(group=GROUP):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
         if point.name in found:
             what = f"handler {point.name!r} of {origin} is already there ({found[point.name].origin})"
             raise UsageError(what, hint="rename it")
-        found[point.name] = Installed(point.name, _load(point, origin), origin)
+        found[point.name] = Installed(point.name, _load(point, origin, here), origin)
     return found
 
 
-def _load(point: metadata.EntryPoint, origin: str) -> Handler:
+def _load(point: metadata.EntryPoint, origin: str, here: bool) -> Handler:
     try:
-        found = importlib.util.find_spec(point.module)
+        found = importlib.util.find_spec(point.module) if here or os.geteuid() == 0 else None
         if found and found.origin and (wrong := untrusted(Path(found.origin))):
             what = f"handler {point.name!r} of {origin} is refused: {wrong}"
             raise UsageError(what, hint=wrong.hint)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks.cluster.notice import Notice
-from repmgr_hooks.errors import Problem
-from repmgr_hooks.files import program_problem
 from repmgr_hooks.handlers import contract
-from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.settings.schema import Timeout, Word
+from repmgr_hooks.settings.schema import ProgramWords, Timeout
 from repmgr_hooks.system.steps import Program, Step
 
 observe = None
+validate = contract.always_valid
 fail_open_after = contract.never_fails_open
 on_tick = contract.looks_on_tick
 helper = contract.never_helps
@@ -30,14 +27,8 @@ fence = contract.fence_nothing
 class Config:
     """``run`` is the program's absolute path and its arguments; ``timeout`` is in seconds."""
 
-    run: tuple[Word, ...]
+    run: ProgramWords
     timeout: Timeout = 30
-
-
-def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
-    """The program is named by its absolute path: what PATH says under repmgrd is another matter."""
-    if wrong := program_problem(config.run):
-        yield wrong
 
 
 def plan(config: Config, notice: Notice, seen: None) -> list[Step]:

@@ -26,7 +26,9 @@ class Handler(Protocol):
 
     @property
     def validate(self) -> Callable[[Any, Cluster], Iterable[Problem]]:
-        """``validate(config, cluster)`` returns what is wrong with the options in this cluster (``errors.mistake``)."""
+        """``validate(config, cluster)`` returns what is wrong with the options in this cluster (``errors.mistake``).
+
+        It looks at nothing else: ``check --offline`` calls it on any machine (``settings.schema.OnThisHost``)."""
 
     @property
     def fail_open_after(self) -> Callable[[Any], float | None]:

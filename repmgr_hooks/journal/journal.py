@@ -90,6 +90,11 @@ class Journal(Store):
         rows = self.read("select received, id from event where cluster = ? order by id desc limit 1", cluster)
         return (rows[0][0], self._events("where id = ?", rows[0][1])[0].event) if rows else None
 
+    def latest_events(self, cluster: str, limit: int) -> list[tuple[int, str]]:
+        """Return the numbers of the latest events, and what each says, the newest first."""
+        rows = self.read("select id from event where cluster = ? order by id desc limit ?", cluster, limit)
+        return [(number, str(self._events("where id = ?", number)[0].event)) for (number,) in rows]
+
     def due(self, cluster: str) -> Due:
         """Return all that decides what is to be done for a cluster."""
         return self.ask(lambda db: queries.due(db, cluster))

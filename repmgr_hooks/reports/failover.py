@@ -110,8 +110,7 @@ class FailoverReport:
 
 def find(journal: Journal, which: str, clusters: Sequence[str]) -> Change:
     """Return the ``last`` change of the primary, or the one of a number. Raises UsageError."""
-    rows = (Change(*row) for row in journal.read(CHANGES) if row[1] in clusters and None not in (row[3], row[5]))
-    found = sorted(rows, key=lambda change: change.id)
+    found = changes(journal, clusters)
     chosen = found[-1:] if which == "last" else [change for change in found if str(change.id) == which]
     if not chosen and not found:
         raise UsageError(f"the journal knows of no change of the primary of {' and '.join(clusters)}")
@@ -119,6 +118,12 @@ def find(journal: Journal, which: str, clusters: Sequence[str]) -> Change:
         known = ", ".join(str(change.id) for change in found)
         raise UsageError(f"the journal has no change of the primary {which!r}; it has {known}, and 'last'")
     return chosen[0]
+
+
+def changes(journal: Journal, clusters: Sequence[str]) -> list[Change]:
+    """Return the changes of the primary of some clusters, oldest first."""
+    rows = (Change(*row) for row in journal.read(CHANGES) if row[1] in clusters and None not in (row[3], row[5]))
+    return sorted(rows, key=lambda change: change.id)
 
 
 def report(journal: Journal, change: Change) -> FailoverReport:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from psycopg import conninfo
 
@@ -92,6 +92,9 @@ class SnatAddress:
 
     def problem(self, value: str) -> Problem | None:
         return None if value == MASQUERADE else IpAddress().problem(value)
+
+    def keywords(self) -> dict[str, Any]:
+        return {"anyOf": [{"const": MASQUERADE}, IpAddress().keywords()]}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import yaml
 
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import Problem, UsageError, did_you_mean, listed, mistake
-from repmgr_hooks.settings.schema import CONTROL, NOT_AN_OPTION, REST, OneOf
+from repmgr_hooks.settings.schema import CONTROL, NOT_AN_OPTION, REST, OneOf, OnThisHost
 from repmgr_hooks.settings.yaml_scalars import SCALARS, YAML_TAG, Loader
 
 MOST_VALUES = 20_000
@@ -33,8 +33,12 @@ class TooMany(UsageError):
 class Document:
     """A YAML text as plain data, with the line of every path, and the problems found so far."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, here: bool = True) -> None:
+        self.here = here
+        """Whether this host is looked at, too."""
         self.problems: list[Problem] = []
+        self.unseen: list[str] = []
+        """What was not looked at, because it is of another host."""
         self._lines: dict[str, int] = {}
         self._values = 0
         self.data = self._plain(yaml.compose(text, Loader=Loader), "")
@@ -129,16 +133,25 @@ class Document:
         return value
 
     def _checked(self, value: Any, checks: tuple[Any, ...], path: str) -> Any:
-        for wrong in (check.problem(value) for check in checks):
+        for check in checks:
+            wrong = check.problem(value)
+            if not wrong and isinstance(check, OnThisHost):
+                wrong = self._looked_at(check, value)
             if wrong:
                 self.problem(path, wrong.message, wrong.hint)
                 return None
         return value
 
+    def _looked_at(self, check: OnThisHost, value: Any) -> Problem | None:
+        if self.here:
+            return check.here(value)
+        self.unseen += [check.unseen(value)]
+        return None
+
     def _read_list(self, wanted: Any, value: Any, path: str) -> Any:
         if not isinstance(value, list):
             self.problem(path, f"must be a list; got {shorten(value)}")
-            return ()
+            return None
         return tuple(self.read(wanted, item, f"{path}[{index}]") for index, item in enumerate(value))
 
     def _read_mapping(self, wanted: tuple[Any, ...], value: Any, path: str) -> Any:

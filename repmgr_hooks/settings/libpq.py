@@ -71,8 +71,11 @@ def addresses(host: str) -> tuple[str, ...]:
 
 @functools.cache
 def options() -> Mapping[str, str]:
-    """Return the options that libpq knows, each with its kind (``dispchar``)."""
-    return {option.keyword.decode(): (option.dispchar or b"").decode() for option in pq.Conninfo.get_defaults()}
+    """Return the options that libpq knows, each with its kind (``dispchar``).
+
+    Of an empty string: for its defaults libpq would look into the environment and into a service file.
+    """
+    return {option.keyword.decode(): (option.dispchar or b"").decode() for option in pq.Conninfo.parse(b"")}
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,23 @@ class Option:
         if kind == SECRET:
             hint = "put the password of PostgreSQL's role into 'passfile'"
             return mistake("must not be set here: the file is not secret", hint)
-        if kind is None and name in SINCE:
-            return mistake(f"needs libpq {SINCE[name]} or newer; this one is {pq.version() // 10000}")
+        if self.unseen(name):
+            return None
         usable = [known for known in options() if known not in REFUSED]
         return None if kind == "" else mistake("unknown option", did_you_mean(name, [*self.ours, *usable]))
+
+    def here(self, name: str) -> Problem | None:
+        """A good option may be too new for the libpq of this host."""
+        if not self.unseen(name):
+            return None
+        return mistake(f"needs libpq {SINCE[name]} or newer; this one is {pq.version() // 10000}")
+
+    def unseen(self, name: str) -> str:
+        return f"{name} (needs libpq {SINCE[name]} there)" if name in SINCE and name not in options() else ""
+
+    def keywords(self) -> dict[str, Any]:
+        """Which options there are, each libpq says for itself."""
+        return {"not": {"enum": sorted(REFUSED)}}
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,9 @@ class Value:
         if isinstance(value, bool) or not isinstance(value, str | int):
             return mistake(f"must be a string or a whole number; got {shorten(value)}")
         return None
+
+    def keywords(self) -> dict[str, Any]:
+        return {"type": ["string", "integer"]}
 
 
 LibpqValue = Annotated[Any, Value()]
@@ -116,6 +135,8 @@ def problem(name: str, value: object) -> Problem | None:
         return mistake(f"must be a whole number; got {shorten(text)}")
     if name in PATHS and not text.startswith("/") and (name, text) != ("sslrootcert", "system"):
         return mistake(f"must be an absolute path; got {shorten(text)}")
+    if name not in options():
+        return None  # a newer libpq has it, and judges the value
     said = _refusal({name: text})
     return None if said == _refusal({}) or said.startswith("connection") else mistake(f"libpq: {said}")
 

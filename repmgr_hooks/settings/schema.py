@@ -1,14 +1,19 @@
-"""What single values in the configuration file may be: each type with its check, and its words for what is wrong."""
+"""What single values in the configuration file may be: each type with its check, and its words for what is wrong.
+
+``keywords`` says the same as JSON schema, as far as that can; never more.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import Problem, mistake
+from repmgr_hooks.files import program_problem
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What no line of text holds: control characters, those that turn the order of letters round, halves of characters."""
@@ -25,6 +30,9 @@ class Pattern:
         fits = re.fullmatch(self.pattern, value, re.ASCII)
         return None if fits else mistake(f"must be {self.means}; got {shorten(value)}")
 
+    def keywords(self) -> dict[str, Any]:
+        return {"pattern": f"^(?:{self.pattern})$"}
+
 
 @dataclass(frozen=True)
 class Range:
@@ -38,6 +46,9 @@ class Range:
             return None
         return mistake(f"must be between {self.low} and {self.high}; got {shorten(value).strip(chr(39))}")
 
+    def keywords(self) -> dict[str, Any]:
+        return {"minimum": self.low, "maximum": self.high}
+
 
 @dataclass(frozen=True)
 class OrNever:
@@ -50,6 +61,9 @@ class OrNever:
         if value == "never" or (type(value) is int and self.low <= value <= self.high):
             return None
         return mistake(f"must be 'never' or between {self.low} and {self.high}; got {shorten(value)}")
+
+    def keywords(self) -> dict[str, Any]:
+        return {"anyOf": [{"const": "never"}, {"type": "integer", "minimum": self.low, "maximum": self.high}]}
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,9 @@ class IpAddress:
             return mistake(f"must be an address that a host can have; got {value} ({kind})")
         return None if str(address) == value else mistake(f"must be spelt {address}; got {shorten(value)}")
 
+    def keywords(self) -> dict[str, Any]:
+        return {"pattern": "^[0-9a-f.:]+$", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+
 
 def _strange(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     """Return what kind of address this is, if no host that others reach can have it; link-local ones need a scope."""
@@ -94,12 +111,48 @@ def _strange(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
 BROADCAST = ipaddress.ip_address("255.255.255.255")
 THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 
+
+@runtime_checkable
+class OnThisHost(Protocol):
+    """A check that looks at this host too: what ``check --offline`` does not do, for it may run elsewhere."""
+
+    def here(self, value: Any) -> Problem | None:
+        """Return what is wrong with a value, which is good in itself, on this host."""
+
+    def unseen(self, value: Any) -> str:
+        """Return what is to be looked at here; empty if nothing is."""
+
+
+@dataclass(frozen=True)
+class TrustedProgram:
+    """A list must begin with the absolute path of a program, and nobody but root may be able to change that.
+
+    What PATH says under repmgrd is another matter than what it says to whoever writes the file.
+    """
+
+    def problem(self, value: tuple[str | None, ...]) -> Problem | None:
+        if value and (value[0] is None or value[0].startswith("/")):
+            return None
+        return mistake("must be a list that begins with the absolute path of a program")
+
+    def here(self, value: tuple[str | None, ...]) -> Problem | None:
+        return program_problem(Path(value[0])) if value[0] else None
+
+    def unseen(self, value: tuple[str | None, ...]) -> str:
+        return value[0] or ""
+
+    def keywords(self) -> dict[str, Any]:
+        return {"minItems": 1, "prefixItems": [{"type": "string", "pattern": "^/"}]}
+
+
 Address = Annotated[str, IpAddress()]
 Port = Annotated[int, Range(1, 65535)]
 Positive = Annotated[int, Range(1, 86400)]
 Timeout = Annotated[int, Range(1, 3600)]
 """Seconds that something is waited for."""
 Word = Annotated[str, NotEmpty()]
+ProgramWords = Annotated[tuple[Word, ...], TrustedProgram()]
+"""A program, by its absolute path, and its arguments."""
 Directory = Annotated[str, Pattern(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+", "an absolute path without blanks and '..'")]
 AbsolutePath = Annotated[str, Pattern(r"/.+", "an absolute path")]
 PLAIN_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,62}"
@@ -137,3 +190,6 @@ class OneOf:
         if value in self.allowed and not isinstance(value, bool):
             return None
         return mistake(f"must be one of {', '.join(map(str, self.allowed))}; got {shorten(value)}")
+
+    def keywords(self) -> dict[str, Any]:
+        return {"enum": list(self.allowed)}

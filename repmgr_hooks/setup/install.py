@@ -30,6 +30,14 @@ MODES = {SUDOERS: 0o440}
 SECRET = 0o600
 """Of a draft of somebody else's file: a repmgr.conf may hold a password."""
 USER = "barman"
+LOCAL = "/usr/local"
+MANUAL = (
+    "share/man/man1/repmgr-hooks.1",
+    "share/man/man5/repmgr-hooks.yaml.5",
+    "share/bash-completion/completions/repmgr-hooks",
+    "share/zsh/site-functions/_repmgr-hooks",
+)
+"""Where manual pages and shell completion are below the environment, and below LOCAL."""
 PASSFILE = "/etc/repmgr-hooks/pgpass"
 OLD = ".before-repmgr-hooks"
 SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
@@ -107,7 +115,7 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     moves = [Move(path, Path("/", path.relative_to(directory))) for path in drafts]
     examine(directory, moves, replace, host)
     group = repmgrds_group(directory) if any(move.there is None and not move.ours for move in moves) else 0
-    yield link()
+    yield from links()
     on_gateway = not is_database_hosts(directory)
     for unit in UNITS if on_gateway else (database_host.UNIT,):
         host.run(Program(("systemd-analyze", "verify", str(directory / unit.lstrip("/")))), LIMIT)
@@ -166,12 +174,17 @@ def _not_installable(moves: Sequence[Move], replace: bool, on_gateway: bool) -> 
         yield mistake(f"there is no user {USER}, who runs the service", "install Barman")
 
 
-def link() -> str:
-    """Let the program be where repmgr.conf, sudoers and the units look for it."""
-    if os.path.lexists(PROGRAM):
-        return f"ok        {PROGRAM}"
-    Path(PROGRAM).symlink_to(Path(sysconfig.get_path("scripts"), "repmgr-hooks"))
-    return f"linked    {PROGRAM}"
+def links() -> Iterator[str]:
+    """Let the program be where repmgr.conf, sudoers and the units look for it, its manual where ``man`` does."""
+    data = Path(sysconfig.get_path("data"))
+    made = {Path(LOCAL, name): data / name for name in MANUAL if (data / name).is_file()}
+    for place, there in {Path(PROGRAM): Path(sysconfig.get_path("scripts"), "repmgr-hooks"), **made}.items():
+        if os.path.lexists(place):
+            yield f"ok        {place}"
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(there)
+        yield f"linked    {place}"
 
 
 def repmgrds_group(directory: Path) -> int:

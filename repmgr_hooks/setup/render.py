@@ -47,7 +47,8 @@ def drafted(
     """Return the text of each file by its place. ``repmgrd``: its user, and group. Raises OSError."""
     texts = {place: (shipped / file).read_text() for place, file in SHIPPED.items()}
     texts |= {place: run_as(texts[place], repmgrd) for place in (TMPFILES, SUDOERS, *UNITS)}
-    texts[CONFIGURATION] = configuration(texts[CONFIGURATION], found, name)
+    template = _replaced(texts[CONFIGURATION], r"(?<=\$schema=)", f"{shipped}/config/")
+    texts[CONFIGURATION] = configuration(template, found, name)
     if ":" in found.gateway:
         texts[SYSCTL] = texts[SYSCTL].replace("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
     if found.cleans_up_locks and barman_conf.is_file():

@@ -33,7 +33,7 @@ PYTHON = "/opt/repmgr-hooks/bin/python"
 CONFIG_FILE = "/etc/repmgr-hooks/config.yaml"
 PATIENCE = 3
 """How many times longer a wait may take on a machine that is busy with other things."""
-PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/opt")
+PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/usr/local/share", "/opt")
 HOMES = {
     "postgres": "/var/lib/postgresql",
     "barman": "/var/lib/barman",

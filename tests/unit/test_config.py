@@ -202,7 +202,7 @@ NODE_2, APP, SLOT, STREAM = (
         (
             STREAM,
             "- command: {run: [page-me]}",
-            "do[2].command: 'run' must be a list that begins with the absolute path",
+            "do[2].command.run: must be a list that begins with the absolute path",
         ),
         (STREAM, "- command: {run: /bin/true}", "do[2].command.run: must be a list"),
         ("timeout: 90", "timeout: 100000", "do[3].barman.switch_wal.timeout: must be between 1 and 3600"),

@@ -109,7 +109,7 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
         (SWITCH, "- barman: {switch_wal: {}, start_timeout: 9}", "barman: 'start_timeout' needs 'stream: true'"),
         (SWITCH, "- barman: {switch_wal: {}, repair: true}", "barman: 'repair' needs 'stream: true'"),
         (DROP, f"{DROP}\n          - slot: {{on: standbys, state: synced}}", "routes: slots of standbys cannot be both"),  # noqa: E501 - a row of a table
-        (DROP, "- command: {run: [/usr/bin]}", "command: the program is refused: /usr/bin is not a file"),
+        (DROP, "- command: {run: [/usr/bin]}", "command.run: the program is refused: /usr/bin is not a file"),
         (DROP, "- command: {run: [/bin/true, 5]}", "command.run[1]: must be a string; got '5'\n    HINT: put it"),
         (
             NODE_2,

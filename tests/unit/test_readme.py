@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import config
+from repmgr_hooks.cli import main as cli
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.main import COMMANDS
 from repmgr_hooks.cluster.decide import ClusterState
@@ -146,6 +147,13 @@ def test_what_needs_no_cluster(
     assert run(*shown.words) == 0
     said = "".join(line for line in capsys.readouterr().out.splitlines(keepends=True) if "last event" not in line)
     assert readme.difference(tuple(line for line in shown.output if "last event" not in line), said) == ""
+
+
+def test_a_file_by_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(readme.REPOSITORY)
+    shown = readme.sample("check --offline config/config.yaml", readme.TEXTS["repmgr_hooks/cli/README.md"])
+    assert cli.run(list(shown.words)) == 0
+    assert readme.difference(shown.output, capsys.readouterr().out) == ""
 
 
 def test_a_pause(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

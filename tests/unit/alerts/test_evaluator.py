@@ -194,7 +194,8 @@ def test_the_primarys_slot_holds_too_much(tmp_path: Path, megabytes: int, said: 
         ("[{mail: ['a b']}]", "alerts[0].mail[0]: must be a mail address"),
         ("[{mail: [a@b], severity: urgent}]", "alerts[0].severity: must be one of warning, critical"),
         ("[{webhook: 'ftp://x'}]", "alerts[0]: 'webhook' must be a URL"),
-        ("[{exec: [page]}]", "alerts[0]: 'exec' must be a list that begins with the absolute path"),
+        ("[{exec: [page]}]", "alerts[0].exec: must be a list that begins with the absolute path"),
+        ("[{exec: [/no/such/program]}]", "alerts[0].exec: the program is refused"),
         ("[{mail: [a@b], timeout: 0}]", "alerts[0].timeout: must be between 1 and 120"),
         ("{mail: [a@b]}", "alerts: must be a list"),
     ],
@@ -212,10 +213,11 @@ def test_a_route_that_tells_nobody(tmp_path: Path) -> None:
         load(tmp_path, TEXT.replace("    routes:\n", f"    routes:\n{NOTIFY}"))
 
 
-def test_what_stands_in_the_file_as_a_comment_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receivers, "program_problem", lambda *words: "")
-    text = TEXT.replace("# alerts:", "alerts:").replace("#   - {", "  - {")
-    assert [bool(receiver.mail) for receiver in load(tmp_path, text).service.alerts] == [True, False, False]
+def test_what_stands_in_the_file_as_a_comment_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(TEXT.replace("# alerts:", "alerts:").replace("#   - {", "  - {"))
+    loaded = config.load(path, here=False)  # the program is not on this machine
+    assert [bool(receiver.mail) for receiver in loaded.service.alerts] == [True, False, False]
 
 
 # -- check -------------------------------------------------------------------------------------------------------------

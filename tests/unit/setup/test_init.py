@@ -275,6 +275,12 @@ def test_the_articles_cluster_is_the_shipped_example() -> None:
     assert drafted == TEMPLATE.replace("probe: {user: app, dbname: app,", "probe: {user: repmgr, dbname: repmgr,")
 
 
+def test_the_draft_names_the_schema_that_is_installed() -> None:
+    """The file will stand in /etc, the schema beside the program."""
+    text = render.drafted(FOUND, "main", REPOSITORY, [])[render.CONFIGURATION]
+    assert f"\n# yaml-language-server: $schema={REPOSITORY}/config/config.schema.json\n" in text
+
+
 def test_another_cluster(tmp_path: Path) -> None:
     six = Found(
         {1: Node("fd00::1"), 7: Node("fd00::7"), 9: Node("fd00::9", True)},

@@ -1,0 +1,88 @@
+"""What routes show by themselves: each mistake in the order, the ports and the events makes a finding of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import config
+from repmgr_hooks.checks import routes
+from tests import readme
+from tests.unit.test_config import GOOD, changed
+
+BARMANS, SLOT, STREAM = (
+    "          - firewall: {open: barman}\n",
+    "          - slot: {on: primary}\n",
+    "          - barman: {stream: true, min_stream_age: 0}\n",
+)
+SWITCH = "          - barman: {switch_wal: {timeout: 90}}\n"
+GATE = "          - firewall: {open: app, fail_open_after: 120}\n"
+STANDBYS = "          - slot: {on: standbys, state: absent}\n"
+PROMOTIONS = "primary_register, standby_promote, repmgrd_failover_promote, standby_switchover, repmgrd_reload"
+MODELS = "          - barman: {stream: true, models: {1: main-db1, 2: main-db2}}\n"
+
+
+def ordered(*lines: str) -> str:
+    """The repository's file with other actions after a promotion."""
+    return changed(BARMANS + SLOT + STREAM + SWITCH + GATE, "".join(lines))
+
+
+def wrong(path: Path, text: str) -> dict[str, str]:
+    """The code and the message of each finding that is not OK."""
+    path.write_text(text)
+    loaded = config.load(path)
+    found = [
+        each for managed in loaded.clusters.values() for each in routes.look(managed, loaded.service.monitor_interval)
+    ]
+    assert all(each.hint for each in found if each.level != "OK")
+    return {each.code: f"{each.level} {each.message}" for each in found if each.level != "OK"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        ordered(BARMANS, GATE, SLOT, STREAM, SWITCH).replace(BARMANS + GATE + SLOT, BARMANS + SLOT + GATE),
+        ordered(SLOT, MODELS, GATE).replace("barman: 54321, ", ""),
+        (readme.REPOSITORY / "config/barman-only.yaml").read_text(),
+        (readme.REPOSITORY / "config/app-only.yaml").read_text(),
+        ordered(BARMANS, SLOT, "          - barman: {stream: true, switch_wal: {}}\n", GATE),
+    ],
+)
+def test_orders_that_work(tmp_path: Path, text: str) -> None:
+    assert wrong(tmp_path / "config.yaml", text) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        (ordered(BARMANS, STREAM, SLOT, SWITCH, GATE), "routes.order", "WARN barman {stream: true} stands before slot"),
+        (ordered(BARMANS, SLOT, SWITCH, STREAM, GATE), "routes.order", "WARN barman {switch_wal: ...} stands before"),
+        (ordered(BARMANS, GATE, SLOT, STREAM, SWITCH), "routes.order", "WARN every port is open before slot"),
+        (
+            ordered(GATE, SLOT, MODELS).replace("barman: 54321, ", ""),
+            "routes.order",
+            "WARN every port is open before slot",
+        ),
+        (ordered(SLOT, STREAM, SWITCH, BARMANS, GATE), "routes.order", "WARN barman {stream: true} stands before ev"),
+        (ordered(BARMANS, SLOT, STREAM, SWITCH), "routes.ports", "WARN no route opens port app"),
+        (changed(PROMOTIONS, "repmgrd_reload"), "routes.ports", "WARN port barman, app is opened after no event that"),
+        (
+            changed(PROMOTIONS, "repmgrd_reload").replace("monitor_interval: 5", "monitor_interval: 0"),
+            "routes.ports",
+            "FAIL port barman, app is opened after no event that reports a promotion, and there are no looks",
+        ),
+        (ordered(BARMANS, STREAM, SWITCH, GATE), "routes.barman", "WARN no route keeps Barman's slot on the primary"),
+        (ordered(BARMANS, SLOT, GATE), "routes.barman", "WARN no route moves Barman's stream"),
+        (
+            changed(STANDBYS, "          - notify: {}\n") + "alerts: [{mail: [a]}]\n",
+            "routes.barman",
+            "WARN no route is about the slot on standbys",
+        ),
+    ],
+)  # fmt: skip
+def test_each_mistake(tmp_path: Path, text: str, code: str, said: str) -> None:
+    found = wrong(tmp_path / "config.yaml", text)
+    assert list(found) == [code]
+    assert found[code].startswith(said)
