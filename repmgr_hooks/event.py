@@ -59,6 +59,37 @@ class Event:
         return f"{self.name} of node {self.node}"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The database host that handed an event over: its number there, and how far that host's clock was ahead of ours.
+
+    The number begins with the time when the hook stored it there, in nanoseconds.
+    """
+
+    host: str
+    number: str
+    ahead: float
+
+    @property
+    def stored(self) -> float:
+        """When the hook stored it, on that host's clock."""
+        return int(self.number[:20]) / 1e9
+
+    @property
+    def key(self) -> str:
+        """What it is known by: the same event that comes once more has the same."""
+        return f"{self.host}/{self.number}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """An event, of which cluster, and who handed it over; None: our own hook."""
+
+    cluster: str
+    event: Event
+    origin: Origin | None = None
+
+
 def parse_event(words: list[str]) -> Event:
     """Check the arguments ``NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]`` and return the event.
 

@@ -94,6 +94,15 @@ def state_dir_in(lines: Iterable[str]) -> str:
     return STATE_DIR
 
 
+def forwards(config: str) -> bool:
+    """True if the configuration is that of a database host, which hands its events on to gateways."""
+    try:
+        with open(config, encoding="utf-8", opener=at_once) as file:
+            return any(line.startswith("forward:") for line in file)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def at_once(path: str, flags: int) -> int:
     """Open a file; a FIFO would let repmgrd wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
@@ -131,12 +140,12 @@ def open_spool(spool: str, how: int = os.O_PATH) -> int:
         os.close(above)
 
 
-def store(spool: str, words: list[str]) -> None:
-    """Write one file, durably: its name appears only when it is whole. Raises OSError.
+def store(spool: str, words: list[str], name: str = "") -> None:
+    """Write one file, durably: its name (a new one, if none is given) appears only when it is whole. Raises OSError.
 
     One fsync, after the rename: ext4, XFS and Btrfs commit a file's new name with the file.
     """
-    final = f"{time.time_ns():020d}-{os.getpid()}"
+    final = name or f"{time.time_ns():020d}-{os.getpid()}"
     hidden, directory = f".{final}", open_spool(spool)
     try:
         file = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=directory)
@@ -187,8 +196,11 @@ def handle_now(config: str, words: list[str]) -> int:
 
 
 def as_root(config: str) -> list[str]:
-    """Return how to run us as root; sudo leads to the default configuration, whoever asks."""
-    if os.geteuid() == 0:
+    """Return how to run us as root; sudo leads to the default configuration, whoever asks.
+
+    On a database host nothing needs root: events are only handed on, by the user who stores them.
+    """
+    if os.geteuid() == 0 or forwards(config):
         return [sys.executable, "-P", "-m", "repmgr_hooks", "--config", config]
     return ["sudo", "-n", PROGRAM]
 
@@ -226,7 +238,7 @@ def open_fifo(spool: str) -> int:
 
 def start_worker(config: str) -> None:
     """Start a run of its own that empties the queue; it outlives us, and the worker's lock decides who works."""
-    argv = [*as_root(config), "worker", "--once"]
+    argv = [*as_root(config), "forward" if forwards(config) else "worker", "--once"]
     # No output of ours stays open: repmgr's ssh would wait for it. What the run does stands in the journal.
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
     try:

@@ -17,6 +17,7 @@ from repmgr_hooks.checks import (
     end_to_end,
     files,
     foreign_rules,
+    from_hosts,
     kernel,
     nodes,
     passwords,
@@ -36,6 +37,7 @@ from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.hosts import last_heard
 from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.system.steps import Host
@@ -70,9 +72,14 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
         kernels = here.get(Family(managed.cluster.gateway.address).six, [])
         yield from _cluster(loaded, managed, journal, host, user, kernels)
         known = _as_repmgr_knows(managed, host, user)
-        yield from repmgr.look(loaded, managed, conf_files, repmgrd, known)
+        heard = last_heard(journal, managed.cluster.name) if journal else []
+        yield from repmgr.look(loaded, managed, conf_files, repmgrd, known, heard)
+        yield from from_hosts.clocks(managed, heard)
         if send_event:
             yield from end_to_end.look(managed, conf_files, host, journal, known)
+            with acting_as(user):
+                sent = list(from_hosts.look(managed, host, journal)) if user.can_be_me else []
+            yield from sent
 
 
 def _as_repmgr_knows(managed: ManagedCluster, host: Host, user: User) -> Mapping[int, Identity]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from repmgr_hooks import clock
@@ -54,12 +55,19 @@ def look(
         elif journal is None:
             yield topic.fail("the journal cannot be read: the arrival cannot be verified", "repmgr-hooks status")
         else:
-            yield _try_out(conf, daemon, managed, host, journal)
+            arrival = partial(_arrival, managed=managed, host=host, journal=journal)
+            yield tried(conf, managed.cluster.name, host, arrival)
 
 
-def _try_out(conf: RepmgrConf, daemon: Daemon, managed: ManagedCluster, host: Host, journal: Journal) -> Finding:
-    topic, commands = Topic("hook.arrived", str(conf.path)), set()
-    hint, said = as_it_should_be(managed.cluster.name), ""
+def tried(conf: RepmgrConf, cluster: str, host: Host, arrival: Callable[[Placeholders, float], str]) -> Finding:
+    """Run the notification line of a file as its repmgrd would; ``arrival`` says what is wrong with what arrives.
+
+    It is given what was sent, and when.
+    """
+    topic, commands, daemon = Topic("hook.arrived", str(conf.path)), set(), daemon_of(conf.path)
+    if not daemon.user.can_be_me:
+        return unseen(topic, f"only root can act as {daemon.user.name}")
+    hint, said = as_it_should_be(cluster), ""
     for nasty in NASTY:
         moment = clock.wall()
         stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(moment))}.{int(moment % 1 * 1e6):06d}+00"
@@ -75,7 +83,7 @@ def _try_out(conf: RepmgrConf, daemon: Daemon, managed: ManagedCluster, host: Ho
             said = said or f"as {daemon.user.name}: {ascii(' '.join(output.strip(': ').split())[:MOST_WORDS])}"
         if INJECTED in output.replace(command, ""):
             return topic.fail("a shell has executed text from the event", hint)
-        said = said or _arrival(sent, moment, managed, host, journal)
+        said = said or arrival(sent, moment)
     what = f"sent as {daemon.user.name}, arrived whole: {sent.event} of node {sent.node}, {stamp}"
     return topic.fail(said, hint) if said else topic.ok(what)
 

@@ -17,12 +17,14 @@ from repmgr_hooks.config import Config, which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean
 from repmgr_hooks.hook import PROGRAM, option
+from repmgr_hooks.journal.hosts import HostRow
 from repmgr_hooks.repmgr_conf import Placeholders, RepmgrConf, read, words_of
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 10.0
 NOTIFICATION_TIMEOUT = 60  # repmgr's default (repmgr.h:137)
 LEAST_TIMEOUT = 10
+NO_LINE = "event_notification_command is missing: repmgr reports nothing"
 SHELL_OWN = ("!", ".", ":", "{", "case", "cd", "command", "eval", "exec", "export", "for", "if", "set", "trap", "while")
 """With these words a line begins that has no program of its own there."""
 EXPANDED = re.compile(r"[$`~*?]|\bPATH=")
@@ -35,9 +37,18 @@ def as_it_should_be(cluster: str) -> str:
 
 
 def look(
-    loaded: Config, managed: ManagedCluster, files: Iterable[Path], repmgrd: User, known: Mapping[int, Identity]
+    loaded: Config,
+    managed: ManagedCluster,
+    files: Iterable[Path],
+    repmgrd: User,
+    known: Mapping[int, Identity],
+    heard: Iterable[HostRow] = (),
 ) -> Iterator[Finding]:
-    """Look at the files of a cluster's nodes, as repmgr knows them; files of other nodes are left alone."""
+    """Look at the files of a cluster's nodes, as repmgr knows them; files of other nodes are left alone.
+
+    ``heard``: what database hosts have handed over; where they report a node, no file of it need be here.
+    """
+    reported = {row.node: row for row in heard}
     files, found = list(files), set[int]()
     for conf in readable(files):
         if (number := node_of(conf, managed.cluster.nodes, known)) is not None:
@@ -45,11 +56,12 @@ def look(
             yield access(conf, repmgrd)
             yield from of_file(conf, loaded, managed)
     for number, node in managed.cluster.nodes.items():
-        if number not in found and not node.witness and not any(unreadable(files)):
+        topic = Topic("repmgr.conf", f"{managed.cluster.name} node {number}")
+        if number not in found and number in reported:
+            yield topic.ok(f"is on the node's own host, which reports: {reported[number]}")
+        elif number not in found and not node.witness and not any(unreadable(files)):
             what = f"no repmgr.conf of node {number} was found on this host"
-            yield Topic("repmgr.conf", f"{managed.cluster.name} node {number}").warn(
-                what, "check it on the node's own host"
-            )
+            yield topic.warn(what, "check it on the node's own host")
 
 
 def unreadable(files: Iterable[Path]) -> Iterator[Finding]:
@@ -162,7 +174,7 @@ def wrong_line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> str
     It is expanded twice, for ``%p`` is empty for most events, and then disappears if no quotes stand around it.
     """
     if not conf.line:
-        return "event_notification_command is missing: repmgr reports nothing"
+        return NO_LINE
     for other in ("", "1"):
         said = Placeholders(str(conf.node), "standby_promote", "1", other, details="a b", name="a", conninfo="a=b c=d")
         if wrong := _wrong_words(said, conf, loaded, managed):
@@ -171,23 +183,42 @@ def wrong_line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> str
 
 
 def _wrong_words(said: Placeholders, conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> str:
-    try:
-        words = words_of(said.expanded(conf.line))
-    except ValueError as error:
-        return f"a shell cannot read the line: {error}"
-    if "event" not in words or shutil.which(words[0]) is None:
-        return f"{words[0] if words else conf.line} does not exist, or cannot be run"
-    cluster, handed = option("--cluster", words[words.index("event") + 1 :])
-    handed = handed[1:] if handed[:1] == ["--"] else handed
-    wanted = [said.node, said.event, said.success, said.other, said.timestamp]
-    if (wrong := problem(handed)) or handed != wanted[: len(handed)]:
-        unquoted = [word for word in ("%p", "%t") if word in conf.line and f'"{word}"' not in conf.line]
-        return f"no quotes around {' and '.join(unquoted)}" if unquoted else f"wrong placeholders: {wrong or handed}"
+    wrong, cluster = _handed(said, conf)
+    if wrong:
+        return wrong
     try:
         meant = which_cluster(loaded.clusters, cluster or None, int(said.node))
     except UsageError as error:
         return str(error)
     return "" if meant == managed.cluster.name else f"the line names cluster {meant!r}, the node is of another"
+
+
+def _handed(said: Placeholders, conf: RepmgrConf) -> tuple[str, str]:
+    """Return what is wrong with the words that the hook would be given (empty: nothing), and the cluster in them."""
+    try:
+        words = words_of(said.expanded(conf.line))
+    except ValueError as error:
+        return f"a shell cannot read the line: {error}", ""
+    if "event" not in words or shutil.which(words[0]) is None:
+        return f"{words[0] if words else conf.line} does not exist, or cannot be run", ""
+    cluster, handed = option("--cluster", words[words.index("event") + 1 :])
+    handed = handed[1:] if handed[:1] == ["--"] else handed
+    wanted = [said.node, said.event, said.success, said.other, said.timestamp]
+    if (wrong := problem(handed)) or handed != wanted[: len(handed)]:
+        unquoted = [word for word in ("%p", "%t") if word in conf.line and f'"{word}"' not in conf.line]
+        what = f"no quotes around {' and '.join(unquoted)}" if unquoted else f"wrong placeholders: {wrong or handed}"
+        return what, cluster
+    return "", cluster
+
+
+def of_hosts_file(conf: RepmgrConf) -> Iterator[Finding]:
+    """Look at the file of a database host, which knows no routes: whether all that the hook needs is passed."""
+    topic, hint = Topic("repmgr.line", str(conf.path)), as_it_should_be("NAME")
+    unsafe = sorted(set(re.findall(r"%[dac]", conf.line.replace("%%", ""))))
+    said = (Placeholders(str(conf.node), "standby_promote", "1", other, details="a b") for other in ("", "1"))
+    wrong = f"{', '.join(unsafe)} in the line: a shell runs what they hold" if unsafe else ""
+    wrong = wrong or ("" if conf.line else NO_LINE) or next(filter(None, (_handed(each, conf)[0] for each in said)), "")
+    yield topic.fail(wrong, hint) if wrong else topic.ok("passes what the hook needs")
 
 
 def _filter(conf: RepmgrConf, managed: ManagedCluster, where: str, reread: str) -> Finding:

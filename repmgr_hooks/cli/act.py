@@ -8,8 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from repmgr_hooks import clock, config
+from repmgr_hooks.cli.forward import hand_over_now
 from repmgr_hooks.cli.output import (
     FAILED,
     OK,
@@ -28,7 +30,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import RunResult
 from repmgr_hooks.errors import UsageError, did_you_mean, hint_lines
 from repmgr_hooks.event import CATALOGUE, Event, parse_event
-from repmgr_hooks.hook import wake
+from repmgr_hooks.hook import forwards, wake
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import keep, pause_of
 from repmgr_hooks.journal.rows import Pause
@@ -49,7 +51,10 @@ def do_event(arguments: argparse.Namespace) -> int:
             text = sys.stdin.read(MAX_EVENT)
         except UnicodeDecodeError as error:
             raise UsageError(f"the event on stdin is not UTF-8: {error.reason}; repmgr sends plain words") from None
-        cluster, *arguments.words = text.split("\n")[:-1] or [""]
+        stored = text.split("\n")[:-1] or [""]
+        if forwards(arguments.config):
+            return hand_over_now(Path(arguments.config), stored)
+        cluster, *arguments.words = stored
         arguments.cluster = cluster or None
     return handle(arguments, parse_event(arguments.words), "event", show_log_lines(sys.stderr))
 

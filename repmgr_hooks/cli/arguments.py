@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from repmgr_hooks.catalogue import is_node_id, shorten
 from repmgr_hooks.hook import CONFIG
-from repmgr_hooks.settings.schema import AMOUNT
+from repmgr_hooks.settings.schema import AMOUNT, PLAIN_NAME
 from repmgr_hooks.settings.schema import amount as in_bytes
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 LONGEST_PAUSE = 720 * 3600
 LONGEST_REASON = 200
+
+LOGGING = {
+    "boot",
+    "forward",
+    "reconcile",
+    "replay",
+    "resume",
+    "serve-http",
+    "simulate-failover",
+    "switchover",
+    "worker",
+}
+"""These commands say what they do while they do it."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,9 +45,9 @@ def parser() -> argparse.ArgumentParser:
         description = text.replace("%%", "%")
         made = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
         made.set_defaults(command=name)
-        if name not in ("check", "config-schema", "handlers", "serve-http", "worker"):
+        if name not in ("check", "config-schema", "forward", "handlers", "receive-event", "serve-http", "worker"):
             made.add_argument("--cluster", help="required if the configuration has several clusters")
-        if name in ("boot", "reconcile", "replay", "resume", "serve-http", "simulate-failover", "switchover", "worker"):
+        if name in LOGGING:
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: one object per line")
         return made
 
@@ -63,6 +77,10 @@ def parser() -> argparse.ArgumentParser:
     command("boot", "run at boot: set up chains, forwarding and routes for the cluster as it is now")
     worker = command("worker", "run the service, which handles what 'event' stores")
     worker.add_argument("--once", action="store_true", help="handle the stored events, then exit")
+    forward = command("forward", "run the service of a database host, which hands to the gateways what 'event' stores")
+    forward.add_argument("--once", action="store_true", help="hand over what waits, then exit")
+    receive = command("receive-event", "store what a database host hands over on stdin; the command of its ssh key")
+    receive.add_argument("--host", type=host_name, required=True, metavar="NAME", help="the host whose key it is")
     status = command("status", "show the state of each cluster; exit code 0 only if it is the desired state")
     wal = command(
         "check-wal", "check whether a restore from Barman would bring back what the cluster has; exit code 1 if not"
@@ -154,6 +172,12 @@ def parser() -> argparse.ArgumentParser:
     )
     init.add_argument("--barman", metavar="SERVER", help="Barman's server, if it has several")
     init.add_argument("--gateway", metavar="ADDRESS", help="this host's address for clients and Barman")
+    init.add_argument(
+        "--repmgrd-on-nodes", action="store_true", help="let the database hosts hand over events; draft no repmgr.conf"
+    )
+    init.add_argument(
+        "--forward-to", action="append", metavar="ADDRESS", help="on a database host: its files, for this gateway"
+    )
     init.add_argument("--install", action="store_true", help="install the files of DIRECTORY, and check them")
     init.add_argument("--replace", action="store_true", help="also replace files that exist; a copy is kept")
     command("handlers", "list the handlers and where each comes from")
@@ -196,6 +220,13 @@ def node_id(text: str) -> int:
     if not is_node_id(text):
         raise argparse.ArgumentTypeError(f"{shorten(text)} is not a repmgr node id, a whole number from 1")
     return int(text)
+
+
+def host_name(text: str) -> str:
+    """Return the name of a host. Raises ArgumentTypeError."""
+    if not re.fullmatch(PLAIN_NAME, text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{shorten(text)} is not a plain name (letters, digits, _ . -)")
+    return text
 
 
 def reason(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.cli import act, complete, setup, show, streams
+from repmgr_hooks.cli import act, complete, forward, setup, show, streams
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain, log
 from repmgr_hooks.cli.privileges import become_service
@@ -109,6 +109,8 @@ def _switchover(arguments: argparse.Namespace) -> int:
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "event": act.do_event,
     "worker": act.do_worker,
+    "forward": forward.do_forward,
+    "receive-event": forward.do_receive_event,
     "replay": act.do_replay,
     "reconcile": act.do_reconcile,
     "simulate-failover": act.do_simulate_failover,

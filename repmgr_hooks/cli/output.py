@@ -20,6 +20,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError, did_you_mean, hint_lines
 from repmgr_hooks.event import Event
 from repmgr_hooks.files import atomic_write
+from repmgr_hooks.hook import forwards
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.log import Form, Lines, goes_to_journal
 from repmgr_hooks.system.host import LocalHost
@@ -34,8 +35,11 @@ LIBRARIES = ("asyncio", "psycopg", "sh")
 
 
 def configured(arguments: argparse.Namespace) -> Config:
-    """Read the configuration file. Raises UsageError."""
-    return config.load(config.config_path(arguments.config))
+    """Read the configuration file of a gateway. Raises UsageError."""
+    path = config.config_path(arguments.config)
+    if forwards(str(path)):
+        raise UsageError(f"{path} has 'forward': it is the file of a database host", hint="run this on a gateway")
+    return config.load(path)
 
 
 def world_of(managed: ManagedCluster) -> LocalHost:

@@ -25,9 +25,9 @@ from repmgr_hooks.handlers import installed
 from repmgr_hooks.hook import PACKAGED
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.schema import PLAIN_NAME
-from repmgr_hooks.setup import new_confs
+from repmgr_hooks.setup import database_host, new_confs
 from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
-from repmgr_hooks.setup.install import PASSFILE, install, write
+from repmgr_hooks.setup.install import PASSFILE, install, is_database_hosts, write
 from repmgr_hooks.setup.render import CONFIGURATION, drafted
 from repmgr_hooks.system.host import LocalHost
 
@@ -39,7 +39,7 @@ def do_init(arguments: argparse.Namespace) -> int:
     try:
         if arguments.install:
             tell(install(arguments.directory, arguments.replace, LocalHost({})))
-            return left_to_do()
+            return left_to_do(is_database_hosts(arguments.directory))
         texts, notes = draft(arguments)
         tell(write(arguments.directory, texts))
         tell(notes)
@@ -63,6 +63,10 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
         raise UsageError(f"--cluster {shorten(arguments.cluster)} is not a plain name (letters, digits, _ . -)")
     name = arguments.cluster or "main"
     readable = confs(arguments.repmgr_conf)
+    if arguments.forward_to:
+        ours = [conf for conf in readable if conf.node is not None]
+        notes = [] if ours else ["unknown   where repmgr.conf is: --repmgr-conf FILE names it"]
+        return database_host.drafted(arguments.forward_to, name, shipped(), ours, repmgrds_user()), notes
     asked = chosen_conf(arguments.repmgr_conf, readable)
     host = LocalHost({asked.node or 0: with_passfile(asked.settings["conninfo"])})
     found = survey(asked, arguments.barman, arguments.gateway, host)
@@ -72,6 +76,9 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     notes = [f"left out  {option} of repmgr's conninfo: {why}" for option, why in found.left_out.items()]
     ours = [conf for path, conf in here.items() if nodes[path] is not None]
     texts = drafted(found, name, shipped(), ours, repmgrd=repmgrds_user().name)
+    if arguments.repmgrd_on_nodes:
+        texts |= database_host.of_gateway(found.nodes, known, shipped())
+        return {place: text for place, text in texts.items() if not new_confs.is_conf(Path(place))}, notes
     missing = [number for number, node in found.nodes.items() if not (node.witness or number in nodes.values())]
     copied = {
         node: conf.path for conf in ours if new_confs.unfilled(texts[str(conf.path)]) and (node := nodes[conf.path])
@@ -127,10 +134,11 @@ def tell(lines: Iterable[str]) -> None:
         print(line, flush=True)
 
 
-def left_to_do() -> int:
+def left_to_do(on_database_host: bool) -> int:
     """Show what ``check`` says about what was installed; that is no failure of the installation."""
     print("\nWhat is left to do, as 'repmgr-hooks check' sees it; then:")
     units = "repmgr-hooks-boot.service repmgr-hooks.service repmgr-hooks-check-wal.timer"
+    units = Path(database_host.UNIT).name if on_database_host else units
     print(f"  systemctl enable --now {units}\n")
     show.do_check(parser().parse_args(["--config", CONFIGURATION, "check"]))
     return OK

@@ -11,7 +11,7 @@ import sys
 
 from repmgr_hooks import checks, clock, handlers
 from repmgr_hooks.barman.deep import Effort
-from repmgr_hooks.checks import finding, offline, recovery
+from repmgr_hooks.checks import database_host, finding, offline, recovery
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import acting_as, service_user
@@ -31,6 +31,8 @@ from repmgr_hooks.cli.output import (
 from repmgr_hooks.config import Config, config_path, load
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, OperationFailed, UsageError
+from repmgr_hooks.forward import settings
+from repmgr_hooks.hook import forwards
 from repmgr_hooks.journal import wal_checks
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import broken
@@ -179,6 +181,8 @@ def do_check(arguments: argparse.Namespace) -> int:
 
 def examined(arguments: argparse.Namespace) -> list[Finding]:
     """Look at everything that ``check`` knows of. Raises UsageError for a wrong configuration."""
+    if forwards(str(path := config_path(arguments.config))):
+        return [*database_host.findings(settings.load(path), path, LocalHost({}), arguments.end_to_end)]
     loaded = configured(arguments)
     worlds = {name: world_of(managed) for name, managed in loaded.clusters.items()}
     with contextlib.ExitStack() as stack:

@@ -16,7 +16,7 @@ from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.event import Event
+from repmgr_hooks.event import Event, Report
 from repmgr_hooks.journal import memory, queries
 from repmgr_hooks.journal.memory import TOLD_UNDER
 from repmgr_hooks.journal.prune import FORGET, PRUNE
@@ -45,8 +45,9 @@ CHECKED = 32 * 2**20
 STEP_COLUMNS = "path, action, event, event_node, kind, target, node, what, started, duration, error, code, hint"
 
 ADD_EVENT = f"""
-insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand, role)
-values (:spooled, :cluster, :node, :name, :success, :other_node, :timestamp, :received, :by_hand, ({TOLD_UNDER}))
+insert into event (spooled, cluster, node, name, success, other_node, timestamp, received, by_hand, role, host, ahead)
+values (:spooled, :cluster, :node, :name, :success, :other_node, :timestamp, :received, :by_hand, ({TOLD_UNDER}),
+        :host, :ahead)
 on conflict (spooled) do nothing
 """
 
@@ -60,11 +61,14 @@ class Journal(Store):
         self, cluster: str, event: Event, received: float, spooled: str | None = None, by_hand: bool = False
     ) -> int:
         """Store an event and return its number; one that was stored before (the same spool file) is stored once."""
-        values = _event_values(cluster, event, received, spooled, by_hand)
+        values = _event_values(Report(cluster, event), received, spooled, by_hand)
         return self.change(lambda db: db.execute(ADD_EVENT, values).lastrowid) or 0
 
-    def add_events(self, events: Iterable[tuple[str, Event, float, str]]) -> None:
-        """Store many at once: each its cluster, when it was received, and its spool file."""
+    def add_events(self, events: Iterable[tuple[Report, float, str]]) -> None:
+        """Store many at once: each when it was received, and its spool file.
+
+        One that another host handed over is known by its number there, however often and by which way it comes.
+        """
         rows = [_event_values(*values) for values in events]
         self.change(lambda db: db.executemany(ADD_EVENT, rows))
 
@@ -233,11 +237,13 @@ class Journal(Store):
         return self.ask(lambda db: queries.paused(db, cluster))
 
 
-def _event_values(
-    cluster: str, event: Event, received: float, spooled: str | None, by_hand: bool = False
-) -> dict[str, object]:
-    said = {**vars(event), "cluster": cluster, "received": received, "spooled": spooled, "by_hand": by_hand}
-    return {**said, "now": clock.wall()}
+def _event_values(report: Report, received: float, spooled: str | None, by_hand: bool = False) -> dict[str, object]:
+    said = {**vars(report.event), "cluster": report.cluster, "by_hand": by_hand, "now": clock.wall()}
+    if not (origin := report.origin):
+        return {**said, "received": received, "spooled": spooled, "host": None, "ahead": None}
+    # When repmgr reported it, on our clock: what was handed over late is not news.
+    stored = min(origin.stored - origin.ahead, received)
+    return {**said, "received": stored, "spooled": origin.key, "host": origin.host, "ahead": origin.ahead}
 
 
 def open_journal(path: Path, later: bool = False) -> Journal:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from repmgr_hooks.errors import OperationFailed
 
-VERSION = 11
+VERSION = 12
 """Of these tables (pragma user_version). Those before the first release had less, and are not read any more."""
 
 SCHEMA = """
 create table event (
     id integer primary key,
-    spooled text unique,           -- name of the file that it was handed in as; none if made by hand
+    spooled text unique,           -- name of the file that it was handed in as, after its host's; none if made by hand
     cluster text not null,
     node integer not null,
     name text not null,
@@ -26,11 +26,14 @@ create table event (
     received real not null,
     by_hand integer not null default 0,  -- replayed: proves nothing about the cluster
     run integer references run,    -- the run that covered it; none while it waits
-    role integer                   -- the primary in whose time it came; 0: none was known; none: of an earlier one
+    role integer,                  -- the primary in whose time it came; 0: none was known; none: of an earlier one
+    host text,                     -- the database host that handed it over; none: our own hook stored it
+    ahead real                     -- seconds that the clock of that host was ahead of ours
 );
 create index event_waiting on event (cluster) where run is null;
 create index event_received on event (cluster, received);
 create index event_role on event (cluster, role);
+create index event_host on event (cluster, host, node) where host is not null;
 create table run (
     id integer primary key,
     cluster text not null,

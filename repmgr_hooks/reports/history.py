@@ -8,9 +8,10 @@ from typing import Any
 
 from repmgr_hooks.cluster.notice import contradicts
 from repmgr_hooks.errors import hint_lines
-from repmgr_hooks.event import CATALOGUE, NAMED
+from repmgr_hooks.event import CATALOGUE, NAMED, Origin
+from repmgr_hooks.journal.hosts import off, origins
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import StepRow
+from repmgr_hooks.journal.rows import RunRow, StepRow
 
 
 def read(journal: Journal, limit: int, cluster: str | None, failed: bool) -> list[dict[str, Any]]:
@@ -19,14 +20,29 @@ def read(journal: Journal, limit: int, cluster: str | None, failed: bool) -> lis
         {
             **dataclasses.asdict(run),
             "left": [{**item.place._asdict(), "code": item.code} for item in run.left],
-            "events": [
-                {"id": item.id, **dataclasses.asdict(item.event), "contradicts": contradicts(item.event, run.primary)}
-                for item in journal.events_of(run.id)
-            ],
+            "events": _events(journal, run),
             "steps": [_plain(step) for step in journal.steps(run.id)],
         }
         for run in journal.runs(limit, cluster, failed)
     ]
+
+
+def _events(journal: Journal, run: RunRow) -> list[dict[str, Any]]:
+    """Return the events of a run; of one that a database host has handed over also that, and its clock."""
+    came_from = origins(journal, run.id)
+    return [
+        {
+            "id": item.id,
+            **dataclasses.asdict(item.event),
+            "contradicts": contradicts(item.event, run.primary),
+            **(_origin(came_from[item.id]) if item.id in came_from else {}),
+        }
+        for item in journal.events_of(run.id)
+    ]
+
+
+def _origin(origin: Origin) -> dict[str, Any]:
+    return {"host": origin.host, "stored_there": origin.stored, "clock_ahead": origin.ahead}
 
 
 def _plain(step: StepRow) -> dict[str, Any]:
@@ -58,7 +74,16 @@ def _doubts(event: dict[str, Any], run: dict[str, Any]) -> str:
     failed = "" if event["success"] else ", reported as failed"
     denied = f", contradicts the cluster: the primary is node {run['primary']}" if event["contradicts"] else ""
     new = "" if event["name"] in CATALOGUE else ", which this version does not know"
-    return failed + denied + new
+    return failed + denied + new + _from(event)
+
+
+def _from(event: dict[str, Any]) -> str:
+    """The host that has handed it over, and when it stored it by its own clock."""
+    if "host" not in event:
+        return ""
+    wrong = off(event["clock_ahead"])
+    there = time.strftime("%H:%M:%S", time.localtime(event["stored_there"]))
+    return f", from {event['host']}, {there} there{f' (its clock is {wrong} this one)' if wrong else ''}"
 
 
 def _step(step: dict[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from repmgr_hooks.errors import OperationFailed, Problem, hint_lines
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.holds import Hold
+from repmgr_hooks.journal.hosts import clocks_off, last_heard
 from repmgr_hooks.journal.journal import Journal, primary_finder
 from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
@@ -207,7 +208,12 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         decision,
         ports,
         tuple(pending or _pending(managed, finder, decision, host)),
-        (*warnings, *unreadable, *(problem for each in pooled for problem in each.problems)),
+        (
+            *warnings,
+            *unreadable,
+            *(problem for each in pooled for problem in each.problems),
+            *(clocks_off(last_heard(journal, settings.name)) if journal else ()),
+        ),
         len(journal.waiting(settings.name)) if journal else 0,
         paused,
         (event[0], str(event[1])) if event else None,

@@ -236,8 +236,7 @@ class ClusterController:
         return {step.place for step in steps if not step.error} | (self._last[1] if self._last else set())
 
     def _begin(self, cause: str, attempt: int, covered: Sequence[Waiting]) -> int | None:
-        numbers = [item.id for item in covered]
-        run = self._ask(lambda: self._journal.begin_run(self.name, cause, attempt, numbers))
+        run = self._ask(lambda: self._journal.begin_run(self.name, cause, attempt, [item.id for item in covered]))
         self._take_again = self._host.now() + (JOURNAL_BROKEN if run is None else 0)
         return run
 
@@ -263,10 +262,9 @@ class ClusterController:
             started, run = clock.wall(), self._begin(cause, attempt, covered)
             shown, stop = self._shown, self.stopping.is_set
             observer = JournalRecorder(self._journal, self.name, run, notified, shown.waiting, stop, shown.show)
-            everything = cause == "drift" or failed is not None
             try:
                 with about(run=run, events=[item.id for item in covered[-SHOWN:]]):
-                    result = self._handle([item.event for item in covered], observer, everything)
+                    result = self._handle([item.event for item in covered], observer, cause == "drift" or bool(failed))
             finally:
                 if observer.committed:
                     self._unwritten = observer.unwritten

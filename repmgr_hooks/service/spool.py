@@ -18,17 +18,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
 
 from repmgr_hooks import clock
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError
-from repmgr_hooks.event import Event
 from repmgr_hooks.hook import WAKE, open_spool, remove
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.log import hint
 from repmgr_hooks.service.event_file import read_event
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 NO_FIFO_WAIT = 1.0
 TRIES = 3
@@ -43,6 +44,14 @@ BATCH = 500
 """Events that are taken in with one transaction; the worker looks up in between."""
 NAMED = 5
 """Files that are named when they are refused or moved aside, of all that are taken in at once; others are counted."""
+
+
+class Stored(NamedTuple, Generic[T]):
+    """A file of the spool: what was read in it, when it was stored, and its name."""
+
+    what: T
+    received: float
+    name: str
 
 
 class Spool:
@@ -125,9 +134,14 @@ class Spool:
         return self._fifo in readable([also, *fifo], seconds if fifo else min(seconds, NO_FIFO_WAIT))
 
     def take_in(self, journal: Journal, clusters: Mapping[str, ManagedCluster], most: int = LISTED) -> int:
-        """Move stored events into the journal, oldest first, some at a time; return how many. Raises OperationFailed.
+        """Move stored events into the journal, as ``take``."""
+        return self.take(lambda name, directory: read_event(name, directory, clusters), journal.add_events, most)
 
-        Of more than ``most`` the oldest are removed unread; ``dropped`` says how many.
+    def take(self, read: Callable[[str, int], T], keep: Callable[[list[Stored[T]]], object], most: int = LISTED) -> int:
+        """Move stored events elsewhere, oldest first, some at a time; return how many. Raises OperationFailed.
+
+        ``read`` is given a file and its directory; a UsageError means that it is no event. ``keep`` has all of them on
+        its disk when it returns. Of more than ``most`` the oldest are removed unread; ``dropped`` says how many.
         """
         self._refused = 0
         self._see_to_its_place()
@@ -136,7 +150,7 @@ class Spool:
         for name in names[: self.dropped]:
             self._remove(name)
         batch = names[self.dropped :][:BATCH]
-        journal.add_events(self._read(batch, clusters))
+        keep(self._read(batch, read))
         for name in batch:
             if name not in self._passed_by:
                 self._remove(name)
@@ -171,18 +185,16 @@ class Spool:
     def _is_ours(self, name: str, opened: int | None) -> bool:
         return opened is not None and _same(opened, name, self._directory)
 
-    def _read(
-        self, names: Iterable[str], clusters: Mapping[str, ManagedCluster]
-    ) -> list[tuple[str, Event, float, str]]:
+    def _read(self, names: Iterable[str], read: Callable[[str, int], T]) -> list[Stored[T]]:
         """Return the events of these files; what is none is named, or counted if there is much of it."""
         events = []
         for name in names:
             try:
                 if not re.fullmatch(r"[0-9]{20}-[0-9]{1,10}", name, re.ASCII):
                     raise UsageError("this name is not one that the hook gives")
-                cluster, event = read_event(name, self._directory, clusters)
+                found = read(name, self._directory)
                 # Nothing has come later than now, whatever the file is called.
-                events.append((cluster, event, min(int(name[:20]) / 1e9, clock.wall()), name))
+                events.append(Stored(found, min(int(name[:20]) / 1e9, clock.wall()), name))
             except FileNotFoundError:
                 continue
             except UsageError as error:

@@ -7,7 +7,6 @@ import logging
 import mmap
 import os
 import signal
-import socket
 import threading
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from repmgr_hooks.service.hold_keeper import HoldKeeper
 from repmgr_hooks.service.intake import Intake
 from repmgr_hooks.service.loop import Loop
 from repmgr_hooks.service.prober import Prober
+from repmgr_hooks.service.systemd import notify
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LocalHost
 
@@ -285,12 +285,3 @@ def exhausted() -> str:
     except (OSError, RuntimeError, MemoryError) as error:
         return str(error) or repr(error)
     return ""
-
-
-def notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)); nothing happens without it."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.setblocking(False)
-            channel.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)

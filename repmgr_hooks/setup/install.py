@@ -18,7 +18,9 @@ from pathlib import Path
 from repmgr_hooks import config
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
-from repmgr_hooks.hook import PACKAGED, PROGRAM
+from repmgr_hooks.forward import settings
+from repmgr_hooks.hook import PACKAGED, PROGRAM, forwards
+from repmgr_hooks.setup import database_host
 from repmgr_hooks.setup.new_confs import REPMGRD, UNKNOWN, is_conf, unfilled
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS, packaged
 from repmgr_hooks.system.steps import Host, Program
@@ -61,7 +63,7 @@ class Move:
     @property
     def ours(self) -> bool:
         """True for a file that belongs to root, and that all may read, such as a unit."""
-        return str(self.place) in (*SHIPPED, REPMGRD)
+        return str(self.place) in (*SHIPPED, *database_host.FILES, *database_host.OF_GATEWAY, REPMGRD)
 
     @property
     def replaces(self) -> bool:
@@ -101,7 +103,8 @@ def write(directory: Path, texts: Mapping[str, str]) -> Iterator[str]:
             )
             continue
         with atomic_write(path) as file:
-            os.fchmod(file.fileno(), MODES.get(place, 0o644) if place in SHIPPED else SECRET)
+            ours = Move(path, Path(place)).ours
+            os.fchmod(file.fileno(), MODES.get(place, 0o644) if ours else SECRET)
             file.write(text)
         yield f"written   {path}"
 
@@ -113,14 +116,17 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     examine(directory, moves, replace, host)
     group = repmgrds_group(directory) if any(move.there is None and not move.ours for move in moves) else 0
     yield from links()
-    for unit in (drafted(directory, unit) for unit in UNITS):
+    on_gateway = not is_database_hosts(directory)
+    for unit in (drafted(directory, unit) for unit in (UNITS if on_gateway else (database_host.UNIT,))):
         if unit.exists():
             host.run(Program(("systemd-analyze", "verify", str(unit))), LIMIT)
     for move in moves:
         yield f"ok        {move.place}" if move.done else put(move, group)
-    yield passfile()
+    if on_gateway:
+        yield passfile()
     host.run(Program(("systemd-tmpfiles", "--create", str(in_force(TMPFILES)))), LIMIT)
-    host.run(Program(("sysctl", "--quiet", "--load", str(in_force(SYSCTL)))), LIMIT)
+    if on_gateway:
+        host.run(Program(("sysctl", "--quiet", "--load", str(in_force(SYSCTL)))), LIMIT)
     if Path(SYSTEMD_RUNS).is_dir():
         host.run(Program(("systemctl", "daemon-reload")), LIMIT)
 
@@ -132,8 +138,12 @@ def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -
         said = dict.fromkeys(map(str, others))
         hint = "; ".join(dict.fromkeys(wrong.hint for wrong in others if wrong.hint))
         raise UsageError("\n  ".join([f"{directory} is refused:", *said]), hint=hint)
-    if wrong := list(_not_installable(moves, replace)):
+    on_gateway = not is_database_hosts(directory)
+    if wrong := list(_not_installable(moves, replace, on_gateway)):
         raise UsageError(listed(f"{directory} cannot be installed, and nothing was changed:", wrong))
+    if not on_gateway:
+        settings.load(drafted(directory, CONFIGURATION))
+        return
     config.load(drafted(directory, CONFIGURATION))
     try:
         host.run(Program(("visudo", "-c", "-f", str(drafted(directory, SUDOERS)))), LIMIT)
@@ -141,19 +151,26 @@ def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -
         raise UsageError(f"{error}; nothing was changed") from None
 
 
-def _not_installable(moves: Sequence[Move], replace: bool) -> Iterator[Problem]:
-    for place in SHIPPED:
-        if Path(place) not in [move.place for move in moves] and not packaged(place).exists():
+def is_database_hosts(directory: Path) -> bool:
+    """True for the draft of a database host, which hands its events to gateways."""
+    return forwards(str(drafted(directory, CONFIGURATION)))
+
+
+def _not_installable(moves: Sequence[Move], replace: bool, on_gateway: bool) -> Iterator[Problem]:
+    for place in SHIPPED if on_gateway else database_host.FILES:
+        if Path(place) not in [move.place for move in moves] and not (on_gateway and packaged(place).exists()):
             yield mistake(f"{place} is not in it")
     for move in moves:
         if not move.ours and move.there is None and not is_conf(move.place):
             yield mistake(f"{move.draft} has no place here")
         if is_conf(move.place) and (left := unfilled(move.text)):
             yield mistake(f"{move.draft} has {UNKNOWN} in {' and '.join(left)}", "write where it is on the node")
+        if str(move.place) == database_host.KEYS and database_host.NO_KEY in move.text:
+            yield mistake(f"{move.draft} lacks the keys of the database hosts", "write each in the place of KEY-OF-...")
         if move.replaces and not replace:
             yield mistake(f"{move.place} would be replaced", f"see diff {move.place} {move.draft}; then use --replace")
     try:
-        pwd.getpwnam(USER)
+        _ = on_gateway and pwd.getpwnam(USER)
     except KeyError:
         yield mistake(f"there is no user {USER}, who runs the service", "install Barman")
 

@@ -41,7 +41,8 @@ def test_the_command_page_has_every_command_and_option(pages: dict[str, str]) ->
 def test_the_page_of_the_file_has_every_option_with_its_default(pages: dict[str, str]) -> None:
     lines = pages["repmgr-hooks.yaml.5"].splitlines()
     for option in all_options():
-        names = [option.path, option.path.removeprefix("clusters.NAME."), option.path.removeprefix("alerts[].")]
+        below = ("clusters.NAME.", "alerts[].", "forward.gateways.NAME.")
+        names = [option.path, *map(option.path.removeprefix, below)]
         at = next(n for n, line in enumerate(lines) if line in [rf"\fB{man.typed(name)}\fP" for name in names])
         assert option.default in lines[at + 1].replace(r"\-", "-"), option
 

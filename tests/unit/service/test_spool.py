@@ -19,7 +19,8 @@ import pytest
 from repmgr_hooks import hook
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.event import Event
+from repmgr_hooks.event import Event, Origin
+from repmgr_hooks.journal.hosts import origins
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.service.spool import Spool, make_spool
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
@@ -130,6 +131,39 @@ def test_a_journal_that_cannot_be_written_leaves_the_file_where_it_is(
         spool.take_in(journal, MAIN)
     assert left(directory) == ["01800000000000000100-7"]
     journal.close()
+
+
+def test_an_event_of_a_database_host(spool: Spool, directory: Path, journal: Journal) -> None:
+    """As ``forward/receive.py`` leaves it: with the host, its number there, and how far its clock is ahead."""
+    words = "main\n2\nstandby_promote\n1\n\n\ndb2\n01700000000000000100-7\n-3.250\n"
+    put(directory, "01800000000000000100-7", words)
+    put(directory, "01800000000000000101-7", words)
+    assert spool.take_in(journal, MAIN) == 2
+    (waits,) = journal.waiting("main")
+    assert waits.event == Event(2, "standby_promote")
+    run = journal.begin_run("main", "event", 1, [waits.id])
+    assert origins(journal, run)[waits.id] == Origin("db2", "01700000000000000100-7", -3.25)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "db2\n01700000000000000100-7\n",
+        "db2\n01700000000000000100-7\nnan\n",
+        "db2\n1-7\n0.000\n",
+        "../db2\n01700000000000000100-7\n0.000\n",
+        "\n01700000000000000100-7\n0.000\n",
+        "db2\n01700000000000000100-7\n0.000\nmore\n",
+        "db2\n0170000000000000010\u0660-7\n0.000\n",
+    ],
+)
+def test_an_origin_that_is_none(
+    spool: Spool, directory: Path, journal: Journal, origin: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(directory, "01800000000000000100-7", f"main\n2\nstandby_promote\n1\n\n\n{origin}")
+    spool.take_in(journal, MAIN)
+    assert journal.waiting("main") == []
+    assert "refused: an event is NODE EVENT" in caplog.text
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

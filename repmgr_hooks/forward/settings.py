@@ -1,0 +1,67 @@
+"""What the file of a database host says: where its events go. That of a gateway has ``clusters`` instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from repmgr_hooks.errors import UsageError
+from repmgr_hooks.hook import STATE_DIR, state_dir
+from repmgr_hooks.settings.file import document_of, refuse_mistakes
+from repmgr_hooks.settings.schema import Directory, Identifier, NotEmpty, Range, Word
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """One gateway: the command that leads to ``receive-event`` there, and how many seconds it may take."""
+
+    command: Annotated[tuple[Word, ...], NotEmpty()]
+    timeout: Annotated[int, Range(1, 300)] = 20
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Where events go: to each of these gateways."""
+
+    gateways: Mapping[Identifier, Gateway]
+
+
+@dataclass(frozen=True)
+class DatabaseHost:
+    """The whole file."""
+
+    forward: Forward
+    state_dir: Directory = STATE_DIR
+
+    @property
+    def gateways(self) -> Mapping[str, Gateway]:
+        """The gateways by their names."""
+        return self.forward.gateways
+
+    @property
+    def spool(self) -> Path:
+        """Where the hook stores events."""
+        return Path(self.state_dir, "spool")
+
+    def queue(self, gateway: str) -> Path:
+        """Where the events are that a gateway has not taken yet."""
+        return Path(self.state_dir, "forward", gateway)
+
+
+def load(path: Path) -> DatabaseHost:
+    """Read the file. Raises UsageError that lists every mistake."""
+    document = document_of(path)
+    refuse_mistakes(path, document)
+    if isinstance(document.data, dict) and "clusters" in document.data:
+        raise UsageError(
+            f"{path} has 'clusters': it is the file of a gateway, which handles its events itself",
+            hint="on a database host write 'forward' in the place of all clusters: config/README.md",
+        )
+    found = document.read(DatabaseHost, document.data, "")
+    if found and not document.problems and state_dir(str(path)) != found.state_dir:
+        document.problem("state_dir", "the hook reads this line without YAML", "write plainly 'state_dir: PATH'")
+    refuse_mistakes(path, document)
+    assert isinstance(found, DatabaseHost)
+    return found

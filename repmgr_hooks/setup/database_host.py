@@ -1,0 +1,71 @@
+"""The files of a database host where repmgrd runs, and what its gateway needs besides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from repmgr_hooks.checks.users import User
+from repmgr_hooks.cluster.repmgr_files import Identity
+from repmgr_hooks.errors import UsageError
+from repmgr_hooks.repmgr_conf import RepmgrConf
+from repmgr_hooks.settings.cluster import Node
+from repmgr_hooks.settings.schema import PLAIN_NAME, IpAddress
+from repmgr_hooks.setup.render import CONFIGURATION, TMPFILES, notified, run_as
+
+UNIT = "/etc/systemd/system/repmgr-hooks-forward.service"
+SSHD = "/etc/ssh/sshd_config.d/repmgr-hooks.conf"
+KEYS = "/etc/repmgr-hooks/authorized_keys"
+NO_KEY = "KEY-OF-"
+HOME = "/var/lib/postgresql"
+FILES = {
+    CONFIGURATION: "config/database-host.yaml",
+    TMPFILES: "config/database-host-tmpfiles.conf",
+    UNIT: "systemd/repmgr-hooks-forward.service",
+}
+"""Where each file of a database host goes, and where it comes from."""
+OF_GATEWAY = {SSHD: "config/sshd.conf", KEYS: "config/authorized_keys"}
+
+
+def drafted(
+    gateways: Iterable[str], name: str, shipped: Path, confs: Iterable[RepmgrConf], repmgrd: User
+) -> dict[str, str]:
+    """Return the text of each file of a database host by its place. Raises UsageError, OSError."""
+    texts = {place: (shipped / file).read_text() for place, file in FILES.items()}
+    texts |= {place: run_as(texts[place], repmgrd.name) for place in (TMPFILES, UNIT)}
+    texts[CONFIGURATION] = _configuration(texts[CONFIGURATION], list(gateways), repmgrd.home)
+    return texts | {str(conf.path): notified(conf.path.read_text(), name) for conf in confs}
+
+
+def _configuration(example: str, gateways: list[str], home: str) -> str:
+    for address in gateways:
+        if wrong := IpAddress().problem(address):
+            raise UsageError(f"--forward-to {wrong}", hint="name the gateway's address, such as 10.0.0.20")
+    line = next(line for line in example.splitlines() if line.startswith("    gateway:"))
+    names = ["gateway"] if len(gateways) == 1 else [f"gateway{number}" for number in range(1, len(gateways) + 1)]
+    lines = [
+        line.replace("gateway:", f"{name}:").replace("10.0.0.20", address).replace(HOME, home)
+        for name, address in zip(names, gateways, strict=True)
+    ]
+    return example.replace(line, "\n".join(lines))
+
+
+def of_gateway(nodes: Mapping[int, Node], known: Mapping[int, Identity], shipped: Path) -> dict[str, str]:
+    """Return the files with which a gateway lets the hosts of these nodes in, by their places. Raises OSError."""
+    texts = {place: (shipped / file).read_text() for place, file in OF_GATEWAY.items()}
+    head, line = (list(part) for part in _parts(texts[KEYS]))
+    names = {number: known[number].name if number in known else "" for number in nodes}
+    plain = {
+        number: name if re.fullmatch(PLAIN_NAME, name, re.ASCII) else f"node{number}" for number, name in names.items()
+    }
+    keys = [
+        line[0].replace("10.0.0.11", node.host).replace("db1", plain[number]) for number, node in sorted(nodes.items())
+    ]
+    return texts | {KEYS: "\n".join([*head, *keys, ""])}
+
+
+def _parts(text: str) -> tuple[list[str], list[str]]:
+    """Return the comments of the example, and its lines."""
+    lines = text.splitlines()
+    return [line for line in lines if line.startswith("#")], [line for line in lines if not line.startswith("#")]
