@@ -85,8 +85,11 @@ class Server:
         task = asyncio.current_task()
         assert task is not None
         if len(self._open) >= MOST_CONNECTIONS:
-            next(iter(self._open)).cancel()
+            oldest = next(iter(self._open))
+            del self._open[oldest]  # at once: a hundred may come before it has ended
+            oldest.cancel()
         self._open[task] = None
+        writer.transport.set_write_buffer_limits(0)  # drain() is to wait until all is taken
         try:
             async with asyncio.timeout(SECONDS):
                 writer.write(await self._response(reader))

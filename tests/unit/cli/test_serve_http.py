@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from repmgr_hooks.cli import serve_http as module
 from repmgr_hooks.cli.serve_http import LARGEST_REQUEST, MOST_CONNECTIONS, Server, place
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.journal.last_seen import LastSeen, NodeSeen, Publisher
+from repmgr_hooks.reports.health import Answer
 
 NODES = (NodeSeen(1, "10.0.0.11", True, "primary", 1), NodeSeen(2, "10.0.0.12", True, "standby", 1))
 SEEN = LastSeen("main", 1, 1, "only", "the primary is node 1", NODES, interval=3600)
@@ -116,6 +119,40 @@ def test_many_that_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
     answer = asyncio.run(_listening(tmp_path, client))
     assert isinstance(answer, bytes)
     assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+def test_those_that_come_all_at_once_are_no_more_than_those_that_may(tmp_path: Path) -> None:
+    async def flood() -> int:
+        server, pairs = Server(tmp_path), [socket.socketpair() for _ in range(2 * MOST_CONNECTIONS)]
+        streams = [await asyncio.open_connection(sock=ours) for ours, _ in pairs]
+        tasks = [asyncio.create_task(server.accept(*each)) for each in streams]
+        await asyncio.sleep(0)  # each has begun, and none has got any further
+        connected = len(server._open)
+        server.stop()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for _, theirs in pairs:
+            theirs.close()
+        return connected
+
+    assert asyncio.run(flood()) == MOST_CONNECTIONS
+
+
+def test_one_that_does_not_take_its_answer_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if what is left of it would have been kept in our memory."""
+    monkeypatch.setattr(module, "SECONDS", 0.2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        room = other.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    monkeypatch.setattr(module, "answer", lambda *_: Answer(200, "x" * (room + 30_000)))
+
+    def client(path: str) -> list[tuple[int, int]]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(path)
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            hung_up = select.poll()
+            hung_up.register(connection, 0)  # POLLHUP comes unasked
+            return hung_up.poll(60_000)
+
+    assert asyncio.run(_listening(tmp_path, lambda path: asyncio.to_thread(client, path)))
 
 
 @pytest.mark.parametrize("text", ["", "8008", "localhost:8008", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "::1"])
