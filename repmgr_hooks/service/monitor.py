@@ -34,7 +34,7 @@ class Monitor:
         self._managed, self._host, self._monitor_interval = managed, host, monitor_interval
         self.stirred = threading.Event()
         """Set when something has happened that a look may see: a restart is over before the next one is due."""
-        self._next = host.now()
+        self._next = self._soonest = host.now()
         self._hurry_until = 0.0
         self._said: list[Problem] = []
         self._looked: float | None = None
@@ -58,7 +58,9 @@ class Monitor:
         """Return the seconds until the next look."""
         if not self._monitor_interval:
             return NEVER
-        return 0.0 if self.stirred.is_set() else max(self._next - self._host.now(), 0.0)
+        # A node may end each connection at once, as with an idle_session_timeout of a millisecond.
+        due = min(self._next, self._soonest) if self.stirred.is_set() else self._next
+        return max(due - self._host.now(), 0.0)
 
     @property
     def closed(self) -> tuple[str, ...]:
@@ -119,6 +121,7 @@ class Monitor:
             self._hurry_until = now + HURRY_FOR
         if before and decision.primary not in (None, before.primary):
             self._hurry_until = now
+        self._soonest = now + HURRY_EVERY
         self._next = now + (HURRY_EVERY if now < self._hurry_until else self._monitor_interval)
 
     def _log(self, drift: Drift) -> None:

@@ -22,6 +22,7 @@ from repmgr_hooks.journal.rows import Waiting
 from repmgr_hooks.journal.wal_checks import WalCheckRow, keep
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.foreground import run_now
+from repmgr_hooks.service.monitor import HURRY_EVERY
 from repmgr_hooks.settings.cluster import WhileUnknown
 from repmgr_hooks.system.alert import Alert
 from tests.fake import FakeHost, NatTable
@@ -535,7 +536,22 @@ def test_what_stirs_is_looked_at_at_once(journal: Journal, host: FakeHost, loade
     host._end_stream()
     assert 0 < queue.work() <= 5, "not before the next look"
     assert host.barman.streams_from is None
+    host.sleep(HURRY_EVERY)
     queue.stirred.set()
     queue.work()
     assert host.barman.streams_from == 1
     assert not queue.stirred.is_set()
+
+
+def test_a_node_that_ends_each_connection_at_once_is_not_looked_at_without_a_pause(
+    queue: ClusterController, host: FakeHost
+) -> None:
+    """As with an idle_session_timeout of a millisecond, or a server that starts and crashes."""
+    queue.work()
+    looked = 0
+    begun = host.now()
+    while host.now() < begun + 1.0:
+        queue.stirred.set()
+        looked += 1
+        host.sleep(queue.work())
+        assert looked <= 12
