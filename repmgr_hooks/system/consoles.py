@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +29,7 @@ DATABASE = "pgbouncer"
 PAUSE = "PAUSE"
 """This command waits for transactions: it gets a connection of its own, and that it is not done is no sign of death."""
 WAKE_LIMIT, WAKE_EVERY = 30, 1.0
+CLOSE_LIMIT = 5.0
 
 
 def connection_string(console: str) -> str:
@@ -62,9 +64,12 @@ class Consoles:
         with self._changing:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="consoles", daemon=True).start()
+                threading.Thread(target=_run, args=(self._loop,), name="consoles", daemon=True).start()
             asking = asyncio.run_coroutine_threadsafe(self._ask(asked, limit), self._loop)
-        return asking.result()
+        try:
+            return asking.result()
+        except CancelledError:  # closed meanwhile
+            return {console: _failed(console, "nobody waits for its answer now", "no_answer") for console in asked}
 
     def close(self) -> None:
         """Close all connections, and try no more; the next question begins anew."""
@@ -90,24 +95,21 @@ class Consoles:
         }
 
     async def _close(self) -> None:
-        for attempt in self._waking.values():
-            attempt.cancel()
-        await asyncio.gather(*self._waking.values(), return_exceptions=True)
-        for console in list(self._kept):
-            await self._forget(console)
+        """End all that is under way, within the limit."""
+        await self._end(*self._kept.values(), *self._pausing.values())
+        self._kept.clear()
         self._waking.clear()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=CLOSE_LIMIT)
 
     async def _answer(
         self, console: str, asking: asyncio.Task[list[Table]], limit: float, waits: bool
     ) -> list[Table] | OperationFailed:
         if not asking.done():
-            # Closed first: psycopg would ask a silent PgBouncer to cancel the query.
-            if waits and (own := self._pausing.pop(console, None)):
-                await own.close()
-            elif not waits:
-                await self._forget(console)
-            asking.cancel()
-            await asyncio.wait({asking})
+            await self._give_up(console, asking, waits)
             if waits:
                 return _failed(console, f"not finished within {limit:g} s", "timeout")
             self._waking[console] = asyncio.ensure_future(self._wake(console))
@@ -130,15 +132,22 @@ class Consoles:
     async def _wake(self, console: str) -> None:
         """Try on the side until a console answers, or refuses, so that nobody waits for it again."""
         while True:
-            try:
-                async with asyncio.timeout(WAKE_LIMIT):
-                    await self._tables(console, ["SHOW VERSION"])
+            asking = asyncio.ensure_future(self._tables(console, ["SHOW VERSION"]))
+            await asyncio.wait({asking}, timeout=WAKE_LIMIT)
+            if asking.done():
+                asking.exception()  # the next question will hear it too
                 return
-            except TimeoutError:
-                await self._forget(console)
-                await asyncio.sleep(WAKE_EVERY)
-            except Exception:
-                return  # the next question will hear it too
+            await self._give_up(console, asking)
+            await asyncio.sleep(WAKE_EVERY)
+
+    async def _give_up(self, console: str, asking: asyncio.Task[list[Table]], waits: bool = False) -> None:
+        """Wait no more. Closed first: psycopg would ask a silent PgBouncer to cancel the query, and wait for that."""
+        if not waits:
+            await self._forget(console)
+        elif own := self._pausing.pop(console, None):
+            await self._end(own)
+        asking.cancel()
+        await asyncio.wait({asking})
 
     async def _tables(self, console: str, commands: Sequence[str]) -> list[Table]:
         """Ask through the connection that is open; if it has broken since it was last used, through a new one."""
@@ -166,8 +175,20 @@ class Consoles:
 
     async def _forget(self, console: str) -> None:
         if connection := self._kept.pop(console, None):
+            await self._end(connection)
+
+    async def _end(self, *connections: Connection) -> None:
+        for connection in connections:
             with suppress(psycopg.Error):
                 await connection.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run an event loop until it is stopped, and leave none of its descriptors open."""
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
 
 
 async def _all(connection: Connection, commands: Sequence[str]) -> list[Table]:
