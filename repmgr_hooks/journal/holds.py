@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from psycopg import ProgrammingError
+
 from repmgr_hooks import clock
 from repmgr_hooks.background import on_disk
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.files import atomic_write
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.steps import console_name
 
 MOST = 100_000
+MOST_PROCESS = 2**22
+"""The highest number of a process (proc(5), pid_max)."""
 NO_RECORD, NO_HOLD = "no_record", "no_hold"
 """The codes of a record that cannot be read or written, and of one that is none."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -78,7 +84,8 @@ def expired(hold: Hold, now: float, boot: str, alive: bool) -> str:
         return "the host was started anew"
     if not alive:
         return f"process {hold.holder.process}, which held them, is gone"
-    return f"its limit of {hold.limit:g} s is over" if now - hold.begun >= hold.limit else ""
+    lasts = 0 <= now - hold.begun < hold.limit  # one that is yet to begin has been damaged
+    return "" if lasts else f"its limit of {hold.limit:g} s is over"
 
 
 def why_over(hold: Hold) -> str:
@@ -163,15 +170,21 @@ def read(cluster: Cluster) -> Hold | None:
         return None
     except OSError as error:
         raise OperationFailed(f"{_path(cluster)} cannot be read: {error}", code=NO_RECORD) from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, ProgrammingError):
         raise OperationFailed(f"{_path(cluster)} holds something else", code=NO_HOLD) from None
 
 
 def _parsed(text: str) -> Hold:
+    """Return what is written; whatever it names can be looked for, as the process, and asked, as a console."""
     given = json.loads(text)
     paused = {str(console): tuple(map(str, names)) for console, names in given.pop("pgbouncers").items()}
+    for console in paused:
+        console_name(console)
     holder, means = Holder(**given.pop("holder")), tuple(map(str, given.pop("means")))
-    given |= {name: float(given[name]) for name in ("since", "begun", "limit")}
+    times = {name: float(given[name]) for name in ("since", "begun", "limit")}
+    if not 0 < holder.process <= MOST_PROCESS or not all(map(math.isfinite, times.values())):
+        raise ValueError
+    given |= times
     given["ports"] = tuple(map(str, given["ports"]))
     return Hold(**given, holder=holder, means=means, pgbouncers=paused)
 

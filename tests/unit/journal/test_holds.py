@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def cluster(place: Path) -> Cluster:
         (HOLD, 1001.0, "this boot", False, "process 4711, which held them, is gone"),
         (HOLD, 5.0, "next boot", True, "the host was started anew"),
         (replace(HOLD, over=True), 1001.0, "this boot", True, "it has ended"),
+        (replace(HOLD, begun=9e9), 1001.0, "this boot", True, "its limit of 30 s is over"),
     ],
 )
 def test_when_it_is_over(hold: Hold, now: float, boot: str, alive: bool, why: str) -> None:
@@ -48,7 +50,20 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert holds.read(cluster(tmp_path)) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"holder": 1}', "\x00"])
+WRITTEN = json.dumps(asdict(HOLD))
+DAMAGED = [
+    WRITTEN.replace("4711", '"4711a"'),
+    WRITTEN.replace("4711", "1" + "0" * 40),
+    WRITTEN.replace("1000.0", "1" + "0" * 400),
+    WRITTEN.replace("1000.0", "NaN"),
+    WRITTEN.replace(" 30.0", " Infinity"),
+    WRITTEN.replace("host=10.0.0.20 ", ""),
+    WRITTEN.replace("host=10.0.0.20 ", "host "),
+    WRITTEN.replace('["app"]', "7"),
+]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"holder": 1}', "\x00", "[" * 50_000, *DAMAGED])
 def test_what_is_none_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "cluster-main.hold").write_text(text)
     with pytest.raises(OperationFailed) as error:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +50,10 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_one_that_hangs_again_while_it_is_waited_for_is_not_asked_to_cancel(hanging: Hanging) -> None:
     """psycopg would connect once more for that, and wait: for 5 s, or for ever before its version 3.3."""
     consoles = Consoles()
@@ -90,10 +94,10 @@ def test_a_closed_event_loop_leaves_no_descriptor() -> None:
     consoles = Consoles()
     gc.disable()
     try:
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         for _ in range(5):
             consoles.ask_each({"host=127.0.0.1 port=1 user=x": ("SHOW VERSION",)}, 60)
             consoles.close()
-        until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+        until(lambda: descriptors() <= before)
     finally:
         gc.enable()
