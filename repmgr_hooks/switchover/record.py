@@ -7,6 +7,7 @@ The file is on disk before anything is done of what it says. The clients that ar
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -68,13 +69,19 @@ def read(cluster: Cluster) -> Record | None:
     """Return the switchover of a cluster; None if there is none. Raises OperationFailed."""
     path = _path(cluster)
     try:
-        found = json.loads(on_disk(partial(_read, path)))
-        record = Record(**found)
-        return replace(record, holder=Holder(**found["holder"]), paused=tuple(map(int, record.paused)))
+        return _parsed(on_disk(partial(_read, path)))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise OperationFailed(f"{path} cannot be read: {error}", code="no_record", hint=f"remove {path}") from None
+
+
+def _parsed(text: str) -> Record:
+    found = json.loads(text)
+    record, holder = Record(**found), Holder(**found["holder"])
+    if not math.isfinite(record.until) or not holds.MOST_PROCESS >= holder.process > 0:
+        raise ValueError("a number in it cannot be")
+    return replace(record, holder=holder, paused=tuple(map(int, record.paused)))
 
 
 def _read(path: Path) -> str:

@@ -17,7 +17,6 @@ from repmgr_hooks.system.steps import Host, Sql
 log = logging.getLogger(__name__)
 
 PAUSE = "select repmgr.repmgrd_pause(%s)"
-LIMIT = 5.0
 
 
 def may_unpause(found: Record, alive: bool, over: bool, primary: int | None) -> bool:
@@ -40,27 +39,33 @@ def look(cluster: Cluster, primary: int | None, host: Host) -> Record | None:
     over = record.over(found, clock.monotonic(), holds.boot_id())
     if not may_unpause(found, holds.is_alive(found.holder), over, primary):
         return found
-    left = unpaused(found.paused, host, LIMIT)
-    if not left:
-        log.warning("%s: a switchover was cut off (%s): repmgrd is unpaused", cluster.name, found.phase)
+    nodes = [node for node in found.paused if node in cluster.nodes]  # one that is no more has nothing to be unpaused
+    left = list(_failures(nodes, False, host, cluster.postgres.timeout))
     now = replace(found, paused=tuple(left), repmgr=False) if left else None
     if now != found:
         record.keep(cluster, now)
-    return now
+    if left:
+        names = " and ".join(f"node {node}" for node in left)
+        what = f"repmgrd of {names} is still paused by a switchover that was cut off; it is unpaused when that answers"
+        raise OperationFailed(what, code="paused")
+    log.warning("%s: a switchover was cut off (%s): repmgrd is unpaused", cluster.name, found.phase)
+    return None
 
 
 def set_paused(nodes: Sequence[int], paused: bool, host: Host, limit: float) -> None:
     """Pause or unpause the repmgrd of each node. Raises OperationFailed if one cannot be."""
-    answers = host.fetch_each([Sql(node, PAUSE, (paused,)) for node in nodes], limit)
-    for answer in answers.values():
-        if isinstance(answer, OperationFailed):
-            raise answer
+    for failure in _failures(nodes, paused, host, limit).values():
+        raise failure
 
 
 def unpaused(nodes: Sequence[int], host: Host, limit: float) -> list[int]:
     """Unpause the repmgrd of each node, and return the nodes that did not answer."""
-    answers = host.fetch_each([Sql(node, PAUSE, (False,)) for node in nodes], limit)
-    for answer in answers.values():
-        if isinstance(answer, OperationFailed):
-            log.warning("%s", answer)
-    return [node for node, answer in answers.items() if isinstance(answer, OperationFailed)]
+    failures = _failures(nodes, False, host, limit)
+    for failure in failures.values():
+        log.warning("%s", failure)
+    return list(failures)
+
+
+def _failures(nodes: Sequence[int], paused: bool, host: Host, limit: float) -> dict[int, OperationFailed]:
+    answers = host.fetch_each([Sql(node, PAUSE, (paused,)) for node in nodes], limit)
+    return {node: answer for node, answer in answers.items() if isinstance(answer, OperationFailed)}

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.holds import Holder
+from repmgr_hooks.service.guard import SwitchoverGuard
+from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
-from repmgr_hooks.switchover import record
+from repmgr_hooks.switchover import record, take_back
 from repmgr_hooks.switchover.record import Record
 from repmgr_hooks.switchover.take_back import may_unpause
+from repmgr_hooks.system.steps import Rows, Sql
+from tests.fake import FakeHost
+from tests.unit.service.test_monitor import MAIN
 
 RECORD = Record(Holder(7, 123, "boot"), source=1, target=2, since=100.0, until=200.0, phase="hold", paused=(1, 2))
 
 
 def cluster(place: Path) -> Cluster:
-    return Cluster({1: Node("10.0.0.11")}, Gateway("10.0.0.20", {}), name="main", state_dir=str(place))
+    return Cluster(
+        {1: Node("10.0.0.11"), 2: Node("10.0.0.12")}, Gateway("10.0.0.20", {}), name="main", state_dir=str(place)
+    )
+
+
+class Nodes(FakeHost):
+    """Nodes whose repmgrd can be unpaused; one that is no node answers nothing either."""
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        there = {number for number, node in self.nodes.items() if node.reachable}
+        late = OperationFailed(f"no answer within {limit:g} s", code="no_answer")
+        return {sql.node: [("",)] if sql.node in there else late for sql in queries}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +66,20 @@ def test_the_file_holds_what_was_written(tmp_path: Path) -> None:
     assert record.read(cluster(tmp_path)) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"holder": 7}', "\x00", '{"holder": {}, "source": 1}'])
+WRITTEN = json.dumps(asdict(RECORD))
+DAMAGED = [
+    WRITTEN.replace("200.0", '"soon"'),
+    WRITTEN.replace("200.0", "NaN"),
+    WRITTEN.replace("7,", '"seven",'),
+    WRITTEN.replace("[1, 2]", "1"),
+    WRITTEN.replace("[1, 2]", "[1e999]"),
+    "[" * 9_000,
+]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", '{"holder": 7}', "\x00", '{"holder": {}, "source": 1}', *DAMAGED]
+)
 def test_a_file_that_cannot_be_read_is_an_error_of_ours(tmp_path: Path, text: str) -> None:
     (tmp_path / "cluster-main.switchover").write_text(text)
     with pytest.raises(OperationFailed, match=r"cluster-main\.switchover"):
@@ -66,3 +97,24 @@ def test_its_time_is_over_after_its_limit_and_after_a_boot() -> None:
     assert not record.over(RECORD, 199.0, "boot")
     assert record.over(RECORD, 200.0, "boot")
     assert record.over(RECORD, 1.0, "another boot")
+
+
+def test_a_node_that_is_gone_from_the_configuration_owes_nothing(tmp_path: Path) -> None:
+    """Else its repmgrd would be sought on every look, for ever."""
+    host = Nodes()
+    record.keep(cluster(tmp_path), replace(RECORD, paused=(1, 99)))
+    assert take_back.look(cluster(tmp_path), 1, host) is None
+    assert record.read(cluster(tmp_path)) is None
+
+
+def test_a_node_that_stays_silent_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    host = Nodes()
+    host.nodes[1].reachable = False
+    record.keep(cluster(tmp_path), RECORD)
+    guard = SwitchoverGuard(cluster(tmp_path), Monitor(MAIN, host, 5.0), host)
+    for _ in range(3):
+        guard.look()
+    assert len([line for line in caplog.messages if "node 1" in line or "no answer" in line]) == 1
+    host.nodes[1].reachable = True
+    guard.look()
+    assert record.read(cluster(tmp_path)) is None
