@@ -108,6 +108,8 @@ class Connections:
         self._keep(node, link)
 
     def _keep(self, node: int, link: Link) -> None:
+        if link.descriptor < 0:
+            return link.close()  # it has broken since it was asked
         if self._noticed and node not in self._kept:
             IDLE.watch(link.descriptor, self._noticed)  # before somebody else may take it
         if self._kept.setdefault(node, link) is not link:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import threading
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 ENDS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 
@@ -44,7 +47,10 @@ class IdleConnections:
         while True:
             for descriptor, _ in self._epoll.poll():
                 if noticed := self._noticed.pop(descriptor, None):
-                    noticed()
+                    try:
+                        noticed()
+                    except Exception:  # the others are to be noticed too
+                        log.exception("a bug in repmgr_hooks; please report it")
 
 
 IDLE = IdleConnections()

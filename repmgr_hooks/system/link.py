@@ -124,6 +124,8 @@ class Link:
             elif result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
                 raise ValueError(f"a result of kind {result.status}")
             last = result
+        while self._pgconn.notifies():
+            pass  # we listen to none, and libpq would keep them
         if error:
             raise error
         if last is None or result is not None:

@@ -60,6 +60,21 @@ def test_what_is_asked_often_is_prepared() -> None:
     assert [b"select $1" in question for question in heard] == [True] * (PREPARE_AFTER + 1) + [False] * 3
 
 
+def test_notifications_are_not_kept_in_memory() -> None:
+    """A connection is kept for months, and we listen to none."""
+    notification = message(b"A", b"\0\0\0\7channel\0payload\0")
+
+    def talk() -> Talk[object]:
+        link = yield from linked(dsn(port))
+        yield from link.ask("select 1")
+        left = link._pgconn.notifies()
+        link.close()
+        return left
+
+    with server(says(notification * 3 + ONE_ROW)) as port:
+        assert side_by_side({1: talk()}, 60) == {1: None}
+
+
 @pytest.mark.parametrize("ends", [True, False])
 def test_what_a_server_says_counts_more_than_that_it_hangs_up_then(ends: bool) -> None:
     def speak(connection: socket.socket) -> None:
