@@ -109,7 +109,8 @@ class Connections:
 
     def _keep(self, node: int, link: Link) -> None:
         if link.descriptor < 0:
-            return link.close()  # it has broken since it was asked
+            link.close()  # it has broken since it was asked
+            return
         if self._noticed and node not in self._kept:
             IDLE.watch(link.descriptor, self._noticed)  # before somebody else may take it
         if self._kept.setdefault(node, link) is not link:
