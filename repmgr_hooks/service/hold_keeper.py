@@ -50,6 +50,7 @@ class HoldKeeper(threading.Thread):
     ) -> None:
         super().__init__(name=f"hold of {managed.cluster.name}", daemon=True)
         self._managed, self._journal, self._tell, self._make_host = managed, journal, tell, make_host
+        self.cluster = managed.cluster.name
         self._stopping = threading.Event()
         self._known: Hold | None = None
         self._unreadable: Hold | None = None

@@ -8,6 +8,7 @@ import mmap
 import os
 import signal
 import threading
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -214,7 +215,7 @@ class Worker:
             loop.stop()
         self._ending = [loop for loop in (*self._ending, *before.values()) if loop.is_alive()]
         self._loops = {}
-        self._stop_helpers()
+        self._stop_helpers(self._config.clusters)
         if self._shown:
             with contextlib.suppress(OSError):
                 forget_others(self._shown, self._config.clusters)
@@ -243,11 +244,14 @@ class Worker:
         except OperationFailed as error:
             log.error("%s; what a run that was cut off was for is seen without its events", error)
 
-    def _stop_helpers(self) -> None:
+    def _stop_helpers(self, clusters: Collection[str] | None = None) -> None:
+        """Stop all; but of a cluster that is not among ``clusters`` any more, nobody else would take back a hold."""
+        left = [keeper for keeper in self._keepers if clusters is not None and keeper.cluster not in clusters]
         helpers: list[Prober | HoldKeeper] = [*self._probers.values(), *self._keepers]
         for helper in helpers:
-            helper.stop()
-        self._probers, self._keepers = {}, []
+            if helper not in left:
+                helper.stop()
+        self._probers, self._keepers = {}, left
 
     def _stop_loops(self) -> None:
         """Raises OperationFailed if one does not end in time."""

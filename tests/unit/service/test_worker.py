@@ -20,7 +20,8 @@ import pytest
 from repmgr_hooks import hook
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal import heartbeat
+from repmgr_hooks.journal import heartbeat, holds
+from repmgr_hooks.journal.holds import Hold, Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.service import intake
@@ -519,6 +520,25 @@ def test_a_configuration_that_is_read_again_leaves_nothing_behind(
         for _ in range(5):
             read_again()
         soon(lambda: held() <= before)
+
+
+def test_a_hold_of_a_cluster_that_is_taken_out_of_the_configuration_ends_all_the_same(
+    state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
+    path = state.parent / "config.yaml"
+    one = CONFIG.replace("/var/lib/repmgr-hooks", str(state))
+    path.write_text(one + SECOND)
+    worker = WithoutSignals(path)
+    with serving(worker):
+        soon(lambda: len(worker._loops) == 2)
+        cluster = worker._config.clusters["second"].cluster
+        path.write_text(one)
+        worker._reload = True
+        soon(lambda: len(worker._loops) == 1)
+        gone = Holder(2**22, 1, "a boot before this one")
+        holds.write(cluster, Hold("second", gone, 0.0, 0.0, 30.0, (), 1, 1, "a switchover to node 2"))
+        soon(lambda: holds.read(cluster) is None)
 
 
 @pytest.mark.slow
