@@ -30,8 +30,8 @@ from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
-from repmgr_hooks.system.client import LATE, Visit
 from repmgr_hooks.system.steps import Program, Rows, Sql
+from repmgr_hooks.system.visit import LATE, Visit
 from tests.fake_nft import NftTables
 
 SENDER_PID = 4711

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from repmgr_hooks import handlers
 from repmgr_hooks.config import Service
-from repmgr_hooks.handlers import BUILT_IN, barman, slot
+from repmgr_hooks.handlers import barman, slot
 from repmgr_hooks.settings.cluster import Cluster, NodeId
 from repmgr_hooks.settings.document import option
 from repmgr_hooks.settings.schema import NOT_AN_OPTION, REST, IpAddress, OrNever, Pattern, Range
@@ -37,8 +38,10 @@ class Option:
 def all_options() -> list[Option]:
     """Return the options in the order of the file. What ``routes`` holds is read by ``config.py`` itself."""
     found = [*_of(Service, ""), *_of(Cluster, "clusters.NAME")]
-    for name, handler in BUILT_IN.items():
-        found += [_effective(option) for option in _of(handler.Config, name)]
+    for name in handlers.BUILT_IN:
+        installed = handlers.handler(name)
+        assert installed
+        found += [_effective(option) for option in _of(installed.module.Config, name)]
     return found
 
 

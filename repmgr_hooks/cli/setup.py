@@ -14,13 +14,13 @@ from psycopg.conninfo import make_conninfo
 import repmgr_hooks
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.checks.repmgrd import repmgrds_user
-from repmgr_hooks.cli import show
+from repmgr_hooks.cli import examine
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
-from repmgr_hooks.settings.schema import PLAIN_NAME
+from repmgr_hooks.settings.words import PLAIN_NAME
 from repmgr_hooks.setup import new_confs
 from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
 from repmgr_hooks.setup.install import PASSFILE, install, write
@@ -119,5 +119,5 @@ def left_to_do() -> int:
     print("\nWhat is left to do, as 'repmgr-hooks check' sees it; then:")
     units = "repmgr-hooks-boot.service repmgr-hooks.service repmgr-hooks-check-wal.timer"
     print(f"  systemctl enable --now {units}\n")
-    show.do_check(parser().parse_args(["--config", CONFIGURATION, "check"]))
+    examine.do_check(parser().parse_args(["--config", CONFIGURATION, "check"]))
     return OK

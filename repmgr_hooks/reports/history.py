@@ -6,7 +6,6 @@ import dataclasses
 import time
 from typing import Any
 
-from repmgr_hooks.cluster.notice import contradicts
 from repmgr_hooks.errors import hint_lines
 from repmgr_hooks.event import CATALOGUE, NAMED
 from repmgr_hooks.journal.journal import Journal
@@ -20,7 +19,7 @@ def read(journal: Journal, limit: int, cluster: str | None, failed: bool) -> lis
             **dataclasses.asdict(run),
             "left": [{**item.place._asdict(), "code": item.code} for item in run.left],
             "events": [
-                {"id": item.id, **dataclasses.asdict(item.event), "contradicts": contradicts(item.event, run.primary)}
+                {"id": item.id, **dataclasses.asdict(item.event), "contradicts": item.event.contradicts(run.primary)}
                 for item in journal.events_of(run.id)
             ],
             "steps": [_plain(step) for step in journal.steps(run.id)],

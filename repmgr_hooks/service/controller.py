@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from repmgr_hooks import clock
 from repmgr_hooks.alerts.evaluator import AlertEvaluator, Listener, Nobody
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
+from repmgr_hooks.cluster.decide import PrimaryDecision, last_known_of
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -37,8 +38,7 @@ BUSY = 5.0
 LOCK_WAIT = 100.0
 SHOWN = 100
 """So many events of a run are named in each line of the log for a collector."""
-NOBODY = Nobody()
-NO_PROBER = NoProber()
+NOBODY, NO_PROBER = Nobody(), NoProber()
 T = TypeVar("T")
 
 

@@ -14,7 +14,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
-from repmgr_hooks.system.client import Visit
+from repmgr_hooks.system.visit import Visit
 
 Rows = list[tuple[Any, ...]]
 

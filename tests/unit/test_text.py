@@ -18,7 +18,8 @@ from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.checks.finding import Topic
 from repmgr_hooks.cli.output import complain, say
 from repmgr_hooks.errors import HooksError, LockTimeout, OperationFailed, UsageError
-from repmgr_hooks.log import ForJournal, ForReader, Json
+from repmgr_hooks.log import ForJournal, ForReader
+from repmgr_hooks.log_json import Json
 from repmgr_hooks.reports import failover_html, failover_text, metrics
 from repmgr_hooks.reports.failover import Change, FailoverReport, Item
 from repmgr_hooks.reports.metrics import Sample
