@@ -217,6 +217,14 @@ def test_units_and_shipped_files_exist(name: str) -> None:
     assert [file for file in files if not (shipped / file).exists()] == []
 
 
+@pytest.mark.parametrize(("name", "actions"), [("app-only", ["firewall"]), ("barman-only", ["firewall", "slot"])])
+def test_the_smaller_files_load(name: str, actions: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text((readme.REPOSITORY / f"config/{name}.yaml").read_text())
+    (managed,) = config.load(path).clusters.values()
+    assert [action.name for action in managed.routes[0].do][:2] == actions
+
+
 def test_each_key_of_status_is_named() -> None:
     text = readme.section("## status", readme.TEXTS["repmgr_hooks/cli/README.md"])
     keys = {field.name for field in dataclasses.fields(ClusterStatus)} | {"healthy"}
