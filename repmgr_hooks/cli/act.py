@@ -21,9 +21,8 @@ from repmgr_hooks.errors import UsageError, did_you_mean, hint_lines
 from repmgr_hooks.event import CATALOGUE, Event, parse_event
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import pause_of
-from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.lock import LOCK_WAIT, exclusive, lock_name
 from repmgr_hooks.log import Lines, about
-from repmgr_hooks.service.controller import LOCK_WAIT
 from repmgr_hooks.service.foreground import run_now
 
 MAX_EVENT = 4096

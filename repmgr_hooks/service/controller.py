@@ -21,7 +21,7 @@ from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import known, lasts
 from repmgr_hooks.journal.rows import Due, Pause, Place, RunRow, Waiting
-from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.lock import LOCK_WAIT, exclusive, lock_name
 from repmgr_hooks.log import about, hint
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.service.prober import NoProber, Prober
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 REST = 3600.0
 JOURNAL_BROKEN = 30.0
 BUSY = 5.0
-LOCK_WAIT = 100.0
 SHOWN = 100
 """So many events of a run are named in each line of the log for a collector."""
 NOBODY, NO_PROBER = Nobody(), NoProber()
