@@ -16,12 +16,17 @@ def main() -> None:
     if code is not None:
         # Nothing of ours is buffered, and repmgrd would wait for Python to tidy up (or for a disk that hangs).
         os._exit(code)
+    import gc
+
+    gc.disable()  # until a command runs: what is imported is no garbage, and looking for some takes a tenth of the time
     from repmgr_hooks.cli import streams
 
     streams.take_signals()
     from repmgr_hooks.cli import main as cli
 
-    sys.exit(cli.main(sys.argv[1:]))
+    code = cli.main(sys.argv[1:])
+    # All is written, and all threads are daemons: to take every module down again takes as long as a bare Python.
+    os._exit(code)
 
 
 if __name__ == "__main__":
