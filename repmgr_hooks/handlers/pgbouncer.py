@@ -43,7 +43,8 @@ LOOK_LIMIT = 1.0
 RECENT = 1800.0
 """Seconds after a change of the primary in which connections are looked at: for that, PgBouncer lists all clients."""
 ROUGHLY = 2.0
-"""PgBouncer says when a connection was made in whole seconds."""
+"""PgBouncer says when a connection was made in whole seconds. One that may be new is left alone: RECONNECT ends a login
+too, and then every client that waits for it gets an error (objects.c, disconnect_server: last_connect_failed)."""
 OURS = ("dbname", "application_name", "options", "client_encoding", "replication", "fallback_application_name")
 
 
@@ -163,10 +164,10 @@ def _paused_by_us(seen: Seen, config: Config) -> list[tuple[PgBouncer, str]]:
 
 
 def _former(each: PgBouncer, config: Config, changed: float | None) -> list[Connection]:
-    """Return the server connections that were made before the primary changed."""
+    """Return the server connections that were certainly made before the primary changed."""
     if changed is None:
         return []
-    old = (server for server in each.servers if server.age is not None and server.age + ROUGHLY > changed)
+    old = (server for server in each.servers if server.age is not None and server.age - ROUGHLY > changed)
     return [server for server in old if server.database in config.databases and server.state != "new"]
 
 

@@ -64,7 +64,7 @@ def test_what_runs_beside_barman_passes_a_shell_on_another_host(
     assert host.run(archive.look_for(NAME, settings, host), 30)
     assert content.ask("sums", settings, host, names=[NAME])["sums"][NAME]
     assert not archive.receiver_runs(settings, host)
-    host.close()
+    host.close_idle()
 
 
 def asked(place: Path, **more: Any) -> dict[str, Any]:

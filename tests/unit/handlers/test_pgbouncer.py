@@ -60,6 +60,8 @@ RECONNECT = f"reconnect app on PgBouncer {NEAR}"
         ([FakeServer(900)], 50, [RECONNECT]),
         ([FakeServer(900, "10.0.0.30")], 50, [RECONNECT]),
         ([FakeServer(980)], 50, []),
+        # A second after the change, or before it: by whole seconds nobody can tell, and RECONNECT would end a login.
+        ([FakeServer(951), FakeServer(949)], 50, []),
         ([FakeServer(980), FakeServer(900)], 50, [RECONNECT]),
         ([FakeServer(900, database="other")], 50, []),
         ([FakeServer(900)], None, []),
