@@ -47,10 +47,10 @@ def ours(modules: set[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "code", "may", "packages", "most"),
     [
-        (("--help",), 0, set(), set(), 10),
-        (("status", "--help"), 0, set(), set(), 10),
-        (("no-such-command",), 2, set(), set(), 10),
-        (("pause", "--for", "never"), 2, set(), set(), 10),
+        (("--help",), 0, set(), set(), 11),
+        (("status", "--help"), 0, set(), set(), 11),
+        (("no-such-command",), 2, set(), set(), 11),
+        (("pause", "--for", "never"), 2, set(), set(), 11),
         (("history",), 0, SQLITE | TYPES | {"typing", "json"}, {"cluster", "reports"}, 40),
         (("history", "--failed", "--json"), 0, SQLITE | TYPES | {"typing", "json"}, {"cluster", "reports"}, 40),
         (("history", "--cluster", "main"), 0, EVERYTHING - PLUG_INS, {"cluster", "reports"}, 45),
@@ -80,6 +80,15 @@ def test_a_configuration_imports_only_the_handlers_that_it_names(tmp_path: Path)
     named = {name for name in handlers.BUILT_IN if f"repmgr_hooks.handlers.{name}" in modules}
     assert named == {"firewall"}
     assert modules & (OF_THE_CLUSTER | PLUG_INS) == set()
+
+
+def test_resume_reads_the_configuration_without_what_asks_nodes(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG + "no_such_option: 1\n")
+    argv = (sys.executable, "-c", RUN, "--config", str(tmp_path / "config.yaml"), "resume")
+    ended = subprocess.run(argv, capture_output=True, text=True, check=True)
+    code, *modules = ended.stderr.splitlines()[-1].split()
+    assert code == "2"
+    assert set(modules) & OF_THE_CLUSTER == set()
 
 
 @pytest.mark.parametrize("name", handlers.BUILT_IN)
