@@ -25,8 +25,18 @@ def main() -> None:
     from repmgr_hooks.cli import main as cli
 
     code = cli.main(sys.argv[1:])
-    # All is written, and all threads are daemons: to take every module down again takes as long as a bare Python.
+    if work_is_left():
+        sys.exit(code)
+    # All is written: to take every module down again takes as long as a bare Python.
     os._exit(code)
+
+
+def work_is_left() -> bool:
+    """True while a thread runs that Python waits for at its end, such as one that resets clients."""
+    threading = sys.modules.get("threading")  # where it was not imported, none has begun
+    if threading is None:
+        return False
+    return any(not each.daemon and each is not threading.main_thread() for each in threading.enumerate())
 
 
 if __name__ == "__main__":

@@ -96,3 +96,20 @@ def test_what_a_handler_says_of_itself_is_listed(name: str) -> None:
     found = handlers.handler(name)
     assert found
     assert handlers.BUILT_IN[name] == (found.module.__doc__ or "").partition("\n")[0]
+
+
+def test_the_program_does_not_end_before_a_thread_that_is_waited_for() -> None:
+    """Clients are reset in one: those of a failover that somebody carries out by hand, too."""
+    program = """
+import sys, threading, time
+from repmgr_hooks import __main__ as program
+from repmgr_hooks.cli import main as cli
+def begin(argv):
+    threading.Thread(target=lambda: (time.sleep(0.5), print("done", flush=True))).start()
+    return 4
+cli.main = begin
+sys.argv[1:] = ["status"]
+program.main()
+"""
+    ended = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (4, "done\n")
