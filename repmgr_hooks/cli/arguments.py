@@ -17,6 +17,7 @@ LONGEST_REASON = 200
 
 LOGGING = {
     "boot",
+    "drill",
     "forward",
     "reconcile",
     "replay",
@@ -74,6 +75,12 @@ def parser() -> argparse.ArgumentParser:
     switchover = command("switchover", "make a standby the primary, as planned; clients wait meanwhile")
     switchover.add_argument("--to", type=node_id, metavar="NODE", help="the repmgr node id of the standby")
     switchover.add_argument("--dry-run", action="store_true", help="show what hinders it and what would be done")
+    drill = command(
+        "drill", "switch over to a standby and back while a client writes, and grade it; exit code 0: passed"
+    )
+    drill.add_argument("--to", type=node_id, metavar="NODE", help="the repmgr node id of the standby")
+    drill.add_argument("--rehearse", action="store_true", help="show what hinders it and what would be done")
+    drill.add_argument("--html", type=Path, dest="file", metavar="FILE", help="also write the report as an HTML page")
     command("boot", "run at boot: set up chains, forwarding and routes for the cluster as it is now")
     worker = command("worker", "run the service, which handles what 'event' stores")
     worker.add_argument("--once", action="store_true", help="handle the stored events, then exit")

@@ -106,6 +106,13 @@ def _switchover(arguments: argparse.Namespace) -> int:
     return do_switchover(arguments)
 
 
+def _drill(arguments: argparse.Namespace) -> int:
+    """Import what it needs only now: no other command waits for it."""
+    from repmgr_hooks.cli.drill import do_drill
+
+    return do_drill(arguments)
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "event": act.do_event,
     "worker": act.do_worker,
@@ -115,6 +122,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "reconcile": act.do_reconcile,
     "simulate-failover": act.do_simulate_failover,
     "switchover": _switchover,
+    "drill": _drill,
     "boot": act.do_reconcile,
     "status": show.do_status,
     "check-wal": show.do_check_wal,
