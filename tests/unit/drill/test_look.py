@@ -16,7 +16,7 @@ from repmgr_hooks.drill.client import Client
 from repmgr_hooks.drill.facts import Sent, Way
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.journal.rows import Place, StepRow
-from repmgr_hooks.settings.cluster import FlapLimit, ProbeSettings
+from repmgr_hooks.settings.cluster import Cluster, FlapLimit, ProbeSettings
 from tests.fake import FakeHost
 from tests.unit.switchover.test_preflight import CLUSTER, facts
 
@@ -49,20 +49,29 @@ def test_a_transaction_that_no_server_answers_has_failed() -> None:
     assert "Connection refused" in one.transact(5).error
 
 
-def hindered(host: FakeHost, **changes: Any) -> set[str]:
-    seen = facts(**changes)
-    return {each.code for each in look.hinders(seen, (), host) if each.level == "FAIL"}
-
-
-def test_what_hinders_a_drill_beside_a_switchover() -> None:
+def test_what_hinders_a_drill_beside_a_switchover(journal: Journal) -> None:
     host = FakeHost()
-    limited = replace(CLUSTER, flap_limit=FlapLimit(3, 600))
-    assert "drill.flap_limit" not in hindered(host, cluster=limited, changes=1)
-    assert "drill.flap_limit" in hindered(host, cluster=limited, changes=2)
-    one_way = replace(CLUSTER, nodes={**CLUSTER.nodes, 1: replace(CLUSTER.nodes[1], shell=())})
-    assert "drill.back" in hindered(host, cluster=one_way)
-    (said,) = (each for each in look.hinders(facts(), (NOWHERE,), host) if each.code == "drill.client")
+
+    two = replace(CLUSTER, nodes={number: CLUSTER.nodes[number] for number in (1, 2)})
+
+    def hindered(cluster: Cluster = two, **changes: Any) -> set[str]:
+        return {
+            each.code
+            for each in look.hinders(facts(cluster=cluster, **changes), (), journal, host)
+            if each.level == "FAIL"
+        }
+
+    limited = replace(two, flap_limit=FlapLimit(3, 600))
+    assert "drill.flap_limit" not in hindered(cluster=limited, changes=1)
+    assert "drill.flap_limit" in hindered(cluster=limited, changes=2)
+    one_way = replace(two, nodes={**two.nodes, 1: replace(CLUSTER.nodes[1], shell=())})
+    assert "drill.back" in hindered(cluster=one_way)
+    (said,) = (
+        each for each in look.hinders(facts(cluster=two), (NOWHERE,), journal, host) if each.code == "drill.client"
+    )
     assert said.level == "FAIL"
+    host.barman.archived.clear()
+    assert "drill.wal" in hindered()
 
 
 def test_it_waits_until_nothing_hinders_and_not_for_ever() -> None:
