@@ -87,12 +87,12 @@ class Drill:
 
     def carry_out(self, plan: Plan) -> Facts:
         """Go there and back, and see what was left. Between the two, an interruption ends it."""
-        with client.writing(self.clients):
+        with switchover.undisturbed(), client.writing(self.clients):
             try:
                 self._there_and_back(plan)
             except KeyboardInterrupt:
                 self.interrupted = True
-        return self._seen()
+        return self._seen(plan.source)
 
     def _there_and_back(self, plan: Plan) -> None:
         self._switch(plan)
@@ -130,44 +130,37 @@ class Drill:
             lambda: switchover.judged(self.managed, target, self.journal, self.host)[1], self.host, READY_LIMIT
         )
 
-    def _seen(self) -> Facts:
-        """Look at what was left; each in vain is a grade, not the end."""
-        cluster, name = self.managed.cluster, self.managed.cluster.name
+    def _seen(self, source: int) -> Facts:
+        """Look at what was left; what cannot be looked at is a grade too."""
+        name = self.managed.cluster.name
         did = tuple(one for each in self.clients for one in each.did)
-        decision = primary_finder(cluster, self.journal).decision(self.host)
-        made = Facts(
-            name,
-            self.begun,
-            clock.wall(),
-            decision.primary,
-            tuple(self.legs),
-            tuple(each.way for each in self.clients),
-            did,
-            self._lost(did, decision.primary, decision.timeline),
-            self.unsettled,
-            interrupted=self.interrupted,
-        )
+        primary, lost = self._lost(did)
+        ways, legs = tuple(each.way for each in self.clients), tuple(self.legs)
+        made = Facts(name, self.begun, clock.wall(), source, primary, legs, ways, did, lost, self.unsettled)
         if self.interrupted:
-            return made
+            return replace(made, interrupted=True)
         log.info("follow Barman's newest WAL")
-        wal = look.archived(cluster, self.host, self.journal)
-        return replace(
-            made,
-            ended=clock.wall(),
-            wal=wal,
-            sent=look.sent(self.journal, name, self.begun),
-            steps=look.steps(self.journal, name, self.begun),
-        )
-
-    def _lost(
-        self, did: Sequence[Transaction], primary: int | None, timeline: int
-    ) -> tuple[Transaction, ...] | Problem:
-        if primary is None:
-            return Problem("primary", "no node is known to be the primary", "repmgr-hooks status")
         try:
-            return client.lost(did, primary, timeline, self.host)
+            return replace(
+                made,
+                wal=look.archived(self.managed.cluster, self.host, self.journal),
+                sent=look.sent(self.journal, name, self.begun),
+                steps=look.steps(self.journal, name, self.begun),
+                ended=clock.wall(),
+            )
         except OperationFailed as error:
-            return Problem.of(error)
+            return replace(made, unsettled=(*made.unsettled, Problem.of(error)))
+
+    def _lost(self, did: Sequence[Transaction]) -> tuple[int | None, tuple[Transaction, ...] | Problem]:
+        """Return the primary, and the acknowledged transactions that it does not have, or why that is not known."""
+        primary = None
+        try:
+            decision = primary_finder(self.managed.cluster, self.journal).decision(self.host)
+            if (primary := decision.primary) is None:
+                return None, decision.problem
+            return primary, client.lost(did, primary, decision.timeline, self.host)
+        except OperationFailed as error:
+            return primary, Problem.of(error)
 
 
 def _problem(finding: Finding) -> Problem:

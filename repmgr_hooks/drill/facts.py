@@ -8,6 +8,7 @@ from statistics import median
 
 from repmgr_hooks.cluster.wal import TimelineHistory
 from repmgr_hooks.errors import Problem
+from repmgr_hooks.journal.queries import SWITCHOVER
 from repmgr_hooks.reports.wal_check import WalCheck
 from repmgr_hooks.switchover.drive import Outcome
 
@@ -90,7 +91,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Facts:
-    """A drill that has ended.
+    """A drill that has ended. ``source``: who was the primary before; ``primary``: who is it now.
 
     ``unsettled``: what was still not as before at its end. ``lost``: acknowledged transactions that the primary does
     not have, or why that is not known. ``wal``: what Barman has; None without Barman.
@@ -99,6 +100,7 @@ class Facts:
     cluster: str
     begun: float
     ended: float
+    source: int
     primary: int | None
     legs: tuple[Leg, ...]
     ways: tuple[Way, ...]
@@ -138,10 +140,11 @@ def compared(rows: Sequence[tuple[str, str, str, float, float, str]], begun: flo
     before: dict[tuple[str, str], list[float]] = {}
     now: dict[tuple[str, str], list[tuple[str, float, str]]] = {}
     for kind, target, what, started, seconds, error in rows:
+        key = (kind, "" if kind.startswith(f"{SWITCHOVER}_") else target)  # a phase is the same there and back
         if started >= begun:
-            now.setdefault((kind, target), []).append((what, seconds, error))
+            now.setdefault(key, []).append((what, seconds, error))
         elif not error:
-            before.setdefault((kind, target), []).append(seconds)
+            before.setdefault(key, []).append(seconds)
     return tuple(
         Step(
             *key,

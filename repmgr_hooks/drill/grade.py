@@ -23,8 +23,10 @@ def grade(facts: Facts) -> list[Finding]:
 def _grades(facts: Facts) -> Iterator[Finding]:
     for leg in facts.legs:
         yield from _leg(facts, leg)
-    if not all(leg.good for leg in facts.legs) or len(facts.legs) < 2:
-        yield _grade("FAIL", "back", f"it was not done there and back{', but interrupted' * facts.interrupted}")
+    if facts.interrupted:
+        yield _grade("FAIL", "interrupted", "it was interrupted, and not all was looked at")
+    elif not all(leg.good for leg in facts.legs) or len(facts.legs) < 2:
+        yield _grade("FAIL", "back", "it was not done there and back")
     for problem in facts.unsettled:
         yield _grade("FAIL", "settled", f"at the end: {problem.message}", problem.hint)
     yield _lost(facts)
@@ -38,12 +40,11 @@ def _grades(facts: Facts) -> Iterator[Finding]:
 
 def way_back(facts: Facts) -> str:
     """Return who is the primary now, and how to reverse that if it is another one than before."""
-    first = facts.legs[0].source if facts.legs else None
     if facts.primary is None:
         return "no node is known to be the primary: repmgr-hooks status"
-    if first in (None, facts.primary):
+    if facts.primary == facts.source:
         return f"node {facts.primary} is the primary"
-    back = f"repmgr-hooks switchover --cluster {facts.cluster} --to {first}"
+    back = f"repmgr-hooks switchover --cluster {facts.cluster} --to {facts.source}"
     return f"node {facts.primary} is the primary now; to reverse this: {back}"
 
 
@@ -103,7 +104,7 @@ def _wal(facts: Facts) -> Finding:
     assert facts.wal is not None
     if facts.wal.healthy:
         (*_, last) = facts.wal.lines(facts.cluster)
-        return _grade("OK", "wal", f"Barman's WAL is whole: {last}")
+        return _grade("OK", "wal", f"Barman's WAL is whole: {last.removeprefix(f'{facts.cluster}: ')}")
     wrong = "; ".join(line.strip() for line in facts.wal.lines(facts.cluster) if line.strip())
     return _grade("FAIL", "wal", f"Barman's WAL: {wrong}", f"repmgr-hooks check-wal --deep --cluster {facts.cluster}")
 

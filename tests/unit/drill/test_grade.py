@@ -39,6 +39,7 @@ GOOD = Facts(
     T,
     T + 60,
     1,
+    1,
     (THERE, BACK),
     (PORT, POOLED),
     (done(PORT, 1), done(PORT, 10, took=3.2), done(POOLED, 1), done(POOLED, 50)),
@@ -84,7 +85,9 @@ FAILED = {
     ),
     "the way there failed": (replace(GOOD, legs=(leg(1, 2, T, problem=SAID, primary=1),)), "drill.switchover"),
     "ports do not lead there": (replace(GOOD, legs=(THERE, leg(2, 1, T, served=False))), "drill.switchover"),
-    "interrupted between the two": (replace(GOOD, primary=2, legs=(THERE,), interrupted=True), "drill.back"),
+    "interrupted between the two": (replace(GOOD, primary=2, legs=(THERE,), interrupted=True), "drill.interrupted"),
+    "interrupted at the very end": (replace(GOOD, interrupted=True), "drill.interrupted"),
+    "it ended after the way there": (replace(GOOD, primary=2, legs=(THERE,)), "drill.back"),
     "the old primary is no standby": (replace(GOOD, unsettled=(SAID,)), "drill.settled"),
     "Barman's WAL is broken": (replace(GOOD, wal=BROKEN), "drill.wal"),
     "somebody was woken": (replace(GOOD, sent=(Sent("critical", "no primary", ("mail",)),)), "drill.alerts"),
@@ -141,6 +144,14 @@ def test_an_acknowledged_transaction_is_missing(
     """After its timeline was left the number may be another transaction's: that it is committed proves nothing."""
     one = Transaction(PORT, T, T, 7, timeline, lsn)
     assert missing([one], HISTORY, not_committed) == ((one,) if is_missing else ())
+
+
+def test_a_phase_is_the_same_there_and_back() -> None:
+    rows = [(f"switchover_{name}", str(node), "do it", T + at, 1.0, "") for at, node, name in PHASES_OF_BOTH]
+    assert compared(rows, T) == (Step("switchover_hold", "", "do it", 1.0, 1.0),)
+
+
+PHASES_OF_BOTH = [(-3, 1, "hold"), (-2, 2, "hold"), (-1, 1, "hold"), (1, 1, "hold"), (2, 2, "hold")]
 
 
 def row(kind: str, at: float, seconds: float, error: str = "") -> tuple[str, str, str, float, float, str]:
