@@ -119,8 +119,8 @@ def missing(
     """Return the transactions that a primary with this history does not have. Pure.
 
     That a number is committed there is not enough: a primary that has lost a transaction gives its number to another.
-    If it has the transaction's message, it has replayed a record with that number, and gives it to no other (xact.c,
-    AdvanceNextFullTransactionIdPastXid in recovery); then the number's state is the transaction's.
+    If it has the transaction's message, it has replayed a record with that number, and gives it to no other
+    (xlogrecovery.c, ApplyWalRecord); then the number's state is the transaction's.
     """
     return tuple(one for one in acknowledged if one.xid in not_committed or not has(lineage, one))
 

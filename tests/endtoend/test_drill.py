@@ -13,7 +13,7 @@ import pytest
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import assert_nothing_lost, routes
 from tests.endtoend.test_check_wal import HOME, take_away, write
-from tests.endtoend.test_switchover import is_good, nothing_left, opened, serving
+from tests.endtoend.test_switchover import is_good, nothing_left, opened, serving, switchover
 from tests.lab import Lab, wait_for
 from tests.lab.barman import archive, back_up
 from tests.lab.pgbouncer import Pooler, use
@@ -39,9 +39,9 @@ def pooled() -> Iterator[tuple[Lab, Pooler]]:
         lab.destroy()
 
 
-def drill(lab: Lab, *words: str, to: str = "2") -> subprocess.CompletedProcess[str]:
+def drill(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the command; what it said is shown if the test fails."""
-    result = lab.gateway.hooks("drill", "--to", to, *words, limit=900)
+    result = lab.gateway.hooks("drill", "--to", "2", *words, limit=900)
     print(result.stdout, result.stderr)
     return result
 
@@ -101,10 +101,12 @@ def test_a_drill_is_graded(pooled: tuple[Lab, Pooler]) -> None:
     back = "node 2 is the primary now; to reverse this: repmgr-hooks switchover --cluster main --to 1"
     assert said.splitlines()[-1] == f"main: drill INTERRUPTED: {back}"
     assert nothing_left(lab)
-    assert_nothing_lost(client, lab.db2)
+    assert switchover(lab, "--to", "1").returncode == 0
+    is_good(lab, lab.db2, lab.db1)
+    assert_nothing_lost(client, lab.db1)
 
     names = lab.gateway.run("find", f"{HOME}/wals", "-name", "00000001*[0-9A-F]").split()
     take_away(lab, max(path.rpartition("/")[2] for path in names))
-    hindered = drill(lab, "--rehearse", to="3")
+    hindered = drill(lab, "--rehearse")
     assert hindered.returncode == 1
     assert re.search(r"FAIL  drill\.wal .*MISSING 00000001", hindered.stdout)
