@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import os
-import stat
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-
-from repmgr_hooks import consistency, event
+from repmgr_hooks import consistency, event, outline
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.catalogue import is_event, shorten
 from repmgr_hooks.engine.routes import ALWAYS, Action, ManagedCluster, Route, When
-from repmgr_hooks.errors import Problem, UsageError, did_you_mean, listed, mistake
-from repmgr_hooks.files import untrusted
-from repmgr_hooks.handlers import installed, slot
-from repmgr_hooks.hook import CONFIG, STATE_DIR, state_dir_in
+from repmgr_hooks.errors import Problem, UsageError, did_you_mean, mistake
+from repmgr_hooks.handlers import BUILT_IN, handler, plug_ins
+from repmgr_hooks.hook import STATE_DIR
 from repmgr_hooks.log import hint
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.settings.document import Document, TooMany, join
+from repmgr_hooks.settings.document import Document
 from repmgr_hooks.settings.schema import Directory, Identifier, NotEmpty, Positive, Range
+from repmgr_hooks.settings.yaml_text import join
 
 log = logging.getLogger(__name__)
-
-LARGEST = 256 * 1024
-STDIN = Path("-")
 
 
 @dataclass(frozen=True)
@@ -91,71 +82,17 @@ def which_cluster(clusters: Mapping[str, ManagedCluster], name: str | None, node
     return found[0]
 
 
-def config_path(given: str | None) -> Path:
-    """Return ``--config``, else ``$REPMGR_HOOKS_CONFIG``, else the default."""
-    return Path(given or os.environ.get("REPMGR_HOOKS_CONFIG") or CONFIG)
-
-
 def load(path: Path, here: bool = True) -> Config:
     """Read the configuration. Raises UsageError that lists every mistake, or that others could have written it.
 
-    ``here``: as that of this host. Otherwise nothing but the file is looked at, and it may be STDIN.
+    ``here``: as that of this host. Otherwise nothing but the file is looked at, and it may be ``config_file.STDIN``.
     """
-    try:
-        text = _text(path) if here or path != STDIN else _decoded(sys.stdin.buffer.read(LARGEST + 1))
-        # When it has been read: in a directory of another user's it could have come, or changed, in between.
-        if here and (wrong := untrusted(path)):
-            raise UsageError(f"{path} is refused: {wrong}", hint=wrong.hint)
-        document = Document(text, here)
-    except RecursionError:
-        raise UsageError(f"{path}: nested too deeply, or a part that contains itself") from None
-    except TooMany as error:
-        raise UsageError(f"{path}: {error}", hint=error.hint) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}", hint="name the file with --config") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{path}: line {line}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if document.problems:
-        raise _mistakes(path, document)
-    try:
+    document = outline.read(path, lambda text: Document(text, here), here)
+    with outline.size_limited(path):
         config = _config(document, path)
-        named = state_dir_in(io.StringIO(text, newline=None))
-        if not document.problems and named != config.service.state_dir:
-            plainly = "write plainly 'state_dir: PATH'"
-            document.problem("state_dir", "the hook reads this line without YAML", plainly)
-    except TooMany as error:
-        raise UsageError(f"{path}: {error}", hint=error.hint) from None
-    if document.problems:
-        raise _mistakes(path, document)
+        outline.check_state_dir(document, config.service.state_dir)
+    outline.refuse(path, document)
     return config
-
-
-def _mistakes(path: Path, document: Document) -> UsageError:
-    count = len(document.problems)
-    return UsageError(listed(f"{path}: {count} mistake{'s'[: count != 1]}:", document.problems))
-
-
-def _text(path: Path) -> str:
-    """Read a file that is one: a FIFO would let us wait for ever. Raises OSError, UnicodeDecodeError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is not a file")
-        text = b""
-        while len(text) <= LARGEST and (part := os.read(descriptor, LARGEST)):
-            text += part
-    finally:
-        os.close(descriptor)
-    return _decoded(text)
-
-
-def _decoded(text: bytes) -> str:
-    if len(text) > LARGEST:
-        raise OSError(f"it is larger than {LARGEST // 1024} KiB")
-    return text.decode()
 
 
 def _config(document: Document, path: Path) -> Config:
@@ -198,7 +135,7 @@ def _managed(document: Document, name: str, text: Any, path: str, state_dir: str
 
 
 def _is_about_standbys(action: Action) -> bool:
-    return isinstance(action.config, slot.Config) and action.config.on == "standbys"
+    return action.name == "slot" and action.config.on == "standbys"
 
 
 def _invalid(action: Action, cluster: Cluster, here: bool) -> list[Problem]:
@@ -208,8 +145,12 @@ def _invalid(action: Action, cluster: Cluster, here: bool) -> list[Problem]:
             raise TypeError(f"{strange!r} is no Problem")
         return found
     except BaseException as error:  # whatever a plug-in raises
-        origin = installed(here)[action.name].origin
-        return [mistake(f"a bug in the handler ({origin}): 'validate' failed: {error!r}")]
+        return [mistake(f"a bug in the handler ({_origin(action, here)}): 'validate' failed: {error!r}")]
+
+
+def _origin(action: Action, here: bool) -> str:
+    found = handler(action.name, here)
+    return found.origin if found else ""
 
 
 def _routes(document: Document, value: Any, path: str) -> list[Route]:
@@ -245,22 +186,23 @@ def _action(document: Document, item: Any, path: str) -> Action | None:
         return None
     ((name, options),) = named.items()
     when = document.read(When, item["when"], join(path, "when")) if "when" in item else ALWAYS
-    known = installed(document.here)
-    if name not in known:
+    found = handler(name, document.here) if isinstance(name, str) else None
+    if found is None:
+        known = [*BUILT_IN, *plug_ins(document.here)]
         near = did_you_mean(name, known) or f"installed are {', '.join(known)}"
         document.problem(join(path, name), "no such handler", near)
         return None
-    handler = known[name].module
     try:
-        config = document.read(handler.Config, options if options is not None else {}, join(path, name))
+        config = document.read(found.module.Config, options if options is not None else {}, join(path, name))
     except (TypeError, KeyError, NameError, AttributeError) as error:
-        origin = known[name].origin
-        document.problem(join(path, name), f"a bug in the handler ({origin}): its Config cannot be read: {error!r}")
+        document.problem(
+            join(path, name), f"a bug in the handler ({found.origin}): its Config cannot be read: {error!r}"
+        )
         return None
     if config is None or when is None:
         return None
     title = _title(name, options) + (f" when {_plain_yaml(item['when'])}" if "when" in item else "")
-    return Action(name, handler, config, title, path.partition(".routes")[2], when)
+    return Action(name, found.module, config, title, path.partition(".routes")[2], when)
 
 
 def _title(name: str, options: Any) -> str:

@@ -12,8 +12,9 @@ from repmgr_hooks.errors import did_you_mean
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
-from repmgr_hooks.settings.document import Document, join
+from repmgr_hooks.settings.document import Document
 from repmgr_hooks.settings.libpq import TAKE_OUT
+from repmgr_hooks.settings.yaml_text import join
 
 
 def check_cluster(document: Document, cluster: Cluster, path: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,5 +130,7 @@ def answer_of(node: int) -> Iterator[None]:
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
     """Return the hint ``did you mean 'x'?`` when a known word is near, else an empty string."""
+    import difflib  # for mistakes alone
+
     near = difflib.get_close_matches(str(word)[:80], [str(k) for k in known], 1)
     return f"did you mean '{near[0]}'?" if near else ""

@@ -55,6 +55,11 @@ class Event:
         """What the event claims about its node; of one that a newer repmgr sends, nothing is known."""
         return CATALOGUE[self.name].meaning if self.name in CATALOGUE else RoleClaim.NOTE
 
+    def contradicts(self, primary: int | None) -> bool:
+        """True if it claims a role for its node that does not go with the known primary."""
+        claims = {RoleClaim.PRIMARY: True, RoleClaim.STANDBY: False}.get(self.meaning)
+        return None not in (claims, primary) and claims != (self.node == primary)
+
     def __str__(self) -> str:
         return f"{self.name} of node {self.node}"
 

@@ -26,6 +26,8 @@ from repmgr_hooks.text import one_line
 log = logging.getLogger(__name__)
 
 POLL = 0.1
+LOCK_WAIT = 100.0
+"""Seconds that a run waits for the end of another."""
 MOST = 300
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -10,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
 from typing import Literal, TextIO
@@ -26,7 +24,7 @@ log = logging.getLogger(__name__)
 Form = Literal["plain", "json"]
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
-_ABOUT: ContextVar[Mapping[str, object]] = ContextVar("about", default=NOTHING)
+ABOUT: ContextVar[Mapping[str, object]] = ContextVar("about", default=NOTHING)
 
 PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 COLOUR = {"CRITICAL": "\033[31m", "ERROR": "\033[31m", "WARNING": "\033[33m"}
@@ -39,16 +37,18 @@ def about(**what: object) -> Iterator[None]:
 
     With ``named``, a plain line begins with the cluster: there are several.
     """
-    before = _ABOUT.set({**_ABOUT.get(), **what})
+    before = ABOUT.set({**ABOUT.get(), **what})
     try:
         yield
     finally:
-        _ABOUT.reset(before)
+        ABOUT.reset(before)
 
 
 def formatter(form: Form, stream: TextIO) -> logging.Formatter:
     """Return what suits where the log goes to."""
     if form == "json":
+        from repmgr_hooks.log_json import Json  # what JSON needs, a line for people does not
+
         return Json()
     if goes_to_journal(stream):
         return ForJournal()
@@ -77,7 +77,7 @@ def hint(*hints: str) -> dict[str, tuple[str, ...]]:
     return {"hints": tuple(filter(None, hints))}
 
 
-def _hints(record: logging.LogRecord) -> list[str]:
+def hints_of(record: logging.LogRecord) -> list[str]:
     arguments = record.args if isinstance(record.args, tuple) else ()
     found = [*getattr(record, "hints", ()), *(getattr(argument, "hint", "") for argument in arguments)]
     return [printable(text) for text in dict.fromkeys(found) if text]
@@ -91,8 +91,8 @@ class Plain(logging.Formatter):
     """A line for people; with several clusters it begins with the cluster."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text, what = printable(super().format(record), MOST_OF_LINE), _ABOUT.get()
-        text = "\n".join([text, *hint_lines(*_hints(record))])
+        text, what = printable(super().format(record), MOST_OF_LINE), ABOUT.get()
+        text = "\n".join([text, *hint_lines(*hints_of(record))])
         start = f"{what.get('cluster')}: "
         return f"{start}{text}" if what.get("named") and not text.startswith(start) else text
 
@@ -115,25 +115,6 @@ class ForJournal(Plain):
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(f"<{PRIORITY[record.levelname]}>{line}" for line in super().format(record).splitlines())
-
-
-class Json(logging.Formatter):
-    """One object a line: ``time``, ``level``, ``message``, and what it is about."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        what = {key: value for key, value in _ABOUT.get().items() if key != "named"}
-        line = {
-            "time": time,
-            "level": record.levelname.lower(),
-            **what,
-            "message": printable(record.getMessage(), MOST_OF_LINE),
-        }
-        if hints := _hints(record):
-            line["hint"] = "\n".join(hints)
-        if record.exc_info:
-            line["traceback"] = printable(self.formatException(record.exc_info), MOST_OF_LINE)
-        return json.dumps(line)
 
 
 SHORT = 1.0

@@ -15,13 +15,15 @@ DEEPEST = 10
 LONGEST = 1023
 """Bytes of the command that repmgr hands to the shell; the rest is cut off (MAXPGPATH, dbutils.c:4246)."""
 # The scanner's rules, in its order (configfile-scan.l).
-NAME = r"[A-Za-z_\x80-\U0010ffff][A-Za-z_0-9\x80-\U0010ffff]*"
+BEGIN, GO_ON = r"[^\x00-@\[-^`{-\x7f]", r"[^\x00-/:-@\[-^`{-\x7f]"
+"""Letters, _ and all beyond ASCII; and digits. Said by what they are not: a set of so many takes 5 ms to compile."""
+NAME = rf"{BEGIN}{GO_ON}*"
 TOKENS = {
     "blank": re.compile(r"[ \t\r]+|#.*"),
     "id": re.compile(NAME),
     "qualified": re.compile(rf"{NAME}\.{NAME}"),
     "string": re.compile(r"'(?:[^'\\]|\\.|'')*'"),
-    "unquoted": re.compile(r"[A-Za-z_\x80-\U0010ffff][A-Za-z_0-9\x80-\U0010ffff._:/-]*"),
+    "unquoted": re.compile(rf"{BEGIN}(?:{GO_ON}|[._:/-])*"),
     "integer": re.compile(r"[-+]?(?:0x[0-9a-fA-F]+|[0-9]+)[A-Za-z]*"),
     "real": re.compile(r"[-+]?[0-9]*\.[0-9]*(?:[Ee][-+]?[0-9]+)?"),
     "equals": re.compile("="),

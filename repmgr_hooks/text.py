@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 MOST = 4000
 """Characters of a text that are shown: some fifty lines, more than a program needs to say why it failed."""
 NAME = 200
 NOTE = 40
 """Room for the note that says how much was left out."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What no line of text holds: control characters, those that turn the order of letters round, halves of characters."""
 
 
 def printable(text: str, most: int = MOST) -> str:

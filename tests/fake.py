@@ -31,8 +31,8 @@ from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.reports import may_promote
 from repmgr_hooks.system.alert import Alert
-from repmgr_hooks.system.client import LATE, Visit
 from repmgr_hooks.system.steps import Program, Rows, Sql, Table, console_name
+from repmgr_hooks.system.visit import LATE, Visit
 from tests.fake_nft import NftTables
 from tests.fake_pgbouncer import FakePgBouncer
 

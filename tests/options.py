@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from repmgr_hooks.config import Service
 from repmgr_hooks.forward.settings import Forward
-from repmgr_hooks.handlers import BUILT_IN, barman, slot
+from repmgr_hooks.handlers import barman, built_in, slot
 from repmgr_hooks.handlers.pgbouncer import Consoles
 from repmgr_hooks.settings.cluster import Cluster, NodeId
 from repmgr_hooks.settings.document import option
@@ -39,7 +39,7 @@ class Option:
 def all_options() -> list[Option]:
     """Return the options in the order of the file. What ``routes`` holds is read by ``config.py`` itself."""
     found = [*_of(Service, ""), *_of(Forward, "forward"), *_of(Cluster, "clusters.NAME")]
-    for name, handler in BUILT_IN.items():
+    for name, handler in built_in().items():
         found += [_effective(option) for option in _of(handler.Config, name)]
     return found
 

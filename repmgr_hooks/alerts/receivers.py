@@ -12,23 +12,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email import policy
-from email.message import EmailMessage
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from repmgr_hooks.alerts.incident import Incident
-from repmgr_hooks.errors import Problem, hint_lines, mistake
+from repmgr_hooks.errors import Problem, mistake
 from repmgr_hooks.settings.schema import Pattern, Positive, ProgramWords, Range
 from repmgr_hooks.system.alert import Severity
 from repmgr_hooks.system.steps import Program
 
 SENDMAIL = "/usr/sbin/sendmail"
 SEND = (sys.executable, "-P", "-m", "repmgr_hooks.alerts.deliver")
-
-# RFC 5322, 2.1.1: so long may a line be. Folded, a headline would be hard to find; beyond ASCII not every relay goes.
-LETTER = policy.default.clone(cte_type="7bit", max_line_length=998)
 
 MailAddress = Annotated[str, Pattern(r"[A-Za-z0-9][A-Za-z0-9._+-]*(@[A-Za-z0-9.-]+)?", "a mail address")]
 
@@ -95,6 +90,8 @@ def program(receiver: Receiver, incident: Incident) -> Program:
         return Program(receiver.exec, stdin=json.dumps(document(incident)) + "\n", whole=False)
     if receiver.webhook:
         return _sent(receiver, webhook=receiver.webhook, body=json.dumps(document(incident)))
+    from repmgr_hooks.alerts.letter import letter  # Python's email takes as long as all else here
+
     mail = letter(receiver, incident)
     if receiver.smtp_relay:
         return _sent(
@@ -123,27 +120,8 @@ def document(incident: Incident) -> dict[str, Any]:
     }
 
 
-def letter(receiver: Receiver, incident: Incident) -> EmailMessage:
-    """Return an incident as a mail. EmailMessage refuses line breaks in a header; the headline has none."""
-    alert, mail = incident.alert, EmailMessage(LETTER)
-    mail["Subject"] = incident.headline
-    mail["To"] = ", ".join(receiver.mail)
-    if receiver.sender or receiver.smtp_relay:
-        mail["From"] = receiver.sender or f"repmgr-hooks@{socket.gethostname()}"
-    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers of an absent person
-    over = f"\nOver since {_local(incident.ended)}." if incident.state == "over" else ""
-    seen = f"Since {_local(incident.since)}, seen by {socket.gethostname()}.{over}"
-    hint = "\n".join(hint_lines(alert.hint if incident.state != "over" else ""))
-    mail.set_content("\n\n".join(filter(None, (alert.summary, seen, hint, alert.details))) + "\n")
-    return mail
-
-
 def _utc(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
-
-
-def _local(moment: float | None) -> str:
-    return datetime.fromtimestamp(moment or 0).astimezone().isoformat(" ", timespec="seconds")
 
 
 def is_readable_by_others(receiver: Receiver) -> bool:

@@ -37,8 +37,9 @@ from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal.finder import primary_finder
 from repmgr_hooks.journal.hosts import last_heard
-from repmgr_hooks.journal.journal import Journal, primary_finder
+from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.system.steps import Host
 

@@ -10,36 +10,22 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks import clock, config
-from repmgr_hooks.cli.forward import hand_over_now
-from repmgr_hooks.cli.output import (
-    FAILED,
-    OK,
-    choose,
-    configured,
-    journal_of,
-    journal_or_why_not,
-    log,
-    show_log_lines,
-    world_of,
-)
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cli.configured import choose, configured, world_of
+from repmgr_hooks.cli.journals import journal_of, journal_or_why_not
+from repmgr_hooks.cli.output import FAILED, OK, log, show_log_lines
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, simulation
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import RunResult
 from repmgr_hooks.errors import UsageError, did_you_mean, hint_lines
 from repmgr_hooks.event import CATALOGUE, Event, parse_event
-from repmgr_hooks.hook import forwards, wake
+from repmgr_hooks.hook import forwards
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.pauses import keep, pause_of
-from repmgr_hooks.journal.rows import Pause
-from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.journal.pauses import pause_of
+from repmgr_hooks.lock import LOCK_WAIT, exclusive, lock_name
 from repmgr_hooks.log import Lines, about
-from repmgr_hooks.reports import status
-from repmgr_hooks.service.controller import LOCK_WAIT
 from repmgr_hooks.service.foreground import run_now
-from repmgr_hooks.service.worker import Worker
 
 MAX_EVENT = 4096
 
@@ -53,6 +39,8 @@ def do_event(arguments: argparse.Namespace) -> int:
             raise UsageError(f"the event on stdin is not UTF-8: {error.reason}; repmgr sends plain words") from None
         stored = text.split("\n")[:-1] or [""]
         if forwards(arguments.config):
+            from repmgr_hooks.cli.forward import hand_over_now  # what a gateway has no use for
+
             return hand_over_now(Path(arguments.config), stored)
         cluster, *arguments.words = stored
         arguments.cluster = cluster or None
@@ -69,7 +57,7 @@ def do_replay(arguments: argparse.Namespace) -> int:
         return handle(arguments, event, "replay", lines)
     if arguments.words:
         raise UsageError("give either --id or the words of an event, not both")
-    with journal_of(configured(arguments)) as journal:
+    with journal_of(configured(arguments).state_dir) as journal:
         found = journal.event(arguments.id)
     if found is None:
         raise UsageError(f"the journal has no event {arguments.id}", hint="'repmgr-hooks history' shows their numbers")
@@ -82,7 +70,7 @@ def do_reconcile(arguments: argparse.Namespace) -> int:
     lines = show_log_lines(sys.stdout, arguments.log)
     if arguments.reset_state and not arguments.dry_run:
         loaded = configured(arguments)
-        with journal_of(loaded) as journal:
+        with journal_of(loaded.state_dir) as journal:
             for managed in choose(loaded, arguments.cluster, None):
                 journal.forget(managed.cluster.name)
     return handle(arguments, None, arguments.command, lines)
@@ -109,7 +97,7 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
             preview(managed, events, last_known, lines) for managed, last_known in zip(chosen, known, strict=True)
         )
     with contextlib.ExitStack() as stack:
-        journal, error = journal_or_why_not(loaded, stack)
+        journal, error = journal_or_why_not(loaded.state_dir, stack)
         if error:
             log.error("%s; going on without it", error)
         good = []
@@ -122,7 +110,7 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
 def all_last_known(loaded: Config, chosen: list[ManagedCluster]) -> list[LastKnownPrimary]:
     """Return what the journal remembers of each cluster; nothing, if it cannot be used."""
     with contextlib.ExitStack() as stack:
-        journal, _ = journal_or_why_not(loaded, stack)
+        journal, _ = journal_or_why_not(loaded.state_dir, stack)
         return [journal.last_known(managed.cluster.name) if journal else LastKnownPrimary() for managed in chosen]
 
 
@@ -172,35 +160,3 @@ def shown(result: RunResult, lines: Lines) -> int:
             for line in getattr(step.do, "stdin", "").splitlines():
                 lines.say(f"      {line}")
     return OK if result.ok else FAILED
-
-
-def do_worker(arguments: argparse.Namespace) -> int:
-    """Run the service."""
-    show_log_lines(sys.stderr, arguments.log)
-    Worker(config.config_path(arguments.config)).serve(arguments.once)
-    return OK
-
-
-def do_pause(arguments: argparse.Namespace) -> int:
-    """Begin a maintenance."""
-    loaded = configured(arguments)
-    until = None if arguments.duration is None else clock.wall() + arguments.duration
-    names = [managed.cluster.name for managed in choose(loaded, arguments.cluster, None)]
-    with journal_of(loaded) as journal:
-        for name in names:
-            journal.pause(name, until, arguments.reason)
-            keep(loaded.state_dir, name, Pause(until, arguments.reason, clock.wall()))
-    for name in names:
-        print(f"{name}: PAUSED {status.until_when(until)}: events are stored, nothing is done")
-    return OK
-
-
-def do_resume(arguments: argparse.Namespace) -> int:
-    """End a maintenance, and do what was left undone."""
-    loaded = configured(arguments)
-    with journal_of(loaded) as journal:
-        for managed in choose(loaded, arguments.cluster, None):
-            journal.resume(managed.cluster.name)
-            keep(loaded.state_dir, managed.cluster.name, None)
-    wake(str(loaded.state_dir / "spool"))
-    return do_reconcile(arguments)

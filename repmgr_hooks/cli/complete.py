@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from repmgr_hooks.catalogue import EVENTS
-from repmgr_hooks.cli.output import FAILED, OK, choose, configured
+from repmgr_hooks.cli.configured import choose, configured
+from repmgr_hooks.cli.output import FAILED, OK
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError

@@ -13,7 +13,9 @@ from pathlib import Path
 from repmgr_hooks import clock
 from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import switchover
-from repmgr_hooks.cli.output import FAILED, OK, configured, journal_of, log, say, show_log_lines, world_of, write_whole
+from repmgr_hooks.cli.configured import configured, world_of
+from repmgr_hooks.cli.journals import journal_of
+from repmgr_hooks.cli.output import FAILED, OK, log, say, show_log_lines, write_whole
 from repmgr_hooks.config import Config
 from repmgr_hooks.drill import client, look, page, report
 from repmgr_hooks.drill.client import Client
@@ -21,7 +23,8 @@ from repmgr_hooks.drill.facts import Facts, Leg, Transaction
 from repmgr_hooks.drill.grade import grade
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError
-from repmgr_hooks.journal.journal import Journal, primary_finder
+from repmgr_hooks.journal.finder import primary_finder
+from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.log import Lines
 from repmgr_hooks.switchover import facts as seen_before
 from repmgr_hooks.switchover.phases import Plan
@@ -39,7 +42,7 @@ def do_drill(arguments: argparse.Namespace) -> int:
     _writable(arguments.file)
     host = world_of(managed)
     with contextlib.ExitStack() as stack:
-        journal = stack.enter_context(journal_of(loaded))
+        journal = stack.enter_context(journal_of(loaded.state_dir))
         if not arguments.rehearse:
             stack.enter_context(switchover.alone(loaded, managed))
         seen, findings = switchover.examined(managed, arguments.to, journal, host)

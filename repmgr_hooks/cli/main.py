@@ -1,26 +1,51 @@
-"""Which command is meant, and which exit code its errors give."""
+"""Which command is meant; what its errors come to stands in ``outcome.py``."""
 
 from __future__ import annotations
 
-import argparse
-import errno
-import sys
+import gc
+import importlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 
-from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.cli import act, complete, forward, setup, show, streams
+from repmgr_hooks.cli import streams
 from repmgr_hooks.cli.arguments import parser
-from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain, log
-from repmgr_hooks.cli.privileges import become_service
-from repmgr_hooks.config import config_path
-from repmgr_hooks.errors import HooksError, OperationFailed, UsageError
-from repmgr_hooks.settings.schema import CONTROL
+from repmgr_hooks.hook import option
+from repmgr_hooks.text import CONTROL
 
-OUTPUT = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG, errno.EDQUOT, errno.EAGAIN)
-"""Errors of write(2)."""
-NO_THREAD = "can't start new thread"
-"""What Python says in a RuntimeError, which has no code (_threadmodule.c)."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from pathlib import Path
+
+    Command = Callable[[Namespace], int]
+
+COMMANDS: Mapping[str, str] = {
+    "event": "act.do_event",
+    "worker": "serve.do_worker",
+    "forward": "forward.do_forward",
+    "receive-event": "forward.do_receive_event",
+    "replay": "act.do_replay",
+    "reconcile": "act.do_reconcile",
+    "simulate-failover": "act.do_simulate_failover",
+    "switchover": "switchover.do_switchover",
+    "drill": "drill.do_drill",
+    "boot": "act.do_reconcile",
+    "status": "show.do_status",
+    "check-wal": "check_wal.do_check_wal",
+    "history": "past.do_history",
+    "metrics": "show.do_metrics",
+    "serve-http": "serve_http.do_serve_http",
+    "may-promote": "may_promote.do_may_promote",
+    "pause": "maintain.do_pause",
+    "resume": "maintain.do_resume",
+    "init": "setup.do_init",
+    "check": "examine.do_check",
+    "handlers": "list_handlers.do_handlers",
+    "config-schema": "setup.do_config_schema",
+    "complete": "complete.do_complete",
+}
+"""Where each is. Its module is imported when it is asked for: whoever looks into the history, or asks for help, does
+not wait until all that a failover needs has been imported."""
 ROOTS_OWN = ("check", "config-schema", "handlers", "history", "init")
 """They look into files of several users, or write where root says; the journal they open as its owner."""
 
@@ -30,111 +55,62 @@ def main(argv: Sequence[str]) -> int:
     return run(argv, become_service)
 
 
+def become_service(config: Path) -> None:
+    """Drop root's privileges for good."""
+    from repmgr_hooks.cli import privileges  # not for help, nor for a usage error
+
+    privileges.become_service(config)
+
+
 def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: None) -> int:
-    """Run one command and return the exit code; the one place that turns errors into codes."""
+    """Run one command and return the exit code."""
     try:
-        code = run_command(argv, give_up)
-    except UsageError as error:
-        complain(error)
-        return USAGE
-    except HooksError as error:
-        complain(error)
-        return FAILED
-    except BrokenPipeError:
-        streams.give_up(sys.stdout)
-        return FAILED
-    except OSError as error:
-        streams.give_up(sys.stdout)
-        of_output = not error.filename and error.errno in OUTPUT
-        where = f"the output cannot be written: {error.strerror}" if of_output else error
-        complain(HooksError(f"{where}; nothing more was done", hint="check that place, then run the command again"))
-        return FAILED
-    except KeyboardInterrupt:
-        complain(HooksError("interrupted", hint="'repmgr-hooks reconcile' does what is left"))
-        return FAILED
-    except Exception as error:
-        if isinstance(error, MemoryError) or str(error) == NO_THREAD:
-            lacking = str(error) or "no memory is left"
-            complain(OperationFailed(f"this process cannot go on: {lacking}", hint="check its limits: ulimit -a"))
-            return FAILED
-        log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
-        return BUG
-    finally:
-        all_written()
-        written = streams.finish()
-    if not written:
-        complain(
-            HooksError("everything was done, but the output cannot be written", hint="check where the output goes")
-        )
-    return code if written else FAILED
+        job = partial(run_command, parsed(argv), give_up)
+    except SystemExit:  # argparse has printed the help, or what is wrong
+        streams.finish()
+        raise
+    except BaseException as error:
+        job = partial(fail, error)
+    from repmgr_hooks.cli.outcome import code_of  # not for help, nor for a usage error
+
+    return code_of(job)
 
 
-def run_command(argv: Sequence[str], give_up: Callable[[Path], None]) -> int:
-    """Run the command that the arguments name. Raises UsageError for those that are no text."""
+def parsed(argv: Sequence[str]) -> Namespace:
+    """Return the arguments. Raises UsageError for those that are no text, SystemExit as argparse does."""
     for word in argv:
         if CONTROL.search(word):
-            raise UsageError(
-                f"{shorten(word)} holds a control character, or is not UTF-8", hint="write it as plain text"
-            )
-    arguments = parser().parse_args(argv)
+            from repmgr_hooks.catalogue import shorten
+            from repmgr_hooks.errors import UsageError
+
+            what = f"{shorten(word)} holds a control character, or is not UTF-8"
+            raise UsageError(what, hint="write it as plain text")
+    return parser(option("--config", list(argv))[1][:1]).parse_args(argv)
+
+
+def fail(error: BaseException) -> int:
+    """Raise where errors become codes."""
+    raise error
+
+
+def run_command(arguments: Namespace, give_up: Callable[[Path], None]) -> int:
+    """Run the command that the arguments name."""
     if arguments.command not in ROOTS_OWN:
+        from repmgr_hooks.config_file import config_path
+
         # Absolute: the service's user works in /, for it may not be allowed to be where root is.
-        arguments.config = str(config_path(arguments.config).absolute())
+        config = config_path(arguments.config).absolute()
+        arguments.config = str(config)
         arguments.file = arguments.file and arguments.file.absolute()
-        give_up(Path(arguments.config))
-    return COMMANDS[arguments.command](arguments)
+        give_up(config)
+    carry_out = command(arguments.command)
+    gc.freeze()  # what has been imported is no garbage; see __main__.py
+    gc.enable()
+    return carry_out(arguments)
 
 
-def serve_http(arguments: argparse.Namespace) -> int:
-    """Import what only this command needs (asyncio), and run it."""
-    from repmgr_hooks.cli.serve_http import do_serve_http
-
-    return do_serve_http(arguments)
-
-
-def may_promote(arguments: argparse.Namespace) -> int:
-    """Import what only this command needs, and run it."""
-    from repmgr_hooks.cli.may_promote import do_may_promote
-
-    return do_may_promote(arguments)
-
-
-def _switchover(arguments: argparse.Namespace) -> int:
-    """Import what it needs only now: no other command waits for it."""
-    from repmgr_hooks.cli.switchover import do_switchover
-
-    return do_switchover(arguments)
-
-
-def _drill(arguments: argparse.Namespace) -> int:
-    """Import what it needs only now: no other command waits for it."""
-    from repmgr_hooks.cli.drill import do_drill
-
-    return do_drill(arguments)
-
-
-COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "event": act.do_event,
-    "worker": act.do_worker,
-    "forward": forward.do_forward,
-    "receive-event": forward.do_receive_event,
-    "replay": act.do_replay,
-    "reconcile": act.do_reconcile,
-    "simulate-failover": act.do_simulate_failover,
-    "switchover": _switchover,
-    "drill": _drill,
-    "boot": act.do_reconcile,
-    "status": show.do_status,
-    "check-wal": show.do_check_wal,
-    "history": show.do_history,
-    "metrics": show.do_metrics,
-    "serve-http": serve_http,
-    "may-promote": may_promote,
-    "pause": act.do_pause,
-    "resume": act.do_resume,
-    "init": setup.do_init,
-    "check": show.do_check,
-    "handlers": show.do_handlers,
-    "config-schema": setup.do_config_schema,
-    "complete": complete.do_complete,
-}
+def command(name: str) -> Command:
+    """Return what carries out a command."""
+    module, _, function = COMMANDS[name].partition(".")
+    carry_out: Command = getattr(importlib.import_module(f"repmgr_hooks.cli.{module}"), function)
+    return carry_out

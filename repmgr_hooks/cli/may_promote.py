@@ -17,7 +17,8 @@ from pathlib import Path
 from types import FrameType
 
 from repmgr_hooks import clock
-from repmgr_hooks.cli.output import OK, choose, configured
+from repmgr_hooks.cli.configured import choose, configured
+from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
@@ -80,9 +81,10 @@ def service_says(directory: Path, cluster: str, begun: float) -> tuple[LastSeen 
     """Return what the service saw last, and whether it has looked since; it is waited for, a little, if it is there."""
     end = clock.monotonic() + WAIT
     while True:
+        now = clock.since_boot()  # before it is read: a look must not seem to be later than it was
         seen, looked = next(
             (
-                (seen, clock.since_boot() + left - seen.valid_for)
+                (seen, now + left - seen.valid_for)
                 for name, seen, left in read_all(directory)
                 if seen and name == cluster
             ),

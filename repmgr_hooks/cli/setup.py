@@ -16,15 +16,15 @@ import repmgr_hooks
 from repmgr_hooks import config_schema
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.checks.repmgrd import repmgrds_user
-from repmgr_hooks.cli import show
+from repmgr_hooks.cli import examine
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.errors import UsageError
-from repmgr_hooks.handlers import installed
+from repmgr_hooks.handlers import built_in, plug_ins
 from repmgr_hooks.hook import PACKAGED
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
-from repmgr_hooks.settings.schema import PLAIN_NAME
+from repmgr_hooks.settings.words import PLAIN_NAME
 from repmgr_hooks.setup import database_host, new_confs
 from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
 from repmgr_hooks.setup.install import PASSFILE, install, is_database_hosts, write
@@ -52,7 +52,7 @@ def do_init(arguments: argparse.Namespace) -> int:
 
 def do_config_schema(arguments: argparse.Namespace) -> int:
     """Print what an editor needs, with the options of the plug-ins that are installed here."""
-    known = {name: handler.module for name, handler in installed(here=False).items()}
+    known = {**built_in(), **{name: found.module for name, found in plug_ins(here=False).items()}}
     print(json.dumps(config_schema.schema((shipped() / "config/README.md").read_text(), known), indent=2))
     return OK
 
@@ -140,5 +140,5 @@ def left_to_do(on_database_host: bool) -> int:
     units = "repmgr-hooks-boot.service repmgr-hooks.service repmgr-hooks-check-wal.timer"
     units = Path(database_host.UNIT).name if on_database_host else units
     print(f"  systemctl enable --now {units}\n")
-    show.do_check(parser().parse_args(["--config", CONFIGURATION, "check"]))
+    examine.do_check(parser().parse_args(["--config", CONFIGURATION, "check"]))
     return OK

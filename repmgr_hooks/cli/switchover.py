@@ -11,13 +11,16 @@ from dataclasses import replace
 
 from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import act
-from repmgr_hooks.cli.output import FAILED, OK, choose, configured, journal_of, log, show_log_lines, world_of
+from repmgr_hooks.cli.configured import choose, configured, world_of
+from repmgr_hooks.cli.journals import journal_of
+from repmgr_hooks.cli.output import FAILED, OK, log, show_log_lines
 from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.hold import holdable
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError, hint_lines
-from repmgr_hooks.journal.journal import Journal, primary_finder
+from repmgr_hooks.journal.finder import primary_finder
+from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.log import Lines
 from repmgr_hooks.switchover import drive, facts, journalled, preflight
@@ -40,7 +43,7 @@ def do_switchover(arguments: argparse.Namespace) -> int:
     managed = the_only(loaded, arguments.cluster)
     host = world_of(managed)
     with contextlib.ExitStack() as stack:
-        journal = stack.enter_context(journal_of(loaded))
+        journal = stack.enter_context(journal_of(loaded.state_dir))
         if not arguments.dry_run:
             stack.enter_context(alone(loaded, managed))
         seen, findings = examined(managed, arguments.to, journal, host)

@@ -6,31 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from repmgr_hooks.cluster.last_known import NOTHING_KNOWN, LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event
 from repmgr_hooks.settings.cluster import Barman, Cluster
-
-
-@dataclass(frozen=True)
-class LastKnownPrimary:
-    """What is remembered of a cluster: the last primary that was found, its timeline and its system.
-
-    ``promoted``: nodes of which repmgr has said, since that primary was found, that they are the primary now.
-    ``changes``: how often the primary has changed lately (``flap_limit.window``). ``began``: of each timeline, the node
-    that began it.
-    """
-
-    primary: int | None = None
-    timeline: int = 0
-    system_identifier: str = ""
-    promoted: frozenset[int] = field(default=frozenset(), compare=False)
-    changes: int = field(default=0, compare=False)
-    began: Mapping[int, int] = field(default_factory=dict, compare=False)
-    since: float = field(default=0.0, compare=False)
-    """When that primary was found, in seconds since the epoch."""
-    previous: int | None = field(default=None, compare=False)
-    """The primary before that one."""
 
 
 class ReasonCode(Enum):
@@ -166,7 +146,7 @@ class ClusterState:
     timeline: int
     states: Mapping[int, NodeState] = field(default_factory=dict)
     event: Event | None = None
-    last_known: LastKnownPrimary = LastKnownPrimary()
+    last_known: LastKnownPrimary = NOTHING_KNOWN
     """What was remembered when it was decided; the decision itself from the first step on."""
 
     @property
@@ -187,7 +167,7 @@ class ClusterState:
 
 
 def decide(
-    states: Sequence[NodeState], last_known: LastKnownPrimary = LastKnownPrimary(), most_changes: int | None = None
+    states: Sequence[NodeState], last_known: LastKnownPrimary = NOTHING_KNOWN, most_changes: int | None = None
 ) -> PrimaryDecision:
     """Return the primary, or an unknown that says why.
 

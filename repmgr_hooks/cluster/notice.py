@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState
-from repmgr_hooks.event import Event, RoleClaim
+from repmgr_hooks.event import Event
 from repmgr_hooks.settings.cluster import Cluster
 
 
@@ -38,7 +39,7 @@ class Notice:
     @property
     def contradicts(self) -> bool:
         """Whether the event contradicts the cluster."""
-        return bool(self.event) and contradicts(self.event, self.primary)
+        return self.event is not None and self.event.contradicts(self.primary)
 
     @property
     def role(self) -> str:
@@ -49,14 +50,6 @@ class Notice:
     def _host(self, node: int | None) -> str:
         found = self.cluster.nodes.get(node or 0)
         return found.host if found else ""
-
-
-def contradicts(event: Event | None, primary: int | None) -> bool:
-    """True if an event claims a role for its node that does not go with the known primary."""
-    if event is None or primary is None:
-        return False
-    claims = {RoleClaim.PRIMARY: True, RoleClaim.STANDBY: False}.get(event.meaning)
-    return claims is not None and claims != (event.node == primary)
 
 
 def notice(cluster: Cluster, event: Event | None, decision: PrimaryDecision, last_known: LastKnownPrimary) -> Notice:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, decide, last_known_of
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision, decide, last_known_of
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged
 from repmgr_hooks.event import Event, RoleClaim

@@ -18,8 +18,8 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import client
-from repmgr_hooks.system.client import Visit
 from repmgr_hooks.system.steps import Host, Sql
+from repmgr_hooks.system.visit import LATE, Visit
 
 CAUSE_LIMIT = 5.0
 PROTECTION = ("channel_binding", "require_auth", "sslmode", "sslrootcert")
@@ -95,7 +95,7 @@ def judge(cluster: Cluster, port: str, visit: Visit, host: Host) -> Probe:
     """Say what a visit showed; of one that was late in its commit, ask the node why, and end its session."""
     node = next((number for number, node in cluster.nodes.items() if node.host == visit.server), None)
     event, standbys = "", ""
-    if visit.stage == "commit" and visit.error == client.LATE and node is not None:
+    if visit.stage == "commit" and visit.error == LATE and node is not None:
         event, standbys = _end(node, visit.pid, host)
     code = _code(visit, node, event)
     if code is ProbeCode.FAILED and visit.rejected:
@@ -140,7 +140,7 @@ def _code(visit: Visit, node: int | None, event: str) -> ProbeCode:
         return ProbeCode.STANDBY
     if visit.read_only:
         return ProbeCode.READ_ONLY
-    if visit.error == client.LATE:
+    if visit.error == LATE:
         return ProbeCode.COMMIT_WAITS if event == "SyncRep" else ProbeCode.SILENT
     full = r"too many (connections|clients)|remaining connection slots"
     if visit.sqlstate == "53100" or "No space left on device" in visit.error:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import client
-from repmgr_hooks.system.client import Visit
 from repmgr_hooks.system.steps import Host, Program
+from repmgr_hooks.system.visit import LATE, Visit
 
 MARGIN = 5.0
 # The script comes on stdin, so nothing has to survive the quoting of ssh; psql asks for no password (-w).
@@ -63,7 +63,7 @@ def parse(said: str) -> Visit:
     sqlstate = re.search(r":  ([0-9A-Z]{5}): ", output)  # of a statement; who is not let in is told none
     lines = [line for line in output.splitlines() if line.strip()]
     answers = [found for line in lines if (found := re.fullmatch(r"([0-9a-f.:]*)\|([tf])\|([tf])\|(\d+)", line))]
-    error = client.LATE if int(code) == TOO_LATE else " ".join(lines)[-300:]
+    error = LATE if int(code) == TOO_LATE else " ".join(lines)[-300:]
     if not answers:
         return Visit(error=error, rejected=client.is_servers(output))
     server, in_recovery, read_only, pid = answers[0].groups()

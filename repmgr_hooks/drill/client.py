@@ -23,9 +23,10 @@ from repmgr_hooks.cluster.probe import way_through
 from repmgr_hooks.drill.facts import Transaction, Way, has, missing
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover.phases import HOLD_LIMIT
-from repmgr_hooks.system.client import LATE, PREFIX, brief
+from repmgr_hooks.system.client import PREFIX, brief
 from repmgr_hooks.system.link import Link, Talk, linked, side_by_side
 from repmgr_hooks.system.steps import Host, Sql, console_name
+from repmgr_hooks.system.visit import LATE
 
 INTERVAL = 0.1
 LIMIT = HOLD_LIMIT + 15

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.notice import notice_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine.dry_run import differences, dry_run_steps

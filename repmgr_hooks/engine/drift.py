@@ -9,7 +9,8 @@ from functools import partial
 from itertools import islice
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision, last_known_of
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision, last_known_of
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.engine.dispatcher import select
 from repmgr_hooks.engine.dry_run import differences, preview

@@ -71,7 +71,7 @@ class Action:
     @property
     def built_in(self) -> bool:
         """Whether the handler is one of ours."""
-        return self.handler in BUILT_IN.values()
+        return self.name in BUILT_IN
 
     @property
     def helper(self) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, ReasonCode
+from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.errors import Problem, Stopped

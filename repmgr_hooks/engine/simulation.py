@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.engine.dispatcher import select

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from contextvars import copy_context
 from dataclasses import replace
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.notice import Notice, notice
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.executor import look, take_all

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from repmgr_hooks import outline
 from repmgr_hooks.errors import UsageError
-from repmgr_hooks.hook import STATE_DIR, state_dir
-from repmgr_hooks.settings.file import document_of, refuse_mistakes
+from repmgr_hooks.hook import STATE_DIR
+from repmgr_hooks.settings.document import Document
 from repmgr_hooks.settings.schema import Directory, Identifier, NotEmpty, Range, Word
 
 
@@ -52,16 +53,15 @@ class DatabaseHost:
 
 def load(path: Path) -> DatabaseHost:
     """Read the file. Raises UsageError that lists every mistake."""
-    document = document_of(path)
-    refuse_mistakes(path, document)
+    document = outline.read(path, Document)
     if isinstance(document.data, dict) and "clusters" in document.data:
         raise UsageError(
             f"{path} has 'clusters': it is the file of a gateway, which handles its events itself",
             hint="on a database host write 'forward' in the place of all clusters: config/README.md",
         )
-    found = document.read(DatabaseHost, document.data, "")
-    if found and not document.problems and state_dir(str(path)) != found.state_dir:
-        document.problem("state_dir", "the hook reads this line without YAML", "write plainly 'state_dir: PATH'")
-    refuse_mistakes(path, document)
+    with outline.size_limited(path):
+        found = document.read(DatabaseHost, document.data, "")
+        outline.check_state_dir(document, found.state_dir if found else STATE_DIR)
+    outline.refuse(path, document)
     assert isinstance(found, DatabaseHost)
     return found

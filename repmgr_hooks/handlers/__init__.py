@@ -6,19 +6,24 @@ What a handler is stands in ``contract.py``.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from repmgr_hooks.errors import Problem, UsageError, mistake
 from repmgr_hooks.files import untrusted
-from repmgr_hooks.handlers import barman, command, firewall, notify, pgbouncer, slot
 from repmgr_hooks.handlers.contract import NAMES, Handler
+
+if TYPE_CHECKING:
+    from importlib import metadata
+
+    from repmgr_hooks.handlers import barman, command, firewall, notify, pgbouncer, slot
+
+    KEEP_THE_CONTRACT: tuple[Handler, ...] = (barman, command, firewall, notify, pgbouncer, slot)
 
 GROUP = "repmgr_hooks.handlers"
 SEE = "see repmgr_hooks/handlers/README.md"
@@ -33,28 +38,51 @@ class Installed:
     origin: str
 
 
-BUILT_IN: Mapping[str, Handler] = {
-    "barman": barman,
-    "command": command,
-    "firewall": firewall,
-    "notify": notify,
-    "pgbouncer": pgbouncer,
-    "slot": slot,
+BUILT_IN: Mapping[str, str] = {
+    "barman": "Barman streams from the primary, and has all WAL up to the last closed file of the primary's timeline.",
+    "command": "A program of the user's, run on its events, with the event as JSON on stdin and in the environment. "
+    "No shell.",
+    "firewall": "The gateway's ports lead to the primary: DNAT and SNAT in our own chains, swapped in one transaction.",
+    "notify": "Send a message about an event to the receivers under ``alerts``; the service does it in the background.",
+    "pgbouncer": "PgBouncers pool no connection to a former primary, and let clients go on that we have held.",
+    "slot": "Barman's physical replication slot: on the primary with WAL reserved; on standbys absent, or following "
+    "the primary's.",
 }
+"""Each is the module of its name here, which is imported when a route names it; and what it says of itself."""
+OURS = "built in"
 
 
 @functools.cache
-def installed(here: bool = True) -> Mapping[str, Installed]:
-    """Return every handler by name. Raises UsageError for a plug-in that cannot be loaded or breaks the contract.
+@functools.cache
+def handler(name: str, here: bool = True) -> Installed | None:
+    """Return a handler; None if there is none of this name. Raises UsageError as ``plug_ins`` does."""
+    return Installed(name, _built_in(name), OURS) if name in BUILT_IN else plug_ins(here).get(name)
+
+
+def built_in() -> dict[str, Handler]:
+    """Return all of ours; only who lists their options needs them together."""
+    return {name: _built_in(name) for name in BUILT_IN}
+
+
+def _built_in(name: str) -> Handler:
+    return cast(Handler, importlib.import_module(f"{__name__}.{name}"))
+
+
+@functools.cache
+def plug_ins(here: bool = True) -> Mapping[str, Installed]:
+    """Return the others by name. Raises UsageError for one that cannot be loaded or breaks the contract.
 
     ``here``: on the host that does what they plan, where others must not be able to change them; root's programs load
     nothing else anywhere.
     """
-    found = {name: Installed(name, module, "built in") for name, module in BUILT_IN.items()}
+    from importlib import metadata  # takes as long as all else that a command without plug-ins imports
+
+    found: dict[str, Installed] = {}
     for point in metadata.entry_points(group=GROUP):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-        if point.name in found:
-            what = f"handler {point.name!r} of {origin} is already there ({found[point.name].origin})"
+        if point.name in BUILT_IN or point.name in found:
+            by = OURS if point.name in BUILT_IN else found[point.name].origin
+            what = f"handler {point.name!r} of {origin} is already there ({by})"
             raise UsageError(what, hint="rename it")
         found[point.name] = Installed(point.name, _load(point, origin, here), origin)
     return found
@@ -80,6 +108,8 @@ def _load(point: metadata.EntryPoint, origin: str, here: bool) -> Handler:
 
 def _breaks_contract(module: object) -> Problem | None:
     """Return how a module breaks the contract; None if it does not."""
+    import difflib  # for plug-ins alone
+
     there = [name for name in vars(module) if not name.startswith("_")]
     missing = [name for name in NAMES if name not in there]
     strange = [name for name in there if name not in NAMES]

@@ -9,12 +9,13 @@ error instead of silence.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.errors import Problem
-from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.system.steps import Host, Step
+if TYPE_CHECKING:
+    from repmgr_hooks.cluster.decide import ClusterState
+    from repmgr_hooks.errors import Problem
+    from repmgr_hooks.settings.cluster import Cluster
+    from repmgr_hooks.system.steps import Host, Step
 
 
 class Handler(Protocol):

@@ -121,7 +121,9 @@ def fingerprint(state: ClusterState, host: Host) -> object:
 
 
 def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ...] | None, str]:
-    """Read the connections to our ports; None, and why, if they cannot be seen; None without a conntrack program."""
+    """Read the connections to our ports that are not over; None, and why, if they cannot be seen; None without a
+    conntrack program.
+    """
     try:
         listing = host.run(_listing(gateway), LOOK_LIMIT)
     except NoSuchProgram as error:
@@ -130,7 +132,8 @@ def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ..
     except OperationFailed as error:
         return None, str(error)
     ports = gateway.ports.values()
-    return tuple(found for found in parse_conntrack(listing) if found.flow.gateway_port in ports), ""
+    tracked = (found for found in parse_conntrack(listing) if found.flow.gateway_port in ports)
+    return tuple(found for found in tracked if not found.over), ""
 
 
 def snat_here(gateway: Gateway, host: Host) -> bool:

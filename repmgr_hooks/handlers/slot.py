@@ -17,7 +17,8 @@ from repmgr_hooks.cluster.observe import Slot, lsn
 from repmgr_hooks.errors import OperationFailed, Problem, mistake
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.settings.schema import Amount, amount
+from repmgr_hooks.settings.schema import Amount
+from repmgr_hooks.settings.words import amount
 from repmgr_hooks.system.steps import Host, Sql, Step
 
 fail_open_after = contract.never_fails_open

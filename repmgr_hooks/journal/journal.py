@@ -13,8 +13,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.decide import LastKnownPrimary
-from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, Report
 from repmgr_hooks.journal import memory, queries
@@ -35,7 +34,6 @@ from repmgr_hooks.journal.rows import (
 from repmgr_hooks.journal.store import Store
 from repmgr_hooks.journal.tables import OlderTables
 from repmgr_hooks.lock import as_owner
-from repmgr_hooks.settings.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -288,9 +286,3 @@ def _set_aside(path: Path, error: OperationFailed) -> None:
     except OSError as refused:
         what = f"{error}; and it cannot be set aside: {refused}"
         raise OperationFailed(what, code=error.code, hint=error.hint) from error
-
-
-def primary_finder(settings: Cluster, journal: Journal | None) -> PrimaryFinder:
-    """Return what decides for a cluster, with what the journal remembers of it. Raises OperationFailed."""
-    known = journal.last_known(settings.name, settings.flap_limit.window) if journal else LastKnownPrimary()
-    return PrimaryFinder(settings, known)

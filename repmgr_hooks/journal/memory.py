@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.event import CATALOGUE, RoleClaim
 
 CLAIMS = ", ".join(f"'{name}'" for name, kind in CATALOGUE.items() if kind.meaning is RoleClaim.PRIMARY)

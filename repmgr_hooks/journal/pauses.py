@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import time
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +66,11 @@ def _read(path: Path) -> str:
 def lasts(pause: Pause) -> bool:
     """True if a pause is not over."""
     return pause.until is None or pause.until > clock.wall()
+
+
+def until_when(moment: float | None) -> str:
+    """Return the end of a pause in words."""
+    return "until it is resumed" if moment is None else f"until {time.strftime('%H:%M:%S', time.localtime(moment))}"
 
 
 def _path(state_dir: Path, cluster: str) -> Path:

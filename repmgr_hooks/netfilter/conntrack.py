@@ -11,6 +11,8 @@ from repmgr_hooks.netfilter.reset import Flow
 FIELD = re.compile(r"\b(src|dst|sport|dport)=([0-9a-f.:]+)")
 LINE = re.compile(r"[^\n]+")
 ALIVE = re.compile(r" (ESTABLISHED|SYN_SENT|SYN_RECV) ")
+OVER = re.compile(r" (TIME_WAIT|CLOSE) ")
+"""Who connects from the same port again is a new connection, led by the rules of then (nf_conntrack_proto_tcp.c)."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Tracked:
     flow: Flow
     leads_to: str
     alive: bool
+    over: bool = False
 
 
 def parse_conntrack(listing: str) -> Iterator[Tracked]:
@@ -39,4 +42,4 @@ def parse_conntrack(listing: str) -> Iterator[Tracked]:
         ports = [values.get(name, "") for name in ("sport", "dport")]
         if len(sources) == 2 and "dst" in values and all(port.isdecimal() for port in ports):
             flow = Flow(values["src"], int(ports[0]), values["dst"], int(ports[1]))
-            yield Tracked(flow, sources[1], bool(ALIVE.search(line)))
+            yield Tracked(flow, sources[1], bool(ALIVE.search(line)), bool(OVER.search(line)))

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from typing import Any
 
-from repmgr_hooks.cluster.notice import contradicts
 from repmgr_hooks.errors import hint_lines
 from repmgr_hooks.event import CATALOGUE, NAMED, Origin
 from repmgr_hooks.journal.hosts import off, origins
@@ -34,7 +33,7 @@ def _events(journal: Journal, run: RunRow) -> list[dict[str, Any]]:
         {
             "id": item.id,
             **dataclasses.asdict(item.event),
-            "contradicts": contradicts(item.event, run.primary),
+            "contradicts": item.event.contradicts(run.primary),
             **(_origin(came_from[item.id]) if item.id in came_from else {}),
         }
         for item in journal.events_of(run.id)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, decide
+from repmgr_hooks.cluster.decide import decide
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState, lsn
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.journal.last_seen import LastSeen, PrimaryPosition

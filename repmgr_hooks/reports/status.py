@@ -22,11 +22,12 @@ from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem, hint_lines
 from repmgr_hooks.handlers import firewall
+from repmgr_hooks.journal.finder import primary_finder
 from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.journal.hosts import clocks_off, last_heard
-from repmgr_hooks.journal.journal import Journal, primary_finder
-from repmgr_hooks.journal.pauses import pause_of
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.pauses import pause_of, until_when
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
@@ -239,11 +240,6 @@ def _unwatched(loaded: Config, cluster: str) -> float:
         if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)
         else 0.0
     )
-
-
-def until_when(moment: float | None) -> str:
-    """Return the end of a pause in words."""
-    return "until it is resumed" if moment is None else f"until {time.strftime('%H:%M:%S', time.localtime(moment))}"
 
 
 def where(node: int | None) -> str:

@@ -10,7 +10,8 @@ from repmgr_hooks.barman import archive, content, deep
 from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.barman.deep import Effort, Progress, Proof
 from repmgr_hooks.errors import OperationFailed, Problem
-from repmgr_hooks.journal.journal import Journal, primary_finder
+from repmgr_hooks.journal.finder import primary_finder
+from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.wal_checks import WalCheckRow
 from repmgr_hooks.settings.cluster import Barman, Cluster
 from repmgr_hooks.system.steps import Host

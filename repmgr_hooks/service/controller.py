@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from repmgr_hooks import clock
 from repmgr_hooks.alerts.evaluator import AlertEvaluator, Listener, Nobody
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
+from repmgr_hooks.cluster.decide import PrimaryDecision, last_known_of
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -21,7 +22,7 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.last_seen import Publisher
 from repmgr_hooks.journal.pauses import known, lasts
 from repmgr_hooks.journal.rows import Due, Pause, Place, RunRow, Waiting
-from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.lock import LOCK_WAIT, exclusive, lock_name
 from repmgr_hooks.log import about, hint
 from repmgr_hooks.service.guard import SwitchoverGuard
 from repmgr_hooks.service.monitor import Monitor
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 REST = 3600.0
 JOURNAL_BROKEN = 30.0
 BUSY = 5.0
-LOCK_WAIT = 100.0
 SHOWN = 100
 """So many events of a run are named in each line of the log for a collector."""
 NOBODY, NO_PROBER = Nobody(), NoProber()

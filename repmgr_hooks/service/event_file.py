@@ -13,7 +13,7 @@ from repmgr_hooks.config import which_cluster
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Origin, Report, parse_event
-from repmgr_hooks.settings.schema import PLAIN_NAME
+from repmgr_hooks.settings.words import PLAIN_NAME
 
 MAX_SIZE = 4096
 WORDS = 5

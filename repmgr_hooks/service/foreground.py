@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import RunObserver, RunResult, Show, shown_to_nobody

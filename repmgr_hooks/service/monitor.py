@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.readiness import Hindrance, Obstacle, ReadinessProbe
 from repmgr_hooks.engine.drift import Drift, find_drift
 from repmgr_hooks.engine.routes import ManagedCluster

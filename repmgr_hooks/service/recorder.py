@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, last_known_of
+from repmgr_hooks.cluster.decide import PrimaryDecision, last_known_of
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.event import NAMED, Event

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState, WalSender
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.journal.heartbeat import Progress

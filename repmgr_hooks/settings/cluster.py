@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from psycopg import conninfo
-
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.libpq import LibpqValue
@@ -232,7 +230,7 @@ class Cluster:
         """
         passfile = {"passfile": self.postgres.passfile} if self.postgres.passfile else {}
         return {
-            number: conninfo.make_conninfo(
+            number: libpq.conninfo(
                 host=node.host,
                 hostaddr=node.host,
                 port=self.postgres.port,

@@ -1,4 +1,8 @@
-"""libpq's connection options, as the libpq that is installed knows them; and when a password could go out in clear."""
+"""libpq's connection options, as the libpq that is installed knows them; and when a password could go out in clear.
+
+psycopg, which asks that libpq, is imported when there is something to ask: it takes more time than all the rest of a
+command that only looks into the configuration.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from psycopg import pq
-
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import Problem, did_you_mean, mistake
-from repmgr_hooks.settings.schema import CONTROL
+from repmgr_hooks.text import CONTROL
 
 TAKE_OUT = "take it out"
 SET_BY_US = mistake("is what repmgr_hooks sets itself", TAKE_OUT)
@@ -69,12 +71,21 @@ def addresses(host: str) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys(str(each[4][0]) for each in found), key=lambda address: ":" in address))
 
 
+def conninfo(**given: str | int | None) -> str:
+    """Return a connection string of these options."""
+    from psycopg import conninfo
+
+    return conninfo.make_conninfo("", **given)
+
+
 @functools.cache
 def options() -> Mapping[str, str]:
     """Return the options that libpq knows, each with its kind (``dispchar``).
 
     Of an empty string: for its defaults libpq would look into the environment and into a service file.
     """
+    from psycopg import pq
+
     return {option.keyword.decode(): (option.dispchar or b"").decode() for option in pq.Conninfo.parse(b"")}
 
 
@@ -100,6 +111,8 @@ class Option:
         """A good option may be too new for the libpq of this host."""
         if not self.unseen(name):
             return None
+        from psycopg import pq
+
         return mistake(f"needs libpq {SINCE[name]} or newer; this one is {pq.version() // 10000}")
 
     def unseen(self, name: str) -> str:
@@ -143,6 +156,8 @@ def problem(name: str, value: object) -> Problem | None:
 
 def _refusal(given: Mapping[str, str]) -> str:
     """Return why libpq does not begin to connect."""
+    from psycopg import pq
+
     words = {**NOWHERE, **{name.encode(): text.encode() for name, text in given.items()}}
     line = b" ".join(
         name + b"='" + text.replace(b"\\", b"\\\\").replace(b"'", b"\\'") + b"'" for name, text in words.items()

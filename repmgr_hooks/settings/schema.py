@@ -14,9 +14,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import Problem, mistake
 from repmgr_hooks.files import program_problem
-
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What no line of text holds: control characters, those that turn the order of letters round, halves of characters."""
+from repmgr_hooks.settings.words import AMOUNT, DIRECTORY, PLAIN_NAME
 
 
 @dataclass(frozen=True)
@@ -153,24 +151,11 @@ Timeout = Annotated[int, Range(1, 3600)]
 Word = Annotated[str, NotEmpty()]
 ProgramWords = Annotated[tuple[Word, ...], TrustedProgram()]
 """A program, by its absolute path, and its arguments."""
-Directory = Annotated[str, Pattern(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+", "an absolute path without blanks and '..'")]
+Directory = Annotated[str, Pattern(DIRECTORY, "an absolute path without blanks and '..'")]
 AbsolutePath = Annotated[str, Pattern(r"/.+", "an absolute path")]
-PLAIN_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,62}"
 Identifier = Annotated[str, Pattern(PLAIN_NAME, "a plain name (letters, digits, _ . -)")]
 
-AMOUNT = re.compile(r"([1-9][0-9]{0,6})(kB|MB|GB|TB)", re.ASCII)
 Amount = Annotated[str, Pattern(AMOUNT.pattern, "an amount in PostgreSQL's units, such as 10GB")]
-
-
-def amount(text: str) -> int:
-    """Return an amount in bytes, as PostgreSQL reads its units: powers of 1024 (postgresql.org/docs: 20.1.1).
-
-    >>> amount("10GB")
-    10737418240
-    """
-    found = AMOUNT.fullmatch(text)
-    assert found
-    return int(found[1]) << {"kB": 10, "MB": 20, "GB": 30, "TB": 40}[found[2]]
 
 
 NOT_AN_OPTION = {"option": False}

@@ -11,7 +11,8 @@ from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf
 from repmgr_hooks.settings.cluster import Node
-from repmgr_hooks.settings.schema import PLAIN_NAME, IpAddress
+from repmgr_hooks.settings.schema import IpAddress
+from repmgr_hooks.settings.words import PLAIN_NAME
 from repmgr_hooks.setup.render import CONFIGURATION, TMPFILES, notified, run_as
 
 UNIT = "/etc/systemd/system/repmgr-hooks-forward.service"

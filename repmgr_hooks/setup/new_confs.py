@@ -17,7 +17,7 @@ from repmgr_hooks.cluster.repmgr_files import PLACES, Identity, beside_postgres
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.repmgr_conf import settings_in
 from repmgr_hooks.settings.cluster import Node
-from repmgr_hooks.settings.schema import PLAIN_NAME
+from repmgr_hooks.settings.words import PLAIN_NAME
 from repmgr_hooks.setup.render import POSTGRES, run_as, shipped_text
 from repmgr_hooks.system.steps import Host, Sql
 

@@ -19,14 +19,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
 
 from psycopg import conninfo
 
 from repmgr_hooks import clock
 from repmgr_hooks.system.link import Link, Talk, linked, side_by_side
+from repmgr_hooks.system.visit import LATE, Visit
 from repmgr_hooks.text import one_line
 
 PREFIX = "repmgr_hooks"
@@ -40,29 +40,6 @@ reset temp_tablespaces
 """
 READ_ONLY_BY = "select source from pg_settings where name = 'default_transaction_read_only'"
 WRITE = f"select pg_logical_emit_message(true, '{PREFIX}', '')"
-LATE = "no answer in time"
-
-Stage = Literal["connect", "ask", "commit", "done"]
-
-
-@dataclass(frozen=True)
-class Visit:
-    """How far a client came, and what it was told: ``stage`` is what it was at when it ended.
-
-    ``error``: libpq's or the server's own words; LATE if the time was up. ``server``: the address that the server has
-    for itself. ``read_only``: empty, or where that setting comes from (``pg_settings.source``). ``rejected``: the
-    server itself has ended the connection before it began, in words of its own language.
-    """
-
-    stage: Stage = "connect"
-    error: str = ""
-    sqlstate: str = ""
-    server: str = ""
-    in_recovery: bool = False
-    read_only: str = ""
-    pid: int = 0
-    seconds: float = 0.0
-    rejected: bool = False
 
 
 def visit_each(dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:

@@ -14,11 +14,12 @@ from repmgr_hooks.netfilter import route, ruleset
 from repmgr_hooks.netfilter.reset import Flow, send_resets
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
-from repmgr_hooks.system.client import Visit, visit_each
+from repmgr_hooks.system.client import visit_each
 from repmgr_hooks.system.connections import Connections
 from repmgr_hooks.system.consoles import Consoles
 from repmgr_hooks.system.programs import Programs
 from repmgr_hooks.system.steps import Program, Rows, Sql, Table
+from repmgr_hooks.system.visit import Visit
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
-from repmgr_hooks.system.client import Visit
 from repmgr_hooks.system.steps import POLL, Host, Program, Rows, Sql, Step, Table
+from repmgr_hooks.system.visit import Visit
 
 
 class HostLayer:

@@ -18,8 +18,8 @@ from psycopg import conninfo, pq
 from psycopg.adapt import PyFormat, Transformer
 
 from repmgr_hooks import clock
+from repmgr_hooks.system.steps import Rows
 
-Rows = list[tuple[Any, ...]]
 K = TypeVar("K")
 T = TypeVar("T")
 Wait = tuple[int, int, float]

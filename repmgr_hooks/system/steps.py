@@ -10,15 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from psycopg.conninfo import conninfo_to_dict
-
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
-from repmgr_hooks.system.client import Visit
-from repmgr_hooks.system.link import Rows as Rows
+from repmgr_hooks.system.visit import Visit
 
+Rows = list[tuple[Any, ...]]
 Table = list[dict[str, Any]]
 """Rows with the names of their columns: PgBouncer has more of them in each version."""
 
@@ -86,6 +84,8 @@ def console_name(console: str) -> str:
     >>> console_name("host=10.0.0.20 port=6432 user=hooks"), console_name("host=/run/postgresql user=hooks")
     ('10.0.0.20:6432', '/run/postgresql:6432')
     """
+    from psycopg.conninfo import conninfo_to_dict  # whoever asks no PgBouncer does not wait for it
+
     given = conninfo_to_dict(console)
     return f"{given['host']}:{given.get('port', PGBOUNCER_PORT)}"
 

@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,7 +57,7 @@ if [ -d /opt/barman ]; then mount --bind {newest_barman} /opt/barman; fi
 # repmgr keeps files here, under the node's name, which another lab has too. Last, for the venv may stand here.
 mount --bind {base}/$host/tmp /tmp
 cd /
-export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:{binaries}/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:{binaries}/usr/sbin:/usr/bin:/sbin:/bin {environment}
 if [ $user = root ]; then exec "$@"; fi
 if [ $user = service ]; then
     # What systemd/repmgr-hooks.service says: User, SupplementaryGroups, capabilities, NoNewPrivileges.
@@ -65,6 +66,12 @@ if [ $user = service ]; then
 fi
 exec setpriv --reuid $user --regid $user --init-groups "$@"
 """
+
+
+# Debian 12's Barman compares versions with distutils. Where setuptools is installed, that is setuptools' own (its
+# distutils-precedence.pth), and half of each start of Barman's is spent on importing all of it. Python's own has been
+# taken out in 3.12.
+ENVIRONMENT = "SETUPTOOLS_USE_DISTUTILS=stdlib" if sys.version_info < (3, 12) else ""
 
 
 class Failed(AssertionError):
@@ -296,6 +303,7 @@ class Lab:
             venv=self.venv,
             newest_barman=newest,
             binaries=binaries,
+            environment=ENVIRONMENT,
             layer=layer,
             repmgrd=self.of_gateway("postgres"),
         )

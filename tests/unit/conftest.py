@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from repmgr_hooks.cli import configured
 from repmgr_hooks.cli import main as cli
-from repmgr_hooks.cli import output
 from tests.fake import FakeHost
 
 CONFIG = (Path(__file__).resolve().parents[2] / "config/config.yaml").read_text()
@@ -65,7 +65,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch, programs: Path) -> None:
 def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """All is as it should be: node 1 is the primary. The commands meet this world too."""
     made = FakeHost()
-    monkeypatch.setattr(output, "LocalHost", lambda conninfos: made)
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: made)
     return made
 
 

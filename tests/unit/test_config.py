@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repmgr_hooks import config
+from repmgr_hooks import config, config_file
 from repmgr_hooks.engine.routes import When
 from repmgr_hooks.errors import UsageError
 
@@ -316,10 +316,10 @@ def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
 
 def test_which_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPMGR_HOOKS_CONFIG", raising=False)
-    assert str(config.config_path(None)) == "/etc/repmgr-hooks/config.yaml"
+    assert str(config_file.config_path(None)) == "/etc/repmgr-hooks/config.yaml"
     monkeypatch.setenv("REPMGR_HOOKS_CONFIG", "/from/the/environment.yaml")
-    assert str(config.config_path(None)) == "/from/the/environment.yaml"
-    assert str(config.config_path("/given.yaml")) == "/given.yaml"
+    assert str(config_file.config_path(None)) == "/from/the/environment.yaml"
+    assert str(config_file.config_path("/given.yaml")) == "/given.yaml"
 
 
 # -- any tree at all ---------------------------------------------------------------------------------------------------

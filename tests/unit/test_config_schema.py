@@ -15,7 +15,7 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import UsageError
-from repmgr_hooks.handlers import Installed, command, installed
+from repmgr_hooks.handlers import Installed, command
 from repmgr_hooks.settings.document import Document
 from repmgr_hooks.settings.schema import NotEmpty, Range
 from tests import readme
@@ -207,8 +207,8 @@ class OfAPlugIn:
 
 def test_an_option_of_a_plug_in(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     plug_in = type("primary_file", (), {**vars(command), "Config": OfAPlugIn, "__doc__": "A file.\n\nMore."})
-    known = {**installed(False), "primary_file": Installed("primary_file", plug_in, "package 1.0")}  # type: ignore[arg-type]
-    monkeypatch.setattr("repmgr_hooks.cli.setup.installed", lambda here: known)
+    found = {"primary_file": Installed("primary_file", plug_in, "package 1.0")}  # type: ignore[arg-type]
+    monkeypatch.setattr("repmgr_hooks.cli.setup.plug_ins", lambda here: found)
     assert cli.run(["config-schema"]) == 0
     made = json.loads(capsys.readouterr().out)
     action = made["properties"]["clusters"]["additionalProperties"]["properties"]["routes"]["items"]["properties"]["do"]

@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repmgr_hooks import catalogue, config, hook
+from repmgr_hooks.cli import configured
 from repmgr_hooks.cli import main as cli
-from repmgr_hooks.cli import output
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.journal.journal import Journal, open_journal
@@ -357,7 +357,7 @@ def test_any_arguments(run_in: Path, capsys: pytest.CaptureFixture[str], command
 
 @pytest.fixture
 def run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(output, "LocalHost", lambda conninfos: FakeHost())
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: FakeHost())
     monkeypatch.setattr(hook, "start_worker", lambda config: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(f"state_dir: {tmp_path}\n{SMALL}")

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.slow  # each test is a process of its own, or several
 FILE = Path(__file__).resolve()
 CLOSED = "closed"
 PROGRAM = """
-from repmgr_hooks.cli import output
+from repmgr_hooks.cli import configured
 from repmgr_hooks.__main__ import main
 from tests.fake import FakeHost
-output.LocalHost = lambda conninfos: FakeHost()
+configured.LocalHost = lambda conninfos: FakeHost()
 main()
 """
 """The program as it is, but for the nodes: no test asks real ones."""

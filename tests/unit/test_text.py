@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from repmgr_hooks import checks
 from repmgr_hooks.alerts import receivers
 from repmgr_hooks.alerts.incident import Alert, Incident
+from repmgr_hooks.alerts.letter import letter
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.checks.finding import Topic
 from repmgr_hooks.cli.output import complain, say
 from repmgr_hooks.errors import HooksError, LockTimeout, OperationFailed, UsageError
-from repmgr_hooks.log import ForJournal, ForReader, Json
+from repmgr_hooks.log import ForJournal, ForReader
+from repmgr_hooks.log_json import Json
 from repmgr_hooks.reports import exposition, failover_html, failover_text
 from repmgr_hooks.reports.exposition import Sample
 from repmgr_hooks.reports.failover import Change, FailoverReport, Item
@@ -99,13 +101,13 @@ def test_a_mail_and_a_webhook(text: str, where: str) -> None:
     alert = Alert("main", "x", "critical", **{"summary": "it fails", where: text})
     assert_harmless(f"{alert.summary}{alert.details}{alert.hint}")
     case = Incident(alert, 0.0)
-    letter = receivers.letter(Receiver(mail=("dba@example.com",)), case)
-    assert sorted(letter.keys()) == sorted(
+    mail = letter(Receiver(mail=("dba@example.com",)), case)
+    assert sorted(mail.keys()) == sorted(
         ["Subject", "To", "Auto-Submitted", "Content-Type", "Content-Transfer-Encoding", "MIME-Version"]
     )
-    head = letter.as_string().partition("\n\n")[0]
+    head = mail.as_string().partition("\n\n")[0]
     assert "\nBcc:" not in head
-    letter.as_bytes().decode("ascii")
+    mail.as_bytes().decode("ascii")
     json.loads(json.dumps(receivers.document(case)))["text"].encode()
 
 

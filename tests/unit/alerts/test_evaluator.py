@@ -14,8 +14,9 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.alerts import receivers
+from repmgr_hooks.checks import alerts as alert_checks
+from repmgr_hooks.cli import configured
 from repmgr_hooks.cli import main as cli
-from repmgr_hooks.cli import output
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState, Slot
 from repmgr_hooks.config import Config
@@ -229,9 +230,9 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
     sendmail.write_text(f'#!/bin/sh\ncat > {tmp_path}/letter\nexit "$(cat {tmp_path}/code)"\n')
     sendmail.chmod(0o755)
     (tmp_path / "code").write_text("0")
-    for module in (receivers, cli.show.checks.alerts):
+    for module in (receivers, alert_checks):
         monkeypatch.setattr(module, "SENDMAIL", str(sendmail))
-    monkeypatch.setattr(cli.show.checks.alerts, "POSTDROP", str(tmp_path / "postdrop"))
+    monkeypatch.setattr(alert_checks, "POSTDROP", str(tmp_path / "postdrop"))
 
     def run(text: str, *more: str) -> int:
         load(tmp_path, text)
@@ -258,7 +259,7 @@ def test_a_test_message_that_fails(
 def test_a_test_message_that_only_root_could_send(tmp_path: Path) -> None:
     loaded = load(tmp_path, "alerts:\n  - {exec: [/usr/bin/test, -w, /]}\n" + TEXT)
     os.chown(loaded.state_dir, NOBODY, NOBODY)
-    findings = cli.show.checks.alerts.sent(loaded, LocalHost({}))
+    findings = alert_checks.sent(loaded, LocalHost({}))
     assert [(found.level, found.code) for found in findings] == [("FAIL", "alerts.test")]
 
 
@@ -302,7 +303,7 @@ def test_every_line_of_a_command_is_an_object(
 ) -> None:
     host = FakeHost()
     host.fail_over()
-    monkeypatch.setattr(output, "LocalHost", lambda conninfos: host)
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: host)
     load(tmp_path, TEXT)
     assert cli.run(["--config", str(tmp_path / "config.yaml"), command[0], "--log", "json", *command[1:]]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

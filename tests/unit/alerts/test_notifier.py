@@ -20,8 +20,9 @@ import pytest
 
 from repmgr_hooks.alerts import receivers
 from repmgr_hooks.alerts.incident import Incident
+from repmgr_hooks.alerts.letter import letter
 from repmgr_hooks.alerts.notifier import Notifier, attempt
-from repmgr_hooks.alerts.receivers import SEND, Receiver, letter, validate
+from repmgr_hooks.alerts.receivers import SEND, Receiver, validate
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.system.alert import Alert

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from repmgr_hooks.barman import archive, content, wal_continuity
 from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, file_name, parse_name
 from repmgr_hooks.errors import OperationFailed

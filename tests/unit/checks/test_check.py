@@ -17,8 +17,8 @@ from repmgr_hooks.checks.users import User
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.system.client import Visit
 from repmgr_hooks.system.steps import Program
+from repmgr_hooks.system.visit import Visit
 from tests.fake import KEEPALIVES, FakeHost, FakeSlot, NatTable
 
 CONFIG = (Path(__file__).resolve().parents[3] / "config/config.yaml").read_text()

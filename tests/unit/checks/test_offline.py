@@ -128,6 +128,7 @@ def test_nothing_else_is_done_with_it(file: Path, capsys: pytest.CaptureFixture[
 
 WATCHED = """
 import sys
+import psycopg  # asks ldconfig where libpq is, if it is not the one that was built with it
 from repmgr_hooks.cli import main
 modules = (".py", ".pyc", ".so", ".zip", "entry_points.txt", "METADATA", sys.argv[1])
 def watch(event, arguments):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.cli import arguments
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cli import values
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.pauses import pause_of
 from tests.fake import FakeHost, step_row
 
 PROMOTED = Event(2, "standby_promote", True, 1, "2026-11-20 03:00:00+00")
@@ -138,13 +139,13 @@ def test_a_cluster_that_is_not_there(run: RunResult, capsys: pytest.CaptureFixtu
     ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1s", 1), ("007m", 420), ("24h", 86400)]
 )
 def test_how_long(text: str, seconds: int) -> None:
-    assert arguments.duration(text) == seconds
+    assert values.duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "s", "90", "1d", "1.5h", "-5m", "5 m", "5M", "h2", "²s", "1h30m", "+5s", "1_0s"])
 def test_no_such_time(text: str, run: RunResult, capsys: pytest.CaptureFixture[str], journal: Journal) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        arguments.duration(text)
+        values.duration(text)
     with pytest.raises(SystemExit) as ended:
         run("pause", f"--for={text}")
     assert ended.value.code == 2
@@ -208,6 +209,30 @@ def test_resume_when_the_primary_is_unknown(run: RunResult, journal: Journal, ho
     host.lose(1)
     assert run("resume") == 1
     assert journal.paused("main") is None
+
+
+def test_a_configuration_with_a_mistake_can_be_paused_but_not_resumed(
+    run: RunResult, journal: Journal, host: FakeHost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was paused stays so until it is known what is to be done."""
+    config = tmp_path / "config.yaml"
+    config.write_text(config.read_text() + "no_such_option: 1\n")
+    assert run("pause") == 0
+    assert run("resume") == 2
+    assert "no_such_option: unknown option" in capsys.readouterr().err
+    assert journal.paused("main")
+    assert pause_of("main", None, tmp_path)
+
+
+@pytest.mark.parametrize("command", ["status", "history", "pause", "resume", "reconcile", "metrics", "check-wal"])
+def test_what_only_a_gateway_can_do(
+    run: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    forwarding = f"state_dir: {tmp_path}\nforward: {{gateways: {{a: {{command: [/bin/true]}}}}}}\n"
+    (tmp_path / "config.yaml").write_text(forwarding)
+    assert run(command) == 2
+    assert "it is the file of a database host\nHINT: run this on a gateway" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 # -- replay, reconcile, boot -------------------------------------------------------------------------------------------

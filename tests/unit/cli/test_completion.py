@@ -19,7 +19,7 @@ import pytest
 
 from repmgr_hooks.cli import complete
 from repmgr_hooks.cli.arguments import parser
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import open_journal
 from tests import readme

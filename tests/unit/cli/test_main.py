@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import repmgr_hooks
+from repmgr_hooks.cli import configured
 from repmgr_hooks.cli import main as cli
-from repmgr_hooks.cli import output
 from tests.fake import FakeHost
 
 FILE = Path(__file__).resolve().parents[3] / "config/config.yaml"
@@ -23,7 +23,7 @@ PACKAGE = Path(repmgr_hooks.__file__).parents[1]
 @pytest.fixture
 def all_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PATH with every program that the repository's configuration needs, and nothing else; a fake world behind it."""
-    monkeypatch.setattr(output, "LocalHost", lambda conninfos: FakeHost())
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: FakeHost())
     place = tmp_path / "bin"
     place.mkdir()
     for name in ("barman", "conntrack", "iptables-restore", "iptables-save"):

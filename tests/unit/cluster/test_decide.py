@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, PrimaryDecision, Reason, ReasonCode, decide
+from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode, decide
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState, Registered, WalReceiver
 
 SYSTEM = "7300000000000000001"

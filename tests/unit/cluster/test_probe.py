@@ -13,8 +13,8 @@ from repmgr_hooks.cluster.probe_from import parse
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres, ProbeSettings
 from repmgr_hooks.system import client
-from repmgr_hooks.system.client import LATE, Visit
 from repmgr_hooks.system.steps import Program, Rows, Sql
+from repmgr_hooks.system.visit import LATE, Visit
 from tests.fake import FakeHost
 
 MAIN = Cluster(

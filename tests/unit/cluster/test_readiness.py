@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.cluster import readiness
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import NO_FILES, Files, Hindrance, Obstacle, Readiness, ReadinessProbe

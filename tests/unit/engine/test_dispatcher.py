@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster.decide import LastKnownPrimary, Reason, ReasonCode
+from repmgr_hooks.cluster.decide import Reason, ReasonCode
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.engine import dispatcher, executor
 from repmgr_hooks.engine.dispatcher import ScheduledAction, handle
 from repmgr_hooks.engine.drift import find_drift as drift

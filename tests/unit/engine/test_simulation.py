@@ -11,7 +11,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.cli import main as cli
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.engine import dispatcher, simulation
 from repmgr_hooks.engine.run import RunResult
 from repmgr_hooks.errors import UsageError

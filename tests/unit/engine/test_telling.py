@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route, When
 from repmgr_hooks.errors import OperationFailed, Problem

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import pgbouncer
 from repmgr_hooks.handlers.pgbouncer import Config, Consoles

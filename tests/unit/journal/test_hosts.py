@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.event import Event, Origin, Report
 from repmgr_hooks.journal import hosts
 from repmgr_hooks.journal.journal import Journal

@@ -15,7 +15,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.cli import main as cli
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.journal import Journal

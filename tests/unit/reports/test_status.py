@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary, Reason, ReasonCode
+from repmgr_hooks.cluster.decide import ClusterState, Reason, ReasonCode
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route

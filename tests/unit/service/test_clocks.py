@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import OperationFailed

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
+from repmgr_hooks.cli import configured
 from repmgr_hooks.cli import main as cli
-from repmgr_hooks.cli import output
-from repmgr_hooks.cluster.decide import LastKnownPrimary
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import OperationFailed
@@ -98,8 +98,8 @@ def test_a_second_failover_with_a_full_disk_is_remembered(journal: FullDisk, loa
 def test_a_dry_run_knows_what_is_remembered_and_forgets_nothing(
     journal: FullDisk, host: FakeHost, loaded: Config, monkeypatch: pytest.MonkeyPatch, forget: bool
 ) -> None:
-    monkeypatch.setattr(output, "LocalHost", lambda conninfos: host)
-    monkeypatch.setattr(output.config, "load", lambda path: loaded)
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: host)
+    monkeypatch.setattr(configured.config, "load", lambda path: loaded)
     more = ["--reset-state"] if forget else []
     assert cli.run(["reconcile", "--dry-run", *more]) == (0 if forget else 1)
     assert journal.last_known("main") == NODE_2_ON_TIMELINE_2

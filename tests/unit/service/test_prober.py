@@ -11,7 +11,7 @@ from repmgr_hooks.cluster.probe import Probe, ProbeCode
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.service.prober import PortResult, Prober, next_in, noted
-from repmgr_hooks.system.client import Visit
+from repmgr_hooks.system.visit import Visit
 from tests.fake import FakeHost
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]

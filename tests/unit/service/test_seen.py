@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.cluster.decide import LastKnownPrimary, decide
+from repmgr_hooks.cluster.decide import decide
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.config import Config
 from repmgr_hooks.event import Event

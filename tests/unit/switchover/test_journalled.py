@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.cluster.decide import ClusterState, LastKnownPrimary
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.journal.journal import Journal, open_journal

@@ -9,10 +9,11 @@ import psycopg
 import pytest
 
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.system.client import LATE, visit_each
+from repmgr_hooks.system.client import visit_each
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.link import MOST_RESULTS, PREPARE_AFTER, Talk, linked, side_by_side
 from repmgr_hooks.system.steps import Sql
+from repmgr_hooks.system.visit import LATE
 from tests.unit.system.test_host import GREETING, ONE_ROW, message
 from tests.unit.system.test_odd_nodes import Speak, says, server
 

@@ -1,0 +1,42 @@
+"""Commands that begin and end a maintenance; to begin one, the outline of the configuration is enough."""
+
+from __future__ import annotations
+
+import argparse
+
+from repmgr_hooks import clock, outline
+from repmgr_hooks.cli.journals import journal_of
+from repmgr_hooks.cli.output import OK
+from repmgr_hooks.config_file import of_gateway
+from repmgr_hooks.hook import wake
+from repmgr_hooks.journal.pauses import keep, until_when
+from repmgr_hooks.journal.rows import Pause
+
+
+def do_pause(arguments: argparse.Namespace) -> int:
+    """Begin a maintenance."""
+    found = outline.outline(of_gateway(arguments.config))
+    names = found.named(arguments.cluster)
+    until = None if arguments.duration is None else clock.wall() + arguments.duration
+    with journal_of(found.state_dir) as journal:
+        for name in names:
+            journal.pause(name, until, arguments.reason)
+            keep(found.state_dir, name, Pause(until, arguments.reason, clock.wall()))
+    for name in names:
+        print(f"{name}: PAUSED {until_when(until)}: events are stored, nothing is done")
+    return OK
+
+
+def do_resume(arguments: argparse.Namespace) -> int:
+    """End a maintenance, and do what was left undone; a configuration that does not say what to do leaves the pause."""
+    from repmgr_hooks import config  # more than a pause needs; psycopg and the like come when the service is awake
+
+    loaded = config.load(of_gateway(arguments.config))
+    with journal_of(loaded.state_dir) as journal:
+        for name in outline.named(loaded.path, loaded.clusters, arguments.cluster):
+            journal.resume(name)
+            keep(loaded.state_dir, name, None)
+    wake(str(loaded.state_dir / "spool"))
+    from repmgr_hooks.cli.act import do_reconcile
+
+    return do_reconcile(arguments)
