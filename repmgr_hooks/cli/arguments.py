@@ -16,6 +16,7 @@ WORDS = "NODE EVENT [SUCCESS [OTHER_NODE [TIMESTAMP]]]"
 
 LOGGING = {
     "boot",
+    "drill",
     "forward",
     "reconcile",
     "replay",
@@ -102,6 +103,12 @@ def simulate_failover(command: Parser) -> None:
 def switchover(command: Parser) -> None:
     command.add_argument("--to", type=node_id, metavar="NODE", help="the repmgr node id of the standby")
     command.add_argument("--dry-run", action="store_true", help="show what hinders it and what would be done")
+
+
+def drill(command: Parser) -> None:
+    command.add_argument("--to", type=node_id, metavar="NODE", help="the repmgr node id of the standby")
+    command.add_argument("--rehearse", action="store_true", help="show what hinders it and what would be done")
+    command.add_argument("--html", type=path, dest="file", metavar="FILE", help="also write the report as an HTML page")
 
 
 def worker(command: Parser) -> None:
@@ -246,6 +253,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[Parser], None]]] = {
         simulate_failover,
     ),
     "switchover": ("make a standby the primary, as planned; clients wait meanwhile", switchover),
+    "drill": ("switch over to a standby and back while a client writes, and grade it; exit code 0: passed", drill),
     "boot": ("run at boot: set up chains, forwarding and routes for the cluster as it is now", no_options),
     "worker": ("run the service, which handles what 'event' stores", worker),
     "forward": ("run the service of a database host, which hands to the gateways what 'event' stores", forward),

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "reconcile": "act.do_reconcile",
     "simulate-failover": "act.do_simulate_failover",
     "switchover": "switchover.do_switchover",
+    "drill": "drill.do_drill",
     "boot": "act.do_reconcile",
     "status": "show.do_status",
     "check-wal": "check_wal.do_check_wal",

@@ -15,6 +15,7 @@ from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import journal_of
 from repmgr_hooks.cli.output import FAILED, OK, log, show_log_lines
 from repmgr_hooks.cluster.primary import cluster_state
+from repmgr_hooks.config import Config
 from repmgr_hooks.engine.hold import holdable
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError, hint_lines
@@ -26,6 +27,7 @@ from repmgr_hooks.switchover import drive, facts, journalled, preflight
 from repmgr_hooks.switchover.drive import Outcome
 from repmgr_hooks.switchover.facts import Facts
 from repmgr_hooks.switchover.phases import PHASES, Phase, Plan, Work
+from repmgr_hooks.switchover.preflight import Judgement
 from repmgr_hooks.system.steps import Host
 
 ONE_AT_A_TIME, LOCK_WAIT = "cluster-{}.switchover.lock", 1.0
@@ -38,14 +40,12 @@ def do_switchover(arguments: argparse.Namespace) -> int:
     """Look whether it would work; then do it, or show what would be done."""
     log_lines = show_log_lines(sys.stdout, arguments.log)
     loaded = configured(arguments)
-    chosen = choose(loaded, arguments.cluster, None)
-    if len(chosen) != 1:
-        raise UsageError(f"{loaded.path} has several clusters", hint="name one: --cluster NAME")
-    (managed,), host = chosen, world_of(chosen[0])
+    managed = the_only(loaded, arguments.cluster)
+    host = world_of(managed)
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(journal_of(loaded.state_dir))
         if not arguments.dry_run:
-            stack.enter_context(exclusive(loaded.state_dir / ONE_AT_A_TIME.format(managed.cluster.name), LOCK_WAIT))
+            stack.enter_context(alone(loaded, managed))
         seen, findings = examined(managed, arguments.to, journal, host)
         for line in lines(findings):
             log_lines.say(line)
@@ -56,27 +56,58 @@ def do_switchover(arguments: argparse.Namespace) -> int:
             for line in would_do(plan):
                 log_lines.say(line)
             return OK
-        with undisturbed():
-            work = Work(plan, host, lambda: primary_finder(managed.cluster, journal))
-            outcome = drive.carry_out(work, begins)
-            if not outcome.served:
-                log.warning("the service has not led the ports; doing it now")
-                act.carry_out(loaded, managed, [], "reconcile", journal, log_lines)
-                outcome = replace(outcome, primary=work.primary(), served=work.is_led(work.primary()))
-        return told(outcome, plan, journal, log_lines)
+        outcome, _ = carry_out(loaded, plan, journal, host, log_lines)
+        return OK if outcome.good(plan) else FAILED
+
+
+def the_only(loaded: Config, name: str | None) -> ManagedCluster:
+    """Return the cluster that is meant. Raises UsageError."""
+    chosen = choose(loaded, name, None)
+    if len(chosen) != 1:
+        raise UsageError(f"{loaded.path} has several clusters", hint="name one: --cluster NAME")
+    return chosen[0]
+
+
+def alone(loaded: Config, managed: ManagedCluster) -> contextlib.AbstractContextManager[None]:
+    """Lock out every other switchover of this cluster."""
+    return exclusive(loaded.state_dir / ONE_AT_A_TIME.format(managed.cluster.name), LOCK_WAIT)
+
+
+def carry_out(
+    loaded: Config, plan: Plan, journal: Journal, host: Host, log_lines: Lines
+) -> tuple[Outcome, float | None]:
+    """Do it, and say how it ended; return that, and for how many seconds clients were held."""
+    managed = plan.managed
+    with undisturbed():
+        work = Work(plan, host, lambda: primary_finder(managed.cluster, journal))
+        outcome = drive.carry_out(work, begins)
+        if not outcome.served:
+            log.warning("the service has not led the ports; doing it now")
+            act.carry_out(loaded, managed, [], "reconcile", journal, log_lines)
+            outcome = replace(outcome, primary=work.primary(), served=work.is_led(work.primary()))
+    return outcome, told(outcome, plan, journal, log_lines)
 
 
 def examined(managed: ManagedCluster, wanted: int | None, journal: Journal, host: Host) -> tuple[Facts, list[Finding]]:
     """Look at all that matters, repmgr's own rehearsal last: it takes seconds."""
+    seen, found = judged(managed, wanted, journal, host)
+    if not bad(found):
+        repmgr, rehearsal = facts.rehearse(seen, host)
+        seen = replace(seen, repmgr=repmgr, rehearsal=rehearsal)
+        found.append(_finding(preflight.judge_rehearsal(seen), managed))
+    return seen, found
+
+
+def judged(managed: ManagedCluster, wanted: int | None, journal: Journal, host: Host) -> tuple[Facts, list[Finding]]:
+    """Look at all but repmgr's own rehearsal."""
     cluster = managed.cluster
     finder = primary_finder(cluster, journal)
     seen = facts.gather(cluster, managed.opened_ports, wanted, finder, host, holdable(managed, host))
-    found = list(preflight.judge(seen, journal.due(cluster.name)))
-    if not any(item.level == "FAIL" for item in found):
-        repmgr, rehearsal = facts.rehearse(seen, host)
-        seen = replace(seen, repmgr=repmgr, rehearsal=rehearsal)
-        found.append(preflight.judge_rehearsal(seen))
-    return seen, [Finding(item.level, item.message, item.hint, item.code, cluster.name) for item in found]
+    return seen, [_finding(item, managed) for item in preflight.judge(seen, journal.due(cluster.name))]
+
+
+def _finding(item: Judgement, managed: ManagedCluster) -> Finding:
+    return Finding(item.level, item.message, item.hint, item.code, managed.cluster.name)
 
 
 def planned(seen: Facts, journal: Journal, managed: ManagedCluster) -> Plan:
@@ -115,8 +146,8 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def told(outcome: Outcome, plan: Plan, journal: Journal, log_lines: Lines) -> int:
-    """Say who serves now, and write it down."""
+def told(outcome: Outcome, plan: Plan, journal: Journal, log_lines: Lines) -> float | None:
+    """Say who serves now, write it down, and return for how many seconds clients were held."""
     seconds = None
     with contextlib.suppress(OperationFailed):
         seconds = journalled.held_for(outcome, plan, journal)
@@ -129,7 +160,7 @@ def told(outcome: Outcome, plan: Plan, journal: Journal, log_lines: Lines) -> in
         for line in (f"{plan.name}: FAILED: {outcome.problem}", *hint_lines(outcome.problem.hint)):
             log_lines.say(line)
     log_lines.say(said)
-    return OK if outcome.good(plan) else FAILED
+    return seconds
 
 
 def sentence(outcome: Outcome, seconds: float | None) -> str:

@@ -83,10 +83,10 @@ class Probe:
 def probe(cluster: Cluster, ports: Iterable[str], host: Host) -> list[Probe]:
     """Visit through each of these ports, side by side; and from elsewhere, if the configuration names a place."""
     names, settings = list(ports), cluster.client
-    visits = host.visit_each({name: _dsn(cluster, name) for name in names}, settings.timeout)
+    visits = host.visit_each({name: way_through(cluster, name) for name in names}, settings.timeout)
     found = [judge(cluster, name, visits[name], host) for name in names]
     for name in names if settings.shell else ():
-        visit = visit_from(cluster, _dsn(cluster, name, passfile=False), host)
+        visit = visit_from(cluster, way_through(cluster, name, passfile=False), host)
         found.append(replace(judge(cluster, name, visit, host), origin=" ".join(settings.shell)))
     return found
 
@@ -195,7 +195,7 @@ def _words(
         case ProbeCode.FAILED if "permission denied for database" in visit.error:
             return visit.error, f"on the primary: grant connect on database {cluster.client.dbname} to {role};"
         case ProbeCode.FAILED:
-            return visit.error or "an unknown failure", f"psql '{_dsn(cluster, port)}'"
+            return visit.error or "an unknown failure", f"psql '{way_through(cluster, port)}'"
 
 
 def _entry(error: str, cluster: Cluster) -> str:
@@ -232,7 +232,8 @@ def _writable(source: str, cluster: Cluster) -> str:
     return f"{places.get(source, f'alter system set {setting} = off; select pg_reload_conf()')};"
 
 
-def _dsn(cluster: Cluster, port: str, passfile: bool = True) -> str:
+def way_through(cluster: Cluster, port: str, passfile: bool = True) -> str:
+    """Return how a client connects through a port."""
     settings, gateway = cluster.client, cluster.gateway
     return conninfo.make_conninfo(
         host=gateway.address,

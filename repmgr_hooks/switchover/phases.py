@@ -29,8 +29,8 @@ from repmgr_hooks.text import one_line
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "select set_config('statement_timeout', '{:.0f}s', true); checkpoint"
-"""In one transaction, which a statement sent alone is too: sessions of ours have a shorter limit."""
+PATIENCE = "set statement_timeout = '{:.0f}s'"
+"""Sessions of ours have a shorter limit, and a question is one statement: two in one, the server refuses."""
 BACKUP_TIMEOUT = 60
 MARGIN = 30.0
 """Seconds by which a phase may exceed its limit before the service takes back what it has begun."""
@@ -139,9 +139,12 @@ class Ended:
 def checkpoint(work: Work, limit: float) -> None:
     """What is written now is not to be written while clients wait. A role that may not leaves it to repmgr."""
     try:
-        work.host.fetch(Sql(work.plan.source, CHECKPOINT.format(limit)), limit)
+        work.host.fetch(Sql(work.plan.source, PATIENCE.format(limit)), limit)
+        work.host.fetch(Sql(work.plan.source, "checkpoint"), limit)
     except OperationFailed as error:
         log.warning("no checkpoint beforehand: %s; going on", error, extra=hint("grant pg_checkpoint to our role"))
+    finally:
+        work.host.close_idle()  # with its patience
 
 
 def back_up(work: Work, limit: float) -> None:
