@@ -31,4 +31,8 @@ class SwitchoverGuard:
             said = str(error)
             if said != self._said:
                 log.error("%s: %s", self._cluster.name, error)
+        except Exception:  # events are handled all the same
+            said = "bug"
+            if said != self._said:
+                log.exception("%s: a bug in repmgr_hooks; please report it", self._cluster.name)
         self._said = said

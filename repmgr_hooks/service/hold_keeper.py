@@ -55,6 +55,8 @@ class HoldKeeper(threading.Thread):
         self._known: Hold | None = None
         self._unreadable: Hold | None = None
         self._said = _Said()
+        self._unseen = False
+        """Whether it has been said that the record cannot be read."""
 
     def stop(self) -> None:
         """End soon."""
@@ -92,12 +94,16 @@ class HoldKeeper(threading.Thread):
 
     def _read(self) -> Hold | None:
         try:
-            return holds.read(self._managed.cluster)
+            found, self._unseen = holds.read(self._managed.cluster), False
+            return found
         except OperationFailed as error:
             if error.code == holds.NO_HOLD:
                 log.error("%s; what could be held is let go", error)
                 self._unreadable = self._anything()
                 return self._unreadable
+            if self._known is None and not self._unseen:
+                log.error("%s; whether clients are held cannot be seen", error)
+            self._unseen = True
             return self._known
 
     def _anything(self) -> Hold:

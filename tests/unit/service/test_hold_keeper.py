@@ -133,6 +133,13 @@ def test_a_record_that_cannot_be_read_is_what_it_was(kept: Kept, tmp_path: Path)
     assert kept.paused() == []
 
 
+def test_a_record_that_could_never_be_read_is_said_once(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    kept.record.symlink_to("/dev/null")
+    for _ in range(3):
+        kept.keeper.look()
+    assert caplog.text.count("whether clients are held cannot be seen") == 1
+
+
 def test_who_releases_a_hold_ends_no_other(kept: Kept) -> None:
     first = kept.begin()
     with pytest.raises(OperationFailed, match="clients are held already: a switchover to node 2"):

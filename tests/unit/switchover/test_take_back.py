@@ -118,3 +118,19 @@ def test_a_node_that_stays_silent_is_said_once(tmp_path: Path, caplog: pytest.Lo
     host.nodes[1].reachable = True
     guard.look()
     assert record.read(cluster(tmp_path)) is None
+
+
+class Broken(Nodes):
+    """Where a bug of ours shows."""
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        raise ZeroDivisionError
+
+
+def test_a_bug_in_it_keeps_no_event_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    host = Broken()
+    record.keep(cluster(tmp_path), RECORD)
+    guard = SwitchoverGuard(cluster(tmp_path), Monitor(MAIN, host, 5.0), host)
+    for _ in range(3):
+        guard.look()
+    assert caplog.text.count("a bug in repmgr_hooks") == 1
