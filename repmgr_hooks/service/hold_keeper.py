@@ -26,7 +26,8 @@ from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 1.0
+LOOK_EVERY, SEEK_EVERY = 1.0, 5.0
+"""Seconds between two looks at a hold, and for one: that nobody is held costs next to nothing."""
 RETRY_EVERY = 2.0
 LEFT = "start that PgBouncer anew: a restart forgets PAUSE"
 UNREADABLE = "its record holds something else"
@@ -77,7 +78,7 @@ class HoldKeeper(threading.Thread):
         """Take the hold back if it is over, and return the seconds until the next look."""
         hold = self._known = self._read()
         if hold is None:
-            return LOOK_EVERY
+            return SEEK_EVERY
         broken = hold == self._unreadable
         if not (why := UNREADABLE if broken else why_over(hold)):
             return LOOK_EVERY
@@ -90,7 +91,7 @@ class HoldKeeper(threading.Thread):
             self._say(hold, why, failed)
         if not failed and not self._is_there(hold):
             self._known, self._said = None, _Said()
-        return RETRY_EVERY if failed else LOOK_EVERY
+        return RETRY_EVERY if failed else SEEK_EVERY
 
     def _read(self) -> Hold | None:
         try:
