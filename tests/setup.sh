@@ -66,7 +66,9 @@ install_venv_of_debian() {
     if [ "$(cat .venv-debian/wanted 2>/dev/null)" != "$(cat .venv/wanted)" ]; then
         rm -rf .venv-debian
         /usr/bin/python3 -m venv --system-site-packages .venv-debian
-        .venv-debian/bin/pip -qq install hatchling hypothesis jsonschema pytest shtab
+        # Not Debian's own hatchling, which is there to build the package: that of Debian 12 installs no script.
+        .venv-debian/bin/pip -qq install --ignore-installed hatchling
+        .venv-debian/bin/pip -qq install hypothesis jsonschema pytest shtab
         cp .venv/wanted .venv-debian/wanted
     fi
     .venv-debian/bin/pip -qq install --no-deps --no-build-isolation --force-reinstall .

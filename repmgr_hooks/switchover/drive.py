@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 FAILOVER_LIMIT = 90.0
 """Seconds for repmgrd to promote a node, if the primary has stopped and repmgr has not promoted one."""
 UNPAUSE_LIMIT = 10.0
+BACK_LIMIT = 60.0
+"""Seconds for an old primary to be a standby again; repmgr waits as long (standby_reconnect_timeout)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ def end(work: Work, problem: Problem | None) -> Outcome:
         work.wait(lambda: work.primary() == plan.source or work.is_led(work.primary()), FAILOVER_LIMIT)
     held, released = release(work), clock.wall()
     problem = problem or held
+    if problem is None:
+        # If the connection to its node was lost, repmgr may still be at work on the old primary. Nobody waits.
+        work.wait(lambda: take_back.all_answer(work.record.paused, work.host, UNPAUSE_LIMIT), BACK_LIMIT)
     paused = unpause(work)
     problem = problem or paused
     primary, since = work.primary(), work.hold.since if work.hold else None

@@ -58,6 +58,12 @@ def set_paused(nodes: Sequence[int], paused: bool, host: Host, limit: float) -> 
         raise failure
 
 
+def all_answer(nodes: Sequence[int], host: Host, limit: float) -> bool:
+    """True if each node can be asked."""
+    answers = host.fetch_each([Sql(node, "select 1") for node in nodes], limit)
+    return not any(isinstance(answer, OperationFailed) for answer in answers.values())
+
+
 def unpaused(nodes: Sequence[int], host: Host, limit: float) -> list[int]:
     """Unpause the repmgrd of each node, and return the nodes that did not answer."""
     failures = _failures(nodes, False, host, limit)

@@ -84,6 +84,7 @@ def test_failover(lab: Lab) -> None:
     wait_for(lambda: leads_to(lab, 5000, lab.db1), "HAProxy to lead writers to db1")
     wait_for(lambda: leads_to(lab, 5001, lab.db2), "HAProxy to lead readers to db2")
     with watched(lab) as seen:
+        wait_for(lambda: seen == [[1]], "the first answer")
         lab.db1.pg_ctl("stop", "-m", "immediate")
         wait_for(lambda: endpoint.primaries(lab) == [2], "node 2 to be answered for")
         wait_for(lambda: leads_to(lab, 5000, lab.db2), "HAProxy to lead writers to db2")

@@ -53,8 +53,8 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
     without_ours(lab)
     written = init(lab, DRAFT)
     assert readme.difference(readme.sample(f"init {DRAFT}", INSTALLATION).output, written) == ""
-    assert written.count("written   ") == 10
-    assert init(lab, DRAFT).count("ok        ") == 10
+    assert written.count("written   ") == 11
+    assert init(lab, DRAFT).count("ok        ") == 11
     shipped = (CONFIG / "config.yaml").read_text().replace("dbname: repmgr", f"dbname: repmgr, {TAKEN_OVER}")
     shipped = shipped.replace("probe: {user: app, dbname: app,", "probe: {user: repmgr, dbname: repmgr,")
     schema = "/opt/repmgr-hooks/share/repmgr-hooks/config/config.schema.json"
@@ -70,13 +70,13 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
 
     done = init(lab, "--install", "--replace", DRAFT)
     assert readme.difference(readme.sample(f"init --install --replace {DRAFT}", INSTALLATION).output, done) == ""
-    assert done.count("installed /") == 9
+    assert done.count("installed /") == 10
     assert "replaced  /etc/repmgr/db2.conf; the old one is /etc/repmgr/db2.conf.before-repmgr-hooks" in done
     for place, owner in PLACES.items():
         assert gateway.run("stat", "-c", "%U:%G %a", place).strip() == owner, place
     assert gateway.run("sysctl", "-n", "net.ipv4.ip_forward").strip() == "1"
     again = init(lab, "--install", DRAFT)
-    assert again.count("ok        /") == 11 + done.count("linked    /"), again
+    assert again.count("ok        /") == 12 + done.count("linked    /"), again
     assert "REPMGR-HOOKS" in gateway.run("head", "-n", "2", "/usr/local/share/man/man1/repmgr-hooks.1")
     assert not re.search("^(installed|replaced|linked|made)", again, re.MULTILINE)
 
