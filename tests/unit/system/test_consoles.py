@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import socket
 import threading
 import time
@@ -53,7 +52,7 @@ def until(true: Callable[[], bool]) -> None:
 
 def event_loops() -> int:
     """How many are open: each has an epoll of its own."""
-    links = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     return links.count("anon_inode:[eventpoll]")
 
 
