@@ -165,7 +165,7 @@ def read(cluster: Cluster) -> Hold | None:
     if not cluster.state_dir:
         return None
     try:
-        return _parsed(on_disk(partial(_read, _path(cluster))))
+        return _parsed(on_disk(partial(read_text, _path(cluster))))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -189,7 +189,8 @@ def _parsed(text: str) -> Hold:
     return Hold(**given, holder=holder, means=means, pgbouncers=paused)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return what a record holds, through no link, and no more than one can have. Raises OSError, ValueError."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, encoding="utf-8") as file:
         return file.read(MOST)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +18,6 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.settings.cluster import Cluster
-
-MOST = 10_000
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def read(cluster: Cluster) -> Record | None:
     """Return the switchover of a cluster; None if there is none. Raises OperationFailed."""
     path = _path(cluster)
     try:
-        return _parsed(on_disk(partial(_read, path)))
+        return _parsed(on_disk(partial(holds.read_text, path)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
@@ -82,12 +79,6 @@ def _parsed(text: str) -> Record:
     if not math.isfinite(record.until) or not holds.MOST_PROCESS >= holder.process > 0:
         raise ValueError("a number in it cannot be")
     return replace(record, holder=holder, paused=tuple(map(int, record.paused)))
-
-
-def _read(path: Path) -> str:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, encoding="utf-8") as file:
-        return file.read(MOST)
 
 
 def _path(cluster: Cluster) -> Path:
