@@ -34,6 +34,8 @@ def lab() -> Iterator[Lab]:
     try:
         opened(made)
         serving(made)
+        # Else the events of repmgrd's start may still wait for a run, and a switchover is refused.
+        wait_for(lambda: made.gateway.hooks("status").returncode == 0, "a good status", every=0.5)
         yield made
     finally:
         made.destroy()
