@@ -53,6 +53,7 @@ host=$1 user=$2 home=$3; shift 3
 for place in {places}; do mount --rbind {base}/$host$place $place; done
 mount --bind {venv} /opt/repmgr-hooks
 mount --bind {base}/program /opt/repmgr-hooks/bin/repmgr-hooks
+mount --bind {base}/barman /usr/bin/barman
 if [ -d /opt/barman ]; then mount --bind {newest_barman} /opt/barman; fi
 # repmgr keeps files here, under the node's name, which another lab has too. Last, for the venv may stand here.
 mount --bind {base}/$host/tmp /tmp
@@ -72,6 +73,19 @@ exec setpriv --reuid $user --regid $user --init-groups "$@"
 # distutils-precedence.pth), and half of each start of Barman's is spent on importing all of it. Python's own has been
 # taken out in 3.12.
 ENVIRONMENT = "SETUPTOOLS_USE_DISTUTILS=stdlib" if sys.version_info < (3, 12) else ""
+
+# As the scripts that Debian and pip write. But Debian's looks for itself in the metadata of all that is installed, and
+# Python's end looks for garbage among all that was imported: together a third of each start of Barman's.
+BARMAN = """import gc, sys
+gc.disable()
+try:
+    from barman.cli.main import main
+except ModuleNotFoundError:
+    from barman.cli import main
+gc.enable()
+gc.freeze()
+sys.exit(main())
+"""
 
 
 class Failed(AssertionError):
@@ -309,7 +323,8 @@ class Lab:
         )
         enter.write_text("#!/bin/sh" + text)
         enter.chmod(0o755)
-        self.make_program(BASE / "program", self.venv / "bin/repmgr-hooks", PYTHON)
+        self.make_program(BASE / "program", PYTHON, (self.venv / "bin/repmgr-hooks").read_text().split("\n", 1)[1])
+        self.make_program(BASE / "barman", "/usr/bin/python3", BARMAN)
         for place in PRIVATE:
             Path(place).mkdir(parents=True, exist_ok=True)
         for user in ("repmgr", "barman", "streaming_barman", "app"):
@@ -355,15 +370,14 @@ class Lab:
         self.put(gateway, "/etc/barman.d/main_backup.conf", self.config("barman.d/main_backup.conf"))
         if self.newest_barman:
             gateway.path("/opt/barman").mkdir()
-            place = gateway.path("/usr/local/bin/barman")
-            self.make_program(place, REPOSITORY / ".venv-barman/bin/barman", "/opt/barman/bin/python")
+            self.make_program(gateway.path("/usr/local/bin/barman"), "/opt/barman/bin/python", BARMAN)
         gateway.path("/usr/local/bin/repmgr-hooks").symlink_to("/opt/repmgr-hooks/bin/repmgr-hooks")
         gateway.run("sysctl", "-q", "-p", "/dev/stdin", stdin=self.config("sysctl.conf"))
 
     @staticmethod
-    def make_program(place: Path, installed: Path, python: str) -> None:
-        """Write a program that pip has installed, for an environment that is mounted elsewhere."""
-        place.write_text(f"#!{python}\n" + installed.read_text().split("\n", 1)[1])
+    def make_program(place: Path, python: str, program: str) -> None:
+        """Write a program of Python's; its environment may be mounted elsewhere."""
+        place.write_text(f"#!{python}\n{program}")
         place.chmod(0o755)
 
     def put(self, host: Host, place: str, text: str, mode: int = 0o644, owner: str = "root") -> None:
