@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import rpm, six, three, versions
+from tests.lab import rpm, scram, six, three, versions
 from tests.lab.contain import contained
 from tests.lab.versions import BINARIES, DATA
 
@@ -406,7 +406,7 @@ class Lab:
             ("streaming_barman", "replication"),
             ("app", ""),
         ):
-            db1.sql(f"create role {user} login {rights} password '{self.passwords[user]}'")
+            db1.sql(f"create role {user} login {rights} password '{scram.verifier(self.passwords[user])}'")
         db1.sql("create database repmgr owner repmgr")
         db1.sql("create database app owner app")
         db1.sql("create table work (id bigserial primary key, at timestamptz default clock_timestamp())", "app")
