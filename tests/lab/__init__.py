@@ -50,13 +50,7 @@ ENTER = """
 set -e
 host=$1 user=$2 home=$3; shift 3
 {layer}
-for place in {places}; do mount --rbind {base}/$host$place $place; done
-mount --bind {venv} /opt/repmgr-hooks
-mount --bind {base}/program /opt/repmgr-hooks/bin/repmgr-hooks
-mount --bind {base}/barman /usr/bin/barman
-if [ -d /opt/barman ]; then mount --bind {newest_barman} /opt/barman; fi
-# repmgr keeps files here, under the node's name, which another lab has too. Last, for the venv may stand here.
-mount --bind {base}/$host/tmp /tmp
+mount --all --fstab {base}/$host.fstab
 cd /
 export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:{binaries}/usr/sbin:/usr/bin:/sbin:/bin {environment}
 if [ $user = root ]; then exec "$@"; fi
@@ -306,16 +300,12 @@ class Lab:
 
     def make_directories(self) -> None:
         enter = BASE / "enter"
-        newest = REPOSITORY / ".venv-barman"
         layer, binaries = "", f"{BINARIES}:"
         if self.rpm:
             rpm.make_layer(BASE / "usr")
             layer, binaries = rpm.MOUNT.format(layer=BASE / "usr"), ""
         text = ENTER.format(
-            places=" ".join(PRIVATE),
             base=BASE,
-            venv=self.venv,
-            newest_barman=newest,
             binaries=binaries,
             environment=ENVIRONMENT,
             layer=layer,
@@ -334,8 +324,9 @@ class Lab:
         self.install_gateway()
 
     def make_host(self, host: Host) -> None:
-        for place in (*PRIVATE, "/var/lib", "/var/log", "/opt/repmgr-hooks"):
+        for place in (*PRIVATE, "/var/lib", "/var/log", "/opt/repmgr-hooks", "/opt/barman"):
             host.path(place).mkdir(parents=True, exist_ok=True)
+        (BASE / f"{host.name}.fstab").write_text(self.fstab(host))
         must("cp", "-a", "/etc/.", str(host.path("/etc")))
         if self.rpm:
             rpm.make_etc(host.path("/etc"), host is self.gateway)
@@ -356,6 +347,17 @@ class Lab:
         for node in self.databases:
             self.put(host, f"/etc/repmgr/{node.name}.conf", self.config(f"repmgr-{node.name}.conf"))
 
+    def fstab(self, host: Host) -> str:
+        """What stands where for a command on this host: one ``mount`` takes a third of the time that ten take."""
+        mounts: dict[str, Path] = {place: BASE / host.name / place.lstrip("/") for place in PRIVATE}
+        mounts |= {"/opt/repmgr-hooks": self.venv, "/opt/repmgr-hooks/bin/repmgr-hooks": BASE / "program"}
+        mounts |= {"/usr/bin/barman": BASE / "barman"}
+        if self.newest_barman:
+            mounts |= {"/opt/barman": REPOSITORY / ".venv-barman"}
+        # repmgr keeps files here, under the node's name, which another lab has too. Last, for the venv may stand here.
+        mounts |= {"/tmp": BASE / host.name / "tmp"}
+        return "".join(f"{source} {place} none rbind\n" for place, source in mounts.items())
+
     def install_gateway(self) -> None:
         """Put our files where the README says."""
         gateway = self.gateway
@@ -369,7 +371,6 @@ class Lab:
         self.put(gateway, "/etc/barman.conf", self.config("barman.conf") + locks + (rpm.BARMAN if self.rpm else ""))
         self.put(gateway, "/etc/barman.d/main_backup.conf", self.config("barman.d/main_backup.conf"))
         if self.newest_barman:
-            gateway.path("/opt/barman").mkdir()
             self.make_program(gateway.path("/usr/local/bin/barman"), "/opt/barman/bin/python", BARMAN)
         gateway.path("/usr/local/bin/repmgr-hooks").symlink_to("/opt/repmgr-hooks/bin/repmgr-hooks")
         gateway.run("sysctl", "-q", "-p", "/dev/stdin", stdin=self.config("sysctl.conf"))
