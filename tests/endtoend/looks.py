@@ -133,5 +133,5 @@ def nothing_missing(lab: Lab) -> bool:
 def failover_handled(lab: Lab) -> bool:
     """True when the last event of a failover to node 2 has been handled, and nothing is left to do."""
     # This is asked ten times a second: a log costs nothing to read, and each other question a start of Python or two.
-    log = lab.gateway.log("worker")
-    return "repmgrd_reload of node 2" in log and (2, "repmgrd_reload") in handled_events(lab) and nothing_missing(lab)
+    begun = "the primary is node 2" in lab.gateway.log("worker")
+    return begun and (2, "repmgrd_reload") in handled_events(lab) and nothing_missing(lab)
