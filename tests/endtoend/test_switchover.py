@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.endtoend.conftest import fresh_lab, with_each_backend
-from tests.endtoend.looks import assert_nothing_lost, follows, routes, wait_until_good
-from tests.lab import CONFIG_FILE, Failed, Host, Lab, wait_for
-from tests.lab.pgbouncer import Pooler, use
+from tests.endtoend.looks import assert_nothing_lost, routes
+from tests.endtoend.switchovers import is_good, nothing_left, opened, serving, switchover
+from tests.lab import Lab
+from tests.lab.pgbouncer import Pooler
 
-SHELL = "shell: [ssh, -o, BatchMode=yes, postgres@{}]"
 BENCH = "\\set i random(1, 5)\ninsert into work default values;\nupdate counter set n = n + 1 where id = :i;\n"
 CLIENTS = 20
-
-
-def opened(lab: Lab) -> None:
-    """Bring a lab into service whose nodes the service's user may reach."""
-    lab.build()
-    config = lab.gateway.path(CONFIG_FILE)
-    text = re.sub(r"\{host: (10\.0\.0\.\d+)\}", lambda m: f"{{host: {m[1]}, {SHELL.format(m[1])}}}", config.read_text())
-    config.write_text(text.replace("{changes: 5, window: 600}", "{changes: 50, window: 600}"))
-
-
-def serving(lab: Lab) -> None:
-    """Open the ports and start all daemons."""
-    result = lab.gateway.hooks("reconcile")
-    assert result.returncode == 0, result.stdout + result.stderr
-    lab.start_cron()
-    lab.start_worker()
-    lab.start_repmgrd()
 
 
 @pytest.fixture
@@ -45,44 +27,6 @@ def ready(backend: str) -> Iterator[Lab]:
         yield lab
     finally:
         lab.destroy()
-
-
-@pytest.fixture
-def pooled() -> Iterator[tuple[Lab, Pooler]]:
-    lab = fresh_lab(3)
-    try:
-        opened(lab)
-        pooler = Pooler(lab, lab.gateway)
-        use(lab, pooler)
-        serving(lab)
-        yield lab, pooler
-    finally:
-        lab.destroy()
-
-
-def switchover(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command; what it said is shown if the test fails."""
-    result = lab.gateway.hooks("switchover", *words)
-    print(result.stdout, result.stderr)
-    return result
-
-
-def nothing_left(lab: Lab) -> bool:
-    """True if nobody is held, no repmgrd is paused, and no record is left."""
-    try:
-        paused = [host.sql("select repmgr.repmgrd_is_paused()", "repmgr") for host in lab.databases]
-    except Failed:
-        return False
-    held = [line for line in lab.gateway.nat() if "NFQUEUE" in line or line.endswith("drop")]
-    state = lab.gateway.path("/var/lib/repmgr-hooks")
-    return paused == ["f"] * lab.nodes and not held and not [*state.glob("*.switchover"), *state.glob("*.hold")]
-
-
-def is_good(lab: Lab, old: Host, new: Host) -> None:
-    """The old primary is a standby again, all leads to the new one, and nothing is left."""
-    wait_for(lambda: follows(old, new), f"{old.name} to follow {new.name}")
-    wait_until_good(lab, new, [host for host in lab.databases if host is not new])
-    assert nothing_left(lab)
 
 
 @with_each_backend

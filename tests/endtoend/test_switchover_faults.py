@@ -11,7 +11,7 @@ import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import follows
-from tests.endtoend.test_switchover import is_good, nothing_left, opened, serving, switchover
+from tests.endtoend.switchovers import is_good, nothing_left, opened, serving, switchover
 from tests.endtoend.test_worker import kill_worker
 from tests.lab import Host, Lab, wait_for
 from tests.lab.three import rejoin
@@ -34,8 +34,6 @@ def lab() -> Iterator[Lab]:
     try:
         opened(made)
         serving(made)
-        # Else the events of repmgrd's start may still wait for a run, and a switchover is refused.
-        wait_for(lambda: made.gateway.hooks("status").returncode == 0, "a good status", every=0.5)
         yield made
     finally:
         made.destroy()
