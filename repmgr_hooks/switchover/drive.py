@@ -15,7 +15,8 @@ from repmgr_hooks import clock
 from repmgr_hooks.engine import hold as holding
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.switchover import record, take_back
-from repmgr_hooks.switchover.phases import MARGIN, PHASES, Ended, Phase, Plan, Work
+from repmgr_hooks.switchover.phases import PHASES, Ended, Phase, Plan, Work
+from repmgr_hooks.switchover.record import MARGIN
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ Nobody but repmgr stops or promotes a node, and nobody but the service's run lea
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +22,8 @@ from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.log import hint
 from repmgr_hooks.switchover import record, take_back
-from repmgr_hooks.switchover.on_node import WORD_LIMIT, Ran, Repmgr
+from repmgr_hooks.switchover.on_node import Ran, Repmgr
+from repmgr_hooks.switchover.record import MARGIN
 from repmgr_hooks.system import held_ports, pgbouncer
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.steps import POLL, Host, Sql
@@ -32,8 +34,7 @@ log = logging.getLogger(__name__)
 PATIENCE = "set statement_timeout = '{:.0f}s'"
 """Sessions of ours have a shorter limit, and a question is one statement: two in one, the server refuses."""
 BACKUP_TIMEOUT = 60
-MARGIN = 30.0
-"""Seconds by which a phase may exceed its limit before the service takes back what it has begun."""
+ASK_EVERY, ASK_LIMIT = 2.0, 10.0
 HOLD_LIMIT = 60.0
 """Seconds after which the service lets the clients go on, whatever has become of the switchover."""
 
@@ -188,11 +189,13 @@ def hold(work: Work, limit: float) -> None:
     for error in pgbouncer.pause(plan.pgbouncers, work.host, limit).values() if plan.pgbouncers else ():
         raise error
     held_ports.hold(plan.managed.cluster, plan.ports, work.host)
+    holding.confirm(plan.managed, work.hold)
 
 
 def switch(work: Work, limit: float) -> None:
     """Have repmgr do it. If we lose sight of it, what counts is what becomes of the cluster."""
-    work.note(repmgr=True)
+    holding.confirm(work.plan.managed, work.hold)
+    work.note(repmgr=True, place=work.plan.repmgr.place)
     wake(f"{work.plan.managed.cluster.state_dir}/spool")
     work.waits = False
     try:
@@ -210,12 +213,19 @@ def switch(work: Work, limit: float) -> None:
 
 
 def _promoted(work: Work, limit: float) -> bool:
-    """Wait, without a word from repmgr, until its node is the primary; False once it must have given up."""
-    given_up = work.host.now() + WORD_LIMIT + MARGIN
+    """Wait, without a word from repmgr, until its node is the primary; False once it has ended without that."""
+    ask_at = work.host.now()
 
     def known() -> bool:
-        primary = work.primary()
-        return primary == work.plan.target or (primary == work.plan.source and work.host.now() >= given_up)
+        nonlocal ask_at
+        if work.primary() == work.plan.target:
+            return True
+        if work.host.now() < ask_at:
+            return False
+        ask_at = work.host.now() + ASK_EVERY
+        with contextlib.suppress(OperationFailed):
+            return work.plan.repmgr.has_ended(work.host, ASK_LIMIT)
+        return False
 
     return work.wait(known, limit) and work.primary() == work.plan.target
 
