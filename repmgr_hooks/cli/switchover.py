@@ -94,8 +94,7 @@ def examined(managed: ManagedCluster, wanted: int | None, journal: Journal, host
     """Look at all that matters, repmgr's own rehearsal last: it takes seconds."""
     seen, found = judged(managed, wanted, journal, host)
     if not bad(found):
-        repmgr, rehearsal = facts.rehearse(seen, host)
-        seen = replace(seen, repmgr=repmgr, rehearsal=rehearsal)
+        seen = facts.rehearse(seen, host)
         found.append(_finding(preflight.judge_rehearsal(seen), managed))
     return seen, found
 
@@ -128,7 +127,8 @@ def planned(seen: Facts, journal: Journal, managed: ManagedCluster) -> Plan:
     assert seen.target is not None and seen.repmgr is not None
     state = cluster_state(seen.decision, primary_finder(managed.cluster, journal))
     running = tuple(node for node, paused in seen.paused.items() if paused is False)
-    return Plan(state, seen.target.node, seen.repmgr, seen.held, running, managed, seen.pgbouncer.pgbouncers)
+    pgbouncers = seen.pgbouncer.pgbouncers
+    return Plan(state, seen.target.node, seen.repmgr, seen.held, running, managed, pgbouncers, seen.old_repmgr)
 
 
 def would_do(plan: Plan) -> Iterator[str]:

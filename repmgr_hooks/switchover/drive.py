@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from repmgr_hooks import clock
 from repmgr_hooks.engine import hold as holding
 from repmgr_hooks.errors import OperationFailed, Problem
-from repmgr_hooks.switchover import record, take_back
+from repmgr_hooks.switchover import record, take_back, way_back
 from repmgr_hooks.switchover.phases import PHASES, Ended, Phase, Plan, Work
 from repmgr_hooks.switchover.record import MARGIN
 
@@ -76,7 +76,7 @@ def end(work: Work, problem: Problem | None) -> Outcome:
         except OperationFailed as error:
             log.warning("%s", error)
     if work.hold and problem:
-        if work.primary() is None:
+        if work.primary() is None and not back_again(work):
             unpause(work)
         work.wait(lambda: work.primary() == plan.source or work.is_led(work.primary()), FAILOVER_LIMIT)
     held, released = release(work), clock.wall()
@@ -88,6 +88,19 @@ def end(work: Work, problem: Problem | None) -> Outcome:
     problem = problem or paused
     primary, since = work.primary(), work.hold.since if work.hold else None
     return Outcome(primary, work.is_led(primary), problem, since, released, tuple(work.phases))
+
+
+def back_again(work: Work) -> bool:
+    """Where the node that was to be promoted has died, let the old primary serve again; False if that is not safe."""
+    plan, decision = work.plan, work.decision()
+    if not work.ended or decision is None or decision.primary is not None or plan.old_repmgr is None:
+        return False
+    if not way_back.start_old_primary(
+        plan.state, decision.states, plan.target, plan.repmgr, plan.old_repmgr, work.host
+    ):
+        return False
+    log.warning("node %d is down, and nobody was promoted: node %d is started again", plan.target, plan.source)
+    return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)
 
 
 def release(work: Work) -> Problem | None:

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from repmgr_hooks import clock
 from repmgr_hooks.barman import archive, receive_wal
-from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine import hold as holding
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -53,6 +53,8 @@ class Plan:
     pause: tuple[int, ...]
     managed: ManagedCluster
     pgbouncers: dict[str, tuple[str, ...]]
+    old_repmgr: Repmgr | None = None
+    """repmgr of the primary so far, if its node has a ``shell``."""
 
     @property
     def source(self) -> int:
@@ -75,6 +77,8 @@ class Work:
         self.phases: list[Ended] = []
         self.waits = False
         """True while repmgr waits for a word to stop the primary."""
+        self.ended = False
+        """True if it is certain that repmgr has ended."""
 
     def note(self, **changes: object) -> None:
         """Write down what is about to be done. Raises OperationFailed."""
@@ -94,8 +98,13 @@ class Work:
 
     def primary(self) -> int | None:
         """Return which node is the primary now; None if that is not known."""
+        decision = self.decision()
+        return decision.primary if decision else None
+
+    def decision(self) -> PrimaryDecision | None:
+        """Return which node is the primary now, and what each node says; None if that cannot be looked at."""
         try:
-            return self._finder().decision(self.host).primary
+            return self._finder().decision(self.host)
         except OperationFailed as error:
             log.warning("%s", error)
             return None
@@ -205,6 +214,7 @@ def switch(work: Work, limit: float) -> None:
         if not _promoted(work, limit):
             raise
         return
+    work.ended = True
     work.note(repmgr=False)
     for line in ran.said.splitlines():
         log.info("repmgr: %s", one_line(line, 300))
@@ -224,8 +234,8 @@ def _promoted(work: Work, limit: float) -> bool:
             return False
         ask_at = work.host.now() + ASK_EVERY
         with contextlib.suppress(OperationFailed):
-            return work.plan.repmgr.has_ended(work.host, ASK_LIMIT)
-        return False
+            work.ended = work.plan.repmgr.has_ended(work.host, ASK_LIMIT)
+        return work.ended
 
     return work.wait(known, limit) and work.primary() == work.plan.target
 

@@ -1,0 +1,74 @@
+"""The old primary serves again: where repmgr has stopped it, and the node that was to take its place has died.
+
+repmgrd is no help then: it promotes no other node where too few are left to agree, and of two nodes there is no other.
+This is done only while repmgrd is paused on all nodes that answer, after repmgr has ended, and if it is certain that
+nobody has been promoted: two primaries are worse than none.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from shlex import quote
+
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.switchover.on_node import Repmgr
+from repmgr_hooks.system.steps import Host, Program
+
+log = logging.getLogger(__name__)
+
+LIMIT = 15.0
+START_LIMIT = 60
+# Before anything else of its timeline a promotion writes, and syncs, its history (timeline.c, writeTimeLineHistory).
+DOWN = """
+cd {directory} || exit
+if server=$(head -n 1 postmaster.pid 2>/dev/null) && kill -s 0 "$server" 2>/dev/null; then exit; fi
+files=$(ls pg_wal) || exit
+echo "down $(echo "$files" | grep -Ex '[0-9A-F]{{8}}\\.history' | sort | tail -n 1)"
+"""
+# postmaster.opts holds how the server was started, and stays: repmgr of PGDG's RPMs is beside PostgreSQL's programs.
+# What starts a server may go on waiting for its output: nobody waits for that.
+START = """
+cd {directory} || exit
+PATH=$PATH:$(dirname "$(sed 's/ .*//;q' postmaster.opts)") LC_ALL=C
+export PATH LC_ALL
+[ ! -e standby.signal ] && [ ! -e recovery.signal ] || exit
+pg_controldata . | grep -qx 'Database cluster state: *shut down' || exit
+setsid timeout --foreground {limit} repmgr -f {conf} node service --action=start </dev/null >/dev/null 2>&1 &
+echo started
+"""
+
+
+def start_old_primary(
+    before: ClusterState, states: Sequence[NodeState], target: int, repmgr: Repmgr, old_repmgr: Repmgr, host: Host
+) -> bool:
+    """Start the old primary, if that is safe, and return whether it was begun; how it goes is seen at the node."""
+    others = [state for state in states if state.node != before.primary and not state.witness]
+    silent = [state.node for state in others if not state.reachable]
+    if silent != [target] or any(state.reachable and not state.in_recovery for state in others):
+        return False
+    try:
+        return not _promoted(repmgr, before.timeline, host) and _started(old_repmgr, host)
+    except OperationFailed as error:
+        log.warning("%s", error)
+        return False
+
+
+def _promoted(target: Repmgr, timeline: int, host: Host) -> bool:
+    """False if a node's server is down, and has begun no timeline. Raises OperationFailed."""
+    said = _run(target, DOWN.format(directory=quote(target.directory)), host)
+    found = re.fullmatch(r"down ?(?:([0-9A-F]{8})\.history)?", said)
+    return found is None or int(found[1] or "0", 16) > timeline
+
+
+def _started(source: Repmgr, host: Host) -> bool:
+    """Start a primary that has stopped in order; one that has not is left to repmgrd. Raises OperationFailed."""
+    script = START.format(directory=quote(source.directory), conf=quote(source.conf), limit=START_LIMIT)
+    return _run(source, script, host) == "started"
+
+
+def _run(repmgr: Repmgr, script: str, host: Host) -> str:
+    return host.run(Program((*repmgr.command, "sh"), stdin=script), LIMIT).strip()

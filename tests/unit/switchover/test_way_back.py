@@ -1,0 +1,120 @@
+"""The old primary is started again only if nobody can have been promoted: by a real shell, with programs of ours."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.switchover.on_node import Repmgr
+from repmgr_hooks.switchover.way_back import start_old_primary
+from repmgr_hooks.system.host import LocalHost
+from tests.unit.switchover.test_preflight import CLUSTER
+
+LIMIT = 60.0
+BEFORE = ClusterState(CLUSTER, 1, 3)
+TARGET = 2
+STATES = (NodeState(1, "refused"), NodeState(2, "refused"), NodeState(3, timeline=3))
+CONTROL = "pg_control version number:            1300\nDatabase cluster state:               {}\n"
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The data directories of the old primary and of the target, both down, and what was started."""
+
+    place: Path
+
+    @property
+    def old(self) -> Path:
+        return self.place / "old"
+
+    @property
+    def target(self) -> Path:
+        return self.place / "target"
+
+    def control(self, state: str) -> None:
+        (self.old / "control").write_text(CONTROL.format(state))
+
+    def begin(self, states: tuple[NodeState, ...] = STATES) -> bool:
+        repmgr, old = (Repmgr(("env",), str(each), "/etc/it's.conf") for each in (self.target, self.old))
+        return start_old_primary(BEFORE, states, TARGET, repmgr, old, LocalHost({}))
+
+    @property
+    def started(self) -> str:
+        log = self.place / "log"
+        return log.read_text() if log.exists() else ""
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    made = Nodes(tmp_path)
+    programs = {"pg_controldata": 'cat "$1/control"', "repmgr": f'echo "repmgr $*" >>{tmp_path}/log'}
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    for name, text in programs.items():
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    for place in (made.old, made.target):
+        (place / "pg_wal").mkdir(parents=True)
+        (place / "pg_wal/000000030000000000000007").touch()
+        (place / "pg_wal/00000003.history").touch()
+        (place / "postmaster.opts").write_text(f'{tmp_path}/bin/postgres "-D" "{place}"\n')
+    made.control("shut down")
+    return made
+
+
+def test_the_old_primary_is_started_again(nodes: Nodes) -> None:
+    assert nodes.begin()
+    end = time.monotonic() + LIMIT
+    while not nodes.started:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert nodes.started == "repmgr -f /etc/it's.conf node service --action=start\n"
+
+
+def runs(nodes: Nodes) -> None:
+    (nodes.target / "postmaster.pid").write_text(f"{os.getpid()}\n")
+
+
+DANGERS: dict[str, Callable[[Nodes], object]] = {
+    "the target has begun a timeline": lambda nodes: (nodes.target / "pg_wal/00000004.history").touch(),
+    "it has begun one beside others": lambda nodes: (nodes.target / "pg_wal/0000000A.history").touch(),
+    "the target runs": runs,
+    "its files cannot be seen": lambda nodes: (nodes.target / "pg_wal").rename(nodes.target / "gone"),
+    "its disk is gone": lambda nodes: nodes.target.rename(nodes.place / "gone"),
+    "the old primary was killed": lambda nodes: nodes.control("in production"),
+    "the old primary is stopping": lambda nodes: nodes.control("shutting down"),
+    "the old primary is a standby already": lambda nodes: (nodes.old / "standby.signal").touch(),
+    "the old primary is being restored": lambda nodes: (nodes.old / "recovery.signal").touch(),
+}
+
+
+@pytest.mark.parametrize("danger", DANGERS)
+def test_there_are_never_two_primaries(nodes: Nodes, danger: str) -> None:
+    DANGERS[danger](nodes)
+    assert not nodes.begin()
+    assert nodes.started == ""
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        (STATES[0], replace(STATES[1], error="", timeline=3), STATES[2]),  # repmgrd promotes it
+        (STATES[0], STATES[1], NodeState(3, "refused")),
+        (STATES[0], STATES[1], replace(STATES[2], in_recovery=False)),
+    ],
+)
+def test_where_another_may_be_promoted_it_is_left_to_repmgrd(nodes: Nodes, states: tuple[NodeState, ...]) -> None:
+    assert not nodes.begin(states)
+    assert nodes.started == ""
+
+
+def test_a_witness_is_nobody_to_promote(nodes: Nodes) -> None:
+    assert nodes.begin((*STATES, NodeState(4, "refused", witness=True)))
