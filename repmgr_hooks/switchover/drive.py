@@ -91,7 +91,7 @@ def end(work: Work, problem: Problem | None) -> Outcome:
 
 
 def back_again(work: Work) -> bool:
-    """Where the node that was to be promoted has died, let the old primary serve again; False if that is not safe."""
+    """Where repmgrd would not promote a node, let the old primary serve again; False if that is not safe."""
     plan, decision = work.plan, work.decision()
     if not work.ended or decision is None or decision.primary is not None or plan.old_repmgr is None:
         return False
@@ -99,7 +99,7 @@ def back_again(work: Work) -> bool:
         plan.state, decision.states, plan.target, plan.repmgr, plan.old_repmgr, work.host
     ):
         return False
-    log.warning("node %d is down, and nobody was promoted: node %d is started again", plan.target, plan.source)
+    log.warning("nobody was promoted: node %d is started again", plan.source)
     return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)
 
 

@@ -1,8 +1,9 @@
-"""The old primary serves again: where repmgr has stopped it, and the node that was to take its place has died.
+"""The old primary serves again: where its successor has died, or where it has not stopped itself.
 
-repmgrd is no help then: it promotes no other node where too few are left to agree, and of two nodes there is no other.
-This is done only while repmgrd is paused on all nodes that answer, after repmgr has ended, and if it is certain that
-nobody has been promoted: two primaries are worse than none.
+repmgrd is no help then. It promotes no other node where too few are left to agree, and of two nodes there is no other;
+and a primary that is shutting down, but does not end, still answers it. This is done only while repmgrd is paused on
+all nodes that answer, after repmgr has ended, and if it is certain that nobody has been promoted: two primaries are
+worse than none.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from repmgr_hooks.system.steps import Host, Program
 log = logging.getLogger(__name__)
 
 LIMIT = 15.0
-START_LIMIT = 60
+START_LIMIT, STOP_LIMIT = 60, 30
 # Before anything else of its timeline a promotion writes, and syncs, its history (timeline.c, writeTimeLineHistory).
 DOWN = """
 cd {directory} || exit
@@ -36,10 +37,19 @@ cd {directory} || exit
 PATH=$PATH:$(dirname "$(sed 's/ .*//;q' postmaster.opts)") LC_ALL=C
 export PATH LC_ALL
 [ ! -e standby.signal ] && [ ! -e recovery.signal ] || exit
-pg_controldata . | grep -qx 'Database cluster state: *shut down' || exit
+{first}
 setsid timeout --foreground {limit} repmgr -f {conf} node service --action=start </dev/null >/dev/null 2>&1 &
 echo started
 """
+STOPPED = "pg_controldata . | grep -qx 'Database cluster state: *shut down' || exit"
+# A backend hangs, for which a fast shutdown waits without end. An immediate one kills what is left (postmaster.c,
+# SIGKILL_CHILDREN_AFTER_SECS); crash recovery has little to do, for there was a checkpoint right before.
+# While it runs repmgr has promoted nobody: it does so only when it has seen it stopped (do_standby_switchover).
+# The eighth line says that it is shutting down (pidfile.h); one that serves, and that we cannot reach, is left alone.
+END = """
+server=$(head -n 1 postmaster.pid) && kill -s 0 "$server" || exit
+case $(sed -n 8p postmaster.pid) in stopping*) ;; *) exit ;; esac
+pg_ctl -D . -m immediate -w -t {stop_limit} stop >/dev/null 2>&1 || exit"""
 
 
 def start_old_primary(
@@ -48,10 +58,12 @@ def start_old_primary(
     """Start the old primary, if that is safe, and return whether it was begun; how it goes is seen at the node."""
     others = [state for state in states if state.node != before.primary and not state.witness]
     silent = [state.node for state in others if not state.reachable]
-    if silent != [target] or any(state.reachable and not state.in_recovery for state in others):
+    if silent not in ([], [target]) or any(state.reachable and not state.in_recovery for state in others):
         return False
     try:
-        return not _promoted(repmgr, before.timeline, host) and _started(old_repmgr, host)
+        if not silent:
+            return _started(old_repmgr, END.format(stop_limit=STOP_LIMIT), host)
+        return not _promoted(repmgr, before.timeline, host) and _started(old_repmgr, STOPPED, host)
     except OperationFailed as error:
         log.warning("%s", error)
         return False
@@ -64,11 +76,12 @@ def _promoted(target: Repmgr, timeline: int, host: Host) -> bool:
     return found is None or int(found[1] or "0", 16) > timeline
 
 
-def _started(source: Repmgr, host: Host) -> bool:
-    """Start a primary that has stopped in order; one that has not is left to repmgrd. Raises OperationFailed."""
-    script = START.format(directory=quote(source.directory), conf=quote(source.conf), limit=START_LIMIT)
-    return _run(source, script, host) == "started"
+def _started(repmgr: Repmgr, first: str, host: Host) -> bool:
+    """Start a server; what is to be true, or done, ``first``, says no by ending the script. Raises OperationFailed."""
+    directory, conf = quote(repmgr.directory), quote(repmgr.conf)
+    script = START.format(directory=directory, conf=conf, limit=START_LIMIT, first=first)
+    return _run(repmgr, script, host) == "started"
 
 
 def _run(repmgr: Repmgr, script: str, host: Host) -> str:
-    return host.run(Program((*repmgr.command, "sh"), stdin=script), LIMIT).strip()
+    return host.run(Program((*repmgr.command, "sh"), stdin=script), STOP_LIMIT + LIMIT).strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ LIMIT = 60.0
 BEFORE = ClusterState(CLUSTER, 1, 3)
 TARGET = 2
 STATES = (NodeState(1, "refused"), NodeState(2, "refused"), NodeState(3, timeline=3))
+ALIVE = (STATES[0], NodeState(2, timeline=3), STATES[2])
 CONTROL = "pg_control version number:            1300\nDatabase cluster state:               {}\n"
 
 
@@ -54,7 +56,11 @@ class Nodes:
 @pytest.fixture
 def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nodes:
     made = Nodes(tmp_path)
-    programs = {"pg_controldata": 'cat "$1/control"', "repmgr": f'echo "repmgr $*" >>{tmp_path}/log'}
+    programs = {
+        "pg_controldata": 'cat "$1/control"',
+        "pg_ctl": f'echo "pg_ctl $*" >>{tmp_path}/log; [ ! -e hangs ]',
+        "repmgr": f'echo "repmgr $*" >>{tmp_path}/log',
+    }
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     for name, text in programs.items():
@@ -72,11 +78,49 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nodes:
 
 def test_the_old_primary_is_started_again(nodes: Nodes) -> None:
     assert nodes.begin()
-    end = time.monotonic() + LIMIT
-    while not nodes.started:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for_log(nodes, "\n")
     assert nodes.started == "repmgr -f /etc/it's.conf node service --action=start\n"
+
+
+def wait_for_log(nodes: Nodes, text: str) -> None:
+    end = time.monotonic() + LIMIT
+    while text not in nodes.started:
+        assert time.monotonic() < end, nodes.started
+        time.sleep(0.05)
+
+
+def pid_file(nodes: Nodes, pid: int, status: str) -> None:
+    """As PostgreSQL writes it (pidfile.h)."""
+    lines = [str(pid), str(nodes.old), "1800000000", "5432", "/run/postgresql", "*", "  1  2", f"{status:<8}"]
+    (nodes.old / "postmaster.pid").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("status", ["ready", "starting", ""])
+def test_one_that_serves_and_that_we_cannot_reach_is_left_alone(nodes: Nodes, status: str) -> None:
+    pid_file(nodes, os.getpid(), status)
+    assert not nodes.begin(ALIVE)
+    assert nodes.started == ""
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_one_that_does_not_stop_is_ended_and_started(nodes: Nodes, hangs: bool) -> None:
+    """repmgr has given it up; a standby is not promoted while it runs."""
+    pid_file(nodes, os.getpid(), "stopping")
+    nodes.control("in production")
+    if hangs:
+        (nodes.old / "hangs").touch()
+    assert nodes.begin(ALIVE) is not hangs
+    wait_for_log(nodes, "pg_ctl -D . -m immediate" if hangs else "node service --action=start")
+    assert nodes.started.startswith("pg_ctl -D . -m immediate -w")
+    assert ("repmgr" in nodes.started) is not hangs
+
+
+def test_one_that_has_ended_meanwhile_is_left_to_repmgrd(nodes: Nodes) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait(60)
+    pid_file(nodes, ended.pid, "stopping")
+    assert not nodes.begin(ALIVE)
+    assert nodes.started == ""
 
 
 def runs(nodes: Nodes) -> None:
@@ -106,7 +150,7 @@ def test_there_are_never_two_primaries(nodes: Nodes, danger: str) -> None:
 @pytest.mark.parametrize(
     "states",
     [
-        (STATES[0], replace(STATES[1], error="", timeline=3), STATES[2]),  # repmgrd promotes it
+        ALIVE,  # and the old primary has stopped: repmgr may have begun to promote, and repmgrd does
         (STATES[0], STATES[1], NodeState(3, "refused")),
         (STATES[0], STATES[1], replace(STATES[2], in_recovery=False)),
     ],
