@@ -93,11 +93,9 @@ def end(work: Work, problem: Problem | None) -> Outcome:
 def back_again(work: Work) -> bool:
     """Where repmgrd would not promote a node, let the old primary serve again; False if that is not safe."""
     plan, decision = work.plan, work.decision()
-    if not work.ended or decision is None or decision.primary is not None or plan.old_repmgr is None:
+    if not work.ended or decision is None or decision.primary is not None:
         return False
-    if not way_back.start_old_primary(
-        plan.state, decision.states, plan.target, plan.repmgr, plan.old_repmgr, work.host
-    ):
+    if not way_back.start_old_primary(plan, decision.states, work.promoting, work.host):
         return False
     log.warning("nobody was promoted: node %d is started again", plan.source)
     return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)

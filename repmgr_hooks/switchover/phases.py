@@ -35,6 +35,8 @@ PATIENCE = "set statement_timeout = '{:.0f}s'"
 """Sessions of ours have a shorter limit, and a question is one statement: two in one, the server refuses."""
 BACKUP_TIMEOUT = 60
 ASK_EVERY, ASK_LIMIT = 2.0, 10.0
+PROMOTING = "promoting standby to primary"
+"""What repmgr says before it does so (repmgr-action-standby.c, _do_standby_promote_internal)."""
 HOLD_LIMIT = 60.0
 """Seconds after which the service lets the clients go on, whatever has become of the switchover."""
 
@@ -79,6 +81,8 @@ class Work:
         """True while repmgr waits for a word to stop the primary."""
         self.ended = False
         """True if it is certain that repmgr has ended."""
+        self.promoting = True
+        """False if it is certain that it had not begun to promote its node."""
 
     def note(self, **changes: object) -> None:
         """Write down what is about to be done. Raises OperationFailed."""
@@ -214,7 +218,7 @@ def switch(work: Work, limit: float) -> None:
         if not _promoted(work, limit):
             raise
         return
-    work.ended = True
+    work.ended, work.promoting = True, PROMOTING in ran.said
     work.note(repmgr=False)
     for line in ran.said.splitlines():
         log.info("repmgr: %s", one_line(line, 300))

@@ -1,9 +1,10 @@
 """The old primary serves again: where its successor has died, or where it has not stopped itself.
 
-repmgrd is no help then. It promotes no other node where too few are left to agree, and of two nodes there is no other;
-and a primary that is shutting down, but does not end, still answers it. This is done only while repmgrd is paused on
-all nodes that answer, after repmgr has ended, and if it is certain that nobody has been promoted: two primaries are
-worse than none.
+repmgrd is no help then. One that was paused when it gave up the primary promotes nobody later either, though it is
+unpaused (repmgrd-physical.c, MS_DEGRADED: it only follows another primary). Else it promotes no node where too few are
+left to agree, and a primary that is shutting down, but does not end, still answers it. This is done only while repmgrd
+is paused on all nodes that answer, after repmgr has ended, and if it is certain that nobody has been promoted: two
+primaries are worse than none.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import re
 from collections.abc import Sequence
 from shlex import quote
 
-from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.switchover.on_node import Repmgr
+from repmgr_hooks.switchover.phases import Plan
 from repmgr_hooks.system.steps import Host, Program
 
 log = logging.getLogger(__name__)
@@ -41,28 +42,33 @@ export PATH LC_ALL
 setsid timeout --foreground {limit} repmgr -f {conf} node service --action=start </dev/null >/dev/null 2>&1 &
 echo started
 """
-STOPPED = "pg_controldata . | grep -qx 'Database cluster state: *shut down' || exit"
+STOPPED = "pg_controldata . | grep -qx 'Database cluster state: *shut down' || exit 0"
 # A backend hangs, for which a fast shutdown waits without end. An immediate one kills what is left (postmaster.c,
 # SIGKILL_CHILDREN_AFTER_SECS); crash recovery has little to do, for there was a checkpoint right before.
 # While it runs repmgr has promoted nobody: it does so only when it has seen it stopped (do_standby_switchover).
 # The eighth line says that it is shutting down (pidfile.h); one that serves, and that we cannot reach, is left alone.
 END = """
-server=$(head -n 1 postmaster.pid) && kill -s 0 "$server" || exit
+server=$(head -n 1 postmaster.pid 2>/dev/null) && kill -s 0 "$server" 2>/dev/null || exit 0
 case $(sed -n 8p postmaster.pid) in stopping*) ;; *) exit ;; esac
 pg_ctl -D . -m immediate -w -t {stop_limit} stop >/dev/null 2>&1 || exit"""
 
 
-def start_old_primary(
-    before: ClusterState, states: Sequence[NodeState], target: int, repmgr: Repmgr, old_repmgr: Repmgr, host: Host
-) -> bool:
-    """Start the old primary, if that is safe, and return whether it was begun; how it goes is seen at the node."""
+def start_old_primary(plan: Plan, states: Sequence[NodeState], promoting: bool, host: Host) -> bool:
+    """Start the old primary, if that is safe, and return whether it was begun; how it goes is seen at the node.
+
+    ``promoting``: repmgr may have begun to promote its node.
+    """
+    before, target, repmgr, old_repmgr = plan.state, plan.target, plan.repmgr, plan.old_repmgr
+    if old_repmgr is None:
+        return False
     others = [state for state in states if state.node != before.primary and not state.witness]
     silent = [state.node for state in others if not state.reachable]
     if silent not in ([], [target]) or any(state.reachable and not state.in_recovery for state in others):
         return False
     try:
         if not silent:
-            return _started(old_repmgr, END.format(stop_limit=STOP_LIMIT), host)
+            ended = _started(old_repmgr, END.format(stop_limit=STOP_LIMIT), host)
+            return ended or (not promoting and _started(old_repmgr, STOPPED, host))
         return not _promoted(repmgr, before.timeline, host) and _started(old_repmgr, STOPPED, host)
     except OperationFailed as error:
         log.warning("%s", error)

@@ -13,7 +13,9 @@ import pytest
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.switchover.on_node import Repmgr
+from repmgr_hooks.switchover.phases import Plan
 from repmgr_hooks.switchover.way_back import start_old_primary
 from repmgr_hooks.system.host import LocalHost
 from tests.unit.switchover.test_preflight import CLUSTER
@@ -43,9 +45,10 @@ class Nodes:
     def control(self, state: str) -> None:
         (self.old / "control").write_text(CONTROL.format(state))
 
-    def begin(self, states: tuple[NodeState, ...] = STATES) -> bool:
+    def begin(self, states: tuple[NodeState, ...] = STATES, promoting: bool = True) -> bool:
         repmgr, old = (Repmgr(("env",), str(each), "/etc/it's.conf") for each in (self.target, self.old))
-        return start_old_primary(BEFORE, states, TARGET, repmgr, old, LocalHost({}))
+        plan = Plan(BEFORE, TARGET, repmgr, ("app",), (1, 2, 3), ManagedCluster(CLUSTER, ()), {}, old)
+        return start_old_primary(plan, states, promoting, LocalHost({}))
 
     @property
     def started(self) -> str:
@@ -87,6 +90,12 @@ def wait_for_log(nodes: Nodes, text: str) -> None:
     while text not in nodes.started:
         assert time.monotonic() < end, nodes.started
         time.sleep(0.05)
+
+
+def test_one_that_has_stopped_before_repmgr_promoted_anybody_is_started(nodes: Nodes) -> None:
+    assert not nodes.begin(ALIVE)
+    assert nodes.begin(ALIVE, promoting=False)
+    wait_for_log(nodes, "node service --action=start")
 
 
 def pid_file(nodes: Nodes, pid: int, status: str) -> None:
