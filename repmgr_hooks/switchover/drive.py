@@ -76,7 +76,7 @@ def end(work: Work, problem: Problem | None) -> Outcome:
         except OperationFailed as error:
             log.warning("%s", error)
     if work.hold and problem:
-        if work.primary() is None and not back_again(work):
+        if work.primary() is None and not somebody_serves(work):
             unpause(work)
         work.wait(lambda: work.primary() == plan.source or work.is_led(work.primary()), FAILOVER_LIMIT)
     held, released = release(work), clock.wall()
@@ -90,15 +90,17 @@ def end(work: Work, problem: Problem | None) -> Outcome:
     return Outcome(primary, work.is_led(primary), problem, since, released, tuple(work.phases))
 
 
-def back_again(work: Work) -> bool:
-    """Where repmgrd would not promote a node, let the old primary serve again; False if that is not safe."""
+def somebody_serves(work: Work) -> bool:
+    """Where repmgrd would promote no node, let one serve all the same; False if that is not safe, or has failed."""
     plan, decision = work.plan, work.decision()
     if not work.ended or decision is None or decision.primary is not None:
         return False
-    if not way_back.start_old_primary(plan, decision.states, work.promoting, work.host):
-        return False
-    log.warning("nobody was promoted: node %d is started again", plan.source)
-    return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)
+    if way_back.start_old_primary(plan, decision.states, work.promoting, work.host):
+        log.warning("nobody was promoted: node %d is started again", plan.source)
+        return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)
+    with contextlib.suppress(OperationFailed):
+        work.note(repmgr=True, place="")
+    return not work.promoting and way_back.promote(plan, decision.states, work.host)
 
 
 def release(work: Work) -> Problem | None:

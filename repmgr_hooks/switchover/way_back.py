@@ -1,4 +1,4 @@
-"""The old primary serves again: where its successor has died, or where it has not stopped itself.
+"""What serves where repmgr has given up: the old primary again, or its successor, if the old primary has died.
 
 repmgrd is no help then. One that was paused when it gave up the primary promotes nobody later either, though it is
 unpaused (repmgrd-physical.c, MS_DEGRADED: it only follows another primary). Else it promotes no node where too few are
@@ -19,11 +19,12 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.switchover.on_node import Repmgr
 from repmgr_hooks.switchover.phases import Plan
 from repmgr_hooks.system.steps import Host, Program
+from repmgr_hooks.text import one_line
 
 log = logging.getLogger(__name__)
 
 LIMIT = 15.0
-START_LIMIT, STOP_LIMIT = 60, 30
+START_LIMIT, STOP_LIMIT, PROMOTE_LIMIT = 60, 30, 90
 # Before anything else of its timeline a promotion writes, and syncs, its history (timeline.c, writeTimeLineHistory).
 DOWN = """
 cd {directory} || exit
@@ -51,6 +52,36 @@ END = """
 server=$(head -n 1 postmaster.pid 2>/dev/null) && kill -s 0 "$server" 2>/dev/null || exit 0
 case $(sed -n 8p postmaster.pid) in stopping*) ;; *) exit ;; esac
 pg_ctl -D . -m immediate -w -t {stop_limit} stop >/dev/null 2>&1 || exit"""
+# repmgr itself refuses while its node sees a primary (repmgr-action-standby.c, do_standby_promote).
+PROMOTE = """
+cd {directory} || exit
+server=$(head -n 1 postmaster.pid) || exit
+PATH=$PATH:$(dirname "$(readlink "/proc/$server/exe")") LC_ALL=C
+export PATH LC_ALL
+unset SSH_AUTH_SOCK
+timeout --foreground {limit} repmgr -f {conf} standby promote --siblings-follow </dev/null 2>&1
+"""
+
+
+def promote(plan: Plan, states: Sequence[NodeState], host: Host) -> bool:
+    """Have repmgr promote the node that was to be promoted, and return whether it has.
+
+    It is a failover, which repmgrd has let pass while it was paused.
+    """
+    others = [state for state in states if state.node != plan.source and not state.witness]
+    if any(state.reachable and not state.in_recovery for state in others):
+        return False
+    if not any(state.reachable and state.node == plan.target for state in others):
+        return False
+    directory, conf = quote(plan.repmgr.directory), quote(plan.repmgr.conf)
+    script = PROMOTE.format(directory=directory, conf=conf, limit=PROMOTE_LIMIT)
+    try:
+        for line in _run(plan.repmgr, script, host, PROMOTE_LIMIT + LIMIT).splitlines():
+            log.info("repmgr: %s", one_line(line, 300))
+        return True
+    except OperationFailed as error:
+        log.warning("%s", error)
+        return False
 
 
 def start_old_primary(plan: Plan, states: Sequence[NodeState], promoting: bool, host: Host) -> bool:
@@ -89,5 +120,5 @@ def _started(repmgr: Repmgr, first: str, host: Host) -> bool:
     return _run(repmgr, script, host) == "started"
 
 
-def _run(repmgr: Repmgr, script: str, host: Host) -> str:
-    return host.run(Program((*repmgr.command, "sh"), stdin=script), STOP_LIMIT + LIMIT).strip()
+def _run(repmgr: Repmgr, script: str, host: Host, limit: float = STOP_LIMIT + LIMIT) -> str:
+    return host.run(Program((*repmgr.command, "sh"), stdin=script), limit).strip()

@@ -124,20 +124,8 @@ def saw(client: Client, begun: float, ended: float) -> Seen:
     with suppress(Failed):
         client.wait_for_write(ended + 1, CAP)
         again = True
-    writes = client.writes()
-    good = [write.ended for write in writes if write.row is not None and write.ended > begun - 1]
-    failed = sum(write.row is None for write in writes if write.ended > begun)
-    return Seen(longest_gap(good) if again else None, failed)
-
-
-def longest_gap(moments: list[float]) -> float:
-    """Return the longest time between two moments that follow each other.
-
-    >>> longest_gap([1.0, 1.5, 4.0, 4.25])
-    2.5
-    """
-    pairs = zip(moments, moments[1:], strict=False)
-    return round(max(following - moment for moment, following in pairs), 3)
+    failed = sum(write.row is None for write in client.writes() if write.ended > begun)
+    return Seen(client.longest_outage(begun - 1) if again else None, failed)
 
 
 def moment(lab: Lab, text: str, after: float) -> float | None:

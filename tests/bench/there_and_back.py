@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from tests.bench.measure import show_logs
-from tests.bench.planned import HELD, longest_gap
+from tests.bench.planned import HELD
 from tests.endtoend.switchovers import is_good, opened, serving, switchover
 from tests.endtoend.test_point_in_time import recover
 from tests.lab import Failed, Host, Lab
@@ -61,7 +61,7 @@ def run(times: int) -> ThereAndBack:
         lost=len(told - rows) + max(done - len(rows - told), 0),
         restored=restored == rows,
         held=held,
-        longest=longest_gap([write.ended for write in writes if write.row is not None]),
+        longest=client.longest_outage(0),
     )
 
 

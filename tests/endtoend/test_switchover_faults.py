@@ -262,7 +262,7 @@ def test_the_old_primary_does_not_stop(lab: Lab) -> None:
             with suppress(ProcessLookupError):
                 os.kill(backend, signal.SIGCONT)
     client.stop()
-    print(f"{client.outage(begun):.1f} s without a write")
+    print(f"{client.longest_outage(begun):.1f} s without a write")
     is_served(lab, time.time())
     assert primary_of(lab) is old
 
@@ -280,7 +280,7 @@ def test_the_disk_of_the_target_is_full(lab: Lab) -> None:
         client.wait_for_write(time.time())
         client.stop()
         assert old.sql("select pg_is_in_recovery()") == "f"
-    print(f"{client.outage(begun):.1f} s without a write")
+    print(f"{client.longest_outage(begun):.1f} s without a write")
     is_served(lab, time.time())
     assert primary_of(lab) is old
 
