@@ -16,7 +16,7 @@ from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.switchover.on_node import Repmgr
 from repmgr_hooks.switchover.phases import Plan
-from repmgr_hooks.switchover.way_back import start_old_primary
+from repmgr_hooks.switchover.way_back import promote, start_old_primary
 from repmgr_hooks.system.host import LocalHost
 from tests.unit.switchover.test_preflight import CLUSTER
 
@@ -46,9 +46,15 @@ class Nodes:
         (self.old / "control").write_text(CONTROL.format(state))
 
     def begin(self, states: tuple[NodeState, ...] = STATES, promoting: bool = True) -> bool:
+        return start_old_primary(self.plan, states, promoting, LocalHost({}))
+
+    def promote(self, states: tuple[NodeState, ...]) -> bool:
+        return promote(self.plan, states, LocalHost({}))
+
+    @property
+    def plan(self) -> Plan:
         repmgr, old = (Repmgr(("env",), str(each), "/etc/it's.conf") for each in (self.target, self.old))
-        plan = Plan(BEFORE, TARGET, repmgr, ("app",), (1, 2, 3), ManagedCluster(CLUSTER, ()), {}, old)
-        return start_old_primary(plan, states, promoting, LocalHost({}))
+        return Plan(BEFORE, TARGET, repmgr, ("app",), (1, 2, 3), ManagedCluster(CLUSTER, ()), {}, old)
 
     @property
     def started(self) -> str:
@@ -62,7 +68,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nodes:
     programs = {
         "pg_controldata": 'cat "$1/control"',
         "pg_ctl": f'echo "pg_ctl $*" >>{tmp_path}/log; [ ! -e hangs ]',
-        "repmgr": f'echo "repmgr $*" >>{tmp_path}/log',
+        "repmgr": f'echo "repmgr $*" >>{tmp_path}/log; [ ! -e {tmp_path}/refuses ]',
     }
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
@@ -171,3 +177,22 @@ def test_where_another_may_be_promoted_it_is_left_to_repmgrd(nodes: Nodes, state
 
 def test_a_witness_is_nobody_to_promote(nodes: Nodes) -> None:
     assert nodes.begin((*STATES, NodeState(4, "refused", witness=True)))
+
+
+def test_where_the_old_primary_has_died_repmgr_promotes(nodes: Nodes) -> None:
+    runs(nodes)
+    assert nodes.promote(ALIVE)
+    assert nodes.started == "repmgr -f /etc/it's.conf standby promote --siblings-follow\n"
+
+
+def test_repmgr_may_refuse(nodes: Nodes) -> None:
+    runs(nodes)
+    (nodes.place / "refuses").touch()
+    assert not nodes.promote(ALIVE)
+
+
+@pytest.mark.parametrize("states", [STATES, (*ALIVE[:2], replace(ALIVE[2], in_recovery=False))])
+def test_nobody_is_promoted_beside_another_or_while_it_is_down(nodes: Nodes, states: tuple[NodeState, ...]) -> None:
+    runs(nodes)
+    assert not nodes.promote(states)
+    assert nodes.started == ""
