@@ -131,8 +131,13 @@ class Ran:
 
     @property
     def why(self) -> str:
-        """The errors that it named; else the end of what it wrote."""
-        named = self.lines("ERROR", "DETAIL") if self.lines("ERROR") else []
+        """The errors that it named, or else the warnings; without any, the end of what it wrote.
+
+        >>> Ran(1, "WARNING: node 2 is behind\\nDETAIL: by 40 bytes\\nNOTICE: aborting").why
+        'node 2 is behind; by 40 bytes'
+        """
+        level = next((level for level in ("ERROR", "WARNING") if self.lines(level)), None)
+        named = self.lines(level, "DETAIL") if level else []
         return "; ".join(named) or " ".join(self.said.split())[-300:] or f"exit code {self.code}"
 
 
