@@ -32,8 +32,9 @@ from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.netfilter.backends import leads_to
-from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers
+from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers, switchover_of
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
+from repmgr_hooks.switchover.record import Record
 from repmgr_hooks.system.rules import our_rules
 from repmgr_hooks.system.steps import Host
 
@@ -69,6 +70,8 @@ class ClusterStatus:
     """What the clients of each PgBouncer meet."""
     hold: Hold | None = None
     """Who holds clients now."""
+    switchover: Record | None = None
+    """The planned change of the primary that is under way, or that was left."""
 
     @property
     def healthy(self) -> bool:
@@ -76,7 +79,8 @@ class ClusterStatus:
         wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
         served = all(probe.writes for probe in self.probes)
         whole = not any(row.problem for row in self.wal_checks)
-        watched = self.decision.primary is not None and not wrong and not self.unwatched and not self.hold
+        watched = self.decision.primary is not None and not wrong and not self.unwatched
+        served = served and not self.hold and not self.switchover
         return watched and served and whole and not self.obstacles
 
     @property
@@ -105,7 +109,7 @@ class ClusterStatus:
             for port, node in self.ports.items()
         ]
         lines += [f"  {pooled}" for pooled in self.pgbouncers]
-        lines += self._hold()
+        lines += [*self._hold(), *self._switchover()]
         lines += [f"  {line}" for line in self._backup()]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
@@ -122,6 +126,13 @@ class ClusterStatus:
         now, hold = clock.monotonic(), self.hold
         end = f"until {hold.limit - hold.seconds(now):.0f} s from now" if not hold.over else "to be let go"
         return [f"  HELD by process {hold.holder.process} for {hold.seconds(now):.0f} s, {end} ({hold.why})"]
+
+    def _switchover(self) -> list[str]:
+        if self.switchover is None:
+            return []
+        found = self.switchover
+        since = time.strftime("%H:%M:%S", time.localtime(found.since))
+        return [f"  SWITCHOVER {found}, since {since}, process {found.holder.process}"]
 
     def _wrong(self) -> Iterator[str]:
         notes = [note.problem for note in self.decision.notes if note.code is not ReasonCode.STALE_PRIMARY]
@@ -197,6 +208,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     event = journal.last_event(settings.name) if journal else None
     paused = pause_of(settings.name, journal, loaded.state_dir)
     hold, unreadable = hold_of(managed)
+    switchover, no_record = switchover_of(managed)
     pooled = pgbouncers(managed, hold, host)
     warnings = drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else []
     pending: list[Problem] = []
@@ -212,6 +224,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         (
             *warnings,
             *unreadable,
+            *no_record,
             *(problem for each in pooled for problem in each.problems),
             *(clocks_off(last_heard(journal, settings.name)) if journal else ()),
         ),
@@ -228,6 +241,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         tuple(last_checks(journal, settings.name)) if journal else (),
         pooled,
         hold,
+        switchover,
     )
 
 

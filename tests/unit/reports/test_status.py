@@ -20,10 +20,12 @@ from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import write_heartbeat
+from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.reports.status import ClusterStatus, look
 from repmgr_hooks.settings.cluster import WhileUnknown
+from repmgr_hooks.switchover.record import Record
 from tests.fake import FakeHost, FakeSlot
 
 SHIPPED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
@@ -287,3 +289,14 @@ def test_a_service_that_does_not_look_is_seen(
     found = look(MAIN, healthy(), journal, loaded)
     assert any("the service has not looked for 40" in line for line in found.lines()) == too_long
     assert found.healthy == (not too_long and not paused)
+
+
+def test_a_switchover_is_shown(journal: Journal) -> None:
+    status = cluster_status(healthy(), journal)
+    assert status.healthy
+    found = Record(Holder(7, 1, "boot"), 1, 2, time.time(), 0.0, "switch", (1, 3), True)
+    status = replace(status, switchover=found)
+    assert not status.healthy
+    (line,) = (line for line in status.lines() if "SWITCHOVER" in line)
+    assert line.startswith("  SWITCHOVER from node 1 to node 2: phase switch, repmgrd paused on node 1, 3, since ")
+    assert json.loads(json.dumps(status.as_dict()))["switchover"]["paused"] == [1, 3]
