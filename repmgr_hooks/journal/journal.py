@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Collection, Iterable
-from dataclasses import astuple
 from pathlib import Path
 
 from repmgr_hooks import clock
@@ -116,7 +115,7 @@ class Journal(Store):
 
     def add_step(self, run: int, step: StepRow) -> None:
         """Record a step that has ended."""
-        place, *rest = astuple(step)
+        place, *rest = step
         values = (run, *place, *rest)
         self._write(f"insert into step (run, {STEP_COLUMNS}) values ({', '.join('?' * len(values))})", *values)
 
@@ -214,11 +213,11 @@ class Journal(Store):
 
     def saw(self, cluster: str, observation: Observation) -> None:
         """Keep what a look has seen that the look before had not."""
-        self._write("insert into observation values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(observation))
+        self._write("insert into observation values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *observation)
 
     def probed(self, cluster: str, row: ProbeRow) -> None:
         """Keep what a client has found that the client before had not."""
-        self._write("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(row))
+        self._write("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *row)
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 
