@@ -30,6 +30,17 @@ def meanwhile(do: Callable[[threading.Event], object]) -> Iterator[None]:
         thread.join()
 
 
+def begin(job: Callable[[], T]) -> Callable[[], T]:
+    """Begin a job in a thread of its own; what is returned waits for its end, and returns or raises what it does."""
+    answer: Future[T] = Future()
+    work = partial(_do, answer, partial(copy_context().run, job))
+    try:
+        threading.Thread(target=work, daemon=True).start()
+    except RuntimeError:  # there are no threads left
+        work()
+    return answer.result
+
+
 class Aside:
     """A thread that does one job after the other; the caller waits for each for a limited time only."""
 
@@ -87,8 +98,12 @@ def _do_all(jobs: Jobs) -> None:
     while entry := jobs.get():
         answer, job = entry
         if answer.set_running_or_notify_cancel():
-            try:
-                answer.set_result(job())
-            except BaseException as error:  # whatever a plug-in raises: it is raised where the answer is waited for
-                answer.set_exception(error)
+            _do(answer, job)
         del entry, answer, job
+
+
+def _do(answer: Future[Any], job: Callable[[], Any]) -> None:
+    try:
+        answer.set_result(job())
+    except BaseException as error:  # whatever a plug-in raises: it is raised where the answer is waited for
+        answer.set_exception(error)
