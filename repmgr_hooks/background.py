@@ -32,13 +32,25 @@ def meanwhile(do: Callable[[threading.Event], object]) -> Iterator[None]:
 
 def begin(job: Callable[[], T]) -> Callable[[], T]:
     """Begin a job in a thread of its own; what is returned waits for its end, and returns or raises what it does."""
+    return _begun(job).result
+
+
+def together(*jobs: Callable[[], T]) -> list[T]:
+    """Do jobs side by side, and return what they return; when one raises, the others have ended, too."""
+    answers = [_begun(job) for job in jobs]
+    for answer in answers:
+        answer.exception()
+    return [answer.result() for answer in answers]
+
+
+def _begun(job: Callable[[], T]) -> Future[T]:
     answer: Future[T] = Future()
     work = partial(_do, answer, partial(copy_context().run, job))
     try:
         threading.Thread(target=work, daemon=True).start()
     except RuntimeError:  # there are no threads left
         work()
-    return answer.result
+    return answer
 
 
 class Aside:

@@ -1,4 +1,4 @@
-"""Hosts that wrap another one: everything ends by a deadline, no helper is waited for twice, no program is run twice."""
+"""Hosts that wrap another: all ends by a deadline, no helper is waited for twice, no program is run twice."""
 
 from __future__ import annotations
 
