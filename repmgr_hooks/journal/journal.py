@@ -167,7 +167,8 @@ class Journal(Store):
 
     def last_run(self, cluster: str) -> list[RunRow]:
         """Return the last run that was to make the routes true, if there was one."""
-        return self.ask(lambda db: queries.runs(db, 1, cluster, of_routes=True))
+        found = self.ask(lambda db: queries.last_run(db, cluster))
+        return [found] if found else []
 
     def steps(self, run: int) -> list[StepRow]:
         """Return the steps of a run."""
