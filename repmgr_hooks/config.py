@@ -91,6 +91,7 @@ def load(path: Path, here: bool = True) -> Config:
     with outline.size_limited(path):
         config = _config(document, path)
         outline.check_state_dir(document, config.service.state_dir)
+        outline.check_names(document, config.clusters)
     outline.refuse(path, document)
     return config
 

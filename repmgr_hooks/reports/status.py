@@ -7,9 +7,11 @@ import enum
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from repmgr_hooks import clock
+from repmgr_hooks.background import begin
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
@@ -35,6 +37,7 @@ from repmgr_hooks.netfilter.backends import leads_to
 from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers, switchover_of
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
 from repmgr_hooks.switchover.record import Record
+from repmgr_hooks.system.layers import AskedOnce
 from repmgr_hooks.system.rules import our_rules
 from repmgr_hooks.system.steps import Host
 
@@ -201,9 +204,12 @@ class ClusterStatus:
 
 def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
     """Look at a cluster now."""
-    settings = managed.cluster
+    settings, host = managed.cluster, AskedOnce(host)
+    ports, probes = begin(partial(_ports, settings, host)), begin(partial(probe, settings, managed.opened_ports, host))
     finder = primary_finder(settings, journal)
     decision = finder.decision(host)
+    missing = begin(partial(_pending, managed, finder, decision, host))
+    ready = begin(partial(ReadinessProbe().look, decision, settings, host, finder.last_known.since))
     last = journal.last_run(settings.name) if journal else []
     event = journal.last_event(settings.name) if journal else None
     paused = pause_of(settings.name, journal, loaded.state_dir)
@@ -211,16 +217,13 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     switchover, no_record = switchover_of(managed)
     pooled = pgbouncers(managed, hold, host)
     warnings = drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else []
-    pending: list[Problem] = []
-    try:
-        ports = leads_to(settings, our_rules(settings, host))
-    except OperationFailed as error:
-        ports, pending = {}, [Problem.of(error)]
+    leads, unread = ports()
+    pending = missing()
     return ClusterStatus(
         settings,
         decision,
-        ports,
-        tuple(pending or _pending(managed, finder, decision, host)),
+        leads,
+        tuple(unread or pending),
         (
             *warnings,
             *unreadable,
@@ -236,13 +239,21 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         loaded.service.retry.max_attempts,
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
-        tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
-        ReadinessProbe().look(decision, settings, host, finder.last_known.since),
+        tuple(led_astray(probes(), decision.primary)),
+        ready(),
         tuple(last_checks(journal, settings.name)) if journal else (),
         pooled,
         hold,
         switchover,
     )
+
+
+def _ports(cluster: Cluster, host: Host) -> tuple[dict[str, int | None], list[Problem]]:
+    """Return where each port leads, or why that is not known."""
+    try:
+        return leads_to(cluster, our_rules(cluster, host)), []
+    except OperationFailed as error:
+        return {}, [Problem.of(error)]
 
 
 def _unwatched(loaded: Config, cluster: str) -> float:
@@ -289,6 +300,8 @@ def _plain(value: Any) -> Any:
         return {**value.place._asdict(), "code": value.code}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _plain(value._asdict())
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

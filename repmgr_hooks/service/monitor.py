@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
@@ -76,10 +77,10 @@ class Monitor:
         if hurry:
             self._hurry_until = self._next + HURRY_FOR
 
-    def look(self, last_known: LastKnownPrimary) -> Drift:
-        """Look now, and plan the next look."""
+    def look(self, last_known: LastKnownPrimary, show: Callable[[PrimaryDecision], None]) -> Drift:
+        """Look now, and plan the next look; ``show`` is given what the nodes say, as soon as that is known."""
         self.stirred.clear()
-        seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed)
+        seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed, show)
         self.news = self._news(seen)
         self._plan_next(seen.decision)
         if seen.decision.primary is None:
