@@ -248,7 +248,7 @@ class ModelHost(FakeHost):
         senders = self.senders(number)
         rows = [[other, "primary" if other in node.registered else "standby", True, None, True] for other in self.nodes]
         said = (node.in_recovery, node.timeline, node.system_identifier, node.lsn(), receiver, slots, senders, rows)
-        return [(*said, 0x100_0000)]
+        return [(*said, 0x100_0000, node.replayed(), node.replay_paused)]
 
 
 class MortalJournal(Journal):
