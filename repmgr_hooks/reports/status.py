@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from repmgr_hooks import clock
@@ -31,8 +31,11 @@ from repmgr_hooks.journal.pauses import pause_of, until_when
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
-from repmgr_hooks.netfilter.backends import leads_to
+from repmgr_hooks.netfilter.backends import leads_to, spread_over
+from repmgr_hooks.reports import endpoint, readers_port
+from repmgr_hooks.reports.endpoint import Endpoint
 from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers
+from repmgr_hooks.reports.readers_port import ReadersPort
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
 from repmgr_hooks.system.rules import our_rules
 from repmgr_hooks.system.steps import Host
@@ -69,12 +72,16 @@ class ClusterStatus:
     """What the clients of each PgBouncer meet."""
     hold: Hold | None = None
     """Who holds clients now."""
+    readers: dict[str, ReadersPort] = field(default_factory=dict)
+    """The ports for readers."""
+    http: Endpoint | None = None
+    """What load balancers are answered."""
 
     @property
     def healthy(self) -> bool:
         """True if everything is in the desired state."""
         wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
-        served = all(probe.writes for probe in self.probes)
+        served = all(probe.good for probe in self.probes)
         whole = not any(row.problem for row in self.wal_checks)
         watched = self.decision.primary is not None and not wrong and not self.unwatched and not self.hold
         return watched and served and whole and not self.obstacles
@@ -99,16 +106,19 @@ class ClusterStatus:
             lines += [f"  PAUSED {until_when(self.paused.until)}{reason}", "  HINT: to end it: repmgr-hooks resume"]
         lines += [f"  {state}{self._lag(state)}" for state in decision.states]
         numbers = self.cluster.gateway.ports
-        served = {probe.port for probe in self.probes if probe.writes}
-        lines += [
-            f"  port {numbers[port]} ({port}): {where(node)}{', and a client writes there' if port in served else ''}"
-            for port, node in self.ports.items()
-        ]
+        served = {probe.port: f", and a client {probe.does}s there" for probe in self.probes if probe.served}
+        ports = {port: where(node) for port, node in self.ports.items()}
+        ports |= {port: each.where for port, each in self.readers.items()}
+        for port, there in ports.items():
+            lines.append(f"  port {numbers[port]} ({port}): {there}{served.get(port, '')}")
+            lines += [f"    {line}" for line in self.readers[port].lines()] if port in self.readers else []
         lines += [f"  {pooled}" for pooled in self.pgbouncers]
         lines += self._hold()
         lines += [f"  {line}" for line in self._backup()]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
+        if self.http:
+            lines.append(f"  HTTP: {self.http}")
         if self.last:
             received, event = self.last
             lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
@@ -198,12 +208,15 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     paused = pause_of(settings.name, journal, loaded.state_dir)
     hold, unreadable = hold_of(managed)
     pooled = pgbouncers(managed, hold, host)
-    warnings = drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else []
+    state = cluster_state(decision, finder) if decision.primary else None
+    warnings = drift.warnings(managed, state, host) if state else []
     pending: list[Problem] = []
+    ports, spread = dict[str, int | None](), dict[str, tuple[int, ...]]()
     try:
-        ports = leads_to(settings, our_rules(settings, host))
+        ours = our_rules(settings, host)
+        ports, spread = leads_to(settings, ours), spread_over(settings, ours)
     except OperationFailed as error:
-        ports, pending = {}, [Problem.of(error)]
+        pending = [Problem.of(error)]
     return ClusterStatus(
         settings,
         decision,
@@ -228,6 +241,8 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         tuple(last_checks(journal, settings.name)) if journal else (),
         pooled,
         hold,
+        readers_port.look(settings, spread, state),
+        endpoint.look(settings, endpoint.RUNTIME),
     )
 
 
