@@ -100,6 +100,7 @@ UNTYPED = {
     "client.closed": RECONCILE,
     "client.disk_full": HUMAN,
     "client.elsewhere": RULE,
+    "client.reads_on_primary": HUMAN,
     "client.role": HUMAN,
     "client.silent": RULE,
     "client.standby": RULE,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 
 from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import with_journal
 from repmgr_hooks.cli.output import FAILED, OK, complain, say, write_whole
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.lock import broken
-from repmgr_hooks.reports import exposition, metrics, status
+from repmgr_hooks.reports import endpoint, exposition, metrics, status
 
 
 def do_status(arguments: argparse.Namespace) -> int:
@@ -21,6 +22,7 @@ def do_status(arguments: argparse.Namespace) -> int:
         loaded.state_dir,
         lambda journal: [status.look(managed, world_of(managed), journal, loaded) for managed in chosen],
     )
+    found = [replace(each, http=endpoint.look(each.cluster, endpoint.RUNTIME)) for each in found]
     if wrong := error or broken(loaded.state_dir):
         complain(wrong)
     if arguments.json:

@@ -58,8 +58,8 @@ class ProbeCode(enum.Enum):
 class Probe:
     """What a client found behind a port. ``node``: who answered; ``origin``: from where, empty for this host.
 
-    ``message`` and ``hint`` say what is wrong and what to do, and are empty if nothing is. ``reader``: it did not try to
-    write.
+    ``message`` and ``hint`` say what is wrong and what to do, and are empty if nothing is. ``reader``: it did not
+    try to write.
     """
 
     port: str

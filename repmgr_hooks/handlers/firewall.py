@@ -224,7 +224,7 @@ def leave_silent(cluster: Cluster, states: Sequence[NodeState], host: Host) -> l
         spread = {port: readers.answering(states, nodes) for port, nodes in now.items()}
         if change := backends.respread(cluster, ours, spread):
             names = " ".join(port for port in spread if spread[port] != now[port])
-            what = f"lead port {names} to no node that does not answer"
+            what = f"take nodes that do not answer out of port {names}"
             steps.append(
                 Step(what, rules.change(cluster, ours.backend, change), LIMIT, kind="spread_port", target=names)
             )

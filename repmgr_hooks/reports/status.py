@@ -32,7 +32,7 @@ from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.netfilter.backends import leads_to, spread_over
-from repmgr_hooks.reports import endpoint, readers_port
+from repmgr_hooks.reports import readers_port
 from repmgr_hooks.reports.endpoint import Endpoint
 from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers
 from repmgr_hooks.reports.readers_port import ReadersPort
@@ -75,7 +75,7 @@ class ClusterStatus:
     readers: dict[str, ReadersPort] = field(default_factory=dict)
     """The ports for readers."""
     http: Endpoint | None = None
-    """What load balancers are answered."""
+    """What load balancers are answered; None if that was not looked at."""
 
     @property
     def healthy(self) -> bool:
@@ -242,7 +242,6 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         pooled,
         hold,
         readers_port.look(settings, spread, state),
-        endpoint.look(settings, endpoint.RUNTIME),
     )
 
 

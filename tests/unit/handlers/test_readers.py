@@ -286,7 +286,7 @@ def test_while_the_primary_is_unknown(backend: str) -> None:
     made.host.lose(1)
     assert leave() == []
     made.host.nodes[3].reachable = False
-    assert leave() == ["lead port readers to no node that does not answer"]
+    assert leave() == ["take nodes that do not answer out of port readers"]
     assert made.spread() == [(TWO, 1)]
     assert leave() == []
     made.host.nodes[2].reachable = False
