@@ -41,8 +41,7 @@ def lab() -> Iterator[Lab]:
         lab.build()
         change_config(
             lab,
-            ("      ports: {barman: 54321, app: 54322}\n", ""),
-            ("      # ports: {barman", "      ports: {barman"),
+            ("ports: {barman: 54321, app: 54322}", "ports: {barman: 54321, app: 54322, readers: 54323}"),
             ("          # - firewall: {open: readers", "          - firewall: {open: readers"),
             ("max_lag: 64MB", "max_lag: 1MB"),
             ("monitor_interval: 5", "monitor_interval: 1"),
