@@ -909,7 +909,7 @@ class FakeHost:
                 "age": node.streams_for,
             }
             for other, node in self.nodes.items()
-            if node.in_recovery and node.upstream == number and node.reachable
+            if node.in_recovery and node.upstream == number
         ]
         return [*([sender] if self.barman.streams_from == number else []), *standbys] or None
 

@@ -33,7 +33,8 @@ class Fitness(enum.Enum):
     LAGS = "lags"
     PAUSED = "paused"
     NO_STREAM = "no_stream"
-    OTHER_TIMELINE = "other_timeline"
+    ELSEWHERE = "elsewhere"
+    """It is on another timeline than the primary, or follows another one: a branch may have the same number."""
     SILENT = "silent"
     """It does not answer us; others still send WAL to it."""
     GONE = "gone"
@@ -76,8 +77,8 @@ class Reading:
                 return "its replay is paused"
             case Fitness.NO_STREAM:
                 return "receives no WAL"
-            case Fitness.OTHER_TIMELINE:
-                return "is on another timeline than the primary"
+            case Fitness.ELSEWHERE:
+                return "does not follow the primary"
             case Fitness.STALE:
                 return "is out of recovery, and not the primary"
             case Fitness.SILENT | Fitness.GONE:
@@ -88,24 +89,47 @@ def readings(state: ClusterState, port: str) -> tuple[Reading, ...]:
     """Return what each node is to the readers of a port; witnesses are nothing to them."""
     settings, states = state.cluster.readers[port], state.states
     seen = [node for _, node in sorted(states.items()) if not node.witness] if state.primary in states else ()
-    senders = {node.node: sender_to(state.cluster.nodes[node.node].host, states.values()) for node in seen}
-    return tuple(_reading(node, settings, states[state.primary], senders[node.node]) for node in seen)
+    return tuple(_reading(node, settings, state) for node in seen)
 
 
-def _reading(state: NodeState, port: Readers, primary: NodeState, sender: WalSender | None) -> Reading:
-    if not state.reachable:
-        return Reading(state.node, Fitness.SILENT if sender else Fitness.GONE)
-    if not state.in_recovery:
-        return Reading(state.node, Fitness.PRIMARY if state.node == primary.node else Fitness.STALE)
-    lag, age = max(primary.lsn - state.replayed, 0), sender.age if sender else None
-    return Reading(state.node, _of_standby(state, port, primary.timeline, lag, age), lag, age)
+def _reading(node: NodeState, port: Readers, state: ClusterState) -> Reading:
+    sender = sender_to(state.cluster.nodes[node.node].host, state.states.values())
+    if not node.reachable:
+        return Reading(node.node, Fitness.SILENT if sender else Fitness.GONE)
+    if not node.in_recovery:
+        return Reading(node.node, Fitness.PRIMARY if node.node == state.primary else Fitness.STALE)
+    primary = state.states[state.primary]
+    lag, age = max(primary.lsn - node.replayed, 0), sender.age if sender else None
+    if node.receiver is None or not node.receiver.streaming:
+        return Reading(node.node, Fitness.NO_STREAM, lag, age)
+    if node.timeline != primary.timeline or not _follows(node, state):
+        return Reading(node.node, Fitness.ELSEWHERE, lag, age)
+    return Reading(node.node, _of_follower(node, port, lag, age), lag, age)
 
 
-def _of_standby(state: NodeState, port: Readers, timeline: int, lag: int, age: float | None) -> Fitness:
-    if state.receiver is None or not state.receiver.streaming:
-        return Fitness.NO_STREAM
-    if state.timeline != timeline:
-        return Fitness.OTHER_TIMELINE
+def _follows(node: NodeState, state: ClusterState) -> bool:
+    """True if its WAL comes from the primary, through other standbys too; or from an address that is no node's."""
+    passed = set[int]()
+    while node.node not in passed:
+        if node.node == state.primary:
+            return True
+        passed.add(node.node)
+        if node.receiver is None and node.reachable:
+            return False
+        upstream = node.receiver.upstream if node.receiver else _sends_to(node.node, state)
+        if upstream is None or upstream not in state.states:
+            return node.receiver is not None
+        node = state.states[upstream]
+    return False
+
+
+def _sends_to(silent: int, state: ClusterState) -> int | None:
+    """Return the node that sends WAL to one that does not answer us."""
+    host = state.cluster.nodes[silent].host
+    return next((number for number, node in state.states.items() if sender_to(host, [node])), None)
+
+
+def _of_follower(state: NodeState, port: Readers, lag: int, age: float | None) -> Fitness:
     if state.replay_paused:
         return Fitness.PAUSED
     if lag > port.max_lag:

@@ -41,19 +41,13 @@ def fence(
         )
         for action in chosen
     ]
-    if silent_standby(decision) and managed.cluster.readers and (action := actions.get("firewall")):
+    some_silent = {state.reachable for state in decision.states} == {True, False}
+    if some_silent and managed.cluster.readers and (action := actions.get("firewall")):
         leave = partial(firewall.leave_silent, managed.cluster, decision.states, host)
         done.append(_fence(action, leave, managed, host, observer))
     if closed and (action := actions.get("firewall")):
         done.append(_fence(action, partial(firewall.close, managed.cluster, closed, host), managed, host, observer))
     return [item for item in done if item.steps or item.error]
-
-
-def silent_standby(decision: PrimaryDecision) -> bool:
-    """True if a node is silent that none of the others holds for the primary: else there is nothing to look for."""
-    answering = [state for state in decision.states if state.reachable]
-    primaries = {node for state in answering for node in state.registered_primaries}
-    return bool(answering) and any(not s.reachable and s.node not in primaries for s in decision.states)
 
 
 def _fence(

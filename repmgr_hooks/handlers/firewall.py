@@ -39,7 +39,6 @@ from repmgr_hooks.system.tracked import cut, leading, seeing, tracked_connection
 log = logging.getLogger(__name__)
 
 on_tick = contract.looks_on_tick
-helper = contract.never_helps
 warnings = contract.no_warnings
 housekeep = contract.no_housekeeping
 
@@ -103,6 +102,11 @@ def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
 def fail_open_after(config: Config) -> float | None:
     """Return what the route says."""
     return None if config.fail_open_after == "never" else config.fail_open_after
+
+
+def helper(config: Config) -> bool:
+    """Nothing waits for readers: a kernel that cannot share connections (xt_statistic) keeps nobody from writing."""
+    return config.to == "standbys"
 
 
 def observe(config: Config, state: ClusterState, host: Host) -> Seen:

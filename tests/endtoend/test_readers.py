@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -90,7 +91,7 @@ def test_a_standby_that_pauses_or_lags_gets_no_new_readers_and_keeps_those_it_ha
     try:
         lab.db3.sql("select pg_wal_replay_pause()")
         wait_for(lambda: reach(lab, DB2), "db3 to be left out")
-        assert "node 3: 0 B to replay, its replay is paused, gets no new" in lab.gateway.hooks("status").stdout
+        assert re.search("node 3: .* to replay, its replay is paused, gets no new", lab.gateway.hooks("status").stdout)
         lab.db3.sql("select pg_wal_replay_resume()")
         wait_for(lambda: reach(lab, DB2, DB3), "db3 to be let in again")
 

@@ -127,7 +127,7 @@ def is_on_another_timeline(node: FakeNode) -> None:
 
 
 def dies(node: FakeNode) -> None:
-    node.reachable = False
+    node.reachable, node.upstream = False, None
 
 
 def leaves_recovery(node: FakeNode) -> None:
@@ -141,7 +141,7 @@ def leaves_recovery(node: FakeNode) -> None:
         (lags, Fitness.LAGS, False),
         (is_paused, Fitness.PAUSED, False),
         (receives_nothing, Fitness.NO_STREAM, False),
-        (is_on_another_timeline, Fitness.OTHER_TIMELINE, False),
+        (is_on_another_timeline, Fitness.ELSEWHERE, False),
         (dies, Fitness.GONE, True),
         (leaves_recovery, Fitness.STALE, True),
     ],
@@ -167,11 +167,32 @@ def test_a_node_that_only_we_do_not_see_keeps_its_readers() -> None:
     made = Made()
     made.act()
     made.read_on(3)
-    state = made.state()
-    state = replace(state, states={**state.states, 3: replace(state.states[3], error="node 3: timed out")})
-    assert {r.node: r.fitness for r in readings(state, "readers")}[3] is Fitness.SILENT
-    steps = firewall.plan(CONFIG, state, firewall.observe(CONFIG, state, made.host))
-    assert [step.what for step in steps] == ["route port readers to node 2"]
+    made.host.nodes[3].reachable = False
+    assert {r.node: r.fitness for r in readings(made.state(), "readers")}[3] is Fitness.SILENT
+    assert made.act() == ["route port readers to node 2"]
+    assert len(made.host.connections) == 1
+
+
+@pytest.mark.parametrize(("upstream", "fit"), [(1, True), (2, True), (4, False), (3, False)])
+def test_whose_wal_it_receives(upstream: int, fit: bool) -> None:
+    """A cascade is as good; another primary may have begun a timeline of the same number."""
+    made = Made()
+    made.host.nodes[4] = FakeNode("10.0.0.14", in_recovery=False)
+    made.cluster = replace(made.cluster, nodes={**made.cluster.nodes, 4: Node("10.0.0.14")})
+    made.host.nodes[3].upstream = upstream
+    assert {r.node: r.fitness for r in readings(made.state(), "readers")}[3] is (
+        Fitness.FIT if fit else Fitness.ELSEWHERE
+    )
+
+
+@pytest.mark.parametrize("upstream", [1, None])
+def test_a_cascade_through_a_node_that_only_we_do_not_see(upstream: int | None) -> None:
+    """With ``upstream`` None nobody knows from where the silent one has what it sends: it may be a lost primary."""
+    made = Made()
+    made.host.nodes[3].upstream = 2
+    made.host.nodes[2].reachable, made.host.nodes[2].upstream = False, upstream
+    expected = Fitness.FIT if upstream else Fitness.ELSEWHERE
+    assert {r.node: r.fitness for r in readings(made.state(), "readers")}[3] is expected
 
 
 def test_it_takes_more_to_be_let_in_than_to_stay() -> None:
