@@ -7,6 +7,9 @@ A port is opened by name. Ports that lead to another node than the primary are c
 that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
 their clients are reset at once (``netfilter/reset.py``); also those that were made between the look and the swap.
 
+A port for readers (``to: standbys``) shares its new connections between the standbys that ``cluster/readers.py`` finds
+fit, each with a rule that takes one of so many in turn. A port that leads to the primary waits for none of that.
+
 The swap depends on the rules alone. What conntrack and sysctl are for comes after it, and their failure is said.
 """
 
@@ -163,7 +166,7 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     steps = []
     change = _change(config, state, seen)
     if change:
-        steps.append(replace(_opening(config, state, seen), do=rules.change(cluster, seen.ours.backend, change)))
+        steps.append(_opening(config, state, seen, rules.change(cluster, seen.ours.backend, change)))
     steps += [_remove(cluster, ours) for ours in seen.left]
     if not seen.forwarding:
         switch = Program(("sysctl", "-w", f"{family.forwarding}=1"), helper=True)
@@ -177,16 +180,14 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     return [*steps, *cuts, *seeing(gateway, seen.unseen)]
 
 
-def _opening(config: Config, state: ClusterState, seen: Seen) -> Step:
-    """What opening the port is called; what it does is still to be filled in."""
-    nothing = Program(())
+def _opening(config: Config, state: ClusterState, seen: Seen, swap: Program) -> Step:
     if config.to == "primary":
         what = f"route port {config.open} to node {state.primary} ({state.primary_host})"
-        return Step(what, nothing, LIMIT, kind="open_port", target=config.open, node=state.primary)
+        return Step(what, swap, LIMIT, kind="open_port", target=config.open, node=state.primary)
     to = readers.spread(state, config.open, _spread_now(state.cluster, seen)[config.open])
     nodes = " and ".join(f"node {node}" for node in to)
     what = f"route port {config.open} to {nodes}" if to else f"close port {config.open}: no standby is fit for readers"
-    return Step(what, nothing, LIMIT, kind="spread_port", target=config.open)
+    return Step(what, swap, LIMIT, kind="spread_port", target=config.open)
 
 
 def _spread_now(cluster: Cluster, seen: Seen) -> dict[str, tuple[int, ...]]:

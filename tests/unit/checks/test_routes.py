@@ -30,6 +30,7 @@ def ordered(*lines: str) -> str:
 
 
 def with_readers(*lines: str) -> str:
+    """The same with a port for readers."""
     return ordered(*lines).replace("app: 54322}", "app: 54322, readers: 54323}")
 
 
