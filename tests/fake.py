@@ -65,6 +65,8 @@ class Packet:
     interface: str = "eth0"
     led: bool = False
     """A DNAT rule has led it here."""
+    turn: int = 0
+    """How many rules that take one of several connections in turn it passes by."""
 
 
 class NatTable:
@@ -131,6 +133,20 @@ class NatTable:
         decision = self._walk(chain, packet)
         return decision[1] if decision and decision[0] == "DNAT" else None
 
+    def spread(self, address: str, port: int) -> list[tuple[str, int]]:
+        """Return each host:port that clients are led to, and of how many that come there it takes one."""
+        found = []
+        for turn in range(20):
+            one_of: list[int] = []
+            packet = Packet(address, port, "fd00::99" if ":" in address else "203.0.113.99", turn=turn)
+            decision = self._walk("PREROUTING", packet, one_of)
+            if decision is None or decision[0] != "DNAT":
+                return found
+            found.append((decision[1], one_of[-1] if len(one_of) > turn else 1))
+            if len(one_of) <= turn:
+                return found
+        raise AssertionError("the rules have no end")
+
     def source_seen_by(self, host: str, port: int, led: bool = True) -> str | None:
         """Return the address that a node sees as its client's; None if the client's own.
 
@@ -140,11 +156,18 @@ class NatTable:
         decision = self._walk("POSTROUTING", packet)
         return decision[1] or decision[0] if decision and decision[0] in ("SNAT", "MASQUERADE") else None
 
-    def _walk(self, chain: str, packet: Packet) -> tuple[str, str] | None:
+    def _walk(self, chain: str, packet: Packet, one_of: list[int] | None = None) -> tuple[str, str] | None:
+        """``one_of`` is filled with what the rules in turn ask for that the packet comes by."""
+        one_of = [] if one_of is None else one_of
         for rule in self.chains[chain]:
             wanted = options(rule)
             if not all(matches(option, *said, packet) for option, said in wanted.items() if option not in NO_MATCH):
                 continue
+            if "--every" in wanted:
+                assert (wanted["--mode"], wanted["--packet"]) == ((False, "nth"), (False, "0"))
+                one_of.append(int(wanted["--every"][1]))
+                if len(one_of) <= packet.turn:
+                    continue
             target = wanted["-j"][1]
             if target == "RETURN":
                 return None
@@ -152,14 +175,25 @@ class NatTable:
                 return target, wanted["--to-destination" if target == "DNAT" else "--to-source"][1]
             if target in ("ACCEPT", "MASQUERADE"):
                 return target, ""
-            decision = None if target in TARGETS else self._walk(target, packet)
+            decision = None if target in TARGETS else self._walk(target, packet, one_of)
             if decision:
                 return decision
         return None
 
 
 TARGETS = ("ACCEPT", "RETURN", "DNAT", "SNAT", "MASQUERADE", "LOG")
-NO_MATCH = ("-A", "-j", "-m", "--comment", "--to-destination", "--to-source", "--log-prefix")
+NO_MATCH = (
+    "-A",
+    "-j",
+    "-m",
+    "--comment",
+    "--to-destination",
+    "--to-source",
+    "--log-prefix",
+    "--mode",
+    "--every",
+    "--packet",
+)
 
 
 def options(rule: str) -> dict[str, tuple[bool, str]]:
@@ -246,6 +280,11 @@ class FakeNode:
     """The node that a standby receives WAL from now."""
     behind: int = 0
     """Bytes of the primary's WAL that a standby has not received."""
+    unreplayed: int = 0
+    """Bytes that a standby has received and not replayed."""
+    replay_paused: bool = False
+    streams_for: float = 1000.0
+    """Seconds since a standby's stream began."""
     may_switch: bool = True
     """Whether our role may close a WAL file."""
     history: str = ""
@@ -281,6 +320,11 @@ class FakeNode:
         """Return the position that is written now."""
         position = self.segment * 0x100_0000 + 0x2A0 - self.behind
         return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
+
+    def replayed(self) -> str | None:
+        """Return the position up to which a standby has replayed."""
+        position = self.segment * 0x100_0000 + 0x2A0 - self.behind - self.unreplayed
+        return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}" if self.in_recovery else None
 
     def wal_file(self) -> str:
         """Return the name of the WAL file that is written now."""
@@ -840,11 +884,12 @@ class FakeHost:
             (
                 *(node.in_recovery, node.timeline, node.system_identifier, node.lsn()),
                 *(receiver or None, slots or None, self.senders(sql.node), registered, 0x100_0000),
+                *(node.replayed(), node.replay_paused),
             )
         ]
 
     def senders(self, number: int) -> list[dict[str, object]] | None:
-        """Barman's walsender, as ``pg_stat_replication`` of a node shows it; None if it streams from another."""
+        """Barman's walsender and those to standbys, as ``pg_stat_replication`` of a node shows them; None: none."""
         sender: dict[str, object] = {
             "pid": SENDER_PID,
             "application_name": "barman_receive_wal",
@@ -853,7 +898,20 @@ class FakeHost:
             "flush_lsn": self.nodes[number].lsn(),
             "age": self._clock - self.barman.streams_since,
         }
-        return [sender] if self.barman.streams_from == number else None
+        standbys = [
+            {
+                **sender,
+                "pid": SENDER_PID + other,
+                "application_name": f"db{other}",
+                "client_addr": node.host,
+                "state": "streaming",
+                "flush_lsn": node.lsn(),
+                "age": node.streams_for,
+            }
+            for other, node in self.nodes.items()
+            if node.in_recovery and node.upstream == number
+        ]
+        return [*([sender] if self.barman.streams_from == number else []), *standbys] or None
 
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         clock = time.time() + node.clock_ahead

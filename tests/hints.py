@@ -100,6 +100,8 @@ UNTYPED = {
     "client.closed": RECONCILE,
     "client.disk_full": HUMAN,
     "client.elsewhere": RULE,
+    "client.reads_on_primary": HUMAN,
+    "routes.readers": HUMAN,
     "client.role": HUMAN,
     "client.silent": RULE,
     "client.standby": RULE,

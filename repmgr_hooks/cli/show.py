@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import with_journal
@@ -15,7 +16,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import broken
-from repmgr_hooks.reports import exposition, metrics, status
+from repmgr_hooks.reports import endpoint, exposition, metrics, status
 from repmgr_hooks.reports.status import ClusterStatus
 
 AT_ONCE = 8
@@ -30,6 +31,7 @@ def do_status(arguments: argparse.Namespace) -> int:
         loaded.state_dir,
         lambda journal: looks(chosen, journal, loaded),
     )
+    found = [replace(each, http=endpoint.look(each.cluster, endpoint.RUNTIME)) for each in found]
     if wrong := error or broken(loaded.state_dir):
         complain(wrong)
     if arguments.json:

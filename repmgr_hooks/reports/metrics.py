@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from repmgr_hooks.cluster.readers import Fitness
 from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Total
@@ -108,11 +109,22 @@ def _ports(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str],
     for port, leads_to in cluster_status.ports.items():
         for node in cluster_status.cluster.nodes:
             yield "port_target", {"port": port, "node": str(node)}, int(node == leads_to)
+    for port, reading in cluster_status.readers.items():
+        for node in cluster_status.cluster.nodes:
+            yield "port_target", {"port": port, "node": str(node)}, int(node in reading.leads_to)
+        for each in reading.nodes:
+            labels = {"port": port, "node": str(each.node)}
+            yield "reader_fit", labels, int(each.fitness is Fitness.FIT)
+            if each.lag is not None:
+                yield "reader_lag_bytes", labels, each.lag
 
 
 def _clients(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
     for probe in cluster_status.probes:
         labels = {"port": probe.port, "origin": probe.origin}
+        if probe.reader:
+            yield "client_can_read", labels, int(probe.served)
+            continue
         yield "client_can_write", labels, int(probe.writes)
         if probe.writes:
             yield "client_write_seconds", labels, probe.seconds

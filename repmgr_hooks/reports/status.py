@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -33,8 +33,11 @@ from repmgr_hooks.journal.pauses import pause_of, until_when
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
-from repmgr_hooks.netfilter.backends import leads_to
+from repmgr_hooks.netfilter.backends import leads_to, spread_over
+from repmgr_hooks.reports import readers_port
+from repmgr_hooks.reports.endpoint import Endpoint
 from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers, switchover_of
+from repmgr_hooks.reports.readers_port import ReadersPort
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
 from repmgr_hooks.switchover.record import Record
 from repmgr_hooks.system.layers import AskedOnce
@@ -75,12 +78,16 @@ class ClusterStatus:
     """Who holds clients now."""
     switchover: Record | None = None
     """The planned change of the primary that is under way, or that was left."""
+    readers: dict[str, ReadersPort] = field(default_factory=dict)
+    """The ports for readers."""
+    http: Endpoint | None = None
+    """What load balancers are answered; None if that was not looked at."""
 
     @property
     def healthy(self) -> bool:
         """True if everything is in the desired state."""
         wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
-        served = all(probe.writes for probe in self.probes)
+        served = all(probe.good for probe in self.probes)
         whole = not any(row.problem for row in self.wal_checks)
         watched = self.decision.primary is not None and not wrong and not self.unwatched
         served = served and not self.hold and not self.switchover
@@ -106,16 +113,19 @@ class ClusterStatus:
             lines += [f"  PAUSED {until_when(self.paused.until)}{reason}", "  HINT: to end it: repmgr-hooks resume"]
         lines += [f"  {state}{self._lag(state)}" for state in decision.states]
         numbers = self.cluster.gateway.ports
-        served = {probe.port for probe in self.probes if probe.writes}
-        lines += [
-            f"  port {numbers[port]} ({port}): {where(node)}{', and a client writes there' if port in served else ''}"
-            for port, node in self.ports.items()
-        ]
+        served = {probe.port: f", and a client {probe.does}s there" for probe in self.probes if probe.served}
+        ports = {port: where(node) for port, node in self.ports.items()}
+        ports |= {port: each.where for port, each in self.readers.items()}
+        for port, there in ports.items():
+            lines.append(f"  port {numbers[port]} ({port}): {there}{served.get(port, '')}")
+            lines += [f"    {line}" for line in self.readers[port].lines()] if port in self.readers else []
         lines += [f"  {pooled}" for pooled in self.pgbouncers]
         lines += [*self._hold(), *self._switchover()]
         lines += [f"  {line}" for line in self._backup()]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
+        if self.http:
+            lines.append(f"  HTTP: {self.http}")
         if self.last:
             received, event = self.last
             lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
@@ -216,8 +226,9 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     hold, unreadable = hold_of(managed)
     switchover, no_record = switchover_of(managed)
     pooled = pgbouncers(managed, hold, host)
-    warnings = drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else []
-    leads, unread = ports()
+    state = cluster_state(decision, finder) if decision.primary else None
+    warnings = drift.warnings(managed, state, host) if state else []
+    leads, spread, unread = ports()
     pending = missing()
     return ClusterStatus(
         settings,
@@ -245,15 +256,17 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         pooled,
         hold,
         switchover,
+        readers_port.look(settings, spread, state),
     )
 
 
-def _ports(cluster: Cluster, host: Host) -> tuple[dict[str, int | None], list[Problem]]:
-    """Return where each port leads, or why that is not known."""
+def _ports(cluster: Cluster, host: Host) -> tuple[dict[str, int | None], dict[str, tuple[int, ...]], list[Problem]]:
+    """Return where each port leads, and each for readers, or why that is not known."""
     try:
-        return leads_to(cluster, our_rules(cluster, host)), []
+        ours = our_rules(cluster, host)
     except OperationFailed as error:
-        return {}, [Problem.of(error)]
+        return {}, {}, [Problem.of(error)]
+    return leads_to(cluster, ours), spread_over(cluster, ours), []
 
 
 def _unwatched(loaded: Config, cluster: str) -> float:

@@ -189,6 +189,17 @@ class WhileUnknown:
 
 
 @dataclass(frozen=True)
+class Readers:
+    """How a port for readers is led: to the standbys that lack at most ``max_lag`` bytes of the primary's WAL.
+
+    ``if_none``: whether it leads to the primary, or nowhere, while there is no such standby.
+    """
+
+    max_lag: int
+    if_none: Literal["primary", "close"] = "primary"
+
+
+@dataclass(frozen=True)
 class Cluster:
     """One repmgr cluster as the configuration describes it. Times are in seconds."""
 
@@ -206,6 +217,8 @@ class Cluster:
     """What becomes of ports while no primary is known; without it they stay as they are."""
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
+    readers: Mapping[str, Readers] = field(default_factory=dict, metadata=NOT_AN_OPTION)
+    """The gateway's ports that a route opens for readers."""
     state_dir: str = field(default="", metadata=NOT_AN_OPTION)
     """Where its hold is written down; empty: it can have none."""
 

@@ -304,6 +304,8 @@ def test_a_switchover_is_shown(journal: Journal) -> None:
     (line,) = (line for line in status.lines() if "SWITCHOVER" in line)
     assert line.startswith("  SWITCHOVER from node 1 to node 2: phase switch, repmgrd paused on node 1, 3, since ")
     assert json.loads(json.dumps(status.as_dict()))["switchover"]["paused"] == [1, 3]
+
+
 # -- what a look costs -------------------------------------------------------------------------------------------------
 
 
