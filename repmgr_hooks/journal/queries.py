@@ -9,9 +9,10 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.journal.rows import RUN_COLUMNS, Due, Pause, RunRow, Waiting, run_row
 
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
-HOLD, SWITCHOVER = "hold", "switchover"
-"""The causes of a run in which a hold was taken back, and of one that says what a switchover did: neither is one that
-makes routes true."""
+HOLD, SWITCHOVER, FORMER_PRIMARY = "hold", "switchover", "former_primary"
+"""The causes of a run in which a hold was taken back, and of one that says what a switchover did, or what was done
+about a former primary: none is one that makes routes true."""
+ASIDE = ", ".join(f"'{cause}'" for cause in (HOLD, SWITCHOVER, FORMER_PRIMARY))
 LEFT_COLUMNS = "path, action, event, event_node, code"
 
 
@@ -37,9 +38,7 @@ def runs(
 ) -> list[RunRow]:
     """Return the newest runs, oldest first; with ``of_routes`` none that only took a hold back, which makes none of
     the routes true and may have come in the middle of one that did."""
-    chosen = (
-        f"(?1 is null or cluster = ?1) and (not ?2 or ok = 0) and (not ?4 or cause not in ('{HOLD}', '{SWITCHOVER}'))"
-    )
+    chosen = f"(?1 is null or cluster = ?1) and (not ?2 or ok = 0) and (not ?4 or cause not in ({ASIDE}))"
     newest = f"select {RUN_COLUMNS} from run where {chosen} order by id desc limit ?3"
     rows = db.execute(newest, (cluster, failed, limit, of_routes)).fetchall()
     left = f"select {LEFT_COLUMNS} from failed_action where run = ? order by id"

@@ -12,7 +12,7 @@ from repmgr_hooks.reports.exposition import Sample
 from repmgr_hooks.reports.pooled import HELD, PAUSED
 from repmgr_hooks.reports.status import ClusterStatus
 
-CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume", "hold", "switchover")
+CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume", "hold", "switchover", "former_primary")
 
 
 def measure(cluster_status: ClusterStatus, journal: Journal | None, state_dir: Path) -> Iterator[Sample]:
