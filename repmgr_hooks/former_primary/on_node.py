@@ -117,9 +117,9 @@ class ByShell:
 
     def stop(self, former: Former, limit: float) -> Former:
         text = self._common(former) + scripts.FENCE.format(
-            mark=MARK, conf=quote(former.conf), limit=limit, now=STOP_AT_ONCE
+            mark=MARK, conf=quote(former.conf), limit=limit, tries=limit / 0.1, now=STOP_AT_ONCE
         )
-        word, rest, said = self._said(former, text, limit + STOP_AT_ONCE)
+        word, rest, said = self._said(former, text, 2 * limit + STOP_AT_ONCE)
         if word == "stopped":
             return replace(former, phase="fenced", path=rest)
         if word == "another":
@@ -180,7 +180,8 @@ class ByShell:
         )
         word, _, said = self._said(former, text, ASK_LIMIT)
         if word != "begun":
-            raise OperationFailed(f"nothing can be begun on node {former.node}: {said}", code="not_begun")
+            what = f"nothing can be begun on node {former.node}: {said or 'something else is under way there'}"
+            raise OperationFailed(what, code="not_begun")
 
     def _common(self, former: Former) -> str:
         identity = f"{former.system_identifier} {former.timeline:08X}"

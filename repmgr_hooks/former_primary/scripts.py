@@ -58,7 +58,8 @@ same() {{
     {signal}[ ! -e standby.signal ]
 }}
 """
-# Fast, as repmgr does it, which knows the command of the host (service_stop_command). A walsender that waits for a
+# Fast, as repmgr does it, which knows the command of the host (service_stop_command) and waits for nothing
+# (repmgr-client.c, get_server_action). A walsender that waits for a
 # receiver which is gone holds that up (walsender.c, WalSndDone); the stop at once comes after it, for each commit there
 # is one that will be lost.
 FENCE = """
@@ -68,6 +69,11 @@ if running; then
         exit
     fi
     timeout --kill-after=5 {limit:.0f} repmgr -f {conf} node service --action=stop </dev/null 2>&1
+    tries=0
+    while running && [ $tries -lt {tries:.0f} ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
     running && timeout --kill-after=5 {now:.0f} pg_ctl -D . -m immediate -w stop </dev/null 2>&1
 elif ! same; then
     echo "{mark} another $identifier, timeline $timeline, $state"
@@ -95,7 +101,7 @@ while [ ! -e "$area/begun-{job}" ] && [ $tries -lt 200 ]; do
     sleep 0.05
     tries=$((tries + 1))
 done
-if [ -e "$area/begun-{job}" ]; then echo "{mark} begun"; else echo "is another job running?"; cat "$area/said-{job}"; fi
+if [ -e "$area/begun-{job}" ]; then echo "{mark} begun"; else cat "$area/said-{job}"; echo "{mark} late"; fi
 """
 ASK = """
 cd {area} 2>/dev/null || {{ echo "{mark} gone"; exit; }}
