@@ -147,11 +147,8 @@ class FormerPrimaryKeeper(threading.Thread):
             for state in certainly_stale(seen.decision, seen.last_known)
         }
         self._first_seen = {key: self._first_seen.get(key, now) for key in keys.values()}
-        return [
-            deed
-            for deed in self._planned(seen)
-            if deed.do is not Do.FENCE or now - self._first_seen.get(keys.get(deed.former.node, ()), now) >= SETTLED
-        ]
+        fresh = {node for node, key in keys.items() if now - self._first_seen[key] < SETTLED}
+        return [deed for deed in self._planned(seen) if deed.do is not Do.FENCE or deed.former.node not in fresh]
 
     def _seen(self, host: Host) -> Seen:
         finder = primary_finder(self._of, self._journal)

@@ -88,7 +88,9 @@ def test_it_is_stopped_its_wal_kept_and_rejoined(lab: Lab) -> None:
     lost = write_alone(old)
     wait_for(lambda: follows(old, new), f"{old.name} to follow {new.name}", 120)
     wait_for(lambda: steps(lab)[before:] == ["fence_node", "rejoin_node"], "the journal")
-    assert old.sql(f"select count(*) from work where id = {lost}", "app") == "0", "that write is in the WAL that is kept"
+    assert old.sql(f"select count(*) from work where id = {lost}", "app") == "0", (
+        "that write is in the WAL that is kept"
+    )
     (copy,) = kept(old)
     assert list(copy.glob("00000001*")), list(copy.iterdir())
     wait_until_good(lab, new, [old])

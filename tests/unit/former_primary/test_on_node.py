@@ -135,7 +135,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlace:
     host = NodesAnswer({})
 
     def made(**options: object) -> Place:
-        cluster = Cluster({n: Node(f"10.0.0.1{n}", shell=("env",)) for n in (1, 2)}, Gateway("10.0.0.20", {"app": 5433}))
+        cluster = Cluster(
+            {n: Node(f"10.0.0.1{n}", shell=("env",)) for n in (1, 2)}, Gateway("10.0.0.20", {"app": 5433})
+        )
         former = Former(
             *(1, SYSTEM, 1, 2, 0.0), directory=str(data), conf=str(tmp_path / "repmgr.conf"), job="0a", phase="fenced"
         )

@@ -64,9 +64,7 @@ def done(
         ([replace(STALE, system_identifier="7300000000000000002"), NEW], FOLLOWED, ()),
     ],
 )
-def test_which_nodes_may_be_stopped(
-    states: list[NodeState], known: LastKnownPrimary, stale: tuple[int, ...]
-) -> None:
+def test_which_nodes_may_be_stopped(states: list[NodeState], known: LastKnownPrimary, stale: tuple[int, ...]) -> None:
     assert tuple(state.node for state in certainly_stale(decide(states, known), known)) == stale
 
 
