@@ -258,6 +258,40 @@ class Model(Game):
     def a_client_connects(self, port: str, when: int) -> None:
         self.let(lambda: self.host.connect(port), "clients", when)
 
+    @step(
+        which=WHICH,
+        how=st.sampled_from(["stop", "lose", "isolate"]),
+        metadata=FAILS_SELDOM,
+        rewinds=FAILS_SELDOM,
+        looks=st.integers(1, 6),
+        then=st.sampled_from(["nothing", "stop", "promote", "switch", "register", "hide", "start", "die"]),
+        when=st.integers(1, 60),
+    )
+    def a_former_primary_comes_back(
+        self, which: int, how: str, metadata: bool, rewinds: bool, looks: int, then: str, when: int
+    ) -> None:
+        """A primary runs on, or is started again, beside the one that repmgr has made; and then roles change again."""
+        self.failover(which=which, how=how, metadata=metadata, told=True, when=0)
+        self.on_node.rewind_fails = not rewinds
+        self.pass_time(TICK)
+        self.let(lambda: self.cluster.start(which), "starts")
+        self.host.let(lambda: self.cluster.heal(True))
+        cluster = self.cluster
+        happens: dict[str, Callable[[], object]] = {
+            "stop": lambda: cluster.stop_primary(which),
+            "promote": lambda: cluster.promoted_by_hand(which),
+            "switch": lambda: cluster.switch_over(which, True),
+            "register": lambda: cluster.register(which),
+            "hide": lambda: cluster.hide(which),
+            "start": lambda: cluster.start(which),
+        }
+        for look in range(looks):
+            if look == looks // 2 and then == "die":
+                self.host.kill_after(when)
+            elif look == looks // 2 and then in happens:
+                self.let(happens[then], f"then: {then}", when)
+            self.pass_time(TICK)
+
     @step()
     def all_is_quiet(self) -> None:
         self.must_be_quiet()
