@@ -17,6 +17,7 @@ from repmgr_hooks.checks import (
     end_to_end,
     files,
     foreign_rules,
+    former_primary,
     from_hosts,
     kernel,
     nodes,
@@ -137,11 +138,12 @@ def _outside(
         if firewall and looked.decision and looked.decision.primary is not None and not bad(served):
             served += clients.writes(managed, host, looked.decision)
         pooled = list(pgbouncer.findings(managed, host))
+        formers = list(former_primary.look(cluster, looked.decision, host))
     yield from nodes.findings(managed, looked, user)
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     yield from served
-    yield from pooled
+    yield from (*pooled, *formers)
     if cluster.barman and looked.decision:
         yield from recovery.history(cluster, standbys_of(looked.decision), host)
     if looked.decision and looked.decision.primary is not None:

@@ -227,9 +227,7 @@ class ByShell:
             return TimelineHistory(primary.timeline, parse_history(said)).end_of(former.timeline) or 0
 
     def _area(self, former: Former) -> str:
-        if self.settings.directory:
-            return f"{self.settings.directory}/{self.cluster.name}-{former.node}"
-        return f"{former.directory.rstrip('/')}.former"
+        return self.settings.area(self.cluster.name, former.node, former.directory)
 
     def _said(self, former: Former, script: str, limit: float) -> tuple[str, str, str]:
         """Return the word of ours that a script ends with, what stands behind it, and what came before."""

@@ -144,6 +144,6 @@ def _may_rejoin(former: Former, primary: NodeState) -> bool:
 def _next(settings: FormerPrimary, former: Former, now: float) -> Deed:
     if not former.stopped:  # it was about to be stopped, and whether it is, its host must say
         return Deed(Do.FENCE, former)
-    if not settings.rejoin or former.recent(settings.limit.window, now) >= settings.limit.attempts:
+    if not settings.rejoin or former.gave_up(settings, now):
         return Deed(Do.STAY, former)
     return Deed(Do.CLONE if former.rewound and settings.clone != "never" else Do.REJOIN, former)

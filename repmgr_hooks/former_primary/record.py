@@ -18,6 +18,7 @@ from repmgr_hooks.background import on_disk
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.former_primary import FormerPrimary
 
 Phase = Literal["fence", "fenced", "rejoin", "clone", "done"]
 """``fence``: it is about to be stopped. ``fenced``: it was. ``rejoin``, ``clone``: what is done to it, or was last.
@@ -60,6 +61,16 @@ class Former:
     def recent(self, window: float, now: float) -> int:
         """Return how many attempts there were lately; those of a time to come count, for the clock was set back."""
         return sum(now - attempt < window for attempt in self.attempts)
+
+    def gave_up(self, settings: FormerPrimary, now: float) -> bool:
+        """True if it stays stopped, because it was tried often enough."""
+        return self.stopped and not self.job and self.recent(settings.limit.window, now) >= settings.limit.attempts
+
+    def why_given_up(self, settings: FormerPrimary) -> str:
+        """Return why nothing more is tried."""
+        limit = settings.limit
+        last = self.problem or "it was started, and came back as a primary"
+        return f"{limit.attempts} attempts to rejoin it in {limit.window} s; the last: {last}"
 
     def begins(self, phase: Phase, job: str, now: float) -> Former:
         """Return it with a rewind or a clone that begins now, an attempt each."""

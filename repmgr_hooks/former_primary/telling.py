@@ -87,9 +87,7 @@ class Teller:
         """Nothing more is tried; the receivers hear of it again each hour (``alerts/incident.py``)."""
         if not self._settings.rejoin:
             return
-        limit = self._settings.limit
-        what = f"node {former.node} stays stopped: {limit.attempts} attempts to rejoin it in {limit.window} s"
-        said = f"{what}; the last: {former.problem or 'it was started, and came back as a primary'}"
+        said = f"node {former.node} stays stopped: {former.why_given_up(self._settings)}"
         way = f"rejoin it by hand; {self._cluster.rejoin(former.primary, 'repmgr')}"
         if self._stays.get(former.node) != said:
             self._stays[former.node] = said

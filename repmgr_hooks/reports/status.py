@@ -32,6 +32,7 @@ from repmgr_hooks.journal.rows import Failed, Pause, RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.netfilter.backends import leads_to
+from repmgr_hooks.reports.former import FormerSeen, formers_of
 from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
 from repmgr_hooks.system.rules import our_rules
@@ -69,6 +70,8 @@ class ClusterStatus:
     """What the clients of each PgBouncer meet."""
     hold: Hold | None = None
     """Who holds clients now."""
+    former_primaries: tuple[FormerSeen, ...] = ()
+    """Which nodes we have stopped, and what becomes of them."""
 
     @property
     def healthy(self) -> bool:
@@ -106,6 +109,7 @@ class ClusterStatus:
         ]
         lines += [f"  {pooled}" for pooled in self.pgbouncers]
         lines += self._hold()
+        lines += [f"  {line}" for each in self.former_primaries for line in (str(each), *hint_lines(each.hint))]
         lines += [f"  {line}" for line in self._backup()]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
@@ -197,6 +201,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     event = journal.last_event(settings.name) if journal else None
     paused = pause_of(settings.name, journal, loaded.state_dir)
     hold, unreadable = hold_of(managed)
+    formers, no_record = formers_of(managed)
     pooled = pgbouncers(managed, hold, host)
     warnings = drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else []
     pending: list[Problem] = []
@@ -212,6 +217,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         (
             *warnings,
             *unreadable,
+            *no_record,
             *(problem for each in pooled for problem in each.problems),
             *(clocks_off(last_heard(journal, settings.name)) if journal else ()),
         ),
@@ -228,6 +234,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         tuple(last_checks(journal, settings.name)) if journal else (),
         pooled,
         hold,
+        formers,
     )
 
 

@@ -51,6 +51,10 @@ class FormerPrimary:
     timeout: Annotated[int, Range(1, 604800)] = 21600
     limit: AttemptLimit = AttemptLimit()
 
+    def area(self, cluster: str, node: int, data: str) -> str:
+        """Return where on a node its own WAL is kept, given its data directory."""
+        return f"{self.directory}/{cluster}-{node}" if self.directory else f"{data.rstrip('/')}.former"
+
     @property
     def most_bytes(self) -> int:
         """How much WAL of one node may be kept; one that has more stays stopped."""

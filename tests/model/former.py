@@ -28,9 +28,14 @@ class ModelOnNode:
         self._host, self._oracle, self._cluster = host, host.oracle, host.cluster
         self._jobs: dict[str, Callable[[], Ended]] = {}
         self.rewind_fails = False
+        self.meanwhile: Callable[[], object] | None = None
+        """What happens once between the last look from here and the one on the node."""
 
     def look(self, former: Former) -> Former:
         self._host.use()
+        happens, self.meanwhile = self.meanwhile, None
+        if happens:
+            self._host.let(happens)
         return replace(former, directory="/data")
 
     def stop(self, former: Former, limit: float) -> Former:

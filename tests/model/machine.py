@@ -264,8 +264,8 @@ class Model(Game):
         metadata=FAILS_SELDOM,
         rewinds=FAILS_SELDOM,
         looks=st.integers(1, 6),
-        then=st.sampled_from(["nothing", "stop", "promote", "switch", "register", "hide", "start", "die"]),
-        when=st.integers(1, 60),
+        then=st.sampled_from(["nothing", "stop", "promote", "switch", "replace", "hide", "start", "die"]),
+        when=st.one_of(st.just(0), st.integers(1, 60)),
     )
     def a_former_primary_comes_back(
         self, which: int, how: str, metadata: bool, rewinds: bool, looks: int, then: str, when: int
@@ -281,13 +281,15 @@ class Model(Game):
             "stop": lambda: cluster.stop_primary(which),
             "promote": lambda: cluster.promoted_by_hand(which),
             "switch": lambda: cluster.switch_over(which, True),
-            "register": lambda: cluster.register(which),
+            "replace": lambda: cluster.replaced(which),
             "hide": lambda: cluster.hide(which),
             "start": lambda: cluster.start(which),
         }
         for look in range(looks):
             if look == looks // 2 and then == "die":
-                self.host.kill_after(when)
+                self.host.kill_after(when or 1)
+            elif not look and then in happens and not when:
+                self.on_node.meanwhile = happens[then]
             elif look == looks // 2 and then in happens:
                 self.let(happens[then], f"then: {then}", when)
             self.pass_time(TICK)

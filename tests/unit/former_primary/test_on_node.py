@@ -136,7 +136,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlace:
 
     def made(**options: object) -> Place:
         cluster = Cluster(
-            {n: Node(f"10.0.0.1{n}", shell=("env",)) for n in (1, 2)}, Gateway("10.0.0.20", {"app": 5433})
+            {n: Node(f"10.0.0.1{n}", False, ("env",)) for n in (1, 2)}, Gateway("10.0.0.20", {"app": 5433})
         )
         former = Former(
             *(1, SYSTEM, 1, 2, 0.0), directory=str(data), conf=str(tmp_path / "repmgr.conf"), job="0a", phase="fenced"
@@ -209,7 +209,7 @@ def test_what_still_runs_is_not_said_to_be_stopped(place: Place, running: subpro
 
 
 def test_one_that_cannot_be_reached_is_not_said_to_be_stopped(place: Place) -> None:
-    cluster = replace(place.node.cluster, nodes={1: Node("10.0.0.11", shell=("false",)), 2: Node("10.0.0.12")})
+    cluster = replace(place.node.cluster, nodes={1: Node("10.0.0.11", False, ("false",)), 2: Node("10.0.0.12")})
     with pytest.raises(OperationFailed):
         replace(place.node, cluster=cluster).stop(place.former, 10)
 

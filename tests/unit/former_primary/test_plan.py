@@ -19,7 +19,7 @@ from tests.unit.cluster.test_decide import SYSTEM, primary, silent, standby, wit
 NOW = 10_000.0
 FOLLOWED = LastKnownPrimary(2, 2, SYSTEM)
 """Node 2 is the primary on timeline 2, and routes follow it."""
-CLUSTER = Cluster({n: Node(f"10.0.0.1{n}", shell=("ssh",)) for n in (1, 2, 3)}, Gateway("10.0.0.20", {"app": 54322}))
+CLUSTER = Cluster({n: Node(f"10.0.0.1{n}", False, ("ssh",)) for n in (1, 2, 3)}, Gateway("10.0.0.20", {"app": 54322}))
 SETTINGS = FormerPrimary(clone="primary", limit=AttemptLimit(2, 1000))
 FENCED = Former(1, SYSTEM, 1, 2, since=0.0, phase="fenced", directory="/data")
 STALE, GONE = primary(1, 1), silent(1)
