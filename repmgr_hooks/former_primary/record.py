@@ -70,7 +70,7 @@ class Former:
         """Return why nothing more is tried."""
         limit = settings.limit
         last = self.problem or "it was started, and came back as a primary"
-        return f"{limit.attempts} attempts to rejoin it in {limit.window} s; the last: {last}"
+        return f"{limit.attempts} attempt(s) to rejoin it in {limit.window} s; the last: {last}"
 
     def begins(self, phase: Phase, job: str, now: float) -> Former:
         """Return it with a rewind or a clone that begins now, an attempt each."""

@@ -116,9 +116,12 @@ else
     echo "{mark} runs"
 fi
 """
+# One name at a time: of a pattern longer than 15 characters pgrep finds nothing (pgrep(1)).
 READY = """
 running && exit {running}
-pgrep -u "$(id -u)" -x 'repmgr|pg_rewind|pg_basebackup' && exit {busy}
+for name in repmgr pg_rewind pg_basebackup; do
+    pgrep -u "$(id -u)" -x $name >/dev/null && exit {busy}
+done
 """
 PRIMARY = """
 query="select pg_is_in_recovery(), (select system_identifier from pg_control_system()),

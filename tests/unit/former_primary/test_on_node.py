@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +45,6 @@ case "$*" in
 esac
 """
 PSQL = "#!/bin/sh\ncat {place}/verified\n"
-PGREP = "#!/bin/sh\n[ -e {place}/busy ]\n"
 HISTORY = "1\t0/4000050\tno recovery target specified\n"
 PRIMARY = NodeState(2, in_recovery=False, timeline=2, system_identifier=SYSTEM)
 SAID = "Database system identifier:  {}\nDatabase cluster state:      {}\nLatest checkpoint location:  0/5000028\n"
@@ -125,7 +125,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlace:
     (data / "PG_VERSION").write_text("15\n")
     programs = tmp_path / "bin"
     programs.mkdir()
-    texts = {"repmgr": REPMGR, "pg_controldata": CONTROL, "pg_ctl": PG_CTL, "psql": PSQL, "pgrep": PGREP}
+    texts = {"repmgr": REPMGR, "pg_controldata": CONTROL, "pg_ctl": PG_CTL, "psql": PSQL}
     for name, text in texts.items():
         (programs / name).write_text(text.format(place=tmp_path, data=data))
         (programs / name).chmod(0o755)
@@ -246,13 +246,12 @@ def test_the_same_wal_is_kept_once_and_the_oldest_copies_go(make: MakePlace) -> 
     [
         (lambda place: (place.path / "verified").write_text(f"f|{SYSTEM}|3\n"), Refused.PRIMARY),
         (lambda place: (place.path / "verified").write_text(f"t|{SYSTEM}|2\n"), Refused.PRIMARY),
-        (lambda place: (place.path / "busy").touch(), Refused.BUSY),
         (lambda place: place.has_wal("00000002.history"), Refused.ANOTHER),
         (lambda place: (place.data / "standby.signal").touch(), Refused.ANOTHER),
         (lambda place: place.says("shut down in recovery"), Refused.ANOTHER),
         (lambda place: (place.path / "data.former").joinpath("files").touch(), None),
     ],
-    ids=["another primary", "a standby", "busy", "promoted", "standby.signal", "was a standby", "nothing"],
+    ids=["another primary", "a standby", "promoted", "standby.signal", "was a standby", "nothing"],
 )
 def test_it_is_looked_at_again_before(place: Place, change: Callable[[Place], None], refused: Refused | None) -> None:
     (place.path / "data.former").mkdir()
@@ -261,6 +260,19 @@ def test_it_is_looked_at_again_before(place: Place, change: Callable[[Place], No
     assert ended.code == (refused or 0)
     assert ended.untouched == (refused is not None)
     assert ("rejoin" in place.calls) == (refused is None)
+
+
+def test_nothing_is_begun_beside_what_somebody_else_does_there(place: Place) -> None:
+    """With the real pgrep."""
+    program = place.path / "pg_basebackup"
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen((program, "600"), stdin=subprocess.DEVNULL) as works:
+        try:
+            assert place.rejoin().code == Refused.BUSY
+        finally:
+            works.kill()
+    assert place.calls == ""
+    assert place.rejoin().good
 
 
 def test_more_wal_than_may_be_kept(make: MakePlace) -> None:

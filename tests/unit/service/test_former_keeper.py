@@ -326,7 +326,7 @@ def test_after_its_attempts_it_stays_stopped_and_that_is_said(kept: Kept) -> Non
     assert kept.node.did == ["stop 1", "rejoin 1 to 2", "clone 1 from 2", "clone 1 from 2"]
     last = kept.told[-1]
     assert (last.condition, last.severity) == ("former_primary", "critical")
-    assert last.summary == "node 1 stays stopped: 3 attempts to rejoin it in 86400 s; the last: no disk"
+    assert last.summary == "node 1 stays stopped: 3 attempt(s) to rejoin it in 86400 s; the last: no disk"
     assert "repmgr node rejoin -d 'host=10.0.0.12" in last.hint
     kept.comes_back()
     kept.look(2)
