@@ -19,7 +19,7 @@ from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import HooksError, OperationFailed
+from repmgr_hooks.errors import HooksError, OperationFailed, Stopped
 from repmgr_hooks.former_primary import record
 from repmgr_hooks.former_primary.on_node import ByShell, Ended, OnNode
 from repmgr_hooks.former_primary.plan import Deed, Do, certainly_stale, plan, verified_primary
@@ -102,6 +102,8 @@ class FormerPrimaryKeeper(threading.Thread):
             with about(cluster=self.cluster):
                 try:
                     wait, said = self.look(), ""
+                except Stopped:
+                    return
                 except HooksError as error:
                     wait, said = SEEK_EVERY, str(error)
                     if said != self._said:
@@ -259,6 +261,9 @@ class FormerPrimaryKeeper(threading.Thread):
         self._teller.ended(former, after, ended)
 
     def _keep(self, former: Former, forget: bool = False) -> None:
+        """Raises Stopped: after a reload the next one works with the record, and finds out what this one has done."""
+        if self._stopping.is_set():
+            raise Stopped("asked to stop")
         formers = {**record.read(self._of), former.node: former}
         if forget:
             del formers[former.node]

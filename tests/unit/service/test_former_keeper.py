@@ -12,7 +12,7 @@ from repmgr_hooks import clock, config
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, Stopped
 from repmgr_hooks.former_primary import record
 from repmgr_hooks.former_primary.on_node import Ended
 from repmgr_hooks.former_primary.plan import RETRY_AFTER
@@ -383,6 +383,24 @@ def test_it_stays_stopped_if_it_is_not_to_be_rejoined(make: Make) -> None:
     kept.look(9, RETRY_AFTER)
     assert kept.node.did == ["stop 1"]
     assert len(kept.told) == 1
+
+
+def test_one_that_is_to_end_begins_nothing_and_leaves_the_record_to_the_next(kept: Kept) -> None:
+    kept.comes_back()
+    kept.look()
+    stop, before = kept.node.stop, kept.keeper
+
+    def reloads(former: Former, limit: float) -> Former:
+        before.stop()
+        return stop(former, limit)
+
+    kept.node.stop = reloads  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        kept.look()
+    assert kept.record[1].phase == "fence"
+    kept.starts_anew()
+    kept.look(2)
+    assert kept.node.did == ["stop 1", "stop 1", "rejoin 1 to 2"]
 
 
 def test_without_a_journal_nothing_is_done(kept: Kept) -> None:
