@@ -113,6 +113,8 @@ UNTYPED = {
     "files.user": "it is about who runs the check: test_check.py has each",
     "foreign_slot": HUMAN,
     "foreign_stream": HUMAN,
+    "former_primary.node": "programs and passwords are the site's own: test_former_primary.py takes the password away",
+    "former_primary.rewind": "wal_log_hints needs a restart; unit/checks/test_former_primary.py has each",
     "forward.queue": "the log says why; endtoend/test_repmgrd_on_nodes.py has a gateway that comes back",
     "forward.running": "systemctl; endtoend/test_repmgrd_on_nodes.py starts it as its unit says",
     "hook.arrived": "the same line as that of repmgr.line",

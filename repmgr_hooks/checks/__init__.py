@@ -18,6 +18,7 @@ from repmgr_hooks.checks import (
     end_to_end,
     files,
     foreign_rules,
+    former_primary,
     from_hosts,
     kernel,
     nodes,
@@ -135,16 +136,17 @@ def _outside(
         looked = nodes.look(managed, host, finder)
         decision = looked.decision if way else None
         by_model = any(getattr(action.config, "models", None) for action in managed.actions)
-        behind, served, pooled = together(
+        behind, served, pooled, formers = together(
             lambda: _barman(cluster, host, decision, by_model),
             lambda: _served(managed, host, looked) if firewall else [],
             lambda: list(pgbouncer.findings(managed, host)),
+            lambda: list(former_primary.look(cluster, looked.decision, host)),
         )
     yield from nodes.findings(managed, looked, user)
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     yield from served
-    yield from pooled
+    yield from (*pooled, *formers)
     if cluster.barman and looked.decision:
         yield from recovery.history(cluster, standbys_of(looked.decision), host)
     if looked.decision and looked.decision.primary is not None:

@@ -23,6 +23,8 @@ METRICS = {
     "node_up": ("gauge", "1 if the node answered."),
     "node_is_primary": ("gauge", "1 for the primary that routes follow."),
     "node_is_stale_primary": ("gauge", "1 for a stale primary: out of recovery, on an older timeline."),
+    "node_is_fenced": ("gauge", "1 for a former primary that repmgr_hooks has stopped, and that is no standby yet."),
+    "rejoin_attempts": ("gauge", "How often it was tried lately to make this former primary a standby."),
     "node_lag_bytes": ("gauge", "WAL of the primary that the standby has not received."),
     "failover_possible": (
         "gauge",

@@ -13,7 +13,7 @@ from repmgr_hooks.reports.exposition import Sample
 from repmgr_hooks.reports.pooled import HELD, PAUSED
 from repmgr_hooks.reports.status import ClusterStatus
 
-CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume", "hold", "switchover")
+CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume", "hold", "switchover", "former_primary")
 
 
 def measure(cluster_status: ClusterStatus, journal: Journal | None, state_dir: Path) -> Iterator[Sample]:
@@ -27,6 +27,7 @@ def measure(cluster_status: ClusterStatus, journal: Journal | None, state_dir: P
         *_ports(cluster_status),
         *_clients(cluster_status),
         *_pooled(cluster_status),
+        *_formers(cluster_status),
     ):
         yield Sample(metric, cluster | labels, value)
     if journal is None:
@@ -103,6 +104,16 @@ def _nodes(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str],
         slot = state.slot(barman.slot_name) if barman else None
         if slot and slot.restart_lsn is not None:
             yield "slot_retained_bytes", node | {"slot": slot.name}, max(state.lsn - slot.restart_lsn, 0)
+
+
+def _formers(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Of each node, for a sum over time; nothing where nobody looks after former primaries."""
+    known = {former.node: former for former in cluster_status.former_primaries}
+    nodes = cluster_status.cluster.nodes if cluster_status.cluster.former_primary else {}
+    for number in nodes:
+        former = known.get(number)
+        yield "node_is_fenced", {"node": str(number)}, int(former is not None and former.fenced)
+        yield "rejoin_attempts", {"node": str(number)}, former.attempts if former else 0
 
 
 def _ports(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:

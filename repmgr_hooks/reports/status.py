@@ -36,6 +36,7 @@ from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.netfilter.backends import leads_to, spread_over
 from repmgr_hooks.reports import readers_port
 from repmgr_hooks.reports.endpoint import Endpoint
+from repmgr_hooks.reports.former import FormerSeen, formers_of
 from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers, switchover_of
 from repmgr_hooks.reports.readers_port import ReadersPort
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
@@ -80,6 +81,8 @@ class ClusterStatus:
     """The planned change of the primary that is under way, or that was left."""
     readers: dict[str, ReadersPort] = field(default_factory=dict)
     """The ports for readers."""
+    former_primaries: tuple[FormerSeen, ...] = ()
+    """Which nodes we have stopped, and what becomes of them."""
     http: Endpoint | None = None
     """What load balancers are answered; None if that was not looked at."""
 
@@ -121,6 +124,7 @@ class ClusterStatus:
             lines += [f"    {line}" for line in self.readers[port].lines()] if port in self.readers else []
         lines += [f"  {pooled}" for pooled in self.pgbouncers]
         lines += [*self._hold(), *self._switchover()]
+        lines += [f"  {line}" for each in self.former_primaries for line in (str(each), *hint_lines(each.hint))]
         lines += [f"  {line}" for line in self._backup()]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
@@ -225,6 +229,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     paused = pause_of(settings.name, journal, loaded.state_dir)
     hold, unreadable = hold_of(managed)
     switchover, no_record = switchover_of(managed)
+    formers, no_former = formers_of(managed)
     pooled = pgbouncers(managed, hold, host)
     state = cluster_state(decision, finder) if decision.primary else None
     warnings = drift.warnings(managed, state, host) if state else []
@@ -239,6 +244,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
             *warnings,
             *unreadable,
             *no_record,
+            *no_former,
             *(problem for each in pooled for problem in each.problems),
             *(clocks_off(last_heard(journal, settings.name)) if journal else ()),
         ),
@@ -257,6 +263,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         hold,
         switchover,
         readers_port.look(settings, spread, state),
+        formers,
     )
 
 

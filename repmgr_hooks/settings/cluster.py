@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.settings import libpq
+from repmgr_hooks.settings.former_primary import FormerPrimary
 from repmgr_hooks.settings.libpq import LibpqValue
 from repmgr_hooks.settings.schema import (
     NOT_AN_OPTION,
@@ -215,6 +216,8 @@ class Cluster:
     flap_limit: FlapLimit = FlapLimit()
     unknown: WhileUnknown | None = None
     """What becomes of ports while no primary is known; without it they stay as they are."""
+    former_primary: FormerPrimary | None = None
+    """What becomes of a stale primary; without it, it is kept from clients, and nothing more."""
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
     readers: Mapping[str, Readers] = field(default_factory=dict, metadata=NOT_AN_OPTION)
@@ -224,9 +227,12 @@ class Cluster:
 
     def rejoin(self, primary: int, repmgr: str) -> str:
         """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again."""
+        return f"stop PostgreSQL, then: {repmgr} node rejoin -d '{self.upstream(primary)}' --force-rewind"
+
+    def upstream(self, primary: int) -> str:
+        """Return how another node reaches the primary, for repmgr; its password is on that node."""
         host, postgres = self.nodes[primary].host, self.postgres
-        upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
-        return f"stop PostgreSQL, then: {repmgr} node rejoin -d '{upstream}' --force-rewind"
+        return f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
 
     @property
     def client(self) -> ProbeSettings:
