@@ -899,7 +899,7 @@ class FakeHost:
         return [(sql.params[0] if sql.params[0] in node.pg_wal() else None,)]
 
     def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
-        return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
+        return [(node.most_slots - len(node.slots.keys() - set(sql.params[0])),)]
 
     def _create_slot(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         if sql.params[0] in node.slots:

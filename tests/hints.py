@@ -83,6 +83,7 @@ UNTYPED = {
     "routes.events": HUMAN,
     "routes.order": HUMAN,
     "routes.ports": HUMAN,
+    "routes.slots": HUMAN,
     "alerts.mail": INSTALL,
     "alerts.secret": "a mode, as those of files.*",
     "alerts.test": HUMAN,
@@ -144,4 +145,5 @@ UNTYPED = {
     "service.failed": RECONCILE,
     "service.spool": SEE,
     "slot_holds_too_much": SEE,
+    "slot_in_use": SEE,
 }

@@ -45,8 +45,8 @@ BUILT_IN: Mapping[str, str] = {
     "firewall": "The gateway's ports lead to the primary: DNAT and SNAT in our own chains, swapped in one transaction.",
     "notify": "Send a message about an event to the receivers under ``alerts``; the service does it in the background.",
     "pgbouncer": "PgBouncers pool no connection to a former primary, and let clients go on that we have held.",
-    "slot": "Barman's physical replication slot: on the primary with WAL reserved; on standbys absent, or following "
-    "the primary's.",
+    "slot": "Barman's physical replication slot, or another: on the primary with WAL reserved; on standbys absent, or "
+    "following the primary's.",
 }
 """Each is the module of its name here, which is imported when a route names it; and what it says of itself."""
 OURS = "built in"

@@ -99,9 +99,10 @@ def _nodes(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str],
             yield "node_lag_bytes", node, max(primary.lsn - state.lsn, 0)
         if cluster_status.readiness and state.reachable and state.role == "standby":
             yield "node_can_be_promoted", node, int(state.node in cluster_status.readiness.candidates)
-        slot = state.slot(barman.slot_name) if barman else None
-        if slot and slot.restart_lsn is not None:
-            yield "slot_retained_bytes", node | {"slot": slot.name}, max(state.lsn - slot.restart_lsn, 0)
+        for name in (*([barman.slot_name] if barman else []), *cluster_status.other_slots):
+            slot = state.slot(name)
+            if slot and slot.restart_lsn is not None:
+                yield "slot_retained_bytes", node | {"slot": name}, max(state.lsn - slot.restart_lsn, 0)
 
 
 def _ports(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:

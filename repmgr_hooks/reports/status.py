@@ -69,6 +69,8 @@ class ClusterStatus:
     """What the clients of each PgBouncer meet."""
     hold: Hold | None = None
     """Who holds clients now."""
+    other_slots: tuple[str, ...] = ()
+    """The slots of other programs than Barman that the routes keep on the primary."""
 
     @property
     def healthy(self) -> bool:
@@ -107,6 +109,8 @@ class ClusterStatus:
         lines += [f"  {pooled}" for pooled in self.pgbouncers]
         lines += self._hold()
         lines += [f"  {line}" for line in self._backup()]
+        primary = decision.primary_state
+        lines += [f"  {held_by(primary, name)}" for name in self.other_slots if primary]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
         if self.last:
@@ -172,12 +176,9 @@ class ClusterStatus:
     @staticmethod
     def _stream(primary: NodeState, barman: Barman) -> list[str]:
         slot, sender = primary.slot(barman.slot_name), primary.sender(barman.slot_name)
-        if slot is None or slot.restart_lsn is None or not slot.reserved:
-            lost = slot.invalidation_reason or slot.wal_status if slot else ""
-            why = f"invalidated by PostgreSQL ({lost})" if lost else "not there, or it reserves no WAL"
-            return [f"slot {barman.slot_name}: {why}"]
-        holds = size(max(primary.lsn - slot.restart_lsn, 0))
-        held = f"slot {barman.slot_name}: {slot.wal_status or 'there'}, holds {holds} of WAL"
+        held = held_by(primary, barman.slot_name)
+        if slot is None or not slot.reserved:
+            return [held]
         if sender is None or sender.flushed is None:
             return [held, "Barman: not streaming"]
         return [held, f"Barman: {sender.state}, {size(max(primary.lsn - sender.flushed, 0))} behind"]
@@ -228,6 +229,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         tuple(last_checks(journal, settings.name)) if journal else (),
         pooled,
         hold,
+        tuple(slot for slot in managed.kept_slots if not (settings.barman and slot == settings.barman.slot_name)),
     )
 
 
@@ -240,6 +242,16 @@ def _unwatched(loaded: Config, cluster: str) -> float:
         if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)
         else 0.0
     )
+
+
+def held_by(node: NodeState, name: str) -> str:
+    """Return what a slot holds, in words."""
+    slot = node.slot(name)
+    if slot is None or slot.restart_lsn is None or not slot.reserved:
+        lost = slot.invalidation_reason or slot.wal_status if slot else ""
+        why = f"invalidated by PostgreSQL ({lost})" if lost else "not there, or it reserves no WAL"
+        return f"slot {name}: {why}"
+    return f"slot {name}: {slot.wal_status or 'there'}, holds {size(max(node.lsn - slot.restart_lsn, 0))} of WAL"
 
 
 def where(node: int | None) -> str:

@@ -83,7 +83,7 @@ def without_barman(host: FakeHost) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (full, "node 2 has no free replication slot for Barman"),
+        (full, "node 2 has 0 free replication slot(s) for barman"),
         (deaf, "node 2 receives no WAL from node 1: what is written there now would be lost"),
         (behind, "node 2 is 3 MB behind node 1: that would be lost"),
         (without_a_primary, "now already the primary is unknown: no node is out of recovery"),
