@@ -15,6 +15,7 @@ from repmgr_hooks.checks import (
     barman,
     clients,
     end_to_end,
+    failover_slots,
     files,
     foreign_rules,
     from_hosts,
@@ -137,7 +138,9 @@ def _outside(
         if firewall and looked.decision and looked.decision.primary is not None and not bad(served):
             served += clients.writes(managed, host, looked.decision)
         pooled = list(pgbouncer.findings(managed, host))
+        logical = list(failover_slots.look(managed, looked.decision, host)) if looked.decision else []
     yield from nodes.findings(managed, looked, user)
+    yield from logical
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     yield from served

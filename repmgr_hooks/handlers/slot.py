@@ -1,5 +1,4 @@
-"""Barman's physical replication slot, or another: on the primary with WAL reserved; on standbys absent, or following
-the primary's.
+"""Barman's physical slot, or another: on the primary with WAL reserved; on standbys absent, or following the primary's.
 
 A slot left on a demoted primary holds its WAL for ever. A slot without ``immediately_reserve`` holds nothing until
 the first connection (PostgreSQL: slot.c, ReplicationSlotReserveWal). One that is made after a promotion begins at the

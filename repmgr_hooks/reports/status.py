@@ -33,6 +33,7 @@ from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
 from repmgr_hooks.lock import Holder, holder, lock_name
 from repmgr_hooks.netfilter.backends import leads_to
 from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers
+from repmgr_hooks.reports.slots import held_by, logical
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
 from repmgr_hooks.system.rules import our_rules
 from repmgr_hooks.system.steps import Host
@@ -111,6 +112,7 @@ class ClusterStatus:
         lines += [f"  {line}" for line in self._backup()]
         primary = decision.primary_state
         lines += [f"  {held_by(primary, name)}" for name in self.other_slots if primary]
+        lines += [f"  {line}" for line in logical(decision)]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
         if self.last:
@@ -242,16 +244,6 @@ def _unwatched(loaded: Config, cluster: str) -> float:
         if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)
         else 0.0
     )
-
-
-def held_by(node: NodeState, name: str) -> str:
-    """Return what a slot holds, in words."""
-    slot = node.slot(name)
-    if slot is None or slot.restart_lsn is None or not slot.reserved:
-        lost = slot.invalidation_reason or slot.wal_status if slot else ""
-        why = f"invalidated by PostgreSQL ({lost})" if lost else "not there, or it reserves no WAL"
-        return f"slot {name}: {why}"
-    return f"slot {name}: {slot.wal_status or 'there'}, holds {size(max(node.lsn - slot.restart_lsn, 0))} of WAL"
 
 
 def where(node: int | None) -> str:

@@ -160,6 +160,28 @@ def test_a_slot_of_another_program(journal: Journal) -> None:
     assert set(retained) == {"barman", "second"}
 
 
+def test_where_logical_slots_would_survive(journal: Journal) -> None:
+    host = healthy()
+    host.nodes[1].slots |= {
+        "sub": FakeSlot(physical=False, failover=True, active=True),
+        "mine": FakeSlot(physical=False),
+        "tmp": FakeSlot(physical=False, failover=True, temporary=True),
+    }
+    found = cluster_status(host, journal)
+    (line,) = [line for line in found.lines() if "in sync" in line]
+    assert line.startswith("  slot sub: reserved, holds ")
+    assert line.endswith("; in sync on no standby")
+    host.nodes[2].slots["sub"] = FakeSlot(physical=False, failover=True, synced=True)
+    synced = cluster_status(host, journal)
+    assert [line for line in synced.lines() if "sub" in line and line.endswith("; in sync on node 2")]
+    values = [
+        [each.value for each in metrics.measure(status, None, Path("/nonexistent")) if each.metric == metric]
+        for status in (found, synced)
+        for metric in ("failover_slot_in_sync",)
+    ]
+    assert values == [[0], [1]]
+
+
 def test_how_far_everybody_is(journal: Journal) -> None:
     host = healthy()
     host.nodes[2].behind = 3 * 1024
