@@ -21,6 +21,7 @@ from typing import Any
 from psycopg import conninfo
 
 from repmgr_hooks.barman import archive, content, receive_wal
+from repmgr_hooks.checks import failover_slots as logical_checks
 from repmgr_hooks.checks import node_settings
 from repmgr_hooks.cluster import failover_slots as sync
 from repmgr_hooks.cluster import observe, readiness, repmgr_files
@@ -271,6 +272,8 @@ class FakeNode:
     primary_slot: str = "repmgr_slot_2"
     feedback: str = "on"
     wal_level: str = "logical"
+    may_alter: tuple[bool | None, bool | None] = (True, True)
+    """Whether ALTER SYSTEM is allowed at all, and to our role."""
     summarizes: str = ""
     cannot_archive: bool = False
     restore_command: str = "barman-wal-restore backup main %f %p"
@@ -995,6 +998,7 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     slot.INACTIVE: FakeHost._inactive,
     slot.ABSENT: FakeHost._absent,
     sync.ASK: FakeHost._sync_settings,
+    logical_checks.RIGHTS: lambda host, sql, node: [node.may_alter],
     failover_slots.RELOAD: FakeHost._reload,
     failover_slots.IN_FORCE: FakeHost._in_force,
     failover_slots.DROP: FakeHost._drop_leftover,

@@ -84,6 +84,7 @@ UNTYPED = {
     "routes.order": HUMAN,
     "routes.ports": HUMAN,
     "routes.slots": HUMAN,
+    "logical.rights": "the grants are those at the end of grants.sql",
     "logical.route": HUMAN,
     "logical.slots": "it is for the subscriber, which we do not know",
     "logical.sync": "a restart, or a line of repmgr.conf; test_failover_slots.py has what the service does",

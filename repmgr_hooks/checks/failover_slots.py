@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.failover_slots import SyncSettings, ask, failover_slots
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.system.steps import Host
+from repmgr_hooks.system.steps import Host, Sql
 
+# PostgreSQL 15 and newer have the first function, 17 and newer allow_alter_system.
+RIGHTS = """
+select current_setting('allow_alter_system') = 'on',
+       has_parameter_privilege('primary_conninfo', 'alter system')
+       and has_function_privilege('pg_reload_conf()', 'execute')
+"""
+GRANTS = (
+    "grant alter system on parameter primary_conninfo to {role}; grant execute on function pg_reload_conf() to {role};"
+)
 ROUTE = "add 'failover_slots: {}' to the route of the standbys in config.yaml"
 
 
@@ -28,6 +37,21 @@ def look(managed: ManagedCluster, decision: PrimaryDecision, host: Host) -> Iter
     asked = ask(nodes, host, cluster.postgres.timeout)
     for number, settings in asked.items():
         yield from findings(f"{cluster.name} node {number}", nodes[number], settings, handled, asked)
+    newer = [number for number, settings in asked.items() if settings.syncs is not None]
+    yield from _rights(managed, newer, host) if handled else ()
+
+
+def _rights(managed: ManagedCluster, nodes: Sequence[int], host: Host) -> Iterator[Finding]:
+    settings = managed.cluster.postgres
+    for number, answer in host.fetch_each([Sql(node, RIGHTS) for node in nodes], settings.timeout).items():
+        topic = Topic("logical.rights", f"{managed.cluster.name} node {number}")
+        allowed, granted = answer[0] if isinstance(answer, list) and answer else (None, None)
+        if allowed is False:
+            what = "allow_alter_system is off, so nobody can add the database to primary_conninfo, repmgr neither"
+            yield topic.fail(what, "in its postgresql.conf: allow_alter_system = on; then select pg_reload_conf();")
+        elif granted is False:
+            what = f"{settings.user} may not write primary_conninfo and reload"
+            yield topic.fail(what, f"on the primary: {GRANTS.format(role=settings.user)}")
 
 
 def _not_kept(cluster: str, primary: NodeState) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.failover_slots import failover_slots, in_sync
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.wal import size
@@ -56,6 +57,10 @@ def obstacles(decision: PrimaryDecision, node: int, managed: ManagedCluster, hos
     elif primary.lsn > state.lsn:
         what = f"node {node} is {size(primary.lsn - state.lsn)} behind node {primary.node}: that would be lost"
         yield Problem("lag", what)
+    for slot in failover_slots(primary) if primary else ():
+        if not in_sync(state, slot.name):
+            what = f"logical slot {slot.name} is not in sync on node {node}: it would be lost, and with it a subscriber"
+            yield Problem("slot_not_synced", what, f"repmgr-hooks check --cluster {managed.cluster.name}")
     if managed.kept_slots:
         yield from _slots(node, managed.kept_slots, host)
 

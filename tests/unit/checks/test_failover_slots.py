@@ -96,6 +96,18 @@ def found(host: FakeHost, managed: config.ManagedCluster = HANDLED) -> list[tupl
             "FAIL logical replication waits for the slot repmgr_slot_2, which is not there",
         ),
         (
+            node(2, may_alter=(False, True)),
+            "logical.rights",
+            "main node 2",
+            "FAIL allow_alter_system is off",
+        ),
+        (
+            node(1, may_alter=(True, False)),
+            "logical.rights",
+            "main node 1",
+            "FAIL repmgr may not write primary_conninfo",
+        ),
+        (
             with_slot("cdc", FakeSlot(physical=False)),
             "logical.slots",
             "main",

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from repmgr_hooks.cluster import failover_slots as sync
 from repmgr_hooks.cluster.decide import ClusterState
@@ -40,7 +42,7 @@ NAMES = "alter system set primary_conninfo = E'"
 DROP = "drop logical slot sub on standby 1: it is left over, and keeps the primary's from being synced"
 
 
-def given(on_1: tuple[Slot, ...] = (), on_2: tuple[Slot, ...] = (ON_PRIMARY,), **changes: Any) -> ClusterState:
+def with_slots(on_1: tuple[Slot, ...] = (), on_2: tuple[Slot, ...] = (ON_PRIMARY,), **changes: Any) -> ClusterState:
     one = replace(STATE.states[1], slots=on_1, **changes)
     return replace(STATE, states={**STATE.states, 1: one, 2: replace(STATE.states[2], slots=on_2)})
 
@@ -62,27 +64,29 @@ def steps(state: ClusterState, seen: dict[int, Conninfo] | None = None) -> list[
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        pytest.param(given((LEFT,)), [DROP], id="left by a former primary"),
-        pytest.param(given((replace(LEFT, wal_status="lost", restart_lsn=None),)), [DROP], id="and lost"),
-        pytest.param(given((SYNCED,)), [], id="synced"),
-        pytest.param(given(()), [], id="not there yet"),
-        pytest.param(given((replace(SYNCED, temporary=True),)), [], id="waits until it can be"),
-        pytest.param(given((replace(LEFT, temporary=True),)), [], id="temporary"),
-        pytest.param(given((replace(LEFT, failover=False),)), [], id="without failover"),
-        pytest.param(given((replace(LEFT, active_pid=5),)), [], id="with a consumer"),
-        pytest.param(given((LEFT,), ()), [], id="no namesake"),
-        pytest.param(given((LEFT,), (replace(ON_PRIMARY, failover=False),)), [], id="the namesake is no failover slot"),
-        pytest.param(given((LEFT,), (replace(ON_PRIMARY, physical=True),)), [], id="the namesake is physical"),
-        pytest.param(given((LEFT,), (replace(ON_PRIMARY, wal_status="lost"),)), [], id="the namesake is lost"),
+        pytest.param(with_slots((LEFT,)), [DROP], id="left by a former primary"),
+        pytest.param(with_slots((replace(LEFT, wal_status="lost", restart_lsn=None),)), [DROP], id="and lost"),
+        pytest.param(with_slots((SYNCED,)), [], id="synced"),
+        pytest.param(with_slots(()), [], id="not there yet"),
+        pytest.param(with_slots((replace(SYNCED, temporary=True),)), [], id="waits until it can be"),
+        pytest.param(with_slots((replace(LEFT, temporary=True),)), [], id="temporary"),
+        pytest.param(with_slots((replace(LEFT, failover=False),)), [], id="without failover"),
+        pytest.param(with_slots((replace(LEFT, active_pid=5),)), [], id="with a consumer"),
+        pytest.param(with_slots((LEFT,), ()), [], id="no namesake"),
         pytest.param(
-            given((LEFT,), (replace(ON_PRIMARY, invalidation_reason="wal_removed"),)), [], id="it is invalidated"
+            with_slots((LEFT,), (replace(ON_PRIMARY, failover=False),)), [], id="the namesake is no failover slot"
         ),
-        pytest.param(given((), (LEFT,)), [], id="on the primary"),
-        pytest.param(given((LEFT,), receiver=None), [], id="it follows nobody"),
-        pytest.param(given((LEFT,), receiver=replace(FROM_2, streaming=False)), [], id="it does not stream"),
-        pytest.param(given((LEFT,), receiver=replace(FROM_2, upstream=3)), [], id="it follows another standby"),
-        pytest.param(given((LEFT,), in_recovery=False, receiver=None), [], id="a stale primary"),
-        pytest.param(given((replace(LEFT, name="other"), LEFT)), [DROP], id="beside another"),
+        pytest.param(with_slots((LEFT,), (replace(ON_PRIMARY, physical=True),)), [], id="the namesake is physical"),
+        pytest.param(with_slots((LEFT,), (replace(ON_PRIMARY, wal_status="lost"),)), [], id="the namesake is lost"),
+        pytest.param(
+            with_slots((LEFT,), (replace(ON_PRIMARY, invalidation_reason="wal_removed"),)), [], id="it is invalidated"
+        ),
+        pytest.param(with_slots((), (LEFT,)), [], id="on the primary"),
+        pytest.param(with_slots((LEFT,), receiver=None), [], id="it follows nobody"),
+        pytest.param(with_slots((LEFT,), receiver=replace(FROM_2, streaming=False)), [], id="it does not stream"),
+        pytest.param(with_slots((LEFT,), receiver=replace(FROM_2, upstream=3)), [], id="it follows another standby"),
+        pytest.param(with_slots((LEFT,), in_recovery=False, receiver=None), [], id="a stale primary"),
+        pytest.param(with_slots((replace(LEFT, name="other"), LEFT)), [DROP], id="beside another"),
     ],
 )
 def test_what_is_dropped(state: ClusterState, said: list[str]) -> None:
@@ -128,9 +132,9 @@ def test_which_conninfo_is_written_again(text: Any, syncs: str | None, written: 
 
 @pytest.mark.parametrize("value", ["it's", r"C:\x", "100%s", "a b", "'", "\\", "%", "''", r"\'"])
 def test_whatever_a_conninfo_holds_stays(value: str) -> None:
-    given = sync.make_conninfo(host="10.0.0.12", application_name=value)
+    before = sync.make_conninfo(host="10.0.0.12", application_name=value)
     host = promoted()
-    host.nodes[1].primary_conninfo = given
+    host.nodes[1].primary_conninfo = before
     for step in steps(STATE, dict(failover_slots.observe(Config(), STATE, host))):
         apply(step, host)
     words = sync.conninfo_to_dict(host.nodes[1].primary_conninfo)
@@ -148,7 +152,7 @@ def test_only_those_that_stream_from_the_primary_are_asked() -> None:
 
     host = Counting()
     failover_slots.observe(Config(), STATE, host)
-    failover_slots.observe(Config(), given(receiver=None), host)
+    failover_slots.observe(Config(), with_slots(receiver=None), host)
     assert host.asked == [1]
 
 
@@ -161,7 +165,7 @@ def test_a_node_that_does_not_answer_delays_no_other() -> None:
 def test_a_standby_that_was_promoted_meanwhile_keeps_its_slot() -> None:
     host = promoted()
     host.nodes[1].slots = {"sub": FakeSlot(physical=False, failover=True)}
-    (step,) = steps(given((LEFT,)))
+    (step,) = steps(with_slots((LEFT,)))
     host.nodes[1].in_recovery = False
     with pytest.raises(OperationFailed, match="not seen"):
         apply(step, host)
@@ -192,19 +196,47 @@ def test_the_steps_lead_there() -> None:
 @pytest.mark.parametrize(
     ("state", "codes"),
     [
-        (given((SYNCED,)), []),
-        (given((SYNCED,), ()), []),
-        (given(), ["slot_not_synced"]),
-        (given((replace(SYNCED, temporary=True),)), ["slot_not_synced"]),
-        (given((replace(SYNCED, invalidation_reason="wal_removed"),)), ["slot_not_synced"]),
-        (given((LEFT,)), ["slot_not_synced"]),
-        (given((LEFT,), ()), ["slot_left_over"]),
-        (given((), (replace(ON_PRIMARY, wal_status="lost"),)), ["logical_slot_lost"]),
-        (given((), (replace(ON_PRIMARY, failover=False),)), []),
-        (given(receiver=None), []),
+        (with_slots((SYNCED,)), []),
+        (with_slots((SYNCED,), ()), []),
+        (with_slots(), ["slot_not_synced"]),
+        (with_slots((replace(SYNCED, temporary=True),)), ["slot_not_synced"]),
+        (with_slots((replace(SYNCED, invalidation_reason="wal_removed"),)), ["slot_not_synced"]),
+        (with_slots((LEFT,)), ["slot_not_synced"]),
+        (with_slots((LEFT,), ()), ["slot_left_over"]),
+        (with_slots((), (replace(ON_PRIMARY, wal_status="lost"),)), ["logical_slot_lost"]),
+        (with_slots((), (replace(ON_PRIMARY, failover=False),)), []),
+        (with_slots(receiver=None), []),
     ],
 )
 def test_what_cannot_be_mended_is_said(state: ClusterState, codes: list[str]) -> None:
     found = list(failover_slots.warnings(Config(), state))
     assert [problem.code for problem in found] == codes
     assert all(problem.hint for problem in found)
+
+
+SOME_SLOT = st.builds(
+    FakeSlot,
+    **{name: st.booleans() for name in ("physical", "active", "reserved", "failover", "synced", "temporary")},
+    invalidated=st.sampled_from(["", "wal_removed"]),
+)
+SOME_SLOTS = st.dictionaries(st.sampled_from(["a", "b", "c"]), SOME_SLOT, max_size=3)
+
+
+@given(on_1=SOME_SLOTS, on_2=SOME_SLOTS, streams=st.booleans())
+def test_whatever_slots_there_are(on_1: dict[str, FakeSlot], on_2: dict[str, FakeSlot], streams: bool) -> None:
+    """Nothing is lost but what a former primary has left of a slot that lives on."""
+    host = promoted()
+    host.nodes[1].slots, host.nodes[2].slots = dict(on_1), dict(on_2)
+    host.nodes[1].upstream = 2 if streams else None
+    two = replace(CLUSTER, nodes={number: CLUSTER.nodes[number] for number in (1, 2)})
+    state = ClusterState(two, 2, 2, {seen.node: seen for seen in observe(two, host)})
+    for step in failover_slots.plan(Config(), state, failover_slots.observe(Config(), state, host)):
+        apply(step, host)
+    assert host.nodes[2].slots == on_2
+    for name in on_1.keys() - host.nodes[1].slots.keys():
+        gone, lives = on_1[name], on_2[name]
+        assert streams
+        assert not (gone.physical or gone.active or gone.synced or gone.temporary)
+        assert not (lives.physical or lives.temporary or lives.invalidated)
+        assert gone.failover and lives.failover and lives.reserved
+    assert all(host.nodes[1].slots[name] == on_1[name] for name in host.nodes[1].slots)
