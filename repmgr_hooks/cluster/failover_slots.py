@@ -29,6 +29,8 @@ select current_setting('sync_replication_slots', true),
        coalesce(current_setting('synchronized_standby_slots', true), '')
 """
 LONGEST = 4000
+NAME = re.compile("[a-z0-9_]+")
+"""Of a slot; PostgreSQL allows no other letters."""
 SECRET = re.compile("password|secret")
 
 
@@ -97,10 +99,10 @@ def _read(node: int, answer: Rows | OperationFailed) -> SyncSettings | None:
             return SyncSettings(
                 None if syncs is None else syncs == "on",
                 conninfo(text or ""),
-                one_line(slot),
+                slot if NAME.fullmatch(slot) else "",
                 feedback == "on",
                 one_line(level),
-                tuple(re.findall(r"[a-z0-9_]+", waited_for)),  # a slot's name has no other letters
+                tuple(NAME.findall(waited_for)),
             )
     except OperationFailed:
         return None

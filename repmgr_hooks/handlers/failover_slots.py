@@ -155,5 +155,4 @@ def warnings(config: Config, state: ClusterState) -> Iterable[Problem]:
             if not slot.synced and slot.name not in names:
                 where = f"logical slot {slot.name} on standby {standby.node}"
                 what = f"{where} holds WAL, and the primary has none of its name"
-                drop = f"if nobody needs it, there: select pg_drop_replication_slot('{slot.name}')"
-                yield Problem("slot_left_over", what, drop)
+                yield Problem("slot_left_over", what, "if nobody needs it, drop it there: pg_drop_replication_slot()")
