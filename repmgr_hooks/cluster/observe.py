@@ -219,7 +219,7 @@ def _slot(row: Mapping[str, Any]) -> Slot:
     physical, restart = _text(row["slot_type"]) == "physical", position(row["restart_lsn"])
     status, xmin = _text(row.get("wal_status") or ""), row.get("xmin") is not None
     reason = _text(row.get("invalidation_reason") or "")
-    kind = (_flag(row.get(name) or False) for name in ("failover", "synced", "temporary"))
+    kind = (row.get(name) is True for name in ("failover", "synced", "temporary"))
     pid = _number_or_none(row["active_pid"])
     return Slot(_text(row["slot_name"]), physical, pid, restart, status, xmin, reason, *kind)
 

@@ -10,6 +10,8 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.checks import failover_slots as checks
+from repmgr_hooks.checks import node_settings
+from repmgr_hooks.checks.node_settings import Examined
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.routes import Action, Route
@@ -147,3 +149,11 @@ def test_strange_names_break_nothing(waited_for: str) -> None:
     host = subscribed()
     host.nodes[1].waited_for = waited_for
     assert {code for code, _, _ in found(host)} <= {"logical.waits"}
+
+
+@pytest.mark.parametrize(("slots", "codes"), [(("barman",), ["nodes.idle_slots"]), ((), [])])
+def test_slots_that_are_kept_in_sync_are_never_idle(slots: tuple[str, ...], codes: list[str]) -> None:
+    """PostgreSQL 18 spares them (slot.c, CanInvalidateIdleSlot); physical ones it does not."""
+    node = Examined(0.0, 10, 10, "50GB", (), "5.5", idle_timeout="1h")
+    said = node_settings.findings("main node 2", node, slots, None)
+    assert [each.code for each in said if each.level != "OK"] == codes
