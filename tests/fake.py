@@ -21,11 +21,13 @@ from typing import Any
 from psycopg import conninfo
 
 from repmgr_hooks.barman import archive, content, receive_wal
+from repmgr_hooks.checks import failover_slots as logical_checks
 from repmgr_hooks.checks import node_settings
+from repmgr_hooks.cluster import failover_slots as sync
 from repmgr_hooks.cluster import observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
-from repmgr_hooks.handlers import slot
+from repmgr_hooks.handlers import failover_slots, slot
 from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
@@ -250,6 +252,9 @@ class FakeSlot:
     reserved: bool = True
     invalidated: str = ""
     """Why, as PostgreSQL 17 and newer says it; ``restart_lsn`` stays."""
+    failover: bool = False
+    synced: bool = False
+    temporary: bool = False
 
     def as_row(self, name: str, pid: int) -> dict[str, object]:
         """Return its row in ``pg_replication_slots``."""
@@ -260,6 +265,9 @@ class FakeSlot:
             "restart_lsn": "0/5000000" if self.reserved else None,
             "wal_status": "reserved" if self.reserved and not self.invalidated else "lost",
             "invalidation_reason": self.invalidated or None,
+            "failover": self.failover,
+            "synced": self.synced,
+            "temporary": self.temporary,
         }
 
 
@@ -296,6 +304,15 @@ class FakeNode:
     most_wal: str = "50GB"
     idle_timeout: str = "0"
     waited_for: str = ""
+    syncs: str | None = "on"
+    primary_conninfo: str = "host=10.0.0.11 user=repmgr"
+    altered: str = ""
+    """What ALTER SYSTEM has written, which counts after a reload."""
+    primary_slot: str = "repmgr_slot_2"
+    feedback: str = "on"
+    wal_level: str = "logical"
+    may_alter: tuple[bool | None, bool | None] = (True, True)
+    """Whether ALTER SYSTEM is allowed at all, and to our role."""
     summarizes: str = ""
     cannot_archive: bool = False
     restore_command: str = "barman-wal-restore backup main %f %p"
@@ -857,6 +874,10 @@ class FakeHost:
         if sql.walsender:
             assert sql.statement == f"TIMELINE_HISTORY {node.timeline}"
             return [(f"{node.timeline:08X}.history", node.history)]
+        if found := re.fullmatch(r"alter system set primary_conninfo = E'(.*)'", sql.statement):
+            node.altered = found[1].replace("%%", "%").replace("''", "'").replace(r"\\", "\\")
+            self._note(f"alter primary_conninfo on {sql.node}")
+            return []
         return STATEMENTS[sql.statement](self, sql, node)
 
     def _look(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
@@ -957,7 +978,7 @@ class FakeHost:
         return [(sql.params[0] if sql.params[0] in node.pg_wal() else None,)]
 
     def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
-        return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
+        return [(node.most_slots - len(node.slots.keys() - set(sql.params[0])),)]
 
     def _create_slot(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         if sql.params[0] in node.slots:
@@ -990,6 +1011,26 @@ class FakeHost:
     def _inactive(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(not any(found.active for name, found in node.slots.items() if name == sql.params[0]),)]
 
+    def _sync_settings(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        more = (node.primary_slot, node.feedback, node.wal_level, node.waited_for)
+        return [(node.syncs, node.primary_conninfo, *more)]
+
+    def _reload(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        node.primary_conninfo = node.altered or node.primary_conninfo
+        return [(True,)]
+
+    def _in_force(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(node.primary_conninfo == sql.params[0],)]
+
+    def _drop_leftover(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        found = node.slots.get(sql.params[0])
+        kind = found is not None and not found.physical and found.failover and not found.synced and not found.temporary
+        return self._drop(sql, node, kind and node.in_recovery)
+
+    def _dropped(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        found = node.slots.get(sql.params[0])
+        return [(found is None or found.synced,)]
+
     def _absent(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(sql.params[0] not in node.slots,)]
 
@@ -1014,6 +1055,12 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     slot.RELEASE: FakeHost._release,
     slot.INACTIVE: FakeHost._inactive,
     slot.ABSENT: FakeHost._absent,
+    sync.ASK: FakeHost._sync_settings,
+    logical_checks.RIGHTS: lambda host, sql, node: [node.may_alter],
+    failover_slots.RELOAD: FakeHost._reload,
+    failover_slots.IN_FORCE: FakeHost._in_force,
+    failover_slots.DROP: FakeHost._drop_leftover,
+    failover_slots.DROPPED: FakeHost._dropped,
 }
 
 

@@ -16,6 +16,7 @@ from repmgr_hooks.checks import (
     barman,
     clients,
     end_to_end,
+    failover_slots,
     files,
     foreign_rules,
     former_primary,
@@ -136,13 +137,15 @@ def _outside(
         looked = nodes.look(managed, host, finder)
         decision = looked.decision if way else None
         by_model = any(getattr(action.config, "models", None) for action in managed.actions)
-        behind, served, pooled, formers = together(
+        behind, served, pooled, formers, logical = together(
             lambda: _barman(cluster, host, decision, by_model),
             lambda: _served(managed, host, looked) if firewall else [],
             lambda: list(pgbouncer.findings(managed, host)),
             lambda: list(former_primary.look(cluster, looked.decision, host)),
+            lambda: list(failover_slots.look(managed, looked.decision, host)) if looked.decision else [],
         )
     yield from nodes.findings(managed, looked, user)
+    yield from logical
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     yield from served

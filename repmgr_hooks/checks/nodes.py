@@ -60,9 +60,8 @@ class Looked:
 def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     """Ask all nodes; who is who only if our role may know."""
     cluster = managed.cluster
-    slot = cluster.barman.slot_name if cluster.barman else ""
     begun = clock.wall()
-    answers = _ask(managed, host, EXAMINE, tuple(cluster.nodes), (slot,))
+    answers = _ask(managed, host, EXAMINE, tuple(cluster.nodes), (list(managed.kept_slots),))
     looked = Looked(begun, clock.wall(), {number: examined(number, answer) for number, answer in answers.items()})
     if looked.lacking or not looked.answers:
         return looked
@@ -76,7 +75,7 @@ def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
 
 
 def _ask(
-    managed: ManagedCluster, host: Host, statement: str, nodes: tuple[int, ...], params: tuple[str, ...] = ()
+    managed: ManagedCluster, host: Host, statement: str, nodes: tuple[int, ...], params: tuple[object, ...] = ()
 ) -> dict[int, Rows | OperationFailed]:
     limit = managed.cluster.postgres.timeout
     return host.fetch_each([Sql(node, statement, params) for node in nodes], limit)
@@ -84,7 +83,6 @@ def _ask(
 
 def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Finding]:
     """Say what is wrong with the nodes. One that is silent is said to be that, and nothing more."""
-    uses_slots = any(action.name == "slot" for action in managed.actions)
     for number, node in looked.nodes.items():
         where = f"{managed.cluster.name} node {number}"
         if isinstance(node, OperationFailed):
@@ -93,7 +91,7 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
         yield Topic("nodes.answer", where).ok(f"answers {user.name} as {managed.cluster.postgres.user}")
         yield _clock(Topic("nodes.clock", where), node, looked)
         if not managed.cluster.nodes[number].witness:
-            yield from node_settings.findings(where, node, managed.cluster.barman if uses_slots else None)
+            yield from node_settings.findings(where, node, managed.kept_slots, managed.cluster.barman)
     if looked.answers:
         yield from node_settings.differences(managed.cluster, looked.answers)
         yield _rights(managed, looked)

@@ -15,5 +15,5 @@ def do_handlers(arguments: argparse.Namespace) -> int:
         (name, found.origin, (found.module.__doc__ or "").partition("\n")[0])
         for name, found in handlers.plug_ins().items()
     ]
-    say(f"{name:12} {origin:24} {what}" for name, origin, what in sorted(rows))
+    say(f"{name:14} {origin:24} {what}" for name, origin, what in sorted(rows))
     return OK

@@ -30,6 +30,11 @@ class Slot:
     """True if it also keeps dead rows, which Barman's never does."""
     invalidation_reason: str = ""
     """Why PostgreSQL no longer keeps its WAL (17 and newer): ``wal_removed``, ``idle_timeout``."""
+    failover: bool = False
+    """Of a logical one (17 and newer): standbys are to keep it in sync."""
+    synced: bool = False
+    """It is kept in sync; on a primary it means nothing."""
+    temporary: bool = False
 
     @property
     def reserved(self) -> bool:
@@ -222,7 +227,9 @@ def _slot(row: Mapping[str, Any]) -> Slot:
     physical, restart = _text(row["slot_type"]) == "physical", position(row["restart_lsn"])
     status, xmin = _text(row.get("wal_status") or ""), row.get("xmin") is not None
     reason = _text(row.get("invalidation_reason") or "")
-    return Slot(_text(row["slot_name"]), physical, _number_or_none(row["active_pid"]), restart, status, xmin, reason)
+    kind = (row.get(name) is True for name in ("failover", "synced", "temporary"))
+    pid = _number_or_none(row["active_pid"])
+    return Slot(_text(row["slot_name"]), physical, pid, restart, status, xmin, reason, *kind)
 
 
 def _sender(row: Mapping[str, Any]) -> WalSender:

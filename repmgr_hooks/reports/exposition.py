@@ -42,7 +42,11 @@ METRICS = {
         "gauge",
         "1 if the clients of the PgBouncer's database wait: it is paused, by us or another.",
     ),
-    "slot_retained_bytes": ("gauge", "WAL that Barman's slot keeps on the node."),
+    "slot_retained_bytes": (
+        "gauge",
+        "WAL that a slot keeps on the node: Barman's, another of the routes, a failover slot.",
+    ),
+    "failover_slot_in_sync": ("gauge", "1 if a failover to the standby would keep the logical slot."),
     "barman_streaming": ("gauge", "1 if Barman streams from the primary through its slot."),
     "barman_lag_bytes": ("gauge", "WAL of the primary that Barman does not have on disk."),
     "pending_steps": ("gauge", "What 'repmgr-hooks reconcile' would do now."),

@@ -39,6 +39,7 @@ from repmgr_hooks.reports.endpoint import Endpoint
 from repmgr_hooks.reports.former import FormerSeen, formers_of
 from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers, switchover_of
 from repmgr_hooks.reports.readers_port import ReadersPort
+from repmgr_hooks.reports.slots import held_by, logical
 from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
 from repmgr_hooks.switchover.record import Record
 from repmgr_hooks.system.layers import AskedOnce
@@ -83,6 +84,8 @@ class ClusterStatus:
     """The ports for readers."""
     former_primaries: tuple[FormerSeen, ...] = ()
     """Which nodes we have stopped, and what becomes of them."""
+    other_slots: tuple[str, ...] = ()
+    """The slots of other programs than Barman that the routes keep on the primary."""
     http: Endpoint | None = None
     """What load balancers are answered; None if that was not looked at."""
 
@@ -126,6 +129,9 @@ class ClusterStatus:
         lines += [*self._hold(), *self._switchover()]
         lines += [f"  {line}" for each in self.former_primaries for line in (str(each), *hint_lines(each.hint))]
         lines += [f"  {line}" for line in self._backup()]
+        primary = decision.primary_state
+        lines += [f"  {held_by(primary, name)}" for name in self.other_slots if primary]
+        lines += [f"  {line}" for line in logical(decision)]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
         if self.http:
@@ -200,12 +206,9 @@ class ClusterStatus:
     @staticmethod
     def _stream(primary: NodeState, barman: Barman) -> list[str]:
         slot, sender = primary.slot(barman.slot_name), primary.sender(barman.slot_name)
-        if slot is None or slot.restart_lsn is None or not slot.reserved:
-            lost = slot.invalidation_reason or slot.wal_status if slot else ""
-            why = f"invalidated by PostgreSQL ({lost})" if lost else "not there, or it reserves no WAL"
-            return [f"slot {barman.slot_name}: {why}"]
-        holds = size(max(primary.lsn - slot.restart_lsn, 0))
-        held = f"slot {barman.slot_name}: {slot.wal_status or 'there'}, holds {holds} of WAL"
+        held = held_by(primary, barman.slot_name)
+        if slot is None or not slot.reserved:
+            return [held]
         if sender is None or sender.flushed is None:
             return [held, "Barman: not streaming"]
         return [held, f"Barman: {sender.state}, {size(max(primary.lsn - sender.flushed, 0))} behind"]
@@ -264,6 +267,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         switchover,
         readers_port.look(settings, spread, state),
         formers,
+        tuple(slot for slot in managed.kept_slots if not (settings.barman and slot == settings.barman.slot_name)),
     )
 
 

@@ -155,6 +155,7 @@ Directory = Annotated[str, Pattern(DIRECTORY, "an absolute path without blanks a
 AbsolutePath = Annotated[str, Pattern(r"/.+", "an absolute path")]
 Identifier = Annotated[str, Pattern(PLAIN_NAME, "a plain name (letters, digits, _ . -)")]
 
+SlotName = Annotated[str, Pattern("[a-z0-9_]{1,63}", "at most 63 of a-z, 0-9 and _, as PostgreSQL names slots")]
 Amount = Annotated[str, Pattern(AMOUNT.pattern, "an amount in PostgreSQL's units, such as 10GB")]
 
 

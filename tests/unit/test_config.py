@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import string
 from pathlib import Path
 
@@ -238,6 +239,25 @@ def test_nodes_that_do_not_go_together(tmp_path: Path, host: str, said: str) -> 
 def test_handlers_that_need_barman_say_so(tmp_path: Path) -> None:
     text = "\n".join(line for line in GOOD.splitlines() if not line.startswith("    barman:"))
     assert mistakes(tmp_path, text).count("needs the section 'barman' of the cluster") == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["Second", "a-b", "a.b", "a b", "", "'", "x" * 64, "slöt", "a\nb", "%s", "repmgr_slot_1", "a;drop"]
+)
+def test_a_slot_that_postgresql_or_repmgr_would_not_let_us_have(tmp_path: Path, name: str) -> None:
+    text = changed("slot: {on: primary}", f"slot: {{on: primary, name: {json.dumps(name)}}}")
+    assert "slot" in mistakes(tmp_path, text)
+
+
+def test_slots_of_several_names_have_states_of_their_own(tmp_path: Path) -> None:
+    line = "          - slot: {on: standbys, state: absent}\n"
+    more = "          - slot: {name: second, on: standbys, state: synced}\n"
+    (tmp_path / "config.yaml").write_text(changed(line, line + more))
+    (main,) = config.load(tmp_path / "config.yaml").clusters.values()
+    assert main.kept_slots == ("barman",)
+    third = more.replace("synced", "absent")
+    said = "routes: slot second of standbys cannot be both absent and synced"
+    assert said in mistakes(tmp_path, changed(line, line + more + third))
 
 
 def test_a_route_without_do(tmp_path: Path) -> None:

@@ -167,6 +167,17 @@ def test_postgresql_18_says_why_it_has_invalidated_a_slot() -> None:
     assert (found.invalidation_reason, found.reserved) == ("idle_timeout", False)
 
 
+@pytest.mark.parametrize("odd", [{}, {"synced": None}, {"synced": "yes"}, {"synced": 1}])
+def test_logical_slots_that_standbys_keep_in_sync(odd: dict[str, object]) -> None:
+    """PostgreSQL 17 and newer; what others say of it keeps no node from being the primary."""
+    logical = SLOT | {"slot_type": "logical", "failover": True, "synced": True}
+    (found,) = seen(primary(slots=[logical]))[1].slots
+    assert (found.failover, found.synced, found.temporary) == (True, True, False)
+    older = {name: value for name, value in logical.items() if name not in ("failover", "synced")}
+    (found,) = seen(primary(slots=[older | odd]))[1].slots
+    assert (found.failover, found.synced, found.temporary) == (False, False, False)
+
+
 def test_postgresql_10_does_not_say_who_sends() -> None:
     receiver = {name: value for name, value in RECEIVER.items() if not name.startswith("sender_")}
     assert seen(primary(), standby(receiver=receiver))[2].receiver == WalReceiver("", 1, True, 2), "repmgr.nodes does"

@@ -21,10 +21,12 @@ from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event
+from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
+from repmgr_hooks.reports import metrics
 from repmgr_hooks.reports.status import ClusterStatus, look
 from repmgr_hooks.settings.cluster import WhileUnknown
 from repmgr_hooks.switchover.record import Record
@@ -142,6 +144,48 @@ def test_a_port_that_will_be_closed_while_no_primary_is_known_is_pending(journal
     assert not any("repmgr-hooks reconcile" in line for line in lines), "that closes nothing"
     handle(unknown, host, [], closed=("app",))
     assert not any("PENDING" in line for line in look(unknown, host, journal, LOADED).lines())
+
+
+def test_a_slot_of_another_program(journal: Journal) -> None:
+    host = healthy()
+    other = replace(MAIN.routes[0].do[1], config=slot.Config("primary", name="second"))
+    main = replace(MAIN, routes=(*MAIN.routes, Route(MAIN.routes[0].on, (other,))))
+    lines = look(main, host, journal, LOADED).lines()
+    assert lines[6] == "  Barman: streaming, 0 B behind"
+    assert "  slot second: not there, or it reserves no WAL" in lines
+    assert "  PENDING create slot second on node 1" in lines
+    assert handle(main, host, []).ok
+    found = look(main, host, journal, LOADED)
+    assert any(line.startswith("  slot second: reserved, holds ") for line in found.lines())
+    assert found.as_dict()["other_slots"] == ["second"]
+    retained = {
+        sample.labels["slot"]: sample.value
+        for sample in metrics.measure(found, None, Path("/nonexistent"))
+        if sample.metric == "slot_retained_bytes"
+    }
+    assert set(retained) == {"barman", "second"}
+
+
+def test_where_logical_slots_would_survive(journal: Journal) -> None:
+    host = healthy()
+    host.nodes[1].slots |= {
+        "sub": FakeSlot(physical=False, failover=True, active=True),
+        "mine": FakeSlot(physical=False),
+        "tmp": FakeSlot(physical=False, failover=True, temporary=True),
+    }
+    found = cluster_status(host, journal)
+    (line,) = [line for line in found.lines() if "in sync" in line]
+    assert line.startswith("  slot sub: reserved, holds ")
+    assert line.endswith("; in sync on no standby")
+    host.nodes[2].slots["sub"] = FakeSlot(physical=False, failover=True, synced=True)
+    synced = cluster_status(host, journal)
+    assert [line for line in synced.lines() if "sub" in line and line.endswith("; in sync on node 2")]
+    values = [
+        [each.value for each in metrics.measure(status, None, Path("/nonexistent")) if each.metric == metric]
+        for status in (found, synced)
+        for metric in ("failover_slot_in_sync",)
+    ]
+    assert values == [[0], [1]]
 
 
 def test_how_far_everybody_is(journal: Journal) -> None:
