@@ -21,8 +21,11 @@ from repmgr_hooks.testing.foreign import TEXTS, Odd, foreign_words
 from repmgr_hooks.testing.host import ScriptedHost
 from repmgr_hooks.testing.subject import Fault, Subject, enter, take
 from repmgr_hooks.testing.supervision import PLAN
+from repmgr_hooks.text import shortened
 
 Check = Callable[[Subject], None]
+MOST = 200
+"""Characters of what is shown of a world."""
 OF_THE_HOST = frozenset(vars(ScriptedHost()))
 ROUNDS = 2
 """What the missing steps stood before, helpers of theirs, may be planned when they are done (``engine/executor``)."""
@@ -149,7 +152,8 @@ def dry_run(subject: Subject, state: ClusterState) -> None:
 def _not_changed(before: Mapping[str, Any], host: Host) -> None:
     for name, now in _world(host).items():
         if not same(before.get(name), now):
-            raise Fault(f"a look has changed the world: '{name}' was {before.get(name)!r}, and is {now!r}")
+            was, now = (shortened(repr(value), MOST) for value in (before.get(name), now))
+            raise Fault(f"a look has changed the world: '{name}' was {was}, and is {now}")
 
 
 @in_each_state

@@ -37,7 +37,7 @@ class ScriptedHost:
         self.files: dict[str, str] = {}
         """Of the kernel's."""
         self.state: ClusterState | None = None
-        """The cluster as the handler is told that it is; the kit sets it."""
+        """The cluster as the handler is told that it is."""
         self.ran: list[Program] = []
         self.told: list[Alert] = []
         self.changes: list[tuple[float, str]] = []
@@ -73,6 +73,17 @@ class ScriptedHost:
         A test overrides this: without it a handler that never plans anything is found good.
         """
         return ""
+
+    def enter(self, state: ClusterState) -> None:
+        """The cluster is in this state from now on: what happened in it is not the handler's doing."""
+        self.state = state
+
+    def confirmed(self, state: ClusterState) -> ClusterState:
+        """Return what the nodes say now: they are asked before each look.
+
+        A test overrides this if its handler goes by ``state.states``, such as by their slots.
+        """
+        return state
 
     # repmgr_hooks.system.steps.Host
 

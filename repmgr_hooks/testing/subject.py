@@ -21,7 +21,7 @@ from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.document import Document
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.steps import Host, Step
-from repmgr_hooks.testing.host import NotScripted
+from repmgr_hooks.testing.host import NotScripted, ScriptedHost
 from repmgr_hooks.testing.supervision import NOTHING, OBSERVE, PLAN, Reached, Supervision
 
 CLUSTER: Mapping[str, Any] = {
@@ -59,7 +59,8 @@ class Subject:
 
     def look(self, state: ClusterState, host: Host) -> list[Step]:
         """Return the steps that are missing. Raises Fault, OperationFailed."""
-        return self.plan(state, self.observe(state, host))
+        now = host.confirmed(state) if isinstance(host, ScriptedHost) else state
+        return self.plan(now, self.observe(now, host))
 
     def observe(self, state: ClusterState, host: Host) -> Any:
         """Return what the handler sees. Raises Fault, OperationFailed."""
@@ -142,7 +143,8 @@ def _shortly(error: BaseException) -> str:
 
 def enter(host: Host, state: ClusterState) -> None:
     """Let a world know in which state the cluster is."""
-    host.state = state  # type: ignore[attr-defined]
+    if isinstance(host, ScriptedHost):
+        host.enter(state)
 
 
 def take(steps: list[Step], host: Host, when: str = "") -> None:
