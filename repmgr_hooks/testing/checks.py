@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeVar
 
 from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.notice import Notice
 from repmgr_hooks.engine.executor import PLUG_IN_LIMIT
 from repmgr_hooks.engine.routes import LONGEST
 from repmgr_hooks.errors import OperationFailed, Problem
@@ -23,6 +24,7 @@ from repmgr_hooks.testing.subject import Fault, Subject, enter, take
 from repmgr_hooks.testing.supervision import PLAN
 from repmgr_hooks.text import shortened
 
+T = TypeVar("T")
 Check = Callable[[Subject], None]
 MOST = 200
 """Characters of what is shown of a world."""
@@ -73,14 +75,17 @@ def purity(subject: Subject, state: ClusterState) -> None:
     for other in subject.states.values():
         with suppress(OperationFailed):
             subject.look(other, subject.host(other))
-    second = subject.plan(copy.deepcopy(state), copy.deepcopy(seen))
+    second = subject.plan(*_copied((state, seen)))
     if not same(first, second):
         raise Fault(f"'plan' says something else when it is asked again: {_names(first)}; then {_names(second)}")
     subject.warn(state)
+    if subject.handler.observe is None:
+        with _about("no primary is known"):
+            subject.plan_notice(Notice(state.cluster, state.event, None, 0, state.states))
 
 
 def _unchanged(subject: Subject, state: ClusterState, seen: Any) -> list[Step]:
-    before = copy.deepcopy((state, seen))
+    before = _copied((state, seen))
     steps = subject.plan(state, seen)
     for name, was, now in zip(("state", "seen"), before, (state, seen), strict=True):
         if not same(was, now):
@@ -270,7 +275,14 @@ def _names(steps: Iterable[Step]) -> str:
 def _world(host: Host) -> dict[str, Any]:
     """Return what the test keeps of its world, as it is now."""
     own = {name: value for name, value in vars(host).items() if name not in OF_THE_HOST and name[0] != "_"}
-    return {**copy.deepcopy(own), "changes": list(getattr(host, "changes", []))}
+    return {**_copied(own, "the world of the test"), "changes": list(getattr(host, "changes", []))}
+
+
+def _copied(value: T, what: str = "what 'observe' returns") -> T:
+    try:
+        return copy.deepcopy(value)
+    except Exception as error:
+        raise Fault(f"{what} cannot be copied ({error!r}): it must be plain data") from None
 
 
 def same(one: object, other: object) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
-from repmgr_hooks.cluster.notice import notice_of
+from repmgr_hooks.cluster.notice import Notice, notice_of
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.engine.executor import fit
 from repmgr_hooks.engine.routes import Action
@@ -71,11 +71,16 @@ class Subject:
 
     def plan(self, state: ClusterState, seen: Any) -> list[Step]:
         """Return what the handler says that is missing. Raises Fault."""
-        given = state if self.handler.observe else notice_of(state)
+        return self._plan(state, seen) if self.handler.observe else self.plan_notice(notice_of(state))
+
+    def plan_notice(self, notice: Notice) -> list[Step]:
+        """Return how a notification is given. Raises Fault."""
+        return self._plan(notice, None)
+
+    def _plan(self, given: ClusterState | Notice, seen: Any) -> list[Step]:
+        plan, action = self.handler.plan, self.action
         try:
-            return self.ask(
-                "plan", PLAN, lambda _: fit(self.handler.plan(self.action.config, given, seen), self.action)
-            )
+            return self.ask("plan", PLAN, lambda _: fit(plan(action.config, given, seen), action))
         except OperationFailed as error:
             raise Fault(f"'plan' raises OperationFailed: {error}; what fails is for 'observe' to say") from None
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import datetime
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
 from typing import Any, cast
 
@@ -25,6 +27,14 @@ NOW = frozenset({"now", "utcnow", "today"})
 PROGRAMS = ("fork", "exec", "spawn", "posix_spawn", "system", "popen", "kill", "wait")
 PURE = frozenset({"fspath", "sysconf", "WIFEXITED", "WEXITSTATUS", "WIFSIGNALED", "WTERMSIG", "getpid"})
 """What ``posix`` has that looks at nothing outside this process."""
+MODULES = {
+    "_posixsubprocess": "a program",
+    "_sqlite3": "a file",
+    "sqlite3": "a file",
+    "_socket": "a socket",
+    "select": "a wait",
+}
+KINDS = {"_socket.socket": "a socket", "select.poll": "a wait", "select.epoll": "a wait", "_random.Random": "chance"}
 PLAN = frozenset({"the clock", "a wait", "a program", "a file", "a socket", "a thread", "chance", "the environment"})
 """What ``plan`` may not reach: it has its arguments."""
 OBSERVE = frozenset({"a wait", "a program", "a file", "a socket"})
@@ -48,13 +58,15 @@ class Supervision:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch over this thread."""
-        before = sys.getprofile()
+        """Watch over this thread, and those that it starts."""
+        before, of_threads = sys.getprofile(), threading.getprofile()
+        threading.setprofile(self._called)
         sys.setprofile(self._called)
         try:
             yield
         finally:
             sys.setprofile(before)
+            threading.setprofile(of_threads)
             self._over = True
 
     @contextmanager
@@ -116,26 +128,27 @@ class _Supervised:
 def _reaches(function: object) -> str:
     """Return what a built-in function reaches; empty if nothing."""
     module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
-    owner = getattr(function, "__self__", None)
-    kind = owner if isinstance(owner, type) else type(owner)
-    kinds = {f"{base.__module__}.{base.__name__}" for base in kind.__mro__}
+    if not module:  # a method
+        owner = getattr(function, "__self__", None)
+        return _of_kind(owner if isinstance(owner, type) else type(owner), name)
     if module == "time":
         return "a wait" if name == "sleep" else "the clock" if name.startswith(CLOCKS) else ""
-    if issubclass(kind, datetime.date):
-        return "the clock" if name in NOW else ""
     if module == "posix":
         return "" if name in PURE else "chance" if name == "urandom" else _of_posix(name)
-    if module == "_posixsubprocess":
-        return "a program"
-    if module in ("io", "_io") and name in ("open", "open_code") or module in ("_sqlite3", "sqlite3"):
-        return "a file"
-    if module == "_socket" or "_socket.socket" in kinds:
-        return "a socket"
-    if module == "select" or "select.poll" in kinds:
-        return "a wait"
-    if module == "_thread" and name.startswith("start"):
-        return "a thread"
-    return "chance" if "_random.Random" in kinds else ""
+    if module == "_thread":
+        return "a thread" if name.startswith("start") else ""
+    if module in ("io", "_io"):
+        return "a file" if name.startswith("open") else ""
+    return MODULES.get(module, "")
+
+
+@cache
+def _of_kind(kind: type, method: str) -> str:
+    """Return what a method reaches of an object that is written in C."""
+    if issubclass(kind, datetime.date):
+        return "the clock" if method in NOW else ""
+    bases = [f"{base.__module__}.{base.__name__}" for base in kind.__mro__]
+    return next((KINDS[base] for base in bases if base in KINDS), "")
 
 
 def _of_posix(name: str) -> str:

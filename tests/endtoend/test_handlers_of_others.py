@@ -10,7 +10,7 @@ import pytest
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import led_to
 from tests.lab import Host, Lab, handlers, wait_for
-from tests.lab.handlers import ADDRESS, ARCHIVE, archived, backends, server_at
+from tests.lab.handlers import ADDRESS, ARCHIVE, archived, backends, written_on
 from tests.lab.three import rejoin
 
 POOL, OVERLAY = "host=10.0.0.20 port=9999", f"host={ADDRESS} port=5432"
@@ -38,7 +38,7 @@ def lab() -> Iterator[Lab]:
 
 
 def all_lead_to(lab: Lab, host: Host) -> bool:
-    return led_to(lab, host) and server_at(lab, OVERLAY) == server_at(lab, POOL) == host.address
+    return led_to(lab, host) and written_on(lab, OVERLAY) == written_on(lab, POOL) == host.name
 
 
 def worker(lab: Lab) -> str:
@@ -77,7 +77,7 @@ def test_the_gate_stays_closed_while_the_archive_cannot_be_written(lab: Lab) -> 
     ARCHIVE.rename(away)
     begun = time.monotonic()
     lab.db2.pg_ctl("stop", "-m", "immediate")
-    wait_for(lambda: server_at(lab, f"host={lab.db1.address} port=5432") == lab.db1.address, "db1 to be the primary")
+    wait_for(lambda: written_on(lab, f"host={lab.db1.address} port=5432") == "db1", "db1 to be the primary")
     wait_for(lambda: "pgbackrest {stanza: main}: " in worker(lab), "the gate to say why it is closed")
     assert not led_to(lab, lab.db1)
     away.rename(ARCHIVE)

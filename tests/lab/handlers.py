@@ -77,7 +77,7 @@ def start_archive(lab: Lab) -> None:
         lab.put(host, "/etc/pgbackrest.conf", conf)
     settings = f"archive_mode = on\narchive_command = 'pgbackrest --stanza={STANZA} archive-push %p'\n"
     for host in lab.databases:
-        lab.append(host, f"{DATA}/postgresql.conf", settings)
+        lab.append(host, f"{DATA}/postgresql.conf", f"{settings}cluster_name = '{host.name}'\n")
     lab.db1.run("pgbackrest", f"--stanza={STANZA}", "stanza-create", user="postgres")
     for host in lab.databases:
         host.pg_ctl("restart", "-m", "fast")
@@ -122,11 +122,10 @@ def backends(lab: Lab) -> list[str]:
     return [f"{line.split()[4]} {line.split()[6]}" for line in said.splitlines()]
 
 
-def server_at(lab: Lab, way: str) -> str:
-    """The address of the node that a client of the gateway's reaches; empty if none."""
+def written_on(lab: Lab, way: str) -> str:
+    """The node on which a client of the gateway's writes; empty if none. The shared address does not tell it."""
     dsn = f"{way} user=app dbname=app passfile=/etc/repmgr-hooks/pgpass connect_timeout=3"
-    question = (
-        "with written as (insert into work default values returning id) select host(inet_server_addr()) from written"
-    )
+    insert = "insert into work default values returning id"
+    question = f"with written as ({insert}) select current_setting('cluster_name') from written"
     result = lab.gateway.result("psql", "-XAtqc", question, dsn, user="service", limit=60)
     return result.stdout.strip()

@@ -22,7 +22,7 @@ from repmgr_hooks.system.steps import Host, Program, Step
 LIMIT = 5.0
 STEP_LIMIT = 20.0
 """pgpool starts its processes anew when a node comes or goes, and answers no PCP meanwhile."""
-BACKEND = re.compile(r"([^\s]{1,255}) ([0-9]{1,5}) ([0-3]) [0-9.]+ \S+ \S+ (\S+)", re.ASCII)
+BACKEND = re.compile(r"([^\s]{1,255}) ([0-9]{1,5}) ([0-3]) \S+ \S+ \S+ (\S+)", re.ASCII)
 """Of pcp_node_info: host, port, status, weight, the status in words, what PostgreSQL says, the role; and more."""
 DOWN = 3
 

@@ -20,7 +20,7 @@ class Backend:
     primary: bool = False
 
     def __str__(self) -> str:
-        return f"5432 {1 if self.attached else 3} 0.500000 waiting unknown {'primary' if self.primary else 'standby'} x"
+        return f"5432 {1 if self.attached else 3} -nan waiting unknown {'primary' if self.primary else 'standby'} x"
 
 
 class Pgpool(ScriptedHost):

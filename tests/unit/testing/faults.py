@@ -50,6 +50,7 @@ FAULTS = {
         ((PLAN, f"{PLAN}    1 / 0\n"), "'plan' raises ZeroDivisionError... at ...faulty.py:41"),
         ((PLAN, f"{PLAN}    raise SystemExit\n"), "'plan' raises SystemExit"),
         (("    return steps", "    return [step.what for step in steps]"), "plan must return steps"),
+        ((SAID, SAID + "    import threading; said = threading.Lock()\n"), ('"address": said.strip()', '"address": said'), "what 'observe' returns cannot be copied"),
         (("warnings = contract.no_warnings", "def warnings(config, state): open('/etc/hosts')"), "'warnings' reaches"),
     ],
     "convergence": [
@@ -68,6 +69,7 @@ FAULTS = {
     "dry_run": [
         ((SAID, f'    host.run(Program(("begin",)), 5)\n{SAID}'), "a look has changed the world: 'begun' was False, and is"),
         ((SAID, f"    open('/tmp/x', 'w')\n{SAID}"), "'observe' reaches a file"),
+        ((SAID, f"    import threading; t = threading.Thread(target=open, args=['/etc/hosts']); t.start(); t.join()\n{SAID}"), "'observe' reaches a file"),
         (
             ("fingerprint = contract.no_fingerprint", "def fingerprint(s, host): return host.run(Program(('begin',)), 5)"),
             "a look has changed the world",

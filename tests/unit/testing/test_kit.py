@@ -92,3 +92,23 @@ def test_a_planted_fault_is_found(
 
 def test_each_check_has_planted_faults() -> None:
     assert FAULTS.keys() == CHECKS.keys()
+
+
+def test_a_notification_is_asked_while_no_primary_is_known(changed: Callable[..., ModuleType]) -> None:
+    told = changed(
+        (
+            "def observe(config: Config, state: ClusterState, host: Host) -> dict[str, str]:",
+            "def unused(config, host):",
+        ),
+        ("def plan(", "observe = None\n\n\ndef plan("),
+        ("    steps = []\n", "    return [Step(f'tell of {state.primary + 0}', Program(('tell',)), 5)]\n"),
+    )
+    (found,) = examine(told, OPTIONS, Names)  # type: ignore[arg-type]
+    assert found.startswith("purity: 'plan' raises TypeError")
+    assert found.endswith("(no primary is known) (node 1 is the primary)")
+
+
+def test_a_world_without_an_answer_says_so() -> None:
+    world = ScriptedHost
+    assert "contract" not in "".join(examine(good, OPTIONS, world))  # type: ignore[arg-type]
+    assert examine(good, OPTIONS, world)[0] == "purity: the test has no answer for 'lookup': add it to 'programs'"  # type: ignore[arg-type]
