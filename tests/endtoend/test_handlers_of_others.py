@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -71,16 +70,14 @@ def test_the_old_primary_comes_back_as_a_standby(lab: Lab) -> None:
 
 
 def test_the_gate_stays_closed_while_the_archive_cannot_be_written(lab: Lab) -> None:
-    """As when NFS is gone; the port's own limit (120 s) is not over when it is back."""
+    """As when NFS is gone."""
     away = ARCHIVE.with_name("away")
     wait_for(lambda: "archive_failed" not in lab.gateway.hooks("status", "--json").stdout, "a quiet cluster")
     ARCHIVE.rename(away)
-    begun = time.monotonic()
     lab.db2.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: written_on(lab, f"host={lab.db1.address} port=5432") == "db1", "db1 to be the primary")
-    wait_for(lambda: "pgbackrest {stanza: main}: " in worker(lab), "the gate to say why it is closed")
+    wait_for(lambda: "pgbackrest {stanza: main, timeout: 10}: " in worker(lab), "the gate to say why it is closed")
     assert not led_to(lab, lab.db1)
     away.rename(ARCHIVE)
     wait_for(lambda: all_lead_to(lab, lab.db1), "the gate to open")
-    assert time.monotonic() - begun < 120 or "although an earlier action failed" not in worker(lab)
     assert archived(3)

@@ -44,8 +44,9 @@ num_init_children = 8
 search_primary_node_timeout = 60
 """
 APP = "- firewall: {open: app, fail_open_after: 120}"
-ROUTE = f"""- pgbackrest: {{stanza: {STANZA}}}
-          {APP}
+BARMANS_GATE, GATE = "- barman: {switch_wal: {timeout: 90}}", f"- pgbackrest: {{stanza: {STANZA}, timeout: 10}}"
+"""Instead of Barman's, which would close the WAL file first."""
+BEHIND = f"""- firewall: {{open: app}}
           - state: {{look: [/usr/local/bin/look], make: [/usr/local/bin/make]}}
           - pgpool: {{host: 10.0.0.20, user: {PCP_USER}, passfile: {PCPPASS}}}"""
 
@@ -63,7 +64,9 @@ def install(lab: Lab) -> None:
     lab.gateway.path("/usr/local/bin/repmgr-hooks").unlink()
     lab.put(lab.gateway, "/usr/local/bin/repmgr-hooks", PROGRAM, 0o755)
     place = lab.gateway.path("/etc/repmgr-hooks/config.yaml")
-    place.write_text(place.read_text().replace(APP, ROUTE))
+    text = place.read_text()
+    assert text.count(APP) == text.count(BARMANS_GATE) == 1
+    place.write_text(text.replace(BARMANS_GATE, GATE).replace(APP, BEHIND))
 
 
 def start_archive(lab: Lab) -> None:
