@@ -29,6 +29,7 @@ CLUSTER: Mapping[str, Any] = {
     "gateway": {"address": "10.0.0.20", "ports": {"barman": 54321, "app": 54322}},
     "barman": {"server": "main_backup", "slot_name": "barman"},
 }
+SYSTEM = "7300000000000000001"
 NO_HOST = cast(Host, None)
 """For what needs none."""
 T = TypeVar("T")
@@ -172,26 +173,38 @@ def options(wanted: type[Any], given: Any, path: str) -> Any:
 
 
 def usual_states(cluster: Cluster) -> dict[str, ClusterState]:
-    """Return what happens to every cluster: a failover, the old primary as a standby, and back again."""
-    first, second = list(cluster.nodes)[:2]
+    """Return what happens to every cluster: a failover, the old primary in each way it may come back, a switchover.
+
+    Raises Fault if the cluster has not two nodes.
+    """
+    nodes = [number for number, node in cluster.nodes.items() if not node.witness]
+    if len(nodes) < 2:
+        raise Fault("a cluster needs two nodes for a failover")
+    first, second = nodes[:2]
+    promoted = Event(second, "repmgrd_failover_promote")
+    silent = NodeState(first, error="connection timeout expired")
+    stale = NodeState(first, in_recovery=False, timeline=1, system_identifier=SYSTEM)
     return {
-        f"node {first} is the primary": _state(cluster, first, 1),
-        f"node {second} was promoted, node {first} is silent": _state(
-            cluster, second, 2, Event(second, "repmgrd_failover_promote"), silent=first
-        ),
+        f"node {first} is the primary": _state(cluster, first, 1, None),
+        f"node {second} was promoted, node {first} is silent": _state(cluster, second, 2, promoted, silent),
+        f"node {second} is the primary, node {first} a stale one": _state(cluster, second, 2, None, stale),
         f"node {first} is a standby of node {second}": _state(cluster, second, 2, Event(first, "node_rejoin")),
         f"node {first} is the primary again": _state(cluster, first, 3, Event(first, "standby_switchover")),
     }
 
 
 def _state(
-    cluster: Cluster, primary: int, timeline: int, event: Event | None = None, silent: int | None = None
+    cluster: Cluster, primary: int, timeline: int, event: Event | None, other: NodeState | None = None
 ) -> ClusterState:
     states = {
-        node: NodeState(node, error="connection timeout expired")
-        if node == silent
-        else NodeState(node, in_recovery=node != primary, timeline=timeline, system_identifier="7300000000000000001")
-        for node in cluster.nodes
+        number: NodeState(
+            number, in_recovery=number != primary, timeline=timeline, system_identifier=SYSTEM, witness=node.witness
+        )
+        for number, node in cluster.nodes.items()
     }
-    last = LastKnownPrimary(primary, timeline)
-    return ClusterState(cluster, primary, timeline, states, event, last)
+    if other:
+        states[other.node] = other
+    previous = next((number for number in states if number != primary), None) if timeline > 1 else None
+    return ClusterState(
+        cluster, primary, timeline, states, event, LastKnownPrimary(primary, timeline, SYSTEM, previous=previous)
+    )

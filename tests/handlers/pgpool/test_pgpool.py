@@ -50,8 +50,8 @@ class Pgpool(ScriptedHost):
     def wrong(self) -> str:
         assert self.state
         wanted = [
-            (node == self.state.primary or self.state.states[node].reachable, node == self.state.primary)
-            for node in (1, 2)
+            (node == self.state.primary or (there.reachable and there.in_recovery), node == self.state.primary)
+            for node, there in self.state.states.items()
         ]
         got = [(backend.attached, backend.primary) for backend in self.backends]
         return "" if got == wanted else f"attached and primary are {got}, not {wanted}"

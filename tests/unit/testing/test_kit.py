@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from repmgr_hooks.system.steps import Program
-from repmgr_hooks.testing import CHECKS, ScriptedHost, ended, examine
+from repmgr_hooks.testing import CHECKS, CLUSTER, ScriptedHost, cluster_of, ended, examine, usual_states
 from tests.unit.testing import good
 from tests.unit.testing.faults import FAULTS
 
@@ -112,3 +112,19 @@ def test_a_world_without_an_answer_says_so() -> None:
     world = ScriptedHost
     assert "contract" not in "".join(examine(good, OPTIONS, world))  # type: ignore[arg-type]
     assert examine(good, OPTIONS, world)[0] == "purity: the test has no answer for 'lookup': add it to 'programs'"  # type: ignore[arg-type]
+
+
+def test_another_cluster() -> None:
+    """With a witness before its nodes, and one state alone."""
+    nodes = {9: {"host": "10.0.0.19", "witness": True}, 4: {"host": "10.0.0.14"}, 5: {"host": "10.0.0.15"}}
+    cluster = cluster_of({**CLUSTER, "nodes": nodes})
+    states = usual_states(cluster)
+    assert [state.primary for state in states.values()] == [4, 5, 5, 5, 4]
+    assert examine(good, OPTIONS, Names, cluster=cluster) == []  # type: ignore[arg-type]
+    assert examine(good, OPTIONS, Names, cluster, {"now": states["node 4 is the primary"]}) == []  # type: ignore[arg-type]
+
+
+def test_a_cluster_without_a_standby() -> None:
+    cluster = cluster_of({**CLUSTER, "nodes": {1: {"host": "10.0.0.11"}}})
+    (found,) = {said.partition(": ")[2] for said in examine(good, OPTIONS, Names, cluster=cluster)}  # type: ignore[arg-type]
+    assert found == "a cluster needs two nodes for a failover"
