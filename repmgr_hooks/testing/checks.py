@@ -28,9 +28,9 @@ T = TypeVar("T")
 Check = Callable[[Subject], None]
 MOST = 200
 """Characters of what is shown of a world."""
+TIMES = 2
+"""How often ``fence`` is asked and its steps are taken (``engine/fencing.py``)."""
 OF_THE_HOST = frozenset(vars(ScriptedHost()))
-ROUNDS = 2
-"""What the missing steps stood before, helpers of theirs, may be planned when they are done (``engine/executor``)."""
 
 
 def in_each_state(check: Callable[[Subject, ClusterState], None]) -> Check:
@@ -110,12 +110,13 @@ def convergence(subject: Subject, state: ClusterState) -> None:
 
 
 def _make_true(subject: Subject, state: ClusterState, host: Host, when: str) -> None:
-    for _ in range(ROUNDS):
-        steps = _look(subject, state, host)
-        if not steps:
-            break
-        take(steps, host, when)
-    if left := [step for step in _look(subject, state, host) if not step.helper]:
+    take(_look(subject, state, host), host, when)
+    left = _look(subject, state, host)
+    if left and all(step.helper for step in left):
+        # What the missing steps stood before: the executor takes it when they are done.
+        take(left, host, when)
+        left = _look(subject, state, host)
+    if left and not all(step.helper for step in left):
         raise Fault(f"{when}the steps were taken, and 'plan' still says: {_names(left)}")
     if isinstance(host, ScriptedHost) and (wrong := host.wrong()):
         raise Fault(f"{when}'plan' says that nothing is missing, and the world says: {wrong}")
@@ -130,13 +131,10 @@ def _look(subject: Subject, state: ClusterState, host: Host) -> list[Step]:
 
 def _fence(subject: Subject, state: ClusterState) -> None:
     host = subject.host(state)
-    for left in (ROUNDS, 1, 0):
-        steps = subject.fence(state, host)
-        if not steps:
-            return
-        if not left:
-            raise Fault(f"the steps of 'fence' were taken, and it still says: {_names(steps)}")
-        take(steps, host)
+    for _ in range(TIMES):
+        take(subject.fence(state, host), host)
+    if left := subject.fence(state, host):
+        raise Fault(f"the steps of 'fence' were taken, and it still says: {_names(left)}")
 
 
 @in_each_state

@@ -54,6 +54,7 @@ FAULTS = {
         (("warnings = contract.no_warnings", "def warnings(config, state): open('/etc/hosts')"), "'warnings' reaches"),
     ],
     "convergence": [
+        (('    if seen["address"] != state', '    elif seen["address"] != state'), "the steps were taken, and 'plan' still says: 'name 10.0.0.11'"),
         (('seen["address"] != state', 'seen["address"] != "x" + state'), "the steps were taken, and 'plan' still says: "),
         (('state.primary_host)), 5)', 'config.name)), 5)'), "'plan' still says: 'name 10.0.0.11' (node 1 is the primary)"),
         # Right in a fresh world, wrong after a failover.
