@@ -25,10 +25,10 @@ LIMITED = frozenset({"run", "fetch", "fetch_each", "ask_consoles", "visit_each",
 CLOCKS = ("time", "monotonic", "perf_counter", "process_time", "thread_time", "clock_gettime", "localtime", "gmtime")
 NOW = frozenset({"now", "utcnow", "today"})
 PROGRAMS = ("fork", "exec", "spawn", "posix_spawn", "system", "popen", "kill", "wait")
-PURE = frozenset({"fspath", "sysconf", "WIFEXITED", "WEXITSTATUS", "WIFSIGNALED", "WTERMSIG", "getpid"}) | {
-    "_path_normpath",
-    "_path_splitroot_ex",
-}
+PURE = frozenset(
+    {"fspath", "sysconf", "WIFEXITED", "WEXITSTATUS", "WIFSIGNALED", "WTERMSIG", "getpid"}
+    | {"_path_normpath", "_path_splitroot_ex"}
+)
 """What ``posix`` has that looks at nothing outside this process."""
 MODULES = {
     "_posixsubprocess": "a program",
