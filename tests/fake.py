@@ -32,9 +32,9 @@ from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.reports import may_promote
-from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Program, Rows, Sql, Table, console_name
 from repmgr_hooks.system.visit import LATE, Visit
+from repmgr_hooks.testing.host import ScriptedHost, ended
 from tests.fake_nft import NftTables
 from tests.fake_pgbouncer import FakePgBouncer
 
@@ -429,7 +429,7 @@ class Connection:
         )
 
 
-class FakeHost:
+class FakeHost(ScriptedHost):
     """The world of the cluster in ``config/config.yaml``: it answers what handlers ask, and notes every change.
 
     At first node 1 is the primary on timeline 1, both ports lead to it, and Barman streams from it.
@@ -440,6 +440,7 @@ class FakeHost:
     app_port = 54322
 
     def __init__(self) -> None:
+        super().__init__()
         self.nodes = {1: FakeNode("10.0.0.11", in_recovery=False), 2: FakeNode("10.0.0.12")}
         self.nodes[1].slots["barman"] = FakeSlot(active=True)
         self.barman = FakeBarman(streams_from=1, archived={"000000010000000000000004"})
@@ -461,28 +462,12 @@ class FakeHost:
         self.repmgr = "repmgr 5.3.3"
         self.sudoers = "/usr/local/bin/repmgr-hooks worker --once, /usr/local/bin/repmgr-hooks event -"
         self.poked: list[Flow] = []
-        self.told: list[Alert] = []
-        self.programs: dict[str, Callable[[Program], str]] = {}
-        self.ran: list[Program] = []
-        self.changes: list[tuple[float, str]] = []
-        self.rests = 0
         self.pgbouncers: dict[str, FakePgBouncer] = {}
         """By the name of each console: ``10.0.0.20:6432``."""
-        self._clock = 0.0
         self._silent: set[int] = set()
         self._constants: set[tuple[str, ...]] = set()
-        self._later: list[tuple[float, Callable[[], None]]] = []
-        self._reactions: list[tuple[str, Callable[[], None]]] = []
 
     # What a test scripts and reads.
-
-    def at(self, moment: float, happens: Callable[[], None]) -> None:
-        """Let something happen when the clock reaches a moment."""
-        self._later.append((moment, happens))
-
-    def after(self, change: str, happens: Callable[[], None]) -> None:
-        """Let something happen right after the first change whose text begins so."""
-        self._reactions.append((change, happens))
 
     def promote(self, number: int) -> None:
         """Make a node the primary, by repmgr: a new timeline, and every reachable node's metadata says so."""
@@ -519,32 +504,7 @@ class FakeHost:
         self.nat = NatTable()
         self.nft.take(json.dumps({"nftables": [{"add": item} for item in json.loads(SERVED_BY_NFT)["nftables"][1:]]}))
 
-    def what_changed(self) -> list[str]:
-        """The changes, in order."""
-        return [what for _, what in self.changes]
-
-    def _note(self, change: str) -> None:
-        self.changes.append((self._clock, change))
-        for prefix, happens in [reaction for reaction in self._reactions if change.startswith(reaction[0])]:
-            self._reactions.remove((prefix, happens))
-            happens()
-
-    # repmgr_hooks.system.steps.World
-
-    def now(self) -> float:
-        return self._clock
-
-    def sleep(self, seconds: float) -> None:
-        end = self._clock + seconds
-        assert end < 10_000, "this run does not end"
-        for moment, happens in sorted((entry for entry in self._later if entry[0] <= end), key=lambda entry: entry[0]):
-            self._later.remove((moment, happens))
-            self._clock = max(self._clock, moment)
-            happens()
-        self._clock = end
-
-    def close_idle(self) -> None:
-        self.rests += 1
+    # repmgr_hooks.system.steps.Host
 
     def ask_consoles(
         self, asked: Mapping[str, Sequence[str]], limit: float
@@ -554,22 +514,13 @@ class FakeHost:
     def _console(self, console: str, commands: Sequence[str]) -> list[Table] | OperationFailed:
         for command in commands:
             if not command.startswith("SHOW"):
-                self._note(f"{command} on {console_name(console)}")
+                self.note(f"{command} on {console_name(console)}")
         return self.pgbouncers[console_name(console)].answer(commands, self._clock)
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
         if found := list(flows):
             self.poked += found
-            self._note("poke")
-
-    def tell(self, alert: Alert) -> None:
-        self.told.append(alert)
-
-    def fetch(self, sql: Sql, limit: float) -> Rows:
-        answer = self.fetch_each([sql], limit)[sql.node]
-        if isinstance(answer, OperationFailed):
-            raise answer
-        return answer
+            self.note("poke")
 
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         """A node that does not answer is waited for once: later, ``LocalHost`` knocks at it on the side."""
@@ -597,7 +548,7 @@ class FakeHost:
             assert program.resident, "nobody waits for it"
             return ""
         if name in self.programs:
-            self._note(f"run {name}")
+            self.note(f"run {name}")
             return self.programs[name](program)
         if name == "iptables-save":
             return self.nat.save() + ("" if words == ["-t", "nat"] else f"*filter\n{self.filter}COMMIT\n")
@@ -621,7 +572,7 @@ class FakeHost:
         if name == "iptables-restore":
             assert "--noflush" in words, "this would flush the chains of others"
             self.nat.restore(program.stdin)
-            self._note("iptables-restore")
+            self.note("iptables-restore")
             return ""
         if name == "sysctl":
             return self._sysctl(words)
@@ -667,7 +618,7 @@ class FakeHost:
     def _nft(self, program: Program, words: list[str]) -> str:
         if words == ["-j", "-f", "-"]:
             self.nft.take(program.stdin)
-            self._note("nft")
+            self.note("nft")
             return ""
         if words == ["-j", "list", "ruleset"] and not self.native_tables:
             return self.nft.list_all()
@@ -679,7 +630,7 @@ class FakeHost:
     def _sysctl(self, words: list[str]) -> str:
         if words == ["-w", "net.ipv4.ip_forward=1"]:
             self.forwarding = True
-            self._note("sysctl")
+            self.note("sysctl")
         return f"{int(self.forwarding)}\n"
 
     def _conntrack(self, program: Program, words: list[str]) -> str:
@@ -694,7 +645,7 @@ class FakeHost:
         if words[0] == "-L":
             return "".join(f"{entry}\n" for entry in found)
         self.connections = [entry for entry in self.connections if entry not in found]
-        self._note(f"conntrack -D {asked['--orig-port-dst']}")
+        self.note(f"conntrack -D {asked['--orig-port-dst']}")
         said = f"conntrack v1.4.7 (conntrack-tools): {len(found)} flow entries have been deleted."
         return ended(program, 0 if found else 1, "".join(f"{entry}\n" for entry in found), said)
 
@@ -707,7 +658,7 @@ class FakeHost:
         assert "--reset" not in words, "this would hide a gap"
         stops = "--stop" in words or verb == "terminate-process"
         if not verb.startswith(("show", "list", "diagnose")):
-            self._note(f"barman {verb}{' --stop' * ('--stop' in words)}")
+            self.note(f"barman {verb}{' --stop' * ('--stop' in words)}")
         if verb == "receive-wal" and not stops:
             assert program.resident, "it goes on running"
             if self.barman.health == "good":
@@ -794,7 +745,7 @@ class FakeHost:
             if file in self.barman.tails:
                 return ended(program, 1, f"{words[1]} /dev/zero differ: byte 41, line 1\n", "")
             return ended(program, 1, "", f"cmp: EOF on {words[1]} after byte 16")
-        self._note(" ".join([name, *words]).replace(f"{HOME}/", ""))
+        self.note(" ".join([name, *words]).replace(f"{HOME}/", ""))
         if name == "mkdir":
             self.barman.quarantine[words[1]] = set()
         elif name == "mv":
@@ -965,7 +916,7 @@ class FakeHost:
         node.segment += 1
         if self.barman.streams_from == sql.node:
             self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
-        self._note(f"switch WAL on {sql.node}")
+        self.note(f"switch WAL on {sql.node}")
         return [("0/0", "0/0")]
 
     def _rights(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
@@ -984,7 +935,7 @@ class FakeHost:
         if sql.params[0] in node.slots:
             return OperationFailed(f'node {sql.node}: replication slot "{sql.params[0]}" already exists')
         node.slots[sql.params[0]] = FakeSlot()
-        self._note(f"create slot on {sql.node}")
+        self.note(f"create slot on {sql.node}")
         return [("(barman,)",)]
 
     def _drop_on_standby(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
@@ -998,14 +949,14 @@ class FakeHost:
         found = node.slots.get(sql.params[0])
         if allowed and found and not found.active:
             del node.slots[sql.params[0]]
-            self._note(f"drop slot on {sql.node}")
+            self.note(f"drop slot on {sql.node}")
             return [("",)]
         return []
 
     def _release(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         if self.barman.streams_from == sql.node:
             self._end_stream()
-        self._note(f"release slot on {sql.node}")
+        self.note(f"release slot on {sql.node}")
         return [(True,)]
 
     def _inactive(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
@@ -1069,15 +1020,6 @@ def asked(program: Program) -> dict[str, Any]:
     found = re.search(r"^asked = json.loads\((.*)\)$", program.stdin, re.MULTILINE)
     assert found
     return dict(json.loads(ast.literal_eval(found[1])))
-
-
-def ended(program: Program, exit_code: int, stdout: str, stderr: str) -> str:
-    """End a program: its output, or OperationFailed if its exit code, or what it wrote, is not what was asked for."""
-    if exit_code and not (program.tolerate and re.search(program.tolerate, stderr)):
-        raise OperationFailed(f"{program}: exit code {exit_code}: {stderr}")
-    if program.expect and not re.search(program.expect, stdout):
-        raise OperationFailed(f"{program}: answered 0, but its output is not what was asked for: {stdout}")
-    return stdout
 
 
 HOME = "/var/lib/barman/main_backup"

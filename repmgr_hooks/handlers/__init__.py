@@ -126,13 +126,13 @@ def _load(point: metadata.EntryPoint, origin: str, here: bool) -> Handler:
     except BaseException as error:  # whatever a plug-in raises
         what = f"handler {point.name!r} of {origin} cannot be loaded: {error!r}"
         raise UsageError(what, hint="correct or remove it") from error
-    if breach := _breaks_contract(module):
+    if breach := breaks_contract(module):
         raise UsageError(f"handler {point.name!r} of {origin}: {breach}", hint=breach.hint)
     handler: Handler = module
     return handler
 
 
-def _breaks_contract(module: object) -> Problem | None:
+def breaks_contract(module: object) -> Problem | None:
     """Return how a module breaks the contract; None if it does not."""
     import difflib  # for plug-ins alone
 
