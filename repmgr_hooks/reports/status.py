@@ -11,6 +11,7 @@ from typing import Any
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
+from repmgr_hooks.cluster.host_names import moved
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import Probe, led_astray, merged, probe
@@ -212,6 +213,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         (
             *warnings,
             *unreadable,
+            *moved(settings, host),
             *(problem for each in pooled for problem in each.problems),
             *(clocks_off(last_heard(journal, settings.name)) if journal else ()),
         ),
