@@ -114,7 +114,7 @@ def _cluster(
         chains += [*kernel.devices(cluster, host), *kernel.chains(cluster, host)]
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
-    yield from (*chains, *barmans, *secret)
+    yield from (*chains, *barmans, *secret, *nodes.names(cluster, host))
     yield passwords.look(cluster, user)
     rules = list(foreign_rules.look(cluster, host)) if _uses(managed, "firewall") and not bad(chains) else []
     yield from rules

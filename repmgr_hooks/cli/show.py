@@ -16,7 +16,8 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import broken
-from repmgr_hooks.reports import endpoint, exposition, metrics, status
+from repmgr_hooks.reports import endpoint, exposition, metrics
+from repmgr_hooks.reports.look import look
 from repmgr_hooks.reports.status import ClusterStatus
 
 AT_ONCE = 8
@@ -44,7 +45,7 @@ def do_status(arguments: argparse.Namespace) -> int:
 def looks(chosen: Sequence[ManagedCluster], journal: Journal | None, loaded: Config) -> list[ClusterStatus]:
     """Look at several clusters side by side: most of the time each waits for nodes and for Barman."""
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(threads.map(lambda managed: status.look(managed, world_of(managed), journal, loaded), chosen))
+        return list(threads.map(lambda managed: look(managed, world_of(managed), journal, loaded), chosen))
 
 
 def do_metrics(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from repmgr_hooks.cluster.wal import position
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Rows, Sql
@@ -278,26 +279,3 @@ def _number(value: Any, most: int = 2**31) -> int:
 
 def _number_or_none(value: Any) -> int | None:
     return None if value is None else _number(value)
-
-
-def lsn(position: int) -> str:
-    """Return a WAL position as PostgreSQL writes it.
-
-    >>> lsn(position("1/10"))
-    '1/10'
-    """
-    return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
-
-
-def position(lsn: str | None) -> int | None:
-    """Return a WAL position in bytes. Raises ValueError.
-
-    >>> position("1/10")
-    4294967312
-    """
-    if lsn is None:
-        return None
-    found = re.fullmatch("([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", lsn) if isinstance(lsn, str) else None
-    if found is None:
-        raise ValueError(f"{lsn!r:.50} is not a WAL position")
-    return (int(found[1], 16) << 32) + int(found[2], 16)

@@ -110,6 +110,7 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
     assert first == ": 5 mistakes:"
     for expected in (
         "  line 4: clusters.main.nodes.1.host: must be an IP address",
+        "    HINT: look it up, and write the address; a node may have its 'name' beside it",
         "  line 6: clusters.main.promotion_timeuot: unknown option",
         "    HINT: did you mean 'promotion_timeout'?",
         "  line 7: clusters.main.gateway.ports.app: must be between 1 and 65535; got 70000",
@@ -118,7 +119,7 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
         "    HINT: did you mean 'firewall'?",
     ):
         assert len([line for line in rest if line.startswith(expected)]) == 1, expected
-    assert len(rest) == 7
+    assert len(rest) == 8
 
 
 def test_an_event_of_a_newer_repmgr_may_be_routed_and_is_warned_of(

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks.cluster.observe import LOOK, NodeState, Registered, Slot, WalReceiver, WalSender, observe, position
+from repmgr_hooks.cluster.observe import LOOK, NodeState, Registered, Slot, WalReceiver, WalSender, observe
+from repmgr_hooks.cluster.wal import position
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Rows, Sql

@@ -27,7 +27,8 @@ from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.reports import metrics
-from repmgr_hooks.reports.status import ClusterStatus, look
+from repmgr_hooks.reports.look import look
+from repmgr_hooks.reports.status import ClusterStatus
 from repmgr_hooks.settings.cluster import WhileUnknown
 from repmgr_hooks.switchover.record import Record
 from repmgr_hooks.system.steps import Program
