@@ -827,7 +827,7 @@ class FakeHost(ScriptedHost):
             return [(f"{node.timeline:08X}.history", node.history)]
         if found := re.fullmatch(r"alter system set primary_conninfo = E'(.*)'", sql.statement):
             node.altered = found[1].replace("%%", "%").replace("''", "'").replace(r"\\", "\\")
-            self._note(f"alter primary_conninfo on {sql.node}")
+            self.note(f"alter primary_conninfo on {sql.node}")
             return []
         return STATEMENTS[sql.statement](self, sql, node)
 
