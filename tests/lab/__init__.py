@@ -622,6 +622,11 @@ class Client:
         good = [write.ended for write in self.writes() if write.row is not None]
         return min(moment for moment in good if moment > since + 0.2) - max(m for m in good if m <= since + 0.2)
 
+    def longest_outage(self, since: float) -> float:
+        """The most seconds between two successful writes that follow each other, after a moment."""
+        good = [write.ended for write in self.writes() if write.row is not None and write.ended > since]
+        return round(max(following - moment for moment, following in zip(good, good[1:], strict=False)), 3)
+
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(60)
