@@ -15,7 +15,8 @@ from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import switchover
 from repmgr_hooks.cli.configured import configured, world_of
 from repmgr_hooks.cli.journals import journal_of
-from repmgr_hooks.cli.output import FAILED, OK, log, say, show_log_lines, write_whole
+from repmgr_hooks.cli.logged import log, show_log_lines
+from repmgr_hooks.cli.output import FAILED, OK, say, write_whole
 from repmgr_hooks.config import Config
 from repmgr_hooks.drill import client, look, page, report
 from repmgr_hooks.drill.client import Client

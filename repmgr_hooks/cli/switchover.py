@@ -13,7 +13,8 @@ from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import act
 from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import journal_of
-from repmgr_hooks.cli.output import FAILED, OK, log, show_log_lines
+from repmgr_hooks.cli.logged import log, show_log_lines
+from repmgr_hooks.cli.output import FAILED, OK
 from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.hold import holdable

@@ -71,8 +71,8 @@ class Facts:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The ports whose clients are held: not Barman's, which streams on."""
-        return tuple(port for port in self.ports if port not in self.barmans_ports)
+        """The ports whose clients are held: not Barman's, which streams on, and not readers, who have other nodes."""
+        return tuple(port for port in self.ports if port not in (*self.barmans_ports, *self.cluster.readers))
 
 
 def gather(
