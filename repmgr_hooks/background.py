@@ -90,6 +90,16 @@ class Aside:
         self._jobs.put(None)
 
 
+def begun(job: Callable[[], T]) -> Future[T]:
+    """Begin a job in a thread of its own, and return where its result will stand."""
+    answer: Future[T] = Future()
+    jobs: Jobs = SimpleQueue()
+    jobs.put((answer, partial(copy_context().run, job)))
+    jobs.put(None)
+    threading.Thread(target=_do_all, args=(jobs,), daemon=True).start()
+    return answer
+
+
 def on_disk(job: Callable[[], T]) -> T:
     """Return what a job returns that needs a disk. Raises TimeoutError for one that hangs: at once, after the first.
 

@@ -16,8 +16,10 @@ from repmgr_hooks.checks import (
     barman,
     clients,
     end_to_end,
+    failover_slots,
     files,
     foreign_rules,
+    former_primary,
     from_hosts,
     kernel,
     nodes,
@@ -112,7 +114,7 @@ def _cluster(
         chains += [*kernel.devices(cluster, host), *kernel.chains(cluster, host)]
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
-    yield from (*chains, *barmans, *secret)
+    yield from (*chains, *barmans, *secret, *nodes.names(cluster, host))
     yield passwords.look(cluster, user)
     rules = list(foreign_rules.look(cluster, host)) if _uses(managed, "firewall") and not bad(chains) else []
     yield from rules
@@ -135,16 +137,19 @@ def _outside(
         looked = nodes.look(managed, host, finder)
         decision = looked.decision if way else None
         by_model = any(getattr(action.config, "models", None) for action in managed.actions)
-        behind, served, pooled = together(
+        behind, served, pooled, formers, logical = together(
             lambda: _barman(cluster, host, decision, by_model),
             lambda: _served(managed, host, looked) if firewall else [],
             lambda: list(pgbouncer.findings(managed, host)),
+            lambda: list(former_primary.look(cluster, looked.decision, host)),
+            lambda: list(failover_slots.look(managed, looked.decision, host)) if looked.decision else [],
         )
     yield from nodes.findings(managed, looked, user)
+    yield from logical
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     yield from served
-    yield from pooled
+    yield from (*pooled, *formers)
     if cluster.barman and looked.decision:
         yield from recovery.history(cluster, standbys_of(looked.decision), host)
     if looked.decision and looked.decision.primary is not None:

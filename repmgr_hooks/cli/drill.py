@@ -48,7 +48,7 @@ def do_drill(arguments: argparse.Namespace) -> int:
             stack.enter_context(switchover.alone(loaded, managed))
         seen, findings = switchover.examined(managed, arguments.to, journal, host)
         ways = client.ways(managed.cluster, seen.held, seen.pgbouncer.pgbouncers)
-        findings += look.hinders(seen, ways, journal, host)
+        findings += look.hinders(seen, ways, host)
         for line in lines(findings):
             log_lines.say(line)
         if bad(findings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from threading import BoundedSemaphore
 
@@ -17,7 +18,8 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import broken
-from repmgr_hooks.reports import exposition, metrics, status
+from repmgr_hooks.reports import endpoint, exposition, metrics
+from repmgr_hooks.reports.look import look
 from repmgr_hooks.reports.status import ClusterStatus
 
 AT_ONCE = 8
@@ -32,6 +34,7 @@ def do_status(arguments: argparse.Namespace) -> int:
         loaded.state_dir,
         lambda journal: looks(chosen, journal, loaded),
     )
+    found = [replace(each, http=endpoint.look(each.cluster, endpoint.RUNTIME)) for each in found]
     if wrong := error or broken(loaded.state_dir):
         complain(wrong)
     if arguments.json:
@@ -45,11 +48,11 @@ def looks(chosen: Sequence[ManagedCluster], journal: Journal | None, loaded: Con
     """Look at several clusters side by side: most of the time each waits for nodes and for Barman."""
     turns = BoundedSemaphore(AT_ONCE)
 
-    def look(managed: ManagedCluster) -> ClusterStatus:
+    def in_turn(managed: ManagedCluster) -> ClusterStatus:
         with turns:
-            return status.look(managed, world_of(managed), journal, loaded)
+            return look(managed, world_of(managed), journal, loaded)
 
-    return [answer() for answer in [begin(partial(look, managed)) for managed in chosen]]
+    return [answer() for answer in [begin(partial(in_turn, managed)) for managed in chosen]]
 
 
 def do_metrics(arguments: argparse.Namespace) -> int:

@@ -22,9 +22,9 @@ from repmgr_hooks.handlers.contract import NAMES, Handler
 if TYPE_CHECKING:
     from importlib import metadata
 
-    from repmgr_hooks.handlers import barman, command, firewall, notify, pgbouncer, slot
+    from repmgr_hooks.handlers import barman, command, failover_slots, firewall, notify, pgbouncer, slot
 
-    KEEP_THE_CONTRACT: tuple[Handler, ...] = (barman, command, firewall, notify, pgbouncer, slot)
+    KEEP_THE_CONTRACT: tuple[Handler, ...] = (barman, command, failover_slots, firewall, notify, pgbouncer, slot)
 
 GROUP = "repmgr_hooks.handlers"
 SEE = "see repmgr_hooks/handlers/README.md"
@@ -43,10 +43,12 @@ BUILT_IN: Mapping[str, str] = {
     "barman": "Barman streams from the primary, and has all WAL up to the last closed file of the primary's timeline.",
     "command": "A program of the user's, run on its events, with the event as JSON on stdin and in the environment. "
     "No shell.",
+    "failover_slots": "Standbys keep PostgreSQL's failover slots in sync: a database in ``primary_conninfo``, no "
+    "leftover in the way.",
     "firewall": "The gateway's ports lead to the primary: DNAT and SNAT in our own chains, swapped in one transaction.",
     "notify": "Send a message about an event to the receivers under ``alerts``; the service does it in the background.",
     "pgbouncer": "PgBouncers pool no connection to a former primary, and let clients go on that we have held.",
-    "slot": "Barman's physical replication slot: on the primary with WAL reserved; on standbys absent, or following "
+    "slot": "Barman's physical slot, or another: on the primary with WAL reserved; on standbys absent, or following "
     "the primary's.",
 }
 """Each is the module of its name here, which is imported when a route names it; and what it says of itself."""
@@ -125,13 +127,13 @@ def _load(point: metadata.EntryPoint, origin: str, here: bool) -> Handler:
     except BaseException as error:  # whatever a plug-in raises
         what = f"handler {point.name!r} of {origin} cannot be loaded: {error!r}"
         raise UsageError(what, hint="correct or remove it") from error
-    if breach := _breaks_contract(module):
+    if breach := breaks_contract(module):
         raise UsageError(f"handler {point.name!r} of {origin}: {breach}", hint=breach.hint)
     handler: Handler = module
     return handler
 
 
-def _breaks_contract(module: object) -> Problem | None:
+def breaks_contract(module: object) -> Problem | None:
     """Return how a module breaks the contract; None if it does not."""
     import difflib  # for plug-ins alone
 

@@ -11,12 +11,11 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.journal.rows import RUN_COLUMNS, Due, Pause, RunRow, Waiting, run_row
 
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
-HOLD, SWITCHOVER = "hold", "switchover"
-"""The causes of a run in which a hold was taken back, and of one that says what a switchover did: neither is one that
-makes routes true."""
-LAST_RUN = f"""
-select {RUN_COLUMNS} from run where cluster = ? and cause not in ('{HOLD}', '{SWITCHOVER}') order by id desc limit 1
-"""
+HOLD, SWITCHOVER, FORMER_PRIMARY = "hold", "switchover", "former_primary"
+"""The causes of a run in which a hold was taken back, and of one that says what a switchover did, or what was done
+about a former primary: none is one that makes routes true."""
+ASIDE = ", ".join(f"'{cause}'" for cause in (HOLD, SWITCHOVER, FORMER_PRIMARY))
+LAST_RUN = f"select {RUN_COLUMNS} from run where cluster = ? and cause not in ({ASIDE}) order by id desc limit 1"
 LEFT_COLUMNS = "path, action, event, event_node, code"
 
 

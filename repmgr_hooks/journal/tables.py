@@ -37,7 +37,8 @@ create index event_host on event (cluster, host, node) where host is not null;
 create table run (
     id integer primary key,
     cluster text not null,
-    cause text not null,           -- event, retry, drift, reconcile, boot, replay, resume, hold, switchover
+    cause text not null,           -- event, retry, drift, reconcile, boot, replay, resume, hold, switchover,
+                                   -- former_primary
     attempt integer not null,      -- 1, and more for each retry
     started real not null,
     ended real,                    -- none while it runs, or if it was cut off

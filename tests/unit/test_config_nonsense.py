@@ -106,14 +106,14 @@ def test_an_address_that_no_host_can_have_here(tmp_path: Path, place: str, addre
         ("2: {host: 10.0.0.12}", "2: {host: 10.0.0.12, witness: yes}", "witness: must be true or false; got 'yes'"),
         ("2: {host: 10.0.0.12}", "2: !!set {host: 10.0.0.12}", "nodes.2: cannot be read as set"),
         ("[primary_register, ", "[primary_register, primary_register, ", "primary_register appears twice"),
-        (DROP, "- slot: {on: primary, state: absent}", "slot: 'state' goes with 'on: standbys'"),
-        (DROP, "- slot: {on: primary, state: synced}", "slot: 'state' goes with 'on: standbys'"),
+        (DROP, "- slot: {on: primary, state: absent}", "slot: 'state: absent' goes with 'on: standbys'"),
+        (DROP, "- slot: {on: primary, state: synced}", "slot: 'state: synced' goes with 'on: standbys'"),
         (DROP, "- slot: {on: standbys, state: absent, max_retained_wal: 5MB}", "slot: 'max_retained_wal' goes with"),
         (DROP, "- slot: {on: standbys, max_retained_wal: 5MB}", "slot: 'max_retained_wal' goes with"),
         (SWITCH, "- barman: {switch_wal: {}, min_stream_age: 2}", "barman: 'min_stream_age' needs 'stream: true'"),
         (SWITCH, "- barman: {switch_wal: {}, start_timeout: 9}", "barman: 'start_timeout' needs 'stream: true'"),
         (SWITCH, "- barman: {switch_wal: {}, repair: true}", "barman: 'repair' needs 'stream: true'"),
-        (DROP, f"{DROP}\n          - slot: {{on: standbys, state: synced}}", "routes: slots of standbys cannot be both"),  # noqa: E501 - a row of a table
+        (DROP, f"{DROP}\n          - slot: {{on: standbys, state: synced}}", "routes: slot barman of standbys cannot be both"),  # noqa: E501 - a row of a table
         (DROP, "- command: {run: [/usr/bin]}", "command.run: the program is refused: /usr/bin is not a file"),
         (DROP, "- command: {run: [/bin/true, 5]}", "command.run[1]: must be a string; got '5'\n    HINT: put it"),
         (

@@ -14,8 +14,8 @@ import repmgr_hooks
 PACKAGE = Path(repmgr_hooks.__file__).parent
 
 LAYERS = """
-    __main__ > cli > setup > drill > service reports checks > forward config config_schema > consistency > alerts
-    > switchover > engine > handlers
+    __main__ testing > cli > setup > drill > service reports checks > forward config config_schema > consistency
+    > alerts > switchover former_primary > engine > handlers
     > journal barman > cluster > system > netfilter > outline names config_file > settings event hook
     > lock log log_json catalogue > errors files background repmgr_conf > text writer clock __init__
 """
