@@ -153,9 +153,8 @@ class ClusterController:
         if self._monitor.due_in() > 0:
             return False
         self._remind()
-        drift = self._monitor.look(self._last_known)
+        drift = self._monitor.look(self._last_known, self._shown.show)
         write_heartbeat(self._config.state_dir, self.name)
-        self._shown.show(drift.decision)
         if self._monitor.news:
             self._prober.primary = self._monitor.news.primary
             self._prober.kick()

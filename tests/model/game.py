@@ -27,7 +27,7 @@ from tests.model.evidence import Call, Evidence
 from tests.model.former import ModelOnNode
 from tests.model.host import PORTS, Killed, ModelHost, MortalJournal
 from tests.model.oracle import Oracle, Violation
-from tests.model.setting import LOADED, TICK, managed
+from tests.model.setting import LOADED, READERS, TICK, managed
 
 LOOK_AT_MOST_EVERY = 2.5
 """Seconds; without a primary the worker would look ten times as often."""
@@ -53,13 +53,19 @@ class Game(RuleBasedStateMachine):
     loaded: Config
     wall: Wall
 
-    @initialize(size=st.integers(2, 5), backend=st.sampled_from(["iptables", "nftables"]), former=st.booleans())
-    def begin(self, size: int, backend: str = "iptables", former: bool = False) -> None:
+    @initialize(
+        size=st.integers(2, 5),
+        backend=st.sampled_from(["iptables", "nftables"]),
+        if_none=st.sampled_from(["", "primary", "close"]),
+        former=st.booleans(),
+    )
+    def begin(self, size: int, backend: str = "iptables", if_none: str = "", former: bool = False) -> None:
         """With nftables somebody has just changed to it: iptables still has the rules.
 
-        ``former``: former primaries are stopped and rejoined.
+        ``if_none``: of the port for readers; without it there is none. ``former``: former primaries are stopped and
+        rejoined.
         """
-        self.managed = managed(size, backend)
+        self.managed = managed(size, backend, if_none)
         self.former = former
         if former:
             place = str(self.loaded.state_dir)
@@ -170,9 +176,11 @@ class Game(RuleBasedStateMachine):
         number = self.oracle.the_primary(last_known)
         self.pass_time(2 * TICK)
         COUNTS[counts.UNKNOWN if number is None else counts.RIGHT] += 1
-        self.must_be_right([*self.stale_primaries_with_clients(last_known), *self.unhandled_events()], number)
+        wrong = [*self.stale_primaries_with_clients(last_known), *self.unhandled_events(), *self.silent_readers()]
+        self.must_be_right(wrong, number)
         if number is not None:
             self.must_be_right([*self.wrong_ports(number), *self.wrong_slots(number)], number)
+            self.must_be_right([*self.wrong_readers(number)] if self.managed.cluster.readers else [], number)
             if self.host.barman.health == "good":
                 self.wait_for_a_retry()
                 self.must_be_right(self.wrong_stream(number), number)
@@ -188,6 +196,31 @@ class Game(RuleBasedStateMachine):
                 for port in PORTS
                 if self.host.node_behind(port) == number
             )
+            if number in self.host.readers_on():
+                yield f"readers come to stale primary {number}"
+            if any(entry.host == self.cluster.nodes[number].host for entry in self.host.connections):
+                yield f"somebody is still connected to stale primary {number}"
+
+    def silent_readers(self) -> Iterator[str]:
+        """Primary or not, readers come to no node that does not answer, if another of theirs does."""
+        there = self.host.readers_on()
+        answering = {number for number in there if self.cluster.nodes[number].reachable}
+        if answering and there - answering:
+            yield f"readers come to {sorted(there)}, of which only {sorted(answering)} answer"
+
+    def wrong_readers(self, number: int) -> Iterator[str]:
+        """They come to all standbys that follow the primary; and if there is none, to it, or nowhere."""
+        surely, perhaps = self.oracle.followers(number, True), self.oracle.followers(number, False)
+        there, none = self.host.readers_on(), self.managed.cluster.readers["readers"].if_none == "primary"
+        if not surely <= there <= perhaps and (surely or there != ({number} if none else set())):
+            yield f"readers come to {sorted(there)}, and the primary's followers are {sorted(surely)}"
+        nodes = self.cluster.nodes
+        for host in {entry.host for entry in self.host.connections if entry.flow.gateway_port == READERS}:
+            node = next(node for node in nodes.values() if node.host == host)
+            if node.runs_as_primary and node is not nodes[number] and node.reachable:
+                yield f"a reader is still connected to {host}, another primary"
+            if not node.up and not node.reachable:
+                yield f"a reader is still connected to {host}, which is down"
 
     def unhandled_events(self) -> Iterator[str]:
         if number := self.journal.unhandled():
@@ -219,7 +252,7 @@ class Game(RuleBasedStateMachine):
         if host.two_back_ends:
             yield "both back ends have rules of ours"
         for entry in host.connections:
-            if entry.host != address:
+            if entry.host != address and entry.flow.gateway_port != READERS:
                 yield f"a client is still connected to {entry.host}"
 
     def wrong_slots(self, number: int) -> Iterator[str]:

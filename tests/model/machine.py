@@ -258,6 +258,10 @@ class Model(Game):
     def a_client_connects(self, port: str, when: int) -> None:
         self.let(lambda: self.host.connect(port), "clients", when)
 
+    @step(which=WHICH, when=WHEN)
+    def a_reader_connects(self, which: int, when: int) -> None:
+        self.let(lambda: self.host.read_on(which), "readers", when)
+
     @step(
         which=WHICH,
         how=st.sampled_from(["stop", "lose", "isolate"]),

@@ -121,6 +121,28 @@ class Oracle:
         if port not in self._closed:
             self._deserted(port, shown)
 
+    def spread(self, before: frozenset[int], after: frozenset[int]) -> None:
+        """The worker has changed the rules: where readers came to, and where they come to now.
+
+        Nobody is let in whom the last look has not seen: a standby, or the node that was found to be the primary.
+        """
+        for number in after - before:
+            shown = self._shown.get(number)
+            if shown is None:
+                return self.accuse(f"readers are led to node {number}, which did not answer the last look")
+            if shown.term is not None and shown.term != self._decided:
+                return self.accuse(f"readers are led to node {number}, which was another primary at the last look")
+        return None
+
+    def followers(self, number: int, seen: bool) -> set[int]:
+        """The standbys that answer and receive the WAL of this primary, ``seen``: through such alone."""
+        nodes = self._cluster.nodes
+        found: set[int] = set()
+        for _ in nodes:
+            passed = {n for n in found if nodes[n].reachable or not seen}
+            found |= {n for n, node in nodes.items() if node.upstream in {number, *passed}}
+        return {n for n in found if nodes[n].reachable}
+
     def state(self, last_known: LastKnownPrimary) -> None:
         """The worker writes down that a node is the primary now, before it moves anything."""
         shown = self._shown.get(last_known.primary or 0)
