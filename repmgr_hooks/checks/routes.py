@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.errors import did_you_mean
 from repmgr_hooks.event import CATALOGUE, RoleClaim
 from repmgr_hooks.handlers import barman, firewall, slot
 
+LEAST_LAG = 1024 * 1024
 PROMOTIONS = frozenset(name for name, info in CATALOGUE.items() if info.meaning == RoleClaim.PRIMARY and not info.until)
 """What a repmgr of today reports when a node has become the primary."""
 
@@ -19,6 +21,8 @@ def look(managed: ManagedCluster, monitor_interval: int) -> Iterator[Finding]:
     name = managed.cluster.name
     yield _ports(Topic("routes.ports", name), managed, monitor_interval)
     yield _order(Topic("routes.order", name), managed)
+    for port in managed.cluster.readers:
+        yield _readers(Topic("routes.readers", f"{name} {port}"), managed, port)
     if managed.cluster.barman:
         yield _barman(Topic("routes.barman", name), managed)
     yield from _other_slots(Topic("routes.slots", name), managed)
@@ -55,20 +59,31 @@ def _order(topic: Topic, managed: ManagedCluster) -> Finding:
     actions = _promoted(managed)
     streams, switches = (_places(actions, kind) for kind in (_streams, _switches))
     holds = [place for place in _places(actions, _holds) if _is_barmans(actions[place], managed)]
-    opens = _places(actions, _opens)
+    opens = _places(actions, _leads)
     unheld = {action.config.open for action in actions[: holds[0]] if _opens(action)} if holds else set()
+    unheld -= managed.cluster.readers.keys()
     led = any(_streams(action) and action.config.models for action in actions)
     if holds and streams and streams[0] < holds[0]:
         what = "barman {stream: true} stands before slot {on: primary}, through which it streams"
     elif streams and switches and switches[0] < streams[0]:
         what = "barman {switch_wal: ...} stands before barman {stream: true}, which brings the WAL that it waits for"
-    elif unheld == set(managed.cluster.gateway.ports) and (len(unheld) > 1 or led):
+    elif unheld == managed.cluster.gateway.ports.keys() - managed.cluster.readers and (len(unheld) > 1 or led):
         what = "every port is open before slot {on: primary}: what clients write until then is kept for nobody"
     elif streams and opens and streams[0] < opens[0] and not led:
         what = "barman {stream: true} stands before every firewall action: Barman's port leads to the old primary then"
     else:
         return topic.ok("no action waits for one below it")
     return topic.warn(what, 'move it down; the order is from top to bottom (config/README.md, "The gate")')
+
+
+def _readers(topic: Topic, managed: ManagedCluster, port: str) -> Finding:
+    cluster, settings = managed.cluster, managed.cluster.readers[port]
+    if sum(not node.witness for node in cluster.nodes.values()) < 2:
+        return topic.warn("there is one node, which is never a standby", "add the standbys to 'nodes'")
+    if settings.max_lag < LEAST_LAG:
+        what = f"max_lag ({size(settings.max_lag)}) is what a busy primary writes in a moment: standbys come and go"
+        return topic.warn(what, f"set it to {size(LEAST_LAG)} or more")
+    return topic.ok(f"new connections are shared by the standbys that lack at most {size(settings.max_lag)}")
 
 
 def _barman(topic: Topic, managed: ManagedCluster) -> Finding:
@@ -110,6 +125,10 @@ def _places(actions: Sequence[Action], kind: Callable[[Action], bool]) -> list[i
 
 def _opens(action: Action) -> bool:
     return isinstance(action.config, firewall.Config)
+
+
+def _leads(action: Action) -> bool:
+    return isinstance(action.config, firewall.Config) and action.config.to == "primary"
 
 
 def _holds(action: Action) -> bool:

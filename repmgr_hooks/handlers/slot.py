@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.cluster.observe import NodeState, Slot, lsn
+from repmgr_hooks.cluster.observe import NodeState, Slot
+from repmgr_hooks.cluster.wal import lsn
 from repmgr_hooks.errors import OperationFailed, Problem, mistake
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.settings.cluster import Cluster

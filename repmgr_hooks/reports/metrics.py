@@ -7,6 +7,7 @@ from pathlib import Path
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.failover_slots import failover_slots, in_sync
+from repmgr_hooks.cluster.readers import Fitness
 from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Total
@@ -14,7 +15,7 @@ from repmgr_hooks.reports.exposition import Sample
 from repmgr_hooks.reports.pooled import HELD, PAUSED
 from repmgr_hooks.reports.status import ClusterStatus
 
-CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume", "hold", "switchover")
+CAUSES = ("event", "retry", "drift", "reconcile", "boot", "replay", "resume", "hold", "switchover", "former_primary")
 
 
 def measure(cluster_status: ClusterStatus, journal: Journal | None, state_dir: Path) -> Iterator[Sample]:
@@ -29,6 +30,7 @@ def measure(cluster_status: ClusterStatus, journal: Journal | None, state_dir: P
         *_ports(cluster_status),
         *_clients(cluster_status),
         *_pooled(cluster_status),
+        *_formers(cluster_status),
     ):
         yield Sample(metric, cluster | labels, value)
     if journal is None:
@@ -123,15 +125,36 @@ def _logical(decision: PrimaryDecision) -> Iterator[tuple[str, dict[str, str], f
                 )
 
 
+def _formers(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Of each node, for a sum over time; nothing where nobody looks after former primaries."""
+    known = {former.node: former for former in cluster_status.former_primaries}
+    nodes = cluster_status.cluster.nodes if cluster_status.cluster.former_primary else {}
+    for number in nodes:
+        former = known.get(number)
+        yield "node_is_fenced", {"node": str(number)}, int(former is not None and former.fenced)
+        yield "rejoin_attempts", {"node": str(number)}, former.attempts if former else 0
+
+
 def _ports(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
     for port, leads_to in cluster_status.ports.items():
         for node in cluster_status.cluster.nodes:
             yield "port_target", {"port": port, "node": str(node)}, int(node == leads_to)
+    for port, reading in cluster_status.readers.items():
+        for node in cluster_status.cluster.nodes:
+            yield "port_target", {"port": port, "node": str(node)}, int(node in reading.leads_to)
+        for each in reading.nodes:
+            labels = {"port": port, "node": str(each.node)}
+            yield "reader_fit", labels, int(each.fitness is Fitness.FIT)
+            if each.lag is not None:
+                yield "reader_lag_bytes", labels, each.lag
 
 
 def _clients(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
     for probe in cluster_status.probes:
         labels = {"port": probe.port, "origin": probe.origin}
+        if probe.reader:
+            yield "client_can_read", labels, int(probe.served)
+            continue
         yield "client_can_write", labels, int(probe.writes)
         if probe.writes:
             yield "client_write_seconds", labels, probe.seconds

@@ -80,7 +80,8 @@ class IpAddress:
         try:
             address = ipaddress.ip_address(value)
         except ValueError:
-            return mistake(f"must be an IP address (netfilter rules hold no names); got {shorten(value)}")
+            hint = "look it up, and write the address; a node may have its 'name' beside it"
+            return mistake(f"must be an IP address (netfilter rules hold no names); got {shorten(value)}", hint)
         if "%" in value:
             return mistake(f"must be an address without a scope; got {shorten(value)}")
         if kind := _strange(address):

@@ -18,6 +18,7 @@ BARMANS, SLOT, STREAM = (
 )
 SWITCH = "          - barman: {switch_wal: {timeout: 90}}\n"
 GATE = "          - firewall: {open: app, fail_open_after: 120}\n"
+READERS = "          - firewall: {open: readers, to: standbys}\n"
 STANDBYS = "          - slot: {on: standbys, state: absent}\n"
 PROMOTIONS = "primary_register, standby_promote, repmgrd_failover_promote, standby_switchover, repmgrd_reload"
 MODELS = "          - barman: {stream: true, models: {1: main-db1, 2: main-db2}}\n"
@@ -30,6 +31,11 @@ DROPPED = "          - slot: {on: standbys, name: second}\n"
 def ordered(*lines: str) -> str:
     """The repository's file with other actions after a promotion."""
     return changed(BARMANS + SLOT + STREAM + SWITCH + GATE, "".join(lines))
+
+
+def with_readers(*lines: str) -> str:
+    """The same with a port for readers."""
+    return ordered(*lines).replace("app: 54322}", "app: 54322, readers: 54323}")
 
 
 def wrong(path: Path, text: str) -> dict[str, str]:
@@ -52,6 +58,7 @@ def wrong(path: Path, text: str) -> dict[str, str]:
         (readme.REPOSITORY / "config/barman-only.yaml").read_text(),
         (readme.REPOSITORY / "config/app-only.yaml").read_text(),
         ordered(BARMANS, SLOT, "          - barman: {stream: true, switch_wal: {}}\n", GATE),
+        with_readers(BARMANS, READERS, SLOT, STREAM, SWITCH, GATE),
     ],
 )
 def test_orders_that_work(tmp_path: Path, text: str) -> None:
@@ -70,6 +77,18 @@ def test_orders_that_work(tmp_path: Path, text: str) -> None:
             "WARN every port is open before slot",
         ),
         (ordered(SLOT, STREAM, SWITCH, BARMANS, GATE), "routes.order", "WARN barman {stream: true} stands before ev"),
+        (with_readers(READERS, SLOT, STREAM, SWITCH, BARMANS, GATE), "routes.order", "WARN barman {stream: true}"),
+        (with_readers(BARMANS, GATE, READERS, SLOT, STREAM, SWITCH), "routes.order", "WARN every port is open before"),
+        (
+            with_readers(BARMANS, SLOT, STREAM, SWITCH, GATE, READERS.replace("}", ", max_lag: 64kB}")),
+            "routes.readers",
+            "WARN max_lag (64 kB) is what a busy primary writes in a moment",
+        ),
+        (
+            with_readers(BARMANS, SLOT, STREAM, SWITCH, GATE, READERS).replace("      2: {host: 10.0.0.12}\n", ""),
+            "routes.readers",
+            "WARN there is one node, which is never a standby",
+        ),
         (ordered(BARMANS, SLOT, STREAM, SWITCH), "routes.ports", "WARN no route opens port app"),
         (changed(PROMOTIONS, "repmgrd_reload"), "routes.ports", "WARN port barman, app is opened after no event that"),
         (

@@ -321,6 +321,14 @@ def test_a_plug_in_is_listed_with_its_origin(tmp_path: Path) -> None:
     assert len(listed.stdout.splitlines()) == 8
 
 
+def test_columns_are_as_wide_as_what_stands_in_them(tmp_path: Path) -> None:
+    install(tmp_path, name="a_name_in_the_dns", package="repmgr_hooks_for_names_in_the_dns")
+    listed = hooks(tmp_path, "handlers").stdout.splitlines()
+    about = [line.index(word) for line in listed for word in ("A name in the DNS", "Barman streams") if word in line]
+    assert len(about) == 2
+    assert len(set(about)) == 1
+
+
 def test_a_plug_in_is_used_in_a_route(tmp_path: Path) -> None:
     install(tmp_path)
     checked = hooks(tmp_path, "--config", route(tmp_path, "dns: {name: db.example.org.}"), "check")
