@@ -81,6 +81,7 @@ def test_a_good_handler_is_good() -> None:
 PLANTED = [(check, fault[:-1], fault[-1]) for check, faults in FAULTS.items() for fault in faults]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(("check", "changes", "said"), PLANTED, ids=[f"{check}: {said}" for check, _, said in PLANTED])
 def test_a_planted_fault_is_found(
     changed: Callable[..., ModuleType], check: str, changes: tuple[tuple[str, str], ...], said: str
