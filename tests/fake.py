@@ -21,11 +21,13 @@ from typing import Any
 from psycopg import conninfo
 
 from repmgr_hooks.barman import archive, content, receive_wal
+from repmgr_hooks.checks import failover_slots as logical_checks
 from repmgr_hooks.checks import node_settings
+from repmgr_hooks.cluster import failover_slots as sync
 from repmgr_hooks.cluster import observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
-from repmgr_hooks.handlers import slot
+from repmgr_hooks.handlers import failover_slots, slot
 from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
@@ -65,6 +67,8 @@ class Packet:
     interface: str = "eth0"
     led: bool = False
     """A DNAT rule has led it here."""
+    turn: int = 0
+    """How many rules that take one of several connections in turn it passes by."""
 
 
 class NatTable:
@@ -131,6 +135,20 @@ class NatTable:
         decision = self._walk(chain, packet)
         return decision[1] if decision and decision[0] == "DNAT" else None
 
+    def spread(self, address: str, port: int) -> list[tuple[str, int]]:
+        """Return each host:port that clients are led to, and of how many that come there it takes one."""
+        found = []
+        for turn in range(20):
+            one_of: list[int] = []
+            packet = Packet(address, port, "fd00::99" if ":" in address else "203.0.113.99", turn=turn)
+            decision = self._walk("PREROUTING", packet, one_of)
+            if decision is None or decision[0] != "DNAT":
+                return found
+            found.append((decision[1], one_of[-1] if len(one_of) > turn else 1))
+            if len(one_of) <= turn:
+                return found
+        raise AssertionError("the rules have no end")
+
     def source_seen_by(self, host: str, port: int, led: bool = True) -> str | None:
         """Return the address that a node sees as its client's; None if the client's own.
 
@@ -140,11 +158,18 @@ class NatTable:
         decision = self._walk("POSTROUTING", packet)
         return decision[1] or decision[0] if decision and decision[0] in ("SNAT", "MASQUERADE") else None
 
-    def _walk(self, chain: str, packet: Packet) -> tuple[str, str] | None:
+    def _walk(self, chain: str, packet: Packet, one_of: list[int] | None = None) -> tuple[str, str] | None:
+        """``one_of`` is filled with what the rules in turn ask for that the packet comes by."""
+        one_of = [] if one_of is None else one_of
         for rule in self.chains[chain]:
             wanted = options(rule)
             if not all(matches(option, *said, packet) for option, said in wanted.items() if option not in NO_MATCH):
                 continue
+            if "--every" in wanted:
+                assert (wanted["--mode"], wanted["--packet"]) == ((False, "nth"), (False, "0"))
+                one_of.append(int(wanted["--every"][1]))
+                if len(one_of) <= packet.turn:
+                    continue
             target = wanted["-j"][1]
             if target == "RETURN":
                 return None
@@ -152,14 +177,25 @@ class NatTable:
                 return target, wanted["--to-destination" if target == "DNAT" else "--to-source"][1]
             if target in ("ACCEPT", "MASQUERADE"):
                 return target, ""
-            decision = None if target in TARGETS else self._walk(target, packet)
+            decision = None if target in TARGETS else self._walk(target, packet, one_of)
             if decision:
                 return decision
         return None
 
 
 TARGETS = ("ACCEPT", "RETURN", "DNAT", "SNAT", "MASQUERADE", "LOG")
-NO_MATCH = ("-A", "-j", "-m", "--comment", "--to-destination", "--to-source", "--log-prefix")
+NO_MATCH = (
+    "-A",
+    "-j",
+    "-m",
+    "--comment",
+    "--to-destination",
+    "--to-source",
+    "--log-prefix",
+    "--mode",
+    "--every",
+    "--packet",
+)
 
 
 def options(rule: str) -> dict[str, tuple[bool, str]]:
@@ -216,6 +252,9 @@ class FakeSlot:
     reserved: bool = True
     invalidated: str = ""
     """Why, as PostgreSQL 17 and newer says it; ``restart_lsn`` stays."""
+    failover: bool = False
+    synced: bool = False
+    temporary: bool = False
 
     def as_row(self, name: str, pid: int) -> dict[str, object]:
         """Return its row in ``pg_replication_slots``."""
@@ -226,6 +265,9 @@ class FakeSlot:
             "restart_lsn": "0/5000000" if self.reserved else None,
             "wal_status": "reserved" if self.reserved and not self.invalidated else "lost",
             "invalidation_reason": self.invalidated or None,
+            "failover": self.failover,
+            "synced": self.synced,
+            "temporary": self.temporary,
         }
 
 
@@ -246,6 +288,11 @@ class FakeNode:
     """The node that a standby receives WAL from now."""
     behind: int = 0
     """Bytes of the primary's WAL that a standby has not received."""
+    unreplayed: int = 0
+    """Bytes that a standby has received and not replayed."""
+    replay_paused: bool = False
+    streams_for: float = 1000.0
+    """Seconds since a standby's stream began."""
     may_switch: bool = True
     """Whether our role may close a WAL file."""
     history: str = ""
@@ -257,6 +304,15 @@ class FakeNode:
     most_wal: str = "50GB"
     idle_timeout: str = "0"
     waited_for: str = ""
+    syncs: str | None = "on"
+    primary_conninfo: str = "host=10.0.0.11 user=repmgr"
+    altered: str = ""
+    """What ALTER SYSTEM has written, which counts after a reload."""
+    primary_slot: str = "repmgr_slot_2"
+    feedback: str = "on"
+    wal_level: str = "logical"
+    may_alter: tuple[bool | None, bool | None] = (True, True)
+    """Whether ALTER SYSTEM is allowed at all, and to our role."""
     summarizes: str = ""
     cannot_archive: bool = False
     restore_command: str = "barman-wal-restore backup main %f %p"
@@ -281,6 +337,11 @@ class FakeNode:
         """Return the position that is written now."""
         position = self.segment * 0x100_0000 + 0x2A0 - self.behind
         return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
+
+    def replayed(self) -> str | None:
+        """Return the position up to which a standby has replayed."""
+        position = self.segment * 0x100_0000 + 0x2A0 - self.behind - self.unreplayed
+        return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}" if self.in_recovery else None
 
     def wal_file(self) -> str:
         """Return the name of the WAL file that is written now."""
@@ -764,6 +825,10 @@ class FakeHost(ScriptedHost):
         if sql.walsender:
             assert sql.statement == f"TIMELINE_HISTORY {node.timeline}"
             return [(f"{node.timeline:08X}.history", node.history)]
+        if found := re.fullmatch(r"alter system set primary_conninfo = E'(.*)'", sql.statement):
+            node.altered = found[1].replace("%%", "%").replace("''", "'").replace(r"\\", "\\")
+            self.note(f"alter primary_conninfo on {sql.node}")
+            return []
         return STATEMENTS[sql.statement](self, sql, node)
 
     def _look(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
@@ -791,11 +856,12 @@ class FakeHost(ScriptedHost):
             (
                 *(node.in_recovery, node.timeline, node.system_identifier, node.lsn()),
                 *(receiver or None, slots or None, self.senders(sql.node), registered, 0x100_0000),
+                *(node.replayed(), node.replay_paused),
             )
         ]
 
     def senders(self, number: int) -> list[dict[str, object]] | None:
-        """Barman's walsender, as ``pg_stat_replication`` of a node shows it; None if it streams from another."""
+        """Barman's walsender and those to standbys, as ``pg_stat_replication`` of a node shows them; None: none."""
         sender: dict[str, object] = {
             "pid": SENDER_PID,
             "application_name": "barman_receive_wal",
@@ -804,7 +870,20 @@ class FakeHost(ScriptedHost):
             "flush_lsn": self.nodes[number].lsn(),
             "age": self._clock - self.barman.streams_since,
         }
-        return [sender] if self.barman.streams_from == number else None
+        standbys = [
+            {
+                **sender,
+                "pid": SENDER_PID + other,
+                "application_name": f"db{other}",
+                "client_addr": node.host,
+                "state": "streaming",
+                "flush_lsn": node.lsn(),
+                "age": node.streams_for,
+            }
+            for other, node in self.nodes.items()
+            if node.in_recovery and node.upstream == number
+        ]
+        return [*([sender] if self.barman.streams_from == number else []), *standbys] or None
 
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         clock = time.time() + node.clock_ahead
@@ -850,7 +929,7 @@ class FakeHost(ScriptedHost):
         return [(sql.params[0] if sql.params[0] in node.pg_wal() else None,)]
 
     def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
-        return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
+        return [(node.most_slots - len(node.slots.keys() - set(sql.params[0])),)]
 
     def _create_slot(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         if sql.params[0] in node.slots:
@@ -883,6 +962,26 @@ class FakeHost(ScriptedHost):
     def _inactive(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(not any(found.active for name, found in node.slots.items() if name == sql.params[0]),)]
 
+    def _sync_settings(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        more = (node.primary_slot, node.feedback, node.wal_level, node.waited_for)
+        return [(node.syncs, node.primary_conninfo, *more)]
+
+    def _reload(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        node.primary_conninfo = node.altered or node.primary_conninfo
+        return [(True,)]
+
+    def _in_force(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(node.primary_conninfo == sql.params[0],)]
+
+    def _drop_leftover(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        found = node.slots.get(sql.params[0])
+        kind = found is not None and not found.physical and found.failover and not found.synced and not found.temporary
+        return self._drop(sql, node, kind and node.in_recovery)
+
+    def _dropped(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        found = node.slots.get(sql.params[0])
+        return [(found is None or found.synced,)]
+
     def _absent(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(sql.params[0] not in node.slots,)]
 
@@ -907,6 +1006,12 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     slot.RELEASE: FakeHost._release,
     slot.INACTIVE: FakeHost._inactive,
     slot.ABSENT: FakeHost._absent,
+    sync.ASK: FakeHost._sync_settings,
+    logical_checks.RIGHTS: lambda host, sql, node: [node.may_alter],
+    failover_slots.RELOAD: FakeHost._reload,
+    failover_slots.IN_FORCE: FakeHost._in_force,
+    failover_slots.DROP: FakeHost._drop_leftover,
+    failover_slots.DROPPED: FakeHost._dropped,
 }
 
 

@@ -59,8 +59,20 @@ class NftTables:
         self.tables.clear()
         self.generation += 1
 
-    def verdict(self, hook: str, address: str, port: int, led: bool = False) -> dict[str, Any] | None:
-        """Return the statement that translates a packet at a hook; None if none does."""
+    def verdict(
+        self,
+        hook: str,
+        address: str,
+        port: int,
+        led: bool = False,
+        one_of: list[int] | None = None,
+        turn: int = 0,
+    ) -> dict[str, Any] | None:
+        """Return the statement that translates a packet at a hook; None if none does.
+
+        ``one_of`` is filled with what the rules in turn ask for that it comes by; it passes ``turn`` of them by.
+        """
+        packet = _Packet("ip6" if ":" in address else "ip", address, port, led, turn, [] if one_of is None else one_of)
         family = "ip6" if ":" in address else "ip"
         bases = sorted(
             (chain.base["prio"], name, chains)
@@ -68,13 +80,26 @@ class NftTables:
             for name, chain in chains.items()
             if of in (family, "inet") and chain.base.get("hook") == hook
         )
-        found = (_walk(chains, name, family, address, port, led) for _, name, chains in bases)
+        found = (_walk(chains, name, packet) for _, name, chains in bases)
         return next((statement for statement in found if statement), None)
 
     def reached(self, address: str, port: int, hook: str = "prerouting") -> str | None:
         """Return the host:port that a client of ``address:port`` is led to; None if it stays on the gateway."""
         dnat = (self.verdict(hook, address, port) or {}).get("dnat")
         return None if dnat is None else f"{_socket(dnat['addr'])}:{dnat['port']}"
+
+    def spread(self, address: str, port: int) -> list[tuple[str, int]]:
+        """Return each host:port that clients are led to, and of how many that come there it takes one."""
+        found = []
+        for turn in range(20):
+            one_of: list[int] = []
+            dnat = (self.verdict("prerouting", address, port, one_of=one_of, turn=turn) or {}).get("dnat")
+            if dnat is None:
+                return found
+            found.append((f"{_socket(dnat['addr'])}:{dnat['port']}", one_of[-1] if len(one_of) > turn else 1))
+            if len(one_of) <= turn:
+                return found
+        raise AssertionError("the rules have no end")
 
     def source_seen_by(self, host: str, port: int, led: bool = True) -> str | None:
         """Return the address that a node sees as its client's; None if the client's own."""
@@ -132,27 +157,39 @@ def _printed(statement: dict[str, Any]) -> dict[str, Any]:
     return {"counter": {"packets": 3, "bytes": 180}} if "counter" in statement else statement
 
 
-def _walk(
-    chains: dict[str, Chain], name: str, family: str, address: str, port: int, led: bool
-) -> dict[str, Any] | None:
+@dataclass
+class _Packet:
+    family: str
+    address: str
+    port: int
+    led: bool
+    turn: int
+    one_of: list[int]
+
+
+def _walk(chains: dict[str, Chain], name: str, packet: _Packet) -> dict[str, Any] | None:
     for rule in chains[name].rules:
         for statement in rule["expr"]:
             ((kind, value),) = statement.items()
-            if kind == "match" and not _fits(value, family, address, port, led):
+            if kind == "match" and not _fits(value, packet):
                 break
-            if kind == "jump" and (found := _walk(chains, value["target"], family, address, port, led)):
+            if kind == "jump" and (found := _walk(chains, value["target"], packet)):
                 return found
             if kind in ("dnat", "snat", "masquerade", "accept", "drop"):
                 return dict(statement)
     return None
 
 
-def _fits(match: dict[str, Any], family: str, address: str, port: int, led: bool) -> bool:
+def _fits(match: dict[str, Any], packet: _Packet) -> bool:
     """A match that is not known here is an error, never a guess."""
     left, right = match["left"], match["right"]
-    if left == {"payload": {"protocol": family, "field": "daddr"}}:
-        return bool(right == address)
+    if left == {"payload": {"protocol": packet.family, "field": "daddr"}}:
+        return bool(right == packet.address)
     if left == {"payload": {"protocol": "tcp", "field": "dport"}}:
-        return bool(right == port)
+        return bool(right == packet.port)
+    if "numgen" in left:
+        assert (left["numgen"]["mode"], left["numgen"]["offset"], right) == ("inc", 0, 0), match
+        packet.one_of.append(left["numgen"]["mod"])
+        return len(packet.one_of) > packet.turn
     assert (left, right) == ({"ct": {"key": "status"}}, "dnat"), match
-    return led
+    return packet.led
