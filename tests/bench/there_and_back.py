@@ -25,7 +25,7 @@ from tests.lab.pgbouncer import Bench, Pooler, done_in, start_bench, use
 
 @dataclass(frozen=True)
 class ThereAndBack:
-    """What became of it; ``lost``: transactions that were acknowledged and are not there, or were not and are."""
+    """What became of it; ``lost``: transactions that were acknowledged and are not there, or the other way round."""
 
     switchovers: int
     transactions: int
