@@ -91,6 +91,7 @@ def load(path: Path, here: bool = True) -> Config:
     with outline.size_limited(path):
         config = _config(document, path)
         outline.check_state_dir(document, config.service.state_dir)
+        outline.check_names(document, config.clusters)
     outline.refuse(path, document)
     return config
 
@@ -129,8 +130,10 @@ def _managed(document: Document, name: str, text: Any, path: str, state_dir: str
                 place = f"{path}.routes[{route_number}].do[{number}].{action.name}"
                 document.problem(place, problem.message, problem.hint)
     managed = ManagedCluster(cluster, tuple(routes))
-    if len({action.config.synced for action in managed.actions if _is_about_standbys(action)}) > 1:
-        document.problem(f"{path}.routes", "slots of standbys cannot be both absent and synced", "give one 'state'")
+    kept = {(a.config.slot_name(cluster), a.config.synced) for a in managed.actions if _is_about_standbys(a)}
+    for slot in sorted(name for name, synced in kept if synced and (name, False) in kept):
+        what = f"slot {slot} of standbys cannot be both absent and synced"
+        document.problem(f"{path}.routes", what, "give one 'state'")
     return managed
 
 

@@ -63,7 +63,7 @@ def by_themselves(fast: bool) -> list[Callable[[], Part]]:
     unit = (*PYTEST, "--doctest-modules")
     # In two parts, for two cores.
     second = [f"tests/unit/{name}" for name in ("cli", "service", "system")]
-    first = ("repmgr_hooks", "tests/unit", *examples, *(f"--ignore={place}" for place in second))
+    first = ("repmgr_hooks", "tests/unit", "tests/handlers", *examples, *(f"--ignore={place}" for place in second))
     which = ("-m", "not slow") if fast else ()
     return [
         partial(check, "style", sys.executable, "-m", "ruff", "check", "--output-format", "concise", "."),

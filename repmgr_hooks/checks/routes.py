@@ -25,6 +25,7 @@ def look(managed: ManagedCluster, monitor_interval: int) -> Iterator[Finding]:
         yield _readers(Topic("routes.readers", f"{name} {port}"), managed, port)
     if managed.cluster.barman:
         yield _barman(Topic("routes.barman", name), managed)
+    yield from _other_slots(Topic("routes.slots", name), managed)
 
 
 def events(managed: ManagedCluster) -> Finding:
@@ -56,7 +57,9 @@ def _ports(topic: Topic, managed: ManagedCluster, monitor_interval: int) -> Find
 def _order(topic: Topic, managed: ManagedCluster) -> Finding:
     """Actions are carried out from top to bottom, and what comes after one that fails waits for it."""
     actions = _promoted(managed)
-    holds, streams, switches, opens = (_places(actions, kind) for kind in (_holds, _streams, _switches, _leads))
+    streams, switches = (_places(actions, kind) for kind in (_streams, _switches))
+    holds = [place for place in _places(actions, _holds) if _is_barmans(actions[place], managed)]
+    opens = _places(actions, _leads)
     unheld = {action.config.open for action in actions[: holds[0]] if _opens(action)} if holds else set()
     unheld -= managed.cluster.readers.keys()
     led = any(_streams(action) and action.config.models for action in actions)
@@ -86,15 +89,29 @@ def _readers(topic: Topic, managed: ManagedCluster, port: str) -> Finding:
 def _barman(topic: Topic, managed: ManagedCluster) -> Finding:
     """A cluster with a section ``barman`` wants Barman to follow, and no slot left where nobody fetches the WAL."""
     actions = managed.actions
-    if not any(map(_holds, actions)):
+    of_barman = [a for a in actions if isinstance(a.config, slot.Config) and _is_barmans(a, managed)]
+    if not any(map(_holds, of_barman)):
         hint = "add 'slot: {on: primary}'"
         return topic.warn("no route keeps Barman's slot on the primary: WAL is lost to Barman in a failover", hint)
     if not any(map(_streams, actions)):
         return topic.warn("no route moves Barman's stream to the primary", "add 'barman: {stream: true}'")
-    if not any(isinstance(action.config, slot.Config) and action.config.on == "standbys" for action in actions):
+    if all(map(_holds, of_barman)):
         what = "no route is about the slot on standbys: left on an old primary, it holds WAL until the disk is full"
         return topic.warn(what, "add 'slot: {on: standbys, state: absent}', or 'state: synced'")
     return topic.ok("slot and stream follow the primary")
+
+
+def _other_slots(topic: Topic, managed: ManagedCluster) -> Iterator[Finding]:
+    """A slot that is kept on the primary is left on it when it is demoted, and then nobody reads it."""
+    slots = [action for action in managed.actions if isinstance(action.config, slot.Config)]
+    dropped = {action.config.slot_name(managed.cluster) for action in slots if not _holds(action)}
+    barman = managed.cluster.barman
+    for name in managed.kept_slots:
+        if name not in dropped and not (barman and name == barman.slot_name):
+            left = "left on an old primary, it holds WAL until the disk is full"
+            what = f"no route is about slot {name} on standbys: {left}"
+            hint = f"add 'slot: {{name: {name}, on: standbys, state: absent}}', or 'state: synced'"
+            yield topic.warn(what, hint)
 
 
 def _promoted(managed: ManagedCluster) -> list[Action]:
@@ -116,6 +133,11 @@ def _leads(action: Action) -> bool:
 
 def _holds(action: Action) -> bool:
     return isinstance(action.config, slot.Config) and action.config.on == "primary"
+
+
+def _is_barmans(action: Action, managed: ManagedCluster) -> bool:
+    barman = managed.cluster.barman
+    return barman is not None and bool(action.config.slot_name(managed.cluster) == barman.slot_name)
 
 
 def _streams(action: Action) -> bool:

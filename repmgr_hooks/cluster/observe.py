@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from repmgr_hooks.cluster.wal import position
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Rows, Sql
@@ -30,6 +31,11 @@ class Slot:
     """True if it also keeps dead rows, which Barman's never does."""
     invalidation_reason: str = ""
     """Why PostgreSQL no longer keeps its WAL (17 and newer): ``wal_removed``, ``idle_timeout``."""
+    failover: bool = False
+    """Of a logical one (17 and newer): standbys are to keep it in sync."""
+    synced: bool = False
+    """It is kept in sync; on a primary it means nothing."""
+    temporary: bool = False
 
     @property
     def reserved(self) -> bool:
@@ -222,7 +228,9 @@ def _slot(row: Mapping[str, Any]) -> Slot:
     physical, restart = _text(row["slot_type"]) == "physical", position(row["restart_lsn"])
     status, xmin = _text(row.get("wal_status") or ""), row.get("xmin") is not None
     reason = _text(row.get("invalidation_reason") or "")
-    return Slot(_text(row["slot_name"]), physical, _number_or_none(row["active_pid"]), restart, status, xmin, reason)
+    kind = (row.get(name) is True for name in ("failover", "synced", "temporary"))
+    pid = _number_or_none(row["active_pid"])
+    return Slot(_text(row["slot_name"]), physical, pid, restart, status, xmin, reason, *kind)
 
 
 def _sender(row: Mapping[str, Any]) -> WalSender:
@@ -271,26 +279,3 @@ def _number(value: Any, most: int = 2**31) -> int:
 
 def _number_or_none(value: Any) -> int | None:
     return None if value is None else _number(value)
-
-
-def lsn(position: int) -> str:
-    """Return a WAL position as PostgreSQL writes it.
-
-    >>> lsn(position("1/10"))
-    '1/10'
-    """
-    return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
-
-
-def position(lsn: str | None) -> int | None:
-    """Return a WAL position in bytes. Raises ValueError.
-
-    >>> position("1/10")
-    4294967312
-    """
-    if lsn is None:
-        return None
-    found = re.fullmatch("([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", lsn) if isinstance(lsn, str) else None
-    if found is None:
-        raise ValueError(f"{lsn!r:.50} is not a WAL position")
-    return (int(found[1], 16) << 32) + int(found[2], 16)

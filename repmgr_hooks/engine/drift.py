@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -67,16 +67,18 @@ def find_drift(
     last_known: LastKnownPrimary,
     fingerprints: dict[str, object],
     closed: Sequence[str] = (),
+    show: Callable[[PrimaryDecision], None] = lambda decision: None,
 ) -> Drift:
     """Look without an event: who is the primary, and what is not in the desired state.
 
     ``fingerprints`` holds what each handler's ``fingerprint`` was when nothing was missing; it is brought up to date.
     Under a new primary the first difference is enough: what is looked at through a port that still leads to the old one
     may take its time (20 s for ``barman show-server``, when that one was unplugged). ``closed``: the ports that are to
-    lead nowhere, for no primary has been known for long.
+    lead nowhere, for no primary has been known for long. ``show``: what the nodes say is shown before Barman is asked.
     """
     finder = PrimaryFinder(managed.cluster, last_known)
     decision, now = finder.decision(host), clock.wall()
+    show(decision)
     if decision.primary is None:
         return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
     state = cluster_state(decision, finder)

@@ -23,6 +23,8 @@ METRICS = {
     "node_up": ("gauge", "1 if the node answered."),
     "node_is_primary": ("gauge", "1 for the primary that routes follow."),
     "node_is_stale_primary": ("gauge", "1 for a stale primary: out of recovery, on an older timeline."),
+    "node_is_fenced": ("gauge", "1 for a former primary that repmgr_hooks has stopped, and that is no standby yet."),
+    "rejoin_attempts": ("gauge", "How often it was tried lately to make this former primary a standby."),
     "node_lag_bytes": ("gauge", "WAL of the primary that the standby has not received."),
     "failover_possible": (
         "gauge",
@@ -40,7 +42,11 @@ METRICS = {
         "gauge",
         "1 if the clients of the PgBouncer's database wait: it is paused, by us or another.",
     ),
-    "slot_retained_bytes": ("gauge", "WAL that Barman's slot keeps on the node."),
+    "slot_retained_bytes": (
+        "gauge",
+        "WAL that a slot keeps on the node: Barman's, another of the routes, a failover slot.",
+    ),
+    "failover_slot_in_sync": ("gauge", "1 if a failover to the standby would keep the logical slot."),
     "barman_streaming": ("gauge", "1 if Barman streams from the primary through its slot."),
     "barman_lag_bytes": ("gauge", "WAL of the primary that Barman does not have on disk."),
     "pending_steps": ("gauge", "What 'repmgr-hooks reconcile' would do now."),

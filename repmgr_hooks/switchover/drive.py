@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from repmgr_hooks import clock
 from repmgr_hooks.engine import hold as holding
 from repmgr_hooks.errors import OperationFailed, Problem
-from repmgr_hooks.switchover import record, take_back
-from repmgr_hooks.switchover.phases import MARGIN, PHASES, Ended, Phase, Plan, Work
+from repmgr_hooks.switchover import record, take_back, way_back
+from repmgr_hooks.switchover.phases import PHASES, Ended, Phase, Plan, Work
+from repmgr_hooks.switchover.record import MARGIN
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def end(work: Work, problem: Problem | None) -> Outcome:
         except OperationFailed as error:
             log.warning("%s", error)
     if work.hold and problem:
-        if work.primary() is None:
+        if work.primary() is None and not somebody_serves(work):
             unpause(work)
         work.wait(lambda: work.primary() == plan.source or work.is_led(work.primary()), FAILOVER_LIMIT)
     held, released = release(work), clock.wall()
@@ -87,6 +88,19 @@ def end(work: Work, problem: Problem | None) -> Outcome:
     problem = problem or paused
     primary, since = work.primary(), work.hold.since if work.hold else None
     return Outcome(primary, work.is_led(primary), problem, since, released, tuple(work.phases))
+
+
+def somebody_serves(work: Work) -> bool:
+    """Where repmgrd would promote no node, let one serve all the same; False if that is not safe, or has failed."""
+    plan, decision = work.plan, work.decision()
+    if not work.ended or decision is None or decision.primary is not None:
+        return False
+    if way_back.start_old_primary(plan, decision.states, work.promoting, work.host):
+        log.warning("nobody was promoted: node %d is started again", plan.source)
+        return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)
+    with contextlib.suppress(OperationFailed):
+        work.note(repmgr=True, place="")
+    return not work.promoting and way_back.promote(plan, decision.states, work.host)
 
 
 def release(work: Work) -> Problem | None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize
 
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
+from repmgr_hooks.errors import HooksError
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.last_seen import LastSeen, Publisher
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.foreground import run_now
+from repmgr_hooks.service.former_keeper import FormerPrimaryKeeper
+from repmgr_hooks.settings.former_primary import AttemptLimit, FormerPrimary
 from tests.fake import Wall
 from tests.model import counts
 from tests.model.cluster import new_cluster
 from tests.model.counts import COUNTS
 from tests.model.evidence import Call, Evidence
+from tests.model.former import ModelOnNode
 from tests.model.host import PORTS, Killed, ModelHost, MortalJournal
 from tests.model.oracle import Oracle, Violation
 from tests.model.setting import LOADED, READERS, TICK, managed
@@ -26,6 +32,7 @@ from tests.model.setting import LOADED, READERS, TICK, managed
 LOOK_AT_MOST_EVERY = 2.5
 """Seconds; without a primary the worker would look ten times as often."""
 RETRY_AT_MOST = LOADED.service.retry.max_delay
+FORMER = FormerPrimary(clone="primary", limit=AttemptLimit(3, 3600))
 
 
 class ModelPublisher(Publisher):
@@ -50,18 +57,27 @@ class Game(RuleBasedStateMachine):
         size=st.integers(2, 5),
         backend=st.sampled_from(["iptables", "nftables"]),
         if_none=st.sampled_from(["", "primary", "close"]),
+        former=st.booleans(),
     )
-    def begin(self, size: int, backend: str = "iptables", if_none: str = "") -> None:
+    def begin(self, size: int, backend: str = "iptables", if_none: str = "", former: bool = False) -> None:
         """With nftables somebody has just changed to it: iptables still has the rules.
 
-        ``if_none``: of the port for readers; without it there is none.
+        ``if_none``: of the port for readers; without it there is none. ``former``: former primaries are stopped and
+        rejoined.
         """
         self.managed = managed(size, backend, if_none)
+        self.former = former
+        if former:
+            place = str(self.loaded.state_dir)
+            Path(place, "cluster-main.former").unlink(missing_ok=True)
+            cluster = replace(self.managed.cluster, former_primary=FORMER, state_dir=place)
+            self.managed = replace(self.managed, cluster=cluster)
         self.cluster = new_cluster(size)
         self.wall.time, self.wall.host = Wall().time, None
         self.evidence = Evidence(self.wall)
         self.oracle = Oracle(self.cluster, self.evidence)
         self.host = self.wall.host = ModelHost(self.cluster, self.oracle, backend)
+        self.on_node = ModelOnNode(self.host)
         self.journal = MortalJournal()
         self.journal.before_change = self.host.use
         self.journal.on_decision = self.oracle.state
@@ -69,6 +85,7 @@ class Game(RuleBasedStateMachine):
         self.pending: list[Event] = []
         self.delivered: list[Event] = []
         self.names = 0
+        self.quiet = False
         self.start_worker()
         self.barman_was_ill = False
         COUNTS[counts.RUNS] += 1
@@ -81,12 +98,16 @@ class Game(RuleBasedStateMachine):
         self.journal.release_cut_off()
         shown = ModelPublisher(self.oracle)
         self.controller = ClusterController(self.managed, self.journal, self.host, self.loaded, publisher=shown)
+        if self.former:
+            of = (self.managed, self.journal, self.loaded, self.controller, lambda alert: None)
+            self.keeper = FormerPrimaryKeeper(*of, lambda cluster: self.host, lambda *_: self.on_node)
 
     def work(self) -> float:
         """What the worker's loop does once; if it dies of it, another is started."""
         self.take_in()
         try:
             wait = self.controller.work()
+            self.look_after_former_primaries()
             self.oracle.judge()
             return wait
         except Killed:
@@ -94,6 +115,12 @@ class Game(RuleBasedStateMachine):
             COUNTS[counts.KILLS] += 1
             self.start_worker()
             return 0.0
+
+    def look_after_former_primaries(self) -> None:
+        """As the thread of its own does; not while it is looked whether all is quiet."""
+        if self.former and not self.quiet:
+            with suppress(HooksError):
+                self.keeper.look()
 
     def pass_time(self, seconds: float) -> None:
         """Let the worker look whenever it says so, but not ten times a second."""
@@ -144,6 +171,7 @@ class Game(RuleBasedStateMachine):
     def must_be_quiet(self) -> None:
         self.host.let_it_live()
         self.take_in()
+        self.quiet = True
         last_known = self.evidence.remembered
         number = self.oracle.the_primary(last_known)
         self.pass_time(2 * TICK)
@@ -159,6 +187,7 @@ class Game(RuleBasedStateMachine):
         if not self.failed():
             self.nothing_must_be_written()
             COUNTS[counts.STILL] += 1
+        self.quiet = False
 
     def stale_primaries_with_clients(self, last_known: LastKnownPrimary) -> Iterator[str]:
         for number in self.oracle.stale_primaries(last_known):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import string
 from pathlib import Path
 
@@ -109,6 +110,7 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
     assert first == ": 5 mistakes:"
     for expected in (
         "  line 4: clusters.main.nodes.1.host: must be an IP address",
+        "    HINT: look it up, and write the address; a node may have its 'name' beside it",
         "  line 6: clusters.main.promotion_timeuot: unknown option",
         "    HINT: did you mean 'promotion_timeout'?",
         "  line 7: clusters.main.gateway.ports.app: must be between 1 and 65535; got 70000",
@@ -117,7 +119,7 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
         "    HINT: did you mean 'firewall'?",
     ):
         assert len([line for line in rest if line.startswith(expected)]) == 1, expected
-    assert len(rest) == 7
+    assert len(rest) == 8
 
 
 def test_an_event_of_a_newer_repmgr_may_be_routed_and_is_warned_of(
@@ -238,6 +240,25 @@ def test_nodes_that_do_not_go_together(tmp_path: Path, host: str, said: str) -> 
 def test_handlers_that_need_barman_say_so(tmp_path: Path) -> None:
     text = "\n".join(line for line in GOOD.splitlines() if not line.startswith("    barman:"))
     assert mistakes(tmp_path, text).count("needs the section 'barman' of the cluster") == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["Second", "a-b", "a.b", "a b", "", "'", "x" * 64, "slöt", "a\nb", "%s", "repmgr_slot_1", "a;drop"]
+)
+def test_a_slot_that_postgresql_or_repmgr_would_not_let_us_have(tmp_path: Path, name: str) -> None:
+    text = changed("slot: {on: primary}", f"slot: {{on: primary, name: {json.dumps(name)}}}")
+    assert "slot" in mistakes(tmp_path, text)
+
+
+def test_slots_of_several_names_have_states_of_their_own(tmp_path: Path) -> None:
+    line = "          - slot: {on: standbys, state: absent}\n"
+    more = "          - slot: {name: second, on: standbys, state: synced}\n"
+    (tmp_path / "config.yaml").write_text(changed(line, line + more))
+    (main,) = config.load(tmp_path / "config.yaml").clusters.values()
+    assert main.kept_slots == ("barman",)
+    third = more.replace("synced", "absent")
+    said = "routes: slot second of standbys cannot be both absent and synced"
+    assert said in mistakes(tmp_path, changed(line, line + more + third))
 
 
 def test_a_route_without_do(tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ def ours(modules: set[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "code", "may", "packages", "most"),
     [
-        (("--help",), 0, set(), set(), 11),
-        (("status", "--help"), 0, set(), set(), 11),
-        (("no-such-command",), 2, set(), set(), 11),
-        (("pause", "--for", "never"), 2, set(), set(), 11),
+        (("--help",), 0, set(), set(), 12),
+        (("status", "--help"), 0, set(), set(), 12),
+        (("no-such-command",), 2, set(), set(), 12),
+        (("pause", "--for", "never"), 2, set(), set(), 12),
         (("history",), 0, SQLITE | TYPES | {"typing", "json"}, {"cluster", "reports"}, 40),
         (("history", "--failed", "--json"), 0, SQLITE | TYPES | {"typing", "json"}, {"cluster", "reports"}, 40),
         (("history", "--cluster", "main"), 0, EVERYTHING - PLUG_INS, {"cluster", "reports"}, 45),

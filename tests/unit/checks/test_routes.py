@@ -24,6 +24,10 @@ PROMOTIONS = "primary_register, standby_promote, repmgrd_failover_promote, stand
 MODELS = "          - barman: {stream: true, models: {1: main-db1, 2: main-db2}}\n"
 
 
+OTHER_SLOT = "          - slot: {on: primary, name: second}\n"
+DROPPED = "          - slot: {on: standbys, name: second}\n"
+
+
 def ordered(*lines: str) -> str:
     """The repository's file with other actions after a promotion."""
     return changed(BARMANS + SLOT + STREAM + SWITCH + GATE, "".join(lines))
@@ -91,6 +95,26 @@ def test_orders_that_work(tmp_path: Path, text: str) -> None:
             changed(PROMOTIONS, "repmgrd_reload").replace("monitor_interval: 5", "monitor_interval: 0"),
             "routes.ports",
             "FAIL port barman, app is opened after no event that reports a promotion, and there are no looks",
+        ),
+        (
+            ordered(BARMANS, SLOT, OTHER_SLOT, STREAM, SWITCH, GATE),
+            "routes.slots",
+            "WARN no route is about slot second on standbys",
+        ),
+        (
+            ordered(BARMANS, OTHER_SLOT, DROPPED, GATE, SLOT, STREAM, SWITCH),
+            "routes.order",
+            "WARN every port is open before slot",
+        ),
+        (
+            ordered(BARMANS, OTHER_SLOT, DROPPED, STREAM, SWITCH, GATE),
+            "routes.barman",
+            "WARN no route keeps Barman's slot on the primary",
+        ),
+        (
+            changed(STANDBYS, STANDBYS.replace("on:", "name: second, on:")),
+            "routes.barman",
+            "WARN no route is about the slot on standbys",
         ),
         (ordered(BARMANS, STREAM, SWITCH, GATE), "routes.barman", "WARN no route keeps Barman's slot on the primary"),
         (ordered(BARMANS, SLOT, GATE), "routes.barman", "WARN no route moves Barman's stream"),
