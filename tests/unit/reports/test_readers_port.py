@@ -13,9 +13,9 @@ from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.last_seen import LastSeen, NodeSeen, Publisher
 from repmgr_hooks.reports import endpoint
+from repmgr_hooks.reports.look import look
 from repmgr_hooks.reports.metrics import measure
 from repmgr_hooks.reports.readers_port import ReadersPort
-from repmgr_hooks.reports.status import look
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Readers
 from tests.fake import FakeHost
 
