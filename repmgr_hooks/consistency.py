@@ -74,7 +74,7 @@ def _check_former_primary(document: Document, cluster: Cluster, path: str) -> No
     if without and (settings.rejoin or not settings.fence.program):
         nodes = " and ".join(f"nodes.{number}" for number in without)
         hint = f"give {nodes} a 'shell' that runs as PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
-        document.problem(join(path, "former_primary"), f"needs a shell on each node; {nodes} has none", hint)
+        document.problem(join(path, "former_primary"), f"needs a shell on each node, which is missing in {nodes}", hint)
     if not settings.rejoin and settings.clone != "never":
         document.problem(join(path, "former_primary.clone"), "is of no use with 'rejoin: false'", TAKE_OUT)
 

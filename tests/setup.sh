@@ -8,7 +8,8 @@ packages=(postgresql repmgr barman barman-cli pgbouncer pgbackrest pgpool2 hapro
           locales openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh)
 
 # What builds the Debian package and judges it.
-packages_to_build=(debhelper dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all python3-hatchling python3-shtab)
+packages_to_build=(build-essential debhelper dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all
+                   python3-hatchling python3-shtab)
 
 needs_root() {
     [ "$(id -u)" -eq 0 ] || { echo "$1" >&2; exit 2; }

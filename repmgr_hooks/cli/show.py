@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from threading import BoundedSemaphore
 
+from repmgr_hooks.background import begin
 from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import with_journal
 from repmgr_hooks.cli.output import FAILED, OK, complain, say, write_whole
@@ -44,8 +46,13 @@ def do_status(arguments: argparse.Namespace) -> int:
 
 def looks(chosen: Sequence[ManagedCluster], journal: Journal | None, loaded: Config) -> list[ClusterStatus]:
     """Look at several clusters side by side: most of the time each waits for nodes and for Barman."""
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(threads.map(lambda managed: look(managed, world_of(managed), journal, loaded), chosen))
+    turns = BoundedSemaphore(AT_ONCE)
+
+    def in_turn(managed: ManagedCluster) -> ClusterStatus:
+        with turns:
+            return look(managed, world_of(managed), journal, loaded)
+
+    return [answer() for answer in [begin(partial(in_turn, managed)) for managed in chosen]]
 
 
 def do_metrics(arguments: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, place_of
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.system.layers import AskedOnce
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
 
@@ -83,15 +84,17 @@ def find_drift(
         return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
     state = cluster_state(decision, finder)
     new = last_known_of(state.states[state.primary]) != last_known
+    # A change of anybody's rules makes every cluster look at its own again, for each of its ports.
+    once = AskedOnce(host)
     found: list[ActionResult] = []
     now_there: dict[str, object] = {}  # a fingerprint depends on no option
     for item in select(managed.routes, []):
         if item.action.on_tick:
             if item.action.name not in now_there:
-                now_there[item.action.name] = _fingerprint(item.action, state, host)
+                now_there[item.action.name] = _fingerprint(item.action, state, once)
             fingerprint = now_there[item.action.name]
             if fingerprint is None or fingerprints.get(item.action.path) != fingerprint:
-                seen = preview([item], state, host)
+                seen = preview([item], state, once)
                 fingerprints[item.action.path] = None if differences(seen) else fingerprint
                 found += seen
                 if new and differences(seen):

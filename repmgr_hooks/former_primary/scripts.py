@@ -58,10 +58,9 @@ same() {{
     {signal}[ ! -e standby.signal ]
 }}
 """
-# Fast, as repmgr does it, which knows the command of the host (service_stop_command) and waits for nothing
-# (repmgr-client.c, get_server_action). A walsender that waits for a
-# receiver which is gone holds that up (walsender.c, WalSndDone); the stop at once comes after it, for each commit there
-# is one that will be lost.
+# Fast, by repmgr, which knows the command of the host (service_stop_command) and does not wait for the end
+# (repmgr-client.c, get_server_action). A walsender whose receiver is gone holds that up (walsender.c, WalSndDone):
+# after the limit it is stopped at once, for every commit there is one more that will be lost.
 FENCE = """
 if running; then
     if ! same; then

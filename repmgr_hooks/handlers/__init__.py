@@ -11,7 +11,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -99,19 +98,21 @@ def _any_plug_in() -> bool:
 
     Each lists its entry points in a file (packaging.python.org, "Entry points specification").
     """
-    for place in (Path(name) for name in sys.path if name):
-        if not place.is_dir():
-            if place.exists():
-                return True
-            continue
-        for entry in place.iterdir():
-            if entry.suffix in (".egg", ".egg-link"):
-                return True
-            if entry.suffix in (".dist-info", ".egg-info"):
-                with suppress(OSError):
-                    if GROUP.encode() in (entry / "entry_points.txt").read_bytes():
-                        return True
-    return False
+    try:
+        places = [place for place in (Path(name) for name in sys.path if name) if place.exists()]
+        entries = [entry for place in places for entry in place.iterdir()]
+    except OSError:
+        return True
+    if any(entry.suffix in (".egg", ".egg-link") for entry in entries):
+        return True
+    return any(_names_ours(entry) for entry in entries if entry.suffix in (".dist-info", ".egg-info"))
+
+
+def _names_ours(package: Path) -> bool:
+    try:
+        return GROUP.encode() in (package / "entry_points.txt").read_bytes()
+    except OSError:
+        return False
 
 
 def _load(point: metadata.EntryPoint, origin: str, here: bool) -> Handler:

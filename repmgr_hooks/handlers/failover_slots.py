@@ -59,13 +59,18 @@ def observe(config: Config, state: ClusterState, host: Host) -> Mapping[int, Con
 
 
 def plan(config: Config, state: ClusterState, seen: Mapping[int, Conninfo]) -> list[Step]:
-    """Return the missing steps, for the standbys that stream from the primary."""
-    steps: list[Step] = []
-    for standby in followers(state):
-        steps += [_drop(standby.node, slot.name) for slot in _in_the_way(state, standby)]
-        if standby.node in seen:
-            steps += _name_database(standby.node, seen[standby.node].with_dbname(state.cluster.postgres.dbname))
-    return steps
+    """Return the missing steps, for the standbys that stream from the primary.
+
+    What was read is written back first, before anything that may take its time: repmgr, which writes it at its next
+    ``standby follow``, must not have done so in between, and PostgreSQL has no ALTER SYSTEM with a condition.
+    """
+    dbname, standbys = state.cluster.postgres.dbname, followers(state)
+    texts = {node: each.with_dbname(dbname) for node, each in seen.items()}
+    return [
+        *(_write(node, text) for node, text in texts.items()),
+        *(_reload(node, text) for node, text in texts.items()),
+        *(_drop(standby.node, slot.name) for standby in standbys for slot in _in_the_way(state, standby)),
+    ]
 
 
 def _in_the_way(state: ClusterState, standby: NodeState) -> Iterator[Slot]:
@@ -94,13 +99,9 @@ def _drop(node: int, slot: str) -> Step:
     )
 
 
-def _name_database(node: int, text: str) -> list[Step]:
-    """Write it where repmgr does, in postgresql.auto.conf, which counts more than all other files.
-
-    A standby that streams from the primary has no reason to be given another one within these milliseconds; repmgr's
-    next ``standby follow`` writes it anew.
-    """
-    alter = Step(
+def _write(node: int, text: str) -> Step:
+    """Write it where repmgr does, in postgresql.auto.conf, which counts more than all other files."""
+    return Step(
         f"name the database in primary_conninfo of standby {node}",
         Sql(node, f"alter system set primary_conninfo = {literal(text)}"),
         LIMIT,
@@ -108,7 +109,10 @@ def _name_database(node: int, text: str) -> list[Step]:
         node=node,
         helper=True,
     )
-    reload = Step(
+
+
+def _reload(node: int, text: str) -> Step:
+    return Step(
         f"reload the configuration of standby {node}",
         Sql(node, RELOAD),
         LIMIT,
@@ -119,7 +123,6 @@ def _name_database(node: int, text: str) -> list[Step]:
         hint="pg_file_settings shows what is wrong in its files; what is given at its start counts more than they",
         helper=True,
     )
-    return [alter, reload]
 
 
 def literal(text: str) -> str:

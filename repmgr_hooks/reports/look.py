@@ -41,15 +41,19 @@ LOOKS_AT_LEAST = 300.0
 def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
     """Look at a cluster now."""
     settings, host = managed.cluster, AskedOnce(host)
-    ports, probes = begin(partial(_ports, settings, host)), begin(partial(probe, settings, managed.opened_ports, host))
-    names = begin(lambda: list(moved(settings, host)))
+    # First all that the journal may fail at: what has begun in a thread is waited for.
     finder = primary_finder(settings, journal)
-    decision = finder.decision(host)
-    missing = begin(partial(_pending, managed, finder, decision, host))
-    ready = begin(partial(ReadinessProbe().look, decision, settings, host, finder.last_known.since))
     last = journal.last_run(settings.name) if journal else []
     event = journal.last_event(settings.name) if journal else None
     paused = pause_of(settings.name, journal, loaded.state_dir)
+    waiting = len(journal.waiting(settings.name)) if journal else 0
+    clocks = tuple(clocks_off(last_heard(journal, settings.name))) if journal else ()
+    checks = tuple(last_checks(journal, settings.name)) if journal else ()
+    ports, probes = begin(partial(_ports, settings, host)), begin(partial(probe, settings, managed.opened_ports, host))
+    names = begin(lambda: list(moved(settings, host)))
+    decision = finder.decision(host)
+    missing = begin(partial(_pending, managed, finder, decision, host))
+    ready = begin(partial(ReadinessProbe().look, decision, settings, host, finder.last_known.since))
     hold, unreadable = hold_of(managed)
     switchover, no_record = switchover_of(managed)
     formers, no_former = formers_of(managed)
@@ -70,9 +74,9 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
             *no_former,
             *names(),
             *(problem for each in pooled for problem in each.problems),
-            *(clocks_off(last_heard(journal, settings.name)) if journal else ()),
+            *clocks,
         ),
-        len(journal.waiting(settings.name)) if journal else 0,
+        waiting,
         paused,
         (event[0], str(event[1])) if event else None,
         # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to fix.
@@ -82,7 +86,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         0.0 if paused else _unwatched(loaded, settings.name),
         tuple(led_astray(probes(), decision.primary)),
         ready(),
-        tuple(last_checks(journal, settings.name)) if journal else (),
+        checks,
         pooled,
         hold,
         switchover,

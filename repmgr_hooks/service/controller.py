@@ -255,6 +255,7 @@ class ClusterController:
         what = summary_of([item.event for item in covered]) if covered else f"{cause}, without an event"
         log.info("%s: %s", self.name, what)
         self.progress.expect(LOCK_WAIT)
+        self.looked = None
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             self._remind()
             started, run = clock.wall(), self._begin(cause, attempt, covered)

@@ -117,8 +117,10 @@ class FormerPrimaryKeeper(threading.Thread):
     def look(self) -> float:
         """Do what is to be done now, and return the seconds until the next look. Raises HooksError."""
         decision, formers = self._looks.looked, record.read(self._of)
-        stale = decision is not None and decision.stale_primaries
-        if not formers and not stale:
+        if decision is None:
+            return SEEK_EVERY  # a run has something to do, and ports come first
+        stale, window = decision.stale_primaries, self._settings.limit.window
+        if not stale and all(each.phase == "done" and each.recent(window, clock.wall()) for each in formers.values()):
             self._first_seen.clear()
             return SEEK_EVERY
         if self._resting():

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY, SEEK_EVERY = 1.0, 5.0
 """Seconds between two looks at a hold, and for one: that nobody is held costs next to nothing."""
 RETRY_EVERY = 2.0
+KEPT = 3600.0
+"""Seconds for which what a process has held is looked at, when its limit is over and it lives."""
 LEFT = "start that PgBouncer anew: a restart forgets PAUSE"
 UNREADABLE = "its record holds something else"
 SAY_AGAIN = 300.0
@@ -37,7 +39,9 @@ SAY_AGAIN = 300.0
 
 
 def _lives(hold: Hold) -> bool:
-    return hold.holder.boot == holds.boot_id() and holds.is_alive(hold.holder)
+    """Whether its process may still go on; not for ever, for one of another user's may have its number."""
+    recent = hold.seconds(clock.monotonic()) < KEPT
+    return recent and hold.holder.boot == holds.boot_id() and holds.is_alive(hold.holder)
 
 
 @dataclass

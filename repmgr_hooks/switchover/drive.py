@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 FAILOVER_LIMIT = 90.0
 """Seconds for repmgrd to promote a node, if the primary has stopped and repmgr has not promoted one."""
+END_LIMIT = way_back.LONGEST + FAILOVER_LIMIT + 2 * MARGIN
 UNPAUSE_LIMIT = 10.0
 BACK_LIMIT = 60.0
 """Seconds for an old primary to be a standby again; repmgr waits as long (standby_reconnect_timeout)."""
@@ -69,7 +70,7 @@ def end(work: Work, problem: Problem | None) -> Outcome:
     """Release the clients, unpause repmgrd, and say who is the primary. Where none is, repmgrd has to promote one."""
     plan = work.plan
     with contextlib.suppress(OperationFailed):
-        work.note(phase="end", until=clock.monotonic() + FAILOVER_LIMIT + 2 * MARGIN)
+        work.note(phase="end", until=clock.monotonic() + END_LIMIT)
     if work.waits:
         try:
             plan.repmgr.give_up(work.host, UNPAUSE_LIMIT)
@@ -98,9 +99,11 @@ def somebody_serves(work: Work) -> bool:
     if way_back.start_old_primary(plan, decision.states, work.promoting, work.host):
         log.warning("nobody was promoted: node %d is started again", plan.source)
         return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)
+    if work.promoting:
+        return False
     with contextlib.suppress(OperationFailed):
         work.note(repmgr=True, place="")
-    return not work.promoting and way_back.promote(plan, decision.states, work.host)
+    return way_back.promote(plan, decision.states, work.host)
 
 
 def release(work: Work) -> Problem | None:

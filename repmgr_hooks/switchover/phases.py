@@ -1,6 +1,6 @@
 """The phases of a switchover, in order, each with its limit.
 
-Nobody but repmgr stops or promotes a node, and nobody but the service's run leads a port.
+Nobody but repmgr stops or promotes a node here, and nobody but the service's run leads a port.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 LIMIT = 15.0
 START_LIMIT, STOP_LIMIT, PROMOTE_LIMIT = 60, 30, 90
+LONGEST = 2 * (STOP_LIMIT + LIMIT) + PROMOTE_LIMIT + LIMIT
+"""Seconds for all of this."""
 # Before anything else of its timeline a promotion writes, and syncs, its history (timeline.c, writeTimeLineHistory).
 DOWN = """
 cd {directory} || exit

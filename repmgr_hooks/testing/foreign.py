@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.system.layers import HostLayer
 from repmgr_hooks.system.steps import ConsoleCommand, DropConnections, Host, Program, Rows, Sql, Step, Table
 from repmgr_hooks.testing.host import ended
 
+T = TypeVar("T")
 MARK = "foreign4711"
 TEXTS: Mapping[str, str] = {
     "nothing": "",
@@ -54,8 +56,11 @@ class Odd(HostLayer):
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         if not self._is_odd():
             return super().fetch_each(queries, limit)
-        error = self._silence(limit) if self._text is None else None
-        return {sql.node: error or [(self._text,)] for sql in queries}
+        asked = list(queries)
+        if self._text is None:
+            error = self._silence(limit)
+            return {sql.node: error for sql in asked}
+        return {node: _with(self._text, rows) for node, rows in super().fetch_each(asked, limit).items()}
 
     def fetch(self, sql: Sql, limit: float) -> Rows:
         answer = self.fetch_each([sql], limit)[sql.node]
@@ -68,8 +73,10 @@ class Odd(HostLayer):
     ) -> dict[str, list[Table] | OperationFailed]:
         if not self._is_odd():
             return super().ask_consoles(asked, limit)
-        error = self._silence(limit) if self._text is None else None
-        return {name: error or [[{"name": self._text}] for _ in commands] for name, commands in asked.items()}
+        if self._text is None:
+            error = self._silence(limit)
+            return dict.fromkeys(asked, error)
+        return {name: _with(self._text, tables) for name, tables in super().ask_consoles(asked, limit).items()}
 
     def read(self, path: str) -> str:
         if not self._is_odd():
@@ -77,6 +84,18 @@ class Odd(HostLayer):
         if self._text is None:
             raise OperationFailed(f"{path} cannot be read", code="unreadable")
         return self._text
+
+
+def _with(text: str, answer: T) -> T:
+    """Return an answer with this text in it: how many columns a statement has, and of which types, it says itself."""
+    changed: Any = answer
+    if isinstance(answer, str):
+        changed = text
+    elif isinstance(answer, dict):
+        changed = {name: _with(text, value) for name, value in answer.items()}
+    elif isinstance(answer, list | tuple):
+        changed = type(answer)(_with(text, value) for value in answer)
+    return cast(T, changed)
 
 
 def foreign_words(steps: Iterable[Step], text: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 
 from tests.bench.measure import show_logs
@@ -19,12 +20,12 @@ from tests.endtoend.test_point_in_time import recover
 from tests.lab import Failed, Host, Lab
 from tests.lab.barman import archive, back_up
 from tests.lab.contain import contain
-from tests.lab.pgbouncer import Bench, Pooler, start_bench, use
+from tests.lab.pgbouncer import Bench, Pooler, done_in, start_bench, use
 
 
 @dataclass(frozen=True)
 class ThereAndBack:
-    """What became of it; ``lost``: transactions that were acknowledged, and of which the cluster has no row."""
+    """What became of it; ``lost``: transactions that were acknowledged and are not there, or the other way round."""
 
     switchovers: int
     transactions: int
@@ -58,7 +59,7 @@ def run(times: int) -> ThereAndBack:
         switchovers=len(held),
         transactions=done + len(told),
         failed=len(bench.failures) + sum(write.row is None for write in writes),
-        lost=len(told - rows) + max(done - len(rows - told), 0),
+        lost=len(told - rows) + abs(done - done_in(lab.db1)),
         restored=restored == rows,
         held=held,
         longest=client.longest_outage(0),
@@ -80,7 +81,9 @@ def main() -> None:
     contain([sys.executable, "-m", "tests.bench.there_and_back", *sys.argv[1:]])
     (times,) = sys.argv[1:]
     try:
-        print(json.dumps(asdict(run(int(times)))))
+        with redirect_stdout(sys.stderr):  # what the command says is for the one who has to find out
+            result = run(int(times))
+        print(json.dumps(asdict(result)))
     except BaseException:
         show_logs()
         raise

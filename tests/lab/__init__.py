@@ -8,9 +8,9 @@ Must run inside the box of ``contain.py``.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import secrets
 import shutil
 import signal
 import socket
@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import rpm, scram, six, three, versions
+from tests.lab import rpm, scram, six, template, three, versions
 from tests.lab.contain import contained
 from tests.lab.versions import BINARIES, DATA
 
@@ -250,11 +250,7 @@ class Lab:
         """Build everything up to a registered, backed-up cluster whose ports are closed and whose hook is idle."""
         self.make_network()
         self.make_directories()
-        self.make_primary()
-        for host in self.databases[1:]:
-            self.make_standby(host)
-        self.put(self.db1, f"{DATA}/alone.conf", "", owner="postgres")
-        self.db1.pg_ctl("reload")
+        template.make_databases(self)
         if self.nodes == 3:
             three.start_ssh(self)
 
@@ -318,7 +314,8 @@ class Lab:
         for place in PRIVATE:
             Path(place).mkdir(parents=True, exist_ok=True)
         for user in ("repmgr", "barman", "streaming_barman", "app"):
-            self.passwords[user] = secrets.token_hex(8)
+            # The same in each lab, as the databases are, see ``template.py``.
+            self.passwords[user] = hashlib.sha256(user.encode()).hexdigest()[:16]
         for host in self.hosts:
             self.make_host(host)
         self.install_gateway()
@@ -432,11 +429,19 @@ class Lab:
         )
         self.configure(host)
         self.put(host, f"{DATA}/alone.conf", "", owner="postgres")
+        self.start_standby(host)
+        host.run(*repmgr, "standby", "register", user="postgres")
+
+    def start_databases(self) -> None:
+        self.db1.pg_ctl("start")
+        for host in self.databases[1:]:
+            self.start_standby(host)
+
+    def start_standby(self, host: Host) -> None:
+        """Start a standby, until it streams: repmgr registers none whose walsender is in the state "startup"."""
         host.pg_ctl("start")
-        # repmgr registers no standby whose walsender is still in the state "startup".
         streams = f"select state from pg_stat_replication where application_name = '{host.name}'"
         wait_for(lambda: self.db1.sql(streams) == "streaming", f"{host.name} to stream")
-        host.run(*repmgr, "standby", "register", user="postgres")
 
     # -- daemons ----------------------------------------------------------------------------------------------------
 

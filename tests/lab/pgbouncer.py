@@ -196,3 +196,8 @@ def start_bench(lab: Lab, pooler: Pooler, clients: int = 20, rate: int = 100) ->
     bench = Bench(lab, lab.app.start("env", *environment.split(), *words, "app", user="postgres", log="bench"))
     wait_for(lambda: lab.db1.sql("select sum(n) > 0 from counter", "app") == "t", "pgbench")
     return bench
+
+
+def done_in(primary: Host) -> int:
+    """How many transactions of pgbench a primary has: each counts itself, which no other client does."""
+    return int(primary.sql("select sum(n) from counter", "app"))

@@ -480,6 +480,47 @@ def test_an_empty_barman_command_is_refused(tmp_path: Path) -> None:
     assert "barman.command" in mistakes(tmp_path, changed("command: [barman]}", "command: []}"))
 
 
+FORMER = "    # former_primary:\n    #   clone: primary\n    #   config_files: [postgresql.conf, pg_hba.conf]\n"
+SHELLS = {f"{n}: {{host: 10.0.0.1{n}}}": f"{n}: {{host: 10.0.0.1{n}, shell: [ssh, postgres@db{n}]}}" for n in (1, 2)}
+
+
+def with_former_primary(options: str, *shells: str) -> str:
+    text = changed(FORMER, f"    former_primary: {options}\n")
+    for line in shells:
+        text = text.replace(f"      {line}", f"      {SHELLS[line]}")
+    return text
+
+
+def test_the_example_of_a_former_primary(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(with_former_primary("{clone: primary, config_files: [postgresql.conf, pg_hba.conf]}", *SHELLS))
+    settings = config.load(path).clusters["main"].cluster.former_primary
+    assert settings is not None
+    assert (settings.clone, settings.config_files) == ("primary", ("postgresql.conf", "pg_hba.conf"))
+    assert settings.area("main", 1, "/data/") == "/data.former"
+    path.write_text(with_former_primary("{directory: /srv/wal}", *SHELLS))
+    settings = config.load(path).clusters["main"].cluster.former_primary
+    assert settings is not None
+    assert settings.area("main", 1, "/data") == "/srv/wal/main-1"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("{}", "needs a shell on each node, which is missing in nodes.1 and nodes.2"),
+        ("{rejoin: false}", "needs a shell on each node"),
+        ("{clone: elsewhere}", "must be one of never, primary, barman"),
+        ("{config_files: [../pg_hba.conf]}", "must be the name of a file in the data directory"),
+        ("{config_files: [/etc/passwd]}", "must be the name of a file in the data directory"),
+        ("{fence: {program: [power-off]}}", "must be a list that begins with the absolute path of a program"),
+        ("{limit: {attempts: 0}}", "must be between 1 and 86400"),
+        ("{rejoin: false, clone: primary}", "is of no use with 'rejoin: false'"),
+    ],
+)
+def test_a_former_primary_that_cannot_be(tmp_path: Path, options: str, said: str) -> None:
+    assert said in mistakes(tmp_path, with_former_primary(options))
+
+
 READERS = changed("app: 54322}", "app: 54322, readers: 54323}")
 GATE = "          - firewall: {open: app, fail_open_after: 120}\n"
 LINE = "          - firewall: {open: readers, to: standbys, max_lag: 1GB, if_none: close}\n"

@@ -185,7 +185,7 @@ def test_the_steps_lead_there() -> None:
     def missing() -> list[Step]:
         return failover_slots.plan(Config(), state(), failover_slots.observe(Config(), state(), host))
 
-    assert [step.kind for step in missing()] == ["drop_slot", "set_primary_conninfo", "reload"]
+    assert [step.kind for step in missing()] == ["set_primary_conninfo", "reload", "drop_slot"]
     for step in missing():
         apply(step, host)
     assert missing() == []
@@ -240,3 +240,13 @@ def test_whatever_slots_there_are(on_1: dict[str, FakeSlot], on_2: dict[str, Fak
         assert not (lives.physical or lives.temporary or lives.invalidated)
         assert gone.failover and lives.failover and lives.reserved
     assert all(host.nodes[1].slots[name] == on_1[name] for name in host.nodes[1].slots)
+
+
+def test_what_was_read_is_written_before_anything_that_takes_time() -> None:
+    three = replace(STATE.states[1], node=3, slots=(LEFT,))
+    state = with_slots((LEFT,))
+    state = replace(state, states={**state.states, 3: three})
+    seen = {node: conninfo(f"host=10.0.0.12 application_name=db{node}") for node in (1, 3)}
+    kinds = [(step.kind, step.node) for step in steps(state, seen)]
+    assert kinds[:2] == [("set_primary_conninfo", 1), ("set_primary_conninfo", 3)]
+    assert sorted(kinds[2:]) == [("drop_slot", 1), ("drop_slot", 3), ("reload", 1), ("reload", 3)]

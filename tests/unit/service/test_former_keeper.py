@@ -186,6 +186,33 @@ def test_nothing_is_done_while_a_run_has_something_to_do(kept: Kept) -> None:
     assert kept.node.did == []
 
 
+def test_one_that_is_started_again_waits_for_the_ports_too(kept: Kept) -> None:
+    kept.comes_back()
+    kept.look(2)
+    kept.comes_back()
+    kept.looks.looked = None
+    for _ in range(5):
+        kept.keeper.look()
+        kept.host.sleep(SETTLED)
+    assert kept.node.did == ["stop 1"]
+
+
+def test_while_there_is_nothing_to_do_no_node_is_asked(make: Make) -> None:
+    kept = make(limit=AttemptLimit(3, 600))
+    kept.comes_back()
+    kept.look(3)
+    kept.node.ends = [Ended(0)]
+    kept.look(3)
+    assert kept.record[1].phase == "done"
+    asked = kept.host.rests
+    for _ in range(5):
+        kept.keeper.look()
+    assert kept.host.rests == asked
+    kept.host.sleep(700)
+    kept.look()
+    assert kept.record == {}, "its attempts are forgotten in their time"
+
+
 def test_nothing_is_done_in_a_pause(kept: Kept) -> None:
     kept.comes_back()
     kept.journal.pause("main", None, "maintenance")

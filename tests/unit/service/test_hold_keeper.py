@@ -14,7 +14,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.service.hold_keeper import HoldKeeper
+from repmgr_hooks.service.hold_keeper import KEPT, HoldKeeper
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import console_name
 from tests.fake import FakeHost
@@ -206,5 +206,12 @@ def test_what_a_process_holds_that_was_stopped_for_too_long_is_taken_back_too(ke
     assert kept.paused() == []
     assert len(kept.told) == 1
     holds.write(kept.managed.cluster, replace(hold, over=True, holder=replace(hold.holder, started=1)))
+    kept.keeper.look()
+    assert not kept.record.exists()
+
+
+def test_a_process_is_not_waited_for_for_ever(kept: Kept) -> None:
+    hold = kept.begin()
+    holds.write(kept.managed.cluster, replace(hold, begun=clock.monotonic() - KEPT))
     kept.keeper.look()
     assert not kept.record.exists()

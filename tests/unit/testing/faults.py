@@ -77,6 +77,7 @@ FAULTS = {
         ),
     ],
     "interruption": [
+        (('if seen["address"] != state.primary_host', 'if seen["ready"] != "yes"'), "cut off after step 1 ('begin') and taken up again: 'plan' says that nothing is missing, and the world says: db leads to 192"),
         (('if seen["ready"] != "yes"', 'if seen["address"] != state.primary_host'), "cut off ...step 1 ('begin') and "),
     ],
     "limits": [

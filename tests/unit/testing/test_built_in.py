@@ -12,7 +12,7 @@ import pytest
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import observe
-from repmgr_hooks.handlers import command, firewall, notify, slot
+from repmgr_hooks.handlers import command, failover_slots, firewall, notify, slot
 from tests.fake import FakeHost
 
 pytest_plugins = ["repmgr_hooks.testing.plugin"]
@@ -51,16 +51,30 @@ class Absent(Gateway):
         return f"nodes {left} have slots" if left else ""
 
 
+class InSync(Gateway):
+    """Each standby that answers streams from the primary."""
+
+    def enter(self, state: ClusterState) -> None:
+        super().enter(state)
+        for number, node in self.nodes.items():
+            node.upstream = state.primary if number != state.primary else None
+
+    def wrong(self) -> str:
+        standbys = [node for node in self.nodes.values() if node.in_recovery and node.reachable]
+        return "" if all("dbname=" in node.primary_conninfo for node in standbys) else "a database is not named"
+
+
 @pytest.mark.parametrize(
     ("handler", "options", "world"),
     [
         (firewall, {"open": "app"}, Routed),
         (slot, {"on": "primary"}, Reserved),
         (slot, {"on": "standbys", "state": "absent"}, Absent),
+        (failover_slots, {}, InSync),
         (command, {"run": ["/bin/true"]}, Gateway),
         (notify, {}, Gateway),
     ],
-    ids=["firewall", "slot", "no slot", "command", "notify"],
+    ids=["firewall", "slot", "no slot", "failover slots", "command", "notify"],
 )
 def test_built_in(handler_check: Any, handler: Any, options: dict[str, Any], world: type[Gateway]) -> None:
     handler_check(handler, options, world)

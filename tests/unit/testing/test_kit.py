@@ -81,6 +81,7 @@ def test_a_good_handler_is_good() -> None:
 PLANTED = [(check, fault[:-1], fault[-1]) for check, faults in FAULTS.items() for fault in faults]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(("check", "changes", "said"), PLANTED, ids=[f"{check}: {said}" for check, _, said in PLANTED])
 def test_a_planted_fault_is_found(
     changed: Callable[..., ModuleType], check: str, changes: tuple[tuple[str, str], ...], said: str
@@ -128,3 +129,23 @@ def test_a_cluster_without_a_standby() -> None:
     cluster = cluster_of({**CLUSTER, "nodes": {1: {"host": "10.0.0.11"}}})
     (found,) = {said.partition(": ")[2] for said in examine(good, OPTIONS, Names, cluster=cluster)}  # type: ignore[arg-type]
     assert found == "a cluster needs two nodes for a failover"
+
+
+def test_rows_of_a_node_keep_their_shape(changed: Callable[..., ModuleType]) -> None:
+    """What is foreign are the words in them."""
+    sql = 'host.fetch(Sql(1, "select"), 5)'
+    said = (
+        '    said = host.run(Program(("lookup", config.name)), 5)\n',
+        f"    ((said, number),) = {sql}\n    number + 1\n",
+    )
+    imported = ("import Host, Program, Step", "import Host, Program, Sql, Step")
+
+    class Rows(Names):
+        def __init__(self) -> None:
+            super().__init__()
+            self.statements = {"select": lambda sql: [(self.address, 7)]}
+
+    assert examine(changed(said, imported), OPTIONS, Rows) == []  # type: ignore[arg-type]
+    careless = (said[0], f"{said[1]}    said.encode()\n")
+    (found,) = examine(changed(careless, imported), OPTIONS, Rows)  # type: ignore[arg-type]
+    assert "foreign_text: 'observe' raises UnicodeEncodeError" in found
