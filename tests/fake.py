@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from psycopg import conninfo
 
@@ -610,7 +610,9 @@ class FakeHost(ScriptedHost):
             return Visit(error=LATE, seconds=limit)
         if node.client:
             return replace(node.client, server=node.host if node.client.stage != "connect" else "")
-        return Visit("ask" if node.in_recovery else "done", server=node.host, in_recovery=node.in_recovery, pid=4712)
+        reads = "client" if "read_only=on" in way.get("options", "") else ""
+        stage: Literal["ask", "done"] = "ask" if node.in_recovery or reads else "done"
+        return Visit(stage, server=node.host, in_recovery=node.in_recovery, read_only=reads, pid=4712)
 
     def rules_generation(self) -> int | None:
         return self.nat.generation + self.nft.generation if self.counts_rules else None

@@ -32,6 +32,7 @@ from repmgr_hooks.netfilter.conntrack import Tracked
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.netfilter.our_rules import OurRules
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway, Readers
+from repmgr_hooks.settings.libpq import TAKE_OUT
 from repmgr_hooks.settings.schema import Amount, Identifier, OrNever
 from repmgr_hooks.settings.words import amount
 from repmgr_hooks.system import rules
@@ -98,6 +99,8 @@ def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     ports = cluster.gateway.ports
     if config.to == "primary" and (config.max_lag or config.if_none):
         yield mistake("'max_lag' and 'if_none' are for 'to: standbys'")
+    if config.to == "standbys" and config.fail_open_after != "never":
+        yield mistake("'fail_open_after' is of no use with 'to: standbys': such a port waits for no action", TAKE_OUT)
     if config.open not in ports:
         yield mistake(f"the gateway has no port {config.open!r}", did_you_mean(config.open, ports))
 
@@ -127,7 +130,8 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
         log.warning("%s", error)
         forwards = False
     here = snat_here(gateway, host)
-    fresh = state.last_known.primary != state.primary or clock.wall() - state.last_known.since < FRESH_FOR
+    known = state.last_known
+    fresh = known.primary != state.primary or 0 <= clock.wall() - known.since < FRESH_FOR
     seen = Seen(ours, (), forwards, "", here, fresh=fresh)
     if ours.there and _change(config, state, seen):
         return seen
