@@ -65,6 +65,8 @@ class Packet:
     interface: str = "eth0"
     led: bool = False
     """A DNAT rule has led it here."""
+    own: bool = False
+    """It comes from the gateway itself."""
 
 
 class NatTable:
@@ -131,12 +133,13 @@ class NatTable:
         decision = self._walk(chain, packet)
         return decision[1] if decision and decision[0] == "DNAT" else None
 
-    def source_seen_by(self, host: str, port: int, led: bool = True) -> str | None:
+    def source_seen_by(self, host: str, port: int, led: bool = True, own: bool = False) -> str | None:
         """Return the address that a node sees as its client's; None if the client's own.
 
-        With ``led`` false: of somebody on the gateway, who connects to the node and not to a port of ours.
+        With ``led`` false: of somebody on the gateway, who connects to the node and not to a port of ours; ``own``: of
+        somebody on the gateway, who connects to a port of ours.
         """
-        packet = Packet(host, port, "fd00::99" if ":" in host else "203.0.113.99", "eth1", led)
+        packet = Packet(host, port, "fd00::99" if ":" in host else "203.0.113.99", "eth1", led, own)
         decision = self._walk("POSTROUTING", packet)
         return decision[1] or decision[0] if decision and decision[0] in ("SNAT", "MASQUERADE") else None
 
@@ -193,6 +196,9 @@ def matches(option: str, negated: bool, value: str, packet: Packet) -> bool:
         yes = packet.led
     elif option == "--dst-type":
         yes = value == "LOCAL"
+    elif option == "--src-type":
+        assert value == "LOCAL"
+        yes = packet.own
     else:
         raise NotImplementedError(option)
     return yes != negated

@@ -59,7 +59,9 @@ class NftTables:
         self.tables.clear()
         self.generation += 1
 
-    def verdict(self, hook: str, address: str, port: int, led: bool = False) -> dict[str, Any] | None:
+    def verdict(
+        self, hook: str, address: str, port: int, led: bool = False, own: bool = False
+    ) -> dict[str, Any] | None:
         """Return the statement that translates a packet at a hook; None if none does."""
         family = "ip6" if ":" in address else "ip"
         bases = sorted(
@@ -68,7 +70,7 @@ class NftTables:
             for name, chain in chains.items()
             if of in (family, "inet") and chain.base.get("hook") == hook
         )
-        found = (_walk(chains, name, family, address, port, led) for _, name, chains in bases)
+        found = (_walk(chains, name, family, address, port, led, own) for _, name, chains in bases)
         return next((statement for statement in found if statement), None)
 
     def reached(self, address: str, port: int, hook: str = "prerouting") -> str | None:
@@ -76,9 +78,9 @@ class NftTables:
         dnat = (self.verdict(hook, address, port) or {}).get("dnat")
         return None if dnat is None else f"{_socket(dnat['addr'])}:{dnat['port']}"
 
-    def source_seen_by(self, host: str, port: int, led: bool = True) -> str | None:
-        """Return the address that a node sees as its client's; None if the client's own."""
-        statement = self.verdict("postrouting", host, port, led) or {}
+    def source_seen_by(self, host: str, port: int, led: bool = True, own: bool = False) -> str | None:
+        """Return the address that a node sees as its client's; None if the client's own. See ``NatTable``."""
+        statement = self.verdict("postrouting", host, port, led, own) or {}
         if "masquerade" in statement:
             return "MASQUERADE"
         return str(statement["snat"]["addr"]) if "snat" in statement else None
@@ -133,26 +135,29 @@ def _printed(statement: dict[str, Any]) -> dict[str, Any]:
 
 
 def _walk(
-    chains: dict[str, Chain], name: str, family: str, address: str, port: int, led: bool
+    chains: dict[str, Chain], name: str, family: str, address: str, port: int, led: bool, own: bool
 ) -> dict[str, Any] | None:
     for rule in chains[name].rules:
         for statement in rule["expr"]:
             ((kind, value),) = statement.items()
-            if kind == "match" and not _fits(value, family, address, port, led):
+            if kind == "match" and not _fits(value, family, address, port, led, own):
                 break
-            if kind == "jump" and (found := _walk(chains, value["target"], family, address, port, led)):
+            if kind == "jump" and (found := _walk(chains, value["target"], family, address, port, led, own)):
                 return found
             if kind in ("dnat", "snat", "masquerade", "accept", "drop"):
                 return dict(statement)
     return None
 
 
-def _fits(match: dict[str, Any], family: str, address: str, port: int, led: bool) -> bool:
+def _fits(match: dict[str, Any], family: str, address: str, port: int, led: bool, own: bool) -> bool:
     """A match that is not known here is an error, never a guess."""
     left, right = match["left"], match["right"]
     if left == {"payload": {"protocol": family, "field": "daddr"}}:
         return bool(right == address)
     if left == {"payload": {"protocol": "tcp", "field": "dport"}}:
         return bool(right == port)
+    if left == {"fib": {"result": "type", "flags": ["saddr"]}}:
+        assert right == "local"
+        return own
     assert (left, right) == ({"ct": {"key": "status"}}, "dnat"), match
     return led

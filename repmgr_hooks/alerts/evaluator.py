@@ -13,6 +13,7 @@ from repmgr_hooks.errors import HooksError, Problem
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host
 
 
@@ -68,6 +69,8 @@ class AlertEvaluator:
         """
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
+        if not serves(cluster.gateway, self._host):
+            return  # whoever has the address tells it
         if decision and (
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):

@@ -29,12 +29,14 @@ from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
 from repmgr_hooks.settings.schema import Identifier, OrNever
 from repmgr_hooks.system import rules
 from repmgr_hooks.system.rules import LIMIT
+from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 from repmgr_hooks.text import one_line
 
 log = logging.getLogger(__name__)
 
 on_tick = contract.looks_on_tick
+shared = contract.each_gateways_own
 helper = contract.never_helps
 warnings = contract.no_warnings
 housekeep = contract.no_housekeeping
@@ -63,6 +65,7 @@ class Seen:
 
     ``tracked`` is None without a conntrack program, or if it fails; then ``unseen`` says why.
     ``snat_here``: whether this host has the address that nodes are to see; ``left``: rules of ours in another back end.
+    ``serves``: whether clients come to this host: of several gateways, one has the address, and cuts connections.
     """
 
     ours: OurRules
@@ -71,6 +74,7 @@ class Seen:
     unseen: str = ""
     snat_here: bool = True
     left: tuple[OurRules, ...] = ()
+    serves: bool = True
 
 
 def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
@@ -99,12 +103,12 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
     except OperationFailed as error:
         log.warning("%s", error)
         forwards = False
-    here = snat_here(gateway, host)
-    seen = Seen(ours, (), forwards, "", here)
+    served = serves(gateway, host)
+    seen = Seen(ours, (), forwards, "", snat_here(gateway, host), serves=served)
     if ours.there and _change(config, state, seen):
         return seen
     seen = replace(seen, left=tuple(rules.leftovers(state.cluster, host)))
-    if _change(config, state, seen) or any(each.leading for each in seen.left):
+    if not served or _change(config, state, seen) or any(each.leading for each in seen.left):
         return seen
     tracked, unseen = tracked_connections(gateway, host)
     return replace(seen, tracked=tracked, unseen=unseen)
@@ -116,7 +120,8 @@ def fingerprint(state: ClusterState, host: Host) -> object:
     if generation is None:
         return None
     family = Family(state.cluster.gateway.address)
-    here = snat_here(state.cluster.gateway, host)
+    gateway = state.cluster.gateway
+    here = (snat_here(gateway, host), serves(gateway, host))
     return generation, forwarding(family, host), here, state.primary, host.now() // LOOK_ALL_THE_SAME
 
 
@@ -137,8 +142,9 @@ def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ..
 
 
 def snat_here(gateway: Gateway, host: Host) -> bool:
-    """False if the address that nodes are to see is certainly none of this host's own."""
-    return gateway.snat == MASQUERADE or host.route(gateway.snat).local is not False
+    """False if the address that nodes are to see is certainly none of this host's own, and does not move between
+    gateways: one that does is in the rules of each, because no client comes to a gateway that has not got it."""
+    return bool(gateway.hosts) or gateway.snat == MASQUERADE or host.route(gateway.snat).local is not False
 
 
 def forwarding(family: Family, host: Host) -> bool:
@@ -161,6 +167,8 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
         switch = Program(("sysctl", "-w", f"{family.forwarding}=1"), helper=True)
         steps.append(Step("let the kernel forward", switch, LIMIT, kind="enable_forwarding", helper=True))
     led = set().union(*(ours.leading for ours in [seen.ours, *seen.left])) if change or seen.left else set()
+    if not seen.serves:
+        return steps
     right = (primary, gateway.address)
     cuts = [_cut(cluster, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
     return [*steps, *cuts, *_seeing(gateway, seen.unseen)]
@@ -181,6 +189,8 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
     names = " and ".join(f"node {node}" for node in stale_primaries)
     ports = {port for port, address in led if address in hosts}
     steps = _closing(cluster, there, f"close what leads to {names}", "close_ports", ports, hosts)
+    if not serves(gateway, host):
+        return steps
     # As in ``observe``: the connections are looked at when no rule leads there any more.
     tracked, unseen = ((), "") if steps else tracked_connections(gateway, host)
     left = led if steps else set()

@@ -61,7 +61,7 @@ def lead(cluster: Cluster, ours: OurRules, ports: Collection[str], host: str, sn
     wait = [name for name in held(cluster, ours) if name not in ports or before[name] == there]
     wanted = [_hold(cluster, ours, name) for name in wait]
     wanted += [backend.dnat_rule(cluster, name, host) for name in cluster.gateway.ports if name in ports]
-    wanted.append(backend.snat_rule(cluster, host, snat_here))
+    wanted += backend.snat_rules(cluster, host, snat_here)
     same = sorted(rule.form for rule in ours.rules) == sorted(rule.form for rule in wanted)
     return "" if same and not ours.repairs else backend.swap(cluster, wanted, ours.repairs)
 

@@ -38,6 +38,35 @@ def queue(journal: Journal, host: FakeHost, loaded: Config) -> ClusterController
     return ClusterController(MAIN, journal, host, loaded)
 
 
+def two_gateways(journal: Journal, host: FakeHost, loaded: Config) -> ClusterController:
+    gateway = replace(MAIN.cluster.gateway, hosts=("10.0.0.21", "10.0.0.22"))
+    managed = replace(MAIN, cluster=replace(MAIN.cluster, gateway=gateway))
+    return ClusterController(managed, journal, host, loaded)
+
+
+def test_what_is_left_to_do_is_done_when_the_address_comes(journal: Journal, host: FakeHost, loaded: Config) -> None:
+    """Also what a run has failed to do, and is not to be tried again for long."""
+    host.addresses = {"10.0.0.22"}
+    queue = two_gateways(journal, host, loaded)
+    host.fail_over()
+    ticks(queue, host, 200)
+    assert "slots" not in host.what_changed()
+    assert "barman" not in host.nodes[2].slots
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432", "after fail_open_after"
+    (last,) = journal.runs(1)
+    assert not last.ok
+    host.addresses.add(host.gateway)
+    queue.work()
+    assert host.nodes[2].slots["barman"].active
+    assert host.barman.streams_from == 2
+    (last,) = journal.runs(1)
+    assert (last.cause, last.ok) == ("drift", True)
+    host.addresses.discard(host.gateway)
+    changed = host.what_changed()
+    ticks(queue, host, 20)
+    assert host.what_changed() == changed
+
+
 def ticks(queue: ClusterController, host: FakeHost, number: int) -> None:
     """Let so much time pass, looking whenever the queue says so."""
     for _ in range(number):
