@@ -22,7 +22,7 @@ from psycopg import conninfo
 
 from repmgr_hooks.barman import archive, content, receive_wal
 from repmgr_hooks.checks import node_settings
-from repmgr_hooks.cluster import observe, readiness, repmgr_files
+from repmgr_hooks.cluster import gateways, observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.handlers import slot
@@ -411,6 +411,10 @@ class FakeHost:
         self.ran: list[Program] = []
         self.changes: list[tuple[float, str]] = []
         self.rests = 0
+        self.other_gateways: list[tuple[str, float]] = []
+        """The names of their sessions on the primary, and for how long each has asked nothing."""
+        self.announced: list[str] = []
+        """What this gateway has called its own session there."""
         self.pgbouncers: dict[str, FakePgBouncer] = {}
         """By the name of each console: ``10.0.0.20:6432``."""
         self._clock = 0.0
@@ -605,6 +609,10 @@ class FakeHost:
         if node.client:
             return replace(node.client, server=node.host if node.client.stage != "connect" else "")
         return Visit("ask" if node.in_recovery else "done", server=node.host, in_recovery=node.in_recovery, pid=4712)
+
+    def _gateways(self, sql: Sql, node: FakeNode) -> Rows:
+        self.announced += filter(None, sql.params)
+        return list(self.other_gateways)
 
     def rules_generation(self) -> int | None:
         return self.nat.generation + self.nft.generation if self.counts_rules else None
@@ -945,6 +953,7 @@ class FakeHost:
 RESTORE = "select current_setting('restore_command')"
 STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed]] = {
     observe.LOOK: FakeHost._look,
+    gateways.ASK: FakeHost._gateways,
     node_settings.EXAMINE: FakeHost._examine,
     readiness.ASK: FakeHost._repmgrd,
     may_promote.ASK_RECEIVER: lambda host, sql, node: [],

@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Debian's metapackages: they bring the PostgreSQL of this Debian, and the repmgr for it. Barman from PyPI wants `file`.
 packages=(postgresql repmgr barman barman-cli pgbouncer haproxy file iptables nftables conntrack iproute2 mandoc sudo systemd
           systemd-container procps util-linux python3-venv locales openssh-client openssh-server rsync python3-psycopg
-          python3-yaml python3-sh)
+          python3-yaml python3-sh keepalived conntrackd)
 
 # What builds the Debian package and judges it.
 packages_to_build=(debhelper dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all python3-hatchling python3-shtab)
@@ -23,6 +23,11 @@ install_packages() {
     [ -x /usr/sbin/sshd ] || { mkdir -p /etc/ssh && touch /etc/ssh/sshd_not_to_be_run; }
     # And PgBouncer, which its package would start.
     [ -x /usr/sbin/pgbouncer ] || { mkdir -p /etc/systemd/system && ln -sf /dev/null /etc/systemd/system/pgbouncer.service; }
+    # And what two gateways share an address with.
+    local unit
+    for unit in keepalived conntrackd; do
+        [ -x "/usr/sbin/$unit" ] || { mkdir -p /etc/systemd/system && ln -sf /dev/null "/etc/systemd/system/$unit.service"; }
+    done
     # First: PostgreSQL's packages ask its programs which clusters there are.
     install_missing postgresql-common
     install_missing "${packages[@]}" "$@"

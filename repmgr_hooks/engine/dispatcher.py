@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.gateways import stands_back
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.notice import notice_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
@@ -62,8 +63,9 @@ def handle(
     notices = [item for item in notices if works_on(item.action, managed.cluster, host)]
     if not notices and others:
         return _make_true(run, others)
-    telling = Telling(host, run.observer)
-    telling.begin(notices, managed.cluster, finder.decision(host), finder.last_known)
+    telling, decision = Telling(host, run.observer), finder.decision(host)
+    if not stands_back(managed.cluster, decision.primary, host):
+        telling.begin(notices, managed.cluster, decision, finder.last_known)
     result = _make_true(run, others) if others else _only_notices(events, telling)
     return with_notices(result, telling, finder, host, run.observer)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.gateways import stands_back
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import ScheduledAction
 from repmgr_hooks.errors import OperationFailed
@@ -32,8 +34,13 @@ def concerning(scheduled: Sequence[ScheduledAction], cluster: Cluster, host: Hos
     return [item for item, own, wait in zip(scheduled, ours, waited_for, strict=True) if own or wait]
 
 
-def must_be_ours(action: Action, missing: Sequence[Step], cluster: Cluster, host: Host) -> None:
+def must_be_ours(action: Action, missing: Sequence[Step], state: ClusterState, host: Host) -> None:
     """Raises OperationFailed if these steps are left to another gateway."""
-    if missing and not works_on(action, cluster, host):
-        what = "; ".join(step.what for step in missing)
+    cluster, what = state.cluster, "; ".join(step.what for step in missing)
+    if not missing or not action.shared_in(cluster):
+        return
+    if not works_on(action, cluster, host):
         raise OperationFailed(f"left to the gateway that has {cluster.gateway.address}: {what}", code=ELSEWHERE)
+    if stands_back(cluster, state.primary, host):
+        also = f"left to the gateway that has {cluster.gateway.address}, too, and is named before this one"
+        raise OperationFailed(f"{also}: {what}", code=ELSEWHERE)

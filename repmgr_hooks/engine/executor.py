@@ -167,7 +167,7 @@ def _look_act_look(chosen: ScheduledAction, attempt: Attempt, again: bool) -> Ac
     state = replace(replace(attempt, host=host).confirmed(), event=chosen.event)
     attempt = replace(attempt, host=host, state=state)
     missing = look(action, state, host)
-    must_be_ours(action, missing, state.cluster, host)
+    must_be_ours(action, missing, state, host)
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
     elif not observer.committed:

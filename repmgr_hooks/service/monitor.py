@@ -18,7 +18,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.journal.rows import Observation
 from repmgr_hooks.log import hint
-from repmgr_hooks.system.served import serves
+from repmgr_hooks.service.gateway_watch import GatewayWatch
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
@@ -56,18 +56,13 @@ class Monitor:
         """What the last look found missing."""
         self._against: dict[Hindrance, float] = {}
         """What stood against it in the last look, and since when."""
-        self._served = self._serves
-        """Whether this gateway had the address at the last look."""
-
-    @property
-    def _serves(self) -> bool:
-        return serves(self._managed.cluster.gateway, self._host)
+        self._gateways = GatewayWatch(managed.cluster, host)
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
         if not self._monitor_interval:
             return NEVER
-        if self._serves != self._served:
+        if self._gateways.moved:
             return 0.0
         # A node may end each connection at once, as with an idle_session_timeout of a millisecond.
         due = min(self._next, self._soonest) if self.stirred.is_set() else self._next
@@ -89,9 +84,10 @@ class Monitor:
     def look(self, last_known: LastKnownPrimary) -> Drift:
         """Look now, and plan the next look."""
         self.stirred.clear()
-        taken_over = self._takes_over()
+        taken_over = self._gateways.takes_over()
         seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed)
-        seen = replace(seen, taken_over=taken_over)
+        others = self._gateways.look(seen.decision.primary)
+        seen = replace(seen, taken_over=taken_over, warnings=(*seen.warnings, *others))
         self.news = self._news(seen)
         self._plan_next(seen.decision)
         if seen.decision.primary is None:
@@ -102,15 +98,6 @@ class Monitor:
         self._log(seen)
         self.warnings = seen.warnings
         return seen
-
-    def _takes_over(self) -> bool:
-        """True if the address has come to this gateway since the last look."""
-        before, self._served = self._served, self._serves
-        if before != self._served:
-            gateway, name = self._managed.cluster.gateway, self._managed.cluster.name
-            has = "has" if self._served else "does not have"
-            log.warning("%s: this gateway %s the address %s now", name, has, gateway.address)
-        return self._served and not before
 
     def _look_ahead(self, decision: PrimaryDecision, last_known: LastKnownPrimary) -> None:
         """See whether a failover could happen."""
