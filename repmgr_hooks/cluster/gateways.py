@@ -81,6 +81,14 @@ def stands_back(cluster: Cluster, primary: int | None, host: Host) -> bool:
     return len(holders) > 1 and not holders[0].own
 
 
+def others_watch(cluster: Cluster, primary: int, host: Host) -> bool:
+    """True if another gateway watches this node as the primary; what cannot be seen proves nothing."""
+    try:
+        return any(each.has_address is not None and not each.own for each in look(cluster, primary, host))
+    except OperationFailed:
+        return False
+
+
 def problems(cluster: Cluster, seen: Sequence[GatewaySeen]) -> Iterator[Problem]:
     """Return what is wrong with the gateways."""
     if not seen:

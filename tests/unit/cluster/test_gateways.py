@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import config
+from repmgr_hooks import clock, config
 from repmgr_hooks.alerts.rules import of_gateways
 from repmgr_hooks.cluster import gateways
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
+from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.event import Event
+from repmgr_hooks.journal.heartbeat import is_away
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.service.absence import Absence
+from repmgr_hooks.service.foreground import run_now
+from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.system.alert import Alert
-from tests.fake import FakeHost
+from tests.fake import FakeHost, FakeNode
 from tests.unit.engine.test_gateways import gateway, page
 from tests.unit.engine.test_gateways import gateways as with_gateways
 
@@ -22,6 +30,13 @@ MAIN = with_gateways(config.load(Path(__file__).resolve().parents[3] / "config/c
 FIRST, SECOND = MAIN.cluster.gateway.hosts
 ACTIVE, STANDBY = "repmgr_hooks gateway {} active", "repmgr_hooks gateway {} standby"
 PROMOTED = Event(2, "standby_promote")
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    made = Journal(Path(":memory:"))
+    yield made
+    made.close()
 
 
 def host_of(own: str, has_address: bool, *others: tuple[str, float]) -> FakeHost:
@@ -95,3 +110,73 @@ def test_an_alert_for_each() -> None:
     (silent,) = alerts(host_of(FIRST, True))
     assert (silent.severity, silent.summary) == ("warning", "the gateway 10.0.0.22 does not watch the cluster")
     assert alerts(host_of(FIRST, True, (STANDBY.format(SECOND), 1))) == []
+
+
+# -- a gateway that was away -------------------------------------------------------------------------------------------
+
+
+def finder(host: FakeHost, away: bool = True) -> PrimaryFinder:
+    return PrimaryFinder(MAIN.cluster, LastKnownPrimary(1, 1, host.nodes[1].system_identifier, away=away))
+
+
+def test_memory_alone_makes_nobody_the_primary() -> None:
+    """Node 2 was promoted a week ago, and is silent now; node 1 has come back and claims to be the primary."""
+    host = host_of(FIRST, True)
+    host.nodes[2].reachable = False
+    assert finder(host, away=False).decision(host).primary == 1
+    found = finder(host).decision(host)
+    assert found.primary is None
+    assert "node 2 does not answer" in str(found)
+    assert "repmgr-hooks reconcile" in found.hint
+    host.nodes[2].reachable = True
+    assert finder(host).decision(host).primary == 1, "all nodes speak for it"
+
+
+@pytest.mark.parametrize("state", [ACTIVE, STANDBY])
+def test_another_gateway_that_watches_it_speaks_for_it(state: str) -> None:
+    host = host_of(FIRST, True, (state.format(SECOND), 2.0))
+    host.nodes[2].reachable = False
+    assert finder(host).decision(host).primary == 1
+    host.other_gateways = [(state.format(SECOND), 3600.0)]
+    assert finder(host).decision(host).primary is None
+    host.other_gateways = [(state.format(FIRST), 2.0)]
+    assert finder(host).decision(host).primary is None, "that is this gateway itself"
+
+
+def test_more_than_half_of_the_nodes_speak_for_it() -> None:
+    three = replace(MAIN.cluster, nodes={**MAIN.cluster.nodes, 3: Node("10.0.0.13")})
+    host = host_of(FIRST, True)
+    host.nodes[3] = FakeNode("10.0.0.13", upstream=1)
+    host.nodes[2].reachable = False
+    known = LastKnownPrimary(1, 1, host.nodes[1].system_identifier, away=True)
+    assert PrimaryFinder(three, known).decision(host).primary == 1
+    host.nodes[3].upstream = None
+    assert PrimaryFinder(three, known).decision(host).primary is None
+
+
+def test_a_gateway_is_away_until_the_primary_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = host_of(FIRST, True)
+    there = replace(MAIN.cluster, state_dir=str(tmp_path))
+    first = Absence(there)
+    assert first.considered(LastKnownPrimary()).away, "it has never known one"
+    first.saw(finder(host).decision(host))
+    assert not first.considered(LastKnownPrimary()).away
+    assert not is_away(there), "it was restarted"
+    for seconds, away in ((200, False), (400, True), (-400, True), (7 * 86400, True)):
+        now = time.time()
+        monkeypatch.setattr(clock, "wall", lambda at=now + seconds: at)
+        assert is_away(there) is away
+        host.nodes[2].reachable = False
+        again = Absence(there)
+        again.saw(PrimaryFinder(there, again.considered(LastKnownPrimary(1, 1))).decision(host))
+        assert is_away(there) is away, "it has not learnt who the primary is" if away else "it knows"
+    assert not is_away(replace(there, gateway=replace(there.gateway, hosts=())))
+
+
+def test_reconcile_by_hand_believes_the_memory(tmp_path: Path, journal: Journal) -> None:
+    host = host_of(FIRST, True)
+    host.nodes[2].reachable = False
+    managed = replace(MAIN, cluster=replace(MAIN.cluster, state_dir=str(tmp_path)))
+    assert not run_now(managed, host, [], "boot", journal).ok
+    assert run_now(managed, host, [], "reconcile", journal).decision.primary == 1  # type: ignore[union-attr]
+    assert run_now(managed, host, [], "boot", journal).decision.primary == 1  # type: ignore[union-attr]

@@ -49,6 +49,7 @@ def test_what_is_left_to_do_is_done_when_the_address_comes(journal: Journal, hos
     """Also what a run has failed to do, and is not to be tried again for long."""
     host.addresses = {"10.0.0.22"}
     queue = two_gateways(journal, host, loaded)
+    ticks(queue, host, 2)
     host.fail_over()
     ticks(queue, host, 200)
     assert "slots" not in host.what_changed()
