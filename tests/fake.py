@@ -411,6 +411,8 @@ class FakeHost:
         self.ran: list[Program] = []
         self.changes: list[tuple[float, str]] = []
         self.rests = 0
+        self.daemons: set[str] = set()
+        """What else runs here."""
         self.other_gateways: list[tuple[str, float]] = []
         """The names of their sessions on the primary, and for how long each has asked nothing."""
         self.announced: list[str] = []
@@ -716,6 +718,8 @@ class FakeHost:
         if name == "pgrep":
             if not self.barman.has_pgrep:
                 raise OperationFailed("pgrep: no such program")
+            if words[0] == "-x":
+                return ended(program, int(words[1] not in self.daemons), "1\n", "")
             assert words == ["-a", "-f", "receive-?wal"]
             runs = self.barman.streams_from is not None or self.barman.receiver_hangs
             others = "77 /usr/bin/python3 /usr/bin/barman -q receive-wal other\n78 pg_receivewal --slot=other\n"

@@ -18,6 +18,7 @@ from repmgr_hooks.checks import (
     files,
     foreign_rules,
     from_hosts,
+    gateways,
     kernel,
     nodes,
     passwords,
@@ -35,6 +36,7 @@ from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.cluster.repmgr_files import Identity, files_here, identities
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run
+from repmgr_hooks.engine.elsewhere import works_on
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.finder import primary_finder
@@ -54,14 +56,14 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)
-    gateways = [managed.cluster.gateway for managed in loaded.clusters.values() if _uses(managed, "firewall")]
-    families = {family.six: family for family in (Family(gateway.address) for gateway in gateways)}
-    backends = {six: {g.backend for g in gateways if Family(g.address).six == six} for six in families}
+    firewalls = [managed.cluster.gateway for managed in loaded.clusters.values() if _uses(managed, "firewall")]
+    families = {family.six: family for family in (Family(gateway.address) for gateway in firewalls)}
+    backends = {six: {g.backend for g in firewalls if Family(g.address).six == six} for six in families}
     here = {six: list(kernel.look(family, backends[six], some_world)) for six, family in families.items()}
     yield from (finding for found in here.values() for finding in found)
     if any("iptables" in names for names in backends.values()):
         yield from kernel.backend(user, some_world)
-    if gateways:
+    if firewalls:
         yield kernel.managers(Path("/"), loaded.service.monitor_interval)
     yield from alerts.seen(loaded)
     if not user.can_be_me:
@@ -106,6 +108,7 @@ def _cluster(
     chains: list[Finding] = []
     if _uses(managed, "firewall"):
         chains += clients.addresses(cluster, host)
+        yield from gateways.here(cluster, host)
         chains += [*kernel.devices(cluster, host), *kernel.chains(cluster, host)]
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
@@ -137,7 +140,9 @@ def _outside(
         if firewall and looked.decision and looked.decision.primary is not None and not bad(served):
             served += clients.writes(managed, host, looked.decision)
         pooled = list(pgbouncer.findings(managed, host))
+        shared = list(gateways.others(cluster, looked.decision.primary if looked.decision else None, host))
     yield from nodes.findings(managed, looked, user)
+    yield from shared
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     yield from served
@@ -159,6 +164,7 @@ def _routes(managed: ManagedCluster, state: ClusterState, host: Host, well: Mapp
     name = managed.cluster.name
     topic = Topic("routes.state", name)
     chosen = dispatcher.select(managed.routes, [])
+    chosen = [item for item in chosen if works_on(item.action, managed.cluster, host)]
     looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
     missing = list(dict.fromkeys(dry_run.differences(dry_run.preview(looked_at, state, host))))
     if missing:

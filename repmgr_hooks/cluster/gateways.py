@@ -89,6 +89,17 @@ def others_watch(cluster: Cluster, primary: int, host: Host) -> bool:
         return False
 
 
+def seen_and_wrong(
+    cluster: Cluster, primary: int | None, host: Host
+) -> tuple[tuple[GatewaySeen, ...], tuple[Problem, ...]]:
+    """Return what is seen of several gateways, and what is wrong with them or why it cannot be seen."""
+    try:
+        seen = look(cluster, primary, host)
+    except OperationFailed as error:
+        return (), (Problem.of(error),)
+    return seen, tuple(problems(cluster, seen)) if primary is not None else ()
+
+
 def problems(cluster: Cluster, seen: Sequence[GatewaySeen]) -> Iterator[Problem]:
     """Return what is wrong with the gateways."""
     if not seen:

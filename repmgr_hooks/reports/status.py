@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from repmgr_hooks import clock
+from repmgr_hooks.cluster import gateways
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
+from repmgr_hooks.cluster.gateways import GatewaySeen
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import Probe, led_astray, merged, probe
@@ -19,6 +21,7 @@ from repmgr_hooks.cluster.repmgr_files import program
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
+from repmgr_hooks.engine.elsewhere import works_on
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem, hint_lines
 from repmgr_hooks.handlers import firewall
@@ -69,6 +72,8 @@ class ClusterStatus:
     """What the clients of each PgBouncer meet."""
     hold: Hold | None = None
     """Who holds clients now."""
+    gateways: tuple[GatewaySeen, ...] = ()
+    """Each of several gateways, and whether it has the address."""
 
     @property
     def healthy(self) -> bool:
@@ -104,6 +109,7 @@ class ClusterStatus:
             f"  port {numbers[port]} ({port}): {where(node)}{', and a client writes there' if port in served else ''}"
             for port, node in self.ports.items()
         ]
+        lines += [f"  {each}" for each in self.gateways]
         lines += [f"  {pooled}" for pooled in self.pgbouncers]
         lines += self._hold()
         lines += [f"  {line}" for line in self._backup()]
@@ -200,6 +206,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     pooled = pgbouncers(managed, hold, host)
     warnings = drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else []
     pending: list[Problem] = []
+    seen, unseen = gateways.seen_and_wrong(settings, decision.primary, host)
     try:
         ports = leads_to(settings, our_rules(settings, host))
     except OperationFailed as error:
@@ -212,6 +219,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         (
             *warnings,
             *unreadable,
+            *unseen,
             *(problem for each in pooled for problem in each.problems),
             *(clocks_off(last_heard(journal, settings.name)) if journal else ()),
         ),
@@ -228,6 +236,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         tuple(last_checks(journal, settings.name)) if journal else (),
         pooled,
         hold,
+        seen,
     )
 
 
@@ -253,7 +262,8 @@ def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDe
         found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
         return [_when(problem, unknown) for problem in found]
     state = cluster_state(decision, finder)
-    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), state, host))
+    chosen = [item for item in dispatcher.select(managed.routes, []) if works_on(item.action, managed.cluster, host)]
+    return dry_run.differences(dry_run.preview(chosen, state, host))
 
 
 def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:
