@@ -411,6 +411,8 @@ class FakeHost:
         self.ran: list[Program] = []
         self.changes: list[tuple[float, str]] = []
         self.rests = 0
+        self.address_came = -3600.0
+        """When, by this clock."""
         self.daemons: set[str] = set()
         """What else runs here."""
         self.other_gateways: list[tuple[str, float]] = []
@@ -593,6 +595,9 @@ class FakeHost:
 
     def route(self, address: str) -> Route:
         return Route(True, address, "eth0") if address in self.addresses else Route(False, self.gateway, "eth0")
+
+    def had_for(self, address: str) -> float | None:
+        return self._clock - self.address_came if address in self.addresses else None
 
     def answers(self, source: str, address: str, port: int, limit: float) -> bool:
         return source in self.addresses and (source, address) not in self.no_way_back

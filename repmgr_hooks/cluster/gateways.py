@@ -19,6 +19,8 @@ NAME = "repmgr_hooks gateway {} {}"
 HAS, WATCHES = "active", "standby"
 ALIVE_FOR = 30.0
 """A session that has asked nothing for so many seconds is no sign of life; a look comes every few seconds."""
+MOVES_FOR = 1.0
+"""So long may two have it while it moves."""
 LIMIT = 2.0
 ASK = """
 select application_name, extract(epoch from clock_timestamp() - state_change)::float8
@@ -41,10 +43,12 @@ class GatewaySeen:
         return f"gateway {self.host}{' (this one)' if self.own else ''}: {words[self.has_address]}"
 
 
-def look(cluster: Cluster, primary: int | None, host: Host, announce: bool = False) -> tuple[GatewaySeen, ...]:
+def look(
+    cluster: Cluster, primary: int | None, host: Host, announce: bool = False, within: float = ALIVE_FOR
+) -> tuple[GatewaySeen, ...]:
     """Look who else is there; ``announce``: this is the service, and says so too. Raises OperationFailed.
 
-    Without a primary nothing is known of the others.
+    Without a primary nothing is known of the others. What counts is what they have said ``within`` so many seconds.
     """
     gateway = cluster.gateway
     if not gateway.hosts:
@@ -53,14 +57,14 @@ def look(cluster: Cluster, primary: int | None, host: Host, announce: bool = Fal
     has = serves(gateway, host)
     own = next((each for each in gateway.hosts if each in here), "")
     name = NAME.format(own, HAS if has else WATCHES) if announce and own else None
-    sessions = _sessions(primary, name, host) if primary is not None else {}
+    sessions = _sessions(primary, name, min(within, ALIVE_FOR), host) if primary is not None else {}
     return tuple(GatewaySeen(each, each in here, has if each in here else sessions.get(each)) for each in gateway.hosts)
 
 
-def _sessions(primary: int, name: str | None, host: Host) -> dict[str, bool]:
+def _sessions(primary: int, name: str | None, within: float, host: Host) -> dict[str, bool]:
     with answer_of(primary):
         rows = host.fetch(Sql(primary, ASK, (name,)), LIMIT)
-        alive = [str(said).split() for said, idle in rows if idle is not None and float(idle) <= ALIVE_FOR]
+        alive = [str(said).split() for said, idle in rows if idle is not None and float(idle) < within]
         return {words[2]: words[3] == HAS for words in alive if len(words) == 4}
 
 
@@ -70,11 +74,15 @@ CODES = (*NOBODY_ELSE_TELLS, "gateway_silent")
 
 
 def stands_back(cluster: Cluster, primary: int | None, host: Host) -> bool:
-    """True if another gateway has the address too, and is named before this one; what cannot be seen is no reason."""
+    """True if another gateway has the address too, and is named before this one; what cannot be seen is no reason.
+
+    What it has said before the address came here is no sign of that: it may have died, and so given it to us.
+    """
     if not cluster.gateway.hosts or primary is None:
         return False
+    had_for = host.had_for(cluster.gateway.address)
     try:
-        seen = look(cluster, primary, host)
+        seen = look(cluster, primary, host, within=max((had_for or 0.0) - MOVES_FOR, 0.0))
     except OperationFailed:
         return False
     holders = [each for each in seen if each.has_address]

@@ -57,7 +57,7 @@ def write_heartbeat(state_dir: Path, cluster: str) -> None:
 def _touch(path: Path) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
-        os.utime(handle)
+        os.utime(handle, (clock.wall(), clock.wall()))
     finally:
         os.close(handle)
 

@@ -18,6 +18,7 @@ from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import is_away
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.netfilter.address import had_for
 from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.settings.cluster import Node
@@ -99,6 +100,24 @@ def test_of_two_that_have_the_address_the_first_works(own: str, acts: bool) -> N
     assert ("run /bin/page" in host.what_changed()) is acts
 
 
+def test_what_the_other_said_before_it_died_is_no_reason_to_stand_back() -> None:
+    host = host_of(SECOND, True, (ACTIVE.format(FIRST), 4.0))
+    host.address_came = host.now() - 3.0
+    assert not gateways.stands_back(MAIN.cluster, 1, host)
+    host.address_came = host.now() - 6.0
+    assert gateways.stands_back(MAIN.cluster, 1, host), "it has said so since"
+    host.other_gateways = [(STANDBY.format(FIRST), 1.0)]
+    assert not gateways.stands_back(MAIN.cluster, 1, host)
+
+
+def test_for_how_long_this_host_has_had_an_address() -> None:
+    """Of the kernel of the tests: 127.0.0.1 is as old as its network."""
+    age = had_for("127.0.0.1")
+    assert age is None or 0 <= age <= clock.monotonic() + 1
+    assert had_for("203.0.113.77") is None
+    assert had_for("2001:db8::77") is None
+
+
 def test_an_alert_for_each() -> None:
     def alerts(host: FakeHost) -> list[Alert]:
         seen = gateways.look(MAIN.cluster, 1, host)
@@ -162,14 +181,14 @@ def test_a_gateway_is_away_until_the_primary_is_known(tmp_path: Path, monkeypatc
     first.saw(finder(host).decision(host))
     assert not first.considered(LastKnownPrimary()).away
     assert not is_away(there), "it was restarted"
+    now, host.nodes[2].reachable = time.time(), False
     for seconds, away in ((200, False), (400, True), (-400, True), (7 * 86400, True)):
-        now = time.time()
         monkeypatch.setattr(clock, "wall", lambda at=now + seconds: at)
         assert is_away(there) is away
-        host.nodes[2].reachable = False
-        again = Absence(there)
-        again.saw(PrimaryFinder(there, again.considered(LastKnownPrimary(1, 1))).decision(host))
-        assert is_away(there) is away, "it has not learnt who the primary is" if away else "it knows"
+        if away:
+            again = Absence(there)
+            again.saw(PrimaryFinder(there, again.considered(LastKnownPrimary(1, 1))).decision(host))
+            assert is_away(there), "it has not learnt who the primary is"
     assert not is_away(replace(there, gateway=replace(there.gateway, hosts=())))
 
 
