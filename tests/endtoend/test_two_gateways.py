@@ -71,6 +71,7 @@ def test_the_primary_dies_while_one_gateway_is_gone(pair: TwoGateways, client: C
     wait_for(lambda: lab.led(lab.gateway2) == NODE_2, "the second gateway to lead to db2")
     client.wait_for_write(died + 1)
     print(f"the client waited {client.outage(died):.1f} s")
+    print(lab.gateway2.hooks("history", "--failover", "last").stdout)
     wait_for(lambda: streams(lab, lab.db2) == 1, "Barman's stream")
 
 

@@ -36,8 +36,8 @@ class TwoGateways(Lab):
         return [*super().hosts, self.gateway2, self.backup]
 
     @property
-    def app_port(self) -> str:
-        return f"host={VIRTUAL} port=54322"
+    def known_address(self) -> str:
+        return VIRTUAL
 
     def config(self, name: str) -> str:
         text = super().config(name)
