@@ -86,3 +86,35 @@ def test_the_first_gateway_comes_back_and_changes_nothing(pair: TwoGateways, cli
     assert streams(lab, lab.db2) == 1
     assert client.outage(back) < 2
     wait_for(lambda: "dport=54322" in lab.tracked(lab.gateway), "the first gateway to know the client's connection")
+
+
+def test_a_gateway_whose_service_is_gone_gives_the_address_away(pair: TwoGateways, client: Client) -> None:
+    lab = pair
+    assert "gateway 10.0.0.22: has the address" in lab.gateway.hooks("status").stdout
+    before = time.time()
+    lab.kill("worker", lab.gateway2)
+    wait_for(lambda: lab.holders() == [lab.gateway], "the address to move")
+    client.wait_for_write(before + 15)
+    lab.start_service(lab.gateway2)
+    time.sleep(10)
+    assert lab.holders() == [lab.gateway]
+    assert streams(lab, lab.db2) == 1
+    assert client.outage(before) < 3
+
+
+def test_two_that_have_the_address_at_once(pair: TwoGateways, client: Client) -> None:
+    """VRRP does not get through between them, and all else does."""
+    lab = pair
+    drop = ("INPUT", "-p", "112", "-j", "DROP")
+    for host in lab.gateways:
+        host.run("iptables", "-I", *drop)
+    wait_for(lambda: len(lab.holders()) == 2, "both to have the address")
+    said = "WARNING 10.0.0.20 is on 10.0.0.21 and 10.0.0.22 at once"
+    for host in lab.gateways:
+        wait_for(lambda h=host: said in h.hooks("status").stdout, f"{host.name} to say so")  # type: ignore[misc]
+    assert [lab.led(host) for host in lab.gateways] == [NODE_2, NODE_2]
+    assert streams(lab, lab.db2) == 1
+    for host in lab.gateways:
+        host.run("iptables", "-D", *drop)
+    wait_for(lambda: len(lab.holders()) == 1, "one to have the address")
+    client.wait_for_write(time.time())
