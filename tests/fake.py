@@ -417,8 +417,8 @@ class FakeHost:
         """What else runs here."""
         self.other_gateways: list[tuple[str, float]] = []
         """The names of their sessions on the primary, and for how long each has asked nothing."""
-        self.announced: list[str] = []
-        """What this gateway has called its own session there."""
+        self.announced: dict[int, str] = {}
+        """What this gateway has called its own session on each node."""
         self.pgbouncers: dict[str, FakePgBouncer] = {}
         """By the name of each console: ``10.0.0.20:6432``."""
         self._clock = 0.0
@@ -618,7 +618,8 @@ class FakeHost:
         return Visit("ask" if node.in_recovery else "done", server=node.host, in_recovery=node.in_recovery, pid=4712)
 
     def _gateways(self, sql: Sql, node: FakeNode) -> Rows:
-        self.announced += filter(None, sql.params)
+        if sql.params[0]:
+            self.announced[sql.node] = str(sql.params[0])
         return list(self.other_gateways)
 
     def rules_generation(self) -> int | None:

@@ -17,6 +17,7 @@ from repmgr_hooks.system.steps import Host, Sql
 
 NAME = "repmgr_hooks gateway {} {}"
 HAS, WATCHES = "active", "standby"
+PLAIN = "repmgr_hooks"
 ALIVE_FOR = 30.0
 """A session that has asked nothing for so many seconds is no sign of life; a look comes every few seconds."""
 MOVES_FOR = 1.0
@@ -66,6 +67,11 @@ def _sessions(primary: int, name: str | None, within: float, host: Host) -> dict
         rows = host.fetch(Sql(primary, ASK, (name,)), LIMIT)
         alive = [str(said).split() for said, idle in rows if idle is not None and float(idle) < within]
         return {words[2]: words[3] == HAS for words in alive if len(words) == 4}
+
+
+def take_back(node: int, host: Host) -> None:
+    """Say on a node no more that we watch it as the primary. Raises OperationFailed."""
+    host.fetch(Sql(node, ASK, (PLAIN,)), LIMIT)
 
 
 NOBODY_ELSE_TELLS = ("address_twice", "address_nowhere", "gateway_unnamed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from repmgr_hooks.cluster import gateways
@@ -24,6 +25,8 @@ class GatewayWatch:
         self._served = self._serves
         """Whether this gateway had the address at the last look."""
         self._since: dict[Problem, float] = {}
+        self._shown_on: set[int] = set()
+        """The nodes on which we have said that we watch them as the primary."""
 
     @property
     def _serves(self) -> bool:
@@ -45,13 +48,22 @@ class GatewayWatch:
 
     def look(self, primary: int | None) -> tuple[Problem, ...]:
         """Look at the others, show ourselves to them, and return what has been wrong for some time."""
+        self._take_back(primary)
         try:
             seen = gateways.look(self._cluster, primary, self._host, announce=True)
         except OperationFailed as error:
             log.debug("%s: the other gateways cannot be seen: %s", self._cluster.name, error)
             return ()
-        if primary is None:
+        if primary is None or not seen:
             return ()
+        self._shown_on.add(primary)
         now = self._host.now()
         self._since = {each: self._since.get(each, now) for each in gateways.problems(self._cluster, seen)}
         return tuple(each for each, since in self._since.items() if now - since >= HELD_FOR)
+
+    def _take_back(self, primary: int | None) -> None:
+        """A node that is the primary no more, and runs on, must not show that a gateway follows it."""
+        for node in self._shown_on - {primary}:
+            with contextlib.suppress(OperationFailed):
+                gateways.take_back(node, self._host)
+                self._shown_on.discard(node)

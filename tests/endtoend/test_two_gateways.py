@@ -49,6 +49,7 @@ def test_both_lead_their_ports_and_one_has_done_what_exists_once(pair: TwoGatewa
     assert lab.db1.sql("select client_addr from pg_stat_activity where usename = 'app'") == "10.0.0.20"
     assert lab.gateway.hooks("status").returncode == 0, lab.gateway.hooks("status").stdout
     assert "create slot" not in lab.gateway2.hooks("history", "--json").stdout
+    assert lab.gateway2.hooks("status").returncode == 0, lab.gateway2.hooks("status").stdout
     wait_for(lambda: "dport=54322" in lab.tracked(lab.gateway2), "the second gateway to know the client's connection")
 
 

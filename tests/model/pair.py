@@ -38,11 +38,12 @@ SIDE = st.integers(0, 1)
 
 
 class Shared:
-    """What both gateways have in common: the time, and what each has last called its session on which node."""
+    """What both gateways have in common: the time, what each calls its session on a node, and when it used it."""
 
     def __init__(self) -> None:
         self.time = 0.0
-        self.sessions: dict[str, tuple[int, str, float]] = {}
+        self.sessions: dict[tuple[str, int], str] = {}
+        self.looked: dict[tuple[str, int], float] = {}
 
 
 class PairHost(ModelHost):
@@ -71,12 +72,18 @@ class PairHost(ModelHost):
         super()._note(change)
 
     def _answer(self, sql: Sql) -> Rows | OperationFailed:
-        if sql.statement != gateways.ASK or not self.cluster.nodes[sql.node].reachable:
+        """A session keeps its name until its node ends it; each look is a sign of life."""
+        shared, this = self.shared, (self.own, sql.node)
+        if not self.cluster.nodes[sql.node].reachable:
+            shared.sessions.pop(this, None)
+            return super()._answer(sql)
+        shared.looked[this] = shared.time
+        if sql.statement != gateways.ASK:
             return super()._answer(sql)
         if sql.params[0]:
-            self.shared.sessions[self.own] = (sql.node, str(sql.params[0]), self.shared.time)
-        others = ((each, said) for each, said in self.shared.sessions.items() if each != self.own)
-        return [(name, self.shared.time - at) for _, (node, name, at) in others if node == sql.node]
+            shared.sessions[this] = str(sql.params[0])
+        others = [each for each in shared.sessions if each[0] != self.own and each[1] == sql.node]
+        return [(shared.sessions[each], shared.time - shared.looked[each]) for each in others]
 
 
 class Side(Model):
@@ -192,6 +199,7 @@ class Pair(RuleBasedStateMachine):
         host = self.hosts()[number]
         served, host.addresses = host.serves, {host.own}
         host.nat, host.connections = NatTable(), []
+        self.shared.sessions = {key: name for key, name in self.shared.sessions.items() if key[0] != host.own}
         self.away[number] = self.shared.time + seconds
         if served:
             self.move(1 - number)

@@ -80,7 +80,7 @@ def test_one_gateway_asks_nobody() -> None:
     host = FakeHost()
     alone = replace(MAIN.cluster, gateway=replace(MAIN.cluster.gateway, hosts=()))
     assert gateways.look(alone, 1, host, announce=True) == ()
-    assert host.announced == []
+    assert host.announced == {}
 
 
 @pytest.mark.parametrize(("own", "acts"), [(FIRST, True), (SECOND, False)])

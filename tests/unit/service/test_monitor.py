@@ -87,7 +87,7 @@ def test_the_gateway_with_the_address_tells_of_the_other(journal: Journal, host:
     listener = Listens()
     queue = two_gateways(journal, host, loaded, listener)
     ticks(queue, host, 2)
-    assert set(host.announced) == {"repmgr_hooks gateway 10.0.0.22 active"}
+    assert host.announced == {1: "repmgr_hooks gateway 10.0.0.22 active"}
     assert listener.open == {}, "it may just be starting"
     ticks(queue, host, 3)
     assert listener.open is not None
@@ -95,6 +95,22 @@ def test_the_gateway_with_the_address_tells_of_the_other(journal: Journal, host:
     host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 standby", 1.0)]
     ticks(queue, host, 1)
     assert listener.open == {}
+
+
+def test_a_former_primary_that_runs_on_does_not_show_that_we_follow_it(
+    journal: Journal, host: FakeHost, loaded: Config
+) -> None:
+    """A gateway that was away would believe it."""
+    host.addresses = {"10.0.0.22", host.gateway}
+    queue = two_gateways(journal, host, loaded)
+    ticks(queue, host, 2)
+    host.promote(2)
+    host.nodes[1].registered = (1,)
+    ticks(queue, host, 3)
+    assert host.announced == {1: "repmgr_hooks", 2: "repmgr_hooks gateway 10.0.0.22 active"}
+    host.nodes[2].reachable = False
+    ticks(queue, host, 3)
+    assert host.announced[1] == "repmgr_hooks", "a stale primary is no primary"
 
 
 def test_the_others_tell_only_what_nobody_else_does(journal: Journal, host: FakeHost, loaded: Config) -> None:
