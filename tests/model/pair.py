@@ -19,10 +19,11 @@ from repmgr_hooks.cluster import gateways
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.heartbeat import AWAY_AFTER
-from repmgr_hooks.settings.cluster import Cluster as Settings
 from repmgr_hooks.system.steps import Rows, Sql
 from tests.fake import NatTable, Wall
+from tests.model import counts
 from tests.model.cluster import Cluster, new_cluster
+from tests.model.counts import COUNTS
 from tests.model.game import Game
 from tests.model.host import ModelHost
 from tests.model.machine import Model
@@ -89,10 +90,13 @@ class PairHost(ModelHost):
 class Side(Model):
     """A gateway with its worker and journal: a game of its own in a cluster that is not."""
 
-    def enter(self, cluster: Cluster, settings: Settings, own: str, shared: Shared) -> None:
+    def enter(self, cluster: Cluster, own: str, place: Path, shared: Shared) -> None:
         """Begin, as the gateway with this address."""
         Game.begin(self, size=len(cluster.nodes))
+        COUNTS[counts.RUNS] -= 1
         self.cluster = cluster
+        gateway = replace(self.managed.cluster.gateway, hosts=HOSTS)
+        settings = replace(self.managed.cluster, gateway=gateway, state_dir=str(place))
         self.managed = replace(self.managed, cluster=settings)
         self.oracle = Oracle(cluster, self.evidence)
         self.host = self.wall.host = PairHost(cluster, self.oracle, own, shared)
@@ -122,19 +126,13 @@ class Pair(RuleBasedStateMachine):
         """Those that have come back, and have not known the primary since."""
         self.move(0)
         self.ticks(1)
+        COUNTS["games of two gateways"] += 1
 
     def _side(self, number: int) -> Side:
         made: Side = type("ConfiguredSide", (Side,), {"loaded": self.loaded, "wall": self.wall})()
-        Game.begin(made, size=len(self.cluster.nodes))
         place = Path(self.place.name, str(number))
         place.mkdir()
-        gateway = replace(made.managed.cluster.gateway, hosts=HOSTS)
-        made.enter(
-            self.cluster,
-            replace(made.managed.cluster, gateway=gateway, state_dir=str(place)),
-            HOSTS[number],
-            self.shared,
-        )
+        made.enter(self.cluster, HOSTS[number], place, self.shared)
         return made
 
     def on(self) -> Iterable[int]:
@@ -150,7 +148,10 @@ class Pair(RuleBasedStateMachine):
         said, self.cluster.said = self.cluster.said[:], []
         for other in self.sides:
             other.pending += said
+        before = side.host.node_behind("app")
         side.work()
+        if side.host.node_behind("app") not in (None, before):
+            COUNTS["ports led by one of two gateways"] += 1
         last = side.journal.last_known("main")
         if number in self.doubtful:
             self._judge_memory(side)
@@ -199,7 +200,6 @@ class Pair(RuleBasedStateMachine):
         host = self.hosts()[number]
         served, host.addresses = host.serves, {host.own}
         host.nat, host.connections = NatTable(), []
-        self.shared.sessions = {key: name for key, name in self.shared.sessions.items() if key[0] != host.own}
         self.away[number] = self.shared.time + seconds
         if served:
             self.move(1 - number)
@@ -215,6 +215,7 @@ class Pair(RuleBasedStateMachine):
             side.start_worker()
             if side.controller._shown.absence.considered(side.journal.last_known("main")).away:  # noqa: SLF001
                 self.doubtful.add(number)
+                COUNTS["returns of a gateway that was away"] += 1
             assert gone <= WEEK
             self.work(number)
 

@@ -45,6 +45,16 @@ def test_the_other_gateway_carries_on_where_the_first_has_died(pair: Pair) -> No
     assert led(pair) == [2, 2]
 
 
+def test_what_exists_once_is_left_to_the_gateway_that_has_the_address(pair: Pair) -> None:
+    pair.begin(size=2)
+    pair.failover(which=0, how="stop_primary", metadata=True)
+    pair.one_works(number=1)
+    assert pair.hosts()[0].barman.streams_from is None
+    pair.ticks(2)
+    assert led(pair) == [2, 2]
+    assert pair.hosts()[0].barman.streams_from == 2
+
+
 def test_a_week_away(pair: Pair) -> None:
     """The old primary is back, the newer one is silent; only the gateway that was there knows of it."""
     pair.begin(size=2)
