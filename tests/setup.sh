@@ -3,7 +3,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Debian's metapackages: they bring the PostgreSQL of this Debian, and the repmgr for it. Barman from PyPI wants `file`.
-packages=(postgresql repmgr barman barman-cli pgbouncer haproxy file iptables nftables conntrack iproute2 mandoc sudo systemd
+packages=(postgresql repmgr barman barman-cli pgbouncer haproxy prometheus prometheus-node-exporter
+          file iptables nftables conntrack iproute2 mandoc sudo systemd
           systemd-container procps util-linux python3-venv locales openssh-client openssh-server rsync python3-psycopg
           python3-yaml python3-sh keepalived conntrackd)
 
@@ -21,12 +22,10 @@ install_packages() {
     echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.d/repmgr-hooks-tests.conf
     # Likewise sshd: it runs in the lab only, unless the machine had it before.
     [ -x /usr/sbin/sshd ] || { mkdir -p /etc/ssh && touch /etc/ssh/sshd_not_to_be_run; }
-    # And PgBouncer, which its package would start.
-    [ -x /usr/sbin/pgbouncer ] || { mkdir -p /etc/systemd/system && ln -sf /dev/null /etc/systemd/system/pgbouncer.service; }
-    # And what two gateways share an address with.
+    # And what else its package would start.
     local unit
-    for unit in keepalived conntrackd; do
-        [ -x "/usr/sbin/$unit" ] || { mkdir -p /etc/systemd/system && ln -sf /dev/null "/etc/systemd/system/$unit.service"; }
+    for unit in pgbouncer prometheus prometheus-node-exporter keepalived conntrackd; do
+        command -v "$unit" >/dev/null || { mkdir -p /etc/systemd/system && ln -sf /dev/null "/etc/systemd/system/$unit.service"; }
     done
     # First: PostgreSQL's packages ask its programs which clusters there are.
     install_missing postgresql-common

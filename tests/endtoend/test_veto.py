@@ -104,7 +104,7 @@ def test_what_the_candidate_lacks(lab: Lab) -> None:
 
 
 def seen_lag(lab: Lab) -> bool:
-    """The service has looked since: Barman's position that it shows is the primary's (no file before its first look)."""
+    """The service has looked since: Barman's position that it shows is the primary's; no file before its first."""
     shown = lab.gateway.run("cat", "/run/repmgr-hooks/cluster-main.json", check=False)
     current = lab.db1.sql("select pg_current_wal_lsn() - '0/0'")
     return f'"barman_lsn": {current}' in shown
