@@ -25,10 +25,11 @@ MOVES_FOR = 1.0
 LIMIT = 2.0
 ASK = """
 select application_name, extract(epoch from clock_timestamp() - state_change)::float8
-  from pg_stat_activity,
-       (select set_config('application_name', coalesce(%s, current_setting('application_name')), false)) as said
- where usename = current_user and pid <> pg_backend_pid() and application_name like 'repmgr_hooks gateway %%'
+  from (select set_config('application_name', coalesce(%s, current_setting('application_name')), false)) as said
+  left join pg_stat_activity on usename = current_user and pid <> pg_backend_pid()
+                            and application_name like 'repmgr_hooks gateway %%'
 """
+"""On the left, so that it is said although there is nobody else yet: the other side of a join need not be read."""
 
 
 @dataclass(frozen=True)

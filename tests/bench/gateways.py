@@ -67,6 +67,7 @@ def gateway_returns(lab: TwoGateways) -> None:
     """Switch it on again, and watch for some time."""
     before = connected(lab.db2)
     lab.plug_in(lab.gateway)
+    time.sleep(3)
     lab.start_gateway(lab.gateway)
     time.sleep(30)
     told = [line for line in lab.gateway2.log("worker").splitlines() if "does not watch the cluster" in line]

@@ -79,6 +79,7 @@ def test_the_primary_dies_while_one_gateway_is_gone(pair: TwoGateways, client: C
 def test_the_first_gateway_comes_back_and_changes_nothing(pair: TwoGateways, client: Client) -> None:
     lab = pair
     lab.plug_in(lab.gateway)
+    time.sleep(3)  # the network is there before a host has booted
     back = time.time()
     lab.start_gateway(lab.gateway)
     wait_for(lambda: lab.led(lab.gateway) == NODE_2, "the first gateway to lead to db2")
