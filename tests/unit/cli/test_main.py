@@ -375,7 +375,7 @@ def test_a_plug_ins_options_are_checked(tmp_path: Path, action: str, said: str) 
         (DNS.replace("@dataclass(frozen=True)", ""), "dns", "Config must be a dataclass"),
         (DNS.replace("contract.fence_nothing", "None"), "dns", "fence must be a function"),
         (DNS + "\nobserve = 5", "dns", "observe must be a function (observe may be None)"),
-        ("", "dns", "lacks Config, validate, fail_open_after, on_tick, helper, observe, plan, fingerprint"),
+        ("", "dns", "lacks Config, validate, fail_open_after, on_tick, helper, shared, observe, plan, fingerprint"),
         (DNS, "slot", "handler 'slot' of repmgr-hooks-dns 1.5 is already there (built in)"),
     ],
 )
