@@ -17,6 +17,10 @@ revoke all on function repmgr_hooks.wal_sha256(text) from public;
 grant usage on schema repmgr_hooks to :"role";
 grant execute on function repmgr_hooks.wal_sha256(text) to :"role";
 
+-- For `failover_slots` in a route (PostgreSQL 17 and newer):
+--   grant alter system on parameter primary_conninfo to repmgr;
+--   grant execute on function pg_reload_conf() to repmgr;
+
 -- `probe` in config.yaml needs a login and nothing else. The application's own role is best. If its password must not be
 -- on the gateway, create a separate role, with a line in pg_hba.conf like the application's, for the same database:
 --   create role probe login connection limit 4 password '...';

@@ -30,6 +30,29 @@ def meanwhile(do: Callable[[threading.Event], object]) -> Iterator[None]:
         thread.join()
 
 
+def begin(job: Callable[[], T]) -> Callable[[], T]:
+    """Begin a job in a thread of its own; what is returned waits for its end, and returns or raises what it does."""
+    return _begun(job).result
+
+
+def together(*jobs: Callable[[], T]) -> list[T]:
+    """Do jobs side by side, and return what they return; when one raises, the others have ended, too."""
+    answers = [_begun(job) for job in jobs]
+    for answer in answers:
+        answer.exception()
+    return [answer.result() for answer in answers]
+
+
+def _begun(job: Callable[[], T]) -> Future[T]:
+    answer: Future[T] = Future()
+    work = partial(_do, answer, partial(copy_context().run, job))
+    try:
+        threading.Thread(target=work, daemon=True).start()
+    except RuntimeError:  # there are no threads left
+        work()
+    return answer
+
+
 class Aside:
     """A thread that does one job after the other; the caller waits for each for a limited time only."""
 
@@ -67,6 +90,16 @@ class Aside:
         self._jobs.put(None)
 
 
+def begun(job: Callable[[], T]) -> Future[T]:
+    """Begin a job in a thread of its own, and return where its result will stand."""
+    answer: Future[T] = Future()
+    jobs: Jobs = SimpleQueue()
+    jobs.put((answer, partial(copy_context().run, job)))
+    jobs.put(None)
+    threading.Thread(target=_do_all, args=(jobs,), daemon=True).start()
+    return answer
+
+
 def on_disk(job: Callable[[], T]) -> T:
     """Return what a job returns that needs a disk. Raises TimeoutError for one that hangs: at once, after the first.
 
@@ -87,8 +120,12 @@ def _do_all(jobs: Jobs) -> None:
     while entry := jobs.get():
         answer, job = entry
         if answer.set_running_or_notify_cancel():
-            try:
-                answer.set_result(job())
-            except BaseException as error:  # whatever a plug-in raises: it is raised where the answer is waited for
-                answer.set_exception(error)
+            _do(answer, job)
         del entry, answer, job
+
+
+def _do(answer: Future[Any], job: Callable[[], Any]) -> None:
+    try:
+        answer.set_result(job())
+    except BaseException as error:  # whatever a plug-in raises: it is raised where the answer is waited for
+        answer.set_exception(error)

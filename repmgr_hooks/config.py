@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from repmgr_hooks.handlers import BUILT_IN, handler, plug_ins
 from repmgr_hooks.hook import STATE_DIR
 from repmgr_hooks.log import hint
 from repmgr_hooks.settings.backoff import Backoff
-from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.cluster import Cluster, Readers
 from repmgr_hooks.settings.document import Document
 from repmgr_hooks.settings.schema import Directory, Identifier, NotEmpty, Positive, Range
 from repmgr_hooks.settings.yaml_text import join
@@ -91,6 +91,7 @@ def load(path: Path, here: bool = True) -> Config:
     with outline.size_limited(path):
         config = _config(document, path)
         outline.check_state_dir(document, config.service.state_dir)
+        outline.check_names(document, config.clusters)
     outline.refuse(path, document)
     return config
 
@@ -121,7 +122,7 @@ def _managed(document: Document, name: str, text: Any, path: str, state_dir: str
     found = document.read(Cluster, options, path)
     if found is None:
         return None
-    cluster = replace(found, name=name, state_dir=state_dir)
+    cluster = replace(found, name=name, state_dir=state_dir, readers=_readers(document, routes, join(path, "routes")))
     consistency.check_cluster(document, cluster, path)
     for route_number, route in enumerate(routes):
         for number, action in enumerate(route.do):
@@ -129,9 +130,23 @@ def _managed(document: Document, name: str, text: Any, path: str, state_dir: str
                 place = f"{path}.routes[{route_number}].do[{number}].{action.name}"
                 document.problem(place, problem.message, problem.hint)
     managed = ManagedCluster(cluster, tuple(routes))
-    if len({action.config.synced for action in managed.actions if _is_about_standbys(action)}) > 1:
-        document.problem(f"{path}.routes", "slots of standbys cannot be both absent and synced", "give one 'state'")
+    kept = {(a.config.slot_name(cluster), a.config.synced) for a in managed.actions if _is_about_standbys(a)}
+    for slot in sorted(name for name, synced in kept if synced and (name, False) in kept):
+        what = f"slot {slot} of standbys cannot be both absent and synced"
+        document.problem(f"{path}.routes", what, "give one 'state'")
     return managed
+
+
+def _readers(document: Document, routes: Sequence[Route], path: str) -> dict[str, Readers]:
+    """Return the ports that are opened for readers; each must be led in one way."""
+    ways: dict[str, set[Readers | None]] = {}
+    for action in (action for route in routes for action in route.do if action.name == "firewall"):
+        ways.setdefault(action.config.open, set()).add(action.config.readers)
+    for port, different in ways.items():
+        if len(different) > 1:
+            hint = "give the same 'to', 'max_lag' and 'if_none' wherever it is opened"
+            document.problem(path, f"port {port!r} is opened in two ways", hint)
+    return {port: next(filter(None, way)) for port, way in ways.items() if any(way)}
 
 
 def _is_about_standbys(action: Action) -> bool:

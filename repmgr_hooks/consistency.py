@@ -41,6 +41,7 @@ def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
             document.problem(join(path, "unknown.close"), f"the gateway has no port {name!r}", hint)
     _check_nodes(document, cluster, path)
     _check_gateways(document, cluster, path)
+    _check_former_primary(document, cluster, path)
     for name, value in cluster.postgres.libpq.items():
         if wrong := libpq.problem(name, value):
             document.problem(f"{path}.postgres.{name}", wrong.message, wrong.hint)
@@ -78,6 +79,20 @@ def _check_gateways(document: Document, cluster: Cluster, path: str) -> None:
         document.problem(where, f"{host} appears twice")
     if hosts and {ipaddress.ip_address(host).version for host in hosts} != {ipaddress.ip_address(address).version}:
         document.problem(where, "must be of the same kind as 'address' (IPv4 or IPv6)")
+
+
+def _check_former_primary(document: Document, cluster: Cluster, path: str) -> None:
+    """A node is stopped and rejoined through its ``shell``."""
+    settings = cluster.former_primary
+    if settings is None:
+        return
+    without = [number for number, node in cluster.nodes.items() if not (node.witness or node.shell)]
+    if without and (settings.rejoin or not settings.fence.program):
+        nodes = " and ".join(f"nodes.{number}" for number in without)
+        hint = f"give {nodes} a 'shell' that runs as PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
+        document.problem(join(path, "former_primary"), f"needs a shell on each node, which is missing in {nodes}", hint)
+    if not settings.rejoin and settings.clone != "never":
+        document.problem(join(path, "former_primary.clone"), "is of no use with 'rejoin: false'", TAKE_OUT)
 
 
 def check_retry(document: Document, retry: Backoff) -> None:

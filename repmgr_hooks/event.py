@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from repmgr_hooks import catalogue
 from repmgr_hooks.errors import UsageError
@@ -18,8 +19,7 @@ class RoleClaim(Enum):
     NOTE = catalogue.NOTE
 
 
-@dataclass(frozen=True)
-class EventInfo:
+class EventInfo(NamedTuple):
     """An event name of repmgr's: what it claims, and the repmgr versions whose script call knows it."""
 
     meaning: RoleClaim

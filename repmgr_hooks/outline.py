@@ -16,9 +16,9 @@ from typing import TypeVar
 
 import yaml
 
-from repmgr_hooks import config_file
+from repmgr_hooks import config_file, names
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.errors import UsageError, did_you_mean, listed
+from repmgr_hooks.errors import UsageError, listed
 from repmgr_hooks.hook import STATE_DIR, state_dir_in
 from repmgr_hooks.settings.words import DIRECTORY, PLAIN_NAME
 from repmgr_hooks.settings.yaml_text import TooMany, YamlText, join
@@ -33,17 +33,6 @@ class Outline:
     path: Path
     state_dir: Path
     clusters: tuple[str, ...]
-
-    def named(self, name: str | None) -> list[str]:
-        """Return the named cluster, or all of them. Raises UsageError."""
-        return named(self.path, self.clusters, name)
-
-
-def named(path: Path, clusters: Iterable[str], name: str | None) -> list[str]:
-    """Return the named one of the clusters, or all of them. Raises UsageError."""
-    if name is not None and name not in clusters:
-        raise UsageError(f"{path} has no cluster {name!r}", hint=did_you_mean(name, clusters))
-    return list(clusters) if name is None else [name]
 
 
 def outline(path: Path) -> Outline:
@@ -70,6 +59,13 @@ def check_state_dir(document: YamlText, place: object) -> None:
     """Record that the hook would look elsewhere than the file says."""
     if not document.problems and state_dir_in(io.StringIO(document.text, newline=None)) != place:
         document.problem("state_dir", "the hook reads this line without YAML", "write plainly 'state_dir: PATH'")
+
+
+def check_names(document: YamlText, clusters: Iterable[str]) -> None:
+    """Record that a command which does without YAML would find other clusters than the file has."""
+    if not document.problems and names.plain(document.text) not in (None, tuple(clusters)):
+        what = "commands read these names without YAML, and find others"
+        document.problem("clusters", what, "write each name plainly, on a line of its own")
 
 
 def read(path: Path, kind: Callable[[str], Text], here: bool = True) -> Text:

@@ -21,18 +21,20 @@ from typing import Any
 from psycopg import conninfo
 
 from repmgr_hooks.barman import archive, content, receive_wal
+from repmgr_hooks.checks import failover_slots as logical_checks
 from repmgr_hooks.checks import node_settings
+from repmgr_hooks.cluster import failover_slots as sync
 from repmgr_hooks.cluster import gateways, observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
-from repmgr_hooks.handlers import slot
+from repmgr_hooks.handlers import failover_slots, slot
 from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.reports import may_promote
-from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import Program, Rows, Sql, Table, console_name
 from repmgr_hooks.system.visit import LATE, Visit
+from repmgr_hooks.testing.host import ScriptedHost, ended
 from tests.fake_nft import NftTables
 from tests.fake_pgbouncer import FakePgBouncer
 
@@ -67,6 +69,8 @@ class Packet:
     """A DNAT rule has led it here."""
     own: bool = False
     """It comes from the gateway itself."""
+    turn: int = 0
+    """How many rules that take one of several connections in turn it passes by."""
 
 
 class NatTable:
@@ -133,6 +137,20 @@ class NatTable:
         decision = self._walk(chain, packet)
         return decision[1] if decision and decision[0] == "DNAT" else None
 
+    def spread(self, address: str, port: int) -> list[tuple[str, int]]:
+        """Return each host:port that clients are led to, and of how many that come there it takes one."""
+        found = []
+        for turn in range(20):
+            one_of: list[int] = []
+            packet = Packet(address, port, "fd00::99" if ":" in address else "203.0.113.99", turn=turn)
+            decision = self._walk("PREROUTING", packet, one_of)
+            if decision is None or decision[0] != "DNAT":
+                return found
+            found.append((decision[1], one_of[-1] if len(one_of) > turn else 1))
+            if len(one_of) <= turn:
+                return found
+        raise AssertionError("the rules have no end")
+
     def source_seen_by(self, host: str, port: int, led: bool = True, own: bool = False) -> str | None:
         """Return the address that a node sees as its client's; None if the client's own.
 
@@ -143,11 +161,18 @@ class NatTable:
         decision = self._walk("POSTROUTING", packet)
         return decision[1] or decision[0] if decision and decision[0] in ("SNAT", "MASQUERADE") else None
 
-    def _walk(self, chain: str, packet: Packet) -> tuple[str, str] | None:
+    def _walk(self, chain: str, packet: Packet, one_of: list[int] | None = None) -> tuple[str, str] | None:
+        """``one_of`` is filled with what the rules in turn ask for that the packet comes by."""
+        one_of = [] if one_of is None else one_of
         for rule in self.chains[chain]:
             wanted = options(rule)
             if not all(matches(option, *said, packet) for option, said in wanted.items() if option not in NO_MATCH):
                 continue
+            if "--every" in wanted:
+                assert (wanted["--mode"], wanted["--packet"]) == ((False, "nth"), (False, "0"))
+                one_of.append(int(wanted["--every"][1]))
+                if len(one_of) <= packet.turn:
+                    continue
             target = wanted["-j"][1]
             if target == "RETURN":
                 return None
@@ -155,14 +180,25 @@ class NatTable:
                 return target, wanted["--to-destination" if target == "DNAT" else "--to-source"][1]
             if target in ("ACCEPT", "MASQUERADE"):
                 return target, ""
-            decision = None if target in TARGETS else self._walk(target, packet)
+            decision = None if target in TARGETS else self._walk(target, packet, one_of)
             if decision:
                 return decision
         return None
 
 
 TARGETS = ("ACCEPT", "RETURN", "DNAT", "SNAT", "MASQUERADE", "LOG")
-NO_MATCH = ("-A", "-j", "-m", "--comment", "--to-destination", "--to-source", "--log-prefix")
+NO_MATCH = (
+    "-A",
+    "-j",
+    "-m",
+    "--comment",
+    "--to-destination",
+    "--to-source",
+    "--log-prefix",
+    "--mode",
+    "--every",
+    "--packet",
+)
 
 
 def options(rule: str) -> dict[str, tuple[bool, str]]:
@@ -222,6 +258,9 @@ class FakeSlot:
     reserved: bool = True
     invalidated: str = ""
     """Why, as PostgreSQL 17 and newer says it; ``restart_lsn`` stays."""
+    failover: bool = False
+    synced: bool = False
+    temporary: bool = False
 
     def as_row(self, name: str, pid: int) -> dict[str, object]:
         """Return its row in ``pg_replication_slots``."""
@@ -232,6 +271,9 @@ class FakeSlot:
             "restart_lsn": "0/5000000" if self.reserved else None,
             "wal_status": "reserved" if self.reserved and not self.invalidated else "lost",
             "invalidation_reason": self.invalidated or None,
+            "failover": self.failover,
+            "synced": self.synced,
+            "temporary": self.temporary,
         }
 
 
@@ -252,6 +294,11 @@ class FakeNode:
     """The node that a standby receives WAL from now."""
     behind: int = 0
     """Bytes of the primary's WAL that a standby has not received."""
+    unreplayed: int = 0
+    """Bytes that a standby has received and not replayed."""
+    replay_paused: bool = False
+    streams_for: float = 1000.0
+    """Seconds since a standby's stream began."""
     may_switch: bool = True
     """Whether our role may close a WAL file."""
     history: str = ""
@@ -263,6 +310,15 @@ class FakeNode:
     most_wal: str = "50GB"
     idle_timeout: str = "0"
     waited_for: str = ""
+    syncs: str | None = "on"
+    primary_conninfo: str = "host=10.0.0.11 user=repmgr"
+    altered: str = ""
+    """What ALTER SYSTEM has written, which counts after a reload."""
+    primary_slot: str = "repmgr_slot_2"
+    feedback: str = "on"
+    wal_level: str = "logical"
+    may_alter: tuple[bool | None, bool | None] = (True, True)
+    """Whether ALTER SYSTEM is allowed at all, and to our role."""
     summarizes: str = ""
     cannot_archive: bool = False
     restore_command: str = "barman-wal-restore backup main %f %p"
@@ -287,6 +343,11 @@ class FakeNode:
         """Return the position that is written now."""
         position = self.segment * 0x100_0000 + 0x2A0 - self.behind
         return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
+
+    def replayed(self) -> str | None:
+        """Return the position up to which a standby has replayed."""
+        position = self.segment * 0x100_0000 + 0x2A0 - self.behind - self.unreplayed
+        return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}" if self.in_recovery else None
 
     def wal_file(self) -> str:
         """Return the name of the WAL file that is written now."""
@@ -374,7 +435,7 @@ class Connection:
         )
 
 
-class FakeHost:
+class FakeHost(ScriptedHost):
     """The world of the cluster in ``config/config.yaml``: it answers what handlers ask, and notes every change.
 
     At first node 1 is the primary on timeline 1, both ports lead to it, and Barman streams from it.
@@ -385,6 +446,7 @@ class FakeHost:
     app_port = 54322
 
     def __init__(self) -> None:
+        super().__init__()
         self.nodes = {1: FakeNode("10.0.0.11", in_recovery=False), 2: FakeNode("10.0.0.12")}
         self.nodes[1].slots["barman"] = FakeSlot(active=True)
         self.barman = FakeBarman(streams_from=1, archived={"000000010000000000000004"})
@@ -406,36 +468,12 @@ class FakeHost:
         self.repmgr = "repmgr 5.3.3"
         self.sudoers = "/usr/local/bin/repmgr-hooks worker --once, /usr/local/bin/repmgr-hooks event -"
         self.poked: list[Flow] = []
-        self.told: list[Alert] = []
-        self.programs: dict[str, Callable[[Program], str]] = {}
-        self.ran: list[Program] = []
-        self.changes: list[tuple[float, str]] = []
-        self.rests = 0
-        self.address_came = -3600.0
-        """When, by this clock."""
-        self.daemons: set[str] = set()
-        """What else runs here."""
-        self.other_gateways: list[tuple[str, float]] = []
-        """The names of their sessions on the primary, and for how long each has asked nothing."""
-        self.announced: dict[int, str] = {}
-        """What this gateway has called its own session on each node."""
         self.pgbouncers: dict[str, FakePgBouncer] = {}
         """By the name of each console: ``10.0.0.20:6432``."""
-        self._clock = 0.0
         self._silent: set[int] = set()
         self._constants: set[tuple[str, ...]] = set()
-        self._later: list[tuple[float, Callable[[], None]]] = []
-        self._reactions: list[tuple[str, Callable[[], None]]] = []
 
     # What a test scripts and reads.
-
-    def at(self, moment: float, happens: Callable[[], None]) -> None:
-        """Let something happen when the clock reaches a moment."""
-        self._later.append((moment, happens))
-
-    def after(self, change: str, happens: Callable[[], None]) -> None:
-        """Let something happen right after the first change whose text begins so."""
-        self._reactions.append((change, happens))
 
     def promote(self, number: int) -> None:
         """Make a node the primary, by repmgr: a new timeline, and every reachable node's metadata says so."""
@@ -472,32 +510,7 @@ class FakeHost:
         self.nat = NatTable()
         self.nft.take(json.dumps({"nftables": [{"add": item} for item in json.loads(SERVED_BY_NFT)["nftables"][1:]]}))
 
-    def what_changed(self) -> list[str]:
-        """The changes, in order."""
-        return [what for _, what in self.changes]
-
-    def _note(self, change: str) -> None:
-        self.changes.append((self._clock, change))
-        for prefix, happens in [reaction for reaction in self._reactions if change.startswith(reaction[0])]:
-            self._reactions.remove((prefix, happens))
-            happens()
-
-    # repmgr_hooks.system.steps.World
-
-    def now(self) -> float:
-        return self._clock
-
-    def sleep(self, seconds: float) -> None:
-        end = self._clock + seconds
-        assert end < 10_000, "this run does not end"
-        for moment, happens in sorted((entry for entry in self._later if entry[0] <= end), key=lambda entry: entry[0]):
-            self._later.remove((moment, happens))
-            self._clock = max(self._clock, moment)
-            happens()
-        self._clock = end
-
-    def close_idle(self) -> None:
-        self.rests += 1
+    # repmgr_hooks.system.steps.Host
 
     def ask_consoles(
         self, asked: Mapping[str, Sequence[str]], limit: float
@@ -507,22 +520,13 @@ class FakeHost:
     def _console(self, console: str, commands: Sequence[str]) -> list[Table] | OperationFailed:
         for command in commands:
             if not command.startswith("SHOW"):
-                self._note(f"{command} on {console_name(console)}")
+                self.note(f"{command} on {console_name(console)}")
         return self.pgbouncers[console_name(console)].answer(commands, self._clock)
 
     def reset_clients(self, flows: Iterable[Flow]) -> None:
         if found := list(flows):
             self.poked += found
-            self._note("poke")
-
-    def tell(self, alert: Alert) -> None:
-        self.told.append(alert)
-
-    def fetch(self, sql: Sql, limit: float) -> Rows:
-        answer = self.fetch_each([sql], limit)[sql.node]
-        if isinstance(answer, OperationFailed):
-            raise answer
-        return answer
+            self.note("poke")
 
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
         """A node that does not answer is waited for once: later, ``LocalHost`` knocks at it on the side."""
@@ -550,7 +554,7 @@ class FakeHost:
             assert program.resident, "nobody waits for it"
             return ""
         if name in self.programs:
-            self._note(f"run {name}")
+            self.note(f"run {name}")
             return self.programs[name](program)
         if name == "iptables-save":
             return self.nat.save() + ("" if words == ["-t", "nat"] else f"*filter\n{self.filter}COMMIT\n")
@@ -574,7 +578,7 @@ class FakeHost:
         if name == "iptables-restore":
             assert "--noflush" in words, "this would flush the chains of others"
             self.nat.restore(program.stdin)
-            self._note("iptables-restore")
+            self.note("iptables-restore")
             return ""
         if name == "sysctl":
             return self._sysctl(words)
@@ -628,7 +632,7 @@ class FakeHost:
     def _nft(self, program: Program, words: list[str]) -> str:
         if words == ["-j", "-f", "-"]:
             self.nft.take(program.stdin)
-            self._note("nft")
+            self.note("nft")
             return ""
         if words == ["-j", "list", "ruleset"] and not self.native_tables:
             return self.nft.list_all()
@@ -640,7 +644,7 @@ class FakeHost:
     def _sysctl(self, words: list[str]) -> str:
         if words == ["-w", "net.ipv4.ip_forward=1"]:
             self.forwarding = True
-            self._note("sysctl")
+            self.note("sysctl")
         return f"{int(self.forwarding)}\n"
 
     def _conntrack(self, program: Program, words: list[str]) -> str:
@@ -655,7 +659,7 @@ class FakeHost:
         if words[0] == "-L":
             return "".join(f"{entry}\n" for entry in found)
         self.connections = [entry for entry in self.connections if entry not in found]
-        self._note(f"conntrack -D {asked['--orig-port-dst']}")
+        self.note(f"conntrack -D {asked['--orig-port-dst']}")
         said = f"conntrack v1.4.7 (conntrack-tools): {len(found)} flow entries have been deleted."
         return ended(program, 0 if found else 1, "".join(f"{entry}\n" for entry in found), said)
 
@@ -668,7 +672,7 @@ class FakeHost:
         assert "--reset" not in words, "this would hide a gap"
         stops = "--stop" in words or verb == "terminate-process"
         if not verb.startswith(("show", "list", "diagnose")):
-            self._note(f"barman {verb}{' --stop' * ('--stop' in words)}")
+            self.note(f"barman {verb}{' --stop' * ('--stop' in words)}")
         if verb == "receive-wal" and not stops:
             assert program.resident, "it goes on running"
             if self.barman.health == "good":
@@ -757,7 +761,7 @@ class FakeHost:
             if file in self.barman.tails:
                 return ended(program, 1, f"{words[1]} /dev/zero differ: byte 41, line 1\n", "")
             return ended(program, 1, "", f"cmp: EOF on {words[1]} after byte 16")
-        self._note(" ".join([name, *words]).replace(f"{HOME}/", ""))
+        self.note(" ".join([name, *words]).replace(f"{HOME}/", ""))
         if name == "mkdir":
             self.barman.quarantine[words[1]] = set()
         elif name == "mv":
@@ -837,6 +841,10 @@ class FakeHost:
         if sql.walsender:
             assert sql.statement == f"TIMELINE_HISTORY {node.timeline}"
             return [(f"{node.timeline:08X}.history", node.history)]
+        if found := re.fullmatch(r"alter system set primary_conninfo = E'(.*)'", sql.statement):
+            node.altered = found[1].replace("%%", "%").replace("''", "'").replace(r"\\", "\\")
+            self.note(f"alter primary_conninfo on {sql.node}")
+            return []
         return STATEMENTS[sql.statement](self, sql, node)
 
     def _look(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
@@ -864,11 +872,12 @@ class FakeHost:
             (
                 *(node.in_recovery, node.timeline, node.system_identifier, node.lsn()),
                 *(receiver or None, slots or None, self.senders(sql.node), registered, 0x100_0000),
+                *(node.replayed(), node.replay_paused),
             )
         ]
 
     def senders(self, number: int) -> list[dict[str, object]] | None:
-        """Barman's walsender, as ``pg_stat_replication`` of a node shows it; None if it streams from another."""
+        """Barman's walsender and those to standbys, as ``pg_stat_replication`` of a node shows them; None: none."""
         sender: dict[str, object] = {
             "pid": SENDER_PID,
             "application_name": "barman_receive_wal",
@@ -877,7 +886,20 @@ class FakeHost:
             "flush_lsn": self.nodes[number].lsn(),
             "age": self._clock - self.barman.streams_since,
         }
-        return [sender] if self.barman.streams_from == number else None
+        standbys = [
+            {
+                **sender,
+                "pid": SENDER_PID + other,
+                "application_name": f"db{other}",
+                "client_addr": node.host,
+                "state": "streaming",
+                "flush_lsn": node.lsn(),
+                "age": node.streams_for,
+            }
+            for other, node in self.nodes.items()
+            if node.in_recovery and node.upstream == number
+        ]
+        return [*([sender] if self.barman.streams_from == number else []), *standbys] or None
 
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         clock = time.time() + node.clock_ahead
@@ -910,7 +932,7 @@ class FakeHost:
         node.segment += 1
         if self.barman.streams_from == sql.node:
             self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
-        self._note(f"switch WAL on {sql.node}")
+        self.note(f"switch WAL on {sql.node}")
         return [("0/0", "0/0")]
 
     def _rights(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
@@ -923,13 +945,13 @@ class FakeHost:
         return [(sql.params[0] if sql.params[0] in node.pg_wal() else None,)]
 
     def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
-        return [(node.most_slots - len(node.slots.keys() - {sql.params[0]}),)]
+        return [(node.most_slots - len(node.slots.keys() - set(sql.params[0])),)]
 
     def _create_slot(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         if sql.params[0] in node.slots:
             return OperationFailed(f'node {sql.node}: replication slot "{sql.params[0]}" already exists')
         node.slots[sql.params[0]] = FakeSlot()
-        self._note(f"create slot on {sql.node}")
+        self.note(f"create slot on {sql.node}")
         return [("(barman,)",)]
 
     def _drop_on_standby(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
@@ -943,18 +965,38 @@ class FakeHost:
         found = node.slots.get(sql.params[0])
         if allowed and found and not found.active:
             del node.slots[sql.params[0]]
-            self._note(f"drop slot on {sql.node}")
+            self.note(f"drop slot on {sql.node}")
             return [("",)]
         return []
 
     def _release(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         if self.barman.streams_from == sql.node:
             self._end_stream()
-        self._note(f"release slot on {sql.node}")
+        self.note(f"release slot on {sql.node}")
         return [(True,)]
 
     def _inactive(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(not any(found.active for name, found in node.slots.items() if name == sql.params[0]),)]
+
+    def _sync_settings(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        more = (node.primary_slot, node.feedback, node.wal_level, node.waited_for)
+        return [(node.syncs, node.primary_conninfo, *more)]
+
+    def _reload(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        node.primary_conninfo = node.altered or node.primary_conninfo
+        return [(True,)]
+
+    def _in_force(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        return [(node.primary_conninfo == sql.params[0],)]
+
+    def _drop_leftover(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        found = node.slots.get(sql.params[0])
+        kind = found is not None and not found.physical and found.failover and not found.synced and not found.temporary
+        return self._drop(sql, node, kind and node.in_recovery)
+
+    def _dropped(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        found = node.slots.get(sql.params[0])
+        return [(found is None or found.synced,)]
 
     def _absent(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(sql.params[0] not in node.slots,)]
@@ -981,6 +1023,12 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     slot.RELEASE: FakeHost._release,
     slot.INACTIVE: FakeHost._inactive,
     slot.ABSENT: FakeHost._absent,
+    sync.ASK: FakeHost._sync_settings,
+    logical_checks.RIGHTS: lambda host, sql, node: [node.may_alter],
+    failover_slots.RELOAD: FakeHost._reload,
+    failover_slots.IN_FORCE: FakeHost._in_force,
+    failover_slots.DROP: FakeHost._drop_leftover,
+    failover_slots.DROPPED: FakeHost._dropped,
 }
 
 
@@ -989,15 +1037,6 @@ def asked(program: Program) -> dict[str, Any]:
     found = re.search(r"^asked = json.loads\((.*)\)$", program.stdin, re.MULTILINE)
     assert found
     return dict(json.loads(ast.literal_eval(found[1])))
-
-
-def ended(program: Program, exit_code: int, stdout: str, stderr: str) -> str:
-    """End a program: its output, or OperationFailed if its exit code, or what it wrote, is not what was asked for."""
-    if exit_code and not (program.tolerate and re.search(program.tolerate, stderr)):
-        raise OperationFailed(f"{program}: exit code {exit_code}: {stderr}")
-    if program.expect and not re.search(program.expect, stdout):
-        raise OperationFailed(f"{program}: answered 0, but its output is not what was asked for: {stdout}")
-    return stdout
 
 
 HOME = "/var/lib/barman/main_backup"

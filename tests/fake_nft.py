@@ -60,17 +60,28 @@ class NftTables:
         self.generation += 1
 
     def verdict(
-        self, hook: str, address: str, port: int, led: bool = False, own: bool = False
+        self,
+        hook: str,
+        address: str,
+        port: int,
+        led: bool = False,
+        one_of: list[int] | None = None,
+        turn: int = 0,
+        own: bool = False,
     ) -> dict[str, Any] | None:
-        """Return the statement that translates a packet at a hook; None if none does."""
+        """Return the statement that translates a packet at a hook; None if none does.
+
+        ``one_of`` is filled with what the rules in turn ask for that it comes by; it passes ``turn`` of them by.
+        """
         family = "ip6" if ":" in address else "ip"
+        packet = _Packet(family, address, port, led, turn, [] if one_of is None else one_of, own)
         bases = sorted(
             (chain.base["prio"], name, chains)
             for (of, _), chains in self.tables.items()
             for name, chain in chains.items()
             if of in (family, "inet") and chain.base.get("hook") == hook
         )
-        found = (_walk(chains, name, family, address, port, led, own) for _, name, chains in bases)
+        found = (_walk(chains, name, packet) for _, name, chains in bases)
         return next((statement for statement in found if statement), None)
 
     def reached(self, address: str, port: int, hook: str = "prerouting") -> str | None:
@@ -78,9 +89,22 @@ class NftTables:
         dnat = (self.verdict(hook, address, port) or {}).get("dnat")
         return None if dnat is None else f"{_socket(dnat['addr'])}:{dnat['port']}"
 
+    def spread(self, address: str, port: int) -> list[tuple[str, int]]:
+        """Return each host:port that clients are led to, and of how many that come there it takes one."""
+        found = []
+        for turn in range(20):
+            one_of: list[int] = []
+            dnat = (self.verdict("prerouting", address, port, one_of=one_of, turn=turn) or {}).get("dnat")
+            if dnat is None:
+                return found
+            found.append((f"{_socket(dnat['addr'])}:{dnat['port']}", one_of[-1] if len(one_of) > turn else 1))
+            if len(one_of) <= turn:
+                return found
+        raise AssertionError("the rules have no end")
+
     def source_seen_by(self, host: str, port: int, led: bool = True, own: bool = False) -> str | None:
         """Return the address that a node sees as its client's; None if the client's own. See ``NatTable``."""
-        statement = self.verdict("postrouting", host, port, led, own) or {}
+        statement = self.verdict("postrouting", host, port, led, own=own) or {}
         if "masquerade" in statement:
             return "MASQUERADE"
         return str(statement["snat"]["addr"]) if "snat" in statement else None
@@ -134,30 +158,43 @@ def _printed(statement: dict[str, Any]) -> dict[str, Any]:
     return {"counter": {"packets": 3, "bytes": 180}} if "counter" in statement else statement
 
 
-def _walk(
-    chains: dict[str, Chain], name: str, family: str, address: str, port: int, led: bool, own: bool
-) -> dict[str, Any] | None:
+@dataclass
+class _Packet:
+    family: str
+    address: str
+    port: int
+    led: bool
+    turn: int
+    one_of: list[int]
+    own: bool
+
+
+def _walk(chains: dict[str, Chain], name: str, packet: _Packet) -> dict[str, Any] | None:
     for rule in chains[name].rules:
         for statement in rule["expr"]:
             ((kind, value),) = statement.items()
-            if kind == "match" and not _fits(value, family, address, port, led, own):
+            if kind == "match" and not _fits(value, packet):
                 break
-            if kind == "jump" and (found := _walk(chains, value["target"], family, address, port, led, own)):
+            if kind == "jump" and (found := _walk(chains, value["target"], packet)):
                 return found
             if kind in ("dnat", "snat", "masquerade", "accept", "drop"):
                 return dict(statement)
     return None
 
 
-def _fits(match: dict[str, Any], family: str, address: str, port: int, led: bool, own: bool) -> bool:
+def _fits(match: dict[str, Any], packet: _Packet) -> bool:
     """A match that is not known here is an error, never a guess."""
     left, right = match["left"], match["right"]
-    if left == {"payload": {"protocol": family, "field": "daddr"}}:
-        return bool(right == address)
+    if left == {"payload": {"protocol": packet.family, "field": "daddr"}}:
+        return bool(right == packet.address)
     if left == {"payload": {"protocol": "tcp", "field": "dport"}}:
-        return bool(right == port)
+        return bool(right == packet.port)
+    if "numgen" in left:
+        assert (left["numgen"]["mode"], left["numgen"]["offset"], right) == ("inc", 0, 0), match
+        packet.one_of.append(left["numgen"]["mod"])
+        return len(packet.one_of) > packet.turn
     if left == {"fib": {"result": "type", "flags": ["saddr"]}}:
         assert right == "local"
-        return own
+        return packet.own
     assert (left, right) == ({"ct": {"key": "status"}}, "dnat"), match
-    return led
+    return packet.led

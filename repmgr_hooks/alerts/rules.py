@@ -23,10 +23,12 @@ from repmgr_hooks.system.alert import Alert, Severity
 UNSERVED_FOR = 15.0
 """Seconds for which, and probes in a row in which, a client must have been unable to write; one alone is no alert."""
 UNSERVED_TIMES = 2
+ON_PRIMARY_FOR = 60.0
+"""Seconds for which readers may be on the primary: after a failover, a standby that follows it has to prove itself."""
 
 
 class Unserved(Protocol):
-    """A port through which a client could not write when it was tried last; see ``service/prober.py``."""
+    """A port through which a client could not do what it is for when it was tried last; see ``service/prober.py``."""
 
     @property
     def probe(self) -> Probe: ...
@@ -45,8 +47,9 @@ def overdue(managed: ManagedCluster, unserved: Sequence[Unserved], known_since: 
     """
     late = []
     for item in unserved:
-        closed = item.probe.code is ProbeCode.CLOSED
-        patience = UNSERVED_FOR + (managed.opens_within(item.probe.port) if closed else 0.0)
+        patience = ON_PRIMARY_FOR if item.probe.served else UNSERVED_FOR
+        if item.probe.code is ProbeCode.CLOSED:
+            patience += managed.opens_within(item.probe.port)
         if item.times >= UNSERVED_TIMES and now - max(item.since, known_since) >= patience:
             late.append(item.probe)
     return late
@@ -73,9 +76,11 @@ def conditions(
     found = [_stale_primary(cluster, decision, rejoin)] if rejoin else []
     if decision.primary is None:
         found.append(_unknown(cluster, decision))
-    elif unserved:
-        first, *_ = said = merged(unserved)
-        found.append(Alert(cluster.name, "client", "critical", str(first), "\n".join(map(str, said)), first.hint))
+    else:
+        found += _of_clients(cluster, "client", "critical", [probe for probe in unserved if not probe.reader])
+        away = [probe for probe in unserved if probe.reader]
+        refused = any(not probe.served for probe in away)
+        found += _of_clients(cluster, "readers", "critical" if refused else "warning", away)
     # A run in which no action failed found no primary, or was cut off.
     if failed and failed.left:
         found += _of_run(managed, failed, attempts)
@@ -98,6 +103,12 @@ def of_gateways(cluster: Cluster, problems: Sequence[Problem]) -> Iterator[Alert
         yield Alert(
             cluster.name, "gateways", "critical" if critical else "warning", str(said[0]), details, said[0].hint
         )
+
+
+def _of_clients(cluster: Cluster, condition: str, severity: Severity, probes: Sequence[Probe]) -> Iterator[Alert]:
+    said = merged(probes)
+    for first in said[:1]:
+        yield Alert(cluster.name, condition, severity, str(first), "\n".join(map(str, said)), first.hint)
 
 
 def _broken_wal(cluster: Cluster, row: WalCheckRow) -> Alert:

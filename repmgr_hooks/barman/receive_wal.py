@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.cluster.observe import lsn
+from repmgr_hooks.cluster.wal import lsn
 from repmgr_hooks.system.steps import Program, Sql, Step
 
 START_EVERY = 2.0

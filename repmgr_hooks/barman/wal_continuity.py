@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePosixPath
 
-from repmgr_hooks.cluster.observe import lsn
-from repmgr_hooks.cluster.wal import TimelineHistory, last_closed_file, parse_name, shorten
+from repmgr_hooks.cluster.wal import TimelineHistory, last_closed_file, lsn, parse_name, shorten
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.system.steps import Program, Step

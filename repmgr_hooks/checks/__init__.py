@@ -10,13 +10,16 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from repmgr_hooks.background import together
 from repmgr_hooks.checks import (
     alerts,
     barman,
     clients,
     end_to_end,
+    failover_slots,
     files,
     foreign_rules,
+    former_primary,
     from_hosts,
     gateways,
     kernel,
@@ -43,6 +46,8 @@ from repmgr_hooks.journal.finder import primary_finder
 from repmgr_hooks.journal.hosts import last_heard
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.netfilter.family import Family
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.layers import AskedOnce
 from repmgr_hooks.system.steps import Host
 
 HostOf = Callable[[ManagedCluster], Host]
@@ -112,7 +117,7 @@ def _cluster(
         chains += [*kernel.devices(cluster, host), *kernel.chains(cluster, host)]
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
-    yield from (*chains, *barmans, *secret)
+    yield from (*chains, *barmans, *secret, *nodes.names(cluster, host))
     yield passwords.look(cluster, user)
     rules = list(foreign_rules.look(cluster, host)) if _uses(managed, "firewall") and not bad(chains) else []
     yield from rules
@@ -129,29 +134,43 @@ def _outside(
 
     ``firewall``: whether the kernel and our chains are well; ``way``: whether Barman's way to the primary can be.
     """
-    cluster = managed.cluster
+    cluster, host = managed.cluster, AskedOnce(host)
     finder = primary_finder(cluster, journal)
-    with acting_as(user):
+    with acting_as(user):  # with all threads, so each must have ended before that is over
         looked = nodes.look(managed, host, finder)
         decision = looked.decision if way else None
         by_model = any(getattr(action.config, "models", None) for action in managed.actions)
-        behind = list(barman.look(cluster, cluster.barman, host, decision, by_model)) if cluster.barman else []
-        served = [*clients.ways_back(cluster, host, looked.answers)] if firewall else []
-        if firewall and looked.decision and looked.decision.primary is not None and not bad(served):
-            served += clients.writes(managed, host, looked.decision)
-        pooled = list(pgbouncer.findings(managed, host))
-        shared = list(gateways.others(cluster, looked.decision.primary if looked.decision else None, host))
+        behind, served, pooled, formers, logical, shared = together(
+            lambda: _barman(cluster, host, decision, by_model),
+            lambda: _served(managed, host, looked) if firewall else [],
+            lambda: list(pgbouncer.findings(managed, host)),
+            lambda: list(former_primary.look(cluster, looked.decision, host)),
+            lambda: list(failover_slots.look(managed, looked.decision, host)) if looked.decision else [],
+            lambda: list(gateways.others(cluster, looked.decision.primary if looked.decision else None, host)),
+        )
     yield from nodes.findings(managed, looked, user)
     yield from shared
+    yield from logical
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
     yield from served
-    yield from pooled
+    yield from (*pooled, *formers)
     if cluster.barman and looked.decision:
         yield from recovery.history(cluster, standbys_of(looked.decision), host)
     if looked.decision and looked.decision.primary is not None:
         well = {"firewall": firewall, "barman": way and not bad(behind)}
         yield _routes(managed, cluster_state(looked.decision, finder), host, well)
+
+
+def _barman(cluster: Cluster, host: Host, decision: PrimaryDecision | None, by_model: bool) -> list[Finding]:
+    return list(barman.look(cluster, cluster.barman, host, decision, by_model)) if cluster.barman else []
+
+
+def _served(managed: ManagedCluster, host: Host, looked: nodes.Looked) -> list[Finding]:
+    served = [*clients.ways_back(managed.cluster, host, looked.answers)]
+    if looked.decision and looked.decision.primary is not None and not bad(served):
+        served += clients.writes(managed, host, looked.decision)
+    return served
 
 
 def standbys_of(decision: PrimaryDecision) -> list[int]:

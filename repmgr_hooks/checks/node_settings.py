@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from repmgr_hooks.checks.finding import Finding, Topic
@@ -45,7 +45,7 @@ select extract(epoch from clock_timestamp())::float8,
 
 @dataclass(frozen=True)
 class Examined:
-    """What a node said about itself; ``free_slots``: those that are left for Barman's."""
+    """What a node said about itself; ``free_slots``: those that are left for the ones that the routes name."""
 
     clock: float
     free_slots: int
@@ -81,28 +81,30 @@ def examined(node: int, answer: Rows | OperationFailed) -> Examined | OperationF
         return error
 
 
-def findings(where: str, node: Examined, barman: Barman | None) -> Iterator[Finding]:
-    """Say what is wrong with the settings of one node; ``barman``: whose slot it may have to hold."""
+def findings(where: str, node: Examined, slots: Sequence[str], barman: Barman | None) -> Iterator[Finding]:
+    """Say what is wrong with the settings of one node; ``slots``: those that it may have to hold."""
     yield from _archiving(Topic("nodes.archiving", where), node)
-    if barman:
-        yield _slots(Topic("nodes.slots", where), node)
+    if slots:
+        yield _slots(Topic("nodes.slots", where), node, slots)
         yield _wal(Topic("nodes.wal", where), node)
-        yield from _newer(where, node, barman)
+        yield from _newer(where, node, slots, barman)
 
 
-def _slots(topic: Topic, node: Examined) -> Finding:
-    if node.free_slots < 1:
-        what = f"all {node.most_slots} replication slots are taken; once promoted, it would have none for Barman"
+def _slots(topic: Topic, node: Examined, slots: Sequence[str]) -> Finding:
+    names = ", ".join(slots)
+    if node.free_slots < len(slots):
+        left = f"{node.free_slots} of {node.most_slots} replication slots are left"
+        what = f"{left}; once promoted, it would have too few for {names}"
         more = f"alter system set max_replication_slots = {2 * node.most_slots}"
         unused = "select slot_name from pg_replication_slots where not active"
         return topic.fail(what, f"there: {more}; then restart it; or drop one that nobody uses: {unused}")
-    return topic.ok(f"{node.free_slots} of {node.most_slots} replication slots left for Barman's")
+    return topic.ok(f"{node.free_slots} of {node.most_slots} replication slots left for {names}")
 
 
 def _wal(topic: Topic, node: Examined) -> Finding:
     if node.most_wal in ("-1", ""):
         hint = f"there: alter system set max_slot_wal_keep_size = '{ENOUGH_WAL}'; select pg_reload_conf();"
-        return topic.warn("while Barman is away, its slot may fill the disk (max_slot_wal_keep_size = -1)", hint)
+        return topic.warn("a slot that nobody reads may fill the disk (max_slot_wal_keep_size = -1)", hint)
     return topic.ok(f"a slot holds at most {node.most_wal} of WAL")
 
 
@@ -113,14 +115,15 @@ def _archiving(topic: Topic, node: Examined) -> Iterator[Finding]:
         yield topic.fail(what, "set it there as on the other nodes, and reload")
 
 
-def _newer(where: str, node: Examined, barman: Barman) -> Iterator[Finding]:
-    """What newer versions of PostgreSQL can do to Barman's slot, or because of it."""
+def _newer(where: str, node: Examined, slots: Sequence[str], barman: Barman | None) -> Iterator[Finding]:
+    """What newer versions of PostgreSQL can do to these slots, or because of Barman's."""
     if node.idle_timeout not in ("0", ""):
-        whose = "Barman's while it is away, a standby's at any time"
+        # Not the logical ones that a standby keeps in sync (slot.c, CanInvalidateIdleSlot).
+        whose = f"{', '.join(slots)} while nobody reads it, and on a standby at any time"
         what = f"a slot that is idle for {node.idle_timeout} (idle_replication_slot_timeout) is invalidated: {whose}"
         hint = "there: alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();"
         yield Topic("nodes.idle_slots", where).warn(what, hint)
-    if barman.slot_name in node.waited_for:
+    if barman and barman.slot_name in node.waited_for:
         # A logical walsender sends nothing that such a slot has not confirmed, also if there is none of that name
         # (slot.c, StandbySlotsHaveCaughtup).
         others = ", ".join(name for name in node.waited_for if name != barman.slot_name)

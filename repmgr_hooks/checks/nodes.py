@@ -11,6 +11,7 @@ from repmgr_hooks.checks import node_settings
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.node_settings import EXAMINE, Examined, examined
 from repmgr_hooks.checks.users import User
+from repmgr_hooks.cluster import host_names
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.login import address_in
 from repmgr_hooks.cluster.observe import Registered
@@ -20,6 +21,7 @@ from repmgr_hooks.cluster.repmgr_files import Identity, identities, program
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.family import Family
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Rows, Sql
 
 MOST_SKEW = 2.0
@@ -60,9 +62,8 @@ class Looked:
 def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
     """Ask all nodes; who is who only if our role may know."""
     cluster = managed.cluster
-    slot = cluster.barman.slot_name if cluster.barman else ""
     begun = clock.wall()
-    answers = _ask(managed, host, EXAMINE, tuple(cluster.nodes), (slot,))
+    answers = _ask(managed, host, EXAMINE, tuple(cluster.nodes), (list(managed.kept_slots),))
     looked = Looked(begun, clock.wall(), {number: examined(number, answer) for number, answer in answers.items()})
     if looked.lacking or not looked.answers:
         return looked
@@ -76,7 +77,7 @@ def look(managed: ManagedCluster, host: Host, finder: PrimaryFinder) -> Looked:
 
 
 def _ask(
-    managed: ManagedCluster, host: Host, statement: str, nodes: tuple[int, ...], params: tuple[str, ...] = ()
+    managed: ManagedCluster, host: Host, statement: str, nodes: tuple[int, ...], params: tuple[object, ...] = ()
 ) -> dict[int, Rows | OperationFailed]:
     limit = managed.cluster.postgres.timeout
     return host.fetch_each([Sql(node, statement, params) for node in nodes], limit)
@@ -84,7 +85,6 @@ def _ask(
 
 def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Finding]:
     """Say what is wrong with the nodes. One that is silent is said to be that, and nothing more."""
-    uses_slots = any(action.name == "slot" for action in managed.actions)
     for number, node in looked.nodes.items():
         where = f"{managed.cluster.name} node {number}"
         if isinstance(node, OperationFailed):
@@ -93,7 +93,7 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
         yield Topic("nodes.answer", where).ok(f"answers {user.name} as {managed.cluster.postgres.user}")
         yield _clock(Topic("nodes.clock", where), node, looked)
         if not managed.cluster.nodes[number].witness:
-            yield from node_settings.findings(where, node, managed.cluster.barman if uses_slots else None)
+            yield from node_settings.findings(where, node, managed.kept_slots, managed.cluster.barman)
     if looked.answers:
         yield from node_settings.differences(managed.cluster, looked.answers)
         yield _rights(managed, looked)
@@ -102,20 +102,37 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
 
 
 def _silent(topic: Topic, managed: ManagedCluster, number: int, error: OperationFailed, user: User) -> Finding:
-    settings, host = managed.cluster.postgres, managed.cluster.nodes[number].host
+    settings, node = managed.cluster.postgres, managed.cluster.nodes[number]
     what = str(error).removeprefix(f"node {number}: ")
     if "pg_hba.conf" in what:
         address = address_in(what) or managed.cluster.gateway.address  # it need not be the gateway's own
         line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
     place = settings.passfile or f"{user.home}/.pgpass"
-    password = f"in {place}: {host}:{settings.port}:*:{settings.user}:PASSWORD"
+    password = f"in {place}: {node.name or node.host}:{settings.port}:*:{settings.user}:PASSWORD"
     if "password" in what:
         return topic.fail(what, password)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
     if error.code == "rejected":
         return topic.fail(what, f"see it: {by_hand}; if it is about the password, {password}")
     return topic.fail(what, f"start PostgreSQL there; see it: {by_hand}")
+
+
+def names(cluster: Cluster, host: Host) -> Iterator[Finding]:
+    """Look whether the name of each node leads to its address."""
+    for number, node in host_names.named(cluster):
+        topic = Topic("nodes.name", f"{cluster.name} node {number}")
+        try:
+            problem = host_names.moved_to(number, node, host)
+        except OperationFailed as error:
+            yield topic.warn(
+                f"{node.name} cannot be looked up: {error}", f"in DNS or /etc/hosts: {node.host} {node.name}"
+            )
+            continue
+        if problem:
+            yield topic.warn(problem.message, problem.hint)
+        else:
+            yield topic.ok(f"{node.name} leads to {node.host}")
 
 
 def _clock(topic: Topic, node: Examined, looked: Looked) -> Finding:

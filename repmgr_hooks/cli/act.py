@@ -12,7 +12,8 @@ from pathlib import Path
 
 from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import journal_of, journal_or_why_not
-from repmgr_hooks.cli.output import FAILED, OK, log, show_log_lines
+from repmgr_hooks.cli.logged import log, show_log_lines
+from repmgr_hooks.cli.output import FAILED, OK
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, simulation

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 
 from repmgr_hooks.cli.values import amount, duration, event_number, host_name, node_id, path, reason, wal_amount
+from repmgr_hooks.cli.width import formatter
 from repmgr_hooks.hook import CONFIG
 
 TYPE_CHECKING = False
@@ -49,6 +50,7 @@ def parser(words: Sequence[str] = ()) -> Parser:
         prog="repmgr-hooks",
         description="Make the gateway and Barman follow the PostgreSQL primary.",
         allow_abbrev=False,
+        formatter_class=formatter,
     )
     top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
     top.set_defaults(file=None, dry_run=False, reset_state=False)
@@ -57,7 +59,9 @@ def parser(words: Sequence[str] = ()) -> Parser:
         text, add_options = COMMANDS[name]
         # A description's percent signs are printed as they are, those of a help are doubled.
         listed: Any = {} if name in UNLISTED else {"help": text}
-        made = commands.add_parser(name, description=text.replace("%%", "%"), allow_abbrev=False, **listed)
+        made = commands.add_parser(
+            name, description=text.replace("%%", "%"), allow_abbrev=False, formatter_class=formatter, **listed
+        )
         made.set_defaults(command=name)
         if name not in OF_NO_CLUSTER:
             made.add_argument("--cluster", help="required if the configuration has several clusters")

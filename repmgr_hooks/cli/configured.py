@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from repmgr_hooks import config, outline
+from repmgr_hooks import config, names
 from repmgr_hooks.config import Config, which_cluster
 from repmgr_hooks.config_file import of_gateway
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -26,7 +26,7 @@ def world_of(managed: ManagedCluster) -> LocalHost:
 def choose(loaded: Config, name: str | None, event: Event | None) -> list[ManagedCluster]:
     """Return the cluster of an event; without one, the named cluster, or all of them. Raises UsageError."""
     if event is None:
-        return [loaded.clusters[key] for key in outline.named(loaded.path, loaded.clusters, name)]
+        return [loaded.clusters[key] for key in names.named(loaded.path, loaded.clusters, name)]
     name = which_cluster(loaded.clusters, name, event.node)
     nodes = loaded.clusters[name].cluster.nodes
     if event.node not in nodes:

@@ -15,7 +15,8 @@ from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import switchover
 from repmgr_hooks.cli.configured import configured, world_of
 from repmgr_hooks.cli.journals import journal_of
-from repmgr_hooks.cli.output import FAILED, OK, log, say, show_log_lines, write_whole
+from repmgr_hooks.cli.logged import log, show_log_lines
+from repmgr_hooks.cli.output import FAILED, OK, say, write_whole
 from repmgr_hooks.config import Config
 from repmgr_hooks.drill import client, look, page, report
 from repmgr_hooks.drill.client import Client
@@ -47,7 +48,7 @@ def do_drill(arguments: argparse.Namespace) -> int:
             stack.enter_context(switchover.alone(loaded, managed))
         seen, findings = switchover.examined(managed, arguments.to, journal, host)
         ways = client.ways(managed.cluster, seen.held, seen.pgbouncer.pgbouncers)
-        findings += look.hinders(seen, ways, journal, host)
+        findings += look.hinders(seen, ways, host)
         for line in lines(findings):
             log_lines.say(line)
         if bad(findings):

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from repmgr_hooks import clock
-from repmgr_hooks.cli.output import FAILED, OK, show_log_lines
+from repmgr_hooks.cli.logged import show_log_lines
+from repmgr_hooks.cli.output import FAILED, OK
 from repmgr_hooks.config_file import config_path
 from repmgr_hooks.forward import settings
 from repmgr_hooks.forward.delivery import hand_over_to_each

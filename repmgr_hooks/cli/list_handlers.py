@@ -15,5 +15,6 @@ def do_handlers(arguments: argparse.Namespace) -> int:
         (name, found.origin, (found.module.__doc__ or "").partition("\n")[0])
         for name, found in handlers.plug_ins().items()
     ]
-    say(f"{name:12} {origin:24} {what}" for name, origin, what in sorted(rows))
+    widest, longest = (max(map(len, column)) for column in list(zip(*rows, strict=True))[:2])
+    say(f"{name:{max(widest, 12)}} {origin:{max(longest, 24)}} {what}" for name, origin, what in sorted(rows))
     return OK

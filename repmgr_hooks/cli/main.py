@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     Command = Callable[[Namespace], int]
+    GiveUp = Callable[[Path, bool], None]
 
 COMMANDS: Mapping[str, str] = {
     "event": "act.do_event",
@@ -49,20 +51,24 @@ not wait until all that a failover needs has been imported."""
 ROOTS_OWN = ("check", "config-schema", "handlers", "history", "init")
 """They look into files of several users, or write where root says; the journal they open as its owner."""
 
+START_NOTHING = ("pause",)
+"""They start no program and change no rules: as the service's user they need none of its capabilities."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the program: root becomes the service's user first, unless the command needs root. Returns the exit code."""
     return run(argv, become_service)
 
 
-def become_service(config: Path) -> None:
-    """Drop root's privileges for good."""
-    from repmgr_hooks.cli import privileges  # not for help, nor for a usage error
+def become_service(config: Path, capable: bool) -> None:
+    """Drop root's privileges for good; nothing happens unless we are root."""
+    if os.geteuid() == 0:
+        from repmgr_hooks.cli import privileges  # what it imports takes time, and nobody else has any to drop
 
-    privileges.become_service(config)
+        privileges.become_service(config, capable)
 
 
-def run(argv: Sequence[str], give_up: Callable[[Path], None] = lambda config: None) -> int:
+def run(argv: Sequence[str], give_up: GiveUp = lambda config, capable: None) -> int:
     """Run one command and return the exit code."""
     try:
         job = partial(run_command, parsed(argv), give_up)
@@ -93,7 +99,7 @@ def fail(error: BaseException) -> int:
     raise error
 
 
-def run_command(arguments: Namespace, give_up: Callable[[Path], None]) -> int:
+def run_command(arguments: Namespace, give_up: GiveUp) -> int:
     """Run the command that the arguments name."""
     if arguments.command not in ROOTS_OWN:
         from repmgr_hooks.config_file import config_path
@@ -102,7 +108,7 @@ def run_command(arguments: Namespace, give_up: Callable[[Path], None]) -> int:
         config = config_path(arguments.config).absolute()
         arguments.config = str(config)
         arguments.file = arguments.file and arguments.file.absolute()
-        give_up(config)
+        give_up(config, arguments.command not in START_NOTHING)
     carry_out = command(arguments.command)
     gc.freeze()  # what has been imported is no garbage; see __main__.py
     gc.enable()

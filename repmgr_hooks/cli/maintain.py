@@ -1,13 +1,13 @@
-"""Commands that begin and end a maintenance; to begin one, the outline of the configuration is enough."""
+"""Commands that begin and end a maintenance; to begin one, the names of the clusters are enough."""
 
 from __future__ import annotations
 
 import argparse
 
-from repmgr_hooks import clock, outline
+from repmgr_hooks import clock, names
 from repmgr_hooks.cli.journals import journal_of
 from repmgr_hooks.cli.output import OK
-from repmgr_hooks.config_file import of_gateway
+from repmgr_hooks.config_file import of_gateway, state_dir_of
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.pauses import keep, until_when
 from repmgr_hooks.journal.rows import Pause
@@ -15,14 +15,14 @@ from repmgr_hooks.journal.rows import Pause
 
 def do_pause(arguments: argparse.Namespace) -> int:
     """Begin a maintenance."""
-    found = outline.outline(of_gateway(arguments.config))
-    names = found.named(arguments.cluster)
+    path = of_gateway(arguments.config)
+    clusters, state_dir = names.meant(path, arguments.cluster), state_dir_of(path)
     until = None if arguments.duration is None else clock.wall() + arguments.duration
-    with journal_of(found.state_dir) as journal:
-        for name in names:
+    with journal_of(state_dir) as journal:
+        for name in clusters:
             journal.pause(name, until, arguments.reason)
-            keep(found.state_dir, name, Pause(until, arguments.reason, clock.wall()))
-    for name in names:
+            keep(state_dir, name, Pause(until, arguments.reason, clock.wall()))
+    for name in clusters:
         print(f"{name}: PAUSED {until_when(until)}: events are stored, nothing is done")
     return OK
 
@@ -33,7 +33,7 @@ def do_resume(arguments: argparse.Namespace) -> int:
 
     loaded = config.load(of_gateway(arguments.config))
     with journal_of(loaded.state_dir) as journal:
-        for name in outline.named(loaded.path, loaded.clusters, arguments.cluster):
+        for name in names.named(loaded.path, loaded.clusters, arguments.cluster):
             journal.resume(name)
             keep(loaded.state_dir, name, None)
     wake(str(loaded.state_dir / "spool"))

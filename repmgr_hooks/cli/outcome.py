@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from repmgr_hooks.cli import streams
-from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain, log
+from repmgr_hooks.cli.output import BUG, FAILED, USAGE, all_written, complain
 from repmgr_hooks.errors import HooksError, OperationFailed, UsageError
 
 OUTPUT = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG, errno.EDQUOT, errno.EAGAIN)
@@ -43,6 +43,8 @@ def code_of(job: Callable[[], int]) -> int:
             lacking = str(error) or "no memory is left"
             complain(OperationFailed(f"this process cannot go on: {lacking}", hint="check its limits: ulimit -a"))
             return FAILED
+        from repmgr_hooks.cli.logged import log
+
         log.exception("this is a bug in repmgr_hooks; please report it with the lines below")
         return BUG
     finally:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from repmgr_hooks.cli.output import OK, show_log_lines
+from repmgr_hooks.cli.logged import show_log_lines
+from repmgr_hooks.cli.output import OK
 from repmgr_hooks.config_file import config_path
 from repmgr_hooks.service.worker import Worker
 

@@ -17,7 +17,8 @@ from http import HTTPStatus
 from pathlib import Path
 
 from repmgr_hooks import clock
-from repmgr_hooks.cli.output import OK, log, show_log_lines
+from repmgr_hooks.cli.logged import log, show_log_lines
+from repmgr_hooks.cli.output import OK
 from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.journal.last_seen import read_all
 from repmgr_hooks.reports.health import Answer, Known, answer

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from threading import BoundedSemaphore
 
+from repmgr_hooks.background import begin
 from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import with_journal
 from repmgr_hooks.cli.output import FAILED, OK, complain, say, write_whole
+from repmgr_hooks.config import Config
+from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import broken
-from repmgr_hooks.reports import exposition, metrics, status
+from repmgr_hooks.reports import endpoint, exposition, metrics
+from repmgr_hooks.reports.look import look
+from repmgr_hooks.reports.status import ClusterStatus
+
+AT_ONCE = 8
+"""Clusters; each may start programs of Barman's."""
 
 
 def do_status(arguments: argparse.Namespace) -> int:
@@ -19,8 +32,9 @@ def do_status(arguments: argparse.Namespace) -> int:
     chosen = choose(loaded, arguments.cluster, None)
     found, error = with_journal(
         loaded.state_dir,
-        lambda journal: [status.look(managed, world_of(managed), journal, loaded) for managed in chosen],
+        lambda journal: looks(chosen, journal, loaded),
     )
+    found = [replace(each, http=endpoint.look(each.cluster, endpoint.RUNTIME)) for each in found]
     if wrong := error or broken(loaded.state_dir):
         complain(wrong)
     if arguments.json:
@@ -28,6 +42,17 @@ def do_status(arguments: argparse.Namespace) -> int:
     else:
         say(line for cluster_status in found for line in cluster_status.lines())
     return OK if all(cluster_status.healthy for cluster_status in found) and not wrong else FAILED
+
+
+def looks(chosen: Sequence[ManagedCluster], journal: Journal | None, loaded: Config) -> list[ClusterStatus]:
+    """Look at several clusters side by side: most of the time each waits for nodes and for Barman."""
+    turns = BoundedSemaphore(AT_ONCE)
+
+    def in_turn(managed: ManagedCluster) -> ClusterStatus:
+        with turns:
+            return look(managed, world_of(managed), journal, loaded)
+
+    return [answer() for answer in [begin(partial(in_turn, managed)) for managed in chosen]]
 
 
 def do_metrics(arguments: argparse.Namespace) -> int:
@@ -40,10 +65,8 @@ def do_metrics(arguments: argparse.Namespace) -> int:
         loaded.state_dir,
         lambda journal: [
             sample
-            for managed in chosen
-            for sample in metrics.measure(
-                status.look(managed, world_of(managed), journal, loaded), journal, loaded.state_dir
-            )
+            for found in looks(chosen, journal, loaded)
+            for sample in metrics.measure(found, journal, loaded.state_dir)
         ],
     )
     text = exposition.render(samples)

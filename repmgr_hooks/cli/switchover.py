@@ -13,7 +13,8 @@ from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import act
 from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import journal_of
-from repmgr_hooks.cli.output import FAILED, OK, log, show_log_lines
+from repmgr_hooks.cli.logged import log, show_log_lines
+from repmgr_hooks.cli.output import FAILED, OK
 from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.hold import holdable
@@ -23,6 +24,8 @@ from repmgr_hooks.journal.finder import primary_finder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.log import Lines
+from repmgr_hooks.reports import wal_check
+from repmgr_hooks.reports.wal_check import WalCheck
 from repmgr_hooks.switchover import drive, facts, journalled, preflight
 from repmgr_hooks.switchover.drive import Outcome
 from repmgr_hooks.switchover.facts import Facts
@@ -92,8 +95,7 @@ def examined(managed: ManagedCluster, wanted: int | None, journal: Journal, host
     """Look at all that matters, repmgr's own rehearsal last: it takes seconds."""
     seen, found = judged(managed, wanted, journal, host)
     if not bad(found):
-        repmgr, rehearsal = facts.rehearse(seen, host)
-        seen = replace(seen, repmgr=repmgr, rehearsal=rehearsal)
+        seen = facts.rehearse(seen, host)
         found.append(_finding(preflight.judge_rehearsal(seen), managed))
     return seen, found
 
@@ -103,7 +105,18 @@ def judged(managed: ManagedCluster, wanted: int | None, journal: Journal, host: 
     cluster = managed.cluster
     finder = primary_finder(cluster, journal)
     seen = facts.gather(cluster, managed.opened_ports, wanted, finder, host, holdable(managed, host))
-    return seen, [_finding(item, managed) for item in preflight.judge(seen, journal.due(cluster.name))]
+    found = [_finding(item, managed) for item in preflight.judge(seen, journal.due(cluster.name))]
+    if cluster.barman and seen.decision.primary is not None:
+        found.append(_whole(wal_check.compared(cluster, host, journal), cluster.name))
+    return seen, found
+
+
+def _whole(found: WalCheck, cluster: str) -> Finding:
+    """Judge whether Barman lacks WAL: a gap would keep the gate shut, and clients out, until ``fail_open_after``."""
+    if found.healthy:
+        return Finding("OK", "no WAL is missing in Barman", "", "switchover.wal", cluster)
+    said, hint = "; ".join(found.lines(cluster)), f"repmgr-hooks check-wal --cluster {cluster}"
+    return Finding("FAIL", f"Barman's WAL: {said}", hint, "switchover.wal", cluster)
 
 
 def _finding(item: Judgement, managed: ManagedCluster) -> Finding:
@@ -115,7 +128,8 @@ def planned(seen: Facts, journal: Journal, managed: ManagedCluster) -> Plan:
     assert seen.target is not None and seen.repmgr is not None
     state = cluster_state(seen.decision, primary_finder(managed.cluster, journal))
     running = tuple(node for node, paused in seen.paused.items() if paused is False)
-    return Plan(state, seen.target.node, seen.repmgr, seen.held, running, managed, seen.pgbouncer.pgbouncers)
+    pgbouncers = seen.pgbouncer.pgbouncers
+    return Plan(state, seen.target.node, seen.repmgr, seen.held, running, managed, pgbouncers, seen.old_repmgr)
 
 
 def would_do(plan: Plan) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from repmgr_hooks.cluster.wal import position
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Rows, Sql
@@ -30,6 +31,11 @@ class Slot:
     """True if it also keeps dead rows, which Barman's never does."""
     invalidation_reason: str = ""
     """Why PostgreSQL no longer keeps its WAL (17 and newer): ``wal_removed``, ``idle_timeout``."""
+    failover: bool = False
+    """Of a logical one (17 and newer): standbys are to keep it in sync."""
+    synced: bool = False
+    """It is kept in sync; on a primary it means nothing."""
+    temporary: bool = False
 
     @property
     def reserved(self) -> bool:
@@ -95,6 +101,9 @@ class NodeState:
     """``repmgr.nodes`` as this node sees it."""
     segment_size: int = 16 * 1024 * 1024
     """Of its WAL, in bytes; initdb sets it for the whole cluster."""
+    replayed: int = 0
+    """The end of the WAL that a standby has replayed, in bytes."""
+    replay_paused: bool = False
     witness: bool = False
 
     @property
@@ -160,7 +169,9 @@ select pg_is_in_recovery(),
           from (select node_id, left(type, 20) as type, active, upstream_node_id,
                        coalesce(priority, 1) > 0 as electable from repmgr.nodes
                  order by active and type = 'primary' desc, node_id = any(%s) desc, node_id limit 100) node),
-       (select setting::bigint from pg_settings where name = 'wal_segment_size')
+       (select setting::bigint from pg_settings where name = 'wal_segment_size'),
+       pg_last_wal_replay_lsn()::text,
+       case when pg_is_in_recovery() then pg_is_wal_replay_paused() else false end
 """
 
 
@@ -184,7 +195,8 @@ def _state(node: int, answer: Rows | OperationFailed, cluster: Cluster) -> NodeS
 
 
 def _read(node: int, answer: Rows, cluster: Cluster) -> NodeState:
-    ((in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered, segment_size),) = answer
+    ((in_recovery, timeline, system_identifier, lsn, receiver, slots, senders, registered, *more),) = answer
+    segment_size, replayed, replay_paused = more
     if not re.fullmatch(r"[0-9]{1,20}", _text(system_identifier)):
         raise ValueError(f"{system_identifier!r:.50} is not a system identifier")
     if _number(segment_size) < 2**20:
@@ -203,6 +215,8 @@ def _read(node: int, answer: Rows, cluster: Cluster) -> NodeState:
         registered=rows,
         witness=cluster.nodes[node].witness or (own is not None and own.kind == "witness"),
         segment_size=segment_size,
+        replayed=position(replayed) or 0,
+        replay_paused=_flag(replay_paused),
     )
 
 
@@ -214,7 +228,9 @@ def _slot(row: Mapping[str, Any]) -> Slot:
     physical, restart = _text(row["slot_type"]) == "physical", position(row["restart_lsn"])
     status, xmin = _text(row.get("wal_status") or ""), row.get("xmin") is not None
     reason = _text(row.get("invalidation_reason") or "")
-    return Slot(_text(row["slot_name"]), physical, _number_or_none(row["active_pid"]), restart, status, xmin, reason)
+    kind = (row.get(name) is True for name in ("failover", "synced", "temporary"))
+    pid = _number_or_none(row["active_pid"])
+    return Slot(_text(row["slot_name"]), physical, pid, restart, status, xmin, reason, *kind)
 
 
 def _sender(row: Mapping[str, Any]) -> WalSender:
@@ -263,26 +279,3 @@ def _number(value: Any, most: int = 2**31) -> int:
 
 def _number_or_none(value: Any) -> int | None:
     return None if value is None else _number(value)
-
-
-def lsn(position: int) -> str:
-    """Return a WAL position as PostgreSQL writes it.
-
-    >>> lsn(position("1/10"))
-    '1/10'
-    """
-    return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
-
-
-def position(lsn: str | None) -> int | None:
-    """Return a WAL position in bytes. Raises ValueError.
-
-    >>> position("1/10")
-    4294967312
-    """
-    if lsn is None:
-        return None
-    found = re.fullmatch("([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", lsn) if isinstance(lsn, str) else None
-    if found is None:
-        raise ValueError(f"{lsn!r:.50} is not a WAL position")
-    return (int(found[1], 16) << 32) + int(found[2], 16)

@@ -1,4 +1,5 @@
 """Can a client write? A visit through each port, as the role that the configuration names; what it showed; and why not.
+Through a port for readers: can it read?
 
 What a visit does, and why just that, stands in ``system/client.py``.
 """
@@ -24,6 +25,7 @@ from repmgr_hooks.system.visit import LATE, Visit
 CAUSE_LIMIT = 5.0
 PROTECTION = ("channel_binding", "require_auth", "sslmode", "sslrootcert")
 FOREIGN_RULE = "repmgr-hooks check names the rule that stands before ours"
+UNFIT = "repmgr-hooks status --cluster {} says of each standby why"
 DROPPED = "repmgr-hooks check names what drops or diverts the packets"
 # Ends the session of a visit that was late: one that waits for a standby does not notice that its client has gone
 # (syncrep.c, SyncRepWaitForLSN looks at cancel and terminate alone). First, what it waits for.
@@ -37,6 +39,9 @@ class ProbeCode(enum.Enum):
     """What a visit showed."""
 
     WRITES = "writes"
+    READS = "reads"
+    READS_ON_PRIMARY = "reads_on_primary"
+    """Through a port for readers, which leads there for want of a standby."""
     CLOSED = "closed"
     SILENT = "silent"
     REJECTED = "rejected"
@@ -53,7 +58,8 @@ class ProbeCode(enum.Enum):
 class Probe:
     """What a client found behind a port. ``node``: who answered; ``origin``: from where, empty for this host.
 
-    ``message`` and ``hint`` say what is wrong and what to do, and are empty if the client could write.
+    ``message`` and ``hint`` say what is wrong and what to do, and are empty if nothing is. ``reader``: it did not
+    try to write.
     """
 
     port: str
@@ -63,6 +69,7 @@ class Probe:
     message: str = ""
     hint: str = ""
     origin: str = ""
+    reader: bool = False
 
     @property
     def writes(self) -> bool:
@@ -70,14 +77,29 @@ class Probe:
         return self.code is ProbeCode.WRITES
 
     @property
+    def served(self) -> bool:
+        """True if a client can do what the port is for."""
+        return self.code in (ProbeCode.WRITES, ProbeCode.READS, ProbeCode.READS_ON_PRIMARY)
+
+    @property
+    def good(self) -> bool:
+        """True if it can, and where it should."""
+        return self.served and not self.message
+
+    @property
+    def does(self) -> str:
+        """What the port is for."""
+        return "read" if self.reader else "write"
+
+    @property
     def name(self) -> str:
         """The port, and from where it was tried."""
         return f"port {self.port}" + (f" from {self.origin}" if self.origin else "")
 
     def __str__(self) -> str:
-        if self.writes:
-            return f"{self.name}: a client writes on node {self.node}"
-        return f"{self.name}: no client can write: {self.message}"
+        if self.served:
+            return f"{self.name}: a client {self.does}s on node {self.node}" + (f": {self.message}" * (not self.good))
+        return f"{self.name}: no client can {self.does}: {self.message}"
 
 
 def probe(cluster: Cluster, ports: Iterable[str], host: Host) -> list[Probe]:
@@ -97,28 +119,31 @@ def judge(cluster: Cluster, port: str, visit: Visit, host: Host) -> Probe:
     event, standbys = "", ""
     if visit.stage == "commit" and visit.error == LATE and node is not None:
         event, standbys = _end(node, visit.pid, host)
-    code = _code(visit, node, event)
+    reader = port in cluster.readers
+    code = _code(visit, node, event, reader)
     if code is ProbeCode.FAILED and visit.rejected:
         visit = replace(visit, error=in_english(visit.error, cluster, host))
-        code = _code(visit, node, event)
+        code = _code(visit, node, event, reader)
     message, hint = _words(cluster, port, code, visit, node, standbys)
-    return Probe(port, code, node, visit.seconds, message, hint)
+    return Probe(port, code, node, visit.seconds, message, hint, reader=reader)
 
 
 def merged(probes: Iterable[Probe]) -> list[Probe]:
     """Return what is wrong, the ports together that lack the same: one cause is said once."""
     ports: dict[tuple[str, str], list[Probe]] = {}
     for found in probes:
-        if not found.writes:
+        if not found.good:
             ports.setdefault((found.message, found.origin), []).append(found)
     return [replace(same[0], port=", ".join(found.port for found in same)) for same in ports.values()]
 
 
 def led_astray(probes: Iterable[Probe], primary: int | None) -> list[Probe]:
-    """Return the same, where a client that writes on another node than the primary does not count as served."""
+    """Return the same, where a client that writes on another node than the primary does not count as served, nor does
+    one that reads on a node out of recovery.
+    """
     return [
         replace(found, code=ProbeCode.ELSEWHERE, message=f"it leads to node {found.node}", hint=FOREIGN_RULE)
-        if found.writes and primary not in (None, found.node)
+        if found.served and found.code is not ProbeCode.READS and primary not in (None, found.node)
         else found
         for found in probes
     ]
@@ -132,8 +157,11 @@ def _end(node: int, pid: int, host: Host) -> tuple[str, str]:
     return (rows[0][0] or "", rows[0][1] or "") if rows else ("", "")
 
 
-def _code(visit: Visit, node: int | None, event: str) -> ProbeCode:
+def _code(visit: Visit, node: int | None, event: str, reader: bool) -> ProbeCode:
     """libpq's own words are English, for nobody calls setlocale(3) here; a server's are made so by ``login.py``."""
+    if reader and visit.stage == "ask" and (visit.in_recovery or visit.read_only) and not visit.error:
+        reads = ProbeCode.READS if visit.in_recovery else ProbeCode.READS_ON_PRIMARY
+        return reads if node is not None else ProbeCode.ELSEWHERE
     if visit.stage == "done":
         return ProbeCode.WRITES if node is not None else ProbeCode.ELSEWHERE
     if visit.in_recovery:
@@ -164,8 +192,12 @@ def _words(
     role, number, there = cluster.client.user, cluster.gateway.ports[port], f"on node {node}"
     reconcile = f"repmgr-hooks reconcile --cluster {cluster.name}"
     match code:
-        case ProbeCode.WRITES:
+        case ProbeCode.WRITES | ProbeCode.READS:
             return "", ""
+        case ProbeCode.READS_ON_PRIMARY:
+            return "it is the primary, for no standby is fit for readers", UNFIT.format(cluster.name)
+        case ProbeCode.CLOSED if port in cluster.readers and cluster.readers[port].if_none == "close":
+            return "it is closed, for no standby is fit for readers", UNFIT.format(cluster.name)
         case ProbeCode.CLOSED:
             return f"nothing answers on {cluster.gateway.address}:{number} (connection refused)", reconcile
         case ProbeCode.SILENT:
@@ -233,8 +265,11 @@ def _writable(source: str, cluster: Cluster) -> str:
 
 
 def way_through(cluster: Cluster, port: str, passfile: bool = True) -> str:
-    """Return how a client connects through a port."""
+    """Return how a client connects through a port; through one for readers it does not mean to write, even where it
+    could.
+    """
     settings, gateway = cluster.client, cluster.gateway
+    reading = {"options": "-c default_transaction_read_only=on"} if port in cluster.readers else {}
     return conninfo.make_conninfo(
         host=gateway.address,
         # Else libpq would take that of the environment (PGHOSTADDR).
@@ -242,6 +277,7 @@ def way_through(cluster: Cluster, port: str, passfile: bool = True) -> str:
         port=gateway.ports[port],
         user=settings.user,
         dbname=settings.dbname,
+        **reading,
         **({"passfile": settings.passfile} if settings.passfile and passfile else {}),
         **(_protection(cluster) if passfile else {}),
     )

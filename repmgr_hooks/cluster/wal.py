@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster.observe import position
-
 
 @dataclass(frozen=True)
 class Switchpoint:
@@ -122,3 +120,26 @@ def size(count: int) -> str:
     units = ("B", "kB", "MB", "GB", "TB")
     power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
     return f"{count / 1024**power:.0f} {units[power]}"
+
+
+def lsn(position: int) -> str:
+    """Return a WAL position as PostgreSQL writes it.
+
+    >>> lsn(position("1/10"))
+    '1/10'
+    """
+    return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
+
+
+def position(lsn: str | None) -> int | None:
+    """Return a WAL position in bytes. Raises ValueError.
+
+    >>> position("1/10")
+    4294967312
+    """
+    if lsn is None:
+        return None
+    found = re.fullmatch("([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", lsn) if isinstance(lsn, str) else None
+    if found is None:
+        raise ValueError(f"{lsn!r:.50} is not a WAL position")
+    return (int(found[1], 16) << 32) + int(found[2], 16)

@@ -18,8 +18,8 @@ from psycopg import conninfo
 from repmgr_hooks import clock
 from repmgr_hooks.background import meanwhile
 from repmgr_hooks.barman import archive
-from repmgr_hooks.cluster.observe import position
 from repmgr_hooks.cluster.probe import way_through
+from repmgr_hooks.cluster.wal import position
 from repmgr_hooks.drill.facts import Transaction, Way, has, missing
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover.phases import HOLD_LIMIT

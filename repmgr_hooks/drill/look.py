@@ -34,16 +34,14 @@ select s.kind, s.target, s.what, s.started, s.duration, s.error
 ALERTS = "select severity, summary, deliveries from alert where cluster = ? and since >= ? order by since"
 
 
-def hinders(seen: Facts, ways: Sequence[Way], journal: Journal, host: Host) -> Iterator[Finding]:
-    """Yield what is to be said of a drill besides a switchover: the way back, the client that writes, Barman's WAL."""
+def hinders(seen: Facts, ways: Sequence[Way], host: Host) -> Iterator[Finding]:
+    """Yield what is to be said of a drill besides a switchover: the way back, the client that writes."""
     limit, name = seen.cluster.flap_limit, seen.cluster.name
     if seen.changes + 2 > limit.changes:
         what = f"a drill changes the primary twice; it has changed {seen.changes} times in {limit.window} s"
         yield Finding("FAIL", what, f"wait {limit.window} s, or raise flap_limit", "drill.flap_limit", name)
     if seen.decision.primary is not None:
         yield _back(seen.cluster, seen.decision.primary, host)
-        if seen.cluster.barman:
-            yield _wal(wal_check.compared(seen.cluster, host, journal), name)
     for way in ways:
         client = Client(way)
         error = client.transact(CLIENT_LIMIT).error
@@ -54,14 +52,6 @@ def hinders(seen: Facts, ways: Sequence[Way], journal: Journal, host: Host) -> I
             yield Finding("FAIL", what, hint or "repmgr-hooks status", "drill.client", name)
         else:
             yield Finding("OK", f"{way.name}: the client of the drill writes", "", "drill.client", name)
-
-
-def _wal(found: WalCheck, cluster: str) -> Finding:
-    """A gap would keep the gate shut, and clients out, until ``fail_open_after``."""
-    if found.healthy:
-        return Finding("OK", "no WAL is missing in Barman", "", "drill.wal", cluster)
-    said, hint = "; ".join(found.lines(cluster)), f"repmgr-hooks check-wal --cluster {cluster}"
-    return Finding("FAIL", f"Barman's WAL: {said}", hint, "drill.wal", cluster)
 
 
 def _back(cluster: Cluster, source: int, host: Host) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,6 +21,7 @@ from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, place_of
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.system.layers import AskedOnce
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
 
@@ -70,29 +71,33 @@ def find_drift(
     last_known: LastKnownPrimary,
     fingerprints: dict[str, object],
     closed: Sequence[str] = (),
+    show: Callable[[PrimaryDecision], None] = lambda decision: None,
 ) -> Drift:
     """Look without an event: who is the primary, and what is not in the desired state.
 
     ``fingerprints`` holds what each handler's ``fingerprint`` was when nothing was missing; it is brought up to date.
     Under a new primary the first difference is enough: what is looked at through a port that still leads to the old one
     may take its time (20 s for ``barman show-server``, when that one was unplugged). ``closed``: the ports that are to
-    lead nowhere, for no primary has been known for long.
+    lead nowhere, for no primary has been known for long. ``show``: what the nodes say is shown before Barman is asked.
     """
     finder = PrimaryFinder(managed.cluster, last_known)
     decision, now = finder.decision(host), clock.wall()
+    show(decision)
     if decision.primary is None:
         return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
     state = cluster_state(decision, finder)
     new = last_known_of(state.states[state.primary]) != last_known
+    # A change of anybody's rules makes every cluster look at its own again, for each of its ports.
+    once = AskedOnce(host)
     found: list[ActionResult] = []
     now_there: dict[str, object] = {}  # a fingerprint depends on no option
     for item in select(managed.routes, []):
         if item.action.on_tick and works_on(item.action, managed.cluster, host):
             if item.action.name not in now_there:
-                now_there[item.action.name] = _fingerprint(item.action, state, host)
+                now_there[item.action.name] = _fingerprint(item.action, state, once)
             fingerprint = now_there[item.action.name]
             if fingerprint is None or fingerprints.get(item.action.path) != fingerprint:
-                seen = preview([item], state, host)
+                seen = preview([item], state, once)
                 fingerprints[item.action.path] = None if differences(seen) else fingerprint
                 found += seen
                 if new and differences(seen):

@@ -1,4 +1,6 @@
-"""While no primary is known: no port leads to a stale primary, and the ports under ``unknown`` are closed."""
+"""While no primary is known: no port leads to a stale primary, the ports under ``unknown`` are closed, and those for
+readers stay as they are but for nodes that do not answer.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +41,10 @@ def fence(
         )
         for action in chosen
     ]
+    some_silent = {state.reachable for state in decision.states} == {True, False}
+    if some_silent and managed.cluster.readers and (action := actions.get("firewall")):
+        leave = partial(firewall.leave_silent, managed.cluster, decision.states, host)
+        done.append(_fence(action, leave, managed, host, observer))
     if closed and (action := actions.get("firewall")):
         done.append(_fence(action, partial(firewall.close, managed.cluster, closed, host), managed, host, observer))
     return [item for item in done if item.steps or item.error]

@@ -98,12 +98,32 @@ def begin(
     return hold
 
 
-def release(managed: ManagedCluster, hold: Hold, host: Host) -> list[OperationFailed]:
-    """Let the clients go on; return what could not be taken back. The service tries that again, until it can."""
-    _note(managed, hold, dataclasses.replace(hold, over=True))
+def confirm(managed: ManagedCluster, hold: Hold | None) -> None:
+    """Look whether clients are still held: before what that is for, and after each step to it. Raises OperationFailed.
+
+    A process may have been stopped for longer than it might hold clients, and does not know.
+    """
+    there = holds.read(managed.cluster)
+    if hold is None or there is None or (there.holder, there.begun) != (hold.holder, hold.begun):
+        why = "its record is gone"
+    else:
+        why = holds.why_over(there)
+    if why:
+        raise OperationFailed(f"clients are not held any more: {why}", code="hold_over", hint="try again")
+
+
+def release(managed: ManagedCluster, hold: Hold, host: Host, keep: bool = False) -> list[OperationFailed]:
+    """Let the clients go on; return what could not be taken back. The service tries that again, until it can.
+
+    ``keep``: whoever holds them lives, and may be about to do what stands in the record: it stays, as one that is over.
+    """
+    if not hold.over:
+        _note(managed, hold, dataclasses.replace(hold, over=True))
     at_ports = _open(managed, hold, host)
     failed = pgbouncer.resume(hold.pgbouncers, host)
     left = {console: names for console, names in hold.pgbouncers.items() if console in failed}
+    if keep:
+        return [*at_ports, *failed.values()]
     ports = hold.ports if at_ports else ()
     _note(managed, hold, dataclasses.replace(hold, over=True, pgbouncers=left, ports=ports) if left or ports else None)
     return [*at_ports, *failed.values()]

@@ -136,6 +136,12 @@ class ManagedCluster:
         opened = {getattr(action.config, "open", None) for action in self.actions}
         return tuple(port for port in self.cluster.gateway.ports if port in opened)
 
+    @property
+    def kept_slots(self) -> tuple[str, ...]:
+        """The slots that a route keeps on the primary."""
+        kept = (a.config.slot_name(self.cluster) for a in self.actions if a.name == "slot" and a.config.on == "primary")
+        return tuple(dict.fromkeys(kept))
+
     def opens_within(self, port: str) -> float:
         """Return the seconds after which a port is opened even if what comes before has failed."""
         return max(

@@ -6,10 +6,11 @@ The cluster is taken as it would be right after it: that node promoted, on the n
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.failover_slots import failover_slots, in_sync
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.wal import size
@@ -27,10 +28,10 @@ log = logging.getLogger(__name__)
 EVENT = "standby_promote"
 LIMIT = 10.0
 FREE_SLOTS = """
-select current_setting('max_replication_slots')::int - count(*) filter (where slot_name <> %s)
+select current_setting('max_replication_slots')::int - count(*) filter (where slot_name <> all(%s))
   from pg_replication_slots
 """
-"""For others than the slot of this name, all may be in use."""
+"""Without the slots of these names: others may be using all."""
 
 
 def assume(decision: PrimaryDecision, node: int, settings: Cluster) -> ClusterState:
@@ -44,7 +45,7 @@ def assume(decision: PrimaryDecision, node: int, settings: Cluster) -> ClusterSt
     return ClusterState(settings, node, timeline, {**states, node: promoted})
 
 
-def obstacles(decision: PrimaryDecision, node: int, settings: Cluster, host: Host) -> Iterator[Problem]:
+def obstacles(decision: PrimaryDecision, node: int, managed: ManagedCluster, host: Host) -> Iterator[Problem]:
     """What would make that failover fail, or lose something."""
     state = next(state for state in decision.states if state.node == node)
     primary = decision.primary_state
@@ -56,20 +57,24 @@ def obstacles(decision: PrimaryDecision, node: int, settings: Cluster, host: Hos
     elif primary.lsn > state.lsn:
         what = f"node {node} is {size(primary.lsn - state.lsn)} behind node {primary.node}: that would be lost"
         yield Problem("lag", what)
-    if settings.barman:
-        yield from _slots(node, settings.barman.slot_name, host)
+    for slot in failover_slots(primary) if primary else ():
+        if not in_sync(state, slot.name):
+            what = f"logical slot {slot.name} is not in sync on node {node}: it would be lost, and with it a subscriber"
+            yield Problem("slot_not_synced", what, f"repmgr-hooks check --cluster {managed.cluster.name}")
+    if managed.kept_slots:
+        yield from _slots(node, managed.kept_slots, host)
 
 
-def _slots(node: int, slot: str, host: Host) -> Iterator[Problem]:
+def _slots(node: int, slots: Sequence[str], host: Host) -> Iterator[Problem]:
     try:
         with answer_of(node):
-            ((free,),) = host.fetch(Sql(node, FREE_SLOTS, (slot,)), LIMIT)
+            ((free,),) = host.fetch(Sql(node, FREE_SLOTS, (list(slots),)), LIMIT)
             free = int(free)
     except OperationFailed as error:
         yield Problem.of(error)
         return
-    if free < 1:
-        what = f"node {node} has no free replication slot for Barman"
+    if free < len(slots):
+        what = f"node {node} has {free} free replication slot(s) for {', '.join(slots)}"
         yield Problem("no_free_slot", what, "raise max_replication_slots there, and restart it")
 
 
@@ -80,7 +85,7 @@ def simulate(managed: ManagedCluster, host: Host, promotion: Event, last_known: 
     log_decision(decision)
     state = assume(decision, node, managed.cluster)
     done = dry_run_steps(select(managed.routes, [promotion], True), state, host)
-    found = list(obstacles(decision, node, managed.cluster, host))
+    found = list(obstacles(decision, node, managed, host))
     for obstacle in found:
         log.warning("%s", obstacle)
     good = not found and not any(item.error for item in done)

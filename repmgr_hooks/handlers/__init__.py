@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,9 @@ from repmgr_hooks.handlers.contract import NAMES, Handler
 if TYPE_CHECKING:
     from importlib import metadata
 
-    from repmgr_hooks.handlers import barman, command, firewall, notify, pgbouncer, slot
+    from repmgr_hooks.handlers import barman, command, failover_slots, firewall, notify, pgbouncer, slot
 
-    KEEP_THE_CONTRACT: tuple[Handler, ...] = (barman, command, firewall, notify, pgbouncer, slot)
+    KEEP_THE_CONTRACT: tuple[Handler, ...] = (barman, command, failover_slots, firewall, notify, pgbouncer, slot)
 
 GROUP = "repmgr_hooks.handlers"
 SEE = "see repmgr_hooks/handlers/README.md"
@@ -42,10 +43,12 @@ BUILT_IN: Mapping[str, str] = {
     "barman": "Barman streams from the primary, and has all WAL up to the last closed file of the primary's timeline.",
     "command": "A program of the user's, run on its events, with the event as JSON on stdin and in the environment. "
     "No shell.",
+    "failover_slots": "Standbys keep PostgreSQL's failover slots in sync: a database in ``primary_conninfo``, no "
+    "leftover in the way.",
     "firewall": "The gateway's ports lead to the primary: DNAT and SNAT in our own chains, swapped in one transaction.",
     "notify": "Send a message about an event to the receivers under ``alerts``; the service does it in the background.",
     "pgbouncer": "PgBouncers pool no connection to a former primary, and let clients go on that we have held.",
-    "slot": "Barman's physical replication slot: on the primary with WAL reserved; on standbys absent, or following "
+    "slot": "Barman's physical slot, or another: on the primary with WAL reserved; on standbys absent, or following "
     "the primary's.",
 }
 """Each is the module of its name here, which is imported when a route names it; and what it says of itself."""
@@ -75,9 +78,11 @@ def plug_ins(here: bool = True) -> Mapping[str, Installed]:
     ``here``: on the host that does what they plan, where others must not be able to change them; root's programs load
     nothing else anywhere.
     """
+    found: dict[str, Installed] = {}
+    if not _any_plug_in():
+        return found
     from importlib import metadata  # takes as long as all else that a command without plug-ins imports
 
-    found: dict[str, Installed] = {}
     for point in metadata.entry_points(group=GROUP):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
         if point.name in BUILT_IN or point.name in found:
@@ -86,6 +91,28 @@ def plug_ins(here: bool = True) -> Mapping[str, Installed]:
             raise UsageError(what, hint="rename it")
         found[point.name] = Installed(point.name, _load(point, origin, here), origin)
     return found
+
+
+def _any_plug_in() -> bool:
+    """False if no package beside us names our group; what is no plain directory, importlib may know how to read.
+
+    Each lists its entry points in a file (packaging.python.org, "Entry points specification").
+    """
+    try:
+        places = [place for place in (Path(name) for name in sys.path if name) if place.exists()]
+        entries = [entry for place in places for entry in place.iterdir()]
+    except OSError:
+        return True
+    if any(entry.suffix in (".egg", ".egg-link") for entry in entries):
+        return True
+    return any(_names_ours(entry) for entry in entries if entry.suffix in (".dist-info", ".egg-info"))
+
+
+def _names_ours(package: Path) -> bool:
+    try:
+        return GROUP.encode() in (package / "entry_points.txt").read_bytes()
+    except OSError:
+        return False
 
 
 def _load(point: metadata.EntryPoint, origin: str, here: bool) -> Handler:
@@ -100,13 +127,13 @@ def _load(point: metadata.EntryPoint, origin: str, here: bool) -> Handler:
     except BaseException as error:  # whatever a plug-in raises
         what = f"handler {point.name!r} of {origin} cannot be loaded: {error!r}"
         raise UsageError(what, hint="correct or remove it") from error
-    if breach := _breaks_contract(module):
+    if breach := breaks_contract(module):
         raise UsageError(f"handler {point.name!r} of {origin}: {breach}", hint=breach.hint)
     handler: Handler = module
     return handler
 
 
-def _breaks_contract(module: object) -> Problem | None:
+def breaks_contract(module: object) -> Problem | None:
     """Return how a module breaks the contract; None if it does not."""
     import difflib  # for plug-ins alone
 

@@ -7,6 +7,9 @@ A port is opened by name. Ports that lead to another node than the primary are c
 that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
 their clients are reset at once (``netfilter/reset.py``); also those that were made between the look and the swap.
 
+A port for readers (``to: standbys``) shares its new connections between the standbys that ``cluster/readers.py`` finds
+fit, each with a rule that takes one of so many in turn. A port that leads to the primary waits for none of that.
+
 The swap depends on the rules alone. What conntrack and sysctl are for comes after it, and their failure is said.
 """
 
@@ -15,35 +18,39 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+from repmgr_hooks import clock
+from repmgr_hooks.cluster import readers
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.errors import NoSuchProgram, OperationFailed, Problem, did_you_mean, mistake
+from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.errors import OperationFailed, Problem, did_you_mean, mistake
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.netfilter import backends
-from repmgr_hooks.netfilter.backends import BACKENDS, leads_to
-from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
+from repmgr_hooks.netfilter.backends import BACKENDS, leads_to, spread_over
+from repmgr_hooks.netfilter.conntrack import Tracked
 from repmgr_hooks.netfilter.family import Family
-from repmgr_hooks.netfilter.our_rules import Leading, OurRules
-from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
-from repmgr_hooks.settings.schema import Identifier, OrNever
+from repmgr_hooks.netfilter.our_rules import OurRules
+from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway, Readers
+from repmgr_hooks.settings.schema import Amount, Identifier, OrNever
+from repmgr_hooks.settings.words import amount
 from repmgr_hooks.system import rules
 from repmgr_hooks.system.rules import LIMIT
 from repmgr_hooks.system.served import serves
-from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
-from repmgr_hooks.text import one_line
+from repmgr_hooks.system.steps import Host, Program, Step
+from repmgr_hooks.system.tracked import cut, leading, seeing, tracked_connections
 
 log = logging.getLogger(__name__)
 
 on_tick = contract.looks_on_tick
 shared = contract.each_gateways_own
-helper = contract.never_helps
 warnings = contract.no_warnings
 housekeep = contract.no_housekeeping
 
-LOOK_LIMIT = 5.0
-"""For a look at the connections, behind which other ports may wait."""
 LOOK_ALL_THE_SAME = 300.0
+MAX_LAG = "64MB"
+FRESH_FOR = 300.0
+"""Seconds after a change of the primary in which it does not keep the readers that it had as a standby."""
 CLOSE_WHILE_UNKNOWN = "close_while_unknown"
 """The kind of the step that the service takes when no primary has been known for long (``unknown``)."""
 
@@ -52,11 +59,22 @@ CLOSE_WHILE_UNKNOWN = "close_while_unknown"
 class Config:
     """``{open: app}``; ``fail_open_after``: seconds after which the port opens even if what comes before has failed.
 
-    Without it, and with ``never``, the port opens only when all before it has succeeded.
+    Without it, and with ``never``, the port opens only when all before it has succeeded. ``to: standbys`` makes it a
+    port for readers (``cluster/readers.py``).
     """
 
     open: Identifier
     fail_open_after: Annotated[Any, OrNever(1, 3600)] = "never"
+    to: Literal["primary", "standbys"] = "primary"
+    max_lag: Amount | None = None
+    if_none: Literal["primary", "close"] | None = None
+
+    @property
+    def readers(self) -> Readers | None:
+        """How the port is led, if it is one for readers."""
+        if self.to == "primary":
+            return None
+        return Readers(amount(self.max_lag or MAX_LAG), self.if_none or "primary")
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,7 @@ class Seen:
     ``tracked`` is None without a conntrack program, or if it fails; then ``unseen`` says why.
     ``snat_here``: whether this host has the address that nodes are to see; ``left``: rules of ours in another back end.
     ``serves``: whether clients come to this host: of several gateways, one has the address, and cuts connections.
+    ``fresh``: whether the primary may have been a standby just now.
     """
 
     ours: OurRules
@@ -75,11 +94,14 @@ class Seen:
     snat_here: bool = True
     left: tuple[OurRules, ...] = ()
     serves: bool = True
+    fresh: bool = False
 
 
 def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     """The port must have a name in the gateway's section."""
     ports = cluster.gateway.ports
+    if config.to == "primary" and (config.max_lag or config.if_none):
+        yield mistake("'max_lag' and 'if_none' are for 'to: standbys'")
     if config.open not in ports:
         yield mistake(f"the gateway has no port {config.open!r}", did_you_mean(config.open, ports))
 
@@ -87,6 +109,11 @@ def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
 def fail_open_after(config: Config) -> float | None:
     """Return what the route says."""
     return None if config.fail_open_after == "never" else config.fail_open_after
+
+
+def helper(config: Config) -> bool:
+    """Nothing waits for readers: a kernel that cannot share connections (xt_statistic) keeps nobody from writing."""
+    return config.to == "standbys"
 
 
 def observe(config: Config, state: ClusterState, host: Host) -> Seen:
@@ -103,8 +130,10 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
     except OperationFailed as error:
         log.warning("%s", error)
         forwards = False
+    here = snat_here(gateway, host)
     served = serves(gateway, host)
-    seen = Seen(ours, (), forwards, "", snat_here(gateway, host), serves=served)
+    fresh = state.last_known.primary != state.primary or clock.wall() - state.last_known.since < FRESH_FOR
+    seen = Seen(ours, (), forwards, "", here, fresh=fresh, serves=served)
     if ours.there and _change(config, state, seen):
         return seen
     seen = replace(seen, left=tuple(rules.leftovers(state.cluster, host)))
@@ -122,23 +151,8 @@ def fingerprint(state: ClusterState, host: Host) -> object:
     family = Family(state.cluster.gateway.address)
     gateway = state.cluster.gateway
     here = (snat_here(gateway, host), serves(gateway, host))
-    return generation, forwarding(family, host), here, state.primary, host.now() // LOOK_ALL_THE_SAME
-
-
-def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ...] | None, str]:
-    """Read the connections to our ports that are not over; None, and why, if they cannot be seen; None without a
-    conntrack program.
-    """
-    try:
-        listing = host.run(_listing(gateway), LOOK_LIMIT)
-    except NoSuchProgram as error:
-        log.warning("%s: connections to a former primary are not cut", error)
-        return None, ""
-    except OperationFailed as error:
-        return None, str(error)
-    ports = gateway.ports.values()
-    tracked = (found for found in parse_conntrack(listing) if found.flow.gateway_port in ports)
-    return tuple(found for found in tracked if not found.over), ""
+    fitness = [(r.node, r.fitness) for port in state.cluster.readers for r in readers.readings(state, port)]
+    return generation, forwarding(family, host), here, state.primary, fitness, host.now() // LOOK_ALL_THE_SAME
 
 
 def snat_here(gateway: Gateway, host: Host) -> bool:
@@ -153,15 +167,13 @@ def forwarding(family: Family, host: Host) -> bool:
 
 
 def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
-    """Return the steps after which the port leads to the primary and nothing of ours leads elsewhere."""
-    cluster, primary = state.cluster, state.primary_host
+    """Return the steps after which the port leads to the primary, or to fit standbys, and nothing of ours elsewhere."""
+    cluster = state.cluster
     family, gateway = Family(cluster.gateway.address), cluster.gateway
     steps = []
     change = _change(config, state, seen)
     if change:
-        what = f"route port {config.open} to node {state.primary} ({primary})"
-        swap = rules.change(cluster, seen.ours.backend, change)
-        steps.append(Step(what, swap, LIMIT, kind="open_port", target=config.open, node=state.primary))
+        steps.append(_opening(config, state, seen, rules.change(cluster, seen.ours.backend, change)))
     steps += [_remove(cluster, ours) for ours in seen.left]
     if not seen.forwarding:
         switch = Program(("sysctl", "-w", f"{family.forwarding}=1"), helper=True)
@@ -169,9 +181,28 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     led = set().union(*(ours.leading for ours in [seen.ours, *seen.left])) if change or seen.left else set()
     if not seen.serves:
         return steps
-    right = (primary, gateway.address)
-    cuts = [_cut(cluster, port, host) for port, host in _leading(seen.tracked, led) if host not in right]
-    return [*steps, *cuts, *_seeing(gateway, seen.unseen)]
+    spread = _spread_now(cluster, seen)
+    stay = {gateway.ports[port]: readers.stay(state, port, spread[port], seen.fresh) for port in cluster.readers}
+    right = {port: {gateway.address, *(cluster.nodes[node].host for node in nodes)} for port, nodes in stay.items()}
+    others = {gateway.address, state.primary_host}
+    cuts = [cut(cluster, port, to) for port, to in leading(seen.tracked, led) if to not in right.get(port, others)]
+    return [*steps, *cuts, *seeing(gateway, seen.unseen)]
+
+
+def _opening(config: Config, state: ClusterState, seen: Seen, swap: Program) -> Step:
+    if config.to == "primary":
+        what = f"route port {config.open} to node {state.primary} ({state.primary_host})"
+        return Step(what, swap, LIMIT, kind="open_port", target=config.open, node=state.primary)
+    to = readers.spread(state, config.open, _spread_now(state.cluster, seen)[config.open])
+    nodes = " and ".join(f"node {node}" for node in to)
+    what = f"route port {config.open} to {nodes}" if to else f"close port {config.open}: no standby is fit for readers"
+    return Step(what, swap, LIMIT, kind="spread_port", target=config.open)
+
+
+def _spread_now(cluster: Cluster, seen: Seen) -> dict[str, tuple[int, ...]]:
+    """Return where ports for readers lead now; any back end may have written it."""
+    there = [spread_over(cluster, ours) for ours in (seen.ours, *seen.left)]
+    return {port: next(filter(None, (each[port] for each in there)), ()) for port in cluster.readers}
 
 
 def _remove(cluster: Cluster, left: OurRules) -> Step:
@@ -187,15 +218,33 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
     there = [rules.our_rules(cluster, host), *rules.leftovers(cluster, host)]
     led = set().union(*(ours.leading for ours in there))
     names = " and ".join(f"node {node}" for node in stale_primaries)
-    ports = {port for port, address in led if address in hosts}
+    ports = {port for port, address in led if address in hosts} - {gateway.ports[name] for name in cluster.readers}
     steps = _closing(cluster, there, f"close what leads to {names}", "close_ports", ports, hosts)
     if not serves(gateway, host):
         return steps
     # As in ``observe``: the connections are looked at when no rule leads there any more.
     tracked, unseen = ((), "") if steps else tracked_connections(gateway, host)
     left = led if steps else set()
-    cuts = [_cut(cluster, port, address) for port, address in _leading(tracked, left) if address in hosts]
-    return [*steps, *cuts, *_seeing(gateway, unseen)]
+    cuts = [cut(cluster, port, address) for port, address in leading(tracked, left) if address in hosts]
+    return [*steps, *cuts, *seeing(gateway, unseen)]
+
+
+def leave_silent(cluster: Cluster, states: Sequence[NodeState], host: Host) -> list[Step]:
+    """Return the steps after which no port for readers leads to a node that does not answer, if others do.
+
+    For the time in which no primary is known. Raises OperationFailed.
+    """
+    steps = []
+    for ours in (rules.our_rules(cluster, host), *rules.leftovers(cluster, host)):
+        now = spread_over(cluster, ours)
+        spread = {port: readers.answering(states, nodes) for port, nodes in now.items()}
+        if change := backends.respread(cluster, ours, spread):
+            names = " ".join(port for port in spread if spread[port] != now[port])
+            what = f"take nodes that do not answer out of port {names}"
+            steps.append(
+                Step(what, rules.change(cluster, ours.backend, change), LIMIT, kind="spread_port", target=names)
+            )
+    return steps
 
 
 def close(cluster: Cluster, names: Sequence[str], host: Host) -> list[Step]:
@@ -225,37 +274,21 @@ def _closing(
     ]
 
 
-def _leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leading]:
-    """Return where connections lead that are tracked, or that may have come since through rules that ``led`` there."""
-    if tracked is None:
-        return []
-    return sorted(led | {(found.flow.gateway_port, found.leads_to) for found in tracked})
-
-
-def _cut(cluster: Cluster, port: int, host: str) -> Step:
-    gateway = cluster.gateway
-    node = next((number for number, node in cluster.nodes.items() if node.host == host), None)
-    words = Family(gateway.address).delete_connections(gateway.address, port, host)
-    forget = Program(words, tolerate="0 flow entries have been deleted", helper=True)
-    drop = DropConnections(forget, gateway.reset_clients)
-    name = next((name for name, number in gateway.ports.items() if number == port), str(port))
-    what = f"reset connections of port {port} to {host}"
-    return Step(what, drop, LIMIT, kind="reset_connections", target=name, node=node, helper=True)
-
-
-def _listing(gateway: Gateway) -> Program:
-    return Program(Family(gateway.address).list_connections(gateway.address), helper=True)
-
-
-def _seeing(gateway: Gateway, unseen: str) -> list[Step]:
-    """The step that is missing, and names the fault, while connections that lead elsewhere cannot be seen."""
-    what = f"see which connections lead elsewhere, and cut them ({one_line(unseen, 300)})"
-    step = Step(what, _listing(gateway), LOOK_LIMIT, kind="list_connections", helper=True)
-    return [step] if unseen else []
-
-
 def _change(config: Config, state: ClusterState, seen: Seen) -> str:
-    """Return the change that opens the port and closes those that lead elsewhere; empty if all of ours is right."""
-    ports = [leads_to(state.cluster, ours) for ours in (seen.ours, *seen.left)]
-    still_open = {name for where in ports for name, node in where.items() if node == state.primary}
-    return backends.lead(state.cluster, seen.ours, still_open | {config.open}, state.primary_host, seen.snat_here)
+    """Return the change that opens the port and closes those that lead elsewhere; empty if all of ours is right.
+
+    Another port for readers stays as it is, unless the rules are written anyway: then what leads to a node that is gone
+    or stale leads there no more.
+    """
+    cluster = state.cluster
+    ports = [leads_to(cluster, ours) for ours in (seen.ours, *seen.left)]
+    opened = {name for where in ports for name, node in where.items() if node == state.primary}
+    spread = _spread_now(cluster, seen)
+    if config.to == "primary":
+        opened.add(config.open)
+    else:
+        spread[config.open] = readers.spread(state, config.open, spread[config.open])
+    if not backends.lead(cluster, seen.ours, opened, state.primary_host, seen.snat_here, spread):
+        return ""
+    spread = {port: readers.without_lost(state, port, nodes) for port, nodes in spread.items()}
+    return backends.lead(cluster, seen.ours, opened, state.primary_host, seen.snat_here, spread)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Collection, Iterable
-from dataclasses import astuple
 from pathlib import Path
 
 from repmgr_hooks import clock
@@ -116,7 +115,7 @@ class Journal(Store):
 
     def add_step(self, run: int, step: StepRow) -> None:
         """Record a step that has ended."""
-        place, *rest = astuple(step)
+        place, *rest = step
         values = (run, *place, *rest)
         self._write(f"insert into step (run, {STEP_COLUMNS}) values ({', '.join('?' * len(values))})", *values)
 
@@ -168,7 +167,8 @@ class Journal(Store):
 
     def last_run(self, cluster: str) -> list[RunRow]:
         """Return the last run that was to make the routes true, if there was one."""
-        return self.ask(lambda db: queries.runs(db, 1, cluster, of_routes=True))
+        found = self.ask(lambda db: queries.last_run(db, cluster))
+        return [found] if found else []
 
     def steps(self, run: int) -> list[StepRow]:
         """Return the steps of a run."""
@@ -214,11 +214,11 @@ class Journal(Store):
 
     def saw(self, cluster: str, observation: Observation) -> None:
         """Keep what a look has seen that the look before had not."""
-        self._write("insert into observation values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(observation))
+        self._write("insert into observation values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *observation)
 
     def probed(self, cluster: str, row: ProbeRow) -> None:
         """Keep what a client has found that the client before had not."""
-        self._write("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *astuple(row))
+        self._write("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *row)
 
     # -- maintenance ------------------------------------------------------------------------------------------------
 

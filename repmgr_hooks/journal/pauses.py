@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -40,7 +39,7 @@ def keep(state_dir: Path, cluster: str, pause: Pause | None) -> None:
             path.unlink(missing_ok=True)
             return
         with atomic_write(path) as file:
-            json.dump(dataclasses.asdict(pause), file)
+            json.dump(pause._asdict(), file)
     except OSError as error:
         log.error("%s cannot be written: %s; the journal alone knows of the pause", path, error)
 

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
 from repmgr_hooks import clock
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.rows import RUN_COLUMNS, Due, Pause, RunRow, Waiting, run_row
 
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
-HOLD, SWITCHOVER = "hold", "switchover"
-"""The causes of a run in which a hold was taken back, and of one that says what a switchover did: neither is one that
-makes routes true."""
+HOLD, SWITCHOVER, FORMER_PRIMARY = "hold", "switchover", "former_primary"
+"""The causes of a run in which a hold was taken back, and of one that says what a switchover did, or what was done
+about a former primary: none is one that makes routes true."""
+ASIDE = ", ".join(f"'{cause}'" for cause in (HOLD, SWITCHOVER, FORMER_PRIMARY))
+LAST_RUN = f"select {RUN_COLUMNS} from run where cluster = ? and cause not in ({ASIDE}) order by id desc limit 1"
 LEFT_COLUMNS = "path, action, event, event_node, code"
 
 
 def due(db: sqlite3.Connection, cluster: str) -> Due:
     """Return all that decides what is to be done for a cluster."""
-    last = runs(db, 1, cluster, of_routes=True)
-    return Due(paused(db, cluster), tuple(waiting(db, cluster)), last[0] if last else None)
+    return Due(paused(db, cluster), tuple(waiting(db, cluster)), last_run(db, cluster))
+
+
+def last_run(db: sqlite3.Connection, cluster: str) -> RunRow | None:
+    """Return the last run that was to make the routes true, if there was one.
+
+    One that only took a hold back makes none of them true, and may have come in the middle of one that did.
+    """
+    found = db.execute(LAST_RUN, (cluster,)).fetchone()
+    return _with_failed(db, found) if found else None
 
 
 def events(db: sqlite3.Connection, condition: str, value: object) -> list[Waiting]:
@@ -32,18 +44,17 @@ def waiting(db: sqlite3.Connection, cluster: str) -> list[Waiting]:
     return events(db, "where run is null and cluster = ?", cluster)
 
 
-def runs(
-    db: sqlite3.Connection, limit: int, cluster: str | None, failed: bool = False, of_routes: bool = False
-) -> list[RunRow]:
-    """Return the newest runs, oldest first; with ``of_routes`` none that only took a hold back, which makes none of
-    the routes true and may have come in the middle of one that did."""
-    chosen = (
-        f"(?1 is null or cluster = ?1) and (not ?2 or ok = 0) and (not ?4 or cause not in ('{HOLD}', '{SWITCHOVER}'))"
-    )
+def runs(db: sqlite3.Connection, limit: int, cluster: str | None, failed: bool = False) -> list[RunRow]:
+    """Return the newest runs, oldest first."""
+    chosen = "(?1 is null or cluster = ?1) and (not ?2 or ok = 0)"
     newest = f"select {RUN_COLUMNS} from run where {chosen} order by id desc limit ?3"
-    rows = db.execute(newest, (cluster, failed, limit, of_routes)).fetchall()
+    rows = db.execute(newest, (cluster, failed, limit)).fetchall()
+    return [_with_failed(db, row) for row in reversed(rows)]
+
+
+def _with_failed(db: sqlite3.Connection, row: Sequence[Any]) -> RunRow:
     left = f"select {LEFT_COLUMNS} from failed_action where run = ? order by id"
-    return [run_row(row, () if row[6] else db.execute(left, (row[0],))) for row in reversed(rows)]
+    return run_row(row, () if row[6] else db.execute(left, (row[0],)))
 
 
 def paused(db: sqlite3.Connection, cluster: str) -> Pause | None:

@@ -1,4 +1,4 @@
-"""What the journal holds, as values."""
+"""What the journal holds, as values. A named tuple is made in a sixth of the time that a dataclass takes."""
 
 from __future__ import annotations
 
@@ -30,16 +30,14 @@ class Failed(NamedTuple):
     code: str
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """An event that no finished run has covered yet."""
 
     id: int
     event: Event
 
 
-@dataclass(frozen=True)
-class StepRow:
+class StepRow(NamedTuple):
     """One step of a run, of an action at its place. ``what`` and ``error`` are sentences for people."""
 
     place: Place
@@ -59,8 +57,7 @@ class StepRow:
         return self.place.action
 
 
-@dataclass(frozen=True)
-class RunRow:
+class RunRow(NamedTuple):
     """One run. ``ok`` is None while it runs, or if it was cut off."""
 
     id: int
@@ -89,8 +86,7 @@ def run_row(row: Sequence[Any], left: Iterable[Sequence[Any]] = ()) -> RunRow:
     return RunRow(id_, cluster, cause, attempt, started, ended, *how)
 
 
-@dataclass(frozen=True)
-class Pause:
+class Pause(NamedTuple):
     """Maintenance: events are stored and nothing is done, until a moment (None: until ``resume``)."""
 
     until: float | None
@@ -98,8 +94,7 @@ class Pause:
     since: float
 
 
-@dataclass(frozen=True)
-class Due:
+class Due(NamedTuple):
     """What decides what is to be done for a cluster: its pause, the events that wait, the last run."""
 
     pause: Pause | None = None
@@ -107,8 +102,7 @@ class Due:
     last: RunRow | None = None
 
 
-@dataclass(frozen=True)
-class Observation:
+class Observation(NamedTuple):
     """What the worker saw, when that was something else than in the look before (``before``; None: its first)."""
 
     at: float
@@ -120,8 +114,7 @@ class Observation:
     nodes: str
 
 
-@dataclass(frozen=True)
-class ProbeRow:
+class ProbeRow(NamedTuple):
     """What a client found through a port, when that was something else than before; ``before``: when that was tried.
 
     ``code``: ``writes``, or why not; ``node``: who answered.

@@ -37,7 +37,8 @@ create index event_host on event (cluster, host, node) where host is not null;
 create table run (
     id integer primary key,
     cluster text not null,
-    cause text not null,           -- event, retry, drift, reconcile, boot, replay, resume, hold, switchover
+    cause text not null,           -- event, retry, drift, reconcile, boot, replay, resume, hold, switchover,
+                                   -- former_primary
     attempt integer not null,      -- 1, and more for each retry
     started real not null,
     ended real,                    -- none while it runs, or if it was cut off
@@ -175,6 +176,10 @@ create table alert (
 """
 
 
+RUN_INDEX = "create index if not exists run_cluster on run (cluster)"
+"""Every look asks for the last run of its cluster; without this all later runs of the others were read for it."""
+
+
 class OlderTables(sqlite3.DatabaseError):
     """The journal was written by a version before the first release."""
 
@@ -200,6 +205,8 @@ def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
         raise OlderTables(f"its tables are of version {version}, from before the first release")
     if version == 0:
         db.executescript(f"begin; {SCHEMA}; pragma user_version = {VERSION}; commit;")
+    with contextlib.suppress(sqlite3.OperationalError):  # locked, or read-only: without it there is only more to read
+        db.execute(RUN_INDEX)
     return db
 
 

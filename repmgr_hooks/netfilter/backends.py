@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from repmgr_hooks.netfilter import iptables, nftables
 from repmgr_hooks.netfilter.our_rules import Backend, OurRules, Rule, led_by
 from repmgr_hooks.settings.cluster import Cluster
 
+NOBODY: Mapping[str, Sequence[int]] = MappingProxyType({})
 BACKENDS: Mapping[str, Backend] = {"iptables": iptables, "nftables": nftables}
 
 
@@ -17,16 +19,36 @@ def chosen(cluster: Cluster) -> Backend:
 
 
 def leads_to(cluster: Cluster, ours: OurRules) -> dict[str, int | None]:
-    """Return for each named port the node that our rules lead it to; None if the port is closed."""
+    """Return for each named port the node that our rules lead it to; None if the port is closed.
+
+    Ports for readers are in ``spread_over``.
+    """
     backend = BACKENDS[ours.backend]
     meant = {
         backend.dnat_rule(cluster, name, node.host).key: (name, number)
         for name in cluster.gateway.ports
+        if name not in cluster.readers
         for number, node in cluster.nodes.items()
     }
     # Of two rules for one port the first one counts.
     found = dict(reversed([meant[rule.key] for rule in ours.rules if rule.key in meant]))
-    return {name: found.get(name) for name in cluster.gateway.ports}
+    return {name: found.get(name) for name in cluster.gateway.ports if name not in cluster.readers}
+
+
+def spread_over(cluster: Cluster, ours: OurRules) -> dict[str, tuple[int, ...]]:
+    """Return for each port for readers the nodes that our rules lead it to; none if it is closed."""
+    ports = cluster.gateway.ports
+    led = {name: {host for number, host in ours.leading if number == ports[name]} for name in cluster.readers}
+    return {
+        name: tuple(number for number, node in sorted(cluster.nodes.items()) if node.host in hosts)
+        for name, hosts in led.items()
+    }
+
+
+def _spread(cluster: Cluster, backend: Backend, port: str, nodes: Sequence[int]) -> Iterator[Rule]:
+    """Lead equal shares of new connections to these nodes: one of three, of the rest one of two, and what is left."""
+    for place, node in enumerate(nodes):
+        yield backend.dnat_rule(cluster, port, cluster.nodes[node].host, len(nodes) - place)
 
 
 def held(cluster: Cluster, ours: OurRules) -> tuple[str, ...]:
@@ -51,26 +73,67 @@ def _hold(cluster: Cluster, ours: OurRules, port: str) -> Rule:
     return BACKENDS[ours.backend].hold_rule(cluster, port)
 
 
-def lead(cluster: Cluster, ours: OurRules, ports: Collection[str], host: str, snat_here: bool) -> str:
-    """Return the change after which exactly these ports lead to a node; empty if they do, and all of ours is right.
+def lead(
+    cluster: Cluster,
+    ours: OurRules,
+    ports: Collection[str],
+    host: str,
+    snat_here: bool,
+    readers: Mapping[str, Sequence[int]] = NOBODY,
+) -> str:
+    """Return the change after which exactly these ports lead to a node, and those for readers to theirs; empty if they
+    do, and all of ours is right.
 
     A port that is held stays so until it is led to another node than before: that is what its clients wait for.
     """
     backend, before = BACKENDS[ours.backend], leads_to(cluster, ours)
     there = next((number for number, node in cluster.nodes.items() if node.host == host), None)
-    wait = [name for name in held(cluster, ours) if name not in ports or before[name] == there]
+    wait = [name for name in held(cluster, ours) if name not in ports or before.get(name) == there]
     wanted = [_hold(cluster, ours, name) for name in wait]
-    wanted += [backend.dnat_rule(cluster, name, host) for name in cluster.gateway.ports if name in ports]
-    wanted += backend.snat_rules(cluster, host, snat_here)
+    wanted += [backend.dnat_rule(cluster, name, host) for name in before if name in ports]
+    shares = [rule for name, nodes in readers.items() for rule in _spread(cluster, backend, name, nodes)]
+    hosts = dict.fromkeys([host, *sorted(rule.host for rule in shares)])
+    wanted += [*shares, *(rule for each in hosts for rule in backend.snat_rules(cluster, each, snat_here))]
+    # What is left for one rule depends on those before it.
+    in_turn = [rule.form for rule in shares]
     same = sorted(rule.form for rule in ours.rules) == sorted(rule.form for rule in wanted)
+    same = same and [rule.form for rule in ours.rules if rule.form in in_turn] == in_turn
     return "" if same and not ours.repairs else backend.swap(cluster, wanted, ours.repairs)
 
 
 def close(cluster: Cluster, ours: OurRules, ports: Collection[int], hosts: Collection[str] = ()) -> str:
     """Return the change after which no rule of ours leads these ports, or anything to these hosts; empty if none does.
 
-    Of a port that leads to such a host all rules go: what stands behind the first would come to light without it.
+    Of a port that leads to such a host all rules go: what stands behind the first would come to light without it. A
+    port for readers still leads to its other nodes.
     """
     shut = {*ports, *(port for port, host in ours.leading if host in hosts)}
-    kept = [rule for rule in ours.rules if rule.host not in hosts and not any(p in shut for p, _ in led_by([rule]))]
-    return "" if kept == list(ours.rules) else BACKENDS[ours.backend].swap(cluster, kept)
+    spread = {
+        name: [node for node in nodes if cluster.nodes[node].host not in hosts]
+        for name, nodes in spread_over(cluster, ours).items()
+        if cluster.gateway.ports[name] in shut.difference(ports)
+    }
+    return _without(cluster, ours, shut, spread, hosts)
+
+
+def respread(cluster: Cluster, ours: OurRules, spread: Mapping[str, Sequence[int]]) -> str:
+    """Return the change after which ports for readers lead to these nodes, and all else is as before; empty if so."""
+    now = spread_over(cluster, ours)
+    changed = {name: nodes for name, nodes in spread.items() if nodes != now[name]}
+    return _without(cluster, ours, {cluster.gateway.ports[name] for name in changed}, changed)
+
+
+def _without(
+    cluster: Cluster,
+    ours: OurRules,
+    ports: Collection[int],
+    spread: Mapping[str, Sequence[int]],
+    hosts: Collection[str] = (),
+) -> str:
+    """Return the change after which no rule leads these ports, but to whom readers are spread over, and none to these
+    hosts; empty if none does.
+    """
+    kept = [rule for rule in ours.rules if rule.host not in hosts and not any(p in ports for p, _ in led_by([rule]))]
+    backend = BACKENDS[ours.backend]
+    shares = [rule for name, nodes in spread.items() for rule in _spread(cluster, backend, name, nodes)]
+    return "" if kept == list(ours.rules) else backend.swap(cluster, [*kept, *shares])

@@ -66,11 +66,16 @@ def parse(printed: str, cluster: Cluster) -> OurRules:
     )
 
 
-def dnat_rule(cluster: Cluster, port: str, host: str) -> Rule:
-    """Return the rule that leads a named port to a node, in the form that ``iptables-save`` prints."""
+def dnat_rule(cluster: Cluster, port: str, host: str, one_of: int = 1) -> Rule:
+    """Return the rule that leads a named port to a node, in the form that ``iptables-save`` prints.
+
+    Only the first packet of a connection comes to the nat table, so it is connections that ``nth`` counts.
+    """
     gateway, family = cluster.gateway, Family(cluster.gateway.address)
+    share = f"-m statistic --mode nth --every {one_of} --packet 0 " if one_of > 1 else ""
     return _rule(
         f"-A {gateway.chains.dnat} -d {family.exactly(gateway.address)} -p tcp -m tcp --dport {gateway.ports[port]} "
+        f"{share}"
         f"-m comment --comment repmgr_hooks:{cluster.name}:{port} "
         f"-j DNAT --to-destination {family.socket(host, cluster.postgres.port)}"
     )

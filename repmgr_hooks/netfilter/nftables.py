@@ -68,11 +68,13 @@ def parse(printed: str, cluster: Cluster) -> OurRules:
     return OurRules("nftables", rules, bool(there), tuple(missing), (*missing, *strange))
 
 
-def dnat_rule(cluster: Cluster, port: str, host: str) -> Rule:
+def dnat_rule(cluster: Cluster, port: str, host: str, one_of: int = 1) -> Rule:
     """Return the rule that leads a named port to a node."""
     gateway = cluster.gateway
+    turn = {"numgen": {"mode": "inc", "mod": one_of, "offset": 0}}
     expr = [
         *_to(cluster, gateway.address, gateway.ports[port]),
+        *([{"match": {"op": "==", "left": turn, "right": 0}}] if one_of > 1 else []),
         {"counter": None},
         {"dnat": {"addr": host, "port": cluster.postgres.port}},
     ]

@@ -81,8 +81,8 @@ class Backend(Protocol):
     def parse(self, printed: str, cluster: Cluster) -> OurRules:
         """Read what ``reading`` has printed. May raise ValueError, LookupError, TypeError or AttributeError."""
 
-    def dnat_rule(self, cluster: Cluster, port: str, host: str) -> Rule:
-        """Return the rule that leads a named port to a node."""
+    def dnat_rule(self, cluster: Cluster, port: str, host: str, one_of: int = 1) -> Rule:
+        """Return the rule that leads a named port to a node; or, of so many new connections, every one in turn."""
 
     def hold_rule(self, cluster: Cluster, port: str) -> Rule:
         """Return the rule by which new connections to a named port wait: their SYN is dropped, so it is sent again.

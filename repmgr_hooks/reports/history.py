@@ -17,7 +17,7 @@ def read(journal: Journal, limit: int, cluster: str | None, failed: bool) -> lis
     """Return the newest runs, oldest first, as plain data."""
     return [
         {
-            **dataclasses.asdict(run),
+            **run._asdict(),
             "left": [{**item.place._asdict(), "code": item.code} for item in run.left],
             "events": _events(journal, run),
             "steps": [_plain(step) for step in journal.steps(run.id)],
@@ -46,7 +46,7 @@ def _origin(origin: Origin) -> dict[str, Any]:
 
 def _plain(step: StepRow) -> dict[str, Any]:
     """Return a step as plain data; of its place, what all steps have."""
-    plain = dataclasses.asdict(step)
+    plain = step._asdict()
     del plain["place"]
     return {"path": step.place.path, "action": step.place.action, **plain}
 

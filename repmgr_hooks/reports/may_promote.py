@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from repmgr_hooks.cluster.decide import decide
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
-from repmgr_hooks.cluster.observe import NodeState, lsn
-from repmgr_hooks.cluster.wal import size
+from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.cluster.wal import lsn, size
 from repmgr_hooks.journal.last_seen import LastSeen, PrimaryPosition
 from repmgr_hooks.system.steps import Sql
 

@@ -10,6 +10,8 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.holds import Hold
+from repmgr_hooks.switchover import record
+from repmgr_hooks.switchover.record import Record
 from repmgr_hooks.system.pgbouncer import PgBouncer, look, paused_by_hand
 from repmgr_hooks.system.steps import Host, console_name
 
@@ -42,6 +44,14 @@ def hold_of(managed: ManagedCluster) -> tuple[Hold | None, tuple[Problem, ...]]:
     """Return the hold of a cluster, or why it cannot be read."""
     try:
         return holds.read(managed.cluster), ()
+    except OperationFailed as error:
+        return None, (Problem.of(error),)
+
+
+def switchover_of(managed: ManagedCluster) -> tuple[Record | None, tuple[Problem, ...]]:
+    """Return the switchover that is under way, or was left; or why its record cannot be read."""
+    try:
+        return record.read(managed.cluster), ()
     except OperationFailed as error:
         return None, (Problem.of(error),)
 

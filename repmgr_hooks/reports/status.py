@@ -6,42 +6,31 @@ import dataclasses
 import enum
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster import gateways
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.gateways import GatewaySeen
 from repmgr_hooks.cluster.observe import NodeState
-from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
-from repmgr_hooks.cluster.probe import Probe, led_astray, merged, probe
-from repmgr_hooks.cluster.readiness import Obstacle, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.probe import Probe, merged
+from repmgr_hooks.cluster.readiness import Obstacle, Readiness
 from repmgr_hooks.cluster.repmgr_files import program
 from repmgr_hooks.cluster.wal import size
-from repmgr_hooks.config import Config
-from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
-from repmgr_hooks.engine.elsewhere import works_on
-from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import OperationFailed, Problem, hint_lines
+from repmgr_hooks.errors import Problem, hint_lines
 from repmgr_hooks.handlers import firewall
-from repmgr_hooks.journal.finder import primary_finder
-from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.holds import Hold
-from repmgr_hooks.journal.hosts import clocks_off, last_heard
-from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.pauses import pause_of, until_when
+from repmgr_hooks.journal.pauses import until_when
 from repmgr_hooks.journal.rows import Failed, Pause, RunRow
-from repmgr_hooks.journal.wal_checks import WalCheckRow, broken, last_checks
-from repmgr_hooks.lock import Holder, holder, lock_name
-from repmgr_hooks.netfilter.backends import leads_to
-from repmgr_hooks.reports.pooled import Pooled, hold_of, pgbouncers
-from repmgr_hooks.settings.cluster import Barman, Cluster, WhileUnknown
-from repmgr_hooks.system.rules import our_rules
-from repmgr_hooks.system.steps import Host
-
-LOOKS_AT_LEAST = 300.0
-"""A run, in which it does not look, takes less."""
+from repmgr_hooks.journal.wal_checks import WalCheckRow, broken
+from repmgr_hooks.lock import Holder
+from repmgr_hooks.reports.endpoint import Endpoint
+from repmgr_hooks.reports.former import FormerSeen
+from repmgr_hooks.reports.pooled import Pooled
+from repmgr_hooks.reports.readers_port import ReadersPort
+from repmgr_hooks.reports.slots import held_by, logical
+from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.switchover.record import Record
 
 
 @dataclass(frozen=True)
@@ -74,14 +63,25 @@ class ClusterStatus:
     """Who holds clients now."""
     gateways: tuple[GatewaySeen, ...] = ()
     """Each of several gateways, and whether it has the address."""
+    switchover: Record | None = None
+    """The planned change of the primary that is under way, or that was left."""
+    readers: dict[str, ReadersPort] = field(default_factory=dict)
+    """The ports for readers."""
+    former_primaries: tuple[FormerSeen, ...] = ()
+    """Which nodes we have stopped, and what becomes of them."""
+    other_slots: tuple[str, ...] = ()
+    """The slots of other programs than Barman that the routes keep on the primary."""
+    http: Endpoint | None = None
+    """What load balancers are answered; None if that was not looked at."""
 
     @property
     def healthy(self) -> bool:
         """True if everything is in the desired state."""
         wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
-        served = all(probe.writes for probe in self.probes)
+        served = all(probe.good for probe in self.probes)
         whole = not any(row.problem for row in self.wal_checks)
-        watched = self.decision.primary is not None and not wrong and not self.unwatched and not self.hold
+        watched = self.decision.primary is not None and not wrong and not self.unwatched
+        served = served and not self.hold and not self.switchover
         return watched and served and whole and not self.obstacles
 
     @property
@@ -104,17 +104,24 @@ class ClusterStatus:
             lines += [f"  PAUSED {until_when(self.paused.until)}{reason}", "  HINT: to end it: repmgr-hooks resume"]
         lines += [f"  {state}{self._lag(state)}" for state in decision.states]
         numbers = self.cluster.gateway.ports
-        served = {probe.port for probe in self.probes if probe.writes}
-        lines += [
-            f"  port {numbers[port]} ({port}): {where(node)}{', and a client writes there' if port in served else ''}"
-            for port, node in self.ports.items()
-        ]
+        served = {probe.port: f", and a client {probe.does}s there" for probe in self.probes if probe.served}
+        ports = {port: where(node) for port, node in self.ports.items()}
+        ports |= {port: each.where for port, each in self.readers.items()}
+        for port, there in ports.items():
+            lines.append(f"  port {numbers[port]} ({port}): {there}{served.get(port, '')}")
+            lines += [f"    {line}" for line in self.readers[port].lines()] if port in self.readers else []
         lines += [f"  {each}" for each in self.gateways]
         lines += [f"  {pooled}" for pooled in self.pgbouncers]
-        lines += self._hold()
+        lines += [*self._hold(), *self._switchover()]
+        lines += [f"  {line}" for each in self.former_primaries for line in (str(each), *hint_lines(each.hint))]
         lines += [f"  {line}" for line in self._backup()]
+        primary = decision.primary_state
+        lines += [f"  {held_by(primary, name)}" for name in self.other_slots if primary]
+        lines += [f"  {line}" for line in logical(decision)]
         if self.readiness:
             lines.append(f"  failover: {self.readiness}")
+        if self.http:
+            lines.append(f"  HTTP: {self.http}")
         if self.last:
             received, event = self.last
             lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
@@ -128,6 +135,13 @@ class ClusterStatus:
         now, hold = clock.monotonic(), self.hold
         end = f"until {hold.limit - hold.seconds(now):.0f} s from now" if not hold.over else "to be let go"
         return [f"  HELD by process {hold.holder.process} for {hold.seconds(now):.0f} s, {end} ({hold.why})"]
+
+    def _switchover(self) -> list[str]:
+        if self.switchover is None:
+            return []
+        found = self.switchover
+        since = time.strftime("%H:%M:%S", time.localtime(found.since))
+        return [f"  SWITCHOVER {found}, since {since}, process {found.holder.process}"]
 
     def _wrong(self) -> Iterator[str]:
         notes = [note.problem for note in self.decision.notes if note.code is not ReasonCode.STALE_PRIMARY]
@@ -178,12 +192,9 @@ class ClusterStatus:
     @staticmethod
     def _stream(primary: NodeState, barman: Barman) -> list[str]:
         slot, sender = primary.slot(barman.slot_name), primary.sender(barman.slot_name)
-        if slot is None or slot.restart_lsn is None or not slot.reserved:
-            lost = slot.invalidation_reason or slot.wal_status if slot else ""
-            why = f"invalidated by PostgreSQL ({lost})" if lost else "not there, or it reserves no WAL"
-            return [f"slot {barman.slot_name}: {why}"]
-        holds = size(max(primary.lsn - slot.restart_lsn, 0))
-        held = f"slot {barman.slot_name}: {slot.wal_status or 'there'}, holds {holds} of WAL"
+        held = held_by(primary, barman.slot_name)
+        if slot is None or not slot.reserved:
+            return [held]
         if sender is None or sender.flushed is None:
             return [held, "Barman: not streaming"]
         return [held, f"Barman: {sender.state}, {size(max(primary.lsn - sender.flushed, 0))} behind"]
@@ -194,83 +205,9 @@ class ClusterStatus:
         return {"healthy": self.healthy, **_plain({**data, "cluster": self.cluster.name})}
 
 
-def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
-    """Look at a cluster now."""
-    settings = managed.cluster
-    finder = primary_finder(settings, journal)
-    decision = finder.decision(host)
-    last = journal.last_run(settings.name) if journal else []
-    event = journal.last_event(settings.name) if journal else None
-    paused = pause_of(settings.name, journal, loaded.state_dir)
-    hold, unreadable = hold_of(managed)
-    pooled = pgbouncers(managed, hold, host)
-    warnings = drift.warnings(managed, cluster_state(decision, finder), host) if decision.primary else []
-    pending: list[Problem] = []
-    seen, unseen = gateways.seen_and_wrong(settings, decision.primary, host)
-    try:
-        ports = leads_to(settings, our_rules(settings, host))
-    except OperationFailed as error:
-        ports, pending = {}, [Problem.of(error)]
-    return ClusterStatus(
-        settings,
-        decision,
-        ports,
-        tuple(pending or _pending(managed, finder, decision, host)),
-        (
-            *warnings,
-            *unreadable,
-            *unseen,
-            *(problem for each in pooled for problem in each.problems),
-            *(clocks_off(last_heard(journal, settings.name)) if journal else ()),
-        ),
-        len(journal.waiting(settings.name)) if journal else 0,
-        paused,
-        (event[0], str(event[1])) if event else None,
-        # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to fix.
-        last[0] if last and last[0].ok is False and last[0].again else None,
-        loaded.service.retry.max_attempts,
-        holder(loaded.state_dir / lock_name(settings.name)),
-        0.0 if paused else _unwatched(loaded, settings.name),
-        tuple(led_astray(probe(settings, managed.opened_ports, host), decision.primary)),
-        ReadinessProbe().look(decision, settings, host, finder.last_known.since),
-        tuple(last_checks(journal, settings.name)) if journal else (),
-        pooled,
-        hold,
-        seen,
-    )
-
-
-def _unwatched(loaded: Config, cluster: str) -> float:
-    """Return the seconds since the service looked, if it should have looked again by now."""
-    looked = last_heartbeat(loaded.state_dir, cluster)
-    since = clock.wall() - looked if looked is not None else 0.0
-    return (
-        since
-        if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)
-        else 0.0
-    )
-
-
 def where(node: int | None) -> str:
     """Return where a port leads, in words."""
     return "closed" if node is None else f"leads to node {node}"
-
-
-def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[Problem]:
-    if decision.primary is None:
-        unknown = managed.cluster.unknown
-        found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
-        return [_when(problem, unknown) for problem in found]
-    state = cluster_state(decision, finder)
-    chosen = [item for item in dispatcher.select(managed.routes, []) if works_on(item.action, managed.cluster, host)]
-    return dry_run.differences(dry_run.preview(chosen, state, host))
-
-
-def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:
-    """Return it with when the service does it, if it does it only then."""
-    if unknown is None or problem.code != firewall.CLOSE_WHILE_UNKNOWN:
-        return problem
-    return replace(problem, hint=f"the service does it when no primary has been known for {unknown.after} s")
 
 
 def _plain(value: Any) -> Any:
@@ -285,6 +222,8 @@ def _plain(value: Any) -> Any:
         return {**value.place._asdict(), "code": value.code}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _plain(value._asdict())
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -35,9 +35,7 @@ from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
 
-REST = 3600.0
-JOURNAL_BROKEN = 30.0
-BUSY = 5.0
+REST, JOURNAL_BROKEN, BUSY = 3600.0, 30.0, 5.0
 SHOWN = 100
 """So many events of a run are named in each line of the log for a collector."""
 NOBODY, NO_PROBER = Nobody(), NoProber()
@@ -73,6 +71,8 @@ class ClusterController:
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
         self._shown = Shown(managed.cluster, self._tick, self.progress, publisher)
+        self.looked: PrimaryDecision | None = None
+        """What the last look has decided, if it found nothing for a run to do."""
         self._owes_look = False
         """Events came in, and the cluster was not looked at without them since: they may be many, and all lie."""
         self._last_known = self._shown.absence.considered(LastKnownPrimary())
@@ -153,9 +153,8 @@ class ClusterController:
         if self._monitor.due_in() > 0:
             return False
         self._remind()
-        drift = self._monitor.look(self._last_known)
+        drift = self._monitor.look(self._last_known, self._shown.show)
         write_heartbeat(self._config.state_dir, self.name)
-        self._shown.show(drift.decision)
         if self._monitor.news:
             self._prober.primary = self._monitor.news.primary
             self._prober.kick()
@@ -165,7 +164,8 @@ class ClusterController:
         if drift.in_desired_state:
             self._keep(drift.decision)
             self._agree(drift.decision)
-        return drift.needs_run(failed)
+        self.looked = None if (needs_run := drift.needs_run(failed)) else drift.decision
+        return needs_run
 
     # -- the journal ---------------------------------------------------------------------------------------------------
 
@@ -178,8 +178,8 @@ class ClusterController:
 
     def _cannot_use_journal(self, error: OperationFailed) -> None:
         self._broken = True
-        if self._host.now() >= self._say_again:
-            self._say_again = self._host.now() + JOURNAL_BROKEN
+        if (now := self._host.now()) >= self._say_again:
+            self._say_again = now + JOURNAL_BROKEN
             log.error("%s: %s; going on without it", self.name, error)
             self._alerts.hindered("journal", error)
             if not self._tick:
@@ -193,8 +193,7 @@ class ClusterController:
         due = self._ask(lambda: self._journal.due(self.name))
         self._read_pause(due)
         pause = self._pause if self._pause and lasts(self._pause) else None
-        late = self._host.now() < self._take_again
-        self._broken |= late
+        self._broken |= (late := self._host.now() < self._take_again)
         last = self._last[0] if self._last else due and due.last
         failed = last if last and last.ok is False and last.again else None
         return Due(pause, due.waiting if due and not late else (), failed)
@@ -250,18 +249,18 @@ class ClusterController:
 
     def _run(self, cause: str, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
         """One run for the events that wait and for what the failed run before was for."""
-        before = self._ask(lambda: self._journal.events_of(failed.id)) if failed else None
-        covered = [*(before or ()), *waiting]
+        covered = [*((self._ask(lambda: self._journal.events_of(failed.id)) if failed else None) or ()), *waiting]
         attempt = failed.attempt + 1 if failed and cause == "retry" else 1
         notified = self._notified_by(failed) if failed else set()
         what = summary_of([item.event for item in covered]) if covered else f"{cause}, without an event"
         log.info("%s: %s", self.name, what)
         self.progress.expect(LOCK_WAIT)
+        self.looked = None
         with exclusive(self._config.state_dir / lock_name(self.name), LOCK_WAIT):
             self._remind()
             started, run = clock.wall(), self._begin(cause, attempt, covered)
-            shown, stop = self._shown, self.stopping.is_set
-            observer = JournalRecorder(self._journal, self.name, run, notified, shown.waiting, stop, shown.show)
+            shows = (self._shown.waiting, self.stopping.is_set, self._shown.show)
+            observer = JournalRecorder(self._journal, self.name, run, notified, *shows)
             try:
                 with about(run=run, events=[item.id for item in covered[-SHOWN:]]):
                     result = self._handle([item.event for item in covered], observer, cause == "drift" or bool(failed))

@@ -1,6 +1,7 @@
 """Takes back what nobody else takes back: a hold whose limit is over or whose holder is gone, in a thread of its own.
 
-It waits for no run, no lock, no journal and no primary, and begins with the service: after a crash, and at boot. While
+It waits for no run, no lock, no journal and no primary, and begins with the service: after a crash, and at boot. What a
+process has held that lives on is looked at as long as that lives: it may have been stopped just before it held. While
 the record cannot be read (the disk hangs), what was read of it last is what counts. One that holds something else is
 taken as the worst: all that we could have paused is let go.
 """
@@ -29,10 +30,18 @@ log = logging.getLogger(__name__)
 LOOK_EVERY, SEEK_EVERY = 1.0, 5.0
 """Seconds between two looks at a hold, and for one: that nobody is held costs next to nothing."""
 RETRY_EVERY = 2.0
+KEPT = 3600.0
+"""Seconds for which what a process has held is looked at, when its limit is over and it lives."""
 LEFT = "start that PgBouncer anew: a restart forgets PAUSE"
 UNREADABLE = "its record holds something else"
 SAY_AGAIN = 300.0
 """Seconds after which it is said again that clients cannot be let go."""
+
+
+def _lives(hold: Hold) -> bool:
+    """Whether its process may still go on; not for ever, for one of another user's may have its number."""
+    recent = hold.seconds(clock.monotonic()) < KEPT
+    return recent and hold.holder.boot == holds.boot_id() and holds.is_alive(hold.holder)
 
 
 @dataclass
@@ -84,14 +93,14 @@ class HoldKeeper(threading.Thread):
             return LOOK_EVERY
         host = self._make_host()
         try:
-            failed = engine.release(self._managed, hold, host)
+            failed = engine.release(self._managed, hold, host, keep := _lives(hold))
         finally:
             host.close_idle()
         if broken or not hold.over or failed:
             self._say(hold, why, failed)
         if not failed and not self._is_there(hold):
             self._known, self._said = None, _Said()
-        return RETRY_EVERY if failed else SEEK_EVERY
+        return RETRY_EVERY if failed or keep else SEEK_EVERY
 
     def _read(self) -> Hold | None:
         try:

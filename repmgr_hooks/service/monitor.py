@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.host_names import NameWatch
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.readiness import Hindrance, Obstacle, ReadinessProbe
 from repmgr_hooks.engine.drift import Drift, find_drift
@@ -51,7 +53,7 @@ class Monitor:
         self.obstacles: tuple[Obstacle, ...] = ()
         """What stands against a failover, and has done so for ``HELD_FOR`` seconds."""
         self._unknown_since: float | None = None
-        self._readiness = ReadinessProbe()
+        self._readiness, self._names = ReadinessProbe(), NameWatch()
         self._pending: tuple[Problem, ...] = ()
         """What the last look found missing."""
         self._against: dict[Hindrance, float] = {}
@@ -81,11 +83,11 @@ class Monitor:
         if hurry:
             self._hurry_until = self._next + HURRY_FOR
 
-    def look(self, last_known: LastKnownPrimary) -> Drift:
-        """Look now, and plan the next look."""
+    def look(self, last_known: LastKnownPrimary, show: Callable[[PrimaryDecision], None]) -> Drift:
+        """Look now, and plan the next look; ``show`` is given what the nodes say, as soon as that is known."""
         self.stirred.clear()
         taken_over = self._gateways.takes_over()
-        seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed)
+        seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed, show)
         others = self._gateways.look(seen.decision.primary)
         seen = replace(seen, taken_over=taken_over, warnings=(*seen.warnings, *others))
         self.news = self._news(seen)
@@ -95,8 +97,8 @@ class Monitor:
         elif seen.pending in ((), self._pending):  # else there are other things to do now
             self._look_ahead(seen.decision, last_known)
         self._pending = seen.pending
+        self.warnings = (*seen.warnings, *self._names.look(self._managed.cluster, self._host))
         self._log(seen)
-        self.warnings = seen.warnings
         return seen
 
     def _look_ahead(self, decision: PrimaryDecision, last_known: LastKnownPrimary) -> None:
@@ -137,7 +139,7 @@ class Monitor:
         decision = drift.decision
         unknown = [decision.problem] if decision.primary is None else []
         against = [obstacle.problem for obstacle in self.obstacles]
-        found = [*(note.problem for note in decision.notes), *unknown, *drift.pending, *drift.warnings, *against]
+        found = [*(note.problem for note in decision.notes), *unknown, *drift.pending, *self.warnings, *against]
         if found != self._said:
             name = self._managed.cluster.name
             if found:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.probe import Probe, led_astray, probe
+from repmgr_hooks.cluster.probe import Probe, ProbeCode, led_astray, probe
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
@@ -43,16 +43,21 @@ def noted(before: Mapping[str, PortResult], probes: Iterable[Probe], now: float,
     results = {}
     for found in probes:
         was = before.get(found.name)
-        if was and was.probe.writes == found.writes:
+        if was and (was.probe.served, was.probe.good) == (found.served, found.good):
             results[found.name] = PortResult(found, was.since, was.times + 1, at)
         else:
             results[found.name] = PortResult(found, now, 1, at)
     return results
 
 
+def told(found: Probe) -> tuple[ProbeCode, int | None]:
+    """Return what is worth a word if it changes; readers come to another standby each time."""
+    return found.code, None if found.code is ProbeCode.READS else found.node
+
+
 def next_in(results: Mapping[str, PortResult], interval: int, now: float) -> float:
     """Return the seconds until the next probe."""
-    failing = [now - item.since for item in results.values() if not item.probe.writes]
+    failing = [now - item.since for item in results.values() if not item.probe.served]
     if failing:
         return SOON if min(failing) < SOON_FOR else LATER
     return float(interval) or NEVER
@@ -93,8 +98,8 @@ class Prober(threading.Thread):
         self._kicked.set()
 
     def failing(self) -> Sequence[PortResult]:
-        """Return what a client could not do when it was tried last."""
-        return [item for item in self._results.values() if not item.probe.writes]
+        """Return what a client could not do when it was tried last, or not where it should."""
+        return [item for item in self._results.values() if not item.probe.good]
 
     def stop(self) -> None:
         """End soon; a visit that is under way is not waited for."""
@@ -130,9 +135,9 @@ class Prober(threading.Thread):
         return next_in(self._results, cluster.client.interval, now)
 
     def _tell(self, found: Probe, was: PortResult | None, at: float) -> None:
-        if self._stopping.is_set() or (was and (was.probe.code, was.probe.node) == (found.code, found.node)):
+        if self._stopping.is_set() or (was and told(was.probe) == told(found)):
             return
-        log.log(logging.INFO if found.writes else logging.WARNING, "%s: %s", self._managed.cluster.name, found)
+        log.log(logging.INFO if found.good else logging.WARNING, "%s: %s", self._managed.cluster.name, found)
         try:
             row = ProbeRow(at, was.seen if was else None, found.name, found.code.value, found.node, str(found))
             self._journal.probed(self._managed.cluster.name, row)

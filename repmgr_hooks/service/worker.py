@@ -21,6 +21,7 @@ from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.journal.last_seen import Publisher, forget_others
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.former_keeper import FormerPrimaryKeeper
 from repmgr_hooks.service.hold_keeper import HoldKeeper
 from repmgr_hooks.service.intake import Intake
 from repmgr_hooks.service.loop import Loop
@@ -65,6 +66,7 @@ class Worker:
         self._ending: list[Loop] = []
         self._probers: dict[str, Prober] = {}
         self._keepers: list[HoldKeeper] = []
+        self._formers: list[FormerPrimaryKeeper] = []
         self._intake = Intake(self._config.state_dir)
         runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
         self._shown = Path(runtime) if runtime else None
@@ -229,6 +231,10 @@ class Worker:
             self._keepers[-1].start()
             publisher = Publisher(self._shown, name) if self._shown else None
             controller = ClusterController(managed, journal, host, self._config, notifier, prober, publisher)
+            if managed.cluster.former_primary:
+                keeper = FormerPrimaryKeeper(managed, journal, self._config, controller, notifier.tell)
+                self._formers.append(keeper)
+                keeper.start()
             release = partial(self._release_cut_off, name, journal)
             self._loops[name] = Loop(controller, before.get(name), release, host.close_idle)
             self._loops[name].start()
@@ -247,11 +253,12 @@ class Worker:
     def _stop_helpers(self, clusters: Collection[str] | None = None) -> None:
         """Stop all; but of a cluster that is not among ``clusters`` any more, nobody else would take back a hold."""
         left = [keeper for keeper in self._keepers if clusters is not None and keeper.cluster not in clusters]
-        helpers: list[Prober | HoldKeeper] = [*self._probers.values(), *self._keepers]
+        helpers: list[Prober | HoldKeeper | FormerPrimaryKeeper]
+        helpers = [*self._probers.values(), *self._keepers, *self._formers]
         for helper in helpers:
             if helper not in left:
                 helper.stop()
-        self._probers, self._keepers = {}, left
+        self._probers, self._keepers, self._formers = {}, left, []
 
     def _stop_loops(self) -> None:
         """Raises OperationFailed if one does not end in time."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.settings import libpq
+from repmgr_hooks.settings.former_primary import FormerPrimary
 from repmgr_hooks.settings.libpq import LibpqValue
 from repmgr_hooks.settings.schema import (
     NOT_AN_OPTION,
@@ -47,6 +48,10 @@ Addresses = Annotated[tuple[Address, ...], NotEmpty()]
 NodeId = Annotated[int, Range(1, 2**31 - 1)]
 SystemIdentifier = Annotated[str, Pattern(r"[0-9]{10,20}", "what pg_control_system() says, in quotes")]
 LibpqName = Annotated[str, libpq.Option(("port", "user", "dbname", "passfile", "timeout"))]
+LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+HOST_NAME = rf"(?=.{{1,253}}$)(?!(.*\.)?[0-9]+$){LABEL}(\.{LABEL})*"
+"""As RFC 1123, section 2.1, has it; the last label is no number, or it would be an address."""
+HostName = Annotated[str, Pattern(HOST_NAME, "a host name, such as db1.example.com")]
 SlotName = Annotated[str, Pattern(r"[a-z0-9_]{1,63}", "a slot name: lower-case letters, digits and underscores")]
 
 
@@ -54,6 +59,7 @@ SlotName = Annotated[str, Pattern(r"[a-z0-9_]{1,63}", "a slot name: lower-case l
 class Node:
     """One database node, under its repmgr node id. A ``witness`` votes in repmgr's elections and is never a primary.
 
+    ``name``: the host's name, for certificates, and to notice when it leads to another address than ``host``.
     ``shell``: what leads to PostgreSQL's user on the node, such as ssh or sudo, for ``switchover``
     and ``check --restore``.
     """
@@ -61,6 +67,7 @@ class Node:
     host: Address
     witness: bool = False
     shell: Words = ()
+    name: HostName = ""
 
 
 @dataclass(frozen=True)
@@ -192,6 +199,17 @@ class WhileUnknown:
 
 
 @dataclass(frozen=True)
+class Readers:
+    """How a port for readers is led: to the standbys that lack at most ``max_lag`` bytes of the primary's WAL.
+
+    ``if_none``: whether it leads to the primary, or nowhere, while there is no such standby.
+    """
+
+    max_lag: int
+    if_none: Literal["primary", "close"] = "primary"
+
+
+@dataclass(frozen=True)
 class Cluster:
     """One repmgr cluster as the configuration describes it. Times are in seconds."""
 
@@ -207,16 +225,23 @@ class Cluster:
     flap_limit: FlapLimit = FlapLimit()
     unknown: WhileUnknown | None = None
     """What becomes of ports while no primary is known; without it they stay as they are."""
+    former_primary: FormerPrimary | None = None
+    """What becomes of a stale primary; without it, it is kept from clients, and nothing more."""
     name: str = field(default="", metadata=NOT_AN_OPTION)
     """The cluster's key in the file."""
+    readers: Mapping[str, Readers] = field(default_factory=dict, metadata=NOT_AN_OPTION)
+    """The gateway's ports that a route opens for readers."""
     state_dir: str = field(default="", metadata=NOT_AN_OPTION)
     """Where its hold is written down; empty: it can have none."""
 
     def rejoin(self, primary: int, repmgr: str) -> str:
         """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again."""
+        return f"stop PostgreSQL, then: {repmgr} node rejoin -d '{self.upstream(primary)}' --force-rewind"
+
+    def upstream(self, primary: int) -> str:
+        """Return how another node reaches the primary, for repmgr; its password is on that node."""
         host, postgres = self.nodes[primary].host, self.postgres
-        upstream = f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
-        return f"stop PostgreSQL, then: {repmgr} node rejoin -d '{upstream}' --force-rewind"
+        return f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
 
     @property
     def client(self) -> ProbeSettings:
@@ -230,11 +255,12 @@ class Cluster:
 
         ``hostaddr`` too: without it libpq would take that of the environment (PGHOSTADDR) for every node. A node that
         is cut off while it owes us an answer is given up by the kernel (``UNPLUGGED``), long before a look's own limit.
+        With ``hostaddr``, ``host`` is what a certificate must name, and is not looked up (libpq-connect).
         """
         passfile = {"passfile": self.postgres.passfile} if self.postgres.passfile else {}
         return {
             number: libpq.conninfo(
-                host=node.host,
+                host=node.name or node.host,
                 hostaddr=node.host,
                 port=self.postgres.port,
                 user=self.postgres.user,

@@ -7,6 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any
 
 from repmgr_hooks.catalogue import shorten
@@ -97,7 +98,7 @@ class Document(YamlText):
         if not isinstance(value, dict):
             self.problem(path, "must be a mapping of options")
             return None
-        hints = typing.get_type_hints(wanted, include_extras=True)
+        hints = _types_of(wanted)  # type: ignore[arg-type]  # mypy takes no class for hashable
         rest = next((field.name for field in dataclasses.fields(wanted) if field.metadata == REST), None)
         fields = {option(field): field for field in dataclasses.fields(wanted) if is_option(field)}
         for key in () if rest else [key for key in value if key not in fields]:
@@ -116,6 +117,12 @@ class Document(YamlText):
             given[rest] = self.read(hints[rest], others, path)
         missing = [f for f in fields.values() if f.name not in given and f.default is f.default_factory]
         return None if missing or len(self.problems) > before else wanted(**given)
+
+
+@cache
+def _types_of(wanted: type[Any]) -> dict[str, Any]:
+    """Return the types of its fields; each of a hundred clusters has the same, and their text is compiled anew."""
+    return typing.get_type_hints(wanted, include_extras=True)
 
 
 def is_option(field: dataclasses.Field[Any]) -> bool:

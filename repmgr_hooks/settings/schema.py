@@ -80,7 +80,8 @@ class IpAddress:
         try:
             address = ipaddress.ip_address(value)
         except ValueError:
-            return mistake(f"must be an IP address (netfilter rules hold no names); got {shorten(value)}")
+            hint = "look it up, and write the address; a node may have its 'name' beside it"
+            return mistake(f"must be an IP address (netfilter rules hold no names); got {shorten(value)}", hint)
         if "%" in value:
             return mistake(f"must be an address without a scope; got {shorten(value)}")
         if kind := _strange(address):
@@ -155,6 +156,7 @@ Directory = Annotated[str, Pattern(DIRECTORY, "an absolute path without blanks a
 AbsolutePath = Annotated[str, Pattern(r"/.+", "an absolute path")]
 Identifier = Annotated[str, Pattern(PLAIN_NAME, "a plain name (letters, digits, _ . -)")]
 
+SlotName = Annotated[str, Pattern("[a-z0-9_]{1,63}", "at most 63 of a-z, 0-9 and _, as PostgreSQL names slots")]
 Amount = Annotated[str, Pattern(AMOUNT.pattern, "an amount in PostgreSQL's units, such as 10GB")]
 
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from psycopg import Error, conninfo
@@ -19,7 +19,7 @@ from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf, no_conninfo
 from repmgr_hooks.settings import libpq
-from repmgr_hooks.settings.cluster import Barman, Node
+from repmgr_hooks.settings.cluster import HOST_NAME, Barman, Node
 from repmgr_hooks.settings.schema import IpAddress
 from repmgr_hooks.settings.words import PLAIN_NAME
 from repmgr_hooks.system.steps import Host, Program, Sql
@@ -77,7 +77,8 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     if len(ports) != 1:
         raise UsageError(f"repmgr.nodes names several ports ({ports})", hint="make all nodes listen on the same port")
     nodes = {
-        node: Node(address(described[node], node, len(rows) > 1), witness=kind == "witness") for node, kind, _ in rows
+        node: named(Node(address(described[node], node, len(rows) > 1), kind == "witness"), described[node])
+        for node, kind, _ in rows
     }
     if gateway and (wrong := IpAddress().problem(gateway)):
         raise UsageError(f"--gateway {wrong}", hint="name one such as 10.0.0.20")
@@ -155,6 +156,13 @@ def address(described: Mapping[str, object], node: int, several: bool) -> str:
             hint="correct /etc/hosts, or name an address in its conninfo",
         )
     return reached or found[0]
+
+
+def named(node: Node, described: Mapping[str, object]) -> Node:
+    """Return the node with the name that its conninfo has, if that leads to it from here."""
+    name, here = str(described.get("host") or ""), ipaddress.ip_address(node.host).is_loopback
+    leads = not here and re.fullmatch(HOST_NAME, name) and node.host in libpq.addresses(name)
+    return replace(node, name=name) if leads else node
 
 
 def only_server(host: Host) -> str:

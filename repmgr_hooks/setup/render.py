@@ -10,6 +10,7 @@ from pathlib import Path
 from repmgr_hooks.checks.repmgr import as_it_should_be
 from repmgr_hooks.hook import LOCAL, PROGRAM
 from repmgr_hooks.repmgr_conf import RepmgrConf
+from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.setup.discover import Found
 
 NOTIFICATION = re.compile(r"^[ \t]*event_notification_command\b.*$", re.MULTILINE | re.IGNORECASE)
@@ -112,10 +113,7 @@ def keeps_locks(text: str) -> str:
 
 def configuration(template: str, found: Found, name: str) -> str:
     """Return the commented configuration, with the values of this cluster in the places of the example's."""
-    nodes = "".join(
-        f"      {number}: {{host: {_quoted(node.host)}{', witness: true' if node.witness else ''}}}\n"
-        for number, node in sorted(found.nodes.items())
-    )
+    nodes = "".join(f"      {number}: {_node(node)}\n" for number, node in sorted(found.nodes.items()))
     ports = f"{{barman: {found.barman_port}, app: {found.app_port}}}"
     changes = (
         (r"^  main:$", f"  {name}:"),
@@ -153,8 +151,14 @@ def _scalar(value: str) -> str:
     return value if re.fullmatch(r"0|[1-9][0-9]*", value, re.ASCII) else json.dumps(value)
 
 
-def _quoted(address: str) -> str:
-    return f"'{address}'" if ":" in address else address
+def _node(node: Node) -> str:
+    name = f", name: {_quoted(node.name)}" if node.name else ""
+    return f"{{host: {_quoted(node.host)}{name}{', witness: true' if node.witness else ''}}}"
+
+
+def _quoted(text: str) -> str:
+    """A host may be named "no"; with a dot in it, it is text to YAML."""
+    return text if "." in text else f"'{text}'"
 
 
 def notified(text: str, name: str) -> str:

@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from repmgr_hooks import clock
 from repmgr_hooks.engine import hold as holding
 from repmgr_hooks.errors import OperationFailed, Problem
-from repmgr_hooks.switchover import record, take_back
-from repmgr_hooks.switchover.phases import MARGIN, PHASES, Ended, Phase, Plan, Work
+from repmgr_hooks.switchover import record, take_back, way_back
+from repmgr_hooks.switchover.phases import PHASES, Ended, Phase, Plan, Work
+from repmgr_hooks.switchover.record import MARGIN
 
 log = logging.getLogger(__name__)
 
 FAILOVER_LIMIT = 90.0
 """Seconds for repmgrd to promote a node, if the primary has stopped and repmgr has not promoted one."""
+END_LIMIT = way_back.LONGEST + FAILOVER_LIMIT + 2 * MARGIN
 UNPAUSE_LIMIT = 10.0
 BACK_LIMIT = 60.0
 """Seconds for an old primary to be a standby again; repmgr waits as long (standby_reconnect_timeout)."""
@@ -68,14 +70,14 @@ def end(work: Work, problem: Problem | None) -> Outcome:
     """Release the clients, unpause repmgrd, and say who is the primary. Where none is, repmgrd has to promote one."""
     plan = work.plan
     with contextlib.suppress(OperationFailed):
-        work.note(phase="end", until=clock.monotonic() + FAILOVER_LIMIT + 2 * MARGIN)
+        work.note(phase="end", until=clock.monotonic() + END_LIMIT)
     if work.waits:
         try:
             plan.repmgr.give_up(work.host, UNPAUSE_LIMIT)
         except OperationFailed as error:
             log.warning("%s", error)
     if work.hold and problem:
-        if work.primary() is None:
+        if work.primary() is None and not somebody_serves(work):
             unpause(work)
         work.wait(lambda: work.primary() == plan.source or work.is_led(work.primary()), FAILOVER_LIMIT)
     held, released = release(work), clock.wall()
@@ -87,6 +89,21 @@ def end(work: Work, problem: Problem | None) -> Outcome:
     problem = problem or paused
     primary, since = work.primary(), work.hold.since if work.hold else None
     return Outcome(primary, work.is_led(primary), problem, since, released, tuple(work.phases))
+
+
+def somebody_serves(work: Work) -> bool:
+    """Where repmgrd would promote no node, let one serve all the same; False if that is not safe, or has failed."""
+    plan, decision = work.plan, work.decision()
+    if not work.ended or decision is None or decision.primary is not None:
+        return False
+    if way_back.start_old_primary(plan, decision.states, work.promoting, work.host):
+        log.warning("nobody was promoted: node %d is started again", plan.source)
+        return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)
+    if work.promoting:
+        return False
+    with contextlib.suppress(OperationFailed):
+        work.note(repmgr=True, place="")
+    return way_back.promote(plan, decision.states, work.host)
 
 
 def release(work: Work) -> Problem | None:

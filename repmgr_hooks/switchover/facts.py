@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from repmgr_hooks.barman import archive
@@ -54,6 +54,8 @@ class Facts:
     barman_fails: str = ""
     pgbouncer: Holdable = NO_PGBOUNCER
     repmgr: Repmgr | None = None
+    old_repmgr: Repmgr | None = None
+    """That of the primary so far, if its node has a ``shell``."""
     rehearsal: Ran | str = ""
 
     @property
@@ -72,8 +74,8 @@ class Facts:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The ports whose clients are held: not Barman's, which streams on."""
-        return tuple(port for port in self.ports if port not in self.barmans_ports)
+        """The ports whose clients are held: not Barman's, which streams on, and not readers, who have other nodes."""
+        return tuple(port for port in self.ports if port not in (*self.barmans_ports, *self.cluster.readers))
 
 
 def gather(
@@ -105,21 +107,25 @@ def gather(
     )
 
 
-def rehearse(facts: Facts, host: Host) -> tuple[Repmgr | None, Ran | str]:
-    """Have repmgr say on the target whether it would work; what it is run with is returned too."""
+def rehearse(facts: Facts, host: Host) -> Facts:
+    """Have repmgr say on the target whether it would work; what it is run with is noted too."""
     target, cluster = facts.target, facts.cluster
-    if target is None or facts.decision.primary is None or not cluster.nodes[target.node].shell:
-        return None, ""
-    repmgr: Repmgr | None = None
+    source = facts.decision.primary
+    if target is None or source is None or not cluster.nodes[target.node].shell:
+        return facts
     try:
-        known = repmgr_files.identities(facts.decision.primary, host, cluster.postgres.timeout)
+        known = repmgr_files.identities(source, host, cluster.postgres.timeout)
         if target.node not in known:
-            return None, "it is not in repmgr.nodes"
-        shell = cluster.nodes[target.node].shell
-        repmgr = repmgr_of(target.node, shell, known[target.node], host, cluster.postgres.timeout)
-        return repmgr, repmgr.rehearse(host, REHEARSAL_LIMIT)
+            return replace(facts, rehearsal="it is not in repmgr.nodes")
+        there = {
+            node: repmgr_of(node, cluster.nodes[node].shell, known[node], host, cluster.postgres.timeout)
+            for node in (target.node, source)
+            if node in known and cluster.nodes[node].shell
+        }
+        facts = replace(facts, repmgr=there[target.node], old_repmgr=there.get(source))
+        return replace(facts, rehearsal=there[target.node].rehearse(host, REHEARSAL_LIMIT))
     except OperationFailed as error:
-        return repmgr, str(error)
+        return replace(facts, rehearsal=str(error))
 
 
 def _barman(cluster: Cluster, host: Host) -> tuple[tuple[str, ...], str]:

@@ -12,14 +12,13 @@ from shlex import quote
 
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.switchover.record import PLACE, RUN_LIMIT
 from repmgr_hooks.system.steps import Host, Program, Sql
 
 MARGIN = 15.0
 MOST_SAID = 20_000
 ENDED = "repmgr-hooks: ended:"
 ASKS = "repmgr-hooks: it is about to stop the primary"
-RUN_LIMIT = 210.0
-"""Seconds for all that repmgr does; its own limits, by default 60 s for each node to stop or to start, come before."""
 WORD_LIMIT = 45.0
 """Seconds for the clients to be held; without a word by then, repmgr stops nothing."""
 SETTINGS = "select current_setting('data_directory')"
@@ -87,6 +86,32 @@ kill -s KILL -- "-$(cat {place}/session)"
 rm -rf {place}
 """
 
+# Its place is gone when somebody has read how it ended, or when it has ended itself without a word. Its session lives
+# as long as repmgr, or a program that it has started here and waits for.
+LOOK = """
+place={place}
+if [ -d "$place" ] && [ ! -e "$place/code" ] && kill -s 0 -- "-$(cat "$place/session")"; then
+    echo "{works}"
+else
+    rm -rf "$place"
+    echo "{over}"
+fi
+"""
+WORKS, OVER = "repmgr-hooks: it is at work", "repmgr-hooks: it has ended"
+
+
+def has_ended(command: tuple[str, ...], place: str, host: Host, limit: float) -> bool:
+    """Ask the node whether the repmgr that was begun in a place has ended. Raises OperationFailed if it does not say.
+
+    repmgr that has ended stops and promotes nothing any more: then repmgrd may, as in a failover.
+    """
+    script = LOOK.format(place=quote(place), works=WORKS, over=OVER)
+    said = host.run(Program((*command, "sh"), stdin=script), limit).strip()
+    if said not in (WORKS, OVER):
+        what = f"{' '.join(command)} sh: whether repmgr has ended is not said: {said[-300:]}"
+        raise OperationFailed(what, code="no_answer")
+    return said == OVER
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -106,8 +131,13 @@ class Ran:
 
     @property
     def why(self) -> str:
-        """The errors that it named; else the end of what it wrote."""
-        named = self.lines("ERROR", "DETAIL") if self.lines("ERROR") else []
+        """The errors that it named, or else the warnings; without any, the end of what it wrote.
+
+        >>> Ran(1, "WARNING: node 2 is behind\\nDETAIL: by 40 bytes\\nNOTICE: aborting").why
+        'node 2 is behind; by 40 bytes'
+        """
+        level = next((level for level in ("ERROR", "WARNING") if self.lines(level)), None)
+        named = self.lines(level, "DETAIL") if level else []
         return "; ".join(named) or " ".join(self.said.split())[-300:] or f"exit code {self.code}"
 
 
@@ -119,7 +149,7 @@ class Repmgr:
     directory: str
     conf: str
     word_limit: float = WORD_LIMIT
-    place: str = field(default_factory=lambda: f"/tmp/repmgr-hooks-{secrets.token_hex(8)}")
+    place: str = field(default_factory=lambda: PLACE + secrets.token_hex(8))
 
     def rehearse(self, host: Host, limit: float) -> Ran:
         """Have repmgr say whether it would work. Raises OperationFailed."""
@@ -140,6 +170,10 @@ class Repmgr:
     def give_up(self, host: Host, limit: float) -> None:
         """End it before it has stopped anything. Raises OperationFailed; then it ends by itself."""
         self._run(STOP.format(place=self.place), host, limit)
+
+    def has_ended(self, host: Host, limit: float) -> bool:
+        """Ask whether it is still at work. Raises OperationFailed if that is not known."""
+        return has_ended(self.command, self.place, host, limit)
 
     def _start(self, limit: float, *more: str) -> str:
         """repmgrd is not repmgr's to pause: it sees only one that runs on the database's own host."""

@@ -1,10 +1,11 @@
 """The phases of a switchover, in order, each with its limit.
 
-Nobody but repmgr stops or promotes a node, and nobody but the service's run leads a port.
+Nobody but repmgr stops or promotes a node here, and nobody but the service's run leads a port.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import NoReturn
 
 from repmgr_hooks import clock
 from repmgr_hooks.barman import archive, receive_wal
-from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine import hold as holding
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -21,7 +22,8 @@ from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.log import hint
 from repmgr_hooks.switchover import record, take_back
-from repmgr_hooks.switchover.on_node import WORD_LIMIT, Ran, Repmgr
+from repmgr_hooks.switchover.on_node import Ran, Repmgr
+from repmgr_hooks.switchover.record import MARGIN
 from repmgr_hooks.system import held_ports, pgbouncer
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.steps import POLL, Host, Sql
@@ -32,8 +34,9 @@ log = logging.getLogger(__name__)
 PATIENCE = "set statement_timeout = '{:.0f}s'"
 """Sessions of ours have a shorter limit, and a question is one statement: two in one, the server refuses."""
 BACKUP_TIMEOUT = 60
-MARGIN = 30.0
-"""Seconds by which a phase may exceed its limit before the service takes back what it has begun."""
+ASK_EVERY, ASK_LIMIT = 2.0, 10.0
+PROMOTING = "promoting standby to primary"
+"""What repmgr says before it does so (repmgr-action-standby.c, _do_standby_promote_internal)."""
 HOLD_LIMIT = 60.0
 """Seconds after which the service lets the clients go on, whatever has become of the switchover."""
 
@@ -52,6 +55,8 @@ class Plan:
     pause: tuple[int, ...]
     managed: ManagedCluster
     pgbouncers: dict[str, tuple[str, ...]]
+    old_repmgr: Repmgr | None = None
+    """repmgr of the primary so far, if its node has a ``shell``."""
 
     @property
     def source(self) -> int:
@@ -74,6 +79,10 @@ class Work:
         self.phases: list[Ended] = []
         self.waits = False
         """True while repmgr waits for a word to stop the primary."""
+        self.ended = False
+        """True if it is certain that repmgr has ended."""
+        self.promoting = True
+        """False if it is certain that it had not begun to promote its node."""
 
     def note(self, **changes: object) -> None:
         """Write down what is about to be done. Raises OperationFailed."""
@@ -93,8 +102,13 @@ class Work:
 
     def primary(self) -> int | None:
         """Return which node is the primary now; None if that is not known."""
+        decision = self.decision()
+        return decision.primary if decision else None
+
+    def decision(self) -> PrimaryDecision | None:
+        """Return which node is the primary now, and what each node says; None if that cannot be looked at."""
         try:
-            return self._finder().decision(self.host).primary
+            return self._finder().decision(self.host)
         except OperationFailed as error:
             log.warning("%s", error)
             return None
@@ -188,11 +202,13 @@ def hold(work: Work, limit: float) -> None:
     for error in pgbouncer.pause(plan.pgbouncers, work.host, limit).values() if plan.pgbouncers else ():
         raise error
     held_ports.hold(plan.managed.cluster, plan.ports, work.host)
+    holding.confirm(plan.managed, work.hold)
 
 
 def switch(work: Work, limit: float) -> None:
     """Have repmgr do it. If we lose sight of it, what counts is what becomes of the cluster."""
-    work.note(repmgr=True)
+    holding.confirm(work.plan.managed, work.hold)
+    work.note(repmgr=True, place=work.plan.repmgr.place)
     wake(f"{work.plan.managed.cluster.state_dir}/spool")
     work.waits = False
     try:
@@ -202,6 +218,7 @@ def switch(work: Work, limit: float) -> None:
         if not _promoted(work, limit):
             raise
         return
+    work.ended, work.promoting = True, PROMOTING in ran.said
     work.note(repmgr=False)
     for line in ran.said.splitlines():
         log.info("repmgr: %s", one_line(line, 300))
@@ -210,12 +227,19 @@ def switch(work: Work, limit: float) -> None:
 
 
 def _promoted(work: Work, limit: float) -> bool:
-    """Wait, without a word from repmgr, until its node is the primary; False once it must have given up."""
-    given_up = work.host.now() + WORD_LIMIT + MARGIN
+    """Wait, without a word from repmgr, until its node is the primary; False once it has ended without that."""
+    ask_at = work.host.now()
 
     def known() -> bool:
-        primary = work.primary()
-        return primary == work.plan.target or (primary == work.plan.source and work.host.now() >= given_up)
+        nonlocal ask_at
+        if work.primary() == work.plan.target:
+            return True
+        if work.host.now() < ask_at:
+            return False
+        ask_at = work.host.now() + ASK_EVERY
+        with contextlib.suppress(OperationFailed):
+            work.ended = work.plan.repmgr.has_ended(work.host, ASK_LIMIT)
+        return work.ended
 
     return work.wait(known, limit) and work.primary() == work.plan.target
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +20,20 @@ from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.settings.cluster import Cluster
 
+RUN_LIMIT = 210.0
+"""Seconds for all that repmgr does; its own limits, by default 60 s for each node to stop or to start, come before."""
+MARGIN = 30.0
+"""Seconds by which a phase may exceed its limit before the service takes back what it has begun."""
+PLACE = "/tmp/repmgr-hooks-"
+
 
 @dataclass(frozen=True)
 class Record:
     """A switchover that is under way, or that somebody has left behind.
 
     ``since`` in seconds since the epoch; ``until`` on the clock that never jumps, which begins anew with each boot.
-    ``paused``: the nodes whose repmgrd it has paused. ``repmgr``: whether ``repmgr standby switchover`` may be running.
+    ``paused``: the nodes whose repmgrd it has paused. ``repmgr``: whether ``repmgr standby switchover`` may be running;
+    ``place``: the directory on the target that says whether it is.
     """
 
     holder: Holder
@@ -36,6 +44,11 @@ class Record:
     phase: str = ""
     paused: tuple[int, ...] = ()
     repmgr: bool = False
+    place: str = ""
+
+    def __str__(self) -> str:
+        paused = f", repmgrd paused on node {', '.join(map(str, self.paused))}" if self.paused else ""
+        return f"from node {self.source} to node {self.target}: phase {self.phase or 'none'}{paused}"
 
 
 def begun(source: int, target: int, seconds: float) -> Record:
@@ -44,8 +57,13 @@ def begun(source: int, target: int, seconds: float) -> Record:
 
 
 def over(record: Record, now: float, boot: str) -> bool:
-    """True if its time is over, or was one of an earlier boot. Pure."""
-    return record.holder.boot != boot or now >= record.until
+    """True if its time is over; ``now``: the clock that never jumps, which begins with each boot. Pure.
+
+    After a boot of ours repmgr may still be at work on its node; it was begun before, so it ends in time all the same.
+    """
+    if record.holder.boot != boot:
+        return not record.repmgr or now >= RUN_LIMIT + MARGIN
+    return now >= record.until
 
 
 def keep(cluster: Cluster, record: Record | None) -> None:
@@ -64,6 +82,8 @@ def _write(path: Path, record: Record) -> None:
 
 def read(cluster: Cluster) -> Record | None:
     """Return the switchover of a cluster; None if there is none. Raises OperationFailed."""
+    if not cluster.state_dir:
+        return None
     path = _path(cluster)
     try:
         return _parsed(on_disk(partial(holds.read_text, path)))
@@ -78,6 +98,8 @@ def _parsed(text: str) -> Record:
     record, holder = Record(**found), Holder(**found["holder"])
     if not math.isfinite(record.until) or not holds.MOST_PROCESS >= holder.process > 0:
         raise ValueError("a number in it cannot be")
+    if record.place and not re.fullmatch(re.escape(PLACE) + "[0-9a-f]{16}", record.place):
+        raise ValueError("it names no place of ours")
     return replace(record, holder=holder, paused=tuple(map(int, record.paused)))
 
 

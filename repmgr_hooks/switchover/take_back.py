@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from repmgr_hooks import clock
@@ -19,25 +19,27 @@ log = logging.getLogger(__name__)
 PAUSE = "select repmgr.repmgrd_pause(%s)"
 
 
-def may_unpause(found: Record, alive: bool, over: bool, primary: int | None) -> bool:
+def may_unpause(found: Record, alive: bool, over: bool, primary: int | None, ended: Callable[[], bool]) -> bool:
     """Say whether repmgrd is to be given the cluster back, because nobody else will do it. Pure.
 
     repmgr may still be at work on its node although its caller is gone: until then a repmgrd that was unpaused could
-    promote another node beside the one that repmgr promotes. It has done, or failed, once another node is the primary;
-    else it is given the time that it was to have.
+    promote another node beside the one that repmgr promotes. It has promoted once another node is the primary; else
+    its node says whether it has ended (``ended``), and if that is silent, it is given the time that it was to have.
     """
     if over:
         return True
-    return not alive and (not found.repmgr or primary not in (None, found.source))
+    return not alive and (not found.repmgr or primary not in (None, found.source) or ended())
 
 
-def look(cluster: Cluster, primary: int | None, host: Host) -> Record | None:
+def look(cluster: Cluster, primary: int | None, host: Host, ended: Callable[[Record], bool]) -> Record | None:
     """Take back what is owed, and return the switchover that is still under way. Raises OperationFailed."""
     found = record.read(cluster)
     if found is None:
         return None
-    over = record.over(found, clock.monotonic(), holds.boot_id())
-    if not may_unpause(found, holds.is_alive(found.holder), over, primary):
+    boot = holds.boot_id()
+    alive = found.holder.boot == boot and holds.is_alive(found.holder)
+    over = record.over(found, clock.monotonic(), boot)
+    if not may_unpause(found, alive, over, primary, lambda: ended(found)):
         return found
     nodes = [node for node in found.paused if node in cluster.nodes]  # one that is no more has nothing to be unpaused
     left = list(_failures(nodes, False, host, cluster.postgres.timeout))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from dataclasses import replace
 
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.conntrack import parse_conntrack
@@ -65,7 +67,7 @@ def _becomes_true(step: Step, question: Sql | Program, host: Host, end: float) -
     while True:
         limit = max(end - host.now(), SHORTEST_TRY)
         if isinstance(question, Program):
-            rows: Rows = [(bool(host.run(question, limit).strip()),)]
+            rows: Rows = [(_is_said(question, host, limit),)]
         else:
             rows = host.fetch(question, limit)
         if rows and rows[0][0]:
@@ -76,3 +78,9 @@ def _becomes_true(step: Step, question: Sql | Program, host: Host, end: float) -
         if host.now() >= end:
             return False
         host.sleep(min(max((host.now() - begun) / 8, FIRST_POLL), POLL))
+
+
+def _is_said(question: Program, host: Host, limit: float) -> bool:
+    """Return whether a program prints what is expected; where nothing is, whether it prints anything."""
+    said = host.run(replace(question, expect=""), limit)
+    return bool(re.search(question.expect, said) if question.expect else said.strip())

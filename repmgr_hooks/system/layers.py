@@ -1,8 +1,10 @@
-"""Hosts that wrap another one: one on which everything ends by a deadline, one that does not wait for helpers twice."""
+"""Hosts that wrap another: all ends by a deadline, no helper is waited for twice, no program is run twice."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.netfilter.reset import Flow
@@ -121,6 +123,28 @@ class Sparing(HostLayer):
             if program.helper:
                 self._hung[program.argv[0]] = error.after
             raise
+
+
+class AskedOnce(HostLayer):
+    """The same host for one look, which changes nothing: a program is run once, whoever asks it, also side by side."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self._answers: dict[object, Future[str]] = {}
+        self._asking = threading.Lock()
+
+    def run(self, program: Program, limit: float) -> str:
+        """Run a program, or wait for the answer that it gives to another."""
+        asked = (program.argv, program.stdin, program.tolerate, program.expect, program.whole)
+        with self._asking:
+            first = asked not in self._answers
+            answer = self._answers.setdefault(asked, Future())
+        if first:
+            try:
+                answer.set_result(super().run(program, limit))
+            except BaseException as error:  # whoever waits for it is to hear it too
+                answer.set_exception(error)
+        return answer.result()
 
 
 def seconds_for(step: Step, host: Host) -> float:

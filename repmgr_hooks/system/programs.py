@@ -8,13 +8,14 @@ import select
 import signal
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import sh
 
+from repmgr_hooks import clock
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
 from repmgr_hooks.system.output import Output
 from repmgr_hooks.system.steps import Program
@@ -25,6 +26,9 @@ PIECE = 65536
 MOST_OUTPUT = 32 * 1024 * 1024
 """150,000 lines of conntrack's."""
 MOST_ERRORS = 64 * 1024
+TURNS = threading.BoundedSemaphore(4)
+"""So many constant programs run at once: all clusters ask theirs when the service begins, and a hundred Pythons of
+Barman's would leave neither time nor memory for a look at the nodes."""
 KILLED_LIMIT = 5.0
 """Seconds in which a program that is killed ends; one that waits for a disk that hangs does not (D in ps(1))."""
 
@@ -51,10 +55,11 @@ class Programs:
             return self._start_resident(program)
         if program.constant and program.argv in self._constants:
             return self._constants[program.argv]
-        output = self._finish(program, limit)
-        if program.constant:
-            self._constants[program.argv] = output
-        return output
+        if not program.constant:
+            return self._finish(program, limit)
+        with _turn(limit) as left:
+            self._constants[program.argv] = self._finish(program, left)
+        return self._constants[program.argv]
 
     def _start_resident(self, program: Program) -> str:
         """Start a program that goes on running, and return what the one before it wrote; nothing while that runs.
@@ -104,6 +109,18 @@ class Programs:
             what = f"{program}: answered 0, but its output is not what was asked for: {said}"
             raise OperationFailed(what, code="program_failed")
         return str(output)
+
+
+@contextmanager
+def _turn(limit: float) -> Iterator[float]:
+    """Wait for one's turn, half of the time at most; what is left of it is for the program."""
+    begun = clock.monotonic()
+    has_turn = TURNS.acquire(timeout=limit / 2)
+    try:
+        yield limit - (clock.monotonic() - begun)
+    finally:
+        if has_turn:
+            TURNS.release()
 
 
 @dataclass(frozen=True)

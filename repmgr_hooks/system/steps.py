@@ -106,8 +106,8 @@ class Step:
     """Something to do, and how to see that it worked.
 
     ``do`` runs, and again every ``every`` seconds, until ``until`` is true, at most ``limit`` seconds in all: the first
-    column of a statement, where null says that it cannot become true, and is not waited for; or anything that a program
-    prints. Without ``until``, ``do`` runs once within ``limit``.
+    column of a statement, where null says that it cannot become true, and is not waited for; or what a program prints:
+    anything, or what it is to ``expect``. Without ``until``, ``do`` runs once within ``limit``.
     """
 
     what: str

@@ -16,6 +16,7 @@ from tests.lab import Lab, wait_for
 from tests.lab.contain import contain
 
 DB2 = "select count(*) from pg_stat_replication where application_name = 'db2' and state = 'streaming'"
+SINCE = "select extract(epoch from backend_start) from pg_stat_replication where application_name = 'db2'"
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     try:
         lab.open()
         client = lab.start_client()
-        rows: dict[str, list[float | None]] = {"PostgreSQL": [], "Barman": [], "write": []}
+        rows: dict[str, list[float | None]] = {"PostgreSQL": [], "Barman": [], "db2": [], "write": []}
         for _ in range(arguments.restarts):
             time.sleep(8)
             begun = time.time()
@@ -38,11 +39,13 @@ def main() -> None:
             client.wait_for_write(begun + 0.5)
             rows["write"].append(client.outage(begun))
             wait_for(lambda: lab.db1.sql(DB2) == "1", "db2 to follow")
+            rows["db2"].append(float(lab.db1.sql(SINCE)) - begun)
         print(
             f"pg_ctl restart of the primary, synchronous commits: medians of {arguments.restarts} (lowest-highest), s"
         )
         print(f"  until PostgreSQL answers again     {spread(rows['PostgreSQL'])}")
         print(f"  until Barman streams again         {spread(rows['Barman'])}")
+        print(f"  until db2 is connected again       {spread(rows['db2'])}")
         print(f"  without a write                    {spread(rows['write'])}")
     finally:
         lab.destroy()

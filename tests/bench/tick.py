@@ -72,14 +72,15 @@ def many(cluster: dict[str, Any], count: int) -> dict[str, dict[str, Any]]:
 
 def address(node: int, cluster: int) -> str:
     """Return the address of a node as one of a cluster; the first cluster has the nodes' own."""
-    return f"10.0.0.{10 * (cluster + 10 if cluster else 1) + node}"
+    return f"10.1.{cluster}.{node}" if cluster else f"10.0.0.1{node}"
 
 
 def give_addresses(lab: Lab, clusters: dict[str, dict[str, Any]]) -> None:
     """Let each node have the address that it has in each cluster."""
+    must("ip", "-n", lab.gateway.name, "route", "add", "10.1.0.0/16", "dev", "eth0")
     for number in range(1, len(clusters)):
         for node, host in enumerate(lab.databases, 1):
-            must("ip", "-n", host.name, "address", "add", f"{address(node, number)}/24", "dev", "eth0")
+            must("ip", "-n", host.name, "address", "add", f"{address(node, number)}/32", "dev", "eth0")
 
 
 def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> float:

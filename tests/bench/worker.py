@@ -72,9 +72,11 @@ def idle_share(process: int) -> float:
     return (processor_time(process) - begun) / IDLE
 
 
-def processor_time(process: int) -> float:
+def processor_time(process: int, of_children: bool = False) -> float:
+    """The seconds that all its threads have used, or those of what it has started and waited for (proc(5))."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    user = 13 if of_children else 11
+    return (int(fields[user]) + int(fields[user + 1])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.looks import failover_handled, follows, wait_until_good
+from tests.endtoend.switchovers import opened, serving
 from tests.lab import BASE, Lab, wait_for
 from tests.lab.contain import contained
+from tests.lab.pgbouncer import Pooler, use
 from tests.lab.three import rejoin
 
 LAST_WORDS = 4000
@@ -114,6 +116,20 @@ def three_without_repmgrd() -> Iterator[Lab]:
     try:
         lab.open(repmgrd=False)
         yield lab
+    finally:
+        lab.destroy()
+
+
+@pytest.fixture
+def pooled() -> Iterator[tuple[Lab, Pooler]]:
+    """Three nodes in service, ready for a switchover, and a PgBouncer on the gateway."""
+    lab = fresh_lab(3)
+    try:
+        opened(lab)
+        pooler = Pooler(lab, lab.gateway)
+        use(lab, pooler)
+        serving(lab)
+        yield lab, pooler
     finally:
         lab.destroy()
 

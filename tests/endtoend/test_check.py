@@ -28,6 +28,7 @@ LOCK = "/var/lib/barman/.main_backup-cron.lock"
 LINE = "event --cluster main %n %e %s "
 
 Fault = Callable[[Lab], Iterator[None]]
+NAMES = ("db2.example", "db2.invalid")
 FAULTS: list[tuple[Callable[[Lab], Context[None]], set[tuple[str, str]]]] = []
 
 
@@ -57,8 +58,8 @@ def healthy() -> Iterator[Lab]:
 
 
 def speak_tls(lab: Lab) -> None:
-    """The nodes show a certificate for their addresses, and we ask for it."""
-    names = ",".join(f"IP:{node.address}" for node in lab.databases)
+    """The nodes show a certificate for their addresses, and for names that some tests give them; we ask for it."""
+    names = ",".join([*(f"IP:{node.address}" for node in lab.databases), *(f"DNS:{name}" for name in NAMES)])
     key, certificate = lab.gateway.path("/root/key.pem"), lab.gateway.path("/root/certificate.pem")
     key.parent.mkdir(exist_ok=True)
     made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
@@ -239,6 +240,27 @@ def a_password_in_clear(lab: Lab) -> Iterator[None]:
 @fault("nodes.password", "main")
 def a_password_for_whoever_answers(lab: Lab) -> Iterator[None]:
     with edited(lab.gateway, CONFIG, VERIFIED, "sslmode: require"):
+        yield
+
+
+def named(lab: Lab, name: str) -> Context[None]:
+    """The configuration has a name for db2."""
+    line = f"2: {{host: {lab.db2.address}"
+    return edited(lab.gateway, CONFIG, line, f"{line}, name: {name}")
+
+
+@fault("nodes.name", "main node 2")
+def a_name_that_leads_elsewhere(lab: Lab) -> Iterator[None]:
+    hosts = edited(lab.gateway, "/etc/hosts", "127.0.0.1", f"10.0.0.99 {NAMES[0]}\n127.0.0.1")
+    with named(lab, NAMES[0]), hosts:
+        shown = lab.gateway.hooks("status").stdout
+        assert "the name db2.example leads to 10.0.0.99 now; clients are still led to 10.0.0.12" in shown
+        yield
+
+
+@fault("nodes.name", "main node 2")
+def a_name_that_leads_nowhere(lab: Lab) -> Iterator[None]:
+    with named(lab, NAMES[1]):
         yield
 
 

@@ -5,38 +5,29 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import assert_nothing_lost, routes
+from tests.endtoend.switchovers import is_good, nothing_left, switchover
 from tests.endtoend.test_check_wal import HOME, take_away, write
-from tests.endtoend.test_switchover import is_good, nothing_left, opened, serving, switchover
 from tests.lab import Lab, wait_for
 from tests.lab.barman import archive, back_up
-from tests.lab.pgbouncer import Pooler, use
+from tests.lab.pgbouncer import Pooler
 
 BETWEEN = "wait until node 1 can take its place again"
 
 
 @pytest.fixture
-def pooled() -> Iterator[tuple[Lab, Pooler]]:
-    """As of ``test_switchover``, with a backup and some WAL after it."""
-    lab = fresh_lab(3)
-    try:
-        opened(lab)
-        pooler = Pooler(lab, lab.gateway)
-        use(lab, pooler)
-        serving(lab)
-        back_up(lab, lab.db1)
-        for _ in range(3):
-            write(lab, 1)
-            archive(lab, lab.db1)
-        yield lab, pooler
-    finally:
-        lab.destroy()
+def backed_up(pooled: tuple[Lab, Pooler]) -> tuple[Lab, Pooler]:
+    """The same with a backup, and some WAL after it."""
+    lab, _ = pooled
+    back_up(lab, lab.db1)
+    for _ in range(3):
+        write(lab, 1)
+        archive(lab, lab.db1)
+    return pooled
 
 
 def drill(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
@@ -59,8 +50,8 @@ def begun(lab: Lab, log: str) -> subprocess.Popen[bytes]:
 INTERRUPTIBLE = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 
 
-def test_a_drill_is_graded(pooled: tuple[Lab, Pooler]) -> None:
-    lab, pooler = pooled
+def test_a_drill_is_graded(backed_up: tuple[Lab, Pooler]) -> None:
+    lab, pooler = backed_up
     client = lab.start_client(way=pooler.way)
 
     rehearsed = drill(lab, "--rehearse")
@@ -109,4 +100,4 @@ def test_a_drill_is_graded(pooled: tuple[Lab, Pooler]) -> None:
     take_away(lab, max(path.rpartition("/")[2] for path in names))
     hindered = drill(lab, "--rehearse")
     assert hindered.returncode == 1
-    assert re.search(r"FAIL  drill\.wal .*MISSING 00000001", hindered.stdout)
+    assert re.search(r"FAIL  switchover\.wal .*MISSING 00000001", hindered.stdout)

@@ -107,6 +107,7 @@ GROUPS: list[tuple[list[str | Callable[[Lab], Context[None]]], set[str]]] = [
         [
             "filter_too_narrow",
             "node_that_lets_us_not_in",
+            "a_name_that_leads_nowhere",
             "slot_that_may_fill_the_disk",
             "barman_goes_past_the_gateway",
             "barman_without_keepalives",
@@ -116,7 +117,15 @@ GROUPS: list[tuple[list[str | Callable[[Lab], Context[None]]], set[str]]] = [
             repmgrd_that_looks_seldom,
         ],
         {
-            *("repmgr.filter", "nodes.answer", "nodes.wal", "barman.conninfo", "barman.keepalives", "barman.slot"),
+            *(
+                "repmgr.filter",
+                "nodes.answer",
+                "nodes.name",
+                "nodes.wal",
+                "barman.conninfo",
+                "barman.keepalives",
+                "barman.slot",
+            ),
             *("rules.foreign", "repmgr.interval", "routes.state"),
         },
     ),

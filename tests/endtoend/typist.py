@@ -158,6 +158,10 @@ def in_pg_hba(lab: Lab, where: str, line: str) -> None:
         host.pg_ctl("reload")
 
 
+def in_etc_hosts(lab: Lab, where: str, line: str) -> None:
+    lab.append(lab.gateway, "/etc/hosts", f"{line}\n")
+
+
 def start_service(lab: Lab, where: str) -> None:
     """There is no systemd in this lab; ``test_units.py`` has it."""
     lab.start_worker()
@@ -176,6 +180,7 @@ MANNERS: list[tuple[str, Callable[..., None]]] = [
     (r"in its pgbouncer\.ini, \[(\w+)\]: (\w+) = ([^;]*); then on its host: systemctl reload.*", in_pgbouncer_ini),
     (r"in barman\.conf, \[barman\]: (.*)", in_barman_conf),
     (r"in (?:its pg_hba\.conf|pg_hba\.conf of every node, above any 'reject'), then reload: (.*)", in_pg_hba),
+    (r"in DNS or /etc/hosts: (.*)", in_etc_hosts),
     (r"there: (.*)", there),
     (r"on (node \d|the primary): (.*)", on_node),
     (r"(?:.*, or )?as postgres: ([^;]*)(?:;.*)?", as_postgres),

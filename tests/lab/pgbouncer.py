@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
 
-from tests.lab import PYTHON, Host, Lab, wait_for
+from tests.lab import BASE, PYTHON, Host, Lab, wait_for
 
 ADMIN = "repmgr_hooks"
 PASSFILE = "/etc/repmgr-hooks/pgpass"
@@ -47,6 +48,15 @@ time.sleep(float(sys.argv[3]))
 hold.release(managed, held, host)
 print("released", flush=True)
 """
+
+
+BENCH = """\\set i random(1, 5)
+begin;
+insert into work default values;
+update counter set n = n + 1 where id = :i;
+commit;
+"""
+"""One transaction of pgbench's: a row, and a change of one that others change too."""
 
 
 @dataclass
@@ -153,3 +163,41 @@ def hold(lab: Lab, limit: float, patience: float = 20, seconds: float = 3600) ->
     wait_for(lambda: "held" in held.said() or held.process.poll() is not None, "the clients to be held")
     assert "held" in held.said(), held.said()
     return held
+
+
+@dataclass(frozen=True)
+class Bench:
+    """pgbench through a PgBouncer, each transaction a row of ``work``; it gives up a client whose transaction fails."""
+
+    lab: Lab
+    process: subprocess.Popen[bytes]
+
+    @property
+    def failures(self) -> list[str]:
+        """What it has said of failures so far."""
+        return re.findall(r".*(?:aborted|FATAL|ERROR).*", self.lab.app.log("bench"))
+
+    def stop(self) -> int:
+        """End it as its own alarm does, after the transactions that are under way; return how many it has done."""
+        self.lab.app.run("pkill", "-ALRM", "-x", "pgbench")
+        self.process.wait(60)
+        return int(re.findall(r"transactions actually processed: (\d+)", self.lab.app.log("bench"))[-1])
+
+
+def start_bench(lab: Lab, pooler: Pooler, clients: int = 20, rate: int = 100) -> Bench:
+    """Start pgbench on the application's host; each of its clients waits for a connection if it has to."""
+    lab.db1.sql("create table counter (id int primary key, n bigint default 0)", "app")
+    lab.db1.sql("insert into counter select generate_series(1, 5)", "app")
+    lab.db1.sql("alter table counter owner to app", "app")
+    lab.put(lab.app, "/tmp/bench.sql", BENCH)
+    words = ("pgbench", "-n", "-f", "/tmp/bench.sql", "-c", str(clients), "-R", str(rate), "-T", "86400")
+    environment = f"PGOPTIONS= PGCONNECT_TIMEOUT=60 PGHOST={pooler.host.address} PGPORT={pooler.port} PGUSER=app"
+    (BASE / "app-bench.log").write_bytes(b"")
+    bench = Bench(lab, lab.app.start("env", *environment.split(), *words, "app", user="postgres", log="bench"))
+    wait_for(lambda: lab.db1.sql("select sum(n) > 0 from counter", "app") == "t", "pgbench")
+    return bench
+
+
+def done_in(primary: Host) -> int:
+    """How many transactions of pgbench a primary has: each counts itself, which no other client does."""
+    return int(primary.sql("select sum(n) from counter", "app"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 PLACES = Path("/usr/lib/postgresql")
@@ -23,6 +24,7 @@ def postgresql() -> str:
     return max(found, key=int, default="")
 
 
+@cache
 def barman(program: str | Path = "barman") -> tuple[int, int]:
     """Return the version of a Barman, as far as anything hangs on it."""
     said = subprocess.run(

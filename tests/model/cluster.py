@@ -244,6 +244,13 @@ class Cluster:
                 self.say(number, "node_rejoin")
         return number
 
+    def replaced(self, index: int) -> int | None:
+        """A stale primary becomes a standby, its primary is lost, and repmgr makes it the primary: all in a moment."""
+        self.rejoin(index, False)
+        self.settle()
+        self.stop_primary(index)
+        return self.repmgr_promotes(index, True)
+
     def clone(self, index: int) -> int | None:
         """``repmgr standby clone``: a node is made anew from the newest primary that it sees; its slots are gone."""
         able = [number for number in self.nodes if self._newest_visible_primary(number) is not None]

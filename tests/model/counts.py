@@ -11,9 +11,11 @@ FOLLOWED, STALE, BESIDE, TWINS = (
     "promotions beside a healthy primary",
     "twins",
 )
+STOPPED, REWOUND, CLONED = "former primaries stopped", "rewound", "cloned"
 RIGHT, UNKNOWN, STILL = "times all was right", "times without a sure primary", "times nothing was written"
 
 ENOUGH = {RUNS: 600, STEPS: 20_000, KILLS: 60, FOLLOWED: 300, STALE: 50, BESIDE: 50, TWINS: 20}
+ENOUGH |= {STOPPED: 20, REWOUND: 5, CLONED: 2}
 ENOUGH |= {RIGHT: 500, UNKNOWN: 200, STILL: 500}
 
 COUNTS: Counter[str] = Counter()

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize
 
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
+from repmgr_hooks.errors import HooksError
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.last_seen import LastSeen, Publisher
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.foreground import run_now
+from repmgr_hooks.service.former_keeper import FormerPrimaryKeeper
+from repmgr_hooks.settings.former_primary import AttemptLimit, FormerPrimary
 from tests.fake import Wall
 from tests.model import counts
 from tests.model.cluster import new_cluster
 from tests.model.counts import COUNTS
 from tests.model.evidence import Call, Evidence
+from tests.model.former import ModelOnNode
 from tests.model.host import PORTS, Killed, ModelHost, MortalJournal
 from tests.model.oracle import Oracle, Violation
-from tests.model.setting import LOADED, TICK, managed
+from tests.model.setting import LOADED, READERS, TICK, managed
 
 LOOK_AT_MOST_EVERY = 2.5
 """Seconds; without a primary the worker would look ten times as often."""
 RETRY_AT_MOST = LOADED.service.retry.max_delay
+FORMER = FormerPrimary(clone="primary", limit=AttemptLimit(3, 3600))
 
 
 class ModelPublisher(Publisher):
@@ -46,15 +53,31 @@ class Game(RuleBasedStateMachine):
     loaded: Config
     wall: Wall
 
-    @initialize(size=st.integers(2, 5), backend=st.sampled_from(["iptables", "nftables"]))
-    def begin(self, size: int, backend: str = "iptables") -> None:
-        """With nftables somebody has just changed to it: iptables still has the rules."""
-        self.managed = managed(size, backend)
+    @initialize(
+        size=st.integers(2, 5),
+        backend=st.sampled_from(["iptables", "nftables"]),
+        if_none=st.sampled_from(["", "primary", "close"]),
+        former=st.booleans(),
+    )
+    def begin(self, size: int, backend: str = "iptables", if_none: str = "", former: bool = False) -> None:
+        """With nftables somebody has just changed to it: iptables still has the rules.
+
+        ``if_none``: of the port for readers; without it there is none. ``former``: former primaries are stopped and
+        rejoined.
+        """
+        self.managed = managed(size, backend, if_none)
+        self.former = former
+        if former:
+            place = str(self.loaded.state_dir)
+            Path(place, "cluster-main.former").unlink(missing_ok=True)
+            cluster = replace(self.managed.cluster, former_primary=FORMER, state_dir=place)
+            self.managed = replace(self.managed, cluster=cluster)
         self.cluster = new_cluster(size)
         self.wall.time, self.wall.host = Wall().time, None
         self.evidence = Evidence(self.wall)
         self.oracle = Oracle(self.cluster, self.evidence)
         self.host = self.wall.host = ModelHost(self.cluster, self.oracle, backend)
+        self.on_node = ModelOnNode(self.host)
         self.journal = MortalJournal()
         self.journal.before_change = self.host.use
         self.journal.on_decision = self.oracle.state
@@ -62,6 +85,7 @@ class Game(RuleBasedStateMachine):
         self.pending: list[Event] = []
         self.delivered: list[Event] = []
         self.names = 0
+        self.quiet = False
         self.start_worker()
         self.barman_was_ill = False
         COUNTS[counts.RUNS] += 1
@@ -74,12 +98,16 @@ class Game(RuleBasedStateMachine):
         self.journal.release_cut_off()
         shown = ModelPublisher(self.oracle)
         self.controller = ClusterController(self.managed, self.journal, self.host, self.loaded, publisher=shown)
+        if self.former:
+            of = (self.managed, self.journal, self.loaded, self.controller, lambda alert: None)
+            self.keeper = FormerPrimaryKeeper(*of, lambda cluster: self.host, lambda *_: self.on_node)
 
     def work(self) -> float:
         """What the worker's loop does once; if it dies of it, another is started."""
         self.take_in()
         try:
             wait = self.controller.work()
+            self.look_after_former_primaries()
             self.oracle.judge()
             return wait
         except Killed:
@@ -87,6 +115,12 @@ class Game(RuleBasedStateMachine):
             COUNTS[counts.KILLS] += 1
             self.start_worker()
             return 0.0
+
+    def look_after_former_primaries(self) -> None:
+        """As the thread of its own does; not while it is looked whether all is quiet."""
+        if self.former and not self.quiet:
+            with suppress(HooksError):
+                self.keeper.look()
 
     def pass_time(self, seconds: float) -> None:
         """Let the worker look whenever it says so, but not ten times a second."""
@@ -137,19 +171,23 @@ class Game(RuleBasedStateMachine):
     def must_be_quiet(self) -> None:
         self.host.let_it_live()
         self.take_in()
+        self.quiet = True
         last_known = self.evidence.remembered
         number = self.oracle.the_primary(last_known)
         self.pass_time(2 * TICK)
         COUNTS[counts.UNKNOWN if number is None else counts.RIGHT] += 1
-        self.must_be_right([*self.stale_primaries_with_clients(last_known), *self.unhandled_events()], number)
+        wrong = [*self.stale_primaries_with_clients(last_known), *self.unhandled_events(), *self.silent_readers()]
+        self.must_be_right(wrong, number)
         if number is not None:
             self.must_be_right([*self.wrong_ports(number), *self.wrong_slots(number)], number)
+            self.must_be_right([*self.wrong_readers(number)] if self.managed.cluster.readers else [], number)
             if self.host.barman.health == "good":
                 self.wait_for_a_retry()
                 self.must_be_right(self.wrong_stream(number), number)
         if not self.failed():
             self.nothing_must_be_written()
             COUNTS[counts.STILL] += 1
+        self.quiet = False
 
     def stale_primaries_with_clients(self, last_known: LastKnownPrimary) -> Iterator[str]:
         for number in self.oracle.stale_primaries(last_known):
@@ -158,6 +196,31 @@ class Game(RuleBasedStateMachine):
                 for port in PORTS
                 if self.host.node_behind(port) == number
             )
+            if number in self.host.readers_on():
+                yield f"readers come to stale primary {number}"
+            if any(entry.host == self.cluster.nodes[number].host for entry in self.host.connections):
+                yield f"somebody is still connected to stale primary {number}"
+
+    def silent_readers(self) -> Iterator[str]:
+        """Primary or not, readers come to no node that does not answer, if another of theirs does."""
+        there = self.host.readers_on()
+        answering = {number for number in there if self.cluster.nodes[number].reachable}
+        if answering and there - answering:
+            yield f"readers come to {sorted(there)}, of which only {sorted(answering)} answer"
+
+    def wrong_readers(self, number: int) -> Iterator[str]:
+        """They come to all standbys that follow the primary; and if there is none, to it, or nowhere."""
+        surely, perhaps = self.oracle.followers(number, True), self.oracle.followers(number, False)
+        there, none = self.host.readers_on(), self.managed.cluster.readers["readers"].if_none == "primary"
+        if not surely <= there <= perhaps and (surely or there != ({number} if none else set())):
+            yield f"readers come to {sorted(there)}, and the primary's followers are {sorted(surely)}"
+        nodes = self.cluster.nodes
+        for host in {entry.host for entry in self.host.connections if entry.flow.gateway_port == READERS}:
+            node = next(node for node in nodes.values() if node.host == host)
+            if node.runs_as_primary and node is not nodes[number] and node.reachable:
+                yield f"a reader is still connected to {host}, another primary"
+            if not node.up and not node.reachable:
+                yield f"a reader is still connected to {host}, which is down"
 
     def unhandled_events(self) -> Iterator[str]:
         if number := self.journal.unhandled():
@@ -189,7 +252,7 @@ class Game(RuleBasedStateMachine):
         if host.two_back_ends:
             yield "both back ends have rules of ours"
         for entry in host.connections:
-            if entry.host != address:
+            if entry.host != address and entry.flow.gateway_port != READERS:
                 yield f"a client is still connected to {entry.host}"
 
     def wrong_slots(self, number: int) -> Iterator[str]:

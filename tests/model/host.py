@@ -18,6 +18,7 @@ from tests.fake import SENDER_PID, Connection, FakeHost, FakeNode, FakeSlot
 from tests.fake_nft import Chain
 from tests.model.cluster import Cluster, ModelNode
 from tests.model.oracle import Oracle
+from tests.model.setting import READERS
 
 DNAT, SNAT = "repmgr_dnat", "repmgr_snat"
 DPORT = {"payload": {"protocol": "tcp", "field": "dport"}}
@@ -162,6 +163,25 @@ class ModelHost(FakeHost):
             self._reached[port] = found[0] if found else None
         return self._reached[port]
 
+    def readers_on(self) -> frozenset[int]:
+        """The nodes that clients of the port for readers reach."""
+        spread = self.nft.spread(self.gateway, READERS) or self.nat.spread(self.gateway, READERS)
+        return frozenset(n for n, node in self.nodes.items() if f"{node.host}:5432" in [to for to, _ in spread])
+
+    def read(self, path: str) -> str:
+        self.use()
+        return super().read(path)
+
+    def read_on(self, which: int) -> int | None:
+        """A reader connects to one of the nodes where they come, and stays."""
+        there = sorted(number for number in self.readers_on() if self.nodes[number].reachable)
+        if not there:
+            return None
+        number = there[which % len(there)]
+        flow = Flow("10.0.0.31", 40_000 + self._uses, self.gateway, READERS)
+        self.connections.append(Connection(flow, self.nodes[number].host))
+        return number
+
     def _settle(self) -> None:
         self.cluster.settle()
         source = self.barman.streams_from
@@ -217,8 +237,9 @@ class ModelHost(FakeHost):
         self.ran.clear()
         if program.argv[0] != "iptables-restore" and program.argv != ("nft", "-j", "-f", "-"):
             return super().run(program, limit)
-        before = {port: self.node_behind(port) for port in PORTS}
+        before, readers = {port: self.node_behind(port) for port in PORTS}, self.readers_on()
         output = super().run(program, limit)
+        self.oracle.spread(readers, self.readers_on())
         self.oracle.swapped(before, {port: self.node_behind(port) for port in PORTS})
         if self.oracle.accusation:
             raise Killed  # not the accusation: the worker survives any error
@@ -227,10 +248,6 @@ class ModelHost(FakeHost):
     def reset_clients(self, flows: Iterable[Flow]) -> None:
         self.use()
         super().reset_clients(flows)
-
-    def read(self, path: str) -> str:
-        self.use()
-        return super().read(path)
 
     def close_idle(self) -> None:
         self._waited_for.clear()
@@ -248,7 +265,7 @@ class ModelHost(FakeHost):
         senders = self.senders(number)
         rows = [[other, "primary" if other in node.registered else "standby", True, None, True] for other in self.nodes]
         said = (node.in_recovery, node.timeline, node.system_identifier, node.lsn(), receiver, slots, senders, rows)
-        return [(*said, 0x100_0000)]
+        return [(*said, 0x100_0000, node.replayed(), node.replay_paused)]
 
 
 class MortalJournal(Journal):

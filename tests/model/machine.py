@@ -258,6 +258,46 @@ class Model(Game):
     def a_client_connects(self, port: str, when: int) -> None:
         self.let(lambda: self.host.connect(port), "clients", when)
 
+    @step(which=WHICH, when=WHEN)
+    def a_reader_connects(self, which: int, when: int) -> None:
+        self.let(lambda: self.host.read_on(which), "readers", when)
+
+    @step(
+        which=WHICH,
+        how=st.sampled_from(["stop", "lose", "isolate"]),
+        metadata=FAILS_SELDOM,
+        rewinds=FAILS_SELDOM,
+        looks=st.integers(1, 6),
+        then=st.sampled_from(["nothing", "stop", "promote", "switch", "replace", "hide", "start", "die"]),
+        when=st.one_of(st.just(0), st.integers(1, 60)),
+    )
+    def a_former_primary_comes_back(
+        self, which: int, how: str, metadata: bool, rewinds: bool, looks: int, then: str, when: int
+    ) -> None:
+        """A primary runs on, or is started again, beside the one that repmgr has made; and then roles change again."""
+        self.failover(which=which, how=how, metadata=metadata, told=True, when=0)
+        self.on_node.rewind_fails = not rewinds
+        self.pass_time(TICK)
+        self.let(lambda: self.cluster.start(which), "starts")
+        self.host.let(lambda: self.cluster.heal(True))
+        cluster = self.cluster
+        happens: dict[str, Callable[[], object]] = {
+            "stop": lambda: cluster.stop_primary(which),
+            "promote": lambda: cluster.promoted_by_hand(which),
+            "switch": lambda: cluster.switch_over(which, True),
+            "replace": lambda: cluster.replaced(which),
+            "hide": lambda: cluster.hide(which),
+            "start": lambda: cluster.start(which),
+        }
+        for look in range(looks):
+            if look == looks // 2 and then == "die":
+                self.host.kill_after(when or 1)
+            elif not look and then in happens and not when:
+                self.on_node.meanwhile = happens[then]
+            elif look == looks // 2 and then in happens:
+                self.let(happens[then], f"then: {then}", when)
+            self.pass_time(TICK)
+
     @step()
     def all_is_quiet(self) -> None:
         self.must_be_quiet()

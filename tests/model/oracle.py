@@ -55,6 +55,8 @@ class Oracle:
         """Ports that the worker has closed, or left closed when it led the other one to another node."""
         self._followed = 0
         self._met: set[tuple[str, int]] = set()
+        self._stopped: dict[int, Term] = {}
+        """The nodes that the worker has stopped, and what each was."""
 
     def looked(self, number: int, answer: Rows | OperationFailed) -> None:
         """The worker has asked a node what it is."""
@@ -119,6 +121,28 @@ class Oracle:
         if port not in self._closed:
             self._deserted(port, shown)
 
+    def spread(self, before: frozenset[int], after: frozenset[int]) -> None:
+        """The worker has changed the rules: where readers came to, and where they come to now.
+
+        Nobody is let in whom the last look has not seen: a standby, or the node that was found to be the primary.
+        """
+        for number in after - before:
+            shown = self._shown.get(number)
+            if shown is None:
+                return self.accuse(f"readers are led to node {number}, which did not answer the last look")
+            if shown.term is not None and shown.term != self._decided:
+                return self.accuse(f"readers are led to node {number}, which was another primary at the last look")
+        return None
+
+    def followers(self, number: int, seen: bool) -> set[int]:
+        """The standbys that answer and receive the WAL of this primary, ``seen``: through such alone."""
+        nodes = self._cluster.nodes
+        found: set[int] = set()
+        for _ in nodes:
+            passed = {n for n in found if nodes[n].reachable or not seen}
+            found |= {n for n, node in nodes.items() if node.upstream in {number, *passed}}
+        return {n for n in found if nodes[n].reachable}
+
     def state(self, last_known: LastKnownPrimary) -> None:
         """The worker writes down that a node is the primary now, before it moves anything."""
         shown = self._shown.get(last_known.primary or 0)
@@ -166,6 +190,46 @@ class Oracle:
         node = self._cluster.nodes[led.node]
         really = node.runs_as_primary and node.term == led.term
         return really and self._same_term(led) and led.timeline >= self._cluster.newest_made_by_repmgr()
+
+    # -- former primaries: what may be done to a node ---------------------------------------------------------------
+
+    def asks_to_stop(self, number: int) -> None:
+        """A node is asked to stop: at the last look another, which is followed, was a primary on a later timeline."""
+        shown, followed = self._shown.get(number), self._followed_primary()
+        if followed is None or followed[0] == number:
+            return self.accuse(f"node {number} is to be stopped, and the primary is {followed}, {self._decided}")
+        if shown and shown.term is None:
+            return self.accuse(f"node {number} is to be stopped, which was a standby at the last look")
+        if shown and shown.timeline >= followed[1]:
+            return self.accuse(f"node {number} is to be stopped, on timeline {shown.timeline}, beside {followed}")
+        return None
+
+    def stops(self, number: int) -> None:
+        """And its host has found it to be what it was."""
+        term = self._cluster.nodes[number].term
+        if term == self._decided or term.timeline >= self._cluster.newest_made_by_repmgr():
+            self.accuse(f"node {number} is stopped, {term}; the primary is {self._decided}")
+        self._stopped[number] = term
+
+    def asks_to_rejoin(self, number: int) -> None:
+        """A node is to be rewound or cloned: one that we have stopped, and another is followed."""
+        followed = self._followed_primary()
+        if followed is None or followed[0] == number:
+            self.accuse(f"node {number} is to be rejoined, and the primary is {followed}, {self._decided}")
+        if number not in self._stopped:
+            self.accuse(f"node {number} is to be rejoined, which was not stopped by us")
+
+    def rejoins(self, number: int) -> None:
+        """It is rewound or cloned: nothing of a primary is lost that repmgr has made, and that is the newest."""
+        node = self._cluster.nodes[number]
+        if node.up or node.term == self._decided or node.timeline >= self._cluster.newest_made_by_repmgr():
+            self.accuse(f"node {number} is rejoined, {node.term}; the primary is {self._decided}")
+
+    def _followed_primary(self) -> tuple[int, int] | None:
+        """Return the node that was decided to be the primary, and was one at the last look; and its timeline."""
+        number = self._decided.node if self._decided else 0
+        shown = self._shown.get(number)
+        return (number, shown.timeline) if shown and shown.term == self._decided else None
 
     def the_primary(self, last_known: LastKnownPrimary) -> int | None:
         """Return the node that must be found to be the primary; None if the oracle cannot say."""

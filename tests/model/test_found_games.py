@@ -141,3 +141,14 @@ def test_the_worker_dies_while_the_back_end_is_changed(state: Model, uses: int) 
     state.all_is_quiet()
     assert state.host.node_behind("app") == 2
     assert not state.host.two_back_ends
+
+
+@pytest.mark.parametrize("then", ["stop", "promote", "switch", "replace", "start", "die"])
+@pytest.mark.parametrize("when", [0, 3, 8])
+def test_roles_change_while_a_former_primary_is_looked_after(state: Model, then: str, when: int) -> None:
+    """``when`` 0: between the last look from the gateway and the one on the node."""
+    state.begin(size=3, former=True)
+    state.a_former_primary_comes_back(
+        which=0, how="isolate", metadata=True, rewinds=then != "start", looks=5, then=then, when=when
+    )
+    state.all_is_quiet()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import background, hook, lock
-from repmgr_hooks.background import on_disk
+from repmgr_hooks.background import on_disk, together
 from repmgr_hooks.journal.heartbeat import last_heartbeat, write_heartbeat
 from repmgr_hooks.journal.pauses import known
 from repmgr_hooks.lock import exclusive, holder
@@ -84,3 +84,19 @@ def test_a_lock_is_let_go_although_the_disk_hung_before_its_holder_could_sign(
     assert len(asked) == 2
     with exclusive(tmp_path / "lock", 0):
         assert holder(tmp_path / "lock")
+
+
+def test_when_one_of_several_jobs_raises_the_others_have_ended() -> None:
+    ended = threading.Event()
+
+    def late() -> None:
+        time.sleep(0.2)
+        ended.set()
+
+    def broken() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        together(broken, late)
+    assert ended.is_set()
+    assert together(lambda: 1, lambda: 2) == [1, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import string
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from repmgr_hooks import config, config_file
 from repmgr_hooks.engine.routes import When
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.settings.cluster import Readers
 
 FILE = Path(__file__).resolve().parents[2] / "config/config.yaml"
 GOOD = FILE.read_text()
@@ -108,6 +110,7 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
     assert first == ": 5 mistakes:"
     for expected in (
         "  line 4: clusters.main.nodes.1.host: must be an IP address",
+        "    HINT: look it up, and write the address; a node may have its 'name' beside it",
         "  line 6: clusters.main.promotion_timeuot: unknown option",
         "    HINT: did you mean 'promotion_timeout'?",
         "  line 7: clusters.main.gateway.ports.app: must be between 1 and 65535; got 70000",
@@ -116,7 +119,7 @@ def test_all_five_mistakes_are_reported_at_once_each_with_line_and_path(tmp_path
         "    HINT: did you mean 'firewall'?",
     ):
         assert len([line for line in rest if line.startswith(expected)]) == 1, expected
-    assert len(rest) == 7
+    assert len(rest) == 8
 
 
 def test_an_event_of_a_newer_repmgr_may_be_routed_and_is_warned_of(
@@ -237,6 +240,25 @@ def test_nodes_that_do_not_go_together(tmp_path: Path, host: str, said: str) -> 
 def test_handlers_that_need_barman_say_so(tmp_path: Path) -> None:
     text = "\n".join(line for line in GOOD.splitlines() if not line.startswith("    barman:"))
     assert mistakes(tmp_path, text).count("needs the section 'barman' of the cluster") == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["Second", "a-b", "a.b", "a b", "", "'", "x" * 64, "slöt", "a\nb", "%s", "repmgr_slot_1", "a;drop"]
+)
+def test_a_slot_that_postgresql_or_repmgr_would_not_let_us_have(tmp_path: Path, name: str) -> None:
+    text = changed("slot: {on: primary}", f"slot: {{on: primary, name: {json.dumps(name)}}}")
+    assert "slot" in mistakes(tmp_path, text)
+
+
+def test_slots_of_several_names_have_states_of_their_own(tmp_path: Path) -> None:
+    line = "          - slot: {on: standbys, state: absent}\n"
+    more = "          - slot: {name: second, on: standbys, state: synced}\n"
+    (tmp_path / "config.yaml").write_text(changed(line, line + more))
+    (main,) = config.load(tmp_path / "config.yaml").clusters.values()
+    assert main.kept_slots == ("barman",)
+    third = more.replace("synced", "absent")
+    said = "routes: slot second of standbys cannot be both absent and synced"
+    assert said in mistakes(tmp_path, changed(line, line + more + third))
 
 
 def test_a_route_without_do(tmp_path: Path) -> None:
@@ -456,3 +478,74 @@ def test_a_built_in_chain_is_refused(tmp_path: Path) -> None:
 
 def test_an_empty_barman_command_is_refused(tmp_path: Path) -> None:
     assert "barman.command" in mistakes(tmp_path, changed("command: [barman]}", "command: []}"))
+
+
+FORMER = "    # former_primary:\n    #   clone: primary\n    #   config_files: [postgresql.conf, pg_hba.conf]\n"
+SHELLS = {f"{n}: {{host: 10.0.0.1{n}}}": f"{n}: {{host: 10.0.0.1{n}, shell: [ssh, postgres@db{n}]}}" for n in (1, 2)}
+
+
+def with_former_primary(options: str, *shells: str) -> str:
+    text = changed(FORMER, f"    former_primary: {options}\n")
+    for line in shells:
+        text = text.replace(f"      {line}", f"      {SHELLS[line]}")
+    return text
+
+
+def test_the_example_of_a_former_primary(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(with_former_primary("{clone: primary, config_files: [postgresql.conf, pg_hba.conf]}", *SHELLS))
+    settings = config.load(path).clusters["main"].cluster.former_primary
+    assert settings is not None
+    assert (settings.clone, settings.config_files) == ("primary", ("postgresql.conf", "pg_hba.conf"))
+    assert settings.area("main", 1, "/data/") == "/data.former"
+    path.write_text(with_former_primary("{directory: /srv/wal}", *SHELLS))
+    settings = config.load(path).clusters["main"].cluster.former_primary
+    assert settings is not None
+    assert settings.area("main", 1, "/data") == "/srv/wal/main-1"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("{}", "needs a shell on each node, which is missing in nodes.1 and nodes.2"),
+        ("{rejoin: false}", "needs a shell on each node"),
+        ("{clone: elsewhere}", "must be one of never, primary, barman"),
+        ("{config_files: [../pg_hba.conf]}", "must be the name of a file in the data directory"),
+        ("{config_files: [/etc/passwd]}", "must be the name of a file in the data directory"),
+        ("{fence: {program: [power-off]}}", "must be a list that begins with the absolute path of a program"),
+        ("{limit: {attempts: 0}}", "must be between 1 and 86400"),
+        ("{rejoin: false, clone: primary}", "is of no use with 'rejoin: false'"),
+    ],
+)
+def test_a_former_primary_that_cannot_be(tmp_path: Path, options: str, said: str) -> None:
+    assert said in mistakes(tmp_path, with_former_primary(options))
+
+
+READERS = changed("app: 54322}", "app: 54322, readers: 54323}")
+GATE = "          - firewall: {open: app, fail_open_after: 120}\n"
+LINE = "          - firewall: {open: readers, to: standbys, max_lag: 1GB, if_none: close}\n"
+
+
+def test_a_port_for_readers(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(READERS.replace(GATE, GATE + LINE))
+    assert config.load(path).clusters["main"].cluster.readers == {"readers": Readers(1024**3, "close")}
+    path.write_text(READERS.replace(GATE, GATE + "          - firewall: {open: readers, to: standbys}\n"))
+    assert config.load(path).clusters["main"].cluster.readers == {"readers": Readers(64 * 1024**2, "primary")}
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (LINE + LINE.replace("1GB", "2GB"), "port 'readers' is opened in two ways"),
+        (LINE + "          - firewall: {open: readers}\n", "port 'readers' is opened in two ways"),
+        (LINE.replace("to: standbys, ", ""), "'max_lag' and 'if_none' are for 'to: standbys'"),
+        (LINE.replace("standbys", "readers"), "to: must be"),
+    ],
+)
+def test_what_is_wrong_about_readers(tmp_path: Path, lines: str, said: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(READERS.replace(GATE, GATE + lines))
+    with pytest.raises(UsageError) as error:
+        config.load(path)
+    assert said in str(error.value)

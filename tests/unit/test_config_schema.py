@@ -38,8 +38,8 @@ CANNOT_SAY = (
     r"mixes IPv4 and IPv6|must be of the same kind|is a node's|is node \d's",
     r"all are witnesses|'shell' is of no use",
     r"'initial_delay' \(\d+ s\) must not be above|must be less than 'start_timeout'",
-    r"asks for nothing|needs 'stream: true'|needs 'stream|'state' goes with|'max_retained_wal' goes with",
-    r"slots of standbys cannot be both",
+    r"asks for nothing|needs 'stream: true'|needs 'stream|'state: .*' goes with|'max_retained_wal' goes with",
+    r"slot \w+ of standbys cannot be both",
     r"must have one of 'mail', 'webhook' and 'exec'|go with 'mail'|there is no receiver under 'alerts'",
     r"'models' has",
     # What takes a program to judge: addresses, URLs, ports in a string, and the options of the libpq that is there.

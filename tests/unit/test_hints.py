@@ -22,7 +22,7 @@ def codes() -> set[str]:
     """The codes of all that has a hint, in what ``check`` and ``status`` are made of."""
     reasons = {f"primary.{code.name.lower()}" for code in ReasonCode if code.hint}
     found = reasons | {f"failover.{kind.name.lower()}" for kind in Hindrance}
-    found |= {f"client.{code.value}" for code in ProbeCode if code is not ProbeCode.WRITES}
+    found |= {f"client.{code.value}" for code in ProbeCode if code not in (ProbeCode.WRITES, ProbeCode.READS)}
     for package in PACKAGES:
         for file in (ROOT / "repmgr_hooks" / package).rglob("*.py"):
             found |= set(codes_in(ast.parse(file.read_text())))

@@ -14,9 +14,9 @@ import repmgr_hooks
 PACKAGE = Path(repmgr_hooks.__file__).parent
 
 LAYERS = """
-    __main__ > cli > setup > drill > service reports checks > forward config config_schema > consistency > alerts
-    > switchover > engine > handlers
-    > journal barman > cluster > system > netfilter > outline config_file > settings event hook
+    __main__ testing > cli > setup > drill > service reports checks > forward config config_schema > consistency
+    > alerts > switchover former_primary > engine > handlers
+    > journal barman > cluster > system > netfilter > outline names config_file > settings event hook
     > lock log log_json catalogue > errors files background repmgr_conf > text writer clock __init__
 """
 RANK = {name: rank for rank, layer in enumerate(LAYERS.split(">")) for name in layer.split()}

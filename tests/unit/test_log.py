@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import pytest
 
 from repmgr_hooks import log as log_module
-from repmgr_hooks.cli import output
+from repmgr_hooks.cli import logged, output
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.log import Form, about, formatter, goes_to_journal, hint
 
@@ -38,7 +38,7 @@ def written(tmp_path: Path, say: Callable[[TextIO], None]) -> list[str]:
 
 def test_in_a_file_a_line_has_the_time_and_no_colour(tmp_path: Path) -> None:
     def say(stream: TextIO) -> None:
-        output.show_log_lines(stream)
+        logged.show_log_lines(stream)
         log.error("no %s", "answer")
 
     (line,) = written(tmp_path, say)
@@ -50,7 +50,7 @@ def test_in_the_journal_a_line_has_its_priority_and_no_time(tmp_path: Path, monk
     def say(stream: TextIO) -> None:
         there = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino}")
-        output.show_log_lines(stream)
+        logged.show_log_lines(stream)
         log.info("done")
         log.warning("drift")
         log.error("two\nlines")
@@ -75,7 +75,7 @@ def test_what_is_only_inherited_from_a_service_is_no_journal(tmp_path: Path, mon
 
 def test_for_a_collector_each_line_is_an_object_that_says_what_it_is_about(tmp_path: Path) -> None:
     def say(stream: TextIO) -> None:
-        output.show_log_lines(stream, "json")
+        logged.show_log_lines(stream, "json")
         log.info("no %s", "cluster")
         with about(cluster="main", named=True), about(run=5, events=[7]):
             log.error("two\nlines")
@@ -95,7 +95,7 @@ def test_for_a_collector_each_line_is_an_object_that_says_what_it_is_about(tmp_p
 @pytest.mark.parametrize(("named", "said"), [(False, ["a", "main: b"]), (True, ["main: a", "main: b"])])
 def test_with_several_clusters_each_line_names_its_own(tmp_path: Path, named: bool, said: list[str]) -> None:
     def say(stream: TextIO) -> None:
-        output.show_log_lines(stream)
+        logged.show_log_lines(stream)
         with about(cluster="main", named=named):
             log.info("a")
             log.info("main: b")
@@ -106,7 +106,7 @@ def test_with_several_clusters_each_line_names_its_own(tmp_path: Path, named: bo
 def test_a_complaint_is_an_object_too(capsys: pytest.CaptureFixture[str]) -> None:
     output.complain("plain")
     stream = io.StringIO()
-    output.show_log_lines(stream, "json")
+    logged.show_log_lines(stream, "json")
     output.complain("for a collector")
     assert capsys.readouterr().err == "repmgr-hooks: plain\n"
     assert json.loads(stream.getvalue())["message"] == "for a collector"
@@ -151,7 +151,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_a_terminal_one_line_is_written_over(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
-    lines = output.show_log_lines(terminal.stream)
+    lines = logged.show_log_lines(terminal.stream)
     with lines.waiting("a node that is out of recovery", 30):
         until(lambda: terminal.shows("at most: a node that is out of recovery"))
         log.warning("in between")
@@ -166,7 +166,7 @@ def test_no_colour_for_who_wants_none(monkeypatch: pytest.MonkeyPatch, name: str
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv(name, value)
     terminal = Terminal()
-    output.show_log_lines(terminal.stream)
+    logged.show_log_lines(terminal.stream)
     log.error("bad")
     until(lambda: terminal.shows("bad"))
     assert "\033" not in terminal.text
@@ -175,7 +175,7 @@ def test_no_colour_for_who_wants_none(monkeypatch: pytest.MonkeyPatch, name: str
 @pytest.mark.parametrize("form", ["plain", "json"])
 def test_elsewhere_it_is_a_log_line_now_and_then(quick: None, form: Any) -> None:
     stream = io.StringIO()
-    lines = output.show_log_lines(stream, form)
+    lines = logged.show_log_lines(stream, form)
     with about(cluster="main"), lines.waiting("the end", 30):
         until(lambda: stream.getvalue().count("at most: the end") >= 2)
     if form == "json":
@@ -185,7 +185,7 @@ def test_elsewhere_it_is_a_log_line_now_and_then(quick: None, form: Any) -> None
 
 def test_what_is_short_is_not_worth_a_word() -> None:
     stream = io.StringIO()
-    lines = output.show_log_lines(stream)
+    lines = logged.show_log_lines(stream)
     with lines.waiting("the end", 30):
         pass
     assert stream.getvalue() == ""

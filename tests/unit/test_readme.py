@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from repmgr_hooks.reports.exposition import METRICS
 from repmgr_hooks.reports.status import ClusterStatus
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.testing import CHECKS
 from tests import readme
 from tests.fake import FakeHost
 from tests.options import Option, all_options
@@ -261,6 +264,30 @@ def test_the_handler_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     names["primary_file"] = handler
     exec(block("def test_another_primary", HANDLERS), names)  # noqa: S102 - the README's own text
     names["test_another_primary"]()
+
+
+def run_pytest(place: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": f"{readme.REPOSITORY}:{place}", "PYTHONDONTWRITEBYTECODE": "1"}
+    words = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(place), str(place))
+    ended = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=place, timeout=300, check=False)
+    return ended.stdout + ended.stderr
+
+
+def test_the_test_of_the_handler_works(tmp_path: Path) -> None:
+    """The text of the README and nothing else; then with a fault in it."""
+    handler = block('"""A file that names', HANDLERS)
+    (tmp_path / "primary_file.py").write_text(handler)
+    (tmp_path / "test_primary_file.py").write_text(block('"""Whether primary_file', HANDLERS))
+    assert f"{len(CHECKS)} passed" in run_pytest(tmp_path)
+    (tmp_path / "primary_file.py").write_text(handler.replace("if seen ==", "if seen !="))
+    said = run_pytest(tmp_path)
+    assert "'plan' says that nothing is missing, and the world says: it names None" in said
+    assert "FAILED test_primary_file.py::test_primary_file[convergence]" in said
+
+
+def test_the_table_of_checks_is_complete() -> None:
+    table = re.findall(r"^\| `(\w+)` \|", HANDLERS.partition("## Test it")[2], re.MULTILINE)
+    assert table == list(CHECKS)
 
 
 def test_the_table_names_the_whole_contract() -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 import pytest
 
 from repmgr_hooks import writer as module
-from repmgr_hooks.cli import output
+from repmgr_hooks.cli import logged, output
 from repmgr_hooks.writer import Writer
 
 log = logging.getLogger("repmgr_hooks.somewhere")
@@ -41,7 +41,7 @@ def test_a_reader_who_has_stopped_keeps_nobody_waiting(pipe: tuple[int, int], mo
     monkeypatch.setattr(module, "LAST_WORDS", 0.1)
     monkeypatch.setattr(module, "MOST", 1000)
     reader, writer = pipe
-    output.show_log_lines(os.fdopen(writer, "w"))
+    logged.show_log_lines(os.fdopen(writer, "w"))
     for number in range(10_000):
         log.info("line %d", number)
     os.set_blocking(reader, False)
@@ -76,7 +76,7 @@ def test_a_stream_that_is_closed_is_no_error() -> None:
 
 def test_a_library_does_not_write_past_it() -> None:
     stream = io.StringIO()
-    output.show_log_lines(stream)
+    logged.show_log_lines(stream)
     logging.getLogger("asyncio").error("Task exception was never retrieved")
     logging.getLogger("psycopg").warning("error ignored")
     output.all_written()
@@ -87,7 +87,7 @@ def test_a_library_does_not_write_past_it() -> None:
 @pytest.mark.slow
 def test_a_program_ends_although_nobody_reads_its_last_words(pipe: tuple[int, int]) -> None:
     script = (
-        "import logging, sys; from repmgr_hooks.cli import output; output.show_log_lines(sys.stderr)\n"
+        "import logging, sys; from repmgr_hooks.cli import logged, output; logged.show_log_lines(sys.stderr)\n"
         "logging.getLogger('repmgr_hooks').error('to nobody'); output.complain('to nobody either'); sys.exit(5)"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.DEVNULL, stderr=pipe[1])

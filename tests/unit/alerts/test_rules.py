@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
 from repmgr_hooks.cluster.readiness import Hindrance, Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.settings.cluster import Readers
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
 
@@ -45,6 +46,24 @@ def test_how_long_it_must_last(
     code: ProbeCode, since: float, times: int, known_since: float, now: float, said: bool
 ) -> None:
     assert late(code, since, times, known_since, now) is said
+
+
+@pytest.mark.parametrize(
+    ("code", "after", "severity"),
+    [
+        (ProbeCode.READS_ON_PRIMARY, 60, "warning"),
+        (ProbeCode.CLOSED, 15, "critical"),
+        (ProbeCode.SILENT, 15, "critical"),
+    ],
+)
+def test_readers_that_are_refused_or_on_the_primary(code: ProbeCode, after: int, severity: str) -> None:
+    cluster = replace(MAIN.cluster, readers={"readers": Readers(1)})
+    managed = ManagedCluster(cluster, MAIN.routes)
+    seen = [Unserved(Probe("readers", code, 1, message="why", hint="what to do", reader=True), 0, 2)]
+    assert overdue(managed, seen, 0, after - 1) == []
+    decision = PrimaryDecision(1, 1, Reason(ReasonCode.ONLY))
+    found = conditions(managed, decision, (), None, 20, overdue(managed, seen, 0, after))
+    assert [(alert.condition, alert.severity, alert.hint) for alert in found] == [("readers", severity, "what to do")]
 
 
 def alerts(managed: ManagedCluster, primary: int | None) -> list[tuple[str, str, str]]:

@@ -460,3 +460,19 @@ def test_another_firewall_manager(tmp_path: Path, files: dict[str, str], enabled
     found = kernel.managers(tmp_path, 5)
     assert found.level == ("WARN" if named else "OK")
     assert found.message.startswith(named)
+
+
+def test_barman_is_asked_once(run: RunResult, host: FakeHost) -> None:
+    """Each start of it takes longer than all the rest; several checks, and the routes, want to know the same."""
+    asked: list[tuple[str, ...]] = []
+    run_program = host.run
+
+    def counted(program: Program, limit: float) -> str:
+        asked.append(program.argv)
+        return run_program(program, limit)
+
+    host.run = counted  # type: ignore[method-assign]
+    run()
+    again = {words for words in asked if asked.count(words) > 1 and words[0] in ("barman", "find")}
+    assert not again
+    assert ("barman", "show-server", "main_backup") in asked

@@ -18,14 +18,24 @@ BARMANS, SLOT, STREAM = (
 )
 SWITCH = "          - barman: {switch_wal: {timeout: 90}}\n"
 GATE = "          - firewall: {open: app, fail_open_after: 120}\n"
+READERS = "          - firewall: {open: readers, to: standbys}\n"
 STANDBYS = "          - slot: {on: standbys, state: absent}\n"
 PROMOTIONS = "primary_register, standby_promote, repmgrd_failover_promote, standby_switchover, repmgrd_reload"
 MODELS = "          - barman: {stream: true, models: {1: main-db1, 2: main-db2}}\n"
 
 
+OTHER_SLOT = "          - slot: {on: primary, name: second}\n"
+DROPPED = "          - slot: {on: standbys, name: second}\n"
+
+
 def ordered(*lines: str) -> str:
     """The repository's file with other actions after a promotion."""
     return changed(BARMANS + SLOT + STREAM + SWITCH + GATE, "".join(lines))
+
+
+def with_readers(*lines: str) -> str:
+    """The same with a port for readers."""
+    return ordered(*lines).replace("app: 54322}", "app: 54322, readers: 54323}")
 
 
 def wrong(path: Path, text: str) -> dict[str, str]:
@@ -48,6 +58,7 @@ def wrong(path: Path, text: str) -> dict[str, str]:
         (readme.REPOSITORY / "config/barman-only.yaml").read_text(),
         (readme.REPOSITORY / "config/app-only.yaml").read_text(),
         ordered(BARMANS, SLOT, "          - barman: {stream: true, switch_wal: {}}\n", GATE),
+        with_readers(BARMANS, READERS, SLOT, STREAM, SWITCH, GATE),
     ],
 )
 def test_orders_that_work(tmp_path: Path, text: str) -> None:
@@ -66,12 +77,44 @@ def test_orders_that_work(tmp_path: Path, text: str) -> None:
             "WARN every port is open before slot",
         ),
         (ordered(SLOT, STREAM, SWITCH, BARMANS, GATE), "routes.order", "WARN barman {stream: true} stands before ev"),
+        (with_readers(READERS, SLOT, STREAM, SWITCH, BARMANS, GATE), "routes.order", "WARN barman {stream: true}"),
+        (with_readers(BARMANS, GATE, READERS, SLOT, STREAM, SWITCH), "routes.order", "WARN every port is open before"),
+        (
+            with_readers(BARMANS, SLOT, STREAM, SWITCH, GATE, READERS.replace("}", ", max_lag: 64kB}")),
+            "routes.readers",
+            "WARN max_lag (64 kB) is what a busy primary writes in a moment",
+        ),
+        (
+            with_readers(BARMANS, SLOT, STREAM, SWITCH, GATE, READERS).replace("      2: {host: 10.0.0.12}\n", ""),
+            "routes.readers",
+            "WARN there is one node, which is never a standby",
+        ),
         (ordered(BARMANS, SLOT, STREAM, SWITCH), "routes.ports", "WARN no route opens port app"),
         (changed(PROMOTIONS, "repmgrd_reload"), "routes.ports", "WARN port barman, app is opened after no event that"),
         (
             changed(PROMOTIONS, "repmgrd_reload").replace("monitor_interval: 5", "monitor_interval: 0"),
             "routes.ports",
             "FAIL port barman, app is opened after no event that reports a promotion, and there are no looks",
+        ),
+        (
+            ordered(BARMANS, SLOT, OTHER_SLOT, STREAM, SWITCH, GATE),
+            "routes.slots",
+            "WARN no route is about slot second on standbys",
+        ),
+        (
+            ordered(BARMANS, OTHER_SLOT, DROPPED, GATE, SLOT, STREAM, SWITCH),
+            "routes.order",
+            "WARN every port is open before slot",
+        ),
+        (
+            ordered(BARMANS, OTHER_SLOT, DROPPED, STREAM, SWITCH, GATE),
+            "routes.barman",
+            "WARN no route keeps Barman's slot on the primary",
+        ),
+        (
+            changed(STANDBYS, STANDBYS.replace("on:", "name: second, on:")),
+            "routes.barman",
+            "WARN no route is about the slot on standbys",
         ),
         (ordered(BARMANS, STREAM, SWITCH, GATE), "routes.barman", "WARN no route keeps Barman's slot on the primary"),
         (ordered(BARMANS, SLOT, GATE), "routes.barman", "WARN no route moves Barman's stream"),

@@ -238,7 +238,8 @@ def test_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
 def test_the_handlers_that_are_built_in(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["handlers"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["barman", "command", "firewall", "notify", "pgbouncer", "slot"]
+    names = ["barman", "command", "failover_slots", "firewall", "notify", "pgbouncer", "slot"]
+    assert [line.split()[0] for line in lines] == names
     assert all(" built in " in line and len(line.split()) > 4 for line in lines)
 
 
@@ -318,7 +319,15 @@ def test_a_plug_in_is_listed_with_its_origin(tmp_path: Path) -> None:
     assert (listed.returncode, listed.stderr) == (0, "")
     (line,) = [line for line in listed.stdout.splitlines() if line.startswith("dns ")]
     assert line.split(maxsplit=3) == ["dns", "repmgr-hooks-dns", "1.5", "A name in the DNS follows the primary."]
-    assert len(listed.stdout.splitlines()) == 7
+    assert len(listed.stdout.splitlines()) == 8
+
+
+def test_columns_are_as_wide_as_what_stands_in_them(tmp_path: Path) -> None:
+    install(tmp_path, name="a_name_in_the_dns", package="repmgr_hooks_for_names_in_the_dns")
+    listed = hooks(tmp_path, "handlers").stdout.splitlines()
+    about = [line.index(word) for line in listed for word in ("A name in the DNS", "Barman streams") if word in line]
+    assert len(about) == 2
+    assert len(set(about)) == 1
 
 
 def test_a_plug_in_is_used_in_a_route(tmp_path: Path) -> None:

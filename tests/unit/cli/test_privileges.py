@@ -27,7 +27,7 @@ from pathlib import Path
 from repmgr_hooks.cli import privileges
 privileges.USER, privileges.GROUP = "nobody", "tty"
 try:
-    privileges.become_service(Path({config!r}))
+    privileges.become_service(Path({config!r}), {capable})
 except Exception as error:
     sys.exit(f"{{type(error).__name__}}: {{error}}")
 print(open("/proc/thread-self/status").read(), os.getcwd(), os.environ["HOME"], oct(os.umask(0)), flush=True)
@@ -51,8 +51,8 @@ def place() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def become(place: Path) -> subprocess.CompletedProcess[str]:
-    script = SHOWN.format(package=str(PACKAGE), config=str(place / "config.yaml"))
+def become(place: Path, capable: bool = True) -> subprocess.CompletedProcess[str]:
+    script = SHOWN.format(package=str(PACKAGE), config=str(place / "config.yaml"), capable=capable)
     return subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -84,6 +84,16 @@ def test_it_and_what_it_starts_have_the_rights_of_the_unit(place: Path) -> None:
             # linux/capability.h: CAP_NET_ADMIN is 12, CAP_NET_RAW is 13. In a container root may have neither.
             assert int(found[kind][0], 16) in (1 << 12 | 1 << 13, 0), kind
         assert found["NoNewPrivs"] == ["1"]
+
+
+def test_what_starts_no_program_keeps_no_capability(place: Path) -> None:
+    (place / "state").mkdir()
+    os.chown(place / "state", NOBODY.pw_uid, NOBODY.pw_gid)
+    ended = become(place, capable=False)
+    assert ended.returncode == 0, ended.stderr
+    found = fields(ended.stdout.split(f" / {NOBODY.pw_dir} 0o27\n")[0])
+    assert set(found["Uid"]) == {str(NOBODY.pw_uid)}
+    assert {found[kind][0].strip("0") for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {""}
 
 
 def test_a_missing_state_directory_is_made_for_the_service(place: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks.cluster.observe import LOOK, NodeState, Registered, Slot, WalReceiver, WalSender, observe, position
+from repmgr_hooks.cluster.observe import LOOK, NodeState, Registered, Slot, WalReceiver, WalSender, observe
+from repmgr_hooks.cluster.wal import position
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Rows, Sql
@@ -90,13 +91,15 @@ class Answers(FakeHost):
 def primary(**changes: Any) -> tuple[Any, ...]:
     """The row of a primary."""
     row = {"recovery": False, "timeline": 2, "system": SYSTEM, "lsn": "0/5000148", "receiver": None}
-    row |= {"slots": [SLOT], "senders": [SENDER], "nodes": NODES, "segment": SEGMENT} | changes
+    row |= {"slots": [SLOT], "senders": [SENDER], "nodes": NODES, "segment": SEGMENT}
+    row |= {"replayed": None, "paused": False} | changes
     return tuple(row.values())
 
 
 def standby(**changes: Any) -> tuple[Any, ...]:
     """The row of a standby."""
-    return primary(**{"recovery": True, "receiver": RECEIVER, "slots": None, "senders": None, **changes})
+    row = {"recovery": True, "receiver": RECEIVER, "slots": None, "senders": None, "replayed": "0/5000100"}
+    return primary(**{**row, **changes})
 
 
 def seen(*rows: tuple[Any, ...]) -> dict[int, NodeState]:
@@ -124,6 +127,7 @@ def test_a_primary_and_its_standby() -> None:
         lsn=0x5000148,
         receiver=WalReceiver("10.0.0.11", 1, True, 2),
         registered=registered,
+        replayed=0x5000100,
     )
     assert (states[1].made_by_repmgr, states[2].made_by_repmgr) == (True, False)
     assert states[1].sender("barman") == states[1].senders[0]
@@ -162,6 +166,17 @@ def test_postgresql_18_says_why_it_has_invalidated_a_slot() -> None:
     slot = {**SLOT, **new, "active_pid": None, "wal_status": "lost", "invalidation_reason": "idle_timeout"}
     (found,) = seen(primary(slots=[slot | {"failover": False, "synced": False}]))[1].slots
     assert (found.invalidation_reason, found.reserved) == ("idle_timeout", False)
+
+
+@pytest.mark.parametrize("odd", [{}, {"synced": None}, {"synced": "yes"}, {"synced": 1}])
+def test_logical_slots_that_standbys_keep_in_sync(odd: dict[str, object]) -> None:
+    """PostgreSQL 17 and newer; what others say of it keeps no node from being the primary."""
+    logical = SLOT | {"slot_type": "logical", "failover": True, "synced": True}
+    (found,) = seen(primary(slots=[logical]))[1].slots
+    assert (found.failover, found.synced, found.temporary) == (True, True, False)
+    older = {name: value for name, value in logical.items() if name not in ("failover", "synced")}
+    (found,) = seen(primary(slots=[older | odd]))[1].slots
+    assert (found.failover, found.synced, found.temporary) == (False, False, False)
 
 
 def test_postgresql_10_does_not_say_who_sends() -> None:

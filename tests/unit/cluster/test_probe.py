@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from psycopg import conninfo
 
-from repmgr_hooks.cluster.probe import Probe, ProbeCode, judge, led_astray, merged, probe
+from repmgr_hooks.cluster.probe import Probe, ProbeCode, judge, led_astray, merged, probe, way_through
 from repmgr_hooks.cluster.probe_from import parse
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres, ProbeSettings
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres, ProbeSettings, Readers
 from repmgr_hooks.system import client
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from repmgr_hooks.system.visit import LATE, Visit
@@ -99,6 +99,58 @@ def test_what_a_visit_shows(visit: Visit, code: ProbeCode, message: str, hint: s
     assert message in found.message
     assert hint in found.hint
     assert bool(found.hint) == bool(found.message) == (not found.writes)
+
+
+READERS = replace(
+    MAIN,
+    gateway=replace(MAIN.gateway, ports={**MAIN.gateway.ports, "readers": 54323}),
+    readers={"readers": Readers(1)},
+)
+
+
+@pytest.mark.parametrize(
+    ("visit", "code", "served", "good", "said"),
+    [
+        (Visit("ask", server="10.0.0.12", in_recovery=True), ProbeCode.READS, True, True, "a client reads on node 2"),
+        (
+            Visit("ask", server="10.0.0.11", read_only="client"),
+            *(ProbeCode.READS_ON_PRIMARY, True, False, "a client reads on node 1: it is the primary, for no standby"),
+        ),
+        (Visit("ask", server="10.0.0.99", in_recovery=True), ProbeCode.ELSEWHERE, False, False, "no client can read"),
+        (
+            Visit("ask", "server closed", in_recovery=True, server="10.0.0.12"),
+            *(ProbeCode.STANDBY, False, False, "read"),
+        ),
+        (Visit(error="Connection refused"), ProbeCode.CLOSED, False, False, "no client can read: nothing answers"),
+        (Visit(error=LATE), ProbeCode.SILENT, False, False, "no client can read: no answer within 5 s"),
+    ],
+)
+def test_a_reader_is_not_told_that_it_cannot_write(
+    visit: Visit, code: ProbeCode, served: bool, good: bool, said: str
+) -> None:
+    found = judge(READERS, "readers", visit, FakeHost())
+    assert (found.code, found.served, found.good) == (code, served, good)
+    assert said in str(found)
+    assert bool(found.hint) == bool(found.message) == (not good)
+
+
+def test_a_port_that_is_closed_because_no_standby_is_fit() -> None:
+    closing = replace(READERS, readers={"readers": Readers(1, "close")})
+    found = judge(closing, "readers", Visit(error="Connection refused"), FakeHost())
+    assert (found.message, "status" in found.hint) == ("it is closed, for no standby is fit for readers", True)
+
+
+def test_a_reader_does_not_mean_to_write() -> None:
+    assert "default_transaction_read_only=on" in way_through(READERS, "readers")
+    assert "read_only" not in way_through(READERS, "app")
+
+
+@pytest.mark.parametrize(("node", "primary", "good"), [(1, 1, True), (1, 2, False), (1, None, True)])
+def test_readers_on_a_node_out_of_recovery_that_is_not_the_primary(node: int, primary: int | None, good: bool) -> None:
+    (found,) = led_astray([Probe("readers", ProbeCode.READS_ON_PRIMARY, node, reader=True)], primary)
+    assert found.served is good
+    (found,) = led_astray([Probe("readers", ProbeCode.READS, 2, reader=True)], primary)
+    assert found.served
 
 
 class Foreign(FakeHost):

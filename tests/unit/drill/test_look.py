@@ -49,29 +49,21 @@ def test_a_transaction_that_no_server_answers_has_failed() -> None:
     assert "Connection refused" in one.transact(5).error
 
 
-def test_what_hinders_a_drill_beside_a_switchover(journal: Journal) -> None:
+def test_what_hinders_a_drill_beside_a_switchover() -> None:
     host = FakeHost()
 
     two = replace(CLUSTER, nodes={number: CLUSTER.nodes[number] for number in (1, 2)})
 
     def hindered(cluster: Cluster = two, **changes: Any) -> set[str]:
-        return {
-            each.code
-            for each in look.hinders(facts(cluster=cluster, **changes), (), journal, host)
-            if each.level == "FAIL"
-        }
+        return {each.code for each in look.hinders(facts(cluster=cluster, **changes), (), host) if each.level == "FAIL"}
 
     limited = replace(two, flap_limit=FlapLimit(3, 600))
     assert "drill.flap_limit" not in hindered(cluster=limited, changes=1)
     assert "drill.flap_limit" in hindered(cluster=limited, changes=2)
     one_way = replace(two, nodes={**two.nodes, 1: replace(CLUSTER.nodes[1], shell=())})
     assert "drill.back" in hindered(cluster=one_way)
-    (said,) = (
-        each for each in look.hinders(facts(cluster=two), (NOWHERE,), journal, host) if each.code == "drill.client"
-    )
+    (said,) = (each for each in look.hinders(facts(cluster=two), (NOWHERE,), host) if each.code == "drill.client")
     assert said.level == "FAIL"
-    host.barman.archived.clear()
-    assert "drill.wal" in hindered()
 
 
 def test_it_waits_until_nothing_hinders_and_not_for_ever() -> None:

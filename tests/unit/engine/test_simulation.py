@@ -64,6 +64,10 @@ def full(host: FakeHost) -> None:
     host.nodes[2].slots = {f"other{number}": FakeSlot() for number in range(host.nodes[2].most_slots)}
 
 
+def subscribed(host: FakeHost) -> None:
+    host.nodes[1].slots["sub"] = FakeSlot(physical=False, failover=True, active=True)
+
+
 def deaf(host: FakeHost) -> None:
     host.nodes[2].upstream = None
 
@@ -83,7 +87,8 @@ def without_barman(host: FakeHost) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (full, "node 2 has no free replication slot for Barman"),
+        (full, "node 2 has 0 free replication slot(s) for barman"),
+        (subscribed, "logical slot sub is not in sync on node 2: it would be lost"),
         (deaf, "node 2 receives no WAL from node 1: what is written there now would be lost"),
         (behind, "node 2 is 3 MB behind node 1: that would be lost"),
         (without_a_primary, "now already the primary is unknown: no node is out of recovery"),

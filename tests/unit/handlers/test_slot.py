@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.cluster.observe import NodeState, Slot, observe
+from repmgr_hooks.cluster.observe import NodeState, Slot, WalSender, observe
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.handlers.slot import Config
@@ -324,5 +324,118 @@ def test_a_standby_that_was_promoted_meanwhile_keeps_its_slot() -> None:
 
 def test_it_needs_barman() -> None:
     without = Cluster(nodes=CLUSTER.nodes, gateway=CLUSTER.gateway)
-    assert list(map(str, slot.validate(ON_PRIMARY, without))) == ["needs the section 'barman' of the cluster"]
+    assert list(map(str, slot.validate(ON_PRIMARY, without))) == [
+        "needs the section 'barman' of the cluster, or 'name'"
+    ]
     assert list(slot.validate(ON_PRIMARY, CLUSTER)) == []
+
+
+# -- slots that are not Barman's ---------------------------------------------------------------------------------------
+
+NAMED = {on: replace(config, name="second") for on, config in (("primary", ON_PRIMARY), ("standbys", ON_STANDBY))}
+FOLLOWS = replace(TRACK, name="second")
+WITHOUT_BARMAN = replace(STATE, cluster=Cluster(nodes=CLUSTER.nodes, gateway=CLUSTER.gateway))
+
+
+def second(**changes: Any) -> Slot:
+    return replace(HEALTHY, name="second", **changes)
+
+
+def with_slots(state: ClusterState, slots: dict[int, tuple[Slot, ...]]) -> ClusterState:
+    return replace(state, states={n: replace(each, slots=slots.get(n, ())) for n, each in state.states.items()})
+
+
+@pytest.mark.parametrize("state", [STATE, WITHOUT_BARMAN], ids=["beside Barman's", "without Barman"])
+@pytest.mark.parametrize(
+    ("on", "slots", "said"),
+    [
+        ("primary", {}, ["create slot second on node 2"]),
+        ("primary", {2: (IN_USE,)}, ["create slot second on node 2"]),
+        ("primary", {2: (second(),)}, []),
+        (
+            *("primary", {2: (second(wal_status="lost"),)}),
+            ["drop slot second on node 2: it holds no WAL", "create slot second on node 2"],
+        ),
+        ("primary", {2: (second(wal_status="lost", active_pid=7),)}, []),
+        ("standbys", {1: (HEALTHY, OTHER), 2: (second(),)}, []),
+        ("standbys", {1: (HEALTHY, second())}, ["drop slot second on standby 1"]),
+        ("standbys", {1: (second(active_pid=7),)}, []),
+    ],
+)
+def test_a_slot_of_another_program(
+    state: ClusterState, on: str, slots: dict[int, tuple[Slot, ...]], said: list[str]
+) -> None:
+    """Nobody's connection to it is ended, and it stays while it is in use."""
+    state = with_slots(state, slots)
+    steps = slot.plan(NAMED[on], state, slot.observe(NAMED[on], state, FakeHost()))
+    assert [step.what for step in steps] == said
+    assert {step.target for step in steps} <= {"second"}
+    assert not any("barman" in str(step.do) for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ((), ["create slot second on standby 1"]),
+        ((second(restart_lsn=0),), []),
+        ((second(wal_status="lost"),), ["drop slot second on standby 1", "create slot second on standby 1"]),
+        ((second(wal_status="lost", active_pid=7),), []),
+    ],
+)
+def test_a_slot_of_another_program_follows_the_primarys(found: tuple[Slot, ...], said: list[str]) -> None:
+    state = with_slots(STATE, {1: found, 2: (second(),)})
+    steps = slot.plan(FOLLOWS, state, slot.observe(FOLLOWS, state, FakeHost()))
+    assert [step.what for step in steps] == said
+
+
+def test_who_uses_a_slot_that_stays_is_named() -> None:
+    sender = WalSender(7, "pg_receivewal", "10.0.0.40", "streaming", 0)
+    state = with_slots(STATE, {1: (second(active_pid=7),)})
+    state = replace(state, states={**state.states, 1: replace(state.states[1], senders=(sender,))})
+    (found,) = slot.warnings(NAMED["standbys"], state)
+    assert found.code == "slot_in_use"
+    assert "slot second on standby 1 is in use by 'pg_receivewal' from 10.0.0.40" in str(found)
+    assert list(slot.warnings(NAMED["primary"], state)) == []
+    assert list(slot.warnings(ON_STANDBY, with_slots(STATE, {1: (IN_USE,)}))) == [], "Barman's connection is ended"
+
+
+def test_of_a_slot_that_is_not_barmans_nothing_is_said_of_barman() -> None:
+    state = with_slots(STATE, {2: (second(restart_lsn=0),)})
+    state = replace(state, states={**state.states, 2: replace(state.states[2], lsn=20 << 30)})
+    said = [
+        f"{problem} {problem.hint}"
+        for config in (NAMED["primary"], FOLLOWS)
+        for problem in slot.warnings(config, state)
+    ]
+    assert len(said) == 2
+    assert not any("arman" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (Config("primary", name="second"), ""),
+        (Config("primary", "present", name="second"), ""),
+        (Config("standbys", "synced", name="second"), ""),
+        (Config("primary", "absent", name="second"), "'state: absent' goes with 'on: standbys'"),
+        (Config("standbys", "present", name="second"), "'state: present' goes with 'on: primary'"),
+        (Config("standbys", "absent", name="repmgr_slot_2"), "slot repmgr_slot_2 is repmgr's"),
+        (Config("primary", name="repmgr_slot_13"), "slot repmgr_slot_13 is repmgr's"),
+        (Config("primary", name="repmgr_slot_mine"), ""),
+    ],
+)
+def test_which_slots_may_be_named(config: Config, said: str) -> None:
+    problems = list(map(str, slot.validate(config, WITHOUT_BARMAN.cluster)))
+    assert len(problems) == bool(said)
+    assert all(said in problem for problem in problems)
+
+
+def test_its_steps_lead_there_and_touch_no_other_slot() -> None:
+    there = host(on_1=FakeSlot())
+    there.nodes[1].slots["second"] = FakeSlot()
+    state = replace(STATE, states={seen.node: seen for seen in observe(CLUSTER, there)})
+    for config in NAMED.values():
+        for step in slot.plan(config, state, slot.observe(config, state, there)):
+            apply(step, there)
+    assert sorted(there.nodes[1].slots) == ["another", "barman"]
+    assert "second" in there.nodes[2].slots

@@ -22,6 +22,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import store
 from repmgr_hooks.journal.journal import Journal, open_journal
+from repmgr_hooks.journal.queries import LAST_RUN
 from repmgr_hooks.journal.rows import Observation, Pause, RunRow, Waiting
 from repmgr_hooks.journal.tables import VERSION
 from repmgr_hooks.lock import exclusive
@@ -779,3 +780,15 @@ def test_one_that_cannot_be_opened_yet_is_opened_later(path: Path, caplog: pytes
     journal.pause("main", None, "")
     assert journal.paused("main")
     journal.close()
+
+
+def test_a_look_does_not_read_the_runs_of_other_clusters(journal: Journal) -> None:
+    journal.begin_run("main", "event", 1, [])
+    for _ in range(5):
+        journal.begin_run("other", "event", 1, [])
+    journal.begin_run("main", "hold", 1, [])
+    (last,) = journal.last_run("main")
+    assert (last.cluster, last.cause) == ("main", "event")
+    assert journal.due("main").last == last
+    plan = journal.read(f"explain query plan {LAST_RUN}", "main")
+    assert [row[3] for row in plan] == ["SEARCH run USING INDEX run_cluster (cluster=?)"]

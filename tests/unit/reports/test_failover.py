@@ -76,7 +76,7 @@ class Past:
         for moment, took, what, error, *facts in steps:
             kind, target, node = facts or ("a_kind", "", None)
             row = step_row("an action", self.reword(what), T + moment, took, error)
-            self.journal.add_step(run, replace(row, kind=kind, target=target, node=node))
+            self.journal.add_step(run, row._replace(kind=kind, target=target, node=node))
         if ended is not None:
             self.at(ended).end_run(run, ok, not ok, message, 2, 2)
 

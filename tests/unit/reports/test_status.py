@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +21,18 @@ from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event
+from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal.heartbeat import write_heartbeat
+from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
-from repmgr_hooks.reports.status import ClusterStatus, look
+from repmgr_hooks.reports import metrics
+from repmgr_hooks.reports.look import look
+from repmgr_hooks.reports.status import ClusterStatus
 from repmgr_hooks.settings.cluster import WhileUnknown
+from repmgr_hooks.switchover.record import Record
+from repmgr_hooks.system.steps import Program
+from repmgr_hooks.system.visit import Visit
 from tests.fake import FakeHost, FakeSlot
 
 SHIPPED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
@@ -136,6 +145,48 @@ def test_a_port_that_will_be_closed_while_no_primary_is_known_is_pending(journal
     assert not any("repmgr-hooks reconcile" in line for line in lines), "that closes nothing"
     handle(unknown, host, [], closed=("app",))
     assert not any("PENDING" in line for line in look(unknown, host, journal, LOADED).lines())
+
+
+def test_a_slot_of_another_program(journal: Journal) -> None:
+    host = healthy()
+    other = replace(MAIN.routes[0].do[1], config=slot.Config("primary", name="second"))
+    main = replace(MAIN, routes=(*MAIN.routes, Route(MAIN.routes[0].on, (other,))))
+    lines = look(main, host, journal, LOADED).lines()
+    assert lines[6] == "  Barman: streaming, 0 B behind"
+    assert "  slot second: not there, or it reserves no WAL" in lines
+    assert "  PENDING create slot second on node 1" in lines
+    assert handle(main, host, []).ok
+    found = look(main, host, journal, LOADED)
+    assert any(line.startswith("  slot second: reserved, holds ") for line in found.lines())
+    assert found.as_dict()["other_slots"] == ["second"]
+    retained = {
+        sample.labels["slot"]: sample.value
+        for sample in metrics.measure(found, None, Path("/nonexistent"))
+        if sample.metric == "slot_retained_bytes"
+    }
+    assert set(retained) == {"barman", "second"}
+
+
+def test_where_logical_slots_would_survive(journal: Journal) -> None:
+    host = healthy()
+    host.nodes[1].slots |= {
+        "sub": FakeSlot(physical=False, failover=True, active=True),
+        "mine": FakeSlot(physical=False),
+        "tmp": FakeSlot(physical=False, failover=True, temporary=True),
+    }
+    found = cluster_status(host, journal)
+    (line,) = [line for line in found.lines() if "in sync" in line]
+    assert line.startswith("  slot sub: reserved, holds ")
+    assert line.endswith("; in sync on no standby")
+    host.nodes[2].slots["sub"] = FakeSlot(physical=False, failover=True, synced=True)
+    synced = cluster_status(host, journal)
+    assert [line for line in synced.lines() if "sub" in line and line.endswith("; in sync on node 2")]
+    values = [
+        [each.value for each in metrics.measure(status, None, Path("/nonexistent")) if each.metric == metric]
+        for status in (found, synced)
+        for metric in ("failover_slot_in_sync",)
+    ]
+    assert values == [[0], [1]]
 
 
 def test_how_far_everybody_is(journal: Journal) -> None:
@@ -287,3 +338,51 @@ def test_a_service_that_does_not_look_is_seen(
     found = look(MAIN, healthy(), journal, loaded)
     assert any("the service has not looked for 40" in line for line in found.lines()) == too_long
     assert found.healthy == (not too_long and not paused)
+
+
+def test_a_switchover_is_shown(journal: Journal) -> None:
+    status = cluster_status(healthy(), journal)
+    assert status.healthy
+    found = Record(Holder(7, 1, "boot"), 1, 2, time.time(), 0.0, "switch", (1, 3), True)
+    status = replace(status, switchover=found)
+    assert not status.healthy
+    (line,) = (line for line in status.lines() if "SWITCHOVER" in line)
+    assert line.startswith("  SWITCHOVER from node 1 to node 2: phase switch, repmgrd paused on node 1, 3, since ")
+    assert json.loads(json.dumps(status.as_dict()))["switchover"]["paused"] == [1, 3]
+
+
+# -- what a look costs -------------------------------------------------------------------------------------------------
+
+
+def test_a_look_starts_each_program_once(journal: Journal) -> None:
+    """Each start of Barman takes longer than all the rest."""
+    host, started = healthy(), list[str]()
+    run = host.run
+
+    def counted(program: Program, limit: float) -> str:
+        started.append(" ".join(program.argv[:2]))
+        return run(program, limit)
+
+    host.run = counted  # type: ignore[method-assign]
+    assert cluster_status(host, journal).healthy
+    assert sorted(started) == ["barman show-server", "conntrack -L", "find -L", "iptables-save -t", "python3 -I"]
+
+
+def test_what_is_behind_a_port_and_in_barman_is_looked_at_meanwhile(journal: Journal) -> None:
+    """One does not end before the other has begun."""
+    host, visits, barman = healthy(), threading.Event(), threading.Event()
+    visit, run = host.visit_each, host.run
+
+    def visited(dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
+        visits.set()
+        assert barman.wait(60)
+        return visit(dsns, limit)
+
+    def asked(program: Program, limit: float) -> str:
+        if program.argv[0] == "barman":
+            barman.set()
+            assert visits.wait(60)
+        return run(program, limit)
+
+    host.visit_each, host.run = visited, asked  # type: ignore[method-assign]
+    assert cluster_status(host, journal).healthy

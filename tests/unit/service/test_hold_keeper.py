@@ -14,7 +14,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.service.hold_keeper import HoldKeeper
+from repmgr_hooks.service.hold_keeper import KEPT, HoldKeeper
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import console_name
 from tests.fake import FakeHost
@@ -171,3 +171,47 @@ def test_a_limit_that_is_over(kept: Kept) -> None:
     kept.keeper.look()
     assert kept.paused() == []
     assert "its limit of 60 s is over" in kept.told[0].summary
+
+
+def late(kept: Kept) -> Hold:
+    """A hold whose limit is over, of a process that lives: it was stopped, and does not know."""
+    hold = kept.begin()
+    holds.write(kept.managed.cluster, replace(hold, begun=clock.monotonic() - 61))
+    found = holds.read(kept.managed.cluster)
+    assert found is not None
+    return found
+
+
+def test_who_is_late_learns_it(kept: Kept) -> None:
+    hold = kept.begin()
+    engine.confirm(kept.managed, hold)
+    assert engine.release(kept.managed, hold, kept.host) == []
+    with pytest.raises(OperationFailed, match="not held any more"):
+        engine.confirm(kept.managed, hold)
+    hold = late(kept)
+    for _ in range(2):  # before and after the service has seen it
+        with pytest.raises(OperationFailed, match="not held any more"):
+            engine.confirm(kept.managed, hold)
+        kept.keeper.look()
+    assert engine.release(kept.managed, hold, kept.host) == []
+    assert not kept.record.exists()
+
+
+def test_what_a_process_holds_that_was_stopped_for_too_long_is_taken_back_too(kept: Kept) -> None:
+    """It goes on where it was, between the record and PAUSE, or the rule that holds a port."""
+    hold = late(kept)
+    kept.keeper.look()
+    kept.host.pgbouncers[NEAR].paused.add("app")
+    kept.keeper.look()
+    assert kept.paused() == []
+    assert len(kept.told) == 1
+    holds.write(kept.managed.cluster, replace(hold, over=True, holder=replace(hold.holder, started=1)))
+    kept.keeper.look()
+    assert not kept.record.exists()
+
+
+def test_a_process_is_not_waited_for_for_ever(kept: Kept) -> None:
+    hold = kept.begin()
+    holds.write(kept.managed.cluster, replace(hold, begun=clock.monotonic() - KEPT))
+    kept.keeper.look()
+    assert not kept.record.exists()

@@ -279,6 +279,17 @@ def test_quiet_ticks_run_no_program(queue: ClusterController, journal: Journal, 
     assert host.ran == []
 
 
+def test_when_anybody_changes_rules_the_own_are_read_once(
+    queue: ClusterController, journal: Journal, host: FakeHost
+) -> None:
+    """A failover of one cluster makes each other one look at all of its ports again."""
+    ticks(queue, host, 3)
+    host.ran.clear()
+    host.nat.generation += 1
+    ticks(queue, host, 1)
+    assert sorted(program.argv[0] for program in host.ran) == ["conntrack", "iptables-save"]
+
+
 # -- in a hurry --------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from repmgr_hooks import config
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.service.prober import PortResult, Prober, next_in, noted
+from repmgr_hooks.service.prober import PortResult, Prober, next_in, noted, told
 from repmgr_hooks.system.visit import Visit
 from tests.fake import FakeHost
 
@@ -41,6 +41,16 @@ def test_a_failure_goes_on_while_its_reason_changes() -> None:
 )
 def test_when_it_is_tried_again(probe: Probe, since: float, interval: int, seconds: float) -> None:
     assert next_in({"port app": PortResult(probe, since, 1, 0.0)}, interval, 100.0) == seconds
+
+
+def test_readers_that_come_to_another_standby_are_no_news() -> None:
+    on_2, on_3 = (Probe("readers", ProbeCode.READS, node, reader=True) for node in (2, 3))
+    away = Probe("readers", ProbeCode.READS_ON_PRIMARY, 1, message="it is the primary", reader=True)
+    assert told(on_2) == told(on_3) != told(away)
+    results = noted(noted({}, [on_2], 0.0, 0.0), [away], 5.0, 0.0)
+    results = noted(results, [away], 9.0, 0.0)
+    assert (results["port readers"].since, results["port readers"].times) == (5.0, 2)
+    assert next_in(results, 30, 9.0) == 30.0, "nobody waits for an answer"
 
 
 def written(journal: Journal) -> list[tuple[str, str, int | None]]:

@@ -18,6 +18,7 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.last_seen import LastSeen, Publisher, read_all
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.seen import seen_of
+from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost, Wall
 from tests.unit.service.test_controller import later
 
@@ -146,3 +147,21 @@ def test_the_last_known_primary_counts(begin: Begin, journal: Journal, host: Fak
     controller, publisher = begin()
     controller.work()
     assert primaries(publisher) == [None]
+
+
+def test_what_the_nodes_say_is_shown_before_barman_is_asked(
+    begin: Begin, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a server that is cut off, Barman says nothing for 20 s."""
+    controller, publisher = begin()
+    run = host.run
+
+    def watched(program: Program, limit: float) -> str:
+        if program.argv[0] == "barman":
+            assert publisher.shown[-1].primary == 1
+        return run(program, limit)
+
+    monkeypatch.setattr(host, "run", watched)
+    controller.work()
+    assert "barman" in [program.argv[0] for program in host.ran]
+    assert controller._monitor.decision

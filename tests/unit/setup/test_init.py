@@ -122,6 +122,24 @@ def test_the_address_of_a_name(monkeypatch: pytest.MonkeyPatch, hosts: list[str]
         assert discover.address({"host": "db1"}, 1, several=True) == found
 
 
+@pytest.mark.parametrize(
+    ("described", "name"),
+    [
+        ({"host": "db1.example.com"}, "db1.example.com"),
+        ({"host": "db1", "hostaddr": "10.0.0.11"}, "db1"),
+        ({"host": "db1", "hostaddr": "10.0.0.99"}, ""),
+        ({"host": "10.0.0.11"}, ""),
+        ({"host": "db_1"}, ""),
+        ({"hostaddr": "10.0.0.11"}, ""),
+    ],
+)
+def test_the_name_of_a_node(monkeypatch: pytest.MonkeyPatch, described: dict[str, object], name: str) -> None:
+    """It is kept where it leads to the node: elsewhere it would be a warning from the first day on."""
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("10.0.0.11", 0))])
+    node = Node(discover.address(described, 1, several=True))
+    assert discover.named(node, described) == replace(node, name=name)
+
+
 def test_a_conninfo_as_uri_gets_its_passfile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "pgpass").write_text("*:*:*:repmgr:x\n")
     monkeypatch.setattr(setup, "PASSFILE", str(tmp_path / "pgpass"))
@@ -283,7 +301,7 @@ def test_the_draft_names_the_schema_that_is_installed() -> None:
 
 def test_another_cluster(tmp_path: Path) -> None:
     six = Found(
-        {1: Node("fd00::1"), 7: Node("fd00::7"), 9: Node("fd00::9", True)},
+        {1: Node("fd00::1", name="no"), 7: Node("fd00::7", name="db7.example"), 9: Node("fd00::9", True)},
         *(5433, "rep", "rep_db", "shop", "b_shop", "fd00::20", 6000),
     )
     file = tmp_path / "config.yaml"

@@ -90,6 +90,42 @@ def test_it_waits_for_a_word_and_goes_on(node: Node, host: LocalHost) -> None:
     assert gone(node.repmgr.place)
 
 
+def test_it_says_whether_it_is_at_work(node: Node, host: LocalHost) -> None:
+    """Its caller may be gone: repmgrd must not be unpaused beside a repmgr that is about to promote a node."""
+    assert node.repmgr.start(host, LIMIT) is None
+    assert not node.repmgr.has_ended(host, LIMIT)
+    node.repmgr.go_on(host, LIMIT)
+    assert node.repmgr.has_ended(host, LIMIT)
+
+
+def test_it_has_ended_when_its_session_is_gone(node: Node, host: LocalHost) -> None:
+    """As after a boot of its node, or of one that was killed."""
+    assert node.repmgr.start(host, LIMIT) is None
+    session = Path(node.repmgr.place, "session").read_text().strip()
+    subprocess.run(["kill", "-KILL", "--", f"-{session}"], check=True)
+    end = time.monotonic() + LIMIT
+    while not node.repmgr.has_ended(host, LIMIT):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert gone(node.repmgr.place)
+
+
+def test_one_that_has_ended_and_that_nobody_has_asked(node: Node, host: LocalHost) -> None:
+    assert node.repmgr.start(host, LIMIT) is None
+    Path(node.repmgr.place, "go").touch()
+    end = time.monotonic() + LIMIT
+    while not Path(node.repmgr.place, "code").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert node.repmgr.has_ended(host, LIMIT)
+    assert gone(node.repmgr.place)
+
+
+def test_a_node_that_says_something_else_is_not_believed(node: Node, host: LocalHost) -> None:
+    with pytest.raises(OperationFailed, match="not said"):
+        replace(node.repmgr, command=("echo",)).has_ended(host, LIMIT)
+
+
 def test_it_refuses(node: Node, host: LocalHost) -> None:
     (node.place / "refuses").touch()
     ran = node.repmgr.start(host, LIMIT)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.service.guard import SwitchoverGuard
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
-from repmgr_hooks.switchover import record, take_back
+from repmgr_hooks.switchover import on_node, record, take_back
 from repmgr_hooks.switchover.record import Record
 from repmgr_hooks.switchover.take_back import may_unpause
-from repmgr_hooks.system.steps import Rows, Sql
+from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import FakeHost
 from tests.unit.service.test_monitor import MAIN
 
@@ -40,22 +43,27 @@ class Nodes(FakeHost):
 
 
 @pytest.mark.parametrize(
-    ("repmgr", "alive", "over", "primary", "expected"),
+    ("repmgr", "alive", "over", "primary", "ended", "expected"),
     [
-        (False, True, False, 1, False),
-        (True, True, False, None, False),
-        (True, True, True, None, True),  # too late: whoever holds it
-        (False, False, False, 1, True),
-        (False, False, False, None, True),
+        (False, True, False, 1, False, False),
+        (True, True, False, None, True, False),
+        (True, True, True, None, False, True),  # too late: whoever holds it
+        (False, False, False, 1, False, True),
+        (False, False, False, None, False, True),
         # repmgr may still be at work: a repmgrd could promote another node beside the one that repmgr promotes
-        (True, False, False, None, False),
-        (True, False, False, 1, False),
-        (True, False, False, 2, True),
-        (True, False, True, None, True),
+        (True, False, False, None, False, False),
+        (True, False, False, 1, False, False),
+        (True, False, False, 2, False, True),
+        (True, False, True, None, False, True),
+        # its node says that it has ended: if the primary has stopped, this is repmgrd's
+        (True, False, False, None, True, True),
+        (True, False, False, 1, True, True),
     ],
 )
-def test_when_repmgrd_is_unpaused(repmgr: bool, alive: bool, over: bool, primary: int | None, expected: bool) -> None:
-    assert may_unpause(replace(RECORD, repmgr=repmgr), alive, over, primary) is expected
+def test_when_repmgrd_is_unpaused(
+    repmgr: bool, alive: bool, over: bool, primary: int | None, ended: bool, expected: bool
+) -> None:
+    assert may_unpause(replace(RECORD, repmgr=repmgr), alive, over, primary, lambda: ended) is expected
 
 
 def test_the_file_holds_what_was_written(tmp_path: Path) -> None:
@@ -99,11 +107,25 @@ def test_its_time_is_over_after_its_limit_and_after_a_boot() -> None:
     assert record.over(RECORD, 1.0, "another boot")
 
 
+def test_after_a_boot_repmgr_may_still_be_at_work_on_its_node() -> None:
+    at_work = replace(RECORD, repmgr=True)
+    assert not record.over(at_work, 20.0, "another boot")
+    assert not record.over(at_work, record.RUN_LIMIT, "another boot")
+    assert record.over(at_work, record.RUN_LIMIT + record.MARGIN, "another boot")
+
+
+@pytest.mark.parametrize("place", ["/", "/tmp/repmgr-hooks-x/../..", "here", "/tmp/repmgr-hooks-0123456789abcdef\n"])
+def test_a_place_that_is_none_of_ours_is_never_removed(tmp_path: Path, place: str) -> None:
+    record.keep(cluster(tmp_path), replace(RECORD, place=place))
+    with pytest.raises(OperationFailed, match="no place of ours"):
+        record.read(cluster(tmp_path))
+
+
 def test_a_node_that_is_gone_from_the_configuration_owes_nothing(tmp_path: Path) -> None:
     """Else its repmgrd would be sought on every look, for ever."""
     host = Nodes()
     record.keep(cluster(tmp_path), replace(RECORD, paused=(1, 99)))
-    assert take_back.look(cluster(tmp_path), 1, host) is None
+    assert take_back.look(cluster(tmp_path), 1, host, lambda _: False) is None
     assert record.read(cluster(tmp_path)) is None
 
 
@@ -118,6 +140,40 @@ def test_a_node_that_stays_silent_is_said_once(tmp_path: Path, caplog: pytest.Lo
     host.nodes[1].reachable = True
     guard.look()
     assert record.read(cluster(tmp_path)) is None
+
+
+SHELL = ("ssh", "db2")
+PLACE = "/tmp/repmgr-hooks-0123456789abcdef"
+
+
+@pytest.mark.parametrize("said", [on_node.WORKS, on_node.OVER, OperationFailed("ssh: no route to host")])
+def test_the_node_is_asked_whether_repmgr_has_ended(tmp_path: Path, said: str | OperationFailed) -> None:
+    """The primary has stopped, nobody is promoted, and the command was killed."""
+
+    def answer(program: Program) -> str:
+        assert f"place={PLACE}" in program.stdin
+        if isinstance(said, OperationFailed):
+            raise said
+        return f"{said}\n"
+
+    host = Nodes()
+    host.programs["ssh"] = answer
+    place = cluster(tmp_path)
+    nodes = {**place.nodes, 2: Node("10.0.0.12", shell=SHELL)}
+    place = replace(place, nodes=nodes)
+    holder = Holder(2**22, 1, holds.boot_id())  # no process has this number
+    left = replace(RECORD, holder=holder, until=clock.monotonic() + 600, repmgr=True, place=PLACE)
+    record.keep(place, left)
+    guard = SwitchoverGuard(place, Monitor(MAIN, host, 5.0), host)
+    for _ in range(3):
+        guard.look()
+        end = clock.monotonic() + 60
+        while guard._asked and not guard._asked[1].done():  # noqa: SLF001
+            assert clock.monotonic() < end
+            time.sleep(0.01)
+        host.sleep(5)
+    assert len(host.ran) == (1 if said == on_node.OVER else 3)
+    assert record.read(place) == (None if said == on_node.OVER else left)
 
 
 class Broken(Nodes):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import select
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from repmgr_hooks.background import begin
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.system.programs import Programs
 from repmgr_hooks.system.steps import Program
@@ -71,3 +73,13 @@ def test_a_child_of_another_session_that_holds_the_output_is_not_waited_for(code
         said = str(error).rpartition("exit code 3: ")[2]
     assert said.strip().endswith("said")
     os.kill(int(said.split()[0]), signal.SIGKILL)
+
+
+def test_not_all_clusters_start_their_constant_programs_at_once(tmp_path: Path) -> None:
+    """When the service begins with a hundred clusters. What is no constant waits for none of them."""
+    script = f"mkdir {tmp_path}/$$; sleep 0.3; ls {tmp_path} | wc -l; rmdir {tmp_path}/$$"
+    constants = [Program(("env", f"CLUSTER={number}", "sh", "-c", script), constant=True) for number in range(10)]
+    asked = [begin(partial(Programs().run, program, 60)) for program in constants]
+    assert Programs().run(Program(("echo", "at once")), 60) == "at once\n"
+    most = max(int(answer()) for answer in asked)
+    assert 1 <= most <= 4

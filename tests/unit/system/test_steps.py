@@ -27,6 +27,7 @@ from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.layers import Deadline
 from repmgr_hooks.system.steps import DropConnections, Program, Rows, Sql, Step
+from repmgr_hooks.testing import ScriptedHost, ended
 
 SYSTEM = LocalHost({})
 
@@ -363,6 +364,20 @@ def test_what_runs_into_the_deadline_is_named() -> None:
 def test_no_row_is_no_yes() -> None:
     with pytest.raises(OperationFailed, match="not seen"):
         apply(Step("start it", START, 3, until=Sql(1, "select nothing"), every=1), Clock())
+
+
+@pytest.mark.parametrize(
+    ("expect", "seconds"), [("", 0), ("is (up|down)", 3), (r"\bup\b", 6)], ids=["anything", "either", "up"]
+)
+def test_a_program_is_asked_until_it_prints_what_is_expected(expect: str, seconds: float) -> None:
+    """What it prints before is not wrong: it is not there yet."""
+    host = ScriptedHost()
+    said = ["starts"]
+    host.at(3, lambda: said.append("is down"))
+    host.at(6, lambda: said.append("is up"))
+    host.programs = {"start": lambda program: "", "look": lambda program: ended(program, 0, said[-1])}
+    apply(Step("start it", START, 60, until=Program(("look",), expect=expect)), host)
+    assert host.now() == pytest.approx(seconds, abs=0.3)
 
 
 def test_a_failing_program_fails_its_step_at_once() -> None:

@@ -1,0 +1,1 @@
+"""A former primary that runs on is stopped, and made a standby again."""

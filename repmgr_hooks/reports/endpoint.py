@@ -1,0 +1,65 @@
+"""What ``serve-http`` answers load balancers about a cluster now, for ``status``: asked of what it answers from.
+
+Whether it runs is what the kernel says of processes: it may listen anywhere, and has no right to leave a mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from repmgr_hooks.journal.last_seen import read_all
+from repmgr_hooks.reports.health import OK, Known, answer
+from repmgr_hooks.settings.cluster import Cluster
+
+CHECKS = ("primary", "replica")
+RUNTIME = Path("/run/repmgr-hooks")
+"""As its unit and the service's have it."""
+COMMAND = b"serve-http"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """``running``: whether it is there to answer; ``answers``: of each check, the status code for each node."""
+
+    running: bool
+    answers: dict[str, dict[int, int]]
+
+    def __str__(self) -> str:
+        if not self.running:
+            return "serve-http is not running"
+        return "; ".join(f"/{check} answers {_by_status(of)}" for check, of in self.answers.items())
+
+
+def _by_status(of: dict[int, int]) -> str:
+    """Name those with 200; it is 503 for the others.
+
+    >>> _by_status({1: 200, 2: 503}), _by_status({1: 503, 2: 503})
+    ('200 for node 1', '200 for no node')
+    """
+    good = [f"node {node}" for node, status in of.items() if status == OK]
+    return f"200 for {' and '.join(good) or 'no node'}"
+
+
+def look(cluster: Cluster, directory: Path, proc: Path = Path("/proc")) -> Endpoint:
+    """Return what a load balancer is answered for each node."""
+    known = [Known(*item) for item in read_all(directory)]
+    return Endpoint(
+        any(running(proc)),
+        {
+            check: {node: answer(f"/{cluster.name}/nodes/{node}/{check}", known, 0.0).status for node in cluster.nodes}
+            for check in CHECKS
+        },
+    )
+
+
+def running(proc: Path) -> Iterator[bool]:
+    """Yield True for each process that is ``repmgr-hooks serve-http``."""
+    for path in proc.glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has ended
+        if COMMAND in words[1:4] and b"repmgr-hooks" in b" ".join(words[:3]):
+            yield True

@@ -1,0 +1,138 @@
+"""Looks at a cluster for ``status`` and ``metrics``: nodes, ports and Barman side by side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from repmgr_hooks import clock
+from repmgr_hooks.background import begin
+from repmgr_hooks.cluster import gateways
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.host_names import moved
+from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
+from repmgr_hooks.cluster.probe import led_astray, probe
+from repmgr_hooks.cluster.readiness import ReadinessProbe
+from repmgr_hooks.config import Config
+from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
+from repmgr_hooks.engine.elsewhere import works_on
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.handlers import firewall
+from repmgr_hooks.journal.finder import primary_finder
+from repmgr_hooks.journal.heartbeat import last_heartbeat
+from repmgr_hooks.journal.hosts import clocks_off, last_heard
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.pauses import pause_of
+from repmgr_hooks.journal.wal_checks import last_checks
+from repmgr_hooks.lock import holder, lock_name
+from repmgr_hooks.netfilter.backends import leads_to, spread_over
+from repmgr_hooks.reports import readers_port
+from repmgr_hooks.reports.former import formers_of
+from repmgr_hooks.reports.pooled import hold_of, pgbouncers, switchover_of
+from repmgr_hooks.reports.status import ClusterStatus
+from repmgr_hooks.settings.cluster import Cluster, WhileUnknown
+from repmgr_hooks.system.layers import AskedOnce
+from repmgr_hooks.system.rules import our_rules
+from repmgr_hooks.system.steps import Host
+
+LOOKS_AT_LEAST = 300.0
+"""A run, in which it does not look, takes less."""
+
+
+def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
+    """Look at a cluster now."""
+    settings, host = managed.cluster, AskedOnce(host)
+    # First all that the journal may fail at: what has begun in a thread is waited for.
+    finder = primary_finder(settings, journal)
+    last = journal.last_run(settings.name) if journal else []
+    event = journal.last_event(settings.name) if journal else None
+    paused = pause_of(settings.name, journal, loaded.state_dir)
+    waiting = len(journal.waiting(settings.name)) if journal else 0
+    clocks = tuple(clocks_off(last_heard(journal, settings.name))) if journal else ()
+    checks = tuple(last_checks(journal, settings.name)) if journal else ()
+    ports, probes = begin(partial(_ports, settings, host)), begin(partial(probe, settings, managed.opened_ports, host))
+    names = begin(lambda: list(moved(settings, host)))
+    decision = finder.decision(host)
+    missing = begin(partial(_pending, managed, finder, decision, host))
+    ready = begin(partial(ReadinessProbe().look, decision, settings, host, finder.last_known.since))
+    hold, unreadable = hold_of(managed)
+    switchover, no_record = switchover_of(managed)
+    formers, no_former = formers_of(managed)
+    pooled = pgbouncers(managed, hold, host)
+    state = cluster_state(decision, finder) if decision.primary else None
+    warnings = drift.warnings(managed, state, host) if state else []
+    leads, spread, unread = ports()
+    seen, unseen = gateways.seen_and_wrong(settings, decision.primary, host)
+    pending = missing()
+    return ClusterStatus(
+        settings,
+        decision,
+        leads,
+        tuple(unread or pending),
+        (
+            *warnings,
+            *unreadable,
+            *no_record,
+            *no_former,
+            *names(),
+            *unseen,
+            *(problem for each in pooled for problem in each.problems),
+            *clocks,
+        ),
+        waiting,
+        paused,
+        (event[0], str(event[1])) if event else None,
+        # A run that will not be tried again was an event's contradiction of the cluster, and there is nothing to fix.
+        last[0] if last and last[0].ok is False and last[0].again else None,
+        loaded.service.retry.max_attempts,
+        holder(loaded.state_dir / lock_name(settings.name)),
+        0.0 if paused else _unwatched(loaded, settings.name),
+        tuple(led_astray(probes(), decision.primary)),
+        ready(),
+        checks,
+        pooled,
+        hold,
+        seen,
+        switchover,
+        readers_port.look(settings, spread, state),
+        formers,
+        tuple(slot for slot in managed.kept_slots if not (settings.barman and slot == settings.barman.slot_name)),
+    )
+
+
+def _ports(cluster: Cluster, host: Host) -> tuple[dict[str, int | None], dict[str, tuple[int, ...]], list[Problem]]:
+    """Return where each port leads, and each for readers, or why that is not known."""
+    try:
+        ours = our_rules(cluster, host)
+    except OperationFailed as error:
+        return {}, {}, [Problem.of(error)]
+    return leads_to(cluster, ours), spread_over(cluster, ours), []
+
+
+def _unwatched(loaded: Config, cluster: str) -> float:
+    """Return the seconds since the service looked, if it should have looked again by now."""
+    looked = last_heartbeat(loaded.state_dir, cluster)
+    since = clock.wall() - looked if looked is not None else 0.0
+    return (
+        since
+        if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)
+        else 0.0
+    )
+
+
+def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[Problem]:
+    if decision.primary is None:
+        unknown = managed.cluster.unknown
+        found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
+        return [_when(problem, unknown) for problem in found]
+    state = cluster_state(decision, finder)
+    chosen = [item for item in dispatcher.select(managed.routes, []) if works_on(item.action, managed.cluster, host)]
+    return dry_run.differences(dry_run.preview(chosen, state, host))
+
+
+def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:
+    """Return it with when the service does it, if it does it only then."""
+    if unknown is None or problem.code != firewall.CLOSE_WHILE_UNKNOWN:
+        return problem
+    return replace(problem, hint=f"the service does it when no primary has been known for {unknown.after} s")

@@ -1,0 +1,137 @@
+"""What many clusters cost one gateway, beside one: quiet looks, memory, ``status``, the start of the service.
+
+Run as root from the repository: ``.venv/bin/python -m tests.bench.scale [--clusters N] [--ports P] [--seconds S]``.
+The clusters share three real nodes, by addresses of their own, and Barman; see ``tick.py``. Each has ``P`` ports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tests.bench.tick import CONFIG, SETTLED, give_addresses, many
+from tests.bench.worker import memory, processor_time
+from tests.lab import RUNTIME, Lab, wait_for
+from tests.lab.contain import contain
+from tests.lab.versions import DATA
+
+ROOM = "max_connections = 500\nmax_wal_senders = 20\n"
+FIRST_LOOK, STATUS, SHARE, MEMORY = 10.0, 3.0, 0.05, 200.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What so many clusters cost."""
+
+    clusters: int
+    first_look: float
+    share: float
+    programs: float
+    """The share of what it has started."""
+    memory: float
+    status: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.scale")
+    parser.add_argument("--clusters", type=int, default=100)
+    parser.add_argument("--ports", type=int, default=10, help="of each cluster, Barman's among them")
+    parser.add_argument("--seconds", type=float, default=120.0)
+    arguments = parser.parse_args()
+    contain([sys.executable, "-m", "tests.bench.scale", *sys.argv[1:]])
+    lab = Lab(nodes=3)
+    try:
+        lab.build()
+        make_room(lab)
+        lab.start_repmgrd()
+        # A bare "on" is true in YAML 1.1.
+        settings = yaml.safe_load(re.sub(r"\bon:", "'on':", lab.gateway.path(CONFIG).read_text()))
+        one = with_ports(settings["clusters"]["main"], arguments.ports)
+        clusters = many(one, arguments.clusters)
+        give_addresses(lab, clusters)
+        found = [
+            measured(lab, {**settings, "clusters": chosen}, arguments.seconds)
+            for chosen in ({"main": clusters["main"]}, clusters)
+        ]
+        print(table(found, arguments.ports, arguments.seconds))
+    finally:
+        lab.destroy()
+
+
+def make_room(lab: Lab) -> None:
+    """Let each node take as many connections as clusters have; standbys last (hot standby, 27.4.3)."""
+    for host in lab.databases:
+        lab.append(host, f"{DATA}/postgresql.conf", ROOM)
+        host.pg_ctl("restart")
+
+
+def with_ports(cluster: dict[str, Any], count: int) -> dict[str, Any]:
+    """Return the cluster with so many ports; those beside the shipped two open where the app port does."""
+    more = {f"app{number}": 54321 + number for number in range(2, count)}
+    gateway = {**cluster["gateway"], "ports": {**cluster["gateway"]["ports"], **more}}
+    first, *others = cluster["routes"]
+    opened = [{"firewall": {"open": name, "fail_open_after": 120}} for name in more]
+    return {**cluster, "gateway": gateway, "routes": [{**first, "do": [*first["do"], *opened]}, *others]}
+
+
+def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> Figures:
+    """Measure a service that looks after these clusters, all being as it should be."""
+    lab.put(lab.gateway, CONFIG, yaml.safe_dump(settings))
+    names = list(settings["clusters"])
+    for name in names:
+        result = lab.gateway.hooks("reconcile", "--cluster", name)
+        assert result.returncode == 0, result.stdout + result.stderr
+    begun = time.time()
+    lab.start_worker()
+    wait_for(lambda: all(looked_at(name) > begun for name in names), "the first look at all", every=0.05)
+    first_look = time.time() - begun
+    process = lab.daemons["worker"]
+    time.sleep(SETTLED)
+    before, children = processor_time(process.pid), processor_time(process.pid, of_children=True)
+    time.sleep(seconds)
+    share = (processor_time(process.pid) - before) / seconds
+    programs = (processor_time(process.pid, of_children=True) - children) / seconds
+    resident = memory(process.pid)
+    begun = time.monotonic()
+    lab.gateway.hooks("status")
+    status = time.monotonic() - begun
+    process.terminate()
+    process.wait(60)
+    return Figures(len(names), first_look, share, programs, resident, status)
+
+
+def looked_at(name: str) -> float:
+    """When the service has shown what it saw of a cluster; 0: not yet."""
+    try:
+        return (RUNTIME / f"cluster-{name}.json").stat().st_ctime
+    except FileNotFoundError:
+        return 0.0
+
+
+def table(found: list[Figures], ports: int, seconds: float) -> str:
+    """Return the figures side by side."""
+    last = found[-1]
+    lines = [
+        f"clusters of 3 nodes and {ports} ports, a look every 5 s, a probe of each port every 30 s; {seconds:.0f} s"
+    ]
+    lines += [f"{'':44}" + "".join(f"{figures.clusters:>10}" for figures in found)]
+    rows = {
+        f"from the start to the first look at all, s (< {FIRST_LOOK:.0f})": [f.first_look for f in found],
+        f"quiet: % of a core (< {100 * SHARE:.0f})": [100 * f.share for f in found],
+        "quiet: % of a core, programs it starts": [100 * f.programs for f in found],
+        f"resident memory, MiB (< {MEMORY:.0f})": [f.memory for f in found],
+        f"status of all, s (< {STATUS:.0f})": [f.status for f in found],
+    }
+    lines += [f"{name:44}" + "".join(f"{value:10.2f}" for value in values) for name, values in rows.items()]
+    good = (last.first_look < FIRST_LOOK, last.share < SHARE, last.memory < MEMORY, last.status < STATUS)
+    return "\n".join([*lines, f"  {'PASS' if all(good) else 'FAIL'}"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""A former primary that somebody starts again: it is stopped, its WAL kept, and it is made a standby. Real ssh."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.looks import follows, led_to, wait_until_good
+from tests.lab import CONFIG_FILE, DATA, Host, Lab, three, wait_for
+
+SECTION = """    former_primary:
+      clone: primary
+      config_files: [postgresql.conf, conf.d.conf, pg_hba.conf]
+      limit: {{attempts: {attempts}, window: 86400}}
+
+"""
+WAITS = """#!/bin/sh
+echo "$*" >>/tmp/repmgr-calls
+case "$*" in *'{for_what}'*) while [ -e /tmp/repmgr-waits ]; do sleep 0.1; done ;; esac
+exec /usr/bin/repmgr "$@"
+"""
+RECORD = "/var/lib/repmgr-hooks/cluster-main.former"
+
+
+def configure(lab: Lab, attempts: int = 10) -> None:
+    """Let the service's user at the nodes, and have it look after former primaries."""
+    place = lab.gateway.path(CONFIG_FILE)
+    ssh = r"\1, shell: [ssh, -o, BatchMode=yes, postgres@\2]}"
+    text = re.sub(r"(\d: {host: ([\d.]+))}", ssh, place.read_text())
+    text = re.sub(r"(?m)^    former_primary:\n(?:      .*\n)+\n", "", text)
+    text = text.replace("    flap_limit: {changes: 5, window: 600}\n", "    flap_limit: {changes: 50, window: 600}\n")
+    text = text.replace("    routes:\n", SECTION.format(attempts=attempts) + "    routes:\n", 1)
+    place.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Two nodes in service without a repmgrd; each test leaves them so that one is the other's standby."""
+    lab = fresh_lab()
+    try:
+        lab.build()
+        three.start_ssh(lab)
+        configure(lab)
+        assert lab.gateway.hooks("reconcile").returncode == 0
+        lab.start_cron()
+        lab.start_worker()
+        lab.start_passive_repmgrd()
+        yield lab
+    finally:
+        lab.destroy()
+
+
+def primary_and_standby(lab: Lab) -> tuple[Host, Host]:
+    """Which node is what now."""
+    old, new = (lab.db1, lab.db2) if lab.db1.sql("select pg_is_in_recovery()") == "f" else (lab.db2, lab.db1)
+    return old, new
+
+
+def fail_over(lab: Lab, old: Host, new: Host) -> None:
+    """The primary dies, repmgr promotes the standby, and the ports lead there."""
+    old.pg_ctl("stop", "-m", "immediate")
+    new.run("repmgr", "-f", f"/etc/repmgr/{new.name}.conf", "standby", "promote", user="postgres")
+    wait_for(lambda: led_to(lab, new), f"the ports to lead to {new.name}")
+
+
+def write_alone(old: Host) -> str:
+    """Somebody starts it, and it takes a write that no other node has."""
+    old.pg_ctl("start")
+    return old.sql("set synchronous_commit = local; insert into work default values returning id", "app")
+
+
+def steps(lab: Lab) -> list[str]:
+    """What the journal has of former primaries, oldest first; an error is marked."""
+    runs = json.loads(lab.gateway.hooks("history", "-n", "100", "--json").stdout)
+    found = [step for run in runs if run["cause"] == "former_primary" for step in run["steps"]]
+    return [step["kind"] + ("!" if step["error"] else "") for step in found]
+
+
+def kept(host: Host) -> list[Path]:
+    """The copies of its own WAL."""
+    return sorted(host.path(f"{DATA}.former").glob("wal-*"))
+
+
+@contextmanager
+def repmgr_waits(host: Host, for_what: str) -> Iterator[Path]:
+    """A command of repmgr's waits there before it does anything; each call of it is a line of the log."""
+    lab_file = host.path("/tmp/repmgr-calls")
+    lab_file.write_text("")
+    lab_file.chmod(0o666)
+    host.path("/tmp/repmgr-waits").touch()
+    place = host.path("/usr/local/bin/repmgr")
+    place.write_text(WAITS.format(for_what=for_what))
+    place.chmod(0o755)
+    try:
+        yield lab_file
+    finally:
+        host.path("/tmp/repmgr-waits").unlink(missing_ok=True)
+        place.unlink()
+
+
+def test_nothing_is_done_about_an_ordinary_node(lab: Lab) -> None:
+    """A standby and a primary that are started anew, and a switchover by repmgr, which rejoins the old primary."""
+    old, new = primary_and_standby(lab)
+    new.pg_ctl("restart", "-m", "fast")
+    old.pg_ctl("restart", "-m", "fast")
+    wait_for(lambda: follows(new, old), f"{new.name} to follow {old.name}")
+    wait_until_good(lab, old, [new])
+    done = lab.gateway.hooks("switchover")
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_until_good(lab, new, [old])
+    assert steps(lab) == []
+    assert not lab.gateway.path(RECORD).exists()
+    assert kept(old) == []
+
+
+def test_it_is_stopped_its_wal_kept_and_rejoined(lab: Lab) -> None:
+    """The service is killed meanwhile: what it has begun goes on, and the next one takes it up."""
+    old, new = primary_and_standby(lab)
+    fail_over(lab, old, new)
+    with repmgr_waits(old, "node rejoin") as calls:
+        lost = write_alone(old)
+        wait_for(lambda: "node rejoin" in calls.read_text(), "the rejoin to begin", 120)
+        said = lab.gateway.hooks("status").stdout
+        assert f"former primary: node {old.name[-1]} is being rejoined since" in said
+        lab.daemons["worker"].kill()
+        lab.daemons["worker"].wait(60)
+        lab.start_worker()
+    wait_for(lambda: follows(old, new), f"{old.name} to follow {new.name}", 120)
+    wait_for(lambda: steps(lab) == ["fence_node", "rejoin_node"], "the journal")
+    assert calls.read_text().count("node rejoin") == 1, "the next service has begun it again"
+    assert old.sql(f"select count(*) from work where id = {lost}", "app") == "0", (
+        "that write is in the WAL that is kept"
+    )
+    assert len(kept(old)) == 1
+    wait_until_good(lab, new, [old])
+
+
+def test_what_cannot_be_rewound_is_cloned(lab: Lab) -> None:
+    """The WAL before the switchpoint is gone."""
+    old, new = primary_and_standby(lab)
+    before = len(steps(lab))
+    fail_over(lab, old, new)
+    lab.gateway.hooks("pause")
+    write_alone(old)
+    gone = old.sql("select pg_walfile_name(pg_current_wal_lsn())")
+    for _ in range(2):
+        old.sql("set synchronous_commit = local; select pg_switch_wal(), txid_current()")
+    old.sql("checkpoint")
+    old.path(f"{DATA}/pg_wal/{gone}").unlink()
+    lab.gateway.hooks("resume")
+
+    wait_for(lambda: follows(old, new), f"{old.name} to follow {new.name}", 120)
+    wait_for(lambda: steps(lab)[before:] == ["fence_node", "rejoin_node!", "clone_node"], "the journal")
+    assert old.path(f"{DATA}/conf.d.conf").read_text() == lab.config(f"postgresql-{old.name}.conf")
+    assert len(kept(old)) == 1
+    wait_until_good(lab, new, [old])
+
+
+def test_after_its_attempts_it_stays_stopped(lab: Lab) -> None:
+    """It cannot log in to the primary."""
+    old, new = primary_and_standby(lab)
+    before = len(steps(lab))
+    configure(lab, attempts=1)
+    lab.daemons["worker"].send_signal(signal.SIGHUP)
+    lab.gateway.path(RECORD).unlink(missing_ok=True)  # what the tests before have used up
+    password = old.path("/var/lib/postgresql/.pgpass")
+    text = password.read_text()
+    password.write_text("")
+    fail_over(lab, old, new)
+    write_alone(old)
+    stays = f"node {old.name[-1]} stays stopped: 1 attempt(s) to rejoin it in 86400 s"
+    wait_for(lambda: stays in lab.gateway.log("worker"), "its attempts to be used up", 180)
+    assert steps(lab)[before:] == ["fence_node", "rejoin_node!", "stay_node!"]
+    said = lab.gateway.hooks("status").stdout
+    assert stays.replace(": ", " (") in said
+    assert f"host={new.address}" in said
+    assert "pgrep" not in said
+    assert not old.path(f"{DATA}/postmaster.pid").exists()
+
+    password.write_text(text)
+    three.rejoin(old, new)
+    wait_for(lambda: "stays stopped" not in lab.gateway.hooks("status").stdout, "a status without it")
+    wait_until_good(lab, new, [old])

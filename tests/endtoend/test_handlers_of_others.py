@@ -1,0 +1,83 @@
+"""Handlers of other packages on a real cluster: a gate for pgBackRest, a route in a network, pgpool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.looks import led_to
+from tests.lab import Host, Lab, handlers, wait_for
+from tests.lab.handlers import ADDRESS, ARCHIVE, archived, backends, written_on
+from tests.lab.three import rejoin
+
+POOL, OVERLAY = "host=10.0.0.20 port=9999", f"host={ADDRESS} port=5432"
+GATE = "switch WAL and see timeline {} in pgBackRest's repository"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A cluster in service; the tests are one story, each goes on where the one before it has ended."""
+    lab = fresh_lab()
+    try:
+        lab.build()
+        handlers.start_archive(lab)
+        handlers.share_address(lab)
+        handlers.start_pgpool(lab)
+        handlers.install(lab)
+        result = lab.gateway.hooks("reconcile")
+        assert result.returncode == 0, result.stdout + result.stderr
+        lab.start_cron()
+        lab.start_worker()
+        lab.start_repmgrd()
+        yield lab
+    finally:
+        lab.destroy()
+
+
+def all_lead_to(lab: Lab, host: Host) -> bool:
+    return led_to(lab, host) and written_on(lab, OVERLAY) == written_on(lab, POOL) == host.name
+
+
+def worker(lab: Lab) -> str:
+    return lab.gateway.log("worker")
+
+
+def test_they_are_found_and_make_what_they_are_for_true(lab: Lab) -> None:
+    listed = lab.gateway.hooks("handlers").stdout
+    for name in ("state", "pgbackrest", "pgpool"):
+        assert f"repmgr-hooks-{name} 1.0" in " ".join(listed.split())
+    assert all_lead_to(lab, lab.db1)
+    assert archived(1)
+    assert lab.gateway.hooks("reconcile", "--dry-run").returncode == 0
+
+
+def test_a_failover(lab: Lab) -> None:
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: all_lead_to(lab, lab.db2), "the application, the address and pgpool to lead to db2")
+    log = worker(lab)
+    assert log.index(GATE.format(2)) < log.index("route port app to node 2"), "the gate is before the port"
+    assert archived(2)
+    wait_for(lambda: backends(lab)[0] == "down standby", "pgpool to let db1 go")
+    assert backends(lab)[1].endswith(" primary")
+
+
+def test_the_old_primary_comes_back_as_a_standby(lab: Lab) -> None:
+    rejoin(lab.db1, lab.db2)
+    wait_for(lambda: backends(lab)[0] in ("up standby", "waiting standby"), "pgpool to have db1 again")
+    assert all_lead_to(lab, lab.db2)
+
+
+def test_the_gate_stays_closed_while_the_archive_cannot_be_written(lab: Lab) -> None:
+    """As when NFS is gone."""
+    away = ARCHIVE.with_name("away")
+    wait_for(lambda: "archive_failed" not in lab.gateway.hooks("status", "--json").stdout, "a quiet cluster")
+    ARCHIVE.rename(away)
+    lab.db2.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: written_on(lab, f"host={lab.db1.address} port=5432") == "db1", "db1 to be the primary")
+    wait_for(lambda: "pgbackrest {stanza: main, timeout: 10}: " in worker(lab), "the gate to say why it is closed")
+    assert not led_to(lab, lab.db1)
+    away.rename(ARCHIVE)
+    wait_for(lambda: all_lead_to(lab, lab.db1), "the gate to open")
+    assert archived(3)

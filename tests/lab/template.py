@@ -1,0 +1,64 @@
+"""The databases of a lab when they are new: made once, kept, and copied for each lab that has the same.
+
+``tests/run`` keeps them for the time of the run, for all files; else they are kept for as long as the box lasts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.lab.versions import DATA
+
+if TYPE_CHECKING:
+    from tests.lab import Lab
+
+PLACE = "REPMGR_HOOKS_TEMPLATES"
+"""The variable of the environment that says where they are kept."""
+LARGEST = 16
+"""MB of a WAL file; with larger ones to copy takes longer than to make."""
+
+
+def make_databases(lab: Lab) -> None:
+    """Make the databases of a lab, or copy those that were made for another; then start them."""
+    kept = Path(os.environ.get(PLACE, "/run/templates"), f"{lab.nodes}-{lab.six}-{lab.rpm}-{lab.segment_mb}")
+    kept.mkdir(parents=True, exist_ok=True)
+    # Who comes second waits: to make them takes a processor some seconds.
+    with (kept / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (kept / "whole").exists():
+            _make(lab)
+            if lab.segment_mb <= LARGEST:
+                _keep(lab, kept)
+            lab.start_databases()
+            return
+    for host in lab.databases:
+        host.run("mkdir", "-p", str(Path(DATA).parent), user="postgres")
+        _copy(kept / host.name, host.path(DATA))
+    lab.start_databases()
+
+
+def _make(lab: Lab) -> None:
+    lab.make_primary()
+    for host in lab.databases[1:]:
+        lab.make_standby(host)
+    lab.put(lab.db1, f"{DATA}/alone.conf", "", owner="postgres")
+    # The primary first: it ends when the standbys have all its WAL.
+    for host in lab.databases:
+        host.pg_ctl("stop", "-m", "fast")
+        host.path(f"{DATA}/server.log").unlink()
+
+
+def _keep(lab: Lab, kept: Path) -> None:
+    for host in lab.databases:
+        shutil.rmtree(kept / host.name, ignore_errors=True)  # of a run that was ended
+        _copy(host.path(DATA), kept / host.name)
+    (kept / "whole").touch()
+
+
+def _copy(source: Path, target: Path) -> None:
+    subprocess.run(["cp", "-a", str(source), str(target)], stdin=subprocess.DEVNULL, timeout=60, check=True)

@@ -1,0 +1,61 @@
+"""What ``status`` says of a port for readers, and of what load balancers are answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import clock
+from repmgr_hooks.cluster.readers import Fitness, Reading
+from repmgr_hooks.journal.last_seen import LastSeen, NodeSeen, Publisher
+from repmgr_hooks.reports import endpoint
+from repmgr_hooks.reports.readers_port import ReadersPort
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Readers
+
+MB = 1024 * 1024
+MAIN = Cluster({1: Node("10.0.0.11"), 2: Node("10.0.0.12")}, Gateway("10.0.0.20", {"app": 54322}), name="main")
+
+
+def test_why_one_is_left_out() -> None:
+    nodes = (
+        Reading(1, Fitness.PRIMARY),
+        Reading(2, Fitness.FIT, 0),
+        Reading(3, Fitness.CATCHING_UP, 40 * MB),
+        Reading(4, Fitness.LAGS, 80 * MB),
+        Reading(5, Fitness.YOUNG, 0, 3.0),
+        Reading(6, Fitness.SILENT),
+    )
+    port = ReadersPort(Readers(64 * MB), (2, 3), nodes)
+    assert port.where == "leads to node 2 and node 3"
+    assert list(port.lines()) == [
+        "node 2: 0 B to replay",
+        "node 3: 40 MB to replay",
+        "node 4: 80 MB to replay, gets no new connections",
+        "node 5: 0 B to replay, has streamed for 3 s only, gets no new connections",
+        "node 6: does not answer, gets no new connections",
+    ]
+    assert ReadersPort(Readers(1), ()).where == "closed"
+
+
+def process(proc: Path, number: int, *words: str) -> None:
+    (proc / str(number)).mkdir(parents=True)
+    (proc / str(number) / "cmdline").write_bytes(b"\0".join(word.encode() for word in words) + b"\0")
+
+
+def test_what_load_balancers_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "since_boot", lambda: 100.0)
+    nodes = (NodeSeen(1, "10.0.0.11", True, "primary", 1), NodeSeen(2, "10.0.0.12", True, "standby", 1))
+    Publisher(tmp_path, "main").publish(LastSeen("main", 1, 1, "only", "x", nodes, interval=5))
+    proc = tmp_path / "proc"
+    process(proc, 7, "vi", "serve-http")
+    process(proc, 8, "/opt/x/bin/python", "/usr/local/bin/repmgr-hooks", "worker")
+    found = endpoint.look(MAIN, tmp_path, proc)
+    assert (found.running, str(found)) == (False, "serve-http is not running")
+    assert found.answers == {"primary": {1: 200, 2: 503}, "replica": {1: 503, 2: 200}}
+    process(proc, 9, "/opt/x/bin/python", "/usr/local/bin/repmgr-hooks", "serve-http", "--listen", "127.0.0.1:8008")
+    said = str(endpoint.look(MAIN, tmp_path, proc))
+    assert said == "/primary answers 200 for node 1; /replica answers 200 for node 2"
+    monkeypatch.setattr(clock, "since_boot", lambda: 1000.0)
+    said = str(endpoint.look(MAIN, tmp_path, proc))
+    assert said == "/primary answers 200 for no node; /replica answers 200 for no node"

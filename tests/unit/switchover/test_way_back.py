@@ -1,0 +1,198 @@
+"""The old primary is started again only if nobody can have been promoted: by a real shell, with programs of ours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.cluster.decide import ClusterState
+from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.switchover.on_node import Repmgr
+from repmgr_hooks.switchover.phases import Plan
+from repmgr_hooks.switchover.way_back import promote, start_old_primary
+from repmgr_hooks.system.host import LocalHost
+from tests.unit.switchover.test_preflight import CLUSTER
+
+LIMIT = 60.0
+BEFORE = ClusterState(CLUSTER, 1, 3)
+TARGET = 2
+STATES = (NodeState(1, "refused"), NodeState(2, "refused"), NodeState(3, timeline=3))
+ALIVE = (STATES[0], NodeState(2, timeline=3), STATES[2])
+CONTROL = "pg_control version number:            1300\nDatabase cluster state:               {}\n"
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The data directories of the old primary and of the target, both down, and what was started."""
+
+    place: Path
+
+    @property
+    def old(self) -> Path:
+        return self.place / "old"
+
+    @property
+    def target(self) -> Path:
+        return self.place / "target"
+
+    def control(self, state: str) -> None:
+        (self.old / "control").write_text(CONTROL.format(state))
+
+    def begin(self, states: tuple[NodeState, ...] = STATES, promoting: bool = True) -> bool:
+        return start_old_primary(self.plan, states, promoting, LocalHost({}))
+
+    def promote(self, states: tuple[NodeState, ...]) -> bool:
+        return promote(self.plan, states, LocalHost({}))
+
+    @property
+    def plan(self) -> Plan:
+        repmgr, old = (Repmgr(("env",), str(each), "/etc/it's.conf") for each in (self.target, self.old))
+        return Plan(BEFORE, TARGET, repmgr, ("app",), (1, 2, 3), ManagedCluster(CLUSTER, ()), {}, old)
+
+    @property
+    def started(self) -> str:
+        log = self.place / "log"
+        return log.read_text() if log.exists() else ""
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    made = Nodes(tmp_path)
+    programs = {
+        "pg_controldata": 'cat "$1/control"',
+        "pg_ctl": f'echo "pg_ctl $*" >>{tmp_path}/log; [ ! -e hangs ]',
+        "repmgr": f'echo "repmgr $*" >>{tmp_path}/log; [ ! -e {tmp_path}/refuses ]',
+    }
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    for name, text in programs.items():
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    for place in (made.old, made.target):
+        (place / "pg_wal").mkdir(parents=True)
+        (place / "pg_wal/000000030000000000000007").touch()
+        (place / "pg_wal/00000003.history").touch()
+        (place / "postmaster.opts").write_text(f'{tmp_path}/bin/postgres "-D" "{place}"\n')
+    made.control("shut down")
+    return made
+
+
+def test_the_old_primary_is_started_again(nodes: Nodes) -> None:
+    assert nodes.begin()
+    wait_for_log(nodes, "\n")
+    assert nodes.started == "repmgr -f /etc/it's.conf node service --action=start\n"
+
+
+def wait_for_log(nodes: Nodes, text: str) -> None:
+    end = time.monotonic() + LIMIT
+    while text not in nodes.started:
+        assert time.monotonic() < end, nodes.started
+        time.sleep(0.05)
+
+
+def test_one_that_has_stopped_before_repmgr_promoted_anybody_is_started(nodes: Nodes) -> None:
+    assert not nodes.begin(ALIVE)
+    assert nodes.begin(ALIVE, promoting=False)
+    wait_for_log(nodes, "node service --action=start")
+
+
+def pid_file(nodes: Nodes, pid: int, status: str) -> None:
+    """As PostgreSQL writes it (pidfile.h)."""
+    lines = [str(pid), str(nodes.old), "1800000000", "5432", "/run/postgresql", "*", "  1  2", f"{status:<8}"]
+    (nodes.old / "postmaster.pid").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("status", ["ready", "starting", ""])
+def test_one_that_serves_and_that_we_cannot_reach_is_left_alone(nodes: Nodes, status: str) -> None:
+    pid_file(nodes, os.getpid(), status)
+    assert not nodes.begin(ALIVE)
+    assert nodes.started == ""
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_one_that_does_not_stop_is_ended_and_started(nodes: Nodes, hangs: bool) -> None:
+    """repmgr has given it up; a standby is not promoted while it runs."""
+    pid_file(nodes, os.getpid(), "stopping")
+    nodes.control("in production")
+    if hangs:
+        (nodes.old / "hangs").touch()
+    assert nodes.begin(ALIVE) is not hangs
+    wait_for_log(nodes, "pg_ctl -D . -m immediate" if hangs else "node service --action=start")
+    assert nodes.started.startswith("pg_ctl -D . -m immediate -w")
+    assert ("repmgr" in nodes.started) is not hangs
+
+
+def test_one_that_has_ended_meanwhile_is_left_to_repmgrd(nodes: Nodes) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait(60)
+    pid_file(nodes, ended.pid, "stopping")
+    assert not nodes.begin(ALIVE)
+    assert nodes.started == ""
+
+
+def runs(nodes: Nodes) -> None:
+    (nodes.target / "postmaster.pid").write_text(f"{os.getpid()}\n")
+
+
+DANGERS: dict[str, Callable[[Nodes], object]] = {
+    "the target has begun a timeline": lambda nodes: (nodes.target / "pg_wal/00000004.history").touch(),
+    "it has begun one beside others": lambda nodes: (nodes.target / "pg_wal/0000000A.history").touch(),
+    "the target runs": runs,
+    "its files cannot be seen": lambda nodes: (nodes.target / "pg_wal").rename(nodes.target / "gone"),
+    "its disk is gone": lambda nodes: nodes.target.rename(nodes.place / "gone"),
+    "the old primary was killed": lambda nodes: nodes.control("in production"),
+    "the old primary is stopping": lambda nodes: nodes.control("shutting down"),
+    "the old primary is a standby already": lambda nodes: (nodes.old / "standby.signal").touch(),
+    "the old primary is being restored": lambda nodes: (nodes.old / "recovery.signal").touch(),
+}
+
+
+@pytest.mark.parametrize("danger", DANGERS)
+def test_there_are_never_two_primaries(nodes: Nodes, danger: str) -> None:
+    DANGERS[danger](nodes)
+    assert not nodes.begin()
+    assert nodes.started == ""
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        ALIVE,  # and the old primary has stopped: repmgr may have begun to promote, and repmgrd does
+        (STATES[0], STATES[1], NodeState(3, "refused")),
+        (STATES[0], STATES[1], replace(STATES[2], in_recovery=False)),
+    ],
+)
+def test_where_another_may_be_promoted_it_is_left_to_repmgrd(nodes: Nodes, states: tuple[NodeState, ...]) -> None:
+    assert not nodes.begin(states)
+    assert nodes.started == ""
+
+
+def test_a_witness_is_nobody_to_promote(nodes: Nodes) -> None:
+    assert nodes.begin((*STATES, NodeState(4, "refused", witness=True)))
+
+
+def test_where_the_old_primary_has_died_repmgr_promotes(nodes: Nodes) -> None:
+    runs(nodes)
+    assert nodes.promote(ALIVE)
+    assert nodes.started == "repmgr -f /etc/it's.conf standby promote --siblings-follow\n"
+
+
+def test_repmgr_may_refuse(nodes: Nodes) -> None:
+    runs(nodes)
+    (nodes.place / "refuses").touch()
+    assert not nodes.promote(ALIVE)
+
+
+@pytest.mark.parametrize("states", [STATES, (*ALIVE[:2], replace(ALIVE[2], in_recovery=False))])
+def test_nobody_is_promoted_beside_another_or_while_it_is_down(nodes: Nodes, states: tuple[NodeState, ...]) -> None:
+    runs(nodes)
+    assert not nodes.promote(states)
+    assert nodes.started == ""
