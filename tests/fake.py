@@ -468,6 +468,14 @@ class FakeHost(ScriptedHost):
         self.repmgr = "repmgr 5.3.3"
         self.sudoers = "/usr/local/bin/repmgr-hooks worker --once, /usr/local/bin/repmgr-hooks event -"
         self.poked: list[Flow] = []
+        self.address_came = -3600.0
+        """When, by this clock."""
+        self.daemons: set[str] = set()
+        """What else runs here."""
+        self.other_gateways: list[tuple[str, float]] = []
+        """The names of their sessions on the primary, and for how long each has asked nothing."""
+        self.announced: dict[int, str] = {}
+        """What this gateway has called its own session on each node."""
         self.pgbouncers: dict[str, FakePgBouncer] = {}
         """By the name of each console: ``10.0.0.20:6432``."""
         self._silent: set[int] = set()
