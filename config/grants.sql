@@ -9,13 +9,14 @@ grant usage on schema repmgr to :"role";
 grant select on repmgr.nodes to :"role";
 -- To compare Barman's WAL with the primary's: checksums of WAL files, and nothing else of their content.
 create schema if not exists repmgr_hooks;
-create or replace function repmgr_hooks.wal_sha256(name text) returns text
+drop function if exists repmgr_hooks.wal_sha256(text);
+create or replace function repmgr_hooks.wal_sha256(name text, bytes bigint) returns text
     language sql stable security definer set search_path = pg_catalog, pg_temp
-    as $$ select encode(sha256(pg_read_binary_file('pg_wal/' || name, 0, 268435456, true)), 'hex')
+    as $$ select encode(sha256(pg_read_binary_file('pg_wal/' || name, 0, bytes, true)), 'hex')
            where name ~ '^[0-9A-F]{24}$' $$;
-revoke all on function repmgr_hooks.wal_sha256(text) from public;
+revoke all on function repmgr_hooks.wal_sha256(text, bigint) from public;
 grant usage on schema repmgr_hooks to :"role";
-grant execute on function repmgr_hooks.wal_sha256(text) to :"role";
+grant execute on function repmgr_hooks.wal_sha256(text, bigint) to :"role";
 
 -- For `failover_slots` in a route (PostgreSQL 17 and newer):
 --   grant alter system on parameter primary_conninfo to repmgr;

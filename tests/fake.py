@@ -408,6 +408,8 @@ class FakeBarman:
     """What stands in the history files that are not the primary's."""
     branch: dict[str, str] = field(default_factory=dict)
     """Complete WAL files whose bytes are not the primary's, each with what is its sum instead."""
+    switches: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Where a WAL switch ends a file, and the sum up to there."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Of the files that have not 16 MB."""
     cut: dict[str, str] = field(default_factory=dict)
@@ -733,6 +735,8 @@ class FakeHost(ScriptedHost):
             assert words[:2] == ["-I", "-"]
             if words[2] == "whole":
                 return json.dumps({"wrong": self.barman.cut})
+            if words[2] == "switches":
+                return json.dumps({"ends": {name: self.barman.switches.get(name) for name in asked(program)["names"]}})
             assert words[2] == "sums"
             return json.dumps(self._sums(asked(program)["names"]))
         if name == "pgrep":
@@ -952,7 +956,10 @@ class FakeHost(ScriptedHost):
         return [(node.restore_command,)]
 
     def _sum(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        return [(sql.params[0] if sql.params[0] in node.pg_wal() else None,)]
+        name, size = sql.params
+        if name not in node.pg_wal():
+            return [(None,)]
+        return [(name if size == content.LARGEST else f"{name} up to {size}",)]
 
     def _free_slots(self, sql: Sql, node: FakeNode) -> Rows:
         return [(node.most_slots - len(node.slots.keys() - set(sql.params[0])),)]

@@ -1,7 +1,9 @@
 """Is what Barman holds the primary's, byte by byte? Looks at both; ``branch.py`` says what follows.
 
 A closed WAL file is the same wherever it came by streaming, so one sum on each side is enough. The primary makes it in
-SQL, Barman's side with a small program (``agent/files.py``).
+SQL, Barman's side with a small program (``agent/files.py``). One exception: behind the record of a WAL switch a file
+holds nothing; the node that wrote it has zeros there. A standby whose primary died before it had sent these zeros has
+what the file held before it was recycled, and is promoted with it.
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ LARGEST = 256 * 1024 * 1024
 # nothing but sums of WAL files.
 RIGHTS = """
 select has_function_privilege('pg_catalog.pg_read_binary_file(text,bigint,bigint,boolean)', 'execute'),
-       coalesce(has_function_privilege(to_regprocedure('repmgr_hooks.wal_sha256(text)')::oid, 'execute'), false)
+       coalesce(has_function_privilege(to_regprocedure('repmgr_hooks.wal_sha256(text, bigint)')::oid, 'execute'), false)
 """
-READ = "select encode(sha256(pg_read_binary_file('pg_wal/' || %s, 0, 268435456, true)), 'hex')"
-ASK = "select repmgr_hooks.wal_sha256(%s)"
+READ = "select encode(sha256(pg_read_binary_file('pg_wal/' || %s, 0, %s, true)), 'hex')"
+ASK = "select repmgr_hooks.wal_sha256(%s, %s)"
 
 
 def conflict(
@@ -69,13 +71,27 @@ def compare(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) 
     try:
         said = ask("sums", barman, host, names=wanted)
         theirs = {name: primarys_sum(primary.node, name, host) for name in files}
+        both = [name for name in files if theirs[name] and said["sums"].get(name)]
+        equal = {name for name in both if theirs[name] == said["sums"][name]}
+        equal |= up_to_a_switch([name for name in both if name not in equal], primary.node, barman, host)
     except OperationFailed as error:
         # What cannot be seen keeps no stream from starting; `check` says what is to be done about it.
         log.warning("what Barman has cannot be compared with the primary's: %s", error)
         return Compared()
-    both = [name for name in files if theirs[name] and said["sums"].get(name)]
-    equal = tuple(name for name in both if theirs[name] == said["sums"][name])
-    return Compared(equal, tuple(name for name in both if name not in equal), said["texts"].get(history))
+    same, other = (tuple(name for name in both if (name in equal) is wanted) for wanted in (True, False))
+    return Compared(same, other, said["texts"].get(history))
+
+
+def up_to_a_switch(differing: list[str], node: int, barman: Barman, host: Host) -> set[str]:
+    """Return the files that are equal up to the record of a WAL switch with which what Barman holds of them ends.
+
+    Raises OperationFailed.
+    """
+    if not differing:
+        return set()
+    ends = ask("switches", barman, host, names=differing)["ends"]
+    found = {name: (int(end[0]), str(end[1])) for name, end in ends.items() if name in differing and end}
+    return {name for name, (size, total) in found.items() if primarys_sum(node, name, host, size) == total}
 
 
 WRITTEN = """
@@ -159,14 +175,17 @@ def ask(
         raise OperationFailed(f"{program}: did not answer with what was asked for", code="odd_answer") from None
 
 
-def primarys_sum(node: int, name: str, host: Host) -> str:
-    """Return the sum of a file in a node's pg_wal; empty if it is not there any more. Raises OperationFailed."""
+def primarys_sum(node: int, name: str, host: Host, size: int = LARGEST) -> str:
+    """Return the sum of the first ``size`` bytes of a file in a node's pg_wal; empty if it is not there any more.
+
+    Raises OperationFailed.
+    """
     with answer_of(node):
         ((may_read, may_ask),) = host.fetch(Sql(node, RIGHTS), LIMIT)
         if not (may_read or may_ask):
             what = f"node {node}: our role may not see sums of WAL files"
             raise OperationFailed(what, code="no_rights", hint="grant what config/grants.sql holds")
-        ((found,),) = host.fetch(Sql(node, READ if may_read else ASK, (name,)), LIMIT)
+        ((found,),) = host.fetch(Sql(node, READ if may_read else ASK, (name, size)), LIMIT)
         return str(found or "")
 
 

@@ -32,7 +32,7 @@ select extract(epoch from clock_timestamp())::float8,
                            and relnamespace = (select oid from pg_namespace where nspname = 'repmgr'))
               then 'select on repmgr.nodes' end,
          case when not (has_function_privilege('pg_read_binary_file(text,bigint,bigint,boolean)', 'execute') or
-                        coalesce(has_function_privilege(to_regprocedure('repmgr_hooks.wal_sha256(text)')::oid,
+                        coalesce(has_function_privilege(to_regprocedure('repmgr_hooks.wal_sha256(text, bigint)')::oid,
                                                         'execute'), false))
               then 'execute on repmgr_hooks.wal_sha256' end], null),
        coalesce((select extversion from pg_extension where extname = 'repmgr'), ''),

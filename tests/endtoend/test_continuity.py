@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from repmgr_hooks.barman.agent import files
+from repmgr_hooks.cluster.wal import file_name
 from tests.endtoend.looks import SEGMENT, barman_files, barman_streams_from, routes, worker_log
 from tests.lab import DATA, Host, Lab, wait_for
 
@@ -255,6 +257,28 @@ def test_fork_at_the_end_of_a_file(built_lab: Lab, repair: bool) -> None:
         return
     assert barman_streams_from(lab.db2)
     assert by_hand_ok(lab)
+
+
+def test_what_stands_behind_a_wal_switch_is_nothing(built_lab: Lab) -> None:
+    """db1 dies before it has sent the zeros behind a switch: db2 has what the file held before it was recycled."""
+    lab = built_lab
+    serve(lab, ("stream: true", "stream: true, repair: true"))
+    wait_for(lambda: at_a_boundary(lab), "a moment at which nothing follows a switch")
+    number = int(lab.db1.sql("select pg_current_wal_lsn() - '0/0'")) // SEGMENT - 1
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    lab.db2.pg_ctl("stop", "-m", "fast")
+    with lab.db2.path(f"{DATA}/pg_wal/{file_name(1, number, SEGMENT)}").open("r+b") as written:
+        end = files.switched_at(files.chunks_of(written))
+        assert end
+        written.seek(-(-end // files.PAGE) * files.PAGE)
+        written.write(b"left" * ((SEGMENT - written.tell()) // 4))
+    lab.db2.pg_ctl("start")
+    lab.db2.sql("select pg_promote()")
+    assert switchpoint(lab.db2) % SEGMENT == 0
+    wait_for_the_app_port(lab)
+    wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
+    assert by_hand_ok(lab)
+    assert "BRANCH_CONFLICT" not in "\n".join(worker_log(lab))
 
 
 def at_a_boundary(lab: Lab) -> bool:

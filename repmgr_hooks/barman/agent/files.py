@@ -21,6 +21,12 @@ PROGRAMS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 PAGE_MARKS = (b"\xd0", b"\xd1")
 """The second byte of each page, whatever PostgreSQL's version (xlog_internal.h, XLOG_PAGE_MAGIC)."""
 CUT = "is cut short"
+PAGE, HEADER, LONG_HEADER, ALIGNED = 8192, 24, 40, 8
+"""Bytes (xlog_internal.h; a page of another size is not built by any packager)."""
+RECORD = struct.Struct("<IIQBBxxI")
+"""A record without data: its length, xid, the record before it, info, resource manager, CRC (xlogrecord.h)."""
+XLOG_SWITCH, RM_XLOG = 0x40, 0
+"""pg_control.h, rmgrlist.h."""
 
 
 def sums(asked: dict[str, Any]) -> dict[str, Any]:
@@ -37,6 +43,69 @@ def sums(asked: dict[str, Any]) -> dict[str, Any]:
         except (OSError, EOFError, ValueError, lzma.LZMAError, subprocess.SubprocessError):
             (texts if name.endswith(".history") else found)[name] = None
     return {"sums": found, "texts": texts}
+
+
+def switches(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return for each file that ends with a WAL switch how many bytes it has up to there, and their SHA-256."""
+    ends: dict[str, tuple[int, str] | None] = {}
+    for name in asked["names"]:
+        try:
+            end = switched_at(plain(name, asked))
+            ends[name] = (end, digest(first(end, plain(name, asked)))) if end else None
+        except (OSError, EOFError, ValueError, lzma.LZMAError, subprocess.SubprocessError):
+            ends[name] = None
+    return {"ends": ends}
+
+
+def switched_at(chunks: Iterator[bytes]) -> int | None:
+    """Return the position behind the record of a WAL switch, if nothing but zeros follows; None if there is none.
+
+    The page headers of what follows are no zeros (xlog.c, AdvanceXLInsertBuffer). A record that two pages share is not
+    looked for.
+    """
+    last, content = 0, b""
+    for number, page in enumerate(pages(chunks)):
+        if page[header(number) :].strip(b"\0"):
+            last, content = number, page
+    used = -(-len(content.rstrip(b"\0")) // ALIGNED) * ALIGNED
+    record = content[max(used - RECORD.size, header(last)) : used]
+    if len(record) < RECORD.size:
+        return None
+    length, _, _, info, manager, check = RECORD.unpack(record)
+    a_switch = (length, info & 0xF0, manager) == (RECORD.size, XLOG_SWITCH, RM_XLOG)
+    return last * PAGE + used if a_switch and check == crc32c(record[:-4]) else None
+
+
+def header(page: int) -> int:
+    """Return how many bytes the header of a page has."""
+    return HEADER if page else LONG_HEADER
+
+
+def pages(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Return what is read in pages."""
+    left = b""
+    for chunk in chunks:
+        left += chunk
+        whole = len(left) // PAGE * PAGE
+        yield from (left[start : start + PAGE] for start in range(0, whole, PAGE))
+        left = left[whole:]
+
+
+def first(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Return the first bytes of what is read."""
+    for chunk in chunks:
+        yield chunk[:size]
+        size -= len(chunk[:size])
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC-32C (Castagnoli) with which PostgreSQL checks a record (pg_crc32c.h)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
 
 
 def digest(chunks: Iterator[bytes] | list[bytes]) -> str:

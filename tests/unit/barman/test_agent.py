@@ -251,3 +251,46 @@ def test_only_the_newest_and_not_for_ever() -> None:
     proof, _ = followed(host, Effort(within=900.0))
     assert (proof.unable, proof.healthy) == ("not all was followed within 900 s", False)
     assert proof.text == "followed from 0/700028 to 0/30400000"
+
+
+# -- a WAL switch: what stands behind it is nothing --------------------------------------------------------------------
+
+
+def with_a_switch(at: int, xid: int = 7, damage: bool = False) -> bytes:
+    """A file as its node wrote it: behind the switch only page headers."""
+    record = files.RECORD.pack(files.RECORD.size, xid, max(at - 64, 0), 0x40, 0, 0)[:-4]
+    record += struct.pack("<I", files.crc32c(record) ^ damage)
+    text = bytearray(random.Random(1).randbytes(at).replace(b"\0", b"\1") + record)
+    text += bytes(SIZE - len(text))
+    for page in range(0, SIZE, files.PAGE):
+        text[page : page + 4] = b"\x10\xd1\2\0"
+    return bytes(text)
+
+
+@pytest.mark.parametrize("at", [40, 4096, 8192 - 24, 8192 + 24, 100_000 // 8 * 8, SIZE - 24])
+@pytest.mark.parametrize("chunk", [1 << 20, 5000])
+def test_where_a_switch_ends_a_file(at: int, chunk: int) -> None:
+    text = with_a_switch(at)
+    chunks = (text[start : start + chunk] for start in range(0, SIZE, chunk))
+    assert files.switched_at(chunks) == at + files.RECORD.size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        bytes(SIZE),
+        b"",
+        b"\xd1",
+        TEXT,
+        with_a_switch(4096, damage=True),
+        with_a_switch(4096)[:-1] + b"\1",
+        with_a_switch(4096).replace(b"\x40\0\0\0", b"\x41\0\0\0"),
+    ],
+)
+def test_where_none_does(text: bytes) -> None:
+    assert files.switched_at(iter([text])) is None
+
+
+def test_crc32c() -> None:
+    """RFC 3720, B.4."""
+    assert files.crc32c(b"123456789") == 0xE3069283

@@ -166,6 +166,21 @@ def test_a_role_without_the_grant_compares_nothing_and_says_so(caplog: pytest.Lo
     assert "our role may not see sums of WAL files" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("end", "differs"),
+    [(None, True), ((4096, "another sum"), True), ((4096, f"{wal(1, 4)[0]} up to 4096"), False)],
+)
+def test_behind_a_wal_switch_a_file_holds_nothing(end: tuple[int, str] | None, differs: bool) -> None:
+    """A standby that lost its primary there has what the file held before it was recycled."""
+    host, (name,) = FakeHost(), wal(1, 4)
+    host.barman.branch[name] = "zeros behind the switch"
+    host.barman.switches = {name: end} if end else {}
+    seen, primary = content.look(BARMAN, 1, 1, host)
+    assert name in branch.to_compare(seen.files, primary)
+    compared = content.compare(seen, primary, BARMAN, host)
+    assert (name in compared.different, name in compared.equal) == (differs, not differs)
+
+
 def test_what_is_no_answer_is_none() -> None:
     host = FakeHost()
     host.programs["ssh"] = lambda program: "" if "python3" in program.argv else host.run(Program(program.argv[2:]), 1)
