@@ -34,6 +34,8 @@ class Fitness(enum.Enum):
     NO_STREAM = "no_stream"
     ELSEWHERE = "elsewhere"
     """It is on another timeline than the primary, or follows another one: a branch may have the same number."""
+    ASTRAY = "astray"
+    """Its WAL comes from a node that is out of recovery, and not the primary."""
     SILENT = "silent"
     """It does not answer us; others still send WAL to it."""
     GONE = "gone"
@@ -50,7 +52,7 @@ class Fitness(enum.Enum):
     @property
     def lost(self) -> bool:
         """True if readers that are connected there cannot stay."""
-        return self in (Fitness.GONE, Fitness.STALE)
+        return self in (Fitness.GONE, Fitness.STALE, Fitness.ASTRAY)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Reading:
                 return "receives no WAL"
             case Fitness.ELSEWHERE:
                 return "does not follow the primary"
+            case Fitness.ASTRAY:
+                return "follows a stale primary"
             case Fitness.STALE:
                 return "is out of recovery, and not the primary"
             case Fitness.SILENT | Fitness.GONE:
@@ -99,25 +103,27 @@ def _reading(node: NodeState, port: Readers, state: ClusterState) -> Reading:
     lag, age = max(primary.lsn - node.replayed, 0), sender.age if sender else None
     if node.receiver is None or not node.receiver.streaming:
         return Reading(node.node, Fitness.NO_STREAM, lag, age)
-    if node.timeline != primary.timeline or not _follows(node, state):
+    source = _source(node, state)
+    if source and source.is_primary and source is not primary:
+        return Reading(node.node, Fitness.ASTRAY, lag, age)
+    # One whose WAL comes from an address that is no node's may follow the primary.
+    follows = source is not None and (source is primary or source.receiver is not None)
+    if node.timeline != primary.timeline or not follows:
         return Reading(node.node, Fitness.ELSEWHERE, lag, age)
     return Reading(node.node, _of_follower(node, port, lag, age), lag, age)
 
 
-def _follows(node: NodeState, state: ClusterState) -> bool:
-    """True if its WAL comes from the primary, through other standbys too; or from an address that is no node's."""
+def _source(node: NodeState, state: ClusterState) -> NodeState | None:
+    """Return the node from which its WAL comes, through other standbys too, as far as is known; None: from itself."""
     passed = set[int]()
     while node.node not in passed:
-        if node.node == state.primary:
-            return True
         passed.add(node.node)
-        if node.receiver is None and node.reachable:
-            return False
-        upstream = node.receiver.upstream if node.receiver else _sends_to(node.node, state)
-        if upstream is None or upstream not in state.states:
-            return node.receiver is not None
+        silent = not node.reachable
+        upstream = _sends_to(node.node, state) if silent else node.receiver.upstream if node.receiver else None
+        if upstream is None or upstream not in state.states or node.node == state.primary:
+            return node
         node = state.states[upstream]
-    return False
+    return None
 
 
 def _sends_to(silent: int, state: ClusterState) -> int | None:
