@@ -279,6 +279,9 @@ def _change(config: Config, state: ClusterState, seen: Seen) -> str:
     spread = _spread_now(cluster, seen)
     if config.to == "primary":
         opened.add(config.open)
+        # The kernel may be unable to share what another back end has shared; that must not keep this port closed.
+        shared = spread_over(cluster, seen.ours)
+        spread = {port: nodes if shared[port] else nodes[:1] for port, nodes in spread.items()}
     else:
         spread[config.open] = readers.spread(state, config.open, spread[config.open])
     if not backends.lead(cluster, seen.ours, opened, state.primary_host, seen.snat_here, spread):
