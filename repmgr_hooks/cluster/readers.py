@@ -94,7 +94,7 @@ def readings(state: ClusterState, port: str) -> tuple[Reading, ...]:
 
 
 def _reading(node: NodeState, port: Readers, state: ClusterState) -> Reading:
-    sender = sender_to(state.cluster.nodes[node.node].host, state.states.values())
+    sender = sender_to(node.node, state)
     if not node.reachable:
         return Reading(node.node, Fitness.SILENT if sender else Fitness.GONE)
     if not node.in_recovery:
@@ -118,18 +118,11 @@ def _source(node: NodeState, state: ClusterState) -> NodeState | None:
     passed = set[int]()
     while node.node not in passed:
         passed.add(node.node)
-        silent = not node.reachable
-        upstream = _sends_to(node.node, state) if silent else node.receiver.upstream if node.receiver else None
+        upstream = _upstream(node, state)
         if upstream is None or upstream not in state.states or node.node == state.primary:
             return node
         node = state.states[upstream]
     return None
-
-
-def _sends_to(silent: int, state: ClusterState) -> int | None:
-    """Return the node that sends WAL to one that does not answer us."""
-    host = state.cluster.nodes[silent].host
-    return next((number for number, node in state.states.items() if sender_to(host, [node])), None)
 
 
 def _of_follower(state: NodeState, port: Readers, lag: int, age: float | None) -> Fitness:
@@ -142,11 +135,26 @@ def _of_follower(state: NodeState, port: Readers, lag: int, age: float | None) -
     return Fitness.YOUNG if age is not None and 0 <= age < STEADY_FOR else Fitness.FIT
 
 
-def sender_to(host: str, states: Iterable[NodeState]) -> WalSender | None:
+def _upstream(node: NodeState, state: ClusterState) -> int | None:
+    """Return the node that sends WAL to this one; of one that does not answer us, others may know."""
+    if node.reachable:
+        return node.receiver.upstream if node.receiver else None
+    return next((number for number, other in state.states.items() if _senders(node.node, [other], state)), None)
+
+
+def sender_to(standby: int, state: ClusterState) -> WalSender | None:
     """Return the walsender of whichever node a standby receives from; of several the one that has just begun."""
-    senders = [sender for state in states if state.reachable for sender in state.senders if sender.client == host]
-    receiving = [sender for sender in senders if sender.state in ("streaming", "catchup")]
-    return min(receiving, key=lambda sender: sender.age or 0.0, default=None)
+    return min(_senders(standby, state.states.values(), state), key=lambda sender: sender.age or 0.0, default=None)
+
+
+def _senders(standby: int, nodes: Iterable[NodeState], state: ClusterState) -> list[WalSender]:
+    """Return who sends WAL to a standby: by the slot that repmgr has made for it, for it may come from another address
+    than ours is, and something else from ours; else by the address.
+    """
+    host, slot, there = state.cluster.nodes[standby].host, f"repmgr_slot_{standby}", [n for n in nodes if n.reachable]
+    by_slot = [sender for node in there if (sender := node.sender(slot))]
+    found = by_slot or [sender for node in there for sender in node.senders if sender.client == host]
+    return [sender for sender in found if sender.state in ("streaming", "catchup")]
 
 
 def spread(state: ClusterState, port: str, now: Collection[int]) -> tuple[int, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from repmgr_hooks.cluster.last_known import LastKnownPrimary

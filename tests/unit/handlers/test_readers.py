@@ -10,7 +10,7 @@ import pytest
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
-from repmgr_hooks.cluster.observe import observe
+from repmgr_hooks.cluster.observe import Slot, WalSender, observe
 from repmgr_hooks.cluster.readers import Fitness, readings
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
@@ -24,6 +24,7 @@ from tests.fake import Connection, FakeHost, FakeNode
 
 MB = 1024 * 1024
 READ, APP = 54323, 54322
+TWO, THREE = "10.0.0.12", "10.0.0.13"
 MAIN = Cluster(
     nodes={1: Node("10.0.0.11"), 2: Node("10.0.0.12"), 3: Node("10.0.0.13")},
     gateway=Gateway("10.0.0.20", {"barman": 54321, "app": APP, "readers": READ}),
@@ -93,7 +94,6 @@ class Made:
 
 
 each = pytest.mark.parametrize("backend", list(BACKENDS))
-TWO, THREE = "10.0.0.12", "10.0.0.13"
 
 
 @each
@@ -214,6 +214,37 @@ def test_a_cascade_through_a_node_that_only_we_do_not_see(upstream: int | None) 
     made.host.nodes[2].reachable, made.host.nodes[2].upstream = False, upstream
     expected = Fitness.FIT if upstream else Fitness.ELSEWHERE
     assert {r.node: r.fitness for r in readings(made.state(), "readers")}[3] is expected
+
+
+def sends(state: ClusterState, *senders: WalSender, slot: int | None = None) -> ClusterState:
+    """Node 1 has these walsenders; that of this pid uses node 3's slot."""
+    slots = (Slot("repmgr_slot_3", True, slot, 0, "reserved"),)
+    return replace(state, states={**state.states, 1: replace(state.states[1], senders=senders, slots=slots)})
+
+
+@pytest.mark.parametrize(
+    ("senders", "reachable", "fitness"),
+    [
+        ((WalSender(7, "db3", "192.168.1.13", "streaming", 0, 900.0),), False, Fitness.SILENT),
+        ((WalSender(7, "db3", "192.168.1.13", "streaming", 0, 1.0),), True, Fitness.YOUNG),
+        (
+            (
+                WalSender(7, "db3", THREE, "streaming", 0, 900.0),
+                WalSender(8, "pg_receivewal", THREE, "streaming", 0, 1.0),
+            ),
+            True,
+            Fitness.FIT,
+        ),
+    ],
+)
+def test_a_standbys_walsender_is_known_by_its_slot(
+    senders: tuple[WalSender, ...], reachable: bool, fitness: Fitness
+) -> None:
+    """It may come from another address than ours is, and something else from ours."""
+    made = Made()
+    made.host.nodes[3].reachable = reachable
+    state = sends(made.state(), *senders, slot=7)
+    assert {r.node: r.fitness for r in readings(state, "readers")}[3] is fitness
 
 
 def test_it_takes_more_to_be_let_in_than_to_stay() -> None:
@@ -371,7 +402,7 @@ def cannot_share(host: FakeHost) -> None:
 
     def refuse(text: str) -> None:
         if " statistic " in text:
-            raise OperationFailed("iptables-restore: Extension statistic revision 0 not supported, missing kernel module?")
+            raise OperationFailed("Extension statistic revision 0 not supported, missing kernel module?")
         restore(text)
 
     host.nat.restore = refuse  # type: ignore[method-assign]
