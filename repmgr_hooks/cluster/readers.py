@@ -104,7 +104,8 @@ def _reading(node: NodeState, port: Readers, state: ClusterState) -> Reading:
     if node.receiver is None or not node.receiver.streaming:
         return Reading(node.node, Fitness.NO_STREAM, lag, age)
     source = _source(node, state)
-    if source and source.is_primary and source is not primary:
+    # One on a newer timeline than its source's has left it; repmgr.nodes may not say so yet.
+    if source and source.is_primary and source is not primary and node.timeline <= source.timeline:
         return Reading(node.node, Fitness.ASTRAY, lag, age)
     # One whose WAL comes from an address that is no node's may follow the primary.
     follows = source is not None and (source is primary or source.receiver is not None)

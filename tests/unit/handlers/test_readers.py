@@ -10,7 +10,7 @@ import pytest
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
-from repmgr_hooks.cluster.observe import Slot, WalSender, observe
+from repmgr_hooks.cluster.observe import Slot, WalReceiver, WalSender, observe
 from repmgr_hooks.cluster.readers import Fitness, readings
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
@@ -214,6 +214,20 @@ def test_a_cascade_through_a_node_that_only_we_do_not_see(upstream: int | None) 
     made.host.nodes[2].reachable, made.host.nodes[2].upstream = False, upstream
     expected = Fitness.FIT if upstream else Fitness.ELSEWHERE
     assert {r.node: r.fitness for r in readings(made.state(), "readers")}[3] is expected
+
+
+def test_a_standby_that_has_left_a_stale_primary_keeps_its_readers() -> None:
+    """It follows the new one by an address that is no node's, and its repmgr.nodes names the old one still."""
+    made = Made()
+    made.act()
+    made.read_on(3)
+    made.host.promote(2)
+    made.primary, made.host.nodes[2].upstream = 2, None
+    made.follow()
+    state = made.state()
+    receiver = WalReceiver("192.168.1.12", 1, True, 2)
+    state = replace(state, states={**state.states, 3: replace(state.states[3], receiver=receiver)})
+    assert {r.node: r.fitness for r in readings(state, "readers")}[3] is Fitness.ELSEWHERE
 
 
 def sends(state: ClusterState, *senders: WalSender, slot: int | None = None) -> ClusterState:
