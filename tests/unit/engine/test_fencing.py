@@ -11,6 +11,7 @@ from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Readers
+from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost, FakeNode
 
 READ, APP = 54323, 54322
@@ -76,6 +77,25 @@ def test_a_dry_run_changes_nothing(host: FakeHost) -> None:
     run = handle(MANAGED, host, [], dry_run=True)
     assert [len(done.steps) for done in run.done] == [1]
     assert host.changes == []
+
+
+def test_looks_read_no_rules_while_nobody_changes_one(host: FakeHost) -> None:
+    """They come ten times a second."""
+    known, fingerprints = LastKnownPrimary(1, 1), dict[str, object]()
+    before = host.nat.chains["repmgr_dnat"]
+    handle(MANAGED, host, [], last_known=known)
+    read: list[Program] = []
+
+    def save(program: Program) -> str:
+        read.append(program)
+        return host.nat.save()
+
+    host.programs["iptables-save"] = save
+    for _ in range(3):
+        assert find_drift(MANAGED, host, known, fingerprints).pending == ()
+    assert len(read) == 1
+    host.nat.chains["repmgr_dnat"], host.nat.generation = before, host.nat.generation + 1
+    assert len(find_drift(MANAGED, host, known, fingerprints).pending) == 1
 
 
 def test_a_look_finds_it_missing_once(host: FakeHost) -> None:
