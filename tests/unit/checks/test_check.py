@@ -210,6 +210,39 @@ def test_each_fault_makes_its_own_finding(
     assert not [what for what in host.what_changed() if not what.startswith("barman show")]
 
 
+@pytest.mark.parametrize(
+    ("number", "name", "slot", "segment", "named"),
+    [
+        (1, "dr", FakeSlot(), 100, True),
+        (2, "dr", FakeSlot(), 100, True),
+        (1, "dr", FakeSlot(), 60, False),
+        (1, "dr", FakeSlot(active=True), 100, False),
+        (1, "dr", FakeSlot(reserved=False), 100, False),
+        (1, "sub", FakeSlot(physical=False, failover=True), 100, True),
+        (2, "sub", FakeSlot(physical=False, failover=True, synced=True), 100, False),
+        (1, "barman", FakeSlot(), 100, False),
+        (1, "repmgr_slot_2", FakeSlot(), 100, False),
+        (2, "repmgr_slot_1", FakeSlot(), 100, True),
+        (1, "repmgr_slot_7", FakeSlot(), 100, True),
+    ],
+)
+def test_a_slot_that_holds_wal_for_nobody(
+    run: RunResult,
+    capsys: pytest.CaptureFixture[str],
+    host: FakeHost,
+    number: int,
+    name: str,
+    slot: FakeSlot,
+    segment: int,
+    named: bool,
+) -> None:
+    """A route that named it was taken out; or repmgr left it on an old primary."""
+    host.nodes[number].slots[name] = slot
+    for each in host.nodes.values():
+        each.segment = segment
+    assert (("nodes.unused_slots", f"main node {number}") in wrong(run, capsys)) is named
+
+
 def add_readers(file: Path) -> None:
     opened = "- firewall: {open: app, fail_open_after: 120}"
     text = file.read_text().replace("app: 54322", "app: 54322, readers: 54323")
