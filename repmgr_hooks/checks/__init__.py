@@ -117,7 +117,7 @@ def _cluster(
         chains += [*kernel.devices(cluster, host), *kernel.chains(cluster, host)]
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
-    if chains and not bad(chains):
+    if chains:
         yield from kernel.sharing(cluster, host)
     yield from (*chains, *barmans, *secret, *nodes.names(cluster, host))
     yield passwords.look(cluster, user)

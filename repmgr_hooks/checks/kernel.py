@@ -87,9 +87,11 @@ def sharing(cluster: Cluster, host: Host) -> Iterator[Finding]:
         return  # there is one standby, or none
     topic, backend = Topic("kernel.sharing", cluster.name), chosen(cluster)
     try:
+        our_rules(cluster, host)
+    except OperationFailed:
+        return  # which kernel.programs and kernel.chains say: who may not read them may not try it
+    try:
         host.run(Program(backend.trying(cluster), stdin=all_shares(cluster)), LIMIT)
-    except NoSuchProgram:
-        return  # which kernel.programs says
     except OperationFailed as error:
         what = f"the kernel cannot share connections between standbys: {error}"
         yield topic.fail(what, f"modprobe {backend.SHARES}")

@@ -277,6 +277,31 @@ def test_a_kernel_that_cannot_share_connections(
     assert not {code for code, _ in found} & {"rules.foreign", "kernel.chains"}
 
 
+def test_who_may_not_read_the_rules_is_not_said_to_have_a_kernel_that_cannot_share(
+    run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost, tmp_path: Path
+) -> None:
+    add_readers(tmp_path / "config.yaml")
+    host.nodes[3] = FakeNode("10.0.0.13", upstream=1)
+
+    def denied(program: Program) -> str:
+        raise OperationFailed(f"{program.argv[0]}: Permission denied (you must be root)")
+
+    host.programs.update({"iptables-save": denied, "iptables-restore": denied})
+    assert "kernel.sharing" not in {code for code, _ in wrong(run, capsys)}
+
+
+def test_a_kernel_is_asked_before_our_chains_are_there(
+    run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost, tmp_path: Path
+) -> None:
+    add_readers(tmp_path / "config.yaml")
+    host.nodes[3] = FakeNode("10.0.0.13", upstream=1)
+    flush(host)
+    tried: list[Program] = []
+    host.programs["iptables-restore"] = lambda program: str(tried.append(program) or "")
+    assert ("kernel.chains", "main") in wrong(run, capsys)
+    assert "--test" in tried[0].argv
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
