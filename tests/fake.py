@@ -8,6 +8,7 @@ in ``tests/endtoend``.
 from __future__ import annotations
 
 import ast
+import copy
 import ipaddress
 import json
 import re
@@ -587,6 +588,9 @@ class FakeHost(ScriptedHost):
             return self._barmans_surroundings(name)
         if name == "iptables-restore":
             assert "--noflush" in words, "this would flush the chains of others"
+            if "--test" in words:
+                NatTable(self.nat.save()).restore(program.stdin)
+                return ""
             self.nat.restore(program.stdin)
             self.note("iptables-restore")
             return ""
@@ -645,6 +649,9 @@ class FakeHost(ScriptedHost):
         if words == ["-j", "-f", "-"]:
             self.nft.take(program.stdin)
             self.note("nft")
+            return ""
+        if words == ["-c", "-j", "-f", "-"]:
+            copy.deepcopy(self.nft).take(program.stdin)
             return ""
         if words == ["-j", "list", "ruleset"] and not self.native_tables:
             return self.nft.list_all()

@@ -142,6 +142,8 @@ UNTYPED = {
     "kernel.conntrack": INSTALL,
     "kernel.managers": SYSTEMD,
     "kernel.programs": INSTALL,
+    "nodes.unused_slots": HUMAN,
+    "kernel.sharing": "the module is the machine's, and the tests load and remove none",
     "no_rights": "the same grants as those of nodes.rights",
     "nodes.archiving": "archive_command is the site's own: test_clone_by_api.py makes it",
     "nodes.clock": SYSTEMD,

@@ -117,6 +117,8 @@ def _cluster(
         chains += [*kernel.devices(cluster, host), *kernel.chains(cluster, host)]
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
+    if chains:
+        yield from kernel.sharing(cluster, host)
     yield from (*chains, *barmans, *secret, *nodes.names(cluster, host))
     yield passwords.look(cluster, user)
     rules = list(foreign_rules.look(cluster, host)) if _uses(managed, "firewall") and not bad(chains) else []

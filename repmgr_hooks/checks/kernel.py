@@ -14,7 +14,7 @@ from repmgr_hooks.checks.packages import install
 from repmgr_hooks.checks.users import READ, User, hindrance
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.handlers.firewall import forwarding
-from repmgr_hooks.netfilter.backends import BACKENDS
+from repmgr_hooks.netfilter.backends import BACKENDS, all_shares, chosen
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.rules import our_rules
@@ -77,6 +77,26 @@ def chains(cluster: Cluster, host: Host) -> Iterator[Finding]:
         yield topic.fail(f"not set up, or flushed by another: {dnat} and {snat} are empty", hint)
     else:
         yield topic.ok(f"{ours.backend} has {dnat} and {snat}")
+
+
+def sharing(cluster: Cluster, host: Host) -> Iterator[Finding]:
+    """Try whether the kernel can share connections, without changing a rule: what that needs may be a module that is
+    not installed.
+    """
+    if not cluster.readers or sum(not node.witness for node in cluster.nodes.values()) < 3:
+        return  # there is one standby, or none
+    topic, backend = Topic("kernel.sharing", cluster.name), chosen(cluster)
+    try:
+        our_rules(cluster, host)
+    except OperationFailed:
+        return  # which kernel.programs and kernel.chains say: who may not read them may not try it
+    try:
+        host.run(Program(backend.trying(cluster), stdin=all_shares(cluster)), LIMIT)
+    except OperationFailed as error:
+        what = f"the kernel cannot share connections between standbys: {error}"
+        yield topic.fail(what, f"modprobe {backend.SHARES}")
+    else:
+        yield topic.ok(f"the kernel can share connections ({backend.SHARES})")
 
 
 def _tracking(topic: Topic, host: Host) -> Finding:

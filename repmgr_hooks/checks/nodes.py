@@ -13,11 +13,13 @@ from repmgr_hooks.checks.node_settings import EXAMINE, Examined, examined
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster import host_names
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
+from repmgr_hooks.cluster.failover_slots import NAME
 from repmgr_hooks.cluster.login import address_in
 from repmgr_hooks.cluster.observe import Registered
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import Hindrance, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.repmgr_files import Identity, identities, program
+from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.family import Family
@@ -25,6 +27,8 @@ from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Rows, Sql
 
 MOST_SKEW = 2.0
+MOST_UNUSED = 1024**3
+"""Bytes of WAL that a slot may hold for a program that is away for a while."""
 
 HINTS = {
     ReasonCode.UNCONFIGURED: "config.yaml: clusters.{cluster}.nodes: {{{node}: {{host: {host}}}}}",
@@ -98,7 +102,25 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
         yield from node_settings.differences(managed.cluster, looked.answers)
         yield _rights(managed, looked)
     if looked.decision:
+        yield from _unused_slots(managed, looked.decision)
         yield from _who(managed, looked, looked.decision)
+
+
+def _unused_slots(managed: ManagedCluster, decision: PrimaryDecision) -> Iterator[Finding]:
+    """Name the slots that hold much WAL for nobody, and of which no route says what becomes of them: one that a route
+    named before, or of a standby that is gone.
+    """
+    awaited = {f"repmgr_slot_{node}" for node in managed.cluster.nodes}
+    for state in (state for state in decision.states if state.reachable and not state.witness):
+        ours = {*managed.kept_slots, *(awaited if state.node == decision.primary else ())}
+        for slot in state.slots:
+            held = state.lsn - slot.restart_lsn if slot.restart_lsn and slot.reserved else 0
+            unused = slot.active_pid is None and not slot.synced and slot.name not in ours
+            if unused and held > MOST_UNUSED and NAME.fullmatch(slot.name):
+                topic = Topic("nodes.unused_slots", f"{managed.cluster.name} node {state.node}")
+                what = f"slot {slot.name} holds {size(held)} of WAL, no program uses it, and no route names it"
+                drop = f"select pg_drop_replication_slot('{slot.name}');"
+                yield topic.warn(what, f"if it is needed no more, there: {drop}")
 
 
 def _silent(topic: Topic, managed: ManagedCluster, number: int, error: OperationFailed, user: User) -> Finding:

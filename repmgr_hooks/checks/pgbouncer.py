@@ -80,13 +80,15 @@ def _database(topic: Topic, managed: ManagedCluster, each: PgBouncer, name: str)
 
 
 def _app_port(managed: ManagedCluster) -> int:
-    """Return the port that is opened before the first action of ours."""
-    opened = next(iter(managed.cluster.gateway.ports))
+    """Return the port that is opened before the first action of ours; none for readers."""
+    cluster = managed.cluster
+    opened = next((port for port in cluster.gateway.ports if port not in cluster.readers), "")
     for action in managed.actions:
         if isinstance(action.config, handler.Config):
             break
-        opened = getattr(action.config, "open", opened)
-    return managed.cluster.gateway.ports[opened]
+        if (port := getattr(action.config, "open", "")) not in cluster.readers:
+            opened = port or opened
+    return cluster.gateway.ports.get(opened, 0)
 
 
 def _mode(topic: Topic, each: PgBouncer, name: str, settings: Settings) -> Finding:

@@ -54,7 +54,8 @@ class NameWatch:
 
     def __init__(self) -> None:
         self.problems: tuple[Problem, ...] = ()
-        """What the last answers showed."""
+        """What the last answers showed; of a name that cannot be looked up now, the answer before."""
+        self._last: dict[int, Problem | None] = {}
         self._due = -math.inf
         self._busy = threading.Event()
 
@@ -69,6 +70,9 @@ class NameWatch:
 
     def _ask(self, cluster: Cluster, host: Host) -> None:
         try:
-            self.problems = tuple(moved(cluster, host))
+            for number, node in named(cluster):
+                with suppress(OperationFailed):
+                    self._last[number] = moved_to(number, node, host)
+            self.problems = tuple(filter(None, self._last.values()))
         finally:
             self._busy.clear()

@@ -34,6 +34,8 @@ class Fitness(enum.Enum):
     NO_STREAM = "no_stream"
     ELSEWHERE = "elsewhere"
     """It is on another timeline than the primary, or follows another one: a branch may have the same number."""
+    ASTRAY = "astray"
+    """Its WAL comes from a node that is out of recovery, and not the primary."""
     SILENT = "silent"
     """It does not answer us; others still send WAL to it."""
     GONE = "gone"
@@ -50,7 +52,7 @@ class Fitness(enum.Enum):
     @property
     def lost(self) -> bool:
         """True if readers that are connected there cannot stay."""
-        return self in (Fitness.GONE, Fitness.STALE)
+        return self in (Fitness.GONE, Fitness.STALE, Fitness.ASTRAY)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Reading:
                 return "receives no WAL"
             case Fitness.ELSEWHERE:
                 return "does not follow the primary"
+            case Fitness.ASTRAY:
+                return "follows a stale primary"
             case Fitness.STALE:
                 return "is out of recovery, and not the primary"
             case Fitness.SILENT | Fitness.GONE:
@@ -90,7 +94,7 @@ def readings(state: ClusterState, port: str) -> tuple[Reading, ...]:
 
 
 def _reading(node: NodeState, port: Readers, state: ClusterState) -> Reading:
-    sender = sender_to(state.cluster.nodes[node.node].host, state.states.values())
+    sender = sender_to(node.node, state)
     if not node.reachable:
         return Reading(node.node, Fitness.SILENT if sender else Fitness.GONE)
     if not node.in_recovery:
@@ -99,31 +103,27 @@ def _reading(node: NodeState, port: Readers, state: ClusterState) -> Reading:
     lag, age = max(primary.lsn - node.replayed, 0), sender.age if sender else None
     if node.receiver is None or not node.receiver.streaming:
         return Reading(node.node, Fitness.NO_STREAM, lag, age)
-    if node.timeline != primary.timeline or not _follows(node, state):
+    source = _source(node, state)
+    # One on a newer timeline than its source's has left it; repmgr.nodes may not say so yet.
+    if source and source.is_primary and source is not primary and node.timeline <= source.timeline:
+        return Reading(node.node, Fitness.ASTRAY, lag, age)
+    # One whose WAL comes from an address that is no node's may follow the primary.
+    follows = source is not None and (source is primary or source.receiver is not None)
+    if node.timeline != primary.timeline or not follows:
         return Reading(node.node, Fitness.ELSEWHERE, lag, age)
     return Reading(node.node, _of_follower(node, port, lag, age), lag, age)
 
 
-def _follows(node: NodeState, state: ClusterState) -> bool:
-    """True if its WAL comes from the primary, through other standbys too; or from an address that is no node's."""
+def _source(node: NodeState, state: ClusterState) -> NodeState | None:
+    """Return the node from which its WAL comes, through other standbys too, as far as is known; None: from itself."""
     passed = set[int]()
     while node.node not in passed:
-        if node.node == state.primary:
-            return True
         passed.add(node.node)
-        if node.receiver is None and node.reachable:
-            return False
-        upstream = node.receiver.upstream if node.receiver else _sends_to(node.node, state)
-        if upstream is None or upstream not in state.states:
-            return node.receiver is not None
+        upstream = _upstream(node, state)
+        if upstream is None or upstream not in state.states or node.node == state.primary:
+            return node
         node = state.states[upstream]
-    return False
-
-
-def _sends_to(silent: int, state: ClusterState) -> int | None:
-    """Return the node that sends WAL to one that does not answer us."""
-    host = state.cluster.nodes[silent].host
-    return next((number for number, node in state.states.items() if sender_to(host, [node])), None)
+    return None
 
 
 def _of_follower(state: NodeState, port: Readers, lag: int, age: float | None) -> Fitness:
@@ -136,11 +136,26 @@ def _of_follower(state: NodeState, port: Readers, lag: int, age: float | None) -
     return Fitness.YOUNG if age is not None and 0 <= age < STEADY_FOR else Fitness.FIT
 
 
-def sender_to(host: str, states: Iterable[NodeState]) -> WalSender | None:
+def _upstream(node: NodeState, state: ClusterState) -> int | None:
+    """Return the node that sends WAL to this one; of one that does not answer us, others may know."""
+    if node.reachable:
+        return node.receiver.upstream if node.receiver else None
+    return next((number for number, other in state.states.items() if _senders(node.node, [other], state)), None)
+
+
+def sender_to(standby: int, state: ClusterState) -> WalSender | None:
     """Return the walsender of whichever node a standby receives from; of several the one that has just begun."""
-    senders = [sender for state in states if state.reachable for sender in state.senders if sender.client == host]
-    receiving = [sender for sender in senders if sender.state in ("streaming", "catchup")]
-    return min(receiving, key=lambda sender: sender.age or 0.0, default=None)
+    return min(_senders(standby, state.states.values(), state), key=lambda sender: sender.age or 0.0, default=None)
+
+
+def _senders(standby: int, nodes: Iterable[NodeState], state: ClusterState) -> list[WalSender]:
+    """Return who sends WAL to a standby: by the slot that repmgr has made for it, for it may come from another address
+    than ours is, and something else from ours; else by the address.
+    """
+    host, slot, there = state.cluster.nodes[standby].host, f"repmgr_slot_{standby}", [n for n in nodes if n.reachable]
+    by_slot = [sender for node in there if (sender := node.sender(slot))]
+    found = by_slot or [sender for node in there for sender in node.senders if sender.client == host]
+    return [sender for sender in found if sender.state in ("streaming", "catchup")]
 
 
 def spread(state: ClusterState, port: str, now: Collection[int]) -> tuple[int, ...]:

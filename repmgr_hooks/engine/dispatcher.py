@@ -18,7 +18,7 @@ from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradic
 from repmgr_hooks.engine.dry_run import differences, dry_run_steps
 from repmgr_hooks.engine.elsewhere import concerning, works_on
 from repmgr_hooks.engine.executor import plan_and_apply
-from repmgr_hooks.engine.fencing import fence
+from repmgr_hooks.engine.fencing import fence, leave_silent
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.engine.run import (
     ActionResult,
@@ -86,9 +86,10 @@ class _Run:
 
 
 def _make_true(run: _Run, scheduled: list[ScheduledAction]) -> RunResult:
-    decision = _observe(run)
+    before: list[ActionResult] = []
+    decision = _observe(run, before)
     if decision.primary is None:
-        return log_result(_only_fence(run, decision))
+        return log_result(_only_fence(run, decision, before))
     if untrue := contradicting(run.events, decision):
         if not run.everything:
             return log_result(_contradicted(untrue, decision))
@@ -99,9 +100,14 @@ def _make_true(run: _Run, scheduled: list[ScheduledAction]) -> RunResult:
     return log_result(_summed_up(run, decision, done))
 
 
-def _observe(run: _Run) -> PrimaryDecision:
+def _observe(run: _Run, before: list[ActionResult]) -> PrimaryDecision:
+    """Wait for a primary; ``before`` is filled with what is done first, for it must not wait as long."""
     wait = not run.dry_run and not run.closed
-    decision = observe_and_decide(run.finder, run.host, run.observer, wait=wait)
+
+    def first(decision: PrimaryDecision) -> None:
+        before.extend(leave_silent(run.managed, decision, run.host, run.observer))
+
+    decision = observe_and_decide(run.finder, run.host, run.observer, wait=wait, first=first)
     log_decision(decision)
     return decision
 
@@ -137,10 +143,10 @@ def _only_notices(events: Sequence[Event], telling: Telling) -> RunResult:
     return log_result(RunResult(True, f"no route for {names} but notifications", telling.decision))
 
 
-def _only_fence(run: _Run, decision: PrimaryDecision) -> RunResult:
+def _only_fence(run: _Run, decision: PrimaryDecision, before: Sequence[ActionResult]) -> RunResult:
     """Unknown changes no route; but nothing may lead to a stale primary."""
     observer = None if run.dry_run else run.observer
-    done = fence(run.managed, decision, run.host, observer, run.closed)
+    done = [*before, *fence(run.managed, decision, run.host, observer, run.closed)]
     changed = summary(done, run.host.now() - run.begun, observer is None)
     said = f"{decision}; {changed if differences(done) else 'nothing was changed'}"
     return RunResult(False, said, decision, tuple(done), again=True, problem=decision.problem)

@@ -21,11 +21,15 @@ from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, place_of
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.system import rules
 from repmgr_hooks.system.layers import AskedOnce
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
 
 log = logging.getLogger(__name__)
+
+UNKNOWN = "while no primary is known"
+"""Its fingerprint; no action has such a path."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def find_drift(
     decision, now = finder.decision(host), clock.wall()
     show(decision)
     if decision.primary is None:
-        return Drift(decision, now, tuple(fence(managed, decision, host, None, closed)))
+        return Drift(decision, now, tuple(_while_unknown(managed, decision, host, fingerprints, closed)))
     state = cluster_state(decision, finder)
     new = last_known_of(state.states[state.primary]) != last_known
     # A change of anybody's rules makes every cluster look at its own again, for each of its ports.
@@ -104,6 +108,23 @@ def find_drift(
                     return Drift(decision, now, tuple(found))
     said, missing = (*warnings(managed, state, host), *housekeep(managed, state, host)), differences(found)
     return Drift(decision, now, tuple(found), tuple(problem for problem in said if problem not in missing))
+
+
+def _while_unknown(
+    managed: ManagedCluster,
+    decision: PrimaryDecision,
+    host: Host,
+    fingerprints: dict[str, object],
+    closed: Sequence[str],
+) -> list[ActionResult]:
+    """Look at the rules if they, or who answers, have changed: these looks come ten times a second."""
+    generation = None if decision.stale_primaries else rules.generation(managed.cluster, host)
+    now_there = generation, [state.reachable for state in decision.states], closed
+    if generation is not None and fingerprints.get(UNKNOWN) == now_there:
+        return []
+    found = fence(managed, decision, host, None, closed)
+    fingerprints[UNKNOWN] = None if found else now_there
+    return found
 
 
 def _fingerprint(action: Action, state: ClusterState, host: Host) -> object:

@@ -41,13 +41,23 @@ def fence(
         )
         for action in chosen
     ]
-    some_silent = {state.reachable for state in decision.states} == {True, False}
-    if some_silent and managed.cluster.readers and (action := actions.get("firewall")):
-        leave = partial(firewall.leave_silent, managed.cluster, decision.states, host)
-        done.append(_fence(action, leave, managed, host, observer))
+    done += leave_silent(managed, decision, host, observer)
     if closed and (action := actions.get("firewall")):
         done.append(_fence(action, partial(firewall.close, managed.cluster, closed, host), managed, host, observer))
     return [item for item in done if item.steps or item.error]
+
+
+def leave_silent(
+    managed: ManagedCluster, decision: PrimaryDecision, host: Host, observer: RunObserver | None
+) -> list[ActionResult]:
+    """Let no port for readers lead to a node that does not answer, if others do: nobody waits for a promotion there."""
+    some_silent = {state.reachable for state in decision.states} == {True, False}
+    action = next((action for action in managed.actions if action.name == "firewall"), None)
+    if not (some_silent and managed.cluster.readers and action):
+        return []
+    leave = partial(firewall.leave_silent, managed.cluster, decision.states, host)
+    done = _fence(action, leave, managed, host, observer)
+    return [done] if done.steps or done.error else []
 
 
 def _fence(

@@ -125,8 +125,13 @@ class RunObserver:
         return False
 
 
-def observe_and_decide(finder: PrimaryFinder, host: Host, observer: RunObserver, *, wait: bool) -> PrimaryDecision:
-    """Observe and decide; while there is none out of recovery, again, at most ``promotion_timeout`` seconds."""
+def observe_and_decide(
+    finder: PrimaryFinder, host: Host, observer: RunObserver, *, wait: bool, first: Callable[[PrimaryDecision], None]
+) -> PrimaryDecision:
+    """Observe and decide; while there is none out of recovery, again, at most ``promotion_timeout`` seconds.
+
+    ``first``: what is done before that, once.
+    """
     seconds = finder.settings.promotion_timeout if wait else 0
     end = host.now() + seconds
     with observer.waiting("a node that is out of recovery", seconds):
@@ -135,7 +140,13 @@ def observe_and_decide(finder: PrimaryFinder, host: Host, observer: RunObserver,
             observer.looked(decision)
             if decision.primary is not None or decision.stale_primaries or host.now() >= end:
                 return decision
+            first(decision)
+            first = _nothing
             pause(LOOK_EVERY, host, observer)
+
+
+def _nothing(decision: PrimaryDecision) -> None:
+    pass
 
 
 def pause(seconds: float, host: Host, observer: RunObserver) -> None:

@@ -289,6 +289,8 @@ def _change(config: Config, state: ClusterState, seen: Seen) -> str:
     spread = _spread_now(cluster, seen)
     if config.to == "primary":
         opened.add(config.open)
+        # A kernel that cannot share what another back end has shared must not keep this port closed.
+        spread = {port: spread_over(cluster, seen.ours)[port] or nodes[:1] for port, nodes in spread.items()}
     else:
         spread[config.open] = readers.spread(state, config.open, spread[config.open])
     if not backends.lead(cluster, seen.ours, opened, state.primary_host, seen.snat_here, spread):

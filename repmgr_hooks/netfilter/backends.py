@@ -51,6 +51,13 @@ def _spread(cluster: Cluster, backend: Backend, port: str, nodes: Sequence[int])
         yield backend.dnat_rule(cluster, port, cluster.nodes[node].host, len(nodes) - place)
 
 
+def all_shares(cluster: Cluster) -> str:
+    """Return a change that leads each port for readers to all nodes; to be tried, never made."""
+    nodes = [number for number, node in cluster.nodes.items() if not node.witness]
+    shares = [rule for port in cluster.readers for rule in _spread(cluster, chosen(cluster), port, nodes)]
+    return chosen(cluster).swap(cluster, shares)
+
+
 def held(cluster: Cluster, ours: OurRules) -> tuple[str, ...]:
     """Return the named ports whose new connections wait."""
     there = {rule.form for rule in ours.rules}

@@ -12,6 +12,7 @@ from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
 
 PACKAGES: tuple[str, ...] = ("iptables", "iptables-nft")
 OWN_TABLE = False
+SHARES = "xt_statistic"
 ABSENT = ""
 VERSION: tuple[str, ...] = ("iptables", "-V")
 LOCK_WAIT = "5"
@@ -40,6 +41,11 @@ def reading(cluster: Cluster) -> tuple[str, ...]:
 def writing(cluster: Cluster) -> tuple[str, ...]:
     """Return the words that take changes of the nat table on stdin, as one transaction."""
     return (f"{Family(cluster.gateway.address).iptables}-restore", "--noflush", "--wait", LOCK_WAIT)
+
+
+def trying(cluster: Cluster) -> tuple[str, ...]:
+    """Return the words that only try that; the kernel is asked for each extension (NFT_MSG_COMPAT_GET)."""
+    return (*writing(cluster), "--test")
 
 
 def parse(printed: str, cluster: Cluster) -> OurRules:

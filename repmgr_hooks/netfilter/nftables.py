@@ -17,6 +17,7 @@ from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 
 PACKAGES: tuple[str, ...] = ("nftables",)
 OWN_TABLE = True
+SHARES = "nft_numgen"
 ABSENT = "Error: No such file or directory"
 VERSION: tuple[str, ...] = ()
 TABLE = "repmgr_hooks_{}"
@@ -54,6 +55,11 @@ def reading(cluster: Cluster) -> tuple[str, ...]:
 def writing(cluster: Cluster) -> tuple[str, ...]:
     """Return the words that take a change on stdin, as one transaction."""
     return ("nft", "-j", "-f", "-")
+
+
+def trying(cluster: Cluster) -> tuple[str, ...]:
+    """Return the words that only try that."""
+    return ("nft", "-c", "-j", "-f", "-")
 
 
 def parse(printed: str, cluster: Cluster) -> OurRules:

@@ -61,6 +61,8 @@ class Backend(Protocol):
     """What has its programs: the name that Debian has for it, and Red Hat's if that is another."""
     OWN_TABLE: bool
     """Whether nobody else has rules in its table."""
+    SHARES: str
+    """The kernel's module that leads one of several connections by a rule."""
     ABSENT: str
     """A regular expression: what ``reading`` says on stderr if there is nothing of ours."""
     VERSION: tuple[str, ...]
@@ -77,6 +79,9 @@ class Backend(Protocol):
 
     def writing(self, cluster: Cluster) -> tuple[str, ...]:
         """Return the words that take a change on stdin, as one transaction."""
+
+    def trying(self, cluster: Cluster) -> tuple[str, ...]:
+        """Return the words that take one on stdin, ask the kernel whether it can be made, and make none."""
 
     def parse(self, printed: str, cluster: Cluster) -> OurRules:
         """Read what ``reading`` has printed. May raise ValueError, LookupError, TypeError or AttributeError."""

@@ -62,6 +62,9 @@ def test_equal_shares(host: str, name: str, network: str) -> None:
     )
     backend = BACKENDS[name]
     there = backend.parse("", cluster)
+    run(backend.trying(cluster), backends.all_shares(cluster))
+    listed = run(("nft", "list", "ruleset"))
+    assert cluster.gateway.address not in listed, "it was tried, and not made"
     for nodes in ((2, 3, 4), (2, 4), (3,)):
         args = (["app"], f"{network}11", True, {"readers": nodes})
         run(backend.writing(cluster), backends.lead(cluster, there, *args))

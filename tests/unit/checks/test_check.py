@@ -19,7 +19,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.system.steps import Program
 from repmgr_hooks.system.visit import Visit
-from tests.fake import KEEPALIVES, FakeHost, FakeSlot, NatTable
+from tests.fake import KEEPALIVES, FakeHost, FakeNode, FakeSlot, NatTable
 
 CONFIG = (Path(__file__).resolve().parents[3] / "config/config.yaml").read_text()
 CONFIG = CONFIG.replace(", passfile: /etc/repmgr-hooks/pgpass", "")
@@ -208,6 +208,98 @@ def test_each_fault_makes_its_own_finding(
     found = wrong(run, capsys)
     assert found == expected if expected is not None else ("barman.conninfo", "main_backup") in found
     assert not [what for what in host.what_changed() if not what.startswith("barman show")]
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "slot", "segment", "named"),
+    [
+        (1, "dr", FakeSlot(), 100, True),
+        (2, "dr", FakeSlot(), 100, True),
+        (1, "dr", FakeSlot(), 60, False),
+        (1, "dr", FakeSlot(active=True), 100, False),
+        (1, "dr", FakeSlot(reserved=False), 100, False),
+        (1, "sub", FakeSlot(physical=False, failover=True), 100, True),
+        (2, "sub", FakeSlot(physical=False, failover=True, synced=True), 100, False),
+        (1, "barman", FakeSlot(), 100, False),
+        (1, "repmgr_slot_2", FakeSlot(), 100, False),
+        (2, "repmgr_slot_1", FakeSlot(), 100, True),
+        (1, "repmgr_slot_7", FakeSlot(), 100, True),
+    ],
+)
+def test_a_slot_that_holds_wal_for_nobody(
+    run: RunResult,
+    capsys: pytest.CaptureFixture[str],
+    host: FakeHost,
+    number: int,
+    name: str,
+    slot: FakeSlot,
+    segment: int,
+    named: bool,
+) -> None:
+    """A route that named it was taken out; or repmgr left it on an old primary."""
+    host.nodes[number].slots[name] = slot
+    for each in host.nodes.values():
+        each.segment = segment
+    assert (("nodes.unused_slots", f"main node {number}") in wrong(run, capsys)) is named
+
+
+def add_readers(file: Path) -> None:
+    opened = "- firewall: {open: app, fail_open_after: 120}"
+    text = file.read_text().replace("app: 54322", "app: 54322, readers: 54323")
+    text = text.replace("2: {host: 10.0.0.12}", "2: {host: 10.0.0.12}\n      3: {host: 10.0.0.13}")
+    file.write_text(text.replace(opened, f"{opened}\n          - firewall: {{open: readers, to: standbys}}"))
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+@pytest.mark.parametrize("able", [True, False])
+def test_a_kernel_that_cannot_share_connections(
+    run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost, tmp_path: Path, backend: str, able: bool
+) -> None:
+    file = tmp_path / "config.yaml"
+    add_readers(file)
+    file.write_text(file.read_text().replace("backend: iptables", f"backend: {backend}"))
+    host.nodes[3] = FakeNode("10.0.0.13", upstream=1)
+    if backend == "nftables":
+        host.serve_by_nft()
+
+    given = host.run
+
+    def lacking(program: Program, limit: float) -> str:
+        if "numgen" in program.stdin or "statistic" in program.stdin:
+            raise OperationFailed("missing kernel module?")
+        return given(program, limit)
+
+    if not able:
+        host.run = lacking  # type: ignore[method-assign]
+    found = wrong(run, capsys)
+    assert (("kernel.sharing", "main") in found) is not able
+    assert not [what for what in host.what_changed() if not what.startswith("barman show")]
+    assert not {code for code, _ in found} & {"rules.foreign", "kernel.chains"}
+
+
+def test_who_may_not_read_the_rules_is_not_said_to_have_a_kernel_that_cannot_share(
+    run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost, tmp_path: Path
+) -> None:
+    add_readers(tmp_path / "config.yaml")
+    host.nodes[3] = FakeNode("10.0.0.13", upstream=1)
+
+    def denied(program: Program) -> str:
+        raise OperationFailed(f"{program.argv[0]}: Permission denied (you must be root)")
+
+    host.programs.update({"iptables-save": denied, "iptables-restore": denied})
+    assert "kernel.sharing" not in {code for code, _ in wrong(run, capsys)}
+
+
+def test_a_kernel_is_asked_before_our_chains_are_there(
+    run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost, tmp_path: Path
+) -> None:
+    add_readers(tmp_path / "config.yaml")
+    host.nodes[3] = FakeNode("10.0.0.13", upstream=1)
+    flush(host)
+    tried: list[Program] = []
+    host.programs["iptables-restore"] = lambda program: str(tried.append(program) or "")
+    assert ("kernel.chains", "main") in wrong(run, capsys)
+    assert "--test" in tried[0].argv
 
 
 @pytest.mark.parametrize(

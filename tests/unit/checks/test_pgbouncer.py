@@ -30,6 +30,20 @@ def managed(tmp_path: Path) -> ManagedCluster:
     return config.load(file).clusters["main"]
 
 
+def test_a_port_for_readers_is_not_where_an_application_is_sent(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    text = CONFIG.replace("state_dir: /var/lib/repmgr-hooks", f"state_dir: {tmp_path}")
+    text = text.replace("app: 54322", "app: 54322, readers: 54323")
+    action = "- pgbouncer: {databases: [app], on: host=10.0.0.20 user=hooks}"
+    more = f"- firewall: {{open: readers, to: standbys}}\n          {action}"
+    file.write_text(text.replace(OPEN, f"{OPEN}\n          {more}"))
+    file.chmod(0o644)
+    each = FakePgBouncer()
+    each.databases.clear()
+    found = list(pgbouncer.findings(config.load(file).clusters["main"], hosts(each)))
+    assert [finding.hint.startswith(LINE) for finding in found if finding.code == "pgbouncer.database"] == [True]
+
+
 def hosts(each: FakePgBouncer) -> FakeHost:
     host = FakeHost()
     host.pgbouncers = {NAME: each}

@@ -68,6 +68,22 @@ def test_nobody_waits_for_dns() -> None:
     assert [problem.code for problem in watch.look(CLUSTER, host)] == ["name_moved"]
 
 
+def test_while_dns_is_away_the_last_answer_counts() -> None:
+    """Else an alert would be taken back, and sent again."""
+    host, watch = FakeHost(), NameWatch()
+
+    def asked(*addresses: str) -> list[str]:
+        host.programs["getent"] = answering(host, *addresses)
+        host.sleep(EVERY)
+        watch.look(CLUSTER, host)
+        for thread in threading.enumerate():
+            if thread.name == "names":
+                thread.join(60)
+        return [problem.code for problem in watch.look(CLUSTER, host)]
+
+    assert [asked("10.0.0.99"), asked(), asked("10.0.0.11"), asked()] == [["name_moved"], ["name_moved"], [], []]
+
+
 def test_without_names_nothing_is_asked() -> None:
     host = FakeHost()
     assert NameWatch().look(replace(CLUSTER, nodes={2: NODES[2]}), host) == ()

@@ -10,8 +10,9 @@ import pytest
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
-from repmgr_hooks.cluster.observe import observe
+from repmgr_hooks.cluster.observe import Slot, WalReceiver, WalSender, observe
 from repmgr_hooks.cluster.readers import Fitness, readings
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.handlers.firewall import Config
 from repmgr_hooks.netfilter.backends import BACKENDS
@@ -23,6 +24,7 @@ from tests.fake import Connection, FakeHost, FakeNode
 
 MB = 1024 * 1024
 READ, APP = 54323, 54322
+TWO, THREE = "10.0.0.12", "10.0.0.13"
 MAIN = Cluster(
     nodes={1: Node("10.0.0.11"), 2: Node("10.0.0.12"), 3: Node("10.0.0.13")},
     gateway=Gateway("10.0.0.20", {"barman": 54321, "app": APP, "readers": READ}),
@@ -92,7 +94,6 @@ class Made:
 
 
 each = pytest.mark.parametrize("backend", list(BACKENDS))
-TWO, THREE = "10.0.0.12", "10.0.0.13"
 
 
 @each
@@ -182,9 +183,27 @@ def test_whose_wal_it_receives(upstream: int, fit: bool) -> None:
     made.host.nodes[4] = FakeNode("10.0.0.14", in_recovery=False)
     made.cluster = replace(made.cluster, nodes={**made.cluster.nodes, 4: Node("10.0.0.14")})
     made.host.nodes[3].upstream = upstream
-    assert {r.node: r.fitness for r in readings(made.state(), "readers")}[3] is (
-        Fitness.FIT if fit else Fitness.ELSEWHERE
-    )
+    expected = Fitness.FIT if fit else Fitness.ASTRAY if upstream == 4 else Fitness.ELSEWHERE
+    assert {r.node: r.fitness for r in readings(made.state(), "readers")}[3] is expected
+
+
+@each
+@pytest.mark.parametrize("directly", [True, False])
+def test_readers_of_a_standby_that_follows_a_stale_primary_are_reset(backend: str, directly: bool) -> None:
+    """After a split brain they would read what the lost branch writes, for as long as it lives."""
+    made = Made(backend)
+    made.host.nodes[4] = FakeNode("10.0.0.14", upstream=1)
+    made.cluster = replace(made.cluster, nodes={**made.cluster.nodes, 4: Node("10.0.0.14")})
+    made.act()
+    for number in (3, 4):
+        made.read_on(number)
+    made.host.promote(2)
+    made.primary, made.host.nodes[2].upstream = 2, None
+    if not directly:
+        made.host.nodes[4].upstream = 3
+    made.act()
+    assert made.host.connections == [], "node 1 runs on, and nodes 3 and 4 receive from it"
+    assert made.spread() == [(TWO, 1)]
 
 
 @pytest.mark.parametrize("upstream", [1, None])
@@ -195,6 +214,51 @@ def test_a_cascade_through_a_node_that_only_we_do_not_see(upstream: int | None) 
     made.host.nodes[2].reachable, made.host.nodes[2].upstream = False, upstream
     expected = Fitness.FIT if upstream else Fitness.ELSEWHERE
     assert {r.node: r.fitness for r in readings(made.state(), "readers")}[3] is expected
+
+
+def test_a_standby_that_has_left_a_stale_primary_keeps_its_readers() -> None:
+    """It follows the new one by an address that is no node's, and its repmgr.nodes names the old one still."""
+    made = Made()
+    made.act()
+    made.read_on(3)
+    made.host.promote(2)
+    made.primary, made.host.nodes[2].upstream = 2, None
+    made.follow()
+    state = made.state()
+    receiver = WalReceiver("192.168.1.12", 1, True, 2)
+    state = replace(state, states={**state.states, 3: replace(state.states[3], receiver=receiver)})
+    assert {r.node: r.fitness for r in readings(state, "readers")}[3] is Fitness.ELSEWHERE
+
+
+def sends(state: ClusterState, *senders: WalSender, slot: int | None = None) -> ClusterState:
+    """Node 1 has these walsenders; that of this pid uses node 3's slot."""
+    slots = (Slot("repmgr_slot_3", True, slot, 0, "reserved"),)
+    return replace(state, states={**state.states, 1: replace(state.states[1], senders=senders, slots=slots)})
+
+
+@pytest.mark.parametrize(
+    ("senders", "reachable", "fitness"),
+    [
+        ((WalSender(7, "db3", "192.168.1.13", "streaming", 0, 900.0),), False, Fitness.SILENT),
+        ((WalSender(7, "db3", "192.168.1.13", "streaming", 0, 1.0),), True, Fitness.YOUNG),
+        (
+            (
+                WalSender(7, "db3", THREE, "streaming", 0, 900.0),
+                WalSender(8, "pg_receivewal", THREE, "streaming", 0, 1.0),
+            ),
+            True,
+            Fitness.FIT,
+        ),
+    ],
+)
+def test_a_standbys_walsender_is_known_by_its_slot(
+    senders: tuple[WalSender, ...], reachable: bool, fitness: Fitness
+) -> None:
+    """It may come from another address than ours is, and something else from ours."""
+    made = Made()
+    made.host.nodes[3].reachable = reachable
+    state = sends(made.state(), *senders, slot=7)
+    assert {r.node: r.fitness for r in readings(state, "readers")}[3] is fitness
 
 
 def test_it_takes_more_to_be_let_in_than_to_stay() -> None:
@@ -344,3 +408,27 @@ def test_rules_in_another_order_are_put_right(backend: str) -> None:
     assert made.spread() == [(THREE, 1)]
     assert made.act() == ["route port readers to node 2 and node 3"]
     assert made.spread() == [(TWO, 2), (THREE, 1)]
+
+
+def cannot_share(host: FakeHost) -> None:
+    """The kernel has no xt_statistic: iptables-restore refuses the whole transaction."""
+    restore = host.nat.restore
+
+    def refuse(text: str) -> None:
+        if " statistic " in text:
+            raise OperationFailed("Extension statistic revision 0 not supported, missing kernel module?")
+        restore(text)
+
+    host.nat.restore = refuse  # type: ignore[method-assign]
+
+
+def test_a_kernel_that_cannot_share_lets_the_primarys_port_be_taken_over_from_another_back_end() -> None:
+    """What nftables shared by ``numgen`` is to be written by iptables, with the port of those who write."""
+    made = Made("nftables")
+    made.act()
+    made.cluster = replace(made.cluster, gateway=replace(made.cluster.gateway, backend="iptables"))
+    cannot_share(made.host)
+    made.fail_over()
+    made.act(Config("app"))
+    assert made.host.nat.reached("10.0.0.20", APP) == "10.0.0.12:5432"
+    assert made.spread() == [(TWO, 1)], "readers are served too"
