@@ -13,6 +13,8 @@ from repmgr_hooks.settings.words import PLAIN_NAME
 SECTION = re.compile(r"['\"?]?clusters\b")
 HEADING = re.compile(r"clusters: *(#.*)?")
 ENTRY = re.compile(rf"({PLAIN_NAME}): *(#.*)?", re.ASCII)
+END = re.compile(r"[A-Za-z_]+:( |$)|---|\.\.\.")
+"""What ends the clusters: an option of the file, or the document. A bracket that is closed here does not."""
 NO_NAMES = ("null", "true", "false")
 """YAML reads these as something else than a string."""
 
@@ -54,13 +56,13 @@ def plain(text: str) -> tuple[str, ...] | None:
         if not words or words[0] == "#":
             continue
         indent = len(line) - len(words)
-        if indent == 0:
+        if indent == 0 and END.match(line):
             break
         depth = depth or indent
         if indent > depth:
             continue
         entry = ENTRY.fullmatch(words)
-        if indent < depth or not entry or entry[1].lower() in NO_NAMES or entry[1] in names:
+        if not indent or indent < depth or not entry or entry[1].lower() in NO_NAMES or entry[1] in names:
             return None
         names.append(entry[1])
     return tuple(names) or None

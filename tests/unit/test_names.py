@@ -72,6 +72,8 @@ def test_the_shipped_file_is_read_without_yaml() -> None:
         "clusters:\r\n  main:\r\n",
         "clusters:\n  null:\n",
         "clusters:\n",
+        "clusters:\n  main:\n    nodes: {1: {host: 10.0.0.11}\n}\n  other:\n",
+        'clusters:\n  main:\n    text: "a\n"\n  other:\n',
         "state_dir: /x\n",
     ],
 )
