@@ -15,6 +15,7 @@ HEADING = re.compile(r"clusters: *(#.*)?")
 ENTRY = re.compile(rf"({PLAIN_NAME}): *(#.*)?", re.ASCII)
 END = re.compile(r"[A-Za-z_]+:( |$)|---|\.\.\.")
 """What ends the clusters: an option of the file, or the document. A bracket that is closed here does not."""
+PLACE = re.compile(r"state_dir: +[^\s'\"#]+ *( #.*)?")
 NO_NAMES = ("null", "true", "false")
 """YAML reads these as something else than a string."""
 
@@ -39,6 +40,7 @@ def named(path: Path, clusters: Iterable[str], name: str | None) -> list[str]:
 def plain(text: str) -> tuple[str, ...] | None:
     """Return the names of the clusters, if each stands on a line of its own; else None, and YAML must be asked.
 
+    So must it where ``state_dir`` is not written as the hook reads it: what is paused elsewhere is not paused.
     The service reads no configuration of which YAML says something else (``outline.check_names``).
 
     >>> plain("state_dir: /var/lib/x\\nclusters:\\n  main:\\n    nodes: {}\\n  other:  # the second\\n    nodes: {}\\n")
@@ -48,6 +50,9 @@ def plain(text: str) -> tuple[str, ...] | None:
     lines = text.split("\n")
     headings = [number for number, line in enumerate(lines) if SECTION.match(line)]
     if len(headings) != 1 or not HEADING.fullmatch(lines[headings[0]]) or not all(map(str.isprintable, lines)):
+        return None
+    places = [line for line in lines if "state_dir" in line and not line.lstrip().startswith("#")]
+    if len(places) > 1 or not all(map(PLACE.fullmatch, places)):
         return None
     names: list[str] = []
     depth = 0
