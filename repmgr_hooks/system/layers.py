@@ -135,8 +135,7 @@ class AskedOnce(HostLayer):
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program, or wait for the answer that it gives to another."""
-        given = (program.argv, program.stdin, tuple(sorted(program.env.items())))
-        asked = (given, program.tolerate, program.expect, program.whole)
+        asked = (program.given, program.tolerate, program.expect, program.whole)
         with self._asking:
             first = asked not in self._answers
             answer = self._answers.setdefault(asked, Future())
