@@ -13,6 +13,9 @@ from repmgr_hooks.settings.words import PLAIN_NAME
 SECTION = re.compile(r"['\"?]?clusters\b")
 HEADING = re.compile(r"clusters: *(#.*)?")
 ENTRY = re.compile(rf"({PLAIN_NAME}): *(#.*)?", re.ASCII)
+END = re.compile(r"[A-Za-z_]+:( |$)|---|\.\.\.")
+"""What ends the clusters: an option of the file, or the document. A bracket that is closed here does not."""
+PLACE = re.compile(r"state_dir: +[^\s'\"#]+ *( #.*)?")
 NO_NAMES = ("null", "true", "false")
 """YAML reads these as something else than a string."""
 
@@ -37,6 +40,7 @@ def named(path: Path, clusters: Iterable[str], name: str | None) -> list[str]:
 def plain(text: str) -> tuple[str, ...] | None:
     """Return the names of the clusters, if each stands on a line of its own; else None, and YAML must be asked.
 
+    So must it where ``state_dir`` is not written as the hook reads it: what is paused elsewhere is not paused.
     The service reads no configuration of which YAML says something else (``outline.check_names``).
 
     >>> plain("state_dir: /var/lib/x\\nclusters:\\n  main:\\n    nodes: {}\\n  other:  # the second\\n    nodes: {}\\n")
@@ -47,6 +51,9 @@ def plain(text: str) -> tuple[str, ...] | None:
     headings = [number for number, line in enumerate(lines) if SECTION.match(line)]
     if len(headings) != 1 or not HEADING.fullmatch(lines[headings[0]]) or not all(map(str.isprintable, lines)):
         return None
+    places = [line for line in lines if "state_dir" in line and not line.lstrip().startswith("#")]
+    if len(places) > 1 or not all(map(PLACE.fullmatch, places)):
+        return None
     names: list[str] = []
     depth = 0
     for line in lines[headings[0] + 1 :]:
@@ -54,13 +61,13 @@ def plain(text: str) -> tuple[str, ...] | None:
         if not words or words[0] == "#":
             continue
         indent = len(line) - len(words)
-        if indent == 0:
+        if indent == 0 and END.match(line):
             break
         depth = depth or indent
         if indent > depth:
             continue
         entry = ENTRY.fullmatch(words)
-        if indent < depth or not entry or entry[1].lower() in NO_NAMES or entry[1] in names:
+        if not indent or indent < depth or not entry or entry[1].lower() in NO_NAMES or entry[1] in names:
             return None
         names.append(entry[1])
     return tuple(names) or None

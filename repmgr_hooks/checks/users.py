@@ -96,7 +96,8 @@ def _allows(status: os.stat_result, user: User, want: int) -> bool:
 def acting_as(user: User) -> Iterator[None]:
     """Be another user for a while, with the programs that are started meanwhile; nothing happens unless we are root.
 
-    It holds for all threads. Root is kept as the saved user id, and is taken up again afterwards.
+    It holds for all threads. Root is kept as the saved user id, and is taken up again afterwards; but not when the user
+    interrupts us: threads that are still at work would start the rest of their programs as root.
     """
     if os.geteuid() != 0 or user.uid == 0:
         yield
@@ -106,10 +107,15 @@ def acting_as(user: User) -> Iterator[None]:
     os.setresgid(user.gid, user.gid, 0)
     os.setresuid(user.uid, user.uid, 0)
     os.environ["HOME"] = user.home
+    interrupted = False
     try:
         yield
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
     finally:
-        os.environ["HOME"] = home
-        os.setresuid(0, 0, 0)
-        os.setresgid(0, 0, 0)
-        os.setgroups(groups)
+        if not interrupted:
+            os.environ["HOME"] = home
+            os.setresuid(0, 0, 0)
+            os.setresgid(0, 0, 0)
+            os.setgroups(groups)

@@ -205,8 +205,11 @@ def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
         raise OlderTables(f"its tables are of version {version}, from before the first release")
     if version == 0:
         db.executescript(f"begin; {SCHEMA}; pragma user_version = {VERSION}; commit;")
+    # Not waited for: a lock that somebody holds would hold up whoever only reads.
+    db.execute("pragma busy_timeout = 0")
     with contextlib.suppress(sqlite3.OperationalError):  # locked, or read-only: without it there is only more to read
         db.execute(RUN_INDEX)
+    db.execute(f"pragma busy_timeout = {1000 * busy_limit:.0f}")
     return db
 
 

@@ -16,7 +16,7 @@ from repmgr_hooks.settings.cluster import Cluster
 CHECKS = ("primary", "replica")
 RUNTIME = Path("/run/repmgr-hooks")
 """As its unit and the service's have it."""
-COMMAND = b"serve-http"
+PROGRAM, COMMAND = (b"repmgr-hooks", b"repmgr_hooks"), b"serve-http"
 
 
 @dataclass(frozen=True)
@@ -61,5 +61,9 @@ def running(proc: Path) -> Iterator[bool]:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue  # it has ended
-        if COMMAND in words[1:4] and b"repmgr-hooks" in b" ".join(words[:3]):
+        # Python, perhaps an option of its, the program; then options of all commands (--config), and the command.
+        place = next(
+            (number for number, word in enumerate(words[:3]) if word.rpartition(b"/")[2] in PROGRAM), len(words)
+        )
+        if COMMAND in words[place + 1 : place + 4]:
             yield True

@@ -25,15 +25,29 @@ YAML_TAG = "tag:yaml.org,2002:"
 
 FASTEST: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, which PyYAML may have been built without: a file of a hundred clusters takes the other one seconds."""
+DEEPEST = 100
+"""So deep may values be nested. libyaml's loader calls itself for each level, and Python does not count it: at some
+30,000 the process ends with SIGSEGV (PyYAML 6.0 with libyaml 0.2.5; newer ones have a limit)."""
 
 
 class Loader(FASTEST):  # type: ignore[misc, valid-type]
-    """YAML with the plain words of ``SCALARS``."""
+    """YAML with the plain words of ``SCALARS``. Raises RecursionError for what is nested too deeply."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag == f"{YAML_TAG}merge"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    depth = 0
+
+    def descend_resolver(self, node: yaml.Node | None, index: Any) -> None:
+        """Called as each value begins; what it is for, resolvers of paths, we have none."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise RecursionError
+
+    def ascend_resolver(self) -> None:
+        """Called as each value ends."""
+        self.depth -= 1
 
 
 for _name, (_pattern, _first, _) in SCALARS.items():

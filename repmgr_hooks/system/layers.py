@@ -135,7 +135,7 @@ class AskedOnce(HostLayer):
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program, or wait for the answer that it gives to another."""
-        asked = (program.argv, program.stdin, program.tolerate, program.expect, program.whole)
+        asked = (program.given, program.tolerate, program.expect, program.whole)
         with self._asking:
             first = asked not in self._answers
             answer = self._answers.setdefault(asked, Future())

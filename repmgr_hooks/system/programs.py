@@ -18,7 +18,7 @@ import sh
 from repmgr_hooks import clock
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
 from repmgr_hooks.system.output import Output
-from repmgr_hooks.system.steps import Program
+from repmgr_hooks.system.steps import Given, Program
 from repmgr_hooks.text import printable
 
 PIECE = 65536
@@ -41,7 +41,7 @@ class Programs:
 
     def __init__(self, kill: Callable[[int], None] | None = None, ended: Callable[[], None] = lambda: None) -> None:
         self._kill, self._ended = kill or _kill, ended
-        self._constants: dict[tuple[str, ...], str] = {}
+        self._constants: dict[Given, str] = {}
         self._residents: dict[tuple[str, ...], _Resident] = {}
         self._left: dict[tuple[str, ...], int] = {}
         """What was killed and did not end, by its process."""
@@ -53,13 +53,13 @@ class Programs:
         """
         if program.resident:
             return self._start_resident(program)
-        if program.constant and program.argv in self._constants:
-            return self._constants[program.argv]
+        if program.constant and program.given in self._constants:
+            return self._constants[program.given]
         if not program.constant:
             return self._finish(program, limit)
         with _turn(limit) as left:
-            self._constants[program.argv] = self._finish(program, left)
-        return self._constants[program.argv]
+            self._constants[program.given] = self._finish(program, left)
+        return self._constants[program.given]
 
     def _start_resident(self, program: Program) -> str:
         """Start a program that goes on running, and return what the one before it wrote; nothing while that runs.

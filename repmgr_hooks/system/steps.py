@@ -17,6 +17,7 @@ from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.visit import Visit
 
 Rows = list[tuple[Any, ...]]
+Given = tuple[tuple[str, ...], str, tuple[tuple[str, str], ...]]
 Table = list[dict[str, Any]]
 """Rows with the names of their columns: PgBouncer has more of them in each version."""
 
@@ -46,6 +47,11 @@ class Program:
     resident: bool = False
     """It goes on running, even when we have ended: it is started, unless it still runs, and not waited for. What the
     one before it wrote until it ended is returned."""
+
+    @property
+    def given(self) -> Given:
+        """All that it is given: two programs that are given the same are asked the same."""
+        return self.argv, self.stdin, tuple(sorted(self.env.items()))
 
     def __str__(self) -> str:
         return shlex.join(self.argv)

@@ -208,11 +208,13 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     [
         (BOMB, "more than 20000 values"),
         ("a: &a [*a]\n", "a part that contains itself"),
+        ("a: " + "[" * 120_000 + "]" * 120_000, "nest"),  # the newest libyaml says it in other words
+        ("a:\n" + "- " * 120_000 + "\n", "nested too deeply"),
         ("a: " + "x" * 2**20, "larger than 256 KiB"),
         ("".join(f"k{number}: 1\n" for number in range(9000)), "and more"),
         ("a: [" + "[], " * 15000 + "]", "unknown option"),
     ],
-    ids=["bomb", "circle", "large", "many mistakes", "many values"],
+    ids=["bomb", "circle", "brackets", "dashes", "large", "many mistakes", "many values"],
 )
 def test_a_file_that_would_take_long(tmp_path: Path, text: str, said: str) -> None:
     refused = mistakes(tmp_path, text)

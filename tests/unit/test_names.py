@@ -72,6 +72,8 @@ def test_the_shipped_file_is_read_without_yaml() -> None:
         "clusters:\r\n  main:\r\n",
         "clusters:\n  null:\n",
         "clusters:\n",
+        "clusters:\n  main:\n    nodes: {1: {host: 10.0.0.11}\n}\n  other:\n",
+        'clusters:\n  main:\n    text: "a\n"\n  other:\n',
         "state_dir: /x\n",
     ],
 )
@@ -86,3 +88,27 @@ def test_no_configuration_is_loaded_of_which_the_lines_say_something_else(tmp_pa
     path.write_text(text.replace("passfile: /etc/repmgr-hooks/pgpass", 'krbsrvname: "a\n  other:\n      "'))
     with pytest.raises(UsageError, match="without YAML"):
         config.load(path)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "state_dir : /srv/hooks\n",
+        "state_dir:\n  /srv/hooks\n",
+        "'state_dir': /srv/hooks\n",
+        "? state_dir\n: /srv/hooks\n",
+        "state_dir: /srv/hooks\nstate_dir: /srv/other\n",
+    ],
+)
+def test_nothing_is_named_of_a_file_whose_state_the_hook_looks_for_elsewhere(tmp_path: Path, place: str) -> None:
+    """Else ``pause`` would write into the default directory, and say that a service is paused which goes on."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{place}clusters:\n  main:\n    nodes: {{}}\n")
+    with pytest.raises(UsageError, match="state_dir"):
+        names.meant(path, None)
+
+
+def test_where_the_state_is_may_be_said_plainly() -> None:
+    clusters = "clusters:\n  main:\n    nodes: {}\n"
+    for place in ("state_dir: /srv/hooks\n", "state_dir: /srv/hooks  # a disk of its own\n", "# state_dir : /x\n"):
+        assert names.plain(place + clusters) == ("main",)

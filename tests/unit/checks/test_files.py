@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -104,6 +105,17 @@ def test_root_is_itself_again_afterwards() -> None:
         raise ValueError("out")
     assert (os.getresuid(), os.getresgid(), os.getgroups()) == ((0, 0, 0), (0, 0, 0), groups)
     assert os.environ.get("HOME") == home
+
+
+def test_an_interrupt_makes_no_thread_root_again() -> None:
+    if ME != 0:
+        pytest.skip("only root can be another")
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(KeyboardInterrupt), acting_as(User("other", 12345, 12346, (12347,), "/nowhere")):
+            raise KeyboardInterrupt
+        os._exit(os.geteuid() == 12345)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_we_are_ourselves() -> None:

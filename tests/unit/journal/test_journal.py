@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from repmgr_hooks.background import begun
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
@@ -24,7 +25,7 @@ from repmgr_hooks.journal import store
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.journal.queries import LAST_RUN
 from repmgr_hooks.journal.rows import Observation, Pause, RunRow, Waiting
-from repmgr_hooks.journal.tables import VERSION
+from repmgr_hooks.journal.tables import VERSION, connect
 from repmgr_hooks.lock import exclusive
 from tests.fake import step_row
 
@@ -792,3 +793,19 @@ def test_a_look_does_not_read_the_runs_of_other_clusters(journal: Journal) -> No
     assert journal.due("main").last == last
     plan = journal.read(f"explain query plan {LAST_RUN}", "main")
     assert [row[3] for row in plan] == ["SEARCH run USING INDEX run_cluster (cluster=?)"]
+
+
+def test_a_journal_without_the_index_is_read_at_once_while_somebody_holds_a_lock(path: Path) -> None:
+    """That of the version before has none."""
+    connect(path, 60).close()
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("drop index run_cluster")
+    holder.execute("begin immediate")
+    db = begun(lambda: connect(path, 3600)).result(60)
+    assert db.execute("select count(*) from run").fetchone() == (0,)
+    assert db.execute("pragma busy_timeout").fetchone() == (3600_000,)
+    db.close()
+    holder.execute("rollback")
+    connect(path, 60).close()
+    assert holder.execute("select count(*) from sqlite_master where name = 'run_cluster'").fetchone() == (1,)
+    holder.close()

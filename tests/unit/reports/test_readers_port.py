@@ -89,6 +89,23 @@ def process(proc: Path, number: int, *words: str) -> None:
     (proc / str(number) / "cmdline").write_bytes(b"\0".join(word.encode() for word in words) + b"\0")
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("/opt/x/bin/python /usr/local/bin/repmgr-hooks --config /etc/other.yaml serve-http", True),
+        ("/opt/x/bin/python /usr/local/bin/repmgr-hooks --config=/etc/other.yaml serve-http --log json", True),
+        ("/usr/bin/python3 -P /usr/bin/repmgr-hooks serve-http", True),
+        ("/usr/bin/python3 -m repmgr_hooks serve-http", True),
+        ("/opt/repmgr-hooks/bin/python /usr/bin/other serve-http", False),
+        ("journalctl -u repmgr-hooks-http -g serve-http", False),
+        ("", False),
+    ],
+)
+def test_which_process_answers_load_balancers(tmp_path: Path, line: str, found: bool) -> None:
+    process(tmp_path, 7, *line.split(" "))
+    assert any(endpoint.running(tmp_path)) is found
+
+
 def test_what_load_balancers_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "since_boot", lambda: 100.0)
     nodes = (NodeSeen(1, "10.0.0.11", True, "primary", 1), NodeSeen(2, "10.0.0.12", True, "standby", 1))

@@ -83,3 +83,11 @@ def test_not_all_clusters_start_their_constant_programs_at_once(tmp_path: Path) 
     assert Programs().run(Program(("echo", "at once")), 60) == "at once\n"
     most = max(int(answer()) for answer in asked)
     assert 1 <= most <= 4
+
+
+def test_a_constant_program_that_is_given_something_else_is_asked_by_itself() -> None:
+    programs = Programs()
+    words = ("sh", "-c", 'echo "$WHICH $(cat)"')
+    given = [("a", ""), ("b", ""), ("a", "x"), ("a", "")]
+    asked = [Program(words, stdin=stdin, env={"WHICH": which}, constant=True) for which, stdin in given]
+    assert [programs.run(program, 60) for program in asked] == ["a \n", "b \n", "a x\n", "a \n"]
