@@ -1,0 +1,45 @@
+"""The RPM, built from a copy of this tree as RHEL would build it. ``tests/package --rpm`` starts this on Debian."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.package_build import LIMIT, REPOSITORY, SYSTEM, copied, run, wheel
+
+PACKAGING = REPOSITORY / "systemd/rpm"
+WHEELS = REPOSITORY / ".venv/wheels"
+"""What ``tests/setup.sh`` has fetched: the libraries of requirements.txt."""
+PYTHON = os.path.realpath("/usr/bin/python3")  # noqa: PTH - its name has the version; Debian 12 has no python3.12
+# Debian's Python and systemd are no RPMs; and byte code is never made by a Python that others put here.
+BUILD = ("rpmbuild", "-ba", "--nodeps", f"--load={PACKAGING}/macros.debian", "--define", f"python {PYTHON}")
+
+
+def main(place: Path) -> int:
+    """Build, put the packages into ``place``, and return how rpmlint judges them."""
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as made:
+        tree = copied(Path(made, "repmgr-hooks"))
+        sources = Path(made, "SOURCES")
+        shutil.copytree(WHEELS, sources)
+        run(tree, *wheel(str(sources)))
+        packages = built(PACKAGING / "repmgr-hooks.spec", Path(made))
+        judge = ("rpmlint", "--strict", "--config", str(PACKAGING / "rpmlint.toml"), *map(str, packages))
+        rpmlint = subprocess.run(judge, stdin=subprocess.DEVNULL, timeout=LIMIT, check=False, env=SYSTEM)
+        for package in packages:
+            print(shutil.copy(package, place))
+        return rpmlint.returncode
+
+
+def built(spec: Path, top: Path) -> list[Path]:
+    """Build below ``top``, where ``SOURCES`` are, and return the packages. Raises SystemExit."""
+    run(top, *BUILD, "--define", f"_topdir {top}", str(spec), environment=SYSTEM)
+    return sorted((*top.glob("SRPMS/*.rpm"), *top.glob("RPMS/*/*.rpm")))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
