@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from tests.package_build import LIMIT, REPOSITORY, SYSTEM, copied, run, wheel
 PACKAGING = REPOSITORY / "systemd/rpm"
 WHEELS = REPOSITORY / ".venv/wheels"
 """What ``tests/setup.sh`` has fetched: the libraries of requirements.txt."""
-PYTHON = os.path.realpath("/usr/bin/python3")  # noqa: PTH - its name has the version; Debian 12 has no python3.12
+PYTHON = Path("/usr/bin/python3").resolve()
 # Debian's Python and systemd are no RPMs; and byte code is never made by a Python that others put here.
 BUILD = ("rpmbuild", "-ba", "--nodeps", f"--load={PACKAGING}/macros.debian", "--define", f"python {PYTHON}")
 
@@ -28,8 +27,10 @@ def main(place: Path) -> int:
         shutil.copytree(WHEELS, sources)
         run(tree, *wheel(str(sources)))
         packages = built(PACKAGING / "repmgr-hooks.spec", Path(made))
+        # rpm makes a database in somebody's home, even to look into a file.
+        own = {**SYSTEM, "HOME": made}
         judge = ("rpmlint", "--strict", "--config", str(PACKAGING / "rpmlint.toml"), *map(str, packages))
-        rpmlint = subprocess.run(judge, stdin=subprocess.DEVNULL, timeout=LIMIT, check=False, env=SYSTEM)
+        rpmlint = subprocess.run(judge, stdin=subprocess.DEVNULL, timeout=LIMIT, check=False, env=own)
         for package in packages:
             print(shutil.copy(package, place))
         return rpmlint.returncode
@@ -37,7 +38,7 @@ def main(place: Path) -> int:
 
 def built(spec: Path, top: Path) -> list[Path]:
     """Build below ``top``, where ``SOURCES`` are, and return the packages. Raises SystemExit."""
-    run(top, *BUILD, "--define", f"_topdir {top}", str(spec), environment=SYSTEM)
+    run(top, *BUILD, "--define", f"_topdir {top}", str(spec), environment={**SYSTEM, "HOME": str(top)})
     return sorted((*top.glob("SRPMS/*.rpm"), *top.glob("RPMS/*/*.rpm")))
 
 

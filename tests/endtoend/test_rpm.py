@@ -12,15 +12,26 @@ from pathlib import Path
 
 import pytest
 
+from repmgr_hooks.checks.from_hosts import THERE
+from repmgr_hooks.setup.database_host import UNIT
 from tests.endtoend.conftest import needs_box
 from tests.lab import REPOSITORY, must, said
 from tests.lab.booted import CannotBoot, over_root
 from tests.package_rpm import WHEELS, built
 
+RPM = ("rpm", "--dbpath", "/mnt/rpm")
 BUILT, NEXT = Path("/mnt/built"), Path("/mnt/next")
 HOME, SUDOERS = "/usr/lib/repmgr-hooks", "/etc/sudoers.d/repmgr-hooks"
 GATEWAY, BOTH = "repmgr-hooks-gateway", ("repmgr-hooks", "repmgr-hooks-gateway")
-DATABASE = "var/lib/rpm"
+# What init writes for the hosts of the nodes; all of it would need the nodes themselves.
+KEYS = f"""
+import sys; sys.path.insert(0, "{HOME}")
+from pathlib import Path
+from repmgr_hooks.settings.cluster import Node
+from repmgr_hooks.setup.database_host import KEYS, of_gateway
+print(of_gateway({{1: Node("10.0.0.11")}}, {{}}, Path("/usr/share/repmgr-hooks"))[KEYS])
+"""
+DATABASE = "/var/lib/rpm"
 # RHEL enables nothing that it does not name (90-default.preset, 99-default-disable.preset).
 PRESET = "etc/systemd/system-preset/00-as-on-rhel.preset"
 
@@ -47,13 +58,13 @@ class Root:
 
     def rpm(self, *words: str) -> str:
         """Change what is installed. Debian's Python and systemd are no RPMs, and its rpm refuses to install any."""
-        return must("rpm", "--root", str(self.path), "--force-debian", "--nodeps", *words)
+        return must("rpm", "--root", str(self.path), "--dbpath", DATABASE, "--force-debian", "--nodeps", *words)
 
     def written(self) -> set[str]:
         """Return what is there and not the machine's, without rpm's own."""
         upper = self.path.parent / "upper"
         found = {str(path.relative_to(upper)) for path in upper.rglob("*") if not path.is_dir() or "hooks" in path.name}
-        return {path for path in found if not path.startswith(DATABASE)}
+        return {path for path in found if not path.startswith(DATABASE[1:])}
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +82,16 @@ def packages() -> Iterator[dict[str, Path]]:
 
 
 def query(file: Path, shown: str) -> str:
-    return must("rpm", "-qp", "--queryformat", shown, str(file))
+    return must(*RPM, "-qp", "--queryformat", shown, str(file))
 
 
 def listed(file: Path, *options: str) -> set[str]:
-    return set(must("rpm", "-qp", *options, str(file)).splitlines())
+    return set(must(*RPM, "-qp", *options, str(file)).splitlines())
 
 
 def next_version(source: Path) -> list[Path]:
     """Build from the source package alone, as anybody would, with another file in /etc."""
-    must("rpm", "--install", "--force-debian", "--nodeps", "--define", f"_topdir {NEXT}", str(source))
+    must(*RPM, "--install", "--force-debian", "--nodeps", "--define", f"_topdir {NEXT}", str(source))
     (spec,) = NEXT.glob("SPECS/*.spec")
     text = spec.read_text().replace("Release:        1", "Release:        2")
     more = f"sed -i '1i # The next version says more.' %{{buildroot}}{SUDOERS}\n"
@@ -125,7 +136,7 @@ def test_what_they_need(packages: dict[str, Path]) -> None:
     assert "libpq.so.5()(64bit)" in ours
     assert {"barman", "conntrack-tools", "(nftables or iptables-nft)", "sudo"} <= gateways - ours
     for name in BOTH:
-        assert "%" not in must("rpm", "-qp", "--scripts", str(packages[name])), "a macro that rpm does not know"
+        assert "%" not in must(*RPM, "-qp", "--scripts", str(packages[name])), "a macro that rpm does not know"
 
 
 def test_a_database_host(packages: dict[str, Path]) -> None:
@@ -138,7 +149,9 @@ def test_a_database_host(packages: dict[str, Path]) -> None:
         )
         root.run("repmgr-hooks", "init", "--install", "--replace", "/root/draft")
         assert "'/usr/bin/repmgr-hooks event " in conf.read_text()
-        assert "=/usr/bin/repmgr-hooks forward\n" in root.run("systemctl", "cat", "repmgr-hooks-forward.service")
+        assert "=/usr/bin/repmgr-hooks forward\n" in root.run("cat", UNIT)
+        found = THERE.replace("check --end-to-end --json", "--version")
+        assert root.run("sh", "-c", found) == "repmgr-hooks 1.0.0\n", "the gateway's check finds it there"
 
 
 def test_from_installation_to_erase(packages: dict[str, Path]) -> None:
@@ -149,10 +162,9 @@ def test_from_installation_to_erase(packages: dict[str, Path]) -> None:
         root.run("repmgr-hooks", "check", "--offline", "/usr/share/repmgr-hooks/config/config.yaml")
         assert root.run("stat", "-c", "%U:%G:%a", SUDOERS) == "root:root:440\n"
         root.run("visudo", "-c", "-f", SUDOERS)
-        root.run("systemd-tmpfiles", "--create", "/usr/lib/tmpfiles.d/repmgr-hooks.conf")
-        assert root.run("stat", "-c", "%U:%G:%a", "/var/lib/repmgr-hooks") == "barman:postgres:710\n"
         assert root.result("systemctl", "is-enabled", "repmgr-hooks.service").stdout == "disabled\n"
         root.run("systemctl", "enable", "repmgr-hooks.service")
+        assert ',command="/usr/bin/repmgr-hooks receive-event' in root.run("/usr/bin/python3", "-c", KEYS)
 
         root.run("sh", "-ec", f"echo '# mine' >> {SUDOERS}")
         root.rpm("--upgrade", *map(str, next_version(packages["repmgr-hooks.src"])))
@@ -161,6 +173,6 @@ def test_from_installation_to_erase(packages: dict[str, Path]) -> None:
         assert root.run("systemctl", "is-enabled", "repmgr-hooks.service") == "enabled\n"
         root.run("repmgr-hooks", "--version")
 
-        root.run("rm", "-r", f"{SUDOERS}.rpmnew", "/var/lib/repmgr-hooks")
+        root.run("rm", f"{SUDOERS}.rpmnew")
         root.rpm("--erase", *BOTH)
         assert root.written() - before == {f"{SUDOERS}.rpmsave".lstrip("/")}
