@@ -44,6 +44,16 @@ UNLISTED = ("complete",)
 Parser = argparse.ArgumentParser
 
 
+class Version(argparse.Action):
+    """It is looked up only when it is asked for: that takes as long as a bare Python."""
+
+    def __call__(self, parser: Parser, *rest: object) -> None:
+        from importlib.metadata import version
+
+        print(parser.prog, version("repmgr_hooks"))
+        parser.exit()
+
+
 def parser(words: Sequence[str] = ()) -> Parser:
     """Return the parser of the command line; if the words begin with a command, that of this command alone."""
     top = Parser(
@@ -53,6 +63,7 @@ def parser(words: Sequence[str] = ()) -> Parser:
         formatter_class=formatter,
     )
     top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
+    top.add_argument("--version", nargs=0, action=Version, help="print it and exit")
     top.set_defaults(file=None, dry_run=False, reset_state=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
