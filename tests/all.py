@@ -13,7 +13,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,7 +57,7 @@ def main() -> int:
     if not arguments.fast:
         jobs += [partial(boxed, file) for file in sorted((REPOSITORY / "tests/endtoend").glob("test_*.py"), key=turn)]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        ended = [show(part) for part in pool.map(lambda job: job(), jobs)]
+        ended = [show(part.result()) for part in as_completed([pool.submit(job) for job in jobs])]
     return summary(ended, time.monotonic() - begun)
 
 

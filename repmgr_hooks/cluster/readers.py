@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState, WalSender
-from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.settings.cluster import Readers
 
 STEADY_FOR = 10.0
@@ -65,14 +64,12 @@ class Reading:
 
     @property
     def message(self) -> str:
-        """Why it is not let in; empty if it may be."""
+        """Why it is not let in, if that is not its lag."""
         match self.fitness:
-            case Fitness.FIT | Fitness.PRIMARY:
+            case Fitness.FIT | Fitness.CATCHING_UP | Fitness.LAGS | Fitness.PRIMARY:
                 return ""
             case Fitness.YOUNG:
                 return f"has streamed for {self.age or 0:.0f} s only"
-            case Fitness.CATCHING_UP | Fitness.LAGS:
-                return f"lacks {size(self.lag or 0)} of WAL"
             case Fitness.PAUSED:
                 return "its replay is paused"
             case Fitness.NO_STREAM:

@@ -34,9 +34,8 @@ class ReadersPort:
         for each in self.nodes:
             if each.fitness is not Fitness.PRIMARY:
                 lag = f"{size(each.lag)} to replay" if each.lag is not None else ""
-                why = "" if each.fitness in (Fitness.CATCHING_UP, Fitness.LAGS) else each.message
                 out = "" if each.node in self.leads_to else NO_NEW_ONES
-                yield f"node {each.node}: {', '.join(filter(None, (lag, why, out)))}"
+                yield f"node {each.node}: {', '.join(filter(None, (lag, each.message, out)))}"
 
 
 def look(cluster: Cluster, spread: Mapping[str, tuple[int, ...]], state: ClusterState | None) -> dict[str, ReadersPort]:

@@ -541,6 +541,7 @@ def test_a_port_for_readers(tmp_path: Path) -> None:
         (LINE + "          - firewall: {open: readers}\n", "port 'readers' is opened in two ways"),
         (LINE.replace("to: standbys, ", ""), "'max_lag' and 'if_none' are for 'to: standbys'"),
         (LINE.replace("standbys", "readers"), "to: must be"),
+        (LINE.replace("to: s", "fail_open_after: 9, to: s"), "'fail_open_after' is of no use with 'to: standbys'"),
     ],
 )
 def test_what_is_wrong_about_readers(tmp_path: Path, lines: str, said: str) -> None:

@@ -171,6 +171,8 @@ def test_a_node_that_only_we_do_not_see_keeps_its_readers() -> None:
     assert {r.node: r.fitness for r in readings(made.state(), "readers")}[3] is Fitness.SILENT
     assert made.act() == ["route port readers to node 2"]
     assert len(made.host.connections) == 1
+    made.host.nodes[3].upstream = None
+    assert made.act() == ["reset connections of port 54323 to 10.0.0.13"], "its sender has given it up"
 
 
 @pytest.mark.parametrize(("upstream", "fit"), [(1, True), (2, True), (4, False), (3, False)])

@@ -6,14 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import clock
+from repmgr_hooks import clock, config
+from repmgr_hooks.checks import clients
 from repmgr_hooks.cluster.readers import Fitness, Reading
+from repmgr_hooks.engine.dispatcher import handle
+from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.last_seen import LastSeen, NodeSeen, Publisher
 from repmgr_hooks.reports import endpoint
+from repmgr_hooks.reports.look import look
+from repmgr_hooks.reports.metrics import measure
 from repmgr_hooks.reports.readers_port import ReadersPort
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Readers
+from tests.fake import FakeHost
 
 MB = 1024 * 1024
+REPOSITORY = Path(__file__).resolve().parents[3]
 MAIN = Cluster({1: Node("10.0.0.11"), 2: Node("10.0.0.12")}, Gateway("10.0.0.20", {"app": 54322}), name="main")
 
 
@@ -36,6 +43,45 @@ def test_why_one_is_left_out() -> None:
         "node 6: does not answer, gets no new connections",
     ]
     assert ReadersPort(Readers(1), ()).where == "closed"
+
+
+def test_as_status_and_check_show_it(tmp_path: Path, journal: Journal) -> None:
+    text = (REPOSITORY / "config/config.yaml").read_text()
+    for before, after in (
+        ("app: 54322}", "app: 54322, readers: 54323}"),
+        ("# - firewall: {open: readers", "- firewall: {open: readers"),
+        ("state_dir: /var/lib/repmgr-hooks", f"state_dir: {tmp_path}"),
+    ):
+        text = text.replace(before, after)
+    (tmp_path / "config.yaml").write_text(text)
+    loaded = config.load(tmp_path / "config.yaml")
+    managed, host = loaded.clusters["main"], FakeHost()
+    host.nodes[2].upstream = 1
+    assert handle(managed, host, []).ok
+    seen = look(managed, host, journal, loaded)
+    assert seen.healthy
+    at = seen.lines().index("  port 54323 (readers): leads to node 2, and a client reads there")
+    assert seen.lines()[at + 1] == "    node 2: 0 B to replay"
+    numbers = {str(sample) for sample in measure(seen, None, tmp_path)}
+    where = '{cluster="main",port="readers",node="2"}'
+    assert {f"repmgr_hooks_{name}{where} 1" for name in ("port_target", "reader_fit")} <= numbers
+    assert 'repmgr_hooks_client_can_read{cluster="main",port="readers",origin=""} 1' in numbers
+    (data,) = seen.as_dict()["readers"].values()
+    assert (data["leads_to"], data["nodes"][1]["fitness"]) == ([2], "fit")
+
+    host.nodes[2].replay_paused = True
+    assert handle(managed, host, []).ok
+    seen = look(managed, host, journal, loaded)
+    lines = seen.lines()
+    assert not seen.healthy
+    assert lines[at : at + 2] == [
+        "  port 54323 (readers): leads to node 1, and a client reads there",
+        "    node 2: 0 B to replay, its replay is paused, gets no new connections",
+    ]
+    why = "port readers: a client reads on node 1: it is the primary, for no standby is fit for readers"
+    assert f"  WARNING {why}" in lines
+    finding, *_ = clients.writes(managed, host, seen.decision)
+    assert (finding.level, finding.message) == ("WARN", why)
 
 
 def process(proc: Path, number: int, *words: str) -> None:

@@ -13,7 +13,7 @@ from repmgr_hooks.cluster.readiness import Readiness
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.journal.rows import Due, Pause, RunRow, Waiting
-from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
+from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node, Readers
 from repmgr_hooks.switchover.facts import Facts
 from repmgr_hooks.switchover.on_node import Ran
 from repmgr_hooks.switchover.preflight import MOST_LAG, judge, judge_rehearsal
@@ -68,6 +68,11 @@ def test_barmans_port_is_not_held() -> None:
     assert facts(barmans_ports=("barman",)).held == ("app",)
 
 
+def test_readers_are_not_held() -> None:
+    cluster = replace(CLUSTER, readers={"app": Readers(1)})
+    assert facts(barmans_ports=("barman",), cluster=cluster).held == ()
+
+
 UNSEEN = Record(Holder(1, 1, "boot"), 1, 2, 0.0, 0.0, "switch")
 AGAINST = {
     "no primary": (facts(standby(1), standby(2)), Due(), "switchover.primary"),
@@ -97,6 +102,7 @@ AGAINST = {
     "Barman's slot is gone": (facts(replace(PRIMARY, slots=()), standby(2)), Due(), "switchover.barman"),
     "Barman does not answer": (facts(barman_fails="no such program"), Due(), "switchover.barman"),
     "the service does not run": (facts(listens=False), Due(), "switchover.service"),
+    "another gateway has the address": (facts(serves=False), Due(), "switchover.gateway"),
     "another switchover": (facts(running=UNSEEN), Due(), "switchover.running"),
     "maintenance": (facts(), Due(pause=Pause(None, "", 0.0)), "switchover.paused"),
     "a run that failed": (facts(), Due(last=run(False)), "switchover.failed"),

@@ -36,7 +36,7 @@ TWO = Cluster(
     gateway=Gateway("10.0.0.20", {"app": 54322}),
     postgres=Postgres(timeout=1),
 )
-TYPES = (16, 23, 25, 25, 3802, 3802, 3802, 3802, 20)
+TYPES = (16, 23, 25, 25, 3802, 3802, 3802, 3802, 20, 25, 16)
 ROW = (
     b"f",
     b"2",
@@ -47,6 +47,8 @@ ROW = (
     None,
     b'[[2, "primary", true, null, true]]',
     b"16777216",
+    None,
+    b"f",
 )
 
 Speak = Callable[[socket.socket], None]
