@@ -10,7 +10,7 @@ packages=(postgresql repmgr barman barman-cli pgbouncer pgbackrest pgpool2 hapro
 
 # What builds the Debian package and the RPM, and judges them.
 packages_to_build=(build-essential debhelper dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all
-                   python3-hatchling python3-shtab rpm rpmlint)
+                   python3-hatchling python3-shtab rpm rpmlint unzip)
 
 needs_root() {
     [ "$(id -u)" -eq 0 ] || { echo "$1" >&2; exit 2; }

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 
 from repmgr_hooks.cli.values import amount, duration, event_number, host_name, node_id, path, reason, wal_amount
+from repmgr_hooks.cli.version import Version
 from repmgr_hooks.cli.width import formatter
 from repmgr_hooks.hook import CONFIG
 
@@ -42,16 +43,6 @@ UNLISTED = ("complete",)
 """Only the shell calls it."""
 
 Parser = argparse.ArgumentParser
-
-
-class Version(argparse.Action):
-    """It is looked up only when it is asked for: that takes as long as a bare Python."""
-
-    def __call__(self, parser: Parser, *rest: object) -> None:
-        from importlib.metadata import version
-
-        print(parser.prog, version("repmgr_hooks"))
-        parser.exit()
 
 
 def parser(words: Sequence[str] = ()) -> Parser:

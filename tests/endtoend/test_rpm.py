@@ -116,6 +116,8 @@ def test_what_is_in_them(packages: dict[str, Path]) -> None:
     ours, gateways = (listed(packages[name], "--list") for name in BOTH)
     assert f"{HOME}/repmgr_hooks/hook.py" in ours
     assert {file for file in ours if file.endswith(".so")} == set(), "it is for every architecture"
+    modes = {line.split()[0] for line in listed(packages["repmgr-hooks"], "--list", "--verbose")}
+    assert modes == {"drwxr-xr-x", "-rw-r--r--", "-rwxr-xr-x"}
     sources = {Path(file) for file in ours if file.startswith(HOME) and file.endswith(".py")}
     compiled = {Path(file).parents[1] / Path(file).name.split(".")[0] for file in ours if file.endswith(".pyc")}
     assert {file.with_suffix("") for file in sources} == compiled, "repmgrd need not wait for a compiler"
