@@ -15,7 +15,7 @@ WHEELS = REPOSITORY / ".venv/wheels"
 """What ``tests/setup.sh`` has fetched: the libraries of requirements.txt."""
 PYTHON = Path("/usr/bin/python3").resolve()
 # Debian's Python and systemd are no RPMs; and byte code is never made by a Python that others put here.
-BUILD = ("rpmbuild", "-ba", "--nodeps", f"--load={PACKAGING}/macros.debian", "--define", f"python {PYTHON}")
+BUILD = ("rpmbuild", "-ba", "--nodeps", "--define", f"python {PYTHON}")
 
 
 def main(place: Path) -> int:
@@ -38,6 +38,7 @@ def main(place: Path) -> int:
 
 def built(spec: Path, top: Path) -> list[Path]:
     """Build below ``top``, where ``SOURCES`` are, and return the packages. Raises SystemExit."""
+    shutil.copy(PACKAGING / "macros.debian", top / ".rpmmacros")
     run(top, *BUILD, "--define", f"_topdir {top}", str(spec), environment={**SYSTEM, "HOME": str(top)})
     return sorted((*top.glob("SRPMS/*.rpm"), *top.glob("RPMS/*/*.rpm")))
 

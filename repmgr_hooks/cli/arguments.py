@@ -5,8 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 
-from repmgr_hooks.cli.values import amount, duration, event_number, host_name, node_id, path, reason, wal_amount
-from repmgr_hooks.cli.version import Version
+from repmgr_hooks.cli.values import (
+    Version,
+    amount,
+    duration,
+    event_number,
+    host_name,
+    node_id,
+    path,
+    reason,
+    wal_amount,
+)
 from repmgr_hooks.cli.width import formatter
 from repmgr_hooks.hook import CONFIG
 
@@ -29,16 +38,7 @@ LOGGING = {
     "worker",
 }
 """These commands say what they do while they do it."""
-OF_NO_CLUSTER = (
-    "check",
-    "complete",
-    "config-schema",
-    "forward",
-    "handlers",
-    "receive-event",
-    "serve-http",
-    "worker",
-)
+OF_NO_CLUSTER = ("check", "complete", "config-schema", "forward", "handlers", "receive-event", "serve-http", "worker")
 UNLISTED = ("complete",)
 """Only the shell calls it."""
 
