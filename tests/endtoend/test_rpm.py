@@ -57,8 +57,8 @@ class Root:
         return said(self.result(*words), " ".join(words))
 
     def rpm(self, *words: str) -> str:
-        """Change what is installed. Debian's Python and systemd are no RPMs, and its rpm refuses to install any."""
-        return must("rpm", "--root", str(self.path), "--dbpath", DATABASE, "--force-debian", "--nodeps", *words)
+        """Change what is installed. Debian's Python and systemd are no RPMs."""
+        return must("rpm", "--root", str(self.path), "--dbpath", DATABASE, "--nodeps", *words)
 
     def written(self) -> set[str]:
         """Return what is there and not the machine's, without rpm's own."""
@@ -91,7 +91,7 @@ def listed(file: Path, *options: str) -> set[str]:
 
 def next_version(source: Path) -> list[Path]:
     """Build from the source package alone, as anybody would, with another file in /etc."""
-    must(*RPM, "--install", "--force-debian", "--nodeps", "--define", f"_topdir {NEXT}", str(source))
+    must(*RPM, "--install", "--nodeps", "--define", f"_topdir {NEXT}", str(source))
     (spec,) = NEXT.glob("SPECS/*.spec")
     text = spec.read_text().replace("Release:        1", "Release:        2")
     more = f"sed -i '1i # The next version says more.' %{{buildroot}}{SUDOERS}\n"
