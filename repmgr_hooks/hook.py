@@ -21,7 +21,7 @@ CONFIG = "/etc/repmgr-hooks/config.yaml"
 STATE_DIR = "/var/lib/repmgr-hooks"
 LOCAL = "/usr/local/bin/repmgr-hooks"
 """Where the program is, or a link to it, unless a package of the distribution has it."""
-PACKAGED = __file__.startswith("/usr/lib/python3")
+PACKAGED = __file__.startswith(("/usr/lib/python3", "/usr/lib/repmgr-hooks/"))  # Debian's package, the RPM
 PROGRAM = "/usr/bin/repmgr-hooks" if PACKAGED else LOCAL
 WAKE = "wake"
 DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -16,9 +16,9 @@ NOT_COPIED = shutil.ignore_patterns(
 )
 LIMIT = 600
 """Seconds for one program."""
-# Native packages have no upstream; nobody has filed the intent to package it with Debian.
 SYSTEM = {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 """Debian's own Python, whatever else is on this machine."""
+# Native packages have no upstream; nobody has filed the intent to package it with Debian.
 SUPPRESSED = "initial-upload-closes-no-bugs"
 
 
@@ -27,19 +27,7 @@ def main(place: Path) -> int:
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as made:
         tree = copied(Path(made, "repmgr-hooks"))
-        wheel = (
-            sys.executable,
-            "-m",
-            "pip",
-            "-q",
-            "wheel",
-            "--no-deps",
-            "--no-build-isolation",
-            "--wheel-dir",
-            made,
-            ".",
-        )
-        run(tree, *wheel)
+        run(tree, *wheel(made))
         shutil.copytree(tree / PACKAGING, tree / "debian")
         build = ("dpkg-buildpackage", "--unsigned-source", "--unsigned-changes", "--build=binary")
         run(tree, *build, environment=SYSTEM)
@@ -55,6 +43,12 @@ def copied(tree: Path) -> Path:
     """Copy what is built from: no tests, and nothing that building leaves behind here."""
     shutil.copytree(REPOSITORY, tree, ignore=NOT_COPIED)
     return tree
+
+
+def wheel(place: str) -> tuple[str, ...]:
+    """Return what makes the wheel of a tree, and asks no index for anything."""
+    pip = (sys.executable, "-m", "pip", "-q", "wheel", "--no-deps", "--no-build-isolation")
+    return (*pip, "--wheel-dir", place, ".")
 
 
 def run(tree: Path, *words: str, environment: dict[str, str] | None = None) -> None:

@@ -8,9 +8,9 @@ packages=(postgresql repmgr barman barman-cli pgbouncer pgbackrest pgpool2 hapro
           locales openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh keepalived
           conntrackd)
 
-# What builds the Debian package and judges it.
+# What builds the Debian package and the RPM, and judges them.
 packages_to_build=(build-essential debhelper dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all
-                   python3-hatchling python3-shtab)
+                   python3-hatchling python3-shtab rpm rpmlint unzip)
 
 needs_root() {
     [ "$(id -u)" -eq 0 ] || { echo "$1" >&2; exit 2; }
@@ -64,6 +64,15 @@ install_venv() {
     fi
     # Not editable: the gateway of the lab runs what a user would install.
     .venv/bin/pip -qq install --no-deps --no-build-isolation --force-reinstall .
+}
+
+# The libraries that the RPM carries, as wheels without anything compiled.
+fetch_libraries_of_rpm() {
+    local wanted=systemd/rpm/requirements.txt
+    if cmp -s "$wanted" .venv/wheels/requirements.txt; then return; fi
+    rm -rf .venv/wheels
+    PYYAML_FORCE_LIBYAML=0 .venv/bin/pip -qq wheel --no-deps --no-binary pyyaml --wheel-dir .venv/wheels -r "$wanted"
+    cp "$wanted" .venv/wheels/
 }
 
 # The same program with the libraries that this Debian has.

@@ -17,7 +17,8 @@ from repmgr_hooks.system.steps import Host, Program
 LIMIT = 120.0
 ARRIVAL = 10.0
 LOOK_EVERY = 0.1
-THERE = "/usr/local/bin/repmgr-hooks check --end-to-end --json"
+# From a package it is in /usr/bin, whatever ours is from.
+THERE = "PATH=/usr/local/bin:/usr/bin:$PATH repmgr-hooks check --end-to-end --json"
 
 
 def clocks(managed: ManagedCluster, heard: list[HostRow]) -> Iterator[Finding]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 
-from repmgr_hooks.cli.values import amount, duration, event_number, host_name, node_id, path, reason, wal_amount
+from repmgr_hooks.cli.values import (
+    Version,
+    amount,
+    duration,
+    event_number,
+    host_name,
+    node_id,
+    path,
+    reason,
+    wal_amount,
+)
 from repmgr_hooks.cli.width import formatter
 from repmgr_hooks.hook import CONFIG
 
@@ -28,16 +38,7 @@ LOGGING = {
     "worker",
 }
 """These commands say what they do while they do it."""
-OF_NO_CLUSTER = (
-    "check",
-    "complete",
-    "config-schema",
-    "forward",
-    "handlers",
-    "receive-event",
-    "serve-http",
-    "worker",
-)
+OF_NO_CLUSTER = ("check", "complete", "config-schema", "forward", "handlers", "receive-event", "serve-http", "worker")
 UNLISTED = ("complete",)
 """Only the shell calls it."""
 
@@ -53,6 +54,7 @@ def parser(words: Sequence[str] = ()) -> Parser:
         formatter_class=formatter,
     )
     top.add_argument("--config", metavar="FILE", help="default: $REPMGR_HOOKS_CONFIG, else " + CONFIG)
+    top.add_argument("--version", nargs=0, action=Version, help="print it and exit")
     top.set_defaults(file=None, dry_run=False, reset_state=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:

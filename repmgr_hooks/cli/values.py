@@ -76,3 +76,13 @@ def event_number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise argparse.ArgumentTypeError(f"{shorten(text)} is not the number of an event; see 'history'")
     return int(text)
+
+
+class Version(argparse.Action):
+    """It is looked up only when it is asked for: that takes as long as a bare Python."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
+        from importlib.metadata import version
+
+        print(parser.prog, version("repmgr_hooks"))
+        parser.exit()

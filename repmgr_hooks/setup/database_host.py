@@ -13,7 +13,7 @@ from repmgr_hooks.repmgr_conf import RepmgrConf
 from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.settings.schema import IpAddress
 from repmgr_hooks.settings.words import PLAIN_NAME
-from repmgr_hooks.setup.render import CONFIGURATION, TMPFILES, notified, run_as
+from repmgr_hooks.setup.render import CONFIGURATION, TMPFILES, notified, run_as, shipped_text
 
 UNIT = "/etc/systemd/system/repmgr-hooks-forward.service"
 SSHD = "/etc/ssh/sshd_config.d/repmgr-hooks.conf"
@@ -33,7 +33,7 @@ def drafted(
     gateways: Iterable[str], name: str, shipped: Path, confs: Iterable[RepmgrConf], repmgrd: User
 ) -> dict[str, str]:
     """Return the text of each file of a database host by its place. Raises UsageError, OSError."""
-    texts = {place: (shipped / file).read_text() for place, file in FILES.items()}
+    texts = {place: shipped_text(shipped, file) for place, file in FILES.items()}
     texts |= {place: run_as(texts[place], repmgrd.name) for place in (TMPFILES, UNIT)}
     texts[CONFIGURATION] = _configuration(texts[CONFIGURATION], list(gateways), repmgrd.home)
     return texts | {str(conf.path): notified(conf.path.read_text(), name) for conf in confs}
@@ -54,7 +54,7 @@ def _configuration(example: str, gateways: list[str], home: str) -> str:
 
 def of_gateway(nodes: Mapping[int, Node], known: Mapping[int, Identity], shipped: Path) -> dict[str, str]:
     """Return the files with which a gateway lets the hosts of these nodes in, by their places. Raises OSError."""
-    texts = {place: (shipped / file).read_text() for place, file in OF_GATEWAY.items()}
+    texts = {place: shipped_text(shipped, file) for place, file in OF_GATEWAY.items()}
     head, line = (list(part) for part in _parts(texts[KEYS]))
     names = {number: known[number].name if number in known else "" for number in nodes}
     plain = {

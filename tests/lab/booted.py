@@ -71,7 +71,7 @@ def booted(lab: Lab, host: Host) -> Iterator[Machine]:
     shared |= {"/opt/repmgr-hooks": lab.venv, "/opt/repmgr-hooks/bin/repmgr-hooks": BASE / "program"}
     binds = [f"--bind={place}:{inside}" for inside, place in shared.items()]
     log = BASE / f"{host.name}-boot.log"
-    with _overlay(BASE / f"{host.name}-booted") as root, _cgroups() as groups, log.open("wb") as output:
+    with over_root(BASE / f"{host.name}-booted") as root, _cgroups() as groups, log.open("wb") as output:
         where = (f"--network-namespace-path=/run/netns/{host.name}", f"--directory={root}")
         boot = [*NSPAWN, *where, *binds, "--boot", "--", "--unit=multi-user.target"]
         nspawn = subprocess.Popen(
@@ -88,7 +88,7 @@ def booted(lab: Lab, host: Host) -> Iterator[Machine]:
 
 
 @contextmanager
-def _overlay(place: Path) -> Iterator[Path]:
+def over_root(place: Path) -> Iterator[Path]:
     """The machine's root directory; what is written there stays in memory."""
     root, upper, work = (place / name for name in ("root", "upper", "work"))
     for directory in (root, upper, work):
