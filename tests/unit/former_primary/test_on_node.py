@@ -309,10 +309,32 @@ def test_it_goes_on_without_us_and_one_at_a_time(place: Place) -> None:
     assert place.ends().good
 
 
-def test_what_never_ran_or_was_killed_has_ended(place: Place) -> None:
-    assert place.node.ask(place.former) == Ended(None)
+def test_what_never_ran_has_changed_nothing(place: Place) -> None:
+    """The service was killed between its record and the beginning: a clone would delete WAL that nobody has kept."""
+    assert place.node.ask(place.former) == Ended(Refused.CUT_OFF)
     assert place.rejoin().good
-    assert place.node.ask(replace(place.former, job="0c")) == Ended(None)
+    assert place.node.ask(replace(place.former, job="0c")) == Ended(Refused.CUT_OFF)
+
+
+def test_what_was_killed_before_the_wal_was_kept_has_changed_nothing(place: Place) -> None:
+    (place.path / "bin/psql").write_text("#!/bin/sh\nkill -9 0\n")
+    ended = place.rejoin()
+    assert (ended.code, ended.untouched, place.kept) == (Refused.CUT_OFF, True, [])
+
+
+def test_a_part_of_it_that_was_killed_before_has_changed_nothing(place: Place) -> None:
+    area = place.path / "data.former"
+    area.mkdir()
+    (area / f"code-{place.former.job}").write_text("137\n")
+    (area / f"said-{place.former.job}").write_text("Killed\n")
+    ended = place.ends()
+    assert (ended.untouched, ended.why) == (True, "it was cut off before it had changed anything there (Killed)")
+
+
+def test_how_far_a_rewind_came_that_was_killed_is_not_known(place: Place) -> None:
+    (place.path / "bin/repmgr").write_text("#!/bin/sh\nkill -s KILL -- -$(($(ps -o sid= -p $$)))\n")
+    assert place.rejoin() == Ended(None)
+    assert len(place.kept) == 1
 
 
 def test_a_clone_leaves_the_nodes_own_files(make: MakePlace) -> None:
@@ -347,6 +369,33 @@ def test_a_clone_from_barman_needs_one_in_repmgr_conf(make: MakePlace) -> None:
     assert "--without-barman" not in place.calls
     assert "node service --action=start" in place.calls
     assert "pg_ctl" not in place.calls
+
+
+@pytest.mark.parametrize(
+    ("state", "timeline", "marks", "cloned"),
+    [
+        ("shut down", 3, (), False),
+        ("in production", 2, (), False),
+        ("in production", 2, ("standby.signal",), True),
+        ("in production", 2, ("backup_label",), True),
+        ("in archive recovery", 2, (), True),
+        ("shut down", 1, (), True),
+    ],
+)
+def test_a_node_that_was_a_primary_since_is_not_cloned(
+    make: MakePlace, state: str, timeline: int, marks: tuple[str, ...], cloned: bool
+) -> None:
+    """What it has written on its own timeline is nowhere else; what a rewind or a clone has left is told apart."""
+    place = make(clone="primary")
+    place.says(state)
+    with (place.path / "control").open("a") as control:
+        control.write(f"Latest checkpoint's TimeLineID:       {timeline}\n")
+    for mark in marks:
+        (place.data / mark).touch()
+    ended = place.clone(rewound=True)
+    assert ended.good is cloned
+    assert ("clone" in place.calls) is cloned
+    assert cloned or ended.code == Refused.ANOTHER
 
 
 def test_a_node_of_another_system_is_not_cloned(make: MakePlace) -> None:
