@@ -99,11 +99,9 @@ def somebody_serves(work: Work) -> bool:
     if way_back.start_old_primary(plan, decision.states, work.promoting, work.host):
         log.warning("nobody was promoted: node %d is started again", plan.source)
         return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)
-    if work.promoting:
-        return False
     with contextlib.suppress(OperationFailed):
         work.note(repmgr=True, place="")
-    return way_back.promote(plan, decision.states, work.host)
+    return way_back.promote(plan, decision.states, work.promoting, work.host)
 
 
 def release(work: Work) -> Problem | None:

@@ -66,11 +66,12 @@ timeout --foreground {limit} repmgr -f {conf} standby promote --siblings-follow 
 """
 
 
-def promote(plan: Plan, states: Sequence[NodeState], host: Host) -> bool:
+def promote(plan: Plan, states: Sequence[NodeState], promoting: bool, host: Host) -> bool:
     """Have repmgr promote the node that was to be promoted, or one that has more WAL, and return whether it has.
 
     It is a failover, which repmgrd has let pass while it was paused; so what repmgrd asks for is asked for here, too:
     that more than half of the nodes are seen, and of those the one with the most WAL (repmgrd-physical.c, do_election).
+    ``promoting``: repmgr may have begun to promote its node; then that, and no other, is safe to promote.
     """
     others = [state for state in states if state.node != plan.source]
     seen = [state for state in others if state.reachable]
@@ -81,6 +82,9 @@ def promote(plan: Plan, states: Sequence[NodeState], host: Host) -> bool:
         return False
     best = _best(plan, seen)
     if best is None:
+        return False
+    if promoting and best.node != plan.target:
+        log.warning("nobody is promoted: node %d has more WAL than node %d", best.node, plan.target)
         return False
     try:
         repmgr = plan.repmgr if best.node == plan.target else _repmgr_of(plan, best.node, host)

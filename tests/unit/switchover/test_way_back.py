@@ -62,10 +62,10 @@ class Nodes:
     def begin(self, states: tuple[NodeState, ...] = STATES, promoting: bool = True) -> bool:
         return start_old_primary(self.plan, states, promoting, LocalHost({}))
 
-    def promote(self, states: tuple[NodeState, ...], command: tuple[str, ...] = ()) -> bool:
+    def promote(self, states: tuple[NodeState, ...], command: tuple[str, ...] = (), promoting: bool = False) -> bool:
         nodes = {number: replace(node, shell=command) for number, node in CLUSTER.nodes.items()}
         plan = replace(self.plan, managed=ManagedCluster(replace(CLUSTER, nodes=nodes), ()))
-        return promote(plan, states, NodesAnswer(self.target))
+        return promote(plan, states, promoting, NodesAnswer(self.target))
 
     @property
     def plan(self) -> Plan:
@@ -221,6 +221,14 @@ def test_the_node_with_the_most_wal_is_promoted(nodes: Nodes) -> None:
     runs(nodes)
     assert nodes.promote(AHEAD, ("env",))
     assert nodes.started == "repmgr -f /etc/db3.conf standby promote --siblings-follow\n"
+
+
+def test_where_repmgr_may_have_begun_to_promote_a_node_no_other_is_promoted(nodes: Nodes) -> None:
+    runs(nodes)
+    assert not nodes.promote(AHEAD, ("env",), promoting=True)
+    assert nodes.started == ""
+    assert nodes.promote(ALIVE, promoting=True)
+    assert "it's.conf standby promote" in nodes.started
 
 
 def test_the_node_with_the_most_wal_has_no_shell(nodes: Nodes) -> None:
