@@ -178,7 +178,9 @@ class ByShell:
         return Ended(None) if word == "gone" else None
 
     def _begin(self, former: Former, work: str, first: str = "") -> None:
-        ready = scripts.READY.format(running=Refused.RUNNING.value, busy=Refused.BUSY.value)
+        ready = scripts.READY.format(
+            running=Refused.RUNNING.value, another=Refused.ANOTHER.value, busy=Refused.BUSY.value
+        )
         text = scripts.START.format(
             area=quote(self._area(former)),
             job=former.job,
@@ -198,6 +200,7 @@ class ByShell:
             path=quote(former.path),
             identity=quote(identity),
             another=Refused.ANOTHER.value,
+            conf=quote(former.conf),
             # A rewind that has failed may have left it there (repmgr-action-node.c, do_node_rejoin).
             signal="true || " if former.rewound else "",
         )

@@ -52,6 +52,10 @@ PATH=${{path:-$PATH}}:/usr/lib/postgresql/$version/bin:/usr/pgsql-$version/bin
 export PATH
 control() {{ pg_controldata -D . | sed -n "s/^$1: *//p"; }}
 newest() {{ ls pg_wal/ | sed -nE 's/^([0-9A-F]{{8}})([0-9A-F]{{16}}(\.partial)?|\.history)$/\1/p' | sort | tail -n 1; }}
+# Its place is said by a table: repmgr with that of another server on this host would stop, or delete, that one.
+blank='[[:space:]]*'
+named=$(sed -nE "s/^${{blank}}data_directory$blank[=[:space:]]$blank'?([^'#]*[^'#[:space:]]).*/\1/p" {conf} | tail -n 1)
+ours() {{ [ -z "$named" ] || [ "$named" -ef . ] || {{ echo {conf} "is about $named"; false; }}; }}
 # True if it is the node that was seen: of this system, on this timeline, and no standby.
 same() {{
     identifier=$(control 'Database system identifier') state=$(control 'Database cluster state') timeline=$(newest)
@@ -69,6 +73,7 @@ if running; then
         echo "{mark} another $identifier, timeline $timeline, $state"
         exit
     fi
+    ours || {{ echo "{mark} running"; exit; }}
     timeout --kill-after=5 {limit:.0f} repmgr -f {conf} node service --action=stop </dev/null 2>&1
     tries=0
     while running && [ $tries -lt {tries:.0f} ]; do
@@ -121,6 +126,7 @@ fi
 # One name at a time: of a pattern longer than 15 characters pgrep finds nothing (pgrep(1)).
 READY = """
 running && exit {running}
+ours || exit {another}
 for name in repmgr pg_rewind pg_basebackup; do
     pgrep -u "$(id -u)" -x $name >/dev/null && exit {busy}
 done

@@ -44,6 +44,11 @@ case "$*" in
     while [ /proc/$server/cwd -ef . ]; do sleep 0.05; done ;;
 esac
 """
+PGREP = """#!/bin/sh
+for process in $(/usr/bin/pgrep "$@"); do grep -qsz '^PATH={place}/bin:' "/proc/$process/environ" && exit; done
+exit 1
+"""
+"""The real one, of what this test has started: others test beside it."""
 PSQL = "#!/bin/sh\ncat {place}/verified\n"
 HISTORY = "1\t0/4000050\tno recovery target specified\n"
 PRIMARY = NodeState(2, in_recovery=False, timeline=2, system_identifier=SYSTEM)
@@ -125,7 +130,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlace:
     (data / "PG_VERSION").write_text("15\n")
     programs = tmp_path / "bin"
     programs.mkdir()
-    texts = {"repmgr": REPMGR, "pg_controldata": CONTROL, "pg_ctl": PG_CTL, "psql": PSQL}
+    texts = {"repmgr": REPMGR, "pg_controldata": CONTROL, "pg_ctl": PG_CTL, "psql": PSQL, "pgrep": PGREP}
     for name, text in texts.items():
         (programs / name).write_text(text.format(place=tmp_path, data=data))
         (programs / name).chmod(0o755)
@@ -198,6 +203,28 @@ def test_what_is_not_what_was_seen_is_not_touched(
     assert refused.value.code == "another"
     assert running.poll() is None
     assert place.calls == ""
+
+
+CONF = "node_id=1\n  data_directory = '{}'  # where\n"
+
+
+def test_repmgr_of_another_server_on_its_host_is_not_used(place: Place, running: subprocess.Popen[bytes]) -> None:
+    """The table says where repmgr.conf is: with a wrong one repmgr would stop, rewind or delete another server."""
+    (place.path / "repmgr.conf").write_text(CONF.format(place.path))
+    with pytest.raises(OperationFailed, match=f"repmgr.conf is about {place.path}"):
+        place.node.stop(place.former, 5)
+    assert running.poll() is None
+    running.kill()
+    running.wait(60)
+    for ended in (place.rejoin(), place.clone(rewound=True)):
+        assert (ended.code, ended.untouched) == (Refused.ANOTHER, True), ended
+    assert place.calls == ""
+
+
+def test_its_own_repmgr_conf_may_name_it_by_a_link(place: Place, running: subprocess.Popen[bytes]) -> None:
+    (place.path / "link").symlink_to(place.data)
+    (place.path / "repmgr.conf").write_text(CONF.format(place.path / "link"))
+    assert place.node.stop(place.former, 5).phase == "fenced"
 
 
 def test_what_still_runs_is_not_said_to_be_stopped(place: Place, running: subprocess.Popen[bytes]) -> None:
