@@ -95,3 +95,12 @@ def test_where_it_is_not_known_what_repmgr_did_its_node_is_promoted(tmp_path: Pa
     assert it.work.promoting
     assert drive.somebody_serves(it.work)
     assert "standby promote" in it.host.ran[-1].stdin
+
+
+def test_a_primary_that_is_busy_is_waited_for(tmp_path: Path) -> None:
+    it = UnderWay(tmp_path, lambda program: "")
+    it.host.nodes[1].reachable = False
+    it.host.at(3, lambda: setattr(it.host.nodes[1], "reachable", True))
+    it.work.ended = True
+    assert drive.somebody_serves(it.work)
+    assert not [program for program in it.host.ran if "promote" in program.stdin]
