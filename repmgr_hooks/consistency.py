@@ -40,6 +40,7 @@ def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
             hint = did_you_mean(name, cluster.gateway.ports)
             document.problem(join(path, "unknown.close"), f"the gateway has no port {name!r}", hint)
     _check_nodes(document, cluster, path)
+    _check_gateways(document, cluster, path)
     _check_former_primary(document, cluster, path)
     for name, value in cluster.postgres.libpq.items():
         if wrong := libpq.problem(name, value):
@@ -63,6 +64,21 @@ def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
         elif node.host == address and cluster.postgres.port in cluster.gateway.ports.values():
             message = f"{cluster.postgres.port} of {address} is node {number}'s own"
             document.problem(join(path, "gateway.ports"), message, "choose another port")
+
+
+def _check_gateways(document: Document, cluster: Cluster, path: str) -> None:
+    """Several gateways have an address of their own each, and one that is given to one of them."""
+    hosts, address = cluster.gateway.hosts, cluster.gateway.address
+    where = join(path, "gateway.hosts")
+    if len(hosts) == 1:
+        document.problem(where, "names one gateway", "name each of them; with a single gateway leave it out")
+    if address in hosts:
+        hint = "'address' is the one that keepalived gives to one of them"
+        document.problem(where, f"{address} cannot be a gateway's own", hint)
+    for host in sorted({host for host in hosts if hosts.count(host) > 1}):
+        document.problem(where, f"{host} appears twice")
+    if hosts and {ipaddress.ip_address(host).version for host in hosts} != {ipaddress.ip_address(address).version}:
+        document.problem(where, "must be of the same kind as 'address' (IPv4 or IPv6)")
 
 
 def _check_former_primary(document: Document, cluster: Cluster, path: str) -> None:

@@ -24,7 +24,7 @@ from repmgr_hooks.barman import archive, content, receive_wal
 from repmgr_hooks.checks import failover_slots as logical_checks
 from repmgr_hooks.checks import node_settings
 from repmgr_hooks.cluster import failover_slots as sync
-from repmgr_hooks.cluster import observe, readiness, repmgr_files
+from repmgr_hooks.cluster import gateways, observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.handlers import failover_slots, slot
@@ -67,6 +67,8 @@ class Packet:
     interface: str = "eth0"
     led: bool = False
     """A DNAT rule has led it here."""
+    own: bool = False
+    """It comes from the gateway itself."""
     turn: int = 0
     """How many rules that take one of several connections in turn it passes by."""
 
@@ -149,12 +151,13 @@ class NatTable:
                 return found
         raise AssertionError("the rules have no end")
 
-    def source_seen_by(self, host: str, port: int, led: bool = True) -> str | None:
+    def source_seen_by(self, host: str, port: int, led: bool = True, own: bool = False) -> str | None:
         """Return the address that a node sees as its client's; None if the client's own.
 
-        With ``led`` false: of somebody on the gateway, who connects to the node and not to a port of ours.
+        With ``led`` false: of somebody on the gateway, who connects to the node and not to a port of ours; ``own``: of
+        somebody on the gateway, who connects to a port of ours.
         """
-        packet = Packet(host, port, "fd00::99" if ":" in host else "203.0.113.99", "eth1", led)
+        packet = Packet(host, port, "fd00::99" if ":" in host else "203.0.113.99", "eth1", led, own)
         decision = self._walk("POSTROUTING", packet)
         return decision[1] or decision[0] if decision and decision[0] in ("SNAT", "MASQUERADE") else None
 
@@ -229,6 +232,9 @@ def matches(option: str, negated: bool, value: str, packet: Packet) -> bool:
         yes = packet.led
     elif option == "--dst-type":
         yes = value == "LOCAL"
+    elif option == "--src-type":
+        assert value == "LOCAL"
+        yes = packet.own
     else:
         raise NotImplementedError(option)
     return yes != negated
@@ -462,6 +468,14 @@ class FakeHost(ScriptedHost):
         self.repmgr = "repmgr 5.3.3"
         self.sudoers = "/usr/local/bin/repmgr-hooks worker --once, /usr/local/bin/repmgr-hooks event -"
         self.poked: list[Flow] = []
+        self.address_came = -3600.0
+        """When, by this clock."""
+        self.daemons: set[str] = set()
+        """What else runs here."""
+        self.other_gateways: list[tuple[str, float]] = []
+        """The names of their sessions on the primary, and for how long each has asked nothing."""
+        self.announced: dict[int, str] = {}
+        """What this gateway has called its own session on each node."""
         self.pgbouncers: dict[str, FakePgBouncer] = {}
         """By the name of each console: ``10.0.0.20:6432``."""
         self._silent: set[int] = set()
@@ -594,6 +608,9 @@ class FakeHost(ScriptedHost):
     def route(self, address: str) -> Route:
         return Route(True, address, "eth0") if address in self.addresses else Route(False, self.gateway, "eth0")
 
+    def had_for(self, address: str) -> float | None:
+        return self._clock - self.address_came if address in self.addresses else None
+
     def answers(self, source: str, address: str, port: int, limit: float) -> bool:
         return source in self.addresses and (source, address) not in self.no_way_back
 
@@ -613,6 +630,11 @@ class FakeHost(ScriptedHost):
         reads = "client" if "read_only=on" in way.get("options", "") else ""
         stage: Literal["ask", "done"] = "ask" if node.in_recovery or reads else "done"
         return Visit(stage, server=node.host, in_recovery=node.in_recovery, read_only=reads, pid=4712)
+
+    def _gateways(self, sql: Sql, node: FakeNode) -> Rows:
+        if sql.params[0]:
+            self.announced[sql.node] = str(sql.params[0])
+        return list(self.other_gateways)
 
     def rules_generation(self) -> int | None:
         return self.nat.generation + self.nft.generation if self.counts_rules else None
@@ -716,6 +738,8 @@ class FakeHost(ScriptedHost):
         if name == "pgrep":
             if not self.barman.has_pgrep:
                 raise OperationFailed("pgrep: no such program")
+            if words[0] == "-x":
+                return ended(program, int(words[1] not in self.daemons), "1\n", "")
             assert words == ["-a", "-f", "receive-?wal"]
             runs = self.barman.streams_from is not None or self.barman.receiver_hangs
             others = "77 /usr/bin/python3 /usr/bin/barman -q receive-wal other\n78 pg_receivewal --slot=other\n"
@@ -991,6 +1015,7 @@ class FakeHost(ScriptedHost):
 RESTORE = "select current_setting('restore_command')"
 STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed]] = {
     observe.LOOK: FakeHost._look,
+    gateways.ASK: FakeHost._gateways,
     node_settings.EXAMINE: FakeHost._examine,
     readiness.ASK: FakeHost._repmgrd,
     may_promote.ASK_RECEIVER: lambda host, sql, node: [],

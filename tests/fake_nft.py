@@ -67,13 +67,14 @@ class NftTables:
         led: bool = False,
         one_of: list[int] | None = None,
         turn: int = 0,
+        own: bool = False,
     ) -> dict[str, Any] | None:
         """Return the statement that translates a packet at a hook; None if none does.
 
         ``one_of`` is filled with what the rules in turn ask for that it comes by; it passes ``turn`` of them by.
         """
-        packet = _Packet("ip6" if ":" in address else "ip", address, port, led, turn, [] if one_of is None else one_of)
         family = "ip6" if ":" in address else "ip"
+        packet = _Packet(family, address, port, led, turn, [] if one_of is None else one_of, own)
         bases = sorted(
             (chain.base["prio"], name, chains)
             for (of, _), chains in self.tables.items()
@@ -101,9 +102,9 @@ class NftTables:
                 return found
         raise AssertionError("the rules have no end")
 
-    def source_seen_by(self, host: str, port: int, led: bool = True) -> str | None:
-        """Return the address that a node sees as its client's; None if the client's own."""
-        statement = self.verdict("postrouting", host, port, led) or {}
+    def source_seen_by(self, host: str, port: int, led: bool = True, own: bool = False) -> str | None:
+        """Return the address that a node sees as its client's; None if the client's own. See ``NatTable``."""
+        statement = self.verdict("postrouting", host, port, led, own=own) or {}
         if "masquerade" in statement:
             return "MASQUERADE"
         return str(statement["snat"]["addr"]) if "snat" in statement else None
@@ -165,6 +166,7 @@ class _Packet:
     led: bool
     turn: int
     one_of: list[int]
+    own: bool
 
 
 def _walk(chains: dict[str, Chain], name: str, packet: _Packet) -> dict[str, Any] | None:
@@ -191,5 +193,8 @@ def _fits(match: dict[str, Any], packet: _Packet) -> bool:
         assert (left["numgen"]["mode"], left["numgen"]["offset"], right) == ("inc", 0, 0), match
         packet.one_of.append(left["numgen"]["mod"])
         return len(packet.one_of) > packet.turn
+    if left == {"fib": {"result": "type", "flags": ["saddr"]}}:
+        assert right == "local"
+        return packet.own
     assert (left, right) == ({"ct": {"key": "status"}}, "dnat"), match
     return packet.led

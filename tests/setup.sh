@@ -5,7 +5,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Debian's metapackages: they bring the PostgreSQL of this Debian, and the repmgr for it. Barman from PyPI wants `file`.
 packages=(postgresql repmgr barman barman-cli pgbouncer pgbackrest pgpool2 haproxy prometheus prometheus-node-exporter
           file iptables nftables conntrack iproute2 mandoc sudo systemd systemd-container procps util-linux python3-venv
-          locales openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh)
+          locales openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh keepalived
+          conntrackd)
 
 # What builds the Debian package and judges it.
 packages_to_build=(build-essential debhelper dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all
@@ -24,7 +25,7 @@ install_packages() {
     [ -x /usr/sbin/sshd ] || { mkdir -p /etc/ssh && touch /etc/ssh/sshd_not_to_be_run; }
     # And what else its package would start; pgpool2 has the program pgpool.
     local unit
-    for unit in pgbouncer pgpool2 prometheus prometheus-node-exporter; do
+    for unit in pgbouncer pgpool2 prometheus prometheus-node-exporter keepalived conntrackd; do
         command -v "${unit%2}" >/dev/null || { mkdir -p /etc/systemd/system && ln -sf /dev/null "/etc/systemd/system/$unit.service"; }
     done
     # First: PostgreSQL's packages ask its programs which clusters there are.

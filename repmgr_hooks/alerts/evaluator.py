@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from repmgr_hooks.alerts.rules import Unserved, conditions, overdue
+from repmgr_hooks.alerts.rules import Unserved, conditions, of_gateways, overdue
 from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.gateways import NOBODY_ELSE_TELLS
 from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, Problem
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host
 
 
@@ -68,12 +70,17 @@ class AlertEvaluator:
         """
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
+        if not serves(cluster.gateway, self._host):
+            # Whoever has the address tells the rest.
+            said = [problem for problem in warnings if problem.code in NOBODY_ELSE_TELLS]
+            return self._listener.note(cluster.name, list(of_gateways(cluster, said))) if said else None
         if decision and (
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):
             late = overdue(self._managed, unserved, self._known_since, self._host.now())
             found = conditions(self._managed, decision, warnings, failed, self._attempts, late, obstacles, wal)
             self._listener.note(cluster.name, found)
+        return None
 
     def hindered(self, condition: str, error: HooksError) -> None:
         """Something of our own does not work; with the journal, what the last run was is not known either."""

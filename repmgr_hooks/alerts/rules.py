@@ -8,6 +8,7 @@ from typing import Protocol
 
 from repmgr_hooks.barman.wal_continuity import FAULTS
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
+from repmgr_hooks.cluster.gateways import CODES, NOBODY_ELSE_TELLS
 from repmgr_hooks.cluster.probe import Probe, ProbeCode, merged
 from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.cluster.repmgr_files import program
@@ -83,6 +84,8 @@ def conditions(
     # A run in which no action failed found no primary, or was cut off.
     if failed and failed.left:
         found += _of_run(managed, failed, attempts)
+    found += of_gateways(cluster, warnings)
+    warnings = [problem for problem in warnings if problem.code not in CODES]
     if warnings:
         hint = warnings[0].hint or _look(cluster)
         found.append(Alert(cluster.name, "warning", "warning", str(warnings[0]), _in_full(warnings), hint))
@@ -90,6 +93,16 @@ def conditions(
         found.append(_no_failover(cluster, obstacles))
     found += [_broken_wal(cluster, row) for row in wal if row.problem][:1]
     return found
+
+
+def of_gateways(cluster: Cluster, problems: Sequence[Problem]) -> Iterator[Alert]:
+    """Return the alert about several gateways: critical, unless one that is only a reserve is missing."""
+    if said := [problem for problem in problems if problem.code in CODES]:
+        critical = any(problem.code in NOBODY_ELSE_TELLS for problem in said)
+        details = _in_full(said)
+        yield Alert(
+            cluster.name, "gateways", "critical" if critical else "warning", str(said[0]), details, said[0].hint
+        )
 
 
 def _of_clients(cluster: Cluster, condition: str, severity: Severity, probes: Sequence[Probe]) -> Iterator[Alert]:

@@ -21,6 +21,7 @@ from repmgr_hooks.checks import (
     foreign_rules,
     former_primary,
     from_hosts,
+    gateways,
     kernel,
     nodes,
     passwords,
@@ -38,6 +39,7 @@ from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.cluster.repmgr_files import Identity, files_here, identities
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run
+from repmgr_hooks.engine.elsewhere import works_on
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.finder import primary_finder
@@ -59,14 +61,14 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)
-    gateways = [managed.cluster.gateway for managed in loaded.clusters.values() if _uses(managed, "firewall")]
-    families = {family.six: family for family in (Family(gateway.address) for gateway in gateways)}
-    backends = {six: {g.backend for g in gateways if Family(g.address).six == six} for six in families}
+    firewalls = [managed.cluster.gateway for managed in loaded.clusters.values() if _uses(managed, "firewall")]
+    families = {family.six: family for family in (Family(gateway.address) for gateway in firewalls)}
+    backends = {six: {g.backend for g in firewalls if Family(g.address).six == six} for six in families}
     here = {six: list(kernel.look(family, backends[six], some_world)) for six, family in families.items()}
     yield from (finding for found in here.values() for finding in found)
     if any("iptables" in names for names in backends.values()):
         yield from kernel.backend(user, some_world)
-    if gateways:
+    if firewalls:
         yield kernel.managers(Path("/"), loaded.service.monitor_interval)
     yield from alerts.seen(loaded)
     if not user.can_be_me:
@@ -111,6 +113,7 @@ def _cluster(
     chains: list[Finding] = []
     if _uses(managed, "firewall"):
         chains += clients.addresses(cluster, host)
+        yield from gateways.here(cluster, host)
         chains += [*kernel.devices(cluster, host), *kernel.chains(cluster, host)]
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
@@ -137,14 +140,16 @@ def _outside(
         looked = nodes.look(managed, host, finder)
         decision = looked.decision if way else None
         by_model = any(getattr(action.config, "models", None) for action in managed.actions)
-        behind, served, pooled, formers, logical = together(
+        behind, served, pooled, formers, logical, shared = together(
             lambda: _barman(cluster, host, decision, by_model),
             lambda: _served(managed, host, looked) if firewall else [],
             lambda: list(pgbouncer.findings(managed, host)),
             lambda: list(former_primary.look(cluster, looked.decision, host)),
             lambda: list(failover_slots.look(managed, looked.decision, host)) if looked.decision else [],
+            lambda: list(gateways.others(cluster, looked.decision.primary if looked.decision else None, host)),
         )
     yield from nodes.findings(managed, looked, user)
+    yield from shared
     yield from logical
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind
@@ -178,6 +183,7 @@ def _routes(managed: ManagedCluster, state: ClusterState, host: Host, well: Mapp
     name = managed.cluster.name
     topic = Topic("routes.state", name)
     chosen = dispatcher.select(managed.routes, [])
+    chosen = [item for item in chosen if works_on(item.action, managed.cluster, host)]
     looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
     missing = list(dict.fromkeys(dry_run.differences(dry_run.preview(looked_at, state, host))))
     if missing:

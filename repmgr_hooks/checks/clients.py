@@ -11,6 +11,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.handlers.firewall import snat_here
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
+from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host
 
 LIMIT = 2.0
@@ -20,7 +21,9 @@ def addresses(cluster: Cluster, host: Host) -> Iterator[Finding]:
     """Look whether this host has the addresses that its rules speak of."""
     gateway, example = cluster.gateway, next(iter(cluster.nodes.values())).host
     topic, way = Topic("gateway.address", cluster.name), host.route(example)
-    if host.route(gateway.address).local is not False:
+    if gateway.hosts and not serves(gateway, host):
+        yield topic.ok(f"{gateway.address} is not on this host now, and may be: it is one of several gateways")
+    elif host.route(gateway.address).local is not False:
         yield topic.ok(f"{gateway.address} is an address of this host's")
     else:
         what = f"this host has no address {gateway.address}: no client can connect to it here"
@@ -37,7 +40,7 @@ def addresses(cluster: Cluster, host: Host) -> Iterator[Finding]:
 def ways_back(cluster: Cluster, host: Host, nodes: Iterable[int]) -> Iterator[Finding]:
     """Try whether each of these nodes, which answer us, also answers the address from which it will see clients."""
     gateway, port = cluster.gateway, cluster.postgres.port
-    if gateway.snat == MASQUERADE or not snat_here(gateway, host):
+    if gateway.snat == MASQUERADE or not snat_here(gateway, host) or not serves(gateway, host):
         return
     for number in nodes:
         topic, node = Topic("gateway.snat", f"{cluster.name} node {number}"), cluster.nodes[number].host

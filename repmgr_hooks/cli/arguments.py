@@ -231,6 +231,11 @@ def init(command: Parser) -> None:
     command.add_argument("--barman", metavar="SERVER", help="Barman's server, if it has several")
     command.add_argument("--gateway", metavar="ADDRESS", help="this host's address for clients and Barman")
     command.add_argument(
+        "--other-gateway",
+        metavar="ADDRESS",
+        help="the own address of a second gateway; --gateway is the one they share",
+    )
+    command.add_argument(
         "--repmgrd-on-nodes", action="store_true", help="let the database hosts hand over events; draft no repmgr.conf"
     )
     command.add_argument(

@@ -25,7 +25,7 @@ from repmgr_hooks.handlers import built_in, plug_ins
 from repmgr_hooks.hook import PACKAGED
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.words import PLAIN_NAME
-from repmgr_hooks.setup import database_host, new_confs
+from repmgr_hooks.setup import database_host, gateways, new_confs
 from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
 from repmgr_hooks.setup.install import PASSFILE, install, is_database_hosts, write
 from repmgr_hooks.setup.render import CONFIGURATION, drafted
@@ -76,6 +76,9 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     notes = [f"left out  {option} of repmgr's conninfo: {why}" for option, why in found.left_out.items()]
     ours = [conf for path, conf in here.items() if nodes[path] is not None]
     texts = drafted(found, name, shipped(), ours, repmgrd=repmgrds_user().name)
+    if arguments.other_gateway:
+        way = host.route(next(iter(found.nodes.values())).host)
+        texts = gateways.drafted(texts, found, arguments.other_gateway, way, shipped())
     if arguments.repmgrd_on_nodes:
         texts |= database_host.of_gateway(found.nodes, known, shipped())
         return {place: text for place, text in texts.items() if not new_confs.is_conf(Path(place))}, notes

@@ -48,6 +48,10 @@ class ReasonCode(Enum):
         "the primary has changed too often lately, now to {nodes}",
         "to follow it at once: repmgr-hooks reconcile",
     )
+    AWAY = (
+        "this gateway was away, nothing else shows that its last primary is still the one, and {nodes} does not answer",
+        "make it answer, or start the other gateway; if you know that it is: repmgr-hooks reconcile",
+    )
     # Beside a decision.
     STALE_PRIMARY = (
         "SPLIT-BRAIN: {nodes} is a stale primary (timeline {own} < {timeline})",
@@ -188,6 +192,20 @@ def decide(
     stale_primaries = _nodes(state for state in primaries if state.timeline < primary.timeline)
     notes = tuple(_notes(states, primary, stale_primaries, primary.timeline))
     return PrimaryDecision(primary.node, primary.timeline, reason, tuple(states), stale_primaries, notes)
+
+
+def doubted(found: PrimaryDecision) -> PrimaryDecision:
+    """Return an unknown in the place of a primary that only the memory of a gateway that was away speaks for.
+
+    All nodes that answer speak for it, or it and its standbys if they are more than half of the nodes.
+    """
+    nodes = [state for state in found.states if not state.witness]
+    silent = _nodes(state for state in nodes if not state.reachable)
+    followers = [state for state in nodes if state.reachable and _receives_from(state, found.primary)]
+    if found.primary is None or not silent or 2 * (1 + len(followers)) > len(nodes):
+        return found
+    notes = tuple(_notes(found.states, None, found.stale_primaries, found.timeline))
+    return PrimaryDecision(None, 0, Reason(ReasonCode.AWAY, silent), found.states, found.stale_primaries, notes)
 
 
 def _choose(

@@ -25,6 +25,8 @@ class LastKnownPrimary:
     """When that primary was found, in seconds since the epoch."""
     previous: int | None = field(default=None, compare=False)
     """The primary before that one."""
+    away: bool = field(default=False, compare=False)
+    """Of several gateways, this one has not known the primary for long: others may have followed a newer one."""
 
 
 NOTHING_KNOWN = LastKnownPrimary()

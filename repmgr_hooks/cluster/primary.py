@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision, decide, last_known_of
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision, decide, doubted, last_known_of
+from repmgr_hooks.cluster.gateways import others_watch
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged
@@ -25,7 +26,10 @@ class PrimaryFinder:
         """Observe the nodes and decide."""
         expected = self.settings.system_identifier or self.last_known.system_identifier
         known = replace(self.last_known, system_identifier=expected)
-        return decide(observe(self.settings, host), known, self.settings.flap_limit.changes)
+        found = decide(observe(self.settings, host), known, self.settings.flap_limit.changes)
+        if not known.away or found.primary is None or others_watch(self.settings, found.primary, host):
+            return found
+        return doubted(found)
 
 
 def contradicting(events: Sequence[Event], decision: PrimaryDecision) -> Event | None:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.gateways import stands_back
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.notice import notice_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine.dry_run import differences, dry_run_steps
+from repmgr_hooks.engine.elsewhere import concerning, works_on
 from repmgr_hooks.engine.executor import plan_and_apply
 from repmgr_hooks.engine.fencing import fence
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
@@ -58,10 +60,12 @@ def handle(
         return log_result(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
     notices = [] if dry_run else [item for item in scheduled if _is_notice(item)]
     others = [item for item in scheduled if item not in notices]
-    if not notices:
+    notices = [item for item in notices if works_on(item.action, managed.cluster, host)]
+    if not notices and others:
         return _make_true(run, others)
-    telling = Telling(host, run.observer)
-    telling.begin(notices, managed.cluster, finder.decision(host), finder.last_known)
+    telling, decision = Telling(host, run.observer), finder.decision(host)
+    if not stands_back(managed.cluster, decision.primary, host):
+        telling.begin(notices, managed.cluster, decision, finder.last_known)
     result = _make_true(run, others) if others else _only_notices(events, telling)
     return with_notices(result, telling, finder, host, run.observer)
 
@@ -90,7 +94,8 @@ def _make_true(run: _Run, scheduled: list[ScheduledAction]) -> RunResult:
             return log_result(_contradicted(untrue, decision))
         scheduled = _select_without_claims(run)
     state = cluster_state(decision, run.finder)
-    done = _plan_and_apply(run, _applying(scheduled, state), state)
+    scheduled = concerning(_applying(scheduled, state), run.managed.cluster, run.host)
+    done = _plan_and_apply(run, scheduled, state)
     return log_result(_summed_up(run, decision, done))
 
 
@@ -116,7 +121,8 @@ def _applying(scheduled: list[ScheduledAction], state: ClusterState) -> list[Sch
 def _plan_and_apply(run: _Run, scheduled: list[ScheduledAction], state: ClusterState) -> list[ActionResult]:
     """Do what is missing, and look again; in a dry run, return what would be done."""
     if run.dry_run:
-        return dry_run_steps(scheduled, state, run.host)
+        ours = [item for item in scheduled if works_on(item.action, state.cluster, run.host)]
+        return dry_run_steps(ours, state, run.host)
     return plan_and_apply(scheduled, state, run.host, run.begun, run.observer)
 
 

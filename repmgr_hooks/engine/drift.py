@@ -14,6 +14,7 @@ from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.engine.dispatcher import select
 from repmgr_hooks.engine.dry_run import differences, preview
+from repmgr_hooks.engine.elsewhere import works_on
 from repmgr_hooks.engine.executor import MOST_STEPS, answer
 from repmgr_hooks.engine.fencing import fence
 from repmgr_hooks.engine.routes import Action, ManagedCluster
@@ -38,6 +39,8 @@ class Drift:
     at: float
     found: tuple[ActionResult, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    taken_over: bool = False
+    """The gateway's address has come to this host: what a failed run has left is done now, not at its next retry."""
 
     @property
     def pending(self) -> tuple[Problem, ...]:
@@ -54,7 +57,7 @@ class Drift:
 
         Under another primary than the failed run's, all is to be done.
         """
-        return bool(self.pending) and not (failed and self._left_to(failed))
+        return bool(self.pending) and (self.taken_over or not (failed and self._left_to(failed)))
 
     def _left_to(self, failed: RunRow) -> bool:
         same = (self.decision.primary, self.decision.timeline) == (failed.primary, failed.timeline)
@@ -89,7 +92,7 @@ def find_drift(
     found: list[ActionResult] = []
     now_there: dict[str, object] = {}  # a fingerprint depends on no option
     for item in select(managed.routes, []):
-        if item.action.on_tick:
+        if item.action.on_tick and works_on(item.action, managed.cluster, host):
             if item.action.name not in now_there:
                 now_there[item.action.name] = _fingerprint(item.action, state, once)
             fingerprint = now_there[item.action.name]
@@ -131,6 +134,8 @@ def housekeep(managed: ManagedCluster, state: ClusterState, host: Host) -> list[
     """Do the small work of every look, which is no repair and stands in no journal; return what failed."""
     failed = []
     for action in managed.actions:
+        if not works_on(action, managed.cluster, host):
+            continue
         try:
             asked = partial(action.handler.housekeep, action.config, state, host)
             answer(action, state.cluster, host, asked)

@@ -15,6 +15,7 @@ from repmgr_hooks.background import Aside
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.notice import Notice, notice_of
 from repmgr_hooks.cluster.primary import confirmed, to_remember
+from repmgr_hooks.engine.elsewhere import must_be_ours
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged, Problem, ProgramTimeout
@@ -166,6 +167,7 @@ def _look_act_look(chosen: ScheduledAction, attempt: Attempt, again: bool) -> Ac
     state = replace(replace(attempt, host=host).confirmed(), event=chosen.event)
     attempt = replace(attempt, host=host, state=state)
     missing = look(action, state, host)
+    must_be_ours(action, missing, state, host)
     if not missing:
         log.log(logging.DEBUG if again else logging.INFO, "      ok  %s", action.title)
     elif not observer.committed:

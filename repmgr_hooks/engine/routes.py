@@ -78,6 +78,12 @@ class Action:
         """Whether what comes after it in its route is done although it failed; the failure is said all the same."""
         return _said(self.handler.helper, self.config, False, _is_flag)
 
+    def shared_in(self, cluster: Cluster) -> bool:
+        """Whether it works on what exists once, and there are several gateways."""
+        return bool(cluster.gateway.hosts) and _said(
+            lambda config: self.handler.shared(config, cluster), self.config, True, _is_flag
+        )
+
     @property
     def on_tick(self) -> bool:
         """Whether this is looked at without an event, every few seconds."""

@@ -15,6 +15,7 @@ from repmgr_hooks.system.steps import Program, Step
 observe = None
 validate = contract.always_valid
 fail_open_after = contract.never_fails_open
+shared = contract.exists_once
 on_tick = contract.looks_on_tick
 helper = contract.never_helps
 fingerprint = contract.no_fingerprint

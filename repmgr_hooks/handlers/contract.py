@@ -45,6 +45,11 @@ class Handler(Protocol):
         """``helper(config)``: whether this is only a helper: nothing waits for it, and its failure stops nothing."""
 
     @property
+    def shared(self) -> Callable[[Any, Cluster], bool]:
+        """``shared(config, cluster)``: whether this works on what exists once, however many gateways there are. Of
+        several gateways, only the one that has the virtual address takes its steps."""
+
+    @property
     def observe(self) -> Callable[[Any, Any, Host], Any] | None:
         """``observe(config, state, host)`` returns what ``plan`` needs to know; it may raise OperationFailed.
 
@@ -101,6 +106,16 @@ def never_helps(config: object) -> bool:
 def always_helps(config: object) -> bool:
     """Nothing waits for it."""
     return True
+
+
+def exists_once(config: object, cluster: Cluster) -> bool:
+    """Of several gateways, one works on it."""
+    return True
+
+
+def each_gateways_own(config: object, cluster: Cluster) -> bool:
+    """Each gateway has its own."""
+    return False
 
 
 def no_fingerprint(state: ClusterState, host: Host) -> object:

@@ -22,6 +22,7 @@ validate = contract.always_valid
 fail_open_after = contract.never_fails_open
 on_tick = contract.looks_on_tick
 helper = contract.always_helps
+shared = contract.exists_once
 fingerprint = contract.no_fingerprint
 housekeep = contract.no_housekeeping
 fence = contract.fence_nothing

@@ -37,12 +37,14 @@ from repmgr_hooks.settings.schema import Amount, Identifier, OrNever
 from repmgr_hooks.settings.words import amount
 from repmgr_hooks.system import rules
 from repmgr_hooks.system.rules import LIMIT
+from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host, Program, Step
 from repmgr_hooks.system.tracked import cut, leading, seeing, tracked_connections
 
 log = logging.getLogger(__name__)
 
 on_tick = contract.looks_on_tick
+shared = contract.each_gateways_own
 warnings = contract.no_warnings
 housekeep = contract.no_housekeeping
 
@@ -82,6 +84,7 @@ class Seen:
 
     ``tracked`` is None without a conntrack program, or if it fails; then ``unseen`` says why.
     ``snat_here``: whether this host has the address that nodes are to see; ``left``: rules of ours in another back end.
+    ``serves``: whether clients come to this host: of several gateways, one has the address, and cuts connections.
     ``fresh``: whether the primary may have been a standby just now.
     """
 
@@ -91,6 +94,7 @@ class Seen:
     unseen: str = ""
     snat_here: bool = True
     left: tuple[OurRules, ...] = ()
+    serves: bool = True
     fresh: bool = False
 
 
@@ -129,14 +133,14 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
     except OperationFailed as error:
         log.warning("%s", error)
         forwards = False
-    here = snat_here(gateway, host)
+    here, served = snat_here(gateway, host), serves(gateway, host)
     known = state.last_known
     fresh = known.primary != state.primary or 0 <= clock.wall() - known.since < FRESH_FOR
-    seen = Seen(ours, (), forwards, "", here, fresh=fresh)
+    seen = Seen(ours, (), forwards, "", here, fresh=fresh, serves=served)
     if ours.there and _change(config, state, seen):
         return seen
     seen = replace(seen, left=tuple(rules.leftovers(state.cluster, host)))
-    if _change(config, state, seen) or any(each.leading for each in seen.left):
+    if not served or _change(config, state, seen) or any(each.leading for each in seen.left):
         return seen
     tracked, unseen = tracked_connections(gateway, host)
     return replace(seen, tracked=tracked, unseen=unseen)
@@ -148,14 +152,16 @@ def fingerprint(state: ClusterState, host: Host) -> object:
     if generation is None:
         return None
     family = Family(state.cluster.gateway.address)
-    here = snat_here(state.cluster.gateway, host)
+    gateway = state.cluster.gateway
+    here = (snat_here(gateway, host), serves(gateway, host))
     fitness = [(r.node, r.fitness) for port in state.cluster.readers for r in readers.readings(state, port)]
     return generation, forwarding(family, host), here, state.primary, fitness, host.now() // LOOK_ALL_THE_SAME
 
 
 def snat_here(gateway: Gateway, host: Host) -> bool:
-    """False if the address that nodes are to see is certainly none of this host's own."""
-    return gateway.snat == MASQUERADE or host.route(gateway.snat).local is not False
+    """False if the address that nodes are to see is certainly none of this host's own, and does not move between
+    gateways: one that does is in the rules of each, because no client comes to a gateway that has not got it."""
+    return bool(gateway.hosts) or gateway.snat == MASQUERADE or host.route(gateway.snat).local is not False
 
 
 def forwarding(family: Family, host: Host) -> bool:
@@ -176,6 +182,8 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
         switch = Program(("sysctl", "-w", f"{family.forwarding}=1"), helper=True)
         steps.append(Step("let the kernel forward", switch, LIMIT, kind="enable_forwarding", helper=True))
     led = set().union(*(ours.leading for ours in [seen.ours, *seen.left])) if change or seen.left else set()
+    if not seen.serves:
+        return steps
     spread = _spread_now(cluster, seen)
     stay = {gateway.ports[port]: readers.stay(state, port, spread[port], seen.fresh) for port in cluster.readers}
     right = {port: {gateway.address, *(cluster.nodes[node].host for node in nodes)} for port, nodes in stay.items()}
@@ -215,6 +223,8 @@ def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[
     names = " and ".join(f"node {node}" for node in stale_primaries)
     ports = {port for port, address in led if address in hosts} - {gateway.ports[name] for name in cluster.readers}
     steps = _closing(cluster, there, f"close what leads to {names}", "close_ports", ports, hosts)
+    if not serves(gateway, host):
+        return steps
     # As in ``observe``: the connections are looked at when no rule leads there any more.
     tracked, unseen = ((), "") if steps else tracked_connections(gateway, host)
     left = led if steps else set()

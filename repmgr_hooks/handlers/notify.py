@@ -14,6 +14,7 @@ LIMIT = 5.0
 observe = None
 validate = contract.always_valid  # that somebody stands under 'alerts' is seen where the whole file is read
 fail_open_after = contract.never_fails_open
+shared = contract.exists_once
 on_tick = contract.looks_on_tick
 fingerprint = contract.no_fingerprint
 warnings = contract.no_warnings

@@ -32,6 +32,7 @@ from repmgr_hooks.system.pgbouncer import KILLS_CLIENTS, LIMIT, Connection, PgBo
 from repmgr_hooks.system.steps import Host, Step
 
 fail_open_after = contract.never_fails_open
+shared = contract.exists_once
 on_tick = contract.looks_on_tick
 helper = contract.never_helps
 fingerprint = contract.no_fingerprint

@@ -27,6 +27,7 @@ from repmgr_hooks.settings.words import amount
 from repmgr_hooks.system.steps import Host, Sql, Step
 
 fail_open_after = contract.never_fails_open
+shared = contract.exists_once
 on_tick = contract.looks_on_tick
 fingerprint = contract.no_fingerprint
 fence = contract.fence_nothing

@@ -13,10 +13,15 @@ from pathlib import Path
 
 from repmgr_hooks import clock
 from repmgr_hooks.background import on_disk
+from repmgr_hooks.settings.cluster import Cluster
 
 ALLOWED = 300.0
 """Seconds in which a loop must get on besides what it waits for: a look at Barman runs several programs, each with a
 limit of its own."""
+
+AWAY_AFTER = 300.0
+"""Seconds: a run, in which there is no look, takes less."""
+KNOWN = "known"
 
 
 class Progress:
@@ -52,9 +57,27 @@ def write_heartbeat(state_dir: Path, cluster: str) -> None:
 def _touch(path: Path) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
-        os.utime(handle)
+        os.utime(handle, (clock.wall(), clock.wall()))
     finally:
         os.close(handle)
+
+
+def saw_primary(cluster: Cluster) -> None:
+    """Note that the primary is known now, if there are several gateways."""
+    if cluster.gateway.hosts and cluster.state_dir:
+        with contextlib.suppress(OSError):
+            on_disk(partial(_touch, _path(Path(cluster.state_dir), cluster.name, KNOWN)))
+
+
+def is_away(cluster: Cluster) -> bool:
+    """True if this is one of several gateways, and it has not known the primary for long, or the clock was set."""
+    if not cluster.gateway.hosts or not cluster.state_dir:
+        return False
+    try:
+        known = _path(Path(cluster.state_dir), cluster.name, KNOWN).stat().st_mtime
+    except OSError:
+        return True
+    return abs(clock.wall() - known) > AWAY_AFTER
 
 
 def last_heartbeat(state_dir: Path, cluster: str) -> float | None:
@@ -65,5 +88,5 @@ def last_heartbeat(state_dir: Path, cluster: str) -> float | None:
         return None
 
 
-def _path(state_dir: Path, cluster: str) -> Path:
-    return state_dir / f"cluster-{cluster}.looked"
+def _path(state_dir: Path, cluster: str, what: str = "looked") -> Path:
+    return state_dir / f"cluster-{cluster}.{what}"

@@ -93,7 +93,7 @@ def lead(
     wanted += [backend.dnat_rule(cluster, name, host) for name in before if name in ports]
     shares = [rule for name, nodes in readers.items() for rule in _spread(cluster, backend, name, nodes)]
     hosts = dict.fromkeys([host, *sorted(rule.host for rule in shares)])
-    wanted += [*shares, *(backend.snat_rule(cluster, each, snat_here) for each in hosts)]
+    wanted += [*shares, *(rule for each in hosts for rule in backend.snat_rules(cluster, each, snat_here))]
     # What is left for one rule depends on those before it.
     in_turn = [rule.form for rule in shares]
     same = sorted(rule.form for rule in ours.rules) == sorted(rule.form for rule in wanted)

@@ -94,19 +94,24 @@ def hold_rule(cluster: Cluster, port: str) -> Rule:
     )
 
 
-def snat_rule(cluster: Cluster, host: str, here: bool = True) -> Rule:
-    """Return the rule that makes the node answer through the gateway.
+def snat_rules(cluster: Cluster, host: str, here: bool = True) -> list[Rule]:
+    """Return the rules that make the node answer through the gateway.
 
-    ``--ctstate DNAT`` holds for what a DNAT rule has led (iptables-extensions(8), conntrack).
+    ``--ctstate DNAT`` holds for what a DNAT rule has led, ``--src-type LOCAL`` for what comes from this host itself
+    (iptables-extensions(8), conntrack and addrtype).
     """
     gateway, family = cluster.gateway, Family(cluster.gateway.address)
     target = f"SNAT --to-source {gateway.snat}" if here and gateway.snat != MASQUERADE else "MASQUERADE"
-    return _rule(
-        f"-A {gateway.chains.snat} -d {family.exactly(host)} -p tcp -m tcp --dport {cluster.postgres.port} "
-        "-m conntrack --ctstate DNAT "
-        f"-m comment --comment repmgr_hooks:{cluster.name}:{cluster.postgres.port} "
-        f"-j {target}"
-    )
+    own = [("-m addrtype --src-type LOCAL ", "MASQUERADE")] if gateway.hosts else []
+    return [
+        _rule(
+            f"-A {gateway.chains.snat} -d {family.exactly(host)} -p tcp -m tcp --dport {cluster.postgres.port} "
+            f"-m conntrack --ctstate DNAT {sources}"
+            f"-m comment --comment repmgr_hooks:{cluster.name}:{cluster.postgres.port} "
+            f"-j {target}"
+        )
+        for sources, target in (*own, ("", target))
+    ]
 
 
 def swap(cluster: Cluster, rules: Iterable[Rule], repairs: Iterable[str] = ()) -> str:

@@ -27,6 +27,9 @@ BASES = {"PREROUTING": ("prerouting", -110), "OUTPUT": ("output", -110), "POSTRO
 
 LED = json.loads('{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}')
 """``ct status dnat``: what a DNAT rule has led."""
+OWN = json.loads('{"match": {"op": "==", "left": {"fib": {"result": "type", "flags": ["saddr"]}}, "right": "local"}}')
+"""``fib saddr type local``: what comes from this host itself."""
+OWN_AS_WELL = json.loads(json.dumps(OWN).replace('["saddr"]', '"saddr"'))
 WRITABLE = {"match", "counter", "dnat", "snat", "masquerade", "accept", "drop", "return"}
 
 Object = dict[str, Any]
@@ -87,18 +90,14 @@ def hold_rule(cluster: Cluster, port: str) -> Rule:
     return _rule(cluster, {"chain": gateway.chains.dnat, "comment": comment, "expr": expr})
 
 
-def snat_rule(cluster: Cluster, host: str, here: bool = True) -> Rule:
-    """Return the rule that makes the node answer through the gateway."""
+def snat_rules(cluster: Cluster, host: str, here: bool = True) -> list[Rule]:
+    """Return the rules that make the node answer through the gateway."""
     gateway, port = cluster.gateway, cluster.postgres.port
-    chosen = here and gateway.snat != MASQUERADE
-    expr = [
-        *_to(cluster, host, port),
-        LED,
-        {"counter": None},
-        {"snat": {"addr": gateway.snat}} if chosen else {"masquerade": None},
-    ]
-    comment = f"repmgr_hooks:{cluster.name}:{port}"
-    return _rule(cluster, {"chain": gateway.chains.snat, "comment": comment, "expr": expr})
+    masquerade: Object = {"masquerade": None}
+    target: Object = {"snat": {"addr": gateway.snat}} if here and gateway.snat != MASQUERADE else masquerade
+    kinds = [*([[LED, OWN, {"counter": None}, masquerade]] if gateway.hosts else []), [LED, {"counter": None}, target]]
+    rule = {"chain": gateway.chains.snat, "comment": f"repmgr_hooks:{cluster.name}:{port}"}
+    return [_rule(cluster, {**rule, "expr": [*_to(cluster, host, port), *statements]}) for statements in kinds]
 
 
 def swap(cluster: Cluster, rules: Iterable[Rule], repairs: Iterable[str] = ()) -> str:
@@ -181,8 +180,10 @@ def _rule(cluster: Cluster, rule: Object) -> Rule:
 
 
 def _statements(rule: Object) -> list[Object]:
-    """For some statements, such as a jump to a chain without a name, nft has text alone (json.c, stmt_print_json)."""
-    return [{said: None} if isinstance(said, str) else said for said in rule["expr"]]
+    """For some statements, such as a jump to a chain without a name, nft has text alone (json.c, stmt_print_json); and
+    newer versions print a single flag without the list (json.c, fib_expr_json)."""
+    said = [{each: None} if isinstance(each, str) else each for each in rule["expr"]]
+    return [OWN if each in (OWN, OWN_AS_WELL) else each for each in said]
 
 
 def _asks_for_port(statement: Object) -> bool:

@@ -90,11 +90,15 @@ class Backend(Protocol):
         It stands before the rule that leads the port; a connection that is made already goes on.
         """
 
-    def snat_rule(self, cluster: Cluster, host: str, here: bool = True) -> Rule:
-        """Return the rule that makes a node answer through the gateway, and only to what a DNAT rule has led.
+    def snat_rules(self, cluster: Cluster, host: str, here: bool = True) -> list[Rule]:
+        """Return the rules that make a node answer through the gateway, and only to what a DNAT rule has led.
 
         What goes to a node from this host itself, as repmgrd's looks and ours do, keeps its way. With an address that
         is not ``here``, every answer would go elsewhere; then the kernel chooses one that is (masquerade).
+
+        Of several gateways each has the same rules, whichever has the virtual address: what comes from a client gets
+        that address, so a connection goes on when the address moves, and what this host itself has sent through its
+        own port (Barman, our probe) gets one that stays here.
         """
 
     def swap(self, cluster: Cluster, rules: Iterable[Rule], repairs: Iterable[str] = ()) -> str:

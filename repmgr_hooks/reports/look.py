@@ -7,6 +7,7 @@ from functools import partial
 
 from repmgr_hooks import clock
 from repmgr_hooks.background import begin
+from repmgr_hooks.cluster import gateways
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import moved
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
@@ -14,6 +15,7 @@ from repmgr_hooks.cluster.probe import led_astray, probe
 from repmgr_hooks.cluster.readiness import ReadinessProbe
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
+from repmgr_hooks.engine.elsewhere import works_on
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import firewall
@@ -61,6 +63,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     state = cluster_state(decision, finder) if decision.primary else None
     warnings = drift.warnings(managed, state, host) if state else []
     leads, spread, unread = ports()
+    seen, unseen = gateways.seen_and_wrong(settings, decision.primary, host)
     pending = missing()
     return ClusterStatus(
         settings,
@@ -73,6 +76,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
             *no_record,
             *no_former,
             *names(),
+            *unseen,
             *(problem for each in pooled for problem in each.problems),
             *clocks,
         ),
@@ -89,6 +93,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         checks,
         pooled,
         hold,
+        seen,
         switchover,
         readers_port.look(settings, spread, state),
         formers,
@@ -122,7 +127,8 @@ def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDe
         found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
         return [_when(problem, unknown) for problem in found]
     state = cluster_state(decision, finder)
-    return dry_run.differences(dry_run.preview(dispatcher.select(managed.routes, []), state, host))
+    chosen = [item for item in dispatcher.select(managed.routes, []) if works_on(item.action, managed.cluster, host)]
+    return dry_run.differences(dry_run.preview(chosen, state, host))
 
 
 def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:

@@ -11,6 +11,7 @@ from typing import Any
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
+from repmgr_hooks.cluster.gateways import GatewaySeen
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.probe import Probe, merged
 from repmgr_hooks.cluster.readiness import Obstacle, Readiness
@@ -60,6 +61,8 @@ class ClusterStatus:
     """What the clients of each PgBouncer meet."""
     hold: Hold | None = None
     """Who holds clients now."""
+    gateways: tuple[GatewaySeen, ...] = ()
+    """Each of several gateways, and whether it has the address."""
     switchover: Record | None = None
     """The planned change of the primary that is under way, or that was left."""
     readers: dict[str, ReadersPort] = field(default_factory=dict)
@@ -107,6 +110,7 @@ class ClusterStatus:
         for port, there in ports.items():
             lines.append(f"  port {numbers[port]} ({port}): {there}{served.get(port, '')}")
             lines += [f"    {line}" for line in self.readers[port].lines()] if port in self.readers else []
+        lines += [f"  {each}" for each in self.gateways]
         lines += [f"  {pooled}" for pooled in self.pgbouncers]
         lines += [*self._hold(), *self._switchover()]
         lines += [f"  {line}" for each in self.former_primaries for line in (str(each), *hint_lines(each.hint))]

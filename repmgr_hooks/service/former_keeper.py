@@ -34,6 +34,7 @@ from repmgr_hooks.settings.former_primary import FormerPrimary
 from repmgr_hooks.switchover import record as switchover
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host, Program
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,8 @@ class FormerPrimaryKeeper(threading.Thread):
             return SEEK_EVERY
         host = self._make_host(self._of)
         try:
+            if not serves(self._of.gateway, host):
+                return SEEK_EVERY  # of several gateways, the one that has the address does it
             deeds = self._deeds(host)
             self._take_each(deeds, host)
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import NameWatch
@@ -19,6 +20,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.journal.rows import Observation
 from repmgr_hooks.log import hint
+from repmgr_hooks.service.gateway_watch import GatewayWatch
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
@@ -56,11 +58,14 @@ class Monitor:
         """What the last look found missing."""
         self._against: dict[Hindrance, float] = {}
         """What stood against it in the last look, and since when."""
+        self._gateways = GatewayWatch(managed.cluster, host)
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
         if not self._monitor_interval:
             return NEVER
+        if self._gateways.moved:
+            return 0.0
         # A node may end each connection at once, as with an idle_session_timeout of a millisecond.
         due = min(self._next, self._soonest) if self.stirred.is_set() else self._next
         return max(due - self._host.now(), 0.0)
@@ -81,7 +86,10 @@ class Monitor:
     def look(self, last_known: LastKnownPrimary, show: Callable[[PrimaryDecision], None]) -> Drift:
         """Look now, and plan the next look; ``show`` is given what the nodes say, as soon as that is known."""
         self.stirred.clear()
+        taken_over = self._gateways.takes_over()
         seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed, show)
+        others = self._gateways.look(seen.decision.primary)
+        seen = replace(seen, taken_over=taken_over, warnings=(*seen.warnings, *others))
         self.news = self._news(seen)
         self._plan_next(seen.decision)
         if seen.decision.primary is None:

@@ -13,6 +13,7 @@ from repmgr_hooks.cluster.observe import NodeState, WalSender
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, PrimaryPosition, Publisher
+from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
@@ -28,9 +29,11 @@ class Shown:
         self._cluster, self._interval, self._progress = cluster, interval, progress
         self._publisher = publisher if interval else None
         self._last: PrimaryPosition | None = None
+        self.absence = Absence(cluster)
 
     def show(self, decision: PrimaryDecision, paused: bool = False) -> None:
         """Show what the nodes have just said."""
+        self.absence.saw(decision)
         if self._publisher:
             self._last = position_of(decision, self._cluster) or self._last
             seen = seen_of(decision, self._cluster, self._interval, paused)

@@ -16,6 +16,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.wal_checks import WalCheckRow, last_checks
+from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host, Program
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class WalVerifier:
             self._settled = (this, now)
         shown = any(row.good and (row.primary, row.timeline) == this for row in self.found)
         tried = this == self._tried[0] and now - self._tried[1] < AGAIN
-        if self._wanted and this and not shown and not tried and now - self._settled[1] >= SETTLED:
+        due = this and not shown and not tried and now - self._settled[1] >= SETTLED
+        if due and self._wanted and serves(self._cluster.gateway, self._host):
             self._tried = (this, now)
             self._start()
 

@@ -44,6 +44,7 @@ ChainName = Annotated[
     str, Pattern(CHAIN, "a chain name of our own: at most 28 letters, digits, _ and -, not in capital letters alone")
 ]
 Words = Annotated[tuple[Word, ...], NotEmpty()]
+Addresses = Annotated[tuple[Address, ...], NotEmpty()]
 NodeId = Annotated[int, Range(1, 2**31 - 1)]
 SystemIdentifier = Annotated[str, Pattern(r"[0-9]{10,20}", "what pg_control_system() says, in quotes")]
 LibpqName = Annotated[str, libpq.Option(("port", "user", "dbname", "passfile", "timeout"))]
@@ -110,11 +111,13 @@ class Gateway:
 
     ``snat_address``: what the nodes see as the address of every client: this gateway's ``address``, unless they have no
     route to that (two networks); ``masquerade``: the address of the interface that leads to the node. ``backend``: what
-    writes the rules into the kernel.
+    writes the rules into the kernel. ``hosts``: the own address of each gateway, if there are several; ``address`` is
+    a virtual one then, which keepalived gives to one of them.
     """
 
     address: Address
     ports: Mapping[Identifier, Port]
+    hosts: Addresses = ()
     snat_address: Annotated[str, SnatAddress()] = ""
     backend: Literal["iptables", "nftables"] = "iptables"
     chains: Chains = Chains()

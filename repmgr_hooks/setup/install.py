@@ -16,17 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks import config
+from repmgr_hooks.checks.gateways import TRACK
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.forward import settings
 from repmgr_hooks.hook import PACKAGED, PROGRAM, forwards
-from repmgr_hooks.setup import database_host
+from repmgr_hooks.setup import database_host, gateways
 from repmgr_hooks.setup.new_confs import REPMGRD, UNKNOWN, is_conf, unfilled
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS, packaged
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 30.0
-MODES = {SUDOERS: 0o440}
+MODES = {SUDOERS: 0o440, TRACK: 0o755}
 SECRET = 0o600
 """Of a draft of somebody else's file: a repmgr.conf may hold a password."""
 USER = "barman"
@@ -63,7 +64,7 @@ class Move:
     @property
     def ours(self) -> bool:
         """True for a file that belongs to root, and that all may read, such as a unit."""
-        return str(self.place) in (*SHIPPED, *database_host.FILES, *database_host.OF_GATEWAY, REPMGRD)
+        return str(self.place) in (*SHIPPED, *database_host.FILES, *database_host.OF_GATEWAY, *gateways.FILES, REPMGRD)
 
     @property
     def replaces(self) -> bool:

@@ -21,6 +21,7 @@ from repmgr_hooks.hook import open_fifo
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover.on_node import Ran, Repmgr, repmgr_of
 from repmgr_hooks.switchover.record import Record, read
+from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host, Sql
 
 REHEARSAL_LIMIT = 60.0
@@ -46,6 +47,8 @@ class Facts:
     readiness: Readiness | None = None
     paused: Mapping[int, bool | str] = field(default_factory=dict)
     listens: bool = True
+    serves: bool = True
+    """Whether clients come to this gateway: of several, one has the address."""
     running: Record | None = None
     barmans_ports: tuple[str, ...] = ()
     barman_fails: str = ""
@@ -96,6 +99,7 @@ def gather(
         ReadinessProbe().look(decision, cluster, host, finder.last_known.since),
         paused,
         _listens(Path(cluster.state_dir)),
+        serves(cluster.gateway, host),
         read(cluster),
         barmans_ports,
         barman_fails,

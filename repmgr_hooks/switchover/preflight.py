@@ -70,6 +70,9 @@ def _service(facts: Facts, due: Due) -> Iterator[Judgement]:
         yield Judgement(
             "FAIL", "switchover.service", "the service does not run", "systemctl enable --now repmgr-hooks.service"
         )
+    if not facts.serves:
+        what = f"another gateway has {facts.cluster.gateway.address}: its clients would not be held"
+        yield Judgement("FAIL", "switchover.gateway", what, "run it on the gateway that 'repmgr-hooks status' names")
     if facts.running:
         what = f"another one, to node {facts.running.target}, is under way or was left (phase {facts.running.phase})"
         yield Judgement("FAIL", "switchover.running", what, "wait until 'repmgr-hooks status' shows none")

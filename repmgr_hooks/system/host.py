@@ -11,6 +11,7 @@ from pathlib import Path
 from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter import route, ruleset
+from repmgr_hooks.netfilter.address import had_for
 from repmgr_hooks.netfilter.reset import Flow, send_resets
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
@@ -104,6 +105,10 @@ class LocalHost:
     def route(self, address: str) -> Route:
         """Return which way a packet to an address would take from here."""
         return route.route_to(address)
+
+    def had_for(self, address: str) -> float | None:
+        """Return the seconds for which this host has had an address."""
+        return had_for(address)
 
     def answers(self, source: str, address: str, port: int, limit: float) -> bool:
         """Try whether packets from one of our addresses to a host come back."""

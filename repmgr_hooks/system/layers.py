@@ -52,6 +52,9 @@ class HostLayer:
     def route(self, address: str) -> Route:
         return self.host.route(address)
 
+    def had_for(self, address: str) -> float | None:
+        return self.host.had_for(address)
+
     def answers(self, source: str, address: str, port: int, limit: float) -> bool:
         return self.host.answers(source, address, port, limit)
 

@@ -167,6 +167,9 @@ class Host(Protocol):
     def route(self, address: str) -> Route:
         """Return which way a packet to an address would take from here."""
 
+    def had_for(self, address: str) -> float | None:
+        """Return the seconds for which this host has had an address; None if it has not, or that is not known."""
+
     def answers(self, source: str, address: str, port: int, limit: float) -> bool:
         """Try whether packets from one of our addresses to a host come back."""
 

@@ -62,7 +62,8 @@ def contract(subject: Subject) -> None:
         raise Fault(f"'fail_open_after' must return seconds up to {LONGEST:.0f}, or None, not {after!r}")
     on_tick = subject.ask("on_tick", PLAN, lambda _: handler.on_tick(config))
     helper = subject.ask("helper", PLAN, lambda _: handler.helper(config))
-    for name, flag in (("on_tick", on_tick), ("helper", helper)):
+    shared = subject.ask("shared", PLAN, lambda _: handler.shared(config, subject.cluster))
+    for name, flag in (("on_tick", on_tick), ("helper", helper), ("shared", shared)):
         if not isinstance(flag, bool):
             raise Fault(f"'{name}' must return True or False, not {flag!r}")
 

@@ -139,6 +139,9 @@ class ScriptedHost:
     def route(self, address: str) -> Route:
         raise NotScripted("this test has no routes: override 'route'")
 
+    def had_for(self, address: str) -> float | None:
+        raise NotScripted("this test has no addresses: override 'had_for'")
+
     def answers(self, source: str, address: str, port: int, limit: float) -> bool:
         raise NotScripted("this test has no network: override 'answers'")
 

@@ -7,6 +7,7 @@ and it is stopped before it happens, with the line of the handler that makes it.
 from __future__ import annotations
 
 import datetime
+import gc
 import sys
 import threading
 import traceback
@@ -61,8 +62,12 @@ class Supervision:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch over this thread, and those that it starts."""
-        before, of_threads = sys.getprofile(), threading.getprofile()
+        """Watch over this thread, and those that it starts.
+
+        Not over the garbage collector, which runs what others have hooked into it (Hypothesis asks for the time).
+        """
+        before, of_threads, collects = sys.getprofile(), threading.getprofile(), gc.isenabled()
+        gc.disable()
         threading.setprofile(self._called)
         sys.setprofile(self._called)
         try:
@@ -71,6 +76,8 @@ class Supervision:
             sys.setprofile(before)
             threading.setprofile(of_threads)
             self._over = True
+            if collects:
+                gc.enable()
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

@@ -26,8 +26,9 @@ import sys, time
 from dataclasses import dataclass
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.handlers.contract import (
-    always_valid as validate, fence_nothing as fence, looks_on_tick as on_tick, never_fails_open as fail_open_after,
-    never_helps as helper, no_fingerprint as fingerprint, no_housekeeping as housekeep, no_warnings as warnings
+    always_valid as validate, each_gateways_own as shared, fence_nothing as fence, looks_on_tick as on_tick,
+    never_fails_open as fail_open_after, never_helps as helper, no_fingerprint as fingerprint,
+    no_housekeeping as housekeep, no_warnings as warnings
 )
 
 @dataclass(frozen=True)

@@ -521,8 +521,13 @@ class Lab:
         must("ip", "link", "set", host.name, "up")
 
     @property
+    def known_address(self) -> str:
+        """The address that clients know."""
+        return self.gateway.address
+
+    @property
     def app_port(self) -> str:
-        return f"host={self.gateway.address} port=54322"
+        return f"host={self.known_address} port=54322"
 
     def start_client(self, host: Host | None = None, name: str = "client", way: str = "", patience: int = 2) -> Client:
         """Start a client, on the application's host or another, and wait for its first write.

@@ -113,7 +113,7 @@ class Crowd:
 
     def __init__(self, lab: Lab, host: Host, count: int) -> None:
         self.count = count
-        dsn = f"host={lab.gateway.address} port={APP} user=app dbname=app connect_timeout=2"
+        dsn = f"host={lab.known_address} port={APP} user=app dbname=app connect_timeout=2"
         self.running = start(host, "crowd", *program("crowd.py"), dsn, str(count), user="postgres")
         self.wait_for_writes(0)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, seed, settings
@@ -16,14 +17,21 @@ from hypothesis.stateful import run_state_machine_as_test
 from repmgr_hooks import config
 from tests.fake import Wall
 from tests.model.machine import Model
+from tests.model.pair import Pair
 from tests.model.setting import LOADED
 
 GAMES, STEPS = 50, 40
 """Of one seed: few enough that a time budget is kept, and that the memory which Hypothesis needs stays small."""
 
 
+Games = TypeVar("Games", Model, Pair)
+
+
+GAMES_OF_TWO = 15
+
+
 @contextmanager
-def table() -> Iterator[type[Model]]:
+def table(game: type[Games] = Model) -> Iterator[type[Games]]:
     """What every game needs: a state directory, a clock on the wall, and silence."""
     wall = Wall()
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
@@ -31,22 +39,22 @@ def table() -> Iterator[type[Model]]:
         patch.setattr(time, "time", wall)
         logging.disable(logging.CRITICAL)
         try:
-            yield type("Configured", (Model,), {"loaded": loaded, "wall": wall})
+            yield type("Configured", (game,), {"loaded": loaded, "wall": wall})
         finally:
             logging.disable(logging.NOTSET)
 
 
-def play(number: int) -> None:
+def play(number: int, game: type[Games] = Model) -> None:
     """Play the games of a seed. Raises what broke, with the shortest game that breaks it as Hypothesis prints it."""
     chosen = settings(
-        max_examples=GAMES,
+        max_examples=GAMES if game is Model else GAMES_OF_TWO,
         stateful_step_count=STEPS,
         deadline=None,
         database=None,
         print_blob=False,
         suppress_health_check=list(HealthCheck),
     )
-    with table() as model:
+    with table(game) as model:
         try:
             run_state_machine_as_test(seed(number)(model), settings=chosen)
         except BaseException as broken:

@@ -35,6 +35,7 @@ validate = contract.always_valid
 fail_open_after = contract.never_fails_open
 on_tick = contract.looks_on_tick
 helper = contract.never_helps
+shared = contract.exists_once
 fingerprint = contract.no_fingerprint
 warnings = contract.no_warnings
 fence = contract.fence_nothing

@@ -256,6 +256,7 @@ from repmgr_hooks.handlers import contract
 fail_open_after = contract.never_fails_open
 on_tick = contract.looks_on_tick
 helper = contract.never_helps
+shared = contract.each_gateways_own
 fingerprint = contract.no_fingerprint
 warnings = contract.no_warnings
 housekeep = contract.no_housekeeping
@@ -384,7 +385,7 @@ def test_a_plug_ins_options_are_checked(tmp_path: Path, action: str, said: str) 
         (DNS.replace("@dataclass(frozen=True)", ""), "dns", "Config must be a dataclass"),
         (DNS.replace("contract.fence_nothing", "None"), "dns", "fence must be a function"),
         (DNS + "\nobserve = 5", "dns", "observe must be a function (observe may be None)"),
-        ("", "dns", "lacks Config, validate, fail_open_after, on_tick, helper, observe, plan, fingerprint"),
+        ("", "dns", "lacks Config, validate, fail_open_after, on_tick, helper, shared, observe, plan, fingerprint"),
         (DNS, "slot", "handler 'slot' of repmgr-hooks-dns 1.5 is already there (built in)"),
     ],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
+from repmgr_hooks.alerts.evaluator import Listener
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import OperationFailed
@@ -20,7 +21,7 @@ from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Waiting
 from repmgr_hooks.journal.wal_checks import WalCheckRow, keep
-from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.controller import NOBODY, ClusterController
 from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.service.monitor import HURRY_EVERY
 from repmgr_hooks.settings.cluster import WhileUnknown
@@ -36,6 +37,95 @@ PROMOTED = Event(2, "standby_promote")
 @pytest.fixture
 def queue(journal: Journal, host: FakeHost, loaded: Config) -> ClusterController:
     return ClusterController(MAIN, journal, host, loaded)
+
+
+def two_gateways(journal: Journal, host: FakeHost, loaded: Config, listener: Listener = NOBODY) -> ClusterController:
+    gateway = replace(MAIN.cluster.gateway, hosts=("10.0.0.21", "10.0.0.22"))
+    managed = replace(MAIN, cluster=replace(MAIN.cluster, gateway=gateway))
+    return ClusterController(managed, journal, host, loaded, listener)
+
+
+def test_what_is_left_to_do_is_done_when_the_address_comes(journal: Journal, host: FakeHost, loaded: Config) -> None:
+    """Also what a run has failed to do, and is not to be tried again for long."""
+    host.addresses = {"10.0.0.22"}
+    queue = two_gateways(journal, host, loaded)
+    ticks(queue, host, 2)
+    host.fail_over()
+    ticks(queue, host, 200)
+    assert "slots" not in host.what_changed()
+    assert "barman" not in host.nodes[2].slots
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432", "after fail_open_after"
+    (last,) = journal.runs(1)
+    assert not last.ok
+    host.addresses.add(host.gateway)
+    queue.work()
+    assert host.nodes[2].slots["barman"].active
+    assert host.barman.streams_from == 2
+    (last,) = journal.runs(1)
+    assert (last.cause, last.ok) == ("drift", True)
+    host.addresses.discard(host.gateway)
+    changed = host.what_changed()
+    ticks(queue, host, 20)
+    assert host.what_changed() == changed
+
+
+class Listens:
+    """Keeps what is open."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Alert] | None = None
+
+    def note(self, cluster: str, found: Sequence[Alert]) -> None:
+        self.open = {alert.condition: alert for alert in found}
+
+    def tell(self, alert: Alert) -> None:
+        """Nothing happens here."""
+
+
+def test_the_gateway_with_the_address_tells_of_the_other(journal: Journal, host: FakeHost, loaded: Config) -> None:
+    host.addresses = {"10.0.0.22", host.gateway}
+    listener = Listens()
+    queue = two_gateways(journal, host, loaded, listener)
+    ticks(queue, host, 2)
+    assert host.announced == {1: "repmgr_hooks gateway 10.0.0.22 active"}
+    assert listener.open == {}, "it may just be starting"
+    ticks(queue, host, 3)
+    assert listener.open is not None
+    assert str(listener.open["gateways"].summary) == "the gateway 10.0.0.21 does not watch the cluster"
+    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 standby", 1.0)]
+    ticks(queue, host, 1)
+    assert listener.open == {}
+
+
+def test_a_former_primary_that_runs_on_does_not_show_that_we_follow_it(
+    journal: Journal, host: FakeHost, loaded: Config
+) -> None:
+    """A gateway that was away would believe it."""
+    host.addresses = {"10.0.0.22", host.gateway}
+    queue = two_gateways(journal, host, loaded)
+    ticks(queue, host, 2)
+    host.promote(2)
+    host.nodes[1].registered = (1,)
+    ticks(queue, host, 3)
+    assert host.announced == {1: "repmgr_hooks", 2: "repmgr_hooks gateway 10.0.0.22 active"}
+    host.nodes[2].reachable = False
+    ticks(queue, host, 3)
+    assert host.announced[1] == "repmgr_hooks", "a stale primary is no primary"
+
+
+def test_the_others_tell_only_what_nobody_else_does(journal: Journal, host: FakeHost, loaded: Config) -> None:
+    host.addresses = {"10.0.0.22"}
+    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 active", 1.0)]
+    listener = Listens()
+    queue = two_gateways(journal, host, loaded, listener)
+    host.nodes[2].unseen_for = -1
+    ticks(queue, host, 10)
+    assert listener.open is None
+    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 standby", 1.0)]
+    ticks(queue, host, 4)
+    assert listener.open is not None
+    assert list(listener.open) == ["gateways"]
+    assert listener.open["gateways"].severity == "critical"
 
 
 def ticks(queue: ClusterController, host: FakeHost, number: int) -> None:

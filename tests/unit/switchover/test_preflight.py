@@ -102,6 +102,7 @@ AGAINST = {
     "Barman's slot is gone": (facts(replace(PRIMARY, slots=()), standby(2)), Due(), "switchover.barman"),
     "Barman does not answer": (facts(barman_fails="no such program"), Due(), "switchover.barman"),
     "the service does not run": (facts(listens=False), Due(), "switchover.service"),
+    "another gateway has the address": (facts(serves=False), Due(), "switchover.gateway"),
     "another switchover": (facts(running=UNSEEN), Due(), "switchover.running"),
     "maintenance": (facts(), Due(pause=Pause(None, "", 0.0)), "switchover.paused"),
     "a run that failed": (facts(), Due(last=run(False)), "switchover.failed"),

@@ -23,7 +23,7 @@ FAULTS = {
         (("    if not config.name:\n", "    open('/etc/hosts')\n    if not config.name:\n"), "'validate' reaches a fi"),
     ],
     "purity": [
-        ((PLAN, f"{PLAN}    import os; os.stat('/')\n"), "'plan' reaches a file (stat) at ...faulty.py:41"),
+        ((PLAN, f"{PLAN}    import os; os.stat('/')\n"), "'plan' reaches a file (stat) at ...faulty.py:42"),
         ((PLAN, f"{PLAN}    open('/etc/hostname').close()\n"), "'plan' reaches a file"),
         ((PLAN, f"{PLAN}    import _posixsubprocess; _posixsubprocess.fork_exec()\n"), "'plan' reaches a program (fork_exec)"),
         ((PLAN, f"{PLAN}    import os; os.system('true')\n"), "'plan' reaches a program (system)"),
@@ -47,7 +47,7 @@ FAULTS = {
             ('Step("begin"', 'Step(f"begin {next(count)}"'),
             "'plan' says something else when it is asked again: 'begin 0'... then 'begin",
         ),
-        ((PLAN, f"{PLAN}    1 / 0\n"), "'plan' raises ZeroDivisionError... at ...faulty.py:41"),
+        ((PLAN, f"{PLAN}    1 / 0\n"), "'plan' raises ZeroDivisionError... at ...faulty.py:42"),
         ((PLAN, f"{PLAN}    raise SystemExit\n"), "'plan' raises SystemExit"),
         (("    return steps", "    return [step.what for step in steps]"), "plan must return steps"),
         ((SAID, SAID + "    import threading; said = threading.Lock()\n"), ('"address": said.strip()', '"address": said'), "what 'observe' returns cannot be copied"),

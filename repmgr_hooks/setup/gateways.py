@@ -1,0 +1,55 @@
+"""The files of one of two gateways that share an address: keepalived's and conntrackd's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from repmgr_hooks.checks.gateways import CONNTRACKD, KEEPALIVED, TRACK
+from repmgr_hooks.errors import UsageError
+from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.settings.schema import IpAddress
+from repmgr_hooks.setup.discover import Found
+from repmgr_hooks.setup.render import CONFIGURATION
+
+FILES = {
+    KEEPALIVED: "config/keepalived.conf",
+    TRACK: "config/repmgr-hooks-track",
+    CONNTRACKD: "config/conntrackd.conf",
+}
+"""Where each file goes, and where it comes from."""
+SHARED, OWN, PEER, DEVICE = "10.0.0.20", "10.0.0.21", "10.0.0.22", "eth0"
+"""What stands in the shipped files."""
+
+
+def drafted(texts: Mapping[str, str], found: Found, other: str, way: Route, shipped: Path) -> dict[str, str]:
+    """Return the drafted files and those of a gateway that shares its address with another one.
+
+    ``way``: the route to a node, which shows this host's own address. Raises UsageError, OSError.
+    """
+    if wrong := IpAddress().problem(other):
+        raise UsageError(f"--other-gateway {wrong}", hint="name the other gateway's own address, such as 10.0.0.22")
+    if not way.source or way.source in (found.gateway, other):
+        hint = "name the address that both share with --gateway, and the other gateway's own with --other-gateway"
+        raise UsageError(f"{way.source or 'none'} is not this gateway's own address", hint=hint)
+    words = {SHARED: found.gateway, OWN: way.source, PEER: other, DEVICE: way.device or DEVICE}
+    ours = {place: _filled((shipped / file).read_text(), words) for place, file in FILES.items()}
+    hosts = ", ".join(f"'{host}'" if ":" in host else host for host in sorted((way.source, other)))
+    configuration = re.sub(r"(?m)^(      )(address: .*)$", rf"\1\2\n\1hosts: [{hosts}]", texts[CONFIGURATION], count=1)
+    return {**texts, **ours, CONFIGURATION: configuration}
+
+
+def _filled(text: str, words: Mapping[str, str]) -> str:
+    """Return a shipped file with the words of this gateway.
+
+    >>> _filled("UDP {\\n    IPv4_address 10.0.0.21", {"10.0.0.21": "fd00::21"})
+    'UDP {\\n    IPv6_address fd00::21'
+    """
+    six = any(":" in word for word in words.values())
+    pattern = re.compile("|".join(rf"(?<![\w.]){re.escape(word)}(?![\w.])" for word in words))
+    text = pattern.sub(lambda match: words[match[0]], text)
+    if not six:
+        return text
+    own = "IPv4_address 127.0.0.1"
+    return text.replace(own, "IPv6_address ::1").replace("IPv4_", "IPv6_").replace("/32 dev", "/128 dev")

@@ -1,0 +1,122 @@
+"""Two gateways with one address between them: keepalived moves it, conntrackd keeps the connections, ours do the rest.
+
+The tests go on with the lab as the one before has left it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.endtoend.conftest import needs_box
+from tests.lab import Client, wait_for
+from tests.lab.gateways import TwoGateways
+
+NODE_1 = {54321: "10.0.0.11", 54322: "10.0.0.11"}
+NODE_2 = {54321: "10.0.0.12", 54322: "10.0.0.12"}
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[TwoGateways]:
+    """Both in service; the first has the address."""
+    needs_box()
+    lab = TwoGateways()
+    try:
+        lab.open()
+        yield lab
+    finally:
+        lab.destroy()
+
+
+@pytest.fixture(scope="module")
+def client(pair: TwoGateways) -> Client:
+    return pair.start_client()
+
+
+def streams(lab: TwoGateways, host: object) -> int:
+    """How many receivers of Barman's stream from a node."""
+    words = "select count(*) from pg_stat_replication where application_name = 'barman_receive_wal'"
+    node = lab.db1 if host is lab.db1 else lab.db2
+    return int(node.sql(words))
+
+
+def test_both_lead_their_ports_and_one_has_done_what_exists_once(pair: TwoGateways, client: Client) -> None:
+    lab = pair
+    assert [lab.led(host) for host in lab.gateways] == [NODE_1, NODE_1]
+    wait_for(lambda: streams(lab, lab.db1) == 1, "Barman's stream")
+    assert lab.db1.sql("select client_addr from pg_stat_activity where usename = 'app'") == "10.0.0.20"
+    assert lab.gateway.hooks("status").returncode == 0, lab.gateway.hooks("status").stdout
+    assert "create slot" not in lab.gateway2.hooks("history", "--json").stdout
+    assert lab.gateway2.hooks("status").returncode == 0, lab.gateway2.hooks("status").stdout
+    wait_for(lambda: "dport=54322" in lab.tracked(lab.gateway2), "the second gateway to know the client's connection")
+
+
+def test_the_first_gateway_dies_and_no_connection_breaks(pair: TwoGateways, client: Client) -> None:
+    lab = pair
+    before = lab.db1.sql("select pid from pg_stat_activity where usename = 'app' and client_addr = '10.0.0.20'")
+    died = lab.kill_gateway(lab.gateway)
+    client.wait_for_write(died + 0.5)
+    after = lab.db1.sql("select pid from pg_stat_activity where usename = 'app' and client_addr = '10.0.0.20'")
+    assert lab.holders() == [lab.gateway2]
+    assert after == before, "the client's connection goes on"
+    print(f"the client waited {client.outage(died):.1f} s")
+    assert streams(lab, lab.db1) == 1
+
+
+def test_the_primary_dies_while_one_gateway_is_gone(pair: TwoGateways, client: Client) -> None:
+    lab = pair
+    died = time.time()
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: lab.led(lab.gateway2) == NODE_2, "the second gateway to lead to db2")
+    client.wait_for_write(died + 1)
+    print(f"the client waited {client.outage(died):.1f} s")
+    print(lab.gateway2.hooks("history", "--failover", "last").stdout)
+    wait_for(lambda: streams(lab, lab.db2) == 1, "Barman's stream")
+
+
+def test_the_first_gateway_comes_back_and_changes_nothing(pair: TwoGateways, client: Client) -> None:
+    lab = pair
+    lab.plug_in(lab.gateway)
+    time.sleep(3)  # the network is there before a host has booted
+    back = time.time()
+    lab.start_gateway(lab.gateway)
+    wait_for(lambda: lab.led(lab.gateway) == NODE_2, "the first gateway to lead to db2")
+    time.sleep(10)
+    assert lab.holders() == [lab.gateway2]
+    assert streams(lab, lab.db2) == 1
+    assert client.outage(back) < 2
+    wait_for(lambda: "dport=54322" in lab.tracked(lab.gateway), "the first gateway to know the client's connection")
+
+
+def test_a_gateway_whose_service_is_gone_gives_the_address_away(pair: TwoGateways, client: Client) -> None:
+    lab = pair
+    assert "gateway 10.0.0.22: has the address" in lab.gateway.hooks("status").stdout
+    before = time.time()
+    lab.kill("worker", lab.gateway2)
+    wait_for(lambda: lab.holders() == [lab.gateway], "the address to move")
+    client.wait_for_write(before + 15)
+    lab.start_service(lab.gateway2)
+    time.sleep(10)
+    assert lab.holders() == [lab.gateway]
+    assert streams(lab, lab.db2) == 1
+    assert client.outage(before) < 3
+
+
+def test_two_that_have_the_address_at_once(pair: TwoGateways, client: Client) -> None:
+    """VRRP does not get through between them, and all else does."""
+    lab = pair
+    drop = ("INPUT", "-p", "112", "-j", "DROP")
+    for host in lab.gateways:
+        host.run("iptables", "-I", *drop)
+    wait_for(lambda: len(lab.holders()) == 2, "both to have the address")
+    said = "WARNING 10.0.0.20 is on 10.0.0.21 and 10.0.0.22 at once"
+    for host in lab.gateways:
+        wait_for(lambda h=host: said in h.hooks("status").stdout, f"{host.name} to say so")  # type: ignore[misc]
+    assert [lab.led(host) for host in lab.gateways] == [NODE_2, NODE_2]
+    assert streams(lab, lab.db2) == 1
+    for host in lab.gateways:
+        host.run("iptables", "-D", *drop)
+    wait_for(lambda: len(lab.holders()) == 1, "one to have the address")
+    client.wait_for_write(time.time())

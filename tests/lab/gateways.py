@@ -1,0 +1,180 @@
+"""A lab with two gateways that share an address: real keepalived and conntrackd, with the shipped files.
+
+Barman is on a host of its own, ``backup``, which both reach by ssh, and which comes through the shared address itself.
+repmgrd is on the database hosts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tests.lab import BASE, CONFIG, CONFIG_FILE, Failed, Host, Lab, must, on_nodes, said, three, wait_for
+
+VIRTUAL = "10.0.0.20"
+OWN = {"gateway": "10.0.0.21", "gateway2": "10.0.0.22"}
+DAEMONS = ("worker", "keepalived", "conntrackd")
+
+
+class TwoGateways(Lab):
+    """``gateway`` and ``gateway2``; what a Lab does with its one gateway it does with the first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.gateways = [Host(name, address, False, self.backend) for name, address in OWN.items()]
+        self.gateway, self.gateway2 = self.gateways
+        self.backup = Host("backup", "10.0.0.40")
+
+    @property
+    def hosts(self) -> list[Host]:
+        return [*super().hosts, self.gateway2, self.backup]
+
+    @property
+    def known_address(self) -> str:
+        return VIRTUAL
+
+    def config(self, name: str) -> str:
+        text = super().config(name)
+        if name == "config.yaml":
+            hosts = f"address: {VIRTUAL}\n      hosts: [{', '.join(OWN.values())}]"
+            text = text.replace(f"address: {VIRTUAL}", hosts)
+            return text.replace("command: [barman]", "command: [ssh, -o, BatchMode=yes, barman@10.0.0.40, barman]")
+        # The probes of a gateway come from its own address.
+        return text.replace(f"{VIRTUAL}/32  ", "10.0.0.0/24  ") if name == "pg_hba.conf" else text
+
+    # -- building ---------------------------------------------------------------------------------------------------
+
+    def install_gateway(self) -> None:
+        """Put our files on both, and Barman's on its host."""
+        first = self.gateways[0]
+        for host in self.gateways[::-1]:
+            self.gateway = host
+            super().install_gateway()
+            self._share_address(host)
+        for place in ("/etc/barman.conf", "/etc/barman.d/main_backup.conf"):
+            self.put(self.backup, place, first.path(place).read_text())
+        self._start_ssh()
+        for host in self.databases:
+            host.path("/usr/local/bin/repmgr-hooks").symlink_to("/opt/repmgr-hooks/bin/repmgr-hooks")
+            self.put(host, CONFIG_FILE, (CONFIG / "database-host.yaml").read_text())
+            self.put(host, "/etc/tmpfiles.d/repmgr-hooks.conf", (CONFIG / "database-host-tmpfiles.conf").read_text())
+            host.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/repmgr-hooks.conf")
+
+    def _share_address(self, host: Host) -> None:
+        other = next(each for each in self.gateways if each.name != host.name)
+        for name in ("keepalived/keepalived.conf", "conntrackd/conntrackd.conf"):
+            text = (CONFIG / Path(name).name).read_text()
+            names = {OWN["gateway"]: "OWN", OWN["gateway2"]: "PEER"}
+            for address, word in names.items():
+                text = text.replace(address, word)
+            text = text.replace("OWN", host.address).replace("PEER", other.address)
+            # Both are in one /run here.
+            self.put(host, f"/etc/{name}", text.replace("/run/conntrackd.ctl", f"/var/lib/{host.name}.ctl"))
+        self.put(host, "/etc/keepalived/repmgr-hooks-track", (CONFIG / "repmgr-hooks-track").read_text(), 0o755)
+
+    def _start_ssh(self) -> None:
+        """Barman's user of each gateway gets in on Barman's host."""
+        Path("/run/sshd").mkdir(exist_ok=True)
+        self.db1.path("/root").mkdir(exist_ok=True)
+        key, public = three.new_key(self)
+        for host in (*self.gateways, self.backup):
+            home = "/var/lib/barman/.ssh"
+            self.put(host, f"{home}/id_ed25519", key, 0o600, "barman")
+            self.put(host, f"{home}/known_hosts", f"10.0.0.* {public}", 0o600, "barman")
+            self.put(host, f"{home}/authorized_keys", public, 0o600, "barman")
+        self.backup.run("usermod", "--password", "*", "barman")
+        self.put(self.backup, "/etc/ssh/lab_key", key, 0o600)
+        self.put(self.backup, "/etc/ssh/sshd_config", three.SSHD)
+        self.daemons["sshd"] = self.backup.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
+
+    def open(self, repmgrd: bool = True) -> None:
+        """Bring it into service; the first gateway has the address, for it starts first."""
+        self.build()
+        self.daemons["cron"] = self.backup.start(
+            "sh", "-c", "while :; do barman -q cron; sleep 60; done", user="barman", log="cron"
+        )
+        for host in self.gateways:
+            self.start_gateway(host)
+            wait_for(lambda: self.holders() == [self.gateway], "the first gateway to have the address")
+        for host in self.gateways:
+            wait_for(lambda h=host: len(self.led(h)) == 2, f"{host.name} to lead both ports")
+        if repmgrd:
+            on_nodes.start_repmgrd(self)
+
+    # -- gateways ---------------------------------------------------------------------------------------------------
+
+    def start_gateway(self, host: Host) -> None:
+        """What starts on a gateway at boot."""
+        words = ("keepalived", "--vrrp", "--dont-fork", "--log-console", "--log-detail")
+        pids = (f"--pid=/var/lib/{host.name}.pid", f"--vrrp_pid=/var/lib/{host.name}-vrrp.pid")
+        self.daemons[f"conntrackd {host.name}"] = host.start("conntrackd", log="conntrackd")
+        self.daemons[f"keepalived {host.name}"] = host.start(*words, *pids, log="keepalived")
+        wait_for(self.holders, "a gateway to have the address")
+        result = host.hooks("boot")
+        if result.returncode != 0:
+            raise Failed(result.stdout + result.stderr)
+        self.start_service(host)
+
+    def start_service(self, host: Host) -> None:
+        """As ``start_worker``, on one of the two."""
+        place, runtime = BASE / f"notify-{host.name}", Path(f"/run/repmgr-hooks-{host.name}")
+        place.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(str(place))
+            place.chmod(0o666)
+            systemd.settimeout(60)
+            runtime.mkdir(exist_ok=True)
+            shutil.chown(runtime, "barman", "barman")
+            given = (f"NOTIFY_SOCKET={place}", f"RUNTIME_DIRECTORY={runtime}")
+            words = ("env", *given, "/usr/local/bin/repmgr-hooks", "worker")
+            self.daemons[f"worker {host.name}"] = host.start(*words, user="service", log="worker")
+            try:
+                ready = systemd.recv(100)
+            except TimeoutError:
+                ready = b"nothing"
+        if ready != b"READY=1":
+            raise Failed(f"the service of {host.name} said {ready!r}\n{host.log('worker')}")
+
+    def kill_gateway(self, host: Host) -> float:
+        """Power off: nothing of it answers, and nothing in its memory is left. Return when."""
+        at = time.time()
+        self.unplug(host)
+        for name in DAEMONS:
+            self.kill(name, host)
+        for words in ("conntrack -F", "nft flush ruleset", f"ip addr del {VIRTUAL}/32 dev eth0"):
+            host.run(*words.split(), check=False)
+        return at
+
+    def kill(self, name: str, host: Host) -> None:
+        """Kill a daemon of a gateway and what it has started; the processes of its session are its own."""
+        daemon = self.daemons.pop(f"{name} {host.name}")
+        for process in _session(daemon.pid):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        daemon.wait(60)
+
+    def holders(self) -> list[Host]:
+        """The gateways that have the address."""
+        return [host for host in self.gateways if f" {VIRTUAL}/32 " in host.run("ip", "-4", "addr", "show", "eth0")]
+
+    def led(self, host: Host) -> dict[int, str]:
+        """Where the ports of a gateway lead."""
+        rule = re.compile(r"dport (\d+) .*(?:--to-destination|dnat to) ([0-9.]+):5432")
+        return {int(found[1]): found[2] for line in host.nat() if (found := rule.search(line))}
+
+    def tracked(self, host: Host) -> str:
+        """The connections to the shared address that a gateway tracks."""
+        words = ("conntrack", "-L", "-p", "tcp", "--orig-dst", VIRTUAL, "--state", "ESTABLISHED")
+        return said(host.result(*words), "conntrack")
+
+
+def _session(leader: int) -> list[int]:
+    """The processes of a session."""
+    found = must("ps", "-o", "pid=", "-s", str(leader))
+    return [int(word) for word in found.split()]

@@ -1,0 +1,201 @@
+"""What several gateways see of each other, and what follows from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import clock, config
+from repmgr_hooks.alerts.rules import of_gateways
+from repmgr_hooks.cluster import gateways
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
+from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.engine.dispatcher import handle
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.heartbeat import is_away
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.netfilter.address import had_for
+from repmgr_hooks.service.absence import Absence
+from repmgr_hooks.service.foreground import run_now
+from repmgr_hooks.settings.cluster import Node
+from repmgr_hooks.system.alert import Alert
+from tests.fake import FakeHost, FakeNode
+from tests.unit.engine.test_gateways import gateway, page
+from tests.unit.engine.test_gateways import gateways as with_gateways
+
+MAIN = with_gateways(config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"])
+FIRST, SECOND = MAIN.cluster.gateway.hosts
+ACTIVE, STANDBY = "repmgr_hooks gateway {} active", "repmgr_hooks gateway {} standby"
+PROMOTED = Event(2, "standby_promote")
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    made = Journal(Path(":memory:"))
+    yield made
+    made.close()
+
+
+def host_of(own: str, has_address: bool, *others: tuple[str, float]) -> FakeHost:
+    host = FakeHost()
+    host.addresses = {own, *([host.gateway] if has_address else [])}
+    host.other_gateways = list(others)
+    return host
+
+
+def said(host: FakeHost) -> list[str]:
+    seen = gateways.look(MAIN.cluster, 1, host)
+    return [problem.code for problem in gateways.problems(MAIN.cluster, seen)]
+
+
+@pytest.mark.parametrize(
+    ("has_address", "others", "expected"),
+    [
+        (True, [(STANDBY, 1.0)], []),
+        (False, [(ACTIVE, 1.0)], []),
+        (True, [(ACTIVE, 1.0)], ["address_twice"]),
+        (False, [(STANDBY, 1.0)], ["address_nowhere"]),
+        (True, [(STANDBY, 31.0)], ["gateway_silent"]),
+        (True, [], ["gateway_silent"]),
+        (False, [], ["address_nowhere", "gateway_silent"]),
+        (True, [("repmgr_hooks gateway", 1.0), ("repmgr_hooks gateway x y z", 1.0)], ["gateway_silent"]),
+    ],
+)
+def test_what_is_wrong(has_address: bool, others: Sequence[tuple[str, float]], expected: list[str]) -> None:
+    host = host_of(FIRST, has_address, *((name.format(SECOND), age) for name, age in others))
+    assert said(host) == expected
+
+
+def test_a_host_that_is_none_of_them() -> None:
+    assert said(host_of("10.0.0.99", False, (ACTIVE.format(FIRST), 1), (STANDBY.format(SECOND), 1))) == [
+        "gateway_unnamed"
+    ]
+
+
+def test_one_gateway_asks_nobody() -> None:
+    host = FakeHost()
+    alone = replace(MAIN.cluster, gateway=replace(MAIN.cluster.gateway, hosts=()))
+    assert gateways.look(alone, 1, host, announce=True) == ()
+    assert host.announced == {}
+
+
+@pytest.mark.parametrize(("own", "acts"), [(FIRST, True), (SECOND, False)])
+def test_of_two_that_have_the_address_the_first_works(own: str, acts: bool) -> None:
+    """Each leads its ports, for clients come to both."""
+    other = SECOND if own == FIRST else FIRST
+    host = gateway(True)
+    host.addresses = {own, host.gateway}
+    host.other_gateways = [(ACTIVE.format(other), 2.0)]
+    host.programs["/bin/page"] = lambda program: ""
+    route = replace(MAIN.routes[0], do=(*MAIN.routes[0].do, page("/bin/page")))
+    host.fail_over()
+    handle(replace(MAIN, routes=(route,)), host, [PROMOTED])
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+    assert host.connections == []
+    assert ("create slot on 2" in host.what_changed()) is acts
+    assert ("run /bin/page" in host.what_changed()) is acts
+
+
+def test_what_the_other_said_before_it_died_is_no_reason_to_stand_back() -> None:
+    host = host_of(SECOND, True, (ACTIVE.format(FIRST), 4.0))
+    host.address_came = host.now() - 3.0
+    assert not gateways.stands_back(MAIN.cluster, 1, host)
+    host.address_came = host.now() - 6.0
+    assert gateways.stands_back(MAIN.cluster, 1, host), "it has said so since"
+    host.other_gateways = [(STANDBY.format(FIRST), 1.0)]
+    assert not gateways.stands_back(MAIN.cluster, 1, host)
+
+
+def test_for_how_long_this_host_has_had_an_address() -> None:
+    """Of the kernel of the tests: 127.0.0.1 is as old as its network."""
+    age = had_for("127.0.0.1")
+    assert age is None or 0 <= age <= clock.monotonic() + 1
+    assert had_for("203.0.113.77") is None
+    assert had_for("2001:db8::77") is None
+
+
+def test_an_alert_for_each() -> None:
+    def alerts(host: FakeHost) -> list[Alert]:
+        seen = gateways.look(MAIN.cluster, 1, host)
+        return list(of_gateways(MAIN.cluster, list(gateways.problems(MAIN.cluster, seen))))
+
+    (twice,) = alerts(host_of(FIRST, True, (ACTIVE.format(SECOND), 1)))
+    assert (twice.condition, twice.severity) == ("gateways", "critical")
+    assert twice.summary == "10.0.0.20 is on 10.0.0.21 and 10.0.0.22 at once"
+    (silent,) = alerts(host_of(FIRST, True))
+    assert (silent.severity, silent.summary) == ("warning", "the gateway 10.0.0.22 does not watch the cluster")
+    assert alerts(host_of(FIRST, True, (STANDBY.format(SECOND), 1))) == []
+
+
+# -- a gateway that was away -------------------------------------------------------------------------------------------
+
+
+def finder(host: FakeHost, away: bool = True) -> PrimaryFinder:
+    return PrimaryFinder(MAIN.cluster, LastKnownPrimary(1, 1, host.nodes[1].system_identifier, away=away))
+
+
+def test_memory_alone_makes_nobody_the_primary() -> None:
+    """Node 2 was promoted a week ago, and is silent now; node 1 has come back and claims to be the primary."""
+    host = host_of(FIRST, True)
+    host.nodes[2].reachable = False
+    assert finder(host, away=False).decision(host).primary == 1
+    found = finder(host).decision(host)
+    assert found.primary is None
+    assert "node 2 does not answer" in str(found)
+    assert "repmgr-hooks reconcile" in found.hint
+    host.nodes[2].reachable = True
+    assert finder(host).decision(host).primary == 1, "all nodes speak for it"
+
+
+@pytest.mark.parametrize("state", [ACTIVE, STANDBY])
+def test_another_gateway_that_watches_it_speaks_for_it(state: str) -> None:
+    host = host_of(FIRST, True, (state.format(SECOND), 2.0))
+    host.nodes[2].reachable = False
+    assert finder(host).decision(host).primary == 1
+    host.other_gateways = [(state.format(SECOND), 3600.0)]
+    assert finder(host).decision(host).primary is None
+    host.other_gateways = [(state.format(FIRST), 2.0)]
+    assert finder(host).decision(host).primary is None, "that is this gateway itself"
+
+
+def test_more_than_half_of_the_nodes_speak_for_it() -> None:
+    three = replace(MAIN.cluster, nodes={**MAIN.cluster.nodes, 3: Node("10.0.0.13")})
+    host = host_of(FIRST, True)
+    host.nodes[3] = FakeNode("10.0.0.13", upstream=1)
+    host.nodes[2].reachable = False
+    known = LastKnownPrimary(1, 1, host.nodes[1].system_identifier, away=True)
+    assert PrimaryFinder(three, known).decision(host).primary == 1
+    host.nodes[3].upstream = None
+    assert PrimaryFinder(three, known).decision(host).primary is None
+
+
+def test_a_gateway_is_away_until_the_primary_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = host_of(FIRST, True)
+    there = replace(MAIN.cluster, state_dir=str(tmp_path))
+    first = Absence(there)
+    assert first.considered(LastKnownPrimary()).away, "it has never known one"
+    first.saw(finder(host).decision(host))
+    assert not first.considered(LastKnownPrimary()).away
+    assert not is_away(there), "it was restarted"
+    now, host.nodes[2].reachable = time.time(), False
+    for seconds, away in ((200, False), (400, True), (-400, True), (7 * 86400, True)):
+        monkeypatch.setattr(clock, "wall", lambda at=now + seconds: at)
+        assert is_away(there) is away
+        if away:
+            again = Absence(there)
+            again.saw(PrimaryFinder(there, again.considered(LastKnownPrimary(1, 1))).decision(host))
+            assert is_away(there), "it has not learnt who the primary is"
+    assert not is_away(replace(there, gateway=replace(there.gateway, hosts=())))
+
+
+def test_reconcile_by_hand_believes_the_memory(tmp_path: Path, journal: Journal) -> None:
+    host = host_of(FIRST, True)
+    host.nodes[2].reachable = False
+    managed = replace(MAIN, cluster=replace(MAIN.cluster, state_dir=str(tmp_path)))
+    assert not run_now(managed, host, [], "boot", journal).ok
+    assert run_now(managed, host, [], "reconcile", journal).decision.primary == 1  # type: ignore[union-attr]
+    assert run_now(managed, host, [], "boot", journal).decision.primary == 1  # type: ignore[union-attr]

@@ -1,0 +1,163 @@
+"""The draft of one of two gateways, and what ``check`` says of its files."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import config
+from repmgr_hooks.checks import gateways as checks
+from repmgr_hooks.errors import UsageError
+from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.settings.cluster import MASQUERADE
+from repmgr_hooks.setup import gateways
+from repmgr_hooks.setup.render import CONFIGURATION
+from tests.fake import FakeHost
+from tests.unit.setup.test_init import FOUND, REPOSITORY
+
+SHIPPED = {CONFIGURATION: (REPOSITORY / "config/config.yaml").read_text()}
+OWN, OTHER = "10.0.0.31", "10.0.0.32"
+
+
+def drafted(own: str = OWN, other: str = OTHER) -> dict[str, str]:
+    found = replace(FOUND, gateway="10.0.0.30")
+    texts = {CONFIGURATION: SHIPPED[CONFIGURATION].replace("address: 10.0.0.20", "address: 10.0.0.30")}
+    return gateways.drafted(texts, found, other, Route(False, own, "ens3"), REPOSITORY)
+
+
+def test_each_names_itself_and_the_other() -> None:
+    first, second = drafted(), drafted(OTHER, OWN)
+    assert first[CONFIGURATION] == second[CONFIGURATION], "both have the same file"
+    for texts, own, other in ((first, OWN, OTHER), (second, OTHER, OWN)):
+        keepalived = texts[checks.KEEPALIVED]
+        assert f"unicast_src_ip {own}\n" in keepalived
+        assert f"unicast_peer {{\n        {other}\n" in keepalived
+        assert "10.0.0.30/32 dev ens3" in keepalived
+        assert "interface ens3" in keepalived
+        assert f"IPv4_address {own}\n        IPv4_Destination_Address {other}\n" in texts[checks.CONNTRACKD]
+        assert "10.0.0.2" not in keepalived + texts[checks.CONNTRACKD]
+
+
+def test_the_configuration_is_good(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(drafted()[CONFIGURATION].replace("/var/lib/repmgr-hooks", str(tmp_path)))
+    gateway = config.load(tmp_path / "config.yaml").clusters["main"].cluster.gateway
+    assert (gateway.address, gateway.hosts) == ("10.0.0.30", (OWN, OTHER))
+
+
+@pytest.mark.parametrize(
+    ("own", "other"), [("", OTHER), ("10.0.0.30", OTHER), (OTHER, OTHER), (OWN, "gateway2"), (OWN, "fe80::1")]
+)
+def test_what_is_no_pair_of_gateways(own: str, other: str) -> None:
+    with pytest.raises(UsageError, match="--other-gateway|own address"):
+        drafted(own, other)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("", "", "gateway.address: 10.0.0.20 cannot be a gateway's own"),
+        ("10.0.0.20, 10.0.0.22", "10.0.0.21", "names one gateway"),
+        ("10.0.0.20, 10.0.0.22", "10.0.0.21, 10.0.0.21", "10.0.0.21 appears twice"),
+        ("10.0.0.20, 10.0.0.22", "'fd00::21', 'fd00::22'", "must be of the same kind as 'address'"),
+        ("10.0.0.20, 10.0.0.22", "", "must not be empty"),
+        ("10.0.0.20, 10.0.0.22", "gateway1, gateway2", "must be an IP address"),
+    ],
+)
+def test_hosts_that_cannot_be(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = SHIPPED[CONFIGURATION].replace(
+        "      address: 10.0.0.20\n", "      address: 10.0.0.20\n      hosts: [10.0.0.20, 10.0.0.22]\n"
+    )
+    (tmp_path / "config.yaml").write_text(text.replace(f"[{old}]", f"[{new}]") if old else text)
+    with pytest.raises(UsageError) as refused:
+        config.load(tmp_path / "config.yaml")
+    assert said.removeprefix("gateway.address: ") in str(refused.value)
+
+
+# -- check -------------------------------------------------------------------------------------------------------------
+
+
+def gateway_of(root: Path, texts: dict[str, str]) -> FakeHost:
+    for place, text in texts.items():
+        path = root / place.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    host = FakeHost()
+    host.addresses = {OWN}
+    host.daemons = {"keepalived", "conntrackd"}
+    return host
+
+
+CLUSTER = config.load(REPOSITORY / "config/config.yaml").clusters["main"].cluster
+PAIR = replace(CLUSTER, gateway=replace(CLUSTER.gateway, address="10.0.0.30", hosts=(OWN, OTHER)))
+
+
+def said(root: Path, host: FakeHost) -> dict[str, tuple[str, str]]:
+    return {found.code: (found.level, found.message) for found in checks.here(PAIR, host, root)}
+
+
+def test_the_draft_is_in_order(tmp_path: Path) -> None:
+    host = gateway_of(tmp_path, drafted())
+    assert {level for level, _ in said(tmp_path, host).values()} == {"OK"}
+    assert set(said(tmp_path, host)) == {"gateway.keepalived", "gateway.conntrackd"}
+    assert list(checks.here(CLUSTER, host, tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "old", "new", "expected"),
+    [
+        ("keepalived", "state BACKUP", "state MASTER", "takes the address back when it returns"),
+        ("keepalived", "10.0.0.30/32", "10.0.0.33/32", "does not name 10.0.0.30"),
+        ("keepalived", "10.0.0.30/32", "10.0.0.130/32", "does not name 10.0.0.30"),
+        ("keepalived", "priority 100", "priority 50", "needs a priority above 50"),
+        ("keepalived", "repmgr-hooks-track", "track", "no track script"),
+        ("keepalived", f"unicast_src_ip {OWN}", f"unicast_src_ip {OTHER}", "is not this host's"),
+        ("conntrackd", "DisableExternalCache yes", "DisableExternalCache no", "is not in this one's kernel"),
+        ("conntrackd", OTHER, "10.0.0.99", f"does not name {OTHER}"),
+    ],
+)
+def test_what_check_finds(tmp_path: Path, code: str, old: str, new: str, expected: str) -> None:
+    place = {"keepalived": checks.KEEPALIVED, "conntrackd": checks.CONNTRACKD}[code]
+    texts = drafted()
+    assert old in texts[place]
+    host = gateway_of(tmp_path, {**texts, place: texts[place].replace(old, new)})
+    level, message = said(tmp_path, host)[f"gateway.{code}"]
+    assert (level, expected in message) == ("WARN", True), message
+
+
+def test_neither_runs_and_masquerade(tmp_path: Path) -> None:
+    host = FakeHost()
+    pair = replace(PAIR, gateway=replace(PAIR.gateway, snat_address=MASQUERADE))
+    found = {each.code: each.level for each in checks.here(pair, host, tmp_path)}
+    assert found == {"gateway.snat": "WARN", "gateway.keepalived": "FAIL", "gateway.conntrackd": "FAIL"}
+
+
+# -- the track script --------------------------------------------------------------------------------------------------
+
+
+def tracked(state: Path) -> int:
+    return subprocess.run(
+        [REPOSITORY / "config/repmgr-hooks-track", state], check=False, capture_output=True
+    ).returncode
+
+
+def test_the_track_script(tmp_path: Path) -> None:
+    """A service that runs and looks is well, whether there is a primary or not."""
+    assert tracked(tmp_path) == 1, "it was never started"
+    lock, looked = tmp_path / "worker.lock", tmp_path / "cluster-main.looked"
+    lock.touch()
+    assert tracked(tmp_path) == 1, "nobody holds the lock"
+    with subprocess.Popen(["flock", lock, "sleep", "60"]) as service:
+        try:
+            while tracked(tmp_path):
+                assert service.poll() is None
+            looked.touch()
+            assert tracked(tmp_path) == 0
+            subprocess.run(["touch", "-d", "20 minutes ago", looked], check=True)
+            assert tracked(tmp_path) == 1, "it stands still"
+            (tmp_path / "cluster-main.paused").touch()
+            assert tracked(tmp_path) == 0, "it is paused"
+        finally:
+            service.terminate()
