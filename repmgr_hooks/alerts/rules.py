@@ -144,7 +144,7 @@ def _stale_primary(cluster: Cluster, decision: PrimaryDecision, rejoin: Sequence
     details = "\n".join(map(str, (*decision.notes, decision, *decision.states)))
     hint = _look(cluster)
     if decision.primary is not None:
-        hint = f"on {nodes}: {cluster.rejoin(decision.primary, program())}"
+        hint = cluster.rejoin_stale(nodes, decision.primary, program())
     return Alert(cluster.name, "stale_primary", "critical", summary, details, hint)
 
 

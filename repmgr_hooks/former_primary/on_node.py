@@ -19,6 +19,7 @@ from repmgr_hooks.settings.former_primary import FormerPrimary
 from repmgr_hooks.system.steps import Host, Program, Sql
 from repmgr_hooks.text import one_line
 
+TOUCH = scripts.TOUCH.format(not_kept=Refused.NOT_KEPT.value)
 STOP_AT_ONCE, MARGIN, ASK_LIMIT, START_LIMIT = 20.0, 15.0, 20.0, 60.0
 """Seconds."""
 DIRECTORY = "select current_setting('data_directory')"
@@ -31,6 +32,7 @@ MEANINGS = {
     Refused.BUSY: "repmgr, pg_rewind or pg_basebackup is at work there",
     Refused.NO_BARMAN: "its repmgr.conf names no Barman",
     Refused.NOT_KEPT: "its own WAL, or its own files, could not be kept",
+    Refused.CUT_OFF: "it was cut off before it had changed anything there",
 }
 HINTS = {
     Refused.TOO_MUCH: "raise former_primary.max_kept_wal, or rejoin it by hand",
@@ -133,6 +135,7 @@ class ByShell:
             another=Refused.ANOTHER.value,
             primary=self._primary(primary),
             keep=self._keep(former, primary, began),
+            touch=TOUCH,
             limit=self.settings.timeout,
             conf=quote(former.conf),
             conninfo=quote(self.cluster.upstream(primary.node)),
@@ -148,6 +151,8 @@ class ByShell:
             another=Refused.ANOTHER.value,
             not_kept=Refused.NOT_KEPT.value,
             system=former.system_identifier,
+            timeline=former.timeline,
+            touch=TOUCH,
             primary=self._primary(primary),
             source=scripts.BARMAN_IN_CONF.format(conf=conf, no_barman=Refused.NO_BARMAN.value) if barman else "",
             own_files=" ".join(map(quote, self.settings.config_files)),
@@ -165,12 +170,17 @@ class ByShell:
         area = quote(self._area(former))
         text = scripts.ASK.format(area=area, job=former.job, most=scripts.MOST_SAID, mark=MARK)
         word, rest, said = self._said(former, text, ASK_LIMIT)
+        code = int(rest) if rest.isdigit() else None
         if word == "ended":
-            return Ended(int(rest) if rest.isdigit() else None, said)
+            return Ended(code, said)
+        if word == "refused":
+            return Ended(code if code in [*Refused] else Refused.CUT_OFF, said)
         return Ended(None) if word == "gone" else None
 
     def _begin(self, former: Former, work: str, first: str = "") -> None:
-        ready = scripts.READY.format(running=Refused.RUNNING.value, busy=Refused.BUSY.value)
+        ready = scripts.READY.format(
+            running=Refused.RUNNING.value, another=Refused.ANOTHER.value, busy=Refused.BUSY.value
+        )
         text = scripts.START.format(
             area=quote(self._area(former)),
             job=former.job,
@@ -190,6 +200,7 @@ class ByShell:
             path=quote(former.path),
             identity=quote(identity),
             another=Refused.ANOTHER.value,
+            conf=quote(former.conf),
             # A rewind that has failed may have left it there (repmgr-action-node.c, do_node_rejoin).
             signal="true || " if former.rewound else "",
         )
@@ -240,4 +251,4 @@ class ByShell:
             what = f"{' '.join(shell)} sh on node {former.node} did not do it: {one_line(output.strip()[-300:])}"
             raise OperationFailed(what, code="no_end")
         word, _, rest = last.strip().partition(" ")
-        return word, rest, one_line(said, 500) if word != "ended" else said.strip()
+        return word, rest, said.strip() if word in ("ended", "refused") else one_line(said, 500)

@@ -7,13 +7,15 @@ timeline. Nothing is ever done to that node.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.former_primary.on_node import Ended
 from repmgr_hooks.former_primary.record import Former
+from repmgr_hooks.former_primary.scripts import Refused
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.former_primary import FormerPrimary
 
@@ -147,3 +149,15 @@ def _next(settings: FormerPrimary, former: Former, now: float) -> Deed:
     if not settings.rejoin or former.gave_up(settings, now):
         return Deed(Do.STAY, former)
     return Deed(Do.CLONE if former.rewound and settings.clone != "never" else Do.REJOIN, former)
+
+
+def after_job(former: Former, ended: Ended, now: float) -> Former:
+    """Return it after a job has ended; until it is seen to be a standby, nothing else is done for a while. Pure."""
+    if ended.good:
+        return replace(former, job="", phase="fenced", begun=now, problem="it was started, and does not answer yet")
+    attempts = former.attempts[:-1] if ended.code == Refused.BUSY else former.attempts
+    after = replace(former, job="", begun=now, problem=ended.why, hint=ended.hint, attempts=attempts)
+    if ended.untouched:
+        return replace(after, phase="fenced")
+    # Its host may have been restarted, and be about to start a standby that is whole: that is waited for.
+    return replace(after, rewound=True, phase="fenced" if ended.code is None else former.phase)

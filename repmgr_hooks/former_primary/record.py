@@ -74,7 +74,8 @@ class Former:
 
     def begins(self, phase: Phase, job: str, now: float) -> Former:
         """Return it with a rewind or a clone that begins now, an attempt each."""
-        return replace(self, phase=phase, job=job, begun=now, attempts=(*self.attempts, now)[-MOST_ATTEMPTS:])
+        attempts = (*self.attempts, now)[-MOST_ATTEMPTS:]
+        return replace(self, phase=phase, job=job, begun=now, attempts=attempts, problem="", hint="")
 
 
 MOST_ATTEMPTS = 1000

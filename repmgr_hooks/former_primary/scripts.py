@@ -8,7 +8,8 @@ CreateEndOfRecoveryRecord).
 
 A rewind and a clone go on whatever becomes of us and of the connection, in a session of their own and under a lock,
 ``flock``: what only half of it was done to is no database any more. ``--close``: PostgreSQL, which repmgr starts, must
-not inherit the lock.
+not inherit the lock. Before the first that changes the node, its WAL is kept, and a mark says that it is being changed:
+without the mark it is what it was, however the job has ended.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Refused(IntEnum):
     BUSY = 75
     NO_BARMAN = 76
     NOT_KEPT = 77
+    CUT_OFF = 78
 
 
 COMMON = r"""
@@ -50,6 +52,10 @@ PATH=${{path:-$PATH}}:/usr/lib/postgresql/$version/bin:/usr/pgsql-$version/bin
 export PATH
 control() {{ pg_controldata -D . | sed -n "s/^$1: *//p"; }}
 newest() {{ ls pg_wal/ | sed -nE 's/^([0-9A-F]{{8}})([0-9A-F]{{16}}(\.partial)?|\.history)$/\1/p' | sort | tail -n 1; }}
+# Its place is said by a table: repmgr with that of another server on this host would stop, or delete, that one.
+blank='[[:space:]]*'
+named=$(sed -nE "s/^${{blank}}data_directory$blank[=[:space:]]$blank'?([^'#]*[^'#[:space:]]).*/\1/p" {conf} | tail -n 1)
+ours() {{ [ -z "$named" ] || [ "$named" -ef . ] || {{ echo {conf} "is about $named"; false; }}; }}
 # True if it is the node that was seen: of this system, on this timeline, and no standby.
 same() {{
     identifier=$(control 'Database system identifier') state=$(control 'Database cluster state') timeline=$(newest)
@@ -67,6 +73,7 @@ if running; then
         echo "{mark} another $identifier, timeline $timeline, $state"
         exit
     fi
+    ours || {{ echo "{mark} running"; exit; }}
     timeout --kill-after=5 {limit:.0f} repmgr -f {conf} node service --action=stop </dev/null 2>&1
     tries=0
     while running && [ $tries -lt {tries:.0f} ]; do
@@ -103,14 +110,15 @@ done
 if [ -e "$area/begun-{job}" ]; then echo "{mark} begun"; else cat "$area/said-{job}"; echo "{mark} late"; fi
 """
 ASK = """
-cd {area} 2>/dev/null || {{ echo "{mark} gone"; exit; }}
+cd {area} 2>/dev/null || {{ echo "{mark} refused"; exit; }}
 flock --nonblock --close lock true && free=1
 if [ -e code-{job} ]; then
     tail -c {most} said-{job}
     echo
-    echo "{mark} ended $(cat code-{job})"
+    if [ -e touched-{job} ]; then word=ended; else word=refused; fi
+    echo "{mark} $word $(cat code-{job})"
 elif [ "$free" ]; then
-    echo "{mark} gone"
+    if [ -e touched-{job} ]; then echo "{mark} gone"; else echo "{mark} refused"; fi
 else
     echo "{mark} runs"
 fi
@@ -118,6 +126,7 @@ fi
 # One name at a time: of a pattern longer than 15 characters pgrep finds nothing (pgrep(1)).
 READY = """
 running && exit {running}
+ours || exit {another}
 for name in repmgr pg_rewind pg_basebackup; do
     pgrep -u "$(id -u)" -x $name >/dev/null && exit {busy}
 done
@@ -157,18 +166,32 @@ if [ ! -d "$kept" ]; then
     ls -dt "$area"/wal-* | tail -n +{beyond} | while read -r old; do rm -rf "$old"; done
 fi
 """
+TOUCH = """
+: >"$area/touched-$job" && sync -f "$area" || exit {not_kept}
+"""
 REJOIN = """
 same || {{ echo "it is $identifier, timeline $timeline, $state"; exit {another}; }}
 {primary}
 {keep}
+{touch}
 timeout --kill-after=10 {limit} repmgr -f {conf} node rejoin -d {conninfo} --force-rewind {files}
 """
-# repmgr deletes the data directory (dirutil.c, create_pg_dir). It waits for the end of what it starts PostgreSQL with
-# (repmgr-action-node.c, do_node_service), and what pg_ctl writes to, PostgreSQL keeps open without ``-l``.
+# repmgr deletes the data directory (dirutil.c, create_pg_dir): not that of a node that was promoted since. What is left
+# of a rewind or a clone that was cut off has the old timeline in pg_control, or is no primary by it, or has a
+# backup_label (pg_rewind.c, basebackup.c: pg_control is written last). repmgr waits for the end of what it starts
+# PostgreSQL with (repmgr-action-node.c, do_node_service), and what pg_ctl writes to, PostgreSQL keeps open without
+# ``-l``.
 CLONE = """
 if [ -e global/pg_control ]; then
     identifier=$(control 'Database system identifier')
     [ "$identifier" = {system} ] || {{ echo "it is $identifier"; exit {another}; }}
+    state=$(control 'Database cluster state') timeline=$(control "Latest checkpoint's TimeLineID")
+    case $state in 'in production' | 'shut down' | 'shutting down')
+        if [ "${{timeline:-0}}" -gt {timeline} ] && [ ! -e backup_label ] && [ ! -e standby.signal ]; then
+            echo "it was a primary on timeline $timeline since"
+            exit {another}
+        fi
+    esac
 fi
 {primary}
 {source}
@@ -176,6 +199,7 @@ for file in {own_files}; do
     [ -e "$file" ] || continue
     mkdir -p "$area/files/$(dirname "$file")" && cp -p "$file" "$area/files/$file" || exit {not_kept}
 done
+{touch}
 timeout --kill-after=10 {limit} repmgr -f {conf} {node} standby clone --force --fast-checkpoint {way} || exit
 cd {directory} || exit
 for file in {own_files}; do

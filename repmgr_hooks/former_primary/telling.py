@@ -64,6 +64,11 @@ class Teller:
             what = f"node {former.node} stays stopped for now: {former.problem}"
             self._say(former, do.name.lower(), what, begun, problem)
 
+    def unheard_of(self, former: Former) -> None:
+        """The node has not said for long how a rewind or a clone goes on."""
+        wrong = Problem("unheard_of", former.problem, former.hint)
+        self._say(former, former.phase, f"node {former.node}: {former.problem}", former.begun, wrong)
+
     def ended(self, former: Former, after: Former, ended: Ended) -> None:
         """A rewind or a clone has ended."""
         done = "was rewound" if former.phase == "rejoin" else "was cloned"

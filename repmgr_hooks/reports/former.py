@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from repmgr_hooks import clock
+from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.former_primary import record
@@ -46,16 +47,27 @@ class FormerSeen:
         return f"former primary: node {self.node} {WORDS[self.state]}{at}{wrong}"
 
 
-def formers_of(managed: ManagedCluster) -> tuple[tuple[FormerSeen, ...], tuple[Problem, ...]]:
-    """Return the former primaries of a cluster that are looked after, or why that cannot be read."""
+def formers_of(
+    managed: ManagedCluster, decision: PrimaryDecision
+) -> tuple[tuple[FormerSeen, ...], tuple[Problem, ...]]:
+    """Return the former primaries of a cluster that are looked after, and those that are not any more; or why that
+    cannot be read."""
     settings = managed.cluster.former_primary
-    if settings is None:
-        return (), ()
     try:
         known = record.read(managed.cluster)
     except OperationFailed as error:
         return (), (Problem.of(error),)
-    return tuple(_seen(managed, settings, former) for former in known.values() if former.phase != "done"), ()
+    formers = [former for former in known.values() if former.phase != "done"]
+    if settings is None:
+        answer = {state.node for state in decision.states if state.reachable}
+        return (), tuple(_left(managed, former) for former in formers if former.node not in answer)
+    return tuple(_seen(managed, settings, former) for former in formers), ()
+
+
+def _left(managed: ManagedCluster, former: Former) -> Problem:
+    """It was stopped, and the section was removed since."""
+    what = f"node {former.node} was stopped, a stale primary; without 'former_primary' nobody rejoins it"
+    return Problem("former_left", what, f"on node {former.node}: {managed.cluster.rejoin(former.primary, 'repmgr')}")
 
 
 def _seen(managed: ManagedCluster, settings: FormerPrimary, former: Former) -> FormerSeen:

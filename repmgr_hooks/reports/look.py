@@ -58,7 +58,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     ready = begin(partial(ReadinessProbe().look, decision, settings, host, finder.last_known.since))
     hold, unreadable = hold_of(managed)
     switchover, no_record = switchover_of(managed)
-    formers, no_former = formers_of(managed)
+    formers, no_former = formers_of(managed, decision)
     pooled = pgbouncers(managed, hold, host)
     state = cluster_state(decision, finder) if decision.primary else None
     warnings = drift.warnings(managed, state, host) if state else []

@@ -172,7 +172,7 @@ class ClusterStatus:
         """What makes a stale primary a standby again; while no primary is known, there is nothing to rejoin."""
         if self.decision.primary is None:
             return stale.hint
-        return f"on node {stale.nodes[0]}: {self.cluster.rejoin(self.decision.primary, program())}"
+        return self.cluster.rejoin_stale(f"node {stale.nodes[0]}", self.decision.primary, program())
 
     def _lag(self, state: NodeState) -> str:
         """How much WAL of the primary a standby has not received."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -21,10 +21,9 @@ from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, OperationFailed, Stopped
 from repmgr_hooks.former_primary import record
-from repmgr_hooks.former_primary.on_node import ByShell, Ended, OnNode
-from repmgr_hooks.former_primary.plan import Deed, Do, certainly_stale, plan, verified_primary
+from repmgr_hooks.former_primary.on_node import ByShell, OnNode
+from repmgr_hooks.former_primary.plan import Deed, Do, after_job, certainly_stale, plan, verified_primary
 from repmgr_hooks.former_primary.record import Former
-from repmgr_hooks.former_primary.scripts import Refused
 from repmgr_hooks.former_primary.telling import Teller
 from repmgr_hooks.journal.finder import primary_finder
 from repmgr_hooks.journal.journal import Journal
@@ -131,14 +130,24 @@ class FormerPrimaryKeeper(threading.Thread):
             if not serves(self._of.gateway, host):
                 return SEEK_EVERY  # of several gateways, the one that has the address does it
             deeds = self._deeds(host)
-            for deed in deeds:
-                if self._stopping.is_set():
-                    break
-                self._take(deed, host)
+            self._take_each(deeds, host)
         finally:
             host.close_idle()
         busy = any(deed.do in (Do.ASK, Do.REJOIN, Do.CLONE, Do.FENCE) for deed in deeds)
         return LOOK_EVERY if busy or stale else SEEK_EVERY
+
+    def _take_each(self, deeds: Sequence[Deed], host: Host) -> None:
+        """A node that does not answer keeps nobody from the others. Raises what went wrong first."""
+        failed: HooksError | None = None
+        for deed in deeds:
+            if self._stopping.is_set():
+                break
+            try:
+                self._take(deed, host)
+            except OperationFailed as error:
+                failed = failed or error
+        if failed:
+            raise failed
 
     def _resting(self) -> bool:
         """True in a pause, and while a switchover is under way, in which repmgr itself rejoins the old primary."""
@@ -255,15 +264,21 @@ class FormerPrimaryKeeper(threading.Thread):
     def _ask(self, former: Former, host: Host) -> None:
         try:
             ended = self._make_node(self._of, self._settings, host).ask(former)
-        except OperationFailed:
-            if clock.wall() - former.begun < self._settings.timeout + UNHEARD_OF:
+        except OperationFailed as error:
+            if former.problem or clock.wall() - former.begun < self._settings.timeout + UNHEARD_OF:
                 raise
-            ended = Ended(None)
+            self._unheard_of(replace(former, problem=f"it is not known how it goes on: {error}", hint=error.hint))
+            return
         if ended is None:
             return
         after = after_job(former, ended, clock.wall())
         self._keep(after)
         self._teller.ended(former, after, ended)
+
+    def _unheard_of(self, former: Former) -> None:
+        """It is asked for until the node says how it has ended: what is not known is no reason to clone it."""
+        self._keep(former)
+        self._teller.unheard_of(former)
 
     def _keep(self, former: Former, forget: bool = False) -> None:
         """Raises Stopped: after a reload the next one works with the record, and finds out what this one has done."""
@@ -273,12 +288,3 @@ class FormerPrimaryKeeper(threading.Thread):
         if forget:
             del formers[former.node]
         record.keep(self._of, formers)
-
-
-def after_job(former: Former, ended: Ended, now: float) -> Former:
-    """Return it after a job has ended; until it is seen to be a standby, nothing else is done for a while. Pure."""
-    if ended.good:
-        return replace(former, job="", phase="fenced", begun=now, problem="it was started, and does not answer yet")
-    attempts = former.attempts[:-1] if ended.code == Refused.BUSY else former.attempts
-    after = replace(former, job="", begun=now, problem=ended.why, hint=ended.hint, attempts=attempts)
-    return replace(after, phase="fenced") if ended.untouched else replace(after, rewound=True)

@@ -238,6 +238,12 @@ class Cluster:
         """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again."""
         return f"stop PostgreSQL, then: {repmgr} node rejoin -d '{self.upstream(primary)}' --force-rewind"
 
+    def rejoin_stale(self, nodes: str, primary: int, repmgr: str) -> str:
+        """Return what is to be done about stale primaries: by hand, or only if the service does not do it."""
+        by_hand = f"on {nodes}: {self.rejoin(primary, repmgr)}"
+        own = "the service stops it once that is certain (former_primary); if it does not, "
+        return f"{own if self.former_primary else ''}{by_hand}"
+
     def upstream(self, primary: int) -> str:
         """Return how another node reaches the primary, for repmgr; its password is on that node."""
         host, postgres = self.nodes[primary].host, self.postgres

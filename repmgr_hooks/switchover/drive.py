@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 FAILOVER_LIMIT = 90.0
 """Seconds for repmgrd to promote a node, if the primary has stopped and repmgr has not promoted one."""
-END_LIMIT = way_back.LONGEST + FAILOVER_LIMIT + 2 * MARGIN
+LATE = 5.0
+"""Seconds for which a primary may be silent: one that is busy is no reason to promote another."""
+END_LIMIT = way_back.LONGEST + LATE + FAILOVER_LIMIT + 2 * MARGIN
 UNPAUSE_LIMIT = 10.0
 BACK_LIMIT = 60.0
 """Seconds for an old primary to be a standby again; repmgr waits as long (standby_reconnect_timeout)."""
@@ -99,11 +101,14 @@ def somebody_serves(work: Work) -> bool:
     if way_back.start_old_primary(plan, decision.states, work.promoting, work.host):
         log.warning("nobody was promoted: node %d is started again", plan.source)
         return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)
-    if work.promoting:
+    if work.wait(lambda: work.primary() is not None, LATE):
+        return True
+    decision = work.decision()
+    if decision is None:
         return False
     with contextlib.suppress(OperationFailed):
         work.note(repmgr=True, place="")
-    return way_back.promote(plan, decision.states, work.host)
+    return way_back.promote(plan, decision.states, work.promoting, work.host)
 
 
 def release(work: Work) -> Problem | None:

@@ -47,6 +47,7 @@ def judge(facts: Facts, due: Due) -> Iterator[Judgement]:
     if facts.changes >= limit.changes:
         what = f"the primary has changed {facts.changes} times in {limit.window} s: the service would not follow"
         yield Judgement("FAIL", "switchover.flap_limit", what, f"wait {limit.window} s, or raise flap_limit")
+    yield from _silent(facts, primary)
     yield from _repmgrd(facts)
     yield from (_of(problem) for problem in facts.pgbouncer.problems)
     if facts.cluster.barman:
@@ -118,6 +119,16 @@ def _of_target(facts: Facts, primary: NodeState, target: NodeState) -> Iterator[
 
 def _of(problem: Problem) -> Judgement:
     return Judgement("FAIL", "switchover.pgbouncer", problem.message, problem.hint or "repmgr-hooks check")
+
+
+def _silent(facts: Facts, primary: NodeState) -> Iterator[Judgement]:
+    """What we do not reach may be alive: repmgr pauses no repmgrd here, and one that runs on may promote its node."""
+    others = {row.node for row in primary.registered if row.active} - {facts.wanted}
+    for state in facts.decision.states:
+        if not state.reachable and not state.witness and state.node in others:
+            what = f"node {state.node} does not answer: its repmgrd cannot be paused, and could promote it meanwhile"
+            hint = "make it reachable, or unregister it"
+            yield Judgement("FAIL", "switchover.silent", what, hint)
 
 
 def _repmgrd(facts: Facts) -> Iterator[Judgement]:

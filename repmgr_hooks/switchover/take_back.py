@@ -9,6 +9,7 @@ from dataclasses import replace
 from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
+from repmgr_hooks.log import hint
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover import record
 from repmgr_hooks.switchover.record import Record
@@ -46,11 +47,13 @@ def look(cluster: Cluster, primary: int | None, host: Host, ended: Callable[[Rec
     now = replace(found, paused=tuple(left), repmgr=False) if left else None
     if now != found:
         record.keep(cluster, now)
+    # One that gave its primary up while it was paused promotes nobody later either (repmgrd-physical.c, MS_DEGRADED).
+    way = f"if no node becomes the primary: repmgr standby promote, on node {found.target}" if primary is None else ""
     if left:
         names = " and ".join(f"node {node}" for node in left)
         what = f"repmgrd of {names} is still paused by a switchover that was cut off; it is unpaused when that answers"
-        raise OperationFailed(what, code="paused")
-    log.warning("%s: a switchover was cut off (%s): repmgrd is unpaused", cluster.name, found.phase)
+        raise OperationFailed(what, code="paused", hint=way)
+    log.warning("%s: a switchover was cut off (%s): repmgrd is unpaused", cluster.name, found.phase, extra=hint(way))
     return None
 
 

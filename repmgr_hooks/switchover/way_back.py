@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from shlex import quote
 
 from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.cluster.repmgr_files import identities
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.switchover.on_node import Repmgr
+from repmgr_hooks.switchover.on_node import Repmgr, repmgr_of
 from repmgr_hooks.switchover.phases import Plan
 from repmgr_hooks.system.steps import Host, Program
 from repmgr_hooks.text import one_line
@@ -65,25 +66,63 @@ timeout --foreground {limit} repmgr -f {conf} standby promote --siblings-follow 
 """
 
 
-def promote(plan: Plan, states: Sequence[NodeState], host: Host) -> bool:
-    """Have repmgr promote the node that was to be promoted, and return whether it has.
+def promote(plan: Plan, states: Sequence[NodeState], promoting: bool, host: Host) -> bool:
+    """Have repmgr promote the node that was to be promoted, or one that has more WAL, and return whether it has.
 
-    It is a failover, which repmgrd has let pass while it was paused.
+    It is a failover, which repmgrd has let pass while it was paused; so what repmgrd asks for is asked for here, too:
+    that more than half of the nodes are seen, and of those the one with the most WAL (repmgrd-physical.c, do_election).
+    ``promoting``: repmgr may have begun to promote its node; then that, and no other, is safe to promote.
     """
-    others = [state for state in states if state.node != plan.source and not state.witness]
-    if any(state.reachable and not state.in_recovery for state in others):
+    others = [state for state in states if state.node != plan.source]
+    seen = [state for state in others if state.reachable]
+    if _may_be_promoted_already(plan, seen):
         return False
-    if not any(state.reachable and state.node == plan.target for state in others):
+    if 2 * len(seen) <= len(others):
+        log.warning("nobody is promoted: %d of %d nodes answer", len(seen), len(others))
         return False
-    directory, conf = quote(plan.repmgr.directory), quote(plan.repmgr.conf)
-    script = PROMOTE.format(directory=directory, conf=conf, limit=PROMOTE_LIMIT)
+    best = _best(plan, seen)
+    if best is None:
+        return False
+    if promoting and best.node != plan.target:
+        log.warning("nobody is promoted: node %d has more WAL than node %d", best.node, plan.target)
+        return False
     try:
-        for line in _run(plan.repmgr, script, host, PROMOTE_LIMIT + LIMIT).splitlines():
+        repmgr = plan.repmgr if best.node == plan.target else _repmgr_of(plan, best.node, host)
+        directory, conf = quote(repmgr.directory), quote(repmgr.conf)
+        script = PROMOTE.format(directory=directory, conf=conf, limit=PROMOTE_LIMIT)
+        for line in _run(repmgr, script, host, PROMOTE_LIMIT + LIMIT).splitlines():
             log.info("repmgr: %s", one_line(line, 300))
         return True
     except OperationFailed as error:
         log.warning("%s", error)
         return False
+
+
+def _may_be_promoted_already(plan: Plan, seen: Sequence[NodeState]) -> bool:
+    """A standby on a newer timeline follows somebody who was promoted."""
+    nodes = [state for state in seen if not state.witness and state.node != plan.source]
+    return any(not state.in_recovery or state.timeline > plan.state.timeline for state in nodes)
+
+
+def _best(plan: Plan, seen: Sequence[NodeState]) -> NodeState | None:
+    """Of those with the most WAL the one that was to be promoted; None if that does not answer."""
+    target = next((state for state in seen if state.node == plan.target), None)
+    if target is None:
+        return None
+    never = {row.node for row in target.registered if not row.electable}
+    nodes = [state for state in seen if not state.witness and state.node not in never]
+    return max(nodes, key=lambda state: state.lsn) if any(state.lsn > target.lsn for state in nodes) else target
+
+
+def _repmgr_of(plan: Plan, node: int, host: Host) -> Repmgr:
+    """Raises OperationFailed."""
+    cluster = plan.managed.cluster
+    what, limit = f"node {node} has more WAL than node {plan.target}", cluster.postgres.timeout
+    log.warning("%s: it is to be promoted", what)
+    known = identities(node, host, limit).get(node)
+    if known is None or not cluster.nodes[node].shell:
+        raise OperationFailed(f"{what}, and it has no 'shell'", code="no_shell", hint="promote it by hand")
+    return repmgr_of(node, cluster.nodes[node].shell, known, host, limit)
 
 
 def start_old_primary(plan: Plan, states: Sequence[NodeState], promoting: bool, host: Host) -> bool:
@@ -96,7 +135,7 @@ def start_old_primary(plan: Plan, states: Sequence[NodeState], promoting: bool, 
         return False
     others = [state for state in states if state.node != before.primary and not state.witness]
     silent = [state.node for state in others if not state.reachable]
-    if silent not in ([], [target]) or any(state.reachable and not state.in_recovery for state in others):
+    if silent not in ([], [target]) or _may_be_promoted_already(plan, [state for state in others if state.reachable]):
         return False
     try:
         if not silent:

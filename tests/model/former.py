@@ -59,7 +59,7 @@ class ModelOnNode:
     def ask(self, former: Former) -> Ended | None:
         self._reached(former)
         job = self._jobs.pop(former.job, None)
-        return job() if job else Ended(None)
+        return job() if job else Ended(Refused.CUT_OFF)
 
     def _begin(self, former: Former, primary: NodeState, rewinds: bool) -> None:
         self._oracle.asks_to_rejoin(former.node)

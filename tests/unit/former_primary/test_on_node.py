@@ -44,6 +44,11 @@ case "$*" in
     while [ /proc/$server/cwd -ef . ]; do sleep 0.05; done ;;
 esac
 """
+PGREP = """#!/bin/sh
+for process in $(/usr/bin/pgrep "$@"); do grep -qsz '^PATH={place}/bin:' "/proc/$process/environ" && exit; done
+exit 1
+"""
+"""The real one, of what this test has started: others test beside it."""
 PSQL = "#!/bin/sh\ncat {place}/verified\n"
 HISTORY = "1\t0/4000050\tno recovery target specified\n"
 PRIMARY = NodeState(2, in_recovery=False, timeline=2, system_identifier=SYSTEM)
@@ -125,7 +130,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlace:
     (data / "PG_VERSION").write_text("15\n")
     programs = tmp_path / "bin"
     programs.mkdir()
-    texts = {"repmgr": REPMGR, "pg_controldata": CONTROL, "pg_ctl": PG_CTL, "psql": PSQL}
+    texts = {"repmgr": REPMGR, "pg_controldata": CONTROL, "pg_ctl": PG_CTL, "psql": PSQL, "pgrep": PGREP}
     for name, text in texts.items():
         (programs / name).write_text(text.format(place=tmp_path, data=data))
         (programs / name).chmod(0o755)
@@ -198,6 +203,28 @@ def test_what_is_not_what_was_seen_is_not_touched(
     assert refused.value.code == "another"
     assert running.poll() is None
     assert place.calls == ""
+
+
+CONF = "node_id=1\n  data_directory = '{}'  # where\n"
+
+
+def test_repmgr_of_another_server_on_its_host_is_not_used(place: Place, running: subprocess.Popen[bytes]) -> None:
+    """The table says where repmgr.conf is: with a wrong one repmgr would stop, rewind or delete another server."""
+    (place.path / "repmgr.conf").write_text(CONF.format(place.path))
+    with pytest.raises(OperationFailed, match=f"repmgr.conf is about {place.path}"):
+        place.node.stop(place.former, 5)
+    assert running.poll() is None
+    running.kill()
+    running.wait(60)
+    for ended in (place.rejoin(), place.clone(rewound=True)):
+        assert (ended.code, ended.untouched) == (Refused.ANOTHER, True), ended
+    assert place.calls == ""
+
+
+def test_its_own_repmgr_conf_may_name_it_by_a_link(place: Place, running: subprocess.Popen[bytes]) -> None:
+    (place.path / "link").symlink_to(place.data)
+    (place.path / "repmgr.conf").write_text(CONF.format(place.path / "link"))
+    assert place.node.stop(place.former, 5).phase == "fenced"
 
 
 def test_what_still_runs_is_not_said_to_be_stopped(place: Place, running: subprocess.Popen[bytes]) -> None:
@@ -309,10 +336,32 @@ def test_it_goes_on_without_us_and_one_at_a_time(place: Place) -> None:
     assert place.ends().good
 
 
-def test_what_never_ran_or_was_killed_has_ended(place: Place) -> None:
-    assert place.node.ask(place.former) == Ended(None)
+def test_what_never_ran_has_changed_nothing(place: Place) -> None:
+    """The service was killed between its record and the beginning: a clone would delete WAL that nobody has kept."""
+    assert place.node.ask(place.former) == Ended(Refused.CUT_OFF)
     assert place.rejoin().good
-    assert place.node.ask(replace(place.former, job="0c")) == Ended(None)
+    assert place.node.ask(replace(place.former, job="0c")) == Ended(Refused.CUT_OFF)
+
+
+def test_what_was_killed_before_the_wal_was_kept_has_changed_nothing(place: Place) -> None:
+    (place.path / "bin/psql").write_text("#!/bin/sh\nkill -9 0\n")
+    ended = place.rejoin()
+    assert (ended.code, ended.untouched, place.kept) == (Refused.CUT_OFF, True, [])
+
+
+def test_a_part_of_it_that_was_killed_before_has_changed_nothing(place: Place) -> None:
+    area = place.path / "data.former"
+    area.mkdir()
+    (area / f"code-{place.former.job}").write_text("137\n")
+    (area / f"said-{place.former.job}").write_text("Killed\n")
+    ended = place.ends()
+    assert (ended.untouched, ended.why) == (True, "it was cut off before it had changed anything there (Killed)")
+
+
+def test_how_far_a_rewind_came_that_was_killed_is_not_known(place: Place) -> None:
+    (place.path / "bin/repmgr").write_text("#!/bin/sh\nkill -s KILL -- -$(($(ps -o sid= -p $$)))\n")
+    assert place.rejoin() == Ended(None)
+    assert len(place.kept) == 1
 
 
 def test_a_clone_leaves_the_nodes_own_files(make: MakePlace) -> None:
@@ -347,6 +396,33 @@ def test_a_clone_from_barman_needs_one_in_repmgr_conf(make: MakePlace) -> None:
     assert "--without-barman" not in place.calls
     assert "node service --action=start" in place.calls
     assert "pg_ctl" not in place.calls
+
+
+@pytest.mark.parametrize(
+    ("state", "timeline", "marks", "cloned"),
+    [
+        ("shut down", 3, (), False),
+        ("in production", 2, (), False),
+        ("in production", 2, ("standby.signal",), True),
+        ("in production", 2, ("backup_label",), True),
+        ("in archive recovery", 2, (), True),
+        ("shut down", 1, (), True),
+    ],
+)
+def test_a_node_that_was_a_primary_since_is_not_cloned(
+    make: MakePlace, state: str, timeline: int, marks: tuple[str, ...], cloned: bool
+) -> None:
+    """What it has written on its own timeline is nowhere else; what a rewind or a clone has left is told apart."""
+    place = make(clone="primary")
+    place.says(state)
+    with (place.path / "control").open("a") as control:
+        control.write(f"Latest checkpoint's TimeLineID:       {timeline}\n")
+    for mark in marks:
+        (place.data / mark).touch()
+    ended = place.clone(rewound=True)
+    assert ended.good is cloned
+    assert ("clone" in place.calls) is cloned
+    assert cloned or ended.code == Refused.ANOTHER
 
 
 def test_a_node_of_another_system_is_not_cloned(make: MakePlace) -> None:

@@ -391,8 +391,9 @@ def test_a_node_that_is_switched_off_uses_up_no_attempt(kept: Kept) -> None:
     assert kept.node.did[-1] == "rejoin 1 to 2"
 
 
-def test_a_job_on_a_node_that_is_never_heard_of_again_has_ended(make: Make) -> None:
-    kept = make(timeout=600)
+def test_a_job_on_a_node_that_is_silent_is_asked_for_until_it_answers(make: Make) -> None:
+    """It may never have begun: a clone would delete WAL that nobody has kept."""
+    kept = make(timeout=600, clone="primary")
     kept.comes_back()
     kept.look(3)
     kept.node.fails = NO_SSH
@@ -400,8 +401,37 @@ def test_a_job_on_a_node_that_is_never_heard_of_again_has_ended(make: Make) -> N
         kept.look()
     kept.host.sleep(600 + UNHEARD_OF)
     kept.look()
-    assert kept.record[1].job == ""
-    assert kept.record[1].rewound
+    assert kept.told[-1].severity == "critical"
+    assert "it is not known how it goes on: ssh" in kept.told[-1].summary
+    said = len(kept.told)
+    with pytest.raises(OperationFailed):
+        kept.look()
+    assert len(kept.told) == said
+    assert (bool(kept.record[1].job), kept.record[1].rewound) == (True, False)
+    kept.node.fails, kept.node.ends = None, [Ended(Refused.CUT_OFF)]
+    kept.look(2, RETRY_AFTER)
+    assert kept.node.did == ["stop 1", "rejoin 1 to 2", "rejoin 1 to 2"]
+
+
+def test_a_host_that_was_restarted_meanwhile_may_start_a_whole_standby(kept: Kept) -> None:
+    kept.comes_back()
+    kept.look(3)
+    kept.node.ends = [Ended(None)]
+    kept.look(3)
+    assert kept.node.did == ["stop 1", "rejoin 1 to 2"]
+    kept.look(2, RETRY_AFTER)
+    assert kept.node.did[-1] == "clone 1 from 2"
+
+
+def test_a_node_that_is_silent_keeps_nobody_from_the_others(kept: Kept) -> None:
+    kept.comes_back()
+    kept.look(3)
+    gone = replace(kept.record[1], node=9, job="")
+    record.keep(kept.managed.cluster, {**kept.record, 9: gone})
+    kept.node.fails = NO_SSH
+    with pytest.raises(OperationFailed):
+        kept.look()
+    assert list(kept.record) == [1]
 
 
 def test_it_stays_stopped_if_it_is_not_to_be_rejoined(make: Make) -> None:

@@ -16,7 +16,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
 from repmgr_hooks.settings.cluster import Cluster
-from repmgr_hooks.switchover import record
+from repmgr_hooks.switchover import drive, record
 from repmgr_hooks.switchover.on_node import ENDED, OVER, WORKS, Repmgr
 from repmgr_hooks.switchover.phases import Plan, Work, switch
 from repmgr_hooks.system.steps import Program
@@ -85,3 +85,22 @@ def test_repmgr_gets_no_word_when_clients_are_not_held_any_more(tmp_path: Path) 
         switch(it.work, LIMIT)
     assert not [program for program in it.host.ran if program.argv[0] == "ssh"]
     assert record.read(it.work.plan.managed.cluster) is None
+
+
+def test_where_it_is_not_known_what_repmgr_did_its_node_is_promoted(tmp_path: Path) -> None:
+    """The connection was lost, and the old primary has died: a repmgrd that gave it up while paused promotes nobody."""
+    it = UnderWay(tmp_path, lambda program: "")
+    it.host.lose(1)
+    it.work.ended = True
+    assert it.work.promoting
+    assert drive.somebody_serves(it.work)
+    assert "standby promote" in it.host.ran[-1].stdin
+
+
+def test_a_primary_that_is_busy_is_waited_for(tmp_path: Path) -> None:
+    it = UnderWay(tmp_path, lambda program: "")
+    it.host.nodes[1].reachable = False
+    it.host.at(3, lambda: setattr(it.host.nodes[1], "reachable", True))
+    it.work.ended = True
+    assert drive.somebody_serves(it.work)
+    assert not [program for program in it.host.ran if "promote" in program.stdin]

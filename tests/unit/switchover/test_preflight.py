@@ -120,6 +120,15 @@ def test_what_stands_against_it(case: str) -> None:
     assert all(item.hint for item in judge(seen, due) if item.level == "FAIL")
 
 
+def test_a_node_that_does_not_answer_could_be_promoted_meanwhile() -> None:
+    """Its repmgrd may be alive, and cannot be paused: two primaries on one timeline."""
+    silent = NodeState(3, "timeout expired")
+    assert failures(facts(PRIMARY, standby(2), silent)) == {"switchover.silent"}
+    inactive = replace(PRIMARY, registered=(*ROWS[:2], replace(ROWS[2], active=False)))
+    assert failures(facts(inactive, standby(2), silent)) == set(), "a primary that has failed"
+    assert failures(facts(PRIMARY, standby(2), replace(silent, witness=True))) == set()
+
+
 def test_repmgrd_that_is_paused_is_named_and_hinders_nothing() -> None:
     seen = facts(paused={1: False, 2: True, 3: "node 3: no answer"})
     assert failures(seen) == set()

@@ -14,6 +14,7 @@ from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.holds import Holder
+from repmgr_hooks.log import hints_of
 from repmgr_hooks.service.guard import SwitchoverGuard
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
@@ -140,6 +141,25 @@ def test_a_node_that_stays_silent_is_said_once(tmp_path: Path, caplog: pytest.Lo
     host.nodes[1].reachable = True
     guard.look()
     assert record.read(cluster(tmp_path)) is None
+
+
+@pytest.mark.parametrize(("primary", "hinted"), [(None, True), (2, False)])
+@pytest.mark.parametrize("silent", [False, True])
+def test_where_nobody_is_the_primary_it_is_said_what_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, silent: bool, primary: int | None, hinted: bool
+) -> None:
+    """repmgrd that gave its primary up while it was paused does not promote a node when it is unpaused."""
+    host = Nodes()
+    host.nodes[1].reachable = not silent
+    record.keep(cluster(tmp_path), RECORD)
+    way = "if no node becomes the primary: repmgr standby promote, on node 2"
+    if silent:
+        with pytest.raises(OperationFailed) as paused:
+            take_back.look(cluster(tmp_path), primary, host, lambda _: True)
+        assert paused.value.hint == (way if hinted else "")
+    else:
+        take_back.look(cluster(tmp_path), primary, host, lambda _: True)
+        assert hints_of(caplog.records[-1]) == [way] * hinted
 
 
 SHELL = ("ssh", "db2")

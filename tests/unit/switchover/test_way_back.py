@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.cluster.observe import NodeState, Registered
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.switchover.on_node import Repmgr
+from repmgr_hooks.switchover.on_node import SETTINGS, Repmgr
 from repmgr_hooks.switchover.phases import Plan
 from repmgr_hooks.switchover.way_back import promote, start_old_primary
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.steps import Rows, Sql
 from tests.unit.switchover.test_preflight import CLUSTER
 
 LIMIT = 60.0
@@ -26,6 +27,19 @@ TARGET = 2
 STATES = (NodeState(1, "refused"), NodeState(2, "refused"), NodeState(3, timeline=3))
 ALIVE = (STATES[0], NodeState(2, timeline=3), STATES[2])
 CONTROL = "pg_control version number:            1300\nDatabase cluster state:               {}\n"
+
+
+class NodesAnswer(LocalHost):
+    """Programs are run; nodes are not there, and say all the same which repmgr.conf is theirs, and where they are."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__({})
+        self._directory = directory
+
+    def fetch(self, sql: Sql, limit: float) -> Rows:
+        if sql == Sql(3, SETTINGS):
+            return [(str(self._directory),)]
+        return [(number, f"db{number}", "host=h", f"/etc/db{number}.conf") for number in CLUSTER.nodes]
 
 
 @dataclass(frozen=True)
@@ -48,8 +62,10 @@ class Nodes:
     def begin(self, states: tuple[NodeState, ...] = STATES, promoting: bool = True) -> bool:
         return start_old_primary(self.plan, states, promoting, LocalHost({}))
 
-    def promote(self, states: tuple[NodeState, ...]) -> bool:
-        return promote(self.plan, states, LocalHost({}))
+    def promote(self, states: tuple[NodeState, ...], command: tuple[str, ...] = (), promoting: bool = False) -> bool:
+        nodes = {number: replace(node, shell=command) for number, node in CLUSTER.nodes.items()}
+        plan = replace(self.plan, managed=ManagedCluster(replace(CLUSTER, nodes=nodes), ()))
+        return promote(plan, states, promoting, NodesAnswer(self.target))
 
     @property
     def plan(self) -> Plan:
@@ -168,6 +184,7 @@ def test_there_are_never_two_primaries(nodes: Nodes, danger: str) -> None:
         ALIVE,  # and the old primary has stopped: repmgr may have begun to promote, and repmgrd does
         (STATES[0], STATES[1], NodeState(3, "refused")),
         (STATES[0], STATES[1], replace(STATES[2], in_recovery=False)),
+        (STATES[0], STATES[1], replace(STATES[2], timeline=4)),
     ],
 )
 def test_where_another_may_be_promoted_it_is_left_to_repmgrd(nodes: Nodes, states: tuple[NodeState, ...]) -> None:
@@ -185,13 +202,61 @@ def test_where_the_old_primary_has_died_repmgr_promotes(nodes: Nodes) -> None:
     assert nodes.started == "repmgr -f /etc/it's.conf standby promote --siblings-follow\n"
 
 
+def test_a_witness_is_one_of_more_than_half(nodes: Nodes) -> None:
+    runs(nodes)
+    assert nodes.promote((*SILENT, NodeState(4, in_recovery=False, witness=True)))
+
+
 def test_repmgr_may_refuse(nodes: Nodes) -> None:
     runs(nodes)
     (nodes.place / "refuses").touch()
     assert not nodes.promote(ALIVE)
 
 
-@pytest.mark.parametrize("states", [STATES, (*ALIVE[:2], replace(ALIVE[2], in_recovery=False))])
+AHEAD = (*ALIVE[:2], replace(ALIVE[2], lsn=7))
+
+
+def test_the_node_with_the_most_wal_is_promoted(nodes: Nodes) -> None:
+    """Its last commits may be nowhere else: with quorum commit one standby is enough."""
+    runs(nodes)
+    assert nodes.promote(AHEAD, ("env",))
+    assert nodes.started == "repmgr -f /etc/db3.conf standby promote --siblings-follow\n"
+
+
+def test_where_repmgr_may_have_begun_to_promote_a_node_no_other_is_promoted(nodes: Nodes) -> None:
+    runs(nodes)
+    assert not nodes.promote(AHEAD, ("env",), promoting=True)
+    assert nodes.started == ""
+    assert nodes.promote(ALIVE, promoting=True)
+    assert "it's.conf standby promote" in nodes.started
+
+
+def test_the_node_with_the_most_wal_has_no_shell(nodes: Nodes) -> None:
+    runs(nodes)
+    assert not nodes.promote(AHEAD)
+    assert nodes.started == ""
+
+
+def test_a_node_that_repmgr_never_promotes_is_not_waited_for(nodes: Nodes) -> None:
+    runs(nodes)
+    never = (Registered(3, "standby", True, 1, electable=False),)
+    assert nodes.promote((AHEAD[0], replace(AHEAD[1], registered=never), AHEAD[2]))
+    assert "it's.conf" in nodes.started
+
+
+SILENT = (*ALIVE[:2], NodeState(3, "refused"))
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        STATES,
+        SILENT,
+        (*SILENT, NodeState(4, "refused", witness=True)),
+        (*ALIVE[:2], replace(ALIVE[2], in_recovery=False)),
+        (*ALIVE[:2], replace(ALIVE[2], timeline=4)),
+    ],
+)
 def test_nobody_is_promoted_beside_another_or_while_it_is_down(nodes: Nodes, states: tuple[NodeState, ...]) -> None:
     runs(nodes)
     assert not nodes.promote(states)
