@@ -299,7 +299,8 @@ def small_disk(host: Host) -> Iterator[Callable[[], None]]:
     host.pg_ctl("stop")
     there.rename(kept)
     there.mkdir()
-    must("mount", "-t", "tmpfs", "-o", "size=400M", "tmpfs", str(there))
+    size = sum(file.stat().st_size for file in kept.rglob("*")) + 128 * 2**20
+    must("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(there))
     try:
         must("cp", "-a", f"{kept}/.", str(there))
         host.pg_ctl("start")
