@@ -23,7 +23,7 @@ from tests.model.setting import READERS
 DNAT, SNAT = "repmgr_dnat", "repmgr_snat"
 DPORT = {"payload": {"protocol": "tcp", "field": "dport"}}
 USE_TAKES = 0.002
-MOST_USES = 20_000
+MOST_USES = 100_000
 PORTS = {"barman": FakeHost.barman_port, "app": FakeHost.app_port}
 
 
@@ -122,7 +122,7 @@ class ModelHost(FakeHost):
         """A client connects to wherever a port leads, and stays."""
         number = self.node_behind(port)
         if number is not None and self.nodes[number].reachable:
-            flow = Flow("10.0.0.30", 40_000 + self._uses, self.gateway, PORTS[port])
+            flow = Flow("10.0.0.30", 40_000 + self._uses % 20_000, self.gateway, PORTS[port])
             self.connections.append(Connection(flow, self.nodes[number].host))
         return number
 
@@ -178,7 +178,7 @@ class ModelHost(FakeHost):
         if not there:
             return None
         number = there[which % len(there)]
-        flow = Flow("10.0.0.31", 40_000 + self._uses, self.gateway, READERS)
+        flow = Flow("10.0.0.31", 40_000 + self._uses % 20_000, self.gateway, READERS)
         self.connections.append(Connection(flow, self.nodes[number].host))
         return number
 
