@@ -850,8 +850,14 @@ class FakeHost(ScriptedHost):
         node.segment += 1
         assert "--archive" not in program.argv, "the lock of archive-wal may be held by somebody else"
         if self.barman.streams_from == number:
-            self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
+            self._closed(closed, node)
         return ended(program, 0, f"The WAL file {closed} has been closed on server 'main_backup'\n", "")
+
+    def _closed(self, name: str, node: FakeNode) -> None:
+        """Barman has received a file to its end, and what it had begun before it."""
+        begun = {file for file in self.barman.streaming if file.endswith(".partial") and file[:24] <= name}
+        self.barman.streaming -= begun - self.barman.tails
+        self.barman.archived |= {name, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
 
     # PostgreSQL
 
@@ -952,7 +958,7 @@ class FakeHost(ScriptedHost):
         closed = node.wal_file()
         node.segment += 1
         if self.barman.streams_from == sql.node:
-            self.barman.archived |= {closed, *([f"{node.timeline:08X}.history"] if node.timeline > 1 else [])}
+            self._closed(closed, node)
         self.note(f"switch WAL on {sql.node}")
         return [("0/0", "0/0")]
 

@@ -47,6 +47,8 @@ class ModelOnNode:
             self._oracle.stops(former.node)
             node.up = False
             COUNTS[STOPPED] += 1
+        else:
+            self._oracle.finds_stopped(former.node)
         self._host.let(lambda: None)
         return replace(former, phase="fenced")
 

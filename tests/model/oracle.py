@@ -211,6 +211,10 @@ class Oracle:
             self.accuse(f"node {number} is stopped, {term}; the primary is {self._decided}")
         self._stopped[number] = term
 
+    def finds_stopped(self, number: int) -> None:
+        """It is down when it is asked to stop: by an order of ours that was cut off, or somebody was faster."""
+        self._stopped[number] = self._cluster.nodes[number].term
+
     def asks_to_rejoin(self, number: int) -> None:
         """A node is to be rewound or cloned: one that we have stopped, and another is followed."""
         followed = self._followed_primary()
