@@ -6,6 +6,7 @@ However this is ended, what it has started ends with it; see ``lab/contain.py``.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -64,7 +65,8 @@ def main() -> int:
 def by_themselves(fast: bool) -> list[Callable[[], Part]]:
     """What needs no cluster."""
     examples = ("tests/machines.py", "tests/options.py", "tests/readme.py", "tests/lab/six.py", "tests/lab/versions.py")
-    unit = (*PYTEST, "--doctest-modules")
+    pytest = (*in_memory(), *PYTEST)
+    unit = (*pytest, "--doctest-modules")
     # In two parts, for two cores.
     second = [f"tests/unit/{name}" for name in ("cli", "service", "system")]
     first = ("repmgr_hooks", "tests/unit", "tests/handlers", *examples, *(f"--ignore={place}" for place in second))
@@ -74,9 +76,19 @@ def by_themselves(fast: bool) -> list[Callable[[], Part]]:
         partial(check, "format", sys.executable, "-m", "ruff", "format", "--check", "."),
         partial(tests, "unit", *unit, *first, *which),
         partial(tests, "unit, service", *unit, *second, *which),
-        partial(tests, "model", *PYTEST, "tests/model", *which),
+        partial(tests, "model", *pytest, "tests/model", *which),
         partial(check, "types", sys.executable, "-m", "mypy"),
     ]
+
+
+def in_memory() -> tuple[str, ...]:
+    """The beginning of a command whose temporary files are in memory: who keeps a journal mostly waits for the disk."""
+    place = os.environ.get("REPMGR_HOOKS_TEMPLATES")
+    if not place:
+        return ()
+    Path(place, "tmp").mkdir(exist_ok=True)
+    Path(place, "tmp").chmod(0o1777)
+    return ("env", f"TMPDIR={place}/tmp")
 
 
 def turn(file: Path) -> tuple[int, int]:

@@ -287,6 +287,8 @@ class Lab:
         must("ip", "link", "set", "lan", "up")
         for host in self.hosts:
             must("ip", "netns", "add", host.name)
+            # A new namespace has it from the first one of the machine (net.core.devconf_inherit_init_net).
+            must("ip", "netns", "exec", host.name, "sysctl", "-q", "-w", "net.ipv4.ip_forward=0")
             must("ip", "link", "add", host.name, "type", "veth", "peer", "name", "eth0", "netns", host.name)
             must("ip", "link", "set", host.name, "master", "lan", "up")
             # A new IPv6 address can be used after a second, when nobody is known to have it.

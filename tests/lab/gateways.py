@@ -113,6 +113,8 @@ class TwoGateways(Lab):
         """What starts on a gateway at boot."""
         words = ("keepalived", "--vrrp", "--dont-fork", "--log-console", "--log-detail")
         pids = (f"--pid=/var/lib/{host.name}.pid", f"--vrrp_pid=/var/lib/{host.name}-vrrp.pid")
+        # Of one that was killed; a host that starts anew has none.
+        host.path("/run/lock/conntrackd.lock").unlink(missing_ok=True)
         self.daemons[f"conntrackd {host.name}"] = host.start("conntrackd", log="conntrackd")
         self.daemons[f"keepalived {host.name}"] = host.start(*words, *pids, log="keepalived")
         wait_for(self.holders, "a gateway to have the address")

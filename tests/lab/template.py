@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ LARGEST = 16
 
 def make_databases(lab: Lab) -> None:
     """Make the databases of a lab, or copy those that were made for another; then start them."""
-    kept = Path(os.environ.get(PLACE, "/run/templates"), f"{lab.nodes}-{lab.six}-{lab.rpm}-{lab.segment_mb}")
+    kept = Path(os.environ.get(PLACE, "/run/templates"), key(lab))
     kept.mkdir(parents=True, exist_ok=True)
     # Who comes second waits: to make them takes a processor some seconds.
     with (kept / "lock").open("w") as lock:
@@ -40,6 +41,13 @@ def make_databases(lab: Lab) -> None:
         host.run("mkdir", "-p", str(Path(DATA).parent), user="postgres")
         _copy(kept / host.name, host.path(DATA))
     lab.start_databases()
+
+
+def key(lab: Lab) -> str:
+    """Return what tells labs apart whose databases differ: a lab of another kind has other lines in pg_hba.conf."""
+    files = "".join(map(lab.config, ("pg_hba.conf", "postgresql-db1.conf")))
+    kind = f"{type(lab).__name__}-{lab.nodes}-{lab.six}-{lab.rpm}-{lab.segment_mb}"
+    return f"{kind}-{hashlib.sha256(files.encode()).hexdigest()[:12]}"
 
 
 def _make(lab: Lab) -> None:
