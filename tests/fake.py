@@ -591,7 +591,12 @@ class FakeHost(ScriptedHost):
             if "--test" in words:
                 NatTable(self.nat.save()).restore(program.stdin)
                 return ""
-            self.nat.restore(program.stdin)
+            try:
+                self.nat.restore(program.stdin)
+            except NatError as error:
+                if "no such rule" in str(error):  # somebody was faster
+                    raise OperationFailed(f"iptables-restore: 1: {error}", code="program_failed") from None
+                raise
             self.note("iptables-restore")
             return ""
         if name == "sysctl":

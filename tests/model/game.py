@@ -264,9 +264,12 @@ class Game(RuleBasedStateMachine):
                 yield f"standby {other} has the slot"
 
     def wrong_stream(self, number: int) -> list[str]:
-        """Where Barman may have another branch of that timeline, or of a later one, it may stream from nobody."""
-        source, own = self.host.barman.streams_from, self.cluster.nodes[number].past
-        branches = [term for term in self.cluster.begun if term.timeline >= own[-1].timeline and term not in own]
+        """Where Barman may have another branch of that timeline, or of a later one, it may stream from nobody; and of
+        the one at which it stands."""
+        barman, own = self.host.barman, self.cluster.nodes[number].past
+        source, at = barman.streams_from, max((int(name[:8], 16) for name in barman.streaming), default=0)
+        others = [term.timeline for term in self.cluster.begun if term not in own]
+        branches = [timeline for timeline in others if timeline >= own[-1].timeline or timeline == at]
         return [] if source == number or (branches and source is None) else [f"Barman streams from {source}"]
 
     def nothing_must_be_written(self) -> None:

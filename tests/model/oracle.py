@@ -205,9 +205,9 @@ class Oracle:
         return None
 
     def stops(self, number: int) -> None:
-        """And its host has found it to be what it was."""
+        """And its host has found it to be what it was: of two that were promoted by hand it may be the older one."""
         term = self._cluster.nodes[number].term
-        if term == self._decided or term.timeline >= self._cluster.newest_made_by_repmgr():
+        if term == self._decided or self._is_newest(term):
             self.accuse(f"node {number} is stopped, {term}; the primary is {self._decided}")
         self._stopped[number] = term
 
@@ -226,8 +226,13 @@ class Oracle:
     def rejoins(self, number: int) -> None:
         """It is rewound or cloned: nothing of a primary is lost that repmgr has made, and that is the newest."""
         node = self._cluster.nodes[number]
-        if node.up or node.term == self._decided or node.timeline >= self._cluster.newest_made_by_repmgr():
+        if node.up or node.term == self._decided or self._is_newest(node.term):
             self.accuse(f"node {number} is rejoined, {node.term}; the primary is {self._decided}")
+
+    def _is_newest(self, term: Term) -> bool:
+        """Nothing that repmgr has made is newer, nor what is followed."""
+        followed = self._decided.timeline if self._decided else 0
+        return term.timeline >= max(self._cluster.newest_made_by_repmgr(), followed)
 
     def _followed_primary(self) -> tuple[int, int] | None:
         """Return the node that was decided to be the primary, and was one at the last look; and its timeline."""
