@@ -29,6 +29,8 @@ from tests.model.host import PORTS, Killed, ModelHost, MortalJournal
 from tests.model.oracle import Oracle, Violation
 from tests.model.setting import LOADED, READERS, TICK, managed
 
+FENCES = ("FFFFFFFFFFFFFFFF000000FF.partial",)
+"""What keeps Barman from receiving another branch is no WAL."""
 LOOK_AT_MOST_EVERY = 2.5
 """Seconds; without a primary the worker would look ten times as often."""
 RETRY_AT_MOST = LOADED.service.retry.max_delay
@@ -267,7 +269,8 @@ class Game(RuleBasedStateMachine):
         """Where Barman may have another branch of that timeline, or of a later one, it may stream from nobody; and of
         the one at which it stands."""
         barman, own = self.host.barman, self.cluster.nodes[number].past
-        source, at = barman.streams_from, max((int(name[:8], 16) for name in barman.streaming), default=0)
+        received = [name for name in barman.streaming if name not in FENCES]
+        source, at = barman.streams_from, max((int(name[:8], 16) for name in received), default=0)
         others = [term.timeline for term in self.cluster.begun if term not in own]
         branches = [timeline for timeline in others if timeline >= own[-1].timeline or timeline == at]
         return [] if source == number or (branches and source is None) else [f"Barman streams from {source}"]
