@@ -12,7 +12,7 @@ from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from, follows, routes, status
 from tests.endtoend.test_former_primary import configure
 from tests.endtoend.test_pgbouncer import use
-from tests.endtoend.test_readers import DB2, DB3, change_config
+from tests.endtoend.test_readers import DB2, DB3, READERS, change_config
 from tests.lab import Lab, wait_for
 from tests.lab import http as endpoint
 from tests.lab.pgbouncer import Pooler
@@ -29,8 +29,7 @@ def pooled() -> Iterator[Pooler]:
         lab.build()
         change_config(
             lab,
-            ("ports: {barman: 54321, app: 54322}", "ports: {barman: 54321, app: 54322, readers: 54323}"),
-            ("          # - firewall: {open: readers", "          - firewall: {open: readers"),
+            *READERS,
             ("          - slot: {on: primary}\n", f"          - slot: {{on: primary}}\n          {SECOND}\n"),
             (
                 "          - slot: {on: standbys, state: absent}\n",

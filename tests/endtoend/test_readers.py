@@ -15,6 +15,11 @@ from tests.lab.readers import Staying, reach, shares
 
 DB1, DB2, DB3 = "10.0.0.11", "10.0.0.12", "10.0.0.13"
 TIMES = 300
+READERS = (
+    ("ports: {barman: 54321, app: 54322}", "ports: {barman: 54321, app: 54322, readers: 54323}"),
+    ("          # - firewall: {open: readers", "          - firewall: {open: readers"),
+)
+"""What makes of the shipped configuration one with a port for readers."""
 
 
 def change_config(lab: Lab, *changes: tuple[str, str]) -> None:
@@ -41,8 +46,7 @@ def lab() -> Iterator[Lab]:
         lab.build()
         change_config(
             lab,
-            ("ports: {barman: 54321, app: 54322}", "ports: {barman: 54321, app: 54322, readers: 54323}"),
-            ("          # - firewall: {open: readers", "          - firewall: {open: readers"),
+            *READERS,
             ("max_lag: 64MB", "max_lag: 1MB"),
             ("monitor_interval: 5", "monitor_interval: 1"),
         )
