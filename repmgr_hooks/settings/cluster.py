@@ -12,6 +12,7 @@ from repmgr_hooks.errors import Problem
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.former_primary import FormerPrimary
 from repmgr_hooks.settings.libpq import LibpqValue
+from repmgr_hooks.settings.on_gateway import OnGateway
 from repmgr_hooks.settings.schema import (
     NOT_AN_OPTION,
     REST,
@@ -24,6 +25,7 @@ from repmgr_hooks.settings.schema import (
     Port,
     Positive,
     Range,
+    SlotName,
     Timeout,
     Word,
 )
@@ -52,7 +54,6 @@ LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOST_NAME = rf"(?=.{{1,253}}$)(?!(.*\.)?[0-9]+$){LABEL}(\.{LABEL})*"
 """As RFC 1123, section 2.1, has it; the last label is no number, or it would be an address."""
 HostName = Annotated[str, Pattern(HOST_NAME, "a host name, such as db1.example.com")]
-SlotName = Annotated[str, Pattern(r"[a-z0-9_]{1,63}", "a slot name: lower-case letters, digits and underscores")]
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class Barman:
     """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh).
 
     ``slot_name`` and ``streaming_archiver_name`` are Barman's own options. ``check_after_failover``: on each new
-    timeline the service has the records around the switchpoint followed, once (``check-wal --deep``).
+    timeline the service has the records around the switchpoint followed, once (``check-wal --deep``). ``gateways``:
+    what is different on a gateway, by its own address.
     """
 
     server: Identifier
@@ -142,6 +144,24 @@ class Barman:
     command: Words = ("barman",)
     streaming_archiver_name: Identifier = "barman_receive_wal"
     check_after_failover: bool = True
+    gateways: Mapping[Address, OnGateway] = field(default_factory=dict, hash=False)
+
+    @property
+    def on_each_gateway(self) -> bool:
+        """Whether each gateway has a Barman of its own."""
+        return any(each.slot_name for each in self.gateways.values())
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Barman's slot; those of all gateways, if each has its own."""
+        own = tuple(each.slot_name for each in self.gateways.values() if each.slot_name)
+        return own or (self.slot_name,)
+
+    def seen_from(self, gateway: str) -> Barman:
+        """Return it as a gateway has it; with nobody's slot, if each has its own and this is none of them."""
+        here = self.gateways.get(gateway, OnGateway())
+        slot_name = here.slot_name if self.on_each_gateway else self.slot_name
+        return replace(self, slot_name=slot_name, command=here.command or self.command)
 
     def beside(self, *argv: str) -> tuple[str, ...]:
         """Return the words that run another program where ``barman`` runs; what it says is read, so it is English.
