@@ -5,13 +5,14 @@ The tests go on with the lab as the one before has left it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.endtoend.conftest import needs_box
-from tests.lab import Client, wait_for
+from tests.lab import Client, Host, wait_for
 from tests.lab.gateways import TwoGateways
 
 NODE_1 = {54321: "10.0.0.11", 54322: "10.0.0.11"}
@@ -40,6 +41,12 @@ def streams(lab: TwoGateways, host: object) -> int:
     words = "select count(*) from pg_stat_replication where application_name = 'barman_receive_wal'"
     node = lab.db1 if host is lab.db1 else lab.db2
     return int(node.sql(words))
+
+
+def nothing_left(host: Host) -> bool:
+    """True when a gateway knows the primary and finds nothing to do; nodes may be down."""
+    (said,) = json.loads(host.hooks("status", "--json").stdout).values()
+    return bool(said["decision"]["primary"]) and not (said["pending"] or said["failed"] or said["waiting"])
 
 
 def test_both_lead_their_ports_and_one_has_done_what_exists_once(pair: TwoGateways, client: Client) -> None:
@@ -120,3 +127,18 @@ def test_two_that_have_the_address_at_once(pair: TwoGateways, client: Client) ->
         host.run("iptables", "-D", *drop)
     wait_for(lambda: len(lab.holders()) == 1, "one to have the address")
     client.wait_for_write(time.time())
+
+
+def test_barmans_host_dies_and_comes_back(pair: TwoGateways, client: Client) -> None:
+    """As after a failover, the app port is closed until the limit of its gate; then Barman goes on where it was."""
+    lab = pair
+    (holder,) = lab.holders()
+    lab.configure_gateways(lambda text: text.replace("fail_open_after: 120", "fail_open_after: 20"))
+    lab.unplug(lab.backup)
+    began = time.time()
+    holder.wipe_nat()
+    wait_for(lambda: lab.led(holder) == NODE_2, "the app port to open all the same")
+    client.wait_for_write(began)
+    wait_for(lambda: "although an earlier action failed" in holder.log("worker"), "the service to say so")
+    lab.plug_in(lab.backup)
+    wait_for(lambda: streams(lab, lab.db2) == 1 and nothing_left(holder), "nothing to be left to do")
