@@ -11,7 +11,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import did_you_mean
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.backoff import Backoff
-from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
+from repmgr_hooks.settings.cluster import MASQUERADE, Barman, Cluster
 from repmgr_hooks.settings.document import Document
 from repmgr_hooks.settings.libpq import TAKE_OUT
 from repmgr_hooks.settings.yaml_text import join
@@ -99,6 +99,8 @@ def _check_barmans(document: Document, cluster: Cluster, path: str) -> None:
     if slots and without:
         hint = "give each gateway the slot of its own Barman; if there is one Barman for all, give none"
         document.problem(where, f"no 'slot_name' for {' and '.join(without)}", hint)
+    if slots and cluster.barman.slot_name != Barman.slot_name:
+        document.problem(join(path, "barman.slot_name"), "is of no use: each gateway has its own", TAKE_OUT)
 
 
 def _check_former_primary(document: Document, cluster: Cluster, path: str) -> None:

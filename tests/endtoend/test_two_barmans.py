@@ -27,9 +27,9 @@ ONE_BARMAN = """\
 
 
 def one_barman(text: str) -> str:
-    """The configuration with one Barman, which the second gateway reaches by ssh, and a gate that waits for 20 s."""
+    """The configuration with one Barman, which the second gateway reaches by ssh, and a gate that waits for 10 s."""
     text = re.sub(r"(?ms)^    barman:\n.*?(?=^    #)", ONE_BARMAN, text, count=1)
-    return text.replace("fail_open_after: 120", "fail_open_after: 20")
+    return text.replace("fail_open_after: 120", "fail_open_after: 10")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def active_slots(host: Host) -> list[str]:
 
 def wait_until_nothing_is_left(lab: TwoBarmans) -> None:
     for host in lab.gateways:
-        wait_for(lambda h=host: nothing_left(h), f"nothing to be left to do on {host.name}")  # type: ignore[misc]
+        wait_for(lambda h=host: nothing_left(h), f"nothing to be left to do on {host.name}", every=2)  # type: ignore[misc]
 
 
 def test_each_gateway_sees_to_its_own_barman(pair: TwoBarmans) -> None:
@@ -76,12 +76,12 @@ def test_both_follow_a_failover(pair: TwoBarmans) -> None:
 
 def test_a_gateway_is_away_with_its_barman(pair: TwoBarmans) -> None:
     lab = pair
-    lab.db2.sql("alter system set wal_sender_timeout = '20s'")
+    lab.db2.sql("alter system set wal_sender_timeout = '10s'")
     lab.db2.sql("select pg_reload_conf()")
     lab.kill_gateway(lab.gateway2)
     said = "WARNING Barman on gateway 10.0.0.22 does not stream from node 2 (slot barman_2)"
-    wait_for(lambda: said in lab.gateway.hooks("status").stdout, "the other gateway to say so")
-    wait_for(lambda: active_slots(lab.db2) == ["barman_1"], "the first Barman to stream")
+    wait_for(lambda: active_slots(lab.db2) == ["barman_1"], "the primary to notice it", every=1)
+    wait_for(lambda: said in lab.gateway.hooks("status").stdout, "the other gateway to say so", every=2)
     lab.db2.sql("insert into work select from generate_series(1, 1000)", "app")
     lab.db2.sql("select pg_switch_wal()")
     lab.plug_in(lab.gateway2)

@@ -133,7 +133,7 @@ def test_barmans_host_dies_and_comes_back(pair: TwoGateways, client: Client) -> 
     """As after a failover, the app port is closed until the limit of its gate; then Barman goes on where it was."""
     lab = pair
     (holder,) = lab.holders()
-    lab.configure_gateways(lambda text: text.replace("fail_open_after: 120", "fail_open_after: 20"))
+    lab.configure_gateways(lambda text: text.replace("fail_open_after: 120", "fail_open_after: 10"))
     lab.unplug(lab.backup)
     began = time.time()
     holder.wipe_nat()
@@ -141,4 +141,4 @@ def test_barmans_host_dies_and_comes_back(pair: TwoGateways, client: Client) -> 
     client.wait_for_write(began)
     wait_for(lambda: "although an earlier action failed" in holder.log("worker"), "the service to say so")
     lab.plug_in(lab.backup)
-    wait_for(lambda: streams(lab, lab.db2) == 1 and nothing_left(holder), "nothing to be left to do")
+    wait_for(lambda: streams(lab, lab.db2) == 1 and nothing_left(holder), "nothing to be left to do", every=2)

@@ -578,6 +578,7 @@ def of_pair(new: str) -> str:
         ("        10.0.0.21: {}\n", "says nothing"),
         ("        gateway2: {slot_name: barman_2}\n", "must be an IP address"),
         (EACH.replace("barman_1", "Barman"), "slot"),
+        (EACH + "      slot_name: another\n", "barman.slot_name: is of no use: each gateway has its own"),
     ],
 )
 def test_a_barman_of_its_own_has_a_slot_of_its_own(tmp_path: Path, text: str, said: str) -> None:

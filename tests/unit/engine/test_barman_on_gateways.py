@@ -9,6 +9,7 @@ import pytest
 
 from repmgr_hooks.alerts.evaluator import AlertEvaluator
 from repmgr_hooks.alerts.rules import conditions
+from repmgr_hooks.checks.gateways import others
 from repmgr_hooks.checks.nodes import _unused_slots
 from repmgr_hooks.cluster import barmans, gateways
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
@@ -128,6 +129,15 @@ def test_what_is_seen_of_the_other_gateways_barman() -> None:
     del host.nodes[1].slots["barman_2"]
     assert "keeps no WAL" in str(said(host, FIRST)[0])
     assert said(host, SECOND) == [], "what is wrong with its own is found by its routes"
+
+
+def test_check_warns_of_it() -> None:
+    host = host_of(FIRST, has_address=True)
+    (found,) = others(on(FIRST).cluster, finder(host, FIRST).decision(host).primary_state, host)
+    assert (found.level, found.code) == ("OK", "gateway.others")
+    host.nodes[1].slots["barman_2"].active = False
+    (found,) = others(on(FIRST).cluster, finder(host, FIRST).decision(host).primary_state, host)
+    assert (found.level, found.code) == ("WARN", "gateway.others")
 
 
 def test_the_holder_tells_of_it_when_it_lasts() -> None:
