@@ -136,6 +136,9 @@ def test_barmans_host_dies_and_comes_back(pair: TwoGateways, client: Client) -> 
     lab = pair
     (holder,) = lab.holders()
     lab.configure_gateways(lambda text: text.replace("fail_open_after: 120", "fail_open_after: 10"))
+    # Barman is the only synchronous standby that is left.
+    lab.db2.sql("alter system set synchronous_standby_names = ''")
+    lab.db2.sql("select pg_reload_conf()")
     lab.unplug(lab.backup)
     began = time.time()
     holder.wipe_nat()
