@@ -78,6 +78,8 @@ def test_the_address_moves_and_both_barmans_go_on(pair: TwoBarmans) -> None:
     """The connection of the gateway that had it came from there, and ends."""
     lab = pair
     lab.db2.sql("alter system set wal_sender_timeout = '10s'")
+    # A commit would wait for the Barman whose connection is dead.
+    lab.db2.sql("alter system set synchronous_standby_names = ''")
     lab.db2.sql("select pg_reload_conf()")
     (had,) = lab.holders()
     lab.stop_keepalived(had)
