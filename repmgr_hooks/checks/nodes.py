@@ -131,7 +131,9 @@ def _silent(topic: Topic, managed: ManagedCluster, number: int, error: Operation
         line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
     place = settings.passfile or f"{user.home}/.pgpass"
-    password = f"in {place}: {node.name or node.host}:{settings.port}:*:{settings.user}:PASSWORD"
+    password = (
+        f"in {place}: {node.name or node.host}:{managed.cluster.endpoint(number).port}:*:{settings.user}:PASSWORD"
+    )
     if "password" in what:
         return topic.fail(what, password)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
@@ -207,7 +209,8 @@ def _active_again(row: Registered, managed: ManagedCluster, decision: PrimaryDec
         return f"on node {row.node}: {managed.cluster.rejoin(decision.primary, program())}"
     repmgr = f"on node {row.node}: {program()} -f {conf}"
     if state.witness:
-        return f"{repmgr} witness register --force -h {managed.cluster.nodes[decision.primary].host}"
+        host, port = managed.cluster.endpoint(decision.primary)
+        return f"{repmgr} witness register --force -h {host} -p {port}"
     return f"{repmgr} standby register --force"
 
 
