@@ -21,7 +21,7 @@ from repmgr_hooks.service.former_keeper import FormerPrimaryKeeper
 from repmgr_hooks.settings.former_primary import AttemptLimit, FormerPrimary
 from tests.fake import Wall
 from tests.model import counts
-from tests.model.cluster import new_cluster
+from tests.model.cluster import Placed, new_cluster
 from tests.model.counts import COUNTS
 from tests.model.evidence import Call, Evidence
 from tests.model.former import ModelOnNode
@@ -60,21 +60,24 @@ class Game(RuleBasedStateMachine):
         backend=st.sampled_from(["iptables", "nftables"]),
         if_none=st.sampled_from(["", "primary", "close"]),
         former=st.booleans(),
+        placed=st.sampled_from(["apart", "apart", "ports", "together"]),
     )
-    def begin(self, size: int, backend: str = "iptables", if_none: str = "", former: bool = False) -> None:
+    def begin(
+        self, size: int, backend: str = "iptables", if_none: str = "", former: bool = False, placed: Placed = "apart"
+    ) -> None:
         """With nftables somebody has just changed to it: iptables still has the rules.
 
         ``if_none``: of the port for readers; without it there is none. ``former``: former primaries are stopped and
-        rejoined.
+        rejoined. ``placed``: whether each node has a host of its own, a port of its own, or both.
         """
-        self.managed = managed(size, backend, if_none)
+        self.managed = managed(size, backend, if_none, placed)
         self.former = former
         if former:
             place = str(self.loaded.state_dir)
             Path(place, "cluster-main.former").unlink(missing_ok=True)
             cluster = replace(self.managed.cluster, former_primary=FORMER, state_dir=place)
             self.managed = replace(self.managed, cluster=cluster)
-        self.cluster = new_cluster(size)
+        self.cluster = new_cluster(size, placed)
         self.wall.time, self.wall.host = Wall().time, None
         self.evidence = Evidence(self.wall)
         self.oracle = Oracle(self.cluster, self.evidence)

@@ -266,10 +266,18 @@ class ModelHost(FakeHost):
         said_of = {"status": "streaming", "received_tli": node.timeline}
         receiver = source and {**said_of, "sender_host": source.host, "sender_port": source.port}
         slots = [slot.as_row(name, SENDER_PID) for name, slot in node.slots.items()]
+        slots += self._repmgrs_slots(number)
         senders = self.senders(number)
         rows = [[other, "primary" if other in node.registered else "standby", True, None, True] for other in self.nodes]
         said = (node.in_recovery, node.timeline, node.system_identifier, node.lsn(), receiver, slots, senders, rows)
         return [(*said, 0x100_0000, node.replayed(), node.replay_paused)]
+
+    def _repmgrs_slots(self, number: int) -> list[dict[str, object]]:
+        """The slots through which standbys stream, where two have one address."""
+        if len({node.host for node in self.nodes.values()}) == len(self.nodes):
+            return []
+        followers = [n for n, node in self.nodes.items() if node.in_recovery and node.upstream == number]
+        return [FakeSlot(active=True).as_row(f"repmgr_slot_{n}", SENDER_PID + n) for n in followers]
 
 
 class MortalJournal(Journal):
