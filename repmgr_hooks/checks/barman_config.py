@@ -55,7 +55,7 @@ def way(
     right = f"host={cluster.gateway.address} port={next(iter(cluster.gateway.ports.values()))}"
     where, good = "not through the gateway's port", f"goes through {cluster.gateway.address}"
     if by_model:
-        ours = {(node.host, str(cluster.postgres.port)) for node in cluster.nodes.values()}
+        ours = {(to.host, str(to.port)) for to in map(cluster.endpoint, cluster.nodes)}
         right, where, good = "the node's address", "not to a node", "leads to a node by its model"
     ways = _ways(said)
     for name, text in ways.items():

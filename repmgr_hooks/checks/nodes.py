@@ -103,7 +103,25 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
         yield _rights(managed, looked)
     if looked.decision:
         yield from _unused_slots(managed, looked.decision)
+        yield from _moved(managed.cluster, looked.known)
         yield from _who(managed, looked, looked.decision)
+
+
+def _moved(cluster: Cluster, known: Mapping[int, Identity]) -> Iterator[Finding]:
+    """Name the nodes that repmgr reaches on another port of the same host: another node may have ours by now.
+
+    Rules never follow what a table says; of another address nothing can be said, for it may be of another network.
+    """
+    for number, identity in known.items():
+        node = cluster.nodes.get(number)
+        ours = cluster.endpoint(number).port if node else None
+        if node and identity.host in (node.host, node.name) and identity.port not in (None, ours):
+            topic = Topic("nodes.port", f"{cluster.name} node {number}")
+            what = f"repmgr.nodes has port {identity.port} for it, the configuration {ours}; clients are led to {ours}"
+            moved = (
+                f"if it has moved: config.yaml: clusters.{cluster.name}.nodes: {{{number}: {{port: {identity.port}}}}}"
+            )
+            yield topic.warn(what, f"{moved}; else correct its conninfo in {identity.conf}, and register it again")
 
 
 def _unused_slots(managed: ManagedCluster, decision: PrimaryDecision) -> Iterator[Finding]:
@@ -131,7 +149,9 @@ def _silent(topic: Topic, managed: ManagedCluster, number: int, error: Operation
         line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
     place = settings.passfile or f"{user.home}/.pgpass"
-    password = f"in {place}: {node.name or node.host}:{settings.port}:*:{settings.user}:PASSWORD"
+    password = (
+        f"in {place}: {node.name or node.host}:{managed.cluster.endpoint(number).port}:*:{settings.user}:PASSWORD"
+    )
     if "password" in what:
         return topic.fail(what, password)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
@@ -207,7 +227,8 @@ def _active_again(row: Registered, managed: ManagedCluster, decision: PrimaryDec
         return f"on node {row.node}: {managed.cluster.rejoin(decision.primary, program())}"
     repmgr = f"on node {row.node}: {program()} -f {conf}"
     if state.witness:
-        return f"{repmgr} witness register --force -h {managed.cluster.nodes[decision.primary].host}"
+        host, port = managed.cluster.endpoint(decision.primary)
+        return f"{repmgr} witness register --force -h {host} -p {port}"
     return f"{repmgr} standby register --force"
 
 
@@ -216,9 +237,9 @@ def _registered(managed: ManagedCluster, looked: Looked, decision: PrimaryDecisi
     for note in decision.notes:
         if note.code in HINTS:
             node = looked.known.get(note.nodes[0], Identity("", "ADDRESS"))
-            hint = HINTS[note.code].format(
-                cluster=managed.cluster.name, node=note.nodes[0], host=node.host, conf=node.conf, repmgr=program()
-            )
+            port = "" if node.port in (None, managed.cluster.postgres.port) else f", port: {node.port}"
+            where = {"host": f"{node.host}{port}", "conf": node.conf, "repmgr": program()}
+            hint = HINTS[note.code].format(cluster=managed.cluster.name, node=note.nodes[0], **where)
             return topic.fail(str(note), hint)
     rows = decision.primary_state.registered if decision.primary_state else ()
     for row in rows:
