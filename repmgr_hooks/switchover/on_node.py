@@ -12,6 +12,7 @@ from shlex import quote
 
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.settings.cluster import login
 from repmgr_hooks.switchover.record import PLACE, RUN_LIMIT
 from repmgr_hooks.system.steps import Host, Program, Sql
 
@@ -225,7 +226,7 @@ class Repmgr:
         return WAIT.format(place=self.place, mark=mark, tries=tries, most=MOST_SAID, ended=ENDED, asks=ASKS)
 
     def _run(self, script: str, host: Host, limit: float) -> str:
-        return host.run(Program((*self.command, "sh"), stdin=script), limit + MARGIN)
+        return host.run(Program((*self.command, "sh"), stdin=script, over=login(self.command)), limit + MARGIN)
 
     def _ended(self, output: str) -> Ran:
         said, mark, code = output.rpartition(ENDED)

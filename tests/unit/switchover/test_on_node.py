@@ -20,7 +20,7 @@ REPMGR = """#!/bin/sh
 echo "repmgr $*" >>{place}/log
 case "$*" in
 *--list-actions*) exit ;;
-*' node service '*) (sleep 0.5; rm -f {place}/primary/postmaster.pid) >/dev/null 2>&1 & exit ;;
+*' node service '*) (sleep 0.2; rm -f {place}/primary/postmaster.pid) >/dev/null 2>&1 & exit ;;
 *' node '*) exit ;;
 esac
 if [ -e {place}/refuses ]; then echo 'ERROR: it is late'; echo 'HINT: wait'; exit 8; fi
