@@ -36,6 +36,16 @@ select (case when pg_is_in_recovery() then greatest(pg_last_wal_receive_lsn(), p
 """
 
 
+def look_beside(barman: Barman, *words: str, tolerate: str = "", stdin: str = "") -> Program:
+    """Return the program that looks at something where Barman runs."""
+    return Program(barman.beside(*words), tolerate=tolerate, stdin=stdin, over=barman.login)
+
+
+def ask(barman: Barman, *words: str, tolerate: str = "", constant: bool = False) -> Program:
+    """Return the program that asks Barman something."""
+    return Program((*barman.command, *words), tolerate=tolerate, constant=constant, over=barman.login)
+
+
 def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
     """Ask a primary for its WAL and its history. Raises OperationFailed.
 
@@ -78,7 +88,7 @@ def has_a_tail(stream_state: StreamState, segment_size: int, barman: Barman, hos
     if stream_state.position is not StreamPosition.OK or not offset:
         return False
     words = ("cmp", f"--ignore-initial={offset}:0", f"{stream_state.directory}/{stream_state.newest}", "/dev/zero")
-    return "differ" in host.run(Program(barman.beside(*words), tolerate="^cmp: EOF on|^$"), LIMIT)
+    return "differ" in host.run(look_beside(barman, *words, tolerate="^cmp: EOF on|^$"), LIMIT)
 
 
 def look_at_archive(barman: Barman, host: Host) -> ArchivedWal:
@@ -110,8 +120,7 @@ def shown(barman: Barman, host: Host, limit: float = LIMIT, constant: bool = Fal
 
     From the text, in which Barman hides passwords; the JSON shows them (Barman 3.4 to 3.19).
     """
-    program = Program((*barman.command, "show-server", barman.server), constant=constant)
-    return dict(_settings(host.run(program, limit)))
+    return dict(_settings(host.run(ask(barman, "show-server", barman.server, constant=constant), limit)))
 
 
 @lru_cache(100)
@@ -143,7 +152,7 @@ def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int
 
     Raises OperationFailed.
     """
-    said = host.run(Program((*barman.command, "--version"), constant=True), limit).strip()
+    said = host.run(ask(barman, "--version", constant=True), limit).strip()
     found = re.match(r"(\d+)\.(\d+)", said)
     return ((int(found[1]), int(found[2])) if found else (0, 0)), said
 
@@ -164,7 +173,7 @@ def receiver_runs(barman: Barman, host: Host) -> bool:
     """
     try:
         # The expression does not match itself in the command line of a shell or of sudo that leads there.
-        found = host.run(Program(barman.beside("pgrep", "-a", "-f", "receive-?wal"), tolerate="^$"), LIMIT)
+        found = host.run(look_beside(barman, "pgrep", "-a", "-f", "receive-?wal", tolerate="^$"), LIMIT)
     except OperationFailed:
         return True
     return any({"receive-wal", barman.server} <= set(line.split()) for line in found.splitlines())
@@ -174,7 +183,7 @@ def look_for(name: str, barman: Barman, host: Host) -> Program:
     """Return the program that prints something if Barman has a file, all of it. Raises OperationFailed."""
     directories = [places(barman, host)[place] for place in DIRECTORIES]
     find = ("find", "-L", *directories, "-type", "f", "-name", name)
-    return Program(barman.beside(*find), tolerate="No such file or directory")
+    return look_beside(barman, *find, tolerate="No such file or directory")
 
 
 def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int]]:
@@ -183,7 +192,7 @@ def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosi
     Raises OperationFailed if one is a dangling symbolic link: that would look like an empty archive.
     """
     words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %p\\n")
-    output = host.run(Program(barman.beside(*words), tolerate="No such file or directory"), LIMIT)
+    output = host.run(look_beside(barman, *words, tolerate="No such file or directory"), LIMIT)
     rows = [line.split(" ", 2) for line in output.splitlines() if line.count(" ") >= 2]
     # With -L, what is still a link leads nowhere (find(1)).
     if broken := [path for kind, _, path in rows if kind != "f"]:
@@ -197,7 +206,7 @@ def newest_backup(barman: Barman, host: Host) -> str:
 
     Raises OperationFailed.
     """
-    show = Program((*barman.command, "show-backup", barman.server, "latest"), tolerate="Unknown backup 'latest'")
+    show = ask(barman, "show-backup", barman.server, "latest", tolerate="Unknown backup 'latest'")
     found = re.search(r"Begin WAL\s*: ([0-9A-F]{24})", host.run(show, LIMIT))
     return found[1] if found else ""
 

@@ -33,7 +33,7 @@ def validate(models: Mapping[int, str], cluster: Cluster) -> Iterable[Problem]:
 
 def active(barman: Barman, host: Host) -> str:
     """Return the model that is applied; empty if none is. Raises OperationFailed."""
-    return host.run(Program(barman.beside("cat", place(barman, host)), tolerate="No such file"), LIMIT).strip()
+    return host.run(archive.look_beside(barman, "cat", place(barman, host), tolerate="No such file"), LIMIT).strip()
 
 
 def place(barman: Barman, host: Host, limit: float = LIMIT) -> str:

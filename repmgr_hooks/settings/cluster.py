@@ -176,12 +176,29 @@ class Barman:
         >>> Barman("main", command=("ssh", "backup", "barman")).beside("find", "(", "%s %p")[-2:]
         ("'('", "'%s %p'")
         """
-        names = [PurePath(word).name for word in self.command]
-        way = self.command[: len(names) - 1 - names[::-1].index("barman") if "barman" in names else -1]
-        if "ssh" not in names:
-            return (*way, *argv)
+        if not self.login:
+            return (*self._way, *argv)
         # It need not pass our own locale on, and a login has one of its own.
-        return (*way, "env", "LC_ALL=C", *map(shlex.quote, argv))
+        return (*self.login, "env", "LC_ALL=C", *map(shlex.quote, argv))
+
+    @property
+    def login(self) -> tuple[str, ...]:
+        """The words that lead to the host where ``barman`` runs, if that is another one.
+
+        >>> Barman("main", command=("ssh", "barman@backup", "barman")).login, Barman("main").login
+        (('ssh', 'barman@backup'), ())
+        """
+        return login(self._way)
+
+    @property
+    def _way(self) -> tuple[str, ...]:
+        names = [PurePath(word).name for word in self.command]
+        return self.command[: len(names) - 1 - names[::-1].index("barman") if "barman" in names else -1]
+
+
+def login(way: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words that lead somewhere, if that is by ssh; else none."""
+    return way if "ssh" in (PurePath(word).name for word in way) else ()
 
 
 @dataclass(frozen=True)
