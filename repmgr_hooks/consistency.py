@@ -11,7 +11,8 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import did_you_mean
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.backoff import Backoff
-from repmgr_hooks.settings.cluster import MASQUERADE, Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 from repmgr_hooks.settings.document import Document
 from repmgr_hooks.settings.libpq import TAKE_OUT
 from repmgr_hooks.settings.yaml_text import join
