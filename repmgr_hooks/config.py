@@ -106,8 +106,17 @@ def _seen_from_here(managed: ManagedCluster) -> ManagedCluster:
     cluster, barman = managed.cluster, managed.cluster.barman
     if barman is None or not barman.gateways:
         return managed
-    own = next((each for each in cluster.gateway.hosts if route_to(each).local), "")
-    return replace(managed, cluster=replace(cluster, barman=barman.seen_from(own)))
+    return replace(managed, cluster=replace(cluster, barman=barman.seen_from(_own_address(cluster))))
+
+
+def _own_address(cluster: Cluster) -> str:
+    return next((each for each in cluster.gateway.hosts if route_to(each).local), "")
+
+
+def is_out_of_date(loaded: Config) -> bool:
+    """True if it did not say which Barman is this host's, for the host's address came later than it was read."""
+    clusters = [managed.cluster for managed in loaded.clusters.values()]
+    return any(each.barman and not each.barman.slot_name and _own_address(each) for each in clusters)
 
 
 def _config(document: Document, path: Path) -> Config:

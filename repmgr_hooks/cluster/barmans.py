@@ -28,7 +28,7 @@ def of_this_host(cluster: Cluster) -> Barman:
         raise OperationFailed(
             f"none of the gateways {', '.join(cluster.gateway.hosts)} is this host, so no Barman is its own",
             code="gateway_unnamed",
-            hint="see 'gateway.hosts'; if the address came after the service: systemctl reload repmgr-hooks",
+            hint="one of 'gateway.hosts' must be an address of this host",
         )
     return cluster.barman
 

@@ -74,10 +74,25 @@ def test_both_follow_a_failover(pair: TwoBarmans) -> None:
     wait_for(lambda: sorted(active_slots(lab.db2)) == ["barman_1", "barman_2"], "both streams")
 
 
-def test_a_gateway_is_away_with_its_barman(pair: TwoBarmans) -> None:
+def test_the_address_moves_and_both_barmans_go_on(pair: TwoBarmans) -> None:
+    """The connection of the gateway that had it came from there, and ends."""
     lab = pair
     lab.db2.sql("alter system set wal_sender_timeout = '10s'")
     lab.db2.sql("select pg_reload_conf()")
+    (had,) = lab.holders()
+    lab.stop_keepalived(had)
+    wait_for(lambda: lab.holders() not in ([], [had]), "the other gateway to have the address")
+    lab.start_keepalived(had)
+    lab.db2.sql("insert into work select from generate_series(1, 1000)", "app")
+    written = lab.db2.sql("select pg_current_wal_flush_lsn()")
+    have = f"select count(*) from pg_replication_slots where slot_name ~ '^barman' and restart_lsn >= '{written}'"
+    lab.db2.sql("select pg_switch_wal()")
+    wait_for(lambda: lab.db2.sql(have) == "2", "both Barmans to have what was written", 120, every=1)
+    wait_until_nothing_is_left(lab)
+
+
+def test_a_gateway_is_away_with_its_barman(pair: TwoBarmans) -> None:
+    lab = pair
     lab.kill_gateway(lab.gateway2)
     said = "WARNING Barman on gateway 10.0.0.22 does not stream from node 2 (slot barman_2)"
     wait_for(lambda: active_slots(lab.db2) == ["barman_1"], "the primary to notice it", every=1)

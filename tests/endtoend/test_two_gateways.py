@@ -69,7 +69,7 @@ def test_the_first_gateway_dies_and_no_connection_breaks(pair: TwoGateways, clie
     assert lab.holders() == [lab.gateway2]
     assert after == before, "the client's connection goes on"
     print(f"the client waited {client.outage(died):.1f} s")
-    assert streams(lab, lab.db1) == 1
+    wait_for(lambda: streams(lab, lab.db1) == 1, "Barman's stream")
 
 
 def test_the_primary_dies_while_one_gateway_is_gone(pair: TwoGateways, client: Client) -> None:
@@ -92,7 +92,7 @@ def test_the_first_gateway_comes_back_and_changes_nothing(pair: TwoGateways, cli
     wait_for(lambda: lab.led(lab.gateway) == NODE_2, "the first gateway to lead to db2")
     time.sleep(10)
     assert lab.holders() == [lab.gateway2]
-    assert streams(lab, lab.db2) == 1
+    wait_for(lambda: streams(lab, lab.db2) == 1, "Barman's stream")
     assert client.outage(back) < 2
     wait_for(lambda: "dport=54322" in lab.tracked(lab.gateway), "the first gateway to know the client's connection")
 
@@ -107,7 +107,7 @@ def test_a_gateway_whose_service_is_gone_gives_the_address_away(pair: TwoGateway
     lab.start_service(lab.gateway2)
     time.sleep(10)
     assert lab.holders() == [lab.gateway]
-    assert streams(lab, lab.db2) == 1
+    wait_for(lambda: streams(lab, lab.db2) == 1, "Barman's stream")
     assert client.outage(before) < 3
 
 
@@ -117,14 +117,16 @@ def test_two_that_have_the_address_at_once(pair: TwoGateways, client: Client) ->
     drop = ("INPUT", "-p", "112", "-j", "DROP")
     for host in lab.gateways:
         host.run("iptables", "-I", *drop)
-    wait_for(lambda: len(lab.holders()) == 2, "both to have the address")
-    said = "WARNING 10.0.0.20 is on 10.0.0.21 and 10.0.0.22 at once"
-    for host in lab.gateways:
-        wait_for(lambda h=host: said in h.hooks("status").stdout, f"{host.name} to say so")  # type: ignore[misc]
-    assert [lab.led(host) for host in lab.gateways] == [NODE_2, NODE_2]
-    assert streams(lab, lab.db2) == 1
-    for host in lab.gateways:
-        host.run("iptables", "-D", *drop)
+    try:
+        wait_for(lambda: len(lab.holders()) == 2, "both to have the address")
+        said = "WARNING 10.0.0.20 is on 10.0.0.21 and 10.0.0.22 at once"
+        for host in lab.gateways:
+            wait_for(lambda h=host: said in h.hooks("status").stdout, f"{host.name} to say so")  # type: ignore[misc]
+        assert [lab.led(host) for host in lab.gateways] == [NODE_2, NODE_2]
+        wait_for(lambda: streams(lab, lab.db2) == 1, "Barman's stream")
+    finally:
+        for host in lab.gateways:
+            host.run("iptables", "-D", *drop)
     wait_for(lambda: len(lab.holders()) == 1, "one to have the address")
     client.wait_for_write(time.time())
 

@@ -119,17 +119,26 @@ class TwoGateways(Lab):
 
     def start_gateway(self, host: Host) -> None:
         """What starts on a gateway at boot."""
-        words = ("keepalived", "--vrrp", "--dont-fork", "--log-console", "--log-detail")
-        pids = (f"--pid=/var/lib/{host.name}.pid", f"--vrrp_pid=/var/lib/{host.name}-vrrp.pid")
         # Of one that was killed; a host that starts anew has none.
         host.path("/run/lock/conntrackd.lock").unlink(missing_ok=True)
         self.daemons[f"conntrackd {host.name}"] = host.start("conntrackd", log="conntrackd")
-        self.daemons[f"keepalived {host.name}"] = host.start(*words, *pids, log="keepalived")
+        self.start_keepalived(host)
         wait_for(self.holders, "a gateway to have the address")
         result = host.hooks("boot")
         if result.returncode != 0:
             raise Failed(result.stdout + result.stderr)
         self.start_service(host)
+
+    def start_keepalived(self, host: Host) -> None:
+        words = ("keepalived", "--vrrp", "--dont-fork", "--log-console", "--log-detail")
+        pids = (f"--pid=/var/lib/{host.name}.pid", f"--vrrp_pid=/var/lib/{host.name}-vrrp.pid")
+        self.daemons[f"keepalived {host.name}"] = host.start(*words, *pids, log="keepalived")
+
+    def stop_keepalived(self, host: Host) -> None:
+        """It takes the address away as it ends."""
+        daemon = self.daemons.pop(f"keepalived {host.name}")
+        daemon.terminate()
+        daemon.wait(60)
 
     def start_service(self, host: Host) -> None:
         """As ``start_worker``, on one of the two."""

@@ -633,6 +633,17 @@ def test_the_file_is_read_as_that_of_this_gateway(monkeypatch: pytest.MonkeyPatc
     assert main.cluster.barman
     assert main.cluster.barman.slot_name == slot
     assert main.kept_slots == ("barman_1", "barman_2")
+    assert not config.is_out_of_date(config.load(PAIR))
     (anywhere,) = config.load(PAIR, here=False).clusters.values()
     assert anywhere.cluster.barman
     assert anywhere.cluster.barman.slots == ("barman_1", "barman_2")
+
+
+def test_an_address_that_comes_after_the_file_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    own: list[str] = []
+    monkeypatch.setattr(config, "route_to", lambda address: Route(address in own))
+    loaded = config.load(PAIR)
+    assert not config.is_out_of_date(loaded)
+    own.append("10.0.0.21")
+    assert config.is_out_of_date(loaded)
+    assert not config.is_out_of_date(config.load(PAIR))
