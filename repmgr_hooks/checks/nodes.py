@@ -119,7 +119,7 @@ def _moved(cluster: Cluster, known: Mapping[int, Identity]) -> Iterator[Finding]
             topic = Topic("nodes.port", f"{cluster.name} node {number}")
             what = f"repmgr.nodes has port {identity.port} for it, the configuration {ours}; clients are led to {ours}"
             moved = (
-                f"if it has moved: config.yaml: clusters.{cluster.name}.nodes: {{{number}: {{port: {identity.port}}}}}"
+                f"config.yaml: clusters.{cluster.name}.nodes: {{{number}: {{port: {identity.port}}}}}, if it has moved"
             )
             yield topic.warn(what, f"{moved}; else correct its conninfo in {identity.conf}, and register it again")
 
@@ -148,10 +148,8 @@ def _silent(topic: Topic, managed: ManagedCluster, number: int, error: Operation
         address = address_in(what) or managed.cluster.gateway.address  # it need not be the gateway's own
         line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
-    place = settings.passfile or f"{user.home}/.pgpass"
-    password = (
-        f"in {place}: {node.name or node.host}:{managed.cluster.endpoint(number).port}:*:{settings.user}:PASSWORD"
-    )
+    place, port = settings.passfile or f"{user.home}/.pgpass", managed.cluster.endpoint(number).port
+    password = f"in {place}: {node.name or node.host}:{port}:*:{settings.user}:PASSWORD"
     if "password" in what:
         return topic.fail(what, password)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
