@@ -11,7 +11,7 @@ from repmgr_hooks.checks import node_settings
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.node_settings import EXAMINE, Examined, examined
 from repmgr_hooks.checks.users import User
-from repmgr_hooks.cluster import host_names
+from repmgr_hooks.cluster import host_names, node_ports
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.failover_slots import NAME
 from repmgr_hooks.cluster.login import address_in
@@ -108,20 +108,8 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
 
 
 def _moved(cluster: Cluster, known: Mapping[int, Identity]) -> Iterator[Finding]:
-    """Name the nodes that repmgr reaches on another port of the same host: another node may have ours by now.
-
-    Rules never follow what a table says; of another address nothing can be said, for it may be of another network.
-    """
-    for number, identity in known.items():
-        node = cluster.nodes.get(number)
-        ours = cluster.endpoint(number).port if node else None
-        if node and identity.host in (node.host, node.name) and identity.port not in (None, ours):
-            topic = Topic("nodes.port", f"{cluster.name} node {number}")
-            what = f"repmgr.nodes has port {identity.port} for it, the configuration {ours}; clients are led to {ours}"
-            moved = (
-                f"config.yaml: clusters.{cluster.name}.nodes: {{{number}: {{port: {identity.port}}}}}, if it has moved"
-            )
-            yield topic.warn(what, f"{moved}; else correct its conninfo in {identity.conf}, and register it again")
+    for number, problem in node_ports.moved(cluster, known):
+        yield Topic("nodes.port", f"{cluster.name} node {number}").warn(problem.message, problem.hint)
 
 
 def _unused_slots(managed: ManagedCluster, decision: PrimaryDecision) -> Iterator[Finding]:
