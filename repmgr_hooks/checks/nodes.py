@@ -11,7 +11,7 @@ from repmgr_hooks.checks import node_settings
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.node_settings import EXAMINE, Examined, examined
 from repmgr_hooks.checks.users import User
-from repmgr_hooks.cluster import host_names
+from repmgr_hooks.cluster import host_names, node_ports
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.failover_slots import NAME
 from repmgr_hooks.cluster.login import address_in
@@ -108,20 +108,8 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
 
 
 def _moved(cluster: Cluster, known: Mapping[int, Identity]) -> Iterator[Finding]:
-    """Name the nodes that repmgr reaches on another port of the same host: another node may have ours by now.
-
-    Rules never follow what a table says; of another address nothing can be said, for it may be of another network.
-    """
-    for number, identity in known.items():
-        node = cluster.nodes.get(number)
-        ours = cluster.endpoint(number).port if node else None
-        if node and identity.host in (node.host, node.name) and identity.port not in (None, ours):
-            topic = Topic("nodes.port", f"{cluster.name} node {number}")
-            what = f"repmgr.nodes has port {identity.port} for it, the configuration {ours}; clients are led to {ours}"
-            moved = (
-                f"if it has moved: config.yaml: clusters.{cluster.name}.nodes: {{{number}: {{port: {identity.port}}}}}"
-            )
-            yield topic.warn(what, f"{moved}; else correct its conninfo in {identity.conf}, and register it again")
+    for number, problem in node_ports.moved(cluster, known):
+        yield Topic("nodes.port", f"{cluster.name} node {number}").warn(problem.message, problem.hint)
 
 
 def _unused_slots(managed: ManagedCluster, decision: PrimaryDecision) -> Iterator[Finding]:
@@ -148,10 +136,8 @@ def _silent(topic: Topic, managed: ManagedCluster, number: int, error: Operation
         address = address_in(what) or managed.cluster.gateway.address  # it need not be the gateway's own
         line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
-    place = settings.passfile or f"{user.home}/.pgpass"
-    password = (
-        f"in {place}: {node.name or node.host}:{managed.cluster.endpoint(number).port}:*:{settings.user}:PASSWORD"
-    )
+    place, port = settings.passfile or f"{user.home}/.pgpass", managed.cluster.endpoint(number).port
+    password = f"in {place}: {node.name or node.host}:{port}:*:{settings.user}:PASSWORD"
     if "password" in what:
         return topic.fail(what, password)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"

@@ -185,10 +185,9 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
         return steps
     spread = _spread_now(cluster, seen)
     stay = {gateway.ports[port]: readers.stay(state, port, spread[port], seen.fresh) for port in cluster.readers}
-    right = {port: {cluster.endpoint(node) for node in nodes} for port, nodes in stay.items()}
-    primary = {cluster.endpoint(state.primary)}
-    elsewhere = [(port, to) for port, to in leading(seen.tracked, led) if to not in right.get(port, primary)]
-    cuts = [cut(cluster, port, to) for port, to in elsewhere if to.host != gateway.address]
+    there = [(port, to) for port, to in leading(seen.tracked, led) if to.host != gateway.address]
+    right = (state.primary,)
+    cuts = [cut(cluster, port, to) for port, to in there if cluster.node_at(to) not in stay.get(port, right)]
     return [*steps, *cuts, *seeing(gateway, seen.unseen)]
 
 

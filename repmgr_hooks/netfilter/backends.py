@@ -38,11 +38,8 @@ def leads_to(cluster: Cluster, ours: OurRules) -> dict[str, int | None]:
 def spread_over(cluster: Cluster, ours: OurRules) -> dict[str, tuple[int, ...]]:
     """Return for each port for readers the nodes that our rules lead it to; none if it is closed."""
     ports = cluster.gateway.ports
-    led = {name: {to for number, to in ours.leading if number == ports[name]} for name in cluster.readers}
-    return {
-        name: tuple(number for number in sorted(cluster.nodes) if cluster.endpoint(number) in there)
-        for name, there in led.items()
-    }
+    led = {name: {cluster.node_at(to) for port, to in ours.leading if port == ports[name]} for name in cluster.readers}
+    return {name: tuple(node for node in sorted(cluster.nodes) if node in there) for name, there in led.items()}
 
 
 def _spread(cluster: Cluster, backend: Backend, port: str, nodes: Sequence[int]) -> Iterator[Rule]:

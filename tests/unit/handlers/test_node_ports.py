@@ -210,6 +210,16 @@ def test_the_way_back_names_the_port_of_what_is_cut() -> None:
     assert host.connections == []
 
 
+def test_alone_on_its_host_a_primary_keeps_its_clients_whatever_port_a_rule_of_others_has() -> None:
+    host = Two()
+    host.promote(3)
+    host.run_to_the_end(3)
+    host.connections = [Connection(Flow("10.0.0.30", 40009, host.gateway, APP), "10.0.0.13", port=6432)]
+    assert host.run_to_the_end(3) == []
+    host.connections = [Connection(Flow("10.0.0.30", 40009, host.gateway, APP), "10.0.0.11", port=6432)]
+    assert host.run_to_the_end(3) == ["reset connections of port 54322 to 10.0.0.11:6432"]
+
+
 def test_the_fence_hits_one_of_two() -> None:
     host = Two()
     said = host.take(firewall.fence(host.cluster, (2,), host))
