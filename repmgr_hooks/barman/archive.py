@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -169,14 +169,19 @@ def receiver_runs(barman: Barman, host: Host) -> bool:
     """False if certainly no receiver of this server runs where Barman does: then there is none to be stopped.
 
     Barman's own commands take a second Python's start, and a second more, to find that out. What looks like one (Barman
-    sees its lock, process.py) is left to them, and so is everything where there is no pgrep.
+    sees its lock, process.py) is left to them, and so is everything where there is no pgrep. An ssh that has started
+    one elsewhere is none; it may hang long after that has ended.
     """
     try:
         # The expression does not match itself in the command line of a shell or of sudo that leads there.
         found = host.run(look_beside(barman, "pgrep", "-a", "-f", "receive-?wal", tolerate="^$"), LIMIT)
     except OperationFailed:
         return True
-    return any({"receive-wal", barman.server} <= set(line.split()) for line in found.splitlines())
+    return any(_is_receiver(line.split()[1:], barman.server) for line in found.splitlines())
+
+
+def _is_receiver(words: Sequence[str], server: str) -> bool:
+    return {"receive-wal", server} <= set(words) and PurePosixPath(words[0]).name != "ssh"
 
 
 def look_for(name: str, barman: Barman, host: Host) -> Program:

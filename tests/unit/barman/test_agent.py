@@ -67,6 +67,24 @@ def test_what_runs_beside_barman_passes_a_shell_on_another_host(
     host.close_idle()
 
 
+@pytest.mark.parametrize(
+    ("line", "runs"),
+    [
+        ("/usr/bin/python3 /usr/bin/barman -q receive-wal main", True),
+        ("barman receive-wal main", True),
+        ("/usr/bin/python3 /usr/bin/barman -q receive-wal other", False),
+        ("ssh -o BatchMode=yes barman@backup barman -q receive-wal main", False),
+        ("/usr/bin/ssh backup barman receive-wal main", False),
+    ],
+)
+def test_what_is_a_receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, runs: bool) -> None:
+    """The ssh of a gateway that has started one on another host is none, and may hang long after that has ended."""
+    (tmp_path / "pgrep").write_text(f"#!/bin/sh\necho '79 {line}'\n")
+    (tmp_path / "pgrep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert archive.receiver_runs(Barman("main"), LocalHost({})) == runs
+
+
 def asked(place: Path, **more: Any) -> dict[str, Any]:
     return {
         "directories": [str(place)],
