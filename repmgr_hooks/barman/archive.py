@@ -20,7 +20,6 @@ from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 LIMIT = 30.0
 CLEANS_UP_LOCKS = (3, 10)
 """Its cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
-TERMINATES_PROCESSES = (3, 14)
 SMALLEST = 1024 * 1024
 """No WAL file is smaller (initdb --wal-segsize)."""
 FORMS = ("none", "gzip", "pygzip", "pigz", "bzip2", "pybzip2", "xz", "lz4", "zstd")
@@ -155,28 +154,6 @@ def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int
     said = host.run(ask(barman, "--version", constant=True), limit).strip()
     found = re.match(r"(\d+)\.(\d+)", said)
     return ((int(found[1]), int(found[2])) if found else (0, 0)), said
-
-
-def stop_words(barman: Barman, host: Host) -> tuple[str, ...]:
-    """Return the words that stop its receiver: Barman 3.20 deprecates ``--stop``. Raises OperationFailed."""
-    there, _ = version(barman, host)
-    if there >= TERMINATES_PROCESSES:
-        return ("terminate-process", barman.server, "receive-wal")
-    return ("receive-wal", "--stop", barman.server)
-
-
-def receiver_runs(barman: Barman, host: Host) -> bool:
-    """False if certainly no receiver of this server runs where Barman does: then there is none to be stopped.
-
-    Barman's own commands take a second Python's start, and a second more, to find that out. What looks like one (Barman
-    sees its lock, process.py) is left to them, and so is everything where there is no pgrep.
-    """
-    try:
-        # The expression does not match itself in the command line of a shell or of sudo that leads there.
-        found = host.run(look_beside(barman, "pgrep", "-a", "-f", "receive-?wal", tolerate="^$"), LIMIT)
-    except OperationFailed:
-        return True
-    return any({"receive-wal", barman.server} <= set(line.split()) for line in found.splitlines())
 
 
 def look_for(name: str, barman: Barman, host: Host) -> Program:
