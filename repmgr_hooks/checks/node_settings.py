@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.engine.simulation import FREE_SLOTS
 from repmgr_hooks.errors import OperationFailed, answer_of
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Rows
 from repmgr_hooks.text import one_line
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.errors import OperationFailed, Problem
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.words import amount
 
 CODE = "gateway_barman"

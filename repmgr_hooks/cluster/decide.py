@@ -11,7 +11,8 @@ from repmgr_hooks.cluster.last_known import NOTHING_KNOWN, LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 
 
 class ReasonCode(Enum):

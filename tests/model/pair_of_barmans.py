@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from repmgr_hooks.settings.cluster import Barman
-from repmgr_hooks.settings.on_gateway import OnGateway
+from repmgr_hooks.settings.barman import Barman, OnGateway
 from tests.fake import FakeSlot
 from tests.model.pair import HOSTS, Pair, Side
 

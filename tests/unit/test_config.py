@@ -238,6 +238,35 @@ def test_nodes_that_do_not_go_together(tmp_path: Path, host: str, said: str) -> 
     assert f"  line {line}: clusters.main.nodes: {said}" in mistakes(tmp_path, changed(NODE_2, f"2: {{host: {host}}}"))
 
 
+def test_two_nodes_on_one_host_have_a_port_each(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(changed(NODE_2, "2: {host: 10.0.0.11, port: 5433}"))
+    cluster = config.load(path).clusters["main"].cluster
+    assert [cluster.endpoint(node) for node in cluster.nodes] == [("10.0.0.11", 5432), ("10.0.0.11", 5433)]
+    for port, said in (("5432", "10.0.0.11 appears twice"), ("0", "must be between 1 and 65535")):
+        assert said in mistakes(tmp_path, changed(NODE_2, f"2: {{host: 10.0.0.11, port: {port}}}"))
+    same = changed(NODE_2, "2: {host: 10.0.0.12, port: 5433}\n      3: {host: 10.0.0.12, port: 5433}")
+    assert "10.0.0.12:5433 appears twice" in mistakes(tmp_path, same)
+
+
+def test_a_witness_on_the_gateways_host_has_a_port_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(changed(NODE_2, f"{NODE_2}\n      3: {{host: 10.0.0.20, port: 5433, witness: true}}"))
+    assert config.load(path).clusters["main"].cluster.endpoint(3) == ("10.0.0.20", 5433)
+    taken = changed(NODE_2, f"{NODE_2}\n      3: {{host: 10.0.0.20, port: 54322, witness: true}}")
+    assert "54322 of 10.0.0.20 is node 3's own" in mistakes(tmp_path, taken)
+
+
+def test_a_program_that_switches_a_host_off_is_not_for_two_nodes_on_it(tmp_path: Path) -> None:
+    text = with_former_primary("{fence: {program: [/bin/true]}}", *SHELLS)
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    config.load(path)
+    together = text.replace("2: {host: 10.0.0.12", "2: {port: 5433, host: 10.0.0.11")
+    said = "clusters.main.former_primary.fence.program: would switch off 10.0.0.11, and each node on it"
+    assert said in mistakes(tmp_path, together)
+
+
 def test_handlers_that_need_barman_say_so(tmp_path: Path) -> None:
     text = "\n".join(line for line in GOOD.splitlines() if not line.startswith("    barman:"))
     assert mistakes(tmp_path, text).count("needs the section 'barman' of the cluster") == 4

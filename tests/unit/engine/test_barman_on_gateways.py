@@ -21,8 +21,7 @@ from repmgr_hooks.engine.run import place_of
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.journal.rows import Failed, RunRow
 from repmgr_hooks.service.gateway_watch import HELD_FOR, GatewayWatch
-from repmgr_hooks.settings.cluster import Barman
-from repmgr_hooks.settings.on_gateway import OnGateway
+from repmgr_hooks.settings.barman import Barman, OnGateway
 from repmgr_hooks.system.alert import Alert
 from tests.fake import FakeHost, FakeSlot
 from tests.unit.engine.test_gateways import HOSTS, MAIN, NODE_2, PROMOTED, gateway, ports

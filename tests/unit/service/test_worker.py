@@ -62,7 +62,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """Node 1 is lost and node 2 promoted."""
     made = FakeHost()
     made.fail_over()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: made)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *_: made)
     return made
 
 
@@ -268,7 +268,7 @@ def test_trouble_in_one_cluster_does_not_delay_another(
     state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = Stuck()
-    system = lambda conninfos, tell=None, noticed=None: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
+    system = lambda conninfos, *_: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
     monkeypatch.setattr(module, "LocalHost", system)
     path = state.parent / "config.yaml"
     path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)) + SECOND)
@@ -432,7 +432,7 @@ def test_a_loop_that_stands_still_is_seen_by_the_watchdog(
     state: Path, monkeypatch: pytest.MonkeyPatch, beats: socket.socket, caplog: Any
 ) -> None:
     stuck = Stuck()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: stuck)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *_: stuck)
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
     worker = ticking(state, 5)
     with serving(worker):
@@ -480,7 +480,7 @@ def test_a_loop_that_does_not_end_does_not_keep_the_service_from_ending(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = Stuck()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: stuck)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *_: stuck)
     monkeypatch.setattr(module, "STOP_LIMIT", 0.2)
     monkeypatch.setattr(module, "STOP_ROUND", 0.05)
     worker = ticking(state, 5)
@@ -571,7 +571,7 @@ def test_a_configuration_that_is_read_again_and_again_while_a_step_is_taken(
 ) -> None:
     """Only the loop that takes the step, and the newest, are left; and the step is waited for at the end."""
     stuck = Stuck()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: stuck)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *_: stuck)
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
     path = state.parent / "config.yaml"
     path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)))
@@ -594,7 +594,7 @@ def test_when_the_configuration_is_read_again_no_cluster_waits_for_the_step_of_a
     state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = Stuck()
-    system = lambda conninfos, tell=None, noticed=None: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
+    system = lambda conninfos, *_: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
     monkeypatch.setattr(module, "LocalHost", system)
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
     path = state.parent / "config.yaml"
