@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from repmgr_hooks.settings.on_gateway import OnGateway
 
 from repmgr_hooks import config
 from repmgr_hooks.alerts.rules import conditions
@@ -21,7 +20,7 @@ from repmgr_hooks.journal.wal_checks import WalCheckRow, keep, last_checks
 from repmgr_hooks.reports.wal_check import WalCheck
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.wal_verifier import AGAIN, SETTLED, WalVerifier
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman, OnGateway
 from repmgr_hooks.text import MOST
 from tests.fake import FakeHost
 from tests.unit.service.test_monitor import ticks
