@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from repmgr_hooks.alerts.rules import Unserved, conditions, of_gateways, overdue
+from repmgr_hooks.alerts.rules import GATEWAYS, Unserved, conditions, of_gateways, overdue
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.gateways import NOBODY_ELSE_TELLS
 from repmgr_hooks.cluster.readiness import Obstacle
@@ -24,6 +24,9 @@ class Listener(Protocol):
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         """A cluster calls for these alerts now, and for no others."""
 
+    def leave(self, cluster: str, but: str) -> None:
+        """Another gateway tells from now on of what a cluster calls for, but of this condition."""
+
     def tell(self, alert: Alert) -> None:
         """This has happened."""
 
@@ -33,6 +36,9 @@ class Nobody:
 
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         """Tell nobody."""
+
+    def leave(self, cluster: str, but: str) -> None:
+        """There is nothing to leave."""
 
     def tell(self, alert: Alert) -> None:
         """Tell nobody."""
@@ -71,9 +77,10 @@ class AlertEvaluator:
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
         if not serves(cluster.gateway, self._host):
-            # Whoever has the address tells the rest.
+            # Whoever has the address tells the rest, and that it is over.
+            self._listener.leave(cluster.name, GATEWAYS)
             said = [problem for problem in warnings if problem.code in NOBODY_ELSE_TELLS]
-            return self._listener.note(cluster.name, list(of_gateways(cluster, said))) if said else None
+            return self._listener.note(cluster.name, list(of_gateways(cluster, said)))
         if decision and (
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):

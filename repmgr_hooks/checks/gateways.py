@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from repmgr_hooks.checks.finding import Finding, Topic
+from repmgr_hooks.checks import conntrackd
+from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.packages import install
 from repmgr_hooks.cluster import gateways
 from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.netfilter.conntrackd import CONFIGURATION as CONNTRACKD
+from repmgr_hooks.netfilter.conntrackd import fills_kernel, without_comments
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 10.0
-KEEPALIVED, CONNTRACKD = "/etc/keepalived/keepalived.conf", "/etc/conntrackd/conntrackd.conf"
+KEEPALIVED = "/etc/keepalived/keepalived.conf"
 TRACK = "/etc/keepalived/repmgr-hooks-track"
 
 
@@ -26,8 +29,14 @@ def here(cluster: Cluster, host: Host, root: Path = Path("/")) -> Iterator[Findi
         what = "the nodes see an address of the gateway that a client came through: its connection ends when that dies"
         hint = f"config.yaml: clusters.{cluster.name}.gateway: take 'snat_address' out, or name one that moves too"
         yield Topic("gateway.snat", cluster.name).warn(what, hint)
-    yield _daemon(Topic("gateway.keepalived", cluster.name), "keepalived", _keepalived(cluster, host, root), host)
-    yield _daemon(Topic("gateway.conntrackd", cluster.name), "conntrackd", _conntrackd(cluster, host, root), host)
+    keepalived = filter(None, [_keepalived(cluster, host, root)])
+    yield from _daemon(Topic("gateway.keepalived", cluster.name), "keepalived", keepalived, host)
+    found = list(
+        _daemon(Topic("gateway.conntrackd", cluster.name), "conntrackd", _conntrackd(cluster, host, root), host)
+    )
+    yield from found
+    if not bad(found):
+        yield conntrackd.heard(cluster, _text(root, CONNTRACKD) or "", host)
 
 
 def others(cluster: Cluster, primary: int | None, host: Host) -> Iterator[Finding]:
@@ -43,12 +52,14 @@ def others(cluster: Cluster, primary: int | None, host: Host) -> Iterator[Findin
         yield topic.ok("; ".join(map(str, seen)))
 
 
-def _daemon(topic: Topic, name: str, wrong: tuple[str, str] | None, host: Host) -> Finding:
+def _daemon(topic: Topic, name: str, wrong: Iterable[tuple[str, str]], host: Host) -> Iterator[Finding]:
     try:
         host.run(Program(("pgrep", "-x", name)), LIMIT)
     except OperationFailed:
-        return topic.fail(f"{name} does not run", f"{install(name)}; systemctl enable --now {name}")
-    return topic.warn(*wrong) if wrong else topic.ok(f"{name} runs")
+        yield topic.fail(f"{name} does not run", f"{install(name)}; systemctl enable --now {name}")
+        return
+    found = [topic.warn(*each) for each in wrong]
+    yield from found or [topic.ok(f"{name} runs")]
 
 
 def _keepalived(cluster: Cluster, host: Host, root: Path) -> tuple[str, str] | None:
@@ -72,22 +83,21 @@ def _keepalived(cluster: Cluster, host: Host, root: Path) -> tuple[str, str] | N
     return None
 
 
-def _conntrackd(cluster: Cluster, host: Host, root: Path) -> tuple[str, str] | None:
+def _conntrackd(cluster: Cluster, host: Host, root: Path) -> Iterator[tuple[str, str]]:
     """What would make connections end when the address moves."""
-    text, like = _text(root, CONNTRACKD), f"compare {CONNTRACKD} with the shipped config/conntrackd.conf"
+    text = _text(root, CONNTRACKD)
     if text is None:
-        return f"{CONNTRACKD} cannot be read, so it is not known what it does", "run this as root"
-    if not re.search(r"(?mi)^\s*DisableExternalCache\s+(yes|on)", text):
-        return "what the other gateway tracks is not in this one's kernel when the address comes", like
-    there = [address for address in cluster.gateway.hosts if not host.route(address).local]
-    if not any(address in text for address in there):
-        return f"{CONNTRACKD} does not name {' or '.join(there)}", like
-    return None
+        yield f"{CONNTRACKD} cannot be read, so it is not known what it does", "run this as root"
+        return
+    if not (fills_kernel(text) or conntrackd.commits(_text(root, KEEPALIVED) or "", root)):
+        what = "what the other gateway tracks is not in this one's kernel when the address comes"
+        yield what, f"{CONNTRACKD}: DisableExternalCache yes; or {KEEPALIVED}: a notify_master that runs conntrackd -c"
+    yield from conntrackd.wrong(text, cluster, host)
 
 
 def _text(root: Path, place: str) -> str | None:
     """Return what a file says beside its comments; None if it cannot be read."""
     try:
-        return re.sub(r"[#!].*", "", (root / place.lstrip("/")).read_text(errors="replace"))
+        return without_comments((root / place.lstrip("/")).read_text(errors="replace"))
     except OSError:
         return None

@@ -25,11 +25,13 @@ class Shown:
     What is never looked at again would soon be wrong.
     """
 
-    def __init__(self, cluster: Cluster, interval: float, progress: Progress, publisher: Publisher | None) -> None:
+    def __init__(
+        self, cluster: Cluster, interval: float, progress: Progress, publisher: Publisher | None, absence: Absence
+    ) -> None:
         self._cluster, self._interval, self._progress = cluster, interval, progress
         self._publisher = publisher if interval else None
         self._last: PrimaryPosition | None = None
-        self.absence = Absence(cluster)
+        self.absence = absence
 
     def show(self, decision: PrimaryDecision, paused: bool = False) -> None:
         """Show what the nodes have just said."""

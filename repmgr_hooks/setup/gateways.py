@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from repmgr_hooks.checks.gateways import CONNTRACKD, KEEPALIVED, TRACK
+from repmgr_hooks.checks.gateways import KEEPALIVED, TRACK
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.netfilter.conntrackd import CONFIGURATION as CONNTRACKD
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.settings.schema import IpAddress
 from repmgr_hooks.setup.discover import Found

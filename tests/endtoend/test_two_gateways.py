@@ -5,13 +5,14 @@ The tests go on with the lab as the one before has left it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.endtoend.conftest import needs_box
-from tests.lab import Client, wait_for
+from tests.lab import Client, Host, wait_for
 from tests.lab.gateways import TwoGateways
 
 NODE_1 = {54321: "10.0.0.11", 54322: "10.0.0.11"}
@@ -51,6 +52,41 @@ def test_both_lead_their_ports_and_one_has_done_what_exists_once(pair: TwoGatewa
     assert "create slot" not in lab.gateway2.hooks("history", "--json").stdout
     assert lab.gateway2.hooks("status").returncode == 0, lab.gateway2.hooks("status").stdout
     wait_for(lambda: "dport=54322" in lab.tracked(lab.gateway2), "the second gateway to know the client's connection")
+
+
+def checked(host: Host) -> dict[str, tuple[str, str, str]]:
+    """What ``check`` says of the gateways, by code."""
+    found = json.loads(host.hooks("check", "--json").stdout)
+    return {each["code"]: (each["level"], each["message"], each["hint"]) for each in found}
+
+
+def test_check_says_why_connections_would_break(pair: TwoGateways, client: Client) -> None:
+    """Flushed, unheard; what conntrackd prints is the real program's."""
+    lab = pair
+    for host in lab.gateways:
+        found = checked(host)
+        assert found["gateway.conntrackd"][0] == "OK", found["gateway.conntrackd"]
+        assert found["gateway.sync"][0] == "OK", found["gateway.sync"]
+        assert found["gateway.tables"][0] == "OK", found["gateway.tables"]
+        assert not found["gateway.tables"][1].startswith("0 "), "the client's is among them"
+    other = lab.gateway2
+    other.run("conntrack", "-F")
+    level, message, hint = checked(other)["gateway.tables"]
+    assert (level, message.endswith("they break when 10.0.0.20 comes")) == ("WARN", True), message
+    assert "are not tracked by this gateway" in other.hooks("status").stdout
+    other.run(*hint.split(" (")[0].split())
+    wait_for(lambda: "dport=54322" in lab.tracked(other), "the second gateway to know the client's connection again")
+    assert checked(other)["gateway.tables"][0] == "OK"
+    drop = ("INPUT", "-p", "udp", "--dport", "3780", "-j", "DROP")
+    other.run("iptables", "-I", *drop)
+    try:
+        assert checked(other)["gateway.sync"][:2] == (
+            "FAIL",
+            "nothing has come from the conntrackd of 10.0.0.21 for 15 s",
+        )
+    finally:
+        other.run("iptables", "-D", *drop)
+    assert checked(other)["gateway.sync"][0] == "OK"
 
 
 def test_the_first_gateway_dies_and_no_connection_breaks(pair: TwoGateways, client: Client) -> None:

@@ -84,7 +84,8 @@ class PairHost(ModelHost):
         if sql.params[0]:
             shared.sessions[this] = str(sql.params[0])
         others = [each for each in shared.sessions if each[0] != self.own and each[1] == sql.node]
-        return [(shared.sessions[each], shared.time - shared.looked[each]) for each in others]
+        named = [(shared.sessions[each], shared.time - shared.looked[each], shared.time) for each in others]
+        return named or [(None, None, shared.time)]
 
 
 class Side(Model):

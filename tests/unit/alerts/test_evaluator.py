@@ -49,6 +49,9 @@ class Listens:
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         self.open = {alert.condition: alert for alert in found}
 
+    def leave(self, cluster: str, but: str) -> None:
+        """Nothing of it is kept here."""
+
     def tell(self, alert: Alert) -> None:
         self.happened.append(alert)
 

@@ -11,6 +11,7 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.checks import gateways as checks
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.netfilter.conntrackd import CONFIGURATION as CONNTRACKD
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.settings.cluster import MASQUERADE
 from repmgr_hooks.setup import gateways
@@ -37,8 +38,8 @@ def test_each_names_itself_and_the_other() -> None:
         assert f"unicast_peer {{\n        {other}\n" in keepalived
         assert "10.0.0.30/32 dev ens3" in keepalived
         assert "interface ens3" in keepalived
-        assert f"IPv4_address {own}\n        IPv4_Destination_Address {other}\n" in texts[checks.CONNTRACKD]
-        assert "10.0.0.2" not in keepalived + texts[checks.CONNTRACKD]
+        assert f"IPv4_address {own}\n        IPv4_Destination_Address {other}\n" in texts[CONNTRACKD]
+        assert "10.0.0.2" not in keepalived + texts[CONNTRACKD]
 
 
 def test_the_configuration_is_good(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def gateway_of(root: Path, texts: dict[str, str]) -> FakeHost:
         path.write_text(text)
     host = FakeHost()
     host.addresses = {OWN}
-    host.daemons = {"keepalived", "conntrackd"}
+    host.daemons, host.device = {"keepalived", "conntrackd"}, "ens3"
     return host
 
 
@@ -101,29 +102,26 @@ def said(root: Path, host: FakeHost) -> dict[str, tuple[str, str]]:
 def test_the_draft_is_in_order(tmp_path: Path) -> None:
     host = gateway_of(tmp_path, drafted())
     assert {level for level, _ in said(tmp_path, host).values()} == {"OK"}
-    assert set(said(tmp_path, host)) == {"gateway.keepalived", "gateway.conntrackd"}
+    assert set(said(tmp_path, host)) == {"gateway.keepalived", "gateway.conntrackd", "gateway.sync"}
     assert list(checks.here(CLUSTER, host, tmp_path)) == []
 
 
 @pytest.mark.parametrize(
-    ("code", "old", "new", "expected"),
+    ("old", "new", "expected"),
     [
-        ("keepalived", "state BACKUP", "state MASTER", "takes the address back when it returns"),
-        ("keepalived", "10.0.0.30/32", "10.0.0.33/32", "does not name 10.0.0.30"),
-        ("keepalived", "10.0.0.30/32", "10.0.0.130/32", "does not name 10.0.0.30"),
-        ("keepalived", "priority 100", "priority 50", "needs a priority above 50"),
-        ("keepalived", "repmgr-hooks-track", "track", "no track script"),
-        ("keepalived", f"unicast_src_ip {OWN}", f"unicast_src_ip {OTHER}", "is not this host's"),
-        ("conntrackd", "DisableExternalCache yes", "DisableExternalCache no", "is not in this one's kernel"),
-        ("conntrackd", OTHER, "10.0.0.99", f"does not name {OTHER}"),
+        ("state BACKUP", "state MASTER", "takes the address back when it returns"),
+        ("10.0.0.30/32", "10.0.0.33/32", "does not name 10.0.0.30"),
+        ("10.0.0.30/32", "10.0.0.130/32", "does not name 10.0.0.30"),
+        ("priority 100", "priority 50", "needs a priority above 50"),
+        ("repmgr-hooks-track", "track", "no track script"),
+        (f"unicast_src_ip {OWN}", f"unicast_src_ip {OTHER}", "is not this host's"),
     ],
 )
-def test_what_check_finds(tmp_path: Path, code: str, old: str, new: str, expected: str) -> None:
-    place = {"keepalived": checks.KEEPALIVED, "conntrackd": checks.CONNTRACKD}[code]
+def test_what_check_finds(tmp_path: Path, old: str, new: str, expected: str) -> None:
     texts = drafted()
-    assert old in texts[place]
-    host = gateway_of(tmp_path, {**texts, place: texts[place].replace(old, new)})
-    level, message = said(tmp_path, host)[f"gateway.{code}"]
+    assert old in texts[checks.KEEPALIVED]
+    host = gateway_of(tmp_path, {**texts, checks.KEEPALIVED: texts[checks.KEEPALIVED].replace(old, new)})
+    level, message = said(tmp_path, host)["gateway.keepalived"]
     assert (level, expected in message) == ("WARN", True), message
 
 
