@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -63,6 +63,13 @@ def _touch(path: Path) -> None:
         os.utime(handle, (clock.wall(), clock.wall()))
     finally:
         os.close(handle)
+
+
+def forget_heartbeats(state_dir: Path, clusters: Collection[str]) -> None:
+    """Remove those of other clusters: they would be taken for clusters that are looked at no more. Raises OSError."""
+    for path in state_dir.glob("cluster-*.looked"):
+        if path.name.removeprefix("cluster-").removesuffix(".looked") not in clusters:
+            path.unlink(missing_ok=True)
 
 
 def saw_primary(cluster: Cluster) -> None:

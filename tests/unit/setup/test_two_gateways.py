@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +13,11 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.checks import gateways as checks
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.netfilter.conntrackd import CONFIGURATION as CONNTRACKD
 from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.seen import forget_removed
 from repmgr_hooks.settings.cluster import MASQUERADE
 from repmgr_hooks.setup import gateways
 from repmgr_hooks.setup.render import CONFIGURATION
@@ -141,21 +146,66 @@ def tracked(state: Path) -> int:
     ).returncode
 
 
+@contextmanager
+def running_service(state: Path) -> Iterator[None]:
+    """Somebody holds the lock that the service holds."""
+    lock = state / "worker.lock"
+    lock.touch()
+    with subprocess.Popen(["flock", lock, "sleep", "60"]) as service:
+        try:
+            while tracked(state):
+                assert service.poll() is None
+            yield
+        finally:
+            service.terminate()
+
+
 def test_the_track_script(tmp_path: Path) -> None:
     """A service that runs and looks is well, whether there is a primary or not."""
     assert tracked(tmp_path) == 1, "it was never started"
-    lock, looked = tmp_path / "worker.lock", tmp_path / "cluster-main.looked"
-    lock.touch()
+    (tmp_path / "worker.lock").touch()
     assert tracked(tmp_path) == 1, "nobody holds the lock"
-    with subprocess.Popen(["flock", lock, "sleep", "60"]) as service:
-        try:
-            while tracked(tmp_path):
-                assert service.poll() is None
-            looked.touch()
-            assert tracked(tmp_path) == 0
-            subprocess.run(["touch", "-d", "20 minutes ago", looked], check=True)
-            assert tracked(tmp_path) == 1, "it stands still"
-            (tmp_path / "cluster-main.paused").touch()
-            assert tracked(tmp_path) == 0, "it is paused"
-        finally:
-            service.terminate()
+    looked = tmp_path / "cluster-main.looked"
+    with running_service(tmp_path):
+        looked.touch()
+        assert tracked(tmp_path) == 0
+        subprocess.run(["touch", "-d", "20 minutes ago", looked], check=True)
+        assert tracked(tmp_path) == 1, "it stands still"
+        (tmp_path / "cluster-main.paused").touch()
+        assert tracked(tmp_path) == 0, "it is paused"
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    made = Journal(Path(":memory:"))
+    yield made
+    made.close()
+
+
+def test_a_gateway_without_a_primary_keeps_the_address(tmp_path: Path, journal: Journal) -> None:
+    """It looks, and no other gateway would serve better."""
+    host, loaded = FakeHost(), config.load(REPOSITORY / "config/config.yaml")
+    loaded = replace(loaded, service=replace(loaded.service, state_dir=str(tmp_path)))
+    queue = ClusterController(loaded.clusters["main"], journal, host, loaded)
+    host.lose(1)
+    with running_service(tmp_path):
+        queue.work()
+        subprocess.run(["touch", "-d", "20 minutes ago", tmp_path / "cluster-main.looked"], check=True)
+        for _ in range(5):
+            queue.work()
+            host.sleep(5)
+        assert queue.looked is None or queue.looked.primary is None
+        assert tracked(tmp_path) == 0
+
+
+@pytest.mark.parametrize(("interval", "left"), [(5.0, ["cluster-main.looked"]), (0, [])])
+def test_a_cluster_that_was_taken_out_is_none_that_stands_still(
+    tmp_path: Path, interval: float, left: list[str]
+) -> None:
+    """Its last look was long ago, and stays so: for that the address would leave this gateway, and the other too."""
+    loaded = config.load(REPOSITORY / "config/config.yaml")
+    loaded = replace(loaded, service=replace(loaded.service, state_dir=str(tmp_path), monitor_interval=interval))
+    for name in ("main", "former"):
+        subprocess.run(["touch", "-d", "20 minutes ago", tmp_path / f"cluster-{name}.looked"], check=True)
+    forget_removed(loaded, None)
+    assert [path.name for path in tmp_path.glob("*.looked")] == left
