@@ -128,6 +128,24 @@ def test_connections_that_are_not_tracked_here_are_told_of_by_this_gateway(
     assert listener.open == {}, "it is told that it is over"
 
 
+@pytest.mark.parametrize(("own", "other"), [("10.0.0.21", "10.0.0.22"), ("10.0.0.22", "10.0.0.21")])
+def test_each_of_two_that_have_the_address_tells_of_it(
+    journal: Journal, host: FakeHost, loaded: Config, own: str, other: str
+) -> None:
+    """Who is told by one of them may be cut off from the other."""
+    host.addresses = {own, host.gateway}
+    host.other_gateways = [(f"repmgr_hooks gateway {other} active", 1.0)]
+    listener = Listens()
+    queue = two_gateways(journal, host, loaded, listener)
+    ticks(queue, host, 5)
+    assert listener.open is not None
+    alert = listener.open["gateways"]
+    assert (alert.severity, alert.summary) == ("critical", "10.0.0.20 is on 10.0.0.21 and 10.0.0.22 at once")
+    host.other_gateways = [(f"repmgr_hooks gateway {other} standby", 1.0)]
+    ticks(queue, host, 1)
+    assert listener.open == {}
+
+
 def test_a_former_primary_that_runs_on_does_not_show_that_we_follow_it(
     journal: Journal, host: FakeHost, loaded: Config
 ) -> None:
