@@ -10,6 +10,7 @@ from pathlib import Path
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.cluster import in_step
 from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.in_step import GIVE_ALL
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.conntrackd import (
     CACHE,
@@ -30,7 +31,6 @@ LIMIT = 10.0
 HEARD_WITHIN = 15.0
 """conntrackd sends a sign of life each second (sync-ftfw.c, ALIVE_INT); on a busy machine it may be late."""
 THERE_WITHIN = 15.0
-COMMITS = re.compile(r"conntrackd.*\s-c\b", re.IGNORECASE)
 LIKE = f"compare {CONFIGURATION} with the shipped config/conntrackd.conf"
 
 
@@ -53,11 +53,12 @@ def wrong(text: str, cluster: Cluster, host: Host) -> Iterator[tuple[str, str]]:
         yield f"connections with {gateway.address} are not copied to the other gateway", "add it to Address Accept"
 
 
-def commits(keepalived: str, root: Path) -> bool:
-    """True if keepalived takes over what the other gateway tracked when the address comes."""
+def runs(option: str, keepalived: str, root: Path) -> bool:
+    """True if keepalived, or a script of its, runs conntrackd with an option when the address comes."""
+    command = re.compile(rf"conntrackd.*\s{option}\b", re.IGNORECASE)
     for quoted, bare in re.findall(r'(?m)^\s*notify(?:_master)?\s+(?:"([^"\n]*)"|(\S+))', keepalived):
-        command = quoted or bare
-        if COMMITS.search(command) or COMMITS.search(_script(root / command.split()[0].lstrip("/"))):
+        words = quoted or bare
+        if command.search(words) or any(map(command.search, _script(root / words.split()[0].lstrip("/")))):
             return True
     return False
 
@@ -97,7 +98,7 @@ def tables(cluster: Cluster, decision: PrimaryDecision | None, host: Host) -> It
         return
     when = "now" if serves(cluster.gateway, host) else f"when {cluster.gateway.address} comes"
     what = f"{len(seen.missing)} of {len(seen.sessions)} connections of clients are not tracked here: they break {when}"
-    yield topic.warn(what, "conntrackd -n (it asks the other gateway for all)")
+    yield topic.warn(what, f"on the other gateway: {GIVE_ALL}")
 
 
 def _way(text: str, cluster: Cluster, host: Host) -> Iterator[tuple[str, str]]:
@@ -161,8 +162,10 @@ def _configuration(host: Host) -> str:
     return without_comments(host.read(CONFIGURATION))
 
 
-def _script(path: Path) -> str:
+def _script(path: Path) -> list[str]:
+    """Return the lines of a script that are no comments."""
     try:
-        return re.sub(r"(?m)^\s*#.*", "", path.read_text(errors="replace")[:100_000])
+        lines = path.read_text(errors="replace")[:100_000].splitlines()
     except OSError:
-        return ""
+        return []
+    return [line for line in lines if not line.lstrip().startswith("#")]

@@ -19,6 +19,9 @@ from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
 NOT_IN_STEP = "not_in_step"
+GIVE_ALL = "conntrackd -R; sleep 1; conntrackd -B"
+"""The first takes in what the kernel has: what came from another conntrackd does not count as its own, and is given to
+nobody (1.4.7 and 1.4.8)."""
 LIMIT = 5.0
 AGAIN = 1.0
 """Seconds until a connection that is missing is looked for once more: it may be on its way, or have ended."""
@@ -74,7 +77,7 @@ def problem(cluster: Cluster, host: Host) -> Problem:
     """Return what it means that something is missing; the same words for one connection and for a hundred."""
     when = "now" if serves(cluster.gateway, host) else f"when {cluster.gateway.address} comes"
     what = f"connections that clients have with the nodes are not tracked by this gateway: they break {when}"
-    return Problem(NOT_IN_STEP, what, "sudo repmgr-hooks check says why; conntrackd -n asks the other gateway for all")
+    return Problem(NOT_IN_STEP, what, f"sudo repmgr-hooks check says why; on the other gateway: {GIVE_ALL}")
 
 
 def judged_by_kernel(cluster: Cluster, host: Host) -> bool:

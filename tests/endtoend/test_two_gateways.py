@@ -6,6 +6,7 @@ The tests go on with the lab as the one before has left it.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 
@@ -74,7 +75,7 @@ def test_check_says_why_connections_would_break(pair: TwoGateways, client: Clien
     level, message, hint = checked(other)["gateway.tables"]
     assert (level, message.endswith("they break when 10.0.0.20 comes")) == ("WARN", True), message
     assert "are not tracked by this gateway" in other.hooks("status").stdout
-    other.run(*hint.split(" (")[0].split())
+    lab.gateway.run("sh", "-c", hint.removeprefix("on the other gateway: "))
     wait_for(lambda: "dport=54322" in lab.tracked(other), "the second gateway to know the client's connection again")
     assert checked(other)["gateway.tables"][0] == "OK"
     drop = ("INPUT", "-p", "udp", "--dport", "3780", "-j", "DROP")
@@ -138,6 +139,30 @@ def test_a_gateway_whose_service_is_gone_gives_the_address_away(pair: TwoGateway
     assert lab.holders() == [lab.gateway]
     assert streams(lab, lab.db2) == 1
     assert client.outage(before) < 3
+
+
+def priorities(lab: TwoGateways) -> list[list[str]]:
+    """Which priorities each gateway has had since its keepalived began, the present one last."""
+    change = re.compile(r"Changing effective priority from \d+ to (\d+)")
+    return [change.findall(host.log("keepalived")) for host in lab.gateways]
+
+
+def test_both_services_are_gone_and_the_address_stays(pair: TwoGateways, client: Client) -> None:
+    """Neither is better than the other, and neither is said to be well now and again."""
+    lab = pair
+    wait_for(lambda: [each[-1] for each in priorities(lab)] == ["100", "100"], "both to be well")
+    before = priorities(lab)
+    for host in lab.gateways:
+        lab.kill("worker", host)
+    wait_for(lambda: [each[-1] for each in priorities(lab)] == ["50", "50"], "both to be ill")
+    time.sleep(5)
+    wait_for(lambda: len(lab.holders()) == 1, "one gateway to have the address")
+    client.wait_for_write(time.time())
+    assert priorities(lab) == [[*each, "50"] for each in before]
+    for host in lab.gateways:
+        lab.start_service(host)
+    wait_for(lambda: [each[-1] for each in priorities(lab)] == ["100", "100"], "both to be well again")
+    assert [lab.led(host) for host in lab.gateways] == [NODE_2, NODE_2]
 
 
 def test_two_that_have_the_address_at_once(pair: TwoGateways, client: Client) -> None:

@@ -119,6 +119,7 @@ def test_the_draft_is_in_order(tmp_path: Path) -> None:
         ("10.0.0.30/32", "10.0.0.130/32", "does not name 10.0.0.30"),
         ("priority 100", "priority 50", "needs a priority above 50"),
         ("repmgr-hooks-track", "track", "no track script"),
+        ("conntrackd -R", "conntrackd -n", "break when the other one, back again"),
         (f"unicast_src_ip {OWN}", f"unicast_src_ip {OTHER}", "is not this host's"),
     ],
 )
