@@ -493,6 +493,8 @@ class FakeHost(ScriptedHost):
         self.came_by_conntrackd = 0
         self.sessions: list[tuple[int, int]] = []
         """Of clients, by node and port, beside those that are tracked here."""
+        self.at_work: set[int] = set()
+        """The ports of those that do not listen."""
         self.sees_sessions = True
         self.stood_still_for = 0.0
         """Seconds by which the clocks of the nodes have gone on while this host's stood still."""
@@ -677,7 +679,8 @@ class FakeHost(ScriptedHost):
     def _sessions(self, sql: Sql, node: FakeNode) -> Rows:
         ports = [entry.flow.client_port for entry in self.connections if entry.host == node.host]
         ports += [port for number, port in self.sessions if number == sql.node]
-        return [(self.sees_sessions, node.host, ports or None)]
+        listens = [[port, port not in self.at_work] for port in ports]
+        return [(self.sees_sessions, node.host, listens or None)]
 
     def rules_generation(self) -> int | None:
         return self.nat.generation + self.nft.generation if self.counts_rules else None

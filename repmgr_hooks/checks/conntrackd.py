@@ -93,11 +93,11 @@ def tables(cluster: Cluster, decision: PrimaryDecision | None, host: Host) -> It
     except OperationFailed as error:
         yield topic.warn(f"whether the tables are in step cannot be judged: {error}", error.hint)
         return
-    if not seen.missing:
+    if not seen.broken:
         yield topic.ok(f"{len(seen.sessions)} connection(s) of clients are tracked here")
         return
     when = "now" if serves(cluster.gateway, host) else f"when {cluster.gateway.address} comes"
-    what = f"{len(seen.missing)} of {len(seen.sessions)} connections of clients are not tracked here: they break {when}"
+    what = f"{len(seen.broken)} of {len(seen.sessions)} connections of clients are not tracked here: they break {when}"
     yield topic.warn(what, f"on the other gateway: {GIVE_ALL}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from repmgr_hooks.errors import OperationFailed, Problem, answer_of
 from repmgr_hooks.netfilter.conntrack import answers_to
@@ -25,16 +25,18 @@ nobody (1.4.7 and 1.4.8)."""
 LIMIT = 5.0
 AGAIN = 1.0
 """Seconds until a connection that is missing is looked for once more: it may be on its way, or have ended."""
+AT_WORK = 3.0
+"""For so long it is looked whether one of those that are missing listens."""
 MOST = 10000
 ASK = """
 select pg_has_role(current_user, 'pg_read_all_stats', 'usage'), host(inet_server_addr()),
-       (select jsonb_agg(client_port)
-          from (select client_port from pg_stat_activity
+       (select jsonb_agg(jsonb_build_array(client_port, state <> 'active' or backend_type = 'walsender'))
+          from (select client_port, coalesce(state, 'active') as state, backend_type from pg_stat_activity
                  where client_addr = %s::inet and backend_start < clock_timestamp() - interval '2 s'
-                   and (state <> 'active' or backend_type = 'walsender') limit %s) as session)
+                 limit %s) as session)
 """
-"""Without those that are at work: they notice only at its end that their client has gone, and are tracked no more by
-then. A walsender listens while it works (walsender.c, ProcessRepliesIfAny)."""
+"""Each port, and whether that session listens. One that is at work notices only at its end that its client has gone; by
+then it is tracked no more; a walsender listens while it works (walsender.c, ProcessRepliesIfAny)."""
 
 Session = tuple[str, int]
 """The node's address and the port that it knows its client by."""
@@ -42,10 +44,19 @@ Session = tuple[str, int]
 
 @dataclass(frozen=True)
 class Tracking:
-    """The sessions of clients that the nodes have, and those that this gateway does not track."""
+    """The sessions of clients that the nodes have, and those that this gateway does not track.
+
+    ``broken``: those of the latter that listen, or have listened while they were missing: they have a client.
+    """
 
     sessions: frozenset[Session] = frozenset()
     missing: frozenset[Session] = frozenset()
+    broken: frozenset[Session] = frozenset()
+
+    def still(self, before: Tracking) -> Tracking:
+        """Return the same, but of what is missing only what was missing before."""
+        missing = self.missing & before.missing
+        return replace(self, missing=missing, broken=(self.broken | before.broken) & missing)
 
 
 def look(cluster: Cluster, nodes: Iterable[int], host: Host, also: str = "") -> Tracking:
@@ -54,23 +65,22 @@ def look(cluster: Cluster, nodes: Iterable[int], host: Host, also: str = "") -> 
     if not cluster.gateway.hosts or source == MASQUERADE:
         return Tracking()
     answers = host.fetch_each([Sql(node, ASK, (source, MOST)) for node in nodes], LIMIT)
-    sessions = frozenset(found for node, answer in answers.items() for found in _sessions(node, answer))
+    sessions = {session: listens for node, answer in answers.items() for session, listens in _sessions(node, answer)}
     if not sessions:
         return Tracking()
     listing = host.run(Program(Family(source).list_connections(cluster.gateway.address)), LIMIT)
-    return Tracking(sessions, sessions - set(answers_to(source, f"{listing}\n{also}")))
+    missing = sessions.keys() - set(answers_to(source, f"{listing}\n{also}"))
+    return Tracking(frozenset(sessions), frozenset(missing), frozenset(filter(sessions.get, missing)))
 
 
 def look_again(cluster: Cluster, nodes: Iterable[int], host: Host, within: float, also: str = "") -> Tracking:
     """Return what is still missing after so many seconds. Raises OperationFailed."""
-    nodes, end = tuple(nodes), host.now() + within
+    nodes, begun = tuple(nodes), host.now()
     seen = look(cluster, nodes, host, also)
-    missing = seen.missing
-    while missing and host.now() < end:
+    while seen.missing and host.now() - begun < (within if seen.broken else AT_WORK):
         host.sleep(AGAIN)
-        seen = look(cluster, nodes, host, also)
-        missing &= seen.missing
-    return Tracking(seen.sessions, missing)
+        seen = look(cluster, nodes, host, also).still(seen)
+    return seen
 
 
 def problem(cluster: Cluster, host: Host) -> Problem:
@@ -90,14 +100,14 @@ def judged_by_kernel(cluster: Cluster, host: Host) -> bool:
         return False
 
 
-def _sessions(node: int, answer: Rows | OperationFailed) -> set[Session]:
+def _sessions(node: int, answer: Rows | OperationFailed) -> list[tuple[Session, bool]]:
     if isinstance(answer, OperationFailed):
         raise answer
     with answer_of(node):
-        ((allowed, address, ports),) = answer
+        ((allowed, address, found),) = answer
         if allowed is not True:
             hint = "grants.sql has what a role needs that is not a superuser"
             raise OperationFailed(f"node {node}: the sessions of clients cannot be seen", code="no_rights", hint=hint)
         if not re.fullmatch(r"[0-9a-f.:]{2,45}", str(address)):
             raise ValueError(f"{address!r:.50} is not an address")
-        return {(str(address), int(port)) for port in ports or ()}
+        return [((str(address), int(port)), listens is True) for port, listens in found or ()]

@@ -112,7 +112,7 @@ def _not_in_step(cluster: Cluster, decision: PrimaryDecision, host: Host) -> lis
         return []
     nodes = [state.node for state in decision.states if state.reachable]
     with contextlib.suppress(OperationFailed):  # check says why
-        if in_step.look_again(cluster, nodes, host, IN_STEP_WITHIN).missing:
+        if in_step.look_again(cluster, nodes, host, IN_STEP_WITHIN).broken:
             return [in_step.problem(cluster, host)]
     return []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 
 from repmgr_hooks.cluster import gateways, in_step
 from repmgr_hooks.errors import OperationFailed, Problem
@@ -35,7 +36,7 @@ class GatewayWatch:
         self._shown_on: set[int] = set()
         """The nodes on which we have said that we watch them as the primary."""
         self._compare_at = host.now()
-        self._missing: frozenset[in_step.Session] = frozenset()
+        self._tracking = in_step.Tracking()
         self._not_in_step: tuple[Problem, ...] = ()
 
     @property
@@ -79,13 +80,15 @@ class GatewayWatch:
         now, cluster = self._host.now(), self._cluster
         if now < self._compare_at or not in_step.judged_by_kernel(cluster, self._host):
             return self._not_in_step
-        self._compare_at, before = now + COMPARE_EVERY, self._missing
+        self._compare_at = now + COMPARE_EVERY
         try:
-            self._missing = in_step.look(cluster, [primary], self._host).missing
+            seen = in_step.look(cluster, [primary], self._host)
         except OperationFailed as error:
             log.debug("%s: what is tracked cannot be judged: %s", cluster.name, error)
             return self._not_in_step
-        self._not_in_step = (in_step.problem(cluster, self._host),) if before & self._missing else ()
+        broken = seen.still(self._tracking).broken
+        self._tracking = replace(seen, broken=seen.broken | broken)
+        self._not_in_step = (in_step.problem(cluster, self._host),) if broken else ()
         return self._not_in_step
 
     def _take_back(self, primary: int | None) -> None:

@@ -253,6 +253,17 @@ def test_always_others_that_are_new_are_in_step() -> None:
     assert tables(host).level == "OK"
 
 
+def test_who_is_at_work_may_have_no_client_any_more() -> None:
+    host = connected(True)
+    host.sessions, host.at_work = [(1, 40002)], {40002}
+    begun = host.now()
+    assert tables(host).level == "OK"
+    assert host.now() - begun < 6
+    host.at(host.now() + 2, host.at_work.clear)
+    host.at(host.now() + 4, lambda: host.at_work.add(40002))
+    assert tables(host).level == "WARN", "it has listened meanwhile, and is still there"
+
+
 def test_an_entry_that_is_over_translates_nothing() -> None:
     host = connected(True)
     host.connections[0] = replace(host.connections[0], state="TIME_WAIT")
@@ -269,7 +280,16 @@ def test_what_cannot_be_judged() -> None:
     assert tables(host).level == "WARN", "what is no entry tracks nothing"
 
 
-@pytest.mark.parametrize("answer", [[], [(True, "here; drop", [1])], [(True, "10.0.0.11", ["x"])], [(True,)]])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        [(True, "here; drop", [[1, True]])],
+        [(True, "10.0.0.11", [["x", True]])],
+        [(True, "10.0.0.11", [1])],
+        [(True,)],
+    ],
+)
 def test_a_node_that_answers_oddly(answer: list[tuple[object, ...]]) -> None:
     host = connected(False)
     known = decision(host)
