@@ -54,7 +54,7 @@ def blocks(text: str, *words: str) -> Iterator[list[str]]:
     [['TCP']]
     """
     name = r"\s+".join(map(re.escape, words))
-    return (found.split() for found in re.findall(rf"(?i)(?<!\w){name}\s*\{{([^{{}}]*)\}}", text))
+    return (found.split() for found in re.findall(rf"(?i)(?<!\w){name}(?:\s+Default)?\s*\{{([^{{}}]*)\}}", text))
 
 
 def fills_kernel(text: str) -> bool:

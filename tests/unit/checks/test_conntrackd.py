@@ -88,6 +88,7 @@ def test_what_it_is_not_to_copy(tmp_path: Path, host: FakeHost, old: str, new: s
         ("Address Ignore {", "Address Accept {\nIPv4_address 10.0.0.30\n"),
         ("IPv4_address 127.0.0.1", "IPv4_address 127.0.0.0/8\n IPv6_address ::/0"),
         ("Interface ens3\n", "# any interface\n"),
+        ("UDP {", "UDP Default {"),
     ],
 )
 def test_what_is_as_good(tmp_path: Path, host: FakeHost, old: str, new: str) -> None:
