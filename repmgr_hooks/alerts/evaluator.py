@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from repmgr_hooks.alerts.rules import GATEWAYS, Unserved, conditions, of_gateways, overdue
+from repmgr_hooks.alerts.rules import Unserved, conditions, only_seen_here, overdue, own_conditions
 from repmgr_hooks.cluster.decide import PrimaryDecision
-from repmgr_hooks.cluster.gateways import NOBODY_ELSE_TELLS
 from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, Problem
@@ -24,8 +23,8 @@ class Listener(Protocol):
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         """A cluster calls for these alerts now, and for no others."""
 
-    def leave(self, cluster: str, but: str) -> None:
-        """Another gateway tells from now on of what a cluster calls for, but of this condition."""
+    def leave(self, cluster: str, but: Collection[str]) -> None:
+        """Another gateway tells from now on of what a cluster calls for, but of these conditions."""
 
     def tell(self, alert: Alert) -> None:
         """This has happened."""
@@ -37,7 +36,7 @@ class Nobody:
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         """Tell nobody."""
 
-    def leave(self, cluster: str, but: str) -> None:
+    def leave(self, cluster: str, but: Collection[str]) -> None:
         """There is nothing to leave."""
 
     def tell(self, alert: Alert) -> None:
@@ -78,9 +77,8 @@ class AlertEvaluator:
         unknown_for = self._host.now() - self._known_at
         if not serves(cluster.gateway, self._host):
             # Whoever has the address tells the rest, and that it is over.
-            self._listener.leave(cluster.name, GATEWAYS)
-            said = [problem for problem in warnings if problem.code in NOBODY_ELSE_TELLS]
-            return self._listener.note(cluster.name, list(of_gateways(cluster, said)))
+            self._listener.leave(cluster.name, own_conditions(cluster))
+            return self._listener.note(cluster.name, only_seen_here(self._managed, warnings, failed, wal))
         if decision and (
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):

@@ -75,11 +75,11 @@ class Notifier:
             now, incidents = clock.wall(), self._incidents.setdefault(cluster, {})
             self._keep(cluster, raised(incidents, {alert.condition: alert for alert in found}, now))
 
-    def leave(self, cluster: str, but: str) -> None:
-        """Forget without a word what is open, but this condition; what has happened is still sent."""
+    def leave(self, cluster: str, but: Collection[str]) -> None:
+        """Forget without a word what is open, but these conditions; what has happened is still sent."""
         with self._alone:
             for condition, incident in list(self._incidents.get(cluster, {}).items()):
-                if condition != but and incident.state == "open":
+                if condition not in but and incident.state == "open":
                     self._forget(cluster, condition)
 
     def tell(self, alert: Alert) -> None:

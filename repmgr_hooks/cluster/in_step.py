@@ -33,7 +33,7 @@ select pg_has_role(current_user, 'pg_read_all_stats', 'usage'), host(inet_server
        (select jsonb_agg(jsonb_build_array(client_port, state <> 'active' or backend_type = 'walsender'))
           from (select client_port, coalesce(state, 'active') as state, backend_type from pg_stat_activity
                  where client_addr = %s::inet and backend_start < clock_timestamp() - interval '2 s'
-                 limit %s) as session)
+                   and application_name not like 'repmgr\\_hooks%%' limit %s) as session)
 """
 """Each port, and whether that session listens. One that is at work notices only at its end that its client has gone; by
 then it is tracked no more; a walsender listens while it works (walsender.c, ProcessRepliesIfAny)."""

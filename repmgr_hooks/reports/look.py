@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from repmgr_hooks import clock
 from repmgr_hooks.background import begin
-from repmgr_hooks.cluster import gateways, in_step
+from repmgr_hooks.cluster import gateways, in_step, node_ports
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import moved
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
@@ -57,6 +57,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     ports, probes = begin(partial(_ports, settings, host)), begin(partial(probe, settings, managed.opened_ports, host))
     names = begin(lambda: list(moved(settings, host)))
     decision = finder.decision(host)
+    elsewhere = begin(partial(_ports_moved, settings, decision.primary, host))
     missing = begin(partial(_pending, managed, finder, decision, host))
     ready = begin(partial(ReadinessProbe().look, decision, settings, host, finder.last_known.since))
     hold, unreadable = hold_of(managed)
@@ -66,7 +67,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     state = cluster_state(decision, finder) if decision.primary else None
     warnings = drift.warnings(managed, state, host) if state else []
     leads, spread, unread = ports()
-    seen, unseen = gateways.seen_and_wrong(settings, decision.primary, host)
+    seen, unseen = gateways.seen_and_wrong(settings, decision.primary_state, host)
     pending = missing()
     untracked = _not_in_step(settings, decision, real)
     return ClusterStatus(
@@ -80,6 +81,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
             *no_record,
             *no_former,
             *names(),
+            *elsewhere(),
             *unseen,
             *untracked,
             *(problem for each in pooled for problem in each.problems),
@@ -111,9 +113,15 @@ def _not_in_step(cluster: Cluster, decision: PrimaryDecision, host: Host) -> lis
     if decision.primary is None or not in_step.judged_by_kernel(cluster, host):
         return []
     nodes = [state.node for state in decision.states if state.reachable]
-    with contextlib.suppress(OperationFailed):  # check says why
+    with suppress(OperationFailed):  # check says why
         if in_step.look_again(cluster, nodes, host, IN_STEP_WITHIN).broken:
             return [in_step.problem(cluster, host)]
+    return []
+
+
+def _ports_moved(cluster: Cluster, primary: int | None, host: Host) -> list[Problem]:
+    with suppress(OperationFailed):
+        return node_ports.ask(cluster, primary, host)
     return []
 
 

@@ -6,7 +6,8 @@ import contextlib
 import logging
 from dataclasses import replace
 
-from repmgr_hooks.cluster import gateways, in_step
+from repmgr_hooks.cluster import barmans, gateways, in_step
+from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.settings.cluster import Cluster
@@ -57,8 +58,9 @@ class GatewayWatch:
             log.warning("%s: this gateway %s the address %s now", name, has, address)
         return self._served and not before
 
-    def look(self, primary: int | None) -> tuple[Problem, ...]:
+    def look(self, decision: PrimaryDecision) -> tuple[Problem, ...]:
         """Look at the others, show ourselves to them, and return what has been wrong for some time."""
+        primary, state = decision.primary, decision.primary_state
         self._take_back(primary)
         self.stood_still = False
         try:
@@ -66,14 +68,15 @@ class GatewayWatch:
         except OperationFailed as error:
             log.debug("%s: the other gateways cannot be seen: %s", self._cluster.name, error)
             return ()
-        if primary is None or not seen:
+        if primary is None or state is None or not seen:
             return ()
         self._shown_on.add(primary)
         self.stood_still = time is not None and self._absence.heard(primary, time)
         now = self._host.now()
-        self._since = {each: self._since.get(each, now) for each in gateways.problems(self._cluster, seen)}
-        wrong = (each for each, since in self._since.items() if now - since >= HELD_FOR)
-        return (*wrong, *self._compare(primary))
+        wrong = (*gateways.problems(self._cluster, seen), *barmans.problems(self._cluster, state))
+        self._since = {each: self._since.get(each, now) for each in wrong}
+        lasting = (each for each, since in self._since.items() if now - since >= HELD_FOR)
+        return (*lasting, *self._compare(primary))
 
     def _compare(self, primary: int) -> tuple[Problem, ...]:
         """Return what is wrong with the connections that are tracked: those that were missing the last time, too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +49,7 @@ class Listens:
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         self.open = {alert.condition: alert for alert in found}
 
-    def leave(self, cluster: str, but: str) -> None:
+    def leave(self, cluster: str, but: Collection[str]) -> None:
         """Nothing of it is kept here."""
 
     def tell(self, alert: Alert) -> None:
@@ -306,7 +306,7 @@ def test_every_line_of_a_command_is_an_object(
 ) -> None:
     host = FakeHost()
     host.fail_over()
-    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: host)
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos, **_: host)
     load(tmp_path, TEXT)
     assert cli.run(["--config", str(tmp_path / "config.yaml"), command[0], "--log", "json", *command[1:]]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

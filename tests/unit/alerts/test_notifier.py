@@ -397,8 +397,8 @@ def test_what_another_gateway_tells_from_now_on_is_not_told_here_again(journal: 
     with notifier(journal, host, A) as made:
         made.note("main", [GAP, pair])
         until(lambda: len(host.got) == 2)
-        made.leave("main", "gateways")
-        made.leave("other", "gateways")
+        made.leave("main", ("gateways",))
+        made.leave("other", ())
         made.note("main", [pair])
         assert list(made._incidents["main"]) == ["gateways"]  # noqa: SLF001
     with notifier(journal, host, A) as made:

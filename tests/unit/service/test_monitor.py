@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +78,7 @@ class Listens:
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         self.open = {alert.condition: alert for alert in found}
 
-    def leave(self, cluster: str, but: str) -> None:
+    def leave(self, cluster: str, but: Collection[str]) -> None:
         """Nothing of it is kept here."""
 
     def tell(self, alert: Alert) -> None:
@@ -593,7 +593,7 @@ class Told:
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         self.found = {alert.condition: alert for alert in found}
 
-    def leave(self, cluster: str, but: str) -> None:
+    def leave(self, cluster: str, but: Collection[str]) -> None:
         """Nothing of it is kept here."""
 
     def tell(self, alert: Alert) -> None:
