@@ -25,7 +25,7 @@ from repmgr_hooks.barman import archive, content, receive_wal
 from repmgr_hooks.checks import failover_slots as logical_checks
 from repmgr_hooks.checks import node_settings
 from repmgr_hooks.cluster import failover_slots as sync
-from repmgr_hooks.cluster import gateways, observe, readiness, repmgr_files
+from repmgr_hooks.cluster import gateways, in_step, observe, readiness, repmgr_files
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.handlers import failover_slots, slot
@@ -455,6 +455,16 @@ class Connection:
         )
 
 
+LINK = """\
+UDP traffic device=eth0 status=RUNNING role=ACTIVE:
+                  96 Bytes sent                   80 Bytes recv
+                   6 Pckts sent         {:>12} Pckts recv
+                   0 Error send                    0 Error recv
+
+"""
+"""What ``conntrackd -s link`` prints."""
+
+
 class FakeHost(ScriptedHost):
     """The world of the cluster in ``config/config.yaml``: it answers what handlers ask, and notes every change.
 
@@ -480,6 +490,7 @@ class FakeHost(ScriptedHost):
         self.not_forwarding: set[str] = set()
         self.addresses = {self.gateway, "fd00::20"}
         """The gateway's own."""
+        self.device = "eth0"
         self.native_tables: set[tuple[str, str]] = set()
         """Tables of nftables' own."""
         self.no_way_back: set[tuple[str, str]] = set()
@@ -497,6 +508,16 @@ class FakeHost(ScriptedHost):
         """What else runs here."""
         self.other_gateways: list[tuple[str, float]] = []
         """The names of their sessions on the primary, and for how long each has asked nothing."""
+        self.unheard = False
+        """The other gateway's conntrackd."""
+        self.came_by_conntrackd = 0
+        self.sessions: list[tuple[int, int]] = []
+        """Of clients, by node and port, beside those that are tracked here."""
+        self.at_work: set[int] = set()
+        """The ports of those that do not listen."""
+        self.sees_sessions = True
+        self.stood_still_for = 0.0
+        """Seconds by which the clocks of the nodes have gone on while this host's stood still."""
         self.announced: dict[int, str] = {}
         """What this gateway has called its own session on each node."""
         self.pgbouncers: dict[str, FakePgBouncer] = {}
@@ -623,6 +644,10 @@ class FakeHost(ScriptedHost):
             return self._sysctl(words)
         if name == "conntrack":
             return self._conntrack(program, words)
+        if name == "conntrackd":
+            assert words == ["-s", "link"]
+            self.came_by_conntrackd += not self.unheard
+            return LINK.format(self.came_by_conntrackd)
         raise OperationFailed(f"{name}: no such program")
 
     def read(self, path: str) -> str:
@@ -630,6 +655,8 @@ class FakeHost(ScriptedHost):
             return f"{self.tracked[path.endswith('max')]}\n"
         if found := re.fullmatch(r"/proc/sys/net/ipv4/conf/(\w+)/forwarding", path):
             return f"{int(found[1] not in self.not_forwarding)}\n"
+        if path == "/etc/conntrackd/conntrackd.conf":
+            return "    DisableExternalCache yes\n"
         assert path == "/proc/sys/net/ipv4/ip_forward"
         return f"{int(self.forwarding)}\n"
 
@@ -637,7 +664,8 @@ class FakeHost(ScriptedHost):
         return frozenset({("ip", "nat"), *self.nft.tables, *self.native_tables})
 
     def route(self, address: str) -> Route:
-        return Route(True, address, "eth0") if address in self.addresses else Route(False, self.gateway, "eth0")
+        local = address in self.addresses
+        return Route(local, address if local else self.gateway, self.device)
 
     def had_for(self, address: str) -> float | None:
         return self._clock - self.address_came if address in self.addresses else None
@@ -665,7 +693,14 @@ class FakeHost(ScriptedHost):
     def _gateways(self, sql: Sql, node: FakeNode) -> Rows:
         if sql.params[0]:
             self.announced[sql.node] = str(sql.params[0])
-        return list(self.other_gateways)
+        time = self._clock + self.stood_still_for
+        return [(*each, time) for each in self.other_gateways] or [(None, None, time)]
+
+    def _sessions(self, sql: Sql, node: FakeNode) -> Rows:
+        ports = [entry.flow.client_port for entry in self.connections if entry.host == node.host]
+        ports += [port for number, port in self.sessions if number == sql.node]
+        listens = [[port, port not in self.at_work] for port in ports]
+        return [(self.sees_sessions, node.host, listens or None)]
 
     def rules_generation(self) -> int | None:
         return self.nat.generation + self.nft.generation if self.counts_rules else None
@@ -1073,6 +1108,7 @@ RESTORE = "select current_setting('restore_command')"
 STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed]] = {
     observe.LOOK: FakeHost._look,
     gateways.ASK: FakeHost._gateways,
+    in_step.ASK: FakeHost._sessions,
     node_settings.EXAMINE: FakeHost._examine,
     readiness.ASK: FakeHost._repmgrd,
     may_promote.ASK_RECEIVER: lambda host, sql, node: [],

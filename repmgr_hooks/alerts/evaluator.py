@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from repmgr_hooks.alerts.rules import Unserved, conditions, only_seen_here, overdue
+from repmgr_hooks.alerts.rules import Unserved, conditions, only_seen_here, overdue, own_conditions
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -23,6 +23,9 @@ class Listener(Protocol):
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         """A cluster calls for these alerts now, and for no others."""
 
+    def leave(self, cluster: str, but: Collection[str]) -> None:
+        """Another gateway tells from now on of what a cluster calls for, but of these conditions."""
+
     def tell(self, alert: Alert) -> None:
         """This has happened."""
 
@@ -32,6 +35,9 @@ class Nobody:
 
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         """Tell nobody."""
+
+    def leave(self, cluster: str, but: Collection[str]) -> None:
+        """There is nothing to leave."""
 
     def tell(self, alert: Alert) -> None:
         """Tell nobody."""
@@ -45,8 +51,6 @@ class AlertEvaluator:
         self._decision: PrimaryDecision | None = None
         self._known_at = self._known_since = host.now()
         """When a primary was last seen, and since when it is the same one."""
-        self._tells = False
-        """Whether something was told without the address, of which must be told when it is over, too."""
 
     def saw(self, decision: PrimaryDecision | None) -> None:
         """A look, or a run, has ended with this decision."""
@@ -72,11 +76,9 @@ class AlertEvaluator:
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
         if not serves(cluster.gateway, self._host):
-            # Whoever has the address tells the rest.
-            said = only_seen_here(self._managed, warnings, failed, wal)
-            self._tells = self._tells or bool(said)
-            return self._listener.note(cluster.name, said) if self._tells else None
-        self._tells = False
+            # Whoever has the address tells the rest, and that it is over.
+            self._listener.leave(cluster.name, own_conditions(cluster))
+            return self._listener.note(cluster.name, only_seen_here(self._managed, warnings, failed, wal))
         if decision and (
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):

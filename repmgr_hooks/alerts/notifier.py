@@ -9,7 +9,7 @@ import dataclasses
 import json
 import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +74,13 @@ class Notifier:
             self._noted[cluster] = found
             now, incidents = clock.wall(), self._incidents.setdefault(cluster, {})
             self._keep(cluster, raised(incidents, {alert.condition: alert for alert in found}, now))
+
+    def leave(self, cluster: str, but: Collection[str]) -> None:
+        """Forget without a word what is open, but these conditions; what has happened is still sent."""
+        with self._alone:
+            for condition, incident in list(self._incidents.get(cluster, {}).items()):
+                if condition not in but and incident.state == "open":
+                    self._forget(cluster, condition)
 
     def tell(self, alert: Alert) -> None:
         """Take in what has happened."""
@@ -146,16 +153,17 @@ class Notifier:
         values = (*dataclasses.astuple(alert), incident.since, incident.ended, incident.flapping, deliveries)
         self._write(SAVE, values)
 
-    def _forget_old(self, incidents: dict[str, Incident], now: float) -> None:
+    def _forget_old(self, incidents: Mapping[str, Incident], now: float) -> None:
         """Forget what ended a day ago, or will have ended in a day by a clock that was set; not before it is sent."""
         for condition, incident in list(incidents.items()):
             old = incident.ended is not None and abs(now - incident.ended) > FORGET_AFTER
             waiting = [receiver for receiver in self._threads if receiver.wants(incident)]
             if old and all(incident.wait(receiver.name, receiver.repeat_interval, now) is None for receiver in waiting):
-                del incidents[condition]
-                self._write(
-                    "delete from alert where cluster = ? and condition = ?", (incident.alert.cluster, condition)
-                )
+                self._forget(incident.alert.cluster, condition)
+
+    def _forget(self, cluster: str, condition: str) -> None:
+        del self._incidents[cluster][condition]
+        self._write("delete from alert where cluster = ? and condition = ?", (cluster, condition))
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         try:

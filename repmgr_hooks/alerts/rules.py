@@ -9,7 +9,7 @@ from typing import Protocol
 
 from repmgr_hooks.barman.wal_continuity import FAULTS
 from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
-from repmgr_hooks.cluster.gateways import CODES, NOBODY_ELSE_TELLS
+from repmgr_hooks.cluster.gateways import CODES, CRITICAL, NOBODY_ELSE_TELLS
 from repmgr_hooks.cluster.probe import Probe, ProbeCode, merged
 from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.cluster.repmgr_files import program
@@ -21,6 +21,8 @@ from repmgr_hooks.journal.wal_checks import WalCheckRow, broken
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.alert import Alert, Severity
 
+GATEWAYS = "gateways"
+"""The condition of what is wrong between several gateways."""
 UNSERVED_FOR = 15.0
 """Seconds for which, and probes in a row in which, a client must have been unable to write; one alone is no alert."""
 UNSERVED_TIMES = 2
@@ -109,14 +111,19 @@ def only_seen_here(
     return found
 
 
+def own_conditions(cluster: Cluster) -> tuple[str, ...]:
+    """Return the conditions of what a gateway tells although it has not the address."""
+    of_barman = ("backup", "wal_check") if cluster.barman and cluster.barman.on_each_gateway else ()
+    return (GATEWAYS, *of_barman)
+
+
 def of_gateways(cluster: Cluster, problems: Sequence[Problem]) -> Iterator[Alert]:
     """Return the alert about several gateways: critical, unless one that is only a reserve is missing."""
     if said := [problem for problem in problems if problem.code in CODES]:
-        critical = any(problem.code in NOBODY_ELSE_TELLS for problem in said)
+        critical = any(problem.code in CRITICAL for problem in said)
         details = _in_full(said)
-        yield Alert(
-            cluster.name, "gateways", "critical" if critical else "warning", str(said[0]), details, said[0].hint
-        )
+        severity: Severity = "critical" if critical else "warning"
+        yield Alert(cluster.name, GATEWAYS, severity, str(said[0]), details, said[0].hint)
 
 
 def _of_clients(cluster: Cluster, condition: str, severity: Severity, probes: Sequence[Probe]) -> Iterator[Alert]:

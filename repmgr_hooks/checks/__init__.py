@@ -15,6 +15,7 @@ from repmgr_hooks.checks import (
     alerts,
     barman,
     clients,
+    conntrackd,
     end_to_end,
     failover_slots,
     files,
@@ -112,9 +113,11 @@ def _cluster(
     if journal:
         yield from service.of_cluster(managed, journal)
     chains: list[Finding] = []
+    pair: list[Finding] = []
     if _uses(managed, "firewall"):
         chains += clients.addresses(cluster, host)
-        yield from gateways.here(cluster, host)
+        pair = list(gateways.here(cluster, host))
+        yield from pair
         chains += [*kernel.devices(cluster, host), *kernel.chains(cluster, host)]
     barmans = list(barman.passwords(cluster)) if cluster.barman else []
     secret = list(files.passfile(managed, user))
@@ -127,17 +130,18 @@ def _cluster(
     if user.can_be_me and not bad(secret):
         forwards = all(found.level == "OK" for found in kernels if found.code == "kernel.forwarding")
         firewall = forwards and bool(chains) and all(found.level == "OK" for found in chains) and not bad(rules)
-        yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *barmans]))
+        yield from _outside(managed, journal, host, user, firewall, not bad([*chains, *barmans]), not bad(pair))
 
 
 def _outside(
-    managed: ManagedCluster, journal: Journal | None, host: Host, user: User, firewall: bool, way: bool
+    managed: ManagedCluster, journal: Journal | None, real: Host, user: User, firewall: bool, way: bool, pair: bool
 ) -> Iterator[Finding]:
     """Look at the nodes, at Barman, and at what the routes lack.
 
-    ``firewall``: whether the kernel and our chains are well; ``way``: whether Barman's way to the primary can be.
+    ``firewall``: whether the kernel and our chains are well; ``way``: whether Barman's way to the primary can be;
+    ``pair``: whether conntrackd and keepalived are well.
     """
-    cluster, host = managed.cluster, AskedOnce(host)
+    cluster, host = managed.cluster, AskedOnce(real)
     finder = primary_finder(cluster, journal)
     with acting_as(user):  # with all threads, so each must have ended before that is over
         looked = nodes.look(managed, host, finder)
@@ -153,6 +157,8 @@ def _outside(
         )
     yield from nodes.findings(managed, looked, user)
     yield from shared
+    if pair and cluster.gateway.hosts:
+        yield from conntrackd.tables(cluster, looked.decision, real)
     yield from logical
     yield repmgr.version(managed, host, next((node.extension for node in looked.answers.values()), ""))
     yield from behind

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from repmgr_hooks.cluster import barmans
+from repmgr_hooks.cluster.in_step import NOT_IN_STEP
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.errors import OperationFailed, Problem, answer_of
 from repmgr_hooks.settings.cluster import Cluster
@@ -26,7 +27,8 @@ MOVES_FOR = 1.0
 """So long may two have it while it moves."""
 LIMIT = 2.0
 ASK = """
-select application_name, extract(epoch from clock_timestamp() - state_change)::float8
+select application_name, extract(epoch from clock_timestamp() - state_change)::float8,
+       extract(epoch from clock_timestamp())::float8
   from (select set_config('application_name', coalesce(%s, current_setting('application_name')), false)) as said
   left join pg_stat_activity on usename = current_user and pid <> pg_backend_pid()
                             and application_name like 'repmgr_hooks gateway %%'
@@ -61,22 +63,31 @@ def look(
 
     Without a primary nothing is known of the others. What counts is what they have said ``within`` so many seconds.
     """
+    return look_with_time(cluster, primary, host, announce, within)[0]
+
+
+def look_with_time(
+    cluster: Cluster, primary: int | None, host: Host, announce: bool = False, within: float = ALIVE_FOR
+) -> tuple[tuple[GatewaySeen, ...], float | None]:
+    """Return the same, and what the clock of the primary says. Raises OperationFailed."""
     gateway = cluster.gateway
     if not gateway.hosts:
-        return ()
+        return (), None
     here = {each for each in gateway.hosts if host.route(each).local}
     has = serves(gateway, host)
     own = next((each for each in gateway.hosts if each in here), "")
     name = NAME.format(own, HAS if has else WATCHES) if announce and own else None
-    sessions = _sessions(primary, name, min(within, ALIVE_FOR), host) if primary is not None else {}
-    return tuple(GatewaySeen(each, each in here, has if each in here else sessions.get(each)) for each in gateway.hosts)
+    sessions, time = _sessions(primary, name, min(within, ALIVE_FOR), host) if primary is not None else ({}, None)
+    seen = (GatewaySeen(each, each in here, has if each in here else sessions.get(each)) for each in gateway.hosts)
+    return tuple(seen), time
 
 
-def _sessions(primary: int, name: str | None, within: float, host: Host) -> dict[str, bool]:
+def _sessions(primary: int, name: str | None, within: float, host: Host) -> tuple[dict[str, bool], float | None]:
     with answer_of(primary):
         rows = host.fetch(Sql(primary, ASK, (name,)), LIMIT)
-        alive = [str(said).split() for said, idle in rows if idle is not None and float(idle) < within]
-        return {words[2]: words[3] == HAS for words in alive if len(words) == 4}
+        alive = [str(said).split() for said, idle, _ in rows if idle is not None and float(idle) < within]
+        times = [float(time) for *_, time in rows]
+        return {words[2]: words[3] == HAS for words in alive if len(words) == 4}, times[0] if times else None
 
 
 def take_back(node: int, host: Host) -> None:
@@ -84,7 +95,8 @@ def take_back(node: int, host: Host) -> None:
     host.fetch(Sql(node, ASK, (PLAIN,)), LIMIT)
 
 
-NOBODY_ELSE_TELLS = ("address_twice", "address_nowhere", "gateway_unnamed")
+CRITICAL = ("address_twice", "address_nowhere", "gateway_unnamed")
+NOBODY_ELSE_TELLS = (*CRITICAL, NOT_IN_STEP)
 """The problems that a gateway without the address tells of, too."""
 OF_RESERVES = ("gateway_silent", barmans.CODE)
 """What is wrong with one that only stands by."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,10 +28,13 @@ class Progress:
     """The time by which a loop must have made progress; after it, it counts as stuck."""
 
     def __init__(self) -> None:
-        self.expect()
+        self.stood_still = False
+        """Whether it has stood still, until somebody takes this back: the whole machine may have."""
+        self._due = clock.monotonic() + ALLOWED
 
     def expect(self, seconds: float = 0.0) -> None:
         """Note progress; the next may take this long."""
+        self.stood_still |= self.stands_still()
         self._due = clock.monotonic() + seconds + ALLOWED
 
     @contextlib.contextmanager
@@ -62,6 +65,13 @@ def _touch(path: Path) -> None:
         os.close(handle)
 
 
+def forget_heartbeats(state_dir: Path, clusters: Collection[str]) -> None:
+    """Remove those of other clusters: they would be taken for clusters that are looked at no more. Raises OSError."""
+    for path in state_dir.glob("cluster-*.looked"):
+        if path.name.removeprefix("cluster-").removesuffix(".looked") not in clusters:
+            path.unlink(missing_ok=True)
+
+
 def saw_primary(cluster: Cluster) -> None:
     """Note that the primary is known now, if there are several gateways."""
     if cluster.gateway.hosts and cluster.state_dir:
@@ -69,15 +79,27 @@ def saw_primary(cluster: Cluster) -> None:
             on_disk(partial(_touch, _path(Path(cluster.state_dir), cluster.name, KNOWN)))
 
 
+def knew_primary_at(cluster: Cluster) -> float | None:
+    """Return when this one of several gateways last knew the primary, in seconds since the epoch; None if never."""
+    try:
+        return _path(Path(cluster.state_dir), cluster.name, KNOWN).stat().st_mtime
+    except OSError:
+        return None
+
+
+def forget_that_primary_was_known(cluster: Cluster) -> None:
+    """As if it had never been known; what cannot be removed counts again after a restart."""
+    if cluster.state_dir:
+        with contextlib.suppress(OSError):
+            _path(Path(cluster.state_dir), cluster.name, KNOWN).unlink(missing_ok=True)
+
+
 def is_away(cluster: Cluster) -> bool:
     """True if this is one of several gateways, and it has not known the primary for long, or the clock was set."""
     if not cluster.gateway.hosts or not cluster.state_dir:
         return False
-    try:
-        known = _path(Path(cluster.state_dir), cluster.name, KNOWN).stat().st_mtime
-    except OSError:
-        return True
-    return abs(clock.wall() - known) > AWAY_AFTER
+    known = knew_primary_at(cluster)
+    return known is None or abs(clock.wall() - known) > AWAY_AFTER
 
 
 def last_heartbeat(state_dir: Path, cluster: str) -> float | None:

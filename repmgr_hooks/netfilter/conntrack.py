@@ -45,3 +45,22 @@ def parse_conntrack(listing: str) -> Iterator[Tracked]:
             yield Tracked(
                 flow, Endpoint(reply["src"], int(ports[2])), bool(ALIVE.search(line)), bool(OVER.search(line))
             )
+
+
+def answers_to(address: str, listing: str) -> Iterator[tuple[str, int]]:
+    """Return who answers each connection, and to which port of an address; of one that is not over.
+
+    >>> list(answers_to("10.0.0.20", "tcp 6 9 ESTABLISHED src=10.0.0.30 dst=10.0.0.20 sport=4 dport=54322 "
+    ...                 "src=10.0.0.11 dst=10.0.0.20 sport=5432 dport=4 [ASSURED] mark=0 use=1"))
+    [('10.0.0.11', 4)]
+    """
+    for match in LINE.finditer(listing):
+        fields = FIELD.findall(match[0])
+        values = dict(fields[4:])  # the reply
+        if (
+            len(fields) == 8
+            and values.get("dst") == address
+            and values["dport"].isdecimal()
+            and not OVER.search(match[0])
+        ):
+            yield values["src"], int(values["dport"])

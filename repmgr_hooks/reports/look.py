@@ -8,7 +8,7 @@ from functools import partial
 
 from repmgr_hooks import clock
 from repmgr_hooks.background import begin
-from repmgr_hooks.cluster import gateways, node_ports
+from repmgr_hooks.cluster import gateways, in_step, node_ports
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import moved
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
@@ -39,11 +39,13 @@ from repmgr_hooks.system.steps import Host
 
 LOOKS_AT_LEAST = 300.0
 """A run, in which it does not look, takes less."""
+IN_STEP_WITHIN = 10.0
+"""Seconds in which the other gateway's connections come here."""
 
 
 def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
     """Look at a cluster now."""
-    settings, host = managed.cluster, AskedOnce(host)
+    settings, real, host = managed.cluster, host, AskedOnce(host)
     # First all that the journal may fail at: what has begun in a thread is waited for.
     finder = primary_finder(settings, journal)
     last = journal.last_run(settings.name) if journal else []
@@ -67,6 +69,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     leads, spread, unread = ports()
     seen, unseen = gateways.seen_and_wrong(settings, decision.primary_state, host)
     pending = missing()
+    untracked = _not_in_step(settings, decision, real)
     return ClusterStatus(
         settings,
         decision,
@@ -80,6 +83,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
             *names(),
             *elsewhere(),
             *unseen,
+            *untracked,
             *(problem for each in pooled for problem in each.problems),
             *clocks,
         ),
@@ -102,6 +106,17 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         formers,
         tuple(slot for slot in managed.kept_slots if not (settings.barman and slot == settings.barman.slot_name)),
     )
+
+
+def _not_in_step(cluster: Cluster, decision: PrimaryDecision, host: Host) -> list[Problem]:
+    """Return what is wrong with the connections that this one of several gateways tracks."""
+    if decision.primary is None or not in_step.judged_by_kernel(cluster, host):
+        return []
+    nodes = [state.node for state in decision.states if state.reachable]
+    with suppress(OperationFailed):  # check says why
+        if in_step.look_again(cluster, nodes, host, IN_STEP_WITHIN).broken:
+            return [in_step.problem(cluster, host)]
+    return []
 
 
 def _ports_moved(cluster: Cluster, primary: int | None, host: Host) -> list[Problem]:

@@ -4,26 +4,53 @@ One gateway that was switched off for a week remembers the primary of a week ago
 when it returns, nothing that it sees contradicts its memory; the other gateway, or the nodes themselves, must speak for
 that primary before clients are led to it (``decide.doubted``). A gateway that was there all the time has seen each
 newer timeline itself.
+
+A virtual machine that was paused, or a host that slept, is the same, and nothing was started anew. Which of its clocks
+have gone on meanwhile depends on what paused it: of a sleeping host all but the monotonic one (clock_gettime(2)); of a
+paused machine all, or none until NTP sets the one on the wall. The primary's own clock has gone on in any case.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
-from repmgr_hooks.journal.heartbeat import is_away, saw_primary
+from repmgr_hooks.journal.heartbeat import (
+    AWAY_AFTER,
+    Progress,
+    forget_that_primary_was_known,
+    is_away,
+    knew_primary_at,
+    saw_primary,
+)
 from repmgr_hooks.settings.cluster import Cluster
+
+log = logging.getLogger(__name__)
 
 
 class Absence:
-    """Of one service and one cluster: from its start until the primary is known again."""
+    """Of one service and one cluster: from its start, or from when it stood still, until the primary is known again."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster, self._away = cluster, is_away(cluster)
+    def __init__(self, cluster: Cluster, now: Callable[[], float], progress: Progress) -> None:
+        self._cluster, self._now, self._progress = cluster, now, progress
+        self._away, self._known_at = is_away(cluster), knew_primary_at(cluster)
+        self._ahead = self._of_our_clocks()
+        """How far each clock was before the monotonic one at the last look."""
+        self._node_ahead: tuple[int, float] | None = None
+        """The same of the primary's clock, and which node that is."""
 
     def considered(self, last_known: LastKnownPrimary) -> LastKnownPrimary:
         """Return what is remembered, and whether it is to be doubted."""
+        before, self._ahead = self._ahead, self._of_our_clocks()
+        stood_still, self._progress.stood_still = self._progress.stood_still, False
+        if stood_still or any(now - then > AWAY_AFTER for now, then in zip(self._ahead, before, strict=True)):
+            self._stood_still()
+        elif self._away and not is_away(self._cluster) and knew_primary_at(self._cluster) != self._known_at:
+            self._away = False  # somebody has decided by hand
         return replace(last_known, away=self._away)
 
     def saw(self, decision: PrimaryDecision | None) -> None:
@@ -31,3 +58,22 @@ class Absence:
         if decision and decision.primary is not None:
             self._away = False
             saw_primary(self._cluster)
+
+    def heard(self, node: int, time: float) -> bool:
+        """Note what the clock of the primary says; True if we have stood still since it was heard before."""
+        before, self._node_ahead = self._node_ahead, (node, time - self._now())
+        if before and before[0] == node and self._node_ahead[1] - before[1] > AWAY_AFTER:
+            self._stood_still()
+            return True
+        return False
+
+    def _stood_still(self) -> None:
+        if not self._cluster.gateway.hosts:
+            return
+        log.warning("%s: this gateway has stood still, or a clock was set: it may be away", self._cluster.name)
+        forget_that_primary_was_known(self._cluster)
+        self._away, self._known_at = True, knew_primary_at(self._cluster)
+
+    def _of_our_clocks(self) -> tuple[float, float]:
+        now = self._now()
+        return clock.wall() - now, clock.since_boot() - now

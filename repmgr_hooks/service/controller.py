@@ -65,12 +65,12 @@ class ClusterController:
         self.progress = Progress()
         self._managed, self._journal, self._host, self._config = managed, journal, host, loaded
         self._tick = loaded.service.monitor_interval
-        self._monitor = Monitor(managed, host, self._tick)
+        self._monitor = Monitor(managed, host, self._tick, self.progress)
         self.stirred = self._monitor.stirred
         self._guard = SwitchoverGuard(managed.cluster, self._monitor, host)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
-        self._shown = Shown(managed.cluster, self._tick, self.progress, publisher)
+        self._shown = Shown(managed.cluster, self._tick, self.progress, publisher, self._monitor.absence)
         self.looked: PrimaryDecision | None = None
         """What the last look has decided, if it found nothing for a run to do."""
         self._owes_look = False

@@ -76,6 +76,7 @@ class Loop(threading.Thread):
             except BaseException:  # nothing ends a loop
                 log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
                 wait = AFTER_BUG
+            self._queue.progress.expect(wait)
             if not self._woken.is_set():
                 self._resting.set()
             self._woken.wait(wait)

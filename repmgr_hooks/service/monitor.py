@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.host_names import NameWatch
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.node_ports import PortWatch
@@ -19,8 +19,10 @@ from repmgr_hooks.cluster.readiness import Hindrance, Obstacle, ReadinessProbe
 from repmgr_hooks.engine.drift import Drift, find_drift
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import Problem
+from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.rows import Observation
 from repmgr_hooks.log import hint
+from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.service.gateway_watch import GatewayWatch
 from repmgr_hooks.system.steps import Host
 
@@ -36,7 +38,7 @@ HELD_FOR = 10.0
 class Monitor:
     """When to look next, and what was seen last; ``monitor_interval`` in seconds, 0 for never."""
 
-    def __init__(self, managed: ManagedCluster, host: Host, monitor_interval: float) -> None:
+    def __init__(self, managed: ManagedCluster, host: Host, monitor_interval: float, progress: Progress) -> None:
         self._managed, self._host, self._monitor_interval = managed, host, monitor_interval
         self.stirred = threading.Event()
         """Set when something has happened that a look may see: a restart is over before the next one is due."""
@@ -59,7 +61,8 @@ class Monitor:
         """What the last look found missing."""
         self._against: dict[Hindrance, float] = {}
         """What stood against it in the last look, and since when."""
-        self._gateways = GatewayWatch(managed.cluster, host)
+        self.absence = Absence(managed.cluster, host.now, progress)
+        self._gateways = GatewayWatch(managed.cluster, host, self.absence)
 
     def due_in(self) -> float:
         """Return the seconds until the next look."""
@@ -73,8 +76,10 @@ class Monitor:
 
     @property
     def closed(self) -> tuple[str, ...]:
-        """The ports that are to lead nowhere now, for no primary has been known for long."""
-        setting = self._managed.cluster.unknown
+        """The ports that are to lead nowhere now, for no primary has been known for long, or this gateway was away."""
+        setting, decision = self._managed.cluster.unknown, self.decision
+        if decision and decision.reason.code is ReasonCode.AWAY:
+            return self._managed.opened_ports
         since = self._unknown_since
         return setting.close if setting and since is not None and self._host.now() - since >= setting.after else ()
 
@@ -93,6 +98,8 @@ class Monitor:
         seen = replace(seen, taken_over=taken_over, warnings=(*seen.warnings, *others))
         self.news = self._news(seen)
         self._plan_next(seen.decision)
+        if self._gateways.stood_still:
+            self.look_now()
         if seen.decision.primary is None:
             self._against, self.obstacles = {}, ()
         elif seen.pending in ((), self._pending):  # else there are other things to do now

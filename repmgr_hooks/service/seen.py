@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState, WalSender
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readers import senders
-from repmgr_hooks.journal.heartbeat import Progress
-from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, PrimaryPosition, Publisher
+from repmgr_hooks.config import Config
+from repmgr_hooks.journal.heartbeat import Progress, forget_heartbeats
+from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, PrimaryPosition, Publisher, forget_others
 from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
@@ -26,11 +29,13 @@ class Shown:
     What is never looked at again would soon be wrong.
     """
 
-    def __init__(self, cluster: Cluster, interval: float, progress: Progress, publisher: Publisher | None) -> None:
+    def __init__(
+        self, cluster: Cluster, interval: float, progress: Progress, publisher: Publisher | None, absence: Absence
+    ) -> None:
         self._cluster, self._interval, self._progress = cluster, interval, progress
         self._publisher = publisher if interval else None
         self._last: PrimaryPosition | None = None
-        self.absence = Absence(cluster)
+        self.absence = absence
 
     def show(self, decision: PrimaryDecision, paused: bool = False) -> None:
         """Show what the nodes have just said."""
@@ -54,6 +59,16 @@ class Shown:
             self._publisher.extend(seconds)
         with self._progress.waiting(what, seconds):
             yield
+
+
+def forget_removed(loaded: Config, shown: Path | None) -> None:
+    """Remove what others would read of clusters that the configuration has no longer, or that are looked at no more."""
+    clusters = loaded.clusters if loaded.service.monitor_interval else ()
+    with contextlib.suppress(OSError):
+        forget_heartbeats(loaded.state_dir, clusters)
+    if shown:
+        with contextlib.suppress(OSError):
+            forget_others(shown, loaded.clusters)
 
 
 def seen_of(decision: PrimaryDecision, cluster: Cluster, interval: float, paused: bool = False) -> LastSeen:

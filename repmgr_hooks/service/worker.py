@@ -18,7 +18,7 @@ from repmgr_hooks.alerts.notifier import Notifier
 from repmgr_hooks.errors import LockTimeout, OperationFailed, UsageError
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.journal.last_seen import Publisher, forget_others
+from repmgr_hooks.journal.last_seen import Publisher
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.former_keeper import FormerPrimaryKeeper
@@ -26,6 +26,7 @@ from repmgr_hooks.service.hold_keeper import HoldKeeper
 from repmgr_hooks.service.intake import Intake
 from repmgr_hooks.service.loop import Loop
 from repmgr_hooks.service.prober import Prober
+from repmgr_hooks.service.seen import forget_removed
 from repmgr_hooks.service.systemd import notify
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.host import LOGINS, LocalHost
@@ -218,9 +219,7 @@ class Worker:
         self._ending = [loop for loop in (*self._ending, *before.values()) if loop.is_alive()]
         self._loops = {}
         self._stop_helpers(self._config.clusters)
-        if self._shown:
-            with contextlib.suppress(OSError):
-                forget_others(self._shown, self._config.clusters)
+        forget_removed(self._config, self._shown)
         for name, managed in self._config.clusters.items():
             host = LocalHost(managed.cluster.conninfos(), notifier.tell, partial(self._stirs, name), LOGINS)
             # A host of its own: what a client waits for is nothing that a look should wait for.

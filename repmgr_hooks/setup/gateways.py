@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from repmgr_hooks.checks.gateways import CONNTRACKD, KEEPALIVED, TRACK
+from repmgr_hooks.checks.gateways import KEEPALIVED, TRACK
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.netfilter.conntrackd import CONFIGURATION as CONNTRACKD
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.settings.schema import IpAddress
 from repmgr_hooks.setup.discover import Found
@@ -34,16 +35,16 @@ def drafted(texts: Mapping[str, str], found: Found, other: str, way: Route, ship
         hint = "name the address that both share with --gateway, and the other gateway's own with --other-gateway"
         raise UsageError(f"{way.source or 'none'} is not this gateway's own address", hint=hint)
     words = {SHARED: found.gateway, OWN: way.source, PEER: other, DEVICE: way.device or DEVICE}
-    ours = {place: _filled((shipped / file).read_text(), words) for place, file in FILES.items()}
+    ours = {place: filled((shipped / file).read_text(), words) for place, file in FILES.items()}
     hosts = ", ".join(f"'{host}'" if ":" in host else host for host in sorted((way.source, other)))
     configuration = re.sub(r"(?m)^(      )(address: .*)$", rf"\1\2\n\1hosts: [{hosts}]", texts[CONFIGURATION], count=1)
     return {**texts, **ours, CONFIGURATION: configuration}
 
 
-def _filled(text: str, words: Mapping[str, str]) -> str:
+def filled(text: str, words: Mapping[str, str]) -> str:
     """Return a shipped file with the words of this gateway.
 
-    >>> _filled("UDP {\\n    IPv4_address 10.0.0.21", {"10.0.0.21": "fd00::21"})
+    >>> filled("UDP {\\n    IPv4_address 10.0.0.21", {"10.0.0.21": "fd00::21"})
     'UDP {\\n    IPv6_address fd00::21'
     """
     six = any(":" in word for word in words.values())

@@ -6,6 +6,7 @@ The tests go on with the lab as the one before has left it.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 
@@ -60,6 +61,44 @@ def test_both_lead_their_ports_and_one_has_done_what_exists_once(pair: TwoGatewa
     wait_for(lambda: "dport=54322" in lab.tracked(lab.gateway2), "the second gateway to know the client's connection")
 
 
+def checked(host: Host) -> dict[str, tuple[str, str, str]]:
+    """What ``check`` says of the gateways, by code."""
+    found = json.loads(host.hooks("check", "--json").stdout)
+    return {each["code"]: (each["level"], each["message"], each["hint"]) for each in found}
+
+
+def in_step(host: Host) -> bool:
+    """Whether ``check`` says that conntrackd of both work together."""
+    found = checked(host)
+    return {found.get(f"gateway.{name}", ("",))[0] for name in ("conntrackd", "sync", "tables")} == {"OK"}
+
+
+def test_check_says_why_connections_would_break(pair: TwoGateways, client: Client) -> None:
+    """Flushed, unheard; what conntrackd prints is the real program's."""
+    lab = pair
+    for host in lab.gateways:
+        wait_for(lambda h=host: in_step(h), f"{host.name} to be in step")  # type: ignore[misc]
+        assert not checked(host)["gateway.tables"][1].startswith("0 "), "the client's is among them"
+    other = lab.gateway2
+    other.run("conntrack", "-F")
+    level, message, hint = checked(other)["gateway.tables"]
+    assert (level, message.endswith("they break when 10.0.0.20 comes")) == ("WARN", True), message
+    assert "are not tracked by this gateway" in other.hooks("status").stdout
+    lab.gateway.run("sh", "-c", hint.removeprefix("on the other gateway: "))
+    wait_for(lambda: "dport=54322" in lab.tracked(other), "the second gateway to know the client's connection again")
+    wait_for(lambda: in_step(other), "the second gateway to be in step again")
+    drop = ("INPUT", "-p", "udp", "--dport", "3780", "-j", "DROP")
+    other.run("iptables", "-I", *drop)
+    try:
+        assert checked(other)["gateway.sync"][:2] == (
+            "FAIL",
+            "nothing has come from the conntrackd of 10.0.0.21 for 15 s",
+        )
+    finally:
+        other.run("iptables", "-D", *drop)
+    wait_for(lambda: in_step(other), "the second gateway to hear the first one again")
+
+
 def test_the_first_gateway_dies_and_no_connection_breaks(pair: TwoGateways, client: Client) -> None:
     lab = pair
     before = lab.db1.sql("select pid from pg_stat_activity where usename = 'app' and client_addr = '10.0.0.20'")
@@ -109,6 +148,30 @@ def test_a_gateway_whose_service_is_gone_gives_the_address_away(pair: TwoGateway
     assert lab.holders() == [lab.gateway]
     wait_for(lambda: streams(lab, lab.db2) == 1, "Barman's stream")
     assert client.outage(before) < 3
+
+
+def priorities(lab: TwoGateways) -> list[list[str]]:
+    """Which priorities each gateway has had since its keepalived began, the present one last."""
+    change = re.compile(r"Changing effective priority from \d+ to (\d+)")
+    return [change.findall(host.log("keepalived")) for host in lab.gateways]
+
+
+def test_both_services_are_gone_and_the_address_stays(pair: TwoGateways, client: Client) -> None:
+    """Neither is better than the other, and neither is said to be well now and again."""
+    lab = pair
+    wait_for(lambda: [each[-1:] for each in priorities(lab)] == [["100"], ["100"]], "both to be well")
+    before = priorities(lab)
+    for host in lab.gateways:
+        lab.kill("worker", host)
+    wait_for(lambda: [each[-1:] for each in priorities(lab)] == [["50"], ["50"]], "both to be ill")
+    time.sleep(5)
+    wait_for(lambda: len(lab.holders()) == 1, "one gateway to have the address")
+    client.wait_for_write(time.time())
+    assert priorities(lab) == [[*each, "50"] for each in before]
+    for host in lab.gateways:
+        lab.start_service(host)
+    wait_for(lambda: [each[-1:] for each in priorities(lab)] == [["100"], ["100"]], "both to be well again")
+    assert [lab.led(host) for host in lab.gateways] == [NODE_2, NODE_2]
 
 
 def test_two_that_have_the_address_at_once(pair: TwoGateways, client: Client) -> None:

@@ -16,6 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from repmgr_hooks.checks.gateways import KEEPALIVED
+from repmgr_hooks.netfilter.conntrackd import CONFIGURATION as CONNTRACKD
+from repmgr_hooks.netfilter.family import Family
+from repmgr_hooks.setup import gateways
 from tests.lab import BASE, CONFIG, CONFIG_FILE, Failed, Host, Lab, must, on_nodes, said, three, wait_for
 
 VIRTUAL = "10.0.0.20"
@@ -29,9 +33,10 @@ class TwoGateways(Lab):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.gateways = [Host(name, address, False, self.backend) for name, address in OWN.items()]
+        self.own = {name: self.adapted(address) for name, address in OWN.items()}
+        self.gateways = [Host(name, address, False, self.backend) for name, address in self.own.items()]
         self.gateway, self.gateway2 = self.gateways
-        self.backup = Host("backup", "10.0.0.40")
+        self.backup = Host("backup", self.adapted("10.0.0.40"))
 
     @property
     def hosts(self) -> list[Host]:
@@ -44,16 +49,18 @@ class TwoGateways(Lab):
 
     @property
     def known_address(self) -> str:
-        return VIRTUAL
+        return self.adapted(VIRTUAL)
 
     def config(self, name: str) -> str:
         text = super().config(name)
         if name == "config.yaml":
-            hosts = f"address: {VIRTUAL}\n      hosts: [{', '.join(OWN.values())}]"
-            text = text.replace(f"address: {VIRTUAL}", hosts)
-            return text.replace("command: [barman]", "command: [ssh, -o, BatchMode=yes, barman@10.0.0.40, barman]")
+            hosts = f"address: {self.known_address}\n      hosts: {list(self.own.values())}"
+            text = text.replace(f"address: {self.known_address}", hosts)
+            ssh = f"command: [ssh, -o, BatchMode=yes, 'barman@{self.backup.address}', barman]"
+            return text.replace("command: [barman]", ssh)
         # The probes of a gateway come from its own address.
-        return text.replace(f"{VIRTUAL}/32  ", "10.0.0.0/24  ") if name == "pg_hba.conf" else text
+        gateway, lan = self.adapted(f"{VIRTUAL}/32  "), self.adapted("10.0.0.0/24  ")
+        return text.replace(gateway, lan) if name == "pg_hba.conf" else text
 
     # -- building ---------------------------------------------------------------------------------------------------
 
@@ -69,20 +76,17 @@ class TwoGateways(Lab):
         self._start_ssh()
         for host in self.databases:
             host.path("/usr/local/bin/repmgr-hooks").symlink_to("/opt/repmgr-hooks/bin/repmgr-hooks")
-            self.put(host, CONFIG_FILE, (CONFIG / "database-host.yaml").read_text())
+            self.put(host, CONFIG_FILE, self.adapted((CONFIG / "database-host.yaml").read_text()))
             self.put(host, "/etc/tmpfiles.d/repmgr-hooks.conf", (CONFIG / "database-host-tmpfiles.conf").read_text())
             host.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/repmgr-hooks.conf")
 
     def _share_address(self, host: Host) -> None:
         other = next(each for each in self.gateways if each.name != host.name)
-        for name in ("keepalived/keepalived.conf", "conntrackd/conntrackd.conf"):
-            text = (CONFIG / Path(name).name).read_text()
-            names = {OWN["gateway"]: "OWN", OWN["gateway2"]: "PEER"}
-            for address, word in names.items():
-                text = text.replace(address, word)
-            text = text.replace("OWN", host.address).replace("PEER", other.address)
+        words = {gateways.SHARED: self.known_address, gateways.OWN: host.address, gateways.PEER: other.address}
+        for place in (KEEPALIVED, CONNTRACKD):
+            text = gateways.filled((CONFIG / Path(place).name).read_text(), words)
             # Both are in one /run here.
-            self.put(host, f"/etc/{name}", text.replace("/run/conntrackd.ctl", f"/var/lib/{host.name}.ctl"))
+            self.put(host, place, text.replace("/run/conntrackd.ctl", f"/var/lib/{host.name}.ctl"))
         self.put(host, "/etc/keepalived/repmgr-hooks-track", (CONFIG / "repmgr-hooks-track").read_text(), 0o755)
 
     def _start_ssh(self) -> None:
@@ -94,7 +98,7 @@ class TwoGateways(Lab):
         for host in (*self.gateways, self.backup):
             home = "/var/lib/barman/.ssh"
             self.put(host, f"{home}/id_ed25519", key, 0o600, "barman")
-            self.put(host, f"{home}/known_hosts", f"10.0.0.* {public}", 0o600, "barman")
+            self.put(host, f"{home}/known_hosts", f"{self.backup.address[:-2]}* {public}", 0o600, "barman")
             self.put(host, f"{home}/authorized_keys", public, 0o600, "barman")
         server.run("usermod", "--password", "*", "barman")
         self.put(server, "/etc/ssh/lab_key", key, 0o600)
@@ -174,9 +178,28 @@ class TwoGateways(Lab):
         self.unplug(host)
         for name in DAEMONS:
             self.kill(name, host)
-        for words in ("conntrack -F", "nft flush ruleset", f"ip addr del {VIRTUAL}/32 dev eth0"):
+        address = f"ip addr del {self.known_address} dev eth0"
+        for words in ("conntrack -F -f ipv4", "conntrack -F -f ipv6", "nft flush ruleset", address):
             host.run(*words.split(), check=False)
         return at
+
+    def pause(self, host: Host) -> None:
+        """As a virtual machine is paused: nothing of it runs, and nothing reaches it; it has its address and rules."""
+        self.unplug(host)
+        self._signal(host, signal.SIGSTOP)
+
+    def go_on(self, host: Host) -> float:
+        """End a pause. Return when."""
+        at = time.time()
+        self.plug_in(host)
+        self._signal(host, signal.SIGCONT)
+        return at
+
+    def _signal(self, host: Host, number: signal.Signals) -> None:
+        for name in DAEMONS:
+            for process in _session(self.daemons[f"{name} {host.name}"].pid):
+                with suppress(ProcessLookupError):
+                    os.kill(process, number)
 
     def kill(self, name: str, host: Host) -> None:
         """Kill a daemon of a gateway and what it has started; the processes of its session are its own."""
@@ -188,16 +211,16 @@ class TwoGateways(Lab):
 
     def holders(self) -> list[Host]:
         """The gateways that have the address."""
-        return [host for host in self.gateways if f" {VIRTUAL}/32 " in host.run("ip", "-4", "addr", "show", "eth0")]
+        return [host for host in self.gateways if f" {self.known_address}/" in host.run("ip", "addr", "show", "eth0")]
 
     def led(self, host: Host) -> dict[int, str]:
         """Where the ports of a gateway lead."""
-        rule = re.compile(r"dport (\d+) .*(?:--to-destination|dnat to) ([0-9.]+):5432")
+        rule = re.compile(r"dport (\d+) .*(?:--to-destination|dnat to) \[?([0-9a-f.:]+?)\]?:5432")
         return {int(found[1]): found[2] for line in host.nat() if (found := rule.search(line))}
 
     def tracked(self, host: Host) -> str:
         """The connections to the shared address that a gateway tracks."""
-        words = ("conntrack", "-L", "-p", "tcp", "--orig-dst", VIRTUAL, "--state", "ESTABLISHED")
+        words = (*Family(self.known_address).list_connections(self.known_address), "--state", "ESTABLISHED")
         return said(host.result(*words), "conntrack")
 
 

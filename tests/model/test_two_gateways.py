@@ -101,3 +101,24 @@ def test_a_week_away(pair: Pair) -> None:
     pair.a_node_starts(which=0)
     pair.ticks(2)
     assert led(pair) == [2, 2]
+
+
+@pytest.mark.parametrize(("silent", "leads_to"), [(True, None), (False, 2)])
+def test_a_week_of_standing_still(pair: Pair, silent: bool, leads_to: int | None) -> None:
+    """As a week away, but its rules lead to the old primary, and its service goes on."""
+    pair.begin(size=2)
+    pair.a_gateway_stands_still(number=0, seconds=WEEK)
+    pair.failover(which=0, how="stop_primary", metadata=True)
+    pair.ticks(2)
+    assert led(pair) == [1, 2]
+    if silent:
+        pair.a_node_stops(which=0)
+        pair.let(lambda: pair.cluster.start(0))
+        pair.ticks(1)
+    pair.it_comes_back()
+    pair.move(0)
+    pair.ticks(2)
+    assert led(pair)[0] == leads_to
+    pair.a_node_starts(which=0)
+    pair.ticks(2)
+    assert led(pair) == [2, 2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +48,9 @@ class Listens:
 
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         self.open = {alert.condition: alert for alert in found}
+
+    def leave(self, cluster: str, but: Collection[str]) -> None:
+        """Nothing of it is kept here."""
 
     def tell(self, alert: Alert) -> None:
         self.happened.append(alert)

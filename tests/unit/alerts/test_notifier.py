@@ -391,6 +391,21 @@ def test_without_a_journal_they_are_told_all_the_same(journal: Journal) -> None:
     assert host.texts() == ["CRITICAL main"]
 
 
+def test_what_another_gateway_tells_from_now_on_is_not_told_here_again(journal: Journal) -> None:
+    """Neither that it goes on nor that it is over, also after a restart."""
+    host, pair = Post(), Alert("main", "gateways", "critical", "no gateway has the address")
+    with notifier(journal, host, A) as made:
+        made.note("main", [GAP, pair])
+        until(lambda: len(host.got) == 2)
+        made.leave("main", ("gateways",))
+        made.leave("other", ())
+        made.note("main", [pair])
+        assert list(made._incidents["main"]) == ["gateways"]  # noqa: SLF001
+    with notifier(journal, host, A) as made:
+        assert list(made._incidents["main"]) == ["gateways"]  # noqa: SLF001
+    assert len(host.got) == 2
+
+
 def test_nobody_wants_to_know(journal: Journal) -> None:
     with notifier(journal, Post()) as made:
         made.note("main", [GAP])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal.heartbeat import is_away
+from repmgr_hooks.journal.heartbeat import Progress, is_away
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.netfilter.address import had_for
 from repmgr_hooks.service.absence import Absence
+from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.system.alert import Alert
@@ -27,7 +28,9 @@ from tests.fake import FakeHost, FakeNode
 from tests.unit.engine.test_gateways import gateway, page
 from tests.unit.engine.test_gateways import gateways as with_gateways
 
-MAIN = with_gateways(config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"])
+CONFIG = Path(__file__).resolve().parents[3] / "config/config.yaml"
+MAIN = with_gateways(config.load(CONFIG).clusters["main"])
+WEEK = 7 * 86400.0
 FIRST, SECOND = MAIN.cluster.gateway.hosts
 ACTIVE, STANDBY = "repmgr_hooks gateway {} active", "repmgr_hooks gateway {} standby"
 PROMOTED = Event(2, "standby_promote")
@@ -176,7 +179,7 @@ def test_more_than_half_of_the_nodes_speak_for_it() -> None:
 def test_a_gateway_is_away_until_the_primary_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = host_of(FIRST, True)
     there = replace(MAIN.cluster, state_dir=str(tmp_path))
-    first = Absence(there)
+    first = Absence(there, host.now, Progress())
     assert first.considered(LastKnownPrimary()).away, "it has never known one"
     first.saw(finder(host).decision(host))
     assert not first.considered(LastKnownPrimary()).away
@@ -186,7 +189,7 @@ def test_a_gateway_is_away_until_the_primary_is_known(tmp_path: Path, monkeypatc
         monkeypatch.setattr(clock, "wall", lambda at=now + seconds: at)
         assert is_away(there) is away
         if away:
-            again = Absence(there)
+            again = Absence(there, host.now, Progress())
             again.saw(PrimaryFinder(there, again.considered(LastKnownPrimary(1, 1))).decision(host))
             assert is_away(there), "it has not learnt who the primary is"
     assert not is_away(replace(there, gateway=replace(there.gateway, hosts=())))
@@ -199,3 +202,96 @@ def test_reconcile_by_hand_believes_the_memory(tmp_path: Path, journal: Journal)
     assert not run_now(managed, host, [], "boot", journal).ok
     assert run_now(managed, host, [], "reconcile", journal).decision.primary == 1  # type: ignore[union-attr]
     assert run_now(managed, host, [], "boot", journal).decision.primary == 1  # type: ignore[union-attr]
+
+
+# -- one that stood still ----------------------------------------------------------------------------------------------
+
+
+def put_on(patch: pytest.MonkeyPatch, name: str, seconds: float) -> None:
+    """One of this machine's clocks has gone on."""
+    at = getattr(clock, name)() + seconds
+    patch.setattr(clock, name, lambda: at)
+
+
+def of_ours(name: str) -> Callable[[pytest.MonkeyPatch, FakeHost], None]:
+    return lambda patch, host: put_on(patch, name, WEEK)
+
+
+def of_the_node(patch: pytest.MonkeyPatch, host: FakeHost) -> None:
+    """No clock here has gone on."""
+    host.stood_still_for = WEEK
+
+
+@pytest.mark.parametrize("clock_of", [of_ours("monotonic"), of_ours("wall"), of_ours("since_boot"), of_the_node])
+def test_a_gateway_that_stood_still_for_a_week_was_away(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, clock_of: Callable[..., None]
+) -> None:
+    """Nothing was started anew; node 2 was promoted meanwhile, and is silent; node 1 has come back."""
+    host, queue = in_service(tmp_path, journal)
+    clock_of(monkeypatch, host)
+    host.nodes[2].reachable = False
+    look_on(queue, host)
+    assert (host.leads_to(host.app_port), host.leads_to(host.barman_port)) == (None, None)
+    host.other_gateways = [(STANDBY.format(SECOND), 2.0)]
+    look_on(queue, host)
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432", "the other gateway speaks for node 1"
+
+
+def test_reconcile_by_hand_ends_the_doubt_of_the_service(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, queue = in_service(tmp_path, journal)
+    put_on(monkeypatch, "since_boot", WEEK)
+    host.nodes[2].reachable = False
+    look_on(queue, host)
+    assert host.leads_to(host.app_port) is None
+    assert run_now(queue._managed, host, [], "reconcile", journal).decision.primary == 1  # type: ignore[union-attr] # noqa: SLF001
+    look_on(queue, host)
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"
+
+
+def test_all_nodes_speak_for_the_primary_of_one_that_stood_still(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, queue = in_service(tmp_path, journal)
+    before = host.what_changed()
+    put_on(monkeypatch, "wall", WEEK)
+    host.stood_still_for = WEEK
+    look_on(queue, host)
+    assert host.what_changed() == before
+    assert not is_away(queue._managed.cluster)  # noqa: SLF001
+
+
+def test_one_that_stood_still_for_a_minute_or_waited_long_was_not_away(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may take long, and a primary may be gone for hours: the gateway was there."""
+    host, queue = in_service(tmp_path, journal)
+    host.nodes[2].reachable = False
+    host.stood_still_for = 60.0
+    put_on(monkeypatch, "wall", 60.0)
+    look_on(queue, host)
+    with queue.progress.waiting("a step", 3600.0):
+        put_on(monkeypatch, "monotonic", 3000.0)
+    host.nodes[1].reachable = False
+    look_on(queue, host, 30)
+    host.nodes[1].reachable = True
+    look_on(queue, host)
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"
+
+
+def in_service(tmp_path: Path, journal: Journal) -> tuple[FakeHost, ClusterController]:
+    """The first of two gateways, whose address has come to it; the other is dead."""
+    host, loaded = gateway(True), config.load(CONFIG)
+    managed = replace(MAIN, cluster=replace(MAIN.cluster, state_dir=str(tmp_path)))
+    loaded = replace(loaded, service=replace(loaded.service, state_dir=str(tmp_path)))
+    queue = ClusterController(managed, journal, host, loaded)
+    look_on(queue, host)
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"
+    return host, queue
+
+
+def look_on(queue: ClusterController, host: FakeHost, times: int = 4) -> None:
+    for _ in range(times):
+        queue.work()
+        host.sleep(5.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import pytest
@@ -19,7 +19,9 @@ from repmgr_hooks.engine.drift import find_drift, warnings
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import place_of
 from repmgr_hooks.errors import Problem
+from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.rows import Failed, RunRow
+from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.service.gateway_watch import HELD_FOR, GatewayWatch
 from repmgr_hooks.settings.barman import Barman, OnGateway
 from repmgr_hooks.system.alert import Alert
@@ -143,7 +145,7 @@ def test_the_holder_tells_of_it_when_it_lasts() -> None:
     host = host_of(FIRST, has_address=True)
     host.nodes[1].slots["barman_2"].active = False
     decision = finder(host, FIRST).decision(host)
-    watch = GatewayWatch(on(FIRST).cluster, host)
+    watch = GatewayWatch(on(FIRST).cluster, host, Absence(on(FIRST).cluster, host.now, Progress()))
     assert watch.look(decision) == ()
     host.sleep(HELD_FOR)
     found = watch.look(decision)
@@ -198,6 +200,9 @@ class Listens:
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         self.noted.append([alert.condition for alert in found])
 
+    def leave(self, cluster: str, but: Collection[str]) -> None:
+        """Nothing of it is kept here."""
+
     def tell(self, alert: Alert) -> None:
         raise AssertionError(alert)
 
@@ -213,13 +218,13 @@ def test_a_gateway_without_the_address_tells_what_it_alone_can_see() -> None:
     host, listener = host_of(SECOND, has_address=False), Listens()
     evaluator = AlertEvaluator(on(SECOND), host, 20, listener)
     evaluator.note([full], other)
-    assert listener.noted == []
+    assert listener.noted == [[]]
     evaluator.note([full], gap)
     evaluator.note([full], other)
-    assert listener.noted == [["backup"], []]
+    assert listener.noted == [[], ["backup"], []]
     one_barman = AlertEvaluator(MAIN, host, 20, listener)
     one_barman.note([full], gap)
-    assert listener.noted == [["backup"], []], "with one Barman, the other gateway tells it"
+    assert listener.noted[3:] == [[]], "with one Barman, the other gateway tells it"
     host.addresses.add(host.gateway)
     evaluator.saw(finder(host, SECOND).decision(host))
     evaluator.note([full], gap)

@@ -386,3 +386,19 @@ def test_what_is_behind_a_port_and_in_barman_is_looked_at_meanwhile(journal: Jou
 
     host.visit_each, host.run = visited, asked  # type: ignore[method-assign]
     assert cluster_status(host, journal).healthy
+
+
+def test_connections_that_this_gateway_does_not_track(journal: Journal) -> None:
+    host = healthy()
+    gateway = replace(MAIN.cluster.gateway, hosts=("10.0.0.21", "10.0.0.22"))
+    pair = replace(MAIN, cluster=replace(MAIN.cluster, gateway=gateway))
+    assert handle(pair, host, []).ok
+    host.addresses = {"10.0.0.22"}
+    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 active", 1.0)]
+    assert look(pair, host, journal, LOADED).healthy
+    host.sessions = [(1, 40000)]
+    found = look(pair, host, journal, LOADED)
+    assert [problem.code for problem in found.warnings] == ["not_in_step"]
+    assert any("they break when 10.0.0.20 comes" in line for line in found.lines())
+    host.at(host.now() + 2, lambda: setattr(host, "sessions", []))
+    assert look(pair, host, journal, LOADED).healthy, "it was on its way"

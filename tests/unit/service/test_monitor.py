@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +78,9 @@ class Listens:
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         self.open = {alert.condition: alert for alert in found}
 
+    def leave(self, cluster: str, but: Collection[str]) -> None:
+        """Nothing of it is kept here."""
+
     def tell(self, alert: Alert) -> None:
         """Nothing happens here."""
 
@@ -93,6 +96,52 @@ def test_the_gateway_with_the_address_tells_of_the_other(journal: Journal, host:
     assert listener.open is not None
     assert str(listener.open["gateways"].summary) == "the gateway 10.0.0.21 does not watch the cluster"
     host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 standby", 1.0)]
+    ticks(queue, host, 1)
+    assert listener.open == {}
+
+
+def test_connections_that_are_not_tracked_here_are_told_of_by_this_gateway(
+    journal: Journal, host: FakeHost, loaded: Config
+) -> None:
+    """Whether it has the address or not: nobody else sees its table. What is on its way is nothing to tell of."""
+    host.addresses = {"10.0.0.22"}
+    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 active", 1.0)]
+    listener = Listens()
+    queue = two_gateways(journal, host, loaded, listener)
+    ticks(queue, host, 2)
+    host.sessions = [(1, 40000)]
+    ticks(queue, host, 13)
+    host.sessions = [(1, 40001)]
+    ticks(queue, host, 13)
+    assert not listener.open, "each was missing in one look only"
+    ticks(queue, host, 13)
+    assert listener.open is not None
+    alert = listener.open["gateways"]
+    assert (alert.severity, alert.summary) == (
+        "warning",
+        "connections that clients have with the nodes are not tracked by this gateway: they break when 10.0.0.20 comes",
+    )
+    compared = sum(program.argv[:2] == ("conntrack", "-L") for program in host.ran)
+    assert compared < 10, "once a minute"
+    host.sessions = []
+    ticks(queue, host, 13)
+    assert listener.open == {}, "it is told that it is over"
+
+
+@pytest.mark.parametrize(("own", "other"), [("10.0.0.21", "10.0.0.22"), ("10.0.0.22", "10.0.0.21")])
+def test_each_of_two_that_have_the_address_tells_of_it(
+    journal: Journal, host: FakeHost, loaded: Config, own: str, other: str
+) -> None:
+    """Who is told by one of them may be cut off from the other."""
+    host.addresses = {own, host.gateway}
+    host.other_gateways = [(f"repmgr_hooks gateway {other} active", 1.0)]
+    listener = Listens()
+    queue = two_gateways(journal, host, loaded, listener)
+    ticks(queue, host, 5)
+    assert listener.open is not None
+    alert = listener.open["gateways"]
+    assert (alert.severity, alert.summary) == ("critical", "10.0.0.20 is on 10.0.0.21 and 10.0.0.22 at once")
+    host.other_gateways = [(f"repmgr_hooks gateway {other} standby", 1.0)]
     ticks(queue, host, 1)
     assert listener.open == {}
 
@@ -120,12 +169,15 @@ def test_the_others_tell_only_what_nobody_else_does(journal: Journal, host: Fake
     queue = two_gateways(journal, host, loaded, listener)
     host.nodes[2].unseen_for = -1
     ticks(queue, host, 10)
-    assert listener.open is None
+    assert listener.open == {}
     host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 standby", 1.0)]
     ticks(queue, host, 4)
     assert listener.open is not None
     assert list(listener.open) == ["gateways"]
     assert listener.open["gateways"].severity == "critical"
+    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 active", 1.0)]
+    ticks(queue, host, 1)
+    assert listener.open == {}, "it is told that it is over"
 
 
 def ticks(queue: ClusterController, host: FakeHost, number: int) -> None:
@@ -540,6 +592,9 @@ class Told:
 
     def note(self, cluster: str, found: Sequence[Alert]) -> None:
         self.found = {alert.condition: alert for alert in found}
+
+    def leave(self, cluster: str, but: Collection[str]) -> None:
+        """Nothing of it is kept here."""
 
     def tell(self, alert: Alert) -> None:
         pass

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,11 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.checks import gateways as checks
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.netfilter.conntrackd import CONFIGURATION as CONNTRACKD
 from repmgr_hooks.netfilter.route import Route
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.seen import forget_removed
 from repmgr_hooks.settings.cluster import MASQUERADE
 from repmgr_hooks.setup import gateways
 from repmgr_hooks.setup.render import CONFIGURATION
@@ -37,8 +43,8 @@ def test_each_names_itself_and_the_other() -> None:
         assert f"unicast_peer {{\n        {other}\n" in keepalived
         assert "10.0.0.30/32 dev ens3" in keepalived
         assert "interface ens3" in keepalived
-        assert f"IPv4_address {own}\n        IPv4_Destination_Address {other}\n" in texts[checks.CONNTRACKD]
-        assert "10.0.0.2" not in keepalived + texts[checks.CONNTRACKD]
+        assert f"IPv4_address {own}\n        IPv4_Destination_Address {other}\n" in texts[CONNTRACKD]
+        assert "10.0.0.2" not in keepalived + texts[CONNTRACKD]
 
 
 def test_the_configuration_is_good(tmp_path: Path) -> None:
@@ -86,7 +92,7 @@ def gateway_of(root: Path, texts: dict[str, str]) -> FakeHost:
         path.write_text(text)
     host = FakeHost()
     host.addresses = {OWN}
-    host.daemons = {"keepalived", "conntrackd"}
+    host.daemons, host.device = {"keepalived", "conntrackd"}, "ens3"
     return host
 
 
@@ -101,29 +107,27 @@ def said(root: Path, host: FakeHost) -> dict[str, tuple[str, str]]:
 def test_the_draft_is_in_order(tmp_path: Path) -> None:
     host = gateway_of(tmp_path, drafted())
     assert {level for level, _ in said(tmp_path, host).values()} == {"OK"}
-    assert set(said(tmp_path, host)) == {"gateway.keepalived", "gateway.conntrackd"}
+    assert set(said(tmp_path, host)) == {"gateway.keepalived", "gateway.conntrackd", "gateway.sync"}
     assert list(checks.here(CLUSTER, host, tmp_path)) == []
 
 
 @pytest.mark.parametrize(
-    ("code", "old", "new", "expected"),
+    ("old", "new", "expected"),
     [
-        ("keepalived", "state BACKUP", "state MASTER", "takes the address back when it returns"),
-        ("keepalived", "10.0.0.30/32", "10.0.0.33/32", "does not name 10.0.0.30"),
-        ("keepalived", "10.0.0.30/32", "10.0.0.130/32", "does not name 10.0.0.30"),
-        ("keepalived", "priority 100", "priority 50", "needs a priority above 50"),
-        ("keepalived", "repmgr-hooks-track", "track", "no track script"),
-        ("keepalived", f"unicast_src_ip {OWN}", f"unicast_src_ip {OTHER}", "is not this host's"),
-        ("conntrackd", "DisableExternalCache yes", "DisableExternalCache no", "is not in this one's kernel"),
-        ("conntrackd", OTHER, "10.0.0.99", f"does not name {OTHER}"),
+        ("state BACKUP", "state MASTER", "takes the address back when it returns"),
+        ("10.0.0.30/32", "10.0.0.33/32", "does not name 10.0.0.30"),
+        ("10.0.0.30/32", "10.0.0.130/32", "does not name 10.0.0.30"),
+        ("priority 100", "priority 50", "needs a priority above 50"),
+        ("repmgr-hooks-track", "track", "no track script"),
+        ("conntrackd -R", "conntrackd -n", "break when the other one, back again"),
+        (f"unicast_src_ip {OWN}", f"unicast_src_ip {OTHER}", "is not this host's"),
     ],
 )
-def test_what_check_finds(tmp_path: Path, code: str, old: str, new: str, expected: str) -> None:
-    place = {"keepalived": checks.KEEPALIVED, "conntrackd": checks.CONNTRACKD}[code]
+def test_what_check_finds(tmp_path: Path, old: str, new: str, expected: str) -> None:
     texts = drafted()
-    assert old in texts[place]
-    host = gateway_of(tmp_path, {**texts, place: texts[place].replace(old, new)})
-    level, message = said(tmp_path, host)[f"gateway.{code}"]
+    assert old in texts[checks.KEEPALIVED]
+    host = gateway_of(tmp_path, {**texts, checks.KEEPALIVED: texts[checks.KEEPALIVED].replace(old, new)})
+    level, message = said(tmp_path, host)["gateway.keepalived"]
     assert (level, expected in message) == ("WARN", True), message
 
 
@@ -143,21 +147,66 @@ def tracked(state: Path) -> int:
     ).returncode
 
 
+@contextmanager
+def running_service(state: Path) -> Iterator[None]:
+    """Somebody holds the lock that the service holds."""
+    lock = state / "worker.lock"
+    lock.touch()
+    with subprocess.Popen(["flock", lock, "sleep", "60"]) as service:
+        try:
+            while tracked(state):
+                assert service.poll() is None
+            yield
+        finally:
+            service.terminate()
+
+
 def test_the_track_script(tmp_path: Path) -> None:
     """A service that runs and looks is well, whether there is a primary or not."""
     assert tracked(tmp_path) == 1, "it was never started"
-    lock, looked = tmp_path / "worker.lock", tmp_path / "cluster-main.looked"
-    lock.touch()
+    (tmp_path / "worker.lock").touch()
     assert tracked(tmp_path) == 1, "nobody holds the lock"
-    with subprocess.Popen(["flock", lock, "sleep", "60"]) as service:
-        try:
-            while tracked(tmp_path):
-                assert service.poll() is None
-            looked.touch()
-            assert tracked(tmp_path) == 0
-            subprocess.run(["touch", "-d", "20 minutes ago", looked], check=True)
-            assert tracked(tmp_path) == 1, "it stands still"
-            (tmp_path / "cluster-main.paused").touch()
-            assert tracked(tmp_path) == 0, "it is paused"
-        finally:
-            service.terminate()
+    looked = tmp_path / "cluster-main.looked"
+    with running_service(tmp_path):
+        looked.touch()
+        assert tracked(tmp_path) == 0
+        subprocess.run(["touch", "-d", "20 minutes ago", looked], check=True)
+        assert tracked(tmp_path) == 1, "it stands still"
+        (tmp_path / "cluster-main.paused").touch()
+        assert tracked(tmp_path) == 0, "it is paused"
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    made = Journal(Path(":memory:"))
+    yield made
+    made.close()
+
+
+def test_a_gateway_without_a_primary_keeps_the_address(tmp_path: Path, journal: Journal) -> None:
+    """It looks, and no other gateway would serve better."""
+    host, loaded = FakeHost(), config.load(REPOSITORY / "config/config.yaml")
+    loaded = replace(loaded, service=replace(loaded.service, state_dir=str(tmp_path)))
+    queue = ClusterController(loaded.clusters["main"], journal, host, loaded)
+    host.lose(1)
+    with running_service(tmp_path):
+        queue.work()
+        subprocess.run(["touch", "-d", "20 minutes ago", tmp_path / "cluster-main.looked"], check=True)
+        for _ in range(5):
+            queue.work()
+            host.sleep(5)
+        assert queue.looked is None or queue.looked.primary is None
+        assert tracked(tmp_path) == 0
+
+
+@pytest.mark.parametrize(("interval", "left"), [(5.0, ["cluster-main.looked"]), (0, [])])
+def test_a_cluster_that_was_taken_out_is_none_that_stands_still(
+    tmp_path: Path, interval: float, left: list[str]
+) -> None:
+    """Its last look was long ago, and stays so: for that the address would leave this gateway, and the other too."""
+    loaded = config.load(REPOSITORY / "config/config.yaml")
+    loaded = replace(loaded, service=replace(loaded.service, state_dir=str(tmp_path), monitor_interval=interval))
+    for name in ("main", "former"):
+        subprocess.run(["touch", "-d", "20 minutes ago", tmp_path / f"cluster-{name}.looked"], check=True)
+    forget_removed(loaded, None)
+    assert [path.name for path in tmp_path.glob("*.looked")] == left

@@ -13,6 +13,7 @@ import pytest
 from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
+from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.log import hints_of
 from repmgr_hooks.service.guard import SwitchoverGuard
@@ -134,7 +135,7 @@ def test_a_node_that_stays_silent_is_said_once(tmp_path: Path, caplog: pytest.Lo
     host = Nodes()
     host.nodes[1].reachable = False
     record.keep(cluster(tmp_path), RECORD)
-    guard = SwitchoverGuard(cluster(tmp_path), Monitor(MAIN, host, 5.0), host)
+    guard = SwitchoverGuard(cluster(tmp_path), Monitor(MAIN, host, 5.0, Progress()), host)
     for _ in range(3):
         guard.look()
     assert len([line for line in caplog.messages if "node 1" in line or "no answer" in line]) == 1
@@ -184,7 +185,7 @@ def test_the_node_is_asked_whether_repmgr_has_ended(tmp_path: Path, said: str | 
     holder = Holder(2**22, 1, holds.boot_id())  # no process has this number
     left = replace(RECORD, holder=holder, until=clock.monotonic() + 600, repmgr=True, place=PLACE)
     record.keep(place, left)
-    guard = SwitchoverGuard(place, Monitor(MAIN, host, 5.0), host)
+    guard = SwitchoverGuard(place, Monitor(MAIN, host, 5.0, Progress()), host)
     for _ in range(3):
         guard.look()
         end = clock.monotonic() + 60
@@ -206,7 +207,7 @@ class Broken(Nodes):
 def test_a_bug_in_it_keeps_no_event_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     host = Broken()
     record.keep(cluster(tmp_path), RECORD)
-    guard = SwitchoverGuard(cluster(tmp_path), Monitor(MAIN, host, 5.0), host)
+    guard = SwitchoverGuard(cluster(tmp_path), Monitor(MAIN, host, 5.0, Progress()), host)
     for _ in range(3):
         guard.look()
     assert caplog.text.count("a bug in repmgr_hooks") == 1
