@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
@@ -21,15 +22,17 @@ from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.forward import settings
 from repmgr_hooks.handlers import built_in, plug_ins
 from repmgr_hooks.hook import PACKAGED
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.words import PLAIN_NAME
-from repmgr_hooks.setup import database_host, gateways, new_confs
+from repmgr_hooks.setup import access, database_host, gateways, new_confs
 from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
 from repmgr_hooks.setup.install import PASSFILE, install, is_database_hosts, write
 from repmgr_hooks.setup.render import CONFIGURATION, drafted
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.steps import Host
 
 
 def do_init(arguments: argparse.Namespace) -> int:
@@ -39,7 +42,7 @@ def do_init(arguments: argparse.Namespace) -> int:
     try:
         if arguments.install:
             tell(install(arguments.directory, arguments.replace, LocalHost({})))
-            return left_to_do(is_database_hosts(arguments.directory))
+            return left_to_do(arguments.directory)
         texts, notes = draft(arguments)
         tell(write(arguments.directory, texts))
         tell(notes)
@@ -80,7 +83,9 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
         way = host.route(next(iter(found.nodes.values())).host)
         texts = gateways.drafted(texts, found, arguments.other_gateway, way, shipped())
     if arguments.repmgrd_on_nodes:
-        texts |= database_host.of_gateway(found.nodes, known, shipped())
+        authorized = Path(database_host.KEYS)
+        there = authorized.read_text() if authorized.exists() else ""
+        texts |= database_host.of_gateway(found.nodes, known, shipped(), there)
         return {place: text for place, text in texts.items() if not new_confs.is_conf(Path(place))}, notes
     missing = [number for number, node in found.nodes.items() if not (node.witness or number in nodes.values())]
     copied = {
@@ -137,11 +142,25 @@ def tell(lines: Iterable[str]) -> None:
         print(line, flush=True)
 
 
-def left_to_do(on_database_host: bool) -> int:
+def left_to_do(directory: Path) -> int:
     """Show what ``check`` says about what was installed; that is no failure of the installation."""
+    on_database_host = is_database_hosts(directory)
+    if on_database_host:
+        tell(commands_for_gateways(LocalHost({})))
     print("\nWhat is left to do, as 'repmgr-hooks check' sees it; then:")
     units = "repmgr-hooks-boot.service repmgr-hooks.service repmgr-hooks-check-wal.timer"
     units = Path(database_host.UNIT).name if on_database_host else units
     print(f"  systemctl enable --now {units}\n")
     examine.do_check(parser().parse_args(["--config", CONFIGURATION, "check"]))
     return OK
+
+
+def commands_for_gateways(host: Host) -> Iterator[str]:
+    """Yield what is to be typed on each gateway, whose draft lacks the keys of this host. Raises HooksError."""
+    keys = access.identity_files(settings.load(Path(CONFIGURATION)).gateways)
+    names = [access.name_of(conf.node, conf.settings.get("node_name", "")) for conf in confs(None) if conf.node]
+    if keys and names:
+        yield "\nOn each gateway, where init has made a draft with --repmgrd-on-nodes:"
+    for path, name in itertools.product(keys, names):
+        draft = f"/var/tmp/draft{database_host.KEYS}"
+        yield f"  {access.to_type_on_gateway(path, repmgrds_user().name, name, draft, host)}"
