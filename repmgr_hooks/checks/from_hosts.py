@@ -41,7 +41,8 @@ def _sent(number: int, shell: tuple[str, ...], managed: ManagedCluster, host: Ho
     topic, moment = Topic("hook.arrived", f"{managed.cluster.name} node {number}"), clock.wall()
     hint = "run 'repmgr-hooks check --end-to-end' as root on its host"
     try:
-        said = host.run(Program(shell, stdin=f"{THERE} || :\n"), LIMIT)
+        # With "sh", as everywhere: a login shell would be greeted with the message of the day.
+        said = host.run(Program((*shell, "sh"), stdin=f"{THERE} || :\n"), LIMIT)
         wrong = [each["message"] for each in json.loads(said) if each["level"] == "FAIL"]
     except (OperationFailed, ValueError, TypeError, KeyError) as error:
         return topic.fail(f"the check on its host cannot be run: {error}", hint)

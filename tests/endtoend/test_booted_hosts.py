@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from tests.endtoend.looks import barman_streams_from, led_to
 from tests.endtoend.test_init import without_ours
 from tests.lab import CONFIG_FILE, REPOSITORY, Host, Lab, wait_for
 from tests.lab.booted import CannotBoot, Machine, booted
+from tests.lab.on_nodes import waiting
 
 ON_NODES = readme.section("## repmgrd on the database hosts", readme.TEXTS["systemd/README.md"])
 DONE = ("apt install", "python3 -m venv")
@@ -134,3 +136,62 @@ def test_what_the_readme_says_is_typed(hosts: Hosts) -> None:
     assert {"db1", "db2"} <= {host for host, _ in hosts.history()}
     wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")
     assert "FAIL  " not in gateway.result("repmgr-hooks", "check").stdout
+
+
+def report(machine: Machine, node: int, name: str) -> None:
+    """Report an event on a database host, as its repmgr would."""
+    machine.run("runuser", "-u", "postgres", "--", "repmgr-hooks", "event", "--cluster", "main", str(node), name)
+
+
+def test_events_that_wait_survive_a_reboot(hosts: Hosts) -> None:
+    lab, sent = hosts.lab, ["child_node_disconnect", "child_node_new_connect", "child_node_reconnect"]
+    lab.unplug(lab.gateway)
+    try:
+        for name in sent[:2]:
+            report(hosts.machines["db1"], 1, name)
+        wait_for(lambda: waiting(lab.db1) >= 2, "the events to wait")
+        hosts.power_off(lab.db1)
+        hosts.boot(lab.db1)
+        wait_for(lambda: forwards(hosts.machines["db1"]), "the forwarder to run again")
+        report(hosts.machines["db1"], 1, sent[2])
+    finally:
+        lab.plug_in(lab.gateway)
+    wait_for(lambda: ("db1", sent[2]) in hosts.history(), "the events to arrive")
+    assert [name for host, name in hosts.history() if host == "db1" and name in sent] == sent, "in order, and each once"
+    wait_for(lambda: waiting(lab.db1) == 0, "the queue to be empty")
+    wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the gateway to serve")
+
+
+def forwards(machine: Machine) -> bool:
+    return machine.result("systemctl", "is-active", "repmgr-hooks-forward").stdout == "active\n"
+
+
+def test_the_shell_of_each_node(hosts: Hosts) -> None:
+    lab, gateway = hosts.lab, hosts.gateway
+    for host in lab.databases:
+        host.run("rm", "-f", "/etc/ssh/sshd_not_to_be_run")
+        hosts.machines[host.name].run("sh", "-ec", "ssh-keygen -A; systemctl start ssh")
+    config = lab.gateway.path(CONFIG_FILE)
+    text = config.read_text()
+    for host in lab.databases:
+        shell = f", shell: [ssh, -o, BatchMode=yes, postgres@{host.address}]}}"
+        text = text.replace(f"{{host: {host.address}}}", f"{{host: {host.address}{shell}")
+    config.write_text(text)
+    key = next(line for line in type_in(gateway, block("runuser -u barman")).splitlines() if line.startswith("ssh-"))
+    for host in lab.databases:
+        lab.put(host, "/var/lib/postgresql/.ssh/authorized_keys", f"{key}\n", 0o600, "postgres")
+    found = gateway.result("repmgr-hooks", "check", "--end-to-end").stdout
+    assert "FAIL  " not in found, found
+    for node in (1, 2):
+        assert re.search(rf"OK +hook.arrived +main node {node}: sent on its host, arrived whole: ", found), found
+
+
+def test_a_failover(hosts: Hosts) -> None:
+    lab = hosts.lab
+    client = lab.start_client()
+    fault = time.time()
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    client.wait_for_write(fault + 1)
+    wait_for(lambda: led_to(lab, lab.db2) and barman_streams_from(lab.db2), "the failover")
+    wait_for(lambda: ("db2", "repmgrd_failover_promote") in hosts.history(), "what db2's repmgrd has said")
+    assert "from db2," in hosts.gateway.run("repmgr-hooks", "history")
