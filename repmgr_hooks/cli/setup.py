@@ -72,7 +72,7 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
         return database_host.drafted(arguments.forward_to, name, shipped(), ours, repmgrds_user()), notes
     asked = chosen_conf(arguments.repmgr_conf, readable)
     host = LocalHost({asked.node or 0: with_passfile(asked.settings["conninfo"])})
-    found = survey(asked, arguments.barman, arguments.gateway, host)
+    found = survey(asked, arguments.barman, arguments.gateway, host, arguments.barman_host)
     known = repmgr_files.identities(asked.node or 0, host, LIMIT)
     here = {conf.path: conf for conf in [*readable, *confs(None)] if new_confs.is_conf(conf.path)}
     nodes = {path: repmgr_files.node_of(conf, found.nodes, known) for path, conf in here.items()}

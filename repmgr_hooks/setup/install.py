@@ -22,6 +22,7 @@ from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.forward import settings
 from repmgr_hooks.hook import PACKAGED, PROGRAM, forwards
 from repmgr_hooks.setup import access, database_host, gateways
+from repmgr_hooks.setup.discover import USER
 from repmgr_hooks.setup.new_confs import REPMGRD, UNKNOWN, is_conf, unfilled
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS, packaged
 from repmgr_hooks.system.steps import Host, Program
@@ -30,7 +31,6 @@ LIMIT = 30.0
 MODES = {SUDOERS: 0o440, TRACK: 0o755}
 SECRET = 0o600
 """Of a draft of somebody else's file: a repmgr.conf may hold a password."""
-USER = "barman"
 LOCAL = "/usr/local"
 MANUAL = (
     "share/man/man1/repmgr-hooks.1",

@@ -40,6 +40,7 @@ def test_from_installation_to_purge() -> None:
             shutil.copytree("/var/lib/dpkg", host.path("/var/lib/dpkg"), symlinks=True)
             shutil.copytree(packages, host.path(PLACE))
             host.run("rm", "-f", "/etc/ssh/sshd_not_to_be_run")
+        lab.db2.run("rm", "/etc/repmgr/db1.conf")
         with booted(lab, lab.gateway) as machine, booted(lab, lab.db2) as database:
             for each in (machine, database):
                 # A machine that is itself a container may forbid packages to start services.
