@@ -67,10 +67,8 @@ def test_barman_on_another_host() -> None:
     found = discover.survey(CONF, None, "10.0.0.20", There(), "barman@10.0.0.40")
     assert not found.cleans_up_locks, "its barman.conf is not here"
     text = render.configuration(TEMPLATE, found, "main")
-    shown = (
-        "barman: {server: main_backup, slot_name: barman, command: [ssh, -o, BatchMode=yes, barman@10.0.0.40, barman]}"
-    )
-    assert f"    barman: {{server: main_backup, {shown}\n" in text
+    command = "[ssh, -o, BatchMode=yes, barman@10.0.0.40, barman]"
+    assert f"    barman: {{server: main_backup, slot_name: barman, command: {command}}}\n" in text
     for wrong in ("-oProxyCommand=id", "a b", "x;id", "$(id)"):
         with pytest.raises(UsageError, match="--barman-host"):
             discover.survey(CONF, None, "10.0.0.20", There(), wrong)
