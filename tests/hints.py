@@ -38,6 +38,7 @@ TYPED = {
     "files.state": GROUPS,
     "gateway.address": "test_gateway_addresses.py::test_an_address_that_this_host_has_not_leads_nobody_astray",
     "gateway.snat": "test_gateway_addresses.py::test_a_gateway_with_two_legs",
+    "hook.sshd": "test_booted_hosts.py::test_an_sshd_that_does_not_read_our_file",
     "kernel.chains": GROUPS,
     "kernel.forwarding": GROUPS,
     "nodes.answer": GROUPS,

@@ -61,6 +61,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)
+    yield from from_hosts.let_in(some_world)
     firewalls = [managed.cluster.gateway for managed in loaded.clusters.values() if _uses(managed, "firewall")]
     families = {family.six: family for family in (Family(gateway.address) for gateway in firewalls)}
     backends = {six: {g.backend for g in firewalls if Family(g.address).six == six} for six in families}

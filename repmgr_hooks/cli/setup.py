@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 import repmgr_hooks
 from repmgr_hooks import config_schema
 from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.checks.from_hosts import KEYS
 from repmgr_hooks.checks.repmgrd import repmgrds_user
 from repmgr_hooks.cli import examine
 from repmgr_hooks.cli.arguments import parser
@@ -83,7 +84,7 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
         way = host.route(next(iter(found.nodes.values())).host)
         texts = gateways.drafted(texts, found, arguments.other_gateway, way, shipped())
     if arguments.repmgrd_on_nodes:
-        authorized = Path(database_host.KEYS)
+        authorized = Path(KEYS)
         there = authorized.read_text() if authorized.exists() else ""
         texts |= database_host.of_gateway(found.nodes, known, shipped(), there)
         return {place: text for place, text in texts.items() if not new_confs.is_conf(Path(place))}, notes
@@ -162,5 +163,5 @@ def commands_for_gateways(host: Host) -> Iterator[str]:
     if keys and names:
         yield "\nOn each gateway, where init has made a draft with --repmgrd-on-nodes:"
     for path, name in itertools.product(keys, names):
-        draft = f"/var/tmp/draft{database_host.KEYS}"
+        draft = f"/var/tmp/draft{KEYS}"
         yield f"  {access.to_type_on_gateway(path, repmgrds_user().name, name, draft, host)}"

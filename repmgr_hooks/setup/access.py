@@ -16,7 +16,6 @@ from repmgr_hooks.settings.words import PLAIN_NAME
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 30.0
-ACCOUNT = "repmgr-hooks"
 NO_KEY = "KEY-OF-"
 KEY = re.compile(r"((?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[\w.@-]+ [A-Za-z0-9+/]+=*)(?=\s|$)", re.ASCII)
 """A public key, without the comment."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from repmgr_hooks.checks.from_hosts import KEYS, SSHD
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import UsageError
@@ -15,8 +16,6 @@ from repmgr_hooks.setup.access import NO_KEY, keys_in, name_of
 from repmgr_hooks.setup.render import CONFIGURATION, TMPFILES, has, notified, packaged, run_as, shipped_text
 
 UNIT = "/etc/systemd/system/repmgr-hooks-forward.service"
-SSHD = "/etc/ssh/sshd_config.d/repmgr-hooks.conf"
-KEYS = "/etc/repmgr-hooks/authorized_keys"
 HOME = "/var/lib/postgresql"
 FILES = {
     CONFIGURATION: "config/database-host.yaml",

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks import config
+from repmgr_hooks.checks.from_hosts import ACCOUNT, KEYS
 from repmgr_hooks.checks.gateways import TRACK
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
@@ -117,8 +118,8 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     moves = [Move(path, Path("/", path.relative_to(directory))) for path in drafts]
     examine(directory, moves, replace, host)
     on_gateway = not is_database_hosts(directory)
-    if on_gateway and drafted(directory, database_host.KEYS).exists():
-        yield from access.account(access.ACCOUNT, spools_owner(directory)[1], host)
+    if on_gateway and drafted(directory, KEYS).exists():
+        yield from access.account(ACCOUNT, spools_owner(directory)[1], host)
     group = repmgrds_group(directory) if any(move.there is None and not move.ours for move in moves) else 0
     yield from links()
     for unit in (drafted(directory, unit) for unit in (UNITS if on_gateway else (database_host.UNIT,))):
@@ -177,10 +178,10 @@ def _not_installable(moves: Sequence[Move], replace: bool, on_gateway: bool) -> 
             yield mistake(f"{move.draft} has no place here")
         if is_conf(move.place) and (left := unfilled(move.text)):
             yield mistake(f"{move.draft} has {UNKNOWN} in {' and '.join(left)}", "write where it is on the node")
-        if str(move.place) == database_host.KEYS and access.NO_KEY in move.text:
+        if str(move.place) == KEYS and access.NO_KEY in move.text:
             hint = "on each of them 'init --install' shows the command to type here"
             yield mistake(f"{move.draft} lacks the keys of the database hosts", hint)
-        if str(move.place) == database_host.KEYS and not shutil.which("sshd", path=SYSTEM):
+        if str(move.place) == KEYS and not shutil.which("sshd", path=SYSTEM):
             yield mistake("sshd is not here, through which database hosts hand events over", "install openssh-server")
         if move.replaces and not replace:
             yield mistake(f"{move.place} would be replaced", f"see diff {move.place} {move.draft}; then use --replace")

@@ -186,6 +186,17 @@ def test_the_shell_of_each_node(hosts: Hosts) -> None:
         assert re.search(rf"OK +hook.arrived +main node {node}: sent on its host, arrived whole: ", found), found
 
 
+def test_an_sshd_that_does_not_read_our_file(hosts: Hosts) -> None:
+    gateway = hosts.gateway
+    assert re.search(r"OK +hook.sshd", gateway.result("repmgr-hooks", "check").stdout)
+    gateway.run("sh", "-ec", "sed -i '/^Include/d' /etc/ssh/sshd_config; systemctl reload ssh")
+    found = re.search(r"FAIL +hook.sshd .*\n +HINT: (.*)", gateway.result("repmgr-hooks", "check").stdout)
+    assert found, "no host gets in"
+    type_in(gateway, found[1])
+    assert re.search(r"OK +hook.sshd", gateway.result("repmgr-hooks", "check").stdout)
+    assert "arrived whole" in hosts.machines["db1"].run("repmgr-hooks", "check", "--end-to-end")
+
+
 def test_a_failover(hosts: Hosts) -> None:
     lab = hosts.lab
     client = lab.start_client()

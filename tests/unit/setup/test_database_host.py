@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from repmgr_hooks.checks.from_hosts import KEYS, SSHD
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import UsageError
@@ -16,7 +17,7 @@ from repmgr_hooks.forward.settings import Gateway
 from repmgr_hooks.repmgr_conf import read
 from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.setup import access, database_host
-from repmgr_hooks.setup.database_host import FILES, KEYS, SSHD, UNIT, drafted, of_gateway
+from repmgr_hooks.setup.database_host import FILES, UNIT, drafted, of_gateway
 from repmgr_hooks.setup.install import Move, _not_installable
 from repmgr_hooks.setup.render import CONFIGURATION, TMPFILES
 from repmgr_hooks.system.steps import Program
