@@ -64,13 +64,16 @@ def of_gateway(
     texts = {place: shipped_text(shipped, file) for place, file in OF_GATEWAY.items()}
     head, line = (list(part) for part in _parts(texts[KEYS]))
     names = {number: name_of(number, known[number].name if number in known else "") for number in nodes}
+    first = dict[str, str]()  # a host has one key, however many nodes are on it
+    for number, node in sorted(nodes.items()):
+        first.setdefault(node.host, names[number])
     had = keys_in(there)
     keys = [
         line[0]
-        .replace("10.0.0.11", node.host)
-        .replace(f"{NO_KEY}db1", had.get(names[number], f"{NO_KEY}{names[number]}"))
-        .replace("--host db1", f"--host {names[number]}")
-        for number, node in sorted(nodes.items())
+        .replace("10.0.0.11", host)
+        .replace(f"{NO_KEY}db1", had.get(name, f"{NO_KEY}{name}"))
+        .replace("--host db1", f"--host {name}")
+        for host, name in first.items()
     ]
     return texts | {KEYS: "\n".join([*head, *keys, ""])}
 

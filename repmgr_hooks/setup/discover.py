@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,8 @@ from repmgr_hooks.checks.users import User, acting_as, user_called
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf, no_conninfo
 from repmgr_hooks.settings import libpq
-from repmgr_hooks.settings.cluster import HOST_NAME, Barman, Node
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import HOST_NAME, Node
 from repmgr_hooks.settings.schema import IpAddress
 from repmgr_hooks.settings.words import PLAIN_NAME
 from repmgr_hooks.system.steps import Host, Program, Sql
@@ -40,6 +42,7 @@ class Found:
 
     nodes: Mapping[int, Node]
     port: int
+    """Of most nodes; another is the node's own."""
     user: str
     dbname: str
     server: str
@@ -80,19 +83,19 @@ def survey(
             hint="--repmgr-conf FILE asks another node",
         ) from None
     described = {node: words_of(text, f"repmgr.nodes: the conninfo of node {node}") for node, _, text in rows}
-    ports = {port(words) for words in described.values()}
-    if len(ports) != 1:
-        raise UsageError(f"repmgr.nodes names several ports ({ports})", hint="make all nodes listen on the same port")
+    ports = {node: port(words) for node, words in described.items()}
+    ((most, _),) = Counter(ports.values()).most_common(1)
+    own = {node: number if number != most else None for node, number in ports.items()}
+    places = {node: address(words, node, len(rows) > 1) for node, words in described.items()}
     nodes = {
-        node: named(Node(address(described[node], node, len(rows) > 1), kind == "witness"), described[node])
-        for node, kind, _ in rows
+        node: named(Node(places[node], kind == "witness", port=own[node]), described[node]) for node, kind, _ in rows
     }
     if gateway and (wrong := IpAddress().problem(gateway)):
         raise UsageError(f"--gateway {wrong}", hint="name one such as 10.0.0.20")
     if server and (server == "all" or not re.fullmatch(PLAIN_NAME, server)):
         raise UsageError(f"--barman {shorten(server)} is not the name of one Barman server")
-    own = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
-    user, dbname = str(own.get("user") or "repmgr"), str(own.get("dbname") or "repmgr")
+    asking = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
+    user, dbname = str(asking.get("user") or "repmgr"), str(asking.get("dbname") or "repmgr")
     command = barman_command(barman_host)
     with acting_as(barmans_user()) if barman_host else nullcontext():
         name = server or only_server(host, command)
@@ -104,9 +107,9 @@ def survey(
     here = gateway or gateway_address(led, [node.host for node in nodes.values()])
     through = here in led and port(there)
     slot = shown.get("slot_name", "None")
-    taken, left_out = taken_over(own)
+    taken, left_out = taken_over(asking)
     return Found(
-        *(nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
+        *(nodes, most, user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
         *(taken, left_out, not barman_host and version >= archive.CLEANS_UP_LOCKS, backend(), command),
     )
 
@@ -115,13 +118,13 @@ def barman_command(barman_host: str | None) -> tuple[str, ...]:
     """Return what runs ``barman``. Raises UsageError.
 
     >>> barman_command("barman@10.0.0.40")
-    ('ssh', '-o', 'BatchMode=yes', 'barman@10.0.0.40', 'barman')
+    ('ssh', '-o', 'BatchMode=yes', '-o', 'ConnectTimeout=5', 'barman@10.0.0.40', 'barman')
     """
     if not barman_host:
         return ("barman",)
     if not re.fullmatch(r"[A-Za-z0-9_][\w.@:-]*", barman_host, re.ASCII):
         raise UsageError(f"--barman-host {shorten(barman_host)} is no host", hint="name one such as barman@10.0.0.40")
-    return ("ssh", "-o", "BatchMode=yes", barman_host, "barman")
+    return ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", barman_host, "barman")
 
 
 def barmans_user() -> User:
