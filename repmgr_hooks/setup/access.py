@@ -79,14 +79,15 @@ def keys(paths: Sequence[str], user: str, host: Host) -> Iterator[str]:
 
 
 def to_type_on_gateway(path: str, user: str, name: str, authorized: str, host: Host) -> str:
-    """Return the command that writes a key into a gateway's draft of authorized_keys.
+    """Return the command that writes a key into a gateway's draft of authorized_keys, over an older one too.
 
     ``authorized``: where that is. Raises UsageError, OperationFailed.
     """
     shown = host.run(_as(user, "ssh-keygen", "-y", "-P", "", "-f", path), LIMIT)
     if not (found := KEY.match(shown)):
         raise UsageError(f"{path} is not the key of an ssh user", hint="remove it, and run this again")
-    return f"sed -i 's|{NO_KEY}{name}$|{found[1]}|' {authorized}"
+    pattern = name.replace(".", r"\.")
+    return f"""sed -i 's|--host {pattern}" .*|--host {name}" {found[1]}|' {authorized}"""
 
 
 def _as(user: str, *words: str) -> Program:

@@ -132,11 +132,16 @@ def test_a_key_is_made_once_and_by_its_user(tmp_path: Path) -> None:
 
 
 def test_the_command_for_the_gateway_writes_one_hosts_key(tmp_path: Path) -> None:
-    place = tmp_path / "authorized_keys"
-    place.write_text('restrict,command="x" KEY-OF-db1\nrestrict,command="x" KEY-OF-db10\n')
-    command = access.to_type_on_gateway("/k", "postgres", "db1", str(place), Accounts())
-    subprocess.run(["sh", "-c", command], check=True, timeout=60)
-    assert place.read_text() == 'restrict,command="x" ssh-ed25519 AAAA+/=\nrestrict,command="x" KEY-OF-db10\n'
+    place, names = tmp_path / "authorized_keys", ("db1", "db10", "db-1", "db.1")
+    known = {number: Identity(name, "", "") for number, name in enumerate(names)}
+    before = of_gateway({number: Node(f"10.0.0.{number + 1}") for number in known}, known, SHIPPED)[KEYS]
+    for name in ("db1", "db.1"):
+        wanted = before.replace(f"KEY-OF-{name}\n", "ssh-ed25519 AAAA+/=\n")
+        for text in (before, before.replace(f"KEY-OF-{name}\n", "ssh-rsa BBBB an older one\n")):
+            place.write_text(text)
+            command = access.to_type_on_gateway("/k", "postgres", name, str(place), Accounts())
+            subprocess.run(["sh", "-c", command], check=True, timeout=60)
+            assert place.read_text() == wanted
 
 
 @pytest.mark.parametrize("shown", ["", "ssh-ed25519 A|e id|\n", "no key\nssh-ed25519 AAAA\n", "ssh-x $(id)\n"])
