@@ -42,7 +42,7 @@ from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run
 from repmgr_hooks.engine.elsewhere import works_on
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.finder import primary_finder
 from repmgr_hooks.journal.hosts import last_heard
 from repmgr_hooks.journal.journal import Journal
@@ -62,6 +62,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)
+    yield from from_hosts.let_in(some_world)
     firewalls = [managed.cluster.gateway for managed in loaded.clusters.values() if _uses(managed, "firewall")]
     families = {family.six: family for family in (Family(gateway.address) for gateway in firewalls)}
     backends = {six: {g.backend for g in firewalls if Family(g.address).six == six} for six in families}
@@ -168,7 +169,7 @@ def _outside(
         yield from recovery.history(cluster, standbys_of(looked.decision), host)
     if looked.decision and looked.decision.primary is not None:
         well = {"firewall": firewall, "barman": way and not bad(behind)}
-        yield _routes(managed, cluster_state(looked.decision, finder), host, well)
+        yield _routes(managed, cluster_state(looked.decision, finder), host, well, user)
 
 
 def _barman(cluster: Cluster, host: Host, decision: PrimaryDecision | None, by_model: bool) -> list[Finding]:
@@ -187,14 +188,21 @@ def standbys_of(decision: PrimaryDecision) -> list[int]:
     return [state.node for state in decision.states if state.reachable and not (state.witness or state.is_primary)]
 
 
-def _routes(managed: ManagedCluster, state: ClusterState, host: Host, well: Mapping[str, bool]) -> Finding:
-    """Say what a run would do now; of a handler that is not ``well`` it is known already why it would."""
+def _routes(managed: ManagedCluster, state: ClusterState, host: Host, well: Mapping[str, bool], user: User) -> Finding:
+    """Say what a run would do now; of a handler that is not ``well`` it is known already why it would.
+
+    Netfilter answers root alone, and Barman on another host the service's user, who has the ssh key.
+    """
     name = managed.cluster.name
     topic = Topic("routes.state", name)
     chosen = dispatcher.select(managed.routes, [])
     chosen = [item for item in chosen if works_on(item.action, managed.cluster, host)]
     looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
-    missing = list(dict.fromkeys(dry_run.differences(dry_run.preview(looked_at, state, host))))
+    found: list[Problem] = []
+    for item in looked_at:
+        with contextlib.nullcontext() if item.action.name == "firewall" else acting_as(user):
+            found += dry_run.differences(dry_run.preview([item], state, host))
+    missing = list(dict.fromkeys(found))
     if missing:
         hints = [*(problem.hint for problem in missing), f"repmgr-hooks reconcile --cluster {name}"]
         return topic.fail(f"not done: {'; '.join(map(str, missing))}", "; ".join(filter(None, hints)))

@@ -231,6 +231,7 @@ def init(command: Parser) -> None:
         "--repmgr-conf", type=path, metavar="FILE", help="read this repmgr.conf (default: the first that is found)"
     )
     command.add_argument("--barman", metavar="SERVER", help="Barman's server, if it has several")
+    command.add_argument("--barman-host", metavar="USER@HOST", help="where Barman is, if not here; asked by ssh")
     command.add_argument("--gateway", metavar="ADDRESS", help="this host's address for clients and Barman")
     command.add_argument(
         "--other-gateway",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
@@ -15,21 +16,24 @@ from psycopg.conninfo import make_conninfo
 import repmgr_hooks
 from repmgr_hooks import config_schema
 from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.checks.from_hosts import KEYS
 from repmgr_hooks.checks.repmgrd import repmgrds_user
 from repmgr_hooks.cli import examine
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.forward import settings
 from repmgr_hooks.handlers import built_in, plug_ins
 from repmgr_hooks.hook import PACKAGED
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.words import PLAIN_NAME
-from repmgr_hooks.setup import database_host, gateways, new_confs
+from repmgr_hooks.setup import access, database_host, gateways, new_confs
 from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
 from repmgr_hooks.setup.install import PASSFILE, install, is_database_hosts, write
 from repmgr_hooks.setup.render import CONFIGURATION, drafted
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.steps import Host
 
 
 def do_init(arguments: argparse.Namespace) -> int:
@@ -39,7 +43,7 @@ def do_init(arguments: argparse.Namespace) -> int:
     try:
         if arguments.install:
             tell(install(arguments.directory, arguments.replace, LocalHost({})))
-            return left_to_do(is_database_hosts(arguments.directory))
+            return left_to_do(arguments.directory)
         texts, notes = draft(arguments)
         tell(write(arguments.directory, texts))
         tell(notes)
@@ -69,7 +73,7 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
         return database_host.drafted(arguments.forward_to, name, shipped(), ours, repmgrds_user()), notes
     asked = chosen_conf(arguments.repmgr_conf, readable)
     host = LocalHost({asked.node or 0: with_passfile(asked.settings["conninfo"])})
-    found = survey(asked, arguments.barman, arguments.gateway, host)
+    found = survey(asked, arguments.barman, arguments.gateway, host, arguments.barman_host)
     known = repmgr_files.identities(asked.node or 0, host, LIMIT)
     here = {conf.path: conf for conf in [*readable, *confs(None)] if new_confs.is_conf(conf.path)}
     nodes = {path: repmgr_files.node_of(conf, found.nodes, known) for path, conf in here.items()}
@@ -80,7 +84,9 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
         way = host.route(next(iter(found.nodes.values())).host)
         texts = gateways.drafted(texts, found, arguments.other_gateway, way, shipped())
     if arguments.repmgrd_on_nodes:
-        texts |= database_host.of_gateway(found.nodes, known, shipped())
+        authorized = Path(KEYS)
+        there = authorized.read_text() if authorized.exists() else ""
+        texts |= database_host.of_gateway(found.nodes, known, shipped(), there)
         return {place: text for place, text in texts.items() if not new_confs.is_conf(Path(place))}, notes
     missing = [number for number, node in found.nodes.items() if not (node.witness or number in nodes.values())]
     copied = {
@@ -137,11 +143,25 @@ def tell(lines: Iterable[str]) -> None:
         print(line, flush=True)
 
 
-def left_to_do(on_database_host: bool) -> int:
+def left_to_do(directory: Path) -> int:
     """Show what ``check`` says about what was installed; that is no failure of the installation."""
+    on_database_host = is_database_hosts(directory)
+    if on_database_host:
+        tell(commands_for_gateways(LocalHost({})))
     print("\nWhat is left to do, as 'repmgr-hooks check' sees it; then:")
     units = "repmgr-hooks-boot.service repmgr-hooks.service repmgr-hooks-check-wal.timer"
     units = Path(database_host.UNIT).name if on_database_host else units
     print(f"  systemctl enable --now {units}\n")
     examine.do_check(parser().parse_args(["--config", CONFIGURATION, "check"]))
     return OK
+
+
+def commands_for_gateways(host: Host) -> Iterator[str]:
+    """Yield what is to be typed on each gateway, whose draft lacks the keys of this host. Raises HooksError."""
+    keys = access.identity_files(settings.load(Path(CONFIGURATION)).gateways)
+    names = [access.name_of(conf.node, conf.settings.get("node_name", "")) for conf in confs(None) if conf.node]
+    if keys and names:
+        yield "\nOn each gateway, where init has made a draft with --repmgrd-on-nodes:"
+    for path, name in itertools.product(keys, names):
+        draft = f"/var/tmp/draft{KEYS}"
+        yield f"  {access.to_type_on_gateway(path, repmgrds_user().name, name, draft, host)}"

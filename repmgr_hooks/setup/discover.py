@@ -9,7 +9,7 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from psycopg import Error, conninfo
 
 from repmgr_hooks.barman import archive
 from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.checks.users import User, acting_as, user_called
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf, no_conninfo
 from repmgr_hooks.settings import libpq
@@ -28,6 +29,8 @@ from repmgr_hooks.system.steps import Host, Program, Sql
 
 LIMIT = 30.0
 NODES = "select node_id, type, conninfo from repmgr.nodes order by node_id"
+USER = "barman"
+"""Who runs the service."""
 BARMAN_PORT = 54321  # the article's
 PLACED = frozenset({"host", "hostaddr", "port", "user", "dbname", "passfile", "connect_timeout"})
 """What of a conninfo has its own place in the configuration; how long a node may take is not repmgr's affair."""
@@ -54,6 +57,8 @@ class Found:
     """Whether this Barman removes lock files unless it is told not to."""
     backend: str = "iptables"
     """What can write the gateway's rules here."""
+    barman: tuple[str, ...] = ("barman",)
+    """What runs ``barman``."""
 
     @property
     def app_port(self) -> int:
@@ -61,8 +66,10 @@ class Found:
         return self.barman_port + 1
 
 
-def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Host) -> Found:
-    """Ask the node of a repmgr.conf, and Barman.
+def survey(
+    asked: RepmgrConf, server: str | None, gateway: str | None, host: Host, barman_host: str | None = None
+) -> Found:
+    """Ask the node of a repmgr.conf, and Barman, here or on the host that repmgr calls ``barman_host``.
 
     Raises UsageError where the answers are no cluster that we can serve.
     """
@@ -89,8 +96,12 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
         raise UsageError(f"--barman {shorten(server)} is not the name of one Barman server")
     asking = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
     user, dbname = str(asking.get("user") or "repmgr"), str(asking.get("dbname") or "repmgr")
-    name = server or only_server(host)
-    shown = shown_server(name, host)
+    command = barman_command(barman_host)
+    with acting_as(barmans_user()) if barman_host else nullcontext():
+        name = server or only_server(host, command)
+        barman = Barman(name, command=command)
+        shown = shown_server(barman, host)
+        version, _ = archive.version(barman, host)
     there = words_of(shown.get("conninfo", ""), f"Barman: the conninfo of {name}")
     led = libpq.addresses(str(there.get("hostaddr") or there.get("host") or ""))
     here = gateway or gateway_address(led, [node.host for node in nodes.values()])
@@ -99,8 +110,29 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     taken, left_out = taken_over(asking)
     return Found(
         *(nodes, most, user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
-        *(taken, left_out, archive.version(Barman(name), host)[0] >= archive.CLEANS_UP_LOCKS, backend()),
+        *(taken, left_out, not barman_host and version >= archive.CLEANS_UP_LOCKS, backend(), command),
     )
+
+
+def barman_command(barman_host: str | None) -> tuple[str, ...]:
+    """Return what runs ``barman``. Raises UsageError.
+
+    >>> barman_command("barman@10.0.0.40")
+    ('ssh', '-o', 'BatchMode=yes', '-o', 'ConnectTimeout=5', 'barman@10.0.0.40', 'barman')
+    """
+    if not barman_host:
+        return ("barman",)
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.@:-]*", barman_host, re.ASCII):
+        raise UsageError(f"--barman-host {shorten(barman_host)} is no host", hint="name one such as barman@10.0.0.40")
+    return ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", barman_host, "barman")
+
+
+def barmans_user() -> User:
+    """Return whose ssh keys lead to Barman's host: the service's. Raises UsageError."""
+    if found := user_called(USER):
+        return found
+    hint = f"useradd --system --user-group --create-home --home-dir /var/lib/{USER} {USER}"
+    raise UsageError(f"there is no user {USER} here, who runs the service and asks Barman", hint=hint)
 
 
 def backend() -> str:
@@ -168,12 +200,13 @@ def named(node: Node, described: Mapping[str, object]) -> Node:
     return replace(node, name=name) if leads else node
 
 
-def only_server(host: Host) -> str:
+def only_server(host: Host, command: tuple[str, ...] = ("barman",)) -> str:
     """Return Barman's only server. Raises UsageError."""
     try:
-        servers: Sequence[str] = list(json.loads(host.run(Program(("barman", "-f", "json", "list-servers")), LIMIT)))
+        servers: Sequence[str] = list(json.loads(host.run(Program((*command, "-f", "json", "list-servers")), LIMIT)))
     except (OperationFailed, ValueError) as error:
-        raise UsageError(f"cannot ask Barman for its servers: {error}") from None
+        hint = "if it is on another host: --barman-host barman@ADDRESS"
+        raise UsageError(f"cannot ask Barman for its servers: {error}", hint=hint) from None
     if len(servers) != 1:
         known = ", ".join(servers) or "none"
         raise UsageError(
@@ -182,12 +215,12 @@ def only_server(host: Host) -> str:
     return servers[0]
 
 
-def shown_server(name: str, host: Host) -> Mapping[str, str]:
+def shown_server(barman: Barman, host: Host) -> Mapping[str, str]:
     """Return what Barman says of a server, as text: passwords are hidden there. Raises UsageError."""
     try:
-        return archive.shown(Barman(name), host)
+        return archive.shown(barman, host)
     except OperationFailed as error:
-        raise UsageError(f"cannot ask Barman for its server {name!r}: {error}") from None
+        raise UsageError(f"cannot ask Barman for its server {barman.server!r}: {error}") from None
 
 
 def gateway_address(barmans: Sequence[str], nodes: Sequence[str]) -> str:

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks import config
+from repmgr_hooks.checks.from_hosts import ACCOUNT, KEYS
 from repmgr_hooks.checks.gateways import TRACK
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.forward import settings
 from repmgr_hooks.hook import PACKAGED, PROGRAM, forwards
-from repmgr_hooks.setup import database_host, gateways
+from repmgr_hooks.setup import access, database_host, gateways
+from repmgr_hooks.setup.discover import USER
 from repmgr_hooks.setup.new_confs import REPMGRD, UNKNOWN, is_conf, unfilled
 from repmgr_hooks.setup.render import CONFIGURATION, SHIPPED, SUDOERS, SYSCTL, TMPFILES, UNITS, packaged
 from repmgr_hooks.system.steps import Host, Program
@@ -30,7 +32,6 @@ LIMIT = 30.0
 MODES = {SUDOERS: 0o440, TRACK: 0o755}
 SECRET = 0o600
 """Of a draft of somebody else's file: a repmgr.conf may hold a password."""
-USER = "barman"
 LOCAL = "/usr/local"
 MANUAL = (
     "share/man/man1/repmgr-hooks.1",
@@ -41,6 +42,7 @@ MANUAL = (
 """Where manual pages and shell completion are below the environment, and below LOCAL."""
 PASSFILE = "/etc/repmgr-hooks/pgpass"
 OLD = ".before-repmgr-hooks"
+SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
 
 
@@ -115,9 +117,11 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     drafts = sorted(path for path in (directory / "etc").rglob("*") if path.is_file())
     moves = [Move(path, Path("/", path.relative_to(directory))) for path in drafts]
     examine(directory, moves, replace, host)
+    on_gateway = not is_database_hosts(directory)
+    if on_gateway and drafted(directory, KEYS).exists():
+        yield from access.account(ACCOUNT, spools_owner(directory)[1], host)
     group = repmgrds_group(directory) if any(move.there is None and not move.ours for move in moves) else 0
     yield from links()
-    on_gateway = not is_database_hosts(directory)
     for unit in (drafted(directory, unit) for unit in (UNITS if on_gateway else (database_host.UNIT,))):
         if unit.exists():
             host.run(Program(("systemd-analyze", "verify", str(unit))), LIMIT)
@@ -130,6 +134,9 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
         host.run(Program(("sysctl", "--quiet", "--load", str(in_force(SYSCTL)))), LIMIT)
     if Path(SYSTEMD_RUNS).is_dir():
         host.run(Program(("systemctl", "daemon-reload")), LIMIT)
+    if not on_gateway:
+        loaded = settings.load(drafted(directory, CONFIGURATION))
+        yield from access.keys(access.identity_files(loaded.gateways), spools_owner(directory)[0], host)
 
 
 def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -> None:
@@ -152,6 +159,11 @@ def examine(directory: Path, moves: Sequence[Move], replace: bool, host: Host) -
         raise UsageError(f"{error}; nothing was changed") from None
 
 
+def _of_package(place: str, on_gateway: bool) -> bool:
+    """True if a package has this file; its tmpfiles.d is a gateway's."""
+    return packaged(place).exists() and (on_gateway or place != TMPFILES)
+
+
 def is_database_hosts(directory: Path) -> bool:
     """True for the draft of a database host, which hands its events to gateways."""
     return forwards(str(drafted(directory, CONFIGURATION)))
@@ -159,17 +171,22 @@ def is_database_hosts(directory: Path) -> bool:
 
 def _not_installable(moves: Sequence[Move], replace: bool, on_gateway: bool) -> Iterator[Problem]:
     for place in SHIPPED if on_gateway else database_host.FILES:
-        if Path(place) not in [move.place for move in moves] and not (on_gateway and packaged(place).exists()):
+        if Path(place) not in [move.place for move in moves] and not _of_package(place, on_gateway):
             yield mistake(f"{place} is not in it")
     for move in moves:
         if not move.ours and move.there is None and not is_conf(move.place):
             yield mistake(f"{move.draft} has no place here")
         if is_conf(move.place) and (left := unfilled(move.text)):
             yield mistake(f"{move.draft} has {UNKNOWN} in {' and '.join(left)}", "write where it is on the node")
-        if str(move.place) == database_host.KEYS and database_host.NO_KEY in move.text:
-            yield mistake(f"{move.draft} lacks the keys of the database hosts", "write each in the place of KEY-OF-...")
+        if str(move.place) == KEYS and access.NO_KEY in move.text:
+            hint = "on each of them 'init --install' shows the command to type here"
+            yield mistake(f"{move.draft} lacks the keys of the database hosts", hint)
+        if str(move.place) == KEYS and not shutil.which("sshd", path=SYSTEM):
+            yield mistake("sshd is not here, through which database hosts hand events over", "install openssh-server")
         if move.replaces and not replace:
             yield mistake(f"{move.place} would be replaced", f"see diff {move.place} {move.draft}; then use --replace")
+    if not on_gateway and not shutil.which("ssh-keygen"):
+        yield mistake("ssh is not here, with which events are handed over", "install openssh-client")
     try:
         _ = on_gateway and pwd.getpwnam(USER)
     except KeyError:
@@ -203,13 +220,21 @@ def links() -> Iterator[str]:
 
 def repmgrds_group(directory: Path) -> int:
     """Return whose group the spool gets by the draft, which somebody has reviewed. Raises UsageError."""
+    name = spools_owner(directory)[1]
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        draft = drafted(directory, TMPFILES)
+        raise UsageError(f"{draft} names the group {name}, which is not here", hint="correct it") from None
+
+
+def spools_owner(directory: Path) -> tuple[str, str]:
+    """Return the user and the group that the spool gets by the draft. Raises UsageError."""
     draft = drafted(directory, TMPFILES)
     draft = draft if draft.exists() else in_force(TMPFILES)
-    found = re.search(r"^d\s+\S+\s+\S+\s+\S+\s+(\S+)", draft.read_text(), re.MULTILINE)
-    try:
-        return grp.getgrnam(found[1] if found else "").gr_gid
-    except KeyError:
-        raise UsageError(f"{draft} does not name the group of repmgrd's user", hint="correct it") from None
+    if found := re.search(r"^d\s+\S+\s+\S+\s+(\S+)\s+(\S+)", draft.read_text(), re.MULTILINE):
+        return found[1], found[2]
+    raise UsageError(f"{draft} does not name the owner and the group of the spool", hint="correct it")
 
 
 def put(move: Move, group: int = 0) -> str:
@@ -249,10 +274,12 @@ def keep(place: Path) -> Path:
 
 
 def passfile() -> str:
-    """Make an empty file for the password, that none but the service can read."""
+    """Make an empty file for the password; one that is there is made such that none but the service can read it."""
     path = Path(PASSFILE)
-    if path.exists():
+    there = path.exists()
+    if there and (path.owner(), stat.S_IMODE(path.stat().st_mode)) == (USER, 0o600):
         return f"ok        {path}"
     path.touch(0o600)
+    path.chmod(0o600)
     shutil.chown(path, USER, USER)
-    return f"made      {path}: empty"
+    return f"changed   {path}: owner {USER}, mode 0600" if there else f"made      {path}: empty"

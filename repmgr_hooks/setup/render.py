@@ -124,7 +124,7 @@ def configuration(template: str, found: Found, name: str) -> str:
         (r"(?<=^      address: ).*$", _quoted(found.gateway)),
         (r"(?<=^      ports: ).*$", ports),
         (r"(?<=^      backend: ).*$", found.backend),
-        (r"(?<=^    barman: \{)server: \w+, slot_name: \w+", f"server: {found.server}, slot_name: {found.slot}"),
+        (r"(?<=^    barman: \{)server: \w+, slot_name: \w+, command: \[barman\]", _barman(found)),
     )
     for pattern, value in changes:
         template = _replaced(template, pattern, value)
@@ -140,6 +140,11 @@ def _replaced(template: str, pattern: str, value: str) -> str:
 def _postgres(found: Found) -> str:
     further = "".join(f", {name}: {_scalar(value)}" for name, value in found.libpq.items())
     return f"port: {found.port}, user: {found.user}, dbname: {found.dbname}{further}"
+
+
+def _barman(found: Found) -> str:
+    words = ", ".join(json.dumps(word) if ":" in word else word for word in found.barman)
+    return f"server: {found.server}, slot_name: {found.slot}, command: [{words}]"
 
 
 def _scalar(value: str) -> str:

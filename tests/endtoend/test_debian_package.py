@@ -1,7 +1,11 @@
-"""The Debian package on a gateway that has booted: installed, configured by ``init``, failed over, upgraded, purged."""
+"""The Debian packages on hosts that have booted: installed, configured by ``init``, failed over, upgraded, purged.
+
+A gateway has both; a database host has the program and its forwarder alone, and hands an event to the gateway.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +23,8 @@ from tests.lab.booted import CannotBoot, Machine, booted
 
 PLACE = "/var/tmp/packages"
 SUDOERS = "/etc/sudoers.d/repmgr-hooks"
+GATEWAYS = ("repmgr-hooks", "repmgr-hooks-gateway")
+FORWARDER = "repmgr-hooks-forward"
 
 
 def test_from_installation_to_purge() -> None:
@@ -29,17 +35,24 @@ def test_from_installation_to_purge() -> None:
         without_ours(lab)
         unit = (REPOSITORY / "systemd/repmgrd@.service").read_text()
         lab.put(lab.gateway, "/etc/systemd/system/repmgrd@.service", unit)
-        # What dpkg knows of this machine, whose root directory is the gateway's.
-        shutil.copytree("/var/lib/dpkg", lab.gateway.path("/var/lib/dpkg"), symlinks=True)
-        shutil.copytree(packages, lab.gateway.path(PLACE))
-        with booted(lab, lab.gateway) as machine:
-            # A machine that is itself a container may forbid packages to start services.
-            machine.run("rm", "-f", "/usr/sbin/policy-rc.d")
-            before = everything(machine)
+        for host in (lab.gateway, lab.db2):
+            # What dpkg knows of this machine, whose root directory is the host's.
+            shutil.copytree("/var/lib/dpkg", host.path("/var/lib/dpkg"), symlinks=True)
+            shutil.copytree(packages, host.path(PLACE))
+            host.run("rm", "-f", "/etc/ssh/sshd_not_to_be_run")
+        lab.db2.run("rm", "/etc/repmgr/db1.conf")
+        with booted(lab, lab.gateway) as machine, booted(lab, lab.db2) as database:
+            for each in (machine, database):
+                # A machine that is itself a container may forbid packages to start services.
+                each.run("rm", "-f", "/usr/sbin/policy-rc.d")
+            before = [everything(each) for each in (machine, database)]
             install(lab, machine)
             fail_over(lab, machine)
+            install_on_database_host(lab, database, machine)
             upgrade(machine)
-            purge(machine, before)
+            upgrade_on_database_host(database, machine)
+            purge(machine, before[0], *GATEWAYS)
+            purge(database, before[1], "repmgr-hooks")
     except CannotBoot as error:
         pytest.skip(f"systemd-nspawn does not run here: {error}")
     finally:
@@ -52,16 +65,22 @@ def lab_packages() -> str:
     words = (sys.executable, "-m", "tests.package_build", str(built))
     result = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    (package,) = built.glob("*.deb")
-    tree = built / "next"
-    must("dpkg-deb", "--raw-extract", str(package), str(tree))
-    control = tree / "DEBIAN/control"
-    control.write_text(control.read_text().replace("Version: ", "Version: 1:"))
-    sudoers = tree / SUDOERS.lstrip("/")
-    sudoers.write_text(f"# The next version says more.\n{sudoers.read_text()}")
-    must("dpkg-deb", "--build", str(tree), str(built / "next.deb"))
-    shutil.rmtree(tree)
+    for package in built.glob("*.deb"):
+        tree = built / "next"
+        must("dpkg-deb", "--raw-extract", str(package), str(tree))
+        control = tree / "DEBIAN/control"
+        text = control.read_text().replace("Version: ", "Version: 1:").replace("repmgr-hooks (= ", "repmgr-hooks (= 1:")
+        control.write_text(text)
+        if (sudoers := tree / SUDOERS.lstrip("/")).exists():
+            sudoers.write_text(f"# The next version says more.\n{sudoers.read_text()}")
+        must("dpkg-deb", "--build", str(tree), str(built / f"next-{package.name}"))
+        shutil.rmtree(tree)
     return str(built)
+
+
+def files(name: str, version: str = "") -> str:
+    """Where the file of a package is, or that of its next version."""
+    return f"{PLACE}/{version}{name}_1.0.0_all.deb"
 
 
 def everything(machine: Machine) -> set[str]:
@@ -73,8 +92,7 @@ def everything(machine: Machine) -> set[str]:
 
 def install(lab: Lab, machine: Machine) -> None:
     machine.run("systemctl", "start", "repmgrd@db1", "repmgrd@db2")
-    (package,) = (path.name for path in lab.gateway.path(PLACE).glob("repmgr-hooks_*.deb"))
-    machine.run("dpkg", "--install", f"{PLACE}/{package}")
+    machine.run("dpkg", "--install", *map(files, GATEWAYS))
     assert machine.result("systemctl", "is-active", "repmgr-hooks").stdout == "inactive\n", (
         "it has no configuration yet"
     )
@@ -107,14 +125,60 @@ def upgrade(machine: Machine) -> None:
     """The administrator's own line in a configuration file stays, and the service runs the new version."""
     machine.run("sh", "-ec", f"echo '# mine' >> {SUDOERS}")
     before = main_process(machine)
-    machine.run("dpkg", "--force-confdef", "--force-confold", "--install", f"{PLACE}/next.deb", limit=320)
+    machine.run("dpkg", "--force-confdef", "--force-confold", "--install", *next_ones(*GATEWAYS), limit=320)
     assert machine.run("cat", SUDOERS).endswith("# mine\n")
     wait_for(lambda: main_process(machine) not in (before, "0"), "the service to be restarted")
     wait_for(lambda: machine.run("systemctl", "is-active", "repmgr-hooks") == "active\n", "it to be ready")
     assert machine.run("repmgr-hooks", "history").count("repmgrd_failover_promote"), "the journal is the same"
 
 
-def purge(machine: Machine, before: set[str]) -> None:
-    machine.run("dpkg", "--purge", "repmgr-hooks", limit=320)
-    assert machine.result("systemctl", "is-active", "repmgr-hooks").stdout != "active\n"
-    assert {left for left in everything(machine) - before if "before-repmgr-hooks" not in left} == set()
+def purge(machine: Machine, before: set[str], *packages: str) -> None:
+    machine.run("dpkg", "--purge", *packages, limit=320)
+    for unit in ("repmgr-hooks", FORWARDER):
+        assert machine.result("systemctl", "is-active", unit).stdout != "active\n"
+    # Copies of what was replaced, and the key in postgres' own directory, are the administrator's.
+    left = [path for path in everything(machine) - before if "before-repmgr-hooks" not in path]
+    assert [path for path in left if not path.startswith("/var/lib/postgresql/.ssh/")] == []
+
+
+def next_ones(*packages: str) -> list[str]:
+    return [files(name, "next-") for name in packages]
+
+
+def install_on_database_host(lab: Lab, database: Machine, gateway: Machine) -> None:
+    """Nothing of a gateway's comes with it, and nothing of that is needed."""
+    database.run("dpkg", "--install", files("repmgr-hooks"))
+    needed = database.run("dpkg-query", "--show", "--showformat", "${Depends}", "repmgr-hooks")
+    assert [word for word in ("barman", "iptables", "nftables", "conntrack", "sudo") if word in needed] == []
+    listed = database.run("dpkg", "--listfiles", "repmgr-hooks").split()
+    assert [Path(file).name for file in listed if "systemd/system/" in file] == [f"{FORWARDER}.service"]
+    assert [file for file in listed if file.startswith(("/etc/sudoers.d", "/usr/lib/sysctl.d"))] == []
+    assert everything(database) & {SUDOERS, "/usr/lib/tmpfiles.d/repmgr-hooks.conf"} == set()
+
+    drafted = database.run("repmgr-hooks", "init", "--forward-to", "10.0.0.20", "/var/tmp/draft")
+    assert f"{FORWARDER}.service" not in drafted, "the package has the unit"
+    shown = database.run("repmgr-hooks", "init", "--install", "--replace", "/var/tmp/draft")
+    (command,) = re.findall(r"(?m)^  (sed -i .*)$", shown)
+    gateway.run("rm", "-r", "/var/tmp/draft")
+    asked = ("--repmgr-conf", "/etc/repmgr/db2.conf", "--repmgrd-on-nodes")
+    gateway.run("repmgr-hooks", "init", *asked, "/var/tmp/draft")
+    gateway.run("cp", CONFIG_FILE, f"/var/tmp/draft{CONFIG_FILE}")
+    # db1 is not ready yet.
+    gateway.run("sh", "-ec", f"{command}; sed -i /KEY-OF-db1/d /var/tmp/draft/etc/repmgr-hooks/authorized_keys")
+    gateway.run("repmgr-hooks", "init", "--install", "/var/tmp/draft")
+    gateway.run("sh", "-ec", "ssh-keygen -A; systemctl start ssh")
+    database.run("sh", "-ec", "ssh-keyscan 10.0.0.20 >> /etc/ssh/ssh_known_hosts")
+    database.run("systemctl", "enable", "--now", FORWARDER)
+    checked = database.result("repmgr-hooks", "check", "--end-to-end").stdout
+    assert "arrived whole: repmgr_hooks_check" in checked, checked
+    wait_for(lambda: ", from db2," in gateway.run("repmgr-hooks", "history"), "the event at the gateway")
+
+
+def upgrade_on_database_host(database: Machine, gateway: Machine) -> None:
+    """The forwarder runs on with the new version, and what it is given arrives."""
+    before = main_process(database, FORWARDER)
+    database.run("dpkg", "--install", *next_ones("repmgr-hooks"), limit=320)
+    wait_for(lambda: main_process(database, FORWARDER) not in (before, "0"), "the forwarder to be restarted")
+    report = ("repmgr-hooks", "event", "--cluster", "main", "2", "child_node_reconnect")
+    database.run("runuser", "-u", "postgres", "--", *report)
+    wait_for(lambda: "child_node_reconnect of node 2, from db2" in gateway.run("repmgr-hooks", "history"), "an event")

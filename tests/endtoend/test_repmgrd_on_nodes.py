@@ -254,26 +254,31 @@ def test_the_files_that_init_drafts(two_hosts: Lab) -> None:
     assert installed.returncode == 0, installed.stdout + installed.stderr
     assert "systemctl enable --now repmgr-hooks-forward.service" in installed.stdout
     assert "repmgr-hooks event --cluster main" in host.path("/etc/repmgr/db1.conf").read_text()
-    assert host.hooks("init", "--install", "/var/tmp/draft").returncode == 0, "again, it changes nothing"
+    assert "ok        /var/lib/postgresql/.ssh/repmgr_hooks\n" in installed.stdout
+    again = host.hooks("init", "--install", "/var/tmp/draft")
+    assert again.returncode == 0, again.stderr
+    assert not re.search("(?m)^(installed|replaced|made|linked)", again.stdout), "again, it changes nothing"
 
 
 def test_init_on_the_gateway(on_hosts: Lab) -> None:
     gateway, draft = on_hosts.gateway, "/var/tmp/draft"
-    keys = gateway.path("/etc/repmgr-hooks/authorized_keys").read_text()
-    drafted = gateway.hooks("init", "--repmgr-conf", "/etc/repmgr/db1.conf", "--repmgrd-on-nodes", draft)
+    there = gateway.path("/etc/repmgr-hooks/authorized_keys")
+    keys = there.read_text()
+    there.unlink()
+    words = ("init", "--repmgr-conf", "/etc/repmgr/db1.conf", "--repmgrd-on-nodes", draft)
+    drafted = gateway.hooks(*words)
     assert drafted.returncode == 0, drafted.stderr
     assert not gateway.path(f"{draft}/etc/repmgr").exists()
     refused = gateway.hooks("init", "--install", "--replace", draft)
     assert refused.returncode == 2
     assert "lacks the keys of the database hosts" in refused.stderr
+    there.write_text(keys)
     place = gateway.path(f"{draft}/etc/repmgr-hooks/authorized_keys")
-    text = place.read_text()
-    for line in keys.splitlines():
-        if line.startswith("restrict"):
-            options, key = line.split(" KEY-OF-")[0].split(" ssh-ed25519 ")
-            text = text.replace(f"KEY-OF-{options[-4:-1]}", f"ssh-ed25519 {key}")
-    assert text == keys, "what stands there was typed from the shipped file"
-    place.write_text(text)
-    installed = gateway.hooks("init", "--install", "--replace", draft)
-    assert installed.returncode == 0, installed.stdout + installed.stderr
-    gateway.run("/usr/sbin/sshd", "-t")
+    place.unlink()
+    assert gateway.hooks(*words).returncode == 0
+    assert place.read_text() == keys, "what stands there was typed from the shipped file, and stays"
+    for _ in range(2):
+        installed = gateway.hooks("init", "--install", "--replace", draft)
+        assert installed.returncode == 0, installed.stdout + installed.stderr
+        assert "ok        account repmgr-hooks\n" in installed.stdout
+        gateway.run("/usr/sbin/sshd", "-t")

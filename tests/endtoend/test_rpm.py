@@ -14,6 +14,7 @@ import pytest
 
 from repmgr_hooks.checks.from_hosts import THERE
 from repmgr_hooks.setup.database_host import UNIT
+from repmgr_hooks.setup.render import packaged
 from tests.endtoend.conftest import needs_box
 from tests.lab import REPOSITORY, must, said
 from tests.lab.booted import CannotBoot, over_root
@@ -28,7 +29,8 @@ KEYS = f"""
 import sys; sys.path.insert(0, "{HOME}")
 from pathlib import Path
 from repmgr_hooks.settings.cluster import Node
-from repmgr_hooks.setup.database_host import KEYS, of_gateway
+from repmgr_hooks.checks.from_hosts import KEYS
+from repmgr_hooks.setup.database_host import of_gateway
 print(of_gateway({{1: Node("10.0.0.11")}}, {{}}, Path("/usr/share/repmgr-hooks"))[KEYS])
 """
 DATABASE = "/var/lib/rpm"
@@ -149,9 +151,10 @@ def test_a_database_host(packages: dict[str, Path]) -> None:
         root.run(
             "repmgr-hooks", "init", "--forward-to", "10.0.0.20", "--repmgr-conf", "/etc/repmgr.conf", "/root/draft"
         )
-        root.run("repmgr-hooks", "init", "--install", "--replace", "/root/draft")
+        shown = root.run("repmgr-hooks", "init", "--install", "--replace", "/root/draft")
         assert "'/usr/bin/repmgr-hooks event " in conf.read_text()
-        assert "=/usr/bin/repmgr-hooks forward\n" in root.run("cat", UNIT)
+        assert UNIT not in shown, "the package has the unit"
+        assert "=/usr/bin/repmgr-hooks forward\n" in root.run("cat", str(packaged(UNIT)))
         found = THERE.replace("check --end-to-end --json", "--version")
         assert root.run("sh", "-c", found) == "repmgr-hooks 1.0.0\n", "the gateway's check finds it there"
 

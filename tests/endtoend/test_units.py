@@ -118,8 +118,8 @@ def stand_still(machine: Machine) -> None:
     machine.run("systemctl", "daemon-reload")
 
 
-def main_process(machine: Machine) -> str:
-    return machine.run("systemctl", "show", "--value", "--property=MainPID", "repmgr-hooks").strip()
+def main_process(machine: Machine, unit: str = "repmgr-hooks") -> str:
+    return machine.run("systemctl", "show", "--value", "--property=MainPID", unit).strip()
 
 
 def end_and_begin_again(machine: Machine) -> None:

@@ -58,6 +58,23 @@ def test_what_there_is() -> None:
     assert surveyed(Asked()) == FOUND
 
 
+def test_barman_on_another_host() -> None:
+    class There(Asked):
+        def run(self, program: Program, limit: float) -> str:
+            assert program.argv[:7] == (*ssh, "barman@10.0.0.40", "barman")
+            return self.programs["barman"](program)
+
+    ssh = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5")
+    found = discover.survey(CONF, None, "10.0.0.20", There(), "barman@10.0.0.40")
+    assert not found.cleans_up_locks, "its barman.conf is not here"
+    text = render.configuration(TEMPLATE, found, "main")
+    command = f"[{', '.join(ssh)}, barman@10.0.0.40, barman]"
+    assert f"    barman: {{server: main_backup, slot_name: barman, command: {command}}}\n" in text
+    for wrong in ("-oProxyCommand=id", "a b", "x;id", "$(id)"):
+        with pytest.raises(UsageError, match="--barman-host"):
+            discover.survey(CONF, None, "10.0.0.20", There(), wrong)
+
+
 @pytest.mark.parametrize(
     ("host", "wanted"),
     [

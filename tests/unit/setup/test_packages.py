@@ -14,14 +14,21 @@ SERVICES = [file.name for file in SYSTEMD.glob("repmgr-hooks*.service") if "Rest
 
 
 def test_every_unit_is_in_it() -> None:
-    """dh_installsystemd takes what has the package's name, and what it is given by name."""
-    (line,) = [line for line in (SYSTEMD / "debian/rules").read_text().splitlines() if "for unit in " in line]
-    assert set(line.partition("for unit in ")[2].partition(";")[0].split()) == UNITS - {""}
+    """dh_installsystemd takes what it is given by name."""
+    rules = (SYSTEMD / "debian/rules").read_text()
+    (line,) = [line for line in rules.splitlines() if "for unit in " in line]
+    named = {
+        *line.partition("for unit in ")[2].partition(";")[0].split(),
+        *re.findall(r"--name=(repmgr-hooks-\S+)", rules),
+    }
+    assert named == {f"repmgr-hooks-{unit}".removesuffix("-") for unit in UNITS}
 
 
 @pytest.mark.parametrize("script", ["postinst", "prerm"])
 def test_every_service_is_seen_to(script: str) -> None:
-    text = (SYSTEMD / "debian" / script).read_text()
+    files = list((SYSTEMD / "debian").glob(f"*.{script}"))
+    assert len(files) == 2, "of a database host, and of a gateway"
+    text = "".join(file.read_text() for file in files)
     assert len(SERVICES) >= 2
     assert [name for name in SERVICES if name not in text] == []
 
