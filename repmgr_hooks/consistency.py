@@ -11,6 +11,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import did_you_mean
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 from repmgr_hooks.settings.document import Document
 from repmgr_hooks.settings.libpq import TAKE_OUT
@@ -41,6 +42,7 @@ def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
             document.problem(join(path, "unknown.close"), f"the gateway has no port {name!r}", hint)
     _check_nodes(document, cluster, path)
     _check_gateways(document, cluster, path)
+    _check_barmans(document, cluster, path)
     _check_former_primary(document, cluster, path)
     for name, value in cluster.postgres.libpq.items():
         if wrong := libpq.problem(name, value):
@@ -79,6 +81,27 @@ def _check_gateways(document: Document, cluster: Cluster, path: str) -> None:
         document.problem(where, f"{host} appears twice")
     if hosts and {ipaddress.ip_address(host).version for host in hosts} != {ipaddress.ip_address(address).version}:
         document.problem(where, "must be of the same kind as 'address' (IPv4 or IPv6)")
+
+
+def _check_barmans(document: Document, cluster: Cluster, path: str) -> None:
+    """A Barman of its own has a slot of its own, and then there is one on each gateway."""
+    if cluster.barman is None:
+        return
+    where, hosts, given = join(path, "barman.gateways"), cluster.gateway.hosts, cluster.barman.gateways
+    for address in (address for address in given if address not in hosts):
+        hint = did_you_mean(address, hosts) or "they are its keys, each gateway's own address"
+        document.problem(join(where, address), "is no gateway under 'gateway.hosts'", hint)
+    for address in (address for address, here in given.items() if not (here.slot_name or here.command)):
+        document.problem(join(where, address), "says nothing", "give it a 'slot_name' or a 'command', or take it out")
+    slots = [each.slot_name for each in given.values() if each.slot_name]
+    for slot in sorted({slot for slot in slots if slots.count(slot) > 1}):
+        document.problem(where, f"slot {slot} appears twice", "each Barman reads a slot of its own")
+    without = [host for host in hosts if host not in given or not given[host].slot_name]
+    if slots and without:
+        hint = "give each gateway the slot of its own Barman; if there is one Barman for all, give none"
+        document.problem(where, f"no 'slot_name' for {' and '.join(without)}", hint)
+    if slots and cluster.barman.slot_name != Barman.slot_name:
+        document.problem(join(path, "barman.slot_name"), "is of no use: each gateway has its own", TAKE_OUT)
 
 
 def _check_former_primary(document: Document, cluster: Cluster, path: str) -> None:

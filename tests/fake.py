@@ -464,6 +464,9 @@ class FakeHost(ScriptedHost):
     gateway = "10.0.0.20"
     barman_port = 54321
     app_port = 54322
+    barman_slot = "barman"
+    other_barmans: tuple[str, ...] = ()
+    """The slots of other gateways' Barmans; one that is active streams."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -842,15 +845,15 @@ class FakeHost(ScriptedHost):
 
     def _end_stream(self) -> None:
         node = self.nodes[self.barman.streams_from or 0]
-        if "barman" in node.slots:
-            node.slots["barman"].active = False
+        if self.barman_slot in node.slots:
+            node.slots[self.barman_slot].active = False
         self.barman.streams_from = None
 
     def _start_stream(self) -> None:
         number = self._behind_barman_port()
         runs = self.barman.streams_from is not None or self.barman.receiver_hangs
-        if number and not runs and "barman" in self.nodes[number].slots:
-            self.nodes[number].slots["barman"].active = True
+        if number and not runs and self.barman_slot in self.nodes[number].slots:
+            self.nodes[number].slots[self.barman_slot].active = True
             self.barman.streams_from, self.barman.streams_since = number, self._clock
 
     def _behind_barman_port(self) -> int | None:
@@ -898,7 +901,7 @@ class FakeHost(ScriptedHost):
         return STATEMENTS[sql.statement](self, sql, node)
 
     def _look(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        slots = [slot.as_row(name, SENDER_PID) for name, slot in sorted(node.slots.items())]
+        slots = [slot.as_row(name, self._receiver(name)) for name, slot in sorted(node.slots.items())]
         receiver = (
             node.in_recovery
             and node.upstream
@@ -927,6 +930,10 @@ class FakeHost(ScriptedHost):
             )
         ]
 
+    def _receiver(self, slot: str) -> int:
+        """The walsender behind a slot, if it is active."""
+        return SENDER_PID - (1 + self.other_barmans.index(slot) if slot in self.other_barmans else 0)
+
     def senders(self, number: int) -> list[dict[str, object]] | None:
         """Barman's walsender and those to standbys, as ``pg_stat_replication`` of a node shows them; None: none."""
         sender: dict[str, object] = {
@@ -937,6 +944,12 @@ class FakeHost(ScriptedHost):
             "flush_lsn": self.nodes[number].lsn(),
             "age": self._clock - self.barman.streams_since,
         }
+        there = self.nodes[number].slots
+        others = [
+            {**sender, "pid": self._receiver(name), "state": "streaming", "age": 60.0}
+            for name in self.other_barmans
+            if name in there and there[name].active
+        ]
         standbys = [
             {
                 **sender,
@@ -950,7 +963,7 @@ class FakeHost(ScriptedHost):
             for other, node in self.nodes.items()
             if node.in_recovery and node.upstream == number
         ]
-        return [*([sender] if self.barman.streams_from == number else []), *standbys] or None
+        return [*([sender] if self.barman.streams_from == number else []), *others, *standbys] or None
 
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         clock = time.time() + node.clock_ahead

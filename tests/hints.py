@@ -112,6 +112,7 @@ UNTYPED = {
     "gateway.conntrackd": SYSTEMD,
     "gateway.keepalived": SYSTEMD,
     "gateway.others": "as of address_twice, address_nowhere, gateway_silent and gateway_unnamed",
+    "gateway_barman": SEE,
     "gateway_silent": SYSTEMD,
     "gateway_unnamed": HUMAN,
     "primary.away": HUMAN,

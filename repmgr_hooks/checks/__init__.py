@@ -149,7 +149,7 @@ def _outside(
             lambda: list(pgbouncer.findings(managed, host)),
             lambda: list(former_primary.look(cluster, looked.decision, host)),
             lambda: list(failover_slots.look(managed, looked.decision, host)) if looked.decision else [],
-            lambda: list(gateways.others(cluster, looked.decision.primary if looked.decision else None, host)),
+            lambda: list(gateways.others(cluster, looked.decision.primary_state if looked.decision else None, host)),
         )
     yield from nodes.findings(managed, looked, user)
     yield from shared

@@ -65,7 +65,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     state = cluster_state(decision, finder) if decision.primary else None
     warnings = drift.warnings(managed, state, host) if state else []
     leads, spread, unread = ports()
-    seen, unseen = gateways.seen_and_wrong(settings, decision.primary, host)
+    seen, unseen = gateways.seen_and_wrong(settings, decision.primary_state, host)
     pending = missing()
     return ClusterStatus(
         settings,

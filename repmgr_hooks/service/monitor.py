@@ -89,7 +89,7 @@ class Monitor:
         self.stirred.clear()
         taken_over = self._gateways.takes_over()
         seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed, show)
-        others = self._gateways.look(seen.decision.primary)
+        others = self._gateways.look(seen.decision)
         seen = replace(seen, taken_over=taken_over, warnings=(*seen.warnings, *others))
         self.news = self._news(seen)
         self._plan_next(seen.decision)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.settings import libpq
+from repmgr_hooks.settings.barman import Barman, Words
 from repmgr_hooks.settings.endpoint import Endpoint
 from repmgr_hooks.settings.former_primary import FormerPrimary
 from repmgr_hooks.settings.libpq import LibpqValue
@@ -26,7 +25,6 @@ from repmgr_hooks.settings.schema import (
     Positive,
     Range,
     Timeout,
-    Word,
 )
 
 MASQUERADE = "masquerade"
@@ -44,7 +42,6 @@ CHAIN = r"(?!standard$)(?=.*[a-z_-])[A-Za-z][A-Za-z0-9_-]{0,27}"
 ChainName = Annotated[
     str, Pattern(CHAIN, "a chain name of our own: at most 28 letters, digits, _ and -, not in capital letters alone")
 ]
-Words = Annotated[tuple[Word, ...], NotEmpty()]
 Addresses = Annotated[tuple[Address, ...], NotEmpty()]
 NodeId = Annotated[int, Range(1, 2**31 - 1)]
 SystemIdentifier = Annotated[str, Pattern(r"[0-9]{10,20}", "what pg_control_system() says, in quotes")]
@@ -53,7 +50,6 @@ LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOST_NAME = rf"(?=.{{1,253}}$)(?!(.*\.)?[0-9]+$){LABEL}(\.{LABEL})*"
 """As RFC 1123, section 2.1, has it; the last label is no number, or it would be an address."""
 HostName = Annotated[str, Pattern(HOST_NAME, "a host name, such as db1.example.com")]
-SlotName = Annotated[str, Pattern(r"[a-z0-9_]{1,63}", "a slot name: lower-case letters, digits and underscores")]
 
 
 @dataclass(frozen=True)
@@ -129,39 +125,6 @@ class Gateway:
     def snat(self) -> str:
         """The address that the nodes see, or MASQUERADE."""
         return self.snat_address or self.address
-
-
-@dataclass(frozen=True)
-class Barman:
-    """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh).
-
-    ``slot_name`` and ``streaming_archiver_name`` are Barman's own options. ``check_after_failover``: on each new
-    timeline the service has the records around the switchpoint followed, once (``check-wal --deep``).
-    """
-
-    server: Identifier
-    slot_name: SlotName = "barman"
-    command: Words = ("barman",)
-    streaming_archiver_name: Identifier = "barman_receive_wal"
-    check_after_failover: bool = True
-
-    def beside(self, *argv: str) -> tuple[str, ...]:
-        """Return the words that run another program where ``barman`` runs; what it says is read, so it is English.
-
-        >>> Barman("main", command=("ssh", "barman@backup", "barman")).beside("ls")
-        ('ssh', 'barman@backup', 'env', 'LC_ALL=C', 'ls')
-
-        ssh makes one line of its words, which a shell there reads (ssh(1)).
-
-        >>> Barman("main", command=("ssh", "backup", "barman")).beside("find", "(", "%s %p")[-2:]
-        ("'('", "'%s %p'")
-        """
-        names = [PurePath(word).name for word in self.command]
-        way = self.command[: len(names) - 1 - names[::-1].index("barman") if "barman" in names else -1]
-        if "ssh" not in names:
-            return (*way, *argv)
-        # It need not pass our own locale on, and a login has one of its own.
-        return (*way, "env", "LC_ALL=C", *map(shlex.quote, argv))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf, no_conninfo
 from repmgr_hooks.settings import libpq
-from repmgr_hooks.settings.cluster import HOST_NAME, Barman, Node
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import HOST_NAME, Node
 from repmgr_hooks.settings.schema import IpAddress
 from repmgr_hooks.settings.words import PLAIN_NAME
 from repmgr_hooks.system.steps import Host, Program, Sql

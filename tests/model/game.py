@@ -261,11 +261,12 @@ class Game(RuleBasedStateMachine):
                 yield f"a client is still connected to {entry.socket}"
 
     def wrong_slots(self, number: int) -> Iterator[str]:
-        slot = self.cluster.nodes[number].slots.get("barman")
+        name = self.host.barman_slot
+        slot = self.cluster.nodes[number].slots.get(name)
         if slot is None or not slot.reserved:
             yield f"the slot is {slot}"
         for other in self.cluster.standbys():
-            if self.cluster.nodes[other].reachable and "barman" in self.cluster.nodes[other].slots:
+            if self.cluster.nodes[other].reachable and name in self.cluster.nodes[other].slots:
                 yield f"standby {other} has the slot"
 
     def wrong_stream(self, number: int) -> list[str]:

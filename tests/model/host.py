@@ -131,20 +131,20 @@ class ModelHost(FakeHost):
 
     def make_slot(self, number: int) -> None:
         """Somebody makes Barman's slot on a node, or a clone has kept it."""
-        self.nodes[number].slots.setdefault("barman", FakeSlot())
+        self.nodes[number].slots.setdefault(self.barman_slot, FakeSlot())
 
     def drop_slot(self, number: int) -> None:
         """Barman's slot is gone, and the stream with it."""
         if self.barman.streams_from == number:
             self._end_stream()
-        self.nodes[number].slots.pop("barman", None)
+        self.nodes[number].slots.pop(self.barman_slot, None)
 
     def lose_wal(self, number: int) -> None:
         """The node has removed the WAL that the slot held (max_slot_wal_keep_size)."""
         if self.barman.streams_from == number:
             self._end_stream()
-        if "barman" in self.nodes[number].slots:
-            self.nodes[number].slots["barman"].reserved = False
+        if self.barman_slot in self.nodes[number].slots:
+            self.nodes[number].slots[self.barman_slot].reserved = False
 
     def end_stream(self) -> None:
         """Barman's receive-wal is killed."""
