@@ -1,4 +1,6 @@
-"""What the real programs make of the rules of a port for readers: equal shares; and they print what was written."""
+"""What the real programs make of our rules: equal shares of readers, and two nodes on one host are two; and they print
+what was written.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ import pytest
 
 from repmgr_hooks.netfilter import backends
 from repmgr_hooks.netfilter.backends import BACKENDS
+from repmgr_hooks.netfilter.conntrack import parse_conntrack
+from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Readers
+from repmgr_hooks.settings.endpoint import Endpoint
 from tests.endtoend.conftest import needs_box
 from tests.lab import must
 
@@ -29,6 +34,19 @@ for _ in range(int(sys.stdin.read())):
         counts[listening[ready]] += 1
 print(json.dumps(counts))
 """
+HOLD = """
+import select, socket, sys
+gateway, host, *ports = sys.argv[1:]
+family = socket.AF_INET6 if ":" in gateway else socket.AF_INET
+listening = {socket.create_server((host, int(port)), family=family): port for port in ports}
+kept = []
+for _ in sys.stdin:
+    kept.append(socket.create_connection((gateway, 54322), 60))
+    (ready,), _, _ = select.select(listening, [], [], 60)
+    kept.append(ready.accept()[0])
+    print(listening[ready], flush=True)
+"""
+"""Connects once for each line on stdin, stays, and says to which port it was led."""
 
 
 @pytest.fixture
@@ -74,3 +92,36 @@ def test_equal_shares(host: str, name: str, network: str) -> None:
         hosts = [cluster.nodes[node].host for node in nodes]
         counts = json.loads(run(("python3", "-c", CONNECT, cluster.gateway.address, *hosts), str(CLIENTS)))
         assert all(0.8 * CLIENTS <= number * len(nodes) <= 1.2 * CLIENTS for number in counts.values()), counts
+
+
+@pytest.mark.parametrize("network", ["10.0.0.", "fd00::"])
+@pytest.mark.parametrize("name", list(BACKENDS))
+def test_two_nodes_on_one_host(host: str, name: str, network: str) -> None:
+    """Who is led to one of them, and whose connection is cut, the kernel tells by the port."""
+    cluster = Cluster(
+        nodes={1: Node(f"{network}11"), 2: Node(f"{network}11", port=5433), 3: Node(f"{network}13", port=6000)},
+        gateway=Gateway(f"{network}20", {"app": 54322}, backend=name),  # type: ignore[arg-type]
+        name="main",
+    )
+    backend, gateway = BACKENDS[name], cluster.gateway.address
+    words = ("ip", "netns", "exec", HOST, "python3", "-c", HOLD, gateway, cluster.nodes[1].host, "5432", "5433")
+    there, pipe = backend.parse("", cluster), subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as clients:
+        assert clients.stdin and clients.stdout
+        for node in (1, 2):
+            run(backend.writing(cluster), backends.lead(cluster, there, ["app"], node, True))
+            there = backend.parse(run(backend.reading(cluster)), cluster)
+            assert backends.leads_to(cluster, there) == {"app": node}, "what is read back is what was meant"
+            clients.stdin.write("\n")
+            clients.stdin.flush()
+            assert clients.stdout.readline() == f"{cluster.endpoint(node).port}\n"
+        assert tracked(cluster) == {cluster.endpoint(1), cluster.endpoint(2)}
+        run(Family(gateway).delete_connections(gateway, 54322, cluster.endpoint(1)))
+        assert tracked(cluster) == {cluster.endpoint(2)}
+        clients.stdin.close()
+
+
+def tracked(cluster: Cluster) -> set[Endpoint]:
+    """Where connections lead."""
+    gateway = cluster.gateway.address
+    return {found.leads_to for found in parse_conntrack(run(Family(gateway).list_connections(gateway))) if found.alive}
