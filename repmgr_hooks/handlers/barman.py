@@ -80,8 +80,8 @@ class Seen:
     receiver dies, the primary ends it (``wal_sender_timeout``). ``model``: Barman's active one. ``tail``: Barman has
     more of the old timeline than the primary ever had. ``conflict``: why nothing may be let in, and what to type;
     then ``attached``: a receive-wal is at work all the same. ``fence``: what keeps one from starting. ``stop``: the
-    words that stop one, where one may have to be; ``idle``: certainly none runs. ``written``: a look whether Barman has the
-    file that the primary wrote last; ``may_switch``: whether our role may have it closed.
+    words that stop one, where one may have to be; ``idle``: certainly none runs. ``written``: a look whether Barman has
+    the file that the primary wrote last; ``may_switch``: whether our role may have it closed.
     """
 
     streaming: bool
