@@ -14,7 +14,7 @@ from repmgr_hooks.barman.branch import is_fence
 from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, parse_history, parse_name, position
 from repmgr_hooks.errors import OperationFailed, Problem, answer_of, hint_lines
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
 LIMIT = 30.0

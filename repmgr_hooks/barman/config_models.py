@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 
 from repmgr_hooks.barman import archive
 from repmgr_hooks.errors import OperationFailed, Problem, mistake
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Program, Step
 
 LIMIT = 30.0

@@ -21,7 +21,7 @@ from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal
 from repmgr_hooks.cluster.observe import WalSender
 from repmgr_hooks.cluster.wal import history_name, parse_name
 from repmgr_hooks.errors import OperationFailed, Problem, answer_of
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Host, Sql
 
 log = logging.getLogger(__name__)

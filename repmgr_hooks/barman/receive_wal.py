@@ -10,7 +10,7 @@ from repmgr_hooks.barman import archive
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.wal import lsn
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Host, Program, Sql, Step
 
 TERMINATES_PROCESSES = (3, 14)

@@ -26,7 +26,7 @@ from repmgr_hooks.settings.schema import Identifier, Range, Timeout
 from repmgr_hooks.system.steps import Host, Program, Step
 
 fail_open_after = contract.never_fails_open
-shared = contract.exists_once
+shared = contract.one_barman
 helper = contract.never_helps
 warnings = contract.no_warnings
 fence = contract.fence_nothing

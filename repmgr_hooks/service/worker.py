@@ -132,7 +132,7 @@ class Worker:
     def _work(self, journal: Journal, once: bool) -> None:
         knocked, short_since = False, None
         while not self._stopping.is_set():
-            if self._reload:
+            if self._reload or config.is_out_of_date(self._config):
                 self._read_config_again(journal)
             taken = self._take_in(journal)
             if taken or knocked:

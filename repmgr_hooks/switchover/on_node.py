@@ -12,7 +12,7 @@ from shlex import quote
 
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import OperationFailed, answer_of
-from repmgr_hooks.settings.cluster import login
+from repmgr_hooks.settings.barman import login
 from repmgr_hooks.switchover.record import PLACE, RUN_LIMIT
 from repmgr_hooks.system.steps import Host, Program, Sql
 

@@ -22,7 +22,7 @@ from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.barman.deep import ALL, Effort, Proof
 from repmgr_hooks.barman.wal_continuity import PrimaryWal
 from repmgr_hooks.cluster.wal import TimelineHistory
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import asked as asked_of

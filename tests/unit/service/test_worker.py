@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks import hook
+from repmgr_hooks import config, hook
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import heartbeat, holds
 from repmgr_hooks.journal.holds import Hold, Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
+from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.service import intake
 from repmgr_hooks.service import worker as module
 from repmgr_hooks.service.controller import ClusterController
@@ -33,6 +34,7 @@ from repmgr_hooks.system.steps import Rows, Sql
 from tests.fake import FakeHost
 
 CONFIG = (Path(__file__).resolve().parents[3] / "config/config.yaml").read_text()
+TWO_GATEWAYS = (Path(__file__).resolve().parents[3] / "config/two-gateways.yaml").read_text()
 PROMOTED = ["", "2", "standby_promote"]
 FILES = resource.RLIMIT_NOFILE
 NODE_2 = "10.0.0.12:5432"
@@ -520,6 +522,28 @@ def test_a_configuration_that_is_read_again_leaves_nothing_behind(
         for _ in range(5):
             read_again()
         soon(lambda: held() <= before)
+
+
+def test_the_address_that_says_which_barman_is_ours_comes_late(
+    state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the network of a gateway is slower than the service."""
+    monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
+    own: list[str] = []
+    monkeypatch.setattr(config, "route_to", lambda address: Route(address in own))
+    path = state.parent / "config.yaml"
+    path.write_text(TWO_GATEWAYS.replace("/var/lib/repmgr-hooks", str(state)))
+    worker = WithoutSignals(path)
+
+    def slot() -> str | None:
+        barman = worker._config.clusters["main"].cluster.barman
+        return barman.slot_name if barman else None
+
+    with serving(worker):
+        soon(lambda: bool(worker._loops))
+        assert slot() == ""
+        own.append("10.0.0.22")
+        soon(lambda: slot() == "barman_2")
 
 
 def test_a_hold_of_a_cluster_that_is_taken_out_of_the_configuration_ends_all_the_same(

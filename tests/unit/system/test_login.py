@@ -15,7 +15,7 @@ import pytest
 
 from repmgr_hooks.background import begin
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
-from repmgr_hooks.settings.cluster import Barman, login
+from repmgr_hooks.settings.barman import Barman, login
 from repmgr_hooks.system.login import Logins
 from repmgr_hooks.system.programs import Programs, start_login
 from repmgr_hooks.system.steps import Program
