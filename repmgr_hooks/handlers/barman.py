@@ -80,8 +80,8 @@ class Seen:
     receiver dies, the primary ends it (``wal_sender_timeout``). ``model``: Barman's active one. ``tail``: Barman has
     more of the old timeline than the primary ever had. ``conflict``: why nothing may be let in, and what to type;
     then ``attached``: a receive-wal is at work all the same. ``fence``: what keeps one from starting. ``stop``: the
-    words that stop one; ``idle``: certainly none runs, so it need not be. ``written``: a look whether Barman has the
-    file that the primary wrote last; ``may_switch``: whether our role may have it closed.
+    words that stop one, where one may have to be; ``idle``: certainly none runs. ``written``: a look whether Barman has
+    the file that the primary wrote last; ``may_switch``: whether our role may have it closed.
     """
 
     streaming: bool
@@ -159,8 +159,9 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
         stream_state = wal_continuity.classify(held, primary)
         tail = archive.has_a_tail(stream_state, primary.lineage.segment_size, state.barman, host)
         model = config_models.active(state.barman, host) if config.models else ""
-        stop = receive_wal.stop_words(state.barman, host)
         idle = not receive_wal.receiver_runs(state.barman, host)
+        if not idle or tail or stream_state.position is not StreamPosition.OK:
+            stop = receive_wal.stop_words(state.barman, host)
     fence = branch.fence_of(held, primary) if held.fences else Fence()
     how = (stream_state, (), coming, model, tail)
     seen = Seen(streaming, False, *how, fence=fence, stop=stop, idle=idle)

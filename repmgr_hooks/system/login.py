@@ -77,7 +77,9 @@ class Login:
             self._asked[number] = asked
         try:
             self.send({"number": number, "line": line, "stdin": stdin})
-            if not asked.begun.wait(BEGIN_LIMIT):
+            if not asked.begun.wait(min(limit, BEGIN_LIMIT)):
+                if limit < BEGIN_LIMIT:
+                    raise TimeoutError
                 self.close()
                 raise Unavailable
             return asked.answer.result(max(now + limit - clock.monotonic(), 0.0))
@@ -135,7 +137,7 @@ class Logins:
             login = self._open.get(way)
             if login is None and clock.monotonic() >= self._next.get(way, 0.0):
                 self._next[way] = float("inf")
-                threading.Thread(target=self._keep, args=(way,), daemon=True).start()
+                self._begin(way)
         if login is None:
             raise Unavailable
         return login.run(line, stdin, limit)
@@ -143,6 +145,12 @@ class Logins:
     def is_open(self, way: tuple[str, ...]) -> bool:
         """True if there is one."""
         return way in self._open
+
+    def _begin(self, way: tuple[str, ...]) -> None:
+        try:
+            threading.Thread(target=self._keep, args=(way,), daemon=True).start()
+        except RuntimeError:  # there are no threads left
+            self._next[way] = clock.monotonic() + AGAIN
 
     def _keep(self, way: tuple[str, ...]) -> None:
         """Open one, and take what it says until it is over."""
@@ -189,10 +197,12 @@ def _started(start: Start, way: tuple[str, ...]) -> Iterator[tuple[int, int]]:
 
 def _messages(said: int) -> Iterator[dict[str, Any]]:
     """Return what comes, until nothing does; a login may begin with a text. Raises ValueError for an odd message."""
-    left = b""
+    left = bytearray()
     while _is_ready(said, select.POLLIN, SILENT_LIMIT) and (chunk := os.read(said, CHUNK)):
-        *lines, left = (left + chunk).split(b"\n")
-        yield from (dict(json.loads(line)) for line in lines if line.startswith(b"{"))
+        left += chunk
+        if b"\n" in chunk:
+            *lines, left = left.split(b"\n")
+            yield from (dict(json.loads(line)) for line in lines if line.startswith(b"{"))
         if len(left) > MOST:
             raise ValueError("more than is read")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,9 +98,19 @@ def made(place: Path, text: str = QUIET, env: str = "") -> There:
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Iterator[There]:
-    yield made(tmp_path)
-    subprocess.run(["pkill", "-KILL", "-f", f"^/bin/sh {tmp_path}/ssh"], check=False)
+def there(tmp_path: Path) -> There:
+    return made(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    """A login goes on as long as the process that has opened it."""
+    yield
+    log = tmp_path / "log"
+    for line in log.read_text().splitlines() if log.exists() else ():
+        with suppress(ProcessLookupError):
+            if "python3" in line:
+                os.killpg(int(line.split()[0]), signal.SIGKILL)
 
 
 def test_what_is_run_afterwards_needs_no_login(there: There) -> None:
@@ -161,6 +172,8 @@ def test_one_that_says_nothing_any_more(there: There) -> None:
     """As when a firewall between has forgotten the connection."""
     there.opened()
     os.killpg(there.process(), signal.SIGSTOP)
+    with pytest.raises(ProgramTimeout):
+        there.run("echo", "within", limit=0.5)
     assert there.run("echo", "all the same") == "all the same\n"
     os.killpg(there.process(), signal.SIGKILL)
 
