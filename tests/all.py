@@ -29,10 +29,15 @@ LIMIT = 3600
 # On two cores: each lab has a machine of its own, and two thirds of its time is spent waiting.
 SIDE_BY_SIDE = 6
 LONG = (
-    *("no_false_alarm", "ready", "segment_sizes", "gateway_addresses", "limits", "switchover", "drill", "served"),
-    *("soak", "every_event", "connections", "hung_disk", "debian_packages", "locks"),
+    *("switchover_faults", "branches", "clients", "check_wal", "alive", "continuity", "pgbouncer", "check", "failover"),
+    *("soak", "no_false_alarm", "switchover", "rights", "debian_packages", "segment_sizes", "ready", "every_event"),
+    *("repmgrd_on_nodes", "barmans_places", "worker", "served", "connections", "recovery", "two_gateways", "drill"),
+    *("former_primary", "newest_barman", "hung_disk", "gateway_addresses", "other_languages", "clone_by_api", "limits"),
+    *("hints", "truth", "locks", "rules_of_others", "ipv6", "other_layouts", "what_clients_meet", "veto", "zombie"),
 )
-"""Files that take long for their size, the longest first: begun last, one of them would run alone at the end."""
+"""Files that take two minutes and more, the longest first: begun last, one of them would run alone at the end."""
+WITHOUT_PROPERTIES = ("-p", "no:hypothesispytest")
+"""For those that have none: to import Hypothesis takes pytest a quarter of its start."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def short(file: Path) -> str:
 
 
 def boxed(file: Path) -> Part:
-    return tests(short(file), *BOX, *PYTEST, str(file))
+    return tests(short(file), *BOX, *PYTEST, *WITHOUT_PROPERTIES, str(file))
 
 
 def check(name: str, *argv: str) -> Part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from repmgr_hooks.settings.endpoint import Endpoint
 
@@ -17,7 +18,7 @@ class Family:
     @property
     def six(self) -> bool:
         """True for IPv6."""
-        return ipaddress.ip_address(self.address).version == 6
+        return _version(self.address) == 6
 
     @property
     def name(self) -> str:
@@ -49,3 +50,9 @@ class Family:
 
     def _conntrack(self, verb: str, gateway: str, *more: str) -> tuple[str, ...]:
         return ("conntrack", verb, "-f", "ipv6" if self.six else "ipv4", "-p", "tcp", "--orig-dst", gateway, *more)
+
+
+@lru_cache(maxsize=4096)
+def _version(address: str) -> int:
+    """Each look asks this of the same few addresses, a hundred times."""
+    return ipaddress.ip_address(address).version

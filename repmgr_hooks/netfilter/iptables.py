@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.netfilter.our_rules import OurRules, Rule
@@ -22,6 +23,8 @@ NOBODYS_QUEUE = 65535
 COMMENT = re.compile(r" -m comment --comment (\S+)")
 LED_PORT = re.compile(r" --dport (\d+) ")
 LED_TO = re.compile(r"-j DNAT --to-destination \[?([0-9a-f.:]+?)\]?:(\d+)$")
+RECENT = 4096
+"""Rules that are not read again: each look has the same ones as the look before."""
 
 
 def programs(family: Family) -> tuple[str, ...]:
@@ -168,6 +171,7 @@ def once(rule: str, times: int) -> list[str]:
     return [rule] if times == 0 else [rule.replace("-A ", "-D ", 1)] * (times - 1)
 
 
+@lru_cache(RECENT)
 def unquoted(line: str) -> str:
     """Return a rule as it is without the quotes that only some versions of iptables print."""
     try:
@@ -176,6 +180,7 @@ def unquoted(line: str) -> str:
         return line
 
 
+@lru_cache(RECENT)
 def _rule(line: str) -> Rule:
     """Read a rule in a chain of ours. Those of the article's scripts have no comment, and lead clients all the same.
 

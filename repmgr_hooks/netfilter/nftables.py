@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from repmgr_hooks.netfilter.family import Family
@@ -68,7 +69,8 @@ def parse(printed: str, cluster: Cluster) -> OurRules:
     there = [next(iter(item.items())) for item in _objects(printed)]
     there = [(kind, value) for kind, value in there if kind != "metainfo"]
     ours = _chains(cluster)
-    rules = tuple(_rule(cluster, value) for kind, value in there if kind == "rule" and value["chain"] in ours)
+    where = _in_table(cluster)
+    rules = tuple(_rule(where, value) for kind, value in there if kind == "rule" and value["chain"] in ours)
     around = Counter(_said(kind, value) for kind, value in there if kind != "rule" or value["chain"] not in ours)
     wanted = Counter(_said(kind, value) for item in _frame(cluster) for kind, value in item.items())
     missing, strange = wanted - around, around - wanted
@@ -78,15 +80,21 @@ def parse(printed: str, cluster: Cluster) -> OurRules:
 def dnat_rule(cluster: Cluster, port: str, to: Endpoint, one_of: int = 1) -> Rule:
     """Return the rule that leads a named port to a node."""
     gateway = cluster.gateway
+    here = Endpoint(gateway.address, gateway.ports[port])
+    return _dnat_rule(cluster.name, gateway.chains.dnat, port, here, to, one_of)
+
+
+# Each look asks for the same ones as the look before: which rules they would be is what those there are compared with.
+@lru_cache(4096)
+def _dnat_rule(name: str, chain: str, port: str, here: Endpoint, to: Endpoint, one_of: int) -> Rule:
     turn = {"numgen": {"mode": "inc", "mod": one_of, "offset": 0}}
     expr = [
-        *_to(gateway.address, gateway.ports[port]),
+        *_to(here.host, here.port),
         *([{"match": {"op": "==", "left": turn, "right": 0}}] if one_of > 1 else []),
         {"counter": None},
         {"dnat": {"addr": to.host, "port": to.port}},
     ]
-    comment = f"repmgr_hooks:{cluster.name}:{port}"
-    return _rule(cluster, {"chain": gateway.chains.dnat, "comment": comment, "expr": expr})
+    return _rule(_place(name, here.host), {"chain": chain, "comment": f"repmgr_hooks:{name}:{port}", "expr": expr})
 
 
 def hold_rule(cluster: Cluster, port: str) -> Rule:
@@ -94,7 +102,7 @@ def hold_rule(cluster: Cluster, port: str) -> Rule:
     gateway = cluster.gateway
     expr = [*_to(gateway.address, gateway.ports[port]), {"counter": None}, {"drop": None}]
     comment = f"repmgr_hooks:{cluster.name}:{port}"
-    return _rule(cluster, {"chain": gateway.chains.dnat, "comment": comment, "expr": expr})
+    return _rule(_in_table(cluster), {"chain": gateway.chains.dnat, "comment": comment, "expr": expr})
 
 
 def snat_rules(cluster: Cluster, to: Endpoint, here: bool = True) -> list[Rule]:
@@ -104,7 +112,7 @@ def snat_rules(cluster: Cluster, to: Endpoint, here: bool = True) -> list[Rule]:
     target: Object = {"snat": {"addr": gateway.snat}} if here and gateway.snat != MASQUERADE else masquerade
     kinds = [*([[LED, OWN, {"counter": None}, masquerade]] if gateway.hosts else []), [LED, {"counter": None}, target]]
     rule = {"chain": gateway.chains.snat, "comment": f"repmgr_hooks:{cluster.name}:{to.port}"}
-    return [_rule(cluster, {**rule, "expr": [*_to(to.host, to.port), *statements]}) for statements in kinds]
+    return [_rule(_in_table(cluster), {**rule, "expr": [*_to(to.host, to.port), *statements]}) for statements in kinds]
 
 
 def swap(cluster: Cluster, rules: Iterable[Rule], repairs: Iterable[str] = ()) -> str:
@@ -157,8 +165,11 @@ def _named(cluster: Cluster) -> Object:
 
 
 def _in_table(cluster: Cluster) -> Object:
-    family, name = table(cluster)
-    return {"family": family, "table": name}
+    return _place(cluster.name, cluster.gateway.address)
+
+
+def _place(name: str, address: str) -> Object:
+    return {"family": Family(address).name, "table": TABLE.format(name)}
 
 
 def _to(address: str, port: int) -> list[Object]:
@@ -169,12 +180,12 @@ def _equal(protocol: str, field: str, value: str | int) -> Object:
     return {"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": value}}
 
 
-def _rule(cluster: Cluster, rule: Object) -> Rule:
+def _rule(where: Object, rule: Object) -> Rule:
     """Read a rule in a chain of ours. One that refers to something else cannot be written again: it has no text."""
     expr: list[Object] = [{"counter": None} if "counter" in statement else statement for statement in _statements(rule)]
     kinds = {kind for statement in expr for kind in statement}
     kept: Object = {name: rule[name] for name in ("chain", "comment") if name in rule}
-    text = json.dumps({"rule": {**_in_table(cluster), **kept, "expr": expr}})
+    text = json.dumps({"rule": {**where, **kept, "expr": expr}})
     port = next((each["match"]["right"] for each in expr if _asks_for_port(each)), None)
     to: Object = next((each["dnat"] for each in expr if "dnat" in each), {})
     return Rule(

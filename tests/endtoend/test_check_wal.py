@@ -109,12 +109,12 @@ def test_the_compression_is_what_was_asked_for(two: Lab, request: pytest.Fixture
 
 
 def test_the_switchpoint_is_looked_at_without_being_asked(two: Lab) -> None:
-    lab = two
+    lab, begun = two, "nice -n 19 /usr/local/bin/repmgr-hooks"
+    wait_for(lambda: begun in "\n".join(worker_log(lab)), "the service to begin", 240, every=1)
     wait_for(lambda: shown(lab), "the service to have the records followed", 240, every=1)
     ((row,),) = [shown(lab)]
     assert (row["part"], row["primary"], row["timeline"], row["problem"], row["unable"]) == ("newest", 2, 2, "", "")
     assert "  archive: the records of " in lab.gateway.hooks("status").stdout
-    assert "nice -n 19 /usr/local/bin/repmgr-hooks" in "\n".join(worker_log(lab))
 
 
 def test_what_is_wrong_is_known_until_it_is_not_wrong(two: Lab) -> None:

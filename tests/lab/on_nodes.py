@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.lab import CONFIG, CONFIG_FILE, wait_for
+from tests.lab.three import CHEAP_KEYS
 
 if TYPE_CHECKING:
     from tests.lab import Host, Lab
 
 KEY = "/var/lib/postgresql/.ssh/repmgr_hooks"
 STATE = "/var/lib/repmgr-hooks"
-SSHD = (
-    "HostKey /etc/ssh/lab_key\nUsePAM no\nPasswordAuthentication no\nInclude /etc/ssh/sshd_config.d/repmgr-hooks.conf\n"
-)
+SSHD = f"""
+{CHEAP_KEYS}HostKey /etc/ssh/lab_key
+UsePAM no
+PasswordAuthentication no
+Include /etc/ssh/sshd_config.d/repmgr-hooks.conf
+"""
 
 
 def install(lab: Lab) -> None:

@@ -1,22 +1,23 @@
-"""WAL files where Barman keeps them: their sums, and whether they are whole."""
+"""WAL files where Barman keeps them: their sums, and whether they are whole.
+
+What only some files need is imported when one is met: this program is started several times in each run, and its
+imports take most of its time.
+"""
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import lzma
 import re
-import shutil
 import struct
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
 CHUNK = 1 << 20
 WAL = re.compile(r"[0-9A-F]{24}")
-READERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+READERS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\0": "lzma"}
+"""Modules of Python's that open a file which begins so."""
 PROGRAMS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 PAGE_MARKS = (b"\xd0", b"\xd1")
 """The second byte of each page, whatever PostgreSQL's version (xlog_internal.h, XLOG_PAGE_MAGIC)."""
@@ -40,9 +41,17 @@ def sums(asked: dict[str, Any]) -> dict[str, Any]:
                 texts[name] = b"".join(read).decode(errors="replace")
             else:
                 found[name] = digest(read)
-        except (OSError, EOFError, ValueError, lzma.LZMAError, subprocess.SubprocessError):
+        except unreadable():
             (texts if name.endswith(".history") else found)[name] = None
     return {"sums": found, "texts": texts}
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What is raised where a file cannot be read, or is not whole."""
+    import lzma
+    import subprocess
+
+    return (OSError, EOFError, ValueError, lzma.LZMAError, subprocess.SubprocessError)
 
 
 def switches(asked: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +61,7 @@ def switches(asked: dict[str, Any]) -> dict[str, Any]:
         try:
             end = switched_at(plain(name, asked))
             ends[name] = (end, digest(first(end, plain(name, asked)))) if end else None
-        except (OSError, EOFError, ValueError, lzma.LZMAError, subprocess.SubprocessError):
+        except unreadable():
             ends[name] = None
     return {"ends": ends}
 
@@ -122,12 +131,14 @@ def plain(name: str, asked: dict[str, Any]) -> Iterator[bytes]:
     start = first_bytes(path)
     if start[:4] in PROGRAMS or (asked["other_forms"] and not is_known(path)):
         # What Barman itself has written it can read, with or without the program; but it takes half a second to start.
+        import shutil
+
         program = shutil.which(PROGRAMS.get(start[:4], ""))
         by_barman = [asked["barman"], "get-wal", asked["server"], name]
         yield from run([program, "-dc", str(path)] if program else by_barman)
         return
-    reader = next((open_ for magic, open_ in READERS.items() if start.startswith(magic)), open)
-    with reader(path, "rb") as file:
+    reader = next((module for magic, module in READERS.items() if start.startswith(magic)), "io")
+    with import_module(reader).open(path, "rb") as file:
         yield from chunks_of(file)
 
 
@@ -156,6 +167,8 @@ def chunks_of(file: Any) -> Iterator[bytes]:
 
 def run(words: list[str]) -> Iterator[bytes]:
     """Return what a program writes. Raises OSError, or SubprocessError if it fails."""
+    import subprocess
+
     with subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as started:
@@ -221,6 +234,8 @@ def flaw(path: Path, segment_size: int, other_forms: bool = False) -> str:
 
 def flaw_of_bzip2(path: Path, segment_size: int) -> str:
     """bzip2 says its end at no place that could be found without reading all."""
+    import bz2
+
     try:
         with bz2.open(path) as file:
             size = sum(map(len, chunks_of(file)))

@@ -11,6 +11,7 @@ import random
 import shutil
 import struct
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,22 @@ def test_what_runs_beside_barman_passes_a_shell_on_another_host(
     assert content.ask("sums", settings, host, names=[NAME])["sums"][NAME]
     assert not receive_wal.receiver_runs(settings, host)
     host.close_idle()
+
+
+SUMS = """import sys
+exec(open(sys.argv[1]).read())
+assert sums({"directories": [sys.argv[2]], "names": [sys.argv[3]], "other_forms": False})["sums"][sys.argv[3]]
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("form", "needed"), [("plain", set()), ("gzip", {"gzip"}), ("xz", {"lzma"})])
+def test_what_only_some_files_need_is_imported_for_them(tmp_path: Path, form: str, needed: set[str]) -> None:
+    """It is started several times in each run, and its imports take most of its time."""
+    store(tmp_path, form)
+    words = (sys.executable, "-I", "-c", SUMS, files.__file__, str(tmp_path), NAME)
+    said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert {"bz2", "gzip", "lzma", "subprocess"} & set(said.stdout.split()) == needed
 
 
 @pytest.mark.parametrize(
