@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from repmgr_hooks import clock
@@ -135,4 +134,4 @@ def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:
     """Return it with when the service does it, if it does it only then."""
     if unknown is None or problem.code != firewall.CLOSE_WHILE_UNKNOWN:
         return problem
-    return replace(problem, hint=f"the service does it when no primary has been known for {unknown.after} s")
+    return problem._replace(hint=f"the service does it when no primary has been known for {unknown.after} s")
