@@ -10,6 +10,7 @@ from repmgr_hooks.config_file import of_gateway
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event
+from repmgr_hooks.system.answers import Answers
 from repmgr_hooks.system.host import LocalHost
 
 
@@ -18,9 +19,9 @@ def configured(arguments: argparse.Namespace) -> Config:
     return config.load(of_gateway(arguments.config))
 
 
-def world_of(managed: ManagedCluster) -> LocalHost:
-    """Return the host through which a cluster is reached."""
-    return LocalHost(managed.cluster.conninfos())
+def world_of(managed: ManagedCluster, answers: Answers | None = None) -> LocalHost:
+    """Return the host through which a cluster is reached; ``answers`` are shared with other clusters."""
+    return LocalHost(managed.cluster.conninfos(), answers=answers)
 
 
 def choose(loaded: Config, name: str | None, event: Event | None) -> list[ManagedCluster]:

@@ -28,6 +28,7 @@ from repmgr_hooks.service.loop import Loop
 from repmgr_hooks.service.prober import Prober
 from repmgr_hooks.service.systemd import notify
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.answers import Answers
 from repmgr_hooks.system.host import LocalHost
 
 log = logging.getLogger(__name__)
@@ -211,7 +212,7 @@ class Worker:
 
     def _start_loops(self, journal: Journal) -> None:
         """Start a loop for each cluster; one that is there already ends first, and no other cluster waits for that."""
-        notifier, before = self._notifier, self._loops
+        notifier, before, answers = self._notifier, self._loops, Answers()
         notifier.use(self._config.service.alerts, self._config.clusters)
         for loop in before.values():
             loop.stop()
@@ -222,7 +223,7 @@ class Worker:
             with contextlib.suppress(OSError):
                 forget_others(self._shown, self._config.clusters)
         for name, managed in self._config.clusters.items():
-            host = LocalHost(managed.cluster.conninfos(), notifier.tell, partial(self._stirs, name))
+            host = LocalHost(managed.cluster.conninfos(), notifier.tell, partial(self._stirs, name), answers)
             # A host of its own: what a client waits for is nothing that a look should wait for.
             client = LocalHost(managed.cluster.conninfos())
             prober = self._probers[name] = Prober(managed, client, journal, client.close_idle)

@@ -40,6 +40,9 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     constant: bool = False
     """It prints the same as long as the service runs, and is asked once."""
+    counted: str | None = None
+    """A regular expression: what it prints and matches are rules of nf_tables, the same until the kernel has counted
+    another change of these. It is asked once for each."""
     whole: bool = True
     """Its output is needed, all of it; else more than a little is neither kept nor a failure."""
     helper: bool = False
