@@ -64,6 +64,10 @@ class Journal(Maintenance):
         """Return the events that wait, oldest first."""
         return self.ask(lambda db: queries.waiting(db, cluster))
 
+    def awaited(self) -> set[str]:
+        """Return the clusters for which events wait."""
+        return {cluster for (cluster,) in self.read("select distinct cluster from event where run is null")}
+
     def events_of(self, run: int) -> list[Waiting]:
         """Return the events that a run covered."""
         return self._events("where run = ?", run)

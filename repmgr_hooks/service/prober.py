@@ -80,14 +80,21 @@ class NoProber:
 class Prober(threading.Thread):
     """The probes of one cluster; ``resting``: none for now, for somebody works on the cluster.
 
-    ``primary``: where a client should end up, as far as that is known.
+    ``primary``: where a client should end up, as far as that is known. ``first``: the seconds until the first probe,
+    unless something happens before.
     """
 
     def __init__(
-        self, managed: ManagedCluster, host: Host, journal: Journal, close: Callable[[], None] = lambda: None
+        self,
+        managed: ManagedCluster,
+        host: Host,
+        journal: Journal,
+        close: Callable[[], None] = lambda: None,
+        first: float = 0.0,
     ) -> None:
         super().__init__(name=f"probes of {managed.cluster.name}", daemon=True)
         self._managed, self._host, self._journal, self._close = managed, host, journal, close
+        self._first = first
         self._kicked, self._stopping = threading.Event(), threading.Event()
         self._results: dict[str, PortResult] = {}
         self.resting = False
@@ -108,7 +115,7 @@ class Prober(threading.Thread):
 
     def run(self) -> None:
         """Probe until stopped."""
-        wait = 0.0
+        wait = self._first
         while not self._stopping.is_set():
             self._kicked.wait(wait)
             self._kicked.clear()

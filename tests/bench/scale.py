@@ -15,13 +15,14 @@ from typing import Any
 
 import yaml
 
+from repmgr_hooks import config
+from repmgr_hooks.netfilter import backends, iptables
 from tests.bench.tick import CONFIG, SETTLED, give_addresses, many
 from tests.bench.worker import memory, processor_time
 from tests.lab import RUNTIME, Lab, wait_for
 from tests.lab.contain import contain
 from tests.lab.versions import DATA
 
-RECONCILE_LIMIT = 1200.0
 ROOM = "max_connections = 500\nmax_wal_senders = 20\n"
 FIRST_LOOK, STATUS, SHARE, MEMORY = 10.0, 3.0, 0.05, 200.0
 
@@ -85,8 +86,9 @@ def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> Figures:
     """Measure a service that looks after these clusters, all being as it should be."""
     lab.put(lab.gateway, CONFIG, yaml.safe_dump(settings))
     names = list(settings["clusters"])
-    result = lab.gateway.hooks("reconcile", limit=RECONCILE_LIMIT)
+    result = lab.gateway.hooks("reconcile", "--cluster", "main")
     assert result.returncode == 0, result.stdout + result.stderr
+    lead_ports(lab)
     begun = time.time()
     lab.start_worker()
     wait_for(lambda: all(looked_at(name) > begun for name in names), "the first look at all", every=0.05)
@@ -104,6 +106,17 @@ def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> Figures:
     process.terminate()
     process.wait(60)
     return Figures(len(names), first_look, share, programs, resident, status)
+
+
+def lead_ports(lab: Lab) -> None:
+    """Lead the ports of all clusters to node 1, in one change: a hundred runs would take minutes to do so."""
+    clusters = [managed.cluster for managed in config.load(lab.gateway.path(CONFIG)).clusters.values()]
+    changes = [
+        backends.lead(cluster, iptables.parse("", cluster), set(cluster.gateway.ports), cluster.nodes[1].host, True)
+        for cluster in clusters
+        if cluster.name != "main"
+    ]
+    lab.gateway.run("iptables-restore", "--noflush", "--wait", "5", stdin="".join(changes))
 
 
 def looked_at(name: str) -> float:

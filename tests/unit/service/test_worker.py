@@ -24,7 +24,7 @@ from repmgr_hooks.journal import heartbeat, holds
 from repmgr_hooks.journal.holds import Hold, Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
-from repmgr_hooks.service import intake
+from repmgr_hooks.service import exhaustion, intake
 from repmgr_hooks.service import worker as module
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.worker import Loop, Worker
@@ -60,7 +60,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """Node 1 is lost and node 2 promoted."""
     made = FakeHost()
     made.fail_over()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: made)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *more: made)
     return made
 
 
@@ -266,7 +266,7 @@ def test_trouble_in_one_cluster_does_not_delay_another(
     state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = Stuck()
-    system = lambda conninfos, tell=None, noticed=None: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
+    system = lambda conninfos, *more: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
     monkeypatch.setattr(module, "LocalHost", system)
     path = state.parent / "config.yaml"
     path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)) + SECOND)
@@ -285,6 +285,45 @@ def test_trouble_in_one_cluster_does_not_delay_another(
         worker.stop()
         thread.join(20)
     assert not thread.is_alive()
+
+
+def with_a_second(state: Path) -> WithoutSignals:
+    """A service with two clusters, the second of which nobody looks at before an event comes."""
+    path = state.parent / "config.yaml"
+    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)) + SECOND)
+    return WithoutSignals(path)
+
+
+def test_clusters_are_looked_at_one_after_the_other_and_events_wait_for_none(
+    state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred at once kept each other from the nodes, and all from the journal."""
+    second = Stuck()
+    system = lambda conninfos, *more: second if "10.0.1.11" in str(conninfos) else host  # noqa: E731
+    monkeypatch.setattr(module, "LocalHost", system)
+    monkeypatch.setattr(module, "FIRST_EVERY", 3600.0)
+    second.let_go.set()
+    with serving(with_a_second(state)):
+        soon(lambda: healed(host))
+        assert not second.asked.is_set()
+        hook.store(str(state / "spool"), ["second", "2", "standby_promote"])
+        hook.wake(str(state / "spool"))
+        assert second.asked.wait(60)
+
+
+def test_an_event_wakes_its_own_cluster_only(state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred the others would each ask the journal, and the one that fails over would wait for that."""
+    monkeypatch.setattr(module, "FIRST_EVERY", 3600.0)
+    worker = with_a_second(state)
+    with serving(worker):
+        soon(lambda: len(worker._loops) == 2)
+        hook.store(str(state / "spool"), ["main", *PROMOTED[1:]])
+        hook.wake(str(state / "spool"))
+        journal = Journal(state / "journal.db")
+        soon(lambda: any(run.cause == "event" for run in journal.runs(9)))
+        journal.close()
+        assert not worker._loops["second"]._woken.is_set()
+        assert worker._loops["second"].is_alive()
 
 
 def test_systemd_is_told_that_it_is_ready_and_alive(
@@ -430,7 +469,7 @@ def test_a_loop_that_stands_still_is_seen_by_the_watchdog(
     state: Path, monkeypatch: pytest.MonkeyPatch, beats: socket.socket, caplog: Any
 ) -> None:
     stuck = Stuck()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: stuck)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *more: stuck)
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
     worker = ticking(state, 5)
     with serving(worker):
@@ -478,7 +517,7 @@ def test_a_loop_that_does_not_end_does_not_keep_the_service_from_ending(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = Stuck()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: stuck)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *more: stuck)
     monkeypatch.setattr(module, "STOP_LIMIT", 0.2)
     monkeypatch.setattr(module, "STOP_ROUND", 0.05)
     worker = ticking(state, 5)
@@ -493,8 +532,9 @@ def test_a_service_that_has_run_out_of_something_ends(
     worker: WithoutSignals, host: FakeHost, monkeypatch: pytest.MonkeyPatch, short: str
 ) -> None:
     """What it would do now cannot work: it starts programs, and connects."""
-    monkeypatch.setattr(module, "SHORT_OF", 0.05)
-    monkeypatch.setattr(module, short, 2**50 if short == "SPARE_MEMORY" else resource.getrlimit(FILES)[0])
+    for each in (module, exhaustion):
+        monkeypatch.setattr(each, "SHORT_OF", 0.05)
+    monkeypatch.setattr(exhaustion, short, 2**50 if short == "SPARE_MEMORY" else resource.getrlimit(FILES)[0])
     with pytest.raises(OperationFailed, match="this process cannot go on .*; systemd starts it anew"):
         worker.serve()
 
@@ -547,7 +587,7 @@ def test_a_configuration_that_is_read_again_and_again_while_a_step_is_taken(
 ) -> None:
     """Only the loop that takes the step, and the newest, are left; and the step is waited for at the end."""
     stuck = Stuck()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: stuck)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *more: stuck)
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
     path = state.parent / "config.yaml"
     path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)))
@@ -570,7 +610,7 @@ def test_when_the_configuration_is_read_again_no_cluster_waits_for_the_step_of_a
     state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = Stuck()
-    system = lambda conninfos, tell=None, noticed=None: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
+    system = lambda conninfos, *more: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
     monkeypatch.setattr(module, "LocalHost", system)
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
     path = state.parent / "config.yaml"
