@@ -27,6 +27,10 @@ PIECE = 65536
 MOST_OUTPUT = 32 * 1024 * 1024
 """150,000 lines of conntrack's."""
 MOST_ERRORS = 64 * 1024
+HEAVY = threading.BoundedSemaphore(2)
+"""So many heavy residents run at once: after ten failovers ten would follow WAL, and hold up the eleventh."""
+BUSY = "busy"
+"""The code of a heavy one that was refused."""
 KILLED_LIMIT = 5.0
 """Seconds in which a program that is killed ends; one that waits for a disk that hangs does not (D in ps(1))."""
 
@@ -65,17 +69,27 @@ class Programs:
         """Start a program that goes on running, and return what the one before it wrote; nothing while that runs.
 
         A thread of sh's reads what it writes and waits for it. When we have ended, nobody reads; init waits for it.
+        Raises OperationFailed.
         """
         before = self._residents.get(program.argv)
         if before and not before.over.is_set():
             return ""
+        if program.heavy and not HEAVY.acquire(blocking=False):
+            raise OperationFailed(f"{program}: others of its kind run already", code=BUSY)
         started = _Resident()
 
         def over(*_: object) -> None:
+            if program.heavy:
+                HEAVY.release()
             started.over.set()
             self._ended()
 
-        _start(program, started.output, started.output, over)
+        try:
+            _start(program, started.output, started.output, over)
+        except OperationFailed:
+            if program.heavy:
+                HEAVY.release()
+            raise
         self._residents[program.argv] = started
         return str(before.output) if before else ""
 

@@ -50,6 +50,8 @@ class Program:
     resident: bool = False
     """It goes on running, even when we have ended: it is started, unless it still runs, and not waited for. What the
     one before it wrote until it ended is returned."""
+    heavy: bool = False
+    """A resident of which only few run at once, those of all clusters; the next one is refused."""
 
     @property
     def given(self) -> Given:
