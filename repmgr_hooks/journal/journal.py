@@ -211,9 +211,10 @@ class Journal(Maintenance):
         """Keep what a look has seen that the look before had not."""
         self._write("insert into observation values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *observation)
 
-    def probed(self, cluster: str, row: ProbeRow) -> None:
-        """Keep what a client has found that the client before had not."""
-        self._write("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *row)
+    def probed(self, cluster: str, rows: Iterable[ProbeRow]) -> None:
+        """Keep what clients have found that the clients before had not."""
+        values = [(cluster, *row) for row in rows]
+        self.change(lambda db: db.executemany("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", values))
 
 
 def _event_values(report: Report, received: float, spooled: str | None, by_hand: bool = False) -> dict[str, object]:

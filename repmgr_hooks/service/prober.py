@@ -137,16 +137,21 @@ class Prober(threading.Thread):
         now, at, before = self._host.now(), clock.wall(), self._results
         self._results = noted(before, probes, now, at)
         with about(cluster=cluster.name):
-            for found in probes:
-                self._tell(found, before.get(found.name), at)
+            self._tell([(found, before.get(found.name)) for found in probes], at)
         return next_in(self._results, cluster.client.interval, now)
 
-    def _tell(self, found: Probe, was: PortResult | None, at: float) -> None:
-        if self._stopping.is_set() or (was and told(was.probe) == told(found)):
+    def _tell(self, probes: Sequence[tuple[Probe, PortResult | None]], at: float) -> None:
+        """Log and write down what is new; all of it at once, for each time the journal waits for the disk."""
+        new = [(found, was) for found, was in probes if not was or told(was.probe) != told(found)]
+        if self._stopping.is_set() or not new:
             return
-        log.log(logging.INFO if found.good else logging.WARNING, "%s: %s", self._managed.cluster.name, found)
+        for found, _ in new:
+            log.log(logging.INFO if found.good else logging.WARNING, "%s: %s", self._managed.cluster.name, found)
         try:
-            row = ProbeRow(at, was.seen if was else None, found.name, found.code.value, found.node, str(found))
-            self._journal.probed(self._managed.cluster.name, row)
+            rows = [
+                ProbeRow(at, was.seen if was else None, found.name, found.code.value, found.node, str(found))
+                for found, was in new
+            ]
+            self._journal.probed(self._managed.cluster.name, rows)
         except OperationFailed as error:
             log.error("%s", error)

@@ -27,7 +27,7 @@ from tests.lab import RUNTIME, Lab, wait_for
 from tests.lab.contain import contain
 from tests.lab.versions import DATA
 
-ROOM = "max_connections = 500\nmax_wal_senders = 20\n"
+ROOM = "max_connections = 2000\nmax_wal_senders = 20\n"
 MOVING, AT_ONCE = 10, 2
 FIRST_LOOK, STATUS, SHARE, MEMORY = 10.0, 3.0, 0.05, 200.0
 
@@ -61,21 +61,24 @@ def main() -> None:
     if arguments.only != "quiet":
         failovers = []
         for clusters, moving in ((1, 1), (arguments.clusters, 1), (arguments.clusters, MOVING)):
-            with laboratory(clusters, arguments.ports, quiet=clusters > moving) as (lab, settings):
+            with laboratory(clusters, arguments.ports, moving) as (lab, settings):
                 failovers.append(fail_over(lab, settings, moving, CONFIG, lead_ports))
         print(failover_table(failovers))
 
 
 @contextmanager
-def laboratory(clusters: int, ports: int, quiet: bool = False) -> Iterator[tuple[Lab, dict[str, Any]]]:
-    """Build the nodes and the settings of so many clusters; ``quiet``: with a second PostgreSQL beside the first."""
+def laboratory(clusters: int, ports: int, moving: int = 0) -> Iterator[tuple[Lab, dict[str, Any]]]:
+    """Build the nodes and the settings of so many clusters; if some move, the others have a second PostgreSQL."""
     lab = Lab(nodes=3)
     try:
         lab.build()
         make_room(lab)
-        if quiet:
+        if clusters > moving > 0:
             start_quiet_cluster(lab)
-        lab.start_repmgrd()
+        if moving:
+            lab.start_repmgrd()
+        else:  # which would promote, if we kept the machine too busy
+            lab.start_passive_repmgrd()
         # A bare "on" is true in YAML 1.1.
         settings = yaml.safe_load(re.sub(r"\bon:", "'on':", lab.gateway.path(CONFIG).read_text()))
         one = with_ports(settings["clusters"]["main"], ports)
