@@ -12,6 +12,7 @@ from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event
 from repmgr_hooks.system.answers import Answers
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.login import Logins
 
 
 def configured(arguments: argparse.Namespace) -> Config:
@@ -19,9 +20,12 @@ def configured(arguments: argparse.Namespace) -> Config:
     return config.load(of_gateway(arguments.config))
 
 
-def world_of(managed: ManagedCluster, answers: Answers | None = None) -> LocalHost:
-    """Return the host through which a cluster is reached; ``answers`` are shared with other clusters."""
-    return LocalHost(managed.cluster.conninfos(), answers=answers)
+def world_of(managed: ManagedCluster, logins: Logins | None = None, answers: Answers | None = None) -> LocalHost:
+    """Return the host through which a cluster is reached.
+
+    ``logins``: those that are kept open for it; ``answers``: those that it shares with other clusters.
+    """
+    return LocalHost(managed.cluster.conninfos(), logins=logins, answers=answers)
 
 
 def choose(loaded: Config, name: str | None, event: Event | None) -> list[ManagedCluster]:

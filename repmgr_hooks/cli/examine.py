@@ -54,7 +54,7 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
     handlers.plug_ins()  # also those that no route names yet
     loaded = configured(arguments)
     answers = Answers()
-    worlds = {name: world_of(managed, answers) for name, managed in loaded.clusters.items()}
+    worlds = {name: world_of(managed, answers=answers) for name, managed in loaded.clusters.items()}
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded.state_dir, stack)
         found = [*checks.findings(loaded, journal, lambda one: worlds[one.cluster.name], arguments.end_to_end)]

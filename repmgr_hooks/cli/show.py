@@ -51,7 +51,7 @@ def looks(chosen: Sequence[ManagedCluster], journal: Journal | None, loaded: Con
 
     def in_turn(managed: ManagedCluster) -> ClusterStatus:
         with turns:
-            return look(managed, world_of(managed, answers), journal, loaded)
+            return look(managed, world_of(managed, answers=answers), journal, loaded)
 
     return [answer() for answer in [begin(partial(in_turn, managed)) for managed in chosen]]
 

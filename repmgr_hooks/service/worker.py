@@ -29,7 +29,7 @@ from repmgr_hooks.service.prober import Prober
 from repmgr_hooks.service.systemd import notify
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.answers import Answers
-from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.host import LOGINS, LocalHost
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Worker:
     def _work(self, journal: Journal, once: bool) -> None:
         knocked, short_since = False, None
         while not self._stopping.is_set():
-            if self._reload:
+            if self._reload or config.is_out_of_date(self._config):
                 self._read_config_again(journal)
             taken = self._take_in(journal)
             if taken:
@@ -233,7 +233,8 @@ class Worker:
                 forget_others(self._shown, self._config.clusters)
         starting: list[threading.Thread] = []
         for number, (name, managed) in enumerate(self._config.clusters.items()):
-            host = LocalHost(managed.cluster.conninfos(), notifier.tell, partial(self._stirs, name), answers)
+            noticed = partial(self._stirs, name)
+            host = LocalHost(managed.cluster.conninfos(), notifier.tell, noticed, LOGINS, answers)
             # A host of its own: what a client waits for is nothing that a look should wait for.
             client = LocalHost(managed.cluster.conninfos())
             first = number * FIRST_EVERY

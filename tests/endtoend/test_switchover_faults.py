@@ -132,7 +132,7 @@ def test_the_connection_to_the_node_is_lost(lab: Lab, for_good: bool) -> None:
     command = started(lab, PHASES["switch"])
     wait_for(lambda: old.result("pg_isready", "-q").returncode != 0, "the primary to stop", every=0.02)
     keys.rename(keys.with_suffix(".away"))
-    for pid in lab.gateway.run("pgrep", "-f", f"^[a-z/]*ssh -o BatchMode=yes postgres@{new.address} sh").split():
+    for pid in lab.gateway.run("pgrep", "-f", f"^[a-z/]*ssh -o BatchMode=yes postgres@{new.address} ").split():
         lab.gateway.run("kill", "-KILL", pid)
     if not for_good:
         keys.with_suffix(".away").rename(keys)
