@@ -14,7 +14,7 @@ from repmgr_hooks.files import untrusted
 from repmgr_hooks.hook import CONFIG, forwards, state_dir
 from repmgr_hooks.settings.words import DIRECTORY
 
-LARGEST = 256 * 1024
+LARGEST = 1024 * 1024
 STDIN = Path("-")
 
 
@@ -71,5 +71,5 @@ def _text(path: Path) -> str:
 
 def _decoded(text: bytes) -> str:
     if len(text) > LARGEST:
-        raise OSError(f"it is larger than {LARGEST // 1024} KiB")
+        raise OSError(f"it is larger than {LARGEST // 2**20} MiB")
     return text.decode()

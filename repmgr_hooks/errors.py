@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from repmgr_hooks.text import MOST, one_line, printable
 
@@ -70,9 +70,11 @@ class Stopped(HooksError):
     code = "stopped"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong: a ``code`` for programs; for people a ``message``, and a ``hint`` that says what to do."""
+class Problem(NamedTuple):
+    """What is wrong: a ``code`` for programs; for people a ``message``, and a ``hint`` that says what to do.
+
+    No dataclass: importing those takes longer than the rest of ``pause``.
+    """
 
     code: str
     message: str

@@ -13,9 +13,9 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from repmgr_hooks import clock
 from repmgr_hooks.background import on_disk
@@ -31,8 +31,7 @@ LOCK_WAIT = 100.0
 MOST = 300
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """Who holds a lock, ``since`` in seconds since the epoch; as that process has written it."""
 
     process: int

@@ -10,6 +10,7 @@ from repmgr_hooks.config_file import of_gateway
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event
+from repmgr_hooks.system.answers import Answers
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.login import Logins
 
@@ -19,9 +20,12 @@ def configured(arguments: argparse.Namespace) -> Config:
     return config.load(of_gateway(arguments.config))
 
 
-def world_of(managed: ManagedCluster, logins: Logins | None = None) -> LocalHost:
-    """Return the host through which a cluster is reached; ``logins``: those that are kept open for it."""
-    return LocalHost(managed.cluster.conninfos(), logins=logins)
+def world_of(managed: ManagedCluster, logins: Logins | None = None, answers: Answers | None = None) -> LocalHost:
+    """Return the host through which a cluster is reached.
+
+    ``logins``: those that are kept open for it; ``answers``: those that it shares with other clusters.
+    """
+    return LocalHost(managed.cluster.conninfos(), logins=logins, answers=answers)
 
 
 def choose(loaded: Config, name: str | None, event: Event | None) -> list[ManagedCluster]:

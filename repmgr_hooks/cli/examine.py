@@ -19,6 +19,7 @@ from repmgr_hooks.config_file import config_path
 from repmgr_hooks.errors import HooksError, UsageError
 from repmgr_hooks.forward import settings
 from repmgr_hooks.hook import forwards
+from repmgr_hooks.system.answers import Answers
 from repmgr_hooks.system.host import LocalHost
 
 
@@ -52,7 +53,8 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
         return [*database_host.findings(settings.load(path), path, LocalHost({}), arguments.end_to_end)]
     handlers.plug_ins()  # also those that no route names yet
     loaded = configured(arguments)
-    worlds = {name: world_of(managed) for name, managed in loaded.clusters.items()}
+    answers = Answers()
+    worlds = {name: world_of(managed, answers=answers) for name, managed in loaded.clusters.items()}
     with contextlib.ExitStack() as stack:
         journal, error = journal_or_why_not(loaded.state_dir, stack)
         found = [*checks.findings(loaded, journal, lambda one: worlds[one.cluster.name], arguments.end_to_end)]

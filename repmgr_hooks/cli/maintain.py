@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 
 from repmgr_hooks import clock, names
-from repmgr_hooks.cli.journals import journal_of
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.config_file import of_gateway, state_dir_of
 from repmgr_hooks.hook import wake
+from repmgr_hooks.journal.maintenance import Maintenance, Pause
 from repmgr_hooks.journal.pauses import keep, until_when
-from repmgr_hooks.journal.rows import Pause
+from repmgr_hooks.journal.store import opened
 
 
 def do_pause(arguments: argparse.Namespace) -> int:
@@ -18,7 +19,7 @@ def do_pause(arguments: argparse.Namespace) -> int:
     path = of_gateway(arguments.config)
     clusters, state_dir = names.meant(path, arguments.cluster), state_dir_of(path)
     until = None if arguments.duration is None else clock.wall() + arguments.duration
-    with journal_of(state_dir) as journal:
+    with closing(opened(Maintenance, state_dir / "journal.db")) as journal:
         for name in clusters:
             journal.pause(name, until, arguments.reason)
             keep(state_dir, name, Pause(until, arguments.reason, clock.wall()))
@@ -32,7 +33,7 @@ def do_resume(arguments: argparse.Namespace) -> int:
     from repmgr_hooks import config  # more than a pause needs; psycopg and the like come when the service is awake
 
     loaded = config.load(of_gateway(arguments.config))
-    with journal_of(loaded.state_dir) as journal:
+    with closing(opened(Maintenance, loaded.state_dir / "journal.db")) as journal:
         for name in names.named(loaded.path, loaded.clusters, arguments.cluster):
             journal.resume(name)
             keep(loaded.state_dir, name, None)

@@ -21,6 +21,7 @@ from repmgr_hooks.lock import broken
 from repmgr_hooks.reports import endpoint, exposition, metrics
 from repmgr_hooks.reports.look import look
 from repmgr_hooks.reports.status import ClusterStatus
+from repmgr_hooks.system.answers import Answers
 
 AT_ONCE = 8
 """Clusters; each may start programs of Barman's."""
@@ -46,11 +47,11 @@ def do_status(arguments: argparse.Namespace) -> int:
 
 def looks(chosen: Sequence[ManagedCluster], journal: Journal | None, loaded: Config) -> list[ClusterStatus]:
     """Look at several clusters side by side: most of the time each waits for nodes and for Barman."""
-    turns = BoundedSemaphore(AT_ONCE)
+    turns, answers = BoundedSemaphore(AT_ONCE), Answers()
 
     def in_turn(managed: ManagedCluster) -> ClusterStatus:
         with turns:
-            return look(managed, world_of(managed), journal, loaded)
+            return look(managed, world_of(managed, answers=answers), journal, loaded)
 
     return [answer() for answer in [begin(partial(in_turn, managed)) for managed in chosen]]
 

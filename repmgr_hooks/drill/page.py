@@ -8,6 +8,7 @@ from repmgr_hooks.checks.finding import Finding, by_weight
 from repmgr_hooks.drill import report
 from repmgr_hooks.drill.facts import Facts
 from repmgr_hooks.drill.grade import is_slow
+from repmgr_hooks.errors import Problem
 from repmgr_hooks.reports.failover_html import STYLE, escape
 
 
@@ -51,7 +52,7 @@ def _figures(facts: Facts) -> Iterator[str]:
             yield f'<div class="first"><dt>{what}</dt><dd>{leg.held:.1f}<small> s</small></dd></div>'
     failed = sum(bool(one.error) for one in facts.transactions)
     acknowledged = len(facts.transactions) - failed
-    lost = len(facts.lost) if isinstance(facts.lost, tuple) else "?"
+    lost = "?" if isinstance(facts.lost, Problem) else len(facts.lost)
     for number, what in (
         (acknowledged, "transactions acknowledged"),
         (lost, "of them lost"),

@@ -6,16 +6,15 @@ durations are seconds.
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
-from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, Report
 from repmgr_hooks.journal import memory, queries
+from repmgr_hooks.journal.maintenance import Maintenance
 from repmgr_hooks.journal.memory import TOLD_UNDER
 from repmgr_hooks.journal.prune import FORGET, PRUNE
 from repmgr_hooks.journal.queries import LEFT_COLUMNS
@@ -23,21 +22,13 @@ from repmgr_hooks.journal.rows import (
     Due,
     Failed,
     Observation,
-    Pause,
     Place,
     ProbeRow,
     RunRow,
     StepRow,
     Waiting,
 )
-from repmgr_hooks.journal.store import Store
-from repmgr_hooks.journal.tables import OlderTables
-from repmgr_hooks.lock import as_owner
-
-log = logging.getLogger(__name__)
-
-CHECKED = 32 * 2**20
-"""Bytes of a journal that are looked at when it is opened; a larger one takes too long."""
+from repmgr_hooks.journal.store import opened
 
 STEP_COLUMNS = "path, action, event, event_node, kind, target, node, what, started, duration, error, code, hint"
 
@@ -49,7 +40,7 @@ on conflict (spooled) do nothing
 """
 
 
-class Journal(Store):
+class Journal(Maintenance):
     """The journal of one state directory. Every method is one transaction; each may raise OperationFailed."""
 
     # -- events -----------------------------------------------------------------------------------------------------
@@ -72,6 +63,10 @@ class Journal(Store):
     def waiting(self, cluster: str) -> list[Waiting]:
         """Return the events that wait, oldest first."""
         return self.ask(lambda db: queries.waiting(db, cluster))
+
+    def awaited(self) -> set[str]:
+        """Return the clusters for which events wait."""
+        return {cluster for (cluster,) in self.read("select distinct cluster from event where run is null")}
 
     def events_of(self, run: int) -> list[Waiting]:
         """Return the events that a run covered."""
@@ -216,23 +211,10 @@ class Journal(Store):
         """Keep what a look has seen that the look before had not."""
         self._write("insert into observation values (null, ?, ?, ?, ?, ?, ?, ?, ?)", cluster, *observation)
 
-    def probed(self, cluster: str, row: ProbeRow) -> None:
-        """Keep what a client has found that the client before had not."""
-        self._write("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", cluster, *row)
-
-    # -- maintenance ------------------------------------------------------------------------------------------------
-
-    def pause(self, cluster: str, until: float | None, reason: str) -> None:
-        """Store events and do nothing from now on."""
-        self._write("insert or replace into pause values (?, ?, ?, ?)", cluster, until, reason, clock.wall())
-
-    def resume(self, cluster: str) -> bool:
-        """End a pause; return whether there was one."""
-        return self._write("delete from pause where cluster = ?", cluster) > 0
-
-    def paused(self, cluster: str) -> Pause | None:
-        """Return the pause of a cluster, if it has one that is not over."""
-        return self.ask(lambda db: queries.paused(db, cluster))
+    def probed(self, cluster: str, rows: Iterable[ProbeRow]) -> None:
+        """Keep what clients have found that the clients before had not."""
+        values = [(cluster, *row) for row in rows]
+        self.change(lambda db: db.executemany("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", values))
 
 
 def _event_values(report: Report, received: float, spooled: str | None, by_hand: bool = False) -> dict[str, object]:
@@ -245,44 +227,5 @@ def _event_values(report: Report, received: float, spooled: str | None, by_hand:
 
 
 def open_journal(path: Path, later: bool = False) -> Journal:
-    """Open the journal; a broken file is set aside, because a failover must not fail for it.
-
-    Raises OperationFailed; with ``later`` it is opened when that is possible.
-    """
-    try:
-        return _checked(path, later)
-    except OperationFailed as error:
-        if not _is_broken(error):
-            raise
-        with as_owner(path.parent):
-            _set_aside(path, error)
-        return Journal(path, later)
-
-
-def _checked(path: Path, later: bool) -> Journal:
-    journal = Journal(path, later)
-    try:
-        journal.check(path.exists() and path.stat().st_size < CHECKED)
-    except OperationFailed as error:
-        if not later or _is_broken(error):
-            journal.close()
-            raise
-    return journal
-
-
-def _is_broken(error: OperationFailed) -> bool:
-    cause = error.__cause__
-    return isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
-
-
-def _set_aside(path: Path, error: OperationFailed) -> None:
-    aside = path.with_name(f"{path.name}.broken-{int(clock.wall())}")
-    wrong = "of an older version" if isinstance(error.__cause__, OlderTables) else "broken"
-    log.error("the journal is %s (%s); it is now %s, and a new one begins", wrong, error.__cause__, aside)
-    try:
-        path.rename(aside)
-        for rest in ("-wal", "-shm"):
-            path.with_name(path.name + rest).unlink(missing_ok=True)
-    except OSError as refused:
-        what = f"{error}; and it cannot be set aside: {refused}"
-        raise OperationFailed(what, code=error.code, hint=error.hint) from error
+    """Open the journal, see ``store.opened``. Raises OperationFailed."""
+    return opened(Journal, path, later)

@@ -13,15 +13,14 @@ from repmgr_hooks import clock
 from repmgr_hooks.background import on_disk
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.files import atomic_write
-from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import Pause
+from repmgr_hooks.journal.maintenance import Maintenance, Pause
 
 log = logging.getLogger(__name__)
 
 MOST = 10_000
 
 
-def pause_of(cluster: str, journal: Journal | None, state_dir: Path) -> Pause | None:
+def pause_of(cluster: str, journal: Maintenance | None, state_dir: Path) -> Pause | None:
     """Return the pause of a cluster, if it has one that is not over."""
     try:
         if journal:

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from repmgr_hooks import clock
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal.rows import RUN_COLUMNS, Due, Pause, RunRow, Waiting, run_row
+from repmgr_hooks.journal.maintenance import paused
+from repmgr_hooks.journal.rows import RUN_COLUMNS, Due, RunRow, Waiting, run_row
 
 EVENT_COLUMNS = "id, node, name, success, other_node, timestamp"
 HOLD, SWITCHOVER, FORMER_PRIMARY = "hold", "switchover", "former_primary"
@@ -55,9 +55,3 @@ def runs(db: sqlite3.Connection, limit: int, cluster: str | None, failed: bool =
 def _with_failed(db: sqlite3.Connection, row: Sequence[Any]) -> RunRow:
     left = f"select {LEFT_COLUMNS} from failed_action where run = ? order by id"
     return run_row(row, () if row[6] else db.execute(left, (row[0],)))
-
-
-def paused(db: sqlite3.Connection, cluster: str) -> Pause | None:
-    """Return the pause of a cluster, if it has one that is not over."""
-    rows = db.execute("select until, reason, since from pause where cluster = ?", (cluster,))
-    return next((Pause(*row) for row in rows if row[0] is None or row[0] > clock.wall()), None)

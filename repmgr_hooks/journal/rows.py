@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from repmgr_hooks.event import Event
+from repmgr_hooks.journal.maintenance import Pause
 
 RUN_COLUMNS = 'id, cluster, cause, attempt, started, ended, ok, again, "primary", timeline, message, code, hint'
 
@@ -84,14 +85,6 @@ def run_row(row: Sequence[Any], left: Iterable[Sequence[Any]] = ()) -> RunRow:
     primary, timeline, message, code, hint = rest
     how = (ok, bool(again), primary, timeline, message, code, hint, failed)
     return RunRow(id_, cluster, cause, attempt, started, ended, *how)
-
-
-class Pause(NamedTuple):
-    """Maintenance: events are stored and nothing is done, until a moment (None: until ``resume``)."""
-
-    until: float | None
-    reason: str
-    since: float
 
 
 class Due(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from repmgr_hooks import clock
 from repmgr_hooks.background import Aside
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.journal.tables import connect, identity
+from repmgr_hooks.journal.tables import OlderTables, connect, identity
 from repmgr_hooks.lock import as_owner
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ PATIENCE_BACK = 30.0
 """... so many seconds."""
 QUICK, SLOW = 0.1, 0.5
 """Seconds that one use of it takes on a disk that works, and those that it may take on a slow one."""
+CHECKED = 32 * 2**20
+"""Bytes of a journal that are looked at when it is opened; a larger one takes too long."""
 T = TypeVar("T")
 
 
@@ -118,3 +120,50 @@ class Store:
         with suppress(OperationFailed):
             self._do(lambda db: db.close())
         self._aside.end()
+
+
+S = TypeVar("S", bound=Store)
+
+
+def opened(kind: type[S], path: Path, later: bool = False) -> S:
+    """Open the file; a broken one is set aside, because a failover must not fail for it.
+
+    Raises OperationFailed; with ``later`` it is opened when that is possible.
+    """
+    try:
+        return _checked(kind, path, later)
+    except OperationFailed as error:
+        if not _is_broken(error):
+            raise
+        with as_owner(path.parent):
+            _set_aside(path, error)
+        return kind(path, later)
+
+
+def _checked(kind: type[S], path: Path, later: bool) -> S:
+    store = kind(path, later)
+    try:
+        store.check(path.exists() and path.stat().st_size < CHECKED)
+    except OperationFailed as error:
+        if not later or _is_broken(error):
+            store.close()
+            raise
+    return store
+
+
+def _is_broken(error: OperationFailed) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
+
+
+def _set_aside(path: Path, error: OperationFailed) -> None:
+    aside = path.with_name(f"{path.name}.broken-{int(clock.wall())}")
+    wrong = "of an older version" if isinstance(error.__cause__, OlderTables) else "broken"
+    log.error("the journal is %s (%s); it is now %s, and a new one begins", wrong, error.__cause__, aside)
+    try:
+        path.rename(aside)
+        for rest in ("-wal", "-shm"):
+            path.with_name(path.name + rest).unlink(missing_ok=True)
+    except OSError as refused:
+        what = f"{error}; and it cannot be set aside: {refused}"
+        raise OperationFailed(what, code=error.code, hint=error.hint) from error

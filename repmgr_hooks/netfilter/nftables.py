@@ -22,6 +22,7 @@ OWN_TABLE = True
 SHARES = "nft_numgen"
 ABSENT = "Error: No such file or directory"
 VERSION: tuple[str, ...] = ()
+COUNTED = ""
 TABLE = "repmgr_hooks_{}"
 # Before those of others, who use dstnat (-100) and srcnat (100) and, as firewalld, what comes after: of several chains
 # at a hook the first that translates a connection is the only one (nf_nat_core.c, nf_nat_inet_fn). Ours ask for our own

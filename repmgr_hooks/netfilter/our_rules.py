@@ -66,6 +66,8 @@ class Backend(Protocol):
     """The kernel's module that leads one of several connections by a rule."""
     ABSENT: str
     """A regular expression: what ``reading`` says on stderr if there is nothing of ours."""
+    COUNTED: str
+    """A regular expression: what ``reading`` prints matches it if the kernel counts each change of its rules."""
     VERSION: tuple[str, ...]
     """The words whose output has ``nf_tables`` in it if its rules are kept there; empty: they always are."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 from repmgr_hooks import clock
@@ -159,4 +158,4 @@ def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:
     """Return it with when the service does it, if it does it only then."""
     if unknown is None or problem.code != firewall.CLOSE_WHILE_UNKNOWN:
         return problem
-    return replace(problem, hint=f"the service does it when no primary has been known for {unknown.after} s")
+    return problem._replace(hint=f"the service does it when no primary has been known for {unknown.after} s")

@@ -20,8 +20,9 @@ from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.errors import Problem, hint_lines
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.journal.holds import Hold
+from repmgr_hooks.journal.maintenance import Pause
 from repmgr_hooks.journal.pauses import until_when
-from repmgr_hooks.journal.rows import Failed, Pause, RunRow
+from repmgr_hooks.journal.rows import Failed, RunRow
 from repmgr_hooks.journal.wal_checks import WalCheckRow, broken
 from repmgr_hooks.lock import Holder
 from repmgr_hooks.reports.endpoint import Endpoint

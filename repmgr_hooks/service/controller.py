@@ -20,8 +20,9 @@ from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.last_seen import Publisher
+from repmgr_hooks.journal.maintenance import Pause
 from repmgr_hooks.journal.pauses import known, lasts
-from repmgr_hooks.journal.rows import Due, Pause, Place, RunRow, Waiting
+from repmgr_hooks.journal.rows import Due, Place, RunRow, Waiting
 from repmgr_hooks.lock import LOCK_WAIT, exclusive, lock_name
 from repmgr_hooks.log import about, hint
 from repmgr_hooks.service.guard import SwitchoverGuard

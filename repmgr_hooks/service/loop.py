@@ -20,13 +20,19 @@ class Loop(threading.Thread):
     """Runs the queue of one cluster whenever something is due.
 
     First the loop ``before`` it ends, and ``begin`` is done; at the end ``close`` lets go of what it works with.
+    ``first``: so many seconds after its start it works for the first time, unless it is woken.
     """
 
     def __init__(
-        self, queue: ClusterController, before: Loop | None, begin: Callable[[], None], close: Callable[[], None]
+        self,
+        queue: ClusterController,
+        before: Loop | None,
+        begin: Callable[[], None],
+        close: Callable[[], None],
+        first: float = 0.0,
     ) -> None:
         super().__init__(name=queue.name, daemon=True)
-        self._queue, self._begin, self._close = queue, begin, close
+        self._queue, self._begin, self._close, self._first = queue, begin, close, first
         # One that has not begun, for it waits itself, will never begin: it has been stopped.
         self._before: Loop | None = before._before or before if before else None
         self._woken = threading.Event()
@@ -66,6 +72,7 @@ class Loop(threading.Thread):
             self._queue.progress.expect(END_LIMIT)
             while self._before.is_alive() and not self._queue.stopping.is_set():
                 self._before.join(STOPPED_EVERY)
+        self._woken.wait(self._first)
         if not self._queue.stopping.is_set():
             self._before = None
             self._begin()

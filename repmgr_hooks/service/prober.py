@@ -80,14 +80,21 @@ class NoProber:
 class Prober(threading.Thread):
     """The probes of one cluster; ``resting``: none for now, for somebody works on the cluster.
 
-    ``primary``: where a client should end up, as far as that is known.
+    ``primary``: where a client should end up, as far as that is known. ``first``: the seconds until the first probe,
+    unless something happens before.
     """
 
     def __init__(
-        self, managed: ManagedCluster, host: Host, journal: Journal, close: Callable[[], None] = lambda: None
+        self,
+        managed: ManagedCluster,
+        host: Host,
+        journal: Journal,
+        close: Callable[[], None] = lambda: None,
+        first: float = 0.0,
     ) -> None:
         super().__init__(name=f"probes of {managed.cluster.name}", daemon=True)
         self._managed, self._host, self._journal, self._close = managed, host, journal, close
+        self._first = first
         self._kicked, self._stopping = threading.Event(), threading.Event()
         self._results: dict[str, PortResult] = {}
         self.resting = False
@@ -108,7 +115,7 @@ class Prober(threading.Thread):
 
     def run(self) -> None:
         """Probe until stopped."""
-        wait = 0.0
+        wait = self._first
         while not self._stopping.is_set():
             self._kicked.wait(wait)
             self._kicked.clear()
@@ -130,16 +137,21 @@ class Prober(threading.Thread):
         now, at, before = self._host.now(), clock.wall(), self._results
         self._results = noted(before, probes, now, at)
         with about(cluster=cluster.name):
-            for found in probes:
-                self._tell(found, before.get(found.name), at)
+            self._tell([(found, before.get(found.name)) for found in probes], at)
         return next_in(self._results, cluster.client.interval, now)
 
-    def _tell(self, found: Probe, was: PortResult | None, at: float) -> None:
-        if self._stopping.is_set() or (was and told(was.probe) == told(found)):
+    def _tell(self, probes: Sequence[tuple[Probe, PortResult | None]], at: float) -> None:
+        """Log and write down what is new; all of it at once, for each time the journal waits for the disk."""
+        new = [(found, was) for found, was in probes if not was or told(was.probe) != told(found)]
+        if self._stopping.is_set() or not new:
             return
-        log.log(logging.INFO if found.good else logging.WARNING, "%s: %s", self._managed.cluster.name, found)
+        for found, _ in new:
+            log.log(logging.INFO if found.good else logging.WARNING, "%s: %s", self._managed.cluster.name, found)
         try:
-            row = ProbeRow(at, was.seen if was else None, found.name, found.code.value, found.node, str(found))
-            self._journal.probed(self._managed.cluster.name, row)
+            rows = [
+                ProbeRow(at, was.seen if was else None, found.name, found.code.value, found.node, str(found))
+                for found, was in new
+            ]
+            self._journal.probed(self._managed.cluster.name, rows)
         except OperationFailed as error:
             log.error("%s", error)

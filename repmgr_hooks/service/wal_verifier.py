@@ -16,6 +16,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.wal_checks import WalCheckRow, last_checks
+from repmgr_hooks.system.programs import BUSY
 from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host, Program
 
@@ -61,15 +62,18 @@ class WalVerifier:
         tried = this == self._tried[0] and now - self._tried[1] < AGAIN
         due = this and not shown and not tried and now - self._settled[1] >= SETTLED
         own = self._cluster.barman.on_each_gateway
-        if due and self._wanted and (own or serves(self._cluster.gateway, self._host)):
+        if due and self._wanted and (own or serves(self._cluster.gateway, self._host)) and self._start():
             self._tried = (this, now)
-            self._start()
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Start it; False if others of its kind run already, and it is tried again at the next look."""
         words = ("check-wal", "--deep", "--newest", NEWEST, "--within", WITHIN, "--cluster", self._cluster.name)
-        program = Program(("nice", "-n", "19", PROGRAM, "--config", str(self._path), *words), resident=True)
-        log.info("%s: the newest records of Barman's WAL are followed now: %s", self._cluster.name, program)
+        program = Program(("nice", "-n", "19", PROGRAM, "--config", str(self._path), *words), resident=True, heavy=True)
         try:
             self._host.run(program, LIMIT)
+            log.info("%s: the newest records of Barman's WAL are followed now: %s", self._cluster.name, program)
         except OperationFailed as error:
+            if error.code == BUSY:
+                return False
             log.warning("%s: %s", self._cluster.name, error)
+        return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import mmap
 import os
 import signal
 import threading
@@ -21,6 +20,7 @@ from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.journal.last_seen import Publisher
 from repmgr_hooks.lock import exclusive, lock_name
 from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.exhaustion import SHORT_OF, still_exhausted
 from repmgr_hooks.service.former_keeper import FormerPrimaryKeeper
 from repmgr_hooks.service.hold_keeper import HoldKeeper
 from repmgr_hooks.service.intake import Intake
@@ -29,18 +29,18 @@ from repmgr_hooks.service.prober import Prober
 from repmgr_hooks.service.seen import forget_removed
 from repmgr_hooks.service.systemd import notify
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.answers import Answers
 from repmgr_hooks.system.host import LOGINS, LocalHost
 
 log = logging.getLogger(__name__)
 
 LOOK_ROUND = 20.0
+FIRST_EVERY = 0.05
+"""Seconds from the first look at one cluster to that at the next: each logs in to all nodes, asks Barman, and has the
+ports tried. A hundred at once kept each other from it, and all from the journal."""
 STOP_ROUND = 5.0
 STOP_LIMIT = 130.0
 """Seconds for the steps that are being taken; systemd waits longer (TimeoutStopSec)."""
-SPARE_FILES, SPARE_MEMORY = 16, 16 * 2**20
-"""Descriptors and bytes that a worker must be able to get: a step needs about as many."""
-SHORT_OF = 5.0
-"""Seconds after which a worker that could not get them tries once more, and ends."""
 PRUNE_EVERY = 3600.0
 LOCK_WAIT = 80.0
 """Seconds for the worker that ``event`` has started, because repmgrd was there before the service: at boot, say.
@@ -136,13 +136,15 @@ class Worker:
             if self._reload or config.is_out_of_date(self._config):
                 self._read_config_again(journal)
             taken = self._take_in(journal)
-            if taken or knocked:
-                self._wake_loops()
+            if taken:
+                self._wake_loops(self._concerned(journal))
+            elif knocked:
+                self._wake_loops(self._loops)
             if once and not taken and all(loop.idle() for loop in self._loops.values()):
                 self._intake.deafen()
                 if not self._take_in(journal):
                     return
-                self._wake_loops()
+                self._wake_loops(self._loops)
             if self._all_get_on():
                 notify("WATCHDOG=1")
             short_since = still_exhausted(short_since)
@@ -187,9 +189,17 @@ class Worker:
         except OperationFailed:
             return True
 
-    def _wake_loops(self) -> None:
-        for loop in self._loops.values():
-            loop.wake()
+    def _concerned(self, journal: Journal) -> Collection[str]:
+        """Return the clusters for which events wait; all, if that is not known."""
+        try:
+            return journal.awaited()
+        except OperationFailed:
+            return self._loops
+
+    def _wake_loops(self, names: Collection[str]) -> None:
+        for name in names:
+            if loop := self._loops.get(name):
+                loop.wake()
 
     def _prune(self, journal: Journal) -> None:
         if clock.monotonic() > self._next_prune:
@@ -212,7 +222,7 @@ class Worker:
 
     def _start_loops(self, journal: Journal) -> None:
         """Start a loop for each cluster; one that is there already ends first, and no other cluster waits for that."""
-        notifier, before = self._notifier, self._loops
+        notifier, before, answers = self._notifier, self._loops, Answers()
         notifier.use(self._config.service.alerts, self._config.clusters)
         for loop in before.values():
             loop.stop()
@@ -220,23 +230,27 @@ class Worker:
         self._loops = {}
         self._stop_helpers(self._config.clusters)
         forget_removed(self._config, self._shown)
-        for name, managed in self._config.clusters.items():
-            host = LocalHost(managed.cluster.conninfos(), notifier.tell, partial(self._stirs, name), LOGINS)
+        starting: list[threading.Thread] = []
+        for number, (name, managed) in enumerate(self._config.clusters.items()):
+            noticed = partial(self._stirs, name)
+            host = LocalHost(managed.cluster.conninfos(), notifier.tell, noticed, LOGINS, answers)
             # A host of its own: what a client waits for is nothing that a look should wait for.
             client = LocalHost(managed.cluster.conninfos())
-            prober = self._probers[name] = Prober(managed, client, journal, client.close_idle)
-            prober.start()
+            first = number * FIRST_EVERY
+            prober = self._probers[name] = Prober(managed, client, journal, client.close_idle, first)
             self._keepers.append(HoldKeeper(managed, journal, notifier.tell, lambda: LocalHost({})))
-            self._keepers[-1].start()
             publisher = Publisher(self._shown, name) if self._shown else None
             controller = ClusterController(managed, journal, host, self._config, notifier, prober, publisher)
             if managed.cluster.former_primary:
                 keeper = FormerPrimaryKeeper(managed, journal, self._config, controller, notifier.tell)
                 self._formers.append(keeper)
-                keeper.start()
+                starting.append(keeper)
             release = partial(self._release_cut_off, name, journal)
-            self._loops[name] = Loop(controller, before.get(name), release, host.close_idle)
-            self._loops[name].start()
+            self._loops[name] = Loop(controller, before.get(name), release, host.close_idle, first)
+            starting += [self._keepers[-1], self._loops[name], prober]
+        # Not before all are there: they would keep this thread from making the others.
+        for thread in starting:
+            thread.start()
 
     def _stirs(self, name: str) -> None:
         if loop := self._loops.get(name):
@@ -271,27 +285,3 @@ class Worker:
                 raise OperationFailed(f"the worker of cluster {left[0].name} does not end within {STOP_LIMIT:.0f} s")
             notify("WATCHDOG=1")
             left[0].join(STOP_ROUND)
-
-
-def still_exhausted(since: float | None) -> float | None:
-    """Return since when this process has run out of something; None if it has not. Raises OperationFailed."""
-    if not (why := exhausted()):
-        return None
-    if since is not None and clock.monotonic() - since >= SHORT_OF:
-        raise OperationFailed(f"this process cannot go on ({why}), and ends; systemd starts it anew")
-    return clock.monotonic() if since is None else since
-
-
-def exhausted() -> str:
-    """Return what this process has run out of; empty if nothing."""
-    try:
-        with contextlib.ExitStack() as stack:
-            for _ in range(SPARE_FILES):
-                stack.enter_context(Path(os.devnull).open())
-            spare = mmap.mmap(-1, SPARE_MEMORY)  # asked for, and not touched
-            thread = threading.Thread(target=spare.close, daemon=True)
-            thread.start()
-            thread.join()
-    except (OSError, RuntimeError, MemoryError) as error:
-        return str(error) or repr(error)
-    return ""

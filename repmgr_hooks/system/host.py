@@ -15,6 +15,7 @@ from repmgr_hooks.netfilter.address import had_for
 from repmgr_hooks.netfilter.reset import Flow, send_resets
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.answers import Answers
 from repmgr_hooks.system.client import visit_each
 from repmgr_hooks.system.connections import Connections
 from repmgr_hooks.system.consoles import Consoles
@@ -34,7 +35,8 @@ class LocalHost:
 
     ``tell`` takes the alerts; without it nobody is told. ``noticed`` is called, in another thread, when a node ends
     a kept connection, or a program that should go on running has ended: it may be time to look. ``logins``: those on
-    other hosts that are kept open; without it there are none.
+    other hosts that are kept open; without it there are none. ``answers``: what programs print that is the same for
+    all clusters that share these.
     """
 
     def __init__(
@@ -43,10 +45,11 @@ class LocalHost:
         tell: Callable[[Alert], None] | None = None,
         noticed: Callable[[], None] | None = None,
         logins: Logins | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self._tell = tell
         self._connections, self._consoles = Connections(conninfos, noticed), Consoles()
-        self._programs = Programs(ended=noticed or (lambda: None), logins=logins)
+        self._programs = Programs(ended=noticed or (lambda: None), logins=logins, answers=answers)
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program in a session of its own and return its stdout; when the time is up, kill all it started.

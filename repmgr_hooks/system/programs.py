@@ -8,18 +8,20 @@ import select
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import sh
 
 from repmgr_hooks import clock
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
+from repmgr_hooks.system.answers import Answers
 from repmgr_hooks.system.login import Logins, Unavailable
 from repmgr_hooks.system.output import Output
-from repmgr_hooks.system.steps import Given, Program
+from repmgr_hooks.system.steps import Program
 from repmgr_hooks.text import printable
 
 PIECE = 65536
@@ -27,9 +29,10 @@ PIECE = 65536
 MOST_OUTPUT = 32 * 1024 * 1024
 """150,000 lines of conntrack's."""
 MOST_ERRORS = 64 * 1024
-TURNS = threading.BoundedSemaphore(4)
-"""So many constant programs run at once: all clusters ask theirs when the service begins, and a hundred Pythons of
-Barman's would leave neither time nor memory for a look at the nodes."""
+HEAVY = threading.BoundedSemaphore(2)
+"""So many heavy residents run at once: after ten failovers ten would follow WAL, and hold up the eleventh."""
+BUSY = "busy"
+"""The code of a heavy one that was refused."""
 KILLED_LIMIT = 5.0
 """Seconds in which a program that is killed ends; one that waits for a disk that hangs does not (D in ps(1))."""
 
@@ -37,7 +40,8 @@ KILLED_LIMIT = 5.0
 class Programs:
     """The programs of one cluster: what some print is asked once, and some go on running. ``kill`` ends a session.
 
-    ``ended`` is called when one that should go on running has ended. ``logins``: those that are kept open.
+    ``ended`` is called when one that should go on running has ended. ``logins``: those that are kept open; ``answers``:
+    those that are shared with other clusters.
     """
 
     def __init__(
@@ -45,9 +49,10 @@ class Programs:
         kill: Callable[[int], None] | None = None,
         ended: Callable[[], None] = lambda: None,
         logins: Logins | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self._kill, self._ended, self._logins = kill or _kill, ended, logins
-        self._constants: dict[Given, str] = {}
+        self._answers = answers or Answers()
         self._residents: dict[tuple[str, ...], _Resident] = {}
         self._left: dict[tuple[str, ...], int] = {}
         """What was killed and did not end, by its process."""
@@ -59,29 +64,37 @@ class Programs:
         """
         if program.resident:
             return self._start_resident(program)
-        if program.constant and program.given in self._constants:
-            return self._constants[program.given]
-        if not program.constant:
-            return self._finish(program, limit)
-        with _turn(limit) as left:
-            self._constants[program.given] = self._finish(program, left)
-        return self._constants[program.given]
+        if program.constant:
+            return self._answers.constant(program, limit, partial(self._finish, program))
+        if program.counted is not None:
+            return self._answers.rules(program, partial(self._finish, program, limit))
+        return self._finish(program, limit)
 
     def _start_resident(self, program: Program) -> str:
         """Start a program that goes on running, and return what the one before it wrote; nothing while that runs.
 
         A thread of sh's reads what it writes and waits for it. When we have ended, nobody reads; init waits for it.
+        Raises OperationFailed.
         """
         before = self._residents.get(program.argv)
         if before and not before.over.is_set():
             return ""
+        if program.heavy and not HEAVY.acquire(blocking=False):
+            raise OperationFailed(f"{program}: others of its kind run already", code=BUSY)
         started = _Resident()
 
         def over(*_: object) -> None:
+            if program.heavy:
+                HEAVY.release()
             started.over.set()
             self._ended()
 
-        _start(program, **_written(program, started.output, started.output), _done=over)
+        try:
+            _start(program, **_written(program, started.output, started.output), _done=over)
+        except OperationFailed:
+            if program.heavy:
+                HEAVY.release()
+            raise
         self._residents[program.argv] = started
         return str(before.output) if before else ""
 
@@ -148,18 +161,6 @@ def _judged(program: Program, code: int, output: Output, errors: Output) -> str:
         what = f"{program}: answered 0, but its output is not what was asked for: {said}"
         raise OperationFailed(what, code="program_failed")
     return str(output)
-
-
-@contextmanager
-def _turn(limit: float) -> Iterator[float]:
-    """Wait for one's turn, half of the time at most; what is left of it is for the program."""
-    begun = clock.monotonic()
-    has_turn = TURNS.acquire(timeout=limit / 2)
-    try:
-        yield limit - (clock.monotonic() - begun)
-    finally:
-        if has_turn:
-            TURNS.release()
 
 
 @dataclass(frozen=True)

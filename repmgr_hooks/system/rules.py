@@ -56,7 +56,7 @@ def in_nf_tables(backend: Backend, host: Host) -> bool:
 
 
 def _read(backend: Backend, cluster: Cluster, host: Host, helper: bool = False) -> OurRules:
-    program = Program(backend.reading(cluster), tolerate=backend.ABSENT, helper=helper)
+    program = Program(backend.reading(cluster), tolerate=backend.ABSENT, helper=helper, counted=backend.COUNTED)
     printed = host.run(program, LEFTOVERS_LIMIT if helper else LIMIT)
     try:
         return backend.parse(printed, cluster)

@@ -40,6 +40,9 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     constant: bool = False
     """It prints the same as long as the service runs, and is asked once."""
+    counted: str | None = None
+    """A regular expression: what it prints and matches are rules of nf_tables, the same until the kernel has counted
+    another change of these. It is asked once for each."""
     whole: bool = True
     """Its output is needed, all of it; else more than a little is neither kept nor a failure."""
     helper: bool = False
@@ -50,6 +53,8 @@ class Program:
     resident: bool = False
     """It goes on running, even when we have ended: it is started, unless it still runs, and not waited for. What the
     one before it wrote until it ended is returned."""
+    heavy: bool = False
+    """A resident of which only few run at once, those of all clusters; the next one is refused."""
 
     @property
     def given(self) -> Given:

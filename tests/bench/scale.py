@@ -1,7 +1,8 @@
-"""What many clusters cost one gateway, beside one: quiet looks, memory, ``status``, the start of the service.
+"""What many clusters cost one gateway, beside one: quiet looks, memory, ``status``, the start, failovers.
 
-Run as root from the repository: ``.venv/bin/python -m tests.bench.scale [--clusters N] [--ports P] [--seconds S]``.
-The clusters share three real nodes, by addresses of their own, and Barman; see ``tick.py``. Each has ``P`` ports.
+Run as root from the repository: ``.venv/bin/python -m tests.bench.scale [--clusters N] [--ports P] [--seconds S]
+[--only quiet|failovers]``. The clusters share three real nodes, by addresses of their own, and Barman; see ``tick.py``,
+and for failovers ``scale_failovers.py``. Each has ``P`` ports.
 """
 
 from __future__ import annotations
@@ -10,18 +11,24 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from repmgr_hooks import config
+from repmgr_hooks.netfilter import backends, iptables
+from tests.bench.scale_failovers import Failovers, fail_over, start_quiet_cluster
 from tests.bench.tick import CONFIG, SETTLED, give_addresses, many
 from tests.bench.worker import memory, processor_time
 from tests.lab import RUNTIME, Lab, wait_for
 from tests.lab.contain import contain
 from tests.lab.versions import DATA
 
-ROOM = "max_connections = 500\nmax_wal_senders = 20\n"
+ROOM = "max_connections = 2000\nmax_wal_senders = 20\n"
+MOVING, AT_ONCE = 10, 2
 FIRST_LOOK, STATUS, SHARE, MEMORY = 10.0, 3.0, 0.05, 200.0
 
 
@@ -43,23 +50,41 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=100)
     parser.add_argument("--ports", type=int, default=10, help="of each cluster, Barman's among them")
     parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--only", choices=["quiet", "failovers"])
     arguments = parser.parse_args()
     contain([sys.executable, "-m", "tests.bench.scale", *sys.argv[1:]])
+    if arguments.only != "failovers":
+        with laboratory(arguments.clusters, arguments.ports) as (lab, settings):
+            alone = {**settings, "clusters": {"main": settings["clusters"]["main"]}}
+            found = [measured(lab, chosen, arguments.seconds) for chosen in (alone, settings)]
+            print(table(found, arguments.ports, arguments.seconds), flush=True)
+    if arguments.only != "quiet":
+        failovers = []
+        for clusters, moving in ((1, 1), (arguments.clusters, 1), (arguments.clusters, MOVING)):
+            with laboratory(clusters, arguments.ports, moving) as (lab, settings):
+                failovers.append(fail_over(lab, settings, moving, CONFIG, lead_ports))
+        print(failover_table(failovers))
+
+
+@contextmanager
+def laboratory(clusters: int, ports: int, moving: int = 0) -> Iterator[tuple[Lab, dict[str, Any]]]:
+    """Build the nodes and the settings of so many clusters; if some move, the others have a second PostgreSQL."""
     lab = Lab(nodes=3)
     try:
         lab.build()
         make_room(lab)
-        lab.start_repmgrd()
+        if clusters > moving > 0:
+            start_quiet_cluster(lab)
+        if moving:
+            lab.start_repmgrd()
+        else:  # which would promote, if we kept the machine too busy
+            lab.start_passive_repmgrd()
         # A bare "on" is true in YAML 1.1.
         settings = yaml.safe_load(re.sub(r"\bon:", "'on':", lab.gateway.path(CONFIG).read_text()))
-        one = with_ports(settings["clusters"]["main"], arguments.ports)
-        clusters = many(one, arguments.clusters)
-        give_addresses(lab, clusters)
-        found = [
-            measured(lab, {**settings, "clusters": chosen}, arguments.seconds)
-            for chosen in ({"main": clusters["main"]}, clusters)
-        ]
-        print(table(found, arguments.ports, arguments.seconds))
+        one = with_ports(settings["clusters"]["main"], ports)
+        settings["clusters"] = many(one, clusters)
+        give_addresses(lab, settings["clusters"])
+        yield lab, settings
     finally:
         lab.destroy()
 
@@ -77,16 +102,23 @@ def with_ports(cluster: dict[str, Any], count: int) -> dict[str, Any]:
     gateway = {**cluster["gateway"], "ports": {**cluster["gateway"]["ports"], **more}}
     first, *others = cluster["routes"]
     opened = [{"firewall": {"open": name, "fail_open_after": 120}} for name in more]
-    return {**cluster, "gateway": gateway, "routes": [{**first, "do": [*first["do"], *opened]}, *others]}
+    # Once after each failover, and for hours of a hundred; this is about the looks.
+    barman = {**cluster["barman"], "check_after_failover": False}
+    return {
+        **cluster,
+        "gateway": gateway,
+        "barman": barman,
+        "routes": [{**first, "do": [*first["do"], *opened]}, *others],
+    }
 
 
 def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> Figures:
     """Measure a service that looks after these clusters, all being as it should be."""
     lab.put(lab.gateway, CONFIG, yaml.safe_dump(settings))
     names = list(settings["clusters"])
-    for name in names:
-        result = lab.gateway.hooks("reconcile", "--cluster", name)
-        assert result.returncode == 0, result.stdout + result.stderr
+    result = lab.gateway.hooks("reconcile", "--cluster", "main")
+    assert result.returncode == 0, result.stdout + result.stderr
+    lead_ports(lab)
     begun = time.time()
     lab.start_worker()
     wait_for(lambda: all(looked_at(name) > begun for name in names), "the first look at all", every=0.05)
@@ -106,12 +138,35 @@ def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> Figures:
     return Figures(len(names), first_look, share, programs, resident, status)
 
 
+def lead_ports(lab: Lab) -> None:
+    """Lead the ports of all clusters to node 1, in one change: a hundred runs would take minutes to do so."""
+    clusters = [managed.cluster for managed in config.load(lab.gateway.path(CONFIG)).clusters.values()]
+    changes = [
+        backends.lead(cluster, iptables.parse("", cluster), set(cluster.gateway.ports), cluster.nodes[1].host, True)
+        for cluster in clusters
+        if cluster.name != "main"
+    ]
+    lab.gateway.run("iptables-restore", "--noflush", "--wait", "5", stdin="".join(changes))
+
+
 def looked_at(name: str) -> float:
     """When the service has shown what it saw of a cluster; 0: not yet."""
     try:
         return (RUNTIME / f"cluster-{name}.json").stat().st_ctime
     except FileNotFoundError:
         return 0.0
+
+
+def failover_table(found: list[Failovers]) -> str:
+    """Return how long each took."""
+    alone, one, ten = (each.last for each in found)
+    lines = ["from the promotion to the last open app port, db1 stopped, gate at archived"]
+    for each in found:
+        spread = f"first {each.opened[0]:.2f} s, last {each.last:.2f} s, {each.processor:.1f} s of processor time"
+        lines.append(f"  {len(each.opened):3} of {each.clusters:3} clusters: {spread}")
+    good = ten < AT_ONCE * alone
+    lines.append(f"  one of many: {one / alone:.2f} x one alone; ten at once: {ten / alone:.2f} x")
+    return "\n".join([*lines, f"  {'PASS' if good else 'FAIL'}  ten at once within {AT_ONCE} x"])
 
 
 def table(found: list[Figures], ports: int, seconds: float) -> str:

@@ -6,8 +6,10 @@ import os
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from psycopg import pq
 
 from repmgr_hooks import config
@@ -190,6 +192,31 @@ def test_two_clusters_on_two_barmans(tmp_path: Path) -> None:
     assert len(loaded(tmp_path, text).clusters) == 2
 
 
+def test_a_hundred_clusters_of_three_nodes_and_ten_ports(tmp_path: Path) -> None:
+    """All that one gateway is made for; written out, as an editor or a template writes it."""
+    path = tmp_path / "config.yaml"
+    settings = yaml.load(GOOD, yaml.BaseLoader)
+    settings["clusters"] = {f"c{number}": cluster_of_ten_ports(number) for number in range(1, 101)}
+    # Read as strings, dumped as strings: let the numbers be numbers again.
+    path.write_text(yaml.dump(settings).replace("'", ""))
+    clusters = config.load(path).clusters.values()
+    assert len(clusters) == 100
+    assert sum(len(each.cluster.gateway.ports) for each in clusters) == 1000
+
+
+def cluster_of_ten_ports(number: int) -> dict[str, Any]:
+    """The repository's cluster with three nodes and ten ports; one of many."""
+    cluster: dict[str, Any] = yaml.load(GOOD, yaml.BaseLoader)["clusters"]["main"]
+    cluster["nodes"] = {node: {"host": f"10.1.{number}.{node}"} for node in (1, 2, 3)}
+    ports = [f"app{more}" for more in range(2, 10)]
+    first = 20_000 + 10 * number
+    cluster["gateway"]["ports"] = {name: first + each for each, name in enumerate(("barman", "app", *ports))}
+    cluster["gateway"]["chains"] = {"dnat": f"dnat{number}", "snat": f"snat{number}"}
+    cluster["barman"]["server"] = f"backup{number}"
+    cluster["routes"][0]["do"] += [{"firewall": {"open": name, "fail_open_after": "120"}} for name in ports]
+    return cluster
+
+
 def test_true_and_false_as_yaml_spells_them(tmp_path: Path) -> None:
     for word in ("true", "True", "TRUE"):
         assert loaded(tmp_path, changed("{host: 10.0.0.12}", f"{{host: 10.0.0.12, witness: {word}}}"))
@@ -206,11 +233,11 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (BOMB, "more than 20000 values"),
+        (BOMB, "more than 100000 values"),
         ("a: &a [*a]\n", "a part that contains itself"),
         ("a: " + "[" * 120_000 + "]" * 120_000, "nest"),  # the newest libyaml says it in other words
         ("a:\n" + "- " * 120_000 + "\n", "nested too deeply"),
-        ("a: " + "x" * 2**20, "larger than 256 KiB"),
+        ("a: " + "x" * 2**20, "larger than 1 MiB"),
         ("".join(f"k{number}: 1\n" for number in range(9000)), "and more"),
         ("a: [" + "[], " * 15000 + "]", "unknown option"),
     ],

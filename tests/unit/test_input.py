@@ -22,7 +22,7 @@ PROGRAM = """
 from repmgr_hooks.cli import configured
 from repmgr_hooks.__main__ import main
 from tests.fake import FakeHost
-configured.LocalHost = lambda conninfos: FakeHost()
+configured.LocalHost = lambda conninfos, **_: FakeHost()
 main()
 """
 """The program as it is, but for the nodes: no test asks real ones."""

@@ -75,9 +75,9 @@ def test_from_stdin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert given(GOOD.replace("state_dir: /", '"state_dir": /srv/'))[1].startswith(
         "repmgr-hooks: -: 1 mistake:\n  line 7: state_dir: the hook reads this line without YAML"
     )
-    assert given("# \n" * 200_000) == (
+    assert given("# \n" * 400_000) == (
         2,
-        "repmgr-hooks: -: cannot be read: it is larger than 256 KiB\nHINT: name the file with --config\n",
+        "repmgr-hooks: -: cannot be read: it is larger than 1 MiB\nHINT: name the file with --config\n",
     )
 
 

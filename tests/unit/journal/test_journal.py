@@ -23,8 +23,9 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import store
 from repmgr_hooks.journal.journal import Journal, open_journal
+from repmgr_hooks.journal.maintenance import Pause
 from repmgr_hooks.journal.queries import LAST_RUN
-from repmgr_hooks.journal.rows import Observation, Pause, RunRow, Waiting
+from repmgr_hooks.journal.rows import Observation, RunRow, Waiting
 from repmgr_hooks.journal.tables import VERSION, connect
 from repmgr_hooks.lock import exclusive
 from tests.fake import step_row
@@ -274,7 +275,7 @@ def test_a_file_of_before_the_first_release_is_set_aside(  # noqa: PLR0913
     later: bool,
     checked: int,
 ) -> None:
-    monkeypatch.setattr("repmgr_hooks.journal.journal.CHECKED", checked)
+    monkeypatch.setattr("repmgr_hooks.journal.store.CHECKED", checked)
     sqlite(path, "create table event (id integer primary key)")
     sqlite(path, f"pragma user_version = {version}")
     journal = open_journal(path, later)

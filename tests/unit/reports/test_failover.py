@@ -81,7 +81,7 @@ class Past:
             self.at(ended).end_run(run, ok, not ok, message, 2, 2)
 
     def probe(self, moment: float, code: str, node: int | None, port: str = "port app") -> None:
-        self.journal.probed("main", ProbeRow(T + moment, T + moment - 1, port, code, node, f"{port}: {code}"))
+        self.journal.probed("main", [ProbeRow(T + moment, T + moment - 1, port, code, node, f"{port}: {code}")])
 
 
 @pytest.fixture

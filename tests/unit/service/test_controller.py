@@ -21,7 +21,8 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command
 from repmgr_hooks.journal import pauses
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import Pause, StepRow
+from repmgr_hooks.journal.maintenance import Pause
+from repmgr_hooks.journal.rows import StepRow
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.service import controller as module

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -14,6 +17,7 @@ from repmgr_hooks.service.prober import PortResult, Prober, next_in, noted, told
 from repmgr_hooks.system.visit import Visit
 from tests.fake import FakeHost
 
+T = TypeVar("T")
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
 GOOD = Probe("app", ProbeCode.WRITES, 1)
 SILENT = Probe("app", ProbeCode.SILENT, None, message="no answer within 5 s")
@@ -95,3 +99,22 @@ def test_who_writes_elsewhere_than_on_the_primary_is_not_served(journal: Journal
     prober.primary = 2
     assert prober.probe() == 1.0
     assert written(journal) == [("port barman", "elsewhere", 1), ("port app", "elsewhere", 1)]
+
+
+class Counting(Journal):
+    """A journal that counts how often it has waited for the disk."""
+
+    changes = 0
+
+    def change(self, do: Callable[[sqlite3.Connection], T]) -> T:
+        self.changes += 1
+        return super().change(do)
+
+
+def test_what_is_new_of_all_ports_is_written_at_once(tmp_path: Path) -> None:
+    """A hundred clusters of ten ports had the journal give up when the service began."""
+    journal = Counting(tmp_path / "journal.db")
+    Prober(MAIN, FakeHost(), journal).probe()
+    assert len(written(journal)) == len(MAIN.opened_ports) == 2
+    assert journal.changes == 1
+    journal.close()

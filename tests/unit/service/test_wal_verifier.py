@@ -21,6 +21,8 @@ from repmgr_hooks.reports.wal_check import WalCheck
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.wal_verifier import AGAIN, SETTLED, WalVerifier
 from repmgr_hooks.settings.barman import Barman, OnGateway
+from repmgr_hooks.system.programs import BUSY
+from repmgr_hooks.system.steps import Program
 from repmgr_hooks.text import MOST
 from tests.fake import FakeHost
 from tests.unit.service.test_monitor import ticks
@@ -55,6 +57,32 @@ def test_each_timeline_is_looked_at_once(loaded: Config, journal: Journal, host:
     host.fail_over()
     ticks(queue, host, 30)
     assert len(checks_in(host)) == 2
+
+
+class Busy(FakeHost):
+    """A host on which others of its kind run already."""
+
+    busy = True
+
+    def run(self, program: Program, limit: float) -> str:
+        said = super().run(program, limit)
+        if program.heavy and self.busy:
+            raise OperationFailed("others of its kind run already", code=BUSY)
+        return said
+
+
+def test_while_others_are_at_it_each_look_tries_again(journal: Journal) -> None:
+    host = Busy()
+    verifier, decision = WalVerifier(MAIN, journal, host, LOADED), PrimaryDecision(1, 1, GOOD, ())  # type: ignore[arg-type]
+    verifier.look(decision, True)
+    host.sleep(SETTLED)
+    for times in range(1, 4):
+        verifier.look(decision, True)
+        assert len(checks_in(host)) == times
+    host.busy = False
+    for _ in range(3):
+        verifier.look(decision, True)
+    assert len(checks_in(host)) == 4
 
 
 def test_what_could_not_be_looked_at_is_tried_again(journal: Journal, host: FakeHost) -> None:

@@ -25,7 +25,7 @@ from repmgr_hooks.journal.holds import Hold, Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.netfilter.route import Route
-from repmgr_hooks.service import intake
+from repmgr_hooks.service import exhaustion, intake
 from repmgr_hooks.service import worker as module
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.worker import Loop, Worker
@@ -289,6 +289,45 @@ def test_trouble_in_one_cluster_does_not_delay_another(
     assert not thread.is_alive()
 
 
+def with_a_second(state: Path) -> WithoutSignals:
+    """A service with two clusters, the second of which nobody looks at before an event comes."""
+    path = state.parent / "config.yaml"
+    path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)) + SECOND)
+    return WithoutSignals(path)
+
+
+def test_clusters_are_looked_at_one_after_the_other_and_events_wait_for_none(
+    state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred at once kept each other from the nodes, and all from the journal."""
+    second = Stuck()
+    system = lambda conninfos, *more: second if "10.0.1.11" in str(conninfos) else host  # noqa: E731
+    monkeypatch.setattr(module, "LocalHost", system)
+    monkeypatch.setattr(module, "FIRST_EVERY", 3600.0)
+    second.let_go.set()
+    with serving(with_a_second(state)):
+        soon(lambda: healed(host))
+        assert not second.asked.is_set()
+        hook.store(str(state / "spool"), ["second", "2", "standby_promote"])
+        hook.wake(str(state / "spool"))
+        assert second.asked.wait(60)
+
+
+def test_an_event_wakes_its_own_cluster_only(state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred the others would each ask the journal, and the one that fails over would wait for that."""
+    monkeypatch.setattr(module, "FIRST_EVERY", 3600.0)
+    worker = with_a_second(state)
+    with serving(worker):
+        soon(lambda: len(worker._loops) == 2)
+        hook.store(str(state / "spool"), ["main", *PROMOTED[1:]])
+        hook.wake(str(state / "spool"))
+        journal = Journal(state / "journal.db")
+        soon(lambda: any(run.cause == "event" for run in journal.runs(9)))
+        journal.close()
+        assert not worker._loops["second"]._woken.is_set()
+        assert worker._loops["second"].is_alive()
+
+
 def test_systemd_is_told_that_it_is_ready_and_alive(
     worker: WithoutSignals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,8 +534,9 @@ def test_a_service_that_has_run_out_of_something_ends(
     worker: WithoutSignals, host: FakeHost, monkeypatch: pytest.MonkeyPatch, short: str
 ) -> None:
     """What it would do now cannot work: it starts programs, and connects."""
-    monkeypatch.setattr(module, "SHORT_OF", 0.05)
-    monkeypatch.setattr(module, short, 2**50 if short == "SPARE_MEMORY" else resource.getrlimit(FILES)[0])
+    for each in (module, exhaustion):
+        monkeypatch.setattr(each, "SHORT_OF", 0.05)
+    monkeypatch.setattr(exhaustion, short, 2**50 if short == "SPARE_MEMORY" else resource.getrlimit(FILES)[0])
     with pytest.raises(OperationFailed, match="this process cannot go on .*; systemd starts it anew"):
         worker.serve()
 

@@ -12,7 +12,8 @@ from repmgr_hooks.cluster.observe import NodeState, Registered, Slot, WalReceive
 from repmgr_hooks.cluster.readiness import Readiness
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.holds import Holder
-from repmgr_hooks.journal.rows import Due, Pause, RunRow, Waiting
+from repmgr_hooks.journal.maintenance import Pause
+from repmgr_hooks.journal.rows import Due, RunRow, Waiting
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Readers
 from repmgr_hooks.switchover.facts import Facts

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from repmgr_hooks.background import begin
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
-from repmgr_hooks.system.programs import Programs
+from repmgr_hooks.system.programs import BUSY, Programs
 from repmgr_hooks.system.steps import Program
 
 
@@ -91,3 +93,43 @@ def test_a_constant_program_that_is_given_something_else_is_asked_by_itself() ->
     given = [("a", ""), ("b", ""), ("a", "x"), ("a", "")]
     asked = [Program(words, stdin=stdin, env={"WHICH": which}, constant=True) for which, stdin in given]
     assert [programs.run(program, 60) for program in asked] == ["a \n", "b \n", "a x\n", "a \n"]
+
+
+def test_of_heavy_residents_few_run_at_once_and_a_turn_comes_back(tmp_path: Path) -> None:
+    """After ten failovers each of ten clusters would follow its WAL, and hold up the eleventh."""
+    clusters = [Programs() for _ in range(4)]
+    script = f"until test -e {tmp_path}/over; do sleep 0.1; done"
+    refused = 0
+    for number, programs in enumerate(clusters):
+        try:
+            programs.run(Program(("sh", "-c", script, str(number)), resident=True, heavy=True), 60)
+        except OperationFailed as error:
+            assert error.code == BUSY
+            refused += 1
+    assert refused == 2
+    assert Programs().run(Program(("true",), resident=True), 60) == "", "what is not heavy waits for none"
+    (tmp_path / "over").touch()
+    run_two_heavy_ones()
+
+
+def test_a_heavy_resident_that_cannot_be_started_keeps_no_turn() -> None:
+    for _ in range(3):
+        with pytest.raises(OperationFailed, match="no such program"):
+            Programs().run(Program(("/nowhere/check",), resident=True, heavy=True), 60)
+    run_two_heavy_ones()
+
+
+def run_two_heavy_ones() -> None:
+    """Run them at the same time, as soon as there are turns for both; then there are again."""
+    over = [threading.Event(), threading.Event()]
+    for each in over:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                Programs(ended=each.set).run(Program(("sleep", "0.2"), resident=True, heavy=True), 60)
+                break
+            except OperationFailed as error:
+                assert error.code == BUSY
+                assert time.monotonic() < until
+                time.sleep(0.1)
+    assert all(each.wait(60) for each in over)

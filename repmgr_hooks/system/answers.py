@@ -1,0 +1,75 @@
+"""What programs print that is the same for all clusters of this process: each is started once, not once for each."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from repmgr_hooks import clock
+from repmgr_hooks.errors import ProgramTimeout
+from repmgr_hooks.netfilter.ruleset import rules_generation
+from repmgr_hooks.system.steps import Given, Program
+
+TURNS = threading.BoundedSemaphore(4)
+"""So many constant programs run at once: all clusters ask theirs when the service begins, and a hundred Pythons of
+Barman's would leave neither time nor memory for a look at the nodes."""
+
+
+class Answers:
+    """The answers that clusters share; ``generation`` changes with the rules in nf_tables."""
+
+    def __init__(self, generation: Callable[[], int | None] = rules_generation) -> None:
+        self._generation = generation
+        self._constants: dict[Given, Future[str]] = {}
+        self._asking = threading.Lock()
+        self._rules: dict[Given, tuple[int, str]] = {}
+
+    def constant(self, program: Program, limit: float, ask: Callable[[float], str]) -> str:
+        """Return what a constant program prints; whoever comes first asks it, and what failed is asked again."""
+        with self._asking:
+            first = program.given not in self._constants
+            answer = self._constants.setdefault(program.given, Future())
+        if first:
+            self._ask(program, answer, limit, ask)
+        try:
+            return answer.result(limit)
+        except TimeoutError:
+            raise ProgramTimeout(program, limit, "another cluster waits for it, too") from None
+
+    def _ask(self, program: Program, answer: Future[str], limit: float, ask: Callable[[float], str]) -> None:
+        try:
+            with _turn(limit) as left:
+                answer.set_result(ask(left))
+        except BaseException as error:  # whoever waits for it is to hear it too
+            with self._asking:
+                del self._constants[program.given]
+            answer.set_exception(error)
+
+    def rules(self, program: Program, ask: Callable[[], str]) -> str:
+        """Return what a program prints of the rules. One that hangs is waited for by its own cluster alone.
+
+        The generation is read first: what changes meanwhile is another one, and asked for anew.
+        """
+        generation = self._generation()
+        known = self._rules.get(program.given)
+        if known and known[0] == generation:
+            return known[1]
+        printed = ask()
+        if generation is not None and re.search(program.counted or "", printed):
+            self._rules[program.given] = generation, printed
+        return printed
+
+
+@contextmanager
+def _turn(limit: float) -> Iterator[float]:
+    """Wait for one's turn, half of the time at most; what is left of it is for the program."""
+    begun = clock.monotonic()
+    has_turn = TURNS.acquire(timeout=limit / 2)
+    try:
+        yield limit - (clock.monotonic() - begun)
+    finally:
+        if has_turn:
+            TURNS.release()

@@ -1,0 +1,118 @@
+"""Failovers of one cluster, and of ten at once, among many: from the promotion to the open app port.
+
+The clusters that fail over share the lab's real nodes, by addresses of their own, and its repmgrd; each has its own
+rules, run, journal entries and starts of Barman. The others share a second PostgreSQL on the same hosts, which goes on;
+Barman does not back that up, so their routes open ports only.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.bench.worker import processor_time
+from tests.lab import PYTHON, Host, Lab, wait_for
+from tests.lab.versions import DATA
+
+QUIET, QUIET_PORT = f"{DATA}-quiet", 5433
+JOURNAL = "/var/lib/repmgr-hooks/journal.db"
+WATCHER = (Path(__file__).parent / "watcher.py").read_text()
+OPENED = """
+select cluster, max(step.started + duration) from step join run on run.id = run
+ where step.started > ? and kind = 'open_port' and target = 'app' and node = 2 and error = '' group by cluster
+"""
+
+
+@dataclass(frozen=True)
+class Failovers:
+    """Of so many clusters among so many: when each app port was open, in seconds since the promotion."""
+
+    clusters: int
+    opened: Sequence[float]
+    processor: float
+    """Seconds of it that the service has used until then, with all that it has started."""
+
+    @property
+    def last(self) -> float:
+        """When all were open."""
+        return self.opened[-1]
+
+
+def start_quiet_cluster(lab: Lab) -> None:
+    """Copy the three nodes, and let the copies run beside them."""
+    for host in reversed(lab.databases):
+        host.pg_ctl("stop")
+    for host in lab.databases:
+        host.run("cp", "-a", DATA, QUIET)
+        lab.append(host, f"{QUIET}/postgresql.conf", f"port = {QUIET_PORT}\nsynchronous_standby_names = ''\n")
+        if host is not lab.db1:
+            follow = f"host={lab.db1.address} port={QUIET_PORT} user=repmgr application_name={host.name}"
+            lab.append(host, f"{QUIET}/postgresql.auto.conf", f"primary_conninfo = '{follow}'\n")
+        start(host)
+    lab.start_databases()
+
+
+def start(host: Host) -> None:
+    """Start the copy on a host."""
+    words = ("pg_ctl", "-D", QUIET, "-w", "-t", "120", "-l", f"{QUIET}/server.log", "start")
+    host.run(*words, user="postgres", limit=150)
+
+
+def resting(cluster: dict[str, Any]) -> dict[str, Any]:
+    """Return a cluster as one of the second PostgreSQL: its ports are opened, and nothing else is done."""
+    route = cluster["routes"][0]
+    opened = [action for action in route["do"] if "firewall" in action]
+    without = {key: value for key, value in cluster.items() if key != "barman"}
+    return {
+        **without,
+        "postgres": {**cluster["postgres"], "port": QUIET_PORT},
+        "routes": [{**route, "do": opened}],
+    }
+
+
+def fail_over(lab: Lab, settings: dict[str, Any], moving: int, config: str, lead_ports: Any) -> Failovers:
+    """Stop the primary of the first so many clusters."""
+    names = list(settings["clusters"])
+    chosen = {
+        name: cluster if number < moving else resting(cluster)
+        for number, (name, cluster) in enumerate(settings["clusters"].items())
+    }
+    lab.put(lab.gateway, config, yaml.safe_dump({**settings, "clusters": chosen}))
+    result = lab.gateway.hooks("reconcile", "--cluster", names[0])
+    assert result.returncode == 0, result.stdout + result.stderr
+    lead_ports(lab)
+    lab.start_worker()
+    worker = lab.daemons["worker"]
+    journal = lab.gateway.path(JOURNAL)
+    known = "select count(distinct cluster) from role"
+    wait_for(lambda: asked(journal, known)[0][0] == len(names), "each primary to be remembered", 300, every=0.5)
+    time.sleep(20)  # until what begins with the service is over
+    lab.db2.start(PYTHON, "-c", WATCHER, user="postgres", log="watcher")
+    begun, fault = sum(used(worker.pid)), time.time()
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    wait_for(lambda: lab.db2.log("watcher").strip(), "the promotion", 120, every=0.1)
+    promoted = float(lab.db2.log("watcher"))
+    moved = lambda: dict(asked(journal, OPENED, fault))  # noqa: E731
+    wait_for(lambda: len(moved()) >= moving, "the app ports of all to be open", 300, every=0.2)
+    processor = sum(used(worker.pid)) - begun
+    worker.terminate()
+    worker.wait(60)
+    return Failovers(len(names), sorted(moment - promoted for moment in moved().values()), processor)
+
+
+def used(process: int) -> tuple[float, float]:
+    """Return the processor time of a process, and that of what it has started."""
+    return processor_time(process), processor_time(process, of_children=True)
+
+
+def asked(journal: Path, question: str, *values: object) -> list[Any]:
+    """Return what stands in the journal."""
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=60)) as db:
+        return db.execute(question, values).fetchall()
