@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.switchover.on_node import Repmgr
+from repmgr_hooks.switchover.on_node import Repmgr, Standing
 from repmgr_hooks.system.host import LocalHost
 
 LIMIT = 60.0
@@ -26,6 +26,7 @@ case "$*" in *--dry-run*)
 esac
 ssh -o Batchmode=yes db1 "repmgr -f /etc/repmgr.conf node service --action=stop --checkpoint"
 ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node rejoin
+if [ -e {promotes} ]; then echo 'NOTICE: promoting standby to primary'; fi
 echo 'NOTICE: done'
 """
 SSH = '#!/bin/sh\necho "ssh $*" >>{log}\n'
@@ -57,7 +58,9 @@ def host() -> LocalHost:
 def node(tmp_path: Path) -> Iterator[Node]:
     for name, text in {"repmgr": REPMGR, "ssh": SSH}.items():
         program = tmp_path / name
-        program.write_text(text.format(log=tmp_path / "log", refuses=tmp_path / "refuses"))
+        program.write_text(
+            text.format(log=tmp_path / "log", refuses=tmp_path / "refuses", promotes=tmp_path / "promotes")
+        )
         program.chmod(0o755)
     server = subprocess.Popen(["sleep", "600"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     (tmp_path / "postmaster.pid").write_text(f"{server.pid}\n/data\n")
@@ -93,9 +96,9 @@ def test_it_waits_for_a_word_and_goes_on(node: Node, host: LocalHost) -> None:
 def test_it_says_whether_it_is_at_work(node: Node, host: LocalHost) -> None:
     """Its caller may be gone: repmgrd must not be unpaused beside a repmgr that is about to promote a node."""
     assert node.repmgr.start(host, LIMIT) is None
-    assert not node.repmgr.has_ended(host, LIMIT)
+    assert node.repmgr.look(host, LIMIT) is Standing.AT_WORK
     node.repmgr.go_on(host, LIMIT)
-    assert node.repmgr.has_ended(host, LIMIT)
+    assert node.repmgr.look(host, LIMIT) is Standing.OVER
 
 
 def test_it_has_ended_when_its_session_is_gone(node: Node, host: LocalHost) -> None:
@@ -104,26 +107,30 @@ def test_it_has_ended_when_its_session_is_gone(node: Node, host: LocalHost) -> N
     session = Path(node.repmgr.place, "session").read_text().strip()
     subprocess.run(["kill", "-KILL", "--", f"-{session}"], check=True)
     end = time.monotonic() + LIMIT
-    while not node.repmgr.has_ended(host, LIMIT):
+    while node.repmgr.look(host, LIMIT) is Standing.AT_WORK:
         assert time.monotonic() < end
         time.sleep(0.05)
     assert gone(node.repmgr.place)
 
 
-def test_one_that_has_ended_and_that_nobody_has_asked(node: Node, host: LocalHost) -> None:
+@pytest.mark.parametrize("promotes", [False, True])
+def test_one_that_has_ended_and_that_nobody_has_asked(node: Node, host: LocalHost, promotes: bool) -> None:
+    """It is said whether it had begun to promote its node: if not, the old primary can serve again."""
+    if promotes:
+        (node.place / "promotes").touch()
     assert node.repmgr.start(host, LIMIT) is None
     Path(node.repmgr.place, "go").touch()
     end = time.monotonic() + LIMIT
     while not Path(node.repmgr.place, "code").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert node.repmgr.has_ended(host, LIMIT)
+    assert node.repmgr.look(host, LIMIT) is (Standing.OVER if promotes else Standing.UNPROMOTED)
     assert gone(node.repmgr.place)
 
 
 def test_a_node_that_says_something_else_is_not_believed(node: Node, host: LocalHost) -> None:
     with pytest.raises(OperationFailed, match="not said"):
-        replace(node.repmgr, command=("echo",)).has_ended(host, LIMIT)
+        replace(node.repmgr, command=("echo",)).look(host, LIMIT)
 
 
 def test_it_refuses(node: Node, host: LocalHost) -> None:
