@@ -122,13 +122,17 @@ class SwitchoverGuard:
             host.close_idle()
 
     def _standing(self, found: Record, over: bool, host: Host) -> Standing:
-        """How it goes with repmgr on its node. Raises OperationFailed."""
-        if over or not found.repmgr:
-            return Standing.OVER
+        """How it goes with repmgr on its node; with its time over it has ended. Raises OperationFailed."""
         command = self._cluster.nodes[found.target].shell if found.target in self._cluster.nodes else ()
-        if not found.place or not command:
-            return Standing.AT_WORK
-        return on_node.look(command, found.place, host, ASK_LIMIT)
+        if not found.repmgr or not found.place or not command:
+            return Standing.OVER if over or not found.repmgr else Standing.AT_WORK
+        try:
+            said = on_node.look(command, found.place, host, ASK_LIMIT)
+        except OperationFailed:
+            if not over:
+                raise
+            return Standing.OVER
+        return Standing.OVER if over and said is Standing.AT_WORK else said
 
     def _may_let_serve(self, found: Record) -> bool:
         paused = pause_of(self._cluster.name, self._journal, Path(self._cluster.state_dir))

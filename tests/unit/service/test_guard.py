@@ -130,7 +130,16 @@ def test_a_node_that_does_not_say_how_it_goes_is_given_the_time_that_repmgr_has(
     left.standing = OperationFailed("ssh: no route to host")
     left.keep(until=clock.monotonic() - 1)
     left.look()
-    assert left.asked == ["promote db2"]
+    assert left.asked == ["stands", "promote db2"]
+
+
+def test_a_node_is_asked_for_what_repmgr_did_also_when_its_time_is_over(left: Left) -> None:
+    """As after a boot of ours: the old primary has more WAL than the node that was not promoted."""
+    left.host.lose(1)
+    left.standing, left.old = Standing.UNPROMOTED, "stopped"
+    left.keep(until=clock.monotonic() - 1)
+    left.look()
+    assert left.asked == ["stands", "start db1"]
 
 
 def test_the_node_is_promoted_where_the_old_primary_has_died(left: Left) -> None:
@@ -231,7 +240,7 @@ def test_one_of_another_day_lets_nobody_serve(left: Left, ago: float) -> None:
     left.host.lose(1)
     left.keep(since=clock.wall() - ago, holder=Holder(7, 123, "boot"))
     left.look()
-    assert left.asked == []
+    assert left.asked == ["stands"]
 
 
 def test_it_is_never_done_beside_the_command(left: Left) -> None:
