@@ -90,15 +90,19 @@ rm -rf {place}
 PROMOTING = "promoting standby to primary"
 """What repmgr says before it does so (repmgr-action-standby.c, _do_standby_promote_internal)."""
 # Its place is gone when somebody has read how it ended, or when it has ended itself without a word. Its session lives
-# as long as repmgr, or a program that it has started here and waits for.
+# as long as repmgr, or a program that it has started here and waits for. One that still waits for its word is ended:
+# a word that comes later finds no place.
 LOOK = """
 place={place}
-if [ -d "$place" ] && [ ! -e "$place/code" ] && kill -s 0 -- "-$(cat "$place/session")"; then
-    echo "{works}"
-else
-    if [ -e "$place/said" ] && ! grep -q "{promoting}" "$place/said"; then echo "{unpromoted}"; else echo "{over}"; fi
-    rm -rf "$place"
+if [ -d "$place" ] && [ ! -e "$place/code" ] && session=$(cat "$place/session") && kill -s 0 -- "-$session"; then
+    if [ -e "$place/go" ]; then
+        echo "{works}"
+        exit
+    fi
+    kill -s KILL -- "-$session"
 fi
+if [ -e "$place/said" ] && ! grep -q "{promoting}" "$place/said"; then echo "{unpromoted}"; else echo "{over}"; fi
+rm -rf "$place"
 """
 
 
@@ -113,7 +117,8 @@ class Standing(Enum):
 def look(command: tuple[str, ...], place: str, host: Host, limit: float) -> Standing:
     """Ask the node whether the repmgr that was begun in a place has ended. Raises OperationFailed if it does not say.
 
-    repmgr that has ended stops and promotes nothing any more: then others may, as in a failover.
+    One that nobody has let go on is ended. What has ended stops and promotes nothing any more: then others may, as in a
+    failover.
     """
     works, unpromoted, over = (each.value for each in Standing)
     script = LOOK.format(place=quote(place), works=works, unpromoted=unpromoted, over=over, promoting=PROMOTING)

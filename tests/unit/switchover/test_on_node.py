@@ -26,6 +26,7 @@ case "$*" in *--dry-run*)
 esac
 ssh -o Batchmode=yes db1 "repmgr -f /etc/repmgr.conf node service --action=stop --checkpoint"
 ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node rejoin
+if [ -e {slow} ]; then sleep 600; fi
 if [ -e {promotes} ]; then echo 'NOTICE: promoting standby to primary'; fi
 echo 'NOTICE: done'
 """
@@ -58,9 +59,8 @@ def host() -> LocalHost:
 def node(tmp_path: Path) -> Iterator[Node]:
     for name, text in {"repmgr": REPMGR, "ssh": SSH}.items():
         program = tmp_path / name
-        program.write_text(
-            text.format(log=tmp_path / "log", refuses=tmp_path / "refuses", promotes=tmp_path / "promotes")
-        )
+        places = {name: tmp_path / name for name in ("log", "refuses", "promotes", "slow")}
+        program.write_text(text.format(**places))
         program.chmod(0o755)
     server = subprocess.Popen(["sleep", "600"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     (tmp_path / "postmaster.pid").write_text(f"{server.pid}\n/data\n")
@@ -95,22 +95,44 @@ def test_it_waits_for_a_word_and_goes_on(node: Node, host: LocalHost) -> None:
 
 def test_it_says_whether_it_is_at_work(node: Node, host: LocalHost) -> None:
     """Its caller may be gone: repmgrd must not be unpaused beside a repmgr that is about to promote a node."""
-    assert node.repmgr.start(host, LIMIT) is None
+    session = goes_on(node, host)
     assert node.repmgr.look(host, LIMIT) is Standing.AT_WORK
-    node.repmgr.go_on(host, LIMIT)
-    assert node.repmgr.look(host, LIMIT) is Standing.OVER
-
-
-def test_it_has_ended_when_its_session_is_gone(node: Node, host: LocalHost) -> None:
-    """As after a boot of its node, or of one that was killed."""
-    assert node.repmgr.start(host, LIMIT) is None
-    session = Path(node.repmgr.place, "session").read_text().strip()
+    assert node.repmgr.look(host, LIMIT) is Standing.AT_WORK
     subprocess.run(["kill", "-KILL", "--", f"-{session}"], check=True)
+    until_it_ends(node, host)
+    assert gone(node.repmgr.place)
+
+
+def goes_on(node: Node, host: LocalHost) -> str:
+    """Let it go on to what takes long, without anybody who waits; return its session."""
+    (node.place / "slow").touch()
+    assert node.repmgr.start(host, LIMIT) is None
+    Path(node.repmgr.place, "go").touch()
+    return Path(node.repmgr.place, "session").read_text().strip()
+
+
+def until_it_ends(node: Node, host: LocalHost) -> None:
+    """As after a boot of its node, or of one that was killed."""
     end = time.monotonic() + LIMIT
     while node.repmgr.look(host, LIMIT) is Standing.AT_WORK:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_one_that_has_been_read_is_over(node: Node, host: LocalHost) -> None:
+    assert node.repmgr.start(host, LIMIT) is None
+    node.repmgr.go_on(host, LIMIT)
+    assert node.repmgr.look(host, LIMIT) is Standing.OVER
+
+
+def test_one_that_waits_for_a_word_of_somebody_who_is_gone_is_ended(node: Node, host: LocalHost) -> None:
+    """Else repmgrd stays paused until it gives up; and a word that comes late lets nothing go on."""
+    assert node.repmgr.start(host, LIMIT) is None
+    assert node.repmgr.look(host, LIMIT) is Standing.UNPROMOTED
     assert gone(node.repmgr.place)
+    with pytest.raises(OperationFailed):
+        node.repmgr.go_on(host, LIMIT)
+    ends(node)
 
 
 @pytest.mark.parametrize("promotes", [False, True])

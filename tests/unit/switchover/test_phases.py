@@ -13,7 +13,7 @@ from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine import hold as holding
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal import holds
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover import drive, record
@@ -112,3 +112,26 @@ def test_a_primary_that_is_busy_is_waited_for(tmp_path: Path) -> None:
     it.host.at(3, lambda: setattr(it.host.nodes[1], "reachable", True))
     assert drive.somebody_serves(it.work)
     assert not [program for program in it.host.ran if "promote" in program.stdin]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_primary_that_dies_before_repmgr_was_let_go_on(tmp_path: Path, held: bool) -> None:
+    """repmgrd was paused when it gave the primary up, and promotes nobody; whether clients are held makes no odds."""
+    it = UnderWay(tmp_path, lambda program: it.host.promote(2) or "" if "promote" in program.stdin else "")  # type: ignore[func-returns-value]
+    if not held:
+        holding.release(it.work.plan.managed, it.work.hold, it.host)  # type: ignore[arg-type]
+        it.work.hold = None
+    it.paused()
+    it.work.note(paused=(1, 2))
+    it.host.lose(1)
+    outcome = drive.end(it.work, Problem("hold_over", "clients are not held any more"))
+    assert outcome.primary == 2
+    assert not it.host.nodes[2].paused
+
+
+def test_a_node_whose_repmgrd_is_not_paused_is_left_to_it(tmp_path: Path) -> None:
+    """The service has unpaused it, for the command was stopped for long: repmgrd may be about to promote the node."""
+    it = UnderWay(tmp_path, lambda program: "")
+    it.host.lose(1)
+    assert not drive.somebody_serves(it.work)
+    assert not [program for program in it.host.ran if program.argv[0] == "ssh"]
