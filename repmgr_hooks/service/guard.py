@@ -20,6 +20,7 @@ from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.finder import primary_finder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import pause_of
+from repmgr_hooks.journal.queries import SWITCHOVER
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.settings.cluster import Cluster
@@ -143,5 +144,10 @@ class SwitchoverGuard:
         cluster, us = self._cluster, holds.this_process()
         late = LATE if found.holder.boot == us.boot else AFTER_BOOT
         left = replace(found, holder=us, repmgr=False)
+        way = WayBack(cluster, left, lambda: primary_finder(cluster, self._journal), host, late)
         with exclusive(Path(cluster.state_dir) / lock_name(cluster.name), 0.0):
-            WayBack(cluster, left, lambda: primary_finder(cluster, self._journal), host, late).somebody_serves()
+            served = way.somebody_serves()
+        if way.did and self._journal:
+            said = f"a switchover to node {found.target} was cut off ({found.phase}); {way.did}"
+            run = self._journal.begin_run(cluster.name, SWITCHOVER, 1, [])
+            self._journal.end_run(run, served, False, said, None, 0)

@@ -85,6 +85,8 @@ class WayBack:
         self, cluster: Cluster, found: Record, finder: Callable[[], PrimaryFinder], host: Host, late: float = LATE
     ) -> None:
         self.found = found
+        self.did = ""
+        """What was done, if something was."""
         self._cluster, self._finder, self._host, self._late = cluster, finder, host, late
 
     def somebody_serves(self) -> bool:
@@ -97,7 +99,8 @@ class WayBack:
             return False
         self._begins(2 * (STOP_LIMIT + LIMIT) + START_LIMIT + self._late)
         if start_old_primary(self._cluster, self.found, states, self._host):
-            log.warning("nobody was promoted: node %d is started again", self.found.source)
+            self.did = f"nobody was promoted: node {self.found.source} is started again"
+            log.warning("%s", self.did)
             return self._wait(lambda: self._primary() == self.found.source, START_LIMIT)
         if self._wait(lambda: self._primary() is not None, self._late):
             return True
@@ -105,7 +108,11 @@ class WayBack:
         if not states:
             return False
         self._begins(PROMOTE_LIMIT + LIMIT)
-        return promote(self._cluster, self.found, states, self._host)
+        promoted = promote(self._cluster, self.found, states, self._host)
+        if promoted is not None:
+            self.did = f"node {self.found.source} is down: node {promoted} is promoted"
+            log.warning("%s", self.did)
+        return promoted is not None
 
     def _nobody_serves(self) -> Sequence[NodeState]:
         """Return what each node says, if none is the primary or was promoted since, and no repmgrd may do it."""
@@ -139,8 +146,8 @@ class WayBack:
         return found
 
 
-def promote(cluster: Cluster, found: Record, states: Sequence[NodeState], host: Host) -> bool:
-    """Have repmgr promote the node that was to be promoted, or one that has more WAL, and return whether it has.
+def promote(cluster: Cluster, found: Record, states: Sequence[NodeState], host: Host) -> int | None:
+    """Have repmgr promote the node that was to be promoted, or one that has more WAL, and return which.
 
     It is a failover, which repmgrd has let pass while it was paused; so what repmgrd asks for is asked for here, too:
     that more than half of the nodes are seen, and of those the one with the most WAL (repmgrd-physical.c, do_election).
@@ -149,26 +156,26 @@ def promote(cluster: Cluster, found: Record, states: Sequence[NodeState], host: 
     others = [state for state in states if state.node != found.source]
     seen = [state for state in others if state.reachable]
     if _may_be_promoted_already(found, seen):
-        return False
+        return None
     if 2 * len(seen) <= len(others):
         log.warning("nobody is promoted: %d of %d nodes answer", len(seen), len(others))
-        return False
+        return None
     best = _best(found, seen)
     if best is None:
-        return False
+        return None
     if found.promoting and best.node != found.target:
         log.warning("nobody is promoted: node %d has more WAL than node %d", best.node, found.target)
-        return False
+        return None
     try:
         repmgr = _repmgr_of(cluster, found, best.node) or _found_out(cluster, found, best.node, host)
         directory, conf = quote(repmgr.directory), quote(repmgr.conf)
         script = PROMOTE.format(directory=directory, conf=conf, limit=PROMOTE_LIMIT)
         for line in _run(repmgr, script, host, PROMOTE_LIMIT + LIMIT).splitlines():
             log.info("repmgr: %s", one_line(line, 300))
-        return True
+        return best.node
     except OperationFailed as error:
         log.warning("%s", error)
-        return False
+        return None
 
 
 def _may_be_promoted_already(found: Record, seen: Sequence[NodeState]) -> bool:

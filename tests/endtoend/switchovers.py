@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
+from repmgr_hooks.journal.queries import ASIDE
 from tests.endtoend.looks import follows, wait_until_good
 from tests.lab import CONFIG_FILE, DATA, Failed, Host, Lab, wait_for
 from tests.lab.pgbouncer import Pooler, use
@@ -75,11 +76,13 @@ def is_good(lab: Lab, old: Host, new: Host) -> None:
 
 
 def nothing_to_do(lab: Lab) -> bool:
-    """True if no event waits, and the last run ended well; that costs little, and a start of ``status`` a second."""
+    """True if no event waits, and no run goes on or is tried again; that costs little, and each ``status`` a second."""
     with closing(sqlite3.connect(f"file:{lab.gateway.path(STATE)}/journal.db?mode=ro", uri=True)) as journal:
         (waiting,) = journal.execute("select count(*) from event where run is null").fetchone()
-        last = journal.execute("select ok from run order by id desc limit 1").fetchone()
-    return waiting == 0 and last is not None and last[0] == 1
+        last = journal.execute(
+            f"select ended, ok, again from run where cause not in ({ASIDE}) order by id desc"
+        ).fetchone()
+    return waiting == 0 and bool(last[0]) and bool(last[1] or not last[2])
 
 
 def pooled_service(lab: Lab) -> Pooler:

@@ -123,6 +123,7 @@ def test_nothing_is_begun_while_repmgr_may_be_at_work(left: Left, said: Standing
     left.look()
     assert left.asked == ["stands"] * 4
     assert left.there == kept
+    assert left.guard.due_in() <= 2, "also where the service itself looks seldom, or is paused"
 
 
 def test_a_node_that_does_not_say_how_it_goes_is_given_the_time_that_repmgr_has(left: Left) -> None:
@@ -150,6 +151,17 @@ def test_the_node_is_promoted_where_the_old_primary_has_died(left: Left) -> None
     assert not left.host.nodes[2].in_recovery
     assert not left.host.nodes[2].paused
     assert left.there is not None, "node 1 is owed its repmgrd"
+
+
+def test_what_it_did_stands_in_the_journal(left: Left, journal: Journal) -> None:
+    left.journal = journal
+    left.guard = left.new_guard()
+    left.host.lose(1)
+    left.keep()
+    left.look()
+    (run,) = journal.runs(10, "main")
+    said = "a switchover to node 2 was cut off (switch); node 1 is down: node 2 is promoted"
+    assert (run.cause, run.ok, run.message) == ("switchover", True, said)
 
 
 def test_the_old_primary_serves_again_where_repmgr_promoted_nobody(left: Left) -> None:
@@ -186,6 +198,7 @@ def test_while_the_primary_serves_nothing_is_done_but_to_unpause(left: Left) -> 
     assert left.asked == ["stands"]
     assert left.there is None
     assert not left.host.nodes[1].paused
+    assert left.guard.due_in() > 2
 
 
 def newer_was_known(left: Left) -> None:

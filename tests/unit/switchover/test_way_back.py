@@ -66,7 +66,9 @@ class Nodes:
     def begin(self, states: tuple[NodeState, ...] = STATES, promoting: bool = True) -> bool:
         return start_old_primary(reached_by("env"), self.record(promoting), states, LocalHost({}))
 
-    def promote(self, states: tuple[NodeState, ...], command: tuple[str, ...] = (), promoting: bool = False) -> bool:
+    def promote(
+        self, states: tuple[NodeState, ...], command: tuple[str, ...] = (), promoting: bool = False
+    ) -> int | None:
         cluster = replace(reached_by("env"), nodes={**reached_by("env").nodes, 3: Node("10.0.0.13", shell=command)})
         return promote(cluster, self.record(promoting), states, NodesAnswer(self.target))
 
@@ -200,7 +202,7 @@ def test_a_witness_is_nobody_to_promote(nodes: Nodes) -> None:
 
 def test_where_the_old_primary_has_died_repmgr_promotes(nodes: Nodes) -> None:
     runs(nodes)
-    assert nodes.promote(ALIVE)
+    assert nodes.promote(ALIVE) == TARGET
     assert nodes.started == "repmgr -f /etc/it's.conf standby promote --siblings-follow\n"
 
 
@@ -221,7 +223,7 @@ AHEAD = (*ALIVE[:2], replace(ALIVE[2], lsn=7))
 def test_the_node_with_the_most_wal_is_promoted(nodes: Nodes) -> None:
     """Its last commits may be nowhere else: with quorum commit one standby is enough."""
     runs(nodes)
-    assert nodes.promote(AHEAD, ("env",))
+    assert nodes.promote(AHEAD, ("env",)) == 3
     assert nodes.started == "repmgr -f /etc/db3.conf standby promote --siblings-follow\n"
 
 
