@@ -25,7 +25,7 @@ from repmgr_hooks.lock import exclusive
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover import on_node, take_back
-from repmgr_hooks.switchover.on_node import Standing
+from repmgr_hooks.switchover.on_node import RepmgrState
 from repmgr_hooks.switchover.record import Record, lock_name
 from repmgr_hooks.switchover.way_back import LATE, START_LIMIT, WayBack
 from repmgr_hooks.system.host import LocalHost
@@ -112,28 +112,28 @@ class SwitchoverGuard:
         """
         host = self._make_host(self._cluster)
         try:
-            standing = self._standing(found, over, host)
-            if standing is Standing.AT_WORK:
+            repmgr = self._repmgr_state(found, over, host)
+            if repmgr is RepmgrState.AT_WORK:
                 return False
-            promoting = found.promoting and standing is not Standing.UNPROMOTED
+            promoting = found.promoting and repmgr is not RepmgrState.UNPROMOTED
             if self._may_let_serve(found):
                 self._let_serve(replace(found, promoting=promoting), host)
             return True
         finally:
             host.close_idle()
 
-    def _standing(self, found: Record, over: bool, host: Host) -> Standing:
+    def _repmgr_state(self, found: Record, over: bool, host: Host) -> RepmgrState:
         """How it goes with repmgr on its node; with its time over it has ended. Raises OperationFailed."""
         command = self._cluster.nodes[found.target].shell if found.target in self._cluster.nodes else ()
         if not found.repmgr or not found.place or not command:
-            return Standing.OVER if over or not found.repmgr else Standing.AT_WORK
+            return RepmgrState.OVER if over or not found.repmgr else RepmgrState.AT_WORK
         try:
             said = on_node.look(command, found.place, host, ASK_LIMIT)
         except OperationFailed:
             if not over:
                 raise
-            return Standing.OVER
-        return Standing.OVER if over and said is Standing.AT_WORK else said
+            return RepmgrState.OVER
+        return RepmgrState.OVER if over and said is RepmgrState.AT_WORK else said
 
     def _may_let_serve(self, found: Record) -> bool:
         paused = pause_of(self._cluster.name, self._journal, Path(self._cluster.state_dir))

@@ -106,7 +106,7 @@ rm -rf "$place"
 """
 
 
-class Standing(Enum):
+class RepmgrState(Enum):
     """How it goes on the node, as the node says it."""
 
     AT_WORK = "repmgr-hooks: it is at work"
@@ -114,17 +114,17 @@ class Standing(Enum):
     OVER = "repmgr-hooks: it has ended"
 
 
-def look(command: tuple[str, ...], place: str, host: Host, limit: float) -> Standing:
+def look(command: tuple[str, ...], place: str, host: Host, limit: float) -> RepmgrState:
     """Ask the node whether the repmgr that was begun in a place has ended. Raises OperationFailed if it does not say.
 
     One that nobody has let go on is ended. What has ended stops and promotes nothing any more: then others may, as in a
     failover.
     """
-    works, unpromoted, over = (each.value for each in Standing)
+    works, unpromoted, over = (each.value for each in RepmgrState)
     script = LOOK.format(place=quote(place), works=works, unpromoted=unpromoted, over=over, promoting=PROMOTING)
     said = host.run(Program((*command, "sh"), stdin=script), limit).strip()
     try:
-        return Standing(said)
+        return RepmgrState(said)
     except ValueError:
         what = f"{' '.join(command)} sh: whether repmgr has ended is not said: {said[-300:]}"
         raise OperationFailed(what, code="no_answer") from None
@@ -188,7 +188,7 @@ class Repmgr:
         """End it before it has stopped anything. Raises OperationFailed; then it ends by itself."""
         self._run(STOP.format(place=self.place), host, limit)
 
-    def look(self, host: Host, limit: float) -> Standing:
+    def look(self, host: Host, limit: float) -> RepmgrState:
         """Ask whether it is still at work. Raises OperationFailed if that is not known."""
         return look(self.command, self.place, host, limit)
 

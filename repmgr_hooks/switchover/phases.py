@@ -22,7 +22,7 @@ from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.log import hint
 from repmgr_hooks.switchover import record, take_back
-from repmgr_hooks.switchover.on_node import PROMOTING, Ran, Repmgr, Standing
+from repmgr_hooks.switchover.on_node import PROMOTING, Ran, Repmgr, RepmgrState
 from repmgr_hooks.switchover.record import MARGIN
 from repmgr_hooks.system import held_ports, pgbouncer
 from repmgr_hooks.system.apply import apply
@@ -236,8 +236,8 @@ def _promoted(work: Work, limit: float) -> bool:
             return False
         ask_at = work.host.now() + ASK_EVERY
         with contextlib.suppress(OperationFailed):
-            if (standing := work.plan.repmgr.look(work.host, ASK_LIMIT)) is not Standing.AT_WORK:
-                work.note(repmgr=False, promoting=standing is not Standing.UNPROMOTED)
+            if (state := work.plan.repmgr.look(work.host, ASK_LIMIT)) is not RepmgrState.AT_WORK:
+                work.note(repmgr=False, promoting=state is not RepmgrState.UNPROMOTED)
         return not work.record.repmgr
 
     return work.wait(known, limit) and work.primary() == work.plan.target

@@ -21,7 +21,7 @@ from repmgr_hooks.service.guard import RECENT, SwitchoverGuard
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.settings.cluster import Cluster, Node
 from repmgr_hooks.switchover import record
-from repmgr_hooks.switchover.on_node import Standing
+from repmgr_hooks.switchover.on_node import RepmgrState
 from repmgr_hooks.switchover.record import Record, lock_name
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import FakeHost
@@ -33,7 +33,7 @@ LIMIT = 60.0
 
 
 class Left:
-    """A switchover from node 1 to node 2 whose command is gone; ``standing``: what node 2 says of its repmgr.
+    """A switchover from node 1 to node 2 whose command is gone; ``repmgr``: what node 2 says of its repmgr.
 
     ``old``: what has become of the old primary.
     """
@@ -41,7 +41,7 @@ class Left:
     def __init__(self, place: Path) -> None:
         self.host = FakeHost()
         self.host.programs["ssh"] = self._ssh
-        self.standing: Standing | OperationFailed = Standing.OVER
+        self.repmgr: RepmgrState | OperationFailed = RepmgrState.OVER
         self.old: Literal["died", "stopped", "hangs"] = "died"
         self.asked: list[str] = []
         """What the nodes were asked and had to do."""
@@ -81,12 +81,12 @@ class Left:
 
     def _ssh(self, program: Program) -> str:
         node, text = program.argv[1], program.stdin
-        if Standing.AT_WORK.value in text:
+        if RepmgrState.AT_WORK.value in text:
             self.asked.append("stands")
             assert f"place={PLACE}" in text
-            if isinstance(self.standing, OperationFailed):
-                raise self.standing
-            return f"{self.standing.value}\n"
+            if isinstance(self.repmgr, OperationFailed):
+                raise self.repmgr
+            return f"{self.repmgr.value}\n"
         if "standby promote" in text:
             self.asked.append(f"promote {node}")
             self.host.promote(int(node[-1]))
@@ -115,10 +115,10 @@ def test_a_node_that_stays_silent_is_said_once(left: Left, caplog: pytest.LogCap
     assert not left.host.nodes[1].paused
 
 
-@pytest.mark.parametrize("said", [Standing.AT_WORK, OperationFailed("ssh: no route to host")])
-def test_nothing_is_begun_while_repmgr_may_be_at_work(left: Left, said: Standing | OperationFailed) -> None:
+@pytest.mark.parametrize("said", [RepmgrState.AT_WORK, OperationFailed("ssh: no route to host")])
+def test_nothing_is_begun_while_repmgr_may_be_at_work(left: Left, said: RepmgrState | OperationFailed) -> None:
     left.host.lose(1)
-    left.standing = said
+    left.repmgr = said
     kept = left.keep()
     left.look()
     assert left.asked == ["stands"] * 4
@@ -128,7 +128,7 @@ def test_nothing_is_begun_while_repmgr_may_be_at_work(left: Left, said: Standing
 
 def test_a_node_that_does_not_say_how_it_goes_is_given_the_time_that_repmgr_has(left: Left) -> None:
     left.host.lose(1)
-    left.standing = OperationFailed("ssh: no route to host")
+    left.repmgr = OperationFailed("ssh: no route to host")
     left.keep(until=clock.monotonic() - 1)
     left.look()
     assert left.asked == ["stands", "promote db2"]
@@ -137,7 +137,7 @@ def test_a_node_that_does_not_say_how_it_goes_is_given_the_time_that_repmgr_has(
 def test_a_node_is_asked_for_what_repmgr_did_also_when_its_time_is_over(left: Left) -> None:
     """As after a boot of ours: the old primary has more WAL than the node that was not promoted."""
     left.host.lose(1)
-    left.standing, left.old = Standing.UNPROMOTED, "stopped"
+    left.repmgr, left.old = RepmgrState.UNPROMOTED, "stopped"
     left.keep(until=clock.monotonic() - 1)
     left.look()
     assert left.asked == ["stands", "start db1"]
@@ -167,7 +167,7 @@ def test_what_it_did_stands_in_the_journal(left: Left, journal: Journal) -> None
 def test_the_old_primary_serves_again_where_repmgr_promoted_nobody(left: Left) -> None:
     """To promote the node instead could lose what it has not received: for that repmgr has given up."""
     left.host.lose(1)
-    left.standing, left.old = Standing.UNPROMOTED, "stopped"
+    left.repmgr, left.old = RepmgrState.UNPROMOTED, "stopped"
     left.keep()
     left.look()
     assert left.asked == ["stands", "start db1"]

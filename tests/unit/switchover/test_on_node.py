@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.switchover.on_node import Repmgr, Standing
+from repmgr_hooks.switchover.on_node import Repmgr, RepmgrState
 from repmgr_hooks.system.host import LocalHost
 
 LIMIT = 60.0
@@ -96,8 +96,8 @@ def test_it_waits_for_a_word_and_goes_on(node: Node, host: LocalHost) -> None:
 def test_it_says_whether_it_is_at_work(node: Node, host: LocalHost) -> None:
     """Its caller may be gone: repmgrd must not be unpaused beside a repmgr that is about to promote a node."""
     session = goes_on(node, host)
-    assert node.repmgr.look(host, LIMIT) is Standing.AT_WORK
-    assert node.repmgr.look(host, LIMIT) is Standing.AT_WORK
+    assert node.repmgr.look(host, LIMIT) is RepmgrState.AT_WORK
+    assert node.repmgr.look(host, LIMIT) is RepmgrState.AT_WORK
     subprocess.run(["kill", "-KILL", "--", f"-{session}"], check=True)
     until_it_ends(node, host)
     assert gone(node.repmgr.place)
@@ -114,7 +114,7 @@ def goes_on(node: Node, host: LocalHost) -> str:
 def until_it_ends(node: Node, host: LocalHost) -> None:
     """As after a boot of its node, or of one that was killed."""
     end = time.monotonic() + LIMIT
-    while node.repmgr.look(host, LIMIT) is Standing.AT_WORK:
+    while node.repmgr.look(host, LIMIT) is RepmgrState.AT_WORK:
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -122,13 +122,13 @@ def until_it_ends(node: Node, host: LocalHost) -> None:
 def test_one_that_has_been_read_is_over(node: Node, host: LocalHost) -> None:
     assert node.repmgr.start(host, LIMIT) is None
     node.repmgr.go_on(host, LIMIT)
-    assert node.repmgr.look(host, LIMIT) is Standing.OVER
+    assert node.repmgr.look(host, LIMIT) is RepmgrState.OVER
 
 
 def test_one_that_waits_for_a_word_of_somebody_who_is_gone_is_ended(node: Node, host: LocalHost) -> None:
     """Else repmgrd stays paused until it gives up; and a word that comes late lets nothing go on."""
     assert node.repmgr.start(host, LIMIT) is None
-    assert node.repmgr.look(host, LIMIT) is Standing.UNPROMOTED
+    assert node.repmgr.look(host, LIMIT) is RepmgrState.UNPROMOTED
     assert gone(node.repmgr.place)
     with pytest.raises(OperationFailed):
         node.repmgr.go_on(host, LIMIT)
@@ -146,7 +146,7 @@ def test_one_that_has_ended_and_that_nobody_has_asked(node: Node, host: LocalHos
     while not Path(node.repmgr.place, "code").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert node.repmgr.look(host, LIMIT) is (Standing.OVER if promotes else Standing.UNPROMOTED)
+    assert node.repmgr.look(host, LIMIT) is (RepmgrState.OVER if promotes else RepmgrState.UNPROMOTED)
     assert gone(node.repmgr.place)
 
 

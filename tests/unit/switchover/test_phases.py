@@ -17,14 +17,14 @@ from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal import holds
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover import drive, record
-from repmgr_hooks.switchover.on_node import ENDED, Repmgr, Standing
+from repmgr_hooks.switchover.on_node import ENDED, Repmgr, RepmgrState
 from repmgr_hooks.switchover.phases import Plan, Work, switch
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost
 from tests.unit.reports.test_status import MAIN
 
 LIMIT = 240.0
-WORKS, OVER, UNPROMOTED = Standing.AT_WORK.value, Standing.OVER.value, Standing.UNPROMOTED.value
+WORKS, OVER, UNPROMOTED = RepmgrState.AT_WORK.value, RepmgrState.OVER.value, RepmgrState.UNPROMOTED.value
 
 
 class UnderWay:
