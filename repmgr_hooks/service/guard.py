@@ -33,8 +33,8 @@ from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks at a switchover that is under way."""
+LOOK_EVERY, RETRY_EVERY = 1.0, 5.0
+"""Seconds between two looks at a switchover that is under way, and at one that cannot be taken back yet."""
 ASK_EVERY, ASK_LIMIT = 2.0, 15.0
 """Seconds between two questions to a node, and for its answer."""
 RECENT = 3600.0
@@ -61,16 +61,17 @@ class SwitchoverGuard:
         self._job: tuple[float, bool, Future[bool]] | None = None
         """What settles a switchover: when that began, whether its time was over, and what has come of it."""
         self._next_job = 0.0
-        self._under_way: Record | None = None
+        self._wait = math.inf
 
     def look(self) -> None:
         """repmgr promotes a node at any moment while it is at work, and clients wait for that."""
-        decision, said = self._monitor.decision, ""
+        decision, said, self._wait = self._monitor.decision, "", RETRY_EVERY
         try:
             primary = decision.primary if decision else None
-            self._under_way = take_back.look(self._cluster, primary, self._host, self._settled)
-            if self._under_way and self._under_way.repmgr:
+            under_way = take_back.look(self._cluster, primary, self._host, self._settled)
+            if under_way and under_way.repmgr:
                 self._monitor.look_now(hurry=True)
+            self._wait = LOOK_EVERY if under_way else math.inf
         except OperationFailed as error:
             said = str(error)
             if said != self._said:
@@ -83,7 +84,7 @@ class SwitchoverGuard:
 
     def due_in(self) -> float:
         """Return the seconds until it is to look again."""
-        return LOOK_EVERY if self._under_way else math.inf
+        return self._wait
 
     def _settled(self, found: Record, over: bool) -> bool:
         """True once nothing more is to be done for a switchover; with its time over, whatever has come of it."""
@@ -108,17 +109,18 @@ class SwitchoverGuard:
     def _settle(self, found: Record, over: bool) -> bool:
         """Where repmgr has ended, and nobody serves, let a node serve. Raises OperationFailed.
 
-        False while repmgr is at work, or may be.
+        False while repmgr is at work, or may be. The lock is the command's: it is free, for that is gone.
         """
-        host = self._make_host(self._cluster)
+        cluster, host = self._cluster, self._make_host(self._cluster)
         try:
-            repmgr = self._repmgr_state(found, over, host)
-            if repmgr is RepmgrState.AT_WORK:
-                return False
-            promoting = found.promoting and repmgr is not RepmgrState.UNPROMOTED
-            if self._may_let_serve(found):
-                self._let_serve(replace(found, promoting=promoting), host)
-            return True
+            with exclusive(Path(cluster.state_dir) / lock_name(cluster.name), 0.0):
+                repmgr = self._repmgr_state(found, over, host)
+                if repmgr is RepmgrState.AT_WORK:
+                    return False
+                promoting = found.promoting and repmgr is not RepmgrState.UNPROMOTED
+                if self._may_let_serve(found):
+                    self._let_serve(replace(found, promoting=promoting), host)
+                return True
         finally:
             host.close_idle()
 
@@ -140,13 +142,12 @@ class SwitchoverGuard:
         return paused is None and 0 <= clock.wall() - found.since < RECENT
 
     def _let_serve(self, found: Record, host: Host) -> None:
-        """Do what the command would have done; its lock is free, for it is gone. Raises OperationFailed."""
+        """Do what the command would have done. Raises OperationFailed."""
         cluster, us = self._cluster, holds.this_process()
         late = LATE if found.holder.boot == us.boot else AFTER_BOOT
         left = replace(found, holder=us, repmgr=False)
         way = WayBack(cluster, left, lambda: primary_finder(cluster, self._journal), host, late)
-        with exclusive(Path(cluster.state_dir) / lock_name(cluster.name), 0.0):
-            served = way.somebody_serves()
+        served = way.somebody_serves()
         if way.did and self._journal:
             said = f"a switchover to node {found.target} was cut off ({found.phase}); {way.did}"
             run = self._journal.begin_run(cluster.name, SWITCHOVER, 1, [])

@@ -19,6 +19,7 @@ from tests.lab import BASE, CONFIG, CONFIG_FILE, Failed, Host, Lab, must, on_nod
 
 VIRTUAL = "10.0.0.20"
 OWN = {"gateway": "10.0.0.21", "gateway2": "10.0.0.22"}
+SHELL = "shell: [ssh, -o, BatchMode=yes, postgres@"
 DAEMONS = ("worker", "keepalived", "conntrackd")
 
 
@@ -43,7 +44,8 @@ class TwoGateways(Lab):
         text = super().config(name)
         if name == "config.yaml":
             hosts = f"address: {VIRTUAL}\n      hosts: [{', '.join(OWN.values())}]"
-            text = text.replace(f"address: {VIRTUAL}", hosts)
+            text = text.replace(f"address: {VIRTUAL}", hosts).replace("{changes: 5, ", "{changes: 50, ")
+            text = re.sub(r"\{host: (10\.0\.0\.1\d)\}", rf"{{host: \1, {SHELL}\1]}}", text)
             return text.replace("command: [barman]", "command: [ssh, -o, BatchMode=yes, barman@10.0.0.40, barman]")
         # The probes of a gateway come from its own address.
         return text.replace(f"{VIRTUAL}/32  ", "10.0.0.0/24  ") if name == "pg_hba.conf" else text
@@ -79,19 +81,16 @@ class TwoGateways(Lab):
         self.put(host, "/etc/keepalived/repmgr-hooks-track", (CONFIG / "repmgr-hooks-track").read_text(), 0o755)
 
     def _start_ssh(self) -> None:
-        """Barman's user of each gateway gets in on Barman's host."""
+        """Barman's user of each gateway gets in on Barman's host; postgres on the nodes, from them and the gateways."""
         Path("/run/sshd").mkdir(exist_ok=True)
         self.db1.path("/root").mkdir(exist_ok=True)
         key, public = three.new_key(self)
         for host in (*self.gateways, self.backup):
-            home = "/var/lib/barman/.ssh"
-            self.put(host, f"{home}/id_ed25519", key, 0o600, "barman")
-            self.put(host, f"{home}/known_hosts", f"10.0.0.* {public}", 0o600, "barman")
-            self.put(host, f"{home}/authorized_keys", public, 0o600, "barman")
-        self.backup.run("usermod", "--password", "*", "barman")
-        self.put(self.backup, "/etc/ssh/lab_key", key, 0o600)
-        self.put(self.backup, "/etc/ssh/sshd_config", three.SSHD)
-        self.daemons["sshd"] = self.backup.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
+            three.let_in(self, host, "barman", key, public)
+        for host in self.databases:
+            three.let_in(self, host, "postgres", key, public)
+        for host in (*self.databases, self.backup):
+            three.start_sshd(self, host, key)
 
     def open(self, repmgrd: bool = True) -> None:
         """Bring it into service; the first gateway has the address, for it starts first."""
