@@ -16,6 +16,7 @@ from repmgr_hooks.errors import Problem, UsageError, did_you_mean, mistake
 from repmgr_hooks.handlers import BUILT_IN, handler, plug_ins
 from repmgr_hooks.hook import STATE_DIR
 from repmgr_hooks.log import hint
+from repmgr_hooks.netfilter.route import route_to
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.settings.cluster import Cluster, Readers
 from repmgr_hooks.settings.document import Document
@@ -93,7 +94,29 @@ def load(path: Path, here: bool = True) -> Config:
         outline.check_state_dir(document, config.service.state_dir)
         outline.check_names(document, config.clusters)
     outline.refuse(path, document)
-    return config
+    return _as_on_this_host(config) if here else config
+
+
+def _as_on_this_host(loaded: Config) -> Config:
+    """Several gateways have one file; what it says of Barman may be different on each."""
+    return replace(loaded, clusters={name: _seen_from_here(managed) for name, managed in loaded.clusters.items()})
+
+
+def _seen_from_here(managed: ManagedCluster) -> ManagedCluster:
+    cluster, barman = managed.cluster, managed.cluster.barman
+    if barman is None or not barman.gateways:
+        return managed
+    return replace(managed, cluster=replace(cluster, barman=barman.seen_from(_own_address(cluster))))
+
+
+def _own_address(cluster: Cluster) -> str:
+    return next((each for each in cluster.gateway.hosts if route_to(each).local), "")
+
+
+def is_out_of_date(loaded: Config) -> bool:
+    """True if it did not say which Barman is this host's, for the host's address came later than it was read."""
+    clusters = [managed.cluster for managed in loaded.clusters.values()]
+    return any(each.barman and not each.barman.slot_name and _own_address(each) for each in clusters)
 
 
 def _config(document: Document, path: Path) -> Config:

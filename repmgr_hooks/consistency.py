@@ -11,6 +11,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import did_you_mean
 from repmgr_hooks.settings import libpq
 from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 from repmgr_hooks.settings.document import Document
 from repmgr_hooks.settings.libpq import TAKE_OUT
@@ -28,11 +29,11 @@ def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
         document.problem(join(path, "gateway.snat_address"), "must be of the same kind as the nodes' (IPv4 or IPv6)")
     if snat != cluster.gateway.address and snat in [node.host for node in cluster.nodes.values()]:
         document.problem(join(path, "gateway.snat_address"), f"{snat} is a node's", "name one of this host's own")
-    hosts = [node.host for node in cluster.nodes.values()]
+    ends = [cluster.shown(cluster.endpoint(number)) for number in cluster.nodes]
     ports = [str(port) for port in cluster.gateway.ports.values()]
-    for what, values in (("nodes", hosts), ("gateway.ports", ports)):
+    for what, values, hint in (("nodes", ends, "give each a 'port' of its own"), ("gateway.ports", ports, "")):
         for value in sorted({value for value in values if values.count(value) > 1}):
-            document.problem(join(path, what), f"{value} appears twice")
+            document.problem(join(path, what), f"{value} appears twice", hint)
     if cluster.gateway.chains.dnat == cluster.gateway.chains.snat:
         document.problem(join(path, "gateway.chains"), "dnat and snat must be two chains")
     for name in cluster.unknown.close if cluster.unknown else ():
@@ -41,6 +42,7 @@ def check_cluster(document: Document, cluster: Cluster, path: str) -> None:
             document.problem(join(path, "unknown.close"), f"the gateway has no port {name!r}", hint)
     _check_nodes(document, cluster, path)
     _check_gateways(document, cluster, path)
+    _check_barmans(document, cluster, path)
     _check_former_primary(document, cluster, path)
     for name, value in cluster.postgres.libpq.items():
         if wrong := libpq.problem(name, value):
@@ -61,8 +63,8 @@ def _check_nodes(document: Document, cluster: Cluster, path: str) -> None:
         if node.host == address and not node.witness:
             hint = "give the gateway an address of its own"
             document.problem(join(path, "gateway.address"), f"{address} is node {number}'s", hint)
-        elif node.host == address and cluster.postgres.port in cluster.gateway.ports.values():
-            message = f"{cluster.postgres.port} of {address} is node {number}'s own"
+        elif node.host == address and (port := cluster.endpoint(number).port) in cluster.gateway.ports.values():
+            message = f"{port} of {address} is node {number}'s own"
             document.problem(join(path, "gateway.ports"), message, "choose another port")
 
 
@@ -81,6 +83,27 @@ def _check_gateways(document: Document, cluster: Cluster, path: str) -> None:
         document.problem(where, "must be of the same kind as 'address' (IPv4 or IPv6)")
 
 
+def _check_barmans(document: Document, cluster: Cluster, path: str) -> None:
+    """A Barman of its own has a slot of its own, and then there is one on each gateway."""
+    if cluster.barman is None:
+        return
+    where, hosts, given = join(path, "barman.gateways"), cluster.gateway.hosts, cluster.barman.gateways
+    for address in (address for address in given if address not in hosts):
+        hint = did_you_mean(address, hosts) or "they are its keys, each gateway's own address"
+        document.problem(join(where, address), "is no gateway under 'gateway.hosts'", hint)
+    for address in (address for address, here in given.items() if not (here.slot_name or here.command)):
+        document.problem(join(where, address), "says nothing", "give it a 'slot_name' or a 'command', or take it out")
+    slots = [each.slot_name for each in given.values() if each.slot_name]
+    for slot in sorted({slot for slot in slots if slots.count(slot) > 1}):
+        document.problem(where, f"slot {slot} appears twice", "each Barman reads a slot of its own")
+    without = [host for host in hosts if host not in given or not given[host].slot_name]
+    if slots and without:
+        hint = "give each gateway the slot of its own Barman; if there is one Barman for all, give none"
+        document.problem(where, f"no 'slot_name' for {' and '.join(without)}", hint)
+    if slots and cluster.barman.slot_name != Barman.slot_name:
+        document.problem(join(path, "barman.slot_name"), "is of no use: each gateway has its own", TAKE_OUT)
+
+
 def _check_former_primary(document: Document, cluster: Cluster, path: str) -> None:
     """A node is stopped and rejoined through its ``shell``."""
     settings = cluster.former_primary
@@ -91,6 +114,11 @@ def _check_former_primary(document: Document, cluster: Cluster, path: str) -> No
         nodes = " and ".join(f"nodes.{number}" for number in without)
         hint = f"give {nodes} a 'shell' that runs as PostgreSQL's user there: [ssh, -o, BatchMode=yes, ...]"
         document.problem(join(path, "former_primary"), f"needs a shell on each node, which is missing in {nodes}", hint)
+    hosts = [node.host for node in cluster.nodes.values()]
+    for host in sorted({host for host in hosts if hosts.count(host) > 1} if settings.fence.program else ()):
+        what = f"would switch off {host}, and each node on it"
+        hint = f"{TAKE_OUT}; each node is stopped through its 'shell'"
+        document.problem(join(path, "former_primary.fence.program"), what, hint)
     if not settings.rejoin and settings.clone != "never":
         document.problem(join(path, "former_primary.clone"), "is of no use with 'rejoin: false'", TAKE_OUT)
 
@@ -136,9 +164,11 @@ def _claims(cluster: Cluster) -> Iterator[tuple[object, ...]]:
     A witness may hold the votes of several clusters, each in a database of its own; and two hosts of Barman's may have
     servers of the same name.
     """
-    gateway, port = cluster.gateway, cluster.postgres.port
+    gateway, nodes = cluster.gateway, cluster.nodes
     yield from (("gateway", "chain ", chain) for chain in (gateway.chains.dnat, gateway.chains.snat))
     yield from (("gateway", "port ", f"{gateway.address}:{port}") for port in gateway.ports.values())
-    yield from (("nodes", "port ", f"{node.host}:{port}") for node in cluster.nodes.values() if not node.witness)
+    yield from (
+        ("nodes", "port ", "{}:{}".format(*cluster.endpoint(n))) for n, node in nodes.items() if not node.witness
+    )
     if cluster.barman:
         yield "barman", "server ", cluster.barman.server, cluster.barman.command

@@ -340,6 +340,17 @@ class FakeNode:
     """How a client fares that is led here, if it is not as it should be."""
     inactive: tuple[int, ...] = ()
     """The nodes that its ``repmgr.nodes`` holds for dead."""
+    port: int = 5432
+
+    @property
+    def socket(self) -> str:
+        """Where it listens."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def conninfo(self) -> str:
+        """How repmgr reaches it."""
+        return f"host={self.host}" + f" port={self.port}" * (self.port != 5432)
 
     def lsn(self) -> str:
         """Return the position that is written now."""
@@ -429,12 +440,18 @@ class Connection:
     flow: Flow
     host: str
     state: str = "ESTABLISHED"
+    port: int = 5432
+
+    @property
+    def socket(self) -> str:
+        """Where it really leads."""
+        return f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
         to, back = self.flow, self.host
         return (
             f"tcp      6 431999 {self.state} src={to.client} dst={to.gateway} sport={to.client_port} "
-            f"dport={to.gateway_port} src={back} dst={to.gateway} sport=5432 dport={to.client_port} "
+            f"dport={to.gateway_port} src={back} dst={to.gateway} sport={self.port} dport={to.client_port} "
             "[ASSURED] mark=0 use=1"
         )
 
@@ -448,6 +465,9 @@ class FakeHost(ScriptedHost):
     gateway = "10.0.0.20"
     barman_port = 54321
     app_port = 54322
+    barman_slot = "barman"
+    other_barmans: tuple[str, ...] = ()
+    """The slots of other gateways' Barmans; one that is active streams."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -631,17 +651,17 @@ class FakeHost(ScriptedHost):
 
     def _visit(self, way: Mapping[str, Any], limit: float) -> Visit:
         led = self.reached(way["host"], int(way["port"]), "OUTPUT")
-        node = next((node for node in self.nodes.values() if led == f"{node.host}:5432"), None)
+        node = next((node for node in self.nodes.values() if led == node.socket), None)
         if node is None:
             return Visit(error=f'connection to server at "{way["host"]}" failed: Connection refused')
         if not node.reachable:
             self.sleep(limit)
             return Visit(error=LATE, seconds=limit)
         if node.client:
-            return replace(node.client, server=node.host if node.client.stage != "connect" else "")
+            return replace(node.client, server=node.host if node.client.stage != "connect" else "", port=node.port)
         reads = "client" if "read_only=on" in way.get("options", "") else ""
         stage: Literal["ask", "done"] = "ask" if node.in_recovery or reads else "done"
-        return Visit(stage, server=node.host, in_recovery=node.in_recovery, read_only=reads, pid=4712)
+        return Visit(stage, server=node.host, in_recovery=node.in_recovery, read_only=reads, pid=4712, port=node.port)
 
     def _gateways(self, sql: Sql, node: FakeNode) -> Rows:
         if sql.params[0]:
@@ -680,6 +700,7 @@ class FakeHost(ScriptedHost):
             if entry.flow.gateway == asked["--orig-dst"]
             and str(entry.flow.gateway_port) == asked.get("--orig-port-dst", str(entry.flow.gateway_port))
             and entry.host == asked.get("--reply-src", entry.host)
+            and str(entry.port) == asked.get("--reply-port-src", str(entry.port))
         ]
         if words[0] == "-L":
             return "".join(f"{entry}\n" for entry in found)
@@ -825,15 +846,15 @@ class FakeHost(ScriptedHost):
 
     def _end_stream(self) -> None:
         node = self.nodes[self.barman.streams_from or 0]
-        if "barman" in node.slots:
-            node.slots["barman"].active = False
+        if self.barman_slot in node.slots:
+            node.slots[self.barman_slot].active = False
         self.barman.streams_from = None
 
     def _start_stream(self) -> None:
         number = self._behind_barman_port()
         runs = self.barman.streams_from is not None or self.barman.receiver_hangs
-        if number and not runs and "barman" in self.nodes[number].slots:
-            self.nodes[number].slots["barman"].active = True
+        if number and not runs and self.barman_slot in self.nodes[number].slots:
+            self.nodes[number].slots[self.barman_slot].active = True
             self.barman.streams_from, self.barman.streams_since = number, self._clock
 
     def _behind_barman_port(self) -> int | None:
@@ -842,7 +863,7 @@ class FakeHost(ScriptedHost):
             number = int(model.removeprefix("main-db"))
             return number if self.nodes[number].reachable else None
         socket = self.reached(self.gateway, self.barman_port, "OUTPUT")
-        return next((n for n, node in self.nodes.items() if f"{node.host}:5432" == socket and node.reachable), None)
+        return next((n for n, node in self.nodes.items() if node.socket == socket and node.reachable), None)
 
     def _switch_wal(self, program: Program) -> str:
         number = self._behind_barman_port()
@@ -881,13 +902,14 @@ class FakeHost(ScriptedHost):
         return STATEMENTS[sql.statement](self, sql, node)
 
     def _look(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        slots = [slot.as_row(name, SENDER_PID) for name, slot in sorted(node.slots.items())]
+        slots = [slot.as_row(name, self._receiver(name)) for name, slot in sorted(node.slots.items())]
         receiver = (
             node.in_recovery
             and node.upstream
             and {
                 "status": "streaming",
                 "sender_host": self.nodes[node.upstream].host,
+                "sender_port": self.nodes[node.upstream].port,
                 "received_tli": node.timeline,
             }
         )
@@ -909,6 +931,10 @@ class FakeHost(ScriptedHost):
             )
         ]
 
+    def _receiver(self, slot: str) -> int:
+        """The walsender behind a slot, if it is active."""
+        return SENDER_PID - (1 + self.other_barmans.index(slot) if slot in self.other_barmans else 0)
+
     def senders(self, number: int) -> list[dict[str, object]] | None:
         """Barman's walsender and those to standbys, as ``pg_stat_replication`` of a node shows them; None: none."""
         sender: dict[str, object] = {
@@ -919,6 +945,12 @@ class FakeHost(ScriptedHost):
             "flush_lsn": self.nodes[number].lsn(),
             "age": self._clock - self.barman.streams_since,
         }
+        there = self.nodes[number].slots
+        others = [
+            {**sender, "pid": self._receiver(name), "state": "streaming", "age": 60.0}
+            for name in self.other_barmans
+            if name in there and there[name].active
+        ]
         standbys = [
             {
                 **sender,
@@ -932,7 +964,7 @@ class FakeHost(ScriptedHost):
             for other, node in self.nodes.items()
             if node.in_recovery and node.upstream == number
         ]
-        return [*([sender] if self.barman.streams_from == number else []), *standbys] or None
+        return [*([sender] if self.barman.streams_from == number else []), *others, *standbys] or None
 
     def _examine(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         clock = time.time() + node.clock_ahead
@@ -950,7 +982,7 @@ class FakeHost(ScriptedHost):
 
     def _identities(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         rows = self.nodes.items()
-        return [(number, f"db{number}", f"host={node.host}", f"/etc/repmgr/db{number}.conf") for number, node in rows]
+        return [(number, f"db{number}", node.conninfo, f"/etc/repmgr/db{number}.conf") for number, node in rows]
 
     def _streaming(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         position, min_stream_age, slot = sql.params

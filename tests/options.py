@@ -71,7 +71,8 @@ def _inside(annotated: Any, path: str, default: object) -> Iterator[Option]:
         yield from _of(typing.cast(type[Any], kind), path, None if default is MISSING else default)
     elif get_origin(kind) is Mapping:
         key, value = get_args(kind)
-        yield from _inside(value, f"{path}.{'N' if key == NodeId else 'NAME'}", default)
+        inner = MISSING if dataclasses.is_dataclass(value) else default
+        yield from _inside(value, f"{path}.{'N' if key == NodeId else 'NAME'}", inner)
     elif get_origin(kind) is tuple and dataclasses.is_dataclass(get_args(kind)[0]):
         yield from _of(get_args(kind)[0], f"{path}[]")
     else:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from repmgr_hooks.alerts.rules import Unserved, conditions, of_gateways, overdue
+from repmgr_hooks.alerts.rules import Unserved, conditions, only_seen_here, overdue
 from repmgr_hooks.cluster.decide import PrimaryDecision
-from repmgr_hooks.cluster.gateways import NOBODY_ELSE_TELLS
 from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, Problem
@@ -46,6 +45,8 @@ class AlertEvaluator:
         self._decision: PrimaryDecision | None = None
         self._known_at = self._known_since = host.now()
         """When a primary was last seen, and since when it is the same one."""
+        self._tells = False
+        """Whether something was told without the address, of which must be told when it is over, too."""
 
     def saw(self, decision: PrimaryDecision | None) -> None:
         """A look, or a run, has ended with this decision."""
@@ -72,8 +73,10 @@ class AlertEvaluator:
         unknown_for = self._host.now() - self._known_at
         if not serves(cluster.gateway, self._host):
             # Whoever has the address tells the rest.
-            said = [problem for problem in warnings if problem.code in NOBODY_ELSE_TELLS]
-            return self._listener.note(cluster.name, list(of_gateways(cluster, said))) if said else None
+            said = only_seen_here(self._managed, warnings, failed, wal)
+            self._tells = self._tells or bool(said)
+            return self._listener.note(cluster.name, said) if self._tells else None
+        self._tells = False
         if decision and (
             decision.primary is not None or decision.stale_primaries or unknown_for >= cluster.promotion_timeout
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -95,6 +96,19 @@ def conditions(
     return found
 
 
+def only_seen_here(
+    managed: ManagedCluster, warnings: Sequence[Problem], failed: RunRow | None, wal: Sequence[WalCheckRow]
+) -> list[Alert]:
+    """Return what a gateway tells although it has not the address: nobody else does, or sees its own Barman's WAL."""
+    cluster = managed.cluster
+    found = list(of_gateways(cluster, [problem for problem in warnings if problem.code in NOBODY_ELSE_TELLS]))
+    if cluster.barman and cluster.barman.on_each_gateway:
+        of_run = _of_run(managed, failed, math.inf) if failed and failed.left else ()
+        found += [alert for alert in of_run if alert.condition == "backup"]
+        found += [_broken_wal(cluster, row) for row in wal if row.problem][:1]
+    return found
+
+
 def of_gateways(cluster: Cluster, problems: Sequence[Problem]) -> Iterator[Alert]:
     """Return the alert about several gateways: critical, unless one that is only a reserve is missing."""
     if said := [problem for problem in problems if problem.code in CODES]:
@@ -148,7 +162,7 @@ def _stale_primary(cluster: Cluster, decision: PrimaryDecision, rejoin: Sequence
     return Alert(cluster.name, "stale_primary", "critical", summary, details, hint)
 
 
-def _of_run(managed: ManagedCluster, failed: RunRow, attempts: int) -> Iterator[Alert]:
+def _of_run(managed: ManagedCluster, failed: RunRow, attempts: float) -> Iterator[Alert]:
     """The most exact first; what is tried no more is a condition of its own."""
     details = "\n".join([failed.message, *hint_lines(failed.hint)])
     alert = functools.partial(Alert, managed.cluster.name, details=details)

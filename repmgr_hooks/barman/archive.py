@@ -14,13 +14,12 @@ from repmgr_hooks.barman.branch import is_fence
 from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, parse_history, parse_name, position
 from repmgr_hooks.errors import OperationFailed, Problem, answer_of, hint_lines
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
 LIMIT = 30.0
 CLEANS_UP_LOCKS = (3, 10)
 """Its cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
-TERMINATES_PROCESSES = (3, 14)
 SMALLEST = 1024 * 1024
 """No WAL file is smaller (initdb --wal-segsize)."""
 FORMS = ("none", "gzip", "pygzip", "pigz", "bzip2", "pybzip2", "xz", "lz4", "zstd")
@@ -34,6 +33,16 @@ select (case when pg_is_in_recovery() then greatest(pg_last_wal_receive_lsn(), p
        has_function_privilege('pg_catalog.pg_switch_wal()', 'execute'), (select array_agg(name) from pg_ls_waldir()),
        pg_is_in_recovery()
 """
+
+
+def look_beside(barman: Barman, *words: str, tolerate: str = "", stdin: str = "") -> Program:
+    """Return the program that looks at something where Barman runs."""
+    return Program(barman.beside(*words), tolerate=tolerate, stdin=stdin, over=barman.login)
+
+
+def ask(barman: Barman, *words: str, tolerate: str = "", constant: bool = False) -> Program:
+    """Return the program that asks Barman something."""
+    return Program((*barman.command, *words), tolerate=tolerate, constant=constant, over=barman.login)
 
 
 def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
@@ -78,7 +87,7 @@ def has_a_tail(stream_state: StreamState, segment_size: int, barman: Barman, hos
     if stream_state.position is not StreamPosition.OK or not offset:
         return False
     words = ("cmp", f"--ignore-initial={offset}:0", f"{stream_state.directory}/{stream_state.newest}", "/dev/zero")
-    return "differ" in host.run(Program(barman.beside(*words), tolerate="^cmp: EOF on|^$"), LIMIT)
+    return "differ" in host.run(look_beside(barman, *words, tolerate="^cmp: EOF on|^$"), LIMIT)
 
 
 def look_at_archive(barman: Barman, host: Host) -> ArchivedWal:
@@ -110,8 +119,7 @@ def shown(barman: Barman, host: Host, limit: float = LIMIT, constant: bool = Fal
 
     From the text, in which Barman hides passwords; the JSON shows them (Barman 3.4 to 3.19).
     """
-    program = Program((*barman.command, "show-server", barman.server), constant=constant)
-    return dict(_settings(host.run(program, limit)))
+    return dict(_settings(host.run(ask(barman, "show-server", barman.server, constant=constant), limit)))
 
 
 @lru_cache(100)
@@ -143,38 +151,16 @@ def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int
 
     Raises OperationFailed.
     """
-    said = host.run(Program((*barman.command, "--version"), constant=True), limit).strip()
+    said = host.run(ask(barman, "--version", constant=True), limit).strip()
     found = re.match(r"(\d+)\.(\d+)", said)
     return ((int(found[1]), int(found[2])) if found else (0, 0)), said
-
-
-def stop_words(barman: Barman, host: Host) -> tuple[str, ...]:
-    """Return the words that stop its receiver: Barman 3.20 deprecates ``--stop``. Raises OperationFailed."""
-    there, _ = version(barman, host)
-    if there >= TERMINATES_PROCESSES:
-        return ("terminate-process", barman.server, "receive-wal")
-    return ("receive-wal", "--stop", barman.server)
-
-
-def receiver_runs(barman: Barman, host: Host) -> bool:
-    """False if certainly no receiver of this server runs where Barman does: then there is none to be stopped.
-
-    Barman's own commands take a second Python's start, and a second more, to find that out. What looks like one (Barman
-    sees its lock, process.py) is left to them, and so is everything where there is no pgrep.
-    """
-    try:
-        # The expression does not match itself in the command line of a shell or of sudo that leads there.
-        found = host.run(Program(barman.beside("pgrep", "-a", "-f", "receive-?wal"), tolerate="^$"), LIMIT)
-    except OperationFailed:
-        return True
-    return any({"receive-wal", barman.server} <= set(line.split()) for line in found.splitlines())
 
 
 def look_for(name: str, barman: Barman, host: Host) -> Program:
     """Return the program that prints something if Barman has a file, all of it. Raises OperationFailed."""
     directories = [places(barman, host)[place] for place in DIRECTORIES]
     find = ("find", "-L", *directories, "-type", "f", "-name", name)
-    return Program(barman.beside(*find), tolerate="No such file or directory")
+    return look_beside(barman, *find, tolerate="No such file or directory")
 
 
 def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int]]:
@@ -183,7 +169,7 @@ def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosi
     Raises OperationFailed if one is a dangling symbolic link: that would look like an empty archive.
     """
     words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %p\\n")
-    output = host.run(Program(barman.beside(*words), tolerate="No such file or directory"), LIMIT)
+    output = host.run(look_beside(barman, *words, tolerate="No such file or directory"), LIMIT)
     rows = [line.split(" ", 2) for line in output.splitlines() if line.count(" ") >= 2]
     # With -L, what is still a link leads nowhere (find(1)).
     if broken := [path for kind, _, path in rows if kind != "f"]:
@@ -197,7 +183,7 @@ def newest_backup(barman: Barman, host: Host) -> str:
 
     Raises OperationFailed.
     """
-    show = Program((*barman.command, "show-backup", barman.server, "latest"), tolerate="Unknown backup 'latest'")
+    show = ask(barman, "show-backup", barman.server, "latest", tolerate="Unknown backup 'latest'")
     found = re.search(r"Begin WAL\s*: ([0-9A-F]{24})", host.run(show, LIMIT))
     return found[1] if found else ""
 

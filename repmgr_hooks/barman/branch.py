@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal
 from repmgr_hooks.cluster.wal import file_name, history_name, parse_name
 from repmgr_hooks.errors import Problem
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Program, Step
 
 LIMIT = 60.0

@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 
 from repmgr_hooks.barman import archive
 from repmgr_hooks.errors import OperationFailed, Problem, mistake
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Program, Step
 
 LIMIT = 30.0
@@ -33,7 +34,7 @@ def validate(models: Mapping[int, str], cluster: Cluster) -> Iterable[Problem]:
 
 def active(barman: Barman, host: Host) -> str:
     """Return the model that is applied; empty if none is. Raises OperationFailed."""
-    return host.run(Program(barman.beside("cat", place(barman, host)), tolerate="No such file"), LIMIT).strip()
+    return host.run(archive.look_beside(barman, "cat", place(barman, host), tolerate="No such file"), LIMIT).strip()
 
 
 def place(barman: Barman, host: Host, limit: float = LIMIT) -> str:

@@ -21,8 +21,8 @@ from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal
 from repmgr_hooks.cluster.observe import WalSender
 from repmgr_hooks.cluster.wal import history_name, parse_name
 from repmgr_hooks.errors import OperationFailed, Problem, answer_of
-from repmgr_hooks.settings.cluster import Barman
-from repmgr_hooks.system.steps import Host, Program, Sql
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.system.steps import Host, Sql
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _is_there(written: int, held: ArchivedWal, primary: PrimaryWal, barman: Barm
     # pg_receivewal makes a file with zeros; a page that was written begins with PostgreSQL's mark.
     page = (offset - 1) // PAGE * PAGE
     words = ("cmp", f"--ignore-initial={page}:0", "--bytes=8", f"{held.directory}/{partial}", "/dev/zero")
-    return "differ" in host.run(Program(barman.beside(*words), tolerate="EOF on|No such file|^$"), LIMIT)
+    return "differ" in host.run(archive.look_beside(barman, *words, tolerate="EOF on|No such file|^$"), LIMIT)
 
 
 def look_closer(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> ArchivedWal:
@@ -168,7 +168,7 @@ def ask(
     names = dict.fromkeys(("files", "follow", module) if module != "files" else ("files",))
     texts = [(f"{PACKAGE}.{name}", folder.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in names]
     text = AGENT.format(modules=json.dumps(texts), asked=json.dumps(asked), what=what)
-    program = Program(barman.beside("python3", "-I", "-", what), stdin=text)
+    program = archive.look_beside(barman, "python3", "-I", "-", what, stdin=text)
     try:
         return dict(json.loads(host.run(program, limit)))
     except (ValueError, TypeError):

@@ -11,7 +11,8 @@ from repmgr_hooks.barman import content
 from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.barman.wal_continuity import PrimaryWal
 from repmgr_hooks.cluster.wal import TimelineHistory, history_name, lsn, parse_history, parse_name
-from repmgr_hooks.settings.cluster import Barman, Postgres
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Postgres
 from repmgr_hooks.system.steps import Host, Program, Sql
 
 LIMIT = 900.0

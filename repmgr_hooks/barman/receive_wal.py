@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
+from repmgr_hooks.barman import archive
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.wal import lsn
-from repmgr_hooks.system.steps import Program, Sql, Step
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.system.steps import Host, Program, Sql, Step
 
+TERMINATES_PROCESSES = (3, 14)
 START_EVERY = 2.0
 """What fails at its start is soon over: the slot is in use until the primary has ended the walsender before."""
 STOP_LIMIT = 20.0  # Barman itself gives up after 10 polls, 1 s apart (process.py:144-165)
@@ -23,6 +29,35 @@ select (select exists (select 1 from pg_stat_replication
 # (xlogfuncs.c, pg_switch_wal). On a standby both raise an error.
 SWITCH = "select pg_logical_emit_message(false, 'repmgr_hooks', ''), pg_switch_wal()"
 INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_name = %s and active)"
+
+
+def stop_words(settings: Barman, host: Host) -> tuple[str, ...]:
+    """Return the words that stop its receiver: Barman 3.20 deprecates ``--stop``. Raises OperationFailed."""
+    there, _ = archive.version(settings, host)
+    if there >= TERMINATES_PROCESSES:
+        return ("terminate-process", settings.server, "receive-wal")
+    return ("receive-wal", "--stop", settings.server)
+
+
+def receiver_runs(settings: Barman, host: Host) -> bool:
+    """False if certainly no receiver of this server runs where Barman does: then there is none to be stopped.
+
+    Barman's own commands take a second Python's start, and a second more, to find that out. What looks like one (Barman
+    sees its lock, process.py) is left to them, and so is everything where there is no pgrep. An ssh that has started
+    one elsewhere is none; it may hang long after that has ended.
+    """
+    try:
+        # The expression does not match itself in the command line of a shell or of sudo that leads there.
+        found = host.run(
+            archive.look_beside(settings, "pgrep", "-a", "-f", "receive-?wal", tolerate="^$"), archive.LIMIT
+        )
+    except OperationFailed:
+        return True
+    return any(_is_receiver(line.split()[1:], settings.server) for line in found.splitlines())
+
+
+def _is_receiver(words: Sequence[str], server: str) -> bool:
+    return {"receive-wal", server} <= set(words) and PurePosixPath(words[0]).name != "ssh"
 
 
 def stop(state: ClusterState, words: tuple[str, ...], until: Sql | None = None) -> Step:

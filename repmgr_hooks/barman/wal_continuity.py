@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from repmgr_hooks.cluster.wal import TimelineHistory, last_closed_file, lsn, parse_name, shorten
 from repmgr_hooks.errors import OperationFailed, Problem
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Program, Step
 
 REMEDY_LIMIT = 20.0

@@ -71,6 +71,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     if firewalls:
         yield kernel.managers(Path("/"), loaded.service.monitor_interval)
     yield from alerts.seen(loaded)
+    yield from former_primary.shared_hosts({name: managed.cluster for name, managed in loaded.clusters.items()})
     if not user.can_be_me:
         yield files.unseen(Topic("files.user", user.name), "nodes and Barman, as the service's user sees them")
     conf_files = files_here()
@@ -148,7 +149,7 @@ def _outside(
             lambda: list(pgbouncer.findings(managed, host)),
             lambda: list(former_primary.look(cluster, looked.decision, host)),
             lambda: list(failover_slots.look(managed, looked.decision, host)) if looked.decision else [],
-            lambda: list(gateways.others(cluster, looked.decision.primary if looked.decision else None, host)),
+            lambda: list(gateways.others(cluster, looked.decision.primary_state if looked.decision else None, host)),
         )
     yield from nodes.findings(managed, looked, user)
     yield from shared

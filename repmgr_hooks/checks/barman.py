@@ -15,7 +15,8 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import user_called
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 30.0

@@ -9,7 +9,8 @@ from psycopg import Error, conninfo
 
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Program
 
 LIMIT = 30.0
@@ -55,7 +56,7 @@ def way(
     right = f"host={cluster.gateway.address} port={next(iter(cluster.gateway.ports.values()))}"
     where, good = "not through the gateway's port", f"goes through {cluster.gateway.address}"
     if by_model:
-        ours = {(node.host, str(cluster.postgres.port)) for node in cluster.nodes.values()}
+        ours = {(to.host, str(to.port)) for to in map(cluster.endpoint, cluster.nodes)}
         right, where, good = "the node's address", "not to a node", "leads to a node by its model"
     ways = _ways(said)
     for name, text in ways.items():

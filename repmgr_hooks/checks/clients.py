@@ -39,11 +39,11 @@ def addresses(cluster: Cluster, host: Host) -> Iterator[Finding]:
 
 def ways_back(cluster: Cluster, host: Host, nodes: Iterable[int]) -> Iterator[Finding]:
     """Try whether each of these nodes, which answer us, also answers the address from which it will see clients."""
-    gateway, port = cluster.gateway, cluster.postgres.port
+    gateway = cluster.gateway
     if gateway.snat == MASQUERADE or not snat_here(gateway, host) or not serves(gateway, host):
         return
     for number in nodes:
-        topic, node = Topic("gateway.snat", f"{cluster.name} node {number}"), cluster.nodes[number].host
+        topic, (node, port) = Topic("gateway.snat", f"{cluster.name} node {number}"), cluster.endpoint(number)
         source = host.route(node).source
         if source in ("", gateway.snat) or host.answers(gateway.snat, node, port, LIMIT):
             yield topic.ok(f"answers packets from {gateway.snat}, the address that it sees as every client's")

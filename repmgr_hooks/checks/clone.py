@@ -14,7 +14,7 @@ from shlex import join, quote
 
 from repmgr_hooks.checks import clone_api
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.shell import TOO_LATE, Shell
 
 KEY = "recovery.clone"

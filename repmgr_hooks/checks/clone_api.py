@@ -15,7 +15,7 @@ from shlex import quote
 
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.shell import Shell
 from repmgr_hooks.system.steps import Host, Program
 from repmgr_hooks.text import one_line

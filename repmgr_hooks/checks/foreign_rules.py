@@ -215,7 +215,7 @@ def _stopped(chain: Chain, end: End, let: str) -> Fault | None:
 
 
 def _legs(cluster: Cluster, host: Host) -> Iterator[Leg]:
-    gateway, port = cluster.gateway, cluster.postgres.port
+    gateway = cluster.gateway
     clients = host.route(gateway.address).device
     strangers = frozenset({gateway.address, *(node.host for node in cluster.nodes.values())})
     for name, number in gateway.ports.items():
@@ -224,7 +224,7 @@ def _legs(cluster: Cluster, host: Host) -> Iterator[Leg]:
     for node, settings in cluster.nodes.items():
         if settings.witness:
             continue
-        way = host.route(settings.host)
+        way, port = host.route(settings.host), cluster.endpoint(node).port
         there = Packet(None, settings.host, None, port, clients, way.device, NEW, False, FIRST, strangers)
         snat = way.source if gateway.snat == MASQUERADE else gateway.snat
         answer = Packet(settings.host, snat, port, None, way.device, "", None, True, ANSWER)
@@ -255,7 +255,7 @@ def _let(chain: Chain, leg: Leg, cluster: Cluster) -> str:
     its ports.
     """
     by_ports = leg.ours or chain.hook == "ingress" or (chain.hook == "prerouting" and chain.priority < SEEN_LATE)
-    ports = (*cluster.gateway.ports.values(), cluster.postgres.port)
+    ports = dict.fromkeys([*cluster.gateway.ports.values(), *(cluster.endpoint(node).port for node in cluster.nodes)])
     if chain.remove:
         table, _, name = chain.where.rpartition(" ")
         which = (

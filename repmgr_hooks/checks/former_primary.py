@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from shlex import quote
 
 from repmgr_hooks.checks.finding import Finding, Topic
@@ -54,6 +54,17 @@ def look(cluster: Cluster, decision: PrimaryDecision | None, host: Host) -> Iter
                 yield _node(cluster, settings, node, decision.primary, str(answer[0][0]), host)
         except OperationFailed as error:
             yield topic.fail(str(error), error.hint)
+
+
+def shared_hosts(clusters: Mapping[str, Cluster]) -> Iterator[Finding]:
+    """Name the hosts that a program would switch off under a node of another cluster; within one it is refused."""
+    for name, cluster in clusters.items():
+        program = cluster.former_primary.fence.program if cluster.former_primary else ()
+        others = {node.host: other for other in clusters if other != name for node in clusters[other].nodes.values()}
+        for host in sorted({node.host for node in cluster.nodes.values()} & others.keys()) if program else ():
+            what = f"{program[0]} would switch off {host}, where a node of cluster {others[host]} is too"
+            hint = f"config.yaml: clusters.{name}.former_primary.fence: take 'program' out"
+            yield Topic("former_primary.fence", f"{name} {host}").warn(what, hint)
 
 
 def _rewind(topic: Topic, cluster: Cluster, node: int, answer: Rows) -> Finding:

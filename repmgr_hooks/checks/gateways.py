@@ -9,6 +9,7 @@ from pathlib import Path
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.packages import install
 from repmgr_hooks.cluster import gateways
+from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
 from repmgr_hooks.system.steps import Host, Program
@@ -30,14 +31,14 @@ def here(cluster: Cluster, host: Host, root: Path = Path("/")) -> Iterator[Findi
     yield _daemon(Topic("gateway.conntrackd", cluster.name), "conntrackd", _conntrackd(cluster, host, root), host)
 
 
-def others(cluster: Cluster, primary: int | None, host: Host) -> Iterator[Finding]:
+def others(cluster: Cluster, primary: NodeState | None, host: Host) -> Iterator[Finding]:
     """Look at what can be seen of the other gateways."""
     if not cluster.gateway.hosts or primary is None:
         return
     topic = Topic("gateway.others", cluster.name)
     seen, wrong = gateways.seen_and_wrong(cluster, primary, host)
     for problem in wrong:
-        reserve = problem.code == "gateway_silent"
+        reserve = problem.code in gateways.OF_RESERVES
         yield topic.warn(str(problem), problem.hint) if reserve else topic.fail(str(problem), problem.hint)
     if not wrong:
         yield topic.ok("; ".join(map(str, seen)))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.engine.simulation import FREE_SLOTS
 from repmgr_hooks.errors import OperationFailed, answer_of
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Rows
 from repmgr_hooks.text import one_line
 
@@ -123,11 +124,12 @@ def _newer(where: str, node: Examined, slots: Sequence[str], barman: Barman | No
         what = f"a slot that is idle for {node.idle_timeout} (idle_replication_slot_timeout) is invalidated: {whose}"
         hint = "there: alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();"
         yield Topic("nodes.idle_slots", where).warn(what, hint)
-    if barman and barman.slot_name in node.waited_for:
+    waited_for = [name for name in node.waited_for if barman and name in barman.slots]
+    if waited_for:
         # A logical walsender sends nothing that such a slot has not confirmed, also if there is none of that name
         # (slot.c, StandbySlotsHaveCaughtup).
-        others = ", ".join(name for name in node.waited_for if name != barman.slot_name)
-        what = f"logical replication waits for Barman: synchronized_standby_slots names {barman.slot_name}"
+        others = ", ".join(name for name in node.waited_for if name not in waited_for)
+        what = f"logical replication waits for Barman: synchronized_standby_slots names {', '.join(waited_for)}"
         hint = f"there: alter system set synchronized_standby_slots = '{others}'; select pg_reload_conf();"
         yield Topic("nodes.logical", where).warn(what, hint)
 

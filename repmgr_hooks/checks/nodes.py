@@ -11,7 +11,7 @@ from repmgr_hooks.checks import node_settings
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.node_settings import EXAMINE, Examined, examined
 from repmgr_hooks.checks.users import User
-from repmgr_hooks.cluster import host_names
+from repmgr_hooks.cluster import host_names, node_ports
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.failover_slots import NAME
 from repmgr_hooks.cluster.login import address_in
@@ -103,7 +103,13 @@ def findings(managed: ManagedCluster, looked: Looked, user: User) -> Iterator[Fi
         yield _rights(managed, looked)
     if looked.decision:
         yield from _unused_slots(managed, looked.decision)
+        yield from _moved(managed.cluster, looked.known)
         yield from _who(managed, looked, looked.decision)
+
+
+def _moved(cluster: Cluster, known: Mapping[int, Identity]) -> Iterator[Finding]:
+    for number, problem in node_ports.moved(cluster, known):
+        yield Topic("nodes.port", f"{cluster.name} node {number}").warn(problem.message, problem.hint)
 
 
 def _unused_slots(managed: ManagedCluster, decision: PrimaryDecision) -> Iterator[Finding]:
@@ -130,8 +136,8 @@ def _silent(topic: Topic, managed: ManagedCluster, number: int, error: Operation
         address = address_in(what) or managed.cluster.gateway.address  # it need not be the gateway's own
         line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
-    place = settings.passfile or f"{user.home}/.pgpass"
-    password = f"in {place}: {node.name or node.host}:{settings.port}:*:{settings.user}:PASSWORD"
+    place, port = settings.passfile or f"{user.home}/.pgpass", managed.cluster.endpoint(number).port
+    password = f"in {place}: {node.name or node.host}:{port}:*:{settings.user}:PASSWORD"
     if "password" in what:
         return topic.fail(what, password)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
@@ -207,7 +213,8 @@ def _active_again(row: Registered, managed: ManagedCluster, decision: PrimaryDec
         return f"on node {row.node}: {managed.cluster.rejoin(decision.primary, program())}"
     repmgr = f"on node {row.node}: {program()} -f {conf}"
     if state.witness:
-        return f"{repmgr} witness register --force -h {managed.cluster.nodes[decision.primary].host}"
+        host, port = managed.cluster.endpoint(decision.primary)
+        return f"{repmgr} witness register --force -h {host} -p {port}"
     return f"{repmgr} standby register --force"
 
 
@@ -216,9 +223,9 @@ def _registered(managed: ManagedCluster, looked: Looked, decision: PrimaryDecisi
     for note in decision.notes:
         if note.code in HINTS:
             node = looked.known.get(note.nodes[0], Identity("", "ADDRESS"))
-            hint = HINTS[note.code].format(
-                cluster=managed.cluster.name, node=note.nodes[0], host=node.host, conf=node.conf, repmgr=program()
-            )
+            port = "" if node.port in (None, managed.cluster.postgres.port) else f", port: {node.port}"
+            where = {"host": f"{node.host}{port}", "conf": node.conf, "repmgr": program()}
+            hint = HINTS[note.code].format(cluster=managed.cluster.name, node=note.nodes[0], **where)
             return topic.fail(str(note), hint)
     rows = decision.primary_state.registered if decision.primary_state else ()
     for row in rows:

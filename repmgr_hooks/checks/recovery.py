@@ -19,7 +19,8 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.repmgr_conf import settings_in
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.shell import Shell
 from repmgr_hooks.system.steps import Host, Sql
 

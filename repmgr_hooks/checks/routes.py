@@ -107,7 +107,7 @@ def _other_slots(topic: Topic, managed: ManagedCluster) -> Iterator[Finding]:
     dropped = {action.config.slot_name(managed.cluster) for action in slots if not _holds(action)}
     barman = managed.cluster.barman
     for name in managed.kept_slots:
-        if name not in dropped and not (barman and name == barman.slot_name):
+        if name not in dropped and not (barman and name in barman.slots):
             left = "left on an old primary, it holds WAL until the disk is full"
             what = f"no route is about slot {name} on standbys: {left}"
             hint = f"add 'slot: {{name: {name}, on: standbys, state: absent}}', or 'state: synced'"

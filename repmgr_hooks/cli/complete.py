@@ -48,7 +48,8 @@ def _clusters(words: Sequence[str], loaded: Config, chosen: Sequence[ManagedClus
 def _nodes(words: Sequence[str], loaded: Config, chosen: Sequence[ManagedCluster]) -> Iterator[Offer]:
     for managed in chosen:
         for number, node in managed.cluster.nodes.items():
-            yield number, f"{node.host}, {managed.cluster.name}{', a witness' if node.witness else ''}"
+            where = managed.cluster.shown(managed.cluster.endpoint(number))
+            yield number, f"{where}, {managed.cluster.name}{', a witness' if node.witness else ''}"
 
 
 def _event(words: Sequence[str], loaded: Config, chosen: Sequence[ManagedCluster]) -> Iterator[Offer]:

@@ -11,6 +11,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.login import Logins
 
 
 def configured(arguments: argparse.Namespace) -> Config:
@@ -18,9 +19,9 @@ def configured(arguments: argparse.Namespace) -> Config:
     return config.load(of_gateway(arguments.config))
 
 
-def world_of(managed: ManagedCluster) -> LocalHost:
-    """Return the host through which a cluster is reached."""
-    return LocalHost(managed.cluster.conninfos())
+def world_of(managed: ManagedCluster, logins: Logins | None = None) -> LocalHost:
+    """Return the host through which a cluster is reached; ``logins``: those that are kept open for it."""
+    return LocalHost(managed.cluster.conninfos(), logins=logins)
 
 
 def choose(loaded: Config, name: str | None, event: Event | None) -> list[ManagedCluster]:

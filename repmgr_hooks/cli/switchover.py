@@ -32,6 +32,7 @@ from repmgr_hooks.switchover.facts import Facts
 from repmgr_hooks.switchover.phases import PHASES, Phase, Plan, Work
 from repmgr_hooks.switchover.preflight import Judgement
 from repmgr_hooks.switchover.record import lock_name
+from repmgr_hooks.system.host import LOGINS
 from repmgr_hooks.system.steps import Host
 
 LOCK_WAIT = 1.0
@@ -45,7 +46,7 @@ def do_switchover(arguments: argparse.Namespace) -> int:
     log_lines = show_log_lines(sys.stdout, arguments.log)
     loaded = configured(arguments)
     managed = the_only(loaded, arguments.cluster)
-    host = world_of(managed)
+    host = world_of(managed, LOGINS)
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(journal_of(loaded.state_dir))
         if not arguments.dry_run:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from repmgr_hooks.cluster import barmans
 from repmgr_hooks.cluster.last_known import NOTHING_KNOWN, LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 
 
 class ReasonCode(Enum):
@@ -160,9 +162,8 @@ class ClusterState:
 
     @property
     def barman(self) -> Barman:
-        """Barman's settings; the configuration was refused if a handler needs them and they are not there."""
-        assert self.cluster.barman is not None
-        return self.cluster.barman
+        """Barman's settings. Raises OperationFailed if each gateway has its own, and this host is none of them."""
+        return barmans.of_this_host(self.cluster)
 
     @property
     def standbys(self) -> tuple[int, ...]:

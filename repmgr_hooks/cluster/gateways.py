@@ -8,8 +8,10 @@ one that ``hosts`` names first works on what exists once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from repmgr_hooks.cluster import barmans
+from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.errors import OperationFailed, Problem, answer_of
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.served import serves
@@ -34,15 +36,22 @@ select application_name, extract(epoch from clock_timestamp() - state_change)::f
 
 @dataclass(frozen=True)
 class GatewaySeen:
-    """A gateway: ``has_address`` is None if it has not looked at the cluster for long, or this cannot be seen."""
+    """A gateway: ``has_address`` is None if it has not looked at the cluster for long, or this cannot be seen.
+
+    ``slot``: of its own Barman, if each gateway has one; ``streams``: whether that fetches what the slot keeps.
+    """
 
     host: str
     own: bool
     has_address: bool | None
+    slot: str = ""
+    streams: bool | None = None
 
     def __str__(self) -> str:
         words = {True: "has the address", False: "watches", None: "does not watch the cluster"}
-        return f"gateway {self.host}{' (this one)' if self.own else ''}: {words[self.has_address]}"
+        barman = f"; its Barman {'streams' if self.streams else 'does not stream'} (slot {self.slot})"
+        said = f"gateway {self.host}{' (this one)' if self.own else ''}: {words[self.has_address]}"
+        return said if self.streams is None else f"{said}{barman}"
 
 
 def look(
@@ -77,7 +86,9 @@ def take_back(node: int, host: Host) -> None:
 
 NOBODY_ELSE_TELLS = ("address_twice", "address_nowhere", "gateway_unnamed")
 """The problems that a gateway without the address tells of, too."""
-CODES = (*NOBODY_ELSE_TELLS, "gateway_silent")
+OF_RESERVES = ("gateway_silent", barmans.CODE)
+"""What is wrong with one that only stands by."""
+CODES = (*NOBODY_ELSE_TELLS, *OF_RESERVES)
 
 
 def stands_back(cluster: Cluster, primary: int | None, host: Host) -> bool:
@@ -105,14 +116,22 @@ def others_watch(cluster: Cluster, primary: int, host: Host) -> bool:
 
 
 def seen_and_wrong(
-    cluster: Cluster, primary: int | None, host: Host
+    cluster: Cluster, primary: NodeState | None, host: Host
 ) -> tuple[tuple[GatewaySeen, ...], tuple[Problem, ...]]:
     """Return what is seen of several gateways, and what is wrong with them or why it cannot be seen."""
     try:
-        seen = look(cluster, primary, host)
+        seen = look(cluster, primary.node if primary else None, host)
     except OperationFailed as error:
         return (), (Problem.of(error),)
-    return seen, tuple(problems(cluster, seen)) if primary is not None else ()
+    if primary is None:
+        return seen, ()
+    wrong = (*problems(cluster, seen), *barmans.problems(cluster, primary))
+    slots = barmans.slots(cluster)
+    return tuple(_with_barman(each, slots.get(each.host, ""), primary) for each in seen), wrong
+
+
+def _with_barman(seen: GatewaySeen, slot: str, primary: NodeState) -> GatewaySeen:
+    return replace(seen, slot=slot, streams=barmans.streams(primary, slot)) if slot else seen
 
 
 def problems(cluster: Cluster, seen: Sequence[GatewaySeen]) -> Iterator[Problem]:

@@ -37,6 +37,16 @@ class Notice:
         return self._host(self.old_primary)
 
     @property
+    def primary_port(self) -> int | None:
+        """The port of the primary; None while it is unknown."""
+        return self._port(self.primary)
+
+    @property
+    def old_primary_port(self) -> int | None:
+        """That of the old primary; None if there is none, or if it is no longer in the configuration."""
+        return self._port(self.old_primary)
+
+    @property
     def contradicts(self) -> bool:
         """Whether the event contradicts the cluster."""
         return self.event is not None and self.event.contradicts(self.primary)
@@ -50,6 +60,9 @@ class Notice:
     def _host(self, node: int | None) -> str:
         found = self.cluster.nodes.get(node or 0)
         return found.host if found else ""
+
+    def _port(self, node: int | None) -> int | None:
+        return self.cluster.endpoint(node).port if node and node in self.cluster.nodes else None
 
 
 def notice(cluster: Cluster, event: Event | None, decision: PrimaryDecision, last_known: LastKnownPrimary) -> Notice:

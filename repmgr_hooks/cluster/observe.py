@@ -11,6 +11,7 @@ from typing import Any
 from repmgr_hooks.cluster.wal import position
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.endpoint import Endpoint
 from repmgr_hooks.system.steps import Host, Rows, Sql
 from repmgr_hooks.text import one_line
 
@@ -246,8 +247,9 @@ def _sender(row: Mapping[str, Any]) -> WalSender:
 
 def _receiver(row: Mapping[str, Any], cluster: Cluster, own: Registered | None) -> WalReceiver:
     """A standby may know its sender by another address than we; then the upstream is the one that repmgr knows."""
-    host, registered = _text(row.get("sender_host") or ""), own.upstream if own else None
-    upstream = next((number for number, node in cluster.nodes.items() if node.host == host), registered)
+    host, port = _text(row.get("sender_host") or ""), _number(row.get("sender_port") or 0)
+    known, registered = cluster.node_at(Endpoint(host, port)), own.upstream if own else None
+    upstream = registered if known is None else known
     return WalReceiver(host, upstream, row["status"] == "streaming", _number_or_none(row["received_tli"]))
 
 

@@ -18,6 +18,7 @@ from repmgr_hooks.cluster.probe_from import visit_from
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.endpoint import Endpoint
 from repmgr_hooks.system import client
 from repmgr_hooks.system.steps import Host, Sql
 from repmgr_hooks.system.visit import LATE, Visit
@@ -115,7 +116,7 @@ def probe(cluster: Cluster, ports: Iterable[str], host: Host) -> list[Probe]:
 
 def judge(cluster: Cluster, port: str, visit: Visit, host: Host) -> Probe:
     """Say what a visit showed; of one that was late in its commit, ask the node why, and end its session."""
-    node = next((number for number, node in cluster.nodes.items() if node.host == visit.server), None)
+    node = cluster.node_at(Endpoint(visit.server, visit.port))
     event, standbys = "", ""
     if visit.stage == "commit" and visit.error == LATE and node is not None:
         event, standbys = _end(node, visit.pid, host)
@@ -212,7 +213,7 @@ def _words(
             what = f"it leads to node {node}, which is in recovery"
             return what, f"{FOREIGN_RULE}; else {reconcile}"
         case ProbeCode.ELSEWHERE:
-            what = f"it leads to {visit.server}, which is not one of the nodes"
+            what = f"it leads to {cluster.shown(Endpoint(visit.server, visit.port))}, which is not one of the nodes"
             return what, FOREIGN_RULE
         case ProbeCode.READ_ONLY:
             return f"sessions of {role} on node {node} are read-only", f"{there}: {_writable(visit.read_only, cluster)}"

@@ -26,6 +26,7 @@ PGAPPNAME={application} PGCONNECT_TIMEOUT={limit} LC_ALL=C timeout --kill-after=
 SQL
 echo "repmgr-hooks: ended: $?"
 """
+ANSWER = re.compile(r"([0-9a-f.:]*)\|([tf])\|([tf])\|(\d+)\|(\d*)")
 TOO_LATE = 124
 """What ``timeout`` gives for a program that it has ended."""
 
@@ -52,7 +53,7 @@ def visit_from(cluster: Cluster, dsn: str, host: Host) -> Visit:
 def parse(said: str) -> Visit:
     r"""Return the visit that psql's output tells of.
 
-    >>> parse("10.0.0.11|f|f|77\n0/5000060\nrepmgr-hooks: ended: 0\n").stage
+    >>> parse("10.0.0.11|f|f|77|5432\n0/5000060\nrepmgr-hooks: ended: 0\n").stage
     'done'
     >>> parse("psql: error: FATAL:  no such\nrepmgr-hooks: ended: 2\n").error
     'psql: error: FATAL:  no such'
@@ -62,12 +63,13 @@ def parse(said: str) -> Visit:
         return Visit(error=f"psql was not run to its end: {said.strip()[-200:]}")
     sqlstate = re.search(r":  ([0-9A-Z]{5}): ", output)  # of a statement; who is not let in is told none
     lines = [line for line in output.splitlines() if line.strip()]
-    answers = [found for line in lines if (found := re.fullmatch(r"([0-9a-f.:]*)\|([tf])\|([tf])\|(\d+)", line))]
+    answers = [found for line in lines if (found := ANSWER.fullmatch(line))]
     error = LATE if int(code) == TOO_LATE else " ".join(lines)[-300:]
     if not answers:
         return Visit(error=error, rejected=client.is_servers(output))
-    server, in_recovery, read_only, pid = answers[0].groups()
-    seen = Visit("ask", "", "", server, in_recovery == "t", "client" if read_only == "t" else "", int(pid))
+    server, in_recovery, read_only, pid, port = answers[0].groups()
+    source = "client" if read_only == "t" else ""
+    seen = Visit("ask", "", "", server, in_recovery == "t", source, int(pid), port=int(port or 0))
     if seen.in_recovery or seen.read_only:
         return seen
     return (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState, WalSender
-from repmgr_hooks.settings.cluster import Readers
+from repmgr_hooks.settings.cluster import Cluster, Readers
 
 STEADY_FOR = 10.0
 """Seconds; a standby that keeps failing begins a new stream each time."""
@@ -150,12 +150,19 @@ def sender_to(standby: int, state: ClusterState) -> WalSender | None:
 
 def _senders(standby: int, nodes: Iterable[NodeState], state: ClusterState) -> list[WalSender]:
     """Return who sends WAL to a standby: by the slot that repmgr has made for it, for it may come from another address
-    than ours is, and something else from ours; else by the address.
+    than ours is, and something else from ours; else by the address. That may be another node's too.
     """
-    host, slot, there = state.cluster.nodes[standby].host, f"repmgr_slot_{standby}", [n for n in nodes if n.reachable]
-    by_slot = [sender for node in there if (sender := node.sender(slot))]
-    found = by_slot or [sender for node in there for sender in node.senders if sender.client == host]
-    return [sender for sender in found if sender.state in ("streaming", "catchup")]
+    return [sender for sender in senders(standby, nodes, state.cluster) if sender.state in ("streaming", "catchup")]
+
+
+def senders(standby: int, nodes: Iterable[NodeState], cluster: Cluster) -> list[WalSender]:
+    """Return the walsenders of these nodes that a standby is connected to, in whatever state."""
+    there, own = [node for node in nodes if node.reachable], f"repmgr_slot_{standby}"
+    if by_slot := [sender for node in there if (sender := node.sender(own))]:
+        return by_slot
+    others = [node.sender(f"repmgr_slot_{other}") for node in there for other in cluster.nodes if other != standby]
+    by_address = [sender for node in there for sender in node.senders if sender.client == cluster.nodes[standby].host]
+    return [sender for sender in by_address if sender not in others]
 
 
 def spread(state: ClusterState, port: str, now: Collection[int]) -> tuple[int, ...]:

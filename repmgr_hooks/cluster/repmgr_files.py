@@ -23,6 +23,8 @@ PLACES = ("etc/repmgr.conf", "etc/repmgr/*.conf", "etc/repmgr/*/*.conf", "etc/po
 BINARIES = ("usr/pgsql-{}/bin", "usr/lib/postgresql/{}/bin")
 """Where PGDG's RPMs and Debian put PostgreSQL's programs, and repmgr beside them."""
 LIMIT = 10.0
+DEFAULT_PORT = 5432
+"""libpq's."""
 IDENTITIES = "select node_id, node_name, conninfo, config_file from repmgr.nodes order by node_id limit 1000"
 REFUSED = re.compile(r"errors? (?:was|were) found in the configuration file:?\s*(.*)", re.DOTALL)
 """What repmgr and repmgrd print before they exit (configfile.c, exit_with_config_file_errors)."""
@@ -38,6 +40,8 @@ class Identity:
     conf: str = "/etc/repmgr.conf"
     conninfo: str = field(default="", repr=False)
     """Which may hold a password."""
+    port: int | None = None
+    """None if its conninfo names several."""
 
 
 def files_here() -> list[Path]:
@@ -81,7 +85,7 @@ def identities(node: int, host: Host, limit: float) -> dict[int, Identity]:
     rows = host.fetch(Sql(node, IDENTITIES), limit)
     with answer_of(node):
         return {
-            int(number): Identity(str(name), _host(str(text)), _path(conf), str(text))
+            int(number): Identity(str(name), _host(str(text)), _path(conf), str(text), _port(str(text)))
             for number, name, text, conf in rows
         }
 
@@ -114,6 +118,14 @@ def node_of(conf: RepmgrConf, nodes: Mapping[int, Node], known: Mapping[int, Ide
     if identity:
         return number if conf.name == identity.name and conf.host in ("", identity.host, node.host) else None
     return number if conf.host == node.host or not is_address(conf.host) else None
+
+
+def _port(text: str) -> int | None:
+    try:
+        said = str(conninfo.conninfo_to_dict(text).get("port") or DEFAULT_PORT)
+    except Error:
+        return None
+    return int(said) if said.isascii() and said.isdigit() else None
 
 
 def is_address(text: str) -> bool:

@@ -138,9 +138,10 @@ class ManagedCluster:
 
     @property
     def kept_slots(self) -> tuple[str, ...]:
-        """The slots that a route keeps on the primary."""
-        kept = (a.config.slot_name(self.cluster) for a in self.actions if a.name == "slot" and a.config.on == "primary")
-        return tuple(dict.fromkeys(kept))
+        """The slots that a route keeps on the primary; those of all gateways, if each has a Barman of its own."""
+        kept = [a.config for a in self.actions if a.name == "slot" and a.config.on == "primary"]
+        barmans = self.cluster.barman.slots if self.cluster.barman else ()
+        return tuple(dict.fromkeys(name for slot in kept for name in ((slot.name,) if slot.name else barmans)))
 
     def opens_within(self, port: str) -> float:
         """Return the seconds after which a port is opened even if what comes before has failed."""

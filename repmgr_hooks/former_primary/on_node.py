@@ -145,7 +145,8 @@ class ByShell:
 
     def clone(self, former: Former, primary: NodeState) -> None:
         postgres, barman = self.cluster.postgres, self.settings.clone == "barman"
-        node = ("-h", self.cluster.nodes[primary.node].host, "-p", str(postgres.port), "-U", postgres.user)
+        host, port = self.cluster.endpoint(primary.node)
+        node = ("-h", host, "-p", str(port), "-U", postgres.user)
         conf = quote(former.conf)
         work = scripts.CLONE.format(
             another=Refused.ANOTHER.value,

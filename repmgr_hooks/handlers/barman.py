@@ -26,7 +26,7 @@ from repmgr_hooks.settings.schema import Identifier, Range, Timeout
 from repmgr_hooks.system.steps import Host, Program, Step
 
 fail_open_after = contract.never_fails_open
-shared = contract.exists_once
+shared = contract.one_barman
 helper = contract.never_helps
 warnings = contract.no_warnings
 fence = contract.fence_nothing
@@ -151,7 +151,7 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
     # While a stream goes on, what was remembered of the timeline proves nothing.
     began = None if streaming else state.last_known.began
     if conflict := content.explained_conflict(held, primary, state.barman, host, began):
-        stop = archive.stop_words(state.barman, host)
+        stop = receive_wal.stop_words(state.barman, host)
         fence = branch.fence_of(held, primary)
         return Seen(False, False, conflict=conflict, attached=sender is not None, fence=fence, stop=stop)
     stream_state, model, tail, idle = StreamState(StreamPosition.OK), "", False, False
@@ -159,8 +159,8 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
         stream_state = wal_continuity.classify(held, primary)
         tail = archive.has_a_tail(stream_state, primary.lineage.segment_size, state.barman, host)
         model = config_models.active(state.barman, host) if config.models else ""
-        stop = archive.stop_words(state.barman, host)
-        idle = not archive.receiver_runs(state.barman, host)
+        stop = receive_wal.stop_words(state.barman, host)
+        idle = not receive_wal.receiver_runs(state.barman, host)
     fence = branch.fence_of(held, primary) if held.fences else Fence()
     how = (stream_state, (), coming, model, tail)
     seen = Seen(streaming, False, *how, fence=fence, stop=stop, idle=idle)

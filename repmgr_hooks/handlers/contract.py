@@ -113,6 +113,11 @@ def exists_once(config: object, cluster: Cluster) -> bool:
     return True
 
 
+def one_barman(config: object, cluster: Cluster) -> bool:
+    """It is about Barman; unless each gateway has its own, there is one."""
+    return not (cluster.barman and cluster.barman.on_each_gateway)
+
+
 def each_gateways_own(config: object, cluster: Cluster) -> bool:
     """Each gateway has its own."""
     return False

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from repmgr_hooks import clock
@@ -171,32 +172,31 @@ def forwarding(family: Family, host: Host) -> bool:
 
 def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     """Return the steps after which the port leads to the primary, or to fit standbys, and nothing of ours elsewhere."""
-    cluster = state.cluster
-    family, gateway = Family(cluster.gateway.address), cluster.gateway
+    cluster, gateway = state.cluster, state.cluster.gateway
     steps = []
-    change = _change(config, state, seen)
-    if change:
+    if change := _change(config, state, seen):
         steps.append(_opening(config, state, seen, rules.change(cluster, seen.ours.backend, change)))
     steps += [_remove(cluster, ours) for ours in seen.left]
     if not seen.forwarding:
-        switch = Program(("sysctl", "-w", f"{family.forwarding}=1"), helper=True)
+        switch = Program(("sysctl", "-w", f"{Family(gateway.address).forwarding}=1"), helper=True)
         steps.append(Step("let the kernel forward", switch, LIMIT, kind="enable_forwarding", helper=True))
     led = set().union(*(ours.leading for ours in [seen.ours, *seen.left])) if change or seen.left else set()
     if not seen.serves:
         return steps
     spread = _spread_now(cluster, seen)
     stay = {gateway.ports[port]: readers.stay(state, port, spread[port], seen.fresh) for port in cluster.readers}
-    right = {port: {gateway.address, *(cluster.nodes[node].host for node in nodes)} for port, nodes in stay.items()}
-    others = {gateway.address, state.primary_host}
-    cuts = [cut(cluster, port, to) for port, to in leading(seen.tracked, led) if to not in right.get(port, others)]
+    there = [(port, to) for port, to in leading(seen.tracked, led) if to.host != gateway.address]
+    right = (state.primary,)
+    cuts = [cut(cluster, port, to) for port, to in there if cluster.node_at(to) not in stay.get(port, right)]
     return [*steps, *cuts, *seeing(gateway, seen.unseen)]
 
 
 def _opening(config: Config, state: ClusterState, seen: Seen, swap: Program) -> Step:
+    cluster = state.cluster
     if config.to == "primary":
-        what = f"route port {config.open} to node {state.primary} ({state.primary_host})"
+        what = f"route port {config.open} to node {state.primary} ({cluster.shown(cluster.endpoint(state.primary))})"
         return Step(what, swap, LIMIT, kind="open_port", target=config.open, node=state.primary)
-    to = readers.spread(state, config.open, _spread_now(state.cluster, seen)[config.open])
+    to = readers.spread(state, config.open, _spread_now(cluster, seen)[config.open])
     nodes = " and ".join(f"node {node}" for node in to)
     what = f"route port {config.open} to {nodes}" if to else f"close port {config.open}: no standby is fit for readers"
     return Step(what, swap, LIMIT, kind="spread_port", target=config.open)
@@ -217,18 +217,18 @@ def _remove(cluster: Cluster, left: OurRules) -> Step:
 
 def fence(cluster: Cluster, stale_primaries: Sequence[int], host: Host) -> list[Step]:
     """Return the steps after which no port and no connection leads to these nodes. Raises OperationFailed."""
-    gateway, hosts = cluster.gateway, [cluster.nodes[node].host for node in stale_primaries]
+    gateway, leads_there = cluster.gateway, partial(cluster.is_of, stale_primaries)
     there = [rules.our_rules(cluster, host), *rules.leftovers(cluster, host)]
     led = set().union(*(ours.leading for ours in there))
     names = " and ".join(f"node {node}" for node in stale_primaries)
-    ports = {port for port, address in led if address in hosts} - {gateway.ports[name] for name in cluster.readers}
-    steps = _closing(cluster, there, f"close what leads to {names}", "close_ports", ports, hosts)
+    ports = {port for port, to in led if leads_there(to)} - {gateway.ports[name] for name in cluster.readers}
+    steps = _closing(cluster, there, f"close what leads to {names}", "close_ports", ports, stale_primaries)
     if not serves(gateway, host):
         return steps
     # As in ``observe``: the connections are looked at when no rule leads there any more.
     tracked, unseen = ((), "") if steps else tracked_connections(gateway, host)
     left = led if steps else set()
-    cuts = [cut(cluster, port, address) for port, address in leading(tracked, left) if address in hosts]
+    cuts = [cut(cluster, port, to) for port, to in leading(tracked, left) if leads_there(to)]
     return [*steps, *cuts, *seeing(gateway, unseen)]
 
 
@@ -244,9 +244,8 @@ def leave_silent(cluster: Cluster, states: Sequence[NodeState], host: Host) -> l
         if change := backends.respread(cluster, ours, spread):
             names = " ".join(port for port in spread if spread[port] != now[port])
             what = f"take nodes that do not answer out of port {names}"
-            steps.append(
-                Step(what, rules.change(cluster, ours.backend, change), LIMIT, kind="spread_port", target=names)
-            )
+            swap = rules.change(cluster, ours.backend, change)
+            steps.append(Step(what, swap, LIMIT, kind="spread_port", target=names))
     return steps
 
 
@@ -266,10 +265,10 @@ def _closing(
     what: str,
     kind: str,
     ports: Collection[int],
-    hosts: Collection[str] = (),
+    nodes: Collection[int] = (),
 ) -> list[Step]:
     named = " ".join(sorted(name for name, number in cluster.gateway.ports.items() if number in ports))
-    changes = ((ours.backend, backends.close(cluster, ours, ports, hosts)) for ours in there)
+    changes = ((ours.backend, backends.close(cluster, ours, ports, nodes)) for ours in there)
     return [
         Step(what, rules.change(cluster, backend, text), LIMIT, kind=kind, target=named)
         for backend, text in changes
@@ -293,7 +292,7 @@ def _change(config: Config, state: ClusterState, seen: Seen) -> str:
         spread = {port: spread_over(cluster, seen.ours)[port] or nodes[:1] for port, nodes in spread.items()}
     else:
         spread[config.open] = readers.spread(state, config.open, spread[config.open])
-    if not backends.lead(cluster, seen.ours, opened, state.primary_host, seen.snat_here, spread):
+    if not backends.lead(cluster, seen.ours, opened, state.primary, seen.snat_here, spread):
         return ""
     spread = {port: readers.without_lost(state, port, nodes) for port, nodes in spread.items()}
-    return backends.lead(cluster, seen.ours, opened, state.primary_host, seen.snat_here, spread)
+    return backends.lead(cluster, seen.ours, opened, state.primary, seen.snat_here, spread)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from repmgr_hooks.cluster import barmans
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState, Slot
 from repmgr_hooks.cluster.wal import lsn
@@ -27,7 +28,6 @@ from repmgr_hooks.settings.words import amount
 from repmgr_hooks.system.steps import Host, Sql, Step
 
 fail_open_after = contract.never_fails_open
-shared = contract.exists_once
 on_tick = contract.looks_on_tick
 fingerprint = contract.no_fingerprint
 fence = contract.fence_nothing
@@ -98,6 +98,11 @@ REPMGRS = re.compile("repmgr_slot_[0-9]+")
 ABSENT = "select not exists (select 1 from pg_replication_slots where slot_name = %s)"
 
 
+def shared(config: Config, cluster: Cluster) -> bool:
+    """Another program's slot exists once."""
+    return bool(config.name) or contract.one_barman(config, cluster)
+
+
 def helper(config: Config) -> bool:
     """A standby's slot is for the next failover, or was for the last one: in this one nothing waits for it."""
     return config.on == "standbys"
@@ -110,6 +115,8 @@ def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
         yield mistake("needs the section 'barman' of the cluster, or 'name'")
     if REPMGRS.fullmatch(name):
         yield mistake(f"slot {name} is repmgr's, which creates and drops it itself", "take it out")
+    if config.name and cluster.barman and cluster.barman.on_each_gateway and config.name in cluster.barman.slots:
+        yield mistake(f"slot {name} is that of a gateway's own Barman", "take 'name' out: each gateway sees to its own")
     if config.on == "primary" and config.state in ("absent", "synced"):
         what = f"'state: {config.state}' goes with 'on: standbys'; the primary's slot is always there"
         yield mistake(what, "take it out")
@@ -124,8 +131,8 @@ def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
 
 def observe(config: Config, state: ClusterState, host: Host) -> Mapping[int, Slot]:
     """Return the slot of each node that has it: the primary, or each standby that answers."""
-    nodes = (state.primary,) if config.on == "primary" else state.standbys
-    slots = {node: state.states[node].slot(config.slot_name(state.cluster)) for node in nodes}
+    nodes, name = (state.primary,) if config.on == "primary" else state.standbys, config.name or state.barman.slot_name
+    slots = {node: state.states[node].slot(name) for node in nodes}
     return {node: slot for node, slot in slots.items() if slot}
 
 
@@ -206,13 +213,16 @@ def housekeep(config: Config, state: ClusterState, host: Host) -> None:
 
 def warnings(config: Config, state: ClusterState) -> Iterable[Problem]:
     """A primary's slot that holds too much, a standby's that does not hold what is still lacking or that stays."""
-    leader, barmans = _leader(config, state), _is_barmans(config, state)
-    reader = "Barman" if barmans else "its receiver"
+    leader, is_barmans = _leader(config, state), _is_barmans(config, state)
+    reader = "Barman" if is_barmans else "its receiver"
     if leader and config.on == "primary" and _holds_too_much(config, state, leader):
         holds = f"slot {leader.name} on node {state.primary} holds more than {config.limit} of WAL"
-        logs = "'repmgr-hooks status' and barman.log" if barmans else "what that program logs"
+        logs = "'repmgr-hooks status' and barman.log" if is_barmans else "what that program logs"
         hint = f"see {logs}; without {reader} the disk fills"
         yield Problem("slot_holds_too_much", f"{holds}: {reader} does not fetch it", hint)
+    if is_barmans and config.on == "primary":
+        nodes = [each for each in state.states.values() if each.reachable]
+        yield from barmans.too_much(state.cluster, nodes, config.limit)
     for node in state.standbys if config.on == "standbys" else ():
         found = state.states[node].slot(config.slot_name(state.cluster))
         if found and _must_stay(config, state, found):

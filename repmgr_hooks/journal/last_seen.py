@@ -19,6 +19,7 @@ from typing import Any
 
 from repmgr_hooks import clock
 from repmgr_hooks.files import atomic_write
+from repmgr_hooks.settings.endpoint import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class NodeSeen:
     retained: int | None = None
     """WAL that Barman's slot keeps there, in bytes."""
     stale_primary: bool = False
+    port: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,10 @@ class LastSeen:
         return 2 * self.interval + SLACK
 
     def node(self, name: str) -> NodeSeen | None:
-        """Return a node by its number or its address."""
-        return next((node for node in self.nodes if name in (str(node.node), node.host)), None)
+        """Return a node by its number or its address; of several on one host, by that and the port."""
+        exact = [node for node in self.nodes if name in (str(node.node), str(Endpoint(node.host, node.port)))]
+        found = exact or [node for node in self.nodes if node.host == name]
+        return found[0] if len(found) == 1 else None
 
 
 class Publisher:

@@ -25,10 +25,10 @@ def leads_to(cluster: Cluster, ours: OurRules) -> dict[str, int | None]:
     """
     backend = BACKENDS[ours.backend]
     meant = {
-        backend.dnat_rule(cluster, name, node.host).key: (name, number)
+        backend.dnat_rule(cluster, name, cluster.endpoint(number)).key: (name, number)
         for name in cluster.gateway.ports
         if name not in cluster.readers
-        for number, node in cluster.nodes.items()
+        for number in cluster.nodes
     }
     # Of two rules for one port the first one counts.
     found = dict(reversed([meant[rule.key] for rule in ours.rules if rule.key in meant]))
@@ -38,17 +38,14 @@ def leads_to(cluster: Cluster, ours: OurRules) -> dict[str, int | None]:
 def spread_over(cluster: Cluster, ours: OurRules) -> dict[str, tuple[int, ...]]:
     """Return for each port for readers the nodes that our rules lead it to; none if it is closed."""
     ports = cluster.gateway.ports
-    led = {name: {host for number, host in ours.leading if number == ports[name]} for name in cluster.readers}
-    return {
-        name: tuple(number for number, node in sorted(cluster.nodes.items()) if node.host in hosts)
-        for name, hosts in led.items()
-    }
+    led = {name: {cluster.node_at(to) for port, to in ours.leading if port == ports[name]} for name in cluster.readers}
+    return {name: tuple(node for node in sorted(cluster.nodes) if node in there) for name, there in led.items()}
 
 
 def _spread(cluster: Cluster, backend: Backend, port: str, nodes: Sequence[int]) -> Iterator[Rule]:
     """Lead equal shares of new connections to these nodes: one of three, of the rest one of two, and what is left."""
     for place, node in enumerate(nodes):
-        yield backend.dnat_rule(cluster, port, cluster.nodes[node].host, len(nodes) - place)
+        yield backend.dnat_rule(cluster, port, cluster.endpoint(node), len(nodes) - place)
 
 
 def all_shares(cluster: Cluster) -> str:
@@ -84,7 +81,7 @@ def lead(
     cluster: Cluster,
     ours: OurRules,
     ports: Collection[str],
-    host: str,
+    primary: int,
     snat_here: bool,
     readers: Mapping[str, Sequence[int]] = NOBODY,
 ) -> str:
@@ -94,13 +91,13 @@ def lead(
     A port that is held stays so until it is led to another node than before: that is what its clients wait for.
     """
     backend, before = BACKENDS[ours.backend], leads_to(cluster, ours)
-    there = next((number for number, node in cluster.nodes.items() if node.host == host), None)
-    wait = [name for name in held(cluster, ours) if name not in ports or before.get(name) == there]
+    wait = [name for name in held(cluster, ours) if name not in ports or before.get(name) == primary]
     wanted = [_hold(cluster, ours, name) for name in wait]
-    wanted += [backend.dnat_rule(cluster, name, host) for name in before if name in ports]
+    wanted += [backend.dnat_rule(cluster, name, cluster.endpoint(primary)) for name in before if name in ports]
     shares = [rule for name, nodes in readers.items() for rule in _spread(cluster, backend, name, nodes)]
-    hosts = dict.fromkeys([host, *sorted(rule.host for rule in shares)])
-    wanted += [*shares, *(rule for each in hosts for rule in backend.snat_rules(cluster, each, snat_here))]
+    others = sorted({cluster.endpoint(node) for nodes in readers.values() for node in nodes})
+    ends = dict.fromkeys([cluster.endpoint(primary), *others])
+    wanted += [*shares, *(rule for each in ends for rule in backend.snat_rules(cluster, each, snat_here))]
     # What is left for one rule depends on those before it.
     in_turn = [rule.form for rule in shares]
     same = sorted(rule.form for rule in ours.rules) == sorted(rule.form for rule in wanted)
@@ -108,19 +105,19 @@ def lead(
     return "" if same and not ours.repairs else backend.swap(cluster, wanted, ours.repairs)
 
 
-def close(cluster: Cluster, ours: OurRules, ports: Collection[int], hosts: Collection[str] = ()) -> str:
-    """Return the change after which no rule of ours leads these ports, or anything to these hosts; empty if none does.
+def close(cluster: Cluster, ours: OurRules, ports: Collection[int], nodes: Collection[int] = ()) -> str:
+    """Return the change after which no rule of ours leads these ports, or anything to these nodes; empty if none does.
 
-    Of a port that leads to such a host all rules go: what stands behind the first would come to light without it. A
+    Of a port that leads to such a node all rules go: what stands behind the first would come to light without it. A
     port for readers still leads to its other nodes.
     """
-    shut = {*ports, *(port for port, host in ours.leading if host in hosts)}
+    shut = {*ports, *(port for port, to in ours.leading if cluster.is_of(nodes, to))}
     spread = {
-        name: [node for node in nodes if cluster.nodes[node].host not in hosts]
-        for name, nodes in spread_over(cluster, ours).items()
+        name: [node for node in there if node not in nodes]
+        for name, there in spread_over(cluster, ours).items()
         if cluster.gateway.ports[name] in shut.difference(ports)
     }
-    return _without(cluster, ours, shut, spread, hosts)
+    return _without(cluster, ours, shut, spread, nodes)
 
 
 def respread(cluster: Cluster, ours: OurRules, spread: Mapping[str, Sequence[int]]) -> str:
@@ -135,12 +132,13 @@ def _without(
     ours: OurRules,
     ports: Collection[int],
     spread: Mapping[str, Sequence[int]],
-    hosts: Collection[str] = (),
+    nodes: Collection[int] = (),
 ) -> str:
     """Return the change after which no rule leads these ports, but to whom readers are spread over, and none to these
-    hosts; empty if none does.
+    nodes; empty if none does.
     """
-    kept = [rule for rule in ours.rules if rule.host not in hosts and not any(p in ports for p, _ in led_by([rule]))]
+    to_others = [rule for rule in ours.rules if rule.to is None or not cluster.is_of(nodes, rule.to)]
+    kept = [rule for rule in to_others if not any(port in ports for port, _ in led_by([rule]))]
     backend = BACKENDS[ours.backend]
-    shares = [rule for name, nodes in spread.items() for rule in _spread(cluster, backend, name, nodes)]
+    shares = [rule for name, over in spread.items() for rule in _spread(cluster, backend, name, over)]
     return "" if kept == list(ours.rules) else backend.swap(cluster, [*kept, *shares])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from repmgr_hooks.netfilter.reset import Flow
+from repmgr_hooks.settings.endpoint import Endpoint
 
 FIELD = re.compile(r"\b(src|dst|sport|dport)=([0-9a-f.:]+)")
 LINE = re.compile(r"[^\n]+")
@@ -17,10 +18,10 @@ OVER = re.compile(r" (TIME_WAIT|CLOSE) ")
 
 @dataclass(frozen=True)
 class Tracked:
-    """A connection to a port of the gateway, the address that it really leads to, and whether its client holds on."""
+    """A connection to a port of the gateway, where it really leads, and whether its client holds on."""
 
     flow: Flow
-    leads_to: str
+    leads_to: Endpoint
     alive: bool
     over: bool = False
 
@@ -32,14 +33,15 @@ def parse_conntrack(listing: str) -> Iterator[Tracked]:
 
     >>> next(parse_conntrack("tcp 6 9 ESTABLISHED src=10.0.0.30 dst=10.0.0.20 sport=4 dport=54322 "
     ...                 "src=10.0.0.11 dst=10.0.0.20 sport=5432 dport=4 [ASSURED] mark=0 use=1")).leads_to
-    '10.0.0.11'
+    Endpoint(host='10.0.0.11', port=5432)
     """
     for match in LINE.finditer(listing):
         line = match[0]
         fields = FIELD.findall(line)
-        values = dict(reversed(fields))
-        sources = [value for name, value in fields if name == "src"]
-        ports = [values.get(name, "") for name in ("sport", "dport")]
-        if len(sources) == 2 and "dst" in values and all(port.isdecimal() for port in ports):
+        values, reply = dict(reversed(fields)), dict(fields)
+        ports = [values.get("sport", ""), values.get("dport", ""), reply.get("sport", "")]
+        if [name for name, _ in fields].count("src") == 2 and "dst" in values and all(map(str.isdecimal, ports)):
             flow = Flow(values["src"], int(ports[0]), values["dst"], int(ports[1]))
-            yield Tracked(flow, sources[1], bool(ALIVE.search(line)), bool(OVER.search(line)))
+            yield Tracked(
+                flow, Endpoint(reply["src"], int(ports[2])), bool(ALIVE.search(line)), bool(OVER.search(line))
+            )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from repmgr_hooks.settings.endpoint import Endpoint
+
 
 @dataclass(frozen=True)
 class Family:
@@ -36,17 +38,14 @@ class Family:
         """Return a host as a network of one address, as ``iptables-save`` prints it."""
         return f"{host}/128" if self.six else f"{host}/32"
 
-    def socket(self, host: str, port: int) -> str:
-        """Return an address with a port, as ``--to-destination`` takes it."""
-        return f"[{host}]:{port}" if self.six else f"{host}:{port}"
-
     def list_connections(self, gateway: str) -> tuple[str, ...]:
         """Return the words that print the tracked TCP connections to the gateway's address."""
         return self._conntrack("-L", gateway)
 
-    def delete_connections(self, gateway: str, port: int, host: str) -> tuple[str, ...]:
-        """Return the words that delete, and print, those of one port that really lead to a host."""
-        return self._conntrack("-D", gateway, "--orig-port-dst", str(port), "--reply-src", host)
+    def delete_connections(self, gateway: str, port: int, to: Endpoint) -> tuple[str, ...]:
+        """Return the words that delete, and print, those of one port that really lead to a node."""
+        there = ("--reply-src", to.host, "--reply-port-src", str(to.port))
+        return self._conntrack("-D", gateway, "--orig-port-dst", str(port), *there)
 
     def _conntrack(self, verb: str, gateway: str, *more: str) -> tuple[str, ...]:
         return ("conntrack", verb, "-f", "ipv6" if self.six else "ipv4", "-p", "tcp", "--orig-dst", gateway, *more)

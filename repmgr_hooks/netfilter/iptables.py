@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.netfilter.our_rules import OurRules, Rule
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster, Gateway
+from repmgr_hooks.settings.endpoint import Endpoint
 
 PACKAGES: tuple[str, ...] = ("iptables", "iptables-nft")
 OWN_TABLE = False
@@ -20,7 +21,7 @@ NOBODYS_QUEUE = 65535
 """The last of the kernel's queues, which programs number from 0 on."""
 COMMENT = re.compile(r" -m comment --comment (\S+)")
 LED_PORT = re.compile(r" --dport (\d+) ")
-LED_TO = re.compile(r"-j DNAT --to-destination \[?([0-9a-f.:]+?)\]?:\d+$")
+LED_TO = re.compile(r"-j DNAT --to-destination \[?([0-9a-f.:]+?)\]?:(\d+)$")
 
 
 def programs(family: Family) -> tuple[str, ...]:
@@ -72,7 +73,7 @@ def parse(printed: str, cluster: Cluster) -> OurRules:
     )
 
 
-def dnat_rule(cluster: Cluster, port: str, host: str, one_of: int = 1) -> Rule:
+def dnat_rule(cluster: Cluster, port: str, to: Endpoint, one_of: int = 1) -> Rule:
     """Return the rule that leads a named port to a node, in the form that ``iptables-save`` prints.
 
     Only the first packet of a connection comes to the nat table, so it is connections that ``nth`` counts.
@@ -83,7 +84,7 @@ def dnat_rule(cluster: Cluster, port: str, host: str, one_of: int = 1) -> Rule:
         f"-A {gateway.chains.dnat} -d {family.exactly(gateway.address)} -p tcp -m tcp --dport {gateway.ports[port]} "
         f"{share}"
         f"-m comment --comment repmgr_hooks:{cluster.name}:{port} "
-        f"-j DNAT --to-destination {family.socket(host, cluster.postgres.port)}"
+        f"-j DNAT --to-destination {to}"
     )
 
 
@@ -100,7 +101,7 @@ def hold_rule(cluster: Cluster, port: str) -> Rule:
     )
 
 
-def snat_rules(cluster: Cluster, host: str, here: bool = True) -> list[Rule]:
+def snat_rules(cluster: Cluster, to: Endpoint, here: bool = True) -> list[Rule]:
     """Return the rules that make the node answer through the gateway.
 
     ``--ctstate DNAT`` holds for what a DNAT rule has led, ``--src-type LOCAL`` for what comes from this host itself
@@ -111,9 +112,9 @@ def snat_rules(cluster: Cluster, host: str, here: bool = True) -> list[Rule]:
     own = [("-m addrtype --src-type LOCAL ", "MASQUERADE")] if gateway.hosts else []
     return [
         _rule(
-            f"-A {gateway.chains.snat} -d {family.exactly(host)} -p tcp -m tcp --dport {cluster.postgres.port} "
+            f"-A {gateway.chains.snat} -d {family.exactly(to.host)} -p tcp -m tcp --dport {to.port} "
             f"-m conntrack --ctstate DNAT {sources}"
-            f"-m comment --comment repmgr_hooks:{cluster.name}:{cluster.postgres.port} "
+            f"-m comment --comment repmgr_hooks:{cluster.name}:{to.port} "
             f"-j {target}"
         )
         for sources, target in (*own, ("", target))
@@ -179,8 +180,8 @@ def _rule(line: str) -> Rule:
     """Read a rule in a chain of ours. Those of the article's scripts have no comment, and lead clients all the same.
 
     >>> rule = _rule('-A a -p tcp --dport 54322 -m comment --comment "x:y" -j DNAT --to-destination [fd00::11]:5432')
-    >>> rule.port, rule.host, rule.comment
-    (54322, 'fd00::11', 'x:y')
+    >>> rule.port, str(rule.to), rule.comment
+    (54322, '[fd00::11]:5432', 'x:y')
     >>> rule.key
     '-A a -p tcp --dport 54322 -j DNAT --to-destination [fd00::11]:5432'
     """
@@ -191,7 +192,7 @@ def _rule(line: str) -> Rule:
         COMMENT.sub("", plain),
         comment[1] if comment else "",
         int(port[1]) if port else None,
-        to[1] if to else "",
+        Endpoint(to[1], int(to[2])) if to else None,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.netfilter.our_rules import OurRules, Rule
 from repmgr_hooks.settings.cluster import MASQUERADE, Cluster
+from repmgr_hooks.settings.endpoint import Endpoint
 
 PACKAGES: tuple[str, ...] = ("nftables",)
 OWN_TABLE = True
@@ -74,15 +75,15 @@ def parse(printed: str, cluster: Cluster) -> OurRules:
     return OurRules("nftables", rules, bool(there), tuple(missing), (*missing, *strange))
 
 
-def dnat_rule(cluster: Cluster, port: str, host: str, one_of: int = 1) -> Rule:
+def dnat_rule(cluster: Cluster, port: str, to: Endpoint, one_of: int = 1) -> Rule:
     """Return the rule that leads a named port to a node."""
     gateway = cluster.gateway
     turn = {"numgen": {"mode": "inc", "mod": one_of, "offset": 0}}
     expr = [
-        *_to(cluster, gateway.address, gateway.ports[port]),
+        *_to(gateway.address, gateway.ports[port]),
         *([{"match": {"op": "==", "left": turn, "right": 0}}] if one_of > 1 else []),
         {"counter": None},
-        {"dnat": {"addr": host, "port": cluster.postgres.port}},
+        {"dnat": {"addr": to.host, "port": to.port}},
     ]
     comment = f"repmgr_hooks:{cluster.name}:{port}"
     return _rule(cluster, {"chain": gateway.chains.dnat, "comment": comment, "expr": expr})
@@ -91,19 +92,19 @@ def dnat_rule(cluster: Cluster, port: str, host: str, one_of: int = 1) -> Rule:
 def hold_rule(cluster: Cluster, port: str) -> Rule:
     """Return the rule by which new connections to a named port wait."""
     gateway = cluster.gateway
-    expr = [*_to(cluster, gateway.address, gateway.ports[port]), {"counter": None}, {"drop": None}]
+    expr = [*_to(gateway.address, gateway.ports[port]), {"counter": None}, {"drop": None}]
     comment = f"repmgr_hooks:{cluster.name}:{port}"
     return _rule(cluster, {"chain": gateway.chains.dnat, "comment": comment, "expr": expr})
 
 
-def snat_rules(cluster: Cluster, host: str, here: bool = True) -> list[Rule]:
+def snat_rules(cluster: Cluster, to: Endpoint, here: bool = True) -> list[Rule]:
     """Return the rules that make the node answer through the gateway."""
-    gateway, port = cluster.gateway, cluster.postgres.port
+    gateway = cluster.gateway
     masquerade: Object = {"masquerade": None}
     target: Object = {"snat": {"addr": gateway.snat}} if here and gateway.snat != MASQUERADE else masquerade
     kinds = [*([[LED, OWN, {"counter": None}, masquerade]] if gateway.hosts else []), [LED, {"counter": None}, target]]
-    rule = {"chain": gateway.chains.snat, "comment": f"repmgr_hooks:{cluster.name}:{port}"}
-    return [_rule(cluster, {**rule, "expr": [*_to(cluster, host, port), *statements]}) for statements in kinds]
+    rule = {"chain": gateway.chains.snat, "comment": f"repmgr_hooks:{cluster.name}:{to.port}"}
+    return [_rule(cluster, {**rule, "expr": [*_to(to.host, to.port), *statements]}) for statements in kinds]
 
 
 def swap(cluster: Cluster, rules: Iterable[Rule], repairs: Iterable[str] = ()) -> str:
@@ -160,7 +161,7 @@ def _in_table(cluster: Cluster) -> Object:
     return {"family": family, "table": name}
 
 
-def _to(cluster: Cluster, address: str, port: int) -> list[Object]:
+def _to(address: str, port: int) -> list[Object]:
     return [_equal(Family(address).name, "daddr", address), _equal("tcp", "dport", port)]
 
 
@@ -175,14 +176,19 @@ def _rule(cluster: Cluster, rule: Object) -> Rule:
     kept: Object = {name: rule[name] for name in ("chain", "comment") if name in rule}
     text = json.dumps({"rule": {**_in_table(cluster), **kept, "expr": expr}})
     port = next((each["match"]["right"] for each in expr if _asks_for_port(each)), None)
-    to = next((each["dnat"].get("addr") for each in expr if "dnat" in each), "")
+    to: Object = next((each["dnat"] for each in expr if "dnat" in each), {})
     return Rule(
         text if kinds <= WRITABLE and '"@' not in text else "",
         _said("rule", rule),
         rule.get("comment", ""),
         port if isinstance(port, int) else None,
-        to if isinstance(to, str) else "",
+        _endpoint(to.get("addr"), to.get("port", port)),
     )
+
+
+def _endpoint(address: object, port: object) -> Endpoint | None:
+    """What names no port keeps that of the packet (nft(8), NAT STATEMENTS); of several, none is known."""
+    return Endpoint(address, port if isinstance(port, int) else 0) if isinstance(address, str) else None
 
 
 def _statements(rule: Object) -> list[Object]:

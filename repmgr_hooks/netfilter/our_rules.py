@@ -8,23 +8,24 @@ from typing import Protocol
 
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.settings.endpoint import Endpoint
 
-Leading = tuple[int, str]
-"""A port of the gateway, and the address that it leads to."""
+Leading = tuple[int, Endpoint]
+"""A port of the gateway, and where it leads."""
 
 
 @dataclass(frozen=True)
 class Rule:
     """A rule in our chains: its ``text`` for its back end; ``key`` and ``comment``, by which two are the same rule.
 
-    ``port`` and ``host``: what it leads where; ``port`` is None if it names none, ``host`` empty if it leads nowhere.
+    ``port`` and ``to``: what it leads where; ``port`` is None if it names none, ``to`` if it leads nowhere.
     """
 
     text: str
     key: str
     comment: str = ""
     port: int | None = None
-    host: str = ""
+    to: Endpoint | None = None
 
     @property
     def form(self) -> tuple[str, str]:
@@ -50,7 +51,7 @@ class OurRules:
 
     @property
     def leading(self) -> set[Leading]:
-        """The gateway's ports that are led on, and to which address."""
+        """The gateway's ports that are led on, and where."""
         return led_by(self.rules)
 
 
@@ -86,7 +87,7 @@ class Backend(Protocol):
     def parse(self, printed: str, cluster: Cluster) -> OurRules:
         """Read what ``reading`` has printed. May raise ValueError, LookupError, TypeError or AttributeError."""
 
-    def dnat_rule(self, cluster: Cluster, port: str, host: str, one_of: int = 1) -> Rule:
+    def dnat_rule(self, cluster: Cluster, port: str, to: Endpoint, one_of: int = 1) -> Rule:
         """Return the rule that leads a named port to a node; or, of so many new connections, every one in turn."""
 
     def hold_rule(self, cluster: Cluster, port: str) -> Rule:
@@ -95,7 +96,7 @@ class Backend(Protocol):
         It stands before the rule that leads the port; a connection that is made already goes on.
         """
 
-    def snat_rules(self, cluster: Cluster, host: str, here: bool = True) -> list[Rule]:
+    def snat_rules(self, cluster: Cluster, to: Endpoint, here: bool = True) -> list[Rule]:
         """Return the rules that make a node answer through the gateway, and only to what a DNAT rule has led.
 
         What goes to a node from this host itself, as repmgrd's looks and ours do, keeps its way. With an address that
@@ -117,5 +118,5 @@ class Backend(Protocol):
 
 
 def led_by(rules: Iterable[Rule]) -> set[Leading]:
-    """Return the ports that rules lead on, and to which address."""
-    return {(rule.port, rule.host) for rule in rules if rule.port is not None and rule.host}
+    """Return the ports that rules lead on, and where."""
+    return {(rule.port, rule.to) for rule in rules if rule.port is not None and rule.to}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from repmgr_hooks import clock
 from repmgr_hooks.background import begin
-from repmgr_hooks.cluster import gateways
+from repmgr_hooks.cluster import gateways, node_ports
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import moved
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
@@ -54,6 +55,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     ports, probes = begin(partial(_ports, settings, host)), begin(partial(probe, settings, managed.opened_ports, host))
     names = begin(lambda: list(moved(settings, host)))
     decision = finder.decision(host)
+    elsewhere = begin(partial(_ports_moved, settings, decision.primary, host))
     missing = begin(partial(_pending, managed, finder, decision, host))
     ready = begin(partial(ReadinessProbe().look, decision, settings, host, finder.last_known.since))
     hold, unreadable = hold_of(managed)
@@ -63,7 +65,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     state = cluster_state(decision, finder) if decision.primary else None
     warnings = drift.warnings(managed, state, host) if state else []
     leads, spread, unread = ports()
-    seen, unseen = gateways.seen_and_wrong(settings, decision.primary, host)
+    seen, unseen = gateways.seen_and_wrong(settings, decision.primary_state, host)
     pending = missing()
     return ClusterStatus(
         settings,
@@ -76,6 +78,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
             *no_record,
             *no_former,
             *names(),
+            *elsewhere(),
             *unseen,
             *(problem for each in pooled for problem in each.problems),
             *clocks,
@@ -99,6 +102,12 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         formers,
         tuple(slot for slot in managed.kept_slots if not (settings.barman and slot == settings.barman.slot_name)),
     )
+
+
+def _ports_moved(cluster: Cluster, primary: int | None, host: Host) -> list[Problem]:
+    with suppress(OperationFailed):
+        return node_ports.ask(cluster, primary, host)
+    return []
 
 
 def _ports(cluster: Cluster, host: Host) -> tuple[dict[str, int | None], dict[str, tuple[int, ...]], list[Problem]]:

@@ -29,7 +29,8 @@ from repmgr_hooks.reports.former import FormerSeen
 from repmgr_hooks.reports.pooled import Pooled
 from repmgr_hooks.reports.readers_port import ReadersPort
 from repmgr_hooks.reports.slots import held_by, logical
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover.record import Record
 
 

@@ -13,7 +13,8 @@ from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.finder import primary_finder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.wal_checks import WalCheckRow
-from repmgr_hooks.settings.cluster import Barman, Cluster
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from repmgr_hooks.cluster import gateways
+from repmgr_hooks.cluster import barmans, gateways
+from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.served import serves
@@ -46,19 +47,21 @@ class GatewayWatch:
             log.warning("%s: this gateway %s the address %s now", name, has, address)
         return self._served and not before
 
-    def look(self, primary: int | None) -> tuple[Problem, ...]:
+    def look(self, decision: PrimaryDecision) -> tuple[Problem, ...]:
         """Look at the others, show ourselves to them, and return what has been wrong for some time."""
+        primary, state = decision.primary, decision.primary_state
         self._take_back(primary)
         try:
             seen = gateways.look(self._cluster, primary, self._host, announce=True)
         except OperationFailed as error:
             log.debug("%s: the other gateways cannot be seen: %s", self._cluster.name, error)
             return ()
-        if primary is None or not seen:
+        if primary is None or state is None or not seen:
             return ()
         self._shown_on.add(primary)
         now = self._host.now()
-        self._since = {each: self._since.get(each, now) for each in gateways.problems(self._cluster, seen)}
+        wrong = (*gateways.problems(self._cluster, seen), *barmans.problems(self._cluster, state))
+        self._since = {each: self._since.get(each, now) for each in wrong}
         return tuple(each for each, since in self._since.items() if now - since >= HELD_FOR)
 
     def _take_back(self, primary: int | None) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import NameWatch
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
+from repmgr_hooks.cluster.node_ports import PortWatch
 from repmgr_hooks.cluster.readiness import Hindrance, Obstacle, ReadinessProbe
 from repmgr_hooks.engine.drift import Drift, find_drift
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -53,7 +54,7 @@ class Monitor:
         self.obstacles: tuple[Obstacle, ...] = ()
         """What stands against a failover, and has done so for ``HELD_FOR`` seconds."""
         self._unknown_since: float | None = None
-        self._readiness, self._names = ReadinessProbe(), NameWatch()
+        self._readiness, self._names, self._ports = ReadinessProbe(), NameWatch(), PortWatch()
         self._pending: tuple[Problem, ...] = ()
         """What the last look found missing."""
         self._against: dict[Hindrance, float] = {}
@@ -88,7 +89,7 @@ class Monitor:
         self.stirred.clear()
         taken_over = self._gateways.takes_over()
         seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed, show)
-        others = self._gateways.look(seen.decision.primary)
+        others = self._gateways.look(seen.decision)
         seen = replace(seen, taken_over=taken_over, warnings=(*seen.warnings, *others))
         self.news = self._news(seen)
         self._plan_next(seen.decision)
@@ -97,7 +98,9 @@ class Monitor:
         elif seen.pending in ((), self._pending):  # else there are other things to do now
             self._look_ahead(seen.decision, last_known)
         self._pending = seen.pending
-        self.warnings = (*seen.warnings, *self._names.look(self._managed.cluster, self._host))
+        cluster, host = self._managed.cluster, self._host
+        ports = self._ports.look(cluster, seen.decision.primary, host)
+        self.warnings = (*seen.warnings, *self._names.look(cluster, host), *ports)
         self._log(seen)
         return seen
 

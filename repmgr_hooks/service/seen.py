@@ -11,6 +11,7 @@ from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState, WalSender
 from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.cluster.readers import senders
 from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, PrimaryPosition, Publisher
 from repmgr_hooks.service.absence import Absence
@@ -87,10 +88,10 @@ def position_of(decision: PrimaryDecision, cluster: Cluster) -> PrimaryPosition 
 
 
 def _node(state: NodeState, decision: PrimaryDecision, cluster: Cluster) -> NodeSeen:
-    host, stale = cluster.nodes[state.node].host, state.node in decision.stale_primaries
+    (host, port), stale = cluster.endpoint(state.node), state.node in decision.stale_primaries
     if not state.reachable:
-        return NodeSeen(state.node, host, False, "unknown", 0)
-    primary, sender = decision.primary_state, _sender_to(host, decision) if state.role == "standby" else None
+        return NodeSeen(state.node, host, False, "unknown", 0, port=port)
+    primary, sender = decision.primary_state, _sender_to(state, decision, cluster) if state.role == "standby" else None
     slot = state.slot(cluster.barman.slot_name) if cluster.barman else None
     received = replayed = None
     if primary and state.role == "standby":
@@ -108,10 +109,11 @@ def _node(state: NodeState, decision: PrimaryDecision, cluster: Cluster) -> Node
         sender.sync_state if sender else "",
         max(state.lsn - slot.restart_lsn, 0) if slot and slot.restart_lsn is not None else None,
         stale,
+        port,
     )
 
 
-def _sender_to(host: str, decision: PrimaryDecision) -> WalSender | None:
+def _sender_to(standby: NodeState, decision: PrimaryDecision, cluster: Cluster) -> WalSender | None:
     """Return the walsender of whichever node a standby receives from; what it says of its replay comes that way."""
-    senders = (sender for state in decision.states if state.reachable for sender in state.senders)
-    return next((sender for sender in senders if sender.client == host and sender.state == "streaming"), None)
+    found = senders(standby.node, decision.states, cluster)
+    return next((sender for sender in found if sender.state == "streaming"), None)

@@ -60,7 +60,8 @@ class WalVerifier:
         shown = any(row.good and (row.primary, row.timeline) == this for row in self.found)
         tried = this == self._tried[0] and now - self._tried[1] < AGAIN
         due = this and not shown and not tried and now - self._settled[1] >= SETTLED
-        if due and self._wanted and serves(self._cluster.gateway, self._host):
+        own = self._cluster.barman.on_each_gateway
+        if due and self._wanted and (own or serves(self._cluster.gateway, self._host)):
             self._tried = (this, now)
             self._start()
 

@@ -28,7 +28,7 @@ from repmgr_hooks.service.loop import Loop
 from repmgr_hooks.service.prober import Prober
 from repmgr_hooks.service.systemd import notify
 from repmgr_hooks.system.alert import Alert
-from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.host import LOGINS, LocalHost
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Worker:
     def _work(self, journal: Journal, once: bool) -> None:
         knocked, short_since = False, None
         while not self._stopping.is_set():
-            if self._reload:
+            if self._reload or config.is_out_of_date(self._config):
                 self._read_config_again(journal)
             taken = self._take_in(journal)
             if taken or knocked:
@@ -222,7 +222,7 @@ class Worker:
             with contextlib.suppress(OSError):
                 forget_others(self._shown, self._config.clusters)
         for name, managed in self._config.clusters.items():
-            host = LocalHost(managed.cluster.conninfos(), notifier.tell, partial(self._stirs, name))
+            host = LocalHost(managed.cluster.conninfos(), notifier.tell, partial(self._stirs, name), LOGINS)
             # A host of its own: what a client waits for is nothing that a look should wait for.
             client = LocalHost(managed.cluster.conninfos())
             prober = self._probers[name] = Prober(managed, client, journal, client.close_idle)

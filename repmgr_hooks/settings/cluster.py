@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.settings import libpq
+from repmgr_hooks.settings.barman import Barman, Words
+from repmgr_hooks.settings.endpoint import Endpoint
 from repmgr_hooks.settings.former_primary import FormerPrimary
 from repmgr_hooks.settings.libpq import LibpqValue
 from repmgr_hooks.settings.schema import (
@@ -25,7 +25,6 @@ from repmgr_hooks.settings.schema import (
     Positive,
     Range,
     Timeout,
-    Word,
 )
 
 MASQUERADE = "masquerade"
@@ -43,7 +42,6 @@ CHAIN = r"(?!standard$)(?=.*[a-z_-])[A-Za-z][A-Za-z0-9_-]{0,27}"
 ChainName = Annotated[
     str, Pattern(CHAIN, "a chain name of our own: at most 28 letters, digits, _ and -, not in capital letters alone")
 ]
-Words = Annotated[tuple[Word, ...], NotEmpty()]
 Addresses = Annotated[tuple[Address, ...], NotEmpty()]
 NodeId = Annotated[int, Range(1, 2**31 - 1)]
 SystemIdentifier = Annotated[str, Pattern(r"[0-9]{10,20}", "what pg_control_system() says, in quotes")]
@@ -52,7 +50,6 @@ LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOST_NAME = rf"(?=.{{1,253}}$)(?!(.*\.)?[0-9]+$){LABEL}(\.{LABEL})*"
 """As RFC 1123, section 2.1, has it; the last label is no number, or it would be an address."""
 HostName = Annotated[str, Pattern(HOST_NAME, "a host name, such as db1.example.com")]
-SlotName = Annotated[str, Pattern(r"[a-z0-9_]{1,63}", "a slot name: lower-case letters, digits and underscores")]
 
 
 @dataclass(frozen=True)
@@ -61,13 +58,14 @@ class Node:
 
     ``name``: the host's name, for certificates, and to notice when it leads to another address than ``host``.
     ``shell``: what leads to PostgreSQL's user on the node, such as ssh or sudo, for ``switchover``
-    and ``check --restore``.
+    and ``check --restore``. ``port``: where it listens, if not where ``postgres`` says; two nodes may be on one host.
     """
 
     host: Address
     witness: bool = False
     shell: Words = ()
     name: HostName = ""
+    port: Port | None = None
 
 
 @dataclass(frozen=True)
@@ -127,39 +125,6 @@ class Gateway:
     def snat(self) -> str:
         """The address that the nodes see, or MASQUERADE."""
         return self.snat_address or self.address
-
-
-@dataclass(frozen=True)
-class Barman:
-    """Barman's name for this cluster, its slot, and how to run ``barman`` (a prefix such as sudo or ssh).
-
-    ``slot_name`` and ``streaming_archiver_name`` are Barman's own options. ``check_after_failover``: on each new
-    timeline the service has the records around the switchpoint followed, once (``check-wal --deep``).
-    """
-
-    server: Identifier
-    slot_name: SlotName = "barman"
-    command: Words = ("barman",)
-    streaming_archiver_name: Identifier = "barman_receive_wal"
-    check_after_failover: bool = True
-
-    def beside(self, *argv: str) -> tuple[str, ...]:
-        """Return the words that run another program where ``barman`` runs; what it says is read, so it is English.
-
-        >>> Barman("main", command=("ssh", "barman@backup", "barman")).beside("ls")
-        ('ssh', 'barman@backup', 'env', 'LC_ALL=C', 'ls')
-
-        ssh makes one line of its words, which a shell there reads (ssh(1)).
-
-        >>> Barman("main", command=("ssh", "backup", "barman")).beside("find", "(", "%s %p")[-2:]
-        ("'('", "'%s %p'")
-        """
-        names = [PurePath(word).name for word in self.command]
-        way = self.command[: len(names) - 1 - names[::-1].index("barman") if "barman" in names else -1]
-        if "ssh" not in names:
-            return (*way, *argv)
-        # It need not pass our own locale on, and a login has one of its own.
-        return (*way, "env", "LC_ALL=C", *map(shlex.quote, argv))
 
 
 @dataclass(frozen=True)
@@ -234,20 +199,37 @@ class Cluster:
     state_dir: str = field(default="", metadata=NOT_AN_OPTION)
     """Where its hold is written down; empty: it can have none."""
 
+    def endpoint(self, node: int) -> Endpoint:
+        """Return where a node listens."""
+        return Endpoint(self.nodes[node].host, self.nodes[node].port or self.postgres.port)
+
+    def node_at(self, place: Endpoint) -> int | None:
+        """Return the node that listens there. Of one that is alone on its host, any port is taken for its own."""
+        there = [number for number, node in self.nodes.items() if node.host == place.host]
+        return there[0] if len(there) == 1 else next((n for n in there if self.endpoint(n) == place), None)
+
+    def is_of(self, nodes: Collection[int], place: Endpoint) -> bool:
+        """True if one of these nodes listens there, or may have: on a port of its host that is no other node's."""
+        others = [self.endpoint(number) for number in self.nodes if number not in nodes]
+        return place not in others and place.host in [self.nodes[number].host for number in nodes]
+
+    def shown(self, place: Endpoint) -> str:
+        """Return it for people: the port that is set for all nodes need not be said, nor one that is not known (0)."""
+        return place.host if place.port in (0, self.postgres.port) else str(place)
+
     def rejoin(self, primary: int, repmgr: str) -> str:
         """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again."""
         return f"stop PostgreSQL, then: {repmgr} node rejoin -d '{self.upstream(primary)}' --force-rewind"
 
     def rejoin_stale(self, nodes: str, primary: int, repmgr: str) -> str:
         """Return what is to be done about stale primaries: by hand, or only if the service does not do it."""
-        by_hand = f"on {nodes}: {self.rejoin(primary, repmgr)}"
-        own = "the service stops it once that is certain (former_primary); if it does not, "
-        return f"{own if self.former_primary else ''}{by_hand}"
+        own = "the service stops it once that is certain (former_primary); if it does not, " * bool(self.former_primary)
+        return f"{own}on {nodes}: {self.rejoin(primary, repmgr)}"
 
     def upstream(self, primary: int) -> str:
         """Return how another node reaches the primary, for repmgr; its password is on that node."""
-        host, postgres = self.nodes[primary].host, self.postgres
-        return f"host={host} port={postgres.port} user={postgres.user} dbname={postgres.dbname}"
+        (host, port), postgres = self.endpoint(primary), self.postgres
+        return f"host={host} port={port} user={postgres.user} dbname={postgres.dbname}"
 
     @property
     def client(self) -> ProbeSettings:
@@ -268,7 +250,7 @@ class Cluster:
             number: libpq.conninfo(
                 host=node.name or node.host,
                 hostaddr=node.host,
-                port=self.postgres.port,
+                port=self.endpoint(number).port,
                 user=self.postgres.user,
                 dbname=self.postgres.dbname,
                 connect_timeout=self.postgres.timeout,

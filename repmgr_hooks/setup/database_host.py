@@ -60,9 +60,10 @@ def of_gateway(nodes: Mapping[int, Node], known: Mapping[int, Identity], shipped
     plain = {
         number: name if re.fullmatch(PLAIN_NAME, name, re.ASCII) else f"node{number}" for number, name in names.items()
     }
-    keys = [
-        line[0].replace("10.0.0.11", node.host).replace("db1", plain[number]) for number, node in sorted(nodes.items())
-    ]
+    first = dict[str, int]()  # a host has one key, however many nodes are on it
+    for number, node in sorted(nodes.items()):
+        first.setdefault(node.host, number)
+    keys = [line[0].replace("10.0.0.11", host).replace("db1", plain[number]) for host, number in first.items()]
     return texts | {KEYS: "\n".join([*head, *keys, ""])}
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,8 @@ from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf, no_conninfo
 from repmgr_hooks.settings import libpq
-from repmgr_hooks.settings.cluster import HOST_NAME, Barman, Node
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import HOST_NAME, Node
 from repmgr_hooks.settings.schema import IpAddress
 from repmgr_hooks.settings.words import PLAIN_NAME
 from repmgr_hooks.system.steps import Host, Program, Sql
@@ -37,6 +39,7 @@ class Found:
 
     nodes: Mapping[int, Node]
     port: int
+    """Of most nodes; another is the node's own."""
     user: str
     dbname: str
     server: str
@@ -73,19 +76,19 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
             hint="--repmgr-conf FILE asks another node",
         ) from None
     described = {node: words_of(text, f"repmgr.nodes: the conninfo of node {node}") for node, _, text in rows}
-    ports = {port(words) for words in described.values()}
-    if len(ports) != 1:
-        raise UsageError(f"repmgr.nodes names several ports ({ports})", hint="make all nodes listen on the same port")
+    ports = {node: port(words) for node, words in described.items()}
+    ((most, _),) = Counter(ports.values()).most_common(1)
+    own = {node: number if number != most else None for node, number in ports.items()}
+    places = {node: address(words, node, len(rows) > 1) for node, words in described.items()}
     nodes = {
-        node: named(Node(address(described[node], node, len(rows) > 1), kind == "witness"), described[node])
-        for node, kind, _ in rows
+        node: named(Node(places[node], kind == "witness", port=own[node]), described[node]) for node, kind, _ in rows
     }
     if gateway and (wrong := IpAddress().problem(gateway)):
         raise UsageError(f"--gateway {wrong}", hint="name one such as 10.0.0.20")
     if server and (server == "all" or not re.fullmatch(PLAIN_NAME, server)):
         raise UsageError(f"--barman {shorten(server)} is not the name of one Barman server")
-    own = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
-    user, dbname = str(own.get("user") or "repmgr"), str(own.get("dbname") or "repmgr")
+    asking = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
+    user, dbname = str(asking.get("user") or "repmgr"), str(asking.get("dbname") or "repmgr")
     name = server or only_server(host)
     shown = shown_server(name, host)
     there = words_of(shown.get("conninfo", ""), f"Barman: the conninfo of {name}")
@@ -93,9 +96,9 @@ def survey(asked: RepmgrConf, server: str | None, gateway: str | None, host: Hos
     here = gateway or gateway_address(led, [node.host for node in nodes.values()])
     through = here in led and port(there)
     slot = shown.get("slot_name", "None")
-    taken, left_out = taken_over(own)
+    taken, left_out = taken_over(asking)
     return Found(
-        *(nodes, ports.pop(), user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
+        *(nodes, most, user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
         *(taken, left_out, archive.version(Barman(name), host)[0] >= archive.CLEANS_UP_LOCKS, backend()),
     )
 

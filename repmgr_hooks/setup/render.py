@@ -153,7 +153,8 @@ def _scalar(value: str) -> str:
 
 def _node(node: Node) -> str:
     name = f", name: {_quoted(node.name)}" if node.name else ""
-    return f"{{host: {_quoted(node.host)}{name}{', witness: true' if node.witness else ''}}}"
+    port = f", port: {node.port}" if node.port else ""
+    return f"{{host: {_quoted(node.host)}{port}{name}{', witness: true' if node.witness else ''}}}"
 
 
 def _quoted(text: str) -> str:

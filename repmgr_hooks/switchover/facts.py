@@ -122,8 +122,10 @@ def rehearse(facts: Facts, host: Host) -> Facts:
             for node in (target.node, source)
             if node in known and cluster.nodes[node].shell
         }
-        facts = replace(facts, repmgr=there[target.node], old_repmgr=there.get(source))
-        return replace(facts, rehearsal=there[target.node].rehearse(host, REHEARSAL_LIMIT))
+        old = there.get(source)
+        repmgr = replace(there[target.node], primary=old.directory if old else "")
+        facts = replace(facts, repmgr=repmgr, old_repmgr=old)
+        return replace(facts, rehearsal=repmgr.rehearse(host, REHEARSAL_LIMIT))
     except OperationFailed as error:
         return replace(facts, rehearsal=str(error))
 

@@ -13,6 +13,7 @@ from shlex import quote
 
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.settings.barman import login
 from repmgr_hooks.switchover.record import PLACE, RUN_LIMIT
 from repmgr_hooks.system.steps import Host, Program, Sql
 
@@ -20,17 +21,58 @@ MARGIN = 15.0
 MOST_SAID = 20_000
 ENDED = "repmgr-hooks: ended:"
 ASKS = "repmgr-hooks: it is about to stop the primary"
+POLL = 0.02
+"""Seconds between two looks, in the command ``sleep`` too, while clients are held."""
 WORD_LIMIT = 45.0
 """Seconds for the clients to be held; without a word by then, repmgr stops nothing."""
 SETTINGS = "select current_setting('data_directory')"
 
+STOP_LIMIT = 3.0
+"""Seconds for the primary to end once it was told to; then repmgr looks each second, as it does without us."""
+
+# What repmgr meets as ssh. Its checks take seconds (some ten calls of ssh), in which clients need not wait. So all
+# passes but the command that stops the primary (``node service --action=stop``), which waits for a word on the
+# primary's host: a login takes longer than all the rest. Without a word, or where ssh fails, repmgr is ended: one that
+# went on looking whether the primary has stopped, as it does after a failure, would promote its node when somebody
+# stops the primary for another reason.
+SSH = """#!/bin/sh
+PATH=${{PATH#{place}/bin:}}
+case "$*" in
+*--list-actions*) exec ssh "$@" ;;
+*' node service '*stop*) ;;
+*) exec ssh "$@" ;;
+esac
+word() {{
+    tries=0
+    while [ ! -e {place}/go ] && [ $tries -lt {tries:.0f} ]; do sleep 0.02; tries=$((tries + 1)); done
+    [ -e {place}/go ] || end
+}}
+end() {{
+    session=$(cat {place}/session)
+    rm -rf {place}
+    kill -s KILL -- "-$session"
+}}
+found=
+for each do
+    shift
+    [ "$found" ] || case "$each $1" in 'repmgr -f'* | */'repmgr -f'*) each={first}$each found=yes ;; esac
+    set -- "$@" "$each"
+done
+if [ ! "$found" ]; then
+    : >{place}/asks
+    word
+    exec ssh "$@"
+fi
+{{ word; echo; }} | {{ ssh "$@" {last}; [ -e {place}/go ] || end; }} | {{ read -r line && : >{place}/asks; cat; }}
+"""
+FIRST = "sh -c 'echo; read -r word' && "
+# repmgr has the primary stopped without waiting for it (pg_ctl -W), looks whether it has ended, and if not, again after
+# a second (do_standby_switchover). So this does not return before. Its file goes last (miscinit.c, UnlinkLockFiles).
+LAST = """tries=0
+while [ -e {file} ] && [ $tries -lt {tries:.0f} ]; do sleep 0.02; tries=$((tries + 1)); done"""
+
 # PATH is the postmaster's, and last the directory of its program, where PGDG's RPMs have repmgr too. repmgr gets a
 # session of its own and writes to a file: nobody ends it by going away.
-#
-# Its checks take seconds (some ten calls of ssh), in which clients need not wait. So it meets an ssh of ours, which
-# lets everything pass but the command that stops the primary (``node service --action=stop``): that waits for a word.
-# Without one it ends repmgr: one that went on looking whether the primary has stopped, as it does after a failure,
-# would promote its node when somebody stops the primary for another reason.
 START = """
 cd {directory} || exit
 server=$(head -n 1 postmaster.pid) || exit
@@ -39,23 +81,7 @@ PATH=${{path:-$PATH}}:$(dirname "$(readlink "/proc/$server/exe")")
 unset SSH_AUTH_SOCK
 place={place}
 mkdir -m 700 "$place" "$place/bin" || exit
-cat >"$place/bin/ssh" <<END
-#!/bin/sh
-case "\\$*" in
-*--list-actions*) ;;
-*' node service '*stop*)
-    : >$place/asks
-    tries=0
-    while [ ! -e $place/go ] && [ \\$tries -lt {word_tries:.0f} ]; do sleep 0.05; tries=\\$((tries + 1)); done
-    if [ ! -e $place/go ]; then
-        session=\\$(cat $place/session)
-        rm -rf $place
-        kill -s KILL -- "-\\$session"
-        exit 255
-    fi
-esac
-exec $(command -v ssh) "\\$@"
-END
+printf %s {ssh} >"$place/bin/ssh"
 chmod 700 "$place/bin/ssh"
 PATH=$place/bin:$PATH LC_ALL=C
 export PATH LC_ALL
@@ -66,7 +92,7 @@ echo $! >"$place/session"
 WAIT = """
 place={place}
 tries=0
-while [ ! -e "$place/code" ] && [ ! -e "$place/{mark}" ] && [ $tries -lt {tries:.0f} ]; do
+while [ -d "$place" ] && [ ! -e "$place/code" ] && [ ! -e "$place/{mark}" ] && [ $tries -lt {tries:.0f} ]; do
     sleep 0.05
     tries=$((tries + 1))
 done
@@ -77,6 +103,8 @@ if [ -e "$place/code" ]; then
     rm -rf "$place"
 elif [ -e "$place/{mark}" ]; then
     echo "{asks}"
+elif [ ! -d "$place" ]; then
+    echo "it was ended before it stopped the primary: ssh has failed there, or there was no word to go on"
 fi
 """
 GO = """
@@ -165,6 +193,8 @@ class Repmgr:
     command: tuple[str, ...]
     directory: str
     conf: str
+    primary: str = ""
+    """The data directory of the primary that it is to stop; whether that has ended is seen there."""
     word_limit: float = WORD_LIMIT
     place: str = field(default_factory=lambda: PLACE + secrets.token_hex(8))
 
@@ -200,15 +230,20 @@ class Repmgr:
             line=" ".join(map(quote, words)),
             limit=limit,
             place=self.place,
-            word_tries=self.word_limit / 0.05,
+            ssh=quote(self._ssh()),
         )
+
+    def _ssh(self) -> str:
+        wait = LAST.format(file=quote(f"{self.primary}/postmaster.pid"), tries=STOP_LIMIT / POLL)
+        last = quote(f"&& sh -c {quote(wait)}") if self.primary else ""
+        return SSH.format(place=self.place, tries=self.word_limit / POLL, first=quote(FIRST), last=last)
 
     def _wait(self, limit: float, mark: str = "no") -> str:
         tries = (limit + MARGIN) / 0.05
         return WAIT.format(place=self.place, mark=mark, tries=tries, most=MOST_SAID, ended=ENDED, asks=ASKS)
 
     def _run(self, script: str, host: Host, limit: float) -> str:
-        return host.run(Program((*self.command, "sh"), stdin=script), limit + MARGIN)
+        return host.run(Program((*self.command, "sh"), stdin=script, over=login(self.command)), limit + MARGIN)
 
     def _ended(self, output: str) -> Ran:
         said, mark, code = output.rpartition(ENDED)

@@ -32,7 +32,8 @@ from repmgr_hooks.text import one_line
 PREFIX = "repmgr_hooks"
 APPLICATION = "repmgr_hooks probe"
 ASK = """
-select host(inet_server_addr()), pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', pg_backend_pid()
+select host(inet_server_addr()), pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', pg_backend_pid(),
+       inet_server_port()
 """
 SPILL = """
 set work_mem = 64; set temp_tablespaces = ''; select count(*) from generate_series(1, 10000); reset work_mem;
@@ -75,8 +76,8 @@ class _Visitor:
 
     def _write(self, link: Link) -> Talk[None]:
         self.seen = replace(self.seen, stage="ask")
-        ((server, in_recovery, read_only, pid),) = yield from link.ask(ASK)
-        self.seen = replace(self.seen, server=server or "", in_recovery=in_recovery, pid=pid)
+        ((server, in_recovery, read_only, pid, port),) = yield from link.ask(ASK)
+        self.seen = replace(self.seen, server=server or "", in_recovery=in_recovery, pid=pid, port=port or 0)
         if in_recovery or read_only:
             ((source,),) = (yield from link.ask(READ_ONLY_BY)) if read_only else [("",)]
             self.seen = replace(self.seen, read_only=source)

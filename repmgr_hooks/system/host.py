@@ -18,18 +18,23 @@ from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.client import visit_each
 from repmgr_hooks.system.connections import Connections
 from repmgr_hooks.system.consoles import Consoles
-from repmgr_hooks.system.programs import Programs
+from repmgr_hooks.system.login import Logins
+from repmgr_hooks.system.programs import Programs, start_login
 from repmgr_hooks.system.steps import Program, Rows, Sql, Table
 from repmgr_hooks.system.visit import Visit
 
 log = logging.getLogger(__name__)
+
+LOGINS = Logins(start_login)
+"""Those of this process, for all clusters: one Barman may serve several."""
 
 
 class LocalHost:
     """The real host, for one cluster; ``conninfos`` maps node ids to libpq connection strings.
 
     ``tell`` takes the alerts; without it nobody is told. ``noticed`` is called, in another thread, when a node ends
-    a kept connection, or a program that should go on running has ended: it may be time to look.
+    a kept connection, or a program that should go on running has ended: it may be time to look. ``logins``: those on
+    other hosts that are kept open; without it there are none.
     """
 
     def __init__(
@@ -37,10 +42,11 @@ class LocalHost:
         conninfos: Mapping[int, str],
         tell: Callable[[Alert], None] | None = None,
         noticed: Callable[[], None] | None = None,
+        logins: Logins | None = None,
     ) -> None:
         self._tell = tell
         self._connections, self._consoles = Connections(conninfos, noticed), Consoles()
-        self._programs = Programs(ended=noticed or (lambda: None))
+        self._programs = Programs(ended=noticed or (lambda: None), logins=logins)
 
     def run(self, program: Program, limit: float) -> str:
         """Run a program in a session of its own and return its stdout; when the time is up, kill all it started.

@@ -17,6 +17,7 @@ import sh
 
 from repmgr_hooks import clock
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
+from repmgr_hooks.system.login import Logins, Unavailable
 from repmgr_hooks.system.output import Output
 from repmgr_hooks.system.steps import Given, Program
 from repmgr_hooks.text import printable
@@ -36,11 +37,16 @@ KILLED_LIMIT = 5.0
 class Programs:
     """The programs of one cluster: what some print is asked once, and some go on running. ``kill`` ends a session.
 
-    ``ended`` is called when one that should go on running has ended.
+    ``ended`` is called when one that should go on running has ended. ``logins``: those that are kept open.
     """
 
-    def __init__(self, kill: Callable[[int], None] | None = None, ended: Callable[[], None] = lambda: None) -> None:
-        self._kill, self._ended = kill or _kill, ended
+    def __init__(
+        self,
+        kill: Callable[[int], None] | None = None,
+        ended: Callable[[], None] = lambda: None,
+        logins: Logins | None = None,
+    ) -> None:
+        self._kill, self._ended, self._logins = kill or _kill, ended, logins
         self._constants: dict[Given, str] = {}
         self._residents: dict[tuple[str, ...], _Resident] = {}
         self._left: dict[tuple[str, ...], int] = {}
@@ -75,40 +81,73 @@ class Programs:
             started.over.set()
             self._ended()
 
-        _start(program, started.output, started.output, over)
+        _start(program, **_written(program, started.output, started.output), _done=over)
         self._residents[program.argv] = started
         return str(before.output) if before else ""
 
     def _finish(self, program: Program, limit: float) -> str:
+        if self._logins and program.over:
+            begun = clock.monotonic()
+            try:
+                return self._finish_there(program, limit, self._logins)
+            except Unavailable:
+                limit -= clock.monotonic() - begun
         if (left := self._left.pop(program.argv, None)) and not _ends(left, 0):
             self._left[program.argv] = left
             what = f"{program}: not tried again: process {left} was killed and has not ended"
             raise OperationFailed(what, code="timeout", hint="check the disk that it waits for")
-        output, errors = Output(MOST_OUTPUT if program.whole else MOST_ERRORS), Output(MOST_ERRORS)
-        running = _start(program, output, errors)
+        output, errors = _kept(program)
+        running = _start(program, **_written(program, output, errors))
         # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
         if too_late := not _ends(running.pid, max(limit, 0.1)):
             self._kill(running.pid)
             if not _ends(running.pid, KILLED_LIMIT):
                 self._left[program.argv] = running.pid
                 raise ProgramTimeout(program, limit, "it has not ended yet")
+        code = 0
         try:
             running.wait()
         except sh.ErrorReturnCode as error:
             if too_late:
                 raise ProgramTimeout(program, limit, printable(str(errors).strip())) from None
-            if not (program.tolerate and re.search(program.tolerate, str(errors))):
-                said = str(errors).strip() or str(output).strip() or "nothing written"
-                what = f"{program}: exit code {error.exit_code}: {printable(said)}"
-                raise OperationFailed(what, code="program_failed") from None
-        if program.whole and not output.whole:
-            what = f"{program}: wrote {output.size} bytes; at most {output.most} are read"
-            raise OperationFailed(what, code="program_failed")
-        if program.expect and not re.search(program.expect, str(output)):
-            said = printable(str(output).strip())
-            what = f"{program}: answered 0, but its output is not what was asked for: {said}"
-            raise OperationFailed(what, code="program_failed")
-        return str(output)
+            code = error.exit_code
+        return _judged(program, code, output, errors)
+
+    def _finish_there(self, program: Program, limit: float, logins: Logins) -> str:
+        """Run it over a login that is open. Raises Unavailable if that cannot be, or has failed."""
+        output, errors = _kept(program)
+        line = " ".join(program.argv[len(program.over) :])
+        try:
+            answer = logins.run(program.over, line, program.stdin, limit)
+        except TimeoutError:
+            raise ProgramTimeout(program, limit) from None
+        output.write(answer.output.encode())
+        errors.write(answer.errors.encode())
+        return _judged(program, answer.code, output, errors)
+
+
+def _kept(program: Program) -> tuple[Output, Output]:
+    """Return what takes its output, and its errors."""
+    return Output(MOST_OUTPUT if program.whole else MOST_ERRORS), Output(MOST_ERRORS)
+
+
+def _written(program: Program, output: Output, errors: Output) -> dict[str, Any]:
+    return {"_in": program.stdin, "_out": output, "_err": errors, "_out_bufsize": PIECE, "_err_bufsize": PIECE}
+
+
+def _judged(program: Program, code: int, output: Output, errors: Output) -> str:
+    """Return what a program has written, if that is what was asked for. Raises OperationFailed."""
+    if code and not (program.tolerate and re.search(program.tolerate, str(errors))):
+        said = str(errors).strip() or str(output).strip() or "nothing written"
+        raise OperationFailed(f"{program}: exit code {code}: {printable(said)}", code="program_failed")
+    if program.whole and not output.whole:
+        what = f"{program}: wrote {output.size} bytes; at most {output.most} are read"
+        raise OperationFailed(what, code="program_failed")
+    if program.expect and not re.search(program.expect, str(output)):
+        said = printable(str(output).strip())
+        what = f"{program}: answered 0, but its output is not what was asked for: {said}"
+        raise OperationFailed(what, code="program_failed")
+    return str(output)
 
 
 @contextmanager
@@ -131,8 +170,15 @@ class _Resident:
     over: threading.Event = field(default_factory=threading.Event)
 
 
-def _start(program: Program, output: Output, errors: Output, done: Callable[..., None] | None = None) -> Any:
-    """Start a program in a session of its own; ``done`` is called at its end. Raises OperationFailed.
+def start_login(words: tuple[str, ...], stdin: int, stdout: int) -> Callable[[], None]:
+    """Start the program that a login is, and return what ends it. Raises OperationFailed."""
+    running = _start(Program(words), _in=stdin, _out=stdout, _err=Output(MOST_ERRORS))
+    return lambda: None if _ends(running.pid, 0) else _kill(running.pid)
+
+
+def _start(program: Program, **ends: Any) -> Any:
+    """Start a program in a session of its own; ``ends``: what sh is to do with its stdin and what it writes, and at its
+    end. Raises OperationFailed.
 
     sh forks in a process that has threads, of which Python 3.12 and newer warns: a child could wait for ever for a lock
     that another thread had. Its child takes none: until it becomes the program (OProc.__init__ of sh 1.14 to 2.4) it
@@ -147,11 +193,7 @@ def _start(program: Program, output: Output, errors: Output, done: Callable[...,
     try:
         return command(
             *program.argv[1:],
-            _in=program.stdin,
-            _out=output,
-            _err=errors,
-            _out_bufsize=PIECE,
-            _err_bufsize=PIECE,
+            **ends,
             _env={**os.environ, "LC_ALL": "C.UTF-8", **program.env},
             _bg=True,
             _bg_exc=False,
@@ -159,7 +201,6 @@ def _start(program: Program, output: Output, errors: Output, done: Callable[...,
             _tty_in=False,
             _tty_out=False,
             _decode_errors="replace",
-            _done=done,
         )
     except sh.ForkException as error:
         _let_go(error)

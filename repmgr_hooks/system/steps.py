@@ -44,6 +44,9 @@ class Program:
     """Its output is needed, all of it; else more than a little is neither kept nor a failure."""
     helper: bool = False
     """What it is for matters less than what comes after it: once it has hung, a run does not wait for it again."""
+    over: tuple[str, ...] = ()
+    """The words of ``argv`` that lead to another host, by ssh. It is run over a login there that is kept open, where
+    there is one; if that breaks, again: so it must do no harm to run it twice."""
     resident: bool = False
     """It goes on running, even when we have ended: it is started, unless it still runs, and not waited for. What the
     one before it wrote until it ended is returned."""

@@ -10,6 +10,7 @@ from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.netfilter.our_rules import Leading
 from repmgr_hooks.settings.cluster import Cluster, Gateway
+from repmgr_hooks.settings.endpoint import Endpoint
 from repmgr_hooks.system.rules import LIMIT
 from repmgr_hooks.system.steps import DropConnections, Host, Program, Step
 from repmgr_hooks.text import one_line
@@ -43,15 +44,14 @@ def leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leadin
     return sorted(led | {(found.flow.gateway_port, found.leads_to) for found in tracked})
 
 
-def cut(cluster: Cluster, port: int, host: str) -> Step:
-    """Return the step after which no connection of a port leads to a host, and who had one knows it."""
+def cut(cluster: Cluster, port: int, to: Endpoint) -> Step:
+    """Return the step after which no connection of a port leads there, and who had one knows it."""
     gateway = cluster.gateway
-    node = next((number for number, node in cluster.nodes.items() if node.host == host), None)
-    words = Family(gateway.address).delete_connections(gateway.address, port, host)
+    words = Family(gateway.address).delete_connections(gateway.address, port, to)
     forget = Program(words, tolerate="0 flow entries have been deleted", helper=True)
     drop = DropConnections(forget, gateway.reset_clients)
     name = next((name for name, number in gateway.ports.items() if number == port), str(port))
-    what = f"reset connections of port {port} to {host}"
+    what, node = f"reset connections of port {port} to {cluster.shown(to)}", cluster.node_at(to)
     return Step(what, drop, LIMIT, kind="reset_connections", target=name, node=node, helper=True)
 
 

@@ -14,9 +14,9 @@ Stage = Literal["connect", "ask", "commit", "done"]
 class Visit:
     """How far a client came, and what it was told: ``stage`` is what it was at when it ended.
 
-    ``error``: libpq's or the server's own words; LATE if the time was up. ``server``: the address that the server has
-    for itself. ``read_only``: empty, or where that setting comes from (``pg_settings.source``). ``rejected``: the
-    server itself has ended the connection before it began, in words of its own language.
+    ``error``: libpq's or the server's own words; LATE if the time was up. ``server`` and ``port``: where the server
+    says that it listens. ``read_only``: empty, or where that setting comes from (``pg_settings.source``).
+    ``rejected``: the server itself has ended the connection before it began, in words of its own language.
     """
 
     stage: Stage = "connect"
@@ -28,3 +28,4 @@ class Visit:
     pid: int = 0
     seconds: float = 0.0
     rejected: bool = False
+    port: int = 0

@@ -66,7 +66,7 @@ def test_equal_shares(host: str, name: str, network: str) -> None:
     listed = run(("nft", "list", "ruleset"))
     assert cluster.gateway.address not in listed, "it was tried, and not made"
     for nodes in ((2, 3, 4), (2, 4), (3,)):
-        args = (["app"], f"{network}11", True, {"readers": nodes})
+        args = (["app"], 1, True, {"readers": nodes})
         run(backend.writing(cluster), backends.lead(cluster, there, *args))
         there = backend.parse(run(backend.reading(cluster)), cluster)
         assert backends.lead(cluster, there, *args) == "", "what is read back is what was meant"

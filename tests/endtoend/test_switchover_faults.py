@@ -56,7 +56,7 @@ def test_the_connection_to_the_node_is_lost(lab: Lab, for_good: bool) -> None:
     old, new = pair(lab)
     command = stopping(lab, old)
     with nobody_gets_in(new):
-        connection = f"^[a-z/]*ssh -o BatchMode=yes postgres@{new.address} sh"
+        connection = f"^[a-z/]*ssh -o BatchMode=yes postgres@{new.address} "
         lab.gateway.run("pkill", "-KILL", "-f", connection, check=False)
         if for_good:
             assert command.wait(300) == 0

@@ -98,6 +98,10 @@ class Host:
     rpm: bool = False
     backend: str = "iptables"
     """What writes the gateway's rules."""
+    beside: str = ""
+    """The host whose network it shares, if it has none of its own."""
+    port: int = 5432
+    """Of its PostgreSQL."""
 
     def path(self, inside: str) -> Path:
         """Where a path of this host stands for us."""
@@ -107,7 +111,17 @@ class Host:
         home = rpm.adapted(HOMES[user]) if self.rpm else HOMES[user]
         command = rpm.words(words) if self.rpm else words
         account = rpm.of_gateway(user) if self.rpm and self.name == "gateway" else user
-        return ["ip", "netns", "exec", self.name, str(BASE / "enter"), self.name, account, home, *command]
+        return [
+            "ip",
+            "netns",
+            "exec",
+            self.beside or self.name,
+            str(BASE / "enter"),
+            self.name,
+            account,
+            home,
+            *command,
+        ]
 
     def run(self, *words: str, user: str = "root", check: bool = True, limit: float = 60, stdin: str = "") -> str:
         """Run a command here and return stdout; with ``check``, a non-zero exit raises Failed."""
@@ -141,9 +155,8 @@ class Host:
 
     def sql(self, statement: str, dbname: str = "postgres", limit: float = 15) -> str:
         """Ask the PostgreSQL of this host through its socket."""
-        return self.run(
-            *("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", dbname, "-c", statement), user="postgres", limit=limit
-        ).strip()
+        words = ("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-p", str(self.port), "-d", dbname, "-c", statement)
+        return self.run(*words, user="postgres", limit=limit).strip()
 
     def pg_ctl(self, verb: str, *more: str) -> str:
         """Start, stop (or else) this host's PostgreSQL. To stop fast waits for a receiver that is cut off (60 s)."""
@@ -285,7 +298,7 @@ class Lab:
         must("ip", "link", "set", "lo", "up")
         must("ip", "link", "add", "lan", "type", "bridge")
         must("ip", "link", "set", "lan", "up")
-        for host in self.hosts:
+        for host in (host for host in self.hosts if not host.beside):
             must("ip", "netns", "add", host.name)
             # A new namespace has it from the first one of the machine (net.core.devconf_inherit_init_net).
             must("ip", "netns", "exec", host.name, "sysctl", "-q", "-w", "net.ipv4.ip_forward=0")

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,7 @@ VIRTUAL = "10.0.0.20"
 OWN = {"gateway": "10.0.0.21", "gateway2": "10.0.0.22"}
 SHELL = "shell: [ssh, -o, BatchMode=yes, postgres@"
 DAEMONS = ("worker", "keepalived", "conntrackd")
+READ_AGAIN = "the configuration has been read again"
 
 
 class TwoGateways(Lab):
@@ -35,6 +37,11 @@ class TwoGateways(Lab):
     @property
     def hosts(self) -> list[Host]:
         return [*super().hosts, self.gateway2, self.backup]
+
+    @property
+    def barmans(self) -> list[Host]:
+        """The hosts that have a Barman in service."""
+        return [self.backup]
 
     @property
     def known_address(self) -> str:
@@ -81,7 +88,8 @@ class TwoGateways(Lab):
         self.put(host, "/etc/keepalived/repmgr-hooks-track", (CONFIG / "repmgr-hooks-track").read_text(), 0o755)
 
     def _start_ssh(self) -> None:
-        """Barman's user of each gateway gets in on Barman's host; postgres on the nodes, from them and the gateways."""
+        """Barman's user of each gateway gets in where Barman is; postgres on the nodes, from them and the gateways."""
+        server = self.barmans[0]
         Path("/run/sshd").mkdir(exist_ok=True)
         self.db1.path("/root").mkdir(exist_ok=True)
         key, public = three.new_key(self)
@@ -89,15 +97,15 @@ class TwoGateways(Lab):
             three.let_in(self, host, "barman", key, public)
         for host in self.databases:
             three.let_in(self, host, "postgres", key, public)
-        for host in (*self.databases, self.backup):
+        for host in (*self.databases, server):
             three.start_sshd(self, host, key)
 
     def open(self, repmgrd: bool = True) -> None:
         """Bring it into service; the first gateway has the address, for it starts first."""
         self.build()
-        self.daemons["cron"] = self.backup.start(
-            "sh", "-c", "while :; do barman -q cron; sleep 60; done", user="barman", log="cron"
-        )
+        for host in self.barmans:
+            words = ("sh", "-c", "while :; do barman -q cron; sleep 60; done")
+            self.daemons[f"cron {host.name}"] = host.start(*words, user="barman", log="cron")
         for host in self.gateways:
             self.start_gateway(host)
             wait_for(lambda: self.holders() == [self.gateway], "the first gateway to have the address")
@@ -110,17 +118,26 @@ class TwoGateways(Lab):
 
     def start_gateway(self, host: Host) -> None:
         """What starts on a gateway at boot."""
-        words = ("keepalived", "--vrrp", "--dont-fork", "--log-console", "--log-detail")
-        pids = (f"--pid=/var/lib/{host.name}.pid", f"--vrrp_pid=/var/lib/{host.name}-vrrp.pid")
         # Of one that was killed; a host that starts anew has none.
         host.path("/run/lock/conntrackd.lock").unlink(missing_ok=True)
         self.daemons[f"conntrackd {host.name}"] = host.start("conntrackd", log="conntrackd")
-        self.daemons[f"keepalived {host.name}"] = host.start(*words, *pids, log="keepalived")
+        self.start_keepalived(host)
         wait_for(self.holders, "a gateway to have the address")
         result = host.hooks("boot")
         if result.returncode != 0:
             raise Failed(result.stdout + result.stderr)
         self.start_service(host)
+
+    def start_keepalived(self, host: Host) -> None:
+        words = ("keepalived", "--vrrp", "--dont-fork", "--log-console", "--log-detail")
+        pids = (f"--pid=/var/lib/{host.name}.pid", f"--vrrp_pid=/var/lib/{host.name}-vrrp.pid")
+        self.daemons[f"keepalived {host.name}"] = host.start(*words, *pids, log="keepalived")
+
+    def stop_keepalived(self, host: Host) -> None:
+        """It takes the address away as it ends."""
+        daemon = self.daemons.pop(f"keepalived {host.name}")
+        daemon.terminate()
+        daemon.wait(60)
 
     def start_service(self, host: Host) -> None:
         """As ``start_worker``, on one of the two."""
@@ -141,6 +158,14 @@ class TwoGateways(Lab):
                 ready = b"nothing"
         if ready != b"READY=1":
             raise Failed(f"the service of {host.name} said {ready!r}\n{host.log('worker')}")
+
+    def configure_gateways(self, change: Callable[[str], str]) -> None:
+        """Give both services another configuration, as ``systemctl reload`` does."""
+        for host in self.gateways:
+            self.put(host, CONFIG_FILE, change(host.path(CONFIG_FILE).read_text()))
+            before = host.log("worker").count(READ_AGAIN)
+            self.daemons[f"worker {host.name}"].send_signal(signal.SIGHUP)
+            wait_for(lambda h=host, n=before: h.log("worker").count(READ_AGAIN) > n, f"{host.name} to read it again")
 
     def kill_gateway(self, host: Host) -> float:
         """Power off: nothing of it answers, and nothing in its memory is left. Return when."""
@@ -173,6 +198,24 @@ class TwoGateways(Lab):
         """The connections to the shared address that a gateway tracks."""
         words = ("conntrack", "-L", "-p", "tcp", "--orig-dst", VIRTUAL, "--state", "ESTABLISHED")
         return said(host.result(*words), "conntrack")
+
+
+class TwoBarmans(TwoGateways):
+    """A Barman on each of the two gateways, as ``config/two-gateways.yaml`` has it; the host ``backup`` has none."""
+
+    def config(self, name: str) -> str:
+        return super().config("two-gateways.yaml" if name == "config.yaml" else name)
+
+    @property
+    def barmans(self) -> list[Host]:
+        return self.gateways
+
+    def install_gateway(self) -> None:
+        super().install_gateway()
+        for number, host in enumerate(self.gateways, 1):
+            place = "/etc/barman.d/main_backup.conf"
+            text = host.path(place).read_text().replace("slot_name = barman\n", f"slot_name = barman_{number}\n")
+            self.put(host, place, text)
 
 
 def _session(leader: int) -> list[int]:

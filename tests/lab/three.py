@@ -87,7 +87,7 @@ def new_key(lab: Lab) -> tuple[str, str]:
 def rejoin(host: Host, primary: Host, limit: float = 60) -> None:
     """Make a former primary that is stopped a standby, as the DBA would; what only it had is lost."""
     words = ("repmgr", "-f", f"/etc/repmgr/{host.name}.conf", "node", "rejoin", "--force-rewind")
-    node = f"host={primary.address} user=repmgr dbname=repmgr"
+    node = f"host={primary.address} port={primary.port} user=repmgr dbname=repmgr"
     # These files stand in the data directory, where pg_rewind puts those of the primary instead.
     files = "--config-files=postgresql.conf,conf.d.conf,pg_hba.conf"
     host.run(*words, "-d", node, files, user="postgres", limit=limit)

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Literal
 
 from repmgr_hooks.event import Event
 from tests.fake import FakeNode, FakeSlot
 
 INITDB, REPMGR, HAND = "initdb", "repmgr", "hand"
+Placed = Literal["apart", "ports", "together"]
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ class Cluster:
 
     def settle(self) -> None:
         """Let WAL flow, and with it repmgr's metadata."""
-        for node in self.nodes.values():
+        for number, node in self.nodes.items():
             node.wal += node.runs_as_primary
-            node.reachable = node.up and node.host not in {self.nodes[number].host for number in self.hidden}
+            node.reachable = node.up and number not in self.hidden
             node.upstream = None
         for _ in self.nodes:
             for number, node in self.nodes.items():
@@ -328,12 +330,21 @@ class Cluster:
         self.said.append(Event(number, name, success, other))
 
 
-def new_cluster(size: int) -> Cluster:
+def places(size: int, placed: Placed = "apart") -> dict[int, tuple[str, int]]:
+    """Where each node listens: ``apart`` on hosts of their own; with ``ports`` each on another port; ``together``: two
+    of them on one host, and so on.
+    """
+    port = {"apart": 0, "ports": 1, "together": 1}[placed]
+    host = {"apart": 1, "ports": 1, "together": 2}[placed]
+    return {n: (f"10.0.0.{11 + (n - 1) // host}", 5432 + port * (n - 1)) for n in range(1, size + 1)}
+
+
+def new_cluster(size: int, placed: Placed = "apart") -> Cluster:
     """Node 1 is the primary on timeline 1, all others receive WAL from it, and Barman too."""
     first = Term(1, 1, INITDB, 0, 1)
     nodes = {
-        number: ModelNode(f"10.0.0.{10 + number}", past=(first,), source=None if number == 1 else 1)
-        for number in range(1, size + 1)
+        number: ModelNode(host, past=(first,), source=None if number == 1 else 1, port=port)
+        for number, (host, port) in places(size, placed).items()
     }
     nodes[1].in_recovery = False
     nodes[1].slots["barman"] = FakeSlot(active=True)

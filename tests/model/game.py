@@ -21,7 +21,7 @@ from repmgr_hooks.service.former_keeper import FormerPrimaryKeeper
 from repmgr_hooks.settings.former_primary import AttemptLimit, FormerPrimary
 from tests.fake import Wall
 from tests.model import counts
-from tests.model.cluster import new_cluster
+from tests.model.cluster import Placed, new_cluster
 from tests.model.counts import COUNTS
 from tests.model.evidence import Call, Evidence
 from tests.model.former import ModelOnNode
@@ -60,21 +60,24 @@ class Game(RuleBasedStateMachine):
         backend=st.sampled_from(["iptables", "nftables"]),
         if_none=st.sampled_from(["", "primary", "close"]),
         former=st.booleans(),
+        placed=st.sampled_from(["apart", "apart", "ports", "together"]),
     )
-    def begin(self, size: int, backend: str = "iptables", if_none: str = "", former: bool = False) -> None:
+    def begin(
+        self, size: int, backend: str = "iptables", if_none: str = "", former: bool = False, placed: Placed = "apart"
+    ) -> None:
         """With nftables somebody has just changed to it: iptables still has the rules.
 
         ``if_none``: of the port for readers; without it there is none. ``former``: former primaries are stopped and
-        rejoined.
+        rejoined. ``placed``: whether each node has a host of its own, a port of its own, or both.
         """
-        self.managed = managed(size, backend, if_none)
+        self.managed = managed(size, backend, if_none, placed)
         self.former = former
         if former:
             place = str(self.loaded.state_dir)
             Path(place, "cluster-main.former").unlink(missing_ok=True)
             cluster = replace(self.managed.cluster, former_primary=FORMER, state_dir=place)
             self.managed = replace(self.managed, cluster=cluster)
-        self.cluster = new_cluster(size)
+        self.cluster = new_cluster(size, placed)
         self.wall.time, self.wall.host = Wall().time, None
         self.evidence = Evidence(self.wall)
         self.oracle = Oracle(self.cluster, self.evidence)
@@ -200,7 +203,7 @@ class Game(RuleBasedStateMachine):
             )
             if number in self.host.readers_on():
                 yield f"readers come to stale primary {number}"
-            if any(entry.host == self.cluster.nodes[number].host for entry in self.host.connections):
+            if any(entry.socket == self.cluster.nodes[number].socket for entry in self.host.connections):
                 yield f"somebody is still connected to stale primary {number}"
 
     def silent_readers(self) -> Iterator[str]:
@@ -217,12 +220,12 @@ class Game(RuleBasedStateMachine):
         if not surely <= there <= perhaps and (surely or there != ({number} if none else set())):
             yield f"readers come to {sorted(there)}, and the primary's followers are {sorted(surely)}"
         nodes = self.cluster.nodes
-        for host in {entry.host for entry in self.host.connections if entry.flow.gateway_port == READERS}:
-            node = next(node for node in nodes.values() if node.host == host)
+        for socket in {entry.socket for entry in self.host.connections if entry.flow.gateway_port == READERS}:
+            node = next(node for node in nodes.values() if node.socket == socket)
             if node.runs_as_primary and node is not nodes[number] and node.reachable:
-                yield f"a reader is still connected to {host}, another primary"
+                yield f"a reader is still connected to {socket}, another primary"
             if not node.up and not node.reachable:
-                yield f"a reader is still connected to {host}, which is down"
+                yield f"a reader is still connected to {socket}, which is down"
 
     def unhandled_events(self) -> Iterator[str]:
         if number := self.journal.unhandled():
@@ -245,24 +248,25 @@ class Game(RuleBasedStateMachine):
             raise Violation(f"the primary is {number}, and after two ticks: {'; '.join(wrong)}; last run: {last}")
 
     def wrong_ports(self, number: int) -> Iterator[str]:
-        host, address = self.host, self.cluster.nodes[number].host
+        host, socket = self.host, self.cluster.nodes[number].socket
         for port in PORTS:
             if host.node_behind(port) != number:
                 yield f"port {port} leads to {host.node_behind(port)}"
-        if host.source_seen_by(address) != host.gateway:
+        if host.source_seen_by(number) != host.gateway:
             yield "the primary would answer past the gateway"
         if host.two_back_ends:
             yield "both back ends have rules of ours"
         for entry in host.connections:
-            if entry.host != address and entry.flow.gateway_port != READERS:
-                yield f"a client is still connected to {entry.host}"
+            if entry.socket != socket and entry.flow.gateway_port != READERS:
+                yield f"a client is still connected to {entry.socket}"
 
     def wrong_slots(self, number: int) -> Iterator[str]:
-        slot = self.cluster.nodes[number].slots.get("barman")
+        name = self.host.barman_slot
+        slot = self.cluster.nodes[number].slots.get(name)
         if slot is None or not slot.reserved:
             yield f"the slot is {slot}"
         for other in self.cluster.standbys():
-            if self.cluster.nodes[other].reachable and "barman" in self.cluster.nodes[other].slots:
+            if self.cluster.nodes[other].reachable and name in self.cluster.nodes[other].slots:
                 yield f"standby {other} has the slot"
 
     def wrong_stream(self, number: int) -> list[str]:

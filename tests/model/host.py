@@ -91,18 +91,17 @@ class ModelHost(FakeHost):
 
     def lead_by_hand(self, port: str, number: int) -> None:
         """Somebody adds a rule of his own to our chain, in the first place."""
-        host = self.nodes[number].host
+        node = self.nodes[number]
         if table := self._table():
             expr = [
                 {"match": {"op": "==", "left": DPORT, "right": PORTS[port]}},
-                {"dnat": {"addr": host, "port": 5432}},
+                {"dnat": {"addr": node.host, "port": node.port}},
             ]
             table[DNAT].rules.insert(0, {"expr": expr})
             self.nft.generation += 1
             return
-        rule = (
-            f"-A {DNAT} -d {self.gateway}/32 -p tcp -m tcp --dport {PORTS[port]} -j DNAT --to-destination {host}:5432"
-        )
+        led = f"-d {self.gateway}/32 -p tcp -m tcp --dport {PORTS[port]}"
+        rule = f"-A {DNAT} {led} -j DNAT --to-destination {node.socket}"
         self.nat.chains.setdefault(DNAT, []).insert(0, rule)
         self.nat.generation += 1
 
@@ -114,34 +113,38 @@ class ModelHost(FakeHost):
         """Both have rules of ours."""
         return bool(self._table()) and "repmgr" in self.nat.save()
 
-    def source_seen_by(self, address: str) -> str | None:
+    def source_seen_by(self, number: int) -> str | None:
         """The address that a node sees as that of who was led there."""
-        return (self.nft if self._table() else self.nat).source_seen_by(address, 5432)
+        node = self.nodes[number]
+        return (self.nft if self._table() else self.nat).source_seen_by(node.host, node.port)
 
     def connect(self, port: str) -> int | None:
         """A client connects to wherever a port leads, and stays."""
         number = self.node_behind(port)
         if number is not None and self.nodes[number].reachable:
             flow = Flow("10.0.0.30", 40_000 + self._uses % 20_000, self.gateway, PORTS[port])
-            self.connections.append(Connection(flow, self.nodes[number].host))
+            self._connect(flow, number)
         return number
+
+    def _connect(self, flow: Flow, number: int) -> None:
+        self.connections.append(Connection(flow, self.nodes[number].host, port=self.nodes[number].port))
 
     def make_slot(self, number: int) -> None:
         """Somebody makes Barman's slot on a node, or a clone has kept it."""
-        self.nodes[number].slots.setdefault("barman", FakeSlot())
+        self.nodes[number].slots.setdefault(self.barman_slot, FakeSlot())
 
     def drop_slot(self, number: int) -> None:
         """Barman's slot is gone, and the stream with it."""
         if self.barman.streams_from == number:
             self._end_stream()
-        self.nodes[number].slots.pop("barman", None)
+        self.nodes[number].slots.pop(self.barman_slot, None)
 
     def lose_wal(self, number: int) -> None:
         """The node has removed the WAL that the slot held (max_slot_wal_keep_size)."""
         if self.barman.streams_from == number:
             self._end_stream()
-        if "barman" in self.nodes[number].slots:
-            self.nodes[number].slots["barman"].reserved = False
+        if self.barman_slot in self.nodes[number].slots:
+            self.nodes[number].slots[self.barman_slot].reserved = False
 
     def end_stream(self) -> None:
         """Barman's receive-wal is killed."""
@@ -159,14 +162,14 @@ class ModelHost(FakeHost):
             self._reached = {"generation": generation}
         if port not in self._reached:
             socket = self.reached(self.gateway, PORTS[port], "OUTPUT" if port == "barman" else "PREROUTING")
-            found = [number for number, node in self.nodes.items() if f"{node.host}:5432" == socket]
+            found = [number for number, node in self.nodes.items() if node.socket == socket]
             self._reached[port] = found[0] if found else None
         return self._reached[port]
 
     def readers_on(self) -> frozenset[int]:
         """The nodes that clients of the port for readers reach."""
         spread = self.nft.spread(self.gateway, READERS) or self.nat.spread(self.gateway, READERS)
-        return frozenset(n for n, node in self.nodes.items() if f"{node.host}:5432" in [to for to, _ in spread])
+        return frozenset(n for n, node in self.nodes.items() if node.socket in [to for to, _ in spread])
 
     def read(self, path: str) -> str:
         self.use()
@@ -179,7 +182,7 @@ class ModelHost(FakeHost):
             return None
         number = there[which % len(there)]
         flow = Flow("10.0.0.31", 40_000 + self._uses % 20_000, self.gateway, READERS)
-        self.connections.append(Connection(flow, self.nodes[number].host))
+        self._connect(flow, number)
         return number
 
     def _settle(self) -> None:
@@ -260,12 +263,21 @@ class ModelHost(FakeHost):
 
     def _said_by(self, number: int, node: ModelNode) -> Rows:
         source = self.nodes.get(node.upstream or 0)
-        receiver = source and {"status": "streaming", "sender_host": source.host, "received_tli": node.timeline}
+        said_of = {"status": "streaming", "received_tli": node.timeline}
+        receiver = source and {**said_of, "sender_host": source.host, "sender_port": source.port}
         slots = [slot.as_row(name, SENDER_PID) for name, slot in node.slots.items()]
+        slots += self._repmgrs_slots(number)
         senders = self.senders(number)
         rows = [[other, "primary" if other in node.registered else "standby", True, None, True] for other in self.nodes]
         said = (node.in_recovery, node.timeline, node.system_identifier, node.lsn(), receiver, slots, senders, rows)
         return [(*said, 0x100_0000, node.replayed(), node.replay_paused)]
+
+    def _repmgrs_slots(self, number: int) -> list[dict[str, object]]:
+        """The slots through which standbys stream, where two have one address."""
+        if len({node.host for node in self.nodes.values()}) == len(self.nodes):
+            return []
+        followers = [n for n, node in self.nodes.items() if node.in_recovery and node.upstream == number]
+        return [FakeSlot(active=True).as_row(f"repmgr_slot_{n}", SENDER_PID + n) for n in followers]
 
 
 class MortalJournal(Journal):

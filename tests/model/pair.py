@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from repmgr_hooks.cluster import gateways
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal.heartbeat import AWAY_AFTER
 from repmgr_hooks.system.steps import Rows, Sql
 from tests.fake import NatTable, Wall
@@ -33,6 +34,7 @@ from tests.model.setting import TICK
 HOSTS = ("10.0.0.21", "10.0.0.22")
 ITS_OWN = ("iptables", "nft", "conntrack", "sysctl", "poke")
 """The changes that each gateway makes for itself."""
+CHANGE_A_SLOT = (slot.CREATE, slot.CREATE_ON_STANDBY, slot.DROP_ON_STANDBY, slot.DROP_LOST, slot.RELEASE, slot.ADVANCE)
 WEEK = 7 * 86400.0
 WHICH = st.integers(0, 9)
 SIDE = st.integers(0, 1)
@@ -68,13 +70,15 @@ class PairHost(ModelHost):
         return self.gateway in self.addresses
 
     def _note(self, change: str) -> None:
-        if not (self.serves or change.startswith(ITS_OWN)):
+        if not (self.serves or self.other_barmans or change.startswith(ITS_OWN)):
             self.oracle.accuse(f"{self.own} has not the address, and did: {change}")
         super()._note(change)
 
     def _answer(self, sql: Sql) -> Rows | OperationFailed:
         """A session keeps its name until its node ends it; each look is a sign of life."""
         shared, this = self.shared, (self.own, sql.node)
+        if sql.statement in CHANGE_A_SLOT and set(sql.params) & set(self.other_barmans):
+            self.oracle.accuse(f"{self.own} works on the other gateway's slot: {sql.statement} {sql.params}")
         if not self.cluster.nodes[sql.node].reachable:
             shared.sessions.pop(this, None)
             return super()._answer(sql)
@@ -119,7 +123,7 @@ class Pair(RuleBasedStateMachine):
         self.place = tempfile.TemporaryDirectory()
         self.cluster, self.shared = new_cluster(size), Shared()
         self.sides = [self._side(number) for number in range(2)]
-        self.sides[1].host.barman = self.sides[0].host.barman
+        self.share_barman()
         self.away: dict[int, float] = {}
         """The gateways that are switched off, and since when."""
         self.doubtful: set[int] = set()
@@ -127,6 +131,10 @@ class Pair(RuleBasedStateMachine):
         self.move(0)
         self.ticks(1)
         COUNTS["games of two gateways"] += 1
+
+    def share_barman(self) -> None:
+        """There is one, on a third host."""
+        self.sides[1].host.barman = self.sides[0].host.barman
 
     def _side(self, number: int) -> Side:
         made: Side = type("ConfiguredSide", (Side,), {"loaded": self.loaded, "wall": self.wall})()
@@ -197,12 +205,17 @@ class Pair(RuleBasedStateMachine):
         """Its rules are gone with it, and the address goes to the other one, if that is there."""
         if self.away:
             return
-        host = self.hosts()[number]
-        served, host.addresses = host.serves, {host.own}
-        host.nat, host.connections = NatTable(), []
+        served = self.hosts()[number].serves
+        self.switch_off(number)
         self.away[number] = self.shared.time + seconds
         if served:
             self.move(1 - number)
+
+    def switch_off(self, number: int) -> None:
+        """Nothing of it is left but what stands on its disk."""
+        host = self.hosts()[number]
+        host.addresses = {host.own}
+        host.nat, host.connections = NatTable(), []
 
     @rule()
     def it_comes_back(self) -> None:
@@ -281,15 +294,15 @@ class Pair(RuleBasedStateMachine):
 
     @rule(health=st.sampled_from(["good", "good", "ruins", "hangs"]))
     def barman_is(self, health: str) -> None:
-        self.hosts()[0].barman.health = health
         for side in self.sides:
+            side.host.barman.health = health
             side.barman_was_ill |= health != "good"
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     @rule()
     def all_is_quiet(self) -> None:
-        """Both are on, one has the address: each leads rightly, and what exists once is done."""
+        """Both are on, one has the address: each leads rightly, and what is a gateway's to do is done."""
         self.it_comes_back()
         serving = next((number for number, host in enumerate(self.hosts()) if host.serves), 0)
         self.move(serving)
@@ -303,9 +316,10 @@ class Pair(RuleBasedStateMachine):
             doubted = side.controller._monitor.decision  # noqa: SLF001
             if number is None or (doubted and doubted.primary is None and self.sides.index(side) in self.doubtful):
                 continue
-            self._must_be_led(side, number, self.sides.index(side) == serving)
+            self.must_be_led(side, number, self.sides.index(side) == serving)
 
-    def _must_be_led(self, side: Side, number: int, serves: bool) -> None:
+    def must_be_led(self, side: Side, number: int, serves: bool) -> None:
+        """The ports lead to this primary; with the address, Barman streams from it."""
         host, healthy = side.host, side.host.barman.health == "good"
         if serves:
             side.must_be_right(list(side.wrong_slots(number)), number)

@@ -47,7 +47,7 @@ def table(game: type[Games] = Model) -> Iterator[type[Games]]:
 def play(number: int, game: type[Games] = Model) -> None:
     """Play the games of a seed. Raises what broke, with the shortest game that breaks it as Hypothesis prints it."""
     chosen = settings(
-        max_examples=GAMES if game is Model else GAMES_OF_TWO,
+        max_examples=GAMES_OF_TWO if issubclass(game, Pair) else GAMES,
         stateful_step_count=STEPS,
         deadline=None,
         database=None,

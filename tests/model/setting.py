@@ -9,6 +9,7 @@ from repmgr_hooks import config
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
 from repmgr_hooks.handlers import firewall
 from repmgr_hooks.settings.cluster import FlapLimit, Node
+from tests.model.cluster import Placed, places
 
 LOADED = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
 TICK = LOADED.service.monitor_interval
@@ -19,14 +20,17 @@ SHORT = {"fail_open_after": 10, "start_timeout": 5}
 READERS = 54323
 
 
-def managed(size: int, backend: str, if_none: str = "") -> ManagedCluster:
+def managed(size: int, backend: str, if_none: str = "", placed: Placed = "apart") -> ManagedCluster:
     """The cluster and the routes of config/config.yaml, with so many nodes; no change of the primary is held back.
 
     With ``if_none`` there is a port for readers too, second in the first route and last in the other.
     """
     main = LOADED.clusters["main"]
     gateway = replace(main.cluster.gateway, backend=backend)
-    nodes = {number: Node(f"10.0.0.{10 + number}") for number in range(1, size + 1)}
+    where = places(size, placed).items()
+    nodes = {
+        number: Node(host, port=port if port != main.cluster.postgres.port else None) for number, (host, port) in where
+    }
     cluster = replace(main.cluster, nodes=nodes, gateway=gateway, promotion_timeout=1, flap_limit=FlapLimit(1000, 600))
     routes = [Route(route.on, tuple(map(_hurried, route.do))) for route in main.routes]
     if if_none:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.model.pair import WEEK, Pair
+from tests.model.pair_of_barmans import PairOfBarmans
 from tests.model.play import play, table
 
 
@@ -26,6 +27,33 @@ def test_a_few_games_of_two_gateways_break_no_invariant() -> None:
 @pytest.mark.parametrize("number", range(2, 6))
 def test_no_known_game_of_two_gateways_breaks_an_invariant(number: int) -> None:
     play(number, Pair)
+
+
+def test_a_few_games_with_a_barman_on_each_break_no_invariant() -> None:
+    play(1, PairOfBarmans)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(2, 4))
+def test_no_known_game_with_a_barman_on_each_breaks_an_invariant(number: int) -> None:
+    play(number, PairOfBarmans)
+
+
+def test_each_barman_streams_from_the_new_primary_whoever_has_the_address() -> None:
+    with table(PairOfBarmans) as model:
+        pair = model()
+        pair.begin(size=2)
+        pair.failover(which=0, how="stop_primary", metadata=True)
+        pair.one_works(number=1)
+        assert [host.barman.streams_from for host in pair.hosts()] == [None, 2], "the first one has not worked yet"
+        pair.a_gateway_dies(number=1, seconds=WEEK)
+        pair.ticks(2)
+        assert [host.barman.streams_from for host in pair.hosts()] == [2, None]
+        assert pair.cluster.nodes[2].slots["barman_2"].reserved, "it is kept for the gateway that is away"
+        pair.it_comes_back()
+        pair.ticks(3)
+        assert [host.barman.streams_from for host in pair.hosts()] == [2, 2]
+        pair.teardown()
 
 
 def led(pair: Pair) -> list[int | None]:

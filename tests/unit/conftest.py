@@ -65,7 +65,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch, programs: Path) -> None:
 def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """All is as it should be: node 1 is the primary. The commands meet this world too."""
     made = FakeHost()
-    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: made)
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos, **_: made)
     return made
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from repmgr_hooks import config, config_file
 from repmgr_hooks.engine.routes import When
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.settings.cluster import Readers
 
 FILE = Path(__file__).resolve().parents[2] / "config/config.yaml"
@@ -177,7 +178,7 @@ NODE_2, APP, SLOT, STREAM = (
         (SLOT, "- {slot: {on: primary}, when: {success: 1}}", "when.success: must be true or false"),
         (SLOT, "- {slot: {on: primary}, when: {role: [master]}}", "when.role[0]: must be one of primary, standby"),
         (SLOT, "- {slot: {on: primary}, when: {nod: [1]}}", "when.nod: unknown option\n    HINT: did you mean 'node'?"),
-        ("slot_name: barman,", "slot_name: Bar,", "clusters.main.barman.slot_name: must be a slot name"),
+        ("slot_name: barman,", "slot_name: Bar,", "clusters.main.barman.slot_name: must be at most 63 of a-z"),
         ("server: main_backup", "server: -x", "clusters.main.barman.server: must be a plain name"),
         ("promotion_timeout: 30", "promotion_timeout: 1.5", "clusters.main.promotion_timeout: must be a whole number"),
         ("promotion_timeout: 30", "promotion_timeout: 0", "clusters.main.promotion_timeout: must be between 1"),
@@ -235,6 +236,35 @@ def test_a_mistake_is_reported_with_its_line_and_path(tmp_path: Path, old: str, 
 def test_nodes_that_do_not_go_together(tmp_path: Path, host: str, said: str) -> None:
     line = GOOD[: GOOD.index("    nodes:")].count("\n") + 1
     assert f"  line {line}: clusters.main.nodes: {said}" in mistakes(tmp_path, changed(NODE_2, f"2: {{host: {host}}}"))
+
+
+def test_two_nodes_on_one_host_have_a_port_each(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(changed(NODE_2, "2: {host: 10.0.0.11, port: 5433}"))
+    cluster = config.load(path).clusters["main"].cluster
+    assert [cluster.endpoint(node) for node in cluster.nodes] == [("10.0.0.11", 5432), ("10.0.0.11", 5433)]
+    for port, said in (("5432", "10.0.0.11 appears twice"), ("0", "must be between 1 and 65535")):
+        assert said in mistakes(tmp_path, changed(NODE_2, f"2: {{host: 10.0.0.11, port: {port}}}"))
+    same = changed(NODE_2, "2: {host: 10.0.0.12, port: 5433}\n      3: {host: 10.0.0.12, port: 5433}")
+    assert "10.0.0.12:5433 appears twice" in mistakes(tmp_path, same)
+
+
+def test_a_witness_on_the_gateways_host_has_a_port_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(changed(NODE_2, f"{NODE_2}\n      3: {{host: 10.0.0.20, port: 5433, witness: true}}"))
+    assert config.load(path).clusters["main"].cluster.endpoint(3) == ("10.0.0.20", 5433)
+    taken = changed(NODE_2, f"{NODE_2}\n      3: {{host: 10.0.0.20, port: 54322, witness: true}}")
+    assert "54322 of 10.0.0.20 is node 3's own" in mistakes(tmp_path, taken)
+
+
+def test_a_program_that_switches_a_host_off_is_not_for_two_nodes_on_it(tmp_path: Path) -> None:
+    text = with_former_primary("{fence: {program: [/bin/true]}}", *SHELLS)
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    config.load(path)
+    together = text.replace("2: {host: 10.0.0.12", "2: {port: 5433, host: 10.0.0.11")
+    said = "clusters.main.former_primary.fence.program: would switch off 10.0.0.11, and each node on it"
+    assert said in mistakes(tmp_path, together)
 
 
 def test_handlers_that_need_barman_say_so(tmp_path: Path) -> None:
@@ -550,3 +580,70 @@ def test_what_is_wrong_about_readers(tmp_path: Path, lines: str, said: str) -> N
     with pytest.raises(UsageError) as error:
         config.load(path)
     assert said in str(error.value)
+
+
+# -- Barman and several gateways ---------------------------------------------------------------------------------------
+
+PAIR = FILE.parent / "two-gateways.yaml"
+EACH = """\
+        10.0.0.21: {slot_name: barman_1}
+        10.0.0.22: {slot_name: barman_2}
+"""
+
+
+def of_pair(new: str) -> str:
+    """The file of two gateways with something else below ``barman.gateways``."""
+    text = PAIR.read_text()
+    assert EACH in text
+    return text.replace(EACH, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("        10.0.0.22: {slot_name: barman_2}\n", "no 'slot_name' for 10.0.0.21"),
+        (EACH.replace("barman_1", "barman_2"), "slot barman_2 appears twice"),
+        (EACH + "        10.0.0.23: {slot_name: barman_3}\n", "is no gateway under 'gateway.hosts'"),
+        ("        10.0.0.21: {}\n", "says nothing"),
+        ("        gateway2: {slot_name: barman_2}\n", "must be an IP address"),
+        (EACH.replace("barman_1", "Barman"), "slot"),
+        (EACH + "      slot_name: another\n", "barman.slot_name: is of no use: each gateway has its own"),
+    ],
+)
+def test_a_barman_of_its_own_has_a_slot_of_its_own(tmp_path: Path, text: str, said: str) -> None:
+    assert said in mistakes(tmp_path, of_pair(text))
+
+
+def test_barmans_gateways_need_gateways(tmp_path: Path) -> None:
+    text = of_pair(EACH).replace("      hosts: [10.0.0.21, 10.0.0.22]\n", "")
+    assert "10.0.0.22: is no gateway under 'gateway.hosts'" in mistakes(tmp_path, text)
+
+
+def test_nobody_else_keeps_the_slot_of_a_gateways_barman(tmp_path: Path) -> None:
+    text = of_pair(EACH).replace("slot: {on: primary}", "slot: {on: primary, name: barman_2}")
+    assert "slot barman_2 is that of a gateway's own Barman" in mistakes(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("own", "slot"), [("10.0.0.21", "barman_1"), ("10.0.0.22", "barman_2"), ("10.0.0.99", "")], ids=str
+)
+def test_the_file_is_read_as_that_of_this_gateway(monkeypatch: pytest.MonkeyPatch, own: str, slot: str) -> None:
+    monkeypatch.setattr(config, "route_to", lambda address: Route(address == own))
+    (main,) = config.load(PAIR).clusters.values()
+    assert main.cluster.barman
+    assert main.cluster.barman.slot_name == slot
+    assert main.kept_slots == ("barman_1", "barman_2")
+    assert not config.is_out_of_date(config.load(PAIR))
+    (anywhere,) = config.load(PAIR, here=False).clusters.values()
+    assert anywhere.cluster.barman
+    assert anywhere.cluster.barman.slots == ("barman_1", "barman_2")
+
+
+def test_an_address_that_comes_after_the_file_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    own: list[str] = []
+    monkeypatch.setattr(config, "route_to", lambda address: Route(address in own))
+    loaded = config.load(PAIR)
+    assert not config.is_out_of_date(loaded)
+    own.append("10.0.0.21")
+    assert config.is_out_of_date(loaded)
+    assert not config.is_out_of_date(config.load(PAIR))

@@ -17,6 +17,7 @@ from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.handlers import Installed, command
 from repmgr_hooks.settings.document import Document
+from repmgr_hooks.settings.json_schema import NUMBER_AS_KEY
 from repmgr_hooks.settings.schema import NotEmpty, Range
 from tests import readme
 from tests.build.schema import SHIPPED, text
@@ -167,7 +168,8 @@ def options_of(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[st
     extra = schema.get("additionalProperties")
     inner = {f"{path}.{name}".lstrip("."): item for name, item in schema.get("properties", {}).items()}
     if isinstance(extra, dict):
-        rest = "OPTION" if inner else "N" if "[A-Z" not in schema["propertyNames"].get("pattern", "") else "NAME"
+        numbers = schema["propertyNames"].get("pattern") == NUMBER_AS_KEY
+        rest = "OPTION" if inner else "N" if numbers else "NAME"
         inner[f"{path}.{rest}"] = extra
     for place, item in inner.items():
         if item.get("type") == "array" and "properties" in item["items"]:

@@ -357,7 +357,7 @@ def test_any_arguments(run_in: Path, capsys: pytest.CaptureFixture[str], command
 
 @pytest.fixture
 def run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: FakeHost())
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos, **_: FakeHost())
     monkeypatch.setattr(hook, "start_worker", lambda config: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(f"state_dir: {tmp_path}\n{SMALL}")

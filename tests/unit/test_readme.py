@@ -228,8 +228,11 @@ def test_units_and_shipped_files_exist(name: str) -> None:
     assert [file for file in files if not (shipped / file).exists()] == []
 
 
-@pytest.mark.parametrize(("name", "actions"), [("app-only", ["firewall"]), ("barman-only", ["firewall", "slot"])])
-def test_the_smaller_files_load(name: str, actions: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "actions"),
+    [("app-only", ["firewall"]), ("barman-only", ["firewall", "slot"]), ("two-gateways", ["firewall", "slot"])],
+)
+def test_the_other_files_load(name: str, actions: list[str], tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text((readme.REPOSITORY / f"config/{name}.yaml").read_text())
     (managed,) = config.load(path).clusters.values()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import contract
-from repmgr_hooks.settings.cluster import Words
+from repmgr_hooks.settings.barman import Words
 from repmgr_hooks.settings.schema import Identifier, Timeout
 from repmgr_hooks.system.steps import Host, Program, Sql, Step
 from repmgr_hooks.text import one_line

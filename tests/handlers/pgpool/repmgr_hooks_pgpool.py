@@ -62,11 +62,11 @@ def observe(config: Config, state: ClusterState, host: Host) -> dict[NodeId, Bac
 
 def _backends(listing: str, state: ClusterState) -> Iterator[tuple[int, Backend]]:
     """Backends are numbered in the order in which they are listed."""
-    nodes = {node.host: number for number, node in state.cluster.nodes.items()}
+    nodes = {tuple(state.cluster.endpoint(number)): number for number in state.cluster.nodes}
     for number, line in enumerate(listing.splitlines()):
         found = BACKEND.match(line)
-        if found and found[1] in nodes and int(found[2]) == state.cluster.postgres.port:
-            yield nodes[found[1]], Backend(number, int(found[3]) != DOWN, found[4] == "primary")
+        if found and (found[1], int(found[2])) in nodes:
+            yield nodes[found[1], int(found[2])], Backend(number, int(found[3]) != DOWN, found[4] == "primary")
 
 
 def plan(config: Config, state: ClusterState, seen: Mapping[NodeId, Backend]) -> list[Step]:

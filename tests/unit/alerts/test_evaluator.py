@@ -303,7 +303,7 @@ def test_every_line_of_a_command_is_an_object(
 ) -> None:
     host = FakeHost()
     host.fail_over()
-    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: host)
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos, **_: host)
     load(tmp_path, TEXT)
     assert cli.run(["--config", str(tmp_path / "config.yaml"), command[0], "--log", "json", *command[1:]]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

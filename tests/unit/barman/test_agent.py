@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks.barman import archive, content, deep
+from repmgr_hooks.barman import archive, content, deep, receive_wal
 from repmgr_hooks.barman.agent import files, follow
 from repmgr_hooks.barman.archive import Report
 from repmgr_hooks.barman.deep import ALL, Effort, Proof
 from repmgr_hooks.barman.wal_continuity import PrimaryWal
 from repmgr_hooks.cluster.wal import TimelineHistory
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import asked as asked_of
@@ -63,8 +63,26 @@ def test_what_runs_beside_barman_passes_a_shell_on_another_host(
     assert archive.look_at_archive(settings, host).files == {NAME}
     assert host.run(archive.look_for(NAME, settings, host), 30)
     assert content.ask("sums", settings, host, names=[NAME])["sums"][NAME]
-    assert not archive.receiver_runs(settings, host)
+    assert not receive_wal.receiver_runs(settings, host)
     host.close_idle()
+
+
+@pytest.mark.parametrize(
+    ("line", "runs"),
+    [
+        ("/usr/bin/python3 /usr/bin/barman -q receive-wal main", True),
+        ("barman receive-wal main", True),
+        ("/usr/bin/python3 /usr/bin/barman -q receive-wal other", False),
+        ("ssh -o BatchMode=yes barman@backup barman -q receive-wal main", False),
+        ("/usr/bin/ssh backup barman receive-wal main", False),
+    ],
+)
+def test_what_is_a_receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, runs: bool) -> None:
+    """The ssh of a gateway that has started one on another host is none, and may hang long after that has ended."""
+    (tmp_path / "pgrep").write_text(f"#!/bin/sh\necho '79 {line}'\n")
+    (tmp_path / "pgrep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert receive_wal.receiver_runs(Barman("main"), LocalHost({})) == runs
 
 
 def asked(place: Path, **more: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from repmgr_hooks.barman.branch import BranchConflict, Compared, ConflictKind
 from repmgr_hooks.barman.wal_continuity import FAULTS, ArchivedWal, PrimaryWal
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import HOME, STREAMING, FakeHost
 

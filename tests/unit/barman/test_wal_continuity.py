@@ -17,7 +17,8 @@ from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, file_name, pa
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import barman
 from repmgr_hooks.reports import wal_check
-from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Program
 from tests.fake import HOME, STREAMING, FakeHost
 from tests.unit.cluster.test_wal import lineages

@@ -128,6 +128,8 @@ def named(name: str, address: str) -> Change:
         (node(1, inactive=(2,)), {("nodes.registered", "main")}),
         (lambda host: [host.lose(2), setattr(host.nodes[1], "inactive", (2,))], {("nodes.answer", "main node 2")}),
         (node(2, paused=True), {("nodes.failover", "main")}),
+        (node(2, port=5433), {("nodes.port", "main node 2")}),
+        (node(2, host="10.9.9.9", port=5433), set()),
         (node(2, unseen_for=24), {("nodes.failover", "main")}),
         (node(1, unelectable=(2,)), {("nodes.failover", "main")}),
         (of_world(repmgr="repmgr 4.0.3"), {("repmgr.version", "main")}),

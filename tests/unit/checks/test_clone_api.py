@@ -10,7 +10,7 @@ import pytest
 from repmgr_hooks.checks import clone
 from repmgr_hooks.checks.clone_api import PLAIN_SSH
 from repmgr_hooks.checks.finding import Finding
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.shell import Shell
 

@@ -12,7 +12,7 @@ from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.cluster.decide import decide
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
-from repmgr_hooks.settings.former_primary import FormerPrimary
+from repmgr_hooks.settings.former_primary import Fence, FormerPrimary
 from repmgr_hooks.system.shell import ENDED
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import FakeHost
@@ -87,3 +87,14 @@ def test_nothing_is_looked_at_that_is_not_needed() -> None:
     codes = {item.code for item in found(Answers(), replace(CLUSTER, former_primary=FormerPrimary(rejoin=False)))}
     assert codes == {"former_primary.node"}
     assert list(former_primary.look(CLUSTER, decide([silent(1)]), Answers())) == []
+
+
+def test_a_program_that_would_switch_off_another_clusters_node() -> None:
+    settings = FormerPrimary(fence=Fence(program=("/usr/local/bin/power-off",)))
+    off = replace(CLUSTER, former_primary=settings)
+    beside = replace(CLUSTER, name="other", nodes={1: Node("10.0.0.12", port=5433), 2: Node("10.0.0.13")})
+    (found,) = former_primary.shared_hosts({"main": off, "other": beside})
+    assert (found.level, found.code, found.where) == ("WARN", "former_primary.fence", "main 10.0.0.12")
+    assert "a node of cluster other" in found.message
+    assert list(former_primary.shared_hosts({"main": CLUSTER, "other": beside})) == []
+    assert list(former_primary.shared_hosts({"main": off})) == []

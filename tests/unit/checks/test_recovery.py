@@ -15,7 +15,7 @@ from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.recovery import Restore, findings, proofs
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.repmgr_conf import settings_in
-from repmgr_hooks.settings.cluster import Barman
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.shell import Shell
 from repmgr_hooks.system.steps import Program

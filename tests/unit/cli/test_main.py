@@ -23,7 +23,7 @@ PACKAGE = Path(repmgr_hooks.__file__).parents[1]
 @pytest.fixture
 def all_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PATH with every program that the repository's configuration needs, and nothing else; a fake world behind it."""
-    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: FakeHost())
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos, **_: FakeHost())
     place = tmp_path / "bin"
     place.mkdir()
     for name in ("barman", "conntrack", "iptables-restore", "iptables-save"):

@@ -30,7 +30,7 @@ def ask(
     capsys: pytest.CaptureFixture[str],
 ) -> Ask:
     """Ask for node 2, and return the exit code and the one line."""
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos: host)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, **_: host)
     monkeypatch.setattr(module.clock, "sleep", lambda seconds: None)
     monkeypatch.setattr(module, "WAIT", 0.2)
 

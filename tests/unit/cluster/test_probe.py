@@ -229,19 +229,41 @@ def test_who_writes_elsewhere_than_on_the_primary_is_not_served() -> None:
 @pytest.mark.parametrize(
     ("said", "visit"),
     [
-        ("10.0.0.11|f|f|77\n0/5000060\nrepmgr-hooks: ended: 0\n", Visit("done", "", "", "10.0.0.11", False, "", 77)),
-        ("10.0.0.12|t|f|77\nERROR:  x\nrepmgr-hooks: ended: 3\n", Visit("ask", "", "", "10.0.0.12", True, "", 77)),
-        ("10.0.0.11|f|t|77\n0/5\nrepmgr-hooks: ended: 0\n", Visit("ask", "", "", "10.0.0.11", False, "client", 77)),
-        ("10.0.0.11|f|f|77\nrepmgr-hooks: ended: 124\n", Visit("commit", LATE, "", "10.0.0.11", False, "", 77)),
+        (
+            "10.0.0.11|f|f|77|5432\n0/5000060\nrepmgr-hooks: ended: 0\n",
+            Visit("done", "", "", "10.0.0.11", False, "", 77, port=5432),
+        ),
+        (
+            "10.0.0.12|t|f|77|5432\nERROR:  x\nrepmgr-hooks: ended: 3\n",
+            Visit("ask", "", "", "10.0.0.12", True, "", 77, port=5432),
+        ),
+        (
+            "10.0.0.11|f|t|77|5432\n0/5\nrepmgr-hooks: ended: 0\n",
+            Visit("ask", "", "", "10.0.0.11", False, "client", 77, port=5432),
+        ),
+        (
+            "10.0.0.11|f|f|77|5432\nrepmgr-hooks: ended: 124\n",
+            Visit("commit", LATE, "", "10.0.0.11", False, "", 77, port=5432),
+        ),
         ("repmgr-hooks: ended: 124\n", Visit(error=LATE)),
         (f"psql: error: {HBA}\nrepmgr-hooks: ended: 2\n", Visit(error=f"psql: error: {HBA}", rejected=True)),
         ("psql: error: ВАЖНО:  нет\nrepmgr-hooks: ended: 2\n", Visit(error="psql: error: ВАЖНО:  нет", rejected=True)),
         (
-            "10.0.0.11|f|f|77\npsql:<stdin>:4: ОШИБКА:  53100: нет места\nrepmgr-hooks: ended: 3\n",
-            Visit("commit", "10.0.0.11|f|f|77 psql:<stdin>:4: ОШИБКА:  53100: нет места", "53100", "10.0.0.11", pid=77),
+            "10.0.0.11|f|f|77|5432\npsql:<stdin>:4: ОШИБКА:  53100: нет места\nrepmgr-hooks: ended: 3\n",
+            Visit(
+                "commit",
+                "10.0.0.11|f|f|77|5432 psql:<stdin>:4: ОШИБКА:  53100: нет места",
+                "53100",
+                "10.0.0.11",
+                pid=77,
+                port=5432,
+            ),
         ),
         ("sh: 1: psql: not found\nrepmgr-hooks: ended: 127\n", Visit(error="sh: 1: psql: not found")),
-        ("a banner\n10.0.0.11|f|f|7\n0/5\nrepmgr-hooks: ended: 0\n", Visit("done", "", "", "10.0.0.11", False, "", 7)),
+        (
+            "a banner\n10.0.0.11|f|f|7|5432\n0/5\nrepmgr-hooks: ended: 0\n",
+            Visit("done", "", "", "10.0.0.11", False, "", 7, port=5432),
+        ),
         ("Permission denied", Visit(error="psql was not run to its end: Permission denied")),
     ],
 )
@@ -255,7 +277,7 @@ def test_from_elsewhere() -> None:
 
     def ssh(program: Program) -> str:
         ran.append(program)
-        return "10.0.0.11|f|f|77\n0/5000060\nrepmgr-hooks: ended: 0\n"
+        return "10.0.0.11|f|f|77|5432\n0/5000060\nrepmgr-hooks: ended: 0\n"
 
     host.programs["ssh"] = ssh
     there = replace(MAIN, probe=ProbeSettings("app", "shop", "/etc/pass", 5, 30, ("ssh", "app1")))

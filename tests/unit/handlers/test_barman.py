@@ -15,7 +15,8 @@ from repmgr_hooks.cluster.observe import NodeState, Slot, WalSender, observe
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import barman
 from repmgr_hooks.handlers.barman import Config, Seen, SwitchWal
-from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.steps import Host, Program, Sql, Step
 from tests.fake import STREAMING as STREAMING_DIRECTORY

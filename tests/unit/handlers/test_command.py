@@ -16,7 +16,9 @@ from repmgr_hooks.settings.schema import TrustedProgram
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Program
 
-CLUSTER = Cluster({1: Node("10.0.0.11"), 2: Node("10.0.0.12")}, Gateway("10.0.0.20", {"app": 54322}), name="main")
+CLUSTER = Cluster(
+    {1: Node("10.0.0.11"), 2: Node("10.0.0.12", port=5433)}, Gateway("10.0.0.20", {"app": 54322}), name="main"
+)
 EVENT = Event(2, "repmgrd_failover_promote", True, 1, "2026-11-20 03:00:00+00")
 PAGE = Config(("/usr/local/bin/page", "dba team", "$(reboot)"), timeout=12)
 
@@ -41,9 +43,11 @@ def test_the_event_comes_as_one_line_of_json() -> None:
         "cluster": "main",
         "primary": 2,
         "primary_host": "10.0.0.12",
+        "primary_port": 5433,
         "timeline": 5,
         "old_primary": 1,
         "old_primary_host": "10.0.0.11",
+        "old_primary_port": 5432,
         "contradicts": False,
         "event": {
             "node": 2,
@@ -60,8 +64,10 @@ def test_the_event_comes_in_the_environment() -> None:
         "REPMGR_HOOKS_CLUSTER": "main",
         "REPMGR_HOOKS_PRIMARY": "2",
         "REPMGR_HOOKS_PRIMARY_HOST": "10.0.0.12",
+        "REPMGR_HOOKS_PRIMARY_PORT": "5433",
         "REPMGR_HOOKS_OLD_PRIMARY": "1",
         "REPMGR_HOOKS_OLD_PRIMARY_HOST": "10.0.0.11",
+        "REPMGR_HOOKS_OLD_PRIMARY_PORT": "5432",
         "REPMGR_HOOKS_CONTRADICTS": "",
         "REPMGR_HOOKS_EVENT": "repmgrd_failover_promote",
         "REPMGR_HOOKS_NODE": "2",
@@ -73,7 +79,7 @@ def test_what_is_not_known_is_null_or_empty() -> None:
     (step,) = command.plan(PAGE, Notice(CLUSTER, EVENT, None, 0, {}, None), None)
     assert isinstance(step.do, Program)
     said = json.loads(step.do.stdin)
-    assert [said[name] for name in ("primary", "primary_host", "timeline", "old_primary")] == [None] * 4
+    assert [said[name] for name in ("primary", "primary_host", "primary_port", "timeline", "old_primary")] == [None] * 5
     assert (step.do.env["REPMGR_HOOKS_PRIMARY"], step.do.env["REPMGR_HOOKS_OLD_PRIMARY_HOST"]) == ("", "")
 
 

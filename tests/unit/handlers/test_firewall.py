@@ -18,6 +18,7 @@ from repmgr_hooks.netfilter.backends import leads_to
 from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
+from repmgr_hooks.settings.endpoint import Endpoint
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.steps import DropConnections, Program, Step
 from tests.fake import SERVED_BY_NODE_1, Connection, FakeHost, NatTable
@@ -340,10 +341,10 @@ conntrack v1.4.7 (conntrack-tools): 4 flow entries have been shown.
 
 def test_what_conntrack_prints() -> None:
     assert list(parse_conntrack(LISTING)) == [
-        Tracked(Flow("10.0.0.30", 40000, "10.0.0.20", 54322), "10.0.0.11", True),
-        Tracked(Flow("10.0.0.31", 40001, "10.0.0.20", 54322), "10.0.0.20", True),
-        Tracked(Flow("10.0.0.32", 40002, "10.0.0.20", 54322), "10.0.0.12", False, over=True),
-        Tracked(Flow("fd00::30", 40003, "fd00::20", 54322), "fd00::11", True),
+        Tracked(Flow("10.0.0.30", 40000, "10.0.0.20", 54322), Endpoint("10.0.0.11", 5432), True),
+        Tracked(Flow("10.0.0.31", 40001, "10.0.0.20", 54322), Endpoint("10.0.0.20", 54322), True),
+        Tracked(Flow("10.0.0.32", 40002, "10.0.0.20", 54322), Endpoint("10.0.0.12", 5432), False, over=True),
+        Tracked(Flow("fd00::30", 40003, "fd00::20", 54322), Endpoint("fd00::11", 5432), True),
     ]
     assert list(parse_conntrack("")) == []
 
@@ -359,13 +360,14 @@ def test_a_stale_connection_is_cut_and_its_client_told(
     cluster: Cluster, gateway: str, client: str, old: str, family: str
 ) -> None:
     flow = Flow(client, 40000, gateway, 54322)
-    seen = Seen(iptables.parse("", cluster), (Tracked(flow, old, True),), True)
+    seen = Seen(iptables.parse("", cluster), (Tracked(flow, Endpoint(old, 5432), True),), True)
     *_, cut = firewall.plan(Config("barman"), ClusterState(cluster, 2, 2), seen)
     assert isinstance(cut.do, DropConnections)
     assert cut.do.reset_clients
     assert (
         str(cut.do.forget)
-        == f"conntrack -D -f {family} -p tcp --orig-dst {gateway} --orig-port-dst 54322 --reply-src {old}"
+        == f"conntrack -D -f {family} -p tcp --orig-dst {gateway} --orig-port-dst 54322 --reply-src {old} "
+        "--reply-port-src 5432"
     )
 
 
@@ -388,7 +390,7 @@ def test_a_swap_cuts_also_who_has_come_since_the_look(cluster: Cluster) -> None:
 def test_an_entry_that_has_gone_meanwhile_is_no_failure() -> None:
     host = FakeHost()
     flow = Flow("10.0.0.30", 40000, GATEWAY, 54322)
-    seen = Seen(iptables.parse(host.nat.save(), MAIN), (Tracked(flow, "10.0.0.12", False),), True)
+    seen = Seen(iptables.parse(host.nat.save(), MAIN), (Tracked(flow, Endpoint("10.0.0.12", 5432), False),), True)
     (cut,) = firewall.plan(Config("app"), ClusterState(MAIN, 1, 1), seen)
     apply(cut, host)
 
@@ -624,9 +626,8 @@ def test_without_conntrack_the_ports_are_led_all_the_same(caplog: pytest.LogCapt
 
 def test_clients_are_not_told_if_the_configuration_says_so() -> None:
     quiet = replace(MAIN, gateway=replace(MAIN.gateway, reset_clients=False))
-    seen = Seen(
-        iptables.parse("", quiet), (Tracked(Flow("10.0.0.30", 40000, GATEWAY, 54322), "10.0.0.11", True),), True
-    )
+    tracked = Tracked(Flow("10.0.0.30", 40000, GATEWAY, 54322), Endpoint("10.0.0.11", 5432), True)
+    seen = Seen(iptables.parse("", quiet), (tracked,), True)
     *_, cut = firewall.plan(Config("app"), ClusterState(quiet, 2, 2), seen)
     assert isinstance(cut.do, DropConnections)
     assert not cut.do.reset_clients

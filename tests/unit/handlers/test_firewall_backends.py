@@ -218,7 +218,7 @@ def test_a_port_is_moved_before_the_other_is_asked_which_is_waited_for_once(back
     fake, hung = serving("iptables"), {"iptables": "nft", "nftables": "iptables-save"}[backend]
     take(missing(BY_NFTABLES, 1, "app", fake), fake)
     if backend == "iptables":
-        fake.nat.restore(iptables.swap(BY_IPTABLES, [iptables.dnat_rule(BY_IPTABLES, "app", "10.0.0.11")]))
+        fake.nat.restore(iptables.swap(BY_IPTABLES, [iptables.dnat_rule(BY_IPTABLES, "app", BY_IPTABLES.endpoint(1))]))
     fake.nft_tables = lambda: frozenset(fake.nft.tables)  # type: ignore[method-assign]
     fake.legacy = True
     waited: list[str] = []

@@ -12,7 +12,8 @@ from repmgr_hooks.cluster.observe import NodeState, Slot, WalSender, observe
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import slot
 from repmgr_hooks.handlers.slot import Config
-from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.steps import Rows, Sql, Step
 from tests.fake import FakeHost, FakeNode, FakeSlot

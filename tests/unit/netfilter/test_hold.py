@@ -29,7 +29,7 @@ class Kernel:
         return backends.chosen(self.cluster).parse(self.printed, self.cluster)
 
     def lead(self, ports: list[str], node: int) -> str:
-        return self._made(backends.lead(self.cluster, self.ours, ports, self.cluster.nodes[node].host, True))
+        return self._made(backends.lead(self.cluster, self.ours, ports, node, True))
 
     def hold(self, *ports: str) -> str:
         return self._made(backends.hold(self.cluster, self.ours, ports))
@@ -50,7 +50,8 @@ class Kernel:
     def first(self, port: str) -> str:
         """Where the first rule for a port leads; empty: nowhere."""
         number = self.cluster.gateway.ports[port]
-        return next(rule.host for rule in self.ours.rules if rule.port == number)
+        to = next(rule.to for rule in self.ours.rules if rule.port == number)
+        return to.host if to else ""
 
 
 @pytest.fixture(params=BACKENDS)

@@ -98,7 +98,7 @@ def test_a_second_failover_with_a_full_disk_is_remembered(journal: FullDisk, loa
 def test_a_dry_run_knows_what_is_remembered_and_forgets_nothing(
     journal: FullDisk, host: FakeHost, loaded: Config, monkeypatch: pytest.MonkeyPatch, forget: bool
 ) -> None:
-    monkeypatch.setattr(configured, "LocalHost", lambda conninfos: host)
+    monkeypatch.setattr(configured, "LocalHost", lambda conninfos, **_: host)
     monkeypatch.setattr(configured.config, "load", lambda path: loaded)
     more = ["--reset-state"] if forget else []
     assert cli.run(["reconcile", "--dry-run", *more]) == (0 if forget else 1)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from repmgr_hooks.settings.on_gateway import OnGateway
 
 from repmgr_hooks import config
 from repmgr_hooks.alerts.rules import conditions
@@ -20,6 +21,7 @@ from repmgr_hooks.journal.wal_checks import WalCheckRow, keep, last_checks
 from repmgr_hooks.reports.wal_check import WalCheck
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.wal_verifier import AGAIN, SETTLED, WalVerifier
+from repmgr_hooks.settings.cluster import Barman
 from repmgr_hooks.text import MOST
 from tests.fake import FakeHost
 from tests.unit.service.test_monitor import ticks
@@ -85,6 +87,22 @@ def test_it_can_be_switched_off_and_needs_barman(journal: Journal, host: FakeHos
 class NoJournal:
     def read(self, *words: object) -> None:
         raise OperationFailed("the disk is gone")
+
+
+@pytest.mark.parametrize(("gateways", "times"), [({}, 0), ({"10.0.0.22": OnGateway("second")}, 1)])
+def test_a_gateway_without_the_address_looks_at_its_own_barman(
+    journal: Journal, host: FakeHost, gateways: dict[str, OnGateway], times: int
+) -> None:
+    host.addresses = {"10.0.0.22"}
+    gateway = replace(MAIN.cluster.gateway, hosts=("10.0.0.21", "10.0.0.22"))
+    barman = Barman("main_backup", gateways=gateways).seen_from("10.0.0.22")
+    managed = replace(MAIN, cluster=replace(MAIN.cluster, gateway=gateway, barman=barman))
+    verifier = WalVerifier(managed, journal, host, LOADED)
+    decision = PrimaryDecision(1, 1, GOOD, ())  # type: ignore[arg-type]
+    verifier.look(decision, True)
+    host.sleep(SETTLED)
+    verifier.look(decision, True)
+    assert len(checks_in(host)) == times
 
 
 def test_what_was_shown_stays_known_without_a_journal(journal: Journal, host: FakeHost) -> None:

@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 
-from repmgr_hooks import hook
+from repmgr_hooks import config, hook
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import heartbeat, holds
 from repmgr_hooks.journal.holds import Hold, Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
+from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.service import intake
 from repmgr_hooks.service import worker as module
 from repmgr_hooks.service.controller import ClusterController
@@ -33,6 +34,7 @@ from repmgr_hooks.system.steps import Rows, Sql
 from tests.fake import FakeHost
 
 CONFIG = (Path(__file__).resolve().parents[3] / "config/config.yaml").read_text()
+TWO_GATEWAYS = (Path(__file__).resolve().parents[3] / "config/two-gateways.yaml").read_text()
 PROMOTED = ["", "2", "standby_promote"]
 FILES = resource.RLIMIT_NOFILE
 NODE_2 = "10.0.0.12:5432"
@@ -60,7 +62,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """Node 1 is lost and node 2 promoted."""
     made = FakeHost()
     made.fail_over()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: made)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *_: made)
     return made
 
 
@@ -266,7 +268,7 @@ def test_trouble_in_one_cluster_does_not_delay_another(
     state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = Stuck()
-    system = lambda conninfos, tell=None, noticed=None: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
+    system = lambda conninfos, *_: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
     monkeypatch.setattr(module, "LocalHost", system)
     path = state.parent / "config.yaml"
     path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)) + SECOND)
@@ -430,7 +432,7 @@ def test_a_loop_that_stands_still_is_seen_by_the_watchdog(
     state: Path, monkeypatch: pytest.MonkeyPatch, beats: socket.socket, caplog: Any
 ) -> None:
     stuck = Stuck()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: stuck)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *_: stuck)
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
     worker = ticking(state, 5)
     with serving(worker):
@@ -478,7 +480,7 @@ def test_a_loop_that_does_not_end_does_not_keep_the_service_from_ending(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = Stuck()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: stuck)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *_: stuck)
     monkeypatch.setattr(module, "STOP_LIMIT", 0.2)
     monkeypatch.setattr(module, "STOP_ROUND", 0.05)
     worker = ticking(state, 5)
@@ -522,6 +524,28 @@ def test_a_configuration_that_is_read_again_leaves_nothing_behind(
         soon(lambda: held() <= before)
 
 
+def test_the_address_that_says_which_barman_is_ours_comes_late(
+    state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the network of a gateway is slower than the service."""
+    monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
+    own: list[str] = []
+    monkeypatch.setattr(config, "route_to", lambda address: Route(address in own))
+    path = state.parent / "config.yaml"
+    path.write_text(TWO_GATEWAYS.replace("/var/lib/repmgr-hooks", str(state)))
+    worker = WithoutSignals(path)
+
+    def slot() -> str | None:
+        barman = worker._config.clusters["main"].cluster.barman
+        return barman.slot_name if barman else None
+
+    with serving(worker):
+        soon(lambda: bool(worker._loops))
+        assert slot() == ""
+        own.append("10.0.0.22")
+        soon(lambda: slot() == "barman_2")
+
+
 def test_a_hold_of_a_cluster_that_is_taken_out_of_the_configuration_ends_all_the_same(
     state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -547,7 +571,7 @@ def test_a_configuration_that_is_read_again_and_again_while_a_step_is_taken(
 ) -> None:
     """Only the loop that takes the step, and the newest, are left; and the step is waited for at the end."""
     stuck = Stuck()
-    monkeypatch.setattr(module, "LocalHost", lambda conninfos, tell=None, noticed=None: stuck)
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *_: stuck)
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
     path = state.parent / "config.yaml"
     path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)))
@@ -570,7 +594,7 @@ def test_when_the_configuration_is_read_again_no_cluster_waits_for_the_step_of_a
     state: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = Stuck()
-    system = lambda conninfos, tell=None, noticed=None: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
+    system = lambda conninfos, *_: stuck if "10.0.1.11" in conninfos.get(1, "") else host  # noqa: E731
     monkeypatch.setattr(module, "LocalHost", system)
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
     path = state.parent / "config.yaml"

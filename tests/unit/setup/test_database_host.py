@@ -62,6 +62,12 @@ def test_the_keys_of_a_gateway() -> None:
     assert texts[SSHD].count("Match User repmgr-hooks") == 1
 
 
+def test_a_host_with_two_nodes_has_one_key() -> None:
+    nodes = {1: Node("10.0.0.12"), 2: Node("10.0.0.11"), 3: Node("10.0.0.12", port=5433)}
+    lines = of_gateway(nodes, {}, SHIPPED)[KEYS].splitlines()
+    assert [line.rpartition(" ")[2] for line in lines if not line.startswith("#")] == ["KEY-OF-node1", "KEY-OF-node2"]
+
+
 def test_keys_that_are_missing_are_not_installed(tmp_path: Path) -> None:
     draft = tmp_path / "authorized_keys"
     for text, wrong in ((of_gateway(NODES, {}, SHIPPED)[KEYS], 1), ('restrict,command="x" ssh-ed25519 AAAA\n', 0)):

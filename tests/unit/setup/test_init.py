@@ -63,6 +63,16 @@ def test_what_there_is() -> None:
     [
         (Asked([*NODES, (4, "witness", "host=10.0.0.14")]), {"nodes": {**FOUND.nodes, 4: Node("10.0.0.14", True)}}),
         (Asked([(1, "primary", "host=localhost port=5433")]), {"nodes": {1: Node("127.0.0.1")}, "port": 5433}),
+        (
+            Asked(
+                [
+                    (1, "primary", "host=10.0.0.1"),
+                    (2, "standby", "host=10.0.0.1 port=5433"),
+                    (3, "standby", "host=10.0.0.3"),
+                ]
+            ),
+            {"nodes": {1: Node("10.0.0.1"), 2: Node("10.0.0.1", port=5433), 3: Node("10.0.0.3")}, "port": 5432},
+        ),
         (Asked([(1, "primary", "host=a.invalid hostaddr=10.0.0.1")]), {"nodes": {1: Node("10.0.0.1")}}),
         (Asked([(1, "primary", "postgresql://repmgr@10.0.0.1:5433/repmgr")]), {"nodes": {1: Node("10.0.0.1")}}),
         (Asked([(1, "primary", "postgresql://repmgr@[fd00::1]/repmgr")]), {"nodes": {1: Node("fd00::1")}}),
@@ -91,7 +101,6 @@ def test_other_clusters(host: FakeHost, wanted: Mapping[str, object]) -> None:
         (Asked([(1, "primary", "hots=a")]), 'repmgr.nodes: the conninfo of node 1: invalid connection option "hots"'),
         (Asked([*NODES, (3, "standby", "host=localhost")]), "'localhost' of node 3 is 127.0.0.1 here, where no other"),
         (Asked([(1, "primary", "host=a,b port=1,2")]), "port=1,2 is not one port"),
-        (Asked([(1, "primary", "host=10.0.0.1"), (2, "standby", "host=10.0.0.2 port=5433")]), "several ports"),
     ],
 )
 def test_what_cannot_be_served(host: FakeHost, said: str) -> None:

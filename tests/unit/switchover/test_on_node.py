@@ -17,20 +17,32 @@ from repmgr_hooks.system.host import LocalHost
 
 LIMIT = 60.0
 REPMGR = """#!/bin/sh
-echo "repmgr $*" >>{log}
-if [ -e {refuses} ]; then echo 'ERROR: it is late'; echo 'HINT: wait'; exit 8; fi
+echo "repmgr $*" >>{place}/log
+case "$*" in
+*--list-actions*) exit ;;
+*' node service '*) (sleep 0.2; rm -f {place}/primary/postmaster.pid) >/dev/null 2>&1 & exit ;;
+*' node '*) exit ;;
+esac
+if [ -e {place}/refuses ]; then echo 'ERROR: it is late'; echo 'HINT: wait'; exit 8; fi
 ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node check --terse
 case "$*" in *--dry-run*)
     ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node service --terse -LERROR --list-actions --action=stop
     exit 0
 esac
-ssh -o Batchmode=yes db1 "repmgr -f /etc/repmgr.conf node service --action=stop --checkpoint"
+ssh -o Batchmode=yes db1 {there} -f /etc/repmgr.conf node service --action=stop --checkpoint
+[ -e {place}/primary/postmaster.pid ] && echo 'INFO: it has not ended'
 ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node rejoin
-if [ -e {slow} ]; then sleep 600; fi
-if [ -e {promotes} ]; then echo 'NOTICE: promoting standby to primary'; fi
+if [ -e {place}/slow ]; then sleep 600; fi
+if [ -e {place}/promotes ]; then echo 'NOTICE: promoting standby to primary'; fi
 echo 'NOTICE: done'
 """
-SSH = '#!/bin/sh\necho "ssh $*" >>{log}\n'
+SSH = """#!/bin/sh
+echo "ssh $*" >>{place}/log
+[ ! -e {place}/cut ] || case "$*" in *--action=stop*) exit 255 ;; esac
+shift 3
+exec sh -c "$*"
+"""
+STOP = "node service --action=stop --checkpoint"
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,8 @@ class Node:
 
     @property
     def stopped(self) -> bool:
-        return "--checkpoint" in self.calls
+        """Whether the primary was told to stop; ssh may be there, and wait, before that."""
+        return any(STOP in line for line in self.calls.splitlines() if line.startswith("repmgr "))
 
 
 @pytest.fixture
@@ -56,17 +69,26 @@ def host() -> LocalHost:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+def node(tmp_path: Path, there: str) -> Iterator[Node]:
     for name, text in {"repmgr": REPMGR, "ssh": SSH}.items():
         program = tmp_path / name
-        places = {name: tmp_path / name for name in ("log", "refuses", "promotes", "slow")}
-        program.write_text(text.format(**places))
+        program.write_text(text.format(place=tmp_path, there=there.format(place=tmp_path)))
         program.chmod(0o755)
+    (tmp_path / "renamed").symlink_to("repmgr")
     server = subprocess.Popen(["sleep", "600"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
-    (tmp_path / "postmaster.pid").write_text(f"{server.pid}\n/data\n")
-    yield Node(tmp_path, Repmgr(("env",), str(tmp_path), "/etc/repmgr/it's.conf"))
+    (tmp_path / "primary").mkdir()
+    for directory in (tmp_path, tmp_path / "primary"):
+        (directory / "postmaster.pid").write_text(f"{server.pid}\n/data\n")
+    repmgr = Repmgr(("env",), str(tmp_path), "/etc/repmgr/it's.conf", str(tmp_path / "primary"))
+    yield Node(tmp_path, repmgr)
     server.kill()
     server.wait(60)
+
+
+@pytest.fixture
+def there() -> str:
+    """What repmgr of the primary is called by; tests may have it otherwise."""
+    return "repmgr"
 
 
 def gone(place: str) -> bool:
@@ -83,14 +105,49 @@ def test_a_rehearsal_waits_for_no_word(node: Node, host: LocalHost) -> None:
     assert gone(node.repmgr.place)
 
 
+@pytest.mark.parametrize("there", ["repmgr", "{place}/renamed"])
 def test_it_waits_for_a_word_and_goes_on(node: Node, host: LocalHost) -> None:
     assert node.repmgr.start(host, LIMIT) is None
     assert "node check" in node.calls
     assert not node.stopped
     ran = node.repmgr.go_on(host, LIMIT)
-    assert (ran.code, ran.said, node.stopped) == (0, "NOTICE: done", True)
+    assert (ran.code, ran.said.splitlines()[-1], node.stopped) == (0, "NOTICE: done", True)
     assert "node rejoin" in node.calls
     assert gone(node.repmgr.place)
+
+
+ANY_PLACE = pytest.mark.parametrize("there", ["repmgr", "{place}/repmgr"])
+
+
+@ANY_PLACE
+def test_it_has_logged_in_on_the_primarys_host_before_clients_are_held(node: Node, host: LocalHost) -> None:
+    assert node.repmgr.start(host, LIMIT) is None
+    assert sum(line.startswith("ssh ") and STOP in line for line in node.calls.splitlines()) == 1
+    assert not node.stopped
+    node.repmgr.go_on(host, LIMIT)
+    assert node.calls.count(STOP) == 2, "ssh once, and repmgr there"
+
+
+@ANY_PLACE
+def test_the_primary_has_ended_before_repmgr_looks(node: Node, host: LocalHost) -> None:
+    """It would look again only after a second, in which clients are held."""
+    assert node.repmgr.start(host, LIMIT) is None
+    assert node.repmgr.go_on(host, LIMIT).said == "NOTICE: done"
+
+
+def test_a_primary_whose_directory_is_not_known_is_not_waited_for(node: Node, host: LocalHost) -> None:
+    repmgr = replace(node.repmgr, primary="")
+    assert repmgr.start(host, LIMIT) is None
+    assert repmgr.go_on(host, LIMIT).code == 0
+
+
+@ANY_PLACE
+def test_ssh_fails_before_the_word(node: Node, host: LocalHost) -> None:
+    """repmgr itself would go on looking whether the primary has stopped."""
+    (node.place / "cut").touch()
+    with pytest.raises(OperationFailed, match="ssh has failed"):
+        node.repmgr.start(host, LIMIT)
+    ends(node)
 
 
 def test_it_says_whether_it_is_at_work(node: Node, host: LocalHost) -> None:

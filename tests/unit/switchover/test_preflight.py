@@ -13,7 +13,8 @@ from repmgr_hooks.cluster.readiness import Readiness
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.journal.rows import Due, Pause, RunRow, Waiting
-from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node, Readers
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Readers
 from repmgr_hooks.switchover.facts import Facts
 from repmgr_hooks.switchover.on_node import Ran
 from repmgr_hooks.switchover.preflight import MOST_LAG, judge, judge_rehearsal

@@ -24,7 +24,8 @@ from repmgr_hooks.cluster.decide import decide
 from repmgr_hooks.cluster.observe import NodeState, observe
 from repmgr_hooks.engine import simulation
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.settings.cluster import Barman, Cluster, Gateway, Node, Postgres
+from repmgr_hooks.settings.barman import Barman
+from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.link import MOST_ANSWER, raw_rows
 from tests.fake import FakeHost
