@@ -33,6 +33,7 @@ from repmgr_hooks.journal.rows import Place, StepRow
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.reports import may_promote
+from repmgr_hooks.switchover import take_back
 from repmgr_hooks.system.steps import Program, Rows, Sql, Table, console_name
 from repmgr_hooks.system.visit import LATE, Visit
 from repmgr_hooks.testing.host import ScriptedHost, ended
@@ -1009,6 +1010,11 @@ class FakeHost(ScriptedHost):
     def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(node.up_for, node.unseen_for, node.paused, node.checkpoint)]
 
+    def _pause(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
+        node.paused = bool(sql.params[0])
+        self.note(f"{'' if node.paused else 'un'}pause repmgrd on {sql.node}")
+        return [("",)]
+
     def _identities(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         rows = self.nodes.items()
         return [(number, f"db{number}", node.conninfo, f"/etc/repmgr/db{number}.conf") for number, node in rows]
@@ -1111,6 +1117,8 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     in_step.ASK: FakeHost._sessions,
     node_settings.EXAMINE: FakeHost._examine,
     readiness.ASK: FakeHost._repmgrd,
+    take_back.PAUSE: FakeHost._pause,
+    take_back.PAUSED: lambda host, sql, node: [(node.paused,)],
     may_promote.ASK_RECEIVER: lambda host, sql, node: [],
     repmgr_files.IDENTITIES: FakeHost._identities,
     receive_wal.STREAMING: FakeHost._streaming,

@@ -31,10 +31,11 @@ from repmgr_hooks.switchover.drive import Outcome
 from repmgr_hooks.switchover.facts import Facts
 from repmgr_hooks.switchover.phases import PHASES, Phase, Plan, Work
 from repmgr_hooks.switchover.preflight import Judgement
+from repmgr_hooks.switchover.record import lock_name
 from repmgr_hooks.system.host import LOGINS
 from repmgr_hooks.system.steps import Host
 
-ONE_AT_A_TIME, LOCK_WAIT = "cluster-{}.switchover.lock", 1.0
+LOCK_WAIT = 1.0
 NO_WAY_BACK = "hold"
 """From this phase on only its own end ends it: half a switchover serves nobody."""
 UNDISTURBED = (signal.SIGINT, signal.SIGTSTP, signal.SIGTTOU)
@@ -74,7 +75,7 @@ def the_only(loaded: Config, name: str | None) -> ManagedCluster:
 
 def alone(loaded: Config, managed: ManagedCluster) -> contextlib.AbstractContextManager[None]:
     """Lock out every other switchover of this cluster."""
-    return exclusive(loaded.state_dir / ONE_AT_A_TIME.format(managed.cluster.name), LOCK_WAIT)
+    return exclusive(loaded.state_dir / lock_name(managed.cluster.name), LOCK_WAIT)
 
 
 def carry_out(

@@ -68,7 +68,7 @@ class ClusterController:
         self._tick = loaded.service.monitor_interval
         self._monitor = Monitor(managed, host, self._tick, self.progress)
         self.stirred = self._monitor.stirred
-        self._guard = SwitchoverGuard(managed.cluster, self._monitor, host)
+        self._guard = SwitchoverGuard(managed.cluster, journal, self._monitor, host)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
         self._shown = Shown(managed.cluster, self._tick, self.progress, publisher, self._monitor.absence)
@@ -106,7 +106,7 @@ class ClusterController:
                 if pause:
                     looks_again = self._shown.look_only(self._last_known, self._host)
                     self._host.close_idle()
-                    return min(self._rest_of(pause), looks_again)
+                    return min(self._rest_of(pause), looks_again, self._guard.due_in())
                 waiting, failed = due.waiting, due.last
                 if waiting and not self._owes_look:
                     self._run("event", waiting, failed)
@@ -121,7 +121,7 @@ class ClusterController:
                 elif not waiting:
                     seen = (self._prober.failing(), self._monitor.obstacles, self._verifier.found)
                     self._alerts.note(self._monitor.warnings, failed, *seen)
-                    return min(wait, self._monitor.due_in())
+                    return min(wait, self._monitor.due_in(), self._guard.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)
         except LockTimeout as error:

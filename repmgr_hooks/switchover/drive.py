@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from repmgr_hooks import clock
 from repmgr_hooks.engine import hold as holding
@@ -17,14 +17,13 @@ from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.switchover import record, take_back, way_back
 from repmgr_hooks.switchover.phases import PHASES, Ended, Phase, Plan, Work
 from repmgr_hooks.switchover.record import MARGIN
+from repmgr_hooks.switchover.way_back import WayBack
 
 log = logging.getLogger(__name__)
 
 FAILOVER_LIMIT = 90.0
 """Seconds for repmgrd to promote a node, if the primary has stopped and repmgr has not promoted one."""
-LATE = 5.0
-"""Seconds for which a primary may be silent: one that is busy is no reason to promote another."""
-END_LIMIT = way_back.LONGEST + LATE + FAILOVER_LIMIT + 2 * MARGIN
+END_LIMIT = way_back.LONGEST + FAILOVER_LIMIT + 2 * MARGIN
 UNPAUSE_LIMIT = 10.0
 BACK_LIMIT = 60.0
 """Seconds for an old primary to be a standby again; repmgr waits as long (standby_reconnect_timeout)."""
@@ -78,7 +77,7 @@ def end(work: Work, problem: Problem | None) -> Outcome:
             plan.repmgr.give_up(work.host, UNPAUSE_LIMIT)
         except OperationFailed as error:
             log.warning("%s", error)
-    if work.hold and problem:
+    if problem and (work.hold or work.record.paused):
         if work.primary() is None and not somebody_serves(work):
             unpause(work)
         work.wait(lambda: work.primary() == plan.source or work.is_led(work.primary()), FAILOVER_LIMIT)
@@ -95,20 +94,16 @@ def end(work: Work, problem: Problem | None) -> Outcome:
 
 def somebody_serves(work: Work) -> bool:
     """Where repmgrd would promote no node, let one serve all the same; False if that is not safe, or has failed."""
-    plan, decision = work.plan, work.decision()
-    if not work.ended or decision is None or decision.primary is not None:
+    if work.record.repmgr:
+        return False  # it may be at work
+    way = WayBack(work.plan.managed.cluster, work.record, work.finder, work.host)
+    try:
+        return way.somebody_serves()
+    except OperationFailed as error:
+        log.warning("%s", error)
         return False
-    if way_back.start_old_primary(plan, decision.states, work.promoting, work.host):
-        log.warning("nobody was promoted: node %d is started again", plan.source)
-        return work.wait(lambda: work.primary() == plan.source, way_back.START_LIMIT)
-    if work.wait(lambda: work.primary() is not None, LATE):
-        return True
-    decision = work.decision()
-    if decision is None:
-        return False
-    with contextlib.suppress(OperationFailed):
-        work.note(repmgr=True, place="")
-    return way_back.promote(plan, decision.states, work.promoting, work.host)
+    finally:
+        work.record = way.found
 
 
 def release(work: Work) -> Problem | None:
@@ -121,7 +116,7 @@ def unpause(work: Work) -> Problem | None:
     """Give the cluster back to repmgrd; a node that does not answer is left to the service, which finds the record."""
     nodes = work.record.paused
     left = take_back.unpaused(nodes, work.host, UNPAUSE_LIMIT)
-    work.record = replace(work.record, paused=tuple(left), repmgr=False)
+    work.record = work.record.left_to_repmgrd(left)
     try:
         record.keep(work.plan.managed.cluster, work.record if left else None)
     except OperationFailed as error:

@@ -21,12 +21,12 @@ from repmgr_hooks.hook import open_fifo
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover.on_node import Ran, Repmgr, repmgr_of
 from repmgr_hooks.switchover.record import Record, read
+from repmgr_hooks.switchover.take_back import PAUSED
 from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host, Sql
 
 REHEARSAL_LIMIT = 60.0
 NO_PGBOUNCER = Holdable({}, ())
-PAUSED = "select repmgr.repmgrd_is_paused()"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass, field
+from enum import Enum
 from shlex import quote
 
 from repmgr_hooks.cluster.repmgr_files import Identity
@@ -114,31 +115,47 @@ kill -s KILL -- "-$(cat {place}/session)"
 rm -rf {place}
 """
 
+PROMOTING = "promoting standby to primary"
+"""What repmgr says before it does so (repmgr-action-standby.c, _do_standby_promote_internal)."""
 # Its place is gone when somebody has read how it ended, or when it has ended itself without a word. Its session lives
-# as long as repmgr, or a program that it has started here and waits for.
+# as long as repmgr, or a program that it has started here and waits for. One that still waits for its word is ended:
+# a word that comes later finds no place.
 LOOK = """
 place={place}
-if [ -d "$place" ] && [ ! -e "$place/code" ] && kill -s 0 -- "-$(cat "$place/session")"; then
-    echo "{works}"
-else
-    rm -rf "$place"
-    echo "{over}"
+if [ -d "$place" ] && [ ! -e "$place/code" ] && session=$(cat "$place/session") && kill -s 0 -- "-$session"; then
+    if [ -e "$place/go" ]; then
+        echo "{works}"
+        exit
+    fi
+    kill -s KILL -- "-$session"
 fi
+if [ -e "$place/said" ] && ! grep -q "{promoting}" "$place/said"; then echo "{unpromoted}"; else echo "{over}"; fi
+rm -rf "$place"
 """
-WORKS, OVER = "repmgr-hooks: it is at work", "repmgr-hooks: it has ended"
 
 
-def has_ended(command: tuple[str, ...], place: str, host: Host, limit: float) -> bool:
+class RepmgrState(Enum):
+    """How it goes on the node, as the node says it."""
+
+    AT_WORK = "repmgr-hooks: it is at work"
+    UNPROMOTED = "repmgr-hooks: it has ended before it began to promote its node"
+    OVER = "repmgr-hooks: it has ended"
+
+
+def look(command: tuple[str, ...], place: str, host: Host, limit: float) -> RepmgrState:
     """Ask the node whether the repmgr that was begun in a place has ended. Raises OperationFailed if it does not say.
 
-    repmgr that has ended stops and promotes nothing any more: then repmgrd may, as in a failover.
+    One that nobody has let go on is ended. What has ended stops and promotes nothing any more: then others may, as in a
+    failover.
     """
-    script = LOOK.format(place=quote(place), works=WORKS, over=OVER)
+    works, unpromoted, over = (each.value for each in RepmgrState)
+    script = LOOK.format(place=quote(place), works=works, unpromoted=unpromoted, over=over, promoting=PROMOTING)
     said = host.run(Program((*command, "sh"), stdin=script), limit).strip()
-    if said not in (WORKS, OVER):
+    try:
+        return RepmgrState(said)
+    except ValueError:
         what = f"{' '.join(command)} sh: whether repmgr has ended is not said: {said[-300:]}"
-        raise OperationFailed(what, code="no_answer")
-    return said == OVER
+        raise OperationFailed(what, code="no_answer") from None
 
 
 @dataclass(frozen=True)
@@ -201,9 +218,9 @@ class Repmgr:
         """End it before it has stopped anything. Raises OperationFailed; then it ends by itself."""
         self._run(STOP.format(place=self.place), host, limit)
 
-    def has_ended(self, host: Host, limit: float) -> bool:
+    def look(self, host: Host, limit: float) -> RepmgrState:
         """Ask whether it is still at work. Raises OperationFailed if that is not known."""
-        return has_ended(self.command, self.place, host, limit)
+        return look(self.command, self.place, host, limit)
 
     def _start(self, limit: float, *more: str) -> str:
         """repmgrd is not repmgr's to pause: it sees only one that runs on the database's own host."""

@@ -22,7 +22,7 @@ from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.log import hint
 from repmgr_hooks.switchover import record, take_back
-from repmgr_hooks.switchover.on_node import Ran, Repmgr
+from repmgr_hooks.switchover.on_node import PROMOTING, Ran, Repmgr, RepmgrState
 from repmgr_hooks.switchover.record import MARGIN
 from repmgr_hooks.system import held_ports, pgbouncer
 from repmgr_hooks.system.apply import apply
@@ -35,8 +35,6 @@ PATIENCE = "set statement_timeout = '{:.0f}s'"
 """Sessions of ours have a shorter limit, and a question is one statement: two in one, the server refuses."""
 BACKUP_TIMEOUT = 60
 ASK_EVERY, ASK_LIMIT = 2.0, 10.0
-PROMOTING = "promoting standby to primary"
-"""What repmgr says before it does so (repmgr-action-standby.c, _do_standby_promote_internal)."""
 HOLD_LIMIT = 60.0
 """Seconds after which the service lets the clients go on, whatever has become of the switchover."""
 
@@ -73,16 +71,17 @@ class Work:
     """A switchover that is under way."""
 
     def __init__(self, plan: Plan, host: Host, finder: Callable[[], PrimaryFinder]) -> None:
-        self.plan, self.host, self._finder = plan, host, finder
-        self.record = record.begun(plan.source, plan.target, MARGIN)
+        self.plan, self.host, self.finder = plan, host, finder
+        repmgrs = {plan.target: plan.repmgr, plan.source: plan.old_repmgr}
+        self.record = replace(
+            record.begun(plan.source, plan.target, MARGIN),
+            timeline=plan.state.timeline,
+            repmgrs=tuple((node, each.directory, each.conf) for node, each in repmgrs.items() if each),
+        )
         self.hold: Hold | None = None
         self.phases: list[Ended] = []
         self.waits = False
         """True while repmgr waits for a word to stop the primary."""
-        self.ended = False
-        """True if it is certain that repmgr has ended."""
-        self.promoting = True
-        """False if it is certain that it had not begun to promote its node."""
 
     def note(self, **changes: object) -> None:
         """Write down what is about to be done. Raises OperationFailed."""
@@ -108,7 +107,7 @@ class Work:
     def decision(self) -> PrimaryDecision | None:
         """Return which node is the primary now, and what each node says; None if that cannot be looked at."""
         try:
-            return self._finder().decision(self.host)
+            return self.finder().decision(self.host)
         except OperationFailed as error:
             log.warning("%s", error)
             return None
@@ -208,7 +207,7 @@ def hold(work: Work, limit: float) -> None:
 def switch(work: Work, limit: float) -> None:
     """Have repmgr do it. If we lose sight of it, what counts is what becomes of the cluster."""
     holding.confirm(work.plan.managed, work.hold)
-    work.note(repmgr=True, place=work.plan.repmgr.place)
+    work.note(repmgr=True, place=work.plan.repmgr.place, promoting=True)
     wake(f"{work.plan.managed.cluster.state_dir}/spool")
     work.waits = False
     try:
@@ -218,8 +217,7 @@ def switch(work: Work, limit: float) -> None:
         if not _promoted(work, limit):
             raise
         return
-    work.ended, work.promoting = True, PROMOTING in ran.said
-    work.note(repmgr=False)
+    work.note(repmgr=False, promoting=PROMOTING in ran.said)
     for line in ran.said.splitlines():
         log.info("repmgr: %s", one_line(line, 300))
     if ran.code:
@@ -238,8 +236,9 @@ def _promoted(work: Work, limit: float) -> bool:
             return False
         ask_at = work.host.now() + ASK_EVERY
         with contextlib.suppress(OperationFailed):
-            work.ended = work.plan.repmgr.has_ended(work.host, ASK_LIMIT)
-        return work.ended
+            if (state := work.plan.repmgr.look(work.host, ASK_LIMIT)) is not RepmgrState.AT_WORK:
+                work.note(repmgr=False, promoting=state is not RepmgrState.UNPROMOTED)
+        return not work.record.repmgr
 
     return work.wait(known, limit) and work.primary() == work.plan.target
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,8 +33,10 @@ class Record:
     """A switchover that is under way, or that somebody has left behind.
 
     ``since`` in seconds since the epoch; ``until`` on the clock that never jumps, which begins anew with each boot.
-    ``paused``: the nodes whose repmgrd it has paused. ``repmgr``: whether ``repmgr standby switchover`` may be running;
-    ``place``: the directory on the target that says whether it is.
+    ``paused``: the nodes whose repmgrd it has paused. ``repmgr``: whether repmgr may be at work; ``place``: the
+    directory on the target that says whether it is. ``promoting``: whether it may have begun to promote its node.
+    ``timeline``: that of the source, or 0: who serves is repmgrd's matter again. ``repmgrs``: of nodes, the data
+    directory and repmgr.conf.
     """
 
     holder: Holder
@@ -45,6 +48,13 @@ class Record:
     paused: tuple[int, ...] = ()
     repmgr: bool = False
     place: str = ""
+    promoting: bool = False
+    timeline: int = 0
+    repmgrs: tuple[tuple[int, str, str], ...] = ()
+
+    def left_to_repmgrd(self, paused: Iterable[int]) -> Record:
+        """Return what is left of it when all is done but to unpause these."""
+        return replace(self, paused=tuple(paused), repmgr=False, timeline=0)
 
     def __str__(self) -> str:
         paused = f", repmgrd paused on node {', '.join(map(str, self.paused))}" if self.paused else ""
@@ -54,6 +64,11 @@ class Record:
 def begun(source: int, target: int, seconds: float) -> Record:
     """Return the record of a switchover that begins now and may take so many seconds."""
     return Record(holds.this_process(), source, target, clock.wall(), clock.monotonic() + seconds)
+
+
+def lock_name(cluster: str) -> str:
+    """Return the name of the lock file of whoever carries out a switchover, or takes up one that was left."""
+    return f"cluster-{cluster}.switchover.lock"
 
 
 def over(record: Record, now: float, boot: str) -> bool:
@@ -100,7 +115,8 @@ def _parsed(text: str) -> Record:
         raise ValueError("a number in it cannot be")
     if record.place and not re.fullmatch(re.escape(PLACE) + "[0-9a-f]{16}", record.place):
         raise ValueError("it names no place of ours")
-    return replace(record, holder=holder, paused=tuple(map(int, record.paused)))
+    repmgrs = tuple((int(node), str(directory), str(conf)) for node, directory, conf in record.repmgrs)
+    return replace(record, holder=holder, paused=tuple(map(int, record.paused)), repmgrs=repmgrs)
 
 
 def _path(cluster: Cluster) -> Path:

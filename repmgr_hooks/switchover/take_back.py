@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed
@@ -18,33 +17,42 @@ from repmgr_hooks.system.steps import Host, Sql
 log = logging.getLogger(__name__)
 
 PAUSE = "select repmgr.repmgrd_pause(%s)"
+PAUSED = "select repmgr.repmgrd_is_paused()"
 
 
-def may_unpause(found: Record, alive: bool, over: bool, primary: int | None, ended: Callable[[], bool]) -> bool:
+def may_unpause(found: Record, alive: bool, over: bool, primary: int | None, settled: Callable[[], bool]) -> bool:
     """Say whether repmgrd is to be given the cluster back, because nobody else will do it. Pure.
 
     repmgr may still be at work on its node although its caller is gone: until then a repmgrd that was unpaused could
-    promote another node beside the one that repmgr promotes. It has promoted once another node is the primary; else
-    its node says whether it has ended (``ended``), and if that is silent, it is given the time that it was to have.
+    promote another node beside the one that repmgr promotes. It has promoted once another node is the primary. Where
+    that is not so, or where nobody is the primary, somebody has to see to it first (``settled``).
     """
-    if over:
+    if alive:
+        return over
+    if not found.repmgr and (primary is not None or not found.timeline):
         return True
-    return not alive and (not found.repmgr or primary not in (None, found.source) or ended())
+    if primary not in (None, found.source):
+        return True
+    return settled()
 
 
-def look(cluster: Cluster, primary: int | None, host: Host, ended: Callable[[Record], bool]) -> Record | None:
-    """Take back what is owed, and return the switchover that is still under way. Raises OperationFailed."""
+def look(cluster: Cluster, primary: int | None, host: Host, settled: Callable[[Record, bool], bool]) -> Record | None:
+    """Take back what is owed, and return the switchover that is still under way. Raises OperationFailed.
+
+    ``settled`` is asked with the switchover, and whether its time is over.
+    """
     found = record.read(cluster)
     if found is None:
         return None
     boot = holds.boot_id()
-    alive = found.holder.boot == boot and holds.is_alive(found.holder)
+    # What this process itself has taken up is settled here, and nowhere else.
+    alive = found.holder.boot == boot and found.holder != holds.this_process() and holds.is_alive(found.holder)
     over = record.over(found, clock.monotonic(), boot)
-    if not may_unpause(found, alive, over, primary, lambda: ended(found)):
+    if not may_unpause(found, alive, over, primary, lambda: settled(found, over)):
         return found
     nodes = [node for node in found.paused if node in cluster.nodes]  # one that is no more has nothing to be unpaused
     left = list(_failures(nodes, False, host, cluster.postgres.timeout))
-    now = replace(found, paused=tuple(left), repmgr=False) if left else None
+    now = found.left_to_repmgrd(left) if left else None
     if now != found:
         record.keep(cluster, now)
     # One that gave its primary up while it was paused promotes nobody later either (repmgrd-physical.c, MS_DEGRADED).
@@ -61,6 +69,15 @@ def set_paused(nodes: Sequence[int], paused: bool, host: Host, limit: float) -> 
     """Pause or unpause the repmgrd of each node. Raises OperationFailed if one cannot be."""
     for failure in _failures(nodes, paused, host, limit).values():
         raise failure
+
+
+def are_paused(nodes: Sequence[int], host: Host, limit: float) -> bool:
+    """True if each node answers, and none has a repmgrd that is not paused.
+
+    A node that does not load repmgr's library says null (repmgr.c, repmgrd_is_paused), and no repmgrd starts there.
+    """
+    answers = host.fetch_each([Sql(node, PAUSED) for node in nodes], limit).values()
+    return not any(isinstance(answer, OperationFailed) or answer[0][0] is False for answer in answers)
 
 
 def all_answer(nodes: Sequence[int], host: Host, limit: float) -> bool:

@@ -5,28 +5,40 @@ unpaused (repmgrd-physical.c, MS_DEGRADED: it only follows another primary). Els
 left to agree, and a primary that is shutting down, but does not end, still answers it. This is done only while repmgrd
 is paused on all nodes that answer, after repmgr has ended, and if it is certain that nobody has been promoted: two
 primaries are worse than none.
+
+The command does it at its end. Where that was killed, the service does (``service/guard.py``): on the host on which the
+switchover was begun, for only that has the record, whichever of several gateways has the address by then. Each gateway
+leads its own ports to who serves in the end.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from shlex import quote
 
+from repmgr_hooks import clock
+from repmgr_hooks.cluster.decide import ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.repmgr_files import identities
 from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.switchover import record, take_back
 from repmgr_hooks.switchover.on_node import Repmgr, repmgr_of
-from repmgr_hooks.switchover.phases import Plan
-from repmgr_hooks.system.steps import Host, Program
+from repmgr_hooks.switchover.record import MARGIN, Record
+from repmgr_hooks.system.steps import POLL, Host, Program
 from repmgr_hooks.text import one_line
 
 log = logging.getLogger(__name__)
 
 LIMIT = 15.0
+LATE = 5.0
+"""Seconds for which a primary may be silent: one that is busy is no reason to promote another."""
 START_LIMIT, STOP_LIMIT, PROMOTE_LIMIT = 60, 30, 90
-LONGEST = 2 * (STOP_LIMIT + LIMIT) + PROMOTE_LIMIT + LIMIT
+LONGEST = 2 * (STOP_LIMIT + LIMIT) + LATE + PROMOTE_LIMIT + LIMIT
 """Seconds for all of this."""
 # Before anything else of its timeline a promotion writes, and syncs, its history (timeline.c, writeTimeLineHistory).
 DOWN = """
@@ -66,47 +78,115 @@ timeout --foreground {limit} repmgr -f {conf} standby promote --siblings-follow 
 """
 
 
-def promote(plan: Plan, states: Sequence[NodeState], promoting: bool, host: Host) -> bool:
-    """Have repmgr promote the node that was to be promoted, or one that has more WAL, and return whether it has.
+class WayBack:
+    """Of one switchover, ``found``, whose lock is held by whoever does this; what is done is noted there before."""
+
+    def __init__(
+        self, cluster: Cluster, found: Record, finder: Callable[[], PrimaryFinder], host: Host, late: float = LATE
+    ) -> None:
+        self.found = found
+        self.did = ""
+        """What was done, if something was."""
+        self._cluster, self._finder, self._host, self._late = cluster, finder, host, late
+
+    def somebody_serves(self) -> bool:
+        """Where repmgrd would promote no node, let one serve all the same; False if that is not safe, or has failed.
+
+        Raises OperationFailed.
+        """
+        states = self._nobody_serves()
+        if not states:
+            return False
+        self._begins(2 * (STOP_LIMIT + LIMIT) + START_LIMIT + self._late)
+        if start_old_primary(self._cluster, self.found, states, self._host):
+            self.did = f"nobody was promoted: node {self.found.source} is started again"
+            log.warning("%s", self.did)
+            return self._wait(lambda: self._primary() == self.found.source, START_LIMIT)
+        if self._wait(lambda: self._primary() is not None, self._late):
+            return True
+        states = self._nobody_serves()
+        if not states:
+            return False
+        self._begins(PROMOTE_LIMIT + LIMIT)
+        promoted = promote(self._cluster, self.found, states, self._host)
+        if promoted is not None:
+            self.did = f"node {self.found.source} is down: node {promoted} is promoted"
+            log.warning("%s", self.did)
+        return promoted is not None
+
+    def _nobody_serves(self) -> Sequence[NodeState]:
+        """Return what each node says, if none is the primary or was promoted since, and no repmgrd may do it."""
+        finder = self._finder()
+        decision = finder.decision(self._host)
+        newer = finder.last_known.timeline > self.found.timeline
+        if decision.reason.code is not ReasonCode.NOBODY or newer or not self.found.timeline:
+            return ()
+        asked = [state.node for state in decision.states if state.reachable and not state.witness]
+        if not take_back.are_paused(asked, self._host, LIMIT):
+            log.warning("repmgrd is not paused, and may promote a node: this is left to it")
+            return ()
+        return decision.states
+
+    def _primary(self) -> int | None:
+        return self._finder().decision(self._host).primary
+
+    def _begins(self, limit: float) -> None:
+        """If we are killed, nobody begins it anew before it has ended on its node."""
+        until = clock.monotonic() + limit + MARGIN
+        self.found = replace(self.found, repmgr=True, place="", until=until)
+        try:
+            record.keep(self._cluster, self.found)
+        except OperationFailed as error:  # nobody is served by a record
+            log.warning("%s", error)
+
+    def _wait(self, true: Callable[[], bool], limit: float) -> bool:
+        end = self._host.now() + limit
+        while not (found := true()) and self._host.now() < end:
+            self._host.sleep(POLL)
+        return found
+
+
+def promote(cluster: Cluster, found: Record, states: Sequence[NodeState], host: Host) -> int | None:
+    """Have repmgr promote the node that was to be promoted, or one that has more WAL, and return which.
 
     It is a failover, which repmgrd has let pass while it was paused; so what repmgrd asks for is asked for here, too:
     that more than half of the nodes are seen, and of those the one with the most WAL (repmgrd-physical.c, do_election).
-    ``promoting``: repmgr may have begun to promote its node; then that, and no other, is safe to promote.
+    Where repmgr may have begun to promote its node (``promoting``), that, and no other, is safe to promote.
     """
-    others = [state for state in states if state.node != plan.source]
+    others = [state for state in states if state.node != found.source]
     seen = [state for state in others if state.reachable]
-    if _may_be_promoted_already(plan, seen):
-        return False
+    if _may_be_promoted_already(found, seen):
+        return None
     if 2 * len(seen) <= len(others):
         log.warning("nobody is promoted: %d of %d nodes answer", len(seen), len(others))
-        return False
-    best = _best(plan, seen)
+        return None
+    best = _best(found, seen)
     if best is None:
-        return False
-    if promoting and best.node != plan.target:
-        log.warning("nobody is promoted: node %d has more WAL than node %d", best.node, plan.target)
-        return False
+        return None
+    if found.promoting and best.node != found.target:
+        log.warning("nobody is promoted: node %d has more WAL than node %d", best.node, found.target)
+        return None
     try:
-        repmgr = plan.repmgr if best.node == plan.target else _repmgr_of(plan, best.node, host)
+        repmgr = _repmgr_of(cluster, found, best.node) or _found_out(cluster, found, best.node, host)
         directory, conf = quote(repmgr.directory), quote(repmgr.conf)
         script = PROMOTE.format(directory=directory, conf=conf, limit=PROMOTE_LIMIT)
         for line in _run(repmgr, script, host, PROMOTE_LIMIT + LIMIT).splitlines():
             log.info("repmgr: %s", one_line(line, 300))
-        return True
+        return best.node
     except OperationFailed as error:
         log.warning("%s", error)
-        return False
+        return None
 
 
-def _may_be_promoted_already(plan: Plan, seen: Sequence[NodeState]) -> bool:
+def _may_be_promoted_already(found: Record, seen: Sequence[NodeState]) -> bool:
     """A standby on a newer timeline follows somebody who was promoted."""
-    nodes = [state for state in seen if not state.witness and state.node != plan.source]
-    return any(not state.in_recovery or state.timeline > plan.state.timeline for state in nodes)
+    nodes = [state for state in seen if not state.witness and state.node != found.source]
+    return any(not state.in_recovery or state.timeline > found.timeline for state in nodes)
 
 
-def _best(plan: Plan, seen: Sequence[NodeState]) -> NodeState | None:
+def _best(found: Record, seen: Sequence[NodeState]) -> NodeState | None:
     """Of those with the most WAL the one that was to be promoted; None if that does not answer."""
-    target = next((state for state in seen if state.node == plan.target), None)
+    target = next((state for state in seen if state.node == found.target), None)
     if target is None:
         return None
     never = {row.node for row in target.registered if not row.electable}
@@ -114,10 +194,16 @@ def _best(plan: Plan, seen: Sequence[NodeState]) -> NodeState | None:
     return max(nodes, key=lambda state: state.lsn) if any(state.lsn > target.lsn for state in nodes) else target
 
 
-def _repmgr_of(plan: Plan, node: int, host: Host) -> Repmgr:
-    """Raises OperationFailed."""
-    cluster = plan.managed.cluster
-    what, limit = f"node {node} has more WAL than node {plan.target}", cluster.postgres.timeout
+def _repmgr_of(cluster: Cluster, found: Record, node: int) -> Repmgr | None:
+    """Return repmgr of a node as the record has it; None if that cannot be run."""
+    command = cluster.nodes[node].shell if node in cluster.nodes else ()
+    places = {number: (directory, conf) for number, directory, conf in found.repmgrs}
+    return Repmgr(command, *places[node]) if command and node in places else None
+
+
+def _found_out(cluster: Cluster, found: Record, node: int, host: Host) -> Repmgr:
+    """Return repmgr of a node that is not in the record. Raises OperationFailed."""
+    what, limit = f"node {node} has more WAL than node {found.target}", cluster.postgres.timeout
     log.warning("%s: it is to be promoted", what)
     known = identities(node, host, limit).get(node)
     if known is None or not cluster.nodes[node].shell:
@@ -125,23 +211,21 @@ def _repmgr_of(plan: Plan, node: int, host: Host) -> Repmgr:
     return repmgr_of(node, cluster.nodes[node].shell, known, host, limit)
 
 
-def start_old_primary(plan: Plan, states: Sequence[NodeState], promoting: bool, host: Host) -> bool:
-    """Start the old primary, if that is safe, and return whether it was begun; how it goes is seen at the node.
-
-    ``promoting``: repmgr may have begun to promote its node.
-    """
-    before, target, repmgr, old_repmgr = plan.state, plan.target, plan.repmgr, plan.old_repmgr
-    if old_repmgr is None:
+def start_old_primary(cluster: Cluster, found: Record, states: Sequence[NodeState], host: Host) -> bool:
+    """Start the old primary, if that is safe, and return whether it was begun; how it goes is seen at the node."""
+    target, source = found.target, found.source
+    repmgr, old_repmgr = (_repmgr_of(cluster, found, node) for node in (target, source))
+    if repmgr is None or old_repmgr is None:
         return False
-    others = [state for state in states if state.node != before.primary and not state.witness]
+    others = [state for state in states if state.node != source and not state.witness]
     silent = [state.node for state in others if not state.reachable]
-    if silent not in ([], [target]) or _may_be_promoted_already(plan, [state for state in others if state.reachable]):
+    if silent not in ([], [target]) or _may_be_promoted_already(found, [state for state in others if state.reachable]):
         return False
     try:
         if not silent:
             ended = _started(old_repmgr, END.format(stop_limit=STOP_LIMIT), host)
-            return ended or (not promoting and _started(old_repmgr, STOPPED, host))
-        return not _promoted(repmgr, before.timeline, host) and _started(old_repmgr, STOPPED, host)
+            return ended or (not found.promoting and _started(old_repmgr, STOPPED, host))
+        return not _promoted(repmgr, found.timeline, host) and _started(old_repmgr, STOPPED, host)
     except OperationFailed as error:
         log.warning("%s", error)
         return False

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.endtoend.conftest import needs_box
+from tests.endtoend.looks import assert_nothing_lost
 from tests.lab import Client, Host, wait_for
 from tests.lab.gateways import TwoGateways
 
@@ -97,6 +98,30 @@ def test_check_says_why_connections_would_break(pair: TwoGateways, client: Clien
     finally:
         other.run("iptables", "-D", *drop)
     wait_for(lambda: in_step(other), "the second gateway to hear the first one again")
+
+
+def test_a_drill_on_the_gateway_that_has_the_address(pair: TwoGateways, client: Client) -> None:
+    """repmgrd is on the database hosts; the other gateway refuses, and follows."""
+    lab = pair
+    refused = lab.gateway2.hooks("drill", "--to", "2")
+    assert refused.returncode == 1
+    assert (
+        "FAIL  switchover.gateway  main: another gateway has 10.0.0.20: its clients would not be held" in refused.stdout
+    )
+    drill = lab.gateway.hooks("drill", "--to", "2", limit=900)
+    print(drill.stdout)
+    failed = re.findall(r"(?m)^FAIL  drill\.(\w+)", drill.stdout)
+    assert set(failed) <= {"held", "failed", "steps"}, "only how long clients wait is the machine's"
+    assert len(re.findall("OK    drill.switchover .*: done, and the ports lead there", drill.stdout)) == 2
+    assert re.search(r"0 of \d{2,} acknowledged transactions are lost \(limit 0\)", drill.stdout)
+    assert drill.stdout.splitlines()[-1].endswith("node 1 is the primary")
+    for host in lab.gateways:
+        wait_for(lambda h=host: lab.led(h) == NODE_1, f"{host.name} to lead to db1")  # type: ignore[misc]
+        wait_for(lambda h=host: h.hooks("status").returncode == 0, f"a good status of {host.name}", 120, every=2)  # type: ignore[misc]
+    paused = [host.sql("select repmgr.repmgrd_is_paused()", "repmgr") for host in lab.databases]
+    assert paused == ["f", "f"]
+    client.wait_for_write(time.time())
+    assert_nothing_lost(client, lab.db1)
 
 
 def test_the_first_gateway_dies_and_no_connection_breaks(pair: TwoGateways, client: Client) -> None:

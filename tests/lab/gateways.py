@@ -24,6 +24,7 @@ from tests.lab import BASE, CONFIG, CONFIG_FILE, Failed, Host, Lab, must, on_nod
 
 VIRTUAL = "10.0.0.20"
 OWN = {"gateway": "10.0.0.21", "gateway2": "10.0.0.22"}
+SHELL = "shell: [ssh, -o, BatchMode=yes, 'postgres@"
 DAEMONS = ("worker", "keepalived", "conntrackd")
 READ_AGAIN = "the configuration has been read again"
 
@@ -55,7 +56,9 @@ class TwoGateways(Lab):
         text = super().config(name)
         if name == "config.yaml":
             hosts = f"address: {self.known_address}\n      hosts: {list(self.own.values())}"
-            text = text.replace(f"address: {self.known_address}", hosts)
+            text = text.replace(f"address: {self.known_address}", hosts).replace("{changes: 5, ", "{changes: 50, ")
+            for each in self.databases:
+                text = text.replace(f"{{host: {each.address}}}", f"{{host: {each.address}, {SHELL}{each.address}']}}")
             ssh = f"command: [ssh, -o, BatchMode=yes, 'barman@{self.backup.address}', barman]"
             return text.replace("command: [barman]", ssh)
         # The probes of a gateway come from its own address.
@@ -90,20 +93,17 @@ class TwoGateways(Lab):
         self.put(host, "/etc/keepalived/repmgr-hooks-track", (CONFIG / "repmgr-hooks-track").read_text(), 0o755)
 
     def _start_ssh(self) -> None:
-        """Barman's user of each gateway gets in on Barman's host, or on the gateway that has it."""
+        """Barman's user of each gateway gets in where Barman is; postgres on the nodes, from them and the gateways."""
         server = self.barmans[0]
         Path("/run/sshd").mkdir(exist_ok=True)
         self.db1.path("/root").mkdir(exist_ok=True)
         key, public = three.new_key(self)
         for host in (*self.gateways, self.backup):
-            home = "/var/lib/barman/.ssh"
-            self.put(host, f"{home}/id_ed25519", key, 0o600, "barman")
-            self.put(host, f"{home}/known_hosts", f"{self.backup.address[:-2]}* {public}", 0o600, "barman")
-            self.put(host, f"{home}/authorized_keys", public, 0o600, "barman")
-        server.run("usermod", "--password", "*", "barman")
-        self.put(server, "/etc/ssh/lab_key", key, 0o600)
-        self.put(server, "/etc/ssh/sshd_config", three.SSHD)
-        self.daemons["sshd"] = server.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
+            three.let_in(self, host, "barman", key, public)
+        for host in self.databases:
+            three.let_in(self, host, "postgres", key, public)
+        for host in (*self.databases, server):
+            three.start_sshd(self, host, key)
 
     def open(self, repmgrd: bool = True) -> None:
         """Bring it into service; the first gateway has the address, for it starts first."""

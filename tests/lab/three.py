@@ -44,17 +44,32 @@ def start_ssh(lab: Lab) -> None:
     Path("/run/sshd").mkdir(exist_ok=True)
     key, public = new_key(lab)
     for host in (*lab.databases, lab.gateway):
-        for user, home in (("postgres", "/var/lib/postgresql/.ssh"), ("barman", "/var/lib/barman/.ssh")):
-            lab.put(host, f"{home}/id_ed25519", key, 0o600, user)
-            lab.put(host, f"{home}/known_hosts", f"10.0.0.* {public}", 0o600, user)
-            lab.put(host, f"{home}/authorized_keys", public, 0o600, user)
-            # Debian locks the account, and without PAM sshd lets nobody in to a locked one.
-            host.run("usermod", "--password", "*", user)
-        lab.put(host, "/etc/ssh/lab_key", key, 0o600)
-        lab.put(host, "/etc/ssh/sshd_config", SSHD)
-        lab.daemons[f"sshd of {host.name}"] = host.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
+        for user in HOMES:
+            let_in(lab, host, user, key, public)
+        start_sshd(lab, host, key)
     for host in lab.databases:
         follow_by_ssh(lab, host)
+
+
+DIGITS = "0123456789"
+HOMES = {"postgres": "/var/lib/postgresql/.ssh", "barman": "/var/lib/barman/.ssh"}
+
+
+def let_in(lab: Lab, host: Host, user: str, key: str, public: str) -> None:
+    """Give a user of a host the key, and let in there who has it."""
+    home = HOMES[user]
+    lab.put(host, f"{home}/id_ed25519", key, 0o600, user)
+    lab.put(host, f"{home}/known_hosts", f"{host.address.rstrip(DIGITS)}* {public}", 0o600, user)
+    lab.put(host, f"{home}/authorized_keys", public, 0o600, user)
+    # Debian locks the account, and without PAM sshd lets nobody in to a locked one.
+    host.run("usermod", "--password", "*", user)
+
+
+def start_sshd(lab: Lab, host: Host, key: str) -> None:
+    """Start a host's sshd; its own key is that of the users, too."""
+    lab.put(host, "/etc/ssh/lab_key", key, 0o600)
+    lab.put(host, "/etc/ssh/sshd_config", SSHD)
+    lab.daemons[f"sshd of {host.name}"] = host.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
 
 
 def follow_by_ssh(lab: Lab, host: Host) -> None:

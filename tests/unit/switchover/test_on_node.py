@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.switchover.on_node import Repmgr
+from repmgr_hooks.switchover.on_node import Repmgr, RepmgrState
 from repmgr_hooks.system.host import LocalHost
 
 LIMIT = 60.0
@@ -32,6 +32,8 @@ esac
 ssh -o Batchmode=yes db1 {there} -f /etc/repmgr.conf node service --action=stop --checkpoint
 [ -e {place}/primary/postmaster.pid ] && echo 'INFO: it has not ended'
 ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node rejoin
+if [ -e {place}/slow ]; then sleep 600; fi
+if [ -e {place}/promotes ]; then echo 'NOTICE: promoting standby to primary'; fi
 echo 'NOTICE: done'
 """
 SSH = """#!/bin/sh
@@ -150,38 +152,64 @@ def test_ssh_fails_before_the_word(node: Node, host: LocalHost) -> None:
 
 def test_it_says_whether_it_is_at_work(node: Node, host: LocalHost) -> None:
     """Its caller may be gone: repmgrd must not be unpaused beside a repmgr that is about to promote a node."""
-    assert node.repmgr.start(host, LIMIT) is None
-    assert not node.repmgr.has_ended(host, LIMIT)
-    node.repmgr.go_on(host, LIMIT)
-    assert node.repmgr.has_ended(host, LIMIT)
-
-
-def test_it_has_ended_when_its_session_is_gone(node: Node, host: LocalHost) -> None:
-    """As after a boot of its node, or of one that was killed."""
-    assert node.repmgr.start(host, LIMIT) is None
-    session = Path(node.repmgr.place, "session").read_text().strip()
+    session = goes_on(node, host)
+    assert node.repmgr.look(host, LIMIT) is RepmgrState.AT_WORK
+    assert node.repmgr.look(host, LIMIT) is RepmgrState.AT_WORK
     subprocess.run(["kill", "-KILL", "--", f"-{session}"], check=True)
-    end = time.monotonic() + LIMIT
-    while not node.repmgr.has_ended(host, LIMIT):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until_it_ends(node, host)
     assert gone(node.repmgr.place)
 
 
-def test_one_that_has_ended_and_that_nobody_has_asked(node: Node, host: LocalHost) -> None:
+def goes_on(node: Node, host: LocalHost) -> str:
+    """Let it go on to what takes long, without anybody who waits; return its session."""
+    (node.place / "slow").touch()
+    assert node.repmgr.start(host, LIMIT) is None
+    Path(node.repmgr.place, "go").touch()
+    return Path(node.repmgr.place, "session").read_text().strip()
+
+
+def until_it_ends(node: Node, host: LocalHost) -> None:
+    """As after a boot of its node, or of one that was killed."""
+    end = time.monotonic() + LIMIT
+    while node.repmgr.look(host, LIMIT) is RepmgrState.AT_WORK:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_one_that_has_been_read_is_over(node: Node, host: LocalHost) -> None:
+    assert node.repmgr.start(host, LIMIT) is None
+    node.repmgr.go_on(host, LIMIT)
+    assert node.repmgr.look(host, LIMIT) is RepmgrState.OVER
+
+
+def test_one_that_waits_for_a_word_of_somebody_who_is_gone_is_ended(node: Node, host: LocalHost) -> None:
+    """Else repmgrd stays paused until it gives up; and a word that comes late lets nothing go on."""
+    assert node.repmgr.start(host, LIMIT) is None
+    assert node.repmgr.look(host, LIMIT) is RepmgrState.UNPROMOTED
+    assert gone(node.repmgr.place)
+    with pytest.raises(OperationFailed):
+        node.repmgr.go_on(host, LIMIT)
+    ends(node)
+
+
+@pytest.mark.parametrize("promotes", [False, True])
+def test_one_that_has_ended_and_that_nobody_has_asked(node: Node, host: LocalHost, promotes: bool) -> None:
+    """It is said whether it had begun to promote its node: if not, the old primary can serve again."""
+    if promotes:
+        (node.place / "promotes").touch()
     assert node.repmgr.start(host, LIMIT) is None
     Path(node.repmgr.place, "go").touch()
     end = time.monotonic() + LIMIT
     while not Path(node.repmgr.place, "code").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert node.repmgr.has_ended(host, LIMIT)
+    assert node.repmgr.look(host, LIMIT) is (RepmgrState.OVER if promotes else RepmgrState.UNPROMOTED)
     assert gone(node.repmgr.place)
 
 
 def test_a_node_that_says_something_else_is_not_believed(node: Node, host: LocalHost) -> None:
     with pytest.raises(OperationFailed, match="not said"):
-        replace(node.repmgr, command=("echo",)).has_ended(host, LIMIT)
+        replace(node.repmgr, command=("echo",)).look(host, LIMIT)
 
 
 def test_it_refuses(node: Node, host: LocalHost) -> None:

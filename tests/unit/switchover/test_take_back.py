@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.journal import holds
-from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.log import hints_of
-from repmgr_hooks.service.guard import SwitchoverGuard
-from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
-from repmgr_hooks.switchover import on_node, record, take_back
+from repmgr_hooks.switchover import record, take_back
 from repmgr_hooks.switchover.record import Record
 from repmgr_hooks.switchover.take_back import may_unpause
-from repmgr_hooks.system.steps import Program, Rows, Sql
+from repmgr_hooks.system.steps import Rows, Sql
 from tests.fake import FakeHost
-from tests.unit.service.test_monitor import MAIN
 
-RECORD = Record(Holder(7, 123, "boot"), source=1, target=2, since=100.0, until=200.0, phase="hold", paused=(1, 2))
+RECORD = Record(
+    Holder(7, 123, "boot"), source=1, target=2, since=100.0, until=200.0, phase="hold", paused=(1, 2), timeline=1
+)
 
 
 def cluster(place: Path) -> Cluster:
@@ -36,36 +31,41 @@ def cluster(place: Path) -> Cluster:
 
 
 class Nodes(FakeHost):
-    """Nodes whose repmgrd can be unpaused; one that is no node answers nothing either."""
+    """One that is no node answers nothing either."""
 
     def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
-        there = {number for number, node in self.nodes.items() if node.reachable}
-        late = OperationFailed(f"no answer within {limit:g} s", code="no_answer")
-        return {sql.node: [("",)] if sql.node in there else late for sql in queries}
+        asked = list(queries)
+        late = {sql.node: OperationFailed("no answer", code="no_answer") for sql in asked if sql.node not in self.nodes}
+        return {**super().fetch_each([sql for sql in asked if sql.node in self.nodes], limit), **late}
 
 
 @pytest.mark.parametrize(
-    ("repmgr", "alive", "over", "primary", "ended", "expected"),
+    ("repmgr", "alive", "over", "primary", "settled", "expected"),
     [
         (False, True, False, 1, False, False),
         (True, True, False, None, True, False),
-        (True, True, True, None, False, True),  # too late: whoever holds it
+        (True, True, True, None, False, True),  # too late, though its holder is there
         (False, False, False, 1, False, True),
-        (False, False, False, None, False, True),
+        # nobody is the primary: a repmgrd that gave it up while it was paused would promote nobody
+        (False, False, False, None, False, False),
+        (False, False, False, None, True, True),
         # repmgr may still be at work: a repmgrd could promote another node beside the one that repmgr promotes
         (True, False, False, None, False, False),
         (True, False, False, 1, False, False),
         (True, False, False, 2, False, True),
-        (True, False, True, None, False, True),
-        # its node says that it has ended: if the primary has stopped, this is repmgrd's
-        (True, False, False, None, True, True),
         (True, False, False, 1, True, True),
     ],
 )
 def test_when_repmgrd_is_unpaused(
-    repmgr: bool, alive: bool, over: bool, primary: int | None, ended: bool, expected: bool
+    repmgr: bool, alive: bool, over: bool, primary: int | None, settled: bool, expected: bool
 ) -> None:
-    assert may_unpause(replace(RECORD, repmgr=repmgr), alive, over, primary, lambda: ended) is expected
+    assert may_unpause(replace(RECORD, repmgr=repmgr), alive, over, primary, lambda: settled) is expected
+
+
+def test_where_its_matter_is_settled_nobody_is_asked_again() -> None:
+    left = RECORD.left_to_repmgrd([1])
+    assert left.paused == (1,)
+    assert may_unpause(left, False, False, None, lambda: False)
 
 
 def test_the_file_holds_what_was_written(tmp_path: Path) -> None:
@@ -127,20 +127,7 @@ def test_a_node_that_is_gone_from_the_configuration_owes_nothing(tmp_path: Path)
     """Else its repmgrd would be sought on every look, for ever."""
     host = Nodes()
     record.keep(cluster(tmp_path), replace(RECORD, paused=(1, 99)))
-    assert take_back.look(cluster(tmp_path), 1, host, lambda _: False) is None
-    assert record.read(cluster(tmp_path)) is None
-
-
-def test_a_node_that_stays_silent_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    host = Nodes()
-    host.nodes[1].reachable = False
-    record.keep(cluster(tmp_path), RECORD)
-    guard = SwitchoverGuard(cluster(tmp_path), Monitor(MAIN, host, 5.0, Progress()), host)
-    for _ in range(3):
-        guard.look()
-    assert len([line for line in caplog.messages if "node 1" in line or "no answer" in line]) == 1
-    host.nodes[1].reachable = True
-    guard.look()
+    assert take_back.look(cluster(tmp_path), 1, host, lambda *_: False) is None
     assert record.read(cluster(tmp_path)) is None
 
 
@@ -156,58 +143,8 @@ def test_where_nobody_is_the_primary_it_is_said_what_to_do(
     way = "if no node becomes the primary: repmgr standby promote, on node 2"
     if silent:
         with pytest.raises(OperationFailed) as paused:
-            take_back.look(cluster(tmp_path), primary, host, lambda _: True)
+            take_back.look(cluster(tmp_path), primary, host, lambda *_: True)
         assert paused.value.hint == (way if hinted else "")
     else:
-        take_back.look(cluster(tmp_path), primary, host, lambda _: True)
+        take_back.look(cluster(tmp_path), primary, host, lambda *_: True)
         assert hints_of(caplog.records[-1]) == [way] * hinted
-
-
-SHELL = ("ssh", "db2")
-PLACE = "/tmp/repmgr-hooks-0123456789abcdef"
-
-
-@pytest.mark.parametrize("said", [on_node.WORKS, on_node.OVER, OperationFailed("ssh: no route to host")])
-def test_the_node_is_asked_whether_repmgr_has_ended(tmp_path: Path, said: str | OperationFailed) -> None:
-    """The primary has stopped, nobody is promoted, and the command was killed."""
-
-    def answer(program: Program) -> str:
-        assert f"place={PLACE}" in program.stdin
-        if isinstance(said, OperationFailed):
-            raise said
-        return f"{said}\n"
-
-    host = Nodes()
-    host.programs["ssh"] = answer
-    place = cluster(tmp_path)
-    nodes = {**place.nodes, 2: Node("10.0.0.12", shell=SHELL)}
-    place = replace(place, nodes=nodes)
-    holder = Holder(2**22, 1, holds.boot_id())  # no process has this number
-    left = replace(RECORD, holder=holder, until=clock.monotonic() + 600, repmgr=True, place=PLACE)
-    record.keep(place, left)
-    guard = SwitchoverGuard(place, Monitor(MAIN, host, 5.0, Progress()), host)
-    for _ in range(3):
-        guard.look()
-        end = clock.monotonic() + 60
-        while guard._asked and not guard._asked[1].done():  # noqa: SLF001
-            assert clock.monotonic() < end
-            time.sleep(0.01)
-        host.sleep(5)
-    assert len(host.ran) == (1 if said == on_node.OVER else 3)
-    assert record.read(place) == (None if said == on_node.OVER else left)
-
-
-class Broken(Nodes):
-    """Where a bug of ours shows."""
-
-    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
-        raise ZeroDivisionError
-
-
-def test_a_bug_in_it_keeps_no_event_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    host = Broken()
-    record.keep(cluster(tmp_path), RECORD)
-    guard = SwitchoverGuard(cluster(tmp_path), Monitor(MAIN, host, 5.0, Progress()), host)
-    for _ in range(3):
-        guard.look()
-    assert caplog.text.count("a bug in repmgr_hooks") == 1

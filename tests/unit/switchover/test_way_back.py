@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import NodeState, Registered
-from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.switchover.on_node import SETTINGS, Repmgr
-from repmgr_hooks.switchover.phases import Plan
+from repmgr_hooks.journal.holds import Holder
+from repmgr_hooks.settings.cluster import Cluster, Node
+from repmgr_hooks.switchover.on_node import SETTINGS
+from repmgr_hooks.switchover.record import Record
 from repmgr_hooks.switchover.way_back import promote, start_old_primary
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Rows, Sql
 from tests.unit.switchover.test_preflight import CLUSTER
 
 LIMIT = 60.0
-BEFORE = ClusterState(CLUSTER, 1, 3)
+HOLDER = Holder(7, 123, "boot")
 TARGET = 2
 STATES = (NodeState(1, "refused"), NodeState(2, "refused"), NodeState(3, timeline=3))
 ALIVE = (STATES[0], NodeState(2, timeline=3), STATES[2])
@@ -40,6 +40,10 @@ class NodesAnswer(LocalHost):
         if sql == Sql(3, SETTINGS):
             return [(str(self._directory),)]
         return [(number, f"db{number}", "host=h", f"/etc/db{number}.conf") for number in CLUSTER.nodes]
+
+
+def reached_by(*command: str) -> Cluster:
+    return replace(CLUSTER, nodes={number: replace(node, shell=command) for number, node in CLUSTER.nodes.items()})
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,17 @@ class Nodes:
         (self.old / "control").write_text(CONTROL.format(state))
 
     def begin(self, states: tuple[NodeState, ...] = STATES, promoting: bool = True) -> bool:
-        return start_old_primary(self.plan, states, promoting, LocalHost({}))
+        return start_old_primary(reached_by("env"), self.record(promoting), states, LocalHost({}))
 
-    def promote(self, states: tuple[NodeState, ...], command: tuple[str, ...] = (), promoting: bool = False) -> bool:
-        nodes = {number: replace(node, shell=command) for number, node in CLUSTER.nodes.items()}
-        plan = replace(self.plan, managed=ManagedCluster(replace(CLUSTER, nodes=nodes), ()))
-        return promote(plan, states, promoting, NodesAnswer(self.target))
+    def promote(
+        self, states: tuple[NodeState, ...], command: tuple[str, ...] = (), promoting: bool = False
+    ) -> int | None:
+        cluster = replace(reached_by("env"), nodes={**reached_by("env").nodes, 3: Node("10.0.0.13", shell=command)})
+        return promote(cluster, self.record(promoting), states, NodesAnswer(self.target))
 
-    @property
-    def plan(self) -> Plan:
-        repmgr, old = (Repmgr(("env",), str(each), "/etc/it's.conf") for each in (self.target, self.old))
-        return Plan(BEFORE, TARGET, repmgr, ("app",), (1, 2, 3), ManagedCluster(CLUSTER, ()), {}, old)
+    def record(self, promoting: bool) -> Record:
+        repmgrs = tuple((node, str(place), "/etc/it's.conf") for node, place in ((TARGET, self.target), (1, self.old)))
+        return Record(HOLDER, 1, TARGET, 0.0, 0.0, promoting=promoting, timeline=3, repmgrs=repmgrs)
 
     @property
     def started(self) -> str:
@@ -198,7 +202,7 @@ def test_a_witness_is_nobody_to_promote(nodes: Nodes) -> None:
 
 def test_where_the_old_primary_has_died_repmgr_promotes(nodes: Nodes) -> None:
     runs(nodes)
-    assert nodes.promote(ALIVE)
+    assert nodes.promote(ALIVE) == TARGET
     assert nodes.started == "repmgr -f /etc/it's.conf standby promote --siblings-follow\n"
 
 
@@ -219,7 +223,7 @@ AHEAD = (*ALIVE[:2], replace(ALIVE[2], lsn=7))
 def test_the_node_with_the_most_wal_is_promoted(nodes: Nodes) -> None:
     """Its last commits may be nowhere else: with quorum commit one standby is enough."""
     runs(nodes)
-    assert nodes.promote(AHEAD, ("env",))
+    assert nodes.promote(AHEAD, ("env",)) == 3
     assert nodes.started == "repmgr -f /etc/db3.conf standby promote --siblings-follow\n"
 
 

@@ -1,0 +1,147 @@
+"""A switchover whose command is gone, and perhaps the service or the gateway too: the service takes it up."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.endtoend.conftest import fresh_lab
+from tests.endtoend.switchovers import (
+    PHASES,
+    STATE,
+    hanging,
+    is_served,
+    killed,
+    pair,
+    pooled_service,
+    primary_of,
+    repmgr_conf,
+    started,
+    stopping,
+)
+from tests.endtoend.test_gateway import reboot
+from tests.endtoend.test_worker import kill_worker
+from tests.lab import RUNTIME, Host, Lab, wait_for
+from tests.lab.pgbouncer import Pooler
+from tests.lab.three import rejoin
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[tuple[Lab, Pooler]]:
+    made = fresh_lab(3)
+    try:
+        yield made, pooled_service(made)
+    finally:
+        made.destroy()
+
+
+@pytest.fixture
+def lab(both: tuple[Lab, Pooler]) -> Lab:
+    """Each test leaves node 1 or 2 as the primary, and all others its standbys."""
+    return both[0]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_command_is_killed(lab: Lab, phase: str) -> None:
+    killed(started(lab, PHASES[phase]))
+    is_served(lab, time.time())
+
+
+def test_the_command_is_killed_while_the_primary_stops(lab: Lab) -> None:
+    """repmgr goes on by itself, and the service follows."""
+    old, new = pair(lab)
+    killed(stopping(lab, old))
+    is_served(lab, time.time())
+    assert primary_of(lab) is new
+
+
+def test_the_service_is_killed_while_the_primary_stops(lab: Lab) -> None:
+    """As systemd does, it is started again at once."""
+    old, new = pair(lab)
+    command = stopping(lab, old)
+    kill_worker(lab, signal.SIGKILL)
+    lab.start_worker()
+    assert command.wait(300) == 0
+    is_served(lab, time.time())
+    assert primary_of(lab) is new
+
+
+def said(lab: Lab) -> int:
+    """How much the service has said so far."""
+    return len(lab.gateway.log("worker"))
+
+
+def power_off(lab: Lab) -> None:
+    """The gateway goes off: its daemons, its rules, what is in memory. PgBouncer runs on, as one on another host."""
+    lab.gateway.run("pkill", "-KILL", "-x", "pg_receivewal", check=False)
+    for name in ("worker", "cron", *(f"repmgrd{node}" for node in lab.numbers)):
+        daemon = lab.daemons.pop(name)
+        daemon.kill()
+        daemon.wait(60)
+    reboot(lab)
+    shutil.rmtree(RUNTIME)
+    boot = lab.gateway.run("cat", "/proc/sys/kernel/random/boot_id").strip()
+    records = [*lab.gateway.path(STATE).glob("*.switchover"), *lab.gateway.path(STATE).glob("*.hold")]
+    assert len(records) == 2
+    for record in records:
+        text = record.read_text()
+        assert boot in text
+        record.write_text(text.replace(boot, "another"))
+
+
+def boots(lab: Lab) -> None:
+    """What starts on a gateway at boot; repmgrd starts when it reaches a primary, and systemd tries that for long."""
+    lab.gateway.hooks("boot")
+    lab.start_worker()
+    lab.start_cron()
+
+
+def repmgr_has_ended(host: Host) -> None:
+    wait_for(lambda: [*host.path("/tmp").glob("repmgr-hooks-*/code")], "repmgr to end")
+
+
+@pytest.mark.parametrize("too", ["nothing", "the service", "the gateway"])
+def test_the_old_primary_serves_again(lab: Lab, both: tuple[Lab, Pooler], too: str) -> None:
+    """It does not stop, and repmgr gives up; the command, which would have started it again, is gone."""
+    old, new = pair(lab)
+    begun, client = said(lab), lab.start_client(patience=60)
+    with repmgr_conf(new, "shutdown_check_timeout=5\n"), hanging(old):
+        command = stopping(lab, old)
+        assert both[1].paused()
+        killed(command)
+        if too == "the service":
+            kill_worker(lab, signal.SIGKILL)
+            lab.start_worker()
+        if too == "the gateway":
+            power_off(lab)
+            repmgr_has_ended(new)
+            boots(lab)
+        wait_for(lambda: f"node {old.name[-1]} is started again" in lab.gateway.log("worker")[begun:], "the start", 120)
+    client.wait_for_write(time.time(), 120)
+    client.stop()
+    if too == "the gateway":
+        lab.start_repmgrd()
+    is_served(lab, time.time())
+    assert primary_of(lab) is old
+    assert not both[1].paused()
+
+
+def test_the_node_is_promoted(lab: Lab, both: tuple[Lab, Pooler]) -> None:
+    """The primary dies, and repmgr gives up; repmgrd, which was paused just then, promotes nobody later either."""
+    old, new = pair(lab)
+    client = lab.start_client(patience=60)
+    with hanging(old):
+        command = stopping(lab, old)
+        killed(command)
+        old.pg_ctl("stop", "-m", "immediate")
+    died = time.time()
+    client.wait_for_write(died, 180)
+    client.stop()
+    assert new.sql("select pg_is_in_recovery()") == "f"
+    rejoin(old, new)
+    is_served(lab, time.time())
+    assert not both[1].paused()
