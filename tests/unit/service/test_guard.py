@@ -14,6 +14,7 @@ from repmgr_hooks import clock
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
+from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
@@ -316,7 +317,7 @@ class Broken(FakeHost):
 def test_a_bug_in_it_keeps_no_event_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     left = Left(tmp_path)
     host = Broken()
-    left.guard = SwitchoverGuard(left.cluster, None, Monitor(MAIN, host, 5.0), host, lambda _: left.host)
+    left.guard = SwitchoverGuard(left.cluster, None, Monitor(MAIN, host, 5.0, Progress()), host, lambda _: left.host)
     left.host.lose(1)
     left.keep(until=clock.monotonic() - 1)
     left.look(8)
