@@ -55,7 +55,7 @@ class Left:
 
     def new_guard(self) -> SwitchoverGuard:
         """As that of a service that has begun anew."""
-        monitor = Monitor(MAIN, self.host, 5.0)
+        monitor = Monitor(MAIN, self.host, 5.0, Progress())
         return SwitchoverGuard(self.cluster, self.journal, monitor, self.host, lambda _: self.host)
 
     def keep(self, **changes: object) -> Record:
