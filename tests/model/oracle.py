@@ -162,10 +162,13 @@ class Oracle:
 
     def _deserted(self, port: str, shown: Shown | None) -> None:
         """It may be so if repmgr has called that node the primary, and somebody promoted it later: a call names no
-        timeline. design.md: "or a promotion event about it is in the journal"."""
+        timeline. design.md: "or a promotion event about it is in the journal". Or if it looks like repmgr's: a standby
+        of a primary for which repmgr could not write its metadata has those of before, which may name itself."""
         led, term = self.led[port], shown.term if shown else None
         by_hand = term is not None and not self._cluster.made_by_repmgr(term)
-        claimed = term is not None and term.node in self._evidence.perhaps_promoted()
+        claimed = term is not None and (
+            term.node in self._evidence.perhaps_promoted() or self._looks_announced(term.node, led.node)
+        )
         if by_hand and not claimed and self._was_healthy(led):
             self.accuse(f"port {port} was led away from a healthy primary, {led}, for {shown}")
 
@@ -271,9 +274,12 @@ class Oracle:
         The primary before may hold the same from an earlier time of that node as the primary. Then the metadata
         prove nothing, and design.md rules: "otherwise the primary that we route to stays".
         """
-        node = self._cluster.nodes[number]
-        news = before is None or self._cluster.nodes[before].registered != (number,)
-        return node.term in self._cluster.announced and node.registered == (number,) and news
+        return self._cluster.nodes[number].term in self._cluster.announced and self._looks_announced(number, before)
+
+    def _looks_announced(self, number: int, before: int | None) -> bool:
+        nodes = self._cluster.nodes
+        news = before is None or nodes[before].registered != (number,)
+        return nodes[number].registered == (number,) and news
 
     def stale_primaries(self, last_known: LastKnownPrimary) -> list[int]:
         """Return the reachable nodes out of recovery that are certainly not the primary any more."""

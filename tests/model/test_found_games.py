@@ -152,3 +152,24 @@ def test_roles_change_while_a_former_primary_is_looked_after(state: Model, then:
         which=0, how="isolate", metadata=True, rewinds=then != "start", looks=5, then=then, when=when
     )
     state.all_is_quiet()
+
+
+def test_what_looks_like_a_promotion_by_repmgr_is_taken_for_one(state: Model) -> None:
+    """The oracle was wrong: node 1 has repmgr.nodes of before, from a primary for which repmgr could not write it."""
+    state.begin(size=5, placed="apart", if_none="", backend="iptables", former=False)
+    state.the_worker_is_held_up(seconds=30)
+    state.repmgr_promotes(metadata=False, when=0, which=0)
+    state.a_primary_stops(when=24, which=0)
+    state.a_former_primary_comes_back(how="stop", looks=2, metadata=True, rewinds=True, then="switch", when=0, which=1)
+    state.the_worker_is_held_up(seconds=249)
+    state.a_node_stops(when=36, which=9)
+    state.a_node_stops(when=36, which=7)
+    again = state.a_former_primary_comes_back
+    again(how="isolate", looks=4, metadata=False, rewinds=True, then="nothing", when=55, which=2)
+    state.a_node_rejoins(by_hand=True, when=0, which=0)
+    state.a_node_rejoins(by_hand=True, when=46, which=0)
+    again(how="isolate", looks=6, metadata=False, rewinds=True, then="promote", when=53, which=0)
+    state.an_event_lies(name="bdr_failover", node=1, success=False)
+    state.ticks(ticks=3)
+    assert state.cluster.nodes[1].term.by == "hand"
+    assert state.host.node_behind("app") == 1
