@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.endtoend.conftest import needs_box
-from tests.endtoend.test_two_gateways import streams
+from tests.endtoend.test_two_gateways import in_step, streams
 from tests.lab import Client, wait_for
 from tests.lab.gateways import TwoGateways
 
@@ -58,6 +58,8 @@ def test_it_comes_back_and_knows_the_connection(pair: TwoGateways, client: Clien
     lab.start_gateway(lab.gateway)
     wait_for(lambda: lab.led(lab.gateway) == NODE_1, "the first gateway to lead its ports")
     wait_for(lambda: "dport=54322" in lab.tracked(lab.gateway), "the first gateway to know the client's connection")
+    for host in lab.gateways:
+        wait_for(lambda h=host: in_step(h), f"{host.name} to be in step", every=2)  # type: ignore[misc]
     client.wait_for_write(time.time())
 
 
