@@ -67,6 +67,10 @@ def _touch(path: Path) -> None:
 
 def forget_heartbeats(state_dir: Path, clusters: Collection[str]) -> None:
     """Remove those of other clusters: they would be taken for clusters that are looked at no more. Raises OSError."""
+    on_disk(partial(_remove_others, state_dir, clusters))
+
+
+def _remove_others(state_dir: Path, clusters: Collection[str]) -> None:
     for path in state_dir.glob("cluster-*.looked"):
         if path.name.removeprefix("cluster-").removesuffix(".looked") not in clusters:
             path.unlink(missing_ok=True)
@@ -82,7 +86,7 @@ def saw_primary(cluster: Cluster) -> None:
 def knew_primary_at(cluster: Cluster) -> float | None:
     """Return when this one of several gateways last knew the primary, in seconds since the epoch; None if never."""
     try:
-        return _path(Path(cluster.state_dir), cluster.name, KNOWN).stat().st_mtime
+        return on_disk(_path(Path(cluster.state_dir), cluster.name, KNOWN).stat).st_mtime
     except OSError:
         return None
 
@@ -91,7 +95,7 @@ def forget_that_primary_was_known(cluster: Cluster) -> None:
     """As if it had never been known; what cannot be removed counts again after a restart."""
     if cluster.state_dir:
         with contextlib.suppress(OSError):
-            _path(Path(cluster.state_dir), cluster.name, KNOWN).unlink(missing_ok=True)
+            on_disk(partial(_path(Path(cluster.state_dir), cluster.name, KNOWN).unlink, missing_ok=True))
 
 
 def is_away(cluster: Cluster) -> bool:
