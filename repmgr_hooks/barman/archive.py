@@ -248,7 +248,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data."""
-        return {"healthy": self.healthy, **asdict(self)}
+        # A problem is a tuple, which JSON would show as a list.
+        return {"healthy": self.healthy, **asdict(self), "conflict": self.conflict and self.conflict._asdict()}
 
 
 def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> Report:

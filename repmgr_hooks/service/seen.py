@@ -7,8 +7,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from repmgr_hooks.background import on_disk
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState, WalSender
@@ -65,7 +67,7 @@ def forget_removed(loaded: Config, shown: Path | None) -> None:
     """Remove what others would read of clusters that the configuration has no longer, or that are looked at no more."""
     clusters = loaded.clusters if loaded.service.monitor_interval else ()
     with contextlib.suppress(OSError):
-        forget_heartbeats(loaded.state_dir, clusters)
+        on_disk(partial(forget_heartbeats, loaded.state_dir, clusters))
     if shown:
         with contextlib.suppress(OSError):
             forget_others(shown, loaded.clusters)

@@ -246,7 +246,8 @@ class Worker:
                 self._formers.append(keeper)
                 starting.append(keeper)
             release = partial(self._release_cut_off, name, journal)
-            self._loops[name] = Loop(controller, before.get(name), release, host.close_idle, first)
+            close = partial(self._close, name, host)
+            self._loops[name] = Loop(controller, before.get(name), release, close, first)
             starting += [self._keepers[-1], self._loops[name], prober]
         # Not before all are there: they would keep this thread from making the others.
         for thread in starting:
@@ -255,6 +256,12 @@ class Worker:
     def _stirs(self, name: str) -> None:
         if loop := self._loops.get(name):
             loop.stirs()
+
+    def _close(self, name: str, host: LocalHost) -> None:
+        """Let go of what a loop has worked with. It may have been in a look when its cluster was taken out."""
+        host.close_idle()
+        if name not in self._config.clusters or not self._config.service.monitor_interval:
+            forget_removed(self._config, self._shown)
 
     def _release_cut_off(self, name: str, journal: Journal) -> None:
         try:

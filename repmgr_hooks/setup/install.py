@@ -128,7 +128,7 @@ def install(directory: Path, replace: bool, host: Host) -> Iterator[str]:
     for move in moves:
         yield f"ok        {move.place}" if move.done else put(move, group)
     if on_gateway:
-        yield passfile()
+        yield passfile(spools_owner(directory)[0])
     host.run(Program(("systemd-tmpfiles", "--create", str(in_force(TMPFILES)))), LIMIT)
     if on_gateway:
         host.run(Program(("sysctl", "--quiet", "--load", str(in_force(SYSCTL)))), LIMIT)
@@ -273,13 +273,17 @@ def keep(place: Path) -> Path:
     raise AssertionError("unreachable")
 
 
-def passfile() -> str:
-    """Make an empty file for the password; one that is there is made such that none but the service can read it."""
-    path = Path(PASSFILE)
-    there = path.exists()
-    if there and (path.owner(), stat.S_IMODE(path.stat().st_mode)) == (USER, 0o600):
-        return f"ok        {path}"
+def passfile(user: str) -> str:
+    """Make an empty file for the password; one that is there is made such that none but the service can read it.
+
+    A link stays as it is: what it leads to may be another program's, such as repmgr's own .pgpass.
+    """
+    path, owner = Path(PASSFILE), pwd.getpwnam(user)
+    if there := os.path.lexists(path):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or (status.st_uid, stat.S_IMODE(status.st_mode)) == (owner.pw_uid, 0o600):
+            return f"ok        {path}"
     path.touch(0o600)
     path.chmod(0o600)
-    shutil.chown(path, USER, USER)
-    return f"changed   {path}: owner {USER}, mode 0600" if there else f"made      {path}: empty"
+    os.chown(path, owner.pw_uid, owner.pw_gid)
+    return f"changed   {path}: owner {user}, mode 0600" if there else f"made      {path}: empty"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from repmgr_hooks import background, hook, lock
+from repmgr_hooks import background, config, hook, lock
 from repmgr_hooks.background import on_disk, together
 from repmgr_hooks.journal.heartbeat import last_heartbeat, write_heartbeat
 from repmgr_hooks.journal.pauses import known
 from repmgr_hooks.lock import exclusive, holder
+from repmgr_hooks.service.seen import forget_removed
 
 
 @pytest.fixture
@@ -100,3 +102,12 @@ def test_when_one_of_several_jobs_raises_the_others_have_ended() -> None:
         together(broken, late)
     assert ended.is_set()
     assert together(lambda: 1, lambda: 2) == [1, 2]
+
+
+def test_what_is_removed_on_a_disk_that_hangs_is_not_waited_for(hung: None, tmp_path: Path) -> None:
+    """The service, which reads a configuration with a cluster less, has others to look after."""
+    loaded = config.load(Path(__file__).resolve().parents[2] / "config/config.yaml")
+    loaded = replace(loaded, service=replace(loaded.service, state_dir=str(tmp_path)))
+    (tmp_path / "cluster-former.looked").touch()
+    forget_removed(loaded, None)
+    assert (tmp_path / "cluster-former.looked").exists()

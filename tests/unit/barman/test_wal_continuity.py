@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, file_name, parse_name
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import barman
 from repmgr_hooks.reports import wal_check
 from repmgr_hooks.settings.barman import Barman
@@ -392,6 +393,13 @@ def test_a_hole(host: FakeHost) -> None:
     ]
     assert found.as_dict()["missing"] == ("000000010000000000000004", "00000002.history")
     assert found.as_dict()["healthy"] is False
+
+
+def test_a_conflict_has_names_in_json_too() -> None:
+    conflict = Problem("branch_conflict", "another branch", "move it")
+    plain = json.loads(json.dumps(archive.Report("main_backup", files=1, conflict=conflict).as_dict()))
+    assert plain["conflict"] == {"code": "branch_conflict", "message": "another branch", "hint": "move it"}
+    assert json.loads(json.dumps(archive.Report("main_backup").as_dict()))["conflict"] is None
 
 
 def test_a_hole_before_the_newest_backup_is_none(host: FakeHost) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import pwd
 import re
 import socket
 import tempfile
@@ -548,6 +549,32 @@ def test_the_old_one_stays_beside(tmp_path: Path) -> None:
     (tmp_path / "draft").write_text("another")
     assert install.put(move).endswith("the old one is " + str(tmp_path / "there.before-repmgr-hooks.2"))
     assert (tmp_path / "there.before-repmgr-hooks").read_text() == "old", "what was there at first"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_passfile_is_the_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the user whom the draft's tmpfiles.d names; the number of one who is gone has no name."""
+    path, nobody = tmp_path / "pgpass", pwd.getpwnam("nobody")
+    monkeypatch.setattr(install, "PASSFILE", str(path))
+    assert install.passfile("nobody") == f"made      {path}: empty"
+    assert install.passfile("nobody") == f"ok        {path}"
+    path.write_text("*:*:*:repmgr:x")
+    os.chown(path, 54321, 54321)
+    assert install.passfile("nobody") == f"changed   {path}: owner nobody, mode 0600"
+    status = path.stat()
+    assert (status.st_uid, status.st_mode & 0o777, path.read_text()) == (nobody.pw_uid, 0o600, "*:*:*:repmgr:x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_passfile_that_is_a_link_takes_nobodys_password_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given to the service, repmgr's own could not be read by repmgr any more."""
+    theirs = tmp_path / "theirs"
+    theirs.touch(0o600)
+    os.chown(theirs, 54321, 54321)
+    (tmp_path / "pgpass").symlink_to(theirs)
+    monkeypatch.setattr(install, "PASSFILE", str(tmp_path / "pgpass"))
+    assert install.passfile("nobody") == f"ok        {tmp_path}/pgpass"
+    assert theirs.stat().st_uid == 54321
 
 
 def test_what_is_kept_is_not_written_through_a_link(tmp_path: Path) -> None:

@@ -63,3 +63,9 @@ def test_the_rpm_says_what_it_carries() -> None:
     assert dict(wheels) == pinned
     bundled = re.findall(r"(?m)^Provides: +bundled\(python3dist\((\S+)\)\) = (\S+)$", spec())
     assert {name.replace("-", "_"): version for name, version in bundled} == pinned
+
+
+def test_the_service_may_open_what_many_clusters_need() -> None:
+    """A visit to each port and a look at each node, of 300 clusters, while nobody answers."""
+    (limit,) = re.findall(r"(?m)^LimitNOFILE=(\d+)$", (SYSTEMD / "repmgr-hooks.service").read_text())
+    assert int(limit) >= 300 * (10 + 3) + 1000

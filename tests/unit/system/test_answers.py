@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,25 @@ def test_who_waits_for_another_cluster_does_not_wait_longer_than_for_the_program
         Programs(answers=answers).run(program, 0.1)
     (tmp_path / "over").touch()
     assert first() == ""
+
+
+def test_who_has_more_time_does_not_end_with_who_came_first(tmp_path: Path) -> None:
+    """What is asked in time of peace gives up early; a failover that needs the same answer waits for it."""
+    answers, program, asked = Answers(), Program(("barman", "--version"), constant=True), threading.Event()
+
+    def too_late(limit: float) -> str:
+        asked.set()
+        assert over.wait(60)
+        raise ProgramTimeout(program, 5)
+
+    over = threading.Event()
+    first = begin(partial(answers.constant, program, 60, too_late))
+    assert asked.wait(60)
+    second = begin(partial(answers.constant, program, 60, lambda limit: "3.4"))
+    over.set()
+    with pytest.raises(ProgramTimeout):
+        first()
+    assert second() == "3.4"
 
 
 def test_rules_are_read_once_for_each_change_whichever_cluster_has_made_it(tmp_path: Path) -> None:
