@@ -67,10 +67,6 @@ def _touch(path: Path) -> None:
 
 def forget_heartbeats(state_dir: Path, clusters: Collection[str]) -> None:
     """Remove those of other clusters: they would be taken for clusters that are looked at no more. Raises OSError."""
-    on_disk(partial(_remove_others, state_dir, clusters))
-
-
-def _remove_others(state_dir: Path, clusters: Collection[str]) -> None:
     for path in state_dir.glob("cluster-*.looked"):
         if path.name.removeprefix("cluster-").removesuffix(".looked") not in clusters:
             path.unlink(missing_ok=True)

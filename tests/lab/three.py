@@ -7,6 +7,7 @@ gateway makes a third node follow with, and how a standby gets at what Barman ha
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,7 @@ def let_in(lab: Lab, host: Host, user: str, key: str, public: str) -> None:
     lab.put(host, f"{home}/id_ed25519", key, 0o600, user)
     lab.put(host, f"{home}/known_hosts", f"{host.address.rstrip(DIGITS)}* {public}", 0o600, user)
     lab.put(host, f"{home}/authorized_keys", public, 0o600, user)
+    shutil.chown(host.path(home), user, user)
     # Debian locks the account, and without PAM sshd lets nobody in to a locked one.
     host.run("usermod", "--password", "*", user)
 
