@@ -624,6 +624,11 @@ def test_nobody_else_keeps_the_slot_of_a_gateways_barman(tmp_path: Path) -> None
     assert "slot barman_2 is that of a gateway's own Barman" in mistakes(tmp_path, text)
 
 
+def test_no_gateways_barman_has_a_slot_of_repmgrs(tmp_path: Path) -> None:
+    text = of_pair(EACH.replace("barman_2", "repmgr_slot_2"))
+    assert "slot repmgr_slot_2 is repmgr's" in mistakes(tmp_path, text)
+
+
 @pytest.mark.parametrize(
     ("own", "slot"), [("10.0.0.21", "barman_1"), ("10.0.0.22", "barman_2"), ("10.0.0.99", "")], ids=str
 )
