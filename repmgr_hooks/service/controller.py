@@ -214,9 +214,10 @@ class ClusterController:
                 self._last_known = self._unwritten
                 self._journal.remember(self.name, self._unwritten)
                 self._unwritten = None
-            self._last_known = self._shown.absence.considered(self._journal.last_known(self.name, within))
+            self._last_known = self._journal.last_known(self.name, within)
         except OperationFailed as error:
             self._cannot_use_journal(error)
+        self._last_known = self._shown.absence.considered(self._last_known)
 
     def _keep(self, decision: PrimaryDecision | None) -> None:
         """Remember the primary with which all agrees; what cannot be written is written when that is possible."""
