@@ -35,6 +35,7 @@ def test_a_node_on_another_port_of_its_host() -> None:
         ("postgresql://repmgr@a:5433/repmgr", 5433),
         ("host=a,b port=1,2", None),
         ("port=-1", None),
+        pytest.param("port=" + "9" * 5000, None, id="no number that Python reads"),
         ("nonsense", None),
     ],
 )
