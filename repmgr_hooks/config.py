@@ -114,9 +114,10 @@ def _own_address(cluster: Cluster) -> str:
 
 
 def is_out_of_date(loaded: Config) -> bool:
-    """True if it did not say which Barman is this host's, for the host's address came later than it was read."""
+    """True if it did not say what is Barman's on this host, for the host's address came later than it was read."""
     clusters = [managed.cluster for managed in loaded.clusters.values()]
-    return any(each.barman and not each.barman.slot_name and _own_address(each) for each in clusters)
+    several = [(each.barman, each) for each in clusters if each.barman and each.barman.gateways]
+    return any((own := _own_address(each)) and barman.seen_from(own) != barman for barman, each in several)
 
 
 def _config(document: Document, path: Path) -> Config:

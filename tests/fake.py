@@ -517,6 +517,7 @@ class FakeHost(ScriptedHost):
         self.at_work: set[int] = set()
         """The ports of those that do not listen."""
         self.sees_sessions = True
+        self.conntrackd_fills_kernel = True
         self.stood_still_for = 0.0
         """Seconds by which the clocks of the nodes have gone on while this host's stood still."""
         self.announced: dict[int, str] = {}
@@ -657,7 +658,7 @@ class FakeHost(ScriptedHost):
         if found := re.fullmatch(r"/proc/sys/net/ipv4/conf/(\w+)/forwarding", path):
             return f"{int(found[1] not in self.not_forwarding)}\n"
         if path == "/etc/conntrackd/conntrackd.conf":
-            return "    DisableExternalCache yes\n"
+            return f"    DisableExternalCache {'yes' if self.conntrackd_fills_kernel else 'no'}\n"
         assert path == "/proc/sys/net/ipv4/ip_forward"
         return f"{int(self.forwarding)}\n"
 

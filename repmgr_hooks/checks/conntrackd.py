@@ -58,7 +58,8 @@ def runs(option: str, keepalived: str, root: Path) -> bool:
     command = re.compile(rf"conntrackd.*\s{option}\b", re.IGNORECASE)
     for quoted, bare in re.findall(r'(?m)^\s*notify(?:_master)?\s+(?:"([^"\n]*)"|(\S+))', keepalived):
         words = quoted or bare
-        if command.search(words) or any(map(command.search, _script(root / words.split()[0].lstrip("/")))):
+        script = next(iter(words.split()), "").lstrip("/")
+        if command.search(words) or any(map(command.search, _script(root / script))):
             return True
     return False
 

@@ -22,7 +22,7 @@ def moved(cluster: Cluster, known: Mapping[int, Identity]) -> Iterator[tuple[int
     for number, identity in known.items():
         node = cluster.nodes.get(number)
         ours, theirs = cluster.endpoint(number).port if node else None, identity.port
-        if node and identity.host in (node.host, node.name) and theirs not in (None, ours):
+        if node and identity.host and identity.host in (node.host, node.name) and theirs not in (None, ours):
             what = f"node {number}: repmgr.nodes has port {theirs}; clients are still led to {ours}"
             hint = (
                 f"if the node has moved, write its port into the configuration (nodes.{number}.port), then "

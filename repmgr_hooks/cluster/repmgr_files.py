@@ -125,7 +125,7 @@ def _port(text: str) -> int | None:
         said = str(conninfo.conninfo_to_dict(text).get("port") or DEFAULT_PORT)
     except Error:
         return None
-    return int(said) if said.isascii() and said.isdigit() else None
+    return int(said) if re.fullmatch("[0-9]{1,5}", said) else None
 
 
 def is_address(text: str) -> bool:

@@ -113,8 +113,9 @@ def validate(config: Config, cluster: Cluster) -> Iterable[Problem]:
     name = config.slot_name(cluster)
     if not name:
         yield mistake("needs the section 'barman' of the cluster, or 'name'")
-    if REPMGRS.fullmatch(name):
-        yield mistake(f"slot {name} is repmgr's, which creates and drops it itself", "take it out")
+    for slot in (name,) if config.name or cluster.barman is None else cluster.barman.slots:
+        if REPMGRS.fullmatch(slot):
+            yield mistake(f"slot {slot} is repmgr's, which creates and drops it itself", "take it out")
     if config.name and cluster.barman and cluster.barman.on_each_gateway and config.name in cluster.barman.slots:
         yield mistake(f"slot {name} is that of a gateway's own Barman", "take 'name' out: each gateway sees to its own")
     if config.on == "primary" and config.state in ("absent", "synced"):

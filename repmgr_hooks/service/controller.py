@@ -76,7 +76,7 @@ class ClusterController:
         """What the last look has decided, if it found nothing for a run to do."""
         self._owes_look = False
         """Events came in, and the cluster was not looked at without them since: they may be many, and all lie."""
-        self._last_known = self._shown.absence.considered(LastKnownPrimary())
+        self._last_known = LastKnownPrimary()
         self._unwritten: LastKnownPrimary | None = None
         """What the journal could not be told yet."""
         self._pause: Pause | None = None
@@ -208,15 +208,15 @@ class ClusterController:
                 self._pause = known(self._config.state_dir, self.name)
 
     def _remind(self) -> None:
-        within = self._managed.cluster.flap_limit.window
         try:
             if self._unwritten:
                 self._last_known = self._unwritten
                 self._journal.remember(self.name, self._unwritten)
                 self._unwritten = None
-            self._last_known = self._shown.absence.considered(self._journal.last_known(self.name, within))
+            self._last_known = self._journal.last_known(self.name, self._managed.cluster.flap_limit.window)
         except OperationFailed as error:
             self._cannot_use_journal(error)
+        self._last_known = self._shown.absence.considered(self._last_known)
 
     def _keep(self, decision: PrimaryDecision | None) -> None:
         """Remember the primary with which all agrees; what cannot be written is written when that is possible."""

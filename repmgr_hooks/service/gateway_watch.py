@@ -81,7 +81,10 @@ class GatewayWatch:
     def _compare(self, primary: int) -> tuple[Problem, ...]:
         """Return what is wrong with the connections that are tracked: those that were missing the last time, too."""
         now, cluster = self._host.now(), self._cluster
-        if now < self._compare_at or not in_step.judged_by_kernel(cluster, self._host):
+        if not in_step.judged_by_kernel(cluster, self._host):
+            self._tracking, self._not_in_step = in_step.Tracking(), ()
+            return ()
+        if now < self._compare_at:
             return self._not_in_step
         self._compare_at = now + COMPARE_EVERY
         try:

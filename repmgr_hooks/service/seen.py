@@ -51,7 +51,8 @@ class Shown:
         """Look during a pause, when nothing is done; return the seconds until the next such look."""
         if not self._publisher:
             return math.inf
-        self.show(PrimaryFinder(self._cluster, last_known).decision(host), paused=True)
+        remembered = self.absence.considered(last_known)
+        self.show(PrimaryFinder(self._cluster, remembered).decision(host), paused=True)
         return self._interval
 
     @contextmanager

@@ -624,6 +624,11 @@ def test_nobody_else_keeps_the_slot_of_a_gateways_barman(tmp_path: Path) -> None
     assert "slot barman_2 is that of a gateway's own Barman" in mistakes(tmp_path, text)
 
 
+def test_no_gateways_barman_has_a_slot_of_repmgrs(tmp_path: Path) -> None:
+    text = of_pair(EACH.replace("barman_2", "repmgr_slot_2"))
+    assert "slot repmgr_slot_2 is repmgr's" in mistakes(tmp_path, text)
+
+
 @pytest.mark.parametrize(
     ("own", "slot"), [("10.0.0.21", "barman_1"), ("10.0.0.22", "barman_2"), ("10.0.0.99", "")], ids=str
 )
@@ -647,3 +652,19 @@ def test_an_address_that_comes_after_the_file_was_read(monkeypatch: pytest.Monke
     own.append("10.0.0.21")
     assert config.is_out_of_date(loaded)
     assert not config.is_out_of_date(config.load(PAIR))
+
+
+def test_how_barman_is_run_is_known_when_the_address_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One Barman for all, reached in another way from each gateway: of that, too, the address decides."""
+    path = tmp_path / "config.yaml"
+    path.write_text(of_pair("        10.0.0.21: {command: [barman]}\n        10.0.0.22: {command: [ssh, b, barman]}\n"))
+    path.chmod(0o600)
+    own: list[str] = []
+    monkeypatch.setattr(config, "route_to", lambda address: Route(address in own))
+    loaded = config.load(path)
+    assert not config.is_out_of_date(loaded)
+    own.append("10.0.0.22")
+    assert config.is_out_of_date(loaded)
+    assert not config.is_out_of_date(config.load(path))
+    own.clear()
+    assert not config.is_out_of_date(config.load(path)), "without an address there is nothing to learn"

@@ -103,6 +103,8 @@ def test_what_is_as_good(tmp_path: Path, host: FakeHost, old: str, new: str) -> 
         ("notify /etc/conntrackd/primary-backup.sh", DEBIANS, True),
         ('notify_master "/etc/conntrackd/primary-backup.sh primary"', "# conntrackd -c\ntrue\n", False),
         ('notify_master "/etc/conntrackd/no-such-script"', "", False),
+        ('notify_master ""', "", False),
+        ('notify_master " " root', "", False),
         ('notify_backup "/usr/sbin/conntrackd -c" root root', "", False),
         ('# notify_master "/usr/sbin/conntrackd -c"', "", False),
     ],

@@ -15,9 +15,11 @@ from repmgr_hooks.cluster import gateways
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.engine.dispatcher import handle
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import Progress, is_away
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.last_seen import Publisher
 from repmgr_hooks.netfilter.address import had_for
 from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.service.controller import ClusterController
@@ -237,6 +239,40 @@ def test_a_gateway_that_stood_still_for_a_week_was_away(
     assert host.leads_to(host.app_port) == "10.0.0.11:5432", "the other gateway speaks for node 1"
 
 
+class Unreadable(Journal):
+    """Whose disk has gone."""
+
+    def last_known(self, cluster: str, within: float = 0.0) -> LastKnownPrimary:
+        raise OperationFailed("the journal cannot be used: disk I/O error")
+
+
+@pytest.mark.parametrize("clock_of", [of_ours("monotonic"), of_ours("wall"), of_ours("since_boot"), of_the_node])
+def test_one_that_stood_still_was_away_also_if_its_journal_is_broken(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, clock_of: Callable[..., None]
+) -> None:
+    """As when the storage of a virtual machine was away with it."""
+    host, queue = in_service(tmp_path, journal)
+    monkeypatch.setattr(journal, "__class__", Unreadable)
+    clock_of(monkeypatch, host)
+    host.nodes[2].reachable = False
+    look_on(queue, host)
+    assert (host.leads_to(host.app_port), host.leads_to(host.barman_port)) == (None, None)
+
+
+@pytest.mark.parametrize("clock_of", [of_ours("monotonic"), of_ours("wall"), of_ours("since_boot")])
+def test_one_that_stood_still_in_a_pause_has_not_learnt_who_the_primary_is(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, clock_of: Callable[..., None]
+) -> None:
+    """A look in a pause shows others what is seen, and a restart ends what the service knows of its own."""
+    host, queue = in_service(tmp_path, journal, Publisher(tmp_path, MAIN.cluster.name))
+    journal.pause(MAIN.cluster.name, None, "a change")
+    look_on(queue, host, 1)
+    clock_of(monkeypatch, host)
+    host.nodes[2].reachable = False
+    look_on(queue, host)
+    assert is_away(queue._managed.cluster)  # noqa: SLF001
+
+
 def test_reconcile_by_hand_ends_the_doubt_of_the_service(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,12 +316,14 @@ def test_one_that_stood_still_for_a_minute_or_waited_long_was_not_away(
     assert host.leads_to(host.app_port) == "10.0.0.11:5432"
 
 
-def in_service(tmp_path: Path, journal: Journal) -> tuple[FakeHost, ClusterController]:
+def in_service(
+    tmp_path: Path, journal: Journal, publisher: Publisher | None = None
+) -> tuple[FakeHost, ClusterController]:
     """The first of two gateways, whose address has come to it; the other is dead."""
     host, loaded = gateway(True), config.load(CONFIG)
     managed = replace(MAIN, cluster=replace(MAIN.cluster, state_dir=str(tmp_path)))
     loaded = replace(loaded, service=replace(loaded.service, state_dir=str(tmp_path)))
-    queue = ClusterController(managed, journal, host, loaded)
+    queue = ClusterController(managed, journal, host, loaded, publisher=publisher)
     look_on(queue, host)
     assert host.leads_to(host.app_port) == "10.0.0.11:5432"
     return host, queue

@@ -35,6 +35,7 @@ def test_a_node_on_another_port_of_its_host() -> None:
         ("postgresql://repmgr@a:5433/repmgr", 5433),
         ("host=a,b port=1,2", None),
         ("port=-1", None),
+        pytest.param("port=" + "9" * 5000, None, id="no number that Python reads"),
         ("nonsense", None),
     ],
 )
@@ -48,6 +49,11 @@ def test_the_port_in_a_conninfo(conninfo: str, port: int | None) -> None:
 
 def test_what_no_configuration_has_is_left_alone() -> None:
     assert list(moved(CLUSTER, {9: Identity("db9", "10.0.0.11", port=1), 1: Identity("db1", "10.0.0.11")})) == []
+
+
+def test_a_conninfo_that_names_no_host_says_nothing_of_its_port() -> None:
+    """``service=db1``: pg_service.conf on that node has both."""
+    assert list(moved(CLUSTER, {1: Identity("db1", "", conninfo="service=db1", port=5433)})) == []
 
 
 def test_it_is_asked_once_a_minute_and_an_answer_holds_while_nobody_knows_better() -> None:

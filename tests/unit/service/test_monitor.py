@@ -128,6 +128,25 @@ def test_connections_that_are_not_tracked_here_are_told_of_by_this_gateway(
     assert listener.open == {}, "it is told that it is over"
 
 
+def test_what_was_not_tracked_is_told_no_more_where_it_cannot_be_judged(
+    journal: Journal, host: FakeHost, loaded: Config
+) -> None:
+    """Without the address, and with a cache of conntrackd's own, the kernel is not to have it all."""
+    host.addresses = {"10.0.0.22", host.gateway}
+    host.conntrackd_fills_kernel = False
+    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 standby", 1.0)]
+    listener = Listens()
+    queue = two_gateways(journal, host, loaded, listener)
+    host.sessions = [(1, 40000)]
+    ticks(queue, host, 26)
+    assert listener.open is not None
+    assert "they break now" in listener.open["gateways"].summary
+    host.addresses = {"10.0.0.22"}
+    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 active", 1.0)]
+    ticks(queue, host, 13)
+    assert listener.open == {}
+
+
 @pytest.mark.parametrize(("own", "other"), [("10.0.0.21", "10.0.0.22"), ("10.0.0.22", "10.0.0.21")])
 def test_each_of_two_that_have_the_address_tells_of_it(
     journal: Journal, host: FakeHost, loaded: Config, own: str, other: str
