@@ -44,6 +44,8 @@ class ModelHost(FakeHost):
         self._soon: list[tuple[int, Callable[[], object]]] = []
         self._waited_for: set[int] = set()
         self._reached: dict[str, int | None] = {}
+        self._readers_read: frozenset[int] = frozenset()
+        """Those whom the worker has last found in the rules."""
         """Walking the nat table is most of what a run costs."""
         self._uses = 0
         self._worker = threading.get_ident()
@@ -239,10 +241,14 @@ class ModelHost(FakeHost):
         self.use()
         self.ran.clear()
         if program.argv[0] != "iptables-restore" and program.argv != ("nft", "-j", "-f", "-"):
-            return super().run(program, limit)
+            output = super().run(program, limit)
+            if program.argv[0] in ("iptables-save", "nft"):
+                self._readers_read = self.readers_on()
+            return output
         before, readers = {port: self.node_behind(port) for port in PORTS}, self.readers_on()
         output = super().run(program, limit)
-        self.oracle.spread(readers, self.readers_on())
+        # Where somebody has flushed them since they were read, those who were there are let in again, not anew.
+        self.oracle.spread(readers | self._readers_read, self.readers_on())
         self.oracle.swapped(before, {port: self.node_behind(port) for port in PORTS})
         if self.oracle.accusation:
             raise Killed  # not the accusation: the worker survives any error
