@@ -51,6 +51,7 @@ end() {{
     session=$(cat {place}/session)
     rm -rf {place}
     kill -s KILL -- "-$session"
+    exit 1
 }}
 found=
 for each do
@@ -72,7 +73,8 @@ LAST = """tries=0
 while [ -e {file} ] && [ $tries -lt {tries:.0f} ]; do sleep 0.02; tries=$((tries + 1)); done"""
 
 # PATH is the postmaster's, and last the directory of its program, where PGDG's RPMs have repmgr too. repmgr gets a
-# session of its own and writes to a file: nobody ends it by going away.
+# session of its own and writes to a file: nobody ends it by going away. It does not begin without saying which session
+# that is: whoever begins it may be cut off, or the disk be full.
 START = """
 cd {directory} || exit
 server=$(head -n 1 postmaster.pid) || exit
@@ -81,13 +83,12 @@ PATH=${{path:-$PATH}}:$(dirname "$(readlink "/proc/$server/exe")")
 unset SSH_AUTH_SOCK
 place={place}
 mkdir -m 700 "$place" "$place/bin" || exit
-printf %s {ssh} >"$place/bin/ssh"
-chmod 700 "$place/bin/ssh"
+printf %s {ssh} >"$place/bin/ssh" && chmod 700 "$place/bin/ssh" || {{ rm -rf "$place"; exit 1; }}
 PATH=$place/bin:$PATH LC_ALL=C
 export PATH LC_ALL
-setsid sh -c 'timeout --foreground --kill-after=5 {limit:.0f} "$@" >"$0/said" 2>&1
+setsid sh -c 'echo $$ >"$0/session" || {{ rm -rf "$0"; exit; }}
+    timeout --foreground --kill-after=5 {limit:.0f} "$@" >"$0/said" 2>&1
     echo $? >"$0/new"; mv "$0/new" "$0/code"' "$place" {line} </dev/null >/dev/null 2>&1 &
-echo $! >"$place/session"
 """
 WAIT = """
 place={place}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ case "$*" in
 *' node service '*) (sleep 0.2; rm -f {place}/primary/postmaster.pid) >/dev/null 2>&1 & exit ;;
 *' node '*) exit ;;
 esac
+cp "${{PATH%%/bin:*}}/session" {place}/session
 if [ -e {place}/refuses ]; then echo 'ERROR: it is late'; echo 'HINT: wait'; exit 8; fi
 ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node check --terse
 case "$*" in *--dry-run*)
@@ -229,6 +230,13 @@ def ends(node: Node) -> None:
     assert "node rejoin" not in node.calls
 
 
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def processes() -> str:
     return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
 
@@ -237,6 +245,23 @@ def test_it_is_given_up(node: Node, host: LocalHost) -> None:
     assert node.repmgr.start(host, LIMIT) is None
     node.repmgr.give_up(host, LIMIT)
     ends(node)
+
+
+def test_one_that_cannot_be_ended_stops_nothing_without_a_word(node: Node, host: LocalHost) -> None:
+    """Whoever began it was cut off just then, or the disk is full: its session is not written down."""
+    repmgr = replace(node.repmgr, word_limit=5.0)
+    node = replace(node, repmgr=repmgr)
+    assert repmgr.start(host, LIMIT) is None
+    Path(repmgr.place, "session").write_text("")
+    until(lambda: gone(repmgr.place) and repmgr.place not in processes())
+    assert not node.stopped
+
+
+def test_its_session_is_known_before_it_begins(node: Node, host: LocalHost) -> None:
+    """Whoever begins it may be cut off at any moment."""
+    assert node.repmgr.start(host, LIMIT) is None
+    assert (node.place / "session").read_text() == Path(node.repmgr.place, "session").read_text() != ""
+    node.repmgr.give_up(host, LIMIT)
 
 
 def test_without_a_word_it_ends_and_does_not_go_on_looking(node: Node, host: LocalHost) -> None:
