@@ -66,7 +66,8 @@ if [ ! "$found" ]; then
 fi
 {{ word; echo; }} | {{ ssh "$@" {last}; [ -e {place}/go ] || end; }} | {{ read -r line && : >{place}/asks; cat; }}
 """
-FIRST = "sh -c 'echo; read -r word' && "
+# A word that was sent may come minutes later, when the network goes on: by then nobody holds the clients.
+FIRST = "timeout {limit:.0f} sh -c 'echo; read -r word' && "
 # repmgr has the primary stopped without waiting for it (pg_ctl -W), looks whether it has ended, and if not, again after
 # a second (do_standby_switchover). So this does not return before. Its file goes last (miscinit.c, UnlinkLockFiles).
 LAST = """tries=0
@@ -237,7 +238,8 @@ class Repmgr:
     def _ssh(self) -> str:
         wait = LAST.format(file=quote(f"{self.primary}/postmaster.pid"), tries=STOP_LIMIT / POLL)
         last = quote(f"&& sh -c {quote(wait)}") if self.primary else ""
-        return SSH.format(place=self.place, tries=self.word_limit / POLL, first=quote(FIRST), last=last)
+        first = FIRST.format(limit=self.word_limit + MARGIN)
+        return SSH.format(place=self.place, tries=self.word_limit / POLL, first=quote(first), last=last)
 
     def _wait(self, limit: float, mark: str = "no") -> str:
         tries = (limit + MARGIN) / 0.05

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,7 +42,17 @@ SSH = """#!/bin/sh
 echo "ssh $*" >>{place}/log
 [ ! -e {place}/cut ] || case "$*" in *--action=stop*) exit 255 ;; esac
 shift 3
-exec sh -c "$*"
+case "$*" in *--action=stop*) ;; *) exec sh -c "$*" ;; esac
+if [ ! -e {place}/stalls ]; then exec sh -c "$*"; fi
+{{
+    while [ -e {place}/stalls ]; do sleep 0.05; done
+    cat
+}} | {{
+    sh -c "$*"
+    code=$?
+    echo >{place}/ended
+    exit $code
+}}
 """
 STOP = "node service --action=stop --checkpoint"
 
@@ -262,6 +273,21 @@ def test_its_session_is_known_before_it_begins(node: Node, host: LocalHost) -> N
     assert node.repmgr.start(host, LIMIT) is None
     assert (node.place / "session").read_text() == Path(node.repmgr.place, "session").read_text() != ""
     node.repmgr.give_up(host, LIMIT)
+
+
+@pytest.mark.slow
+def test_a_word_that_comes_late_stops_nothing(node: Node, host: LocalHost) -> None:
+    """The network stands still just then; when it goes on, nobody holds the clients any more."""
+    node = replace(node, repmgr=replace(node.repmgr, word_limit=2.0))
+    stalls = node.place / "stalls"
+    stalls.touch()
+    assert node.repmgr.start(host, LIMIT) is None
+    with suppress(FileNotFoundError):  # on a machine that is slow it has ended without a word
+        Path(node.repmgr.place, "go").touch()
+    until(lambda: gone(node.repmgr.place) or (node.place / "ended").exists())
+    stalls.unlink()
+    until(lambda: node.repmgr.place not in processes())
+    assert not node.stopped
 
 
 def test_without_a_word_it_ends_and_does_not_go_on_looking(node: Node, host: LocalHost) -> None:
