@@ -225,8 +225,12 @@ class Repmgr:
         return look(self.command, self.place, host, limit)
 
     def _start(self, limit: float, *more: str) -> str:
-        """repmgrd is not repmgr's to pause: it sees only one that runs on the database's own host."""
-        words = ("repmgr", "-f", self.conf, "standby", "switchover", "--siblings-follow", "--repmgrd-no-pause", *more)
+        """repmgrd is not repmgr's to pause: it sees only one that runs on the database's own host.
+
+        What it says is needed (``PROMOTING``), whatever ``log_level`` repmgr.conf has.
+        """
+        said = ("repmgr", "-f", self.conf, "-L", "INFO")
+        words = (*said, "standby", "switchover", "--siblings-follow", "--repmgrd-no-pause", *more)
         return START.format(
             directory=quote(self.directory),
             line=" ".join(map(quote, words)),

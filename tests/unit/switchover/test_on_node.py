@@ -35,7 +35,7 @@ ssh -o Batchmode=yes db1 {there} -f /etc/repmgr.conf node service --action=stop 
 [ -e {place}/primary/postmaster.pid ] && echo 'INFO: it has not ended'
 ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node rejoin
 if [ -e {place}/slow ]; then sleep 600; fi
-if [ -e {place}/promotes ]; then echo 'NOTICE: promoting standby to primary'; fi
+case "$*" in *' -L INFO '*) [ ! -e {place}/promotes ] || echo 'NOTICE: promoting standby to primary' ;; esac
 echo 'NOTICE: done'
 """
 SSH = """#!/bin/sh
@@ -111,7 +111,7 @@ def test_a_rehearsal_waits_for_no_word(node: Node, host: LocalHost) -> None:
     ran = node.repmgr.rehearse(host, LIMIT)
     assert (ran.code, node.stopped) == (0, False)
     assert (
-        "repmgr -f /etc/repmgr/it's.conf standby switchover --siblings-follow --repmgrd-no-pause --dry-run"
+        "repmgr -f /etc/repmgr/it's.conf -L INFO standby switchover --siblings-follow --repmgrd-no-pause --dry-run"
         in node.calls
     )
     assert gone(node.repmgr.place)
@@ -206,7 +206,10 @@ def test_one_that_waits_for_a_word_of_somebody_who_is_gone_is_ended(node: Node, 
 
 @pytest.mark.parametrize("promotes", [False, True])
 def test_one_that_has_ended_and_that_nobody_has_asked(node: Node, host: LocalHost, promotes: bool) -> None:
-    """It is said whether it had begun to promote its node: if not, the old primary can serve again."""
+    """It is said whether it had begun to promote its node: if not, the old primary can serve again.
+
+    repmgr says so as a notice, which repmgr.conf may suppress (log_level).
+    """
     if promotes:
         (node.place / "promotes").touch()
     assert node.repmgr.start(host, LIMIT) is None
@@ -263,7 +266,8 @@ def test_one_that_cannot_be_ended_stops_nothing_without_a_word(node: Node, host:
     repmgr = replace(node.repmgr, word_limit=5.0)
     node = replace(node, repmgr=repmgr)
     assert repmgr.start(host, LIMIT) is None
-    Path(repmgr.place, "session").write_text("")
+    with suppress(FileNotFoundError):  # on a machine that is slow it has been ended
+        Path(repmgr.place, "session").write_text("")
     until(lambda: gone(repmgr.place) and repmgr.place not in processes())
     assert not node.stopped
 
