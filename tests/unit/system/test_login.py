@@ -247,6 +247,14 @@ def test_it_ends_with_all_that_it_runs_where_it_is_asked_something_odd(tmp_path:
         wait_for(lambda: not is_there(int(pid.read_text())))
 
 
+@pytest.mark.parametrize("text", ["\ud800", "\udc80 is no text"])
+def test_an_odd_answer_is_an_answer(there: There, text: str) -> None:
+    """JSON has characters that no text may have; a host that sends them must not look like a bug of ours."""
+    (there.place / "ssh").write_text(ODD.format(log=there.place / "log", text=json.dumps(text)))
+    there.opened()
+    assert "?" in there.run("true")
+
+
 @pytest.mark.parametrize(
     ("way", "is_one"), [(("ssh", "backup"), True), (("/usr/bin/ssh", "b"), True), (("sudo", "-u", "barman"), False)]
 )
