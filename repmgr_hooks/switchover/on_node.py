@@ -51,6 +51,7 @@ end() {{
     session=$(cat {place}/session)
     rm -rf {place}
     kill -s KILL -- "-$session"
+    exit 1
 }}
 found=
 for each do
@@ -65,14 +66,16 @@ if [ ! "$found" ]; then
 fi
 {{ word; echo; }} | {{ ssh "$@" {last}; [ -e {place}/go ] || end; }} | {{ read -r line && : >{place}/asks; cat; }}
 """
-FIRST = "sh -c 'echo; read -r word' && "
+# A word that was sent may come minutes later, when the network goes on: by then nobody holds the clients.
+FIRST = "timeout {limit:.0f} sh -c 'echo; read -r word' && "
 # repmgr has the primary stopped without waiting for it (pg_ctl -W), looks whether it has ended, and if not, again after
 # a second (do_standby_switchover). So this does not return before. Its file goes last (miscinit.c, UnlinkLockFiles).
 LAST = """tries=0
 while [ -e {file} ] && [ $tries -lt {tries:.0f} ]; do sleep 0.02; tries=$((tries + 1)); done"""
 
 # PATH is the postmaster's, and last the directory of its program, where PGDG's RPMs have repmgr too. repmgr gets a
-# session of its own and writes to a file: nobody ends it by going away.
+# session of its own and writes to a file: nobody ends it by going away. It does not begin without saying which session
+# that is: whoever begins it may be cut off, or the disk be full.
 START = """
 cd {directory} || exit
 server=$(head -n 1 postmaster.pid) || exit
@@ -81,13 +84,12 @@ PATH=${{path:-$PATH}}:$(dirname "$(readlink "/proc/$server/exe")")
 unset SSH_AUTH_SOCK
 place={place}
 mkdir -m 700 "$place" "$place/bin" || exit
-printf %s {ssh} >"$place/bin/ssh"
-chmod 700 "$place/bin/ssh"
+printf %s {ssh} >"$place/bin/ssh" && chmod 700 "$place/bin/ssh" || {{ rm -rf "$place"; exit 1; }}
 PATH=$place/bin:$PATH LC_ALL=C
 export PATH LC_ALL
-setsid sh -c 'timeout --foreground --kill-after=5 {limit:.0f} "$@" >"$0/said" 2>&1
+setsid sh -c 'echo $$ >"$0/session" || {{ rm -rf "$0"; exit; }}
+    timeout --foreground --kill-after=5 {limit:.0f} "$@" >"$0/said" 2>&1
     echo $? >"$0/new"; mv "$0/new" "$0/code"' "$place" {line} </dev/null >/dev/null 2>&1 &
-echo $! >"$place/session"
 """
 WAIT = """
 place={place}
@@ -223,8 +225,12 @@ class Repmgr:
         return look(self.command, self.place, host, limit)
 
     def _start(self, limit: float, *more: str) -> str:
-        """repmgrd is not repmgr's to pause: it sees only one that runs on the database's own host."""
-        words = ("repmgr", "-f", self.conf, "standby", "switchover", "--siblings-follow", "--repmgrd-no-pause", *more)
+        """repmgrd is not repmgr's to pause: it sees only one that runs on the database's own host.
+
+        What it says is needed (``PROMOTING``), whatever ``log_level`` repmgr.conf has.
+        """
+        said = ("repmgr", "-f", self.conf, "-L", "INFO")
+        words = (*said, "standby", "switchover", "--siblings-follow", "--repmgrd-no-pause", *more)
         return START.format(
             directory=quote(self.directory),
             line=" ".join(map(quote, words)),
@@ -236,7 +242,8 @@ class Repmgr:
     def _ssh(self) -> str:
         wait = LAST.format(file=quote(f"{self.primary}/postmaster.pid"), tries=STOP_LIMIT / POLL)
         last = quote(f"&& sh -c {quote(wait)}") if self.primary else ""
-        return SSH.format(place=self.place, tries=self.word_limit / POLL, first=quote(FIRST), last=last)
+        first = FIRST.format(limit=self.word_limit + MARGIN)
+        return SSH.format(place=self.place, tries=self.word_limit / POLL, first=quote(first), last=last)
 
     def _wait(self, limit: float, mark: str = "no") -> str:
         tries = (limit + MARGIN) / 0.05

@@ -134,8 +134,8 @@ class Programs:
             answer = logins.run(program.over, line, program.stdin, limit)
         except TimeoutError:
             raise ProgramTimeout(program, limit) from None
-        output.write(answer.output.encode())
-        errors.write(answer.errors.encode())
+        output.write(answer.output.encode(errors="replace"))
+        errors.write(answer.errors.encode(errors="replace"))
         return _judged(program, answer.code, output, errors)
 
 

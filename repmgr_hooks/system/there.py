@@ -71,9 +71,9 @@ def say(**message: Any) -> None:
 
 def end(number: int) -> None:
     """Kill what a line has started."""
-    if number in RUNNING:
+    if running := RUNNING.get(number):
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(RUNNING[number].pid, signal.SIGKILL)
+            os.killpg(running.pid, signal.SIGKILL)
 
 
 def end_all() -> None:
@@ -84,4 +84,7 @@ def end_all() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    try:
+        serve()
+    finally:  # also when it was asked something odd, or nothing can be started any more
+        end_all()

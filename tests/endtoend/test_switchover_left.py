@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -75,8 +76,14 @@ def said(lab: Lab) -> int:
     return len(lab.gateway.log("worker"))
 
 
-def power_off(lab: Lab) -> None:
-    """The gateway goes off: its daemons, its rules, what is in memory. PgBouncer runs on, as one on another host."""
+def power_off(lab: Lab, command: subprocess.Popen[bytes]) -> None:
+    """The gateway goes off: its daemons, its rules, what is in memory. PgBouncer runs on, as one on another host.
+
+    The service first: within a second it would let the clients go on that the command held.
+    """
+    lab.daemons["worker"].kill()
+    lab.daemons["worker"].wait(60)
+    killed(command)
     lab.gateway.run("pkill", "-KILL", "-x", "pg_receivewal", check=False)
     for name in ("worker", "cron", *(f"repmgrd{node}" for node in lab.numbers)):
         daemon = lab.daemons.pop(name)
@@ -112,14 +119,15 @@ def test_the_old_primary_serves_again(lab: Lab, both: tuple[Lab, Pooler], too: s
     with repmgr_conf(new, "shutdown_check_timeout=5\n"), hanging(old):
         command = stopping(lab, old)
         assert both[1].paused()
-        killed(command)
+        if too == "the gateway":
+            power_off(lab, command)
+            repmgr_has_ended(new)
+            boots(lab)
+        else:
+            killed(command)
         if too == "the service":
             kill_worker(lab, signal.SIGKILL)
             lab.start_worker()
-        if too == "the gateway":
-            power_off(lab)
-            repmgr_has_ended(new)
-            boots(lab)
         wait_for(lambda: f"node {old.name[-1]} is started again" in lab.gateway.log("worker")[begun:], "the start", 120)
     client.wait_for_write(time.time(), 120)
     client.stop()

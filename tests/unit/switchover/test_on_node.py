@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ case "$*" in
 *' node service '*) (sleep 0.2; rm -f {place}/primary/postmaster.pid) >/dev/null 2>&1 & exit ;;
 *' node '*) exit ;;
 esac
+cp "${{PATH%%/bin:*}}/session" {place}/session
 if [ -e {place}/refuses ]; then echo 'ERROR: it is late'; echo 'HINT: wait'; exit 8; fi
 ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node check --terse
 case "$*" in *--dry-run*)
@@ -33,14 +35,24 @@ ssh -o Batchmode=yes db1 {there} -f /etc/repmgr.conf node service --action=stop 
 [ -e {place}/primary/postmaster.pid ] && echo 'INFO: it has not ended'
 ssh -o Batchmode=yes db1 repmgr -f /etc/repmgr.conf node rejoin
 if [ -e {place}/slow ]; then sleep 600; fi
-if [ -e {place}/promotes ]; then echo 'NOTICE: promoting standby to primary'; fi
+case "$*" in *' -L INFO '*) [ ! -e {place}/promotes ] || echo 'NOTICE: promoting standby to primary' ;; esac
 echo 'NOTICE: done'
 """
 SSH = """#!/bin/sh
 echo "ssh $*" >>{place}/log
 [ ! -e {place}/cut ] || case "$*" in *--action=stop*) exit 255 ;; esac
 shift 3
-exec sh -c "$*"
+case "$*" in *--action=stop*) ;; *) exec sh -c "$*" ;; esac
+if [ ! -e {place}/stalls ]; then exec sh -c "$*"; fi
+{{
+    while [ -e {place}/stalls ]; do sleep 0.05; done
+    cat
+}} | {{
+    sh -c "$*"
+    code=$?
+    echo >{place}/ended
+    exit $code
+}}
 """
 STOP = "node service --action=stop --checkpoint"
 
@@ -99,7 +111,7 @@ def test_a_rehearsal_waits_for_no_word(node: Node, host: LocalHost) -> None:
     ran = node.repmgr.rehearse(host, LIMIT)
     assert (ran.code, node.stopped) == (0, False)
     assert (
-        "repmgr -f /etc/repmgr/it's.conf standby switchover --siblings-follow --repmgrd-no-pause --dry-run"
+        "repmgr -f /etc/repmgr/it's.conf -L INFO standby switchover --siblings-follow --repmgrd-no-pause --dry-run"
         in node.calls
     )
     assert gone(node.repmgr.place)
@@ -194,7 +206,10 @@ def test_one_that_waits_for_a_word_of_somebody_who_is_gone_is_ended(node: Node, 
 
 @pytest.mark.parametrize("promotes", [False, True])
 def test_one_that_has_ended_and_that_nobody_has_asked(node: Node, host: LocalHost, promotes: bool) -> None:
-    """It is said whether it had begun to promote its node: if not, the old primary can serve again."""
+    """It is said whether it had begun to promote its node: if not, the old primary can serve again.
+
+    repmgr says so as a notice, which repmgr.conf may suppress (log_level).
+    """
     if promotes:
         (node.place / "promotes").touch()
     assert node.repmgr.start(host, LIMIT) is None
@@ -229,6 +244,13 @@ def ends(node: Node) -> None:
     assert "node rejoin" not in node.calls
 
 
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def processes() -> str:
     return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
 
@@ -237,6 +259,39 @@ def test_it_is_given_up(node: Node, host: LocalHost) -> None:
     assert node.repmgr.start(host, LIMIT) is None
     node.repmgr.give_up(host, LIMIT)
     ends(node)
+
+
+def test_one_that_cannot_be_ended_stops_nothing_without_a_word(node: Node, host: LocalHost) -> None:
+    """Whoever began it was cut off just then, or the disk is full: its session is not written down."""
+    repmgr = replace(node.repmgr, word_limit=5.0)
+    node = replace(node, repmgr=repmgr)
+    assert repmgr.start(host, LIMIT) is None
+    with suppress(FileNotFoundError):  # on a machine that is slow it has been ended
+        Path(repmgr.place, "session").write_text("")
+    until(lambda: gone(repmgr.place) and repmgr.place not in processes())
+    assert not node.stopped
+
+
+def test_its_session_is_known_before_it_begins(node: Node, host: LocalHost) -> None:
+    """Whoever begins it may be cut off at any moment."""
+    assert node.repmgr.start(host, LIMIT) is None
+    assert (node.place / "session").read_text() == Path(node.repmgr.place, "session").read_text() != ""
+    node.repmgr.give_up(host, LIMIT)
+
+
+@pytest.mark.slow
+def test_a_word_that_comes_late_stops_nothing(node: Node, host: LocalHost) -> None:
+    """The network stands still just then; when it goes on, nobody holds the clients any more."""
+    node = replace(node, repmgr=replace(node.repmgr, word_limit=2.0))
+    stalls = node.place / "stalls"
+    stalls.touch()
+    assert node.repmgr.start(host, LIMIT) is None
+    with suppress(FileNotFoundError):  # on a machine that is slow it has ended without a word
+        Path(node.repmgr.place, "go").touch()
+    until(lambda: gone(node.repmgr.place) or (node.place / "ended").exists())
+    stalls.unlink()
+    until(lambda: node.repmgr.place not in processes())
+    assert not node.stopped
 
 
 def test_without_a_word_it_ends_and_does_not_go_on_looking(node: Node, host: LocalHost) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from repmgr_hooks.background import begin
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.settings.barman import Barman, login
+from repmgr_hooks.system import login as login_module
 from repmgr_hooks.system.login import Logins
 from repmgr_hooks.system.programs import Programs, start_login
 from repmgr_hooks.system.steps import Program
@@ -28,6 +30,22 @@ shift
 echo 'Authorized users only'
 exec env {env} sh -c "$*"
 """
+ODD = f"""#!{sys.executable}
+import json, os, sys
+words = sys.argv[2:]
+with open("{{log}}", "a") as log:
+    print(os.getpid(), *words, file=log)
+if not words[0].startswith("python3"):
+    print("it's here")
+    sys.exit()
+print(json.dumps(dict()), flush=True)
+sys.stdin.readline()
+for line in sys.stdin:
+    number = json.loads(line)["number"]
+    print(json.dumps(dict(number=number, begun=True)), flush=True)
+    print(json.dumps(dict(number=number, code=0, output={{text}}, errors="")), flush=True)
+"""
+THERE = Path(login_module.__file__).with_name("there.py")
 QUIET = SSH.replace("echo 'Authorized users only'\n", "")
 
 
@@ -211,6 +229,30 @@ there.run("sh", "-c", "echo $$ >{there.place}/pid; exec sleep 600")
     opener.kill()
     opener.wait(LIMIT)
     wait_for(lambda: not is_there(int(pid.read_text())) and not is_there(there.process()))
+
+
+def test_it_ends_with_all_that_it_runs_where_it_is_asked_something_odd(tmp_path: Path) -> None:
+    """Such as half a message, behind which nothing more could be sent in time."""
+    pid = tmp_path / "pid"
+    line = json.dumps({"number": 1, "line": f"echo $$ >{pid}; exec sleep 600", "stdin": ""})
+    words = (sys.executable, "-I", str(THERE))
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
+        assert other.stdin
+        other.stdin.write(f"{line}\n".encode())
+        other.stdin.flush()
+        wait_for(lambda: pid.exists() and pid.read_text().endswith("\n"))
+        other.stdin.write(f"{line[:20]}{line}\n".encode())
+        other.stdin.flush()
+        other.wait(LIMIT)
+        wait_for(lambda: not is_there(int(pid.read_text())))
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\udc80 is no text"])
+def test_an_odd_answer_is_an_answer(there: There, text: str) -> None:
+    """JSON has characters that no text may have; a host that sends them must not look like a bug of ours."""
+    (there.place / "ssh").write_text(ODD.format(log=there.place / "log", text=json.dumps(text)))
+    there.opened()
+    assert "?" in there.run("true")
 
 
 @pytest.mark.parametrize(
