@@ -277,7 +277,8 @@ class Game(RuleBasedStateMachine):
         source, at = barman.streams_from, max((int(name[:8], 16) for name in received), default=0)
         others = [term.timeline for term in self.cluster.begun if term not in own]
         branches = [timeline for timeline in others if timeline >= own[-1].timeline or timeline == at]
-        return [] if source == number or (branches and source is None) else [f"Barman streams from {source}"]
+        nobody = source is None or self.host.cut == (source, barman.streams_since)
+        return [] if source == number or (branches and nobody) else [f"Barman streams from {source}"]
 
     def nothing_must_be_written(self) -> None:
         before = (list(self.host.what_changed()), self.journal.counts())

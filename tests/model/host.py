@@ -46,6 +46,9 @@ class ModelHost(FakeHost):
         self._reached: dict[str, int | None] = {}
         self._readers_read: frozenset[int] = frozenset()
         """Those whom the worker has last found in the rules."""
+        self.cut: tuple[int | None, float] = None, 0.0
+        """The stream of Barman's whose connection was cut: from which node, and since when it was there. It goes on
+        here, where a stream of the stale primary's may; a real one would have ended."""
         """Walking the nat table is most of what a run costs."""
         self._uses = 0
         self._worker = threading.get_ident()
@@ -242,6 +245,10 @@ class ModelHost(FakeHost):
         self.ran.clear()
         if program.argv[0] != "iptables-restore" and program.argv != ("nft", "-j", "-f", "-"):
             output = super().run(program, limit)
+            if program.argv[:2] == ("conntrack", "-D") and str(PORTS["barman"]) in program.argv:
+                source = self.nodes.get(self.barman.streams_from or 0)
+                if source and source.host in program.argv:
+                    self.cut = self.barman.streams_from, self.barman.streams_since
             if program.argv[0] in ("iptables-save", "nft"):
                 self._readers_read = self.readers_on()
             return output
