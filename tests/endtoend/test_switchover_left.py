@@ -116,7 +116,7 @@ def test_the_old_primary_serves_again(lab: Lab, both: tuple[Lab, Pooler], too: s
     """It does not stop, and repmgr gives up; the command, which would have started it again, is gone."""
     old, new = pair(lab)
     begun, client = said(lab), lab.start_client(patience=60)
-    with repmgr_conf(new, "shutdown_check_timeout=5\n"), hanging(old):
+    with repmgr_conf(new, "shutdown_check_timeout=15\n"), hanging(old):
         command = stopping(lab, old)
         assert both[1].paused()
         if too == "the gateway":

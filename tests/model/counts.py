@@ -19,15 +19,12 @@ ENOUGH |= {STOPPED: 20, REWOUND: 5, CLONED: 2}
 ENOUGH |= {RIGHT: 500, UNKNOWN: 200, STILL: 500}
 
 COUNTS: Counter[str] = Counter()
-SEEDS: list[int] = []
-"""The first and the last seed of the fresh games."""
 
 
 def told() -> str:
     """For the log of a CI run."""
-    fresh = f"model: fresh games of the seeds {SEEDS[0]} to {SEEDS[-1]}\n" if SEEDS else ""
     kinds = [*ENOUGH, *sorted(set(COUNTS) - set(ENOUGH))]
-    return f"{fresh}model: " + ", ".join(f"{COUNTS[what]:,} {what}" for what in kinds)
+    return "model: " + ", ".join(f"{COUNTS[what]:,} {what}" for what in kinds)
 
 
 def too_few() -> list[str]:
