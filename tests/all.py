@@ -31,7 +31,17 @@ SIDE_BY_SIDE = 6
 LONG = (
     *("switchover_faults", "branches", "clients", "check_wal", "alive", "continuity", "pgbouncer", "check", "failover"),
     *("soak", "no_false_alarm", "switchover", "rights", "debian_packages", "segment_sizes", "ready", "every_event"),
-    *("repmgrd_on_nodes", "barmans_places", "worker", "served", "connections", "recovery", "two_gateways", "drill"),
+    *(
+        "switchover_left",
+        "repmgrd_on_nodes",
+        "barmans_places",
+        "worker",
+        "served",
+        "connections",
+        "recovery",
+        "two_gateways",
+        "drill",
+    ),
     *("former_primary", "newest_barman", "hung_disk", "gateway_addresses", "other_languages", "clone_by_api", "limits"),
     *("hints", "truth", "locks", "rules_of_others", "ipv6", "other_layouts", "what_clients_meet", "veto", "zombie"),
 )
