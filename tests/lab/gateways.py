@@ -122,7 +122,9 @@ class TwoGateways(Lab):
     # -- gateways ---------------------------------------------------------------------------------------------------
 
     def start_gateway(self, host: Host) -> None:
-        """What starts on a gateway at boot."""
+        """What starts on a gateway at boot, once the network is up: what conntrackd asks the other for before an IPv6
+        address has been found to be nobody else's is lost, and ``check`` says so ever after."""
+        wait_for(lambda: "tentative" not in host.run("ip", "addr", "show", "eth0"), f"the address of {host.name}")
         # Of one that was killed; a host that starts anew has none.
         host.path("/run/lock/conntrackd.lock").unlink(missing_ok=True)
         self.daemons[f"conntrackd {host.name}"] = host.start("conntrackd", log="conntrackd")

@@ -93,12 +93,15 @@ def new_key(lab: Lab) -> tuple[str, str]:
 def rejoin(host: Host, primary: Host, limit: float = 60) -> None:
     """Make a former primary that is stopped a standby, as the DBA would; what only it had is lost.
 
-    A promoted node serves clients a moment before repmgr writes that it is the primary, which ``node rejoin`` wants.
+    A promoted node serves clients a moment before repmgr writes that it is the primary, which ``node rejoin`` wants,
+    and before its first checkpoint, until which pg_rewind of PostgreSQL 15 finds the timeline of before, and rewinds
+    nothing.
     """
     from tests.lab import wait_for  # which imports this module
 
     registered = "select node_name from repmgr.nodes where type = 'primary' and active"
     wait_for(lambda: primary.sql(registered, "repmgr") == primary.name, "repmgr to have registered the promotion")
+    primary.sql("checkpoint", limit=60)
     words = ("repmgr", "-f", f"/etc/repmgr/{host.name}.conf", "node", "rejoin", "--force-rewind")
     node = f"host={primary.address} port={primary.port} user=repmgr dbname=repmgr"
     # These files stand in the data directory, where pg_rewind puts those of the primary instead.
