@@ -131,9 +131,12 @@ for name in repmgr pg_rewind pg_basebackup; do
     pgrep -u "$(id -u)" -x $name >/dev/null && exit {busy}
 done
 """
+# Until the first checkpoint after its promotion, which takes its time, pg_control of the primary has the timeline of
+# before; pg_rewind up to PostgreSQL 15 goes by that, and rewinds nothing (pg_rewind.c, main): it is tried again later.
 PRIMARY = """
 query="select pg_is_in_recovery(), (select system_identifier from pg_control_system()),
-              ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
+              least(('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,
+                    (select timeline_id from pg_control_checkpoint()))"
 said=$(psql -XAtqw -d {primary} -c "$query" </dev/null)
 if [ "$said" != {verified} ]; then
     echo "the primary says: $said"
