@@ -40,9 +40,9 @@ def test_a_program_that_cannot_be_started_leaves_nothing(tmp_path: Path, text: s
             programs.run(Program((str(place),)), 5)
         assert "Traceback" not in str(refused.value)
         assert len(str(refused.value).splitlines()) == 1
-    # What other tests have left may be closed meanwhile.
+    # What other tests have left may be closed, or end, meanwhile.
     assert descriptors() <= before[0]
-    assert children() == before[1]
+    assert children() <= before[1]
 
 
 @pytest.mark.slow
