@@ -55,7 +55,7 @@ def test_a_lock_is_let_go_although_its_holder_could_not_sign(tmp_path: Path) -> 
         with exclusive(place, 60):
             assert holder(place)
         assert holder(place) is None
-    assert descriptors() == before
+    assert descriptors() <= before, "what other tests have left may be closed meanwhile"
 
 
 def test_the_hook_does_not_wait_for_a_disk_that_hangs() -> None:
