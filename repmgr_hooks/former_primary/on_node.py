@@ -33,6 +33,7 @@ MEANINGS = {
     Refused.NO_BARMAN: "its repmgr.conf names no Barman",
     Refused.NOT_KEPT: "its own WAL, or its own files, could not be kept",
     Refused.CUT_OFF: "it was cut off before it had changed anything there",
+    Refused.EARLY: "the primary has had no checkpoint since it was promoted",
 }
 HINTS = {
     Refused.TOO_MUCH: "raise former_primary.max_kept_wal, or rejoin it by hand",
@@ -210,6 +211,8 @@ class ByShell:
         return scripts.PRIMARY.format(
             primary=quote(self.cluster.upstream(primary.node)),
             verified=quote(f"f|{primary.system_identifier}|{primary.timeline}"),
+            timeline=primary.timeline,
+            early=Refused.EARLY.value,
             refused=Refused.PRIMARY.value,
         )
 

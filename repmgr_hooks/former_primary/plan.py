@@ -155,7 +155,7 @@ def after_job(former: Former, ended: Ended, now: float) -> Former:
     """Return it after a job has ended; until it is seen to be a standby, nothing else is done for a while. Pure."""
     if ended.good:
         return replace(former, job="", phase="fenced", begun=now, problem="it was started, and does not answer yet")
-    attempts = former.attempts[:-1] if ended.code == Refused.BUSY else former.attempts
+    attempts = former.attempts[:-1] if ended.code in (Refused.BUSY, Refused.EARLY) else former.attempts
     after = replace(former, job="", begun=now, problem=ended.why, hint=ended.hint, attempts=attempts)
     if ended.untouched:
         return replace(after, phase="fenced")

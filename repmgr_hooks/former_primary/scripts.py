@@ -31,6 +31,7 @@ class Refused(IntEnum):
     NO_BARMAN = 76
     NOT_KEPT = 77
     CUT_OFF = 78
+    EARLY = 79
 
 
 COMMON = r"""
@@ -135,13 +136,14 @@ done
 # before; pg_rewind up to PostgreSQL 15 goes by that, and rewinds nothing (pg_rewind.c, main): it is tried again later.
 PRIMARY = """
 query="select pg_is_in_recovery(), (select system_identifier from pg_control_system()),
-              least(('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,
-                    (select timeline_id from pg_control_checkpoint()))"
+              ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,
+              (select timeline_id from pg_control_checkpoint())"
 said=$(psql -XAtqw -d {primary} -c "$query" </dev/null)
-if [ "$said" != {verified} ]; then
-    echo "the primary says: $said"
-    exit {refused}
-fi
+case $said in
+{verified}"|"{timeline}) ;;
+{verified}"|"*) exit {early} ;;
+*) echo "the primary says: $said"; exit {refused} ;;
+esac
 """
 # Of segments that are recycled, for WAL to come, only a clean shutdown tells. The copies bear the position of the last
 # checkpoint: the same WAL is kept once. pg_rewind writes into the files of pg_wal, so links would not do.

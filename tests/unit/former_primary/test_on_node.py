@@ -135,7 +135,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlace:
         (programs / name).write_text(text.format(place=tmp_path, data=data))
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    (tmp_path / "verified").write_text(f"f|{SYSTEM}|2\n")
+    (tmp_path / "verified").write_text(f"f|{SYSTEM}|2|2\n")
     (tmp_path / "repmgr.conf").write_text("node_id=1\n")
     host = NodesAnswer({})
 
@@ -271,14 +271,15 @@ def test_the_same_wal_is_kept_once_and_the_oldest_copies_go(make: MakePlace) -> 
 @pytest.mark.parametrize(
     ("change", "refused"),
     [
-        (lambda place: (place.path / "verified").write_text(f"f|{SYSTEM}|3\n"), Refused.PRIMARY),
-        (lambda place: (place.path / "verified").write_text(f"t|{SYSTEM}|2\n"), Refused.PRIMARY),
+        (lambda place: (place.path / "verified").write_text(f"f|{SYSTEM}|3|3\n"), Refused.PRIMARY),
+        (lambda place: (place.path / "verified").write_text(f"t|{SYSTEM}|2|2\n"), Refused.PRIMARY),
+        (lambda place: (place.path / "verified").write_text(f"f|{SYSTEM}|2|1\n"), Refused.EARLY),
         (lambda place: place.has_wal("00000002.history"), Refused.ANOTHER),
         (lambda place: (place.data / "standby.signal").touch(), Refused.ANOTHER),
         (lambda place: place.says("shut down in recovery"), Refused.ANOTHER),
         (lambda place: (place.path / "data.former").joinpath("files").touch(), None),
     ],
-    ids=["another primary", "a standby", "promoted", "standby.signal", "was a standby", "nothing"],
+    ids=["another primary", "a standby", "no checkpoint yet", "promoted", "standby.signal", "was a standby", "nothing"],
 )
 def test_it_is_looked_at_again_before(place: Place, change: Callable[[Place], None], refused: Refused | None) -> None:
     (place.path / "data.former").mkdir()

@@ -10,8 +10,10 @@ import pytest
 from repmgr_hooks.cluster.decide import decide
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState
-from repmgr_hooks.former_primary.plan import RETRY_AFTER, Do, certainly_stale, plan
+from repmgr_hooks.former_primary.on_node import Ended
+from repmgr_hooks.former_primary.plan import RETRY_AFTER, Do, after_job, certainly_stale, plan
 from repmgr_hooks.former_primary.record import Former
+from repmgr_hooks.former_primary.scripts import Refused
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
 from repmgr_hooks.settings.former_primary import AttemptLimit, FormerPrimary
 from tests.unit.cluster.test_decide import SYSTEM, primary, silent, standby, witness
@@ -146,3 +148,11 @@ def test_the_primary_is_never_rejoined() -> None:
 def test_a_standby_is_no_former_primary_any_more() -> None:
     assert done([standby(1, 2, (2,), 2), NEW], FENCED) == [(Do.END, 1)]
     assert done([standby(1, 1, (2,)), NEW], replace(FENCED, phase="fence")) == [(Do.END, 1)]
+
+
+@pytest.mark.parametrize(("code", "counted"), [(Refused.BUSY, 0), (Refused.EARLY, 0), (Refused.PRIMARY, 1)])
+def test_what_passes_by_itself_uses_up_no_attempt(code: Refused, counted: int) -> None:
+    """Until the primary's first checkpoint minutes may pass, and an attempt is made in each."""
+    begun = Former(1, SYSTEM, 1, 2, 0.0, job="0a", attempts=(5.0,))
+    after = after_job(begun, Ended(code), 10.0)
+    assert (len(after.attempts), after.phase, after.job) == (counted, "fenced", "")
