@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from repmgr_hooks import config, names
+from repmgr_hooks import config
 from repmgr_hooks.config import Config, which_cluster
-from repmgr_hooks.config_file import of_gateway
+from repmgr_hooks.config_file import names, of_gateway
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.event import Event

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from contextlib import closing
 
-from repmgr_hooks import clock, names
+from repmgr_hooks import clock
 from repmgr_hooks.cli.output import OK
-from repmgr_hooks.config_file import of_gateway, state_dir_of
+from repmgr_hooks.config_file import names, of_gateway, state_dir_of
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.maintenance import Maintenance, Pause
 from repmgr_hooks.journal.pauses import keep, until_when

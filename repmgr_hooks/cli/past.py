@@ -6,10 +6,9 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from repmgr_hooks import names
 from repmgr_hooks.cli.journals import journal_of
 from repmgr_hooks.cli.output import OK, say, write_whole
-from repmgr_hooks.config_file import of_gateway, state_dir_of
+from repmgr_hooks.config_file import names, of_gateway, state_dir_of
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.reports import history
 

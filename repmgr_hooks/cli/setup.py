@@ -14,7 +14,6 @@ from pathlib import Path
 from psycopg.conninfo import make_conninfo
 
 import repmgr_hooks
-from repmgr_hooks import config_schema
 from repmgr_hooks.catalogue import shorten
 from repmgr_hooks.checks.from_hosts import KEYS
 from repmgr_hooks.checks.repmgrd import repmgrds_user
@@ -22,6 +21,7 @@ from repmgr_hooks.cli import examine
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster import repmgr_files
+from repmgr_hooks.config import json_schema
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.forward import settings
 from repmgr_hooks.handlers import built_in, plug_ins
@@ -57,7 +57,7 @@ def do_init(arguments: argparse.Namespace) -> int:
 def do_config_schema(arguments: argparse.Namespace) -> int:
     """Print what an editor needs, with the options of the plug-ins that are installed here."""
     known = {**built_in(), **{name: found.module for name, found in plug_ins(here=False).items()}}
-    print(json.dumps(config_schema.schema((shipped() / "config/README.md").read_text(), known), indent=2))
+    print(json.dumps(json_schema.schema((shipped() / "config/README.md").read_text(), known), indent=2))
     return OK
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from repmgr_hooks import outline
+from repmgr_hooks.config_file import outline
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.hook import STATE_DIR
 from repmgr_hooks.settings.document import Document

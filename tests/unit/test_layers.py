@@ -14,10 +14,10 @@ import repmgr_hooks
 PACKAGE = Path(repmgr_hooks.__file__).parent
 
 LAYERS = """
-    __main__ testing > cli > setup > drill > service reports checks > forward config config_schema > consistency
-    > alerts > switchover former_primary > engine > handlers
-    > journal barman > cluster > system > netfilter > outline names config_file > settings event hook
-    > lock log log_json catalogue > errors files background repmgr_conf > text writer clock __init__
+    __main__ testing > cli > setup > drill > service reports checks > forward config > alerts
+    > switchover former_primary > engine > handlers > journal barman > cluster > system > netfilter > config_file
+    > settings event hook > lock log log_json catalogue
+    > errors files background repmgr_conf > text writer clock __init__
 """
 RANK = {name: rank for rank, layer in enumerate(LAYERS.split(">")) for name in layer.split()}
 
@@ -137,4 +137,4 @@ def test_unit_tests_lie_as_what_they_test() -> None:
     """A directory of tests for each package, and no other; what has no directory is at the top."""
     tests = {path.name for path in Path(__file__).parent.iterdir() if (path / "__init__.py").exists()}
     packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-    assert tests == packages - {"settings"}, "settings are tested as the file that holds them: test_config.py"
+    assert tests == packages - {"settings"}, "settings are tested as the file that holds them: config/test_config.py"

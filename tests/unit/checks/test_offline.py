@@ -14,7 +14,7 @@ from repmgr_hooks.cli import main as cli
 from repmgr_hooks.config import load
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.settings import libpq
-from tests.unit.test_config import GOOD, changed
+from tests.unit.config.test_config import GOOD, changed
 
 ELSEWHERE = GOOD + (
     "      - on: [repmgrd_promote_error]\n        do: [{command: {run: [/nonexistent/page-somebody, postgres]}}]\n"

@@ -9,7 +9,7 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.checks import routes
 from tests import readme
-from tests.unit.test_config import GOOD, changed
+from tests.unit.config.test_config import GOOD, changed
 
 BARMANS, SLOT, STREAM = (
     "          - firewall: {open: barman}\n",

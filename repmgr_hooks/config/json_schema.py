@@ -1,6 +1,6 @@
 """The JSON schema of the configuration file, made from the types that read it and from the table of options.
 
-It refuses nothing that ``config.py`` takes. What one value does not show, such as a port that no section names, it
+It refuses nothing that the loader takes. What one value does not show, such as a port that no section names, it
 cannot say. Its keywords are those that editors know: of draft 7, which mean the same in 2020-12.
 """
 

@@ -16,8 +16,9 @@ from typing import TypeVar
 
 import yaml
 
-from repmgr_hooks import config_file, names
+from repmgr_hooks import config_file
 from repmgr_hooks.catalogue import shorten
+from repmgr_hooks.config_file import names
 from repmgr_hooks.errors import UsageError, listed
 from repmgr_hooks.hook import STATE_DIR, state_dir_in
 from repmgr_hooks.settings.words import DIRECTORY, PLAIN_NAME

@@ -22,7 +22,7 @@ from repmgr_hooks.settings.schema import NotEmpty, Range
 from tests import readme
 from tests.build.schema import SHIPPED, text
 from tests.options import all_options
-from tests.unit.test_config import GOOD
+from tests.unit.config.test_config import GOOD
 from tests.unit.test_fuzz import GOOD as EVERYTHING
 from tests.unit.test_fuzz import places, written
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from repmgr_hooks import consistency, event, outline
+from repmgr_hooks import event
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.catalogue import is_event, shorten
+from repmgr_hooks.config import consistency
+from repmgr_hooks.config_file import outline
 from repmgr_hooks.engine.routes import ALWAYS, Action, ManagedCluster, Route, When
 from repmgr_hooks.errors import Problem, UsageError, did_you_mean, mistake
 from repmgr_hooks.handlers import BUILT_IN, handler, plug_ins

@@ -15,7 +15,7 @@ from psycopg import pq
 from repmgr_hooks import config
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.handlers import slot
-from tests.unit.test_config import GOOD, changed, mistakes, two_clusters
+from tests.unit.config.test_config import GOOD, changed, mistakes, two_clusters
 
 NODE_2, GATEWAY, PORTS = "2: {host: 10.0.0.12}", "address: 10.0.0.20", "ports: {barman: 54321, app: 54322}"
 DROP, STREAM = "- slot: {on: standbys, state: absent}", "- barman: {stream: true, min_stream_age: 0}"

@@ -24,7 +24,7 @@ def meant(path: Path, name: str | None) -> list[str]:
     """Return the named one of the clusters in the file, or all of them. Raises UsageError."""
     found = plain(text_of(path))
     if found is None:
-        from repmgr_hooks.outline import outline  # YAML reads whatever may be written
+        from repmgr_hooks.config_file.outline import outline  # YAML reads whatever may be written
 
         found = outline(path).clusters
     return named(path, found, name)

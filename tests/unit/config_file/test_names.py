@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repmgr_hooks import config, names
+from repmgr_hooks import config
+from repmgr_hooks.config_file import names
+from repmgr_hooks.config_file.outline import outline
 from repmgr_hooks.errors import UsageError
-from repmgr_hooks.outline import outline
 
-SHIPPED = Path(__file__).resolve().parents[2] / "config/config.yaml"
+SHIPPED = Path(__file__).resolve().parents[3] / "config/config.yaml"
 LINES = (
     "clusters:",
     "clusters:  # all of them",

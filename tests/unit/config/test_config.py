@@ -18,7 +18,7 @@ from repmgr_hooks.errors import UsageError
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.settings.cluster import Readers
 
-FILE = Path(__file__).resolve().parents[2] / "config/config.yaml"
+FILE = Path(__file__).resolve().parents[3] / "config/config.yaml"
 GOOD = FILE.read_text()
 
 
