@@ -39,8 +39,7 @@ from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.cluster.repmgr_files import Identity, files_here, identities
 from repmgr_hooks.config import Config
-from repmgr_hooks.engine import dispatcher, drift, dry_run
-from repmgr_hooks.engine.elsewhere import works_on
+from repmgr_hooks.engine import drift, dry_run, selection
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.finder import primary_finder
@@ -195,8 +194,7 @@ def _routes(managed: ManagedCluster, state: ClusterState, host: Host, well: Mapp
     """
     name = managed.cluster.name
     topic = Topic("routes.state", name)
-    chosen = dispatcher.select(managed.routes, [])
-    chosen = [item for item in chosen if works_on(item.action, managed.cluster, host)]
+    chosen = selection.without_events(managed, host)
     looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
     found: list[Problem] = []
     for item in looked_at:
