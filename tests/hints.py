@@ -49,6 +49,7 @@ TYPED = {
     "nodes.logical": NEWER,
     "nodes.password": GROUPS,
     "nodes.registered": GROUPS,
+    "nodes.retry": GROUPS,
     "nodes.rights": GROUPS,
     "nodes.slots": GROUPS,
     "nodes.summaries": NEWER,
