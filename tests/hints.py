@@ -39,7 +39,7 @@ TYPED = {
     "gateway.address": "test_gateway_addresses.py::test_an_address_that_this_host_has_not_leads_nobody_astray",
     "gateway.tables": "test_two_gateways.py::test_check_says_why_connections_would_break",
     "gateway.snat": "test_gateway_addresses.py::test_a_gateway_with_two_legs",
-    "hook.sshd": "test_booted_hosts.py::test_an_sshd_that_does_not_read_our_file",
+    "hook.sshd": "test_booted_hosts.py::test_an_sshd_that_lets_no_host_in",
     "kernel.chains": GROUPS,
     "kernel.forwarding": GROUPS,
     "nodes.answer": GROUPS,

@@ -31,6 +31,7 @@ from repmgr_hooks.checks import (
     repmgr,
     routes,
     service,
+    sshd,
 )
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.repmgrd import repmgrds_user
@@ -61,7 +62,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)
-    yield from from_hosts.let_in(some_world)
+    yield from sshd.let_in(some_world)
     firewalls = [managed.cluster.gateway for managed in loaded.clusters.values() if _uses(managed, "firewall")]
     families = {family.six: family for family in (Family(gateway.address) for gateway in firewalls)}
     backends = {six: {g.backend for g in firewalls if Family(g.address).six == six} for six in families}
