@@ -35,8 +35,7 @@ FAULTS: list[tuple[Callable[[Lab], Context[None]], set[tuple[str, str]]]] = []
 @pytest.fixture(scope="module")
 def healthy() -> Iterator[Lab]:
     """A cluster in service, looked at by a role that is no superuser. The service looks seldom, and mends no fault."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         use_plain_role(lab)
         grant(lab, "watcher")
@@ -53,8 +52,6 @@ def healthy() -> Iterator[Lab]:
         # Its first look would repair what a test breaks.
         wait_for(lambda: lab.gateway.path(f"{STATE}/cluster-main.looked").exists(), "the service to have looked")
         yield lab
-    finally:
-        lab.destroy()
 
 
 def speak_tls(lab: Lab) -> None:

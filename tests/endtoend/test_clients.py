@@ -20,8 +20,7 @@ from tests.lab import DATA, Lab, three, wait_for
 @pytest.fixture(scope="module")
 def served() -> Iterator[Lab]:
     """A cluster in service, looked at by a role that is no superuser. The service looks seldom, and mends no fault."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.start_passive_repmgrd()
         use_plain_role(lab)
@@ -36,8 +35,6 @@ def served() -> Iterator[Lab]:
         lab.start_cron()
         lab.start_worker()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def found(lab: Lab) -> list[dict[str, str]]:

@@ -24,8 +24,7 @@ SECOND = "- slot: {name: second, on: primary}"
 @pytest.fixture
 def pooled() -> Iterator[Pooler]:
     """Three nodes in service: PgBouncer, readers, a second slot, serve-http, former primaries looked after."""
-    lab = fresh_lab(3)
-    try:
+    with fresh_lab(3) as lab:
         lab.build()
         change_config(
             lab,
@@ -46,8 +45,6 @@ def pooled() -> Iterator[Pooler]:
         lab.start_repmgrd()
         endpoint.start(lab)
         yield pooler
-    finally:
-        lab.destroy()
 
 
 def slots(lab: Lab, number: int) -> str:

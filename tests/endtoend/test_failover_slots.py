@@ -68,14 +68,11 @@ class LogicalLab(Lab):
 def subscribed() -> Iterator[LogicalLab]:
     if int(versions.POSTGRESQL) < SINCE:
         pytest.skip(f"PostgreSQL {SINCE} and newer keep logical slots in sync")
-    lab = LogicalLab()
-    try:
+    with LogicalLab() as lab:
         lab.open()
         three.start_ssh(lab)
         lab.subscribe()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def in_sync(host: Host) -> bool:

@@ -43,8 +43,7 @@ def configure(lab: Lab, attempts: int = 10) -> None:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Two nodes in service without a repmgrd; each test leaves them so that one is the other's standby."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         three.start_ssh(lab)
         configure(lab)
@@ -53,8 +52,6 @@ def lab() -> Iterator[Lab]:
         lab.start_worker()
         lab.start_passive_repmgrd()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def primary_and_standby(lab: Lab) -> tuple[Host, Host]:

@@ -25,8 +25,7 @@ TOO_OLD = 2 * INTERVAL + 20
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """Two nodes in service, looked at each second; ``serve-http`` and HAProxy on the gateway."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         config = lab.gateway.path(CONFIG_FILE)
         config.write_text(config.read_text().replace("monitor_interval: 5", f"monitor_interval: {INTERVAL}"))
@@ -38,8 +37,6 @@ def lab() -> Iterator[Lab]:
         wait_for(lambda: endpoint.primaries(lab) == [1], "node 1 to be answered for")
         start_haproxy(lab)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def start_haproxy(lab: Lab) -> None:

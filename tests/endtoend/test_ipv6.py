@@ -27,12 +27,9 @@ from tests.lab.three import rejoin
 @pytest.fixture(scope="module", params=["iptables", "nftables"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A cluster in service with IPv6 addresses; the tests tell one story, in their order."""
-    lab = fresh_lab(six=True, backend=request.param)
-    try:
+    with fresh_lab(six=True, backend=request.param) as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 RULES = {

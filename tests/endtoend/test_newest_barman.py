@@ -42,14 +42,11 @@ SERVER = "/etc/barman.d/main_backup.conf"
 @pytest.fixture
 def newest() -> Iterator[Lab]:
     """Two nodes that replicate; ports closed, Barman idle, no repmgrd."""
-    lab = fresh_lab(newest_barman=True)
-    try:
+    with fresh_lab(newest_barman=True) as lab:
         lab.build()
         said = lab.gateway.barman("--version")
         assert tuple(map(int, said.split()[0].split(".")[:2])) >= (3, 19), said
         yield lab
-    finally:
-        lab.destroy()
 
 
 def test_failover(newest: Lab) -> None:

@@ -62,12 +62,9 @@ table inet theirs {
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    lab = fresh_lab(backend="nftables")
-    try:
+    with fresh_lab(backend="nftables") as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def said(lab: Lab) -> list[dict[str, str]]:

@@ -37,11 +37,8 @@ from tests.lab.three import rejoin
 @pytest.fixture(scope="module")
 def both() -> Iterator[tuple[Lab, Pooler]]:
     """Three nodes in service behind a PgBouncer."""
-    made = fresh_lab(3)
-    try:
+    with fresh_lab(3) as made:
         yield made, pooled_service(made)
-    finally:
-        made.destroy()
 
 
 @pytest.fixture

@@ -36,12 +36,9 @@ def one_barman(text: str) -> str:
 def pair() -> Iterator[TwoBarmans]:
     """Both in service; the first has the address."""
     needs_box()
-    lab = TwoBarmans()
-    try:
+    with TwoBarmans() as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def active_slots(host: Host) -> list[str]:

@@ -25,12 +25,9 @@ NODE_2 = {54321: "10.0.0.12", 54322: "10.0.0.12"}
 def pair() -> Iterator[TwoGateways]:
     """Both in service; the first has the address."""
     needs_box()
-    lab = TwoGateways()
-    try:
+    with TwoGateways() as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from tests.lab import rpm, scram, six, template, three, versions
 from tests.lab.contain import contained
@@ -277,6 +278,12 @@ class Lab:
         self.start_worker()
         if repmgrd:
             self.start_repmgrd()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.destroy()
 
     def destroy(self) -> None:
         """Kill every process but ours and our ancestors, and remove the hosts; the next lab starts from nothing."""
