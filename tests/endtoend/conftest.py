@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.looks import failover_handled, follows, wait_until_good
-from tests.endtoend.switchovers import opened, serving
+from tests.endtoend.switchovers import opened, pooled_service, serving
 from tests.lab import BASE, Lab, wait_for
 from tests.lab.contain import contained
 from tests.lab.pgbouncer import Pooler, use
@@ -114,6 +114,18 @@ def pooled() -> Iterator[tuple[Lab, Pooler]]:
         use(lab, pooler)
         serving(lab)
         yield lab, pooler
+
+
+@pytest.fixture(scope="module")
+def pooled_three() -> Iterator[tuple[Lab, Pooler]]:
+    """Three nodes in service behind a PgBouncer; each test leaves node 1 or 2 as the primary of all others."""
+    with fresh_lab(3) as lab:
+        yield lab, pooled_service(lab)
+
+
+@pytest.fixture
+def pooler(pooled_three: tuple[Lab, Pooler]) -> Pooler:
+    return pooled_three[1]
 
 
 @pytest.fixture(scope="module")
