@@ -43,7 +43,9 @@ def recover(server: str, operation: str) -> None:
     words = ("barman", "recover", server, job["backup_id"], job["destination_directory"], *how)
     ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     output = {**job, "success": not ended.returncode, "output": ended.stdout + ended.stderr}
-    place(server, "output", operation).write_text(json.dumps(output))
+    aside = place(server, "output", f"{operation}.new")
+    aside.write_text(json.dumps(output))
+    aside.rename(place(server, "output", operation))  # who asks meanwhile finds no half of it
 
 
 class Api(BaseHTTPRequestHandler):

@@ -150,7 +150,7 @@ def _end(nspawn: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.kill(first, signal.SIGKILL)
     try:
-        nspawn.wait(20)
+        nspawn.wait(120)
     finally:
         nspawn.kill()
-        nspawn.wait(20)
+        nspawn.wait(120)
