@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.lab import ADDRESSES, Client, Host, Lab, six, wait_for
+from tests.lab import ADDRESSES, Client, Host, Lab, six, wait_for, wait_for_answer
 
 SEGMENT = 16 * 1024 * 1024
 
@@ -119,6 +119,11 @@ def handled_events(lab: Lab) -> set[tuple[int, str]]:
 def worker_log(lab: Lab) -> list[str]:
     """What the worker has said so far."""
     return lab.gateway.log("worker").splitlines()
+
+
+def no_failure(check: Callable[[], str]) -> str:
+    """Wait until a ``check`` finds no failure, and return what it shows: what has just been started needs a moment."""
+    return wait_for_answer(check, lambda shown: "FAIL  " not in shown, "a check without a failure")
 
 
 def status(lab: Lab) -> dict[str, Any]:

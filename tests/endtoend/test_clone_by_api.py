@@ -17,7 +17,7 @@ from tests.endtoend.looks import follows
 from tests.endtoend.test_hints import looked
 from tests.endtoend.test_recovery import check, repmgr_conf
 from tests.endtoend.typist import type_in
-from tests.lab import BASE, DATA, Lab, versions, wait_for
+from tests.lab import BASE, DATA, Lab, versions, wait_for, wait_for_answer
 from tests.lab.barman import back_up, clone_by_api, clone_from_barman, serve_standbys, start_api, stop_api
 
 JOBS = "/var/lib/barman/main_backup/jobs"
@@ -65,8 +65,11 @@ def test_barman_leaves_a_restored_node_without_archive_command(served: Lab) -> N
     lab = served
     clone_from_barman(lab, lab.db2, lab.db1, shown=True)
     assert lab.db2.sql("show archive_command") == "false"
-    found = {finding["where"] for finding in looked(lab) if finding["code"] == "nodes.archiving"}
-    assert found == {"main node 2"}
+    wait_for_answer(
+        lambda: {finding["where"] for finding in looked(lab) if finding["code"] == "nodes.archiving"},
+        lambda where: where == {"main node 2"},
+        "check to see it",
+    )
     lab.db2.sql("alter system set archive_command = '/bin/true'")
     lab.db2.pg_ctl("reload")
     wait_for(lambda: "nodes.archiving" not in {finding["code"] for finding in looked(lab)}, "check to see it", every=2)
@@ -213,7 +216,7 @@ def test_a_service_that_ends_and_comes_back(served: Lab) -> None:
             assert running.process.poll() is None
         finally:
             start_api(served)
-        assert running.process.wait(60) == 0, running.said
+        assert running.process.wait(180) == 0, running.said
         assert COMPLETE in running.said
 
 
@@ -238,7 +241,7 @@ def test_repmgr_crashes_over_long_names(served: Lab, host: str, lives: bool) -> 
     names.write_text(f"{text}10.0.0.20 {host}\n")
     try:
         with line("pg_backupapi_host", host)(served), clone(served) as running:
-            assert (running.process.wait(60) == 0) is lives, running.said
+            assert (running.process.wait(180) == 0) is lives, running.said
             assert "operation id" in running.said
             assert (COMPLETE in running.said) is lives
     finally:

@@ -17,8 +17,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -168,7 +168,17 @@ class Host:
     def pg_ctl(self, verb: str, *more: str) -> str:
         """Start, stop (or else) this host's PostgreSQL. To stop fast waits for a receiver that is cut off (60 s)."""
         words = ("pg_ctl", "-D", DATA, "-w", "-t", "120", "-l", f"{DATA}/server.log", verb, *more)
-        return self.run(*words, user="postgres", limit=150)
+        if verb != "reload":
+            return self.run(*words, user="postgres", limit=150)
+        with self.reloading():
+            return self.run(*words, user="postgres")
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Who asks for a reload does not wait for it; a session that shows another time was begun after it."""
+        before = self.sql("select pg_conf_load_time()")
+        yield
+        wait_for(lambda: self.sql("select pg_conf_load_time()") != before, f"{self.name} to have read its files again")
 
     def barman(self, *words: str, check: bool = True, limit: float = 120) -> str:
         """Run barman here, as its user."""
