@@ -76,6 +76,9 @@ def test_the_gate_stays_closed_while_the_archive_cannot_be_written(lab: Lab) -> 
     """As when NFS is gone."""
     away = ARCHIVE.with_name("away")
     wait_for(lambda: "archive_failed" not in lab.gateway.hooks("status", "--json").stdout, "a quiet cluster")
+    # repmgrd of db1 needs a moment until it knows that its node is a standby, and promotes it in its turn.
+    ready = "failover: repmgr would promote node 1"
+    wait_for(lambda: ready in lab.gateway.hooks("status").stdout, "db1 to be ready", every=0.5)
     ARCHIVE.rename(away)
     lab.db2.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: written_on(lab, f"host={lab.db1.address} port=5432") == "db1", "db1 to be the primary")

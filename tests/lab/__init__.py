@@ -180,7 +180,7 @@ class Host:
         yield
         wait_for(lambda: self.sql("select pg_conf_load_time()") != before, f"{self.name} to have read its files again")
 
-    def barman(self, *words: str, check: bool = True, limit: float = 120) -> str:
+    def barman(self, *words: str, check: bool = True, limit: float = 300) -> str:
         """Run barman here, as its user."""
         return self.run("barman", *words, user="barman", check=check, limit=limit)
 
@@ -533,7 +533,7 @@ class Lab:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.bind(str(place))
             place.chmod(0o666)
-            systemd.settimeout(60)
+            systemd.settimeout(180)
             RUNTIME.mkdir(exist_ok=True)
             shutil.chown(RUNTIME, "barman", "barman")
             given = (f"NOTIFY_SOCKET={place}", f"RUNTIME_DIRECTORY={RUNTIME}")
