@@ -63,7 +63,7 @@ else:
     PORT = 54323
 
     def _words(lab: Lab, what: str, number: int) -> tuple[str, ...]:
-        dsn = f"host={lab.gateway.address} port={PORT} user=app dbname=app connect_timeout=30"
+        dsn = f"host={lab.gateway.address} port={PORT} user=app dbname=app connect_timeout=10"
         return PYTHON, "-c", Path(__file__).read_text(), what, dsn, str(number)
 
     def shares(lab: Lab, times: int) -> dict[str, int]:
