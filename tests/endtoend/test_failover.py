@@ -114,6 +114,7 @@ def test_primary_stopped(lab: Lab, how: str) -> None:
 
 def test_later_events_of_a_failover_change_nothing(lab: Lab) -> None:
     client = lab.start_client()
+    fault = time.time()
     lab.db1.pg_ctl("stop", "-m", "immediate")
     open_again = client.wait_for_write(time.time())
     wait_for(lambda: failover_handled(lab), "the end of the events")
@@ -123,6 +124,8 @@ def test_later_events_of_a_failover_change_nothing(lab: Lab) -> None:
     (run, *_) = wait_for_answer(lambda: runs_of(lab, "repmgrd_failover_promote", told_again), bool, "its run")
     assert run["message"].startswith("nothing to do: in the desired state")
     assert [each for each in runs(lab) if each["started"] > told_again and each["steps"]] == []
+    steps = [step["what"] for each in runs(lab) if each["started"] > fault for step in each["steps"]]
+    assert sum(what.startswith("route port") for what in steps) == 2, steps
     assert [write for write in client.writes() if write.begun > open_again.ended and write.row is None] == []
 
 
