@@ -69,10 +69,10 @@ def let_in(lab: Lab, host: Host, user: str, key: str, public: str) -> None:
 
 def start_sshd(lab: Lab, host: Host, key: str) -> None:
     """Start a host's sshd; its own key is that of the users, too."""
-    lab.put(host, "/etc/ssh/lab_key", key, 0o600)
-    lab.put(host, "/etc/ssh/sshd_config", SSHD)
     from tests.lab import wait_for  # which imports this module
 
+    lab.put(host, "/etc/ssh/lab_key", key, 0o600)
+    lab.put(host, "/etc/ssh/sshd_config", SSHD)
     said = host.log_from_now("sshd")
     lab.daemons[f"sshd of {host.name}"] = host.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
     wait_for(lambda: "listening on" in said(), f"sshd of {host.name} to listen")
