@@ -36,6 +36,8 @@ RUNTIME = Path("/run/repmgr-hooks")
 """RuntimeDirectory of the service; /run is the box's own, and in memory."""
 PATIENCE = 3
 """How many times longer a wait may take on a machine that is busy with other things."""
+READY = re.compile("monitoring (connection to upstream|cluster primary)")
+"""What a repmgrd logs that watches; with "starting monitoring" it still gives up at once if nobody answers."""
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/usr/local/share", "/opt")
 HOMES = {
     "postgres": "/var/lib/postgresql",
@@ -153,15 +155,27 @@ class Host:
         """What a daemon has written so far."""
         return (BASE / f"{self.name}-{name}.log").read_text(errors="replace")
 
-    def sql(self, statement: str, dbname: str = "postgres", limit: float = 15) -> str:
+    def sql(self, statement: str, dbname: str = "postgres", limit: float = 60) -> str:
         """Ask the PostgreSQL of this host through its socket."""
         words = ("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-p", str(self.port), "-d", dbname, "-c", statement)
         return self.run(*words, user="postgres", limit=limit).strip()
 
     def pg_ctl(self, verb: str, *more: str) -> str:
-        """Start, stop (or else) this host's PostgreSQL. To stop fast waits for a receiver that is cut off (60 s)."""
+        """Start, stop (or else) this host's PostgreSQL. To stop fast waits for a receiver that is cut off (60 s).
+
+        A reload is waited for: it is a signal, and connections are let in by what was read before until it is seen.
+        """
         words = ("pg_ctl", "-D", DATA, "-w", "-t", "120", "-l", f"{DATA}/server.log", verb, *more)
-        return self.run(*words, user="postgres", limit=150)
+        loaded = self._loaded() if verb == "reload" else ""
+        said = self.run(*words, user="postgres", limit=150)
+        if loaded:
+            wait_for(lambda: self._loaded() != loaded, f"{self.name} to have read its files again")
+        return said
+
+    def _loaded(self) -> str:
+        """When the postmaster has read its files, which a new session has from it; empty if nobody is let in."""
+        ask = ("psql", "-XAtq", "-p", str(self.port), "-d", "postgres", "-c", "select pg_conf_load_time()")
+        return self.result(*ask, user="postgres").stdout.strip()
 
     def barman(self, *words: str, check: bool = True, limit: float = 120) -> str:
         """Run barman here, as its user."""
@@ -465,10 +479,8 @@ class Lab:
         nodes = nodes or self.numbers
         for node in nodes:
             self._start_repmgrd(node, f"/etc/repmgr/db{node}.conf", f"repmgrd{node}")
-        # Not "starting monitoring": then it still gives up at once if the primary does not answer.
-        ready = re.compile("monitoring (connection to upstream|cluster primary)")
         for node in nodes:
-            wait_for(lambda n=node: ready.search(self.gateway.log(f"repmgrd{n}")), f"repmgrd of node {node}")
+            wait_for(lambda n=node: READY.search(self.gateway.log(f"repmgrd{n}")), f"repmgrd of node {node}")
 
     def start_passive_repmgrd(self) -> None:
         """Start a repmgrd for each node that is there, promotes nothing and reports nothing, until ``start_repmgrd``.
