@@ -92,7 +92,8 @@ def shared_lab() -> Iterator[Lab]:
     lab = fresh_lab()
     try:
         lab.build()
-        lab.gateway.hooks("reconcile")
+        result = lab.gateway.hooks("reconcile")
+        assert result.returncode == 0, result.stdout + result.stderr
         yield lab
     finally:
         lab.destroy()

@@ -151,13 +151,13 @@ ELSEWHERE = "tcp dport 54322 dnat to 10.0.0.12:5432"
 )
 def test_a_rule_that_keeps_clients_out(lab: Lab, command: str, words: str) -> None:
     with rules(lab, command):
-        assert lab.psql_app("insert into work default values", limit=60).returncode != 0
+        assert lab.psql_app("insert into work default values", patience=3).returncode != 0
         (finding,) = said(lab)
         assert (finding["code"], finding["level"]) == ("rules.foreign", "FAIL")
         assert words in finding["message"]
         lab.gateway.run("sh", "-ec", finding["hint"])
         assert said(lab) == []
-        assert lab.psql_app("insert into work default values", limit=60).returncode == 0
+        assert lab.psql_app("insert into work default values", patience=20).returncode == 0
 
 
 def test_what_comes_after_ours_changes_nothing_for_clients(lab: Lab) -> None:

@@ -69,4 +69,4 @@ def _keep(lab: Lab, kept: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    subprocess.run(["cp", "-a", str(source), str(target)], stdin=subprocess.DEVNULL, timeout=60, check=True)
+    subprocess.run(["cp", "-a", str(source), str(target)], stdin=subprocess.DEVNULL, timeout=300, check=True)
