@@ -26,7 +26,7 @@ def use_plain_role(lab: Lab) -> None:
 def grant(lab: Lab, role: str) -> None:
     script = (CONFIG / "grants.sql").read_text()
     lab.db1.run("psql", "-Xq", "-v", f"role={role}", "-d", "repmgr", user="postgres", stdin=script)
-    written = lab.db1.sql("select pg_current_wal_insert_lsn()")
+    written = lab.db1.sql("select pg_current_wal_lsn()")
     replayed = f"select pg_last_wal_replay_lsn() >= '{written}'"
     wait_for(lambda: lab.db2.sql(replayed) == "t", "db2 to have replayed the grants")
 

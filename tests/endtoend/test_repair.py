@@ -108,5 +108,6 @@ def test_damage_without_any_event_is_mended(failed_over: Lab, damage: Callable[[
     assert lab.gateway.nat() == nat
     assert barman_streams_from(lab.db2)
     since = runs(lab)[known:]
-    assert {run["cause"] for run in since} == {"drift"}
+    assert since[0]["cause"] == "drift"
+    assert {run["cause"] for run in since} <= {"drift", "retry"}
     assert not any(run["events"] for run in since)
