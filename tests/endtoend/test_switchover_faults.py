@@ -146,12 +146,12 @@ def test_the_archive_is_stuck(lab: Lab) -> None:
 def archiving_with(host: Host, command: str) -> Iterator[None]:
     """A node has another archive_command."""
     host.sql(f"alter system set archive_command = '{command}'")
-    host.sql("select pg_reload_conf()")
+    host.pg_ctl("reload")
     try:
         yield
     finally:
         host.sql("alter system reset archive_command")
-        host.sql("select pg_reload_conf()")
+        host.pg_ctl("reload")
 
 
 def test_the_old_primary_does_not_stop(lab: Lab) -> None:
