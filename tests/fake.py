@@ -523,6 +523,8 @@ class FakeHost(ScriptedHost):
         self.announced: dict[int, str] = {}
         """What this gateway has called its own session on each node."""
         self.pgbouncers: dict[str, FakePgBouncer] = {}
+        self.logins: list[tuple[float, tuple[str, ...]]] = []
+        """When a login was to be kept open, and by which words."""
         """By the name of each console: ``10.0.0.20:6432``."""
         self._silent: set[int] = set()
         self._constants: set[tuple[str, ...]] = set()
@@ -668,6 +670,9 @@ class FakeHost(ScriptedHost):
     def route(self, address: str) -> Route:
         local = address in self.addresses
         return Route(local, address if local else self.gateway, self.device)
+
+    def stay_logged_in(self, way: tuple[str, ...]) -> None:
+        self.logins.append((self._clock, way))
 
     def had_for(self, address: str) -> float | None:
         return self._clock - self.address_came if address in self.addresses else None

@@ -221,6 +221,26 @@ def test_two_that_have_the_address_at_once(pair: TwoGateways, client: Client) ->
     client.wait_for_write(time.time())
 
 
+def test_nobody_has_the_address(pair: TwoGateways, client: Client) -> None:
+    """Both say so, lead their ports all the same, and leave what exists once as it is."""
+    lab = pair
+    for host in lab.gateways:
+        lab.stop_keepalived(host)
+    try:
+        assert lab.holders() == []
+        said = "WARNING no gateway that watches the cluster has 10.0.0.20"
+        for host in lab.gateways:
+            wait_for(lambda h=host: said in h.hooks("status").stdout, f"{host.name} to say so", every=1)  # type: ignore[misc]
+            host.wipe_nat()
+        for host in lab.gateways:
+            wait_for(lambda h=host: lab.led(h).get(54321) == NODE_2[54321], f"{host.name} to lead to db2")  # type: ignore[misc]
+    finally:
+        for host in lab.gateways:
+            lab.start_keepalived(host)
+    wait_for(lambda: len(lab.holders()) == 1, "one to have the address")
+    client.wait_for_write(time.time(), 120)
+
+
 def test_barmans_host_dies_and_comes_back(pair: TwoGateways, client: Client) -> None:
     """As after a failover, the app port is closed until the limit of its gate; then Barman goes on where it was."""
     lab = pair
