@@ -685,7 +685,7 @@ class FakeHost(ScriptedHost):
 
     def _visit(self, way: Mapping[str, Any], limit: float) -> Visit:
         led = self.reached(way["host"], int(way["port"]), "OUTPUT")
-        node = next((node for node in self.nodes.values() if led == node.socket), None)
+        node = next((node for node in self.nodes.values() if led == node.socket), self._straight_to(way["host"]))
         if node is None:
             return Visit(error=f'connection to server at "{way["host"]}" failed: Connection refused')
         if not node.reachable:
@@ -696,6 +696,11 @@ class FakeHost(ScriptedHost):
         reads = "client" if "read_only=on" in way.get("options", "") else ""
         stage: Literal["ask", "done"] = "ask" if node.in_recovery or reads else "done"
         return Visit(stage, server=node.host, in_recovery=node.in_recovery, read_only=reads, pid=4712, port=node.port)
+
+    def _straight_to(self, host: str) -> FakeNode | None:
+        """The node at an address, or the one that was there first: repmgr may know it by another one."""
+        first = {"10.0.0.11": 1, "10.0.0.12": 2}.get(host, 0)
+        return next((node for node in self.nodes.values() if node.host == host), self.nodes.get(first))
 
     def _gateways(self, sql: Sql, node: FakeNode) -> Rows:
         if sql.params[0]:
