@@ -22,13 +22,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import rpm, scram, six, template, three, versions
+from tests.lab import layers, rpm, scram, six, template, three, versions
 from tests.lab.contain import contained
+from tests.lab.layers import BASE
 from tests.lab.versions import BINARIES, DATA
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config"
-BASE = Path("/mnt")
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13", "gateway": "10.0.0.20", "app": "10.0.0.30"}
 PYTHON = "/opt/repmgr-hooks/bin/python"
 CONFIG_FILE = "/etc/repmgr-hooks/config.yaml"
@@ -291,8 +291,7 @@ class Lab:
         for host in self.hosts:
             subprocess.run(["ip", "netns", "del", host.name], stderr=subprocess.DEVNULL, timeout=10, check=False)
         shutil.rmtree(RUNTIME, ignore_errors=True)
-        for place in BASE.iterdir():
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
+        layers.empty()
 
     def make_network(self) -> None:
         must("ip", "link", "set", "lo", "up")
@@ -339,7 +338,7 @@ class Lab:
         for place in (*PRIVATE, "/var/lib", "/var/log", "/opt/repmgr-hooks", "/opt/barman"):
             host.path(place).mkdir(parents=True, exist_ok=True)
         (BASE / f"{host.name}.fstab").write_text(self.fstab(host))
-        must("cp", "-a", "/etc/.", str(host.path("/etc")))
+        layers.mount_etc(host.path("/etc"))
         if self.rpm:
             rpm.make_etc(host.path("/etc"), host is self.gateway)
         for place in ("/tmp", "/var/tmp"):
