@@ -48,6 +48,8 @@ LONG = (
 """Files that take two minutes and more, the longest first: begun last, one of them would run alone at the end."""
 WITHOUT_PROPERTIES = ("-p", "no:hypothesispytest")
 """For those that have none: to import Hypothesis takes pytest a quarter of its start."""
+WITHOUT_PRODUCT = ("--confcutdir=tests/endtoend",)
+"""Without tests/conftest.py: what it imports for tests of the parts takes as much as all else in a start."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def short(file: Path) -> str:
 
 
 def boxed(file: Path) -> Part:
-    return tests(short(file), *BOX, *PYTEST, *WITHOUT_PROPERTIES, str(file))
+    return tests(short(file), *BOX, *PYTEST, *WITHOUT_PROPERTIES, *WITHOUT_PRODUCT, str(file))
 
 
 def check(name: str, *argv: str) -> Part:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -36,6 +37,8 @@ RUNTIME = Path("/run/repmgr-hooks")
 """RuntimeDirectory of the service; /run is the box's own, and in memory."""
 PATIENCE = 3
 """How many times longer a wait may take on a machine that is busy with other things."""
+RESTS_FOR, LONGEST_REST = 4, 5.0
+"""A wait rests for so many times what a question has taken of a processor, and for so many seconds at most."""
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/usr/local/share", "/opt")
 HOMES = {
     "postgres": "/var/lib/postgresql",
@@ -591,13 +594,22 @@ def said(result: subprocess.CompletedProcess[str], what: str) -> str:
 def wait_for(true: Callable[[], object], what: str, limit: float = 60, every: float = 0.1) -> None:
     """Wait until something is true. Raises Failed after ``limit`` seconds, on a machine that has nothing else to do.
 
-    Only what is broken takes that long, so on a busy machine it may take ``PATIENCE`` times that.
+    Only what is broken takes that long, so on a busy machine it may take ``PATIENCE`` times that. A question that
+    starts programs is asked less often, so that it takes a fifth of a processor at most.
     """
     end = time.monotonic() + limit * PATIENCE
+    begun = processor_time()
     while not true():
         if time.monotonic() > end:
             raise Failed(f"waited {limit * PATIENCE} s in vain for {what}")
-        time.sleep(every)
+        time.sleep(max(every, min(RESTS_FOR * (processor_time() - begun), LONGEST_REST)))
+        begun = processor_time()
+
+
+def processor_time() -> float:
+    """Seconds that the programs which we have started, and which have ended, took of a processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @dataclass(frozen=True)
