@@ -26,6 +26,7 @@ from tests.endtoend.test_continuity import (
     by_hand_ok,
     checksum,
     close_file,
+    end_cron,
     let_barman_get_ahead,
     promote,
     serve,
@@ -81,6 +82,7 @@ def test_failover(newest: Lab) -> None:
 def test_barman_ahead_is_repaired(newest: Lab) -> None:
     lab = newest
     serve(lab, ("stream: true", "stream: true, repair: true"))
+    end_cron(lab)
     ahead = let_barman_get_ahead(lab)
     before = {name: checksum(lab, name) for name in streaming_files(lab) if name[:24] >= ahead[-1]}
     promote(lab)
