@@ -52,6 +52,7 @@ jump repmgr_snat
 }
 }
 """
+TRANSLATED = "-m conntrack --ctstate DNAT"
 THEIRS = """\
 table inet theirs {
     chain in { type filter hook input priority 0; policy accept; tcp dport 9 drop; }
@@ -151,7 +152,8 @@ def test_what_comes_after_ours_changes_nothing_for_clients(lab: Lab) -> None:
         lab,
         nft("nat hook prerouting priority -100", ELSEWHERE),
         "iptables -t nat -I PREROUTING 1 -p tcp --dport 54322 -j DNAT --to-destination 10.0.0.12:5432",
-        "iptables -t nat -I POSTROUTING 1 -p tcp --dport 5432 -j SNAT --to-source 10.0.0.99",
+        # Of clients alone: repmgrd, which loses its way to the nodes, would not be back before the next test.
+        f"iptables -t nat -I POSTROUTING 1 -p tcp --dport 5432 {TRANSLATED} -j SNAT --to-source 10.0.0.99",
     ):
         assert lab.psql_app("insert into work default values").returncode == 0
         assert said(lab) == []
