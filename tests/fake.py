@@ -526,6 +526,8 @@ class FakeHost(ScriptedHost):
         self.announced: dict[int, str] = {}
         """What this gateway has called its own session on each node."""
         self.pgbouncers: dict[str, FakePgBouncer] = {}
+        self.logins: list[tuple[float, tuple[str, ...]]] = []
+        """When a login was to be kept open, and by which words."""
         """By the name of each console: ``10.0.0.20:6432``."""
         self._silent: set[int] = set()
         self._constants: set[tuple[str, ...]] = set()
@@ -672,6 +674,9 @@ class FakeHost(ScriptedHost):
         local = address in self.addresses
         return Route(local, address if local else self.gateway, self.device)
 
+    def stay_logged_in(self, way: tuple[str, ...]) -> None:
+        self.logins.append((self._clock, way))
+
     def had_for(self, address: str) -> float | None:
         return self._clock - self.address_came if address in self.addresses else None
 
@@ -683,7 +688,7 @@ class FakeHost(ScriptedHost):
 
     def _visit(self, way: Mapping[str, Any], limit: float) -> Visit:
         led = self.reached(way["host"], int(way["port"]), "OUTPUT")
-        node = next((node for node in self.nodes.values() if led == node.socket), None)
+        node = next((node for node in self.nodes.values() if led == node.socket), self._straight_to(way["host"]))
         if node is None:
             return Visit(error=f'connection to server at "{way["host"]}" failed: Connection refused')
         if not node.reachable:
@@ -694,6 +699,11 @@ class FakeHost(ScriptedHost):
         reads = "client" if "read_only=on" in way.get("options", "") else ""
         stage: Literal["ask", "done"] = "ask" if node.in_recovery or reads else "done"
         return Visit(stage, server=node.host, in_recovery=node.in_recovery, read_only=reads, pid=4712, port=node.port)
+
+    def _straight_to(self, host: str) -> FakeNode | None:
+        """The node at an address, or the one that was there first: repmgr may know it by another one."""
+        first = {"10.0.0.11": 1, "10.0.0.12": 2}.get(host, 0)
+        return next((node for node in self.nodes.values() if node.host == host), self.nodes.get(first))
 
     def _gateways(self, sql: Sql, node: FakeNode) -> Rows:
         if sql.params[0]:

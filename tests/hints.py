@@ -21,6 +21,7 @@ TYPED = {
     "barman.slot": GROUPS,
     "client.commit_waits": CLIENTS,
     "client.failed": "test_what_clients_meet.py::test_a_setting_of_the_server",
+    "client.login": "test_what_clients_meet.py::test_a_standby_that_lets_no_client_in",
     "client.no_connection_left": CLIENTS,
     "client.read_only": CLIENTS,
     "client.rejected": "test_what_clients_meet.py::test_pg_hba_conf",

@@ -85,7 +85,8 @@ def shared_lab() -> Iterator[Lab]:
     """A cluster with open ports that a test does not change; for many quick looks at it."""
     with fresh_lab() as lab:
         lab.build()
-        lab.gateway.hooks("reconcile")
+        result = lab.gateway.hooks("reconcile")
+        assert result.returncode == 0, result.stdout + result.stderr
         yield lab
 
 

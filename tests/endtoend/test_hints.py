@@ -15,7 +15,7 @@ import pytest
 from tests.endtoend import test_check
 from tests.endtoend.test_check import CONFIG, REPMGR, SERVER, edited, healthy
 from tests.endtoend.typist import type_in
-from tests.lab import Lab, versions, wait_for
+from tests.lab import Lab, versions, wait_for, wait_for_answer
 
 __all__ = ["healthy"]
 MOST_ROUNDS = 4
@@ -190,7 +190,7 @@ def test_what_is_printed_is_typed(
             type_all(healthy, seen)
         except AssertionError as error:  # the faults do not expect one
             failed = error
-    assert healthy.gateway.hooks("reconcile").returncode == 0
+    wait_for(lambda: healthy.gateway.hooks("reconcile").returncode == 0, "nothing to be left to do")
     if failed:
         raise failed
     assert seen >= expected
@@ -230,10 +230,12 @@ def test_a_backup_that_waits_for_wal_is_complete_at_once(healthy: Lab) -> None:
         )
     healthy.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
     (backup, *_) = healthy.gateway.barman("list-backup", "--minimal", "main_backup").split()
-    (found,) = looked(healthy)
-    assert (found["code"], backup in found["message"]) == ("barman.backup", True)
+    (found,) = wait_for_answer(
+        lambda: looked(healthy), lambda wrong: [each["code"] for each in wrong] == ["barman.backup"], "check to see it"
+    )
+    assert backup in found["message"]
     type_in(healthy, found["hint"], found["where"])
-    assert looked(healthy) == []
+    wait_for(lambda: looked(healthy) == [], "all to be well", every=2)
 
 
 def type_all(lab: Lab, seen: set[str]) -> None:

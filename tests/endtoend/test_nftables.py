@@ -78,7 +78,7 @@ def test_a_table_of_our_own_and_nothing_of_iptables(lab: Lab) -> None:
     assert lab.gateway.nat() == TABLE.splitlines()
     assert lab.gateway.run("iptables-save") == ""
     assert said(lab) == []
-    assert lab.gateway.hooks("status").returncode == 0
+    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "a good status", every=0.5)
     assert lab.psql_app("select inet_client_addr()").stdout == "10.0.0.20\n"
     assert barman_streams_from(lab.db1)
 
@@ -87,7 +87,7 @@ def test_a_ruleset_that_is_loaded_anew(lab: Lab) -> None:
     """/etc/nftables.conf begins with ``flush ruleset`` on Debian and RHEL; then it has rules of others."""
     lab.put(lab.gateway, "/etc/nftables.conf", f"#!/usr/sbin/nft -f\nflush ruleset\n{THEIRS}")
     lab.gateway.run("nft", "-f", "/etc/nftables.conf")
-    wait_for(lambda: lab.gateway.nat() == TABLE.splitlines(), "our table to be there again", 30)
+    wait_for(lambda: lab.gateway.nat() == TABLE.splitlines(), "our table to be there again")
     theirs = lab.gateway.run("nft", "list", "table", "inet", "theirs")
     assert "dport 8080 redirect" in theirs
     assert said(lab) == []
@@ -136,13 +136,13 @@ ELSEWHERE = "tcp dport 54322 dnat to 10.0.0.12:5432"
 )
 def test_a_rule_that_keeps_clients_out(lab: Lab, command: str, words: str) -> None:
     with rules(lab, command):
-        assert lab.psql_app("insert into work default values", limit=5).returncode != 0
+        assert lab.psql_app("insert into work default values", patience=3).returncode != 0
         (finding,) = said(lab)
         assert (finding["code"], finding["level"]) == ("rules.foreign", "FAIL")
         assert words in finding["message"]
         lab.gateway.run("sh", "-ec", finding["hint"])
         assert said(lab) == []
-        assert lab.psql_app("insert into work default values", limit=5).returncode == 0
+        assert lab.psql_app("insert into work default values", patience=20).returncode == 0
 
 
 def test_what_comes_after_ours_changes_nothing_for_clients(lab: Lab) -> None:
@@ -178,7 +178,7 @@ def test_a_stale_primary_gets_no_client(lab: Lab) -> None:
 
     rule = "ip daddr 10.0.0.20 tcp dport 54322 dnat to 10.0.0.11:5432"
     lab.gateway.run("nft", "insert", "rule", "ip", "repmgr_hooks_main", "repmgr_dnat", *rule.split())
-    wait_for(lambda: routes(lab) == {54321: "10.0.0.12"}, "the port to be closed", 30)
+    wait_for(lambda: routes(lab) == {54321: "10.0.0.12"}, "the port to be closed")
 
     lab.plug_in(lab.db2)
     lab.db1.pg_ctl("stop", "-m", "immediate")

@@ -66,9 +66,14 @@ def test_catching_up_through_restore_command(cloned: Lab) -> None:
         for _ in range(5):
             closed.append(lab.db1.sql(write, "app"))
             lab.db1.sql("select pg_switch_wal()")
-        lab.db1.sql("checkpoint")
-        there = lab.db1.sql("select string_agg(name, ' ') from pg_ls_waldir()")
-        assert closed[0] not in there, "db1 could still stream it"
+        there = "select string_agg(name, ' ') from pg_ls_waldir()"
+
+        def removed() -> bool:
+            """Not before Barman, through its slot, has received it."""
+            lab.db1.sql("checkpoint")
+            return closed[0] not in lab.db1.sql(there)
+
+        wait_for(removed, "db1 to have the first no more", every=1)
         last = lab.db1.sql("select max(id) from work", "app")
 
         wait_for(lambda: lab.db2.sql("select max(id) from work", "app") == last, "db2 to have all rows", 60)
@@ -88,6 +93,8 @@ def check(lab: Lab) -> tuple[int, list[str]]:
 
 def test_check_on_a_good_standby(cloned: Lab) -> None:
     lab = cloned
+
+    wait_for(lambda: check(lab)[0] == 0, "a check that is content", every=2)
 
     code, lines = check(lab)
 

@@ -73,6 +73,26 @@ def test_repmgr_refuses(lab: Lab) -> None:
     assert nothing_left(lab)
 
 
+def test_the_target_lets_no_client_in(lab: Lab) -> None:
+    """Each node has a pg_hba.conf of its own; nothing is begun."""
+    old, new = pair(lab)
+    path = new.path(f"{DATA}/pg_hba.conf")
+    text = path.read_text()
+    path.write_text("".join(line for line in text.splitlines(True) if " app " not in line))
+    new.pg_ctl("reload")
+    try:
+        refused = switchover(lab)
+    finally:
+        path.write_text(text)
+        new.pg_ctl("reload")
+    assert refused.returncode == 1
+    assert re.search(
+        rf"FAIL  client\.login +main node {new.name[-1]}: .* no pg_hba.conf entry for host", refused.stdout
+    )
+    assert primary_of(lab) is old
+    assert nothing_left(lab)
+
+
 def test_barman_is_dead(lab: Lab) -> None:
     """Clients would wait for a backup that does not come: nothing is begun."""
     old, _ = pair(lab)
@@ -146,12 +166,12 @@ def test_the_archive_is_stuck(lab: Lab) -> None:
 def archiving_with(host: Host, command: str) -> Iterator[None]:
     """A node has another archive_command."""
     host.sql(f"alter system set archive_command = '{command}'")
-    host.sql("select pg_reload_conf()")
+    host.pg_ctl("reload")
     try:
         yield
     finally:
         host.sql("alter system reset archive_command")
-        host.sql("select pg_reload_conf()")
+        host.pg_ctl("reload")
 
 
 def test_the_old_primary_does_not_stop(lab: Lab) -> None:

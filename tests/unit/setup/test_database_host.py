@@ -114,7 +114,8 @@ def test_the_account_of_the_hosts() -> None:
     assert host.ran == []
     said = list(access.account("nosuchaccount", "nosuchgroup", host))
     assert said == ["made      group nosuchgroup", "made      account nosuchaccount"]
-    assert [program.argv[0] for program in host.ran] == ["groupadd", "useradd", "usermod"]
+    assert [program.argv[0] for program in host.ran] == ["groupadd", "useradd"], "what is cut off leaves no half of it"
+    assert host.ran[1].argv[-3:] == ("--password", "*", "nosuchaccount"), "sshd lets nobody in to a locked account"
     assert list(access.account("nosuchaccount", "root", Accounts())) == ["made      account nosuchaccount"]
 
 
