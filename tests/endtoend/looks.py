@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.lab import ADDRESSES, Client, Host, Lab, six, wait_for, wait_for_answer
+from tests.lab.many import Crowd
 
 SEGMENT = 16 * 1024 * 1024
 
@@ -146,3 +147,19 @@ def failover_handled(lab: Lab) -> bool:
     # This is asked ten times a second: a log costs nothing to read, and each other question a start of Python or two.
     begun = "the primary is node 2" in lab.gateway.log("worker")
     return begun and (2, "repmgrd_reload") in handled_events(lab) and nothing_missing(lab)
+
+
+def unplugged_under_open_connections(lab: Lab, primary: Host) -> list[Client]:
+    """Unplug the primary; return clients, of which each has waited once, with the connection that was open."""
+    hosts = (lab.app, lab.gateway)
+    clients, crowds = [lab.start_client(host) for host in hosts], [Crowd(lab, host, 4) for host in hosts]
+    fault = time.time()
+    lab.unplug(primary)
+    for client in clients:
+        client.wait_for_write(fault + 1)
+        # One that succeeds late is the machine's; a connection that nobody answers is given up after 2 s.
+        hung = [write for write in client.writes() if write.row is None and write.ended - write.begun > 2]
+        assert len(hung) == 1, "only the open connection waited"
+    for crowd in crowds:
+        crowd.wait_for_writes(fault + 1)
+    return clients

@@ -305,11 +305,16 @@ def test_a_configuration_that_is_read_again_and_again(lab: Lab) -> None:
 
 
 def at_rest(lab: Lab) -> int:
-    """The descriptors that the service has while no client of its own is on its way."""
+    """The descriptors that the service has between its looks, while no client of its own is on its way."""
     place, counted = Path(f"/proc/{lab.daemons['worker'].pid}/fd"), []
-    for _ in range(30):
+    looked, looks = lab.gateway.path(f"{STATE}/cluster-main.looked"), set()
+
+    def has_looked_again() -> bool:
         counted.append(len(list(place.iterdir())))
-        time.sleep(0.2)
+        looks.add(looked.stat().st_mtime_ns)
+        return len(looks) > 2
+
+    wait_for(has_looked_again, "two looks", every=0.05)
     return min(counted)
 
 

@@ -109,14 +109,11 @@ user=streaming_barman
 @pytest.fixture(params=[False, True], ids=["debians", "newest"])
 def streaming(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two nodes, and each Barman streams."""
-    lab = fresh_lab(newest_barman=request.param)
-    try:
+    with fresh_lab(newest_barman=request.param) as lab:
         lab.build()
         assert lab.gateway.hooks("reconcile").returncode == 0
         lab.gateway.barman("-q", "cron")
         yield lab
-    finally:
-        lab.destroy()
 
 
 def with_settings(lab: Lab, text: str, **settings: str) -> str:

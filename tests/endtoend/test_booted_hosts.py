@@ -185,10 +185,11 @@ def test_the_shell_of_each_node(hosts: Hosts) -> None:
         assert re.search(rf"OK +hook.arrived +main node {node}: sent on its host, arrived whole: ", found), found
 
 
-def test_an_sshd_that_does_not_read_our_file(hosts: Hosts) -> None:
+@pytest.mark.parametrize("fault", ["/^Include/d", "1i AllowUsers admin", "1i AllowGroups admin"])
+def test_an_sshd_that_lets_no_host_in(hosts: Hosts, fault: str) -> None:
     gateway = hosts.gateway
     assert re.search(r"OK +hook.sshd", gateway.result("repmgr-hooks", "check").stdout)
-    gateway.run("sh", "-ec", "sed -i '/^Include/d' /etc/ssh/sshd_config; systemctl reload ssh")
+    gateway.run("sh", "-ec", f"sed -i '{fault}' /etc/ssh/sshd_config; systemctl reload ssh")
     found = re.search(r"FAIL +hook.sshd .*\n +HINT: (.*)", gateway.result("repmgr-hooks", "check").stdout)
     assert found, "no host gets in"
     type_in(gateway, found[1])

@@ -22,8 +22,7 @@ STREAMING = "/var/lib/barman/main_backup/streaming"
 @pytest.fixture(params=["Debian's Barman", "the newest Barman"])
 def three(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Three nodes in service after a backup; nobody waits for a standby, and the gate not for long."""
-    lab = fresh_lab(3, newest_barman=request.param != "Debian's Barman")
-    try:
+    with fresh_lab(3, newest_barman=request.param != "Debian's Barman") as lab:
         lab.build()
         configure_nodes(lab, "synchronous_standby_names = ''\n")
         lab.append(lab.db3, f"{DATA}/postgresql.conf", "synchronous_standby_names = ''\n")
@@ -37,8 +36,6 @@ def three(request: pytest.FixtureRequest) -> Iterator[Lab]:
         back_up(lab, lab.db1)
         write(lab.db1, 5)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def write(host: Host, count: int) -> None:

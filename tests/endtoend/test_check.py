@@ -36,8 +36,7 @@ FAULTS: list[tuple[Callable[[Lab], Context[None]], set[tuple[str, str]]]] = []
 @pytest.fixture(scope="module")
 def healthy() -> Iterator[Lab]:
     """A cluster in service, looked at by a role that is no superuser. The service looks seldom, and mends no fault."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         use_plain_role(lab)
         grant(lab, "watcher")
@@ -52,8 +51,6 @@ def healthy() -> Iterator[Lab]:
         start_service(lab)
         wait_for(lambda: lab.gateway.path(LOCK).exists(), "Barman's cron")
         yield lab
-    finally:
-        lab.destroy()
 
 
 def start_service(lab: Lab) -> None:
@@ -381,12 +378,31 @@ def slot_limit_reached(lab: Lab) -> Iterator[None]:
     lab.db2.sql("select pg_drop_replication_slot('other_' || n) from generate_series(1, 10) n")
 
 
+@contextlib.contextmanager
+def setting_changed(database: Host, name: str, shipped: str, value: str) -> Iterator[None]:
+    """A setting of a node, as it is in force for a new session."""
+
+    def reload(wanted: str) -> None:
+        database.pg_ctl("reload")
+        wait_for(lambda: database.sql(f"show {name}") == wanted, f"{name} to be {wanted}")
+
+    with edited(database, f"{DATA}/conf.d.conf", f"{name} = '{shipped}'", f"{name} = '{value}'"):
+        reload(value)
+        yield
+    reload(shipped)
+
+
 @fault("nodes.wal", "main node 1")
 def slot_that_may_fill_the_disk(lab: Lab) -> Iterator[None]:
-    with edited(lab.db1, f"{DATA}/conf.d.conf", "max_slot_wal_keep_size = '50GB'", "max_slot_wal_keep_size = -1"):
-        lab.db1.pg_ctl("reload")
+    with setting_changed(lab.db1, "max_slot_wal_keep_size", "50GB", "-1"):
         yield
-    lab.db1.pg_ctl("reload")
+
+
+@fault("nodes.retry", "main node 2")
+def standby_that_connects_seldom(lab: Lab) -> Iterator[None]:
+    """As it does by PostgreSQL's own setting."""
+    with setting_changed(lab.db2, "wal_retrieve_retry_interval", "500ms", "5s"):
+        yield
 
 
 @fault("nodes.clock", "main node 2")

@@ -32,14 +32,13 @@ MODULES = {"zstd": "zstandard", "lz4": "lz4"}
 def two(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A backup on timeline 1, a failover, and a few files of timeline 2 in the archive."""
     compression = request.param.rpartition(" ")[2]
-    lab = fresh_lab(newest_barman="newest" in request.param)
     if compression in MODULES:
         barmans = Path(".venv-barman/bin/python").absolute()
         if subprocess.run(
             [barmans, "-c", f"import {MODULES[compression]}"], stderr=subprocess.DEVNULL, check=False
         ).returncode:
             pytest.skip(f"Barman cannot write {compression} here: its Python has no {MODULES[compression]}")
-    try:
+    with fresh_lab(newest_barman="newest" in request.param) as lab:
         lab.build()
         text = lab.gateway.path("/etc/barman.conf").read_text()
         line = "" if compression == "none" else f"compression = {compression}\n"
@@ -61,8 +60,6 @@ def two(request: pytest.FixtureRequest) -> Iterator[Lab]:
             write(lab, 2)
             archive(lab, lab.db2)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def write(lab: Lab, node: int) -> None:

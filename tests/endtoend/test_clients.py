@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import status
+from tests.endtoend.rules import rules
 from tests.endtoend.test_check import CONFIG, LOOKED, edited
 from tests.endtoend.test_plain_role import grant, use_plain_role
 from tests.lab import DATA, Lab, three, wait_for, wait_for_answer
@@ -19,8 +19,7 @@ from tests.lab import DATA, Lab, three, wait_for, wait_for_answer
 @pytest.fixture(scope="module")
 def served() -> Iterator[Lab]:
     """A cluster in service, looked at by a role that is no superuser. The service looks seldom, and mends no fault."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.start_passive_repmgrd()
         use_plain_role(lab)
@@ -37,8 +36,6 @@ def served() -> Iterator[Lab]:
         # Its first look would repair what a test breaks.
         wait_for(lambda: lab.gateway.path(LOOKED).exists(), "the service to have looked")
         yield lab
-    finally:
-        lab.destroy()
 
 
 def found(lab: Lab) -> list[dict[str, str]]:
@@ -169,26 +166,6 @@ def settled(lab: Lab, statements: str) -> None:
 
 DNAT = "-p tcp --dport 54322 -j DNAT --to-destination 10.0.0.12:5432"
 NATIVE = "add table ip theirs; add chain ip theirs c {{ type {} ; }}; add rule ip theirs c {}"
-
-
-@contextlib.contextmanager
-def rules(lab: Lab, *commands: str) -> Iterator[None]:
-    """Rules of others, in the gateway's kernel; whatever a hint removes, all of it is gone afterwards."""
-    saved = {program: lab.gateway.run(f"{program}-save") for program in ("iptables", "iptables-legacy")}
-    try:
-        for command in commands:
-            program, _, rest = command.partition(" ")
-            lab.gateway.run(program, *([rest] if program == "nft" else rest.split()))
-        yield
-    finally:
-        lab.gateway.run("nft", "delete table ip theirs", check=False)
-        lab.gateway.run("iptables-legacy", "-P", "FORWARD", "ACCEPT")
-        for table in ("filter", "nat", "raw"):
-            lab.gateway.run("iptables-legacy", "-t", table, "-F")
-        lab.gateway.run("iptables", "-t", "raw", "-F")
-        lab.gateway.run("iptables", "-t", "filter", "-F")
-        lab.gateway.run("iptables", "-P", "FORWARD", "ACCEPT")
-        lab.gateway.run("iptables-restore", stdin=saved["iptables"])
 
 
 def writes(lab: Lab) -> bool:

@@ -36,8 +36,7 @@ def api_of_repmgr() -> None:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Lab]:
     """Two nodes in service, a backup, and the service; each test leaves them as they were, with db2 running."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.open(repmgrd=False)
         serve_standbys(lab)
         lab.append(lab.db1, f"{DATA}/postgresql.conf", "archive_mode = on\narchive_command = '/bin/true'\n")
@@ -46,8 +45,6 @@ def served() -> Iterator[Lab]:
         clone_by_api(lab, lab.db2)
         lab.db1.sql("insert into work default values", "app")
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.mark.usefixtures("api_of_repmgr")

@@ -19,12 +19,9 @@ from tests.lab.many import APP, Callers, build_gateway, swap
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A gateway and its surroundings without PostgreSQL; on each node a listener that says its name."""
     six, backend = request.param
-    lab = fresh_lab(six=six, backend=backend)
-    try:
+    with fresh_lab(six=six, backend=backend) as lab:
         build_gateway(lab)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def test_nobody_slips_to_the_old_node(lab: Lab) -> None:

@@ -64,6 +64,12 @@ def close_file(host: Host) -> str:
     return name
 
 
+def end_cron(lab: Lab) -> None:
+    """From here on Barman's files stay where they are: once a minute it would archive those that are complete."""
+    os.killpg(lab.daemons["cron"].pid, signal.SIGKILL)
+    wait_for(lambda: "archive-wal" not in lab.gateway.run("ps", "ax"), "Barman to have archived")
+
+
 def barman_down(lab: Lab) -> None:
     """Its settings first: the service, and what cron has begun, would start the receiver again."""
     os.killpg(lab.daemons["cron"].pid, signal.SIGKILL)
@@ -176,6 +182,7 @@ def let_barman_get_ahead(lab: Lab) -> list[str]:
 def test_barman_ahead_of_the_promoted_standby(built_lab: Lab) -> None:
     lab = built_lab
     serve(lab, in_vain=True)
+    end_cron(lab)
     ahead = let_barman_get_ahead(lab)
     promote(lab)
     wait_for_the_app_port(lab)
@@ -223,8 +230,7 @@ def test_commits_that_only_barman_acknowledged(lab: Lab) -> None:
 def test_barman_ahead_is_repaired_if_we_may(built_lab: Lab) -> None:
     lab = built_lab
     serve(lab, ("stream: true", "stream: true, repair: true"))
-    os.killpg(lab.daemons["cron"].pid, signal.SIGKILL)
-    wait_for(lambda: "archive-wal" not in lab.gateway.run("ps", "ax"), "Barman to have archived")
+    end_cron(lab)
     ahead = let_barman_get_ahead(lab)
     before = {name: checksum(lab, name) for name in streaming_files(lab) if name[:24] >= ahead[0]}
     assert len(before) == 4, "the three, and a partial one"

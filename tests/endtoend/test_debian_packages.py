@@ -25,13 +25,10 @@ OLDEST = "bookworm"
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    lab = fresh_lab()
-    lab.venv = VENV
-    try:
+    with fresh_lab() as lab:
+        lab.venv = VENV
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def test_they_are_debians() -> None:

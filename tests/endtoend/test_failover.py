@@ -101,8 +101,7 @@ def test_primary_stopped(lab: Lab, how: str) -> None:
     wait_for(lambda: failover_handled(lab), "the end of the events")
 
     assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
-    assert barman_streams_from(lab.db2)
-    assert slot(lab.db2) == "t|t|reserved"
+    wait_for(lambda: barman_streams_from(lab.db2) and slot(lab.db2) == "t|t|reserved", "Barman to stream from db2")
     assert slot(lab.db2, "somebody_elses")
     assert_told(lab, fault, stopped, open_again)
     assert_counted(lab)

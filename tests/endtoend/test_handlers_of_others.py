@@ -21,8 +21,7 @@ GATE = "switch WAL and see timeline {} in pgBackRest's repository"
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """A cluster in service; the tests are one story, each goes on where the one before it has ended."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         handlers.start_archive(lab)
         handlers.share_address(lab)
@@ -34,8 +33,6 @@ def lab() -> Iterator[Lab]:
         lab.start_worker()
         lab.start_repmgrd()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def all_lead_to(lab: Lab, host: Host) -> bool:

@@ -25,8 +25,7 @@ TOO_OLD = 2 * INTERVAL + 20
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """Two nodes in service, looked at each second; ``serve-http`` and HAProxy on the gateway."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         config = lab.gateway.path(CONFIG_FILE)
         config.write_text(config.read_text().replace("monitor_interval: 5", f"monitor_interval: {INTERVAL}"))
@@ -38,8 +37,6 @@ def lab() -> Iterator[Lab]:
         wait_for(lambda: endpoint.primaries(lab) == [1], "node 1 to be answered for")
         start_haproxy(lab)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def start_haproxy(lab: Lab) -> None:
@@ -85,7 +82,6 @@ def test_failover(lab: Lab) -> None:
     prometheus.start(lab)
     wait_for(lambda: 1 in prometheus.asked(lab, 'repmgr_hooks_primary_known{cluster="main"}'), "the first scrape")
     assert prometheus.rules_that_fail(lab) == []
-    wait_for(lambda: prometheus.panels_without_data(lab) == [], "each panel of the dashboard to show something")
     wait_for(lambda: prometheus.alerts(lab) == {}, "no alert")
     with watched(lab) as seen:
         wait_for(lambda: seen == [[1]], "the first answer")

@@ -94,13 +94,10 @@ def test_a_box_ends_with_whoever_started_it(starter: str, how: signal.Signals) -
 
 def test_two_hosts_share_no_temporary_files() -> None:
     """``repmgr node rejoin`` keeps files in /tmp; of two labs side by side one lost the other's."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.make_network()
         lab.make_directories()
         for place in ("/tmp", "/var/tmp"):
             lab.db1.run("mktemp", "-p", place, "only-db1-XXXX", user="postgres")
             assert lab.db2.run("ls", place) == ""
             assert not list(Path(place).glob("only-db1-*"))
-    finally:
-        lab.destroy()

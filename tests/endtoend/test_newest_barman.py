@@ -26,6 +26,7 @@ from tests.endtoend.test_continuity import (
     by_hand_ok,
     checksum,
     close_file,
+    end_cron,
     let_barman_get_ahead,
     promote,
     serve,
@@ -43,14 +44,11 @@ ARCHIVE = "/var/lib/barman/main_backup/wals"
 @pytest.fixture
 def newest() -> Iterator[Lab]:
     """Two nodes that replicate; ports closed, Barman idle, no repmgrd."""
-    lab = fresh_lab(newest_barman=True)
-    try:
+    with fresh_lab(newest_barman=True) as lab:
         lab.build()
         said = lab.gateway.barman("--version")
         assert tuple(map(int, said.split()[0].split(".")[:2])) >= (3, 19), said
         yield lab
-    finally:
-        lab.destroy()
 
 
 def test_failover(newest: Lab) -> None:
@@ -84,6 +82,7 @@ def test_failover(newest: Lab) -> None:
 def test_barman_ahead_is_repaired(newest: Lab) -> None:
     lab = newest
     serve(lab, ("stream: true", "stream: true, repair: true"))
+    end_cron(lab)
     ahead = let_barman_get_ahead(lab)
     before = {name: checksum(lab, name) for name in streaming_files(lab) if name[:24] >= ahead[-1]}
     promote(lab)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import signal
@@ -18,11 +17,12 @@ from tests.endtoend.looks import (
     led_to,
     nothing_missing,
     routes,
+    unplugged_under_open_connections,
     wait_until_good,
     worker_log,
 )
+from tests.endtoend.rules import rules
 from tests.lab import CONFIG_FILE, Lab, wait_for
-from tests.lab.many import Crowd
 from tests.lab.three import rejoin
 
 TABLE = """\
@@ -62,12 +62,9 @@ table inet theirs {
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    lab = fresh_lab(backend="nftables")
-    try:
+    with fresh_lab(backend="nftables") as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def said(lab: Lab) -> list[dict[str, str]]:
@@ -120,18 +117,6 @@ def test_to_iptables_and_back(lab: Lab) -> None:
     client.stop()
 
 
-@contextlib.contextmanager
-def rules(lab: Lab, *commands: str) -> Iterator[None]:
-    try:
-        for command in commands:
-            program, _, rest = command.partition(" ")
-            lab.gateway.run(program, *([rest] if program == "nft" else rest.split()))
-        yield
-    finally:
-        lab.gateway.run("nft", "delete table ip theirs", check=False)
-        lab.gateway.run("iptables-restore", stdin="*nat\nCOMMIT\n*filter\nCOMMIT\n")
-
-
 def nft(chain: str, rule: str) -> str:
     return f"nft add table ip theirs; add chain ip theirs c {{ type {chain} ; }}; add rule ip theirs c {rule}"
 
@@ -174,18 +159,7 @@ def test_what_comes_after_ours_changes_nothing_for_clients(lab: Lab) -> None:
 
 def test_primary_unplugged_under_open_connections(lab: Lab) -> None:
     """No reset comes from db1, neither to the application nor to a client on the gateway itself, as Barman is one."""
-    hosts = (lab.app, lab.gateway)
-    clients, crowds = [lab.start_client(host) for host in hosts], [Crowd(lab, host, 4) for host in hosts]
-    fault = time.time()
-    lab.unplug(lab.db1)
-
-    for client in clients:
-        client.wait_for_write(fault + 1)
-        # One that succeeds late is the machine's; a connection that nobody answers is given up after 2 s.
-        hung = [write for write in client.writes() if write.row is None and write.ended - write.begun > 2]
-        assert len(hung) == 1, "only the open connection waited"
-    for crowd in crowds:
-        crowd.wait_for_writes(fault + 1)
+    clients = unplugged_under_open_connections(lab, lab.db1)
     wait_for(lambda: nothing_missing(lab), "the end of the failover")
     assert led_to(lab, lab.db2)
     assert lab.gateway.nat() == TABLE.replace("10.0.0.11", "10.0.0.12").splitlines()

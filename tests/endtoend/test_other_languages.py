@@ -28,8 +28,7 @@ def lab() -> Iterator[Lab]:
     for language in (GERMAN, RUSSIAN):
         if not Path(f"/usr/share/locale/{language[:2]}/LC_MESSAGES/postgres-{POSTGRESQL}.mo").exists():
             pytest.skip(f"this machine has left out PostgreSQL's messages in {language}")
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         for host in lab.databases:
             host.path(LOCALES).mkdir()
@@ -45,8 +44,6 @@ def lab() -> Iterator[Lab]:
         lab.start_worker()
         wait_for(lambda: verdict(lab, ENGLISH)[0] == 0, "a green status", every=1)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def start(host: Host) -> None:

@@ -33,8 +33,7 @@ def failures(lab: Lab) -> list[str]:
 
 
 def test_a_gateway_without_barman() -> None:
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.gateway.path("/usr/local/bin/barman").write_text("#!/bin/sh\nexit 1\n")
         open_with(lab, "app-only.yaml")
@@ -49,13 +48,10 @@ def test_a_gateway_without_barman() -> None:
         assert slot(lab.db2) == ""
         assert lab.gateway.hooks("check-wal").returncode == 2
         assert "no section 'barman'" in lab.gateway.hooks("check-wal").stderr
-    finally:
-        lab.destroy()
 
 
 def test_a_backup_host_without_an_app_port() -> None:
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.start_cron()
         open_with(lab, "barman-only.yaml")
@@ -68,8 +64,6 @@ def test_a_backup_host_without_an_app_port() -> None:
         wait_for(lambda: runs(lab)[-1]["ended"] and runs(lab)[-1]["ok"], "the run")
         assert routes(lab) == {54321: lab.db2.address}
         assert slot(lab.db2) == "t|t|reserved"
-    finally:
-        lab.destroy()
 
 
 # -- two clusters ------------------------------------------------------------------------------------------------------

@@ -39,8 +39,7 @@ class Pooled:
 @pytest.fixture
 def pooled() -> Iterator[Pooled]:
     """Two nodes in service, and two PgBouncers of which the service knows."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         near, far = Pooler(lab, lab.gateway), Pooler(lab, lab.app, 6433)
         use(lab, near, far)
@@ -50,8 +49,6 @@ def pooled() -> Iterator[Pooled]:
         lab.start_worker()
         lab.start_repmgrd()
         yield Pooled(lab, near, far)
-    finally:
-        lab.destroy()
 
 
 TLS = """
@@ -63,8 +60,7 @@ CERTIFICATE = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=gatew
 
 
 def test_a_console_that_speaks_tls_only() -> None:
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         place = "/etc/pgbouncer"
         lab.gateway.path(place).mkdir(exist_ok=True)
@@ -74,8 +70,6 @@ def test_a_console_that_speaks_tls_only() -> None:
         result = lab.gateway.hooks("reconcile")
         assert result.returncode == 0, result.stdout + result.stderr
         assert findings(lab) == []
-    finally:
-        lab.destroy()
 
 
 def log(lab: Lab) -> str:

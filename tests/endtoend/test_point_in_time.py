@@ -35,8 +35,7 @@ class FailoverReport:
 
 @pytest.fixture(scope="module")
 def story() -> Iterator[FailoverReport]:
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.open()
         back_up(lab, lab.db1)
         client = lab.start_client()
@@ -48,8 +47,6 @@ def story() -> Iterator[FailoverReport]:
         client.stop()
         archive(lab, lab.db2)
         yield FailoverReport(lab, client.writes(), before, after)
-    finally:
-        lab.destroy()
 
 
 def quiet_moment(write: Write) -> float:

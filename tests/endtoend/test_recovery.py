@@ -22,8 +22,7 @@ RESTORE = "/usr/bin/barman-wal-restore 10.0.0.20 main_backup %f %p"
 @pytest.fixture(scope="module")
 def cloned() -> Iterator[Lab]:
     """Two nodes in service; db2 was cloned from Barman. Each test leaves it as it was."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.open(repmgrd=False)
         serve_standbys(lab)
         back_up(lab, lab.db1)
@@ -32,8 +31,6 @@ def cloned() -> Iterator[Lab]:
         wait_for(lambda: follows(lab.db2, lab.db1), "db2 to follow db1")
         lab.start_passive_repmgrd()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def test_clone_from_barman(cloned: Lab) -> None:

@@ -22,8 +22,7 @@ CONFIG_FILE = "/etc/repmgr-hooks/config.yaml"
 @pytest.fixture
 def on_hosts() -> Iterator[Lab]:
     """Two nodes in service; on each a repmgrd, and a forwarder that leads to the gateway."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.start_cron()
         on_nodes.install(lab)
@@ -33,21 +32,16 @@ def on_hosts() -> Iterator[Lab]:
             start_forwarder(lab, host)
         on_nodes.start_repmgrd(lab)
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture
 def two_hosts() -> Iterator[Lab]:
     """The same without repmgrd and without the service: what the gateway takes stays in its spool."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.make_network()
         lab.make_directories()
         on_nodes.install(lab)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def handed_over(lab: Lab) -> list[dict[str, object]]:

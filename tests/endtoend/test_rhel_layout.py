@@ -52,8 +52,7 @@ table inet firewalld {
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """A cluster in service, with what init has installed."""
-    lab = fresh_lab(rpm=True)
-    try:
+    with fresh_lab(rpm=True) as lab:
         lab.build()
         without_ours(lab)
         lab.gateway.run("rm", DB2)
@@ -67,8 +66,6 @@ def lab() -> Iterator[Lab]:
         lab.gateway.run(PROGRAM, "init", "--install", "--replace", DRAFT)
         in_service(lab)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def in_service(lab: Lab) -> None:

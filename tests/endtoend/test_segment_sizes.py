@@ -26,14 +26,11 @@ SYNCED = ("state: absent", "state: synced")
 @pytest.fixture(params=[1, 64], ids=["1 MB", "64 MB"])
 def sized(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two nodes in service, whose standby keeps a slot for Barman; nothing makes a restartpoint but the test."""
-    lab = fresh_lab(segment_mb=request.param)
-    try:
+    with fresh_lab(segment_mb=request.param) as lab:
         lab.build()
         configure_nodes(lab, "checkpoint_timeout = '1d'\nmax_wal_size = '10GB'\nwal_sender_timeout = 0\n")
         serve(lab, SYNCED)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def warned_of(lab: Lab) -> set[str]:

@@ -13,7 +13,7 @@ import pytest
 from tests.endtoend.conftest import needs_box
 from tests.endtoend.test_barmans_places import level
 from tests.endtoend.test_two_gateways import NODE_2, nothing_left
-from tests.lab import Host, wait_for
+from tests.lab import CONFIG_FILE, Host, wait_for
 from tests.lab.gateways import TwoBarmans
 
 ONE_BARMAN = """\
@@ -36,12 +36,9 @@ def one_barman(text: str) -> str:
 def pair() -> Iterator[TwoBarmans]:
     """Both in service; the first has the address."""
     needs_box()
-    lab = TwoBarmans()
-    try:
+    with TwoBarmans() as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def active_slots(host: Host) -> list[str]:
@@ -72,6 +69,31 @@ def all_is_well(host: Host) -> bool:
     shown = host.hooks("check").stdout
     print(shown)
     return {level(shown, key) for key in ("gateway.others", "barman.slot", "barman.answer", "routes.state")} == {"OK"}
+
+
+@pytest.mark.parametrize(
+    ("words", "barman"),
+    [
+        ((), "gateways: {10.0.0.21: {slot_name: barman_1}, 10.0.0.22: {slot_name: barman_2}}"),
+        (
+            ("--barman-host", "barman@10.0.0.21"),
+            "slot_name: barman_1, command: [ssh, -o, BatchMode=yes, -o, ConnectTimeout=5, barman@10.0.0.21, barman], "
+            "gateways: {10.0.0.21: {command: [barman]}}",
+        ),
+    ],
+)
+def test_init_drafts_where_barman_is(pair: TwoBarmans, words: tuple[str, ...], barman: str) -> None:
+    """The same file on both; the second way is for one Barman, on the first gateway."""
+    lab, drafts = pair, []
+    for host, other in zip(lab.gateways, lab.gateways[::-1], strict=True):
+        lab.put(host, "/var/tmp/db1.conf", lab.db1.path("/etc/repmgr/db1.conf").read_text(), 0o600)
+        given = ("--gateway", lab.known_address, "--other-gateway", other.address, *words)
+        done = host.hooks("init", "--repmgr-conf", "/var/tmp/db1.conf", "--repmgrd-on-nodes", *given, "/var/tmp/draft")
+        assert done.returncode == 0, done.stdout + done.stderr
+        drafts.append(host.path(f"/var/tmp/draft{CONFIG_FILE}").read_text())
+        host.run("rm", "-rf", "/var/tmp/draft")
+    assert drafts[0] == drafts[1]
+    assert f"\n    barman: {{server: main_backup, {barman}}}\n" in drafts[0]
 
 
 def test_both_follow_a_failover(pair: TwoBarmans) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import time
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from tests.endtoend.conftest import needs_box
 from tests.endtoend.looks import assert_nothing_lost
 from tests.lab import Client, Host, Write, wait_for
 from tests.lab.gateways import TwoGateways
+from tests.lab.pgbouncer import ADMIN, PASSFILE, Pooler, hold
 
 NODE_1 = {54321: "10.0.0.11", 54322: "10.0.0.11"}
 NODE_2 = {54321: "10.0.0.12", 54322: "10.0.0.12"}
@@ -25,12 +27,9 @@ NODE_2 = {54321: "10.0.0.12", 54322: "10.0.0.12"}
 def pair() -> Iterator[TwoGateways]:
     """Both in service; the first has the address."""
     needs_box()
-    lab = TwoGateways()
-    try:
+    with TwoGateways() as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +237,26 @@ def test_two_that_have_the_address_at_once(pair: TwoGateways, client: Client) ->
     client.wait_for_write(time.time())
 
 
+def test_nobody_has_the_address(pair: TwoGateways, client: Client) -> None:
+    """Both say so, lead their ports all the same, and leave what exists once as it is."""
+    lab = pair
+    for host in lab.gateways:
+        lab.stop_keepalived(host)
+    try:
+        assert lab.holders() == []
+        said = "WARNING no gateway that watches the cluster has 10.0.0.20"
+        for host in lab.gateways:
+            wait_for(lambda h=host: said in h.hooks("status").stdout, f"{host.name} to say so", every=1)  # type: ignore[misc]
+            host.wipe_nat()
+        for host in lab.gateways:
+            wait_for(lambda h=host: lab.led(h).get(54321) == NODE_2[54321], f"{host.name} to lead to db2")  # type: ignore[misc]
+    finally:
+        for host in lab.gateways:
+            lab.start_keepalived(host)
+    wait_for(lambda: len(lab.holders()) == 1, "one to have the address")
+    client.wait_for_write(time.time(), 120)
+
+
 def test_barmans_host_dies_and_comes_back(pair: TwoGateways, client: Client) -> None:
     """As after a failover, the app port is closed until the limit of its gate; then Barman goes on where it was."""
     lab = pair
@@ -254,3 +273,32 @@ def test_barmans_host_dies_and_comes_back(pair: TwoGateways, client: Client) -> 
     wait_for(lambda: "although an earlier action failed" in holder.log("worker"), "the service to say so")
     lab.plug_in(lab.backup)
     wait_for(lambda: streams(lab, lab.db2) == 1 and nothing_left(holder), "nothing to be left to do", every=2)
+
+
+def test_a_gateway_dies_while_it_holds_clients(pair: TwoGateways, client: Client) -> None:
+    """The record of a hold dies with it: the other one lets go who waits in a PgBouncer beside the applications."""
+    lab = pair
+    (holder,) = lab.holders()
+    (other,) = (host for host in lab.gateways if host is not holder)
+    pooler = Pooler(lab, lab.app)
+    lab.passwords[ADMIN] = secrets.token_hex(8)
+    for host in lab.gateways:
+        lab.put(host, PASSFILE, lab.pgpass(), 0o600, "barman")
+    pooler.start()
+    line = f"- pgbouncer: {{databases: [app], on: [{pooler.console}]}}"
+    lab.configure_gateways(lambda text: re.sub(r"(?m)^( +)(- firewall: {open: app.*)$", rf"\1\2\n\1{line}", text))
+    pooled = lab.start_client(name="pooled", way=pooler.way, patience=200)
+    wait_for(lambda: pooler.is_watched_by(other), "the other gateway to have seen that nobody is held", every=1)
+    lab.gateway = holder
+    held = hold(lab, limit=600)
+    try:
+        assert pooler.paused()
+        died = lab.kill_gateway(holder)
+    finally:
+        held.kill()
+    wait_for(lambda: lab.holders() == [other], "the other gateway to have the address")
+    lab.gateway = other
+    pooled.wait_for_write(died + 1, 180)
+    assert not pooler.paused()
+    said = f"the gateway that had 10.0.0.20 before held the clients of app of PgBouncer {lab.app.address}:6432"
+    assert said in other.log("worker")

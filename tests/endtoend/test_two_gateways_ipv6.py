@@ -24,12 +24,9 @@ SESSION = "select pid from pg_stat_activity where usename = 'app' and client_add
 def pair() -> Iterator[TwoGateways]:
     """Both in service; the first has the address."""
     needs_box()
-    lab = TwoGateways(six=True, backend="nftables")
-    try:
+    with TwoGateways(six=True, backend="nftables") as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,7 @@ from tests.lab.booted import CannotBoot, Machine, booted
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """With repmgr and Barman on the gateway; Barman's directories are where no package has put them."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.db2.sql("alter system set restore_command = 'false'")  # check wants one on a standby
         lab.db2.pg_ctl("reload")
@@ -34,8 +33,6 @@ def lab() -> Iterator[Lab]:
         for unit in ("repmgrd@.service", "repmgr-hooks-metrics.service"):
             lab.put(lab.gateway, f"/etc/systemd/system/{unit}", (REPOSITORY / "systemd" / unit).read_text())
         yield lab
-    finally:
-        lab.destroy()
 
 
 def test_installation_failover_restarts_and_reboot(lab: Lab) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -21,15 +22,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from tests.lab import rpm, scram, six, template, three, versions
+from tests.lab import layers, rpm, scram, six, template, three, versions
 from tests.lab.contain import contained
+from tests.lab.layers import BASE
 from tests.lab.versions import BINARIES, DATA
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config"
-BASE = Path("/mnt")
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13", "gateway": "10.0.0.20", "app": "10.0.0.30"}
 PYTHON = "/opt/repmgr-hooks/bin/python"
 CONFIG_FILE = "/etc/repmgr-hooks/config.yaml"
@@ -38,6 +39,8 @@ RUNTIME = Path("/run/repmgr-hooks")
 T = TypeVar("T")
 PATIENCE = 3
 """How many times longer a wait may take on a machine that is busy with other things."""
+RESTS_FOR, LONGEST_REST = 4, 5.0
+"""A wait rests for so many times what a question has taken of a processor, and for so many seconds at most."""
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/usr/local/share", "/opt")
 HOMES = {
     "postgres": "/var/lib/postgresql",
@@ -295,6 +298,12 @@ class Lab:
         if repmgrd:
             self.start_repmgrd()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.destroy()
+
     def destroy(self) -> None:
         """Kill every process but ours and our ancestors, and remove the hosts; the next lab starts from nothing."""
         if not contained():
@@ -308,8 +317,7 @@ class Lab:
         for host in self.hosts:
             subprocess.run(["ip", "netns", "del", host.name], stderr=subprocess.DEVNULL, timeout=60, check=False)
         shutil.rmtree(RUNTIME, ignore_errors=True)
-        for place in BASE.iterdir():
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
+        layers.empty()
 
     def make_network(self) -> None:
         must("ip", "link", "set", "lo", "up")
@@ -356,7 +364,7 @@ class Lab:
         for place in (*PRIVATE, "/var/lib", "/var/log", "/opt/repmgr-hooks", "/opt/barman"):
             host.path(place).mkdir(parents=True, exist_ok=True)
         (BASE / f"{host.name}.fstab").write_text(self.fstab(host))
-        must("cp", "-a", "/etc/.", str(host.path("/etc")))
+        layers.mount_etc(host.path("/etc"))
         if self.rpm:
             rpm.make_etc(host.path("/etc"), host is self.gateway)
         for place in ("/tmp", "/var/tmp"):
@@ -617,13 +625,22 @@ def said(result: subprocess.CompletedProcess[str], what: str) -> str:
 def wait_for(true: Callable[[], object], what: str, limit: float = 60, every: float = 0.1) -> None:
     """Wait until something is true. Raises Failed after ``limit`` seconds, on a machine that has nothing else to do.
 
-    Only what is broken takes that long, so on a busy machine it may take ``PATIENCE`` times that.
+    Only what is broken takes that long, so on a busy machine it may take ``PATIENCE`` times that. A question that
+    starts programs is asked less often, so that it takes a fifth of a processor at most.
     """
     end = time.monotonic() + limit * PATIENCE
+    begun = processor_time()
     while not true():
         if time.monotonic() > end:
             raise Failed(f"waited {limit * PATIENCE} s in vain for {what}")
-        time.sleep(every)
+        time.sleep(max(every, min(RESTS_FOR * (processor_time() - begun), LONGEST_REST)))
+        begun = processor_time()
+
+
+def processor_time() -> float:
+    """Seconds that the programs which we have started, and which have ended, took of a processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def wait_for_answer(

@@ -100,6 +100,15 @@ def wait_for(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def test_one_is_open_before_anything_is_run_there(there: There) -> None:
+    there.logins.stay(there.way)
+    wait_for(lambda: there.logins.is_open(there.way))
+    for _ in range(3):
+        there.logins.stay(there.way)
+    there.run("true")
+    assert len(there.calls()) == 1, "and it is used"
+
+
 def is_there(process: int) -> bool:
     """A process that has ended, and that nobody has waited for yet, is not."""
     try:
