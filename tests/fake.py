@@ -323,6 +323,9 @@ class FakeNode:
     """Whether ALTER SYSTEM is allowed at all, and to our role."""
     summarizes: str = ""
     cannot_archive: bool = False
+    waits_for: str = "FIRST 1 (db2, barman_receive_wal)"
+    retry_interval: int = 500
+    """Milliseconds until a standby tries again to connect."""
     restore_command: str = "barman-wal-restore backup main %f %p"
     lacking: tuple[str, ...] = ()
     """The rights that our role has not."""
@@ -1016,7 +1019,8 @@ class FakeHost(ScriptedHost):
         clock = time.time() + node.clock_ahead
         ((free,),) = self._free_slots(sql, node)
         newer = (node.idle_timeout, node.waited_for, node.summarizes, node.cannot_archive)
-        return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3", *newer)]
+        waits = (bool(node.waits_for.strip()), node.retry_interval)
+        return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3", *newer, *waits)]
 
     def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(node.up_for, node.unseen_for, node.paused, node.checkpoint)]

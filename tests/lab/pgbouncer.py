@@ -106,7 +106,7 @@ class Pooler:
 
     def ask(self, command: str) -> list[str]:
         """What psql on the gateway is told by the console."""
-        dsn = f"{self.console} dbname=pgbouncer passfile={PASSFILE} connect_timeout=5"
+        dsn = f"{self.console} dbname=pgbouncer passfile={PASSFILE} connect_timeout=30"
         return self.lab.gateway.run("psql", "-XAtq", dsn, "-c", command).splitlines()
 
     def paused(self) -> bool:
@@ -130,7 +130,7 @@ class Pooler:
         return tuple(int(part) for part in self.ask("SHOW VERSION")[0].split()[-1].split(".")[:2])
 
     def _column(self, command: str, name: str) -> int:
-        dsn = f"{self.console} dbname=pgbouncer passfile={PASSFILE} connect_timeout=5"
+        dsn = f"{self.console} dbname=pgbouncer passfile={PASSFILE} connect_timeout=30"
         return self.lab.gateway.run("psql", "-XAq", dsn, "-c", command).splitlines()[0].split("|").index(name)
 
 
