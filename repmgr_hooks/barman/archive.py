@@ -122,7 +122,7 @@ def shown(barman: Barman, host: Host, limit: float = LIMIT, constant: bool = Fal
     return dict(_settings(host.run(ask(barman, "show-server", barman.server, constant=constant), limit)))
 
 
-@lru_cache(100)
+@lru_cache(1000)
 def _settings(printed: str) -> tuple[tuple[str, str], ...]:
     return tuple(re.findall(r"^\s*(\w+): (.*?)\s*$", printed, re.MULTILINE))
 

@@ -35,7 +35,8 @@ def do_status(arguments: argparse.Namespace) -> int:
         loaded.state_dir,
         lambda journal: looks(chosen, journal, loaded),
     )
-    found = [replace(each, http=endpoint.look(each.cluster, endpoint.RUNTIME)) for each in found]
+    http = endpoint.look((each.cluster for each in found), endpoint.RUNTIME)
+    found = [replace(each, http=http[each.cluster.name]) for each in found]
     if wrong := error or broken(loaded.state_dir):
         complain(wrong)
     if arguments.json:

@@ -142,7 +142,7 @@ def lead_ports(lab: Lab) -> None:
     """Lead the ports of all clusters to node 1, in one change: a hundred runs would take minutes to do so."""
     clusters = [managed.cluster for managed in config.load(lab.gateway.path(CONFIG)).clusters.values()]
     changes = [
-        backends.lead(cluster, iptables.parse("", cluster), set(cluster.gateway.ports), cluster.nodes[1].host, True)
+        backends.lead(cluster, iptables.parse("", cluster), set(cluster.gateway.ports), 1, True)
         for cluster in clusters
         if cluster.name != "main"
     ]
