@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from repmgr_hooks import clock
@@ -12,10 +13,11 @@ from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import moved
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import led_astray, probe
-from repmgr_hooks.cluster.readiness import ReadinessProbe
+from repmgr_hooks.cluster.readiness import NO_FILES, Files, Readiness, ReadinessProbe
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
 from repmgr_hooks.engine.elsewhere import works_on
+from repmgr_hooks.engine.last_look import LastLook
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import firewall
@@ -42,8 +44,38 @@ IN_STEP_WITHIN = 10.0
 """Seconds in which the other gateway's connections come here."""
 
 
-def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
-    """Look at a cluster now."""
+@dataclass(frozen=True)
+class Spared:
+    """What the service has found at its last look, and how many seconds ago that was; None if nothing counts."""
+
+    last: LastLook | None = None
+    ago: float = 0.0
+
+    def by(self, managed: ManagedCluster, decision: PrimaryDecision, failed: bool) -> Spared:
+        """Return the same if it still holds; else nothing is spared, as after a run that has ``failed``."""
+        return self if self.last and not failed and self.last.holds(managed, decision) else Spared()
+
+    @property
+    def oldest(self) -> float:
+        """How long ago the first of it was found."""
+        return max(self.ago, clock.wall() - self.last.probed) if self.last else 0.0
+
+
+class NodesAlone(ReadinessProbe):
+    """Of a cluster in whose files the service has just found nothing wrong."""
+
+    def files(self, primary: int, cluster: Cluster, host: Host) -> Files:
+        """Look into none."""
+        return NO_FILES
+
+
+ALL = Spared()
+
+
+def look(
+    managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config, spared: Spared = ALL
+) -> ClusterStatus:
+    """Look at a cluster now; ``spared``: what need not be looked at again, if the nodes say what they said then."""
     settings, real, host = managed.cluster, host, AskedOnce(host)
     # First all that the journal may fail at: what has begun in a thread is waited for.
     finder = primary_finder(settings, journal)
@@ -53,12 +85,15 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     waiting = len(journal.waiting(settings.name)) if journal else 0
     clocks = tuple(clocks_off(last_heard(journal, settings.name))) if journal else ()
     checks = tuple(last_checks(journal, settings.name)) if journal else ()
-    ports, probes = begin(partial(_ports, settings, host)), begin(partial(probe, settings, managed.opened_ports, host))
-    names = begin(lambda: list(moved(settings, host)))
+    ports, visit = begin(partial(_ports, settings, host)), partial(probe, settings, managed.opened_ports, host)
+    visits = begin(visit) if spared.last is None else None
     decision = finder.decision(host)
-    elsewhere = begin(partial(_ports_moved, settings, decision.primary, host))
-    missing = begin(partial(_pending, managed, finder, decision, host))
-    ready = begin(partial(ReadinessProbe().look, decision, settings, host, finder.last_known.since))
+    spared = spared.by(managed, decision, bool(last and last[0].ok is False))
+    probes = visits or begin(partial(list, spared.last.probes) if spared.last else visit)
+    names = begin(lambda: [] if spared.last else list(moved(settings, host)))
+    elsewhere = begin(lambda: [] if spared.last else _ports_moved(settings, decision.primary, host))
+    missing = begin(partial(_pending, managed, finder, decision, host, spared.last))
+    ready = begin(partial(_ready, decision, settings, host, finder.last_known.since, spared.last is not None))
     hold, unreadable = hold_of(managed)
     switchover, no_record = switchover_of(managed)
     formers, no_former = formers_of(managed, decision)
@@ -104,7 +139,14 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         readers_port.look(settings, spread, state),
         formers,
         tuple(slot for slot in managed.kept_slots if not (settings.barman and slot == settings.barman.slot_name)),
+        spared_since=spared.oldest,
     )
+
+
+def _ready(decision: PrimaryDecision, cluster: Cluster, host: Host, since: float, spared: bool) -> Readiness | None:
+    """Return whether a failover could happen; what stands against it is looked for everywhere."""
+    found = NodesAlone().look(decision, cluster, host, since) if spared else None
+    return found if found and not found.obstacles else ReadinessProbe().look(decision, cluster, host, since)
 
 
 def _not_in_step(cluster: Cluster, decision: PrimaryDecision, host: Host) -> list[Problem]:
@@ -144,14 +186,16 @@ def _unwatched(loaded: Config, cluster: str) -> float:
     )
 
 
-def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[Problem]:
+def _pending(
+    managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host, last: LastLook | None
+) -> list[Problem]:
     if decision.primary is None:
         unknown = managed.cluster.unknown
         found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
         return [_when(problem, unknown) for problem in found]
     state = cluster_state(decision, finder)
     chosen = [item for item in dispatcher.select(managed.routes, []) if works_on(item.action, managed.cluster, host)]
-    return dry_run.differences(dry_run.preview(chosen, state, host))
+    return dry_run.differences(dry_run.preview(last.leaves(chosen, state, host) if last else chosen, state, host))
 
 
 def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:

@@ -75,6 +75,8 @@ class ClusterStatus:
     """The slots of other programs than Barman that the routes keep on the primary."""
     http: Endpoint | None = None
     """What load balancers are answered; None if that was not looked at."""
+    spared_since: float = 0.0
+    """Seconds since the service found what was not looked at again, of many clusters; 0: all was looked at now."""
 
     @property
     def healthy(self) -> bool:
@@ -129,6 +131,10 @@ class ClusterStatus:
             lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
         if self.lock:
             lines.append(f"  lock: held by {self.lock}")
+        if self.spared_since:
+            lines.append(
+                f"  clients, Barman's files, repmgr.conf: as the service found them {self.spared_since:.0f} s ago"
+            )
         return lines + [f"  {line}" for line in self._wrong()]
 
     def _hold(self) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import on_disk
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
@@ -17,9 +18,14 @@ from repmgr_hooks.cluster.observe import NodeState, WalSender
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readers import senders
 from repmgr_hooks.config import Config
+from repmgr_hooks.engine.drift import Drift
+from repmgr_hooks.engine.last_look import LookFile
+from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.journal.heartbeat import Progress, forget_heartbeats
 from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, PrimaryPosition, Publisher, forget_others
 from repmgr_hooks.service.absence import Absence
+from repmgr_hooks.service.monitor import Monitor
+from repmgr_hooks.service.prober import NoProber, Prober
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
@@ -32,10 +38,16 @@ class Shown:
     """
 
     def __init__(
-        self, cluster: Cluster, interval: float, progress: Progress, publisher: Publisher | None, absence: Absence
+        self,
+        managed: ManagedCluster,
+        interval: float,
+        progress: Progress,
+        publisher: Publisher | None,
+        absence: Absence,
     ) -> None:
-        self._cluster, self._interval, self._progress = cluster, interval, progress
+        self._cluster, self._interval, self._progress = managed.cluster, interval, progress
         self._publisher = publisher if interval else None
+        self._kept = LookFile(publisher.directory, managed) if publisher and interval else None
         self._last: PrimaryPosition | None = None
         self.absence = absence
 
@@ -46,6 +58,18 @@ class Shown:
             self._last = position_of(decision, self._cluster) or self._last
             seen = seen_of(decision, self._cluster, self._interval, paused)
             self._publisher.publish(replace(seen, last_primary=self._last))
+
+    def keep(self, drift: Drift, monitor: Monitor, prober: Prober | NoProber) -> None:
+        """Keep a look that found nothing wrong, while clients find nothing wrong either."""
+        if self._kept is None:
+            return
+        visits = prober.visits()
+        wrong = drift.decision.notes or monitor.warnings or monitor.obstacles
+        if drift.in_desired_state and not wrong and all(visit.probe.good for visit in visits):
+            probed = min((visit.seen for visit in visits), default=clock.wall())
+            self._kept.keep(drift, monitor.fingerprints, [visit.probe for visit in visits], probed, self._interval)
+        else:
+            self._kept.forget()
 
     def look_only(self, last_known: LastKnownPrimary, host: Host) -> float:
         """Look during a pause, when nothing is done; return the seconds until the next such look."""
