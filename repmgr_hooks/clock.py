@@ -30,10 +30,10 @@ def turn(name: str, now: float, every: float) -> float:
 
     Of a hundred each begins its turns at another moment: what they do once in each turn they would else do all at once.
 
-    >>> [turn(name, 1000.0, 600.0) - turn(name, 700.0, 600.0) for name in ("c3", "c4")]
+    >>> [turn(name, 1000.0, 600.0) - turn(name, 700.0, 600.0) for name in ("c1", "c2")]
     [1.0, 0.0]
     """
-    return (now + zlib.crc32(name.encode()) % 1000 / 1000 * every) // every
+    return (now + zlib.crc32(name.encode()) % 3600) // every
 
 
 def sleep(seconds: float) -> None:
