@@ -98,7 +98,9 @@ def look_at_archive(barman: Barman, host: Host) -> ArchivedWal:
     whole = [path for path, _, _ in found if path.name not in broken]
     streaming = frozenset(path.name for path in whole if str(path.parent) == directory)
     fences = frozenset(filter(is_fence, streaming))
-    marks = {path.name: mark for path, _, mark in found}
+    marks: dict[str, str] = {}
+    for path, _, mark in found:  # one that is being moved is there twice
+        marks[path.name] = f"{marks.get(path.name, '')} {mark}"
     files = frozenset(path.name for path in whole) - fences
     return ArchivedWal(directory, streaming - fences, files, fences, broken, marks)
 
@@ -166,8 +168,8 @@ def look_for(name: str, barman: Barman, host: Host) -> Program:
 
 
 def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int, str]]:
-    """Return the files with their sizes, wherever links lead, and by what each is known again, to its size, inode and
-    modification time; Barman makes each directory when it first needs it.
+    """Return the files, wherever links lead, with their sizes and their marks: while nobody writes to a file, size, inode
+    and modification time stay the same. Barman makes each directory when it first needs it.
 
     Raises OperationFailed if one is a dangling symbolic link: that would look like an empty archive.
     """

@@ -84,8 +84,8 @@ class ArchivedWal:
     """Names of the files in Barman's hands: in pg_receivewal's ``directory``, and all, wherever they are.
 
     ``fences``: those of ours in ``directory`` that keep pg_receivewal from starting; see ``branch.py``.
-    ``broken``: those that are there and not whole, and why; they count as missing. ``marks``: by what each is known
-    again, as long as nobody has written to it.
+    ``broken``: those that are there and not whole, and why; they count as missing. ``marks``: what stays the same of
+    each while nobody writes to it.
     """
 
     directory: str
