@@ -168,8 +168,8 @@ def look_for(name: str, barman: Barman, host: Host) -> Program:
 
 
 def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int, str]]:
-    """Return the files, wherever links lead, with their sizes and their marks: while nobody writes to a file, size, inode
-    and modification time stay the same. Barman makes each directory when it first needs it.
+    """Return the files, wherever links lead, with their sizes and their marks, which stay the same while nobody writes to
+    them; Barman makes each directory when it first needs it.
 
     Raises OperationFailed if one is a dangling symbolic link: that would look like an empty archive.
     """
