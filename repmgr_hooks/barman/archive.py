@@ -168,9 +168,9 @@ def look_for(name: str, barman: Barman, host: Host) -> Program:
 
 
 def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int, str]]:
-    """Return the files, wherever links lead, with their sizes and their marks, which stay the same while nobody writes to
-    them; Barman makes each directory when it first needs it.
+    """Return the files, wherever links lead, with their sizes and marks; a mark stays the same while nobody writes to it.
 
+    Barman makes each directory when it first needs it.
     Raises OperationFailed if one is a dangling symbolic link: that would look like an empty archive.
     """
     words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %i:%T@ %p\\n")
