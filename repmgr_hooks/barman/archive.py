@@ -168,7 +168,7 @@ def look_for(name: str, barman: Barman, host: Host) -> Program:
 
 
 def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int, str]]:
-    """Return the files, wherever links lead, with their sizes and marks; a mark stays the same while nobody writes to it.
+    """Return the files, wherever links lead, with sizes and marks; a mark stays the same while nobody writes to it.
 
     Barman makes each directory when it first needs it.
     Raises OperationFailed if one is a dangling symbolic link: that would look like an empty archive.
