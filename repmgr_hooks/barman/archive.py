@@ -170,10 +170,12 @@ def look_for(name: str, barman: Barman, host: Host) -> Program:
 def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int, str]]:
     """Return the files, wherever links lead, with sizes and marks; a mark stays the same while nobody writes to it.
 
+    It has the time of the last change of the inode, which nobody can set, as utimes(2) sets that of the last write.
+
     Barman makes each directory when it first needs it.
     Raises OperationFailed if one is a dangling symbolic link: that would look like an empty archive.
     """
-    words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %i:%T@ %p\\n")
+    words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %i:%C@ %p\\n")
     output = host.run(look_beside(barman, *words, tolerate="No such file or directory"), LIMIT)
     rows = [line.split(" ", 3) for line in output.splitlines() if line.count(" ") >= 3]
     # With -L, what is still a link leads nowhere (find(1)).
