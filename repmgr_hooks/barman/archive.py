@@ -171,8 +171,8 @@ def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosi
     """Return the files, wherever links lead, with sizes and marks; a mark stays the same while nobody writes to it.
 
     It has the time of the last change of the inode, which nobody can set, as utimes(2) sets that of the last write.
-
     Barman makes each directory when it first needs it.
+
     Raises OperationFailed if one is a dangling symbolic link: that would look like an empty archive.
     """
     words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %i:%C@ %p\\n")
