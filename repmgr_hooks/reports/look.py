@@ -15,8 +15,7 @@ from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import led_astray, probe
 from repmgr_hooks.cluster.readiness import NO_FILES, Files, Readiness, ReadinessProbe
 from repmgr_hooks.config import Config
-from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
-from repmgr_hooks.engine.elsewhere import works_on
+from repmgr_hooks.engine import drift, dry_run, fencing, selection
 from repmgr_hooks.engine.last_look import LastLook
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
@@ -196,7 +195,7 @@ def _pending(
         found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
         return [_when(problem, unknown) for problem in found]
     state = cluster_state(decision, finder)
-    chosen = [item for item in dispatcher.select(managed.routes, []) if works_on(item.action, managed.cluster, host)]
+    chosen = selection.without_events(managed, host)
     return dry_run.differences(dry_run.preview(last.leaves(chosen, state, host) if last else chosen, state, host))
 
 

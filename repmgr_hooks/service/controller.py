@@ -153,7 +153,7 @@ class ClusterController:
         if self._monitor.due_in() > 0:
             return False
         self._remind()
-        drift = self._monitor.look(self._last_known, self._shown.show)
+        drift = self._shown.look(self._monitor, self._last_known, self._host)
         write_heartbeat(self._config.state_dir, self.name)
         if self._monitor.news:
             self._prober.primary = self._monitor.news.primary

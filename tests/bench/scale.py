@@ -76,8 +76,7 @@ def main() -> None:
 def laboratory(clusters: int, ports: int, moving: int = 0) -> Iterator[tuple[Lab, dict[str, Any]]]:
     """Build the nodes and the settings of so many clusters; if some move, the others have a second PostgreSQL."""
     begun = time.monotonic()
-    lab = Lab(nodes=3)
-    try:
+    with Lab(nodes=3) as lab:
         lab.build()
         make_room(lab)
         if clusters > moving > 0:
@@ -93,8 +92,6 @@ def laboratory(clusters: int, ports: int, moving: int = 0) -> Iterator[tuple[Lab
         give_addresses(lab, settings["clusters"])
         say(f"{clusters} clusters: the nodes are there after {time.monotonic() - begun:.0f} s")
         yield lab, settings
-    finally:
-        lab.destroy()
 
 
 def make_room(lab: Lab) -> None:
