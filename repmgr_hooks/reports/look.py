@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.hosts import clocks_off, last_heard
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import pause_of
+from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.journal.wal_checks import last_checks
 from repmgr_hooks.lock import holder, lock_name
 from repmgr_hooks.netfilter.backends import leads_to, spread_over
@@ -43,6 +45,10 @@ IN_STEP_WITHIN = 10.0
 """Seconds in which the other gateway's connections come here."""
 
 
+Ports = Callable[[], tuple[dict[str, int | None], dict[str, tuple[int, ...]], list[Problem]]]
+"""Waits for where each port leads, and each for readers, or why that is not known."""
+
+
 @dataclass(frozen=True)
 class Spared:
     """What the service has found at its last look, and how many seconds ago that was; None if nothing counts."""
@@ -50,9 +56,16 @@ class Spared:
     last: LastLook | None = None
     ago: float = 0.0
 
-    def by(self, managed: ManagedCluster, decision: PrimaryDecision, failed: bool) -> Spared:
-        """Return the same if it still holds; else nothing is spared, as after a run that has ``failed``."""
-        return self if self.last and not failed and self.last.holds(managed, decision) else Spared()
+    def by(
+        self, managed: ManagedCluster, decision: PrimaryDecision, ports: Ports, last_run: Sequence[RunRow]
+    ) -> Spared:
+        """Return the same if it still holds; else nothing is spared, as after a run that has failed."""
+        if self.last is None or any(run.ok is False for run in last_run):
+            return ALL
+        leads = ports()[0]
+        to_primary = [port for port in managed.opened_ports if port not in managed.cluster.readers]
+        led = all(leads.get(port) == decision.primary for port in to_primary)
+        return self if led and self.last.holds(managed, decision) else ALL
 
     @property
     def oldest(self) -> float:
@@ -88,7 +101,7 @@ def look(
     ports, visit = begin(partial(_ports, settings, host)), partial(probe, settings, managed.opened_ports, host)
     visits = begin(visit) if spared.last is None else None
     decision = finder.decision(host)
-    spared = spared.by(managed, decision, bool(last and last[0].ok is False))
+    spared = spared.by(managed, decision, ports, last)
     probes = visits or begin(partial(list, spared.last.probes) if spared.last else visit)
     names = begin(lambda: [] if spared.last else list(moved(settings, host)))
     elsewhere = begin(lambda: [] if spared.last else _ports_moved(settings, decision.primary, host))

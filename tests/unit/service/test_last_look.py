@@ -28,6 +28,7 @@ from repmgr_hooks.settings.cluster import ProbeSettings
 from repmgr_hooks.system.visit import Visit
 from tests import fake
 from tests.fake import FakeHost, Wall
+from tests.unit.engine.test_dispatcher import WIPED
 from tests.unit.service.test_controller import later, tmp_path
 
 __all__ = ["tmp_path"]
@@ -109,6 +110,10 @@ def foreign_rule(service: Service) -> None:
     service.host.nat.generation += 1
 
 
+def flushed(service: Service) -> None:
+    service.host.nat.restore(WIPED)
+
+
 def new_primary(service: Service) -> None:
     service.host.fail_over()
 
@@ -143,6 +148,7 @@ def failed_run(service: Service) -> None:
     ("change", "looked_at", "visited"),
     [
         (foreign_rule, {"conntrack"}, False),
+        (flushed, {"find", "iptables-save"}, True),
         (new_primary, {"iptables-save"}, True),
         (no_service, {"conntrack", "find"}, True),
         (other_boot, {"conntrack", "find"}, True),
