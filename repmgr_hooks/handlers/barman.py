@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
+from repmgr_hooks import clock
 from repmgr_hooks.barman import archive, branch, config_models, content, receive_wal, wal_continuity
 from repmgr_hooks.barman.branch import Fence
 from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
@@ -191,7 +192,8 @@ def fingerprint(state: ClusterState, host: Host) -> object:
     sender = _sender(state)
     if sender is None or sender.state != "streaming":
         return None
-    return state.primary, state.timeline, sender.pid, sender.application, host.now() // COMPARE_EVERY
+    again = clock.turn(state.cluster.name, host.now(), COMPARE_EVERY)
+    return state.primary, state.timeline, sender.pid, sender.application, again
 
 
 def _sender(state: ClusterState) -> WalSender | None:

@@ -21,6 +21,7 @@ from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readers import readings, senders
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.drift import Drift
+from repmgr_hooks.engine.last_look import LookFile
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.former_primary import record
@@ -29,6 +30,7 @@ from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, Prim
 from repmgr_hooks.netfilter.backends import leads_to, spread_over
 from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.service.monitor import Monitor
+from repmgr_hooks.service.prober import NoProber, Prober
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import rules
 from repmgr_hooks.system.steps import Host
@@ -52,6 +54,7 @@ class Shown:
         self._managed, self._cluster = managed, managed.cluster
         self._interval, self._progress = interval, progress
         self._publisher = publisher if interval else None
+        self._kept = LookFile(publisher.directory, managed) if publisher and interval else None
         self._last: PrimaryPosition | None = None
         self._pending: tuple[Problem, ...] = ()
         self._around = Surroundings(managed.cluster)
@@ -73,6 +76,18 @@ class Shown:
             self._look_around(drift.decision, host)
         self._pending = drift.pending
         return drift
+
+    def keep(self, drift: Drift, monitor: Monitor, prober: Prober | NoProber) -> None:
+        """Keep a look that found nothing wrong, while clients find nothing wrong either."""
+        if self._kept is None:
+            return
+        visits = prober.visits()
+        wrong = drift.decision.notes or monitor.warnings or monitor.obstacles
+        if drift.in_desired_state and not wrong and all(visit.probe.good for visit in visits):
+            probed = min((visit.seen for visit in visits), default=clock.wall())
+            self._kept.keep(drift, monitor.fingerprints, [visit.probe for visit in visits], probed, self._interval)
+        else:
+            self._kept.forget()
 
     def look_only(self, last_known: LastKnownPrimary, host: Host) -> float:
         """Look during a pause, when nothing is done; return the seconds until the next such look."""
