@@ -64,6 +64,11 @@ class Journal(Maintenance):
         """Return the events that wait, oldest first."""
         return self.ask(lambda db: queries.waiting(db, cluster))
 
+    def waited(self, cluster: str, now: float) -> float:
+        """Return for how many seconds the oldest event that waits has done so; 0 if none waits."""
+        oldest = self.read("select min(received) from event where run is null and cluster = ?", cluster)[0][0]
+        return 0.0 if oldest is None else float(now - oldest)
+
     def awaited(self) -> set[str]:
         """Return the clusters for which events wait."""
         return {cluster for (cluster,) in self.read("select distinct cluster from event where run is null")}

@@ -51,6 +51,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     event = journal.last_event(settings.name) if journal else None
     paused = pause_of(settings.name, journal, loaded.state_dir)
     waiting = len(journal.waiting(settings.name)) if journal else 0
+    waited = journal.waited(settings.name, clock.wall()) if journal else 0.0
     clocks = tuple(clocks_off(last_heard(journal, settings.name))) if journal else ()
     checks = tuple(last_checks(journal, settings.name)) if journal else ()
     ports, probes = begin(partial(_ports, settings, host)), begin(partial(probe, settings, managed.opened_ports, host))
@@ -104,6 +105,7 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         readers_port.look(settings, spread, state),
         formers,
         tuple(slot for slot in managed.kept_slots if not (settings.barman and slot == settings.barman.slot_name)),
+        waited=waited,
     )
 
 

@@ -34,6 +34,9 @@ from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover.record import Record
 
+HANDLED_WITHIN = 10.0
+"""Seconds in which a service that runs has usually handled an event."""
+
 
 @dataclass(frozen=True)
 class ClusterStatus:
@@ -75,16 +78,23 @@ class ClusterStatus:
     """The slots of other programs than Barman that the routes keep on the primary."""
     http: Endpoint | None = None
     """What load balancers are answered; None if that was not looked at."""
+    waited: float = 0.0
+    """Seconds for which the oldest of the events that wait has done so."""
 
     @property
     def healthy(self) -> bool:
         """True if everything is in the desired state."""
-        wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.waiting
+        wrong = self.decision.notes or self.pending or self.warnings or self.paused or self.failed or self.overdue
         served = all(probe.good for probe in self.probes)
         whole = not any(row.problem for row in self.wal_checks)
         watched = self.decision.primary is not None and not wrong and not self.unwatched
         served = served and not self.hold and not self.switchover
         return watched and served and whole and not self.obstacles
+
+    @property
+    def overdue(self) -> bool:
+        """True if events wait for longer than a service needs that runs."""
+        return self.waited > HANDLED_WITHIN
 
     @property
     def obstacles(self) -> tuple[Obstacle, ...]:
@@ -160,7 +170,7 @@ class ClusterStatus:
         if self.unwatched:
             yield f"WARNING the service has not looked for {self.unwatched:.0f} s"
             yield "HINT: journalctl -u repmgr-hooks says why"
-        if self.waiting:
+        if self.overdue:
             yield f"WARNING {self.waiting} event(s) wait to be handled"
             yield "HINT: make sure that repmgr-hooks.service is running"
         if self.failed:

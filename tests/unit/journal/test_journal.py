@@ -61,6 +61,7 @@ def test_an_event_comes_back_as_it_went_in(journal: Journal) -> None:
     first, second = journal.add_event("main", PROMOTED, 5.0), journal.add_event("main", FOLLOWED, 4.0)
     assert journal.waiting("main") == [Waiting(first, PROMOTED), Waiting(second, FOLLOWED)]
     assert journal.waiting("other") == []
+    assert (journal.waited("main", 9.0), journal.waited("other", 9.0)) == (5.0, 0.0)
     assert journal.event(first) == ("main", PROMOTED)
     assert journal.event(second + 1) is None
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from repmgr_hooks import config
+from repmgr_hooks import clock, config
 from repmgr_hooks.cluster.decide import ClusterState, Reason, ReasonCode
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
@@ -237,7 +237,7 @@ def test_barman_that_cannot_be_asked_is_shown(journal: Journal) -> None:
 
 
 def test_events_that_wait(journal: Journal) -> None:
-    received = time.mktime((2026, 11, 20, 3, 0, 0, 0, 0, -1))
+    received = clock.wall() - 60
     journal.add_event("main", PROMOTED, received - 60)
     journal.add_event("main", PROMOTED, received)
     journal.add_event("other", PROMOTED, received + 60)
@@ -245,10 +245,18 @@ def test_events_that_wait(journal: Journal) -> None:
     assert not found.healthy
     assert found.lines() == [
         *HEALTHY,
-        "  last event: standby_promote of node 2, 2026-11-20 03:00:00",
+        f"  last event: standby_promote of node 2, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}",
         "  WARNING 2 event(s) wait to be handled",
         "  HINT: make sure that repmgr-hooks.service is running",
     ]
+
+
+def test_events_that_have_just_come(journal: Journal) -> None:
+    """The service collects what comes together; "make sure that it is running" would send somebody the wrong way."""
+    journal.add_event("main", PROMOTED, clock.wall())
+    found = cluster_status(healthy(), journal)
+    assert (found.healthy, found.waiting) == (True, 1)
+    assert not any("HINT" in line for line in found.lines())
 
 
 @pytest.mark.parametrize(
