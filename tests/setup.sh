@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 packages=(postgresql repmgr barman barman-cli pgbouncer pgbackrest pgpool2 haproxy prometheus prometheus-node-exporter
           file iptables nftables conntrack iproute2 mandoc sudo systemd systemd-container procps util-linux python3-venv
           locales openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh keepalived
-          conntrackd)
+          conntrackd zsh)
 
 # What builds the Debian package and the RPM, and judges them.
 packages_to_build=(build-essential debhelper dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all

@@ -51,10 +51,17 @@ def _ways(said: Mapping[str, str]) -> dict[str, str]:
 def way(
     topic: Topic, cluster: Cluster, said: Mapping[str, str], by_model: bool, settings: Barman, host: Host
 ) -> Finding:
-    """Say where Barman's ways to WAL lead: names are looked up where Barman runs; a service file is not read."""
-    ours = {(cluster.gateway.address, str(port)) for port in cluster.gateway.ports.values()}
-    right = f"host={cluster.gateway.address} port={next(iter(cluster.gateway.ports.values()))}"
-    where, good = "not through the gateway's port", f"goes through {cluster.gateway.address}"
+    """Say where Barman's ways to WAL lead: names are looked up where Barman runs; a service file is not read.
+
+    Behind a port for readers there is neither the primary nor Barman's slot.
+    """
+    gateway = cluster.gateway
+    to_primary = [port for name, port in gateway.ports.items() if name not in cluster.readers]
+    ours = {(gateway.address, str(port)) for port in to_primary}
+    right = (
+        f"host={gateway.address} port={to_primary[0] if to_primary else 'PORT, of a port that is led to the primary'}"
+    )
+    where, good = "not through a port of the gateway that is led to the primary", f"goes through {gateway.address}"
     if by_model:
         ours = {(to.host, str(to.port)) for to in map(cluster.endpoint, cluster.nodes)}
         right, where, good = "the node's address", "not to a node", "leads to a node by its model"

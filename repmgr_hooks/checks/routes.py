@@ -69,6 +69,10 @@ def _order(topic: Topic, managed: ManagedCluster) -> Finding:
         what = "barman {switch_wal: ...} stands before barman {stream: true}, which brings the WAL that it waits for"
     elif unheld == managed.cluster.gateway.ports.keys() - managed.cluster.readers and (len(unheld) > 1 or led):
         what = "every port is open before slot {on: primary}: what clients write until then is kept for nobody"
+    elif streams and managed.cluster.readers and not opens and not led:
+        what = "barman {stream: true} has no port to the primary: each one that is opened is for readers"
+        hint = "open Barman's port by 'firewall: {open: NAME}', before slot {on: primary}"
+        return topic.fail(what, hint)
     elif streams and opens and streams[0] < opens[0] and not led:
         what = "barman {stream: true} stands before every firewall action: Barman's port leads to the old primary then"
     else:

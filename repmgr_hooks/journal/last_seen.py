@@ -31,6 +31,8 @@ SYNCHRONOUS = ("sync", "quorum")
 SLACK = 20.0
 """Seconds that a look may take (``barman show-server`` of a server that is cut off) before it counts as not made."""
 
+Numbers = tuple[tuple[str, dict[str, str], float], ...]
+
 
 @dataclass(frozen=True)
 class NodeSeen:
@@ -87,6 +89,8 @@ class LastSeen:
     """A step of a run is being taken; what was seen is from before it."""
     last_primary: PrimaryPosition | None = None
     """The primary when one was seen last, up to now."""
+    numbers: Numbers = ()
+    """What is for ``/metrics`` alone: each metric, its labels, and the value."""
 
     @property
     def valid_for(self) -> float:
@@ -107,15 +111,24 @@ class Publisher:
         self._path = directory / f"cluster-{cluster}.json"
         self._written: LastSeen | None = None
         self._failed = False
+        self._until = 0, 0
 
     def publish(self, seen: LastSeen, longer: float = 0.0) -> None:
         """Write what was seen just now, if that is something else than before; it holds so many seconds ``longer``."""
-        until = _until(seen.valid_for + longer)
+        self._until = _until(seen.valid_for + longer)
+        self._put(seen)
+
+    def renew(self, numbers: Numbers) -> None:
+        """Write other numbers to what was seen last, which may be believed no longer for that."""
+        if self._written and self._written.numbers != numbers:
+            self._put(replace(self._written, numbers=numbers))
+
+    def _put(self, seen: LastSeen) -> None:
         try:
             if seen == self._written:
-                os.utime(self._path, ns=until, follow_symlinks=False)
+                os.utime(self._path, ns=self._until, follow_symlinks=False)
             else:
-                self._write(seen, until)
+                self._write(seen)
             self._written, self._failed = seen, False
         except OSError as error:
             self._written = None
@@ -123,13 +136,13 @@ class Publisher:
                 log.error("serve-http cannot be shown what was seen: %s", error)
             self._failed = True
 
-    def _write(self, seen: LastSeen, until: tuple[int, int]) -> None:
+    def _write(self, seen: LastSeen) -> None:
         data = {"boot": BOOT.read_text().strip(), **dataclasses.asdict(seen)}
         with atomic_write(self._path) as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(json.dumps(data))
             file.flush()
-            os.utime(file.fileno(), ns=until)
+            os.utime(file.fileno(), ns=self._until)
 
     def extend(self, seconds: float) -> None:
         """Let what was seen last hold during a step that may take so long; the routes follow it, too."""
@@ -185,4 +198,5 @@ def _of(data: Any) -> LastSeen | None:
         return None
     last = data.pop("last_primary", None)
     nodes = tuple(NodeSeen(**node) for node in data.pop("nodes"))
-    return LastSeen(**data, nodes=nodes, last_primary=PrimaryPosition(**last) if last else None)
+    numbers = tuple((metric, dict(labels), float(value)) for metric, labels, value in data.pop("numbers", ()))
+    return LastSeen(**data, nodes=nodes, last_primary=PrimaryPosition(**last) if last else None, numbers=numbers)

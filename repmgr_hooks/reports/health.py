@@ -11,10 +11,11 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen
-from repmgr_hooks.reports.exposition import Sample, render
+from repmgr_hooks.reports.exposition import METRICS, Sample, render
 
 OK, BAD_REQUEST, NOT_FOUND, UNAVAILABLE = 200, 400, 404, 503
 JSON, TEXT = "application/json", "text/plain; version=0.0.4; charset=utf-8"
@@ -119,7 +120,7 @@ def _named(cluster: str, known: Sequence[Known]) -> Known | None:
 def _of_all(known: Sequence[Known]) -> Answer:
     """Alive is who has looked at each cluster lately."""
     fresh = bool(known) and all(item.seen for item in known)
-    clusters = {item.cluster: dataclasses.asdict(item.seen) if item.seen else None for item in known}
+    clusters = {item.cluster: _whole(item.seen) if item.seen else None for item in known}
     return Answer(OK if fresh else UNAVAILABLE, json.dumps(clusters))
 
 
@@ -127,7 +128,11 @@ def _of_cluster(item: Known) -> Answer:
     if item.seen is None:
         return _too_old(item)
     status = OK if item.seen.primary is not None else UNAVAILABLE
-    return Answer(status, json.dumps(dataclasses.asdict(item.seen)))
+    return Answer(status, json.dumps(_whole(item.seen)))
+
+
+def _whole(seen: LastSeen) -> dict[str, Any]:
+    return dataclasses.asdict(dataclasses.replace(seen, numbers=()))
 
 
 def _of_node(item: Known | None, name: str, check: Check, query: str) -> Answer:
@@ -197,3 +202,6 @@ def _samples(item: Known, now: float) -> Iterator[Sample]:
             yield Sample("node_lag_bytes", labels, node.received_lag)
         if node.retained is not None:
             yield Sample("slot_retained_bytes", labels | {"slot": seen.slot}, node.retained)
+    for metric, more, number in seen.numbers:
+        if metric in METRICS:
+            yield Sample(metric, cluster | more, number)

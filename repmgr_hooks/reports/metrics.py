@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.cluster.decide import PrimaryDecision
-from repmgr_hooks.cluster.failover_slots import failover_slots, in_sync
-from repmgr_hooks.cluster.readers import Fitness
+from repmgr_hooks.cluster import numbers
+from repmgr_hooks.cluster.numbers import Number
 from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Total
@@ -26,11 +25,9 @@ def measure(cluster_status: ClusterStatus, journal: Journal | None, state_dir: P
             yield Sample(metric, cluster, value)
     for metric, labels, value in (
         *_nodes(cluster_status),
-        *_logical(cluster_status.decision),
-        *_ports(cluster_status),
+        *_looked_at(cluster_status),
         *_clients(cluster_status),
         *_pooled(cluster_status),
-        *_formers(cluster_status),
     ):
         yield Sample(metric, cluster | labels, value)
     if journal is None:
@@ -90,11 +87,7 @@ def _moments(cluster_status: ClusterStatus, journal: Journal | None, state_dir: 
 
 
 def _nodes(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
-    decision, primary, barman = (
-        cluster_status.decision,
-        cluster_status.decision.primary_state,
-        cluster_status.cluster.barman,
-    )
+    decision, primary = cluster_status.decision, cluster_status.decision.primary_state
     for state in decision.states:
         node = {"node": str(state.node)}
         yield "node_up", node, int(state.reachable)
@@ -104,49 +97,18 @@ def _nodes(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str],
             yield "node_lag_bytes", node, max(primary.lsn - state.lsn, 0)
         if cluster_status.readiness and state.reachable and state.role == "standby":
             yield "node_can_be_promoted", node, int(state.node in cluster_status.readiness.candidates)
-        for name in (*([barman.slot_name] if barman else []), *cluster_status.other_slots):
-            slot = state.slot(name)
-            if slot and slot.restart_lsn is not None:
-                yield "slot_retained_bytes", node | {"slot": name}, max(state.lsn - slot.restart_lsn, 0)
 
 
-def _logical(decision: PrimaryDecision) -> Iterator[tuple[str, dict[str, str], float]]:
-    primary = decision.primary_state
-    for slot in failover_slots(primary) if primary else ():
-        if primary and slot.restart_lsn is not None:
-            labels = {"node": str(primary.node), "slot": slot.name}
-            yield "slot_retained_bytes", labels, max(primary.lsn - slot.restart_lsn, 0)
-        for state in decision.states:
-            if state.reachable and state.role == "standby":
-                yield (
-                    "failover_slot_in_sync",
-                    {"node": str(state.node), "slot": slot.name},
-                    int(in_sync(state, slot.name)),
-                )
-
-
-def _formers(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Of each node, for a sum over time; nothing where nobody looks after former primaries."""
-    known = {former.node: former for former in cluster_status.former_primaries}
-    nodes = cluster_status.cluster.nodes if cluster_status.cluster.former_primary else {}
-    for number in nodes:
-        former = known.get(number)
-        yield "node_is_fenced", {"node": str(number)}, int(former is not None and former.fenced)
-        yield "rejoin_attempts", {"node": str(number)}, former.attempts if former else 0
-
-
-def _ports(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:
-    for port, leads_to in cluster_status.ports.items():
-        for node in cluster_status.cluster.nodes:
-            yield "port_target", {"port": port, "node": str(node)}, int(node == leads_to)
-    for port, reading in cluster_status.readers.items():
-        for node in cluster_status.cluster.nodes:
-            yield "port_target", {"port": port, "node": str(node)}, int(node in reading.leads_to)
-        for each in reading.nodes:
-            labels = {"port": port, "node": str(each.node)}
-            yield "reader_fit", labels, int(each.fitness is Fitness.FIT)
-            if each.lag is not None:
-                yield "reader_lag_bytes", labels, each.lag
+def _looked_at(cluster_status: ClusterStatus) -> Iterator[Number]:
+    """What ``serve-http`` shows too."""
+    cluster, ports = cluster_status.cluster, cluster_status.readers
+    own = [cluster.barman.slot_name] if cluster.barman else []
+    yield from numbers.of_slots(cluster_status.decision, (*own, *cluster_status.other_slots))
+    yield from numbers.of_ports(cluster, cluster_status.ports, {port: each.leads_to for port, each in ports.items()})
+    for port, each in ports.items():
+        yield from numbers.of_readers(port, each.nodes)
+    formers = {former.node: (former.fenced, former.attempts) for former in cluster_status.former_primaries}
+    yield from numbers.of_formers(cluster, formers)
 
 
 def _clients(cluster_status: ClusterStatus) -> Iterator[tuple[str, dict[str, str], float]]:

@@ -71,7 +71,7 @@ class ClusterController:
         self._guard = SwitchoverGuard(managed.cluster, journal, self._monitor, host)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
-        self._shown = Shown(managed.cluster, self._tick, self.progress, publisher, self._monitor.absence)
+        self._shown = Shown(managed, self._tick, self.progress, publisher, self._monitor.absence)
         self.looked: PrimaryDecision | None = None
         """What the last look has decided, if it found nothing for a run to do."""
         self._owes_look = False
@@ -154,7 +154,7 @@ class ClusterController:
         if self._monitor.due_in() > 0:
             return False
         self._remind()
-        drift = self._monitor.look(self._last_known, self._shown.show)
+        drift = self._shown.look(self._monitor, self._last_known, self._host)
         write_heartbeat(self._config.state_dir, self.name)
         if self._monitor.news:
             self._prober.primary = self._monitor.news.primary

@@ -10,17 +10,27 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from repmgr_hooks import clock
 from repmgr_hooks.background import on_disk
-from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster import numbers
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
+from repmgr_hooks.cluster.numbers import Number
 from repmgr_hooks.cluster.observe import NodeState, WalSender
 from repmgr_hooks.cluster.primary import PrimaryFinder
-from repmgr_hooks.cluster.readers import senders
+from repmgr_hooks.cluster.readers import readings, senders
 from repmgr_hooks.config import Config
+from repmgr_hooks.engine.drift import Drift
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.former_primary import record
 from repmgr_hooks.journal.heartbeat import Progress, forget_heartbeats
 from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, PrimaryPosition, Publisher, forget_others
+from repmgr_hooks.netfilter.backends import leads_to, spread_over
 from repmgr_hooks.service.absence import Absence
+from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system import rules
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
 
@@ -32,11 +42,19 @@ class Shown:
     """
 
     def __init__(
-        self, cluster: Cluster, interval: float, progress: Progress, publisher: Publisher | None, absence: Absence
+        self,
+        managed: ManagedCluster,
+        interval: float,
+        progress: Progress,
+        publisher: Publisher | None,
+        absence: Absence,
     ) -> None:
-        self._cluster, self._interval, self._progress = cluster, interval, progress
+        self._managed, self._cluster = managed, managed.cluster
+        self._interval, self._progress = interval, progress
         self._publisher = publisher if interval else None
         self._last: PrimaryPosition | None = None
+        self._pending: tuple[Problem, ...] = ()
+        self._around = Surroundings(managed.cluster)
         self.absence = absence
 
     def show(self, decision: PrimaryDecision, paused: bool = False) -> None:
@@ -45,15 +63,30 @@ class Shown:
         if self._publisher:
             self._last = position_of(decision, self._cluster) or self._last
             seen = seen_of(decision, self._cluster, self._interval, paused)
-            self._publisher.publish(replace(seen, last_primary=self._last))
+            found = (*of_nodes(decision, self._managed), *self._around.found)
+            self._publisher.publish(replace(seen, last_primary=self._last, numbers=found))
+
+    def look(self, monitor: Monitor, last_known: LastKnownPrimary, host: Host) -> Drift:
+        """Look, and show what is seen. What is for ``/metrics`` alone is looked at when a run has nothing new to do."""
+        drift = monitor.look(last_known, self.show)
+        if self._publisher and drift.pending in ((), self._pending):
+            self._look_around(drift.decision, host)
+        self._pending = drift.pending
+        return drift
 
     def look_only(self, last_known: LastKnownPrimary, host: Host) -> float:
         """Look during a pause, when nothing is done; return the seconds until the next such look."""
         if not self._publisher:
             return math.inf
         remembered = self.absence.considered(last_known)
-        self.show(PrimaryFinder(self._cluster, remembered).decision(host), paused=True)
+        decision = PrimaryFinder(self._cluster, remembered).decision(host)
+        self.show(decision, paused=True)
+        self._look_around(decision, host)
         return self._interval
+
+    def _look_around(self, decision: PrimaryDecision, host: Host) -> None:
+        if self._publisher and self._around.look(host):
+            self._publisher.renew((*of_nodes(decision, self._managed), *self._around.found))
 
     @contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[None]:
@@ -62,6 +95,56 @@ class Shown:
             self._publisher.extend(seconds)
         with self._progress.waiting(what, seconds):
             yield
+
+
+class Surroundings:
+    """What no node says: where our rules lead the ports, and how far former primaries are."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._generation: int | None = None
+        self._ports: tuple[Number, ...] = ()
+        self.found: tuple[Number, ...] = ()
+
+    def look(self, host: Host) -> bool:
+        """Look, and return whether something has changed; what cannot be read is not shown."""
+        before, self.found = self.found, (*self._led(host), *self._formers())
+        return self.found != before
+
+    def _led(self, host: Host) -> tuple[Number, ...]:
+        """Rules that nobody has changed are not read again."""
+        try:
+            generation = rules.generation(self._cluster, host)
+            if generation is None or generation != self._generation:
+                self._generation = None
+                ours = rules.our_rules(self._cluster, host)
+                leads, spread = leads_to(self._cluster, ours), spread_over(self._cluster, ours)
+                self._ports, self._generation = tuple(numbers.of_ports(self._cluster, leads, spread)), generation
+            return self._ports
+        except OperationFailed:
+            return ()
+
+    def _formers(self) -> Iterator[Number]:
+        if (settings := self._cluster.former_primary) is None:
+            return
+        with contextlib.suppress(OperationFailed):
+            window, now = settings.limit.window, clock.wall()
+            known = [former for former in record.read(self._cluster).values() if former.phase != "done"]
+            formers = {former.node: (former.stopped, former.recent(window, now)) for former in known}
+            yield from numbers.of_formers(self._cluster, formers)
+
+
+def of_nodes(decision: PrimaryDecision, managed: ManagedCluster) -> Iterator[Number]:
+    """Yield what the nodes say of slots and to readers; Barman's own slot stands elsewhere."""
+    cluster, barman = managed.cluster, managed.cluster.barman
+    own = barman.slot_name if barman else ""
+    yield from numbers.of_slots(decision, [slot for slot in managed.kept_slots if slot != own])
+    if decision.primary is not None:
+        state = ClusterState(
+            cluster, decision.primary, decision.timeline, {node.node: node for node in decision.states}
+        )
+        for port in cluster.readers:
+            yield from numbers.of_readers(port, readings(state, port))
 
 
 def forget_removed(loaded: Config, shown: Path | None) -> None:

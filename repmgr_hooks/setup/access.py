@@ -53,11 +53,11 @@ def account(name: str, group: str, host: Host) -> Iterator[str]:
         # repmgrd's: where it does not run there may be no PostgreSQL either, and the service is in this group.
         host.run(Program(("groupadd", "--system", group)), LIMIT)
         yield f"made      group {group}"
-    # A shell, for sshd runs the command of a key with it; what that is, root's file says.
-    words = ("--system", "--gid", group, "--home-dir", "/nonexistent", "--shell", "/bin/sh")
+    # A shell, for sshd runs the command of a key with it; what that is, root's file says. No password fits "*"; with
+    # none it would be "!", a locked account, to which sshd without PAM lets nobody in. In one step, for an account that
+    # is there is taken for whole.
+    words = ("--system", "--gid", group, "--home-dir", "/nonexistent", "--shell", "/bin/sh", "--password", "*")
     host.run(Program(("useradd", *words, name)), LIMIT)
-    # No password fits. Without PAM sshd lets nobody in to a locked account, as a new one is ("!").
-    host.run(Program(("usermod", "--password", "*", name)), LIMIT)
     yield f"made      account {name}"
 
 

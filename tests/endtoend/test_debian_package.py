@@ -15,16 +15,24 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.conftest import fresh_lab
-from tests.endtoend.looks import barman_streams_from, led_to
+from tests.endtoend.looks import barman_streams_from, led_to, no_failure
 from tests.endtoend.test_init import without_ours
 from tests.endtoend.test_units import main_process
-from tests.lab import CONFIG_FILE, REPOSITORY, Lab, must, wait_for
+from tests.lab import CONFIG_FILE, REPOSITORY, Lab, must, wait_for, wait_for_answer
 from tests.lab.booted import CannotBoot, Machine, booted
 
 PLACE = "/var/tmp/packages"
 SUDOERS = "/etc/sudoers.d/repmgr-hooks"
 GATEWAYS = ("repmgr-hooks", "repmgr-hooks-gateway")
 FORWARDER = "repmgr-hooks-forward"
+KEEP = ("--force-confdef", "--force-confold")
+UNSPLIT = """\
+Package: repmgr-hooks
+Version: 0.9
+Architecture: all
+Maintainer: nobody <nobody@example.org>
+Description: what is two packages since
+"""
 
 
 def test_from_installation_to_purge() -> None:
@@ -75,7 +83,20 @@ def lab_packages() -> str:
             sudoers.write_text(f"# The next version says more.\n{sudoers.read_text()}")
         must("dpkg-deb", "--build", str(tree), str(built / f"next-{package.name}"))
         shutil.rmtree(tree)
+    build_unsplit(built)
     return str(built)
+
+
+def build_unsplit(built: Path) -> None:
+    """Build the one package from before there were two."""
+    tree = built / "unsplit"
+    for name in GATEWAYS:
+        must("dpkg-deb", "--extract", str(built / f"{name}_1.0.0_all.deb"), str(tree))
+    (tree / "DEBIAN").mkdir()
+    (tree / "DEBIAN/control").write_text(UNSPLIT)
+    (tree / "DEBIAN/conffiles").write_text(f"{SUDOERS}\n")
+    must("dpkg-deb", "--build", str(tree), str(built / "unsplit-repmgr-hooks_1.0.0_all.deb"))
+    shutil.rmtree(tree)
 
 
 def files(name: str, version: str = "") -> str:
@@ -92,7 +113,7 @@ def everything(machine: Machine) -> set[str]:
 
 def install(lab: Lab, machine: Machine) -> None:
     machine.run("systemctl", "start", "repmgrd@db1", "repmgrd@db2")
-    machine.run("dpkg", "--install", *map(files, GATEWAYS))
+    over_what_was_one_package(machine)
     assert machine.result("systemctl", "is-active", "repmgr-hooks").stdout == "inactive\n", (
         "it has no configuration yet"
     )
@@ -110,7 +131,16 @@ def install(lab: Lab, machine: Machine) -> None:
     machine.run("systemctl", "enable", "--now", *units, limit=320)
     machine.run("pkill", "-HUP", "repmgrd")
     wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")
-    assert "FAIL  " not in machine.result("repmgr-hooks", "check").stdout
+    no_failure(lambda: machine.result("repmgr-hooks", "check").stdout)
+
+
+def over_what_was_one_package(machine: Machine) -> None:
+    """The gateway's package comes first, as apt may have it: it takes its files over; an administrator's line stays."""
+    machine.run("dpkg", "--install", files("repmgr-hooks", "unsplit-"))
+    machine.run("sh", "-ec", f"echo '# mine' >> {SUDOERS}")
+    machine.run("dpkg", *KEEP, "--auto-deconfigure", "--install", *map(files, reversed(GATEWAYS)))
+    assert machine.run("cat", SUDOERS).endswith("# mine\n")
+    assert machine.run("dpkg", "--search", SUDOERS) == f"repmgr-hooks-gateway: {SUDOERS}\n"
 
 
 def fail_over(lab: Lab, machine: Machine) -> None:
@@ -125,7 +155,7 @@ def upgrade(machine: Machine) -> None:
     """The administrator's own line in a configuration file stays, and the service runs the new version."""
     machine.run("sh", "-ec", f"echo '# mine' >> {SUDOERS}")
     before = main_process(machine)
-    machine.run("dpkg", "--force-confdef", "--force-confold", "--install", *next_ones(*GATEWAYS), limit=320)
+    machine.run("dpkg", *KEEP, "--install", *next_ones(*GATEWAYS), limit=320)
     assert machine.run("cat", SUDOERS).endswith("# mine\n")
     wait_for(lambda: main_process(machine) not in (before, "0"), "the service to be restarted")
     wait_for(lambda: machine.run("systemctl", "is-active", "repmgr-hooks") == "active\n", "it to be ready")
@@ -169,8 +199,11 @@ def install_on_database_host(lab: Lab, database: Machine, gateway: Machine) -> N
     gateway.run("sh", "-ec", "ssh-keygen -A; systemctl start ssh")
     database.run("sh", "-ec", "ssh-keyscan 10.0.0.20 >> /etc/ssh/ssh_known_hosts")
     database.run("systemctl", "enable", "--now", FORWARDER)
-    checked = database.result("repmgr-hooks", "check", "--end-to-end").stdout
-    assert "arrived whole: repmgr_hooks_check" in checked, checked
+    wait_for_answer(
+        lambda: database.result("repmgr-hooks", "check", "--end-to-end").stdout,
+        lambda checked: "arrived whole: repmgr_hooks_check" in checked,
+        "an event to arrive",
+    )
     wait_for(lambda: ", from db2," in gateway.run("repmgr-hooks", "history"), "the event at the gateway")
 
 

@@ -13,19 +13,21 @@ from tests.endtoend.looks import barman_streams_from, follows, routes, status
 from tests.endtoend.test_former_primary import configure
 from tests.endtoend.test_pgbouncer import use
 from tests.endtoend.test_readers import DB2, DB3, READERS, change_config
-from tests.lab import Lab, wait_for
+from tests.endtoend.test_veto import veto_line
+from tests.lab import Lab, prometheus, wait_for, wait_for_answer
 from tests.lab import http as endpoint
 from tests.lab.pgbouncer import Pooler
 from tests.lab.readers import reach
 
+NO_SUCH_SLOT = 'repmgr_hooks_failover_slot_in_sync{cluster=~"$cluster"}'
+"""The only panel without data: nobody subscribes."""
 SECOND = "- slot: {name: second, on: primary}"
 
 
 @pytest.fixture
 def pooled() -> Iterator[Pooler]:
-    """Three nodes in service: PgBouncer, readers, a second slot, serve-http, former primaries looked after."""
-    lab = fresh_lab(3)
-    try:
+    """Three nodes in service: PgBouncer, readers, a second slot, serve-http, former primaries looked after, a veto."""
+    with fresh_lab(3) as lab:
         lab.build()
         change_config(
             lab,
@@ -39,6 +41,8 @@ def pooled() -> Iterator[Pooler]:
         configure(lab)
         pooler = Pooler(lab, lab.gateway)
         use(lab, pooler)
+        for node in lab.databases:
+            lab.append(lab.gateway, f"/etc/repmgr/{node.name}.conf", veto_line())
         result = lab.gateway.hooks("reconcile")
         assert result.returncode == 0, result.stdout + result.stderr
         lab.start_cron()
@@ -46,8 +50,6 @@ def pooled() -> Iterator[Pooler]:
         lab.start_repmgrd()
         endpoint.start(lab)
         yield pooler
-    finally:
-        lab.destroy()
 
 
 def slots(lab: Lab, number: int) -> str:
@@ -61,6 +63,7 @@ def test_a_failover_with_everything(pooled: Pooler) -> None:
     client = lab.start_client(way=pooled.way)
     lab.db1.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: routes(lab).get(54322) == DB2, "the app port to lead to db2")
+    assert "node 2 may be promoted" in lab.gateway.log("repmgrd2")
     client.wait_for_write(time.time())
     wait_for(lambda: endpoint.primaries(lab) == [2], "load balancers to be led to node 2")
     wait_for(lambda: follows(lab.db3, lab.db2), "db3 to follow db2")
@@ -74,12 +77,13 @@ def test_a_failover_with_everything(pooled: Pooler) -> None:
     assert "second" in slots(lab, 2)
     assert "second" not in slots(lab, 1) + slots(lab, 3)
 
-    shown = status(lab)
-    assert shown["readers"]["readers"]["leads_to"] == [1, 3]
+    shown = wait_for_answer(
+        lambda: status(lab), lambda said: said["readers"]["readers"]["leads_to"] == [1, 3], "readers on both standbys"
+    )
     assert shown["other_slots"] == ["second"]
     assert [former["state"] for former in shown["former_primaries"]] in ([], ["done"], ["standby"]), shown
-    said = lab.gateway.hooks("status").stdout
-    assert "HTTP: /primary answers 200 for node 2; /replica answers 200 for node 1 and node 3" in said
+    http = "HTTP: /primary answers 200 for node 2; /replica answers 200 for node 1 and node 3"
+    said = wait_for_answer(lambda: lab.gateway.hooks("status").stdout, lambda text: http in text, http)
     assert "PgBouncer 10.0.0.20:6432" in said
     report = lab.gateway.hooks("history", "--failover", "last")
     assert report.returncode == 0, report.stderr
@@ -87,3 +91,6 @@ def test_a_failover_with_everything(pooled: Pooler) -> None:
         assert part in report.stdout, report.stdout
     runs = json.loads(lab.gateway.hooks("history", "-n", "100", "--json").stdout)
     assert "former_primary" in {run["cause"] for run in runs}
+    prometheus.start(lab)
+    wait_for(lambda: prometheus.panels_without_data(lab) == [NO_SUCH_SLOT], "each panel of the dashboard to have data")
+    assert prometheus.alerts(lab) == {}

@@ -1,14 +1,19 @@
-"""A subscriber misses no row over a switchover, a failover and a rejoin: PostgreSQL 17 and newer, under repmgr."""
+"""A subscriber misses no row over a switchover, a failover and a rejoin: PostgreSQL 17 and newer, under repmgr.
+
+Our role is no superuser: it has the grants of config/grants.sql, those for ``failover_slots`` too.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from tests.endtoend.looks import follows, led_to, nothing_missing
-from tests.lab import CONFIG_FILE, Host, Lab, three, versions, wait_for
+from tests.endtoend.test_plain_role import grant, use_plain_role
+from tests.lab import CONFIG, CONFIG_FILE, Host, Lab, three, versions, wait_for, wait_for_answer
 from tests.lab.versions import DATA
 
 SINCE = 17
@@ -19,6 +24,7 @@ sync_replication_slots = on
 synchronized_standby_slots = 'repmgr_slot_{other}'
 """
 SLOT = "select {what} from pg_replication_slots where slot_name = 'sub'"
+ROLE = "watcher"
 ABSENT = "- slot: {on: standbys, state: absent}"
 
 
@@ -37,9 +43,12 @@ class LogicalLab(Lab):
         text = place.read_text()
         assert text.count(ABSENT) == 1
         place.write_text(text.replace(ABSENT, f"{ABSENT}\n          - failover_slots: {{}}"))
+        self.restart_worker()
+
+    def restart_worker(self) -> None:
         worker = self.daemons["worker"]
         worker.terminate()
-        worker.wait(60)
+        worker.wait(180)
         self.start_worker()
 
     def subscribe(self) -> None:
@@ -68,14 +77,14 @@ class LogicalLab(Lab):
 def subscribed() -> Iterator[LogicalLab]:
     if int(versions.POSTGRESQL) < SINCE:
         pytest.skip(f"PostgreSQL {SINCE} and newer keep logical slots in sync")
-    lab = LogicalLab()
-    try:
+    with LogicalLab() as lab:
         lab.open()
+        use_plain_role(lab)
+        grant(lab, ROLE)
+        lab.restart_worker()
         three.start_ssh(lab)
         lab.subscribe()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def in_sync(host: Host) -> bool:
@@ -97,15 +106,22 @@ def test_repmgr_alone_keeps_no_slot(subscribed: LogicalLab) -> None:
     said = 'replication slot synchronization requires "dbname" to be specified in "primary_conninfo"'
     wait_for(lambda: said in log(subscribed.db2), "the worker to say what it lacks")
     assert subscribed.db2.sql(SLOT.format(what="1")) == ""
-    found = subscribed.checked()
-    assert set(found) == {"logical.route", "logical.sync node 2"}
+    found = wait_for_answer(
+        subscribed.checked, lambda said: set(said) == {"logical.route", "logical.sync node 2"}, "check to see it"
+    )
     assert "primary_conninfo names no database" in found["logical.sync node 2"]
-    assert "in sync on no standby" in subscribed.gateway.hooks("status").stdout
+    said = "in sync on no standby"
+    wait_for(lambda: said in subscribed.gateway.hooks("status").stdout, "status to say so", every=0.5)
 
 
 def test_over_switchover_failover_and_rejoin(subscribed: LogicalLab) -> None:
     lab = subscribed
     lab.keep_in_sync()
+    not_granted = f"{ROLE} may not write primary_conninfo and reload"
+    found = {name: said for name, said in lab.checked().items() if name.startswith("logical.rights")}
+    assert found == {f"logical.rights node {number}": not_granted for number in (1, 2)}
+    for line in re.findall("--   (grant .*;)", (CONFIG / "grants.sql").read_text()):
+        lab.db1.sql(line.replace("to repmgr;", f"to {ROLE};"), "repmgr")
     client = lab.start_client()
     wait_for(lambda: in_sync(lab.db2), "the slot on db2")
 
@@ -115,8 +131,7 @@ def test_over_switchover_failover_and_rejoin(subscribed: LogicalLab) -> None:
     wait_for(lambda: in_sync(lab.db1), "the slot on db1")
     wait_for(lambda: nothing_missing(lab), "all steps to be done")
     assert "drop logical slot sub on standby 1" in lab.gateway.log("worker")
-    found = lab.checked()
-    assert found == {}
+    wait_for_answer(lab.checked, lambda said: said == {}, "all to be well")
 
     # What the subscriber has, db1 has too: db2 waits for it (synchronized_standby_slots).
     lab.db2.pg_ctl("stop", "-m", "immediate")

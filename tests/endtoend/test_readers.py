@@ -41,8 +41,7 @@ def restart_worker(lab: Lab) -> None:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Three nodes in service; what stands in config.yaml about readers counts, with a smaller lag and quick looks."""
-    lab = fresh_lab(3)
-    try:
+    with fresh_lab(3) as lab:
         lab.build()
         change_config(
             lab,
@@ -57,8 +56,6 @@ def lab() -> Iterator[Lab]:
         lab.start_repmgrd()
         wait_for(lambda: reach(lab, DB2, DB3), "readers on both standbys")
         yield lab
-    finally:
-        lab.destroy()
 
 
 def assert_equal_shares(lab: Lab) -> None:
@@ -80,6 +77,7 @@ def test_status_shows_where_it_leads_and_what_load_balancers_are_answered(lab: L
         said = lab.gateway.hooks("status").stdout
         assert "  port 54323 (readers): leads to node 2 and node 3, and a client reads there\n" in said
         assert "HTTP: /primary answers 200 for node 1; /replica answers 200 for node 2 and node 3" in said
+        wait_for(lambda: targets(lab) == {2, 3}, "Prometheus to see where it leads")
     finally:
         lab.daemons.pop("http").terminate()
     shown = status(lab)["readers"]["readers"]
@@ -87,6 +85,12 @@ def test_status_shows_where_it_leads_and_what_load_balancers_are_answered(lab: L
     assert [(node["node"], node["fitness"]) for node in shown["nodes"]] == [(1, "primary"), (2, "fit"), (3, "fit")]
     found = lab.gateway.hooks("metrics").stdout
     assert 'repmgr_hooks_client_can_read{cluster="main",port="readers",origin=""} 1' in found
+
+
+def targets(lab: Lab) -> set[int]:
+    """To which nodes the port for readers leads, as Prometheus sees it."""
+    ((_, said),) = endpoint.asked(lab, "/metrics")
+    return set(map(int, re.findall(r'port_target\{cluster="main",port="readers",node="(\d)"\} 1', said)))
 
 
 def test_a_standby_that_pauses_or_lags_gets_no_new_readers_and_keeps_those_it_has(lab: Lab) -> None:

@@ -14,8 +14,9 @@ VETO = "failover validation command returned a non-zero value"
 RERUN = "election_rerun_interval=3\n"
 
 
-def line(shipped: str) -> str:
+def veto_line() -> str:
     """The line that repmgr-db1.conf ships as a comment."""
+    shipped = (CONFIG / "repmgr-db1.conf").read_text()
     (found,) = (text for text in shipped.splitlines() if text.startswith("# failover_validation_command="))
     return found.removeprefix("# ") + "\n"
 
@@ -23,19 +24,16 @@ def line(shipped: str) -> str:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """Two nodes in service, each repmgrd asking; looked at each second."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.start_cron()
         for node in lab.databases:
             place = f"/etc/repmgr/{node.name}.conf"
-            lab.append(lab.gateway, place, line((CONFIG / "repmgr-db1.conf").read_text()) + RERUN)
+            lab.append(lab.gateway, place, veto_line() + RERUN)
         lab.gateway.hooks("reconcile")
         lab.start_worker()
         lab.start_repmgrd()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def cut_off(lab: Lab) -> None:

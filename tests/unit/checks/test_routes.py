@@ -78,6 +78,11 @@ def test_orders_that_work(tmp_path: Path, text: str) -> None:
         ),
         (ordered(SLOT, STREAM, SWITCH, BARMANS, GATE), "routes.order", "WARN barman {stream: true} stands before ev"),
         (with_readers(READERS, SLOT, STREAM, SWITCH, BARMANS, GATE), "routes.order", "WARN barman {stream: true}"),
+        (
+            ordered(BARMANS.replace("}", ", to: standbys}"), SLOT, STREAM, SWITCH).replace(", app: 54322", ""),
+            "routes.order",
+            "FAIL barman {stream: true} has no port to the primary",
+        ),
         (with_readers(BARMANS, GATE, READERS, SLOT, STREAM, SWITCH), "routes.order", "WARN every port is open before"),
         (
             with_readers(BARMANS, SLOT, STREAM, SWITCH, GATE, READERS.replace("}", ", max_lag: 64kB}")),

@@ -1,4 +1,4 @@
-"""Tab in a real bash: commands and options, and what the configuration and the journal know."""
+"""Tab in a real bash and a real zsh: commands and options, and what the configuration and the journal know."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ def state(tmp_path: Path) -> Path:
         f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(readme.REPOSITORY))} exec {sys.executable} -m repmgr_hooks "$@"\n'
     )
     program.chmod(0o755)
-    for shell in completion.PLACES:
-        (tmp_path / f"completion.{shell}").write_text(completion.script(shell))
+    (tmp_path / "completion.bash").write_text(completion.script("bash"))
+    # Under the name by which zsh finds it (compinit).
+    (tmp_path / "_repmgr-hooks").write_text(completion.script("zsh"))
     return tmp_path
 
 
@@ -97,12 +98,17 @@ def test_what_the_parser_knows(state: Path) -> None:
     ]
 
 
-def test_what_the_configuration_and_the_journal_know(state: Path) -> None:
+def known_of(state: Path) -> None:
+    """Two events, and two changes of the primary."""
     with contextlib.closing(open_journal(state / "journal.db")) as journal:
         journal.add_event("main", Event(2, "standby_promote"), 1.0)
         journal.add_event("main", Event(1, "node_rejoin"), 2.0)
         for node, timeline in ((1, 1), (2, 2), (1, 3)):
             journal.remember("main", LastKnownPrimary(node, timeline, "7400000000000000001"))
+
+
+def test_what_the_configuration_and_the_journal_know(state: Path) -> None:
+    known_of(state)
     found = offered(
         state,
         "repmgr-hooks status --cluster ",
@@ -130,38 +136,70 @@ def test_what_the_configuration_and_the_journal_know(state: Path) -> None:
     ]
 
 
-@pytest.fixture
-def terminal(state: Path) -> Iterator[Callable[[bytes, bytes], bytes]]:
-    """An interactive bash; what is typed into it, and what it shows until something stands there."""
+BEGIN = {
+    "bash": "source completion.bash; PS1='READY> '\n",
+    "zsh": "fpath=({state} $fpath); autoload -U compinit; compinit -u -D; bindkey -e; PS1='READY> '\n",
+}
+INTERACTIVE = {"bash": ("--norc", "--noprofile", "-i"), "zsh": ("-f", "-i")}
+PROMPT = {"bash": b"\nREADY> ", "zsh": b"\rREADY> "}
+CLEAR = b"\x15"
+"""Control-U takes away what was typed."""
+Terminal = Callable[[str, Callable[[bytes], bool]], bool]
+
+
+@pytest.fixture(params=list(BEGIN))
+def terminal(state: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    """An interactive shell; what is typed into it, and whether it then shows what it should."""
+    shell: str = request.param
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed, as with tests/run --fast on a fresh machine")
+    known_of(state)
     child, descriptor = pty.fork()
     if child == 0:
         os.chdir(state)
-        os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], environment(state))
+        os.execvpe(shell, [shell, *INTERACTIVE[shell]], environment(state))
 
-    def typed(keys: bytes, awaited: bytes) -> bytes:
-        os.write(descriptor, keys)
+    def typed(keys: str, is_shown: Callable[[bytes], bool]) -> bool:
+        os.write(descriptor, keys.encode())
         shown, end = b"", time.monotonic() + LIMIT
-        while awaited not in shown and time.monotonic() < end:
+        while not is_shown(shown) and time.monotonic() < end:
             if select.select([descriptor], [], [], 1.0)[0]:
                 shown += os.read(descriptor, 4096)
-        return shown
+        os.write(descriptor, CLEAR)
+        return is_shown(shown)
 
+    assert typed(BEGIN[shell].format(state=shlex.quote(str(state))), lambda shown: PROMPT[shell] in shown)
     yield typed
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(descriptor)
 
 
-def test_the_key_in_a_terminal(terminal: Callable[[bytes, bytes], bytes]) -> None:
-    terminal(b"source completion.bash; PS1='READY> '\n", b"\nREADY> ")
-    assert b"status " in terminal(b"repmgr-hooks stat\t", b"status ")
-    assert b"--cluster main" in terminal(b"--clu\tma\t", b"main ")
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("repmgr-hooks stat", "repmgr-hooks status "),
+        ("repmgr-hooks status --clu", "status --cluster "),
+        ("repmgr-hooks status --cluster ma", "--cluster main "),
+        ("repmgr-hooks --config other.yaml status --cluster s", "--cluster shop "),
+        ("repmgr-hooks replay 1 standby_prom", "replay 1 standby_promote "),
+    ],
+)
+def test_the_key_completes_a_word(terminal: Terminal, line: str, completed: str) -> None:
+    assert terminal(f"{line}\t", lambda shown: completed.encode() in shown)
 
 
-def test_zsh_reads_it(state: Path) -> None:
-    if not shutil.which("zsh"):
-        pytest.skip("zsh is not installed")
-    subprocess.run(("zsh", "-n", str(state / "completion.zsh")), check=True)
+@pytest.mark.parametrize(
+    ("line", "among"),
+    [
+        ("repmgr-hooks simulate-failover ", {b"1", b"2"}),
+        ("repmgr-hooks history --failover ", {b"last", b"2", b"3"}),
+        ("repmgr-hooks replay --id ", {b"1", b"2"}),
+    ],
+)
+def test_the_key_shows_what_there_is_to_choose_from(terminal: Terminal, line: str, among: set[bytes]) -> None:
+    """In bash when it is pressed twice; below what was typed."""
+    assert terminal(f"{line}\t\t", lambda shown: among <= set(shown.partition(line.encode())[2].split()))
 
 
 def test_every_kind_can_be_asked_for() -> None:

@@ -24,6 +24,16 @@ def test_each_metric_exists(name: str) -> None:
     assert sorted(named - set(METRICS)) == []
 
 
+NOWHERE = ("last_event_timestamp_seconds", "step_duration_seconds")
+"""What is only for panels of one's own: the newest event, and the sum of all steps."""
+
+
+def test_each_metric_is_in_a_panel_or_a_rule() -> None:
+    shipped = (CONFIG / RULES).read_text() + (CONFIG / DASHBOARD).read_text()
+    named = set(re.findall(r"repmgr_hooks_(\w+)", shipped))
+    assert [name for name in METRICS if name not in named] == list(NOWHERE)
+
+
 def test_each_rule_says_how_grave_it_is_and_of_which_cluster() -> None:
     (group,) = yaml.safe_load((CONFIG / RULES).read_text())["groups"]
     for rule in group["rules"]:

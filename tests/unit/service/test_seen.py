@@ -9,18 +9,28 @@ from pathlib import Path
 
 import pytest
 
+from repmgr_hooks import config
 from repmgr_hooks.cluster.decide import decide
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.config import Config
+from repmgr_hooks.engine.dispatcher import handle
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
+from repmgr_hooks.former_primary import record
+from repmgr_hooks.former_primary.record import Former
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.last_seen import LastSeen, Publisher, read_all
+from repmgr_hooks.reports.health import Known, answer
+from repmgr_hooks.reports.look import look
+from repmgr_hooks.reports.metrics import measure
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.seen import seen_of
 from repmgr_hooks.system.steps import Program
-from tests.fake import FakeHost, Wall
+from tests.fake import FakeHost, FakeSlot, Wall
 from tests.unit.service.test_controller import later
+
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 class Showing(Publisher):
@@ -165,3 +175,99 @@ def test_what_the_nodes_say_is_shown_before_barman_is_asked(
     controller.work()
     assert "barman" in [program.argv[0] for program in host.ran]
     assert controller._monitor.decision
+
+
+SHOWN = ("port_target", "reader_fit", "reader_lag_bytes", "slot_retained_bytes", "failover_slot_in_sync")
+CHANGES = (
+    ("app: 54322}", "app: 54322, readers: 54323}"),
+    ("# - firewall: {open: readers", "- firewall: {open: readers"),
+    ("- slot: {on: primary}\n", "- slot: {on: primary}\n          - slot: {name: second, on: primary}\n"),
+    ("    routes:\n", "    former_primary: {fence: {program: [/bin/false]}, rejoin: false}\n    routes:\n"),
+)
+
+
+@pytest.fixture
+def everything(tmp_path: Path) -> Config:
+    """Readers, a second slot, former primaries that are looked after."""
+    text = (REPOSITORY / "config/config.yaml").read_text().replace("/var/lib/repmgr-hooks", str(tmp_path))
+    for before, after in CHANGES:
+        assert before in text
+        text = text.replace(before, after, 1)
+    (tmp_path / "config.yaml").write_text(text)
+    return config.load(tmp_path / "config.yaml")
+
+
+def shown(directory: Path) -> dict[str, float]:
+    ((_, seen, _),) = read_all(directory)
+    assert seen
+    return {f"{metric} {' '.join(labels.values())}": value for metric, labels, value in seen.numbers}
+
+
+def test_what_is_for_metrics_is_what_metrics_prints(
+    everything: Config, journal: Journal, host: FakeHost, wall: Wall, tmp_path: Path
+) -> None:
+    managed = everything.clusters["main"]
+    controller = ClusterController(managed, journal, host, everything, publisher=Publisher(tmp_path, "main"))
+    host.nodes[2].upstream, host.nodes[2].behind = 1, 4096
+    sub = FakeSlot(physical=False, failover=True)
+    host.nodes[1].slots["sub"], host.nodes[2].slots["sub"] = sub, replace(sub, synced=True)
+    assert handle(managed, host, []).ok
+    controller.work()
+    assert shown(tmp_path)["port_target readers 2"] == 1
+    assert {"slot_retained_bytes 1 second", "slot_retained_bytes 1 sub"} <= shown(tmp_path).keys()
+    assert shown(tmp_path)["failover_slot_in_sync 2 sub"] == 1
+    assert shown(tmp_path)["node_is_fenced 1"] == 0
+
+    record.keep(managed.cluster, {1: Former(1, "7", 1, 2, 0.0, phase="fenced", attempts=(wall.time, 1.0))})
+    host.nodes[2].replay_paused = True
+    later(wall, host, 5)
+    controller.work()
+    later(wall, host, 5)
+    controller.work()
+    assert (shown(tmp_path)["node_is_fenced 1"], shown(tmp_path)["rejoin_attempts 1"]) == (1, 1)
+    assert (shown(tmp_path)["port_target readers 1"], shown(tmp_path)["reader_fit readers 2"]) == (1, 0)
+    printed = {str(sample) for sample in measure(look(managed, host, journal, everything), journal, tmp_path)}
+    known = [Known(cluster, seen, 25.0) for cluster, seen, _ in read_all(tmp_path)]
+    served = answer("/metrics", known, wall.time).body.splitlines()
+    for name in (*SHOWN, "node_is_fenced", "rejoin_attempts"):
+        of_both = [
+            {(where, float(value)) for where, _, value in (line.rpartition(" ") for line in said) if name in where}
+            for said in (printed, [line for line in served if not line.startswith("#")])
+        ]
+        assert of_both[0] == of_both[1] != set(), name
+
+
+def test_where_the_ports_lead_is_shown_while_a_run_fails_again_and_again(
+    begin: Begin, host: FakeHost, wall: Wall, tmp_path: Path
+) -> None:
+    """And nothing is believed for longer because of it."""
+    controller, _ = begin()
+    controller.work()
+    assert shown(tmp_path)["port_target app 1"] == 1
+    host.fail_over()
+    host.barman.health = "ruins"
+    for _ in range(3):
+        later(wall, host, 5)
+        controller.work()
+    assert (shown(tmp_path)["port_target app 1"], shown(tmp_path)["port_target app 2"]) == (0, 1)
+    ((_, seen, left),) = read_all(tmp_path)
+    assert seen
+    assert left <= seen.valid_for
+
+
+def not_found(program: Program) -> str:
+    raise OperationFailed(f"{program}: not found")
+
+
+def test_rules_that_cannot_be_read_lead_nowhere_that_is_known(
+    begin: Begin, host: FakeHost, wall: Wall, tmp_path: Path
+) -> None:
+    controller, _ = begin()
+    controller.work()
+    assert shown(tmp_path)["port_target app 1"] == 1
+    host.counts_rules, host.programs["iptables-save"] = False, not_found
+    later(wall, host, 5)
+    controller.work()
+    later(wall, host, 5)
+    controller.work()
+    assert [name for name in shown(tmp_path) if "port_target" in name] == []

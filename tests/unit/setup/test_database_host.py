@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from repmgr_hooks.checks.from_hosts import KEYS, SSHD
+from repmgr_hooks.checks.sshd import KEYS, SSHD
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import UsageError
@@ -114,7 +114,8 @@ def test_the_account_of_the_hosts() -> None:
     assert host.ran == []
     said = list(access.account("nosuchaccount", "nosuchgroup", host))
     assert said == ["made      group nosuchgroup", "made      account nosuchaccount"]
-    assert [program.argv[0] for program in host.ran] == ["groupadd", "useradd", "usermod"]
+    assert [program.argv[0] for program in host.ran] == ["groupadd", "useradd"], "what is cut off leaves no half of it"
+    assert host.ran[1].argv[-3:] == ("--password", "*", "nosuchaccount"), "sshd lets nobody in to a locked account"
     assert list(access.account("nosuchaccount", "root", Accounts())) == ["made      account nosuchaccount"]
 
 
