@@ -50,6 +50,8 @@ ONCE_MORE = 2
 """So many failed parts are run once more."""
 WITHOUT_PROPERTIES = ("-p", "no:hypothesispytest")
 """For those that have none: to import Hypothesis takes pytest a quarter of its start."""
+WITHOUT_PRODUCT = ("--confcutdir=tests/endtoend",)
+"""Without tests/conftest.py: what it imports for tests of the parts takes as much as all else in a start."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def short(file: Path) -> str:
 
 
 def boxed(file: Path) -> Part:
-    return run_pytest(short(file), *BOX, *PYTEST, *WITHOUT_PROPERTIES, str(file))
+    return run_pytest(short(file), *BOX, *PYTEST, *WITHOUT_PROPERTIES, *WITHOUT_PRODUCT, str(file))
 
 
 def check(name: str, *argv: str) -> Part:

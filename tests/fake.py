@@ -323,6 +323,9 @@ class FakeNode:
     """Whether ALTER SYSTEM is allowed at all, and to our role."""
     summarizes: str = ""
     cannot_archive: bool = False
+    waits_for: str = "FIRST 1 (db2, barman_receive_wal)"
+    retry_interval: int = 500
+    """Milliseconds until a standby tries again to connect."""
     restore_command: str = "barman-wal-restore backup main %f %p"
     lacking: tuple[str, ...] = ()
     """The rights that our role has not."""
@@ -523,6 +526,8 @@ class FakeHost(ScriptedHost):
         self.announced: dict[int, str] = {}
         """What this gateway has called its own session on each node."""
         self.pgbouncers: dict[str, FakePgBouncer] = {}
+        self.logins: list[tuple[float, tuple[str, ...]]] = []
+        """When a login was to be kept open, and by which words."""
         """By the name of each console: ``10.0.0.20:6432``."""
         self._silent: set[int] = set()
         self._constants: set[tuple[str, ...]] = set()
@@ -669,6 +674,9 @@ class FakeHost(ScriptedHost):
         local = address in self.addresses
         return Route(local, address if local else self.gateway, self.device)
 
+    def stay_logged_in(self, way: tuple[str, ...]) -> None:
+        self.logins.append((self._clock, way))
+
     def had_for(self, address: str) -> float | None:
         return self._clock - self.address_came if address in self.addresses else None
 
@@ -680,7 +688,7 @@ class FakeHost(ScriptedHost):
 
     def _visit(self, way: Mapping[str, Any], limit: float) -> Visit:
         led = self.reached(way["host"], int(way["port"]), "OUTPUT")
-        node = next((node for node in self.nodes.values() if led == node.socket), None)
+        node = next((node for node in self.nodes.values() if led == node.socket), self._straight_to(way["host"]))
         if node is None:
             return Visit(error=f'connection to server at "{way["host"]}" failed: Connection refused')
         if not node.reachable:
@@ -691,6 +699,11 @@ class FakeHost(ScriptedHost):
         reads = "client" if "read_only=on" in way.get("options", "") else ""
         stage: Literal["ask", "done"] = "ask" if node.in_recovery or reads else "done"
         return Visit(stage, server=node.host, in_recovery=node.in_recovery, read_only=reads, pid=4712, port=node.port)
+
+    def _straight_to(self, host: str) -> FakeNode | None:
+        """The node at an address, or the one that was there first: repmgr may know it by another one."""
+        first = {"10.0.0.11": 1, "10.0.0.12": 2}.get(host, 0)
+        return next((node for node in self.nodes.values() if node.host == host), self.nodes.get(first))
 
     def _gateways(self, sql: Sql, node: FakeNode) -> Rows:
         if sql.params[0]:
@@ -1006,7 +1019,8 @@ class FakeHost(ScriptedHost):
         clock = time.time() + node.clock_ahead
         ((free,),) = self._free_slots(sql, node)
         newer = (node.idle_timeout, node.waited_for, node.summarizes, node.cannot_archive)
-        return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3", *newer)]
+        waits = (bool(node.waits_for.strip()), node.retry_interval)
+        return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3", *newer, *waits)]
 
     def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         return [(node.up_for, node.unseen_for, node.paused, node.checkpoint)]

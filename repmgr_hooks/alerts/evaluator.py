@@ -76,7 +76,7 @@ class AlertEvaluator:
         decision, cluster = self._decision, self._managed.cluster
         unknown_for = self._host.now() - self._known_at
         if not serves(cluster.gateway, self._host):
-            # Whoever has the address tells the rest, and that it is over.
+            # Whoever has the address tells the rest, and what we have told of it has ended here.
             self._listener.leave(cluster.name, own_conditions(cluster))
             return self._listener.note(cluster.name, only_seen_here(self._managed, warnings, failed, wal))
         if decision and (

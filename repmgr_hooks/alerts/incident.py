@@ -7,7 +7,7 @@ that was away for an hour gets the present state, once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from repmgr_hooks.settings.backoff import Backoff, left
 from repmgr_hooks.system.alert import Alert
@@ -20,6 +20,8 @@ AGAIN = 3600.0
 """One that was over and comes back within this time goes to and fro: it is over when it has stayed away so long."""
 FORGET_AFTER = 86400.0
 RETRY = Backoff()
+LEFT = "left to the other gateway"
+ELSEWHERE = "This gateway has not the address any more. If it goes on, the one that has it sends an alert of its own."
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,13 @@ def _opened(before: Incident | None, alert: Alert, now: float) -> Incident:
         return Incident(alert, before.since, None, before.flapping, before.deliveries)
     soon = left(before.ended, AGAIN, now) > 0
     return Incident(alert, now, None, soon, before.deliveries if soon else {})
+
+
+def left_to_another(incident: Incident, now: float) -> Incident:
+    """Return an incident that has ended here, for another gateway has the address, and tells what goes on."""
+    alert = incident.alert
+    details = "\n".join(filter(None, (ELSEWHERE, alert.details)))
+    return replace(incident, alert=replace(alert, summary=f"{LEFT}: {alert.summary}", details=details), ended=now)
 
 
 def happened(before: Incident | None, alert: Alert, now: float) -> Incident | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from repmgr_hooks import clock
 from repmgr_hooks.alerts import receivers
-from repmgr_hooks.alerts.incident import FORGET_AFTER, Delivery, Incident, happened, raised
+from repmgr_hooks.alerts.incident import FORGET_AFTER, Delivery, Incident, happened, left_to_another, raised
 from repmgr_hooks.alerts.receivers import Receiver
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
@@ -76,11 +76,17 @@ class Notifier:
             self._keep(cluster, raised(incidents, {alert.condition: alert for alert in found}, now))
 
     def leave(self, cluster: str, but: Collection[str]) -> None:
-        """Forget without a word what is open, but these conditions; what has happened is still sent."""
+        """End what is open, but these conditions: the gateway that has the address has incidents of its own.
+
+        A receiver that was told of one here is told that it has ended here; of the others nobody hears.
+        """
         with self._alone:
             for condition, incident in list(self._incidents.get(cluster, {}).items()):
                 if condition not in but and incident.state == "open":
-                    self._forget(cluster, condition)
+                    if any(last.said for last in incident.deliveries.values()):
+                        self._keep(cluster, {condition: left_to_another(incident, clock.wall())})
+                    else:
+                        self._forget(cluster, condition)
 
     def tell(self, alert: Alert) -> None:
         """Take in what has happened."""

@@ -31,6 +31,7 @@ from repmgr_hooks.checks import (
     repmgr,
     routes,
     service,
+    sshd,
 )
 from repmgr_hooks.checks.finding import Finding, Topic, bad
 from repmgr_hooks.checks.repmgrd import repmgrds_user
@@ -39,8 +40,7 @@ from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.primary import cluster_state
 from repmgr_hooks.cluster.repmgr_files import Identity, files_here, identities
 from repmgr_hooks.config import Config
-from repmgr_hooks.engine import dispatcher, drift, dry_run
-from repmgr_hooks.engine.elsewhere import works_on
+from repmgr_hooks.engine import drift, dry_run, selection
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.finder import primary_finder
@@ -62,7 +62,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     some_world = world_of(next(iter(loaded.clusters.values())))
     yield from files.look(loaded, user, repmgrd)
     yield from service.look(loaded, some_world, repmgrd)
-    yield from from_hosts.let_in(some_world)
+    yield from sshd.let_in(some_world)
     firewalls = [managed.cluster.gateway for managed in loaded.clusters.values() if _uses(managed, "firewall")]
     families = {family.six: family for family in (Family(gateway.address) for gateway in firewalls)}
     backends = {six: {g.backend for g in firewalls if Family(g.address).six == six} for six in families}
@@ -180,6 +180,7 @@ def _served(managed: ManagedCluster, host: Host, looked: nodes.Looked) -> list[F
     served = [*clients.ways_back(managed.cluster, host, looked.answers)]
     if looked.decision and looked.decision.primary is not None and not bad(served):
         served += clients.writes(managed, host, looked.decision)
+        served += clients.logins(managed, host, standbys_of(looked.decision))
     return served
 
 
@@ -195,8 +196,7 @@ def _routes(managed: ManagedCluster, state: ClusterState, host: Host, well: Mapp
     """
     name = managed.cluster.name
     topic = Topic("routes.state", name)
-    chosen = dispatcher.select(managed.routes, [])
-    chosen = [item for item in chosen if works_on(item.action, managed.cluster, host)]
+    chosen = selection.without_events(managed, host)
     looked_at = [item for item in chosen if item.action.on_tick and well.get(item.action.name, True)]
     found: list[Problem] = []
     for item in looked_at:

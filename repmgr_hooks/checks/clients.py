@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.cluster.decide import PrimaryDecision
-from repmgr_hooks.cluster.probe import led_astray, merged, probe
+from repmgr_hooks.cluster.probe import ProbeCode, judge, led_astray, merged, probe, way_to
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.handlers.firewall import snat_here
 from repmgr_hooks.netfilter.family import Family
@@ -15,6 +15,8 @@ from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host
 
 LIMIT = 2.0
+CANNOT = (ProbeCode.REJECTED, ProbeCode.NO_CONNECTION_LEFT, ProbeCode.FAILED)
+"""What a login shows that would be so after a promotion, too."""
 
 
 def addresses(cluster: Cluster, host: Host) -> Iterator[Finding]:
@@ -65,6 +67,33 @@ def writes(managed: ManagedCluster, host: Host, decision: PrimaryDecision) -> It
     else:
         yield topic.ok("; ".join(f"{found} ({found.seconds:.2f} s)" for found in probes))
     yield role(cluster)
+
+
+def logins(managed: ManagedCluster, host: Host, standbys: Iterable[int]) -> Iterator[Finding]:
+    """Log in on each of these standbys as a client: pg_hba.conf is each node's own, and is read after a promotion."""
+    cluster, ports = managed.cluster, managed.opened_ports
+    nodes = [node for node in standbys if _seen_as_client(cluster, node, host)]
+    if not (nodes and ports) or cluster.client.user == cluster.postgres.user:
+        return
+    ways = {str(node): way_to(cluster, node, ports[-1]) for node in nodes}
+    visits = host.visit_each(ways, cluster.client.timeout)
+    for node in nodes:
+        topic = Topic("client.login", f"{cluster.name} node {node}")
+        found = judge(cluster, ports[-1], visits[str(node)], host)
+        if found.code in CANNOT:
+            yield topic.fail(f"no client could log in if it were the primary: {found.message}", found.hint)
+        elif found.served or found.code is ProbeCode.STANDBY:
+            yield topic.ok(f"lets {cluster.client.user} in, as the primary does")
+        else:
+            yield topic.warn(
+                f"whether a client could log in if it were the primary is unknown: {found.message}", found.hint
+            )
+
+
+def _seen_as_client(cluster: Cluster, node: int, host: Host) -> bool:
+    """Whether the node sees us under the address of a client, or one that it must let in for the probe."""
+    source = host.route(cluster.endpoint(node).host).source
+    return bool(cluster.gateway.hosts) or cluster.gateway.snat in (source, MASQUERADE)
 
 
 def role(cluster: Cluster) -> Finding:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from repmgr_hooks import clock
 from repmgr_hooks.catalogue import REHEARSAL
-from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
@@ -17,9 +14,6 @@ from repmgr_hooks.journal.hosts import HostRow, clocks_off, last_heard
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.system.steps import Host, Program
 
-ACCOUNT = "repmgr-hooks"
-KEYS = "/etc/repmgr-hooks/authorized_keys"
-SSHD = "/etc/ssh/sshd_config.d/repmgr-hooks.conf"
 LIMIT = 120.0
 ARRIVAL = 10.0
 LOOK_EVERY = 0.1
@@ -33,27 +27,6 @@ def clocks(managed: ManagedCluster, heard: list[HostRow]) -> Iterator[Finding]:
     yield from (topic.warn(str(problem), problem.hint) for problem in wrong)
     if heard and not wrong:
         yield topic.ok("the clocks of the hosts that hand events over are right")
-
-
-def let_in(host: Host, keys: str = KEYS) -> Iterator[Finding]:
-    """Ask sshd whether it lets the database hosts in with their keys, if there are some: it may not read our file."""
-    if not Path(keys).exists():
-        return
-    topic = Topic("hook.sshd", keys)
-    if os.geteuid() != 0:
-        yield unseen(topic, "only root can ask sshd")
-        return
-    try:
-        # The test mode wants all three, and asks nobody whether they exist (sshd(8)).
-        said = host.run(Program(("/usr/sbin/sshd", "-T", "-C", f"user={ACCOUNT},host=node,addr=192.0.2.1")), LIMIT)
-    except OperationFailed as error:
-        yield topic.fail(f"sshd cannot be asked whom it lets in: {error}", "sshd -t")
-        return
-    if f"authorizedkeysfile {keys}" in said.splitlines():
-        yield topic.ok(f"sshd lets database hosts in with them, as {ACCOUNT}")
-    else:
-        hint = f"sed -i '1i Include {SSHD}' /etc/ssh/sshd_config && systemctl reload sshd"
-        yield topic.fail("sshd does not read them, so no database host gets in", hint)
 
 
 def look(managed: ManagedCluster, host: Host, journal: Journal | None) -> Iterator[Finding]:

@@ -15,6 +15,8 @@ from repmgr_hooks.system.steps import Rows
 from repmgr_hooks.text import one_line
 
 ENOUGH_WAL = "50GB"
+MOST_RETRY = 1000
+"""Milliseconds that a standby may wait before it tries again to connect."""
 
 # Asks for nothing that a role without any grant may not see: what is missing is to be named, not stumbled over.
 EXAMINE = f"""
@@ -40,7 +42,9 @@ select extract(epoch from clock_timestamp())::float8,
        coalesce(current_setting('idle_replication_slot_timeout', true), '0'),
        coalesce(current_setting('synchronized_standby_slots', true), ''),
        coalesce(current_setting('summarize_wal', true), ''),
-       current_setting('archive_mode') <> 'off' and trim(current_setting('archive_command')) in ('false', '/bin/false')
+       current_setting('archive_mode') <> 'off' and trim(current_setting('archive_command')) in ('false', '/bin/false'),
+       trim(current_setting('synchronous_standby_names')) <> '',
+       (select setting::int from pg_settings where name = 'wal_retrieve_retry_interval')
 """
 
 
@@ -62,6 +66,10 @@ class Examined:
     """``on``: it notes which blocks WAL changes, without which Barman makes no incremental backup (PostgreSQL 17)."""
     cannot_archive: bool = False
     """Its ``archive_command`` is the one that Barman puts into what it restores."""
+    synchronous: bool = False
+    """As the primary, its commits wait for a standby or for Barman."""
+    retry_interval: int = 0
+    """Milliseconds between two attempts of a standby to connect (``wal_retrieve_retry_interval``)."""
 
 
 def examined(node: int, answer: Rows | OperationFailed) -> Examined | OperationFailed:
@@ -70,13 +78,15 @@ def examined(node: int, answer: Rows | OperationFailed) -> Examined | OperationF
         if isinstance(answer, OperationFailed):
             return answer
         with answer_of(node):
-            ((its_clock, free, most, wal, lacking, extension, idle, waits, sums, fails),) = answer
+            ((its_clock, free, most, wal, lacking, extension, idle, waits, sums, fails, synchronous, retry),) = answer
             return Examined(
                 *(float(its_clock), int(free), int(most), wal, tuple(map(one_line, lacking)), extension),
                 idle_timeout=one_line(idle),
                 waited_for=tuple(re.findall(r"[a-z0-9_]+", waits)),  # a slot's name has no other letters
                 summarizes=one_line(sums),
                 cannot_archive=fails is True,
+                synchronous=synchronous is True,
+                retry_interval=int(retry),
             )
     except OperationFailed as error:
         return error
@@ -135,10 +145,30 @@ def _newer(where: str, node: Examined, slots: Sequence[str], barman: Barman | No
 
 
 def differences(cluster: Cluster, nodes: Mapping[int, Examined]) -> Iterator[Finding]:
-    """Say which node could not go on with the incremental backups of another; the summaries are each node's own."""
+    """Say which node's settings do not suit those of the others."""
+    yield from _summaries(cluster, nodes)
+    yield from _reconnecting(cluster, nodes)
+
+
+def _summaries(cluster: Cluster, nodes: Mapping[int, Examined]) -> Iterator[Finding]:
+    """Which node could not go on with the incremental backups of another; the summaries are each node's own."""
     if cluster.barman and "on" in (node.summarizes for node in nodes.values()):
         off = [number for number, node in nodes.items() if node.summarizes == "off"]
         for number in (number for number in off if not cluster.nodes[number].witness):
             what = "summarize_wal is off, other than on another node: once promoted, no incremental backup can be made"
             hint = "there: alter system set summarize_wal = on; select pg_reload_conf();"
             yield Topic("nodes.summaries", f"{cluster.name} node {number}").warn(what, hint)
+
+
+def _reconnecting(cluster: Cluster, nodes: Mapping[int, Examined]) -> Iterator[Finding]:
+    """Which standby would let commits wait after a restart of the primary: it pauses for so long after an attempt to
+    connect that failed (xlogrecovery.c, WaitForWALToBecomeAvailable). The default is 5 s.
+    """
+    if not any(node.synchronous for node in nodes.values()):
+        return
+    for number, node in nodes.items():
+        if node.retry_interval > MOST_RETRY and not cluster.nodes[number].witness:
+            seconds = f"{node.retry_interval / 1000:g} s"
+            what = f"after a restart of the primary, commits may wait {seconds} for it (wal_retrieve_retry_interval)"
+            hint = "there: alter system set wal_retrieve_retry_interval = '500ms'; select pg_reload_conf();"
+            yield Topic("nodes.retry", f"{cluster.name} node {number}").warn(what, hint)

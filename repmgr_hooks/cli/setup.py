@@ -15,8 +15,8 @@ from psycopg.conninfo import make_conninfo
 
 import repmgr_hooks
 from repmgr_hooks.catalogue import shorten
-from repmgr_hooks.checks.from_hosts import KEYS
 from repmgr_hooks.checks.repmgrd import repmgrds_user
+from repmgr_hooks.checks.sshd import KEYS
 from repmgr_hooks.cli import examine
 from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.output import OK

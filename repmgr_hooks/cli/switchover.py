@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+from repmgr_hooks.checks import clients, foreign_rules
 from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import act
 from repmgr_hooks.cli.configured import choose, configured, world_of
@@ -97,9 +99,23 @@ def examined(managed: ManagedCluster, wanted: int | None, journal: Journal, host
     """Look at all that matters, repmgr's own rehearsal last: it takes seconds."""
     seen, found = judged(managed, wanted, journal, host)
     if not bad(found):
+        found += _kept_out(managed, seen, host)
+    if not bad(found):
         seen = facts.rehearse(seen, host)
         found.append(_finding(preflight.judge_rehearsal(seen), managed))
     return seen, found
+
+
+def _kept_out(managed: ManagedCluster, seen: Facts, host: Host) -> list[Finding]:
+    """Return what `check` says would keep clients from the new primary."""
+    assert seen.target is not None
+    cluster, target = managed.cluster, [seen.target.node]
+    looks = (
+        foreign_rules.look(cluster, host),
+        clients.ways_back(cluster, host, target),
+        clients.logins(managed, host, target),
+    )
+    return [finding for finding in itertools.chain(*looks) if finding.level == "FAIL"]
 
 
 def judged(managed: ManagedCluster, wanted: int | None, journal: Journal, host: Host) -> tuple[Facts, list[Finding]]:

@@ -247,7 +247,7 @@ def _room(error: str, cluster: Cluster) -> str:
     """The limit of a role, of a database, or of the server (proc.c, miscinit.c, postinit.c)."""
     role, dbname = cluster.client.user, cluster.client.dbname
     who = "select usename, client_addr, state, count(*) from pg_stat_activity group by 1, 2, 3"
-    if "for role" in error:
+    if 'for role "' in error:  # not: slots are reserved "for roles with the SUPERUSER attribute" (16 and newer)
         return f"on the primary: alter role {role} connection limit -1; or see who holds them: {who}"
     if "for database" in error:
         return f"on the primary: alter database {dbname} connection limit -1; or see who holds them: {who}"
@@ -282,6 +282,12 @@ def way_through(cluster: Cluster, port: str, passfile: bool = True) -> str:
         **({"passfile": settings.passfile} if settings.passfile and passfile else {}),
         **(_protection(cluster) if passfile else {}),
     )
+
+
+def way_to(cluster: Cluster, node: int, port: str) -> str:
+    """Return how a client of a port would connect to a node, if it came straight to it."""
+    there, settings = cluster.endpoint(node), way_through(cluster, port)
+    return conninfo.make_conninfo(settings, host=there.host, hostaddr=there.host, port=there.port)
 
 
 def _protection(cluster: Cluster) -> dict[str, str]:

@@ -134,8 +134,9 @@ def check_retry(document: Document, retry: Backoff) -> None:
 def check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> None:
     """What two clusters must not share: a chain is swapped whole, so each belongs to one cluster."""
     seen: dict[tuple[object, ...], str] = {}
+    hosts = sorted({host for managed in clusters.values() for host in managed.cluster.gateway.hosts})
     for name, managed in clusters.items():
-        for path, what, *value in _claims(managed.cluster):
+        for path, what, *value in _claims(managed.cluster, hosts):
             if seen.get((what, *value), name) != name:
                 message = f"{what}{value[0]} is already that of cluster {seen[what, *value]!r}"
                 document.problem(f"clusters.{name}.{path}", message)
@@ -158,11 +159,11 @@ def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping
                 )
 
 
-def _claims(cluster: Cluster) -> Iterator[tuple[object, ...]]:
+def _claims(cluster: Cluster, hosts: Sequence[str]) -> Iterator[tuple[object, ...]]:
     """Yield where something stands, what it is, and the value that is this cluster's alone.
 
     A witness may hold the votes of several clusters, each in a database of its own; and two hosts of Barman's may have
-    servers of the same name.
+    servers of the same name. Which Barman is run may depend on the gateway: ``hosts`` are those of all clusters.
     """
     gateway, nodes = cluster.gateway, cluster.nodes
     yield from (("gateway", "chain ", chain) for chain in (gateway.chains.dnat, gateway.chains.snat))
@@ -170,5 +171,6 @@ def _claims(cluster: Cluster) -> Iterator[tuple[object, ...]]:
     yield from (
         ("nodes", "port ", "{}:{}".format(*cluster.endpoint(n))) for n, node in nodes.items() if not node.witness
     )
-    if cluster.barman:
-        yield "barman", "server ", cluster.barman.server, cluster.barman.command
+    if barman := cluster.barman:
+        for host in gateway.hosts or hosts or ("",):
+            yield "barman", "server ", barman.server, host, barman.seen_from(host).command

@@ -1,25 +1,25 @@
 """The path of an event: select the routes, observe, decide, plan, apply, observe again.
 
 Dry run, replay, boot and reconcile take the same path; what is done follows from the observed cluster, never from the
-event. Beside it stand ``drift.py`` (a look without an event), ``fencing.py`` (while the primary is unknown),
-``dry_run.py`` and ``simulation.py``.
+event. ``selection.py`` selects, ``asking.py`` asks the handlers, ``executor.py`` applies and looks again, and
+``telling.py`` gives notifications. Beside it stand ``drift.py`` (a look without an event), ``fencing.py`` (while the
+primary is unknown), ``dry_run.py`` and ``simulation.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.gateways import stands_back
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
-from repmgr_hooks.cluster.notice import notice_of
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state, contradicting
 from repmgr_hooks.engine.dry_run import differences, dry_run_steps
 from repmgr_hooks.engine.elsewhere import concerning, works_on
 from repmgr_hooks.engine.executor import plan_and_apply
 from repmgr_hooks.engine.fencing import fence, leave_silent
-from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import (
     ActionResult,
     RunObserver,
@@ -30,6 +30,7 @@ from repmgr_hooks.engine.run import (
     observe_and_decide,
     summary,
 )
+from repmgr_hooks.engine.selection import applying, notices_and_others, select
 from repmgr_hooks.engine.telling import Telling, with_notices
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event, RoleClaim
@@ -58,14 +59,11 @@ def handle(
     scheduled = select(managed.routes, events, everything)
     if not scheduled:
         return log_result(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
-    notices = [] if dry_run else [item for item in scheduled if _is_notice(item)]
-    others = [item for item in scheduled if item not in notices]
+    notices, others = _notices_and_others(run, scheduled)
     notices = [item for item in notices if works_on(item.action, managed.cluster, host)]
-    if not notices and others:
+    if others and not notices:
         return _make_true(run, others)
-    telling, decision = Telling(host, run.observer), finder.decision(host)
-    if not stands_back(managed.cluster, decision.primary, host):
-        telling.begin(notices, managed.cluster, decision, finder.last_known)
+    telling = _begin_telling(run, notices)
     result = _make_true(run, others) if others else _only_notices(events, telling)
     return with_notices(result, telling, finder, host, run.observer)
 
@@ -85,9 +83,25 @@ class _Run:
     begun: float
 
 
+def _notices_and_others(
+    run: _Run, scheduled: list[ScheduledAction]
+) -> tuple[list[ScheduledAction], list[ScheduledAction]]:
+    """A dry run gives no notification, and shows what one would do as it shows any other action."""
+    return ([], scheduled) if run.dry_run else notices_and_others(scheduled)
+
+
+def _begin_telling(run: _Run, notices: list[ScheduledAction]) -> Telling:
+    """Give the notifications, unless another gateway with the same address does."""
+    telling, decision = Telling(run.host, run.observer), run.finder.decision(run.host)
+    if not stands_back(run.managed.cluster, decision.primary, run.host):
+        telling.begin(notices, run.managed.cluster, decision, run.finder.last_known)
+    return telling
+
+
 def _make_true(run: _Run, scheduled: list[ScheduledAction]) -> RunResult:
+    """Observe, decide, plan, apply; without a primary, or with an event that is not true, much less."""
     before: list[ActionResult] = []
-    decision = _observe(run, before)
+    decision = _observe_and_decide(run, before)
     if decision.primary is None:
         return log_result(_only_fence(run, decision, before))
     if untrue := contradicting(run.events, decision):
@@ -95,12 +109,12 @@ def _make_true(run: _Run, scheduled: list[ScheduledAction]) -> RunResult:
             return log_result(_contradicted(untrue, decision))
         scheduled = _select_without_claims(run)
     state = cluster_state(decision, run.finder)
-    scheduled = concerning(_applying(scheduled, state), run.managed.cluster, run.host)
+    scheduled = concerning(applying(scheduled, state), run.managed.cluster, run.host)
     done = _plan_and_apply(run, scheduled, state)
     return log_result(_summed_up(run, decision, done))
 
 
-def _observe(run: _Run, before: list[ActionResult]) -> PrimaryDecision:
+def _observe_and_decide(run: _Run, before: list[ActionResult]) -> PrimaryDecision:
     """Wait for a primary; ``before`` is filled with what is done first, for it must not wait as long."""
     wait = not run.dry_run and not run.closed
 
@@ -115,13 +129,8 @@ def _observe(run: _Run, before: list[ActionResult]) -> PrimaryDecision:
 def _select_without_claims(run: _Run) -> list[ScheduledAction]:
     """Select anew, without the events that the cluster contradicts."""
     believed = [event for event in run.events if event.meaning is not RoleClaim.PRIMARY]
-    scheduled = select(run.managed.routes, believed, run.everything)
-    return [item for item in scheduled if run.dry_run or not _is_notice(item)]
-
-
-def _applying(scheduled: list[ScheduledAction], state: ClusterState) -> list[ScheduledAction]:
-    """Leave out the actions whose ``when`` does not hold."""
-    return [item for item in scheduled if item.action.when.applies(notice_of(replace(state, event=item.event)))]
+    _, others = _notices_and_others(run, select(run.managed.routes, believed, run.everything))
+    return others
 
 
 def _plan_and_apply(run: _Run, scheduled: list[ScheduledAction], state: ClusterState) -> list[ActionResult]:
@@ -157,29 +166,3 @@ def _contradicted(event: Event, decision: PrimaryDecision) -> RunResult:
     silent = any(not state.reachable for state in decision.states)
     said = f"{event} contradicts the cluster: {decision}; nothing was changed"
     return RunResult(False, said, decision, again=silent, problem=Problem("contradiction", said))
-
-
-def _is_notice(item: ScheduledAction) -> bool:
-    return item.action.handler.observe is None
-
-
-def select(routes: Sequence[Route], events: Sequence[Event], everything: bool = False) -> list[ScheduledAction]:
-    """Return the actions for the events; without one, all that have something to look at; with ``everything`` both."""
-    asked = ((route, [event for event in events if event.name in route.on]) for route in routes)
-    return [
-        chosen
-        for route, matching in asked
-        for action in route.do
-        for chosen in _for_each(action, matching, everything or not events)
-    ]
-
-
-def _for_each(action: Action, events: list[Event], everything: bool) -> list[ScheduledAction]:
-    """What has a state is made true once, for the newest event; a notification is given for every node and event."""
-    events = [event for event in events if action.when.meant(event)]
-    everything = everything and not action.when.needs_event
-    if action.handler.observe:
-        return [ScheduledAction(action, event) for event in events[-1:]] or (
-            [ScheduledAction(action, None)] if everything else []
-        )
-    return [ScheduledAction(action, event) for event in {(event.name, event.node): event for event in events}.values()]

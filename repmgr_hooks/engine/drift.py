@@ -12,13 +12,13 @@ from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
-from repmgr_hooks.engine.dispatcher import select
+from repmgr_hooks.engine.asking import MOST_STEPS, answer
 from repmgr_hooks.engine.dry_run import differences, preview
 from repmgr_hooks.engine.elsewhere import works_on
-from repmgr_hooks.engine.executor import MOST_STEPS, answer
 from repmgr_hooks.engine.fencing import fence
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, place_of
+from repmgr_hooks.engine.selection import select
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.system import rules

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.engine.executor import look
+from repmgr_hooks.engine.asking import look
 from repmgr_hooks.engine.run import ActionResult, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.netfilter.backends import BACKENDS

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from itertools import islice
-from typing import TypeVar
 
 from repmgr_hooks import clock
-from repmgr_hooks.background import Aside
 from repmgr_hooks.cluster.decide import ClusterState
-from repmgr_hooks.cluster.notice import Notice, notice_of
 from repmgr_hooks.cluster.primary import confirmed, to_remember
+from repmgr_hooks.engine.asking import bug, look
 from repmgr_hooks.engine.elsewhere import must_be_ours
-from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.engine.run import LOOK_EVERY, ActionResult, RunObserver, ScheduledAction, pause, stop_if_asked
 from repmgr_hooks.errors import OperationFailed, PrimaryChanged, Problem, ProgramTimeout
-from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.layers import Deadline, Sparing, seconds_for
 from repmgr_hooks.system.steps import Host, Step
-from repmgr_hooks.text import MOST, one_line
 
 log = logging.getLogger(__name__)
 
 RETRY_EVERY = 2.0
 LAST_TRY = 1.0
 NOT_REACHED = Problem("not_reached", "not reached")
-PLUG_IN_LIMIT = 60.0
-MOST_STEPS = 1000
-LONGEST_STEP = 3600.0
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,10 +51,7 @@ def plan_and_apply(
     Nothing waits for an action that is a ``helper``: it fails alone, and if it has something to look at, comes last.
     """
     done: list[ActionResult] = []
-    host = Sparing(host)
-    last = [item for item in chosen if item.action.helper and item.action.handler.observe]
-    first = [item for item in chosen if item not in last]
-    parts = [*split_at_limits(first), *([item] for item in last)]
+    host, parts = Sparing(host), in_parts(chosen)
     for part, following in zip(parts, [*parts[1:], []], strict=True):
         fail_open_after = following[0].action.fail_open_after if following else None
         if done and done[-1].error and part[0].action.fail_open_after is not None:
@@ -78,10 +63,16 @@ def plan_and_apply(
         except PrimaryChanged as error:
             log.error("%s", error)
             done += taken
-            return done + [
-                ActionResult(item.action, problems=(Problem.of(error),)) for item in [*first, *last][len(done) :]
-            ]
+            left = [item for each in parts for item in each][len(done) :]
+            return done + [ActionResult(item.action, problems=(Problem.of(error),)) for item in left]
     return done
+
+
+def in_parts(chosen: Sequence[ScheduledAction]) -> list[list[ScheduledAction]]:
+    """Return the actions in the order in which they are made true: up to each limit; then helpers, each alone."""
+    last = [item for item in chosen if item.action.helper and item.action.handler.observe]
+    first = [item for item in chosen if item not in last]
+    return [*split_at_limits(first), *([item] for item in last)]
 
 
 def split_at_limits(chosen: Sequence[ScheduledAction]) -> list[list[ScheduledAction]]:
@@ -97,39 +88,50 @@ def split_at_limits(chosen: Sequence[ScheduledAction]) -> list[list[ScheduledAct
 def make_true(part: Sequence[ScheduledAction], taken: list[ActionResult], attempt: Attempt) -> list[ActionResult]:
     """Look, do what is missing, look again; until the deadline, try all anew after a failure.
 
-    All, for the failure may come from what has been undone meanwhile; but a notification is given once. ``taken`` is
-    filled with how each action ended that others need not wait for any more.
+    ``taken`` is filled with how each action ended that others need not wait for any more.
     """
     host, deadline = attempt.host, attempt.deadline
     said: OperationFailed | None = None
     reason: OperationFailed | None = None
-    while True:
-        index = 0
+    while failure := _first_failure(part, taken, attempt):
+        index, error = failure
+        if isinstance(error, ProgramTimeout) and reason and Problem.of(reason) != Problem.of(error):
+            # It may have had little time left.
+            error = OperationFailed(f"{error}; before that: {reason}", code=reason.code, hint=reason.hint)
+        else:
+            reason = error
+        if said is None or Problem.of(error) != Problem.of(said):
+            log.error("%s: %s", part[index].action.title, error)
+        said = error
+        if deadline is None or host.now() + RETRY_EVERY >= deadline:
+            failed = ActionResult(part[index].action, problems=(Problem.of(error),))
+            left = [ActionResult(item.action, problems=(NOT_REACHED,)) for item in part[index + 1 :]]
+            return [*taken[:index], failed, *left]
+        with attempt.observer.waiting(f"to try again: {said}", deadline - host.now()):
+            _wait_while_primary(attempt)
+    return taken
+
+
+def _first_failure(
+    part: Sequence[ScheduledAction], taken: list[ActionResult], attempt: Attempt
+) -> tuple[int, OperationFailed] | None:
+    """Make all true, in order; return where that failed, and why. Raises PrimaryChanged, Stopped.
+
+    All, also what was true before, for the failure may come from what has been undone meanwhile; but a notification is
+    given once.
+    """
+    for index, item in enumerate(part):
         try:
-            for index, item in enumerate(part):
-                if index == len(taken):
-                    taken.append(_make_one_true(item, attempt))
-                elif item.action.handler.observe:
-                    again = _make_one_true(item, attempt, again=True)
-                    taken[index] = replace(again, steps=taken[index].steps + again.steps)
-            return taken
+            if index == len(taken):
+                taken.append(_make_one_true(item, attempt))
+            elif item.action.handler.observe:
+                again = _make_one_true(item, attempt, again=True)
+                taken[index] = replace(again, steps=taken[index].steps + again.steps)
         except PrimaryChanged:
             raise
         except OperationFailed as error:
-            if isinstance(error, ProgramTimeout) and reason and Problem.of(reason) != Problem.of(error):
-                # It may have had little time left.
-                error = OperationFailed(f"{error}; before that: {reason}", code=reason.code, hint=reason.hint)
-            else:
-                reason = error
-            if said is None or Problem.of(error) != Problem.of(said):
-                log.error("%s: %s", part[index].action.title, error)
-            said = error
-            if deadline is None or host.now() + RETRY_EVERY >= deadline:
-                left = [ActionResult(item.action, problems=(NOT_REACHED,)) for item in part[index + 1 :]]
-                failed = ActionResult(part[index].action, problems=(Problem.of(error),))
-                return [*taken[:index], failed, *left]
-            with attempt.observer.waiting(f"to try again: {said}", deadline - host.now()):
-                _wait_while_primary(attempt)
+            return index, error
+    return None
 
 
 def _wait_while_primary(attempt: Attempt) -> None:
@@ -220,79 +222,3 @@ def take(step: Step, chosen: ScheduledAction, host: Host, observer: RunObserver)
         raise error from failure
     finally:
         observer.step(chosen, step, started, host.now() - begun, problem)
-
-
-def look(action: Action, state: ClusterState | Notice, host: Host) -> list[Step]:
-    """Return what is missing of an action. Raises OperationFailed, also for a bug in the handler."""
-
-    def missing() -> list[Step]:
-        if action.handler.observe is None:
-            return fit(action.handler.plan(action.config, _as_notice(state), None), action)
-        seen = action.handler.observe(action.config, state, host)
-        return fit(action.handler.plan(action.config, state, seen), action)
-
-    return answer(action, state.cluster, host, missing)
-
-
-def fit(planned: Iterable[Step], action: Action) -> list[Step]:
-    """Return steps fit to be taken, shown and stored, whatever a plug-in has planned. Raises TypeError, ValueError."""
-    found = list(islice(planned, MOST_STEPS + 1))
-    if len(found) > MOST_STEPS:
-        raise ValueError(f"more than {MOST_STEPS} steps")
-    return [_named(step, action) for step in found]
-
-
-def _named(step: Step, action: Action) -> Step:
-    if not isinstance(step, Step):
-        raise TypeError(f"plan must return steps, not {step}")
-    if not 0 <= step.limit <= LONGEST_STEP:
-        raise ValueError(f"the limit of a step must be between 0 and {LONGEST_STEP:.0f} s, not {step.limit}")
-    kind, target = one_line(step.kind) or action.name, one_line(step.target)
-    node = step.node if isinstance(step.node, int) else None
-    return replace(step, what=one_line(step.what, MOST), kind=kind, target=target, node=node)
-
-
-def _as_notice(state: ClusterState | Notice) -> Notice:
-    return state if isinstance(state, Notice) else notice_of(state)
-
-
-def answer(action: Action, cluster: Cluster, host: Host, question: Callable[[], T]) -> T:
-    """Return what a handler answers. Raises OperationFailed for whatever it raises, and if a plug-in does not return.
-
-    What is ours returns: all that it waits for has a limit.
-    """
-    asked = partial(_asked, action, question)
-    if action.built_in:
-        return asked()
-    limit = min(PLUG_IN_LIMIT, host.end - host.now()) if isinstance(host, Deadline) else PLUG_IN_LIMIT
-    try:
-        return _aside(action.name, cluster.name).ask(asked, max(limit, 0.0))
-    except TimeoutError:
-        what = f"the handler {action.name} does not return"
-        raise OperationFailed(what, code="no_answer") from None
-
-
-def _asked(action: Action, question: Callable[[], T]) -> T:
-    try:
-        return question()
-    except OperationFailed:
-        raise
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            raise  # of the user's: no other thread gets a signal
-        raise bug(action, error) from error
-
-
-@cache
-def _aside(handler: str, cluster: str) -> Aside:
-    return Aside(f"{handler} of {cluster}")
-
-
-def bug(action: Action, error: BaseException) -> OperationFailed:
-    """Return the error for a broken handler; a failover goes on as after any other failure."""
-    log.debug("handler %s", action.name, exc_info=True)
-    try:
-        said = repr(error)
-    except Exception:
-        said = type(error).__name__
-    return OperationFailed(f"a bug in the handler {action.name}: {said}", code="bug")

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from repmgr_hooks.cluster.decide import PrimaryDecision
-from repmgr_hooks.engine.executor import answer, fit, take_all
+from repmgr_hooks.engine.asking import answer, fit
+from repmgr_hooks.engine.executor import take_all
 from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, RunObserver, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Problem

@@ -14,10 +14,10 @@ from repmgr_hooks.cluster.failover_slots import failover_slots, in_sync
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.wal import size
-from repmgr_hooks.engine.dispatcher import select
 from repmgr_hooks.engine.dry_run import dry_run_steps
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import RunResult, log_decision, log_result, summary
+from repmgr_hooks.engine.selection import select
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
 from repmgr_hooks.event import Event
 from repmgr_hooks.settings.cluster import Cluster

@@ -16,7 +16,8 @@ from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.notice import Notice, notice
 from repmgr_hooks.cluster.primary import PrimaryFinder
-from repmgr_hooks.engine.executor import look, take_all
+from repmgr_hooks.engine.asking import look
+from repmgr_hooks.engine.executor import take_all
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction
 from repmgr_hooks.errors import OperationFailed, Problem, Stopped
 from repmgr_hooks.settings.cluster import Cluster

@@ -14,8 +14,7 @@ from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import led_astray, probe
 from repmgr_hooks.cluster.readiness import ReadinessProbe
 from repmgr_hooks.config import Config
-from repmgr_hooks.engine import dispatcher, drift, dry_run, fencing
-from repmgr_hooks.engine.elsewhere import works_on
+from repmgr_hooks.engine import drift, dry_run, fencing, selection
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import firewall
@@ -152,8 +151,7 @@ def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDe
         found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
         return [_when(problem, unknown) for problem in found]
     state = cluster_state(decision, finder)
-    chosen = [item for item in dispatcher.select(managed.routes, []) if works_on(item.action, managed.cluster, host)]
-    return dry_run.differences(dry_run.preview(chosen, state, host))
+    return dry_run.differences(dry_run.preview(selection.without_events(managed, host), state, host))
 
 
 def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:

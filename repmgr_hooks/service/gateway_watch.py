@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 
 HELD_FOR = 10.0
 """So long is something wrong before it is told: the address takes seconds to move, and a gateway to start."""
-
-
 COMPARE_EVERY = 60.0
 """So often is it looked whether clients' connections are tracked here: a program runs for it."""
 
@@ -61,6 +59,8 @@ class GatewayWatch:
     def look(self, decision: PrimaryDecision) -> tuple[Problem, ...]:
         """Look at the others, show ourselves to them, and return what has been wrong for some time."""
         primary, state = decision.primary, decision.primary_state
+        if self._cluster.barman and self._cluster.barman.login:
+            self._host.stay_logged_in(self._cluster.barman.login)  # when the address comes, nobody has time for that
         self._take_back(primary)
         self.stood_still = False
         try:

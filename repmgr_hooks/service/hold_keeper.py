@@ -22,6 +22,7 @@ from repmgr_hooks.journal.holds import Hold, Holder, why_over
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.queries import HOLD
 from repmgr_hooks.log import about
+from repmgr_hooks.service.others_hold import OthersHold
 from repmgr_hooks.system.alert import Alert, Severity
 from repmgr_hooks.system.steps import Host
 
@@ -60,6 +61,7 @@ class HoldKeeper(threading.Thread):
     ) -> None:
         super().__init__(name=f"hold of {managed.cluster.name}", daemon=True)
         self._managed, self._journal, self._tell, self._make_host = managed, journal, tell, make_host
+        self._others = OthersHold(managed, tell, make_host)
         self.cluster = managed.cluster.name
         self._stopping = threading.Event()
         self._known: Hold | None = None
@@ -82,11 +84,13 @@ class HoldKeeper(threading.Thread):
             except Exception:
                 log.exception("%s: a bug in repmgr_hooks; please report it", self._managed.cluster.name)
                 wait = RETRY_EVERY
+        self._others.close()
 
     def look(self) -> float:
         """Take the hold back if it is over, and return the seconds until the next look."""
         hold = self._known = self._read()
         if hold is None:
+            self._others.look()
             return SEEK_EVERY
         broken = hold == self._unreadable
         if not (why := UNREADABLE if broken else why_over(hold)):

@@ -61,7 +61,7 @@ class Monitor:
         """What the last look found missing."""
         self._against: dict[Hindrance, float] = {}
         """What stood against it in the last look, and since when."""
-        self.absence = Absence(managed.cluster, host.now, progress)
+        self.absence = Absence(managed.cluster, host, progress)
         self._gateways = GatewayWatch(managed.cluster, host, self.absence)
 
     def due_in(self) -> float:

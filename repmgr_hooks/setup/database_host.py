@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from repmgr_hooks.checks.from_hosts import KEYS, SSHD
+from repmgr_hooks.checks.sshd import KEYS, SSHD
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import UsageError

@@ -61,6 +61,11 @@ class Found:
     """What runs ``barman``."""
 
     @property
+    def barman_address(self) -> str:
+        """What ``--barman-host`` calls Barman's host, without the user; empty if Barman is here."""
+        return self.barman[-2].rpartition("@")[2] if len(self.barman) > 1 else ""
+
+    @property
     def app_port(self) -> int:
         """The port beside Barman's."""
         return self.barman_port + 1
@@ -69,7 +74,7 @@ class Found:
 def survey(
     asked: RepmgrConf, server: str | None, gateway: str | None, host: Host, barman_host: str | None = None
 ) -> Found:
-    """Ask the node of a repmgr.conf, and Barman, here or on the host that repmgr calls ``barman_host``.
+    """Ask the node of a repmgr.conf, and Barman, here or on ``barman_host``, which may be this one.
 
     Raises UsageError where the answers are no cluster that we can serve.
     """
@@ -97,9 +102,11 @@ def survey(
     asking = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
     user, dbname = str(asking.get("user") or "repmgr"), str(asking.get("dbname") or "repmgr")
     command = barman_command(barman_host)
-    with acting_as(barmans_user()) if barman_host else nullcontext():
-        name = server or only_server(host, command)
-        barman = Barman(name, command=command)
+    elsewhere = barman_host and not host.route(barman_host.rpartition("@")[2]).local
+    asking_it = command if elsewhere else barman_command(None)
+    with acting_as(barmans_user()) if elsewhere else nullcontext():
+        name = server or only_server(host, asking_it)
+        barman = Barman(name, command=asking_it)
         shown = shown_server(barman, host)
         version, _ = archive.version(barman, host)
     there = words_of(shown.get("conninfo", ""), f"Barman: the conninfo of {name}")
@@ -110,7 +117,7 @@ def survey(
     taken, left_out = taken_over(asking)
     return Found(
         *(nodes, most, user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
-        *(taken, left_out, not barman_host and version >= archive.CLEANS_UP_LOCKS, backend(), command),
+        *(taken, left_out, not elsewhere and version >= archive.CLEANS_UP_LOCKS, backend(), command),
     )
 
 

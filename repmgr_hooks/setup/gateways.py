@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repmgr_hooks.checks.gateways import KEEPALIVED, TRACK
@@ -12,7 +12,7 @@ from repmgr_hooks.netfilter.conntrackd import CONFIGURATION as CONNTRACKD
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.settings.schema import IpAddress
 from repmgr_hooks.setup.discover import Found
-from repmgr_hooks.setup.render import CONFIGURATION
+from repmgr_hooks.setup.render import CONFIGURATION, barman_section
 
 FILES = {
     KEEPALIVED: "config/keepalived.conf",
@@ -36,9 +36,27 @@ def drafted(texts: Mapping[str, str], found: Found, other: str, way: Route, ship
         raise UsageError(f"{way.source or 'none'} is not this gateway's own address", hint=hint)
     words = {SHARED: found.gateway, OWN: way.source, PEER: other, DEVICE: way.device or DEVICE}
     ours = {place: filled((shipped / file).read_text(), words) for place, file in FILES.items()}
-    hosts = ", ".join(f"'{host}'" if ":" in host else host for host in sorted((way.source, other)))
-    configuration = re.sub(r"(?m)^(      )(address: .*)$", rf"\1\2\n\1hosts: [{hosts}]", texts[CONFIGURATION], count=1)
-    return {**texts, **ours, CONFIGURATION: configuration}
+    hosts = sorted((way.source, other))
+    listed = ", ".join(map(_quoted, hosts))
+    text = re.sub(r"(?m)^(      )(address: .*)$", rf"\1\2\n\1hosts: [{listed}]", texts[CONFIGURATION], count=1)
+    text = re.sub(r"(?m)^    barman: \{.*\}$", lambda _: f"    barman: {{{_barman(found, hosts)}}}", text, count=1)
+    return {**texts, **ours, CONFIGURATION: text}
+
+
+def _barman(found: Found, hosts: Sequence[str]) -> str:
+    """Return the section of Barman, the same on each gateway: one on another host, on one of them, or on each."""
+    if found.barman_address in hosts:
+        return f"{barman_section(found)}, gateways: {{{_quoted(found.barman_address)}: {{command: [barman]}}}}"
+    if found.barman_address:
+        return barman_section(found)
+    # Each file of Barman's names its own slot; what the other's says is not known here, and both drafts are to be one.
+    stem = re.sub(r"_[12]$", "", found.slot)
+    slots = ", ".join(f"{_quoted(host)}: {{slot_name: {stem}_{number}}}" for number, host in enumerate(hosts, 1))
+    return f"server: {found.server}, gateways: {{{slots}}}"
+
+
+def _quoted(host: str) -> str:
+    return f"'{host}'" if ":" in host else host
 
 
 def filled(text: str, words: Mapping[str, str]) -> str:

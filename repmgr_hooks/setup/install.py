@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repmgr_hooks import config
-from repmgr_hooks.checks.from_hosts import ACCOUNT, KEYS
 from repmgr_hooks.checks.gateways import TRACK
+from repmgr_hooks.checks.sshd import ACCOUNT, KEYS
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, listed, mistake
 from repmgr_hooks.files import atomic_write, untrusted
 from repmgr_hooks.forward import settings

@@ -124,7 +124,7 @@ def configuration(template: str, found: Found, name: str) -> str:
         (r"(?<=^      address: ).*$", _quoted(found.gateway)),
         (r"(?<=^      ports: ).*$", ports),
         (r"(?<=^      backend: ).*$", found.backend),
-        (r"(?<=^    barman: \{)server: \w+, slot_name: \w+, command: \[barman\]", _barman(found)),
+        (r"(?<=^    barman: \{)server: \w+, slot_name: \w+, command: \[barman\]", barman_section(found)),
     )
     for pattern, value in changes:
         template = _replaced(template, pattern, value)
@@ -142,7 +142,8 @@ def _postgres(found: Found) -> str:
     return f"port: {found.port}, user: {found.user}, dbname: {found.dbname}{further}"
 
 
-def _barman(found: Found) -> str:
+def barman_section(found: Found) -> str:
+    """Return what the section of Barman says, if there is one."""
     words = ", ".join(json.dumps(word) if ":" in word else word for word in found.barman)
     return f"server: {found.server}, slot_name: {found.slot}, command: [{words}]"
 

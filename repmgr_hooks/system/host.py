@@ -127,6 +127,10 @@ class LocalHost:
         """Log in and write as a client, through each of these connection strings side by side."""
         return visit_each(dsns, limit)
 
+    def stay_logged_in(self, way: tuple[str, ...]) -> None:
+        """Have a login open on another host, for what is to be run there."""
+        self._programs.stay_logged_in(way)
+
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
         return clock.monotonic()

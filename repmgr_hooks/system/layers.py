@@ -61,6 +61,9 @@ class HostLayer:
     def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
         return self.host.visit_each(dsns, limit)
 
+    def stay_logged_in(self, way: tuple[str, ...]) -> None:
+        self.host.stay_logged_in(way)
+
     def now(self) -> float:
         return self.host.now()
 

@@ -133,14 +133,23 @@ class Logins:
 
     def run(self, way: tuple[str, ...], line: str, stdin: str, limit: float) -> Answer:
         """Run a line of a shell there. Raises Unavailable, and opens a login meanwhile; or TimeoutError."""
+        if (login := self._opened(way)) is None:
+            raise Unavailable
+        return login.run(line, stdin, limit)
+
+    def stay(self, way: tuple[str, ...]) -> None:
+        """Have one open, whether or not something is run there soon; nobody waits for it."""
+        if login := self._opened(way):
+            login.used = clock.monotonic()
+
+    def _opened(self, way: tuple[str, ...]) -> Login | None:
+        """Return the one that is open; if there is none, begin to open it."""
         with self._lock:
             login = self._open.get(way)
             if login is None and clock.monotonic() >= self._next.get(way, 0.0):
                 self._next[way] = float("inf")
                 self._begin(way)
-        if login is None:
-            raise Unavailable
-        return login.run(line, stdin, limit)
+        return login
 
     def is_open(self, way: tuple[str, ...]) -> bool:
         """True if there is one."""

@@ -126,6 +126,11 @@ class Programs:
             code = error.exit_code
         return _judged(program, code, output, errors)
 
+    def stay_logged_in(self, way: tuple[str, ...]) -> None:
+        """Have a login open there, if any are kept open."""
+        if self._logins:
+            self._logins.stay(way)
+
     def _finish_there(self, program: Program, limit: float, logins: Logins) -> str:
         """Run it over a login that is open. Raises Unavailable if that cannot be, or has failed."""
         output, errors = _kept(program)

@@ -190,6 +190,9 @@ class Host(Protocol):
     def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
         """Log in and write as a client, through each of these connection strings side by side."""
 
+    def stay_logged_in(self, way: tuple[str, ...]) -> None:
+        """Have a login open on another host, by these words, for what is to be run there; it is not waited for."""
+
     def now(self) -> float:
         """Seconds on a clock that never jumps."""
 

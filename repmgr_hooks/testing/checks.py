@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.notice import Notice
-from repmgr_hooks.engine.executor import PLUG_IN_LIMIT
+from repmgr_hooks.engine.asking import PLUG_IN_LIMIT
 from repmgr_hooks.engine.routes import LONGEST
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import breaks_contract

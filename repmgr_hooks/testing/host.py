@@ -148,6 +148,9 @@ class ScriptedHost:
     def visit_each(self, dsns: Mapping[str, str], limit: float) -> dict[str, Visit]:
         raise NotScripted("this test has no clients: override 'visit_each'")
 
+    def stay_logged_in(self, way: tuple[str, ...]) -> None:
+        """There is no other host."""
+
 
 def ended(program: Program, exit_code: int, stdout: str, stderr: str = "") -> str:
     """End a program: its output, or OperationFailed if its exit code, or what it wrote, is not what was asked for."""

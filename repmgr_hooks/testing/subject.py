@@ -12,7 +12,7 @@ from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.notice import Notice, notice_of
 from repmgr_hooks.cluster.observe import NodeState
-from repmgr_hooks.engine.executor import fit
+from repmgr_hooks.engine.asking import fit
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.event import Event

@@ -17,7 +17,7 @@ from functools import cache
 from types import FrameType
 from typing import Any, cast
 
-from repmgr_hooks.engine.executor import PLUG_IN_LIMIT
+from repmgr_hooks.engine.asking import PLUG_IN_LIMIT
 from repmgr_hooks.system.steps import Host
 
 MOST_CALLS = 1000

@@ -37,7 +37,7 @@ def main() -> None:
 
 def applications(lab: Lab) -> None:
     """Unplug the primary under real applications."""
-    try:
+    with lab:
         lab.open()
         crowd = Crowd(lab, lab.app, APPLICATIONS)
         start_pgbench(lab)
@@ -58,8 +58,6 @@ def applications(lab: Lab) -> None:
         print(
             f"  promotion to pgbench                     {(pgbench_again(lab.db2, fault + 1) or 0) - promoted:6.2f} s"
         )
-    finally:
-        lab.destroy()
 
 
 def tracked(count: int) -> None:
@@ -82,7 +80,7 @@ def tracked(count: int) -> None:
 
 def connections(lab: Lab, count: int) -> None:
     """Unplug a node under many connections in which nothing is said."""
-    try:
+    with lab:
         build_gateway(lab)
         swap(lab, "app", 1)
         callers = Callers(lab, lab.app, count, "hold")
@@ -97,8 +95,6 @@ def connections(lab: Lab, count: int) -> None:
         print(f"  the first client is reset       {resets[0] - swapped.swapped:6.2f} s")
         print(f"  the last one                    {resets[-1] - swapped.swapped:6.2f} s")
         print(f"  all are connected again         {back - swapped.swapped:6.2f} s")
-    finally:
-        lab.destroy()
 
 
 if __name__ == "__main__":

@@ -21,16 +21,13 @@ STREAMS = "select count(*) from pg_stat_replication where application_name = 'ba
 
 def main() -> None:
     contain([sys.executable, "-m", "tests.bench.gateways", *sys.argv[1:]])
-    lab = TwoGateways()
-    try:
+    with TwoGateways() as lab:
         lab.open()
         crowd = Crowd(lab, lab.app, APPLICATIONS)
         time.sleep(5)
         gateway_dies(lab, crowd)
         primary_dies(lab, crowd)
         gateway_returns(lab)
-    finally:
-        lab.destroy()
 
 
 def gateway_dies(lab: TwoGateways, crowd: Crowd) -> None:

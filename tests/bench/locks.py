@@ -48,8 +48,7 @@ def main() -> int:
 
 def opened(held_up: Callable[[Lab], None], newest: bool) -> float:
     """Let one failover happen, and return the seconds from the promotion to the open app port."""
-    lab = Lab(newest_barman=newest)
-    try:
+    with Lab(newest_barman=newest) as lab:
         lab.open()
         held_up(lab)
         lab.db1.sql("insert into work default values", "app")
@@ -61,8 +60,6 @@ def opened(held_up: Callable[[Lab], None], newest: bool) -> float:
         wait_for(lambda: failover_handled(lab), "the end of the events", LIMIT)
         assert barman_streams_from(lab.db2)
         return took
-    finally:
-        lab.destroy()
 
 
 if __name__ == "__main__":

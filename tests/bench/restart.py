@@ -24,8 +24,7 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=5)
     arguments = parser.parse_args()
     contain([sys.executable, "-m", "tests.bench.restart", *sys.argv[1:]])
-    lab = Lab()
-    try:
+    with Lab() as lab:
         lab.open()
         client = lab.start_client()
         rows: dict[str, list[float | None]] = {"PostgreSQL": [], "Barman": [], "db2": [], "write": []}
@@ -47,8 +46,6 @@ def main() -> None:
         print(f"  until Barman streams again         {spread(rows['Barman'])}")
         print(f"  until db2 is connected again       {spread(rows['db2'])}")
         print(f"  without a write                    {spread(rows['write'])}")
-    finally:
-        lab.destroy()
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tests.bench.soak import SETTINGS, processes_of, send
+from tests.bench.soak import configure, processes_of, send
 from tests.endtoend.looks import barman_streams_from, follows, routes
 from tests.endtoend.test_point_in_time import recover
-from tests.lab import CONFIG_FILE, DATA, Failed, Host, Lab, wait_for
+from tests.lab import DATA, Failed, Host, Lab, wait_for
 from tests.lab.barman import archive, back_up
 from tests.lab.contain import contain
 
@@ -80,12 +80,7 @@ class RoleChanges:
         result = lab.gateway.hooks("reconcile")
         if result.returncode:
             raise Failed(result.stdout + result.stderr)
-        # Only now: on a busy machine Barman may take longer to start than the gate waits from now on.
-        text = lab.gateway.path(CONFIG_FILE).read_text()
-        for old, new in SETTINGS:
-            assert old in text, old
-            text = text.replace(old, new)
-        lab.put(lab.gateway, CONFIG_FILE, text)
+        configure(lab)
         lab.start_cron()
         lab.start_worker()
         back_up(lab, lab.db1)

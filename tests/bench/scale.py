@@ -69,8 +69,7 @@ def main() -> None:
 @contextmanager
 def laboratory(clusters: int, ports: int, moving: int = 0) -> Iterator[tuple[Lab, dict[str, Any]]]:
     """Build the nodes and the settings of so many clusters; if some move, the others have a second PostgreSQL."""
-    lab = Lab(nodes=3)
-    try:
+    with Lab(nodes=3) as lab:
         lab.build()
         make_room(lab)
         if clusters > moving > 0:
@@ -85,8 +84,6 @@ def laboratory(clusters: int, ports: int, moving: int = 0) -> Iterator[tuple[Lab
         settings["clusters"] = many(one, clusters)
         give_addresses(lab, settings["clusters"])
         yield lab, settings
-    finally:
-        lab.destroy()
 
 
 def make_room(lab: Lab) -> None:

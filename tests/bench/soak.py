@@ -59,6 +59,15 @@ ROWS = "select id || ' ' || length(payload) || ' ' || (payload = repeat(md5(id::
 CUT = "OUTPUT -p tcp -m conntrack --ctorigdstport 54321 -j DROP"
 
 
+def configure(lab: Lab) -> None:
+    """Only after the first ``reconcile``: Barman may take longer to start than the gate waits from then on."""
+    text = lab.gateway.path(CONFIG).read_text()
+    for old, new in SETTINGS:
+        assert old in text, old
+        text = text.replace(old, new)
+    lab.put(lab.gateway, CONFIG, text)
+
+
 # -- the plan of a failover --------------------------------------------------------------------------------------------
 
 
@@ -149,11 +158,6 @@ class Soak:
         """Bring the lab into service, make the one base backup, and start the load."""
         lab = self.lab
         lab.build()
-        text = lab.gateway.path(CONFIG).read_text()
-        for old, new in SETTINGS:
-            assert old in text, old
-            text = text.replace(old, new)
-        lab.put(lab.gateway, CONFIG, text)
         for host in lab.databases:
             lab.append(host, f"{DATA}/postgresql.conf", SETTINGS_OF_NODES)
             host.pg_ctl("reload")
@@ -163,6 +167,7 @@ class Soak:
         result = lab.gateway.hooks("reconcile")
         if result.returncode != 0:
             raise Failed(result.stdout + result.stderr)
+        configure(lab)
         lab.start_cron()
         self.start_service()
         lab.start_repmgrd()

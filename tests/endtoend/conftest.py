@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.looks import failover_handled, follows, wait_until_good
-from tests.endtoend.switchovers import opened, serving
+from tests.endtoend.switchovers import opened, pooled_service, serving
 from tests.lab import BASE, Lab, wait_for
 from tests.lab.contain import contained
 from tests.lab.pgbouncer import Pooler, use
@@ -67,78 +67,72 @@ def backend() -> str:
 @pytest.fixture
 def built_lab(backend: str) -> Iterator[Lab]:
     """Two nodes that replicate; ports closed, Barman idle, no repmgrd."""
-    lab = fresh_lab(backend=backend)
-    try:
+    with fresh_lab(backend=backend) as lab:
         lab.build()
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture
 def lab(backend: str) -> Iterator[Lab]:
     """A cluster in service: ports open, Barman streaming, repmgrd watching."""
-    lab = fresh_lab(backend=backend)
-    try:
+    with fresh_lab(backend=backend) as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture(scope="module")
 def shared_lab() -> Iterator[Lab]:
     """A cluster with open ports that a test does not change; for many quick looks at it."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
-        lab.gateway.hooks("reconcile")
+        result = lab.gateway.hooks("reconcile")
+        assert result.returncode == 0, result.stdout + result.stderr
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture
 def three() -> Iterator[Lab]:
     """Three nodes in service: ports open, Barman streaming, repmgrd watching."""
-    lab = fresh_lab(3)
-    try:
+    with fresh_lab(3) as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture
 def three_without_repmgrd() -> Iterator[Lab]:
     """Three nodes in service, and no repmgrd: nobody tells the gateway anything."""
-    lab = fresh_lab(3)
-    try:
+    with fresh_lab(3) as lab:
         lab.open(repmgrd=False)
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture
 def pooled() -> Iterator[tuple[Lab, Pooler]]:
     """Three nodes in service, ready for a switchover, and a PgBouncer on the gateway."""
-    lab = fresh_lab(3)
-    try:
+    with fresh_lab(3) as lab:
         opened(lab)
         pooler = Pooler(lab, lab.gateway)
         use(lab, pooler)
         serving(lab)
         yield lab, pooler
-    finally:
-        lab.destroy()
+
+
+@pytest.fixture(scope="module")
+def pooled_three() -> Iterator[tuple[Lab, Pooler]]:
+    """Three nodes in service behind a PgBouncer; each test leaves node 1 or 2 as the primary of all others."""
+    with fresh_lab(3) as lab:
+        yield lab, pooled_service(lab)
+
+
+@pytest.fixture
+def pooler(pooled_three: tuple[Lab, Pooler]) -> Pooler:
+    return pooled_three[1]
 
 
 @pytest.fixture(scope="module")
 def failed_over() -> Iterator[Lab]:
     """Three nodes in service after a failover to db2, db1 its standby again; each test leaves it as it was."""
-    lab = fresh_lab(3)
-    try:
+    with fresh_lab(3) as lab:
         lab.open()
         lab.db1.pg_ctl("stop", "-m", "immediate")
         wait_for(lambda: failover_handled(lab), "the end of the events")
@@ -147,5 +141,3 @@ def failed_over() -> Iterator[Lab]:
             wait_for(lambda h=host: follows(h, lab.db2), f"{host.name} to follow db2")
         wait_until_good(lab, lab.db2, [lab.db1, lab.db3])
         yield lab
-    finally:
-        lab.destroy()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.lab import ADDRESSES, Client, Host, Lab, six, wait_for
+from tests.lab import ADDRESSES, Client, Host, Lab, six, wait_for, wait_for_answer
+from tests.lab.many import Crowd
 
 SEGMENT = 16 * 1024 * 1024
 
@@ -37,7 +38,9 @@ def follows(host: Host, primary: Host) -> bool:
 
 def barman_files(lab: Lab) -> set[str]:
     """The complete WAL files that Barman holds, archived or not."""
-    listing = lab.gateway.run("find", "/var/lib/barman/main_backup", "-type", "f", "-printf", "%f\n")
+    # The streaming directory first, and again: a file that Barman archives meanwhile is in one of the two.
+    places = [f"/var/lib/barman/main_backup{place}" for place in ("/streaming", "")]
+    listing = lab.gateway.run("find", *places, "-type", "f", "-printf", "%f\n", check=False)
     return {name for name in listing.split() if re.fullmatch(r"[0-9A-F]{24}|[0-9A-F]{8}\.history", name)}
 
 
@@ -87,9 +90,13 @@ def wait_until_good(lab: Lab, primary: Host, others: Sequence[Host], limit: floa
     wait_for(lambda: barman_streams_from(primary), f"Barman to stream from {primary.name}", limit)
     for host in others:
         wait_for(lambda h=host: slot(h) == "", f"the slot on {host.name} to be dropped", limit)
-    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "a status that is good", limit, every=0.5)
-    assert routes(lab) == {54321: primary.address, 54322: primary.address}
-    assert slot(primary) == "t|t|reserved"
+    wait_for(lambda: good_for(lab, primary), "a status that is good", limit, every=0.5)
+
+
+def good_for(lab: Lab, primary: Host) -> bool:
+    """True if ``status`` is content, and so is who looks for himself."""
+    content = lab.gateway.hooks("status").returncode == 0
+    return content and led_to(lab, primary) and slot(primary) == "t|t|reserved"
 
 
 def assert_nothing_lost(client: Client, primary: Host) -> None:
@@ -115,6 +122,11 @@ def worker_log(lab: Lab) -> list[str]:
     return lab.gateway.log("worker").splitlines()
 
 
+def no_failure(check: Callable[[], str]) -> str:
+    """Wait until a ``check`` finds no failure, and return what it shows: what has just been started needs a moment."""
+    return wait_for_answer(check, lambda shown: "FAIL  " not in shown, "a check without a failure")
+
+
 def status(lab: Lab) -> dict[str, Any]:
     """What ``status`` says of the one cluster."""
     (said,) = json.loads(lab.gateway.hooks("status", "--json").stdout).values()
@@ -135,3 +147,19 @@ def failover_handled(lab: Lab) -> bool:
     # This is asked ten times a second: a log costs nothing to read, and each other question a start of Python or two.
     begun = "the primary is node 2" in lab.gateway.log("worker")
     return begun and (2, "repmgrd_reload") in handled_events(lab) and nothing_missing(lab)
+
+
+def unplugged_under_open_connections(lab: Lab, primary: Host) -> list[Client]:
+    """Unplug the primary; return clients, of which each has waited once, with the connection that was open."""
+    hosts = (lab.app, lab.gateway)
+    clients, crowds = [lab.start_client(host) for host in hosts], [Crowd(lab, host, 4) for host in hosts]
+    fault = time.time()
+    lab.unplug(primary)
+    for client in clients:
+        client.wait_for_write(fault + 1)
+        # One that succeeds late is the machine's; a connection that nobody answers is given up after 2 s.
+        hung = [write for write in client.writes() if write.row is None and write.ended - write.begun > 2]
+        assert len(hung) == 1, "only the open connection waited"
+    for crowd in crowds:
+        crowd.wait_for_writes(fault + 1)
+    return clients

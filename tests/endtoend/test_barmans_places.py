@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.endtoend.conftest import fresh_lab
-from tests.endtoend.looks import barman_streams_from
+from tests.endtoend.looks import barman_streams_from, slot
 from tests.endtoend.test_continuity import close_file, configure_nodes
-from tests.lab import Lab, wait_for
+from tests.lab import Lab, wait_for, wait_for_answer
 from tests.lab.barman import archive, back_up
 
 HOME = "/var/lib/barman/main_backup"
@@ -21,6 +21,12 @@ def move_to_another_disk(lab: Lab, name: str) -> None:
     lab.gateway.run("mkdir", "-p", "/var/lib/barman/disk", user="barman")
     lab.gateway.run("mv", f"{HOME}/{name}", f"/var/lib/barman/disk/{name}", user="barman")
     lab.gateway.run("ln", "-s", f"/var/lib/barman/disk/{name}", f"{HOME}/{name}", user="barman")
+
+
+def receives_nothing(lab: Lab) -> None:
+    """Stop Barman's receiver, until the primary knows: a moment later its slot would still be taken."""
+    wait_for(lambda: lab.gateway.result("pkill", "-f", "receive-?wal").returncode == 1, "Barman's receiver to end")
+    wait_for(lambda: slot(lab.db1).startswith("f"), "the slot to be free")
 
 
 def level(shown: str, key: str) -> str:
@@ -34,7 +40,7 @@ def test_barmans_places(built_lab: Lab) -> None:
     assert lab.gateway.hooks("reconcile").returncode == 0
     back_up(lab, lab.db1)
     archive(lab, lab.db1)
-    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    receives_nothing(lab)
     for name in ("wals", "streaming"):
         move_to_another_disk(lab, name)
 
@@ -55,15 +61,18 @@ def test_barmans_places(built_lab: Lab) -> None:
     lab.gateway.run("mkdir", "-p", "/etc/barman")
     lab.gateway.run("mv", "/etc/barman.conf", "/etc/barman/barman.conf")
     lab.gateway.barman("-q", "cron")
-    shown = lab.gateway.hooks("check").stdout
-    for key in ("active", "answer", "backlog", "conninfo", "content", "cron", "errors", "locks", "primary", "slot"):
-        assert level(shown, f"barman.{key}") == "OK", shown
+    keys = ("active", "answer", "backlog", "conninfo", "content", "cron", "errors", "locks", "primary", "slot")
+    shown = wait_for_answer(
+        lambda: lab.gateway.hooks("check").stdout,
+        lambda said: {level(said, f"barman.{key}") for key in keys} == {"OK"},
+        "what cron has begun to end",
+    )
     assert level(shown, "recovery.history") == "WARN"
     lab.gateway.run("touch", f"{HOME}/errors/000000010000000000000002.20261125T010101Z.duplicate")
     assert level(lab.gateway.hooks("check").stdout, "barman.errors") == "FAIL"
 
     # Another Barman takes what our slot gives, under the same name.
-    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    receives_nothing(lab)
     lab.gateway.run("mkdir", "/var/tmp/other", user="barman")
     dsn = "host=10.0.0.20 port=54321 user=streaming_barman application_name=barman_receive_wal"
     words = ("pg_receivewal", "-d", dsn, "-D", "/var/tmp/other", "-S", "barman", "--no-loop")
@@ -75,8 +84,10 @@ def test_barmans_places(built_lab: Lab) -> None:
         "where application_name = 'barman_receive_wal'"
     )
     wait_for(lambda: lab.db1.sql(there) == "t", "the other receiver to have it")
-    shown = lab.gateway.hooks("status").stdout
-    assert f"does not come into {HOME}/streaming: it is another Barman's" in shown
+    said = f"does not come into {HOME}/streaming: it is another Barman's"
+    wait_for_answer(
+        lambda: lab.gateway.hooks("status").stdout, lambda shown: said in shown, "status to say whose it is"
+    )
     close_file(lab.db1)
     assert lab.gateway.hooks("reconcile").returncode == 1
 
@@ -98,14 +109,11 @@ user=streaming_barman
 @pytest.fixture(params=[False, True], ids=["debians", "newest"])
 def streaming(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two nodes, and each Barman streams."""
-    lab = fresh_lab(newest_barman=request.param)
-    try:
+    with fresh_lab(newest_barman=request.param) as lab:
         lab.build()
         assert lab.gateway.hooks("reconcile").returncode == 0
         lab.gateway.barman("-q", "cron")
         yield lab
-    finally:
-        lab.destroy()
 
 
 def with_settings(lab: Lab, text: str, **settings: str) -> str:
@@ -144,7 +152,7 @@ def test_barmans_settings(streaming: Lab) -> None:
     lab.put(lab.gateway, "/var/lib/barman/.pg_service.conf", SERVICES, 0o600, "barman")
     shown = with_settings(lab, text, conninfo="service=main", streaming_conninfo="service=main_stream")
     assert (level(shown, "barman.conninfo"), level(shown, "barman.primary")) == ("WARN", "OK"), shown
-    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    receives_nothing(lab)
     result = lab.gateway.hooks("reconcile")
     assert result.returncode == 0, result.stdout
     assert barman_streams_from(lab.db1)

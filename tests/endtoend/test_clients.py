@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import status
-from tests.endtoend.test_check import CONFIG, edited
+from tests.endtoend.rules import rules
+from tests.endtoend.test_check import CONFIG, LOOKED, edited
 from tests.endtoend.test_plain_role import grant, use_plain_role
-from tests.lab import DATA, Lab, three, wait_for
+from tests.lab import DATA, Lab, three, wait_for, wait_for_answer
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Lab]:
     """A cluster in service, looked at by a role that is no superuser. The service looks seldom, and mends no fault."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.start_passive_repmgrd()
         use_plain_role(lab)
@@ -35,9 +33,9 @@ def served() -> Iterator[Lab]:
         assert lab.gateway.hooks("reconcile").returncode == 0
         lab.start_cron()
         lab.start_worker()
+        # Its first look would repair what a test breaks.
+        wait_for(lambda: lab.gateway.path(LOOKED).exists(), "the service to have looked")
         yield lab
-    finally:
-        lab.destroy()
 
 
 def found(lab: Lab) -> list[dict[str, str]]:
@@ -45,6 +43,12 @@ def found(lab: Lab) -> list[dict[str, str]]:
     findings = json.loads(lab.gateway.hooks("check", "--json").stdout)
     other = ("nodes.password", "recovery.history")
     return [item for item in findings if item["level"] != "OK" and item["code"] not in other]
+
+
+def only_finding(lab: Lab, code: str) -> dict[str, str]:
+    """The one thing that ``check`` finds wrong; what was put in before may take a moment to be mended."""
+    (finding,) = wait_for_answer(lambda: found(lab), lambda said: [each["code"] for each in said] == [code], code)
+    return finding
 
 
 def code(lab: Lab, port: str = "app") -> str:
@@ -64,35 +68,38 @@ def sessions(lab: Lab) -> str:
 
 def seen_by_all(lab: Lab, expected: str, words: str) -> str:
     """``status``, ``check``, and the metrics say so; nothing is left behind; returns the hint of ``check``."""
-    assert code(lab) == expected
+    wait_for(lambda: code(lab) == expected, f"the clients to find {expected}", every=0.5)
     shown = lab.gateway.hooks("status")
     assert shown.returncode == 1
     assert f"WARNING port barman, app: no client can write: {words}" in shown.stdout
-    (finding,) = found(lab)
-    assert (finding["level"], finding["code"], finding["where"]) == ("FAIL", "client.write", "main")
+    finding = only_finding(lab, "client.write")
+    assert (finding["level"], finding["where"]) == ("FAIL", "main")
     assert words in finding["message"]
     assert f"HINT: {finding['hint']}" in shown.stdout
     numbers = lab.gateway.hooks("metrics").stdout
     assert 'client_can_write{cluster="main",port="app",origin=""} 0' in numbers
     assert 'repmgr_hooks_healthy{cluster="main"} 0' in numbers
-    wait_for(lambda: sessions(lab) == "0", "the probes' sessions to end", 10)
+    wait_for(lambda: sessions(lab) == "0", "the probes' sessions to end")
     return str(finding["hint"])
 
 
 def all_is_well(lab: Lab) -> None:
-    assert code(lab) == "writes"
-    assert found(lab) == []
+    wait_for(lambda: code(lab) == "writes", "clients to write", every=0.5)
+    wait_for_answer(lambda: found(lab), lambda said: said == [], "all to be well")
 
 
 def test_a_healthy_cluster(served: Lab) -> None:
-    rows = "select n_tup_ins, n_dead_tup from pg_stat_all_tables where relname in ('work', 'pg_class', 'pg_attribute')"
+    # Not n_dead_tup: autovacuum takes those away meanwhile.
+    rows = (
+        "select n_tup_ins, n_tup_upd, n_tup_del from pg_stat_all_tables "
+        "where relname in ('work', 'pg_class', 'pg_attribute')"
+    )
+    shown = wait_for_answer(lambda: served.gateway.hooks("status"), lambda said: not said.returncode, "a good status")
     before = served.db1.sql(rows, "app")
-    shown = served.gateway.hooks("status")
-    assert shown.returncode == 0, shown.stdout
     assert "  port 54322 (app): leads to node 1, and a client writes there\n" in shown.stdout
     all_is_well(served)
     assert served.db1.sql(rows, "app") == before
-    assert sessions(served) == "0"
+    wait_for(lambda: sessions(served) == "0", "the probes' sessions to end")
 
 
 def test_pg_hba_rejects_the_application(served: Lab) -> None:
@@ -151,8 +158,8 @@ def settled(lab: Lab, statements: str) -> None:
     """Type statements on db1, in a session that could still do it; and let the server read its configuration."""
     options = "PGOPTIONS=-c synchronous_commit=local -c default_transaction_read_only=off"
     words = [word for statement in statements.split(";") if statement.strip() for word in ("-c", statement)]
-    lab.db1.run("env", options, "psql", "-XAtq", *words, "-c", "select pg_reload_conf()", user="postgres")
-    time.sleep(0.5)
+    with lab.db1.reloading():
+        lab.db1.run("env", options, "psql", "-XAtq", *words, "-c", "select pg_reload_conf()", user="postgres")
 
 
 # -- the gateway's rules: from here a probe takes OUTPUT, and clients take PREROUTING and FORWARD ----------------------
@@ -161,29 +168,13 @@ DNAT = "-p tcp --dport 54322 -j DNAT --to-destination 10.0.0.12:5432"
 NATIVE = "add table ip theirs; add chain ip theirs c {{ type {} ; }}; add rule ip theirs c {}"
 
 
-@contextlib.contextmanager
-def rules(lab: Lab, *commands: str) -> Iterator[None]:
-    """Rules of others, in the gateway's kernel; whatever a hint removes, all of it is gone afterwards."""
-    saved = {program: lab.gateway.run(f"{program}-save") for program in ("iptables", "iptables-legacy")}
-    try:
-        for command in commands:
-            program, _, rest = command.partition(" ")
-            lab.gateway.run(program, *([rest] if program == "nft" else rest.split()))
-        yield
-    finally:
-        lab.gateway.run("nft", "delete table ip theirs", check=False)
-        lab.gateway.run("iptables-legacy", "-P", "FORWARD", "ACCEPT")
-        for table in ("filter", "nat", "raw"):
-            lab.gateway.run("iptables-legacy", "-t", table, "-F")
-        lab.gateway.run("iptables", "-t", "raw", "-F")
-        lab.gateway.run("iptables", "-t", "filter", "-F")
-        lab.gateway.run("iptables", "-P", "FORWARD", "ACCEPT")
-        lab.gateway.run("iptables-restore", stdin=saved["iptables"])
-
-
 def writes(lab: Lab) -> bool:
     """True if an application on its own host can write."""
     return lab.psql_app("insert into work default values", limit=5).returncode == 0
+
+
+def a_client_writes(lab: Lab) -> None:
+    wait_for(lambda: lab.psql_app("insert into work default values").returncode == 0, "a client to write")
 
 
 def typed(lab: Lab, hint: str) -> None:
@@ -239,22 +230,24 @@ def typed(lab: Lab, hint: str) -> None:
 )
 def test_a_rule_that_takes_or_drops_what_clients_send(served: Lab, commands: list[str], who: str, words: str) -> None:
     with rules(served, *commands):
-        (finding,) = found(served)
-        assert (finding["code"], finding["level"]) == ("rules.foreign", "FAIL")
+        finding = only_finding(served, "rules.foreign")
+        assert finding["level"] == "FAIL"
         assert finding["message"].startswith(who)
         assert words in finding["message"]
         typed(served, finding["hint"])
-        assert found(served) == []
-        assert writes(served)
+        wait_for_answer(lambda: found(served), lambda said: said == [], "all to be well")
+        a_client_writes(served)
 
 
 def test_answers_that_are_not_tracked(served: Lab) -> None:
     """Barman's stream ends by this too."""
     with rules(served, "iptables -t raw -A PREROUTING -p tcp --sport 5432 -j CT --notrack"):
-        (finding,) = [finding for finding in found(served) if finding["code"] == "rules.foreign"]
+        finding, *_ = wait_for_answer(
+            lambda: [each for each in found(served) if each["code"] == "rules.foreign"], bool, "the rule to be found"
+        )
         assert finding["message"].startswith("node 1 to clients, node 2 to clients: not tracked, so not translated")
         typed(served, finding["hint"])
-        assert served.gateway.hooks("reconcile").returncode == 0
+        wait_for(lambda: served.gateway.hooks("reconcile").returncode == 0, "Barman to stream again")
         all_is_well(served)
 
 
@@ -280,8 +273,8 @@ def test_answers_that_are_not_tracked(served: Lab) -> None:
 )
 def test_rules_that_let_clients_through_are_no_fault(served: Lab, commands: list[str]) -> None:
     with rules(served, *commands):
-        assert [finding for finding in found(served) if finding["level"] == "FAIL"] == []
-        assert writes(served)
+        wait_for_answer(lambda: found(served), lambda said: "FAIL" not in {each["level"] for each in said}, "no fault")
+        a_client_writes(served)
 
 
 def test_what_cannot_be_judged_is_said(served: Lab) -> None:
@@ -298,11 +291,17 @@ def test_from_where_clients_are(served: Lab) -> None:
     shell = f"interval: 30, shell: [{', '.join(words.split())}]}}"
     with edited(served.gateway, CONFIG, "interval: 30}", shell):
         assert {probe["origin"] for probe in status(served)["probes"]} == {"", words}
-        assert served.gateway.hooks("status").returncode == 0
+        wait_for(lambda: served.gateway.hooks("status").returncode == 0, "a good status", every=0.5)
         with rules(served, "iptables -A FORWARD -j DROP"):
-            probes = status(served)["probes"]
-            assert {(probe["code"], bool(probe["origin"])) for probe in probes} == {("writes", False), ("silent", True)}
+            wait_for(
+                lambda: seen(served) == {("writes", False), ("silent", True)}, "the clients to be kept out", every=0.5
+            )
             shown = served.gateway.hooks("status")
             assert shown.returncode == 1
             assert f"WARNING port barman, app from {words}: no client can write: no answer within 2 s" in shown.stdout
-        assert served.gateway.hooks("status").returncode == 0
+        wait_for(lambda: served.gateway.hooks("status").returncode == 0, "a good status", every=0.5)
+
+
+def seen(lab: Lab) -> set[tuple[str, bool]]:
+    """What each probe finds, and whether it comes from elsewhere."""
+    return {(probe["code"], bool(probe["origin"])) for probe in status(lab)["probes"]}

@@ -17,7 +17,8 @@ from tests.endtoend.looks import follows
 from tests.endtoend.test_hints import looked
 from tests.endtoend.test_recovery import check, repmgr_conf
 from tests.endtoend.typist import type_in
-from tests.lab import BASE, DATA, Lab, versions, wait_for
+from tests.lab import BASE, DATA, Lab, versions, wait_for, wait_for_answer
+from tests.lab.backup_api import HOLD
 from tests.lab.barman import back_up, clone_by_api, clone_from_barman, serve_standbys, start_api, stop_api
 
 JOBS = "/var/lib/barman/main_backup/jobs"
@@ -35,8 +36,7 @@ def api_of_repmgr() -> None:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Lab]:
     """Two nodes in service, a backup, and the service; each test leaves them as they were, with db2 running."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.open(repmgrd=False)
         serve_standbys(lab)
         lab.append(lab.db1, f"{DATA}/postgresql.conf", "archive_mode = on\narchive_command = '/bin/true'\n")
@@ -45,8 +45,6 @@ def served() -> Iterator[Lab]:
         clone_by_api(lab, lab.db2)
         lab.db1.sql("insert into work default values", "app")
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.mark.usefixtures("api_of_repmgr")
@@ -65,8 +63,11 @@ def test_barman_leaves_a_restored_node_without_archive_command(served: Lab) -> N
     lab = served
     clone_from_barman(lab, lab.db2, lab.db1, shown=True)
     assert lab.db2.sql("show archive_command") == "false"
-    found = {finding["where"] for finding in looked(lab) if finding["code"] == "nodes.archiving"}
-    assert found == {"main node 2"}
+    wait_for_answer(
+        lambda: {finding["where"] for finding in looked(lab) if finding["code"] == "nodes.archiving"},
+        lambda where: where == {"main node 2"},
+        "check to see it",
+    )
     lab.db2.sql("alter system set archive_command = '/bin/true'")
     lab.db2.pg_ctl("reload")
     wait_for(lambda: "nodes.archiving" not in {finding["code"] for finding in looked(lab)}, "check to see it", every=2)
@@ -184,6 +185,17 @@ class Clone:
 
 
 @contextmanager
+def restores_wait(lab: Lab) -> Iterator[None]:
+    """Barman begins no restore meanwhile."""
+    hold = lab.gateway.path(f"/var/lib/barman/{HOLD}")
+    hold.touch()
+    try:
+        yield
+    finally:
+        hold.unlink()
+
+
+@contextmanager
 def clone(lab: Lab) -> Iterator[Clone]:
     """Clone db2 into an empty directory; it is as before afterwards."""
     lab.db2.pg_ctl("stop", "-m", "fast")
@@ -206,25 +218,24 @@ def clone(lab: Lab) -> Iterator[Clone]:
 def test_a_service_that_ends_and_comes_back(served: Lab) -> None:
     """repmgr repeats the last status that it has heard, and goes on as soon as there is another."""
     with clone(served) as running:
-        wait_for(lambda: "operation id" in running.said, "repmgr to have its operation")
-        stop_api(served)
-        try:
-            running.wait_for("INFO: ", 3)
-            assert running.process.poll() is None
-        finally:
-            start_api(served)
-        assert running.process.wait(60) == 0, running.said
+        with restores_wait(served):
+            wait_for(lambda: "operation id" in running.said, "repmgr to have its operation")
+            stop_api(served)
+            try:
+                running.wait_for("INFO: ", 3)
+                assert running.process.poll() is None
+            finally:
+                start_api(served)
+        assert running.process.wait(180) == 0, running.said
         assert COMPLETE in running.said
 
 
 @pytest.mark.usefixtures("api_of_repmgr")
 def test_a_restore_that_ends_without_a_word_is_waited_for_without_end(served: Lab) -> None:
     """As after a reboot of Barman's host; `check` says that a clone needs a time limit."""
-    with clone(served) as running:
+    with restores_wait(served), clone(served) as running:
         recovery = "/pg-backup-api recovery main_backup"
-        wait_for(lambda: served.gateway.result("pgrep", "-f", "/barman recover ").stdout, "Barman to restore")
         wait_for(lambda: served.gateway.result("pkill", "-KILL", "-f", recovery).returncode == 0, "the restore")
-        wait_for(lambda: not served.gateway.result("pgrep", "-f", "/barman recover ").stdout, "Barman to end")
         running.wait_for("INFO: status IN_PROGRESS", 3)
         assert running.process.poll() is None
         assert "DONE" not in running.said
@@ -238,7 +249,7 @@ def test_repmgr_crashes_over_long_names(served: Lab, host: str, lives: bool) -> 
     names.write_text(f"{text}10.0.0.20 {host}\n")
     try:
         with line("pg_backupapi_host", host)(served), clone(served) as running:
-            assert (running.process.wait(60) == 0) is lives, running.said
+            assert (running.process.wait(180) == 0) is lives, running.said
             assert "operation id" in running.said
             assert (COMPLETE in running.said) is lives
     finally:

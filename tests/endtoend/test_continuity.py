@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
+from collections.abc import Callable
 
 import pytest
 
@@ -64,18 +64,27 @@ def close_file(host: Host) -> str:
     return name
 
 
-def barman_down(lab: Lab) -> None:
+def end_cron(lab: Lab) -> None:
+    """From here on Barman's files stay where they are: once a minute it would archive those that are complete."""
     os.killpg(lab.daemons["cron"].pid, signal.SIGKILL)
-    lab.gateway.barman("receive-wal", "--stop", "main_backup")
+    wait_for(lambda: "archive-wal" not in lab.gateway.run("ps", "ax"), "Barman to have archived")
+
+
+def barman_down(lab: Lab) -> None:
+    """Its settings first: the service, and what cron has begun, would start the receiver again."""
+    os.killpg(lab.daemons["cron"].pid, signal.SIGKILL)
     lab.gateway.path(SERVER).rename(lab.gateway.path(SERVER + ".away"))
+    wait_for(lambda: lab.gateway.result("pkill", "-f", "receive-?wal").returncode == 1, "Barman to receive nothing")
 
 
 def barman_up(lab: Lab) -> None:
     lab.gateway.path(SERVER + ".away").rename(lab.gateway.path(SERVER))
 
 
-def promote(lab: Lab) -> None:
+def promote(lab: Lab, meanwhile: Callable[[Lab], None] = lambda lab: None) -> None:
+    """``meanwhile``: what happens while there is no primary."""
     lab.db1.pg_ctl("stop", "-m", "immediate")
+    meanwhile(lab)
     lab.db2.sql("select pg_promote()")
 
 
@@ -135,21 +144,23 @@ def test_barman_twenty_files_behind(built_lab: Lab, state: str) -> None:
         host.sql("checkpoint", limit=120)
     there = lab.db2.sql("select string_agg(name, ' ') from pg_ls_waldir()")
     assert (closed[1] in there) is (state == "synced")
-    promote(lab)
-    barman_up(lab)
+    promote(lab, meanwhile=barman_up)
     wait_for_the_app_port(lab)
 
-    by_hand = lab.gateway.hooks("check-wal")
     if state == "synced":
         wait_for(lambda: by_hand_ok(lab), "Barman to have all")
-        assert barman_streams_from(lab.db2)
+        wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
         assert set(closed) <= barman_files(lab)
     else:
-        log = "\n".join(worker_log(lab))
-        assert "STREAM_GAP: Barman still lacks WAL that the primary no longer has" in log
+        is_said(lab, "STREAM_GAP: Barman still lacks WAL that the primary no longer has")
+        log = lab.gateway.log("worker")
         assert re.search(rf"node 2 no longer has {closed[0]} to 0000000[0-9A-F]{{17}} ", log), log[-3000:]
-        assert by_hand.returncode == 1
+        assert lab.gateway.hooks("check-wal").returncode == 1
         assert not barman_streams_from(lab.db2)
+
+
+def is_said(lab: Lab, words: str) -> None:
+    wait_for(lambda: words in lab.gateway.log("worker"), f"the service to say {words!r}")
 
 
 def by_hand_ok(lab: Lab) -> bool:
@@ -171,6 +182,7 @@ def let_barman_get_ahead(lab: Lab) -> list[str]:
 def test_barman_ahead_of_the_promoted_standby(built_lab: Lab) -> None:
     lab = built_lab
     serve(lab, in_vain=True)
+    end_cron(lab)
     ahead = let_barman_get_ahead(lab)
     promote(lab)
     wait_for_the_app_port(lab)
@@ -193,9 +205,11 @@ def test_barman_ahead_of_the_promoted_standby(built_lab: Lab) -> None:
 
 def test_commits_that_only_barman_acknowledged(lab: Lab) -> None:
     """The standby dies, then the primary, and the standby comes back: what Barman alone has is kept, and said."""
+    lab.stop_repmgrd()  # it would promote db2 as well
     lab.psql_app("insert into work default values")
     lab.db2.pg_ctl("stop", "-m", "immediate")
-    wait_for(lambda: "sync" in lab.db1.sql("select sync_state from pg_stat_replication"), "Barman to acknowledge")
+    states = "select application_name, sync_state from pg_stat_replication"
+    wait_for(lambda: lab.db1.sql(states) == "barman_receive_wal|sync", "Barman to acknowledge")
     assert lab.psql_app("insert into work default values returning 'committed'").stdout == "committed\n"
     lab.db1.pg_ctl("stop", "-m", "immediate")
     lab.db2.pg_ctl("start")
@@ -204,31 +218,30 @@ def test_commits_that_only_barman_acknowledged(lab: Lab) -> None:
 
     assert lab.psql_app("select count(*) from work").stdout == "1\n", "the other one is lost to the cluster"
     (kept,) = lab.gateway.run("find", "/var/lib/barman/main_backup", "-name", "*.beyond-*").split()
-    assert f"keep as {kept} what node 2 never had: transactions beyond 0/" in "\n".join(worker_log(lab))
+    is_said(lab, f"keep as {kept} what node 2 never had: transactions beyond 0/")
     begin = kept.partition("beyond-")[2].replace("-", "/")
     name = kept.rpartition("/")[2][:24]
     lab.gateway.run("cp", kept, f"/var/tmp/{name}")
     shown = lab.gateway.result("pg_waldump", f"--start={begin}", f"/var/tmp/{name}").stdout
     assert "COMMIT" in shown
-    assert barman_streams_from(lab.db2)
+    wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
 
 
 def test_barman_ahead_is_repaired_if_we_may(built_lab: Lab) -> None:
     lab = built_lab
     serve(lab, ("stream: true", "stream: true, repair: true"))
-    os.killpg(lab.daemons["cron"].pid, signal.SIGKILL)
-    wait_for(lambda: "archive-wal" not in lab.gateway.run("ps", "ax"), "Barman to have archived")
+    end_cron(lab)
     ahead = let_barman_get_ahead(lab)
     before = {name: checksum(lab, name) for name in streaming_files(lab) if name[:24] >= ahead[0]}
     assert len(before) == 4, "the three, and a partial one"
     promote(lab)
     wait_for_the_app_port(lab)
 
-    assert barman_streams_from(lab.db2)
+    wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
     assert switchpoint(lab.db2) // SEGMENT == int(ahead[0][16:], 16)
     place = f"quarantine-00000002{ahead[0][8:]}"
     assert {name: checksum(lab, f"../{place}/{name}") for name in before} == before
-    assert by_hand_ok(lab)
+    wait_for(lambda: by_hand_ok(lab), "Barman to have all")
 
 
 def checksum(lab: Lab, name: str) -> str:
@@ -241,29 +254,28 @@ def checksum(lab: Lab, name: str) -> str:
 def test_fork_at_the_end_of_a_file(built_lab: Lab, repair: bool) -> None:
     lab = built_lab
     serve(lab, ("stream: true", f"stream: true, repair: {str(repair).lower()}"), in_vain=not repair)
-    wait_for(lambda: at_a_boundary(lab), "a moment at which nothing follows a switch")
+    wait_for(lambda: cut_off_at_a_boundary(lab), "a moment at which nothing follows a switch")
     promote(lab)
     assert switchpoint(lab.db2) % SEGMENT == 0
     wait_for_the_app_port(lab)
     if not repair:
-        log = "\n".join(worker_log(lab))
-        assert "SEGMENT_BOUNDARY: Barman has all up to a switchpoint that is the end of a file" in log
+        is_said(lab, "SEGMENT_BOUNDARY: Barman has all up to a switchpoint that is the end of a file")
         assert not barman_streams_from(lab.db2)
         # Barman by itself does not get over it either.
         lab.gateway.barman("-q", "cron")
-        time.sleep(3)
+        refused, log = "could not send replication command", lab.gateway.path("/var/log/barman/barman.log")
+        wait_for(lambda: refused in log.read_text(), "Barman to be refused")
         assert not barman_streams_from(lab.db2)
-        assert "could not send replication command" in lab.gateway.path("/var/log/barman/barman.log").read_text()
         return
-    assert barman_streams_from(lab.db2)
-    assert by_hand_ok(lab)
+    wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
+    wait_for(lambda: by_hand_ok(lab), "Barman to have all")
 
 
 def test_what_stands_behind_a_wal_switch_is_nothing(built_lab: Lab) -> None:
     """db1 dies before it has sent the zeros behind a switch: db2 has what the file held before it was recycled."""
     lab = built_lab
     serve(lab, ("stream: true", "stream: true, repair: true"))
-    wait_for(lambda: at_a_boundary(lab), "a moment at which nothing follows a switch")
+    wait_for(lambda: cut_off_at_a_boundary(lab), "a moment at which nothing follows a switch")
     number = int(lab.db1.sql("select pg_current_wal_lsn() - '0/0'")) // SEGMENT - 1
     lab.db1.pg_ctl("stop", "-m", "immediate")
     lab.db2.pg_ctl("stop", "-m", "fast")
@@ -277,7 +289,7 @@ def test_what_stands_behind_a_wal_switch_is_nothing(built_lab: Lab) -> None:
     assert switchpoint(lab.db2) % SEGMENT == 0
     wait_for_the_app_port(lab)
     wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
-    assert by_hand_ok(lab)
+    wait_for(lambda: by_hand_ok(lab), "Barman to have all")
     assert "BRANCH_CONFLICT" not in "\n".join(worker_log(lab))
 
 
@@ -289,8 +301,25 @@ def at_a_boundary(lab: Lab) -> bool:
     return lab.db1.sql(f"select (pg_current_wal_lsn() - '0/0') % {SEGMENT}") == "0"
 
 
-def whereabouts(lab: Lab, name: str) -> str:
-    return lab.gateway.run("find", "/var/lib/barman", "-name", name)
+def cut_off_at_a_boundary(lab: Lab) -> bool:
+    """db1 loses its network at a boundary, so that nothing it writes before its end gets to db2 or Barman."""
+    if at_a_boundary(lab):
+        lab.unplug(lab.db1)
+        sent = f"select count(*), bool_and((sent_lsn - '0/0') % {SEGMENT} = 0) from pg_stat_replication"
+        if lab.db1.sql(sent) == "2|t":
+            return True
+        lab.plug_in(lab.db1)
+    return False
+
+
+def whereabouts(lab: Lab, name: str) -> list[str]:
+    return lab.gateway.run("find", "/var/lib/barman", "-name", name).split()
+
+
+def is_archived(lab: Lab, name: str) -> bool:
+    """True if a file is where it stays, and Barman has taken it out of the streaming directory."""
+    places = whereabouts(lab, name)
+    return len(places) == 1 and "/streaming/" not in places[0]
 
 
 def test_by_hand(built_lab: Lab) -> None:
@@ -312,8 +341,8 @@ def test_by_hand(built_lab: Lab) -> None:
     before, after = switchpoint(lab.db2) // SEGMENT - 1, switchpoint(lab.db2) // SEGMENT
     lab.gateway.barman("archive-wal", "main_backup", check=False)
     for lost in (f"00000001{before:016X}", "00000002.history", f"00000002{after:016X}"):
-        wait_for(lambda name=lost: "/streaming/" not in whereabouts(lab, name), "Barman to leave it where it is", 120)
-        (place,) = whereabouts(lab, lost).split()
+        wait_for(lambda name=lost: is_archived(lab, name), "Barman to leave it where it is", 120)
+        (place,) = whereabouts(lab, lost)
         lab.gateway.run("mv", place, "/var/tmp/lost")
         result = lab.gateway.hooks("check-wal")
         assert result.returncode == 1
@@ -322,12 +351,12 @@ def test_by_hand(built_lab: Lab) -> None:
         assert "barman backup main_backup" in result.stdout
         assert f"ARCHIVE_GAP: Barman lacks {lost}" in lab.gateway.hooks("reconcile").stdout
         lab.gateway.run("mv", "/var/tmp/lost", place)
-    assert by_hand_ok(lab)
+    wait_for(lambda: by_hand_ok(lab), "Barman to have all")
 
     lab.gateway.run("mv", place, "/var/tmp/lost")
     lab.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
     close_file(lab.db2)
     wait_for(lambda: by_hand_ok(lab), "a hole before the newest backup to be no hole")
     assert "since the newest backup" in lab.gateway.hooks("check-wal").stdout
-    assert lab.gateway.hooks("reconcile").returncode == 0
+    wait_for(lambda: lab.gateway.hooks("reconcile").returncode == 0, "nothing to be wrong")
     assert lab.gateway.hooks("check-wal", "--cluster", "nowhere").returncode == 2

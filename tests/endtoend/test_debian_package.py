@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.conftest import fresh_lab
-from tests.endtoend.looks import barman_streams_from, led_to
+from tests.endtoend.looks import barman_streams_from, led_to, no_failure
 from tests.endtoend.test_init import without_ours
 from tests.endtoend.test_units import main_process
-from tests.lab import CONFIG_FILE, REPOSITORY, Lab, must, wait_for
+from tests.lab import CONFIG_FILE, REPOSITORY, Lab, must, wait_for, wait_for_answer
 from tests.lab.booted import CannotBoot, Machine, booted
 
 PLACE = "/var/tmp/packages"
@@ -131,7 +131,7 @@ def install(lab: Lab, machine: Machine) -> None:
     machine.run("systemctl", "enable", "--now", *units, limit=320)
     machine.run("pkill", "-HUP", "repmgrd")
     wait_for(lambda: led_to(lab, lab.db1) and barman_streams_from(lab.db1), "the service to make it so")
-    assert "FAIL  " not in machine.result("repmgr-hooks", "check").stdout
+    no_failure(lambda: machine.result("repmgr-hooks", "check").stdout)
 
 
 def over_what_was_one_package(machine: Machine) -> None:
@@ -199,8 +199,11 @@ def install_on_database_host(lab: Lab, database: Machine, gateway: Machine) -> N
     gateway.run("sh", "-ec", "ssh-keygen -A; systemctl start ssh")
     database.run("sh", "-ec", "ssh-keyscan 10.0.0.20 >> /etc/ssh/ssh_known_hosts")
     database.run("systemctl", "enable", "--now", FORWARDER)
-    checked = database.result("repmgr-hooks", "check", "--end-to-end").stdout
-    assert "arrived whole: repmgr_hooks_check" in checked, checked
+    wait_for_answer(
+        lambda: database.result("repmgr-hooks", "check", "--end-to-end").stdout,
+        lambda checked: "arrived whole: repmgr_hooks_check" in checked,
+        "an event to arrive",
+    )
     wait_for(lambda: ", from db2," in gateway.run("repmgr-hooks", "history"), "the event at the gateway")
 
 

@@ -25,13 +25,10 @@ OLDEST = "bookworm"
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    lab = fresh_lab()
-    lab.venv = VENV
-    try:
+    with fresh_lab() as lab:
+        lab.venv = VENV
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def test_they_are_debians() -> None:
@@ -57,8 +54,8 @@ def test_a_failover(lab: Lab) -> None:
     wait_for(lambda: failover_handled(lab), "the end of the events")
     client.stop()
     assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
-    assert barman_streams_from(lab.db2)
-    assert lab.gateway.hooks("check-wal").stdout.startswith("main: OK: ")
+    wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
+    wait_for(lambda: lab.gateway.hooks("check-wal").stdout.startswith("main: OK: "), "Barman to have all")
 
 
 def test_what_touches_the_world() -> None:

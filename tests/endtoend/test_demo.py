@@ -19,7 +19,7 @@ def test_demo(fault: list[str]) -> None:
     needs_box()
     demo = [sys.executable, "-m", "tests.show", *fault]
     shown = subprocess.run(
-        demo, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False, env=outside()
+        demo, cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=False, env=outside()
     )
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "VERDICT: OK: the application could not write for " in shown.stdout

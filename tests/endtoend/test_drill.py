@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.endtoend.looks import assert_nothing_lost, routes
-from tests.endtoend.switchovers import is_good, nothing_left, switchover
+from tests.endtoend.switchovers import is_good, nothing_left, rests, switchover
 from tests.endtoend.test_check_wal import HOME, take_away, write
 from tests.lab import Lab, wait_for
 from tests.lab.barman import archive, back_up
@@ -27,6 +27,7 @@ def backed_up(pooled: tuple[Lab, Pooler]) -> tuple[Lab, Pooler]:
     for _ in range(3):
         write(lab, 1)
         archive(lab, lab.db1)
+    rests(lab)
     return pooled
 
 
@@ -91,7 +92,8 @@ def test_a_drill_is_graded(backed_up: tuple[Lab, Pooler]) -> None:
     said = lab.gateway.log("drill3")
     back = "node 2 is the primary now; to reverse this: repmgr-hooks switchover --cluster main --to 1"
     assert said.splitlines()[-1] == f"main: drill INTERRUPTED: {back}"
-    assert nothing_left(lab)
+    wait_for(lambda: nothing_left(lab), "all to be taken back")
+    rests(lab)
     assert switchover(lab, "--to", "1").returncode == 0
     is_good(lab, lab.db2, lab.db1)
     assert_nothing_lost(client, lab.db1)

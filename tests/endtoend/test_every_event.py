@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.endtoend.looks import routes, slot
-from tests.lab import Lab, wait_for
+from tests.endtoend.looks import barman_streams_from, routes, slot
+from tests.lab import Host, Lab, wait_for
 
 # One process for all events: what is tested is what they do, not how long Python takes to start.
 REPLAY_ALL = """
@@ -59,6 +59,19 @@ def lose_everything(lab: Lab) -> None:
     lab.db2.pg_ctl("stop", "-m", "immediate")
 
 
+def primary_after(lab: Lab, change: object) -> Host:
+    """The primary, or the last one."""
+    return lab.db2 if change in (fail_over, rejoin, come_back_from_the_dead) else lab.db1
+
+
+def is_at_rest(lab: Lab, change: object) -> bool:
+    """True if no receiver of Barman's is left that is about to end, and the one that is needed streams."""
+    receivers = lab.gateway.run("pgrep", "-f", "pg_receivewal", check=False).split()
+    if change in (lose_the_primary, lose_everything):
+        return receivers == []
+    return len(receivers) == 1 and barman_streams_from(primary_after(lab, change))
+
+
 @pytest.mark.parametrize(
     "change", [None, fail_over, rejoin, lose_the_primary, come_back_from_the_dead, lose_everything]
 )
@@ -67,12 +80,11 @@ def test_replay_of_every_event(built_lab: Lab, change: object) -> None:
     assert lab.gateway.hooks("reconcile").returncode == 0
     if callable(change):
         change(lab)
+    wait_for(lambda: is_at_rest(lab, change), "Barman's receivers to have ended, or to stream")
     before = cluster_status(lab)
 
     replay_all(lab)
 
     after = cluster_status(lab)
     assert after == before
-    assert set(routes(lab).values()) <= {
-        "10.0.0.12" if change in (fail_over, rejoin, come_back_from_the_dead) else "10.0.0.11"
-    }
+    assert set(routes(lab).values()) <= {primary_after(lab, change).address}

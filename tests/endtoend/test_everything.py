@@ -14,7 +14,7 @@ from tests.endtoend.test_former_primary import configure
 from tests.endtoend.test_pgbouncer import use
 from tests.endtoend.test_readers import DB2, DB3, READERS, change_config
 from tests.endtoend.test_veto import veto_line
-from tests.lab import Lab, prometheus, wait_for
+from tests.lab import Lab, prometheus, wait_for, wait_for_answer
 from tests.lab import http as endpoint
 from tests.lab.pgbouncer import Pooler
 from tests.lab.readers import reach
@@ -27,8 +27,7 @@ SECOND = "- slot: {name: second, on: primary}"
 @pytest.fixture
 def pooled() -> Iterator[Pooler]:
     """Three nodes in service: PgBouncer, readers, a second slot, serve-http, former primaries looked after, a veto."""
-    lab = fresh_lab(3)
-    try:
+    with fresh_lab(3) as lab:
         lab.build()
         change_config(
             lab,
@@ -51,8 +50,6 @@ def pooled() -> Iterator[Pooler]:
         lab.start_repmgrd()
         endpoint.start(lab)
         yield pooler
-    finally:
-        lab.destroy()
 
 
 def slots(lab: Lab, number: int) -> str:
@@ -86,12 +83,13 @@ def test_a_failover_with_everything(pooled: Pooler) -> None:
     assert "second" in slots(lab, 2)
     assert "second" not in slots(lab, 1) + slots(lab, 3)
 
-    shown = status(lab)
-    assert shown["readers"]["readers"]["leads_to"] == [1, 3]
+    shown = wait_for_answer(
+        lambda: status(lab), lambda said: said["readers"]["readers"]["leads_to"] == [1, 3], "readers on both standbys"
+    )
     assert shown["other_slots"] == ["second"]
     assert [former["state"] for former in shown["former_primaries"]] in ([], ["done"], ["standby"]), shown
-    said = lab.gateway.hooks("status").stdout
-    assert "HTTP: /primary answers 200 for node 2; /replica answers 200 for node 1 and node 3" in said
+    http = "HTTP: /primary answers 200 for node 2; /replica answers 200 for node 1 and node 3"
+    said = wait_for_answer(lambda: lab.gateway.hooks("status").stdout, lambda text: http in text, http)
     assert "PgBouncer 10.0.0.20:6432" in said
     report = lab.gateway.hooks("history", "--failover", "last")
     assert report.returncode == 0, report.stderr

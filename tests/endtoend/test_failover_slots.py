@@ -13,7 +13,7 @@ import pytest
 
 from tests.endtoend.looks import follows, led_to, nothing_missing
 from tests.endtoend.test_plain_role import grant, use_plain_role
-from tests.lab import CONFIG, CONFIG_FILE, Host, Lab, three, versions, wait_for
+from tests.lab import CONFIG, CONFIG_FILE, Host, Lab, three, versions, wait_for, wait_for_answer
 from tests.lab.versions import DATA
 
 SINCE = 17
@@ -48,7 +48,7 @@ class LogicalLab(Lab):
     def restart_worker(self) -> None:
         worker = self.daemons["worker"]
         worker.terminate()
-        worker.wait(60)
+        worker.wait(180)
         self.start_worker()
 
     def subscribe(self) -> None:
@@ -77,8 +77,7 @@ class LogicalLab(Lab):
 def subscribed() -> Iterator[LogicalLab]:
     if int(versions.POSTGRESQL) < SINCE:
         pytest.skip(f"PostgreSQL {SINCE} and newer keep logical slots in sync")
-    lab = LogicalLab()
-    try:
+    with LogicalLab() as lab:
         lab.open()
         use_plain_role(lab)
         grant(lab, ROLE)
@@ -86,8 +85,6 @@ def subscribed() -> Iterator[LogicalLab]:
         three.start_ssh(lab)
         lab.subscribe()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def in_sync(host: Host) -> bool:
@@ -109,10 +106,12 @@ def test_repmgr_alone_keeps_no_slot(subscribed: LogicalLab) -> None:
     said = 'replication slot synchronization requires "dbname" to be specified in "primary_conninfo"'
     wait_for(lambda: said in log(subscribed.db2), "the worker to say what it lacks")
     assert subscribed.db2.sql(SLOT.format(what="1")) == ""
-    found = subscribed.checked()
-    assert set(found) == {"logical.route", "logical.sync node 2"}
+    found = wait_for_answer(
+        subscribed.checked, lambda said: set(said) == {"logical.route", "logical.sync node 2"}, "check to see it"
+    )
     assert "primary_conninfo names no database" in found["logical.sync node 2"]
-    assert "in sync on no standby" in subscribed.gateway.hooks("status").stdout
+    said = "in sync on no standby"
+    wait_for(lambda: said in subscribed.gateway.hooks("status").stdout, "status to say so", every=0.5)
 
 
 def test_over_switchover_failover_and_rejoin(subscribed: LogicalLab) -> None:
@@ -132,8 +131,7 @@ def test_over_switchover_failover_and_rejoin(subscribed: LogicalLab) -> None:
     wait_for(lambda: in_sync(lab.db1), "the slot on db1")
     wait_for(lambda: nothing_missing(lab), "all steps to be done")
     assert "drop logical slot sub on standby 1" in lab.gateway.log("worker")
-    found = lab.checked()
-    assert found == {}
+    wait_for_answer(lab.checked, lambda said: said == {}, "all to be well")
 
     # What the subscriber has, db1 has too: db2 waits for it (synchronized_standby_slots).
     lab.db2.pg_ctl("stop", "-m", "immediate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.conftest import fresh_lab
-from tests.endtoend.looks import follows, led_to, wait_until_good
-from tests.lab import CONFIG_FILE, DATA, Host, Lab, three, wait_for
+from tests.endtoend.looks import follows, led_to, runs, wait_until_good
+from tests.endtoend.switchovers import rests
+from tests.lab import CONFIG_FILE, DATA, Host, Lab, three, wait_for, wait_for_answer
 from tests.lab.barman import back_up, serve_standbys, show_backups_to_repmgr
 
 SECTION = """    former_primary:
@@ -53,8 +53,7 @@ def configure(lab: Lab, attempts: int = 10, clone: str = "primary", power: str =
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Two nodes in service without a repmgrd; each test leaves them so that one is the other's standby."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         serve_standbys(lab)
         configure(lab)
@@ -63,8 +62,6 @@ def lab() -> Iterator[Lab]:
         lab.start_worker()
         lab.start_passive_repmgrd()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def primary_and_standby(lab: Lab) -> tuple[Host, Host]:
@@ -80,16 +77,18 @@ def fail_over(lab: Lab, old: Host, new: Host) -> None:
     wait_for(lambda: led_to(lab, new), f"the ports to lead to {new.name}")
 
 
-def write_alone(old: Host) -> str:
-    """Somebody starts it, and it takes a write that no other node has."""
+@contextmanager
+def started_alone(lab: Lab, old: Host) -> Iterator[str]:
+    """Somebody starts it, and it takes a write that no other node has. The service looks on until the end of this."""
+    lab.gateway.hooks("pause")
     old.pg_ctl("start")
-    return old.sql("set synchronous_commit = local; insert into work default values returning id", "app")
+    yield old.sql("set synchronous_commit = local; insert into work default values returning id", "app")
+    lab.gateway.hooks("resume")
 
 
 def steps(lab: Lab) -> list[str]:
     """What the journal has of former primaries, oldest first; an error is marked."""
-    runs = json.loads(lab.gateway.hooks("history", "-n", "100", "--json").stdout)
-    found = [step for run in runs if run["cause"] == "former_primary" for step in run["steps"]]
+    found = [step for run in runs(lab) if run["cause"] == "former_primary" for step in run["steps"]]
     return [step["kind"] + ("!" if step["error"] else "") for step in found]
 
 
@@ -122,6 +121,7 @@ def test_nothing_is_done_about_an_ordinary_node(lab: Lab) -> None:
     old.pg_ctl("restart", "-m", "fast")
     wait_for(lambda: follows(new, old), f"{new.name} to follow {old.name}")
     wait_until_good(lab, old, [new])
+    rests(lab)
     done = lab.gateway.hooks("switchover")
     assert done.returncode == 0, done.stdout + done.stderr
     wait_until_good(lab, new, [old])
@@ -135,16 +135,19 @@ def test_it_is_stopped_its_wal_kept_and_rejoined(lab: Lab) -> None:
     old, new = primary_and_standby(lab)
     fail_over(lab, old, new)
     with repmgr_waits(old, "node rejoin") as calls:
-        lost = write_alone(old)
+        with started_alone(lab, old) as lost:
+            pass
         wait_for(lambda: "node rejoin" in calls.read_text(), "the rejoin to begin", 120)
-        said = lab.gateway.hooks("status").stdout
-        assert f"former primary: node {old.name[-1]} is being rejoined since" in said
+        said = f"former primary: node {old.name[-1]} is being rejoined since"
+        wait_for(lambda: said in lab.gateway.hooks("status").stdout, "status to say so", every=0.5)
         lab.daemons["worker"].kill()
         lab.daemons["worker"].wait(60)
         lab.start_worker()
     wait_for(lambda: follows(old, new), f"{old.name} to follow {new.name}", 120)
     wait_for(lambda: steps(lab) == ["fence_node", "rejoin_node"], "the journal")
     assert calls.read_text().count("node rejoin") == 1, "the next service has begun it again"
+    # It streams before it has replayed what makes it consistent, and answers after that.
+    wait_for(lambda: old.result("pg_isready", "-q").returncode == 0, f"{old.name} to answer")
     assert old.sql(f"select count(*) from work where id = {lost}", "app") == "0", (
         "that write is in the WAL that is kept"
     )
@@ -171,14 +174,12 @@ def test_what_cannot_be_rewound_is_cloned(lab: Lab, source: str) -> None:
         show_backups_to_repmgr(lab)
     before = len(steps(lab))
     fail_over(lab, old, new)
-    lab.gateway.hooks("pause")
-    write_alone(old)
-    gone = old.sql("select pg_walfile_name(pg_current_wal_lsn())")
-    for _ in range(2):
-        old.sql("set synchronous_commit = local; select pg_switch_wal(), txid_current()")
-    old.sql("checkpoint")
-    old.path(f"{DATA}/pg_wal/{gone}").unlink()
-    lab.gateway.hooks("resume")
+    with started_alone(lab, old):
+        gone = old.sql("select pg_walfile_name(pg_current_wal_lsn())")
+        for _ in range(2):
+            old.sql("set synchronous_commit = local; select pg_switch_wal(), txid_current()")
+        old.sql("checkpoint")
+        old.path(f"{DATA}/pg_wal/{gone}").unlink(missing_ok=True)
 
     wait_for(lambda: follows(old, new), f"{old.name} to follow {new.name}", 120)
     wait_for(lambda: steps(lab)[before:] == ["fence_node", "rejoin_node!", "clone_node"], "the journal")
@@ -209,7 +210,8 @@ def test_what_cannot_be_stopped_is_switched_off(lab: Lab) -> None:
     fail_over(lab, old, new)
     asked, number = lab.gateway.path("/tmp/power-asked"), old.name[-1]
     with no_login(old):
-        write_alone(old)
+        with started_alone(lab, old):
+            pass  # nobody can stop it
         wait_for(asked.exists, "the program to be run", 120)
         old.pg_ctl("stop", "-m", "immediate")
         lab.gateway.path("/tmp/power-is-off").touch()
@@ -233,12 +235,13 @@ def test_after_its_attempts_it_stays_stopped(lab: Lab) -> None:
     text = password.read_text()
     password.write_text("")
     fail_over(lab, old, new)
-    write_alone(old)
+    with started_alone(lab, old):
+        pass
     stays = f"node {old.name[-1]} stays stopped: 1 attempt(s) to rejoin it in 86400 s"
     wait_for(lambda: stays in lab.gateway.log("worker"), "its attempts to be used up", 180)
-    assert steps(lab)[before:] == ["fence_node", "rejoin_node!", "stay_node!"]
-    said = lab.gateway.hooks("status").stdout
-    assert stays.replace(": ", " (") in said
+    wait_for(lambda: steps(lab)[before:] == ["fence_node", "rejoin_node!", "stay_node!"], "the journal")
+    shown = stays.replace(": ", " (")
+    said = wait_for_answer(lambda: lab.gateway.hooks("status").stdout, lambda text: shown in text, shown)
     assert f"host={new.address}" in said
     assert "pgrep" not in said
     assert not old.path(f"{DATA}/postmaster.pid").exists()

@@ -68,7 +68,7 @@ def test_event_of_repmgrds_user_is_handed_over(built_lab: Lab) -> None:
     lab = built_lab
     result = lab.gateway.hooks("event", "--cluster", "main", "1", "primary_register", user="postgres")
     assert result.returncode == 0, result.stderr
-    wait_for(lambda: routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}, "the run that 'event' started", 30)
+    wait_for(lambda: routes(lab) == {54321: "10.0.0.11", 54322: "10.0.0.11"}, "the run that 'event' started")
     for forbidden in (
         ("iptables-save",),
         ("/usr/local/bin/repmgr-hooks", "reconcile"),
@@ -107,7 +107,7 @@ def test_barman_in_ruins_keeps_the_port_closed_until_the_limit_only(built_lab: L
     assert result.returncode == 1
     assert "firewall {open: app, fail_open_after: 6} although an earlier action failed" in result.stdout
     assert lab.psql_app("select 1").stdout == "1\n"
-    assert "sleep 600" not in lab.gateway.run("ps", "-eo", "args").replace("sh -c", "")
+    wait_for(lambda: "sleep 600" not in lab.gateway.run("ps", "-eo", "args"), "what Barman had begun to end")
 
 
 def test_installed_files_are_valid(built_lab: Lab) -> None:
@@ -130,10 +130,7 @@ def test_slot_that_lost_its_wal_is_made_anew(built_lab: Lab) -> None:
     lab.db1.sql("alter system set max_slot_wal_keep_size = '16MB'")
     lab.db1.sql("alter system set wal_keep_size = 0")
     lab.db1.pg_ctl("reload")
-    for _ in range(4):
-        lab.db1.sql("set synchronous_commit = local; select txid_current(); select pg_switch_wal()")
-        lab.db1.sql("checkpoint")
-    assert slot(lab.db1).endswith("lost")
+    wait_for(lambda: loses_its_wal(lab), "the slot to lose its WAL")
     # The slot alone: what Barman has missed meanwhile is another matter.
     config = lab.gateway.path("/etc/repmgr-hooks/config.yaml")
     routes_of_config = config.read_text().index("    routes:")
@@ -145,6 +142,13 @@ def test_slot_that_lost_its_wal_is_made_anew(built_lab: Lab) -> None:
     assert result.returncode == 0, result.stdout
     assert "drop slot barman on node 1: it holds no WAL" in result.stdout
     assert slot(lab.db1).split("|")[1:] == ["t", "reserved"]
+
+
+def loses_its_wal(lab: Lab) -> bool:
+    """Write more; a checkpoint takes away what a slot may no longer hold."""
+    lab.db1.sql("set synchronous_commit = local; select txid_current(); select pg_switch_wal()")
+    lab.db1.sql("checkpoint")
+    return slot(lab.db1).endswith("lost")
 
 
 def test_active_slot_on_a_standby_is_released_and_dropped(built_lab: Lab) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.endtoend import test_check
 from tests.endtoend.test_check import CONFIG, REPMGR, SERVER, edited, healthy
 from tests.endtoend.typist import type_in
-from tests.lab import Lab, versions, wait_for
+from tests.lab import Lab, versions, wait_for, wait_for_answer
 
 __all__ = ["healthy"]
 MOST_ROUNDS = 4
@@ -109,6 +109,7 @@ GROUPS: list[tuple[list[str | Callable[[Lab], Context[None]]], set[str]]] = [
             "node_that_lets_us_not_in",
             "a_name_that_leads_nowhere",
             "slot_that_may_fill_the_disk",
+            "standby_that_connects_seldom",
             "barman_goes_past_the_gateway",
             "barman_without_keepalives",
             "slot_of_another_name",
@@ -122,6 +123,7 @@ GROUPS: list[tuple[list[str | Callable[[Lab], Context[None]]], set[str]]] = [
                 "nodes.answer",
                 "nodes.name",
                 "nodes.wal",
+                "nodes.retry",
                 "barman.conninfo",
                 "barman.keepalives",
                 "barman.slot",
@@ -188,7 +190,7 @@ def test_what_is_printed_is_typed(
             type_all(healthy, seen)
         except AssertionError as error:  # the faults do not expect one
             failed = error
-    assert healthy.gateway.hooks("reconcile").returncode == 0
+    wait_for(lambda: healthy.gateway.hooks("reconcile").returncode == 0, "nothing to be left to do")
     if failed:
         raise failed
     assert seen >= expected
@@ -228,10 +230,12 @@ def test_a_backup_that_waits_for_wal_is_complete_at_once(healthy: Lab) -> None:
         )
     healthy.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
     (backup, *_) = healthy.gateway.barman("list-backup", "--minimal", "main_backup").split()
-    (found,) = looked(healthy)
-    assert (found["code"], backup in found["message"]) == ("barman.backup", True)
+    (found,) = wait_for_answer(
+        lambda: looked(healthy), lambda wrong: [each["code"] for each in wrong] == ["barman.backup"], "check to see it"
+    )
+    assert backup in found["message"]
     type_in(healthy, found["hint"], found["where"])
-    assert looked(healthy) == []
+    wait_for(lambda: looked(healthy) == [], "all to be well", every=2)
 
 
 def type_all(lab: Lab, seen: set[str]) -> None:

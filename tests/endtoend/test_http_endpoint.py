@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import led_to
-from tests.lab import CONFIG, CONFIG_FILE, Host, Lab, prometheus, wait_for
+from tests.lab import CONFIG, CONFIG_FILE, Host, Lab, prometheus, wait_for, wait_for_answer
 from tests.lab import http as endpoint
 
 INTERVAL = 1
@@ -25,8 +25,7 @@ TOO_OLD = 2 * INTERVAL + 20
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """Two nodes in service, looked at each second; ``serve-http`` and HAProxy on the gateway."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         config = lab.gateway.path(CONFIG_FILE)
         config.write_text(config.read_text().replace("monitor_interval: 5", f"monitor_interval: {INTERVAL}"))
@@ -38,8 +37,6 @@ def lab() -> Iterator[Lab]:
         wait_for(lambda: endpoint.primaries(lab) == [1], "node 1 to be answered for")
         start_haproxy(lab)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def start_haproxy(lab: Lab) -> None:
@@ -49,7 +46,7 @@ def start_haproxy(lab: Lab) -> None:
 
 def behind(lab: Lab, port: int) -> str:
     """The address of the node that a client reaches through HAProxy; empty if none."""
-    dsn = f"host={lab.gateway.address} port={port} user=app dbname=app connect_timeout=3"
+    dsn = f"host={lab.gateway.address} port={port} user=app dbname=app connect_timeout=10"
     return lab.app.result("psql", "-XAtq", dsn, "-c", "select inet_server_addr()", user="postgres").stdout.strip()
 
 
@@ -85,7 +82,7 @@ def test_failover(lab: Lab) -> None:
     prometheus.start(lab)
     wait_for(lambda: 1 in prometheus.asked(lab, 'repmgr_hooks_primary_known{cluster="main"}'), "the first scrape")
     assert prometheus.rules_that_fail(lab) == []
-    assert prometheus.alerts(lab) == {}
+    wait_for(lambda: prometheus.alerts(lab) == {}, "no alert")
     with watched(lab) as seen:
         wait_for(lambda: seen == [[1]], "the first answer")
         lab.db1.pg_ctl("stop", "-m", "immediate")
@@ -97,19 +94,28 @@ def test_failover(lab: Lab) -> None:
         stale = ("PostgresStalePrimary", "1")
         wait_for(lambda: prometheus.alerts(lab).get(stale) == "firing", "Prometheus to report the stale primary")
         time.sleep(3 * INTERVAL)
-        assert leads_to(lab, 5000, lab.db2)
+        assert behind(lab, 5000) != lab.db1.address
+        wait_for(lambda: leads_to(lab, 5000, lab.db2), "HAProxy to lead writers to db2")
     assert [answer for answer in seen if answer] == [[1], [2]], seen
     assert len(seen) <= 3, "1, then perhaps nobody, then 2"
-    assert endpoint.statuses(lab, "/main/nodes/1/replica", "/main/nodes/1/health", "/health") == [503, 200, 200]
+    answered(lab, {"/main/nodes/1/replica": 503, "/main/nodes/1/health": 200, "/health": 200})
+
+
+def answered(lab: Lab, expected: dict[str, int], method: str = "GET") -> None:
+    """Wait until each path is answered so: what has just been started or stopped is seen at the next look."""
+    statuses = list(expected.values())
+    wait_for_answer(
+        lambda: endpoint.statuses(lab, *expected, method=method), lambda got: got == statuses, f"{expected}"
+    )
 
 
 def test_what_is_asked(lab: Lab) -> None:
     of_1, of_2 = "/main/nodes/1", "/main/nodes/10.0.0.12"
+    roles = {f"{of_1}/primary": 200, f"{of_2}/primary": 503, f"{of_1}/replica": 503, f"{of_2}/replica": 200}
     for method in ("GET", "HEAD", "OPTIONS"):
-        paths = (f"{of_1}/primary", f"{of_2}/primary", f"{of_1}/replica", f"{of_2}/replica", "/nodes/2/read-only")
-        assert endpoint.statuses(lab, *paths, method=method) == [200, 503, 503, 200, 200], method
-    assert endpoint.statuses(lab, "/primary", "/main/primary", "/other/nodes/1/primary") == [404, 404, 503]
-    assert endpoint.statuses(lab, f"{of_2}/sync", f"{of_2}/async") == [200, 503], "FIRST 1 (db2, ...)"
+        answered(lab, {**roles, "/nodes/2/read-only": 200}, method)
+    answered(lab, {"/primary": 404, "/main/primary": 404, "/other/nodes/1/primary": 503})
+    answered(lab, {f"{of_2}/sync": 200, f"{of_2}/async": 503})  # FIRST 1 (db2, ...)
     (status, body) = endpoint.asked(lab, f"{of_1}/primary")[0]
     assert (status, json.loads(body)["node"], json.loads(body)["primary"]) == (200, 1, 1)
     assert endpoint.statuses(lab, of_1, method="POST") == [405]
@@ -131,12 +137,12 @@ def of_metrics(lab: Lab) -> None:
 def test_a_standby_that_does_not_replay(lab: Lab) -> None:
     """It receives everything, and readers would see what was."""
     near, far = "/main/nodes/2/replica?lag=1MB", "/main/nodes/2/replica"
-    assert endpoint.statuses(lab, near, far) == [200, 200]
+    answered(lab, {near: 200, far: 200})
     lab.db2.sql("select pg_wal_replay_pause()")
     lab.db1.sql("create table much as select repeat('x', 1000) from generate_series(1, 10000)", "app")
-    wait_for(lambda: endpoint.statuses(lab, near, far) == [503, 200], "the lag to be seen")
+    answered(lab, {near: 503, far: 200})
     lab.db2.sql("select pg_wal_replay_resume()")
-    wait_for(lambda: endpoint.statuses(lab, near, far) == [200, 200], "the lag to be gone")
+    answered(lab, {near: 200, far: 200})
 
 
 def test_a_service_that_hangs_or_is_gone(lab: Lab) -> None:
@@ -150,7 +156,7 @@ def test_a_service_that_hangs_or_is_gone(lab: Lab) -> None:
 
     worker.send_signal(signal.SIGSTOP)
     wait_for(lambda: endpoint.primaries(lab) == [], "nobody to be answered for", TOO_OLD + 30)
-    assert endpoint.statuses(lab, "/health", "/main/health", "/main/nodes/2/replica") == [503] * 3
+    answered(lab, {"/health": 503, "/main/health": 503, "/main/nodes/2/replica": 503})
     assert 'status_fresh{cluster="main"} 0' in endpoint.asked(lab, "/metrics")[0][1]
     wait_for(lambda: behind(lab, 5000) == "", "HAProxy to lead nowhere")
     worker.send_signal(signal.SIGCONT)
@@ -158,7 +164,7 @@ def test_a_service_that_hangs_or_is_gone(lab: Lab) -> None:
 
     with watched(lab) as seen:
         worker.terminate()
-        worker.wait(150)
+        worker.wait(180)
         lab.start_worker()
         time.sleep(3)
     assert seen == [[1]]

@@ -47,11 +47,11 @@ def test_a_failover_while_the_disk_hangs(lab: Lab, starts: bool) -> None:
             if starts:
                 lab.start_worker()
             fail_over(lab)
-            event = lab.gateway.hooks("event", "--cluster", "main", "2", "standby_promote", user="postgres", limit=60)
+            event = lab.gateway.hooks("event", "--cluster", "main", "2", "standby_promote", user="postgres")
             assert "the disk does not answer" in event.stderr + lab.gateway.log("worker")
             assert event.returncode == 0, event.stderr
             assert routes(lab) == FOLLOWED
-            status = lab.gateway.hooks("status", limit=60)
+            status = lab.gateway.hooks("status")
             assert "primary is node 2" in status.stdout, status.stderr
             assert lab.daemons["worker"].poll() is None
         told = lab.gateway.hooks("event", "--cluster", "main", "2", "standby_promote", user="postgres")

@@ -17,8 +17,7 @@ LOCK = "/run/xtables.lock"
 @pytest.fixture
 def legacy() -> Iterator[Lab]:
     """Two nodes that replicate; on the gateway, and only there, ``update-alternatives`` has been used."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         for name in ("iptables", "iptables-save", "iptables-restore"):
             link = lab.gateway.path(f"/etc/alternatives/{name}")
@@ -26,8 +25,6 @@ def legacy() -> Iterator[Lab]:
             link.symlink_to(f"/usr/sbin/{name.replace('iptables', 'iptables-legacy')}")
         assert "legacy" in lab.gateway.run("iptables", "-V")
         yield lab
-    finally:
-        lab.destroy()
 
 
 def backend(lab: Lab) -> str:

@@ -54,6 +54,8 @@ def test_a_table_that_somebody_has_filled_hides_no_failover(built_lab: Lab) -> N
         dbname="repmgr",
         limit=60,
     )
+    count = "select count(*) > 290000 from repmgr.nodes"
+    wait_for(lambda: lab.db2.sql(count, "repmgr") == "t", "db2 to have replayed it")
     found = json.loads(lab.gateway.hooks("status", "--json").stdout)["main"]
     assert found["decision"]["primary"] == 1
     assert [state["error"] for state in found["decision"]["states"]] == ["", ""]

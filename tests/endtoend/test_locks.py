@@ -45,12 +45,9 @@ def a_silent_server_before_ours(lab: Lab) -> None:
 @pytest.fixture(params=[False, True], ids=["debians", "newest"])
 def of_each_barman(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A cluster in service, with Debian's Barman and with the newest."""
-    lab = fresh_lab(newest_barman=request.param)
-    try:
+    with fresh_lab(newest_barman=request.param) as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.mark.parametrize("held_up", [cron, archive_wal, a_silent_server_before_ours])

@@ -26,6 +26,7 @@ from tests.endtoend.test_continuity import (
     by_hand_ok,
     checksum,
     close_file,
+    end_cron,
     let_barman_get_ahead,
     promote,
     serve,
@@ -33,23 +34,21 @@ from tests.endtoend.test_continuity import (
     wait_for_the_app_port,
 )
 from tests.lab import Lab, wait_for
-from tests.lab.barman import back_up, clone_from_barman, serve_standbys
+from tests.lab.barman import archived, back_up, clone_from_barman, serve_standbys
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 SERVER = "/etc/barman.d/main_backup.conf"
+ARCHIVE = "/var/lib/barman/main_backup/wals"
 
 
 @pytest.fixture
 def newest() -> Iterator[Lab]:
     """Two nodes that replicate; ports closed, Barman idle, no repmgrd."""
-    lab = fresh_lab(newest_barman=True)
-    try:
+    with fresh_lab(newest_barman=True) as lab:
         lab.build()
         said = lab.gateway.barman("--version")
         assert tuple(map(int, said.split()[0].split(".")[:2])) >= (3, 19), said
         yield lab
-    finally:
-        lab.destroy()
 
 
 def test_failover(newest: Lab) -> None:
@@ -68,11 +67,12 @@ def test_failover(newest: Lab) -> None:
     assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
     assert barman_streams_from(lab.db2)
     assert slot(lab.db2) == "t|t|reserved"
-    assert missing_across_the_switch(lab, lab.db2, first) == set()
-    assert by_hand_ok(lab)
+    wait_for(lambda: not missing_across_the_switch(lab, lab.db2, first), "Barman to have what it should have")
+    wait_for(lambda: by_hand_ok(lab), "whole WAL", every=1)
     assert re.search(r"^OK +barman\.cron ", lab.gateway.hooks("check").stdout, re.MULTILINE)
 
-    (place,) = lab.gateway.run("find", "/var/lib/barman", "-name", "00000002.history").split()
+    place = f"{ARCHIVE}/00000002.history"
+    wait_for(lambda: archived(lab, "00000002.history"), "the history file in the archive", every=1)
     lab.gateway.run("mv", place, "/var/tmp/lost")
     assert "  MISSING 00000002.history\n" in lab.gateway.hooks("check-wal").stdout
     lab.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
@@ -82,6 +82,7 @@ def test_failover(newest: Lab) -> None:
 def test_barman_ahead_is_repaired(newest: Lab) -> None:
     lab = newest
     serve(lab, ("stream: true", "stream: true, repair: true"))
+    end_cron(lab)
     ahead = let_barman_get_ahead(lab)
     before = {name: checksum(lab, name) for name in streaming_files(lab) if name[:24] >= ahead[-1]}
     promote(lab)
@@ -90,7 +91,7 @@ def test_barman_ahead_is_repaired(newest: Lab) -> None:
     assert barman_streams_from(lab.db2)
     place = f"quarantine-00000002{ahead[0][8:]}"
     assert {name: checksum(lab, f"../{place}/{name}") for name in before} == before
-    assert by_hand_ok(lab)
+    wait_for(lambda: by_hand_ok(lab), "whole WAL", every=1)
 
 
 def test_a_clone_after_what_check_says(newest: Lab) -> None:
@@ -186,7 +187,7 @@ def test_failover_by_models(newest: Lab) -> None:
     wait_for(lambda: nothing_missing(lab), "the end of the failover")
     assert model(lab) == "main-db2"
     assert barman_streams_from(lab.db2)
-    assert by_hand_ok(lab)
+    wait_for(lambda: by_hand_ok(lab), "whole WAL", every=1)
     shown = lab.gateway.hooks("check").stdout
     assert re.search(r"^OK +barman\.conninfo .*leads to a node by its model", shown, re.MULTILINE)
     assert re.search(r"^OK +barman\.primary .*reaches node 2", shown, re.MULTILINE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import signal
@@ -18,11 +17,12 @@ from tests.endtoend.looks import (
     led_to,
     nothing_missing,
     routes,
+    unplugged_under_open_connections,
     wait_until_good,
     worker_log,
 )
+from tests.endtoend.rules import rules
 from tests.lab import CONFIG_FILE, Lab, wait_for
-from tests.lab.many import Crowd
 from tests.lab.three import rejoin
 
 TABLE = """\
@@ -62,12 +62,9 @@ table inet theirs {
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    lab = fresh_lab(backend="nftables")
-    try:
+    with fresh_lab(backend="nftables") as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def said(lab: Lab) -> list[dict[str, str]]:
@@ -81,7 +78,7 @@ def test_a_table_of_our_own_and_nothing_of_iptables(lab: Lab) -> None:
     assert lab.gateway.nat() == TABLE.splitlines()
     assert lab.gateway.run("iptables-save") == ""
     assert said(lab) == []
-    assert lab.gateway.hooks("status").returncode == 0
+    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "a good status", every=0.5)
     assert lab.psql_app("select inet_client_addr()").stdout == "10.0.0.20\n"
     assert barman_streams_from(lab.db1)
 
@@ -90,7 +87,7 @@ def test_a_ruleset_that_is_loaded_anew(lab: Lab) -> None:
     """/etc/nftables.conf begins with ``flush ruleset`` on Debian and RHEL; then it has rules of others."""
     lab.put(lab.gateway, "/etc/nftables.conf", f"#!/usr/sbin/nft -f\nflush ruleset\n{THEIRS}")
     lab.gateway.run("nft", "-f", "/etc/nftables.conf")
-    wait_for(lambda: lab.gateway.nat() == TABLE.splitlines(), "our table to be there again", 30)
+    wait_for(lambda: lab.gateway.nat() == TABLE.splitlines(), "our table to be there again")
     theirs = lab.gateway.run("nft", "list", "table", "inet", "theirs")
     assert "dport 8080 redirect" in theirs
     assert said(lab) == []
@@ -120,18 +117,6 @@ def test_to_iptables_and_back(lab: Lab) -> None:
     client.stop()
 
 
-@contextlib.contextmanager
-def rules(lab: Lab, *commands: str) -> Iterator[None]:
-    try:
-        for command in commands:
-            program, _, rest = command.partition(" ")
-            lab.gateway.run(program, *([rest] if program == "nft" else rest.split()))
-        yield
-    finally:
-        lab.gateway.run("nft", "delete table ip theirs", check=False)
-        lab.gateway.run("iptables-restore", stdin="*nat\nCOMMIT\n*filter\nCOMMIT\n")
-
-
 def nft(chain: str, rule: str) -> str:
     return f"nft add table ip theirs; add chain ip theirs c {{ type {chain} ; }}; add rule ip theirs c {rule}"
 
@@ -151,13 +136,13 @@ ELSEWHERE = "tcp dport 54322 dnat to 10.0.0.12:5432"
 )
 def test_a_rule_that_keeps_clients_out(lab: Lab, command: str, words: str) -> None:
     with rules(lab, command):
-        assert lab.psql_app("insert into work default values", limit=5).returncode != 0
+        assert lab.psql_app("insert into work default values", patience=3).returncode != 0
         (finding,) = said(lab)
         assert (finding["code"], finding["level"]) == ("rules.foreign", "FAIL")
         assert words in finding["message"]
         lab.gateway.run("sh", "-ec", finding["hint"])
         assert said(lab) == []
-        assert lab.psql_app("insert into work default values", limit=5).returncode == 0
+        assert lab.psql_app("insert into work default values", patience=20).returncode == 0
 
 
 def test_what_comes_after_ours_changes_nothing_for_clients(lab: Lab) -> None:
@@ -174,17 +159,7 @@ def test_what_comes_after_ours_changes_nothing_for_clients(lab: Lab) -> None:
 
 def test_primary_unplugged_under_open_connections(lab: Lab) -> None:
     """No reset comes from db1, neither to the application nor to a client on the gateway itself, as Barman is one."""
-    hosts = (lab.app, lab.gateway)
-    clients, crowds = [lab.start_client(host) for host in hosts], [Crowd(lab, host, 4) for host in hosts]
-    fault = time.time()
-    lab.unplug(lab.db1)
-
-    for client in clients:
-        client.wait_for_write(fault + 1)
-        hung = [write for write in client.writes() if write.ended - write.begun > 2]
-        assert len(hung) == 1, "only the open connection waited"
-    for crowd in crowds:
-        crowd.wait_for_writes(fault + 1)
+    clients = unplugged_under_open_connections(lab, lab.db1)
     wait_for(lambda: nothing_missing(lab), "the end of the failover")
     assert led_to(lab, lab.db2)
     assert lab.gateway.nat() == TABLE.replace("10.0.0.11", "10.0.0.12").splitlines()
@@ -203,7 +178,7 @@ def test_a_stale_primary_gets_no_client(lab: Lab) -> None:
 
     rule = "ip daddr 10.0.0.20 tcp dport 54322 dnat to 10.0.0.11:5432"
     lab.gateway.run("nft", "insert", "rule", "ip", "repmgr_hooks_main", "repmgr_dnat", *rule.split())
-    wait_for(lambda: routes(lab) == {54321: "10.0.0.12"}, "the port to be closed", 30)
+    wait_for(lambda: routes(lab) == {54321: "10.0.0.12"}, "the port to be closed")
 
     lab.plug_in(lab.db2)
     lab.db1.pg_ctl("stop", "-m", "immediate")

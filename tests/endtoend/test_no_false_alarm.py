@@ -9,7 +9,7 @@ import pytest
 
 from tests.endtoend.looks import follows, led_to, nothing_missing
 from tests.endtoend.test_alive import end_worker
-from tests.endtoend.test_served import PAGE, pages
+from tests.endtoend.test_served import PAGER, pages
 from tests.lab import CONFIG_FILE, Lab, three, wait_for
 
 LOOKED = "/var/lib/repmgr-hooks/cluster-main.looked"
@@ -22,7 +22,7 @@ SETTLED = 30.0
 def watched(lab: Lab) -> Lab:
     """The service looks every second, probes as often as it may, and pages a program; the nodes have ssh."""
     three.start_ssh(lab)
-    lab.put(lab.gateway, "/usr/local/bin/page", f"#!/bin/sh\ntr -d '\\n' >> {PAGE}; echo >> {PAGE}\n", 0o755)
+    lab.put(lab.gateway, "/usr/local/bin/page", PAGER, 0o755)
     config = lab.gateway.path(CONFIG_FILE)
     text = config.read_text().replace("\nclusters:\n", "\nalerts:\n  - {exec: [/usr/local/bin/page]}\nclusters:\n")
     text = text.replace("monitor_interval: 5\n", "monitor_interval: 1\n").replace("interval: 30}", "interval: 2}")
@@ -67,7 +67,7 @@ def test_a_hundred_looks_a_switchover_a_restart_and_a_firewall_reload(watched: L
     lab.db1.pg_ctl("restart", "-m", "fast")
     quiet(lab, "a restart of the primary")
 
-    lab.db2.run("repmgr", "-f", "/etc/repmgr/db2.conf", "standby", "switchover", user="postgres", limit=120)
+    lab.db2.run("repmgr", "-f", "/etc/repmgr/db2.conf", "standby", "switchover", user="postgres", limit=300)
     wait_for(lambda: led_to(lab, lab.db2) and follows(lab.db1, lab.db2), "the switchover")
     quiet(lab, "a switchover")
 

@@ -33,8 +33,7 @@ def failures(lab: Lab) -> list[str]:
 
 
 def test_a_gateway_without_barman() -> None:
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.gateway.path("/usr/local/bin/barman").write_text("#!/bin/sh\nexit 1\n")
         open_with(lab, "app-only.yaml")
@@ -49,13 +48,10 @@ def test_a_gateway_without_barman() -> None:
         assert slot(lab.db2) == ""
         assert lab.gateway.hooks("check-wal").returncode == 2
         assert "no section 'barman'" in lab.gateway.hooks("check-wal").stderr
-    finally:
-        lab.destroy()
 
 
 def test_a_backup_host_without_an_app_port() -> None:
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.start_cron()
         open_with(lab, "barman-only.yaml")
@@ -68,8 +64,6 @@ def test_a_backup_host_without_an_app_port() -> None:
         wait_for(lambda: runs(lab)[-1]["ended"] and runs(lab)[-1]["ok"], "the run")
         assert routes(lab) == {54321: lab.db2.address}
         assert slot(lab.db2) == "t|t|reserved"
-    finally:
-        lab.destroy()
 
 
 # -- two clusters ------------------------------------------------------------------------------------------------------
@@ -155,24 +149,26 @@ def test_two_clusters_with_equal_node_ids(lab: Lab) -> None:
     lab.put(lab.gateway, CONFIG_FILE, other_config(lab))
     end_worker(lab)
     lab.start_worker()
+    # Not "starting monitoring": then it still gives up at once if the primary does not answer.
+    ready = re.compile("monitoring (connection to upstream|cluster primary)")
     for number in lab.numbers:
         words = ("repmgrd", "-f", f"/etc/repmgr/other{number}.conf", "--daemonize=false", "--no-pid-file")
         lab.daemons[f"other{number}"] = lab.gateway.start(*words, user="postgres", log=f"other{number}")
-        wait_for(lambda n=number: "monitoring" in lab.gateway.log(f"other{n}"), "repmgrd of the second cluster")
+        wait_for(lambda n=number: ready.search(lab.gateway.log(f"other{n}")), "repmgrd of the second cluster")
     wait_for(lambda: led(lab) == {54321: 1, 54322: 1, 54331: 1, 54332: 1}, "all ports to lead to db1")
     client = lab.start_client()
     other = lab.start_client(name="other", way=f"host={lab.gateway.address} port=54332")
 
-    fault = time.time()
     pg_ctl_other(lab.db1, "stop", "-m", "immediate")
+    fault = time.time()
     wait_for(lambda: led(lab).get(54331) == 2, "the second cluster's port for Barman to follow")
     assert client.wait_for_write(fault).error == ""
     assert led(lab)[54321] == led(lab)[54322] == 1, "the first cluster's ports stay"
-    again = time.time()
     lab.db1.pg_ctl("stop", "-m", "immediate")
+    again = time.time()
     wait_for(lambda: led(lab).get(54322) == 2, "the first cluster's app port to follow")
     wait_for(lambda: in_order(lab, "main"), "the first cluster to be in order")
-    client.wait_for_write(again + 1)
-    other.wait_for_write(fault + 1)
+    client.wait_for_write(again)
+    other.wait_for_write(fault)
     assert led(lab) == {54321: 2, 54322: 2, 54331: 2, 54332: 2}
     assert not in_order(lab, "other"), "its Barman hangs"

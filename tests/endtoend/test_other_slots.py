@@ -48,9 +48,13 @@ def test_over_a_failover_and_a_rejoin(built_lab: Lab) -> None:
     assert "slot second: reserved" in lab.gateway.hooks("status").stdout
 
     # One that somebody uses on a standby stays, and is named.
+    # Before that somebody has come the service would drop it.
+    assert lab.gateway.hooks("pause", "--for", "30m").returncode == 0
     lab.db1.sql("select pg_create_physical_replication_slot('second', true)")
     cascade = ("-h", lab.db1.address, "-U", "repmgr", "-S", "second", "-D", "/tmp")
     lab.daemons["cascade"] = lab.db1.start("pg_receivewal", *cascade, user="postgres", log="cascade")
+    wait_for(lambda: slot(lab.db1, "second") == "t|t|reserved", "somebody to use it")
+    assert lab.gateway.hooks("resume").returncode == 0
     said = "slot second on standby 1 is in use by 'pg_receivewal'"
     wait_for(lambda: said in lab.gateway.hooks("status").stdout, "status to name who uses it", every=1)
     assert slot(lab.db1, "second") == "t|t|reserved"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.endtoend.looks import barman_streams_from, routes, slot
-from tests.lab import CONFIG, DATA, Host, Lab
+from tests.lab import CONFIG, DATA, Host, Lab, wait_for
 
 PLACE = "/etc/repmgr-hooks/config.yaml"
 
@@ -26,6 +26,9 @@ def use_plain_role(lab: Lab) -> None:
 def grant(lab: Lab, role: str) -> None:
     script = (CONFIG / "grants.sql").read_text()
     lab.db1.run("psql", "-Xq", "-v", f"role={role}", "-d", "repmgr", user="postgres", stdin=script)
+    written = lab.db1.sql("select pg_current_wal_lsn()")
+    replayed = f"select pg_last_wal_replay_lsn() >= '{written}'"
+    wait_for(lambda: lab.db2.sql(replayed) == "t", "db2 to have replayed the grants")
 
 
 def test_the_documented_grants_are_enough(built_lab: Lab) -> None:

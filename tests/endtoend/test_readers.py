@@ -41,8 +41,7 @@ def restart_worker(lab: Lab) -> None:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Three nodes in service; what stands in config.yaml about readers counts, with a smaller lag and quick looks."""
-    lab = fresh_lab(3)
-    try:
+    with fresh_lab(3) as lab:
         lab.build()
         change_config(
             lab,
@@ -57,8 +56,6 @@ def lab() -> Iterator[Lab]:
         lab.start_repmgrd()
         wait_for(lambda: reach(lab, DB2, DB3), "readers on both standbys")
         yield lab
-    finally:
-        lab.destroy()
 
 
 def assert_equal_shares(lab: Lab) -> None:

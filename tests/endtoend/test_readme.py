@@ -22,6 +22,7 @@ def compare(lab: Lab, shown: Sample, code: int = 0) -> None:
 
 
 def test_before_and_after_a_failover(lab: Lab) -> None:
+    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "a good status", every=0.5)
     for command, text in (
         ("status", FRONT),
         ("check", CLI),

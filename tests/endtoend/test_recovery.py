@@ -22,8 +22,7 @@ RESTORE = "/usr/bin/barman-wal-restore 10.0.0.20 main_backup %f %p"
 @pytest.fixture(scope="module")
 def cloned() -> Iterator[Lab]:
     """Two nodes in service; db2 was cloned from Barman. Each test leaves it as it was."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.open(repmgrd=False)
         serve_standbys(lab)
         back_up(lab, lab.db1)
@@ -32,8 +31,6 @@ def cloned() -> Iterator[Lab]:
         wait_for(lambda: follows(lab.db2, lab.db1), "db2 to follow db1")
         lab.start_passive_repmgrd()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def test_clone_from_barman(cloned: Lab) -> None:
@@ -69,9 +66,14 @@ def test_catching_up_through_restore_command(cloned: Lab) -> None:
         for _ in range(5):
             closed.append(lab.db1.sql(write, "app"))
             lab.db1.sql("select pg_switch_wal()")
-        lab.db1.sql("checkpoint")
-        there = lab.db1.sql("select string_agg(name, ' ') from pg_ls_waldir()")
-        assert closed[0] not in there, "db1 could still stream it"
+        there = "select string_agg(name, ' ') from pg_ls_waldir()"
+
+        def removed() -> bool:
+            """Not before Barman, through its slot, has received it."""
+            lab.db1.sql("checkpoint")
+            return closed[0] not in lab.db1.sql(there)
+
+        wait_for(removed, "db1 to have the first no more", every=1)
         last = lab.db1.sql("select max(id) from work", "app")
 
         wait_for(lambda: lab.db2.sql("select max(id) from work", "app") == last, "db2 to have all rows", 60)
@@ -91,6 +93,8 @@ def check(lab: Lab) -> tuple[int, list[str]]:
 
 def test_check_on_a_good_standby(cloned: Lab) -> None:
     lab = cloned
+
+    wait_for(lambda: check(lab)[0] == 0, "a check that is content", every=2)
 
     code, lines = check(lab)
 

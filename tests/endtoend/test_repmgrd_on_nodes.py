@@ -22,8 +22,7 @@ CONFIG_FILE = "/etc/repmgr-hooks/config.yaml"
 @pytest.fixture
 def on_hosts() -> Iterator[Lab]:
     """Two nodes in service; on each a repmgrd, and a forwarder that leads to the gateway."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.start_cron()
         on_nodes.install(lab)
@@ -33,21 +32,16 @@ def on_hosts() -> Iterator[Lab]:
             start_forwarder(lab, host)
         on_nodes.start_repmgrd(lab)
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture
 def two_hosts() -> Iterator[Lab]:
     """The same without repmgrd and without the service: what the gateway takes stays in its spool."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.make_network()
         lab.make_directories()
         on_nodes.install(lab)
         yield lab
-    finally:
-        lab.destroy()
 
 
 def handed_over(lab: Lab) -> list[dict[str, object]]:
@@ -77,17 +71,16 @@ def sent_by_ssh(host: Host, content: str, *asked: str) -> tuple[int, str, str]:
 def test_a_failover(on_hosts: Lab) -> None:
     lab = on_hosts
     client = lab.start_client()
-    fault = time.time()
     lab.db1.pg_ctl("stop", "-m", "immediate")
-    client.wait_for_write(fault + 1)
+    client.wait_for_write(time.time())
     wait_for(lambda: "repmgrd_failover_promote" in names(lab, "db2"), "the event of the failover")
     wait_for(lambda: "repmgrd_reload" in names(lab, "db2"), "the last event of the failover")
-    assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}
+    wait_for(lambda: routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}, "both ports to lead to db2")
     told = names(lab, "db2")
     assert told.index("standby_promote") < told.index("repmgrd_failover_promote") < told.index("repmgrd_reload")
     assert len(told) == len(set(told)), "each once"
     assert all(abs(float(str(found["clock_ahead"]))) < 60 for found in handed_over(lab))
-    assert waiting(lab.db2) == 0
+    wait_for(lambda: waiting(lab.db2) == 0, "the forwarder to hear that all is taken")
     shown = lab.gateway.hooks("history", "-n", "50").stdout
     assert "standby_promote of node 2, from db2," in shown
 
@@ -130,7 +123,8 @@ def test_a_clock_that_is_off_is_named(on_hosts: Lab) -> None:
     # And as long as ssh took.
     named = re.compile(r"the clock of db2 is 36\d\d s behind")
     wait_for(lambda: named.search(lab.gateway.hooks("status").stdout), "status to say so", every=0.5)
-    assert re.search(r"\(its clock is 36\d\d s behind this one\)", lab.gateway.hooks("history").stdout)
+    shown = re.compile(r"\(its clock is 36\d\d s behind this one\)")
+    wait_for(lambda: shown.search(lab.gateway.hooks("history").stdout), "history to say so", every=0.5)
 
 
 def test_the_forwarder_is_killed_in_the_middle_of_a_delivery(two_hosts: Lab) -> None:
@@ -173,7 +167,7 @@ def test_two_gateways_of_which_one_is_dead(two_hosts: Lab) -> None:
     for name in ("repmgrd_start", "child_node_disconnect"):
         event(lab.db1, 1, name)
     wait_for(lambda: len(spooled(lab)) == 2, "the events at the gateway that is there")
-    assert waiting(lab.db1, "other") == 2
+    wait_for(lambda: waiting(lab.db1, "other") == 2, "them to wait for the other")
 
 
 @pytest.mark.parametrize(
@@ -217,9 +211,8 @@ def test_check_and_the_way_of_an_event(on_hosts: Lab) -> None:
     assert said.count("is on the node's own host, which reports: ") == 2, said
     assert "no repmgr.conf of node" not in said
     assert "the clocks of the hosts that hand events over are right" in said
-    status = lab.gateway.hooks("status")
-    assert "failover: repmgr would promote node 2" in status.stdout, status.stdout
-    assert status.returncode == 0, status.stdout
+    wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "a good status", every=0.5)
+    assert "failover: repmgr would promote node 2" in lab.gateway.hooks("status").stdout
 
     for host in lab.databases:
         for other in lab.databases:
@@ -237,6 +230,7 @@ def test_check_and_the_way_of_an_event(on_hosts: Lab) -> None:
     assert "gateway has not taken the event within 2 s" in checked.stdout, checked.stdout
     assert checked.returncode == 1
     lab.daemons["forward db1"].kill()
+    lab.daemons["forward db1"].wait(60)
     assert "the forwarder does not run" in lab.db1.hooks("check").stdout
 
 

@@ -73,9 +73,9 @@ def test_what_stands_under_the_name_of_the_fifo(lab: Lab, what: str) -> None:
     once = lab.gateway.result("sudo", "-n", HOOKS, "worker", "--once", user="postgres", limit=60)
     assert once.returncode == 0, once.stderr
     assert roots(lab) == before
-    assert named(lab, "wake")
+    wait_for(lambda: named(lab, "wake"), "the service to name it")
+    wait_for(lab.gateway.path(f"{SPOOL}/wake").is_fifo, "the service to make it anew")
     assert lab.daemons["worker"].poll() is None
-    assert lab.gateway.path(f"{SPOOL}/wake").is_fifo()
 
 
 def test_a_service_starts_whatever_stands_in_its_spool(lab: Lab) -> None:

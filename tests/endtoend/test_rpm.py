@@ -29,7 +29,7 @@ KEYS = f"""
 import sys; sys.path.insert(0, "{HOME}")
 from pathlib import Path
 from repmgr_hooks.settings.cluster import Node
-from repmgr_hooks.checks.from_hosts import KEYS
+from repmgr_hooks.checks.sshd import KEYS
 from repmgr_hooks.setup.database_host import of_gateway
 print(of_gateway({{1: Node("10.0.0.11")}}, {{}}, Path("/usr/share/repmgr-hooks"))[KEYS])
 """

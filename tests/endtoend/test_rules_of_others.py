@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 
 import pytest
 
+from tests.endtoend.rules import rules
 from tests.endtoend.test_clients import served, writes
 from tests.lab import CONFIG_FILE, PYTHON, Lab
 
@@ -33,20 +32,6 @@ def found(lab: Lab) -> list[dict[str, str]]:
 
 def typed(lab: Lab, hint: str) -> None:
     lab.gateway.run("sh", "-ec", hint)
-
-
-@contextlib.contextmanager
-def rules(lab: Lab, *commands: str) -> Iterator[None]:
-    """Rules of others, in the gateway's kernel; whatever a hint removes, all of it is gone afterwards."""
-    saved = lab.gateway.run("iptables-save")
-    try:
-        for command in commands:
-            program, _, rest = command.partition(" ")
-            lab.gateway.run(program, *([rest] if program == "nft" else rest.split()))
-        yield
-    finally:
-        lab.gateway.run("nft", "flush ruleset")
-        lab.gateway.run("iptables-restore", stdin=saved)
 
 
 def nft(family: str, chain: str, rule: str) -> str:

@@ -10,11 +10,8 @@ SEED = "8"
 
 
 def test_restored_backup_has_every_row_after_failovers() -> None:
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         result = soak(lab, SEED, failovers=2)
-    finally:
-        lab.destroy()
     assert result.healthy, result
     assert result.timeline == 3
     assert result.acknowledged > 100
@@ -22,8 +19,5 @@ def test_restored_backup_has_every_row_after_failovers() -> None:
 
 def test_role_changes_before_the_one_before_is_digested() -> None:
     """A timeline number is used twice in each; after each, a restore equals the cluster."""
-    lab = fresh_lab(3)
-    try:
+    with fresh_lab(3) as lab:
         play(lab, "short", [Plan("second", "immediate", 1.5, 2), Plan("return", "fast", 3.0, 2)])
-    finally:
-        lab.destroy()

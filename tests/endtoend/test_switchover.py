@@ -19,13 +19,10 @@ from tests.lab.pgbouncer import Pooler, done_in, start_bench
 
 @pytest.fixture
 def ready(backend: str) -> Iterator[Lab]:
-    lab = fresh_lab(3, backend=backend)
-    try:
+    with fresh_lab(3, backend=backend) as lab:
         opened(lab)
         serving(lab)
         yield lab
-    finally:
-        lab.destroy()
 
 
 @with_each_backend

@@ -13,7 +13,6 @@ from subprocess import Popen
 import pytest
 
 from repmgr_hooks.switchover.phases import HOLD_LIMIT
-from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.switchovers import (
     PHASES,
     hanging,
@@ -21,7 +20,6 @@ from tests.endtoend.switchovers import (
     is_served,
     nothing_left,
     pair,
-    pooled_service,
     primary_of,
     repmgr_conf,
     rests,
@@ -34,20 +32,9 @@ from tests.lab.pgbouncer import Pooler
 from tests.lab.three import rejoin
 
 
-@pytest.fixture(scope="module")
-def both() -> Iterator[tuple[Lab, Pooler]]:
-    """Three nodes in service behind a PgBouncer."""
-    made = fresh_lab(3)
-    try:
-        yield made, pooled_service(made)
-    finally:
-        made.destroy()
-
-
 @pytest.fixture
-def lab(both: tuple[Lab, Pooler]) -> Lab:
-    """Each test leaves node 1 or 2 as the primary, and all others its standbys."""
-    return both[0]
+def lab(pooled_three: tuple[Lab, Pooler]) -> Lab:
+    return pooled_three[0]
 
 
 @pytest.mark.parametrize("for_good", [False, True])
@@ -82,6 +69,26 @@ def test_repmgr_refuses(lab: Lab) -> None:
         refused = switchover(lab)
     assert refused.returncode == 1
     assert "FAIL  switchover.repmgr   main: repmgr refuses: unable to connect via SSH" in refused.stdout
+    assert primary_of(lab) is old
+    assert nothing_left(lab)
+
+
+def test_the_target_lets_no_client_in(lab: Lab) -> None:
+    """Each node has a pg_hba.conf of its own; nothing is begun."""
+    old, new = pair(lab)
+    path = new.path(f"{DATA}/pg_hba.conf")
+    text = path.read_text()
+    path.write_text("".join(line for line in text.splitlines(True) if " app " not in line))
+    new.pg_ctl("reload")
+    try:
+        refused = switchover(lab)
+    finally:
+        path.write_text(text)
+        new.pg_ctl("reload")
+    assert refused.returncode == 1
+    assert re.search(
+        rf"FAIL  client\.login +main node {new.name[-1]}: .* no pg_hba.conf entry for host", refused.stdout
+    )
     assert primary_of(lab) is old
     assert nothing_left(lab)
 
@@ -123,20 +130,20 @@ def test_barman_dies_while_clients_are_held(lab: Lab) -> None:
     is_good(lab, old, new)
 
 
-def test_pgbouncer_dies_while_clients_are_held(lab: Lab, both: tuple[Lab, Pooler]) -> None:
+def test_pgbouncer_dies_while_clients_are_held(lab: Lab, pooler: Pooler) -> None:
     """What it has held it has forgotten; clients of the port go on all the same."""
     _, new = pair(lab)
     command = started(lab, PHASES["switch"])
-    both[1].signal(signal.SIGKILL)
+    pooler.signal(signal.SIGKILL)
     try:
         command.wait(300)
         client = lab.start_client(patience=60)
         client.stop()
     finally:
-        both[1].start()
+        pooler.start()
     is_served(lab, time.time())
     assert primary_of(lab) is new
-    assert not both[1].paused()
+    assert not pooler.paused()
 
 
 def test_the_archive_is_stuck(lab: Lab) -> None:
@@ -159,12 +166,12 @@ def test_the_archive_is_stuck(lab: Lab) -> None:
 def archiving_with(host: Host, command: str) -> Iterator[None]:
     """A node has another archive_command."""
     host.sql(f"alter system set archive_command = '{command}'")
-    host.sql("select pg_reload_conf()")
+    host.pg_ctl("reload")
     try:
         yield
     finally:
         host.sql("alter system reset archive_command")
-        host.sql("select pg_reload_conf()")
+        host.pg_ctl("reload")
 
 
 def test_the_old_primary_does_not_stop(lab: Lab) -> None:
@@ -242,11 +249,11 @@ def stands_still(command: Popen[bytes]) -> Iterator[None]:
         command.send_signal(signal.SIGCONT)
 
 
-def test_the_command_was_stopped_for_longer_than_it_may_hold_clients(lab: Lab, both: tuple[Lab, Pooler]) -> None:
+def test_the_command_was_stopped_for_longer_than_it_may_hold_clients(lab: Lab, pooler: Pooler) -> None:
     """It goes on where it was, and holds nobody: the service has taken back what it held, and what it holds late."""
     old, _ = pair(lab)
     # PgBouncer is paused when this transaction has ended: so long the command holds, and does not get any further.
-    words = ("psql", "-XAtq", f"{both[1].way} user=app dbname=app", "-c", "select pg_sleep(601)")
+    words = ("psql", "-XAtq", f"{pooler.way} user=app dbname=app", "-c", "select pg_sleep(601)")
     busy = lab.app.start(*words, user="postgres", log="busy")
     asleep = "select count(*) from pg_stat_activity where query = 'select pg_sleep(601)'"
     wait_for(lambda: old.sql(asleep) == "1", "the transaction")

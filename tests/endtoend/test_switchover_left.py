@@ -6,11 +6,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.switchovers import (
     PHASES,
     STATE,
@@ -18,7 +16,6 @@ from tests.endtoend.switchovers import (
     is_served,
     killed,
     pair,
-    pooled_service,
     primary_of,
     repmgr_conf,
     started,
@@ -31,19 +28,9 @@ from tests.lab.pgbouncer import Pooler
 from tests.lab.three import rejoin
 
 
-@pytest.fixture(scope="module")
-def both() -> Iterator[tuple[Lab, Pooler]]:
-    made = fresh_lab(3)
-    try:
-        yield made, pooled_service(made)
-    finally:
-        made.destroy()
-
-
 @pytest.fixture
-def lab(both: tuple[Lab, Pooler]) -> Lab:
-    """Each test leaves node 1 or 2 as the primary, and all others its standbys."""
-    return both[0]
+def lab(pooled_three: tuple[Lab, Pooler]) -> Lab:
+    return pooled_three[0]
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -112,13 +99,13 @@ def repmgr_has_ended(host: Host) -> None:
 
 
 @pytest.mark.parametrize("too", ["nothing", "the service", "the gateway"])
-def test_the_old_primary_serves_again(lab: Lab, both: tuple[Lab, Pooler], too: str) -> None:
+def test_the_old_primary_serves_again(lab: Lab, pooler: Pooler, too: str) -> None:
     """It does not stop, and repmgr gives up; the command, which would have started it again, is gone."""
     old, new = pair(lab)
     begun, client = said(lab), lab.start_client(patience=60)
     with repmgr_conf(new, "shutdown_check_timeout=15\n"), hanging(old):
         command = stopping(lab, old)
-        assert both[1].paused()
+        assert pooler.paused()
         if too == "the gateway":
             power_off(lab, command)
             repmgr_has_ended(new)
@@ -135,10 +122,10 @@ def test_the_old_primary_serves_again(lab: Lab, both: tuple[Lab, Pooler], too: s
         lab.start_repmgrd()
     is_served(lab, time.time())
     assert primary_of(lab) is old
-    assert not both[1].paused()
+    assert not pooler.paused()
 
 
-def test_the_node_is_promoted(lab: Lab, both: tuple[Lab, Pooler]) -> None:
+def test_the_node_is_promoted(lab: Lab, pooler: Pooler) -> None:
     """The primary dies, and repmgr gives up; repmgrd, which was paused just then, promotes nobody later either."""
     old, new = pair(lab)
     client = lab.start_client(patience=60)
@@ -152,4 +139,4 @@ def test_the_node_is_promoted(lab: Lab, both: tuple[Lab, Pooler]) -> None:
     assert new.sql("select pg_is_in_recovery()") == "f"
     rejoin(old, new)
     is_served(lab, time.time())
-    assert not both[1].paused()
+    assert not pooler.paused()

@@ -25,7 +25,7 @@ ROUTE = """
 
 def paged(lab: Lab) -> list[dict[str, Any]]:
     path = lab.gateway.path("/tmp/paged")
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def with_pager(lab: Lab) -> None:
@@ -45,13 +45,14 @@ def test_whatever_the_state_somebody_is_paged(lab: Lab) -> None:
     assert all(
         (page["contradicts"], page["primary"], page["event"]["success"]) == (True, 1, False) for page in paged(lab)
     )
-    history = lab.gateway.hooks("history").stdout
-    assert "standby_promote of node 2, reported as failed, contradicts the cluster: the primary is node 1" in history
+    told = "standby_promote of node 2, reported as failed, contradicts the cluster: the primary is node 1"
+    wait_for(lambda: told in lab.gateway.hooks("history").stdout, "history to say so", every=0.5)
 
     assert lab.gateway.hooks(*hook, "2", "standby_split", user="postgres").returncode == 0
     wait_for(lambda: len(paged(lab)) == 3, "the page for an event that we do not know")
-    assert "standby_split of node 2, which this version does not know" in lab.gateway.hooks("history").stdout
-    assert runs(lab)[-1]["ok"]
+    new = "standby_split of node 2, which this version does not know"
+    wait_for(lambda: new in lab.gateway.hooks("history").stdout, "history to say so", every=0.5)
+    wait_for(lambda: runs(lab)[-1]["ok"], "the end of the run", every=0.5)
 
     for number in (1, 2):
         lab.daemons.pop(f"repmgrd{number}").kill()

@@ -13,7 +13,7 @@ import pytest
 from tests.endtoend.conftest import needs_box
 from tests.endtoend.test_barmans_places import level
 from tests.endtoend.test_two_gateways import NODE_2, nothing_left
-from tests.lab import Host, wait_for
+from tests.lab import CONFIG_FILE, Host, wait_for
 from tests.lab.gateways import TwoBarmans
 
 ONE_BARMAN = """\
@@ -36,12 +36,9 @@ def one_barman(text: str) -> str:
 def pair() -> Iterator[TwoBarmans]:
     """Both in service; the first has the address."""
     needs_box()
-    lab = TwoBarmans()
-    try:
+    with TwoBarmans() as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def active_slots(host: Host) -> list[str]:
@@ -57,13 +54,46 @@ def test_each_gateway_sees_to_its_own_barman(pair: TwoBarmans) -> None:
     lab = pair
     wait_for(lambda: sorted(active_slots(lab.db1)) == ["barman_1", "barman_2"], "both streams")
     wait_until_nothing_is_left(lab)
+    both = [rf"gateway 10.0.0.2{n}.*; its Barman streams \(slot barman_{n}\)" for n in (1, 2)]
     for host in lab.gateways:
-        shown = host.hooks("status").stdout
-        for address, number in (("10.0.0.21", 1), ("10.0.0.22", 2)):
-            assert re.search(rf"gateway {address}.*; its Barman streams \(slot barman_{number}\)", shown), shown
-    shown = lab.gateway2.hooks("check").stdout
-    for key in ("gateway.others", "barman.slot", "barman.answer", "routes.state"):
-        assert level(shown, key) == "OK", shown
+        wait_for(lambda h=host: shows(h, both), f"{host.name} to show both", every=2)  # type: ignore[misc]
+    wait_for(lambda: all_is_well(lab.gateway2), "check to be content", every=2)
+
+
+def shows(host: Host, patterns: list[str]) -> bool:
+    shown = host.hooks("status").stdout
+    return all(re.search(pattern, shown) for pattern in patterns)
+
+
+def all_is_well(host: Host) -> bool:
+    shown = host.hooks("check").stdout
+    print(shown)
+    return {level(shown, key) for key in ("gateway.others", "barman.slot", "barman.answer", "routes.state")} == {"OK"}
+
+
+@pytest.mark.parametrize(
+    ("words", "barman"),
+    [
+        ((), "gateways: {10.0.0.21: {slot_name: barman_1}, 10.0.0.22: {slot_name: barman_2}}"),
+        (
+            ("--barman-host", "barman@10.0.0.21"),
+            "slot_name: barman_1, command: [ssh, -o, BatchMode=yes, -o, ConnectTimeout=5, barman@10.0.0.21, barman], "
+            "gateways: {10.0.0.21: {command: [barman]}}",
+        ),
+    ],
+)
+def test_init_drafts_where_barman_is(pair: TwoBarmans, words: tuple[str, ...], barman: str) -> None:
+    """The same file on both; the second way is for one Barman, on the first gateway."""
+    lab, drafts = pair, []
+    for host, other in zip(lab.gateways, lab.gateways[::-1], strict=True):
+        lab.put(host, "/var/tmp/db1.conf", lab.db1.path("/etc/repmgr/db1.conf").read_text(), 0o600)
+        given = ("--gateway", lab.known_address, "--other-gateway", other.address, *words)
+        done = host.hooks("init", "--repmgr-conf", "/var/tmp/db1.conf", "--repmgrd-on-nodes", *given, "/var/tmp/draft")
+        assert done.returncode == 0, done.stdout + done.stderr
+        drafts.append(host.path(f"/var/tmp/draft{CONFIG_FILE}").read_text())
+        host.run("rm", "-rf", "/var/tmp/draft")
+    assert drafts[0] == drafts[1]
+    assert f"\n    barman: {{server: main_backup, {barman}}}\n" in drafts[0]
 
 
 def test_both_follow_a_failover(pair: TwoBarmans) -> None:
@@ -80,7 +110,7 @@ def test_the_address_moves_and_both_barmans_go_on(pair: TwoBarmans) -> None:
     lab.db2.sql("alter system set wal_sender_timeout = '10s'")
     # A commit would wait for the Barman whose connection is dead.
     lab.db2.sql("alter system set synchronous_standby_names = ''")
-    lab.db2.sql("select pg_reload_conf()")
+    lab.db2.pg_ctl("reload")
     (had,) = lab.holders()
     lab.stop_keepalived(had)
     wait_for(lambda: lab.holders() not in ([], [had]), "the other gateway to have the address")

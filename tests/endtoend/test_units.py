@@ -22,11 +22,10 @@ from tests.lab.booted import CannotBoot, Machine, booted
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """With repmgr and Barman on the gateway; Barman's directories are where no package has put them."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.db2.sql("alter system set restore_command = 'false'")  # check wants one on a standby
-        lab.db2.sql("select pg_reload_conf()")
+        lab.db2.pg_ctl("reload")
         lab.gateway.run("cp", "-a", "/var/lib/barman", "/var/elsewhere")
         config = lab.gateway.path("/etc/barman.conf")
         config.write_text(config.read_text().replace("barman_home = /var/lib/barman", "barman_home = /var/elsewhere"))
@@ -34,8 +33,6 @@ def lab() -> Iterator[Lab]:
         for unit in ("repmgrd@.service", "repmgr-hooks-metrics.service"):
             lab.put(lab.gateway, f"/etc/systemd/system/{unit}", (REPOSITORY / "systemd" / unit).read_text())
         yield lab
-    finally:
-        lab.destroy()
 
 
 def test_installation_failover_restarts_and_reboot(lab: Lab) -> None:
@@ -92,9 +89,8 @@ def fail_over(lab: Lab, machine: Machine) -> None:
     lab.db1.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: led_to(lab, lab.db2) and barman_streams_from(lab.db2), "the failover")
     client.wait_for_write(time.time())
-    log = machine.log("repmgr-hooks")
-    assert "reset connections of port 54322 to 10.0.0.11" in log
-    assert "switch WAL and see timeline 2 on Barman's disk" in log
+    for step in ("reset connections of port 54322 to 10.0.0.11", "switch WAL and see timeline 2 on Barman's disk"):
+        wait_for(lambda said=step: said in machine.log("repmgr-hooks"), f"the service to have said: {step}")
     wait_for(lambda: (answered(machine, 1), answered(machine, 2)) == (503, 200), "node 2 to be answered for")
     machine.run("systemctl", "start", "repmgr-hooks-metrics.service")
     assert 'repmgr_hooks_primary_known{cluster="main"} 1' in machine.run("cat", "/run/repmgr-hooks/repmgr_hooks.prom")
@@ -111,7 +107,7 @@ def stand_still(machine: Machine) -> None:
     assert main_process(machine) == before
     machine.run("systemctl", "kill", "--kill-who=main", f"--signal={signal.SIGSTOP}", "repmgr-hooks")
     wait_for(lambda: main_process(machine) not in (before, "0"), "systemd to start it again", 120)
-    assert "Watchdog timeout (limit 30s)" in machine.log("repmgr-hooks")
+    wait_for(lambda: "Watchdog timeout (limit 30s)" in machine.log("repmgr-hooks"), "systemd to say so")
     wait_for(lambda: machine.result("systemctl", "is-active", "repmgr-hooks").returncode == 0, "it to be ready")
     assert machine.run("pgrep", "-x", "pg_receivewal") == receiver
     machine.run("rm", "-r", place)
@@ -129,7 +125,8 @@ def end_and_begin_again(machine: Machine) -> None:
         machine.run("sed", "-i", f"s/backend: {old}/backend: {new}/", CONFIG_FILE)
         machine.run("systemctl", "reload", "repmgr-hooks")
         wait_for(lambda now=new: f"now {now} has them" in machine.log("repmgr-hooks"), f"the rules to be with {new}")
-    assert "the configuration has been read again" in machine.log("repmgr-hooks")
+    again = "the configuration has been read again"
+    wait_for(lambda: again in machine.log("repmgr-hooks"), "the service to say so")
     machine.run("systemctl", "kill", "--kill-who=main", f"--signal={signal.SIGKILL}", "repmgr-hooks")
     wait_for(lambda: "Scheduled restart job" in machine.log("repmgr-hooks"), "systemd to start it again")
     wait_for(lambda: machine.result("systemctl", "is-active", "repmgr-hooks").returncode == 0, "it to be ready")

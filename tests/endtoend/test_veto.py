@@ -24,8 +24,7 @@ def veto_line() -> str:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """Two nodes in service, each repmgrd asking; looked at each second."""
-    lab = fresh_lab()
-    try:
+    with fresh_lab() as lab:
         lab.build()
         lab.start_cron()
         for node in lab.databases:
@@ -35,8 +34,6 @@ def lab() -> Iterator[Lab]:
         lab.start_worker()
         lab.start_repmgrd()
         yield lab
-    finally:
-        lab.destroy()
 
 
 def cut_off(lab: Lab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -103,6 +104,29 @@ def test_pg_hba_conf(served: Lab, old: str, new: str, words: str) -> None:
         green(served)
     finally:
         hba(served, before)
+
+
+def kept_out(lab: Lab) -> list[dict[str, str]]:
+    """What `check` finds against a client's login on a standby."""
+    found = json.loads(lab.gateway.hooks("check", "--json").stdout)
+    return [each for each in found if each["code"] == "client.login" and each["level"] != "OK"]
+
+
+def test_a_standby_that_lets_no_client_in(served: Lab) -> None:
+    """All is green until it is promoted, and then no client can log in."""
+    before = served.db2.path(HBA).read_text()
+    served.put(served.db2, HBA, before.replace(LINE, ""), 0o600, "postgres")
+    served.db2.pg_ctl("reload")
+    try:
+        assert status(served)["healthy"]
+        (finding,) = kept_out(served)
+        assert (finding["level"], finding["where"]) == ("FAIL", "main node 2")
+        assert 'no pg_hba.conf entry for host "10.0.0.20", user "app"' in finding["message"]
+        type_in(served, finding["hint"])
+        assert kept_out(served) == []
+    finally:
+        served.put(served.db2, HBA, before, 0o600, "postgres")
+        served.db2.pg_ctl("reload")
 
 
 @pytest.fixture

@@ -11,31 +11,36 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self, TypeVar
 
-from tests.lab import rpm, scram, six, template, three, versions
+from tests.lab import layers, rpm, scram, six, template, three, versions
 from tests.lab.contain import contained
+from tests.lab.layers import BASE
 from tests.lab.versions import BINARIES, DATA
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config"
-BASE = Path("/mnt")
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13", "gateway": "10.0.0.20", "app": "10.0.0.30"}
 PYTHON = "/opt/repmgr-hooks/bin/python"
 CONFIG_FILE = "/etc/repmgr-hooks/config.yaml"
 RUNTIME = Path("/run/repmgr-hooks")
 """RuntimeDirectory of the service; /run is the box's own, and in memory."""
+T = TypeVar("T")
 PATIENCE = 3
 """How many times longer a wait may take on a machine that is busy with other things."""
+RESTS_FOR, LONGEST_REST = 4, 5.0
+"""A wait rests for so many times what a question has taken of a processor, and for so many seconds at most."""
 PRIVATE = ("/etc", "/var", "/run/postgresql", "/run/lock", "/usr/local/bin", "/usr/local/share", "/opt")
 HOMES = {
     "postgres": "/var/lib/postgresql",
@@ -123,13 +128,13 @@ class Host:
             *command,
         ]
 
-    def run(self, *words: str, user: str = "root", check: bool = True, limit: float = 60, stdin: str = "") -> str:
+    def run(self, *words: str, user: str = "root", check: bool = True, limit: float = 120, stdin: str = "") -> str:
         """Run a command here and return stdout; with ``check``, a non-zero exit raises Failed."""
         result = self.result(*words, user=user, limit=limit, stdin=stdin)
         return said(result, f"{self.name}: {' '.join(words)}") if check else result.stdout
 
     def result(
-        self, *words: str, user: str = "root", limit: float = 60, stdin: str = ""
+        self, *words: str, user: str = "root", limit: float = 120, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a command here and return how it ended."""
         return subprocess.run(
@@ -153,17 +158,32 @@ class Host:
         """What a daemon has written so far."""
         return (BASE / f"{self.name}-{name}.log").read_text(errors="replace")
 
-    def sql(self, statement: str, dbname: str = "postgres", limit: float = 15) -> str:
-        """Ask the PostgreSQL of this host through its socket."""
+    def log_from_now(self, name: str) -> Callable[[], str]:
+        """What a daemon writes from now on: one that has run before has already said that it is ready."""
+        before = len(self.log(name)) if (BASE / f"{self.name}-{name}.log").exists() else 0
+        return lambda: self.log(name)[before:]
+
+    def sql(self, statement: str, dbname: str = "postgres", limit: float = 120) -> str:
+        """Ask the PostgreSQL of this host through its socket; pg_promote() alone may take a minute."""
         words = ("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-p", str(self.port), "-d", dbname, "-c", statement)
         return self.run(*words, user="postgres", limit=limit).strip()
 
     def pg_ctl(self, verb: str, *more: str) -> str:
         """Start, stop (or else) this host's PostgreSQL. To stop fast waits for a receiver that is cut off (60 s)."""
         words = ("pg_ctl", "-D", DATA, "-w", "-t", "120", "-l", f"{DATA}/server.log", verb, *more)
-        return self.run(*words, user="postgres", limit=150)
+        if verb != "reload":
+            return self.run(*words, user="postgres", limit=150)
+        with self.reloading():
+            return self.run(*words, user="postgres")
 
-    def barman(self, *words: str, check: bool = True, limit: float = 120) -> str:
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Who asks for a reload does not wait for it; a session that shows another time was begun after it."""
+        before = self.sql("select pg_conf_load_time()")
+        yield
+        wait_for(lambda: self.sql("select pg_conf_load_time()") != before, f"{self.name} to have read its files again")
+
+    def barman(self, *words: str, check: bool = True, limit: float = 300) -> str:
         """Run barman here, as its user."""
         return self.run("barman", *words, user="barman", check=check, limit=limit)
 
@@ -278,6 +298,12 @@ class Lab:
         if repmgrd:
             self.start_repmgrd()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.destroy()
+
     def destroy(self) -> None:
         """Kill every process but ours and our ancestors, and remove the hosts; the next lab starts from nothing."""
         if not contained():
@@ -287,12 +313,11 @@ class Lab:
         for daemon in self.daemons.values():
             daemon.wait(60)
         for words in [f"ip link del {host.name}" for host in self.hosts] + ["ip link del lan"]:
-            subprocess.run(words.split(), stderr=subprocess.DEVNULL, timeout=10, check=False)
+            subprocess.run(words.split(), stderr=subprocess.DEVNULL, timeout=60, check=False)
         for host in self.hosts:
-            subprocess.run(["ip", "netns", "del", host.name], stderr=subprocess.DEVNULL, timeout=10, check=False)
+            subprocess.run(["ip", "netns", "del", host.name], stderr=subprocess.DEVNULL, timeout=60, check=False)
         shutil.rmtree(RUNTIME, ignore_errors=True)
-        for place in BASE.iterdir():
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
+        layers.empty()
 
     def make_network(self) -> None:
         must("ip", "link", "set", "lo", "up")
@@ -339,7 +364,7 @@ class Lab:
         for place in (*PRIVATE, "/var/lib", "/var/log", "/opt/repmgr-hooks", "/opt/barman"):
             host.path(place).mkdir(parents=True, exist_ok=True)
         (BASE / f"{host.name}.fstab").write_text(self.fstab(host))
-        must("cp", "-a", "/etc/.", str(host.path("/etc")))
+        layers.mount_etc(host.path("/etc"))
         if self.rpm:
             rpm.make_etc(host.path("/etc"), host is self.gateway)
         for place in ("/tmp", "/var/tmp"):
@@ -463,12 +488,20 @@ class Lab:
     def start_repmgrd(self, *nodes: int) -> None:
         """Start repmgrd on the gateway, one for each node, as in the article."""
         nodes = nodes or self.numbers
+        said = {node: self.gateway.log_from_now(f"repmgrd{node}") for node in nodes}
         for node in nodes:
             self._start_repmgrd(node, f"/etc/repmgr/db{node}.conf", f"repmgrd{node}")
         # Not "starting monitoring": then it still gives up at once if the primary does not answer.
         ready = re.compile("monitoring (connection to upstream|cluster primary)")
         for node in nodes:
-            wait_for(lambda n=node: ready.search(self.gateway.log(f"repmgrd{n}")), f"repmgrd of node {node}")
+            wait_for(lambda n=node: self._runs(n) and ready.search(said[n]()), f"repmgrd of node {node}")
+
+    def _runs(self, node: int) -> bool:
+        """True if a node's repmgrd has not ended, as it does while its node starts; its unit starts it anew then."""
+        if self.daemons[f"repmgrd{node}"].poll() is None:
+            return True
+        self._start_repmgrd(node, f"/etc/repmgr/db{node}.conf", f"repmgrd{node}")
+        return False
 
     def start_passive_repmgrd(self) -> None:
         """Start a repmgrd for each node that is there, promotes nothing and reports nothing, until ``start_repmgrd``.
@@ -508,7 +541,7 @@ class Lab:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.bind(str(place))
             place.chmod(0o666)
-            systemd.settimeout(60)
+            systemd.settimeout(180)
             RUNTIME.mkdir(exist_ok=True)
             shutil.chown(RUNTIME, "barman", "barman")
             given = (f"NOTIFY_SOCKET={place}", f"RUNTIME_DIRECTORY={RUNTIME}")
@@ -558,9 +591,9 @@ class Lab:
         client.wait_for_write(0)
         return client
 
-    def psql_app(self, statement: str, limit: float = 10) -> subprocess.CompletedProcess[str]:
-        """Ask through the app port, from the application's host."""
-        dsn = f"{self.app_port} user=app dbname=app connect_timeout=3"
+    def psql_app(self, statement: str, limit: float = 60, patience: int = 20) -> subprocess.CompletedProcess[str]:
+        """Ask through the app port, from the application's host; ``patience``: seconds to wait for a connection."""
+        dsn = f"{self.app_port} user=app dbname=app connect_timeout={patience}"
         return self.app.result("psql", "-XAtq", dsn, "-c", statement, user="postgres", limit=limit)
 
 
@@ -592,13 +625,34 @@ def said(result: subprocess.CompletedProcess[str], what: str) -> str:
 def wait_for(true: Callable[[], object], what: str, limit: float = 60, every: float = 0.1) -> None:
     """Wait until something is true. Raises Failed after ``limit`` seconds, on a machine that has nothing else to do.
 
-    Only what is broken takes that long, so on a busy machine it may take ``PATIENCE`` times that.
+    Only what is broken takes that long, so on a busy machine it may take ``PATIENCE`` times that. A question that
+    starts programs is asked less often, so that it takes a fifth of a processor at most.
     """
     end = time.monotonic() + limit * PATIENCE
+    begun = processor_time()
     while not true():
         if time.monotonic() > end:
             raise Failed(f"waited {limit * PATIENCE} s in vain for {what}")
+        time.sleep(max(every, min(RESTS_FOR * (processor_time() - begun), LONGEST_REST)))
+        begun = processor_time()
+
+
+def processor_time() -> float:
+    """Seconds that the programs which we have started, and which have ended, took of a processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def wait_for_answer(
+    ask: Callable[[], T], good: Callable[[T], object], what: str, limit: float = 60, every: float = 0.5
+) -> T:
+    """Ask until the answer is good, and return it; as ``wait_for``, and Failed shows the last one."""
+    end = time.monotonic() + limit * PATIENCE
+    while not good(answer := ask()):
+        if time.monotonic() > end:
+            raise Failed(f"waited {limit * PATIENCE} s in vain for {what}; the last answer: {answer}")
         time.sleep(every)
+    return answer
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Machine:
 
     init: int
 
-    def result(self, *words: str, limit: float = 60) -> subprocess.CompletedProcess[str]:
+    def result(self, *words: str, limit: float = 300) -> subprocess.CompletedProcess[str]:
         enter = ("nsenter", "--target", str(self.init), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
         return subprocess.run(
             [*enter, *words],
@@ -50,7 +50,7 @@ class Machine:
             env=ROOTS,
         )
 
-    def run(self, *words: str, limit: float = 60) -> str:
+    def run(self, *words: str, limit: float = 300) -> str:
         return said(self.result(*words, limit=limit), " ".join(words))
 
     def log(self, unit: str) -> str:
@@ -150,7 +150,7 @@ def _end(nspawn: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.kill(first, signal.SIGKILL)
     try:
-        nspawn.wait(20)
+        nspawn.wait(120)
     finally:
         nspawn.kill()
-        nspawn.wait(20)
+        nspawn.wait(120)

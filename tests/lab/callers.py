@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 
-PATIENCE = 20.0
+PATIENCE = 100.0
 PAUSE = {"hold": 0.02, "hurry": 0.005}
 
 

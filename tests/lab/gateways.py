@@ -153,7 +153,7 @@ class TwoGateways(Lab):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.bind(str(place))
             place.chmod(0o666)
-            systemd.settimeout(60)
+            systemd.settimeout(180)
             runtime.mkdir(exist_ok=True)
             shutil.chown(runtime, "barman", "barman")
             given = (f"NOTIFY_SOCKET={place}", f"RUNTIME_DIRECTORY={runtime}")

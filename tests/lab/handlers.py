@@ -127,7 +127,7 @@ def backends(lab: Lab) -> list[str]:
 
 def written_on(lab: Lab, way: str) -> str:
     """The node on which a client of the gateway's writes; empty if none. The shared address does not tell it."""
-    dsn = f"{way} user=app dbname=app passfile=/etc/repmgr-hooks/pgpass connect_timeout=3"
+    dsn = f"{way} user=app dbname=app passfile=/etc/repmgr-hooks/pgpass connect_timeout=10"
     insert = "insert into work default values returning id"
     question = f"with written as ({insert}) select current_setting('cluster_name') from written"
     result = lab.gateway.result("psql", "-XAtqc", question, dsn, user="service", limit=60)

@@ -8,7 +8,7 @@ PORT = 8008
 ASK = """
 import http.client, sys
 for path in sys.argv[2:]:
-    connection = http.client.HTTPConnection("127.0.0.1", 8008, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", 8008, timeout=30)
     try:
         connection.request(sys.argv[1], path)
         answer = connection.getresponse()
@@ -20,13 +20,14 @@ for path in sys.argv[2:]:
 
 def start(lab: Lab) -> None:
     words = ("/usr/local/bin/repmgr-hooks", "serve-http", "--listen", f"127.0.0.1:{PORT}")
+    said = lab.gateway.log_from_now("http")
     lab.daemons["http"] = lab.gateway.start(*words, user="daemon", log="http")
-    wait_for(lambda: "listening" in lab.gateway.log("http"), "serve-http to listen")
+    wait_for(lambda: "listening" in said(), "serve-http to listen")
 
 
 def asked(lab: Lab, *paths: str, method: str = "GET") -> list[tuple[int, str]]:
     """The status and the body of each answer, one after the other; status 0: none came."""
-    lines = lab.gateway.run("python3", "-c", ASK, method, *paths, user="daemon").split("\n")
+    lines = lab.gateway.run("python3", "-c", ASK, method, *paths, user="daemon", limit=300).split("\n")
     if len(paths) == 1:
         return [_parts("\n".join(lines).rstrip("\n"))]
     return [_parts(line) for line in lines if line]

@@ -69,7 +69,7 @@ class Swap:
 def swap(lab: Lab, port: str, *nodes: int) -> list[Swap]:
     """Lead the port to one node after the other."""
     words = (*program("swapper.py"), CONFIG_FILE, port, *map(str, nodes))
-    lines = [line.split() for line in lab.gateway.run(*words, user="service", limit=120).splitlines()]
+    lines = [line.split() for line in lab.gateway.run(*words, user="service", limit=600).splitlines()]
     return [Swap(*map(float, line[:3]), f"db{line[3]}", line[4], line[5], int(line[6])) for line in lines]
 
 

@@ -64,8 +64,9 @@ def node_files(lab: Lab, host: Host, known_hosts: str) -> None:
 def start_sshd(lab: Lab) -> None:
     """Start the gateway's sshd."""
     lab.gateway.run("/usr/sbin/sshd", "-t")
+    said = lab.gateway.log_from_now("sshd")
     lab.daemons["sshd"] = lab.gateway.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
-    wait_for(lambda: "listening on" in lab.gateway.log("sshd"), "sshd to listen")
+    wait_for(lambda: "listening on" in said(), "sshd to listen")
 
 
 def start_forwarder(lab: Lab, host: Host) -> subprocess.Popen[bytes]:
@@ -79,11 +80,12 @@ def start_forwarder(lab: Lab, host: Host) -> subprocess.Popen[bytes]:
 def start_repmgrd(lab: Lab) -> None:
     """Start repmgrd on each database host."""
     ready = re.compile("monitoring (connection to upstream|cluster primary)")
+    said = {host.name: host.log_from_now("repmgrd") for host in lab.databases}
     for host in lab.databases:
         words = ("repmgrd", "-f", f"/etc/repmgr/{host.name}.conf", "--daemonize=false", "--no-pid-file")
         lab.daemons[f"repmgrd {host.name}"] = host.start(*words, user="postgres", log="repmgrd")
     for host in lab.databases:
-        wait_for(lambda h=host: ready.search(h.log("repmgrd")), f"repmgrd of {host.name}")  # type: ignore[misc]
+        wait_for(lambda h=host: ready.search(said[h.name]()), f"repmgrd of {host.name}")  # type: ignore[misc]
 
 
 def event(host: Host, node: int, name: str, *more: str) -> None:

@@ -88,7 +88,7 @@ class Pooler:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         place = f"/etc/pgbouncer/{self.name}"
-        names = {"gateway": self.lab.gateway.address, "address": self.host.address, "port": self.port}
+        names = {"gateway": self.lab.known_address, "address": self.host.address, "port": self.port}
         text = INI.format(place=f"/tmp/{self.name}", admin=ADMIN, more=self.more, **names)
         users = "".join(f'"{name}" "{self.lab.passwords[name]}"\n' for name in ("app", ADMIN))
         self.lab.put(self.host, f"{place}.ini", text)
@@ -106,13 +106,20 @@ class Pooler:
 
     def ask(self, command: str) -> list[str]:
         """What psql on the gateway is told by the console."""
-        dsn = f"{self.console} dbname=pgbouncer passfile={PASSFILE} connect_timeout=5"
+        dsn = f"{self.console} dbname=pgbouncer passfile={PASSFILE} connect_timeout=30"
         return self.lab.gateway.run("psql", "-XAtq", dsn, "-c", command).splitlines()
 
     def paused(self) -> bool:
         """Whether the database app is paused."""
         (line,) = (line for line in self.ask("SHOW DATABASES") if line.startswith("app|"))
         return line.split("|")[self._column("SHOW DATABASES", "paused")] == "1"
+
+    def is_watched_by(self, host: Host) -> bool:
+        """Whether a console connection of this host's has asked again, seconds after its first question."""
+        names = ("database", "addr", "connect_time", "request_time")
+        columns = [self._column("SHOW CLIENTS", name) for name in names]
+        rows = ([line.split("|")[column] for column in columns] for line in self.ask("SHOW CLIENTS"))
+        return any((row[0], row[1]) == ("pgbouncer", host.address) and row[2] < row[3] for row in rows)
 
     def servers(self) -> list[str]:
         """The pids of the backends that it has connections to."""
@@ -123,7 +130,7 @@ class Pooler:
         return tuple(int(part) for part in self.ask("SHOW VERSION")[0].split()[-1].split(".")[:2])
 
     def _column(self, command: str, name: str) -> int:
-        dsn = f"{self.console} dbname=pgbouncer passfile={PASSFILE} connect_timeout=5"
+        dsn = f"{self.console} dbname=pgbouncer passfile={PASSFILE} connect_timeout=30"
         return self.lab.gateway.run("psql", "-XAq", dsn, "-c", command).splitlines()[0].split("|").index(name)
 
 

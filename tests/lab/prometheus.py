@@ -20,7 +20,7 @@ rule_files: [/etc/prometheus/repmgr-hooks.yml]
 scrape_configs:
   - {{job_name: repmgr_hooks, static_configs: [{{targets: ["127.0.0.1:{PORT}", "{EXPORTER}"]}}]}}
 """
-ASK = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
+ASK = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=30).read().decode())"
 
 
 def start(lab: Lab) -> None:
@@ -63,14 +63,14 @@ def alerts(lab: Lab) -> dict[tuple[str, str], str]:
     """Whether an alert is pending or firing, by its name and node; that the primary has changed is no trouble."""
     return {
         (alert["labels"]["alertname"], alert["labels"].get("node", "")): alert["state"]
-        for alert in _get(lab, "alerts")["alerts"]
+        for alert in _get(lab, "alerts").get("alerts", [])
         if alert["labels"]["severity"] != "info"
     }
 
 
 def rules_that_fail(lab: Lab) -> list[str]:
     """What Prometheus could not evaluate."""
-    rules = [rule for group in _get(lab, "rules")["groups"] for rule in group["rules"]]
+    rules = [rule for group in _get(lab, "rules").get("groups", []) for rule in group["rules"]]
     return [f"{rule['name']}: {rule['health']}" for rule in rules if rule["health"] == "err"]
 
 

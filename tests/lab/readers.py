@@ -31,7 +31,7 @@ def share(dsn: str, times: int) -> Counter[str]:
 def stay(dsn: str, each: int) -> None:
     """Connect until so many readers are on each of two nodes; then let all read until they are cut, and say so."""
     readers: list[tuple[str, psycopg.Connection]] = []
-    end = time.monotonic() + 60
+    end = time.monotonic() + 150
     while len(readers) < 2 * each and time.monotonic() < end:
         connection = psycopg.connect(dsn, autocommit=True)
         (where,) = connection.execute(WHERE).fetchone()  # type: ignore[misc]
@@ -63,7 +63,7 @@ else:
     PORT = 54323
 
     def _words(lab: Lab, what: str, number: int) -> tuple[str, ...]:
-        dsn = f"host={lab.gateway.address} port={PORT} user=app dbname=app connect_timeout=5"
+        dsn = f"host={lab.gateway.address} port={PORT} user=app dbname=app connect_timeout=10"
         return PYTHON, "-c", Path(__file__).read_text(), what, dsn, str(number)
 
     def shares(lab: Lab, times: int) -> dict[str, int]:

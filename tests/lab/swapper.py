@@ -17,7 +17,7 @@ from repmgr_hooks.handlers import firewall
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
 
-PATIENCE, BRIEFLY = 10, 1
+PATIENCE, BRIEFLY = 100, 1
 PAUSE = 0.3
 
 

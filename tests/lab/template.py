@@ -1,4 +1,4 @@
-"""The databases of a lab when they are new: made once, kept, and copied for each lab that has the same.
+"""The databases of a lab when they are new: made once, kept, and laid under those of each lab that has the same.
 
 ``tests/run`` keeps them for the time of the run, for all files; else they are kept for as long as the box lasts.
 """
@@ -9,10 +9,10 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.lab import layers
 from tests.lab.versions import DATA
 
 if TYPE_CHECKING:
@@ -22,10 +22,12 @@ PLACE = "REPMGR_HOOKS_TEMPLATES"
 """The variable of the environment that says where they are kept."""
 LARGEST = 16
 """MB of a WAL file; with larger ones to copy takes longer than to make."""
+PLACE_OF_ALL = Path(DATA).parent
+"""Not the data directory itself: some tests remove that, and have it made anew."""
 
 
 def make_databases(lab: Lab) -> None:
-    """Make the databases of a lab, or copy those that were made for another; then start them."""
+    """Make the databases of a lab, or begin with those that were made for another; then start them."""
     kept = Path(os.environ.get(PLACE, "/run/templates"), key(lab))
     kept.mkdir(parents=True, exist_ok=True)
     # Who comes second waits: to make them takes a processor some seconds.
@@ -38,8 +40,7 @@ def make_databases(lab: Lab) -> None:
             lab.start_databases()
             return
     for host in lab.databases:
-        host.run("mkdir", "-p", str(Path(DATA).parent), user="postgres")
-        _copy(kept / host.name, host.path(DATA))
+        layers.mount(kept / host.name, host.path(str(PLACE_OF_ALL)))
     lab.start_databases()
 
 
@@ -64,9 +65,5 @@ def _make(lab: Lab) -> None:
 def _keep(lab: Lab, kept: Path) -> None:
     for host in lab.databases:
         shutil.rmtree(kept / host.name, ignore_errors=True)  # of a run that was ended
-        _copy(host.path(DATA), kept / host.name)
+        layers.copy(host.path(str(PLACE_OF_ALL)), kept / host.name)
     (kept / "whole").touch()
-
-
-def _copy(source: Path, target: Path) -> None:
-    subprocess.run(["cp", "-a", str(source), str(target)], stdin=subprocess.DEVNULL, timeout=60, check=True)

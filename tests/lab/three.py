@@ -69,9 +69,13 @@ def let_in(lab: Lab, host: Host, user: str, key: str, public: str) -> None:
 
 def start_sshd(lab: Lab, host: Host, key: str) -> None:
     """Start a host's sshd; its own key is that of the users, too."""
+    from tests.lab import wait_for  # which imports this module
+
     lab.put(host, "/etc/ssh/lab_key", key, 0o600)
     lab.put(host, "/etc/ssh/sshd_config", SSHD)
+    said = host.log_from_now("sshd")
     lab.daemons[f"sshd of {host.name}"] = host.start("/usr/sbin/sshd", "-D", "-e", log="sshd")
+    wait_for(lambda: "listening on" in said(), f"sshd of {host.name} to listen")
 
 
 def follow_by_ssh(lab: Lab, host: Host) -> None:
@@ -86,22 +90,26 @@ def new_key(lab: Lab) -> tuple[str, str]:
     place = lab.db1.path("/root/lab_key")
     place.parent.mkdir(exist_ok=True)
     words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place))
-    subprocess.run(words, check=True, timeout=10, stdin=subprocess.DEVNULL)
+    subprocess.run(words, check=True, timeout=60, stdin=subprocess.DEVNULL)
     return place.read_text(), place.with_suffix(".pub").read_text()
 
 
-def rejoin(host: Host, primary: Host, limit: float = 60) -> None:
-    """Make a former primary that is stopped a standby, as the DBA would; what only it had is lost.
-
-    A promoted node serves clients a moment before repmgr writes that it is the primary, which ``node rejoin`` wants,
-    and before its first checkpoint, until which pg_rewind of PostgreSQL 15 finds the timeline of before, and rewinds
-    nothing.
-    """
+def is_registered(primary: Host) -> None:
+    """Wait until repmgr has written that a node is the primary: a promoted one serves clients a moment before."""
     from tests.lab import wait_for  # which imports this module
 
     registered = "select node_name from repmgr.nodes where type = 'primary' and active"
     wait_for(lambda: primary.sql(registered, "repmgr") == primary.name, "repmgr to have registered the promotion")
-    primary.sql("checkpoint", limit=60)
+
+
+def rejoin(host: Host, primary: Host, limit: float = 120) -> None:
+    """Make a former primary that is stopped a standby, as the DBA would; what only it had is lost.
+
+    ``node rejoin`` wants the promotion to be registered. Until the promoted node's first checkpoint pg_rewind of
+    PostgreSQL 15 finds the timeline of before, and rewinds nothing.
+    """
+    is_registered(primary)
+    primary.sql("checkpoint")
     words = ("repmgr", "-f", f"/etc/repmgr/{host.name}.conf", "node", "rejoin", "--force-rewind")
     node = f"host={primary.address} port={primary.port} user=repmgr dbname=repmgr"
     # These files stand in the data directory, where pg_rewind puts those of the primary instead.

@@ -282,6 +282,7 @@ class Post(FakeHost):
         super().__init__()
         self.broken = set(broken)
         self.got: list[tuple[str, str]] = []
+        self.documents: list[dict[str, Any]] = []
         self.hanging = threading.Event()
         self.hanging.set()
 
@@ -289,7 +290,8 @@ class Post(FakeHost):
         name = program.argv[0]
         if name == "/hangs":
             assert self.hanging.wait(LIMIT)
-        self.got.append((name, json.loads(program.stdin)["text"].split(":")[0]))
+        self.documents.append(json.loads(program.stdin))
+        self.got.append((name, self.documents[-1]["text"].split(":")[0]))
         if name in self.broken:
             raise OperationFailed("no answer")
         return ""
@@ -391,19 +393,48 @@ def test_without_a_journal_they_are_told_all_the_same(journal: Journal) -> None:
     assert host.texts() == ["CRITICAL main"]
 
 
-def test_what_another_gateway_tells_from_now_on_is_not_told_here_again(journal: Journal) -> None:
-    """Neither that it goes on nor that it is over, also after a restart."""
+def test_what_another_gateway_tells_from_now_on_ends_here(journal: Journal, wall: Wall) -> None:
+    """Also after a restart: whoever was told of it by this gateway waits for its end, and nobody else knows of it."""
     host, pair = Post(), Alert("main", "gateways", "critical", "no gateway has the address")
     with notifier(journal, host, A) as made:
         made.note("main", [GAP, pair])
         until(lambda: len(host.got) == 2)
-        made.leave("main", ("gateways",))
-        made.leave("other", ())
-        made.note("main", [pair])
-        assert list(made._incidents["main"]) == ["gateways"]  # noqa: SLF001
-    with notifier(journal, host, A) as made:
-        assert list(made._incidents["main"]) == ["gateways"]  # noqa: SLF001
+        for _ in range(2):  # as each look says it
+            made.leave("main", ("gateways",))
+            made.leave("other", ())
+            made.note("main", [pair])
     assert len(host.got) == 2
+    wall.time += 61.0
+    with notifier(journal, host, A) as made:
+        made.leave("main", ("gateways",))
+        until(lambda: len(host.got) == 3)
+    assert host.documents[-1]["text"].startswith("OVER main: left to the other gateway: ARCHIVE_GAP")
+    ids = [document["id"] for document in host.documents if document["condition"] == "backup"]
+    assert (len(ids), len(set(ids))) == (2, 1), "one incident to whoever keeps count of them"
+
+
+def test_the_address_that_comes_back_at_once_ends_nothing(journal: Journal, wall: Wall) -> None:
+    host = Post()
+    with notifier(journal, host, A) as made:
+        made.note("main", [GAP])
+        until(lambda: host.got)
+        made.leave("main", ())
+        made.note("main", [])
+        wall.time += 5.0
+        made.note("main", [GAP])
+    wall.time += 61.0
+    with notifier(journal, host, A):
+        pass
+    assert host.texts() == ["CRITICAL main"]
+
+
+def test_what_nobody_was_told_of_is_left_without_a_word(journal: Journal, wall: Wall) -> None:
+    host = Post()
+    with notifier(journal, host, B) as made:
+        made.note("main", [WARNING])
+        made.leave("main", ())
+        wall.time += 61.0
+    assert (host.got, journal.read("select * from alert")) == ([], [])
 
 
 def test_nobody_wants_to_know(journal: Journal) -> None:

@@ -15,7 +15,6 @@ from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.users import user_of
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.config import load as load_gateway
-from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event, Origin, Report
 from repmgr_hooks.forward import settings
 from repmgr_hooks.forward.letter import letter
@@ -175,29 +174,3 @@ def test_a_host_that_is_asked_to_send_an_event(
     reported("repmgr_hooks_check")
     (found,) = from_hosts.look(managed, host, journal)
     assert found.level == "OK"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root asks sshd")
-@pytest.mark.parametrize(
-    ("said", "level", "wanted"),
-    [
-        ("usepam yes\nauthorizedkeysfile {keys}\n", "OK", "lets database hosts in"),
-        ("authorizedkeysfile .ssh/authorized_keys .ssh/authorized_keys2\n", "FAIL", "no database host gets in"),
-        ("authorizedkeysfile .ssh/authorized_keys {keys}.old\n", "FAIL", "no database host gets in"),
-        (None, "FAIL", "sshd cannot be asked"),
-    ],
-)
-def test_an_sshd_that_does_not_read_our_file_is_named(
-    tmp_path: Path, said: str | None, level: str, wanted: str
-) -> None:
-    class Sshd(FakeHost):
-        def run(self, program: Program, limit: float) -> str:
-            if said is None:
-                raise OperationFailed("no hostkeys available")
-            return said.format(keys=keys)
-
-    keys = tmp_path / "authorized_keys"
-    assert list(from_hosts.let_in(Sshd(), str(keys))) == [], "nobody is to be let in"
-    keys.touch()
-    (found,) = from_hosts.let_in(Sshd(), str(keys))
-    assert (found.level, wanted in found.message) == (level, True)

@@ -299,7 +299,7 @@ def hooks(site: Path, *argv: str) -> subprocess.CompletedProcess[str]:
         text=True,
         env=environment,
         stdin=subprocess.DEVNULL,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

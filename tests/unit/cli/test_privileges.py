@@ -57,7 +57,7 @@ def become(place: Path, capable: bool = True) -> subprocess.CompletedProcess[str
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "HOME": "/root"},

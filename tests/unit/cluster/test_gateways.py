@@ -181,7 +181,7 @@ def test_more_than_half_of_the_nodes_speak_for_it() -> None:
 def test_a_gateway_is_away_until_the_primary_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = host_of(FIRST, True)
     there = replace(MAIN.cluster, state_dir=str(tmp_path))
-    first = Absence(there, host.now, Progress())
+    first = Absence(there, host, Progress())
     assert first.considered(LastKnownPrimary()).away, "it has never known one"
     first.saw(finder(host).decision(host))
     assert not first.considered(LastKnownPrimary()).away
@@ -191,7 +191,7 @@ def test_a_gateway_is_away_until_the_primary_is_known(tmp_path: Path, monkeypatc
         monkeypatch.setattr(clock, "wall", lambda at=now + seconds: at)
         assert is_away(there) is away
         if away:
-            again = Absence(there, host.now, Progress())
+            again = Absence(there, host, Progress())
             again.saw(PrimaryFinder(there, again.considered(LastKnownPrimary(1, 1))).decision(host))
             assert is_away(there), "it has not learnt who the primary is"
     assert not is_away(replace(there, gateway=replace(there.gateway, hosts=())))
@@ -224,7 +224,16 @@ def of_the_node(patch: pytest.MonkeyPatch, host: FakeHost) -> None:
     host.stood_still_for = WEEK
 
 
-@pytest.mark.parametrize("clock_of", [of_ours("monotonic"), of_ours("wall"), of_ours("since_boot"), of_the_node])
+def of_wall_and_node(patch: pytest.MonkeyPatch, host: FakeHost) -> None:
+    """NTP has set the clock on the wall before we look; the node that could tell is asked, too."""
+    put_on(patch, "wall", WEEK)
+    host.stood_still_for = WEEK
+
+
+CLOCKS = [of_ours("monotonic"), of_wall_and_node, of_ours("since_boot")]
+
+
+@pytest.mark.parametrize("clock_of", [*CLOCKS, of_the_node])
 def test_a_gateway_that_stood_still_for_a_week_was_away(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, clock_of: Callable[..., None]
 ) -> None:
@@ -246,7 +255,7 @@ class Unreadable(Journal):
         raise OperationFailed("the journal cannot be used: disk I/O error")
 
 
-@pytest.mark.parametrize("clock_of", [of_ours("monotonic"), of_ours("wall"), of_ours("since_boot"), of_the_node])
+@pytest.mark.parametrize("clock_of", [*CLOCKS, of_the_node])
 def test_one_that_stood_still_was_away_also_if_its_journal_is_broken(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, clock_of: Callable[..., None]
 ) -> None:
@@ -259,7 +268,7 @@ def test_one_that_stood_still_was_away_also_if_its_journal_is_broken(
     assert (host.leads_to(host.app_port), host.leads_to(host.barman_port)) == (None, None)
 
 
-@pytest.mark.parametrize("clock_of", [of_ours("monotonic"), of_ours("wall"), of_ours("since_boot")])
+@pytest.mark.parametrize("clock_of", CLOCKS)
 def test_one_that_stood_still_in_a_pause_has_not_learnt_who_the_primary_is(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, clock_of: Callable[..., None]
 ) -> None:
@@ -271,6 +280,32 @@ def test_one_that_stood_still_in_a_pause_has_not_learnt_who_the_primary_is(
     host.nodes[2].reachable = False
     look_on(queue, host)
     assert is_away(queue._managed.cluster)  # noqa: SLF001
+
+
+@pytest.mark.parametrize("by", [WEEK, 400.0, -WEEK])
+def test_a_clock_that_is_set_is_no_absence(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, by: float
+) -> None:
+    """It closed the ports of a cluster that had lost a standby: the primary's clock shows that nobody stood still."""
+    host, queue = in_service(tmp_path, journal)
+    look_on(queue, host, 2)
+    host.nodes[2].reachable = False
+    put_on(monkeypatch, "wall", by)
+    look_on(queue, host, 5)
+    assert host.leads_to(host.app_port) == "10.0.0.11:5432"
+
+
+def test_without_the_primarys_word_a_clock_that_jumps_is_an_absence(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node that could tell is silent; another one is a primary now, and may be one of long ago."""
+    host, queue = in_service(tmp_path, journal)
+    look_on(queue, host, 2)
+    host.promote(2)
+    host.nodes[1].reachable = False
+    put_on(monkeypatch, "wall", WEEK)
+    look_on(queue, host, 5)
+    assert host.leads_to(host.app_port) is None
 
 
 def test_reconcile_by_hand_ends_the_doubt_of_the_service(

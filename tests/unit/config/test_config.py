@@ -629,6 +629,59 @@ def test_no_gateways_barman_has_a_slot_of_repmgrs(tmp_path: Path) -> None:
     assert "slot repmgr_slot_2 is repmgr's" in mistakes(tmp_path, text)
 
 
+ON_FIRST = """\
+      command: [ssh, barman@10.0.0.21, barman]
+      gateways:
+        10.0.0.21: {command: [barman]}
+"""
+"""One Barman, on the first gateway."""
+
+
+def two_pairs(first: str, second: str, hosts: str = "") -> str:
+    """Two clusters of two gateways; the second one with other addresses, and what stands for its Barman."""
+    text = PAIR.read_text()
+    given = "      gateways:\n" + EACH
+    assert given in text
+    main = text[text.index("  main:") :]
+    again = main.replace("  main:", "  other:").replace("address: 10.0.0.20", "address: 10.0.0.30")
+    again = again.replace("10.0.0.1", "10.0.1.1").replace(
+        "ports:", "chains: {dnat: o_dnat, snat: o_snat}\n      ports:"
+    )
+    again = again.replace("      hosts: [10.0.0.21, 10.0.0.22]\n", hosts or "      hosts: [10.0.0.21, 10.0.0.22]\n")
+    return text.replace(given, first) + again.replace(given, second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        (ON_FIRST, ON_FIRST, True),
+        (ON_FIRST, "      command: [barman]\n", True),
+        (
+            ON_FIRST,
+            "      command: [ssh, barman@10.0.0.21, barman]\n      gateways:\n        10.0.0.21: {command: [ssh, b]}\n",
+            True,
+        ),
+        ("      gateways:\n" + EACH, "      gateways:\n" + EACH.replace("barman_", "other_"), True),
+        (ON_FIRST, "      command: [ssh, barman@10.0.0.40, barman]\n", False),
+        (ON_FIRST, ON_FIRST.replace("10.0.0.21", "10.0.0.22"), False),
+    ],
+)
+def test_a_server_of_barmans_is_one_clusters_from_each_gateway(
+    tmp_path: Path, first: str, second: str, shared: bool
+) -> None:
+    said = "clusters.other.barman: server main_backup is already that of cluster 'main'"
+    if shared:
+        assert said in mistakes(tmp_path, two_pairs(first, second))
+    else:
+        (tmp_path / "config.yaml").write_text(two_pairs(first, second))
+        assert list(config.load(tmp_path / "config.yaml").clusters) == ["main", "other"]
+
+
+def test_a_cluster_without_gateways_of_its_own_meets_each(tmp_path: Path) -> None:
+    text = two_pairs(ON_FIRST, "      command: [barman]\n", hosts="\n")
+    assert "server main_backup is already that of cluster 'main'" in mistakes(tmp_path, text)
+
+
 @pytest.mark.parametrize(
     ("own", "slot"), [("10.0.0.21", "barman_1"), ("10.0.0.22", "barman_2"), ("10.0.0.99", "")], ids=str
 )

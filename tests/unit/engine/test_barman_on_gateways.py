@@ -145,7 +145,7 @@ def test_the_holder_tells_of_it_when_it_lasts() -> None:
     host = host_of(FIRST, has_address=True)
     host.nodes[1].slots["barman_2"].active = False
     decision = finder(host, FIRST).decision(host)
-    watch = GatewayWatch(on(FIRST).cluster, host, Absence(on(FIRST).cluster, host.now, Progress()))
+    watch = GatewayWatch(on(FIRST).cluster, host, Absence(on(FIRST).cluster, host, Progress()))
     assert watch.look(decision) == ()
     host.sleep(HELD_FOR)
     found = watch.look(decision)

@@ -17,10 +17,12 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.cluster.decide import Reason, ReasonCode
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
-from repmgr_hooks.engine import dispatcher, executor
-from repmgr_hooks.engine.dispatcher import ScheduledAction, handle
+from repmgr_hooks.engine import asking
+from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.drift import find_drift as drift
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
+from repmgr_hooks.engine.run import ScheduledAction
+from repmgr_hooks.engine.selection import select
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import command, notify, slot
@@ -521,9 +523,9 @@ def test_the_routes_of_an_event_are_taken_in_the_order_of_the_file() -> None:
     first, second = MAIN.routes
     switchover, rejoin = Event(2, "standby_switchover"), Event(1, "node_rejoin")
     both = [*first.do, *second.do]
-    assert dispatcher.select(MAIN.routes, [switchover]) == [ScheduledAction(action, switchover) for action in both]
-    assert dispatcher.select(MAIN.routes, [rejoin]) == [ScheduledAction(action, rejoin) for action in second.do]
-    assert dispatcher.select(MAIN.routes, []) == [ScheduledAction(action, None) for action in both]
+    assert select(MAIN.routes, [switchover]) == [ScheduledAction(action, switchover) for action in both]
+    assert select(MAIN.routes, [rejoin]) == [ScheduledAction(action, rejoin) for action in second.do]
+    assert select(MAIN.routes, []) == [ScheduledAction(action, None) for action in both]
 
 
 def test_a_notification_runs_on_its_events_and_not_on_reconcile() -> None:
@@ -616,7 +618,7 @@ def test_a_plug_in_that_cannot_say_what_it_is(error: BaseException, part: str) -
 def test_a_plug_in_that_never_returns_fails_and_the_port_opens_all_the_same(
     monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    monkeypatch.setattr(executor, "PLUG_IN_LIMIT", 0.1)
+    monkeypatch.setattr(asking, "PLUG_IN_LIMIT", 0.1)
     let_go = threading.Event()
     parts: dict[str, Callable[..., Any]] = {"observe": lambda *_: None, "plan": lambda *_: []}
     parts[part] = lambda *_: let_go.wait(60)

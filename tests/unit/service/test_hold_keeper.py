@@ -14,7 +14,8 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.journal.journal import Journal, open_journal
-from repmgr_hooks.service.hold_keeper import KEPT, HoldKeeper
+from repmgr_hooks.service.hold_keeper import KEPT, SEEK_EVERY, HoldKeeper
+from repmgr_hooks.switchover.phases import HOLD_LIMIT
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.steps import console_name
 from tests.fake import FakeHost
@@ -28,10 +29,11 @@ DEAD = OperationFailed(f"PgBouncer {NEAR}: Connection refused", code="no_answer"
 
 
 class Kept:
-    """A cluster with two PgBouncers, and what looks after its hold."""
+    """A cluster with two PgBouncers, and what looks after its hold; ``hosts``: several gateways."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, hosts: str = "") -> None:
         text = CONFIG.replace("state_dir: /var/lib/repmgr-hooks", f"state_dir: {place}")
+        text = text.replace("      address: 10.0.0.20\n", f"      address: 10.0.0.20\n{hosts}")
         file = place / "config.yaml"
         file.write_text(text.replace(OPEN, f"{OPEN}\n          {ACTION}"))
         file.chmod(0o644)
@@ -215,3 +217,90 @@ def test_a_process_is_not_waited_for_for_ever(kept: Kept) -> None:
     holds.write(kept.managed.cluster, replace(hold, begun=clock.monotonic() - KEPT))
     kept.keeper.look()
     assert not kept.record.exists()
+
+
+# -- what another gateway has held -------------------------------------------------------------------------------------
+
+PAIR = "      hosts: [10.0.0.21, 10.0.0.22]\n"
+
+
+def looks(kept: Kept, seconds: float) -> None:
+    """Look every few seconds, for so long."""
+    end = kept.host.now() + seconds
+    while kept.host.now() < end:
+        kept.keeper.look()
+        kept.host.sleep(SEEK_EVERY)
+
+
+def reserve(place: Path, hosts: str = PAIR) -> Kept:
+    """A gateway that has not the address, and has looked for a while."""
+    kept = Kept(place, hosts)
+    kept.host.addresses = {"10.0.0.22"}
+    looks(kept, 60)
+    return kept
+
+
+def held_elsewhere(kept: Kept) -> None:
+    for each in kept.host.pgbouncers.values():
+        each.paused.add("app")
+
+
+def address_comes(kept: Kept) -> None:
+    kept.host.addresses.add("10.0.0.20")
+    kept.host.address_came = kept.host.now()
+
+
+@pytest.mark.parametrize("before", [0, 12, 45])
+def test_what_a_gateway_held_that_is_dead_is_let_go(tmp_path: Path, before: float) -> None:
+    """Its record died with it; nobody else would ever let these clients go."""
+    kept = reserve(tmp_path)
+    held_elsewhere(kept)
+    looks(kept, before)
+    address_comes(kept)
+    looks(kept, HOLD_LIMIT - SEEK_EVERY)
+    assert kept.paused() == [NEAR, FAR], "if it lives it lets them go itself"
+    looks(kept, 3 * SEEK_EVERY)
+    assert kept.paused() == []
+    (alert,) = kept.told
+    assert (alert.condition, alert.severity, alert.momentary) == ("hold", "warning", True)
+    assert f"app of PgBouncer {NEAR}, app of PgBouncer {FAR}" in alert.summary
+
+
+def test_one_that_is_silent_is_let_go_when_it_is_back(tmp_path: Path) -> None:
+    kept = reserve(tmp_path)
+    held_elsewhere(kept)
+    kept.host.pgbouncers[NEAR].failed = DEAD
+    address_comes(kept)
+    looks(kept, 2 * HOLD_LIMIT)
+    assert kept.paused() == [NEAR]
+    kept.host.pgbouncers[NEAR].failed = None
+    looks(kept, 2 * SEEK_EVERY)
+    assert kept.paused() == []
+
+
+@pytest.mark.parametrize(
+    ("hosts", "when"),
+    [
+        (PAIR, "long before"),
+        (PAIR, "since"),
+        (PAIR, "before we began to look"),
+        (PAIR, "here"),
+        (PAIR, "and the address does not come"),
+        ("", "shortly before"),
+    ],
+)
+def test_what_somebody_has_paused_is_left_alone(tmp_path: Path, hosts: str, when: str) -> None:
+    kept = Kept(tmp_path, hosts) if "began" in when else reserve(tmp_path, hosts)
+    if when == "here":
+        address_comes(kept)
+        looks(kept, 300)
+    if when != "since":
+        held_elsewhere(kept)
+    looks(kept, 200 if when == "long before" else 10)
+    if "address" not in when and when != "here":
+        address_comes(kept)
+    looks(kept, 10)
+    held_elsewhere(kept)
+    looks(kept, 5 * HOLD_LIMIT)
+    assert kept.paused() == [NEAR, FAR]
+    assert kept.told == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
@@ -26,6 +27,7 @@ from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.service.monitor import HURRY_EVERY
 from repmgr_hooks.settings.cluster import WhileUnknown
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.login import UNUSED_LIMIT
 from tests.fake import FakeHost, NatTable
 
 LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
@@ -67,6 +69,26 @@ def test_what_is_left_to_do_is_done_when_the_address_comes(journal: Journal, hos
     changed = host.what_changed()
     ticks(queue, host, 20)
     assert host.what_changed() == changed
+
+
+@pytest.mark.parametrize(
+    ("command", "way"), [(("ssh", "barman@backup", "barman"), ("ssh", "barman@backup")), (("barman",), ())]
+)
+def test_a_gateway_without_the_address_stays_logged_in_where_barman_is(
+    journal: Journal, host: FakeHost, loaded: Config, command: tuple[str, ...], way: tuple[str, ...]
+) -> None:
+    """It looks at Barman no more for hours; when the address comes, each look would be a login of its own."""
+    host.addresses = {"10.0.0.22"}
+    assert MAIN.cluster.barman
+    barman = replace(MAIN.cluster.barman, command=command)
+    gateway = replace(MAIN.cluster.gateway, hosts=("10.0.0.21", "10.0.0.22"))
+    managed = replace(MAIN, cluster=replace(MAIN.cluster, gateway=gateway, barman=barman))
+    queue = ClusterController(managed, journal, host, loaded)
+    ticks(queue, host, 200)
+    assert {words for _, words in host.logins} == ({way} if way else set())
+    if way:
+        moments = [0.0, *(moment for moment, _ in host.logins), host.now()]
+        assert max(after - before for before, after in itertools.pairwise(moments)) < UNUSED_LIMIT / 2
 
 
 class Listens:

@@ -139,7 +139,7 @@ def test_a_knock_is_heard_at_once(worker: WithoutSignals, state: Path, host: Fak
         soon(lambda: healed(host))
     finally:
         worker.stop()
-        serving.join(10)
+        serving.join(60)
     assert not serving.is_alive()
 
 
@@ -160,7 +160,7 @@ def test_what_waited_during_a_pause_is_handled_when_resume_knocks(
         soon(lambda: healed(host))
     finally:
         worker.stop()
-        serving.join(10)
+        serving.join(60)
         journal.close()
 
 
@@ -216,7 +216,7 @@ def test_a_journal_that_cannot_be_written_does_not_stop_a_failover(
     serving = threading.Thread(target=serve)
     serving.start()
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while time.monotonic() < end and not (ended or healed(host)):
             time.sleep(0.01)
         time.sleep(0.05)
@@ -224,7 +224,7 @@ def test_a_journal_that_cannot_be_written_does_not_stop_a_failover(
         assert healed(host)
     finally:
         worker.stop()
-        serving.join(10)
+        serving.join(60)
 
 
 def test_a_journal_that_cannot_be_opened_does_not_stop_a_failover(
@@ -277,7 +277,7 @@ def test_trouble_in_one_cluster_does_not_delay_another(
     thread = threading.Thread(target=worker.serve)
     thread.start()
     try:
-        assert stuck.asked.wait(10)
+        assert stuck.asked.wait(60)
         hook.store(str(state / "spool"), ["main", *PROMOTED[1:]])
         hook.wake(str(state / "spool"))
         soon(lambda: healed(host))
@@ -395,7 +395,7 @@ def test_a_failover_is_followed_while_the_spool_is_never_empty(state: Path, host
             assert hook.wake(spool)
     finally:
         over.set()
-        flooding.join(10)
+        flooding.join(60)
 
 
 def test_of_too_many_events_the_oldest_are_dropped_and_the_cluster_is_looked_at(
@@ -452,7 +452,7 @@ def test_a_run_that_is_to_end_ends_although_the_spool_was_exchanged(
     monkeypatch.setattr(intake.Spool, "take_in", refused)
     ending = threading.Thread(target=lambda: ticking(state, 5).serve(once=True), daemon=True)
     ending.start()
-    ending.join(30)
+    ending.join(60)
     assert not ending.is_alive()
     assert healed(host)
 
@@ -464,7 +464,8 @@ def test_a_spool_that_comes_back_is_listened_at_again(
     monkeypatch.setattr(intake, "OPEN_AGAIN", 0.05)
     with serving(worker):
         soon(lambda: hook.wake(str(state / "spool")))
-        shutil.rmtree(state / "spool")
+        (state / "spool").rename(state / "away")  # to empty it would be a race with who makes the FIFO anew
+        shutil.rmtree(state / "away")
         time.sleep(0.2)
         (state / "spool").mkdir(exist_ok=True)
         soon(lambda: hook.wake(str(state / "spool")))
@@ -506,12 +507,12 @@ def test_a_loop_that_stands_still_is_seen_by_the_watchdog(
     monkeypatch.setattr(module, "LOOK_ROUND", 0.05)
     worker = ticking(state, 5)
     with serving(worker):
-        assert stuck.asked.wait(10)
+        assert stuck.asked.wait(60)
         soon(lambda: beaten(beats))
         monkeypatch.setattr(heartbeat, "ALLOWED", -1.0)
         worker._loops["main"]._queue.progress.expect()
+        soon(lambda: "the worker of cluster main makes no progress" in caplog.text)
         soon(lambda: not beaten(beats))
-        assert "the worker of cluster main makes no progress" in caplog.text
         monkeypatch.undo()
         stuck.let_go.set()
 
@@ -554,7 +555,7 @@ def test_a_loop_that_does_not_end_does_not_keep_the_service_from_ending(
     monkeypatch.setattr(module, "STOP_LIMIT", 0.2)
     monkeypatch.setattr(module, "STOP_ROUND", 0.05)
     worker = ticking(state, 5)
-    threading.Thread(target=lambda: stuck.asked.wait(10) and worker.stop()).start()
+    threading.Thread(target=lambda: stuck.asked.wait(60) and worker.stop()).start()
     with pytest.raises(OperationFailed, match="the worker of cluster main does not end"):
         worker.serve()
     stuck.let_go.set()
@@ -648,7 +649,7 @@ def test_a_configuration_that_is_read_again_and_again_while_a_step_is_taken(
     path.write_text(CONFIG.replace("/var/lib/repmgr-hooks", str(state)))
     worker = WithoutSignals(path)
     with serving(worker):
-        assert stuck.asked.wait(10)
+        assert stuck.asked.wait(60)
         first = worker._loops["main"]
         for _ in range(20):
             worker._reload = True
@@ -673,7 +674,7 @@ def test_when_the_configuration_is_read_again_no_cluster_waits_for_the_step_of_a
     host.nodes[2].reachable = False
     worker = WithoutSignals(path)
     with serving(worker):
-        assert stuck.asked.wait(10)
+        assert stuck.asked.wait(60)
         before = worker._loops
         soon(lambda: before["main"].idle())
         host.nodes[2].reachable = True

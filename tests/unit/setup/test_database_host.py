@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from repmgr_hooks.checks.from_hosts import KEYS, SSHD
+from repmgr_hooks.checks.sshd import KEYS, SSHD
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import UsageError

@@ -71,6 +71,10 @@ def test_barman_on_another_host() -> None:
     text = render.configuration(TEMPLATE, found, "main")
     command = f"[{', '.join(ssh)}, barman@10.0.0.40, barman]"
     assert f"    barman: {{server: main_backup, slot_name: barman, command: {command}}}\n" in text
+    here = Asked()
+    here.addresses = {"10.0.0.40"}
+    asked_here = discover.survey(CONF, None, "10.0.0.20", here, "barman@10.0.0.40")
+    assert asked_here.barman == found.barman, "as the other gateway has it"
     for wrong in ("-oProxyCommand=id", "a b", "x;id", "$(id)"):
         with pytest.raises(UsageError, match="--barman-host"):
             discover.survey(CONF, None, "10.0.0.20", There(), wrong)

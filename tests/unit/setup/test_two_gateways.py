@@ -18,8 +18,8 @@ from repmgr_hooks.netfilter.conntrackd import CONFIGURATION as CONNTRACKD
 from repmgr_hooks.netfilter.route import Route
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.seen import forget_removed
-from repmgr_hooks.settings.cluster import MASQUERADE
-from repmgr_hooks.setup import gateways
+from repmgr_hooks.settings.cluster import MASQUERADE, Node
+from repmgr_hooks.setup import gateways, render
 from repmgr_hooks.setup.render import CONFIGURATION
 from tests.fake import FakeHost
 from tests.unit.setup.test_init import FOUND, REPOSITORY
@@ -51,6 +51,50 @@ def test_the_configuration_is_good(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(drafted()[CONFIGURATION].replace("/var/lib/repmgr-hooks", str(tmp_path)))
     gateway = config.load(tmp_path / "config.yaml").clusters["main"].cluster.gateway
     assert (gateway.address, gateway.hosts) == ("10.0.0.30", (OWN, OTHER))
+
+
+ELSEWHERE = ("ssh", "-o", "BatchMode=yes", "barman@10.0.0.40", "barman")
+ON_FIRST = ("ssh", "-o", "BatchMode=yes", f"barman@{OWN}", "barman")
+FIRST_SIX, SECOND_SIX = "fd00::31", "fd00::32"
+
+
+@pytest.mark.parametrize(
+    ("command", "hosts", "commands", "slots"),
+    [
+        (("barman",), (OWN, OTHER), {OWN: ("barman",), OTHER: ("barman",)}, {OWN: "barman_1", OTHER: "barman_2"}),
+        (ELSEWHERE, (OWN, OTHER), {OWN: ELSEWHERE, OTHER: ELSEWHERE}, {OWN: "barman_2", OTHER: "barman_2"}),
+        (ON_FIRST, (OWN, OTHER), {OWN: ("barman",), OTHER: ON_FIRST}, {OWN: "barman_2", OTHER: "barman_2"}),
+        (
+            ("barman",),
+            (FIRST_SIX, SECOND_SIX),
+            {FIRST_SIX: ("barman",), SECOND_SIX: ("barman",)},
+            {FIRST_SIX: "barman_1", SECOND_SIX: "barman_2"},
+        ),
+    ],
+)
+def test_barman_is_where_it_is_on_both(
+    command: tuple[str, ...],
+    hosts: tuple[str, str],
+    commands: dict[str, tuple[str, ...]],
+    slots: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """Both drafts named one slot and the same command, also where each gateway has a Barman of its own."""
+    shared, node = ("fd00::30", "fd00::%d") if ":" in hosts[0] else ("10.0.0.30", "10.0.0.1%d")
+    nodes = {number: Node(node % number) for number in FOUND.nodes}
+    found = replace(FOUND, gateway=shared, nodes=nodes, barman=command, slot="barman_2")
+    before = render.configuration(SHIPPED[CONFIGURATION], found, "main")
+    before = before.replace("/var/lib/repmgr-hooks", str(tmp_path))
+    texts = [
+        gateways.drafted({CONFIGURATION: before}, found, other, Route(False, own, "ens3"), REPOSITORY)[CONFIGURATION]
+        for own, other in (hosts, hosts[::-1])
+    ]
+    assert texts[0] == texts[1], "both have the same file"
+    (tmp_path / "config.yaml").write_text(texts[0])
+    barman = config.load(tmp_path / "config.yaml", here=False).clusters["main"].cluster.barman
+    assert barman
+    assert {host: barman.seen_from(host).command for host in hosts} == commands
+    assert {host: barman.seen_from(host).slot_name for host in hosts} == slots
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,7 +36,6 @@ from tests.unit.system.test_host import GREETING, message
 TWO = Cluster(
     nodes={1: Node("10.0.0.11"), 2: Node("10.0.0.12")},
     gateway=Gateway("10.0.0.20", {"app": 54322}),
-    postgres=Postgres(timeout=1),
 )
 TYPES = (16, 23, 25, 25, 3802, 3802, 3802, 3802, 20, 25, 16)
 ROW = (
@@ -116,19 +116,25 @@ def server(speak: Speak) -> Iterator[int]:
         listening.shutdown(socket.SHUT_RDWR)
 
 
-def look(odd: Speak, looks: int = 2) -> list[NodeState]:
+def look(odd: Speak, looks: int = 2, timeout: int = 60) -> list[NodeState]:
     """What is seen of a node that speaks so, each time, beside one that is well and decides."""
     with ExitStack() as stack:
         ports = {1: stack.enter_context(server(odd)), 2: stack.enter_context(server(says(answer(data(*ROW)))))}
-        how = "user=x dbname=x sslmode=disable gssencmode=disable connect_timeout=2"
+        how = f"user=x dbname=x sslmode=disable gssencmode=disable connect_timeout={timeout}"
         host = LocalHost({node: f"host=127.0.0.1 port={port} {how}" for node, port in ports.items()})
-        seen = []
-        for _ in range(looks):
-            states = observe(TWO, host)
-            assert decide(states).primary == 2
-            seen.append(states[0])
+        cluster = replace(TWO, postgres=Postgres(timeout=timeout))
+        seen = [observe(cluster, host) for _ in range(looks)]
         host.close_idle()
-        return seen
+        assert [decide(states).primary for states in seen] == [2] * looks
+        return [states[0] for states in seen]
+
+
+def look_in_time(odd: Speak) -> list[NodeState]:
+    """A node that gives no answer is waited for; on a busy machine the other one may be late, too: look again."""
+    for _ in range(10):
+        with suppress(AssertionError):
+            return look(odd, timeout=1)
+    return look(odd, timeout=1)
 
 
 def one(index: int, value: bytes | None) -> Speak:
@@ -173,7 +179,7 @@ ODD: dict[str, tuple[Speak, str]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("odd", "named"), ODD.values(), ids=ODD)
 def test_an_odd_answer_is_one_nodes_error_and_the_other_node_decides(odd: Speak, named: str) -> None:
-    first, second = look(odd)
+    first, second = look_in_time(odd) if named == "no answer" else look(odd)
     for state in (first, second):
         assert state.error.isprintable()
         assert len(state.error) < 600
