@@ -36,6 +36,9 @@ from repmgr_hooks.system import rules
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
 
+LOOK_EVERY = 1.0
+"""Seconds between two looks at what is for ``/metrics`` alone."""
+
 
 class Shown:
     """What others may read of one cluster; nothing, without a ``publisher``, or if there is no look without an event.
@@ -119,10 +122,17 @@ class Surroundings:
         self._cluster = cluster
         self._generation: int | None = None
         self._ports: tuple[Number, ...] = ()
+        self._next = 0.0
         self.found: tuple[Number, ...] = ()
 
     def look(self, host: Host) -> bool:
-        """Look, and return whether something has changed; what cannot be read is not shown."""
+        """Look, and return whether something has changed; what cannot be read is not shown.
+
+        The looks at the nodes may come ten times a second, while no primary is known.
+        """
+        if (now := host.now()) < self._next:
+            return False
+        self._next = now + LOOK_EVERY
         before, self.found = self.found, (*self._led(host), *self._formers())
         return self.found != before
 

@@ -43,7 +43,7 @@ class ModelPublisher(Publisher):
     def __init__(self, oracle: Oracle) -> None:
         self._oracle, self._written = oracle, None
 
-    def publish(self, seen: LastSeen, longer: float = 0.0) -> None:
+    def _put(self, seen: LastSeen) -> None:
         self._written = seen
         if not seen.in_step:
             self._oracle.answered(seen.primary)

@@ -33,7 +33,7 @@ case "$*" in
 *action=stop) [ -e {place}/hangs ] || {{ (sleep 0.5; kill "$(head -n 1 {data}/postmaster.pid)") & }} ;;
 *'node rejoin'*) while [ -e {place}/slow ]; do sleep 0.05; done
     [ ! -e {place}/fails ] || {{ echo 'ERROR: pg_rewind execution failed'; echo 'DETAIL: no WAL'; exit 24; }} ;;
-*'standby clone'*) rm -rf {data}; mkdir {data}; echo primary >{data}/own.conf ;;
+*'standby clone'*) rm -rf {data}; mkdir {data}; /bin/pwd >/dev/null || exit; echo primary >{data}/own.conf ;;
 esac
 """
 PG_CTL = """#!/bin/sh
