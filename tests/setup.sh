@@ -90,10 +90,12 @@ install_venv_of_debian() {
 
 install_newest_barman() {
     # Beside Debian's, which tests/lab runs too. psycopg2 and dateutil are Debian's.
-    [ -x .venv-barman/bin/barman ] && return
-    rm -rf .venv-barman
-    /usr/bin/python3 -m venv --system-site-packages .venv-barman
-    .venv-barman/bin/pip -qq install --no-deps --ignore-installed barman
+    if [ ! -x .venv-barman/bin/barman ]; then
+        rm -rf .venv-barman
+        /usr/bin/python3 -m venv --system-site-packages .venv-barman
+        .venv-barman/bin/pip -qq install --no-deps --ignore-installed barman
+    fi
     # What it compresses with; a Python for which they are not built goes without, and these tests are skipped.
-    .venv-barman/bin/pip -qq install --only-binary :all: lz4 zstandard || true
+    .venv-barman/bin/python -c "import lz4, zstandard" 2>/dev/null ||
+        .venv-barman/bin/pip -qq install --only-binary :all: lz4 zstandard || true
 }

@@ -106,6 +106,7 @@ def test_a_service_starts_whatever_stands_in_its_spool(lab: Lab) -> None:
 
 
 def test_the_spool_and_the_journal_exchanged_under_a_run_of_roots(lab: Lab) -> None:
+    """In one go each, or again: whoever finds nothing there makes it anew."""
     lab.put(lab.gateway, "/usr/local/bin/barman", BARMAN, 0o755)
     lab.gateway.path("/tmp/hold").touch()
     before = roots(lab)
@@ -114,9 +115,9 @@ def test_the_spool_and_the_journal_exchanged_under_a_run_of_roots(lab: Lab) -> N
     as_barman(
         lab,
         f"""cd {STATE}
-        mv spool away; ln -s {VICTIM} spool
-        mv journal.db journal.away; ln -s {VICTIM}/new.db journal.db
-        rm -f cluster-main.looked; ln -s {VICTIM}/secret cluster-main.looked""",
+        mv spool away; until ln -sT {VICTIM} spool; do rm -r spool; done
+        ln -sfT {VICTIM}/new.db journal.db
+        ln -sfT {VICTIM}/secret cluster-main.looked""",
     )
     lab.gateway.path("/tmp/hold").unlink()
     wait_for(lambda: not lab.gateway.result("pgrep", "-f", "worker --once").stdout, "the end of the run")

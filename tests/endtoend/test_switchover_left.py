@@ -63,19 +63,25 @@ def said(lab: Lab) -> int:
     return len(lab.gateway.log("worker"))
 
 
+def end(lab: Lab, name: str) -> None:
+    daemon = lab.daemons.pop(name)
+    daemon.kill()
+    daemon.wait(60)
+
+
 def power_off(lab: Lab, command: subprocess.Popen[bytes]) -> None:
     """The gateway goes off: its daemons, its rules, what is in memory. PgBouncer runs on, as one on another host.
 
-    The service first: within a second it would let the clients go on that the command held.
+    repmgrd first, for without a service each event starts a run of its own; the service before the command: within a
+    second either would let the clients go on that the command held.
     """
-    lab.daemons["worker"].kill()
-    lab.daemons["worker"].wait(60)
+    for node in lab.numbers:
+        end(lab, f"repmgrd{node}")
+    wait_for(lambda: not lab.gateway.result("pgrep", "-f", "repmgr-hooks event").stdout, "the last event to be stored")
+    end(lab, "worker")
     killed(command)
+    end(lab, "cron")
     lab.gateway.run("pkill", "-KILL", "-x", "pg_receivewal", check=False)
-    for name in ("worker", "cron", *(f"repmgrd{node}" for node in lab.numbers)):
-        daemon = lab.daemons.pop(name)
-        daemon.kill()
-        daemon.wait(60)
     reboot(lab)
     shutil.rmtree(RUNTIME)
     boot = lab.gateway.run("cat", "/proc/sys/kernel/random/boot_id").strip()

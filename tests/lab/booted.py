@@ -73,7 +73,10 @@ def booted(lab: Lab, host: Host) -> Iterator[Machine]:
     log = BASE / f"{host.name}-boot.log"
     with over_root(BASE / f"{host.name}-booted") as root, _cgroups() as groups, log.open("wb") as output:
         where = (f"--network-namespace-path=/run/netns/{host.name}", f"--directory={root}")
-        boot = [*NSPAWN, *where, *binds, "--boot", "--", "--unit=multi-user.target"]
+        # Else its name is that of its directory, `root`. From systemd 256 on there can be one machine of a name: nspawn
+        # makes a mount point for it, "/run/systemd/nspawn/unix-export/root exists already, refusing" (nspawn.c).
+        name = f"--machine={host.name}"
+        boot = [*NSPAWN, name, *where, *binds, "--boot", "--", "--unit=multi-user.target"]
         nspawn = subprocess.Popen(
             ["sh", "-ec", JOIN, "sh", *groups, "--", *boot],
             stdin=subprocess.DEVNULL,
