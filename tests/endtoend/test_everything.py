@@ -93,4 +93,4 @@ def test_a_failover_with_everything(pooled: Pooler) -> None:
     assert "former_primary" in {run["cause"] for run in runs}
     prometheus.start(lab)
     wait_for(lambda: prometheus.panels_without_data(lab) == [NO_SUCH_SLOT], "each panel of the dashboard to have data")
-    assert prometheus.alerts(lab) == {}
+    wait_for(lambda: prometheus.alerts(lab) == {}, "no alert")

@@ -383,7 +383,7 @@ def test_a_clone_that_has_failed_is_tried_again(make: MakePlace) -> None:
     place = make(clone="primary", config_files=("own.conf",))
     (place.data / "own.conf").write_text("own")
     assert place.clone().good
-    subprocess.run(("rm", "-r", str(place.data)), check=True, timeout=10, stdin=subprocess.DEVNULL)
+    subprocess.run(("rm", "-r", str(place.data)), check=True, timeout=60, stdin=subprocess.DEVNULL)
     assert place.clone(rewound=True).good
     assert (place.data / "own.conf").read_text() == "own"
 
