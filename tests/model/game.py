@@ -14,7 +14,7 @@ from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import HooksError
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal.last_seen import LastSeen, Publisher
+from repmgr_hooks.journal.last_seen import LastSeen, Numbers, Publisher
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.service.former_keeper import FormerPrimaryKeeper
@@ -47,6 +47,9 @@ class ModelPublisher(Publisher):
         self._written = seen
         if not seen.in_step:
             self._oracle.answered(seen.primary)
+
+    def renew(self, numbers: Numbers) -> None:
+        """Numbers lead nobody."""
 
 
 class Game(RuleBasedStateMachine):
