@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -42,6 +43,7 @@ class ModelPublisher(Publisher):
 
     def __init__(self, oracle: Oracle) -> None:
         self._oracle, self._written = oracle, None
+        self.directory = Path(os.devnull)  # where nothing can be kept for status
 
     def _put(self, seen: LastSeen) -> None:
         self._written = seen
