@@ -7,6 +7,7 @@ What has a ``Host`` measures and waits with ``host.now`` and ``host.sleep``; on 
 from __future__ import annotations
 
 import time
+import zlib
 
 
 def wall() -> float:
@@ -22,6 +23,17 @@ def monotonic() -> float:
 def since_boot() -> float:
     """Return seconds since the boot, suspended or not: the same for every process, and nobody sets them."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def turn(name: str, now: float, every: float) -> float:
+    """Return the number of the turn, of so many seconds, in which somebody is.
+
+    Of a hundred each begins its turns at another moment: what they do once in each turn they would else do all at once.
+
+    >>> [turn(name, 1000.0, 600.0) - turn(name, 700.0, 600.0) for name in ("c1", "c2")]
+    [1.0, 0.0]
+    """
+    return (now + zlib.crc32(name.encode()) % 3600) // every
 
 
 def sleep(seconds: float) -> None:

@@ -21,7 +21,7 @@ AGAIN = 3600.0
 FORGET_AFTER = 86400.0
 RETRY = Backoff()
 LEFT = "left to the other gateway"
-ELSEWHERE = "This gateway has not the address any more. If it goes on, the one that has it sends an alert of its own."
+ELSEWHERE = "This gateway no longer has the address. If this persists, the one that has it sends an alert of its own."
 
 
 @dataclass(frozen=True)

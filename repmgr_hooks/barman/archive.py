@@ -94,11 +94,15 @@ def look_at_archive(barman: Barman, host: Host) -> ArchivedWal:
     """List all that Barman has, on its disk and not in its catalogue. Raises OperationFailed."""
     directory, *others = [places(barman, host)[name] for name in DIRECTORIES]
     found = _files(barman, host, directory, *others)
-    broken = {name: why for path, size in found if (why := _flaw(path, size, directory)) and (name := path.name)}
-    whole = [path for path, _ in found if path.name not in broken]
+    broken = {name: why for path, size, _ in found if (why := _flaw(path, size, directory)) and (name := path.name)}
+    whole = [path for path, _, _ in found if path.name not in broken]
     streaming = frozenset(path.name for path in whole if str(path.parent) == directory)
     fences = frozenset(filter(is_fence, streaming))
-    return ArchivedWal(directory, streaming - fences, frozenset(path.name for path in whole) - fences, fences, broken)
+    marks: dict[str, str] = {}
+    for path, _, mark in found:  # one that is being moved is there twice
+        marks[path.name] = f"{marks.get(path.name, '')} {mark}"
+    files = frozenset(path.name for path in whole) - fences
+    return ArchivedWal(directory, streaming - fences, files, fences, broken, marks)
 
 
 def _flaw(path: PurePosixPath, size: int, streaming: str) -> str:
@@ -122,7 +126,7 @@ def shown(barman: Barman, host: Host, limit: float = LIMIT, constant: bool = Fal
     return dict(_settings(host.run(ask(barman, "show-server", barman.server, constant=constant), limit)))
 
 
-@lru_cache(100)
+@lru_cache(1000)
 def _settings(printed: str) -> tuple[tuple[str, str], ...]:
     return tuple(re.findall(r"^\s*(\w+): (.*?)\s*$", printed, re.MULTILINE))
 
@@ -163,19 +167,22 @@ def look_for(name: str, barman: Barman, host: Host) -> Program:
     return look_beside(barman, *find, tolerate="No such file or directory")
 
 
-def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int]]:
-    """Return the files with their sizes, wherever links lead; Barman makes each directory when it first needs it.
+def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosixPath, int, str]]:
+    """Return the files, wherever links lead, with sizes and marks; a mark stays the same while nobody writes to it.
+
+    It has the time of the last change of the inode, which nobody can set, as utimes(2) sets that of the last write.
+    Barman makes each directory when it first needs it.
 
     Raises OperationFailed if one is a dangling symbolic link: that would look like an empty archive.
     """
-    words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %p\\n")
+    words = ("find", "-L", *directories, "(", "-type", "f", "-o", "-type", "l", ")", "-printf", "%y %s %i:%C@ %p\\n")
     output = host.run(look_beside(barman, *words, tolerate="No such file or directory"), LIMIT)
-    rows = [line.split(" ", 2) for line in output.splitlines() if line.count(" ") >= 2]
+    rows = [line.split(" ", 3) for line in output.splitlines() if line.count(" ") >= 3]
     # With -L, what is still a link leads nowhere (find(1)).
-    if broken := [path for kind, _, path in rows if kind != "f"]:
+    if broken := [path for kind, *_, path in rows if kind != "f"]:
         what, hint = f"{broken[0]}: a dangling symbolic link", "make sure that the disk is mounted where Barman runs"
         raise OperationFailed(what, code="broken_link", hint=hint)
-    return [(PurePosixPath(path), int(size)) for _, size, path in rows]
+    return [(PurePosixPath(path), int(size), f"{size}:{mark}") for _, size, mark, path in rows]
 
 
 def newest_backup(barman: Barman, host: Host) -> str:

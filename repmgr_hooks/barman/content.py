@@ -69,7 +69,7 @@ def compare(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) 
     if not wanted:
         return Compared()
     try:
-        said = ask("sums", barman, host, names=wanted)
+        said = ask("sums", barman, host, settled=True, names=wanted, marks=[held.marks.get(name) for name in wanted])
         theirs = {name: primarys_sum(primary.node, name, host) for name in files}
         both = [name for name in files if theirs[name] and said["sums"].get(name)]
         equal = {name for name in both if theirs[name] == said["sums"][name]}
@@ -152,9 +152,18 @@ print(json.dumps(module.{what}(asked)))
 
 
 def ask(
-    what: str, barman: Barman, host: Host, limit: float = LIMIT, module: str = "files", **more: Any
+    what: str,
+    barman: Barman,
+    host: Host,
+    limit: float = LIMIT,
+    module: str = "files",
+    settled: bool = False,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Run a module of ``agent/`` on Barman's files, where Barman runs. Raises OperationFailed."""
+    """Run a module of ``agent/`` on Barman's files, where Barman runs. Raises OperationFailed.
+
+    ``settled``: the same answer as long as the same is given.
+    """
     known = archive.places(barman, host)
     asked = {
         "barman": barman.command[-1],
@@ -168,7 +177,7 @@ def ask(
     names = dict.fromkeys(("files", "follow", module) if module != "files" else ("files",))
     texts = [(f"{PACKAGE}.{name}", folder.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in names]
     text = AGENT.format(modules=json.dumps(texts), asked=json.dumps(asked), what=what)
-    program = archive.look_beside(barman, "python3", "-I", "-", what, stdin=text)
+    program = replace(archive.look_beside(barman, "python3", "-I", "-", what, stdin=text), settled=settled)
     try:
         return dict(json.loads(host.run(program, limit)))
     except (ValueError, TypeError):
@@ -185,7 +194,8 @@ def primarys_sum(node: int, name: str, host: Host, size: int = LARGEST) -> str:
         if not (may_read or may_ask):
             what = f"node {node}: our role may not see sums of WAL files"
             raise OperationFailed(what, code="no_rights", hint="grant what config/grants.sql holds")
-        ((found,),) = host.fetch(Sql(node, READ if may_read else ASK, (name, size)), LIMIT)
+        # A closed file of pg_wal changes no more.
+        ((found,),) = host.fetch(Sql(node, READ if may_read else ASK, (name, size), settled=True), LIMIT)
         return str(found or "")
 
 

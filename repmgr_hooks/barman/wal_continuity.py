@@ -84,7 +84,8 @@ class ArchivedWal:
     """Names of the files in Barman's hands: in pg_receivewal's ``directory``, and all, wherever they are.
 
     ``fences``: those of ours in ``directory`` that keep pg_receivewal from starting; see ``branch.py``.
-    ``broken``: those that are there and not whole, and why; they count as missing.
+    ``broken``: those that are there and not whole, and why; they count as missing. ``marks``: what stays the same of
+    each while nobody writes to it.
     """
 
     directory: str
@@ -92,6 +93,7 @@ class ArchivedWal:
     files: frozenset[str] = frozenset()
     fences: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
+    marks: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

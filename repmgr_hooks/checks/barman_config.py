@@ -58,9 +58,7 @@ def way(
     gateway = cluster.gateway
     to_primary = [port for name, port in gateway.ports.items() if name not in cluster.readers]
     ours = {(gateway.address, str(port)) for port in to_primary}
-    right = (
-        f"host={gateway.address} port={to_primary[0] if to_primary else 'PORT, of a port that is led to the primary'}"
-    )
+    right = f"host={gateway.address} port={to_primary[0] if to_primary else 'PORT'}"
     where, good = "not through a port of the gateway that is led to the primary", f"goes through {gateway.address}"
     if by_model:
         ours = {(to.host, str(to.port)) for to in map(cluster.endpoint, cluster.nodes)}

@@ -71,14 +71,16 @@ def writes(managed: ManagedCluster, host: Host, decision: PrimaryDecision) -> It
 
 def logins(managed: ManagedCluster, host: Host, standbys: Iterable[int]) -> Iterator[Finding]:
     """Log in on each of these standbys as a client: pg_hba.conf is each node's own, and is read after a promotion."""
-    cluster, ports = managed.cluster, managed.opened_ports
-    nodes = [node for node in standbys if _seen_as_client(cluster, node, host)]
-    if not (nodes and ports) or cluster.client.user == cluster.postgres.user:
+    cluster, ports, nodes = managed.cluster, managed.opened_ports, list(standbys)
+    if not ports or cluster.client.user == cluster.postgres.user:
         return
-    ways = {str(node): way_to(cluster, node, ports[-1]) for node in nodes}
-    visits = host.visit_each(ways, cluster.client.timeout)
+    ways = {str(node): way_to(cluster, node, ports[-1]) for node in nodes if _seen_as_client(cluster, node, host)}
+    visits = host.visit_each(ways, cluster.client.timeout) if ways else {}
     for node in nodes:
         topic = Topic("client.login", f"{cluster.name} node {node}")
+        if str(node) not in visits:
+            yield topic.ok("not tried as a client: it sees this host under another address than clients")
+            continue
         found = judge(cluster, ports[-1], visits[str(node)], host)
         if found.code in CANNOT:
             yield topic.fail(f"no client could log in if it were the primary: {found.message}", found.hint)

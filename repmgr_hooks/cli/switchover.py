@@ -107,7 +107,7 @@ def examined(managed: ManagedCluster, wanted: int | None, journal: Journal, host
 
 
 def _kept_out(managed: ManagedCluster, seen: Facts, host: Host) -> list[Finding]:
-    """Return what `check` says would keep clients from the new primary."""
+    """Return what `check` says would, or might, keep clients from the new primary."""
     assert seen.target is not None
     cluster, target = managed.cluster, [seen.target.node]
     looks = (
@@ -115,7 +115,7 @@ def _kept_out(managed: ManagedCluster, seen: Facts, host: Host) -> list[Finding]
         clients.ways_back(cluster, host, target),
         clients.logins(managed, host, target),
     )
-    return [finding for finding in itertools.chain(*looks) if finding.level == "FAIL"]
+    return [finding for finding in itertools.chain(*looks) if finding.level != "OK"]
 
 
 def judged(managed: ManagedCluster, wanted: int | None, journal: Journal, host: Host) -> tuple[Facts, list[Finding]]:

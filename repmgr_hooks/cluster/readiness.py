@@ -155,7 +155,7 @@ class ReadinessProbe:
             return None
         asked = ask([state.node for state in standbys], cluster, host)
         settled = not 0 <= clock.wall() - since < SETTLED
-        files = self._of_files(decision.primary, cluster, host)
+        files = self.files(decision.primary, cluster, host)
         found = judge(decision, standbys, asked, files, cluster.repmgrd_timeout, settled)
         if not found.obstacles:
             return found
@@ -163,7 +163,7 @@ class ReadinessProbe:
         asked |= ask([decision.primary], cluster, host)
         return judge(decision, standbys, asked, files, cluster.repmgrd_timeout, settled)
 
-    def _of_files(self, primary: int, cluster: Cluster, host: Host) -> Files:
+    def files(self, primary: int, cluster: Cluster, host: Host) -> Files:
         """Look into the files again when one has changed; repmgr is a program to run for each."""
         found = repmgr_files.files_here()
         if not found:

@@ -1,4 +1,4 @@
-"""The report of a drill as one self-contained HTML page, in the style of ``reports/failover_html.py``."""
+"""The report of a drill as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -9,24 +9,13 @@ from repmgr_hooks.drill import report
 from repmgr_hooks.drill.facts import Facts
 from repmgr_hooks.drill.grade import is_slow
 from repmgr_hooks.errors import Problem
-from repmgr_hooks.reports.failover_html import STYLE, escape
+from repmgr_hooks.reports.page import escape, page
 
 
 def render(facts: Facts, grades: Sequence[Finding]) -> str:
-    """Return the page; it is well-formed XML too."""
+    """Return the page."""
     name = escape(report.title(facts, grades))
-    return f"""<!DOCTYPE html>
-<html lang="en" xmlns="http://www.w3.org/1999/xhtml">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"/>
-<title>{name}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{name}</h1>
-<p class="soft">A switchover there and back while a client wrote, {escape(report.when(facts))}.</p>
+    body = f"""<p class="soft">A switchover there and back while a client wrote, {escape(report.when(facts))}.</p>
 <dl>{"".join(_figures(facts))}</dl>
 <h2>Grades</h2>
 <table>
@@ -40,9 +29,8 @@ def render(facts: Facts, grades: Sequence[Finding]) -> str:
 <tbody>
 {"".join(_steps(facts))}</tbody>
 </table>
-</body>
-</html>
 """
+    return page(name, name, body)
 
 
 def _figures(facts: Facts) -> Iterator[str]:

@@ -98,7 +98,7 @@ def find_drift(
     for item in select(managed.routes, []):
         if item.action.on_tick and works_on(item.action, managed.cluster, host):
             if item.action.name not in now_there:
-                now_there[item.action.name] = _fingerprint(item.action, state, once)
+                now_there[item.action.name] = fingerprint_of(item.action, state, once)
             fingerprint = now_there[item.action.name]
             if fingerprint is None or fingerprints.get(item.action.path) != fingerprint:
                 seen = preview([item], state, once)
@@ -127,7 +127,8 @@ def _while_unknown(
     return found
 
 
-def _fingerprint(action: Action, state: ClusterState, host: Host) -> object:
+def fingerprint_of(action: Action, state: ClusterState, host: Host) -> object:
+    """Return what stays the same as long as a look would see the same; None if there is no such thing."""
     try:
         return answer(action, state.cluster, host, partial(action.handler.fingerprint, state, host))
     except OperationFailed as error:

@@ -181,9 +181,10 @@ same || {{ echo "it is $identifier, timeline $timeline, $state"; exit {another};
 {touch}
 timeout --kill-after=10 {limit} repmgr -f {conf} node rejoin -d {conninfo} --force-rewind {files}
 """
-# repmgr deletes the data directory (dirutil.c, create_pg_dir): not that of a node that was promoted since. What is left
-# of a rewind or a clone that was cut off has the old timeline in pg_control, or is no primary by it, or has a
-# backup_label (pg_rewind.c, basebackup.c: pg_control is written last). repmgr waits for the end of what it starts
+# repmgr deletes the data directory and makes another (dirutil.c, create_pg_dir): not that of a node that was promoted
+# since; and repmgr must not stand in it, for rsync, by which it clones from Barman, needs the directory that it is in.
+# What is left of a rewind or a clone that was cut off has the old timeline in pg_control, or is no primary by it, or
+# has a backup_label (pg_rewind.c, basebackup.c: pg_control is written last). repmgr waits for the end of what it starts
 # PostgreSQL with (repmgr-action-node.c, do_node_service), and what pg_ctl writes to, PostgreSQL keeps open without
 # ``-l``.
 CLONE = """
@@ -205,6 +206,7 @@ for file in {own_files}; do
     mkdir -p "$area/files/$(dirname "$file")" && cp -p "$file" "$area/files/$file" || exit {not_kept}
 done
 {touch}
+cd / || exit
 timeout --kill-after=10 {limit} repmgr -f {conf} {node} standby clone --force --fast-checkpoint {way} || exit
 cd {directory} || exit
 for file in {own_files}; do

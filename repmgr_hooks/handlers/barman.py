@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
+from repmgr_hooks import clock
 from repmgr_hooks.barman import archive, branch, config_models, content, receive_wal, wal_continuity
 from repmgr_hooks.barman.branch import Fence
-from repmgr_hooks.barman.wal_continuity import StreamPosition, StreamState
+from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.observe import WalSender
 from repmgr_hooks.errors import OperationFailed, Problem, mistake
@@ -124,22 +125,46 @@ def on_tick(config: Config) -> bool:
 def observe(config: Config, state: ClusterState, host: Host) -> Seen:
     """Look for Barman's walsender on the primary, and at the files that Barman and the primary have."""
     sender = _sender(state)
-    if sender and not sender.state:
+    if sender:
+        _must_be_named_as_barmans(sender, state)
+    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
+    coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
+    seen = Seen(streaming, False, coming=coming)
+    if not config.stream:
+        return _archive(seen, state, host)
+    held, primary = content.look(state.barman, state.primary, state.timeline, host)
+    if sender and (streaming or coming):
+        _must_come_to_barman(sender, held, primary, state, host)
+    # While a stream goes on, what was remembered of the timeline proves nothing.
+    began = None if streaming else state.last_known.began
+    if conflict := content.explained_conflict(held, primary, state.barman, host, began):
+        stop, fence = receive_wal.stop_words(state.barman, host), branch.fence_of(held, primary)
+        return Seen(False, False, conflict=conflict, attached=sender is not None, fence=fence, stop=stop)
+    if not streaming and not coming:
+        seen = _before_a_start(seen, config, state, held, primary, host)
+    seen = replace(seen, fence=branch.fence_of(held, primary) if held.fences else Fence())
+    return _archive(seen, state, host) if config.switch_wal else seen
+
+
+def _must_be_named_as_barmans(sender: WalSender, state: ClusterState) -> None:
+    """Raises OperationFailed if the slot's walsender cannot be seen, or has another name than Barman's."""
+    if not sender.state:
         what = f"node {state.primary}: our role may not see walsenders"
         raise OperationFailed(what, code="no_rights", hint="grant what config/grants.sql holds")
-    if sender and sender.application != state.barman.streaming_archiver_name:
+    if sender.application != state.barman.streaming_archiver_name:
         raise OperationFailed(
             f"node {state.primary}: the slot {state.barman.slot_name!r} is in use by {sender.application!r} from "
             f"{sender.client or 'its own host'}, not by {state.barman.streaming_archiver_name!r}",
             code="foreign_stream",
             hint="end that program, or correct 'streaming_archiver_name' in the section 'barman' of the cluster",
         )
-    streaming = sender is not None and sender.state == "streaming" and not _young(sender, config.stream_age)
-    coming = sender is not None and sender.state in ("catchup", "streaming") and not streaming
-    if not config.stream:
-        return _archive(Seen(streaming, False, coming=coming), state, host)
-    held, primary = content.look(state.barman, state.primary, state.timeline, host)
-    if sender and (streaming or coming) and not content.receives(sender, held, primary, state.barman, host):
+
+
+def _must_come_to_barman(
+    sender: WalSender, held: ArchivedWal, primary: PrimaryWal, state: ClusterState, host: Host
+) -> None:
+    """Raises OperationFailed if what is sent through the slot does not come into Barman's directory."""
+    if not content.receives(sender, held, primary, state.barman, host):
         raise OperationFailed(
             f"node {state.primary}: what {sender.application!r} from {sender.client or 'its own host'} receives "
             f"through the slot {state.barman.slot_name!r} does not come into {held.directory}: it is another "
@@ -147,25 +172,19 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
             code="foreign_stream",
             hint="stop that one, and give it a slot of its own",
         )
-    stop: tuple[str, ...] = ()
-    # While a stream goes on, what was remembered of the timeline proves nothing.
-    began = None if streaming else state.last_known.began
-    if conflict := content.explained_conflict(held, primary, state.barman, host, began):
-        stop = receive_wal.stop_words(state.barman, host)
-        fence = branch.fence_of(held, primary)
-        return Seen(False, False, conflict=conflict, attached=sender is not None, fence=fence, stop=stop)
-    stream_state, model, tail, idle = StreamState(StreamPosition.OK), "", False, False
-    if not streaming and not coming:
-        stream_state = wal_continuity.classify(held, primary)
-        tail = archive.has_a_tail(stream_state, primary.lineage.segment_size, state.barman, host)
-        model = config_models.active(state.barman, host) if config.models else ""
-        idle = not receive_wal.receiver_runs(state.barman, host)
-        if not idle or tail or stream_state.position is not StreamPosition.OK:
-            stop = receive_wal.stop_words(state.barman, host)
-    fence = branch.fence_of(held, primary) if held.fences else Fence()
-    how = (stream_state, (), coming, model, tail)
-    seen = Seen(streaming, False, *how, fence=fence, stop=stop, idle=idle)
-    return _archive(seen, state, host) if config.switch_wal else seen
+
+
+def _before_a_start(
+    seen: Seen, config: Config, state: ClusterState, held: ArchivedWal, primary: PrimaryWal, host: Host
+) -> Seen:
+    """See what a receive-wal that is started now would meet."""
+    stream_state = wal_continuity.classify(held, primary)
+    tail = archive.has_a_tail(stream_state, primary.lineage.segment_size, state.barman, host)
+    model = config_models.active(state.barman, host) if config.models else ""
+    idle = not receive_wal.receiver_runs(state.barman, host)
+    smooth = idle and not tail and stream_state.position is StreamPosition.OK
+    stop = () if smooth else receive_wal.stop_words(state.barman, host)
+    return replace(seen, stream_state=stream_state, tail=tail, model=model, idle=idle, stop=stop)
 
 
 def fingerprint(state: ClusterState, host: Host) -> object:
@@ -173,7 +192,8 @@ def fingerprint(state: ClusterState, host: Host) -> object:
     sender = _sender(state)
     if sender is None or sender.state != "streaming":
         return None
-    return state.primary, state.timeline, sender.pid, sender.application, host.now() // COMPARE_EVERY
+    again = clock.turn(state.cluster.name, host.now(), COMPARE_EVERY)
+    return state.primary, state.timeline, sender.pid, sender.application, again
 
 
 def _sender(state: ClusterState) -> WalSender | None:

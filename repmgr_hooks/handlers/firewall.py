@@ -156,7 +156,8 @@ def fingerprint(state: ClusterState, host: Host) -> object:
     gateway = state.cluster.gateway
     here = (snat_here(gateway, host), serves(gateway, host))
     fitness = [(r.node, r.fitness) for port in state.cluster.readers for r in readers.readings(state, port)]
-    return generation, forwarding(family, host), here, state.primary, fitness, host.now() // LOOK_ALL_THE_SAME
+    again = clock.turn(state.cluster.name, host.now(), LOOK_ALL_THE_SAME)
+    return generation, forwarding(family, host), here, state.primary, fitness, again
 
 
 def snat_here(gateway: Gateway, host: Host) -> bool:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 FILE = re.compile(r"cluster-([A-Za-z0-9_.-]{1,200})\.json")
+KEPT = re.compile(r"cluster-([A-Za-z0-9_.-]{1,200})\.(json|look)")
+"""These, and those of ``engine/last_look.py``."""
 LARGEST = 256 * 1024
 SYNCHRONOUS = ("sync", "quorum")
 """What pg_stat_replication calls a standby for which commits wait."""
@@ -108,6 +110,7 @@ class Publisher:
     """Writes the file of one cluster. What cannot be written grows old, and is then not believed."""
 
     def __init__(self, directory: Path, cluster: str) -> None:
+        self.directory = directory
         self._path = directory / f"cluster-{cluster}.json"
         self._written: LastSeen | None = None
         self._failed = False
@@ -115,7 +118,7 @@ class Publisher:
 
     def publish(self, seen: LastSeen, longer: float = 0.0) -> None:
         """Write what was seen just now, if that is something else than before; it holds so many seconds ``longer``."""
-        self._until = _until(seen.valid_for + longer)
+        self._until = believed_until(seen.valid_for + longer)
         self._put(seen)
 
     def renew(self, numbers: Numbers) -> None:
@@ -150,7 +153,8 @@ class Publisher:
             self.publish(replace(self._written, in_step=True), seconds)
 
 
-def _until(seconds: float) -> tuple[int, int]:
+def believed_until(seconds: float) -> tuple[int, int]:
+    """Return the times of a file that may be believed for so many seconds, as ``os.utime`` takes them."""
     moment = int((clock.since_boot() + seconds) * 1e9)
     return moment, moment
 
@@ -158,7 +162,7 @@ def _until(seconds: float) -> tuple[int, int]:
 def forget_others(directory: Path, clusters: Iterable[str]) -> None:
     """Remove the files of clusters that the configuration no longer has. Raises OSError."""
     for path in directory.iterdir():
-        found = FILE.fullmatch(path.name)
+        found = KEPT.fullmatch(path.name)
         if found and found[1] not in clusters:
             path.unlink(missing_ok=True)
 
@@ -180,7 +184,7 @@ def read_all(directory: Path) -> Iterator[tuple[str, LastSeen | None, float]]:
 
 def _read(path: Path) -> tuple[LastSeen | None, float]:
     try:
-        with open(path, "rb", opener=_without_links) as file:
+        with open(path, "rb", opener=without_links) as file:
             until = os.fstat(file.fileno()).st_mtime_ns / 1e9
             seen = _of(json.loads(file.read(LARGEST)))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -188,7 +192,8 @@ def _read(path: Path) -> tuple[LastSeen | None, float]:
     return seen, until - clock.since_boot() if seen else 0.0
 
 
-def _without_links(path: str, flags: int) -> int:
+def without_links(path: str, flags: int) -> int:
+    """Open a file that may be nothing else."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from repmgr_hooks.netfilter.reset import Flow
@@ -24,6 +24,21 @@ class Tracked:
     leads_to: Endpoint
     alive: bool
     over: bool = False
+
+
+def lines_with(listing: str, ports: Collection[int]) -> Iterator[str]:
+    """Return the lines of connections that have one of these ports, whichever way: of many, most are other clusters'.
+
+    >>> list(lines_with("tcp sport=4 dport=54322 use=1\\ntcp sport=54322 dport=5432 use=1\\n", {54322, 54321}))
+    ['tcp sport=4 dport=54322 use=1']
+    """
+    wanted = re.compile(rf" dport=(?:{'|'.join(map(str, sorted(ports)))})\b")
+    end = 0
+    while found := wanted.search(listing, end):
+        begin = listing.rfind("\n", 0, found.start()) + 1
+        end = listing.find("\n", found.end())
+        end = len(listing) if end < 0 else end
+        yield listing[begin:end]
 
 
 def parse_conntrack(listing: str) -> Iterator[Tracked]:

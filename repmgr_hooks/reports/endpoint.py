@@ -5,7 +5,7 @@ Whether it runs is what the kernel says of processes: it may listen anywhere, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,16 +42,18 @@ def _by_status(of: dict[int, int]) -> str:
     return f"200 for {' and '.join(good) or 'no node'}"
 
 
-def look(cluster: Cluster, directory: Path, proc: Path = Path("/proc")) -> Endpoint:
-    """Return what a load balancer is answered for each node."""
-    known = [Known(*item) for item in read_all(directory)]
-    return Endpoint(
-        any(running(proc)),
-        {
-            check: {node: answer(f"/{cluster.name}/nodes/{node}/{check}", known, 0.0).status for node in cluster.nodes}
-            for check in CHECKS
-        },
-    )
+def look(clusters: Iterable[Cluster], directory: Path, proc: Path = Path("/proc")) -> dict[str, Endpoint]:
+    """Return for each cluster what a load balancer is answered for each node."""
+    # Each of a hundred clusters has a file there, and there are thousands of processes: read once for all.
+    known, there = [Known(*item) for item in read_all(directory)], any(running(proc))
+    return {cluster.name: Endpoint(there, _answers(cluster, known)) for cluster in clusters}
+
+
+def _answers(cluster: Cluster, known: Sequence[Known]) -> dict[str, dict[int, int]]:
+    return {
+        check: {node: answer(f"/{cluster.name}/nodes/{node}/{check}", known, 0.0).status for node in cluster.nodes}
+        for check in CHECKS
+    }
 
 
 def running(proc: Path) -> Iterator[bool]:

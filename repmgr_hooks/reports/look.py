@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from repmgr_hooks import clock
@@ -12,9 +14,10 @@ from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import moved
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import led_astray, probe
-from repmgr_hooks.cluster.readiness import ReadinessProbe
+from repmgr_hooks.cluster.readiness import NO_FILES, Files, Readiness, ReadinessProbe
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import drift, dry_run, fencing, selection
+from repmgr_hooks.engine.last_look import LastLook
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import firewall
@@ -23,6 +26,7 @@ from repmgr_hooks.journal.heartbeat import last_heartbeat
 from repmgr_hooks.journal.hosts import clocks_off, last_heard
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import pause_of
+from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.journal.wal_checks import last_checks
 from repmgr_hooks.lock import holder, lock_name
 from repmgr_hooks.netfilter.backends import leads_to, spread_over
@@ -41,8 +45,49 @@ IN_STEP_WITHIN = 10.0
 """Seconds in which the other gateway's connections come here."""
 
 
-def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config) -> ClusterStatus:
-    """Look at a cluster now."""
+Ports = Callable[[], tuple[dict[str, int | None], dict[str, tuple[int, ...]], list[Problem]]]
+"""Waits for where each port leads, and each for readers, or why that is not known."""
+
+
+@dataclass(frozen=True)
+class Spared:
+    """What the service has found at its last look, and how many seconds ago that was; None if nothing counts."""
+
+    last: LastLook | None = None
+    ago: float = 0.0
+
+    def by(
+        self, managed: ManagedCluster, decision: PrimaryDecision, ports: Ports, last_run: Sequence[RunRow]
+    ) -> Spared:
+        """Return the same if it still holds; else nothing is spared, as after a run that has failed."""
+        if self.last is None or any(run.ok is False for run in last_run):
+            return ALL
+        leads = ports()[0]
+        to_primary = [port for port in managed.opened_ports if port not in managed.cluster.readers]
+        led = all(leads.get(port) == decision.primary for port in to_primary)
+        return self if led and self.last.holds(managed, decision) else ALL
+
+    @property
+    def oldest(self) -> float:
+        """How long ago the first of it was found."""
+        return max(self.ago, clock.wall() - self.last.probed) if self.last else 0.0
+
+
+class NodesAlone(ReadinessProbe):
+    """Of a cluster in whose files the service has just found nothing wrong."""
+
+    def files(self, primary: int, cluster: Cluster, host: Host) -> Files:
+        """Look into none."""
+        return NO_FILES
+
+
+ALL = Spared()
+
+
+def look(
+    managed: ManagedCluster, host: Host, journal: Journal | None, loaded: Config, spared: Spared = ALL
+) -> ClusterStatus:
+    """Look at a cluster now; ``spared``: what need not be looked at again, if the nodes say what they said then."""
     settings, real, host = managed.cluster, host, AskedOnce(host)
     # First all that the journal may fail at: what has begun in a thread is waited for.
     finder = primary_finder(settings, journal)
@@ -53,12 +98,15 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
     waited = journal.waited(settings.name, clock.wall()) if journal else 0.0
     clocks = tuple(clocks_off(last_heard(journal, settings.name))) if journal else ()
     checks = tuple(last_checks(journal, settings.name)) if journal else ()
-    ports, probes = begin(partial(_ports, settings, host)), begin(partial(probe, settings, managed.opened_ports, host))
-    names = begin(lambda: list(moved(settings, host)))
+    ports, visit = begin(partial(_ports, settings, host)), partial(probe, settings, managed.opened_ports, host)
+    visits = begin(visit) if spared.last is None else None
     decision = finder.decision(host)
-    elsewhere = begin(partial(_ports_moved, settings, decision.primary, host))
-    missing = begin(partial(_pending, managed, finder, decision, host))
-    ready = begin(partial(ReadinessProbe().look, decision, settings, host, finder.last_known.since))
+    spared = spared.by(managed, decision, ports, last)
+    probes = visits or begin(partial(list, spared.last.probes) if spared.last else visit)
+    names = begin(lambda: [] if spared.last else list(moved(settings, host)))
+    elsewhere = begin(lambda: [] if spared.last else _ports_moved(settings, decision.primary, host))
+    missing = begin(partial(_pending, managed, finder, decision, host, spared.last))
+    ready = begin(partial(_ready, decision, settings, host, finder.last_known.since, spared.last is not None))
     hold, unreadable = hold_of(managed)
     switchover, no_record = switchover_of(managed)
     formers, no_former = formers_of(managed, decision)
@@ -105,7 +153,14 @@ def look(managed: ManagedCluster, host: Host, journal: Journal | None, loaded: C
         formers,
         tuple(slot for slot in managed.kept_slots if not (settings.barman and slot == settings.barman.slot_name)),
         waited=waited,
+        spared_since=spared.oldest,
     )
+
+
+def _ready(decision: PrimaryDecision, cluster: Cluster, host: Host, since: float, spared: bool) -> Readiness | None:
+    """Return whether a failover could happen; what stands against it is looked for everywhere."""
+    found = NodesAlone().look(decision, cluster, host, since) if spared else None
+    return found if found and not found.obstacles else ReadinessProbe().look(decision, cluster, host, since)
 
 
 def _not_in_step(cluster: Cluster, decision: PrimaryDecision, host: Host) -> list[Problem]:
@@ -145,13 +200,16 @@ def _unwatched(loaded: Config, cluster: str) -> float:
     )
 
 
-def _pending(managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host) -> list[Problem]:
+def _pending(
+    managed: ManagedCluster, finder: PrimaryFinder, decision: PrimaryDecision, host: Host, last: LastLook | None
+) -> list[Problem]:
     if decision.primary is None:
         unknown = managed.cluster.unknown
         found = dry_run.differences(fencing.fence(managed, decision, host, None, unknown.close if unknown else ()))
         return [_when(problem, unknown) for problem in found]
     state = cluster_state(decision, finder)
-    return dry_run.differences(dry_run.preview(selection.without_events(managed, host), state, host))
+    chosen = selection.without_events(managed, host)
+    return dry_run.differences(dry_run.preview(last.leaves(chosen, state, host) if last else chosen, state, host))
 
 
 def _when(problem: Problem, unknown: WhileUnknown | None) -> Problem:

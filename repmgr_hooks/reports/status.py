@@ -80,6 +80,8 @@ class ClusterStatus:
     """What load balancers are answered; None if that was not looked at."""
     waited: float = 0.0
     """Seconds for which the oldest of the events that wait has done so."""
+    spared_since: float = 0.0
+    """Seconds since the service found what was not looked at again, of many clusters; 0: all was looked at now."""
 
     @property
     def healthy(self) -> bool:
@@ -139,6 +141,10 @@ class ClusterStatus:
             lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")
         if self.lock:
             lines.append(f"  lock: held by {self.lock}")
+        if self.spared_since:
+            lines.append(
+                f"  clients, Barman's files, repmgr.conf: as the service found them {self.spared_since:.0f} s ago"
+            )
         return lines + [f"  {line}" for line in self._wrong()]
 
     def _hold(self) -> list[str]:

@@ -101,9 +101,8 @@ class ClusterController:
             while not self.stopping.is_set():
                 self.progress.expect()
                 due = self._due()
-                pause = due.pause
-                self._prober.resting = pause is not None
-                if pause:
+                self._prober.resting = due.pause is not None
+                if pause := due.pause:
                     looks_again = self._shown.look_only(self._last_known, self._host)
                     self._host.close_idle()
                     return min(self._rest_of(pause), looks_again, self._guard.due_in())
@@ -162,6 +161,7 @@ class ClusterController:
             saw(self._journal, self.name, self._monitor.news)
         self._alerts.saw(drift.decision)
         self._verifier.look(drift.decision, drift.in_desired_state)
+        self._shown.keep(drift, self._monitor, self._prober)
         if drift.in_desired_state:
             self._keep(drift.decision)
             self._agree(drift.decision)

@@ -46,7 +46,8 @@ class Monitor:
         self._hurry_until = 0.0
         self._said: list[Problem] = []
         self._looked: float | None = None
-        self._fingerprints: dict[str, object] = {}
+        self.fingerprints: dict[str, object] = {}
+        """What each handler's was when nothing was missing."""
         self.decision: PrimaryDecision | None = None
         """Of the last look."""
         self.news: Observation | None = None
@@ -93,7 +94,7 @@ class Monitor:
         """Look now, and plan the next look; ``show`` is given what the nodes say, as soon as that is known."""
         self.stirred.clear()
         taken_over = self._gateways.takes_over()
-        seen = find_drift(self._managed, self._host, last_known, self._fingerprints, self.closed, show)
+        seen = find_drift(self._managed, self._host, last_known, self.fingerprints, self.closed, show)
         others = self._gateways.look(seen.decision)
         seen = replace(seen, taken_over=taken_over, warnings=(*seen.warnings, *others))
         self.news = self._news(seen)

@@ -72,9 +72,11 @@ class NoProber:
     def kick(self) -> None:
         """Try nothing."""
 
-    def failing(self) -> Sequence[PortResult]:
+    def visits(self) -> Sequence[PortResult]:
         """Return nothing."""
         return ()
+
+    failing = visits
 
 
 class Prober(threading.Thread):
@@ -103,6 +105,10 @@ class Prober(threading.Thread):
     def kick(self) -> None:
         """Try now: something has happened."""
         self._kicked.set()
+
+    def visits(self) -> Sequence[PortResult]:
+        """Return what each port showed last."""
+        return tuple(self._results.values())
 
     def failing(self) -> Sequence[PortResult]:
         """Return what a client could not do when it was tried last, or not where it should."""

@@ -21,6 +21,7 @@ from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readers import readings, senders
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.drift import Drift
+from repmgr_hooks.engine.last_look import LookFile
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.former_primary import record
@@ -29,10 +30,14 @@ from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, Prim
 from repmgr_hooks.netfilter.backends import leads_to, spread_over
 from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.service.monitor import Monitor
+from repmgr_hooks.service.prober import NoProber, Prober
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import rules
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at what is for ``/metrics`` alone."""
 
 
 class Shown:
@@ -52,6 +57,7 @@ class Shown:
         self._managed, self._cluster = managed, managed.cluster
         self._interval, self._progress = interval, progress
         self._publisher = publisher if interval else None
+        self._kept = LookFile(publisher.directory, managed) if publisher and interval else None
         self._last: PrimaryPosition | None = None
         self._pending: tuple[Problem, ...] = ()
         self._around = Surroundings(managed.cluster)
@@ -73,6 +79,18 @@ class Shown:
             self._look_around(drift.decision, host)
         self._pending = drift.pending
         return drift
+
+    def keep(self, drift: Drift, monitor: Monitor, prober: Prober | NoProber) -> None:
+        """Keep a look that found nothing wrong, while clients find nothing wrong either."""
+        if self._kept is None:
+            return
+        visits = prober.visits()
+        wrong = drift.decision.notes or monitor.warnings or monitor.obstacles
+        if drift.in_desired_state and not wrong and all(visit.probe.good for visit in visits):
+            probed = min((visit.seen for visit in visits), default=clock.wall())
+            self._kept.keep(drift, monitor.fingerprints, [visit.probe for visit in visits], probed, self._interval)
+        else:
+            self._kept.forget()
 
     def look_only(self, last_known: LastKnownPrimary, host: Host) -> float:
         """Look during a pause, when nothing is done; return the seconds until the next such look."""
@@ -104,10 +122,17 @@ class Surroundings:
         self._cluster = cluster
         self._generation: int | None = None
         self._ports: tuple[Number, ...] = ()
+        self._next = 0.0
         self.found: tuple[Number, ...] = ()
 
     def look(self, host: Host) -> bool:
-        """Look, and return whether something has changed; what cannot be read is not shown."""
+        """Look, and return whether something has changed; what cannot be read is not shown.
+
+        The looks at the nodes may come ten times a second, while no primary is known.
+        """
+        if (now := host.now()) < self._next:
+            return False
+        self._next = now + LOOK_EVERY
         before, self.found = self.found, (*self._led(host), *self._formers())
         return self.found != before
 

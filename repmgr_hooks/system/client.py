@@ -88,7 +88,7 @@ class _Visitor:
         self.seen = replace(self.seen, stage="done")
 
 
-@lru_cache(256)
+@lru_cache(4096)
 def _named(dsn: str) -> str:
     return conninfo.make_conninfo(dsn, application_name=APPLICATION, client_encoding="UTF8")
 

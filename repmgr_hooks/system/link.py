@@ -148,7 +148,7 @@ def linked(dsn: str) -> Talk[Link]:
     return link
 
 
-@lru_cache(256)
+@lru_cache(4096)
 def connect_limit(dsn: str) -> float:
     """Return the seconds that a connection may take; libpq rounds 1 up to 2 (fe-connect.c, connectDBComplete).
 
@@ -159,7 +159,7 @@ def connect_limit(dsn: str) -> float:
     return max(float(seconds), 2.0) if seconds > 0 else CONNECT_LIMIT
 
 
-@lru_cache(256)
+@lru_cache(4096)
 def numbered(statement: str) -> bytes:
     """Return a statement with its parameters as the server numbers them.
 

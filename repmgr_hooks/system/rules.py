@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, odd_answer
 from repmgr_hooks.netfilter.backends import BACKENDS, chosen
@@ -59,9 +60,27 @@ def _read(backend: Backend, cluster: Cluster, host: Host, helper: bool = False) 
     program = Program(backend.reading(cluster), tolerate=backend.ABSENT, helper=helper, counted=backend.COUNTED)
     printed = host.run(program, LEFTOVERS_LIMIT if helper else LIMIT)
     try:
-        return backend.parse(printed, cluster)
+        return _parsed(backend, printed, cluster)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise OperationFailed(f"{program}: {odd_answer(error)}", code="odd_answer") from error
+
+
+class _Last(threading.local):
+    """What was parsed last in this thread, and the result."""
+
+    parsed: tuple[Backend, str, Cluster] | None = None
+    ours = OurRules("")
+
+
+LAST = _Last()
+
+
+def _parsed(backend: Backend, printed: str, cluster: Cluster) -> OurRules:
+    """Parse it, unless that was done just now: a look asks for each port, of a table that has all clusters' rules."""
+    last = LAST.parsed
+    if not (last and last[0] is backend and last[1] is printed and last[2] is cluster):
+        LAST.ours, LAST.parsed = backend.parse(printed, cluster), (backend, printed, cluster)
+    return LAST.ours
 
 
 def _tried(name: str, cluster: Cluster, host: Host) -> OurRules:

@@ -53,6 +53,8 @@ class Program:
     resident: bool = False
     """It goes on running, even when we have ended: it is started, unless it still runs, and not waited for. What the
     one before it wrote until it ended is returned."""
+    settled: bool = False
+    """What it says follows from what it is given, as long as a run lasts, in which it is asked once."""
     heavy: bool = False
     """A resident of which only few run at once, those of all clusters; the next one is refused."""
 
@@ -73,6 +75,8 @@ class Sql:
     statement: str
     params: tuple[Any, ...] = ()
     walsender: bool = False
+    settled: bool = False
+    """As a program's: in a run it is asked once."""
 
     def __str__(self) -> str:
         text = " ".join(self.statement.split())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import lru_cache
 
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed
-from repmgr_hooks.netfilter.conntrack import Tracked, parse_conntrack
+from repmgr_hooks.netfilter.conntrack import Tracked, lines_with, parse_conntrack
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.netfilter.our_rules import Leading
 from repmgr_hooks.settings.cluster import Cluster, Gateway
@@ -32,9 +33,17 @@ def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ..
         return None, ""
     except OperationFailed as error:
         return None, str(error)
-    ports = gateway.ports.values()
-    tracked = (found for found in parse_conntrack(listing) if found.flow.gateway_port in ports)
-    return tuple(found for found in tracked if not found.over), ""
+    return to_ports(listing, frozenset(gateway.ports.values())), ""
+
+
+@lru_cache(1)
+def to_ports(listing: str, ports: frozenset[int]) -> tuple[Tracked, ...]:
+    """Return the connections to these ports that are not over.
+
+    A look asks this for each port that a route opens, of the same listing. That has the connections of all clusters.
+    """
+    tracked = (found for line in lines_with(listing, ports) for found in parse_conntrack(line))
+    return tuple(found for found in tracked if found.flow.gateway_port in ports and not found.over)
 
 
 def leading(tracked: Iterable[Tracked] | None, led: set[Leading]) -> list[Leading]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ from tests.lab.versions import DATA
 
 ROOM = "max_connections = 2000\nmax_wal_senders = 20\n"
 MOVING, AT_ONCE = 10, 2
+LIMIT, STOP_LIMIT = 600.0, 150.0
+"""Seconds for what is waited for: so long on a machine that is busy otherwise, too."""
 FIRST_LOOK, STATUS, SHARE, MEMORY = 10.0, 3.0, 0.05, 200.0
 
 
@@ -43,6 +46,8 @@ class Figures:
     """The share of what it has started."""
     memory: float
     status: float
+    status_processor: float
+    """Seconds of it that ``status`` has used, with all that it has started."""
 
 
 def main() -> None:
@@ -57,18 +62,20 @@ def main() -> None:
         with laboratory(arguments.clusters, arguments.ports) as (lab, settings):
             alone = {**settings, "clusters": {"main": settings["clusters"]["main"]}}
             found = [measured(lab, chosen, arguments.seconds) for chosen in (alone, settings)]
-            print(table(found, arguments.ports, arguments.seconds), flush=True)
+            say(table(found, arguments.ports, arguments.seconds))
     if arguments.only != "quiet":
         failovers = []
         for clusters, moving in ((1, 1), (arguments.clusters, 1), (arguments.clusters, MOVING)):
             with laboratory(clusters, arguments.ports, moving) as (lab, settings):
                 failovers.append(fail_over(lab, settings, moving, CONFIG, lead_ports))
-        print(failover_table(failovers))
+                say(failover_line(failovers[-1]))
+        say(failover_table(failovers))
 
 
 @contextmanager
 def laboratory(clusters: int, ports: int, moving: int = 0) -> Iterator[tuple[Lab, dict[str, Any]]]:
     """Build the nodes and the settings of so many clusters; if some move, the others have a second PostgreSQL."""
+    begun = time.monotonic()
     with Lab(nodes=3) as lab:
         lab.build()
         make_room(lab)
@@ -83,6 +90,7 @@ def laboratory(clusters: int, ports: int, moving: int = 0) -> Iterator[tuple[Lab
         one = with_ports(settings["clusters"]["main"], ports)
         settings["clusters"] = many(one, clusters)
         give_addresses(lab, settings["clusters"])
+        say(f"{clusters} clusters: the nodes are there after {time.monotonic() - begun:.0f} s")
         yield lab, settings
 
 
@@ -118,8 +126,9 @@ def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> Figures:
     lead_ports(lab)
     begun = time.time()
     lab.start_worker()
-    wait_for(lambda: all(looked_at(name) > begun for name in names), "the first look at all", every=0.05)
+    wait_for(lambda: all(looked_at(name) > begun for name in names), "the first look at all", LIMIT, every=0.05)
     first_look = time.time() - begun
+    say(f"{len(names)} clusters: the first look at all after {first_look:.1f} s")
     process = lab.daemons["worker"]
     time.sleep(SETTLED)
     before, children = processor_time(process.pid), processor_time(process.pid, of_children=True)
@@ -127,19 +136,32 @@ def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> Figures:
     share = (processor_time(process.pid) - before) / seconds
     programs = (processor_time(process.pid, of_children=True) - children) / seconds
     resident = memory(process.pid)
-    begun = time.monotonic()
-    lab.gateway.hooks("status")
-    status = time.monotonic() - begun
+    say(f"{len(names)} clusters: {100 * share:.2f} % of a core, {100 * programs:.2f} % programs, {resident:.0f} MiB")
+    begun, used = time.monotonic(), of_ended_children()
+    lab.gateway.hooks("status", limit=LIMIT)
+    status, status_processor = time.monotonic() - begun, of_ended_children() - used
+    say(f"{len(names)} clusters: status of all after {status:.1f} s, {status_processor:.1f} s of processor time")
     process.terminate()
-    process.wait(60)
-    return Figures(len(names), first_look, share, programs, resident, status)
+    process.wait(STOP_LIMIT)
+    return Figures(len(names), first_look, share, programs, resident, status, status_processor)
+
+
+def say(text: str) -> None:
+    """Print a figure when it is known: what comes after it may take long, or fail."""
+    print(text, flush=True)
+
+
+def of_ended_children() -> float:
+    """Return the processor time of all that we have started and that has ended, without daemons, which go on."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def lead_ports(lab: Lab) -> None:
     """Lead the ports of all clusters to node 1, in one change: a hundred runs would take minutes to do so."""
     clusters = [managed.cluster for managed in config.load(lab.gateway.path(CONFIG)).clusters.values()]
     changes = [
-        backends.lead(cluster, iptables.parse("", cluster), set(cluster.gateway.ports), cluster.nodes[1].host, True)
+        backends.lead(cluster, iptables.parse("", cluster), set(cluster.gateway.ports), 1, True)
         for cluster in clusters
         if cluster.name != "main"
     ]
@@ -158,12 +180,16 @@ def failover_table(found: list[Failovers]) -> str:
     """Return how long each took."""
     alone, one, ten = (each.last for each in found)
     lines = ["from the promotion to the last open app port, db1 stopped, gate at archived"]
-    for each in found:
-        spread = f"first {each.opened[0]:.2f} s, last {each.last:.2f} s, {each.processor:.1f} s of processor time"
-        lines.append(f"  {len(each.opened):3} of {each.clusters:3} clusters: {spread}")
+    lines += map(failover_line, found)
     good = ten < AT_ONCE * alone
     lines.append(f"  one of many: {one / alone:.2f} x one alone; ten at once: {ten / alone:.2f} x")
     return "\n".join([*lines, f"  {'PASS' if good else 'FAIL'}  ten at once within {AT_ONCE} x"])
+
+
+def failover_line(each: Failovers) -> str:
+    """Return how long one took."""
+    spread = f"first {each.opened[0]:.2f} s, last {each.last:.2f} s, {each.processor:.1f} s of processor time"
+    return f"  {len(each.opened):3} of {each.clusters:3} clusters: {spread}"
 
 
 def table(found: list[Figures], ports: int, seconds: float) -> str:
@@ -179,6 +205,7 @@ def table(found: list[Figures], ports: int, seconds: float) -> str:
         "quiet: % of a core, programs it starts": [100 * f.programs for f in found],
         f"resident memory, MiB (< {MEMORY:.0f})": [f.memory for f in found],
         f"status of all, s (< {STATUS:.0f})": [f.status for f in found],
+        "status of all, s of processor time": [f.status_processor for f in found],
     }
     lines += [f"{name:44}" + "".join(f"{value:10.2f}" for value in values) for name, values in rows.items()]
     good = (last.first_look < FIRST_LOOK, last.share < SHARE, last.memory < MEMORY, last.status < STATUS)

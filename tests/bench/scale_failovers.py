@@ -103,7 +103,7 @@ def fail_over(lab: Lab, settings: dict[str, Any], moving: int, config: str, lead
     wait_for(lambda: len(moved()) >= moving, "the app ports of all to be open", 300, every=0.2)
     processor = sum(used(worker.pid)) - begun
     worker.terminate()
-    worker.wait(60)
+    worker.wait(150)
     return Failovers(len(names), sorted(moment - promoted for moment in moved().values()), processor)
 
 

@@ -78,9 +78,9 @@ def address(node: int, cluster: int) -> str:
 def give_addresses(lab: Lab, clusters: dict[str, dict[str, Any]]) -> None:
     """Let each node have the address that it has in each cluster."""
     must("ip", "-n", lab.gateway.name, "route", "add", "10.1.0.0/16", "dev", "eth0")
-    for number in range(1, len(clusters)):
-        for node, host in enumerate(lab.databases, 1):
-            must("ip", "-n", host.name, "address", "add", f"{address(node, number)}/32", "dev", "eth0")
+    for node, host in enumerate(lab.databases, 1):
+        added = [f"address add {address(node, number)}/32 dev eth0\n" for number in range(1, len(clusters))]
+        host.run("ip", "-batch", "-", stdin="".join(added))
 
 
 def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> float:

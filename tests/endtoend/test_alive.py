@@ -314,6 +314,7 @@ def at_rest(lab: Lab) -> int:
         looks.add(looked.stat().st_mtime_ns)
         return len(looks) > 2
 
+    wait_for(looked.exists, "the first look")
     wait_for(has_looked_again, "two looks", every=0.05)
     return min(counted)
 

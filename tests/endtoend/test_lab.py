@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.conftest import fresh_lab, needs_box
-from tests.lab import REPOSITORY, wait_for
+from tests.lab import BASE, REPOSITORY, layers, wait_for
 from tests.lab.contain import outside
 
 BUILD = """
@@ -101,3 +102,25 @@ def test_two_hosts_share_no_temporary_files() -> None:
             lab.db1.run("mktemp", "-p", place, "only-db1-XXXX", user="postgres")
             assert lab.db2.run("ls", place) == ""
             assert not list(Path(place).glob("only-db1-*"))
+
+
+def test_what_labs_begin_with_stays_as_it_is() -> None:
+    """A test may write over it, rename its directories (a pg_wal that comes to another disk) and remove it."""
+    needs_box()
+    below, host = Path("/run/begins-with"), BASE / "db1"
+    (below / "pg_wal").mkdir(parents=True)
+    (below / "pg_wal/1").write_text("as made")
+    shutil.chown(below, "postgres", "postgres")
+    below.chmod(0o750)
+    for _ in range(2):
+        layers.mount(below, host)
+        assert (host.owner(), host.stat().st_mode & 0o777) == ("postgres", 0o750)
+        assert (host / "pg_wal/1").read_text() == "as made"
+        (host / "pg_wal").rename(host / "kept")
+        (host / "kept/1").write_text("changed")
+        (host / "pg_wal").mkdir()
+        shutil.rmtree(host / "kept")
+        assert [file.name for file in host.iterdir()] == ["pg_wal"]
+        layers.empty()
+        assert not list(BASE.iterdir())
+    assert [file.read_text() for file in below.rglob("*") if file.is_file()] == ["as made"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -15,8 +16,8 @@ from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import failover_handled, led_to
 from tests.endtoend.test_worker import kill_worker
 from tests.endtoend.typist import type_in
-from tests.lab import Lab, three, wait_for
-from tests.lab.pgbouncer import PASSFILE, Pooler, hold, use
+from tests.lab import CONFIG_FILE, Lab, three, wait_for
+from tests.lab.pgbouncer import ADMIN, PASSFILE, Pooler, hold, use
 
 RECORD = "/var/lib/repmgr-hooks/cluster-main.hold"
 LONG = 3000.0
@@ -59,17 +60,26 @@ client_tls_cert_file = /etc/pgbouncer/cert.pem
 CERTIFICATE = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=gateway -addext subjectAltName=IP:10.0.0.20"
 
 
-def test_a_console_that_speaks_tls_only() -> None:
+def test_a_console_that_speaks_tls_only_and_one_at_a_unix_socket() -> None:
+    """Both are of one PgBouncer, which has no TLS at its socket; each is asked, and may pause."""
     with fresh_lab() as lab:
         lab.build()
         place = "/etc/pgbouncer"
         lab.gateway.path(place).mkdir(exist_ok=True)
         lab.gateway.run(*CERTIFICATE.split(), "-keyout", f"{place}/key.pem", "-out", f"{place}/cert.pem")
         lab.gateway.run("chown", "postgres:", f"{place}/key.pem")
-        use(lab, Pooler(lab, lab.gateway, more=TLS, how=f"sslmode=verify-full sslrootcert={place}/cert.pem"))
+        pooler = Pooler(lab, lab.gateway, more=TLS, how=f"sslmode=verify-full sslrootcert={place}/cert.pem")
+        use(lab, pooler)
         result = lab.gateway.hooks("reconcile")
         assert result.returncode == 0, result.stdout + result.stderr
-        assert findings(lab) == []
+        config = lab.gateway.path(CONFIG_FILE)
+        at_socket = f"host=/run/postgresql port=6432 user={ADMIN}"
+        for consoles in (f"'{pooler.console}', '{at_socket}'", f"'{at_socket}'"):
+            config.write_text(re.sub(r"\[app\], on: \[.*?\]}", f"[app], on: [{consoles}]}}", config.read_text()))
+            assert findings(lab) == []
+            held = hold(lab, limit=60, seconds=0)
+            wait_for(lambda said=held.said: "released" in said(), "the clients to go on")  # type: ignore[misc]
+            assert not pooler.paused()
 
 
 def log(lab: Lab) -> str:

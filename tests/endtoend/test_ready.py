@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.endtoend.looks import failover_handled, status, worker_log
+from tests.endtoend.test_served import page_about, serve
 from tests.lab import Lab, wait_for
 
 WITHIN = 120.0
@@ -66,10 +67,14 @@ def typed(lab: Lab, hint: str) -> None:
 
 
 def test_repmgrd_has_ended_and_is_started(lab: Lab) -> None:
+    serve(lab)
     for name in ("repmgrd1", "repmgrd2"):
         end(lab, name)
     found = red(lab, "silent")
     assert "no standby would be promoted: repmgrd of node 2 does not watch the primary" in found["message"]
+    wait_for(lambda: page_about(lab, "failover"), "somebody to be told", WITHIN, every=0.5)
+    (page,) = page_about(lab, "failover")
+    assert (page["severity"], page["state"], page["hint"]) == ("critical", "open", found["hint"])
     typed(lab, found["hint"])
     green(lab)
 

@@ -633,8 +633,13 @@ def wait_for(true: Callable[[], object], what: str, limit: float = 60, every: fl
     while not true():
         if time.monotonic() > end:
             raise Failed(f"waited {limit * PATIENCE} s in vain for {what}")
-        time.sleep(max(every, min(RESTS_FOR * (processor_time() - begun), LONGEST_REST)))
+        rest(every, begun)
         begun = processor_time()
+
+
+def rest(every: float, begun: float) -> None:
+    """Wait between two questions, the first of which began at this processor time."""
+    time.sleep(max(every, min(RESTS_FOR * (processor_time() - begun), LONGEST_REST)))
 
 
 def processor_time() -> float:
@@ -648,10 +653,12 @@ def wait_for_answer(
 ) -> T:
     """Ask until the answer is good, and return it; as ``wait_for``, and Failed shows the last one."""
     end = time.monotonic() + limit * PATIENCE
+    begun = processor_time()
     while not good(answer := ask()):
         if time.monotonic() > end:
             raise Failed(f"waited {limit * PATIENCE} s in vain for {what}; the last answer: {answer}")
-        time.sleep(every)
+        rest(every, begun)
+        begun = processor_time()
     return answer
 
 

@@ -30,7 +30,8 @@ def mount(below: Path, place: Path) -> None:
     # The whole has the owner and the mode of what is above (overlayfs.rst, "Upper and Lower").
     shutil.copystat(below, changes)
     os.chown(changes, below.stat().st_uid, below.stat().st_gid)
-    options = f"lowerdir={below},upperdir={changes},workdir={work}"
+    # Else a directory of what is below cannot be renamed (overlayfs.rst, "renaming directories").
+    options = f"lowerdir={below},upperdir={changes},workdir={work},redirect_dir=on"
     run("mount", "-t", "overlay", "-o", options, "overlay", str(place))
 
 

@@ -29,8 +29,7 @@ def start(lab: Lab) -> None:
     place = lab.gateway.path(TEXT_FILES)
     place.mkdir(parents=True)
     shutil.chown(place, "barman")  # as which ``metrics`` of root's runs
-    result = lab.gateway.hooks("metrics", "--file", f"{TEXT_FILES}/repmgr_hooks.prom")
-    assert result.returncode == 0, result.stdout + result.stderr
+    write_file(lab)
     lab.daemons["exporter"] = lab.gateway.start(
         "prometheus-node-exporter",
         f"--web.listen-address={EXPORTER}",
@@ -46,6 +45,12 @@ def start(lab: Lab) -> None:
         "--storage.tsdb.path=/var/lib/prometheus/data",
         log="prometheus",
     )
+
+
+def write_file(lab: Lab) -> None:
+    """Do what the timer does."""
+    result = lab.gateway.hooks("metrics", "--file", f"{TEXT_FILES}/repmgr_hooks.prom")
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def asked(lab: Lab, query: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import HooksError
 from repmgr_hooks.event import Event
-from repmgr_hooks.journal.last_seen import LastSeen, Publisher
+from repmgr_hooks.journal.last_seen import LastSeen, Numbers, Publisher
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.service.former_keeper import FormerPrimaryKeeper
@@ -42,11 +43,15 @@ class ModelPublisher(Publisher):
 
     def __init__(self, oracle: Oracle) -> None:
         self._oracle, self._written = oracle, None
+        self.directory = Path(os.devnull)  # where nothing can be kept for status
 
-    def publish(self, seen: LastSeen, longer: float = 0.0) -> None:
+    def _put(self, seen: LastSeen) -> None:
         self._written = seen
         if not seen.in_step:
             self._oracle.answered(seen.primary)
+
+    def renew(self, numbers: Numbers) -> None:
+        """Numbers lead nobody."""
 
 
 class Game(RuleBasedStateMachine):

@@ -55,7 +55,7 @@ def hooks(
             env={**os.environ, "REPMGR_HOOKS_CONFIG": str(config), "PATH": str(tmp_path)},
             cwd=FILE.parents[2],
             preexec_fn=close,
-            timeout=30,
+            timeout=120,
             check=False,
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ def test_a_second_holder_waits_and_gives_up(tmp_path: Path) -> None:
         begun = time.monotonic()
         with pytest.raises(OperationFailed, match="another process holds .*main.lock"), exclusive(lock, 0.15):
             raise AssertionError("two at a time")
-        assert 0.15 <= time.monotonic() - begun < 2
+        assert time.monotonic() - begun >= 0.15
     with exclusive(lock, 0):
         pass
 

@@ -136,7 +136,7 @@ class Terminal:
 
 
 def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)

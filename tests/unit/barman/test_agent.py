@@ -43,7 +43,7 @@ def store(place: Path, form: str) -> Path:
     if form != "plain":
         if not shutil.which(form):
             pytest.skip(f"no {form} here")
-        packed = subprocess.run([form, PROGRAMS[form], "-c"], input=TEXT, capture_output=True, check=True, timeout=30)
+        packed = subprocess.run([form, PROGRAMS[form], "-c"], input=TEXT, capture_output=True, check=True, timeout=120)
         file.write_bytes(packed.stdout)
     return file
 

@@ -50,7 +50,8 @@ def test_one_that_sees_us_as_somebody_else_is_not_tried() -> None:
     """What it lets in is the address of the clients, and none of ours."""
     host = FakeHost()
     host.gateway = "10.0.0.99"
-    assert said(Visit(error=NO_ENTRY), host) == []
+    ((level, message, _),) = said(Visit(error=NO_ENTRY), host)
+    assert (level, message.startswith("not tried")) == ("OK", True)
 
 
 def test_nothing_is_known_of_a_role_that_nobody_has_named() -> None:

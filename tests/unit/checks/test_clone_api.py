@@ -52,8 +52,8 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def found(node: Path, **changed: str) -> Finding:
-    shell = Shell((), str(node / "data"), LocalHost({}), limit=5)
+def found(node: Path, limit: int = 60, **changed: str) -> Finding:
+    shell = Shell((), str(node / "data"), LocalHost({}), limit)
     settings = {name: value for name, value in {**SETTINGS, **changed}.items() if value}
     *warned, last = clone.findings(shell, Barman("main_backup"), {"pg_bindir": str(node), **settings}, "node 2")
     assert not warned
@@ -115,7 +115,7 @@ def test_a_version(node: Path, version: str, level: str, said: str) -> None:
 
 
 def test_barman_host_goes_first(node: Path) -> None:
-    shell = Shell((), str(node / "data"), LocalHost({}), limit=5)
+    shell = Shell((), str(node / "data"), LocalHost({}), limit=60)
     warned, *_ = clone.findings(shell, Barman("main"), {"barman_host": "x", **SETTINGS}, "node 2")
     assert (warned.level, warned.message) == (
         "WARN",
@@ -180,8 +180,8 @@ def test_nobody_listens(node: Path) -> None:
 
 
 def test_a_service_that_is_silent(node: Path) -> None:
-    (node / "bash").write_text("#!/bin/sh\nexec sleep 100\n")
-    assert "does not answer at 10.0.0.20:7480: not finished in time" in found(node).message
+    (node / "bash").write_text("#!/bin/sh\nexec sleep 600\n")
+    assert "does not answer at 10.0.0.20:7480: not finished in time" in found(node, limit=5).message
 
 
 @pytest.mark.parametrize(

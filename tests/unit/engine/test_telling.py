@@ -47,7 +47,7 @@ class Pager:
     def page(self, program: Program) -> str:
         self.told.append(json.loads(program.stdin))
         self.at.append(self._host.now())
-        assert self.go.wait(20)
+        assert self.go.wait(60)
         return ""
 
 

@@ -33,7 +33,7 @@ case "$*" in
 *action=stop) [ -e {place}/hangs ] || {{ (sleep 0.5; kill "$(head -n 1 {data}/postmaster.pid)") & }} ;;
 *'node rejoin'*) while [ -e {place}/slow ]; do sleep 0.05; done
     [ ! -e {place}/fails ] || {{ echo 'ERROR: pg_rewind execution failed'; echo 'DETAIL: no WAL'; exit 24; }} ;;
-*'standby clone'*) rm -rf {data}; mkdir {data}; echo primary >{data}/own.conf ;;
+*'standby clone'*) rm -rf {data}; mkdir {data}; /bin/pwd >/dev/null || exit; echo primary >{data}/own.conf ;;
 esac
 """
 PG_CTL = """#!/bin/sh
@@ -383,7 +383,7 @@ def test_a_clone_that_has_failed_is_tried_again(make: MakePlace) -> None:
     place = make(clone="primary", config_files=("own.conf",))
     (place.data / "own.conf").write_text("own")
     assert place.clone().good
-    subprocess.run(("rm", "-r", str(place.data)), check=True, timeout=10, stdin=subprocess.DEVNULL)
+    subprocess.run(("rm", "-r", str(place.data)), check=True, timeout=60, stdin=subprocess.DEVNULL)
     assert place.clone(rewound=True).good
     assert (place.data / "own.conf").read_text() == "own"
 

@@ -113,12 +113,12 @@ def test_what_load_balancers_are_answered(tmp_path: Path, monkeypatch: pytest.Mo
     proc = tmp_path / "proc"
     process(proc, 7, "vi", "serve-http")
     process(proc, 8, "/opt/x/bin/python", "/usr/local/bin/repmgr-hooks", "worker")
-    found = endpoint.look(MAIN, tmp_path, proc)
+    found = endpoint.look([MAIN], tmp_path, proc)["main"]
     assert (found.running, str(found)) == (False, "serve-http is not running")
     assert found.answers == {"primary": {1: 200, 2: 503}, "replica": {1: 503, 2: 200}}
     process(proc, 9, "/opt/x/bin/python", "/usr/local/bin/repmgr-hooks", "serve-http", "--listen", "127.0.0.1:8008")
-    said = str(endpoint.look(MAIN, tmp_path, proc))
+    said = str(endpoint.look([MAIN], tmp_path, proc)["main"])
     assert said == "/primary answers 200 for node 1; /replica answers 200 for node 2"
     monkeypatch.setattr(clock, "since_boot", lambda: 1000.0)
-    said = str(endpoint.look(MAIN, tmp_path, proc))
+    said = str(endpoint.look([MAIN], tmp_path, proc)["main"])
     assert said == "/primary answers 200 for no node; /replica answers 200 for no node"

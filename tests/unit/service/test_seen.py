@@ -25,7 +25,7 @@ from repmgr_hooks.reports.health import Known, answer
 from repmgr_hooks.reports.look import look
 from repmgr_hooks.reports.metrics import measure
 from repmgr_hooks.service.controller import ClusterController
-from repmgr_hooks.service.seen import seen_of
+from repmgr_hooks.service.seen import Surroundings, seen_of
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost, FakeSlot, Wall
 from tests.unit.service.test_controller import later
@@ -271,3 +271,15 @@ def test_rules_that_cannot_be_read_lead_nowhere_that_is_known(
     later(wall, host, 5)
     controller.work()
     assert [name for name in shown(tmp_path) if "port_target" in name] == []
+
+
+def test_rules_whose_changes_nobody_counts_are_read_once_a_second(loaded: Config, host: FakeHost) -> None:
+    """Those of iptables-legacy; while no primary is known, looks come ten times a second."""
+    surroundings, host.counts_rules = Surroundings(loaded.clusters["main"].cluster), False
+    assert surroundings.look(host)
+    programs = len(host.ran)
+    assert not surroundings.look(host)
+    assert len(host.ran) == programs
+    host.sleep(1)
+    assert not surroundings.look(host)
+    assert len(host.ran) == programs + 1
