@@ -304,3 +304,18 @@ def test_what_somebody_has_paused_is_left_alone(tmp_path: Path, hosts: str, when
     looks(kept, 5 * HOLD_LIMIT)
     assert kept.paused() == [NEAR, FAR]
     assert kept.told == []
+
+
+def test_what_somebody_has_paused_before_the_address_was_made_anew_here_is_left_alone(tmp_path: Path) -> None:
+    """A keepalived that is started anew takes the address off and puts it back: nobody else had it."""
+    kept = reserve(tmp_path)
+    address_comes(kept)
+    looks(kept, 300)
+    held_elsewhere(kept)
+    looks(kept, 10)
+    kept.host.addresses.discard("10.0.0.20")
+    looks(kept, SEEK_EVERY)
+    address_comes(kept)
+    looks(kept, 5 * HOLD_LIMIT)
+    assert kept.paused() == [NEAR, FAR]
+    assert kept.told == []
