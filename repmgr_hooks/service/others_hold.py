@@ -4,16 +4,18 @@ A hold is written down where it is held (``journal/holds.py``), and a gateway th
 each gateway sees the PgBouncers that the routes name. A database that was last seen unpaused in the minute before the
 address came here was paused while the other gateway had it, by a switchover there, or by hand in that same minute. What
 was paused longer ago, or while the address was here, somebody has paused by hand, and it is left alone; also when the
-address goes and comes, as where keepalived is started anew.
+address goes and comes, as where keepalived is started anew. During a pause of the service all is.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from repmgr_hooks.engine import hold as engine
 from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.journal import pauses
 from repmgr_hooks.switchover.phases import HOLD_LIMIT
 from repmgr_hooks.system import pgbouncer
 from repmgr_hooks.system.alert import Alert
@@ -47,7 +49,7 @@ class OthersHold:
                 self._note([(console, name) for name in names if name not in paused], now, had_for)
                 if over := [name for name in paused if self._is_left((console, name), now, had_for)]:
                     left[console] = over
-        if left:
+        if left and not pauses.known(Path(self._cluster.state_dir), self._cluster.name):
             self._resume(left)
 
     def close(self) -> None:
