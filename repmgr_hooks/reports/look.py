@@ -59,8 +59,12 @@ class Spared:
     def by(
         self, managed: ManagedCluster, decision: PrimaryDecision, ports: Ports, last_run: Sequence[RunRow]
     ) -> Spared:
-        """Return the same if it still holds; else nothing is spared, as after a run that has failed."""
-        if self.last is None or any(run.ok is False for run in last_run):
+        """Return the same if it still holds; else nothing is spared.
+
+        What no look asks, as whether WAL is archived, the last run has proved: if it was right, under this primary.
+        """
+        proved = [(run.ok, run.primary, run.timeline) for run in last_run]
+        if self.last is None or proved != [(True, decision.primary, decision.timeline)]:
             return ALL
         leads = ports()[0]
         to_primary = [port for port in managed.opened_ports if port not in managed.cluster.readers]

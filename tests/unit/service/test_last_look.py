@@ -78,6 +78,14 @@ class Service:
         return found, started, self.host.visits - visits
 
 
+def begin(journal: Journal) -> int:
+    return journal.begin_run("main", "event", 1, [])
+
+
+def end(journal: Journal, run: int, ok: bool = True, timeline: int = 1) -> None:
+    journal.end_run(run, ok, not ok, "", 1, timeline)
+
+
 @pytest.fixture
 def service(loaded: Config, journal: Journal, wall: Wall) -> Service:
     """All is well, and the service has looked twice: the first look has no fingerprints to compare with."""
@@ -85,6 +93,7 @@ def service(loaded: Config, journal: Journal, wall: Wall) -> Service:
     wall.host = None
     assert handle(loaded.clusters["main"], host, []).ok
     made = Service(loaded, journal, host, wall)
+    end(journal, begin(journal))
     made.look()
     made.look()
     return made
@@ -142,8 +151,16 @@ def clock_set_back(service: Service) -> None:
 
 
 def failed_run(service: Service) -> None:
-    run = service.journal.begin_run("main", "event", 1, [])
-    service.journal.end_run(run, False, True, "it failed", 1, 1)
+    end(service.journal, begin(service.journal), ok=False)
+
+
+def run_cut_off(service: Service) -> None:
+    """The service ended in it: what it was to prove, as that WAL is archived, no look asks."""
+    begin(service.journal)
+
+
+def no_run_on_this_timeline(service: Service) -> None:
+    end(service.journal, begin(service.journal), timeline=0)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +174,8 @@ def failed_run(service: Service) -> None:
         (late_clients, {"conntrack", "find"}, True),
         (clock_set_back, {"conntrack", "find"}, True),
         (failed_run, {"conntrack", "find"}, True),
+        (run_cut_off, {"conntrack", "find"}, True),
+        (no_run_on_this_timeline, {"conntrack", "find"}, True),
     ],
 )
 def test_what_has_changed_is_looked_at(
@@ -280,6 +299,7 @@ def with_reports(
     wall.host = None
     assert handle(loaded.clusters["main"], host, []).ok
     made = Service(loaded, journal, host, wall)
+    end(journal, begin(journal))
     made.look()
     made.look()
     return made
@@ -300,3 +320,12 @@ def test_that_no_standby_is_left_that_repmgr_would_promote_is_seen_at_once(with_
     found, _, _ = with_reports.status()
     assert found.readiness and found.readiness.candidates == ()
     assert [obstacle.code for obstacle in found.obstacles] == [Hindrance.MANUAL]
+
+
+def test_what_a_run_that_was_cut_off_has_not_proved_is_not_taken_for_right(service: Service) -> None:
+    run_cut_off(service)
+    service.host.barman.archived.clear()
+    service.look()
+    found, _, _ = service.status()
+    assert not found.healthy
+    assert any("archive" in line for line in found.lines())
