@@ -49,7 +49,9 @@ class OthersHold:
                 self._note([(console, name) for name in names if name not in paused], now, had_for)
                 if over := [name for name in paused if self._is_left((console, name), now, had_for)]:
                     left[console] = over
-        if left and not pauses.known(Path(self._cluster.state_dir), self._cluster.name):
+        if pauses.known(Path(self._cluster.state_dir), self._cluster.name):
+            self.close()  # a PgBouncer that is to end waits for each client (janitor.c), and its admin console has us
+        elif left:
             self._resume(left)
 
     def close(self) -> None:
