@@ -328,8 +328,10 @@ def test_during_a_pause_nothing_is_done(tmp_path: Path) -> None:
     pauses.keep(tmp_path, "main", Pause(None, "the gateways change places", clock.wall()))
     held_elsewhere(kept)
     address_comes(kept)
+    rests = kept.host.rests
     looks(kept, 5 * HOLD_LIMIT)
     assert kept.paused() == [NEAR, FAR]
+    assert kept.host.rests - rests == 5 * HOLD_LIMIT / SEEK_EVERY, "a PgBouncer that is to end waits for each client"
     pauses.keep(tmp_path, "main", None)
     looks(kept, 2 * SEEK_EVERY)
     assert kept.paused() == []
