@@ -144,6 +144,8 @@ class ReadinessProbe:
 
     def __init__(self) -> None:
         self._files, self._fingerprint, self._read_at = NO_FILES, object(), -math.inf
+        self.seen = NO_FILES
+        """What the last look went by."""
 
     def look(self, decision: PrimaryDecision, cluster: Cluster, host: Host, since: float = 0.0) -> Readiness | None:
         """Return what stands against a failover now; None without a primary and a standby.
@@ -155,7 +157,7 @@ class ReadinessProbe:
             return None
         asked = ask([state.node for state in standbys], cluster, host)
         settled = not 0 <= clock.wall() - since < SETTLED
-        files = self.files(decision.primary, cluster, host)
+        files = self.seen = self.files(decision.primary, cluster, host)
         found = judge(decision, standbys, asked, files, cluster.repmgrd_timeout, settled)
         if not found.obstacles:
             return found

@@ -21,6 +21,7 @@ from typing import Any
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
+from repmgr_hooks.cluster.readiness import Files, Hindrance
 from repmgr_hooks.engine.drift import Drift, fingerprint_of
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import ScheduledAction
@@ -40,7 +41,8 @@ class LastLook:
 
     ``settings``: a sum of the configuration that it followed. ``fingerprints``: by the path of each action that was in
     the desired state, what its handler's ``fingerprint`` was. ``probed``: when the first of the ports was visited, and
-    ``interval``: the seconds between two looks.
+    ``interval``: the seconds between two looks. ``against``: what a file says against the promotion of a node, which is
+    nothing wrong while another one would be promoted.
     """
 
     settings: str
@@ -50,6 +52,7 @@ class LastLook:
     probes: tuple[Probe, ...]
     probed: float
     interval: float
+    against: Mapping[int, tuple[Hindrance, str]]
 
     @property
     def valid_for(self) -> float:
@@ -101,13 +104,19 @@ class LookFile:
         self._there = True  # one of another service may be
 
     def keep(
-        self, drift: Drift, fingerprints: Mapping[str, object], probes: Sequence[Probe], probed: float, interval: float
+        self,
+        drift: Drift,
+        fingerprints: Mapping[str, object],
+        files: Files,
+        probes: Sequence[Probe],
+        probed: float,
+        interval: float,
     ) -> None:
         """Keep a look that has just found nothing wrong."""
         known = {path: repr(value) for path, value in fingerprints.items() if value is not None}
         decision = drift.decision
         where = (decision.primary, decision.timeline)
-        look = LastLook(self._settings, *where, known, tuple(probes), probed, interval)
+        look = LastLook(self._settings, *where, known, tuple(probes), probed, interval, files.against)
         until = believed_until(look.valid_for)
         try:
             if look == self._written:
@@ -122,6 +131,7 @@ class LookFile:
     def _write(self, look: LastLook, until: tuple[int, int]) -> None:
         data = {"boot": BOOT.read_text().strip(), **dataclasses.asdict(look)}
         data["probes"] = [{**probe, "code": probe["code"].value} for probe in data["probes"]]
+        data["against"] = [(node, code.name, detail) for node, (code, detail) in look.against.items()]
         with atomic_write(self._path) as file:
             file.write(json.dumps(data))
             file.flush()
@@ -152,7 +162,8 @@ def _of(data: Any) -> LastLook | None:
     if not isinstance(data, dict) or data.pop("boot", "") != BOOT.read_text().strip():
         return None
     probes = tuple(Probe(**{**probe, "code": ProbeCode(probe["code"])}) for probe in data.pop("probes"))
-    return LastLook(**data, probes=probes)
+    against = {int(node): (Hindrance[code], str(detail)) for node, code, detail in data.pop("against")}
+    return LastLook(**data, probes=probes, against=against)
 
 
 def _path(directory: Path, cluster: str) -> Path:

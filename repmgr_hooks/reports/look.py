@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import moved
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import led_astray, probe
-from repmgr_hooks.cluster.readiness import NO_FILES, Files, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.readiness import Files, Hindrance, Readiness, ReadinessProbe
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import drift, dry_run, fencing, selection
 from repmgr_hooks.engine.last_look import LastLook
@@ -59,8 +59,12 @@ class Spared:
     def by(
         self, managed: ManagedCluster, decision: PrimaryDecision, ports: Ports, last_run: Sequence[RunRow]
     ) -> Spared:
-        """Return the same if it still holds; else nothing is spared, as after a run that has failed."""
-        if self.last is None or any(run.ok is False for run in last_run):
+        """Return the same if it still holds; else nothing is spared.
+
+        What no look asks, as whether WAL is archived, the last run has proved: if it was right, under this primary.
+        """
+        proved = [(run.ok, run.primary, run.timeline) for run in last_run]
+        if self.last is None or proved != [(True, decision.primary, decision.timeline)]:
             return ALL
         leads = ports()[0]
         to_primary = [port for port in managed.opened_ports if port not in managed.cluster.readers]
@@ -74,11 +78,15 @@ class Spared:
 
 
 class NodesAlone(ReadinessProbe):
-    """Of a cluster in whose files the service has just found nothing wrong."""
+    """Of a cluster in whose files the service has just found what it knows ``against`` a promotion of a node."""
+
+    def __init__(self, against: Mapping[int, tuple[Hindrance, str]]) -> None:
+        super().__init__()
+        self._against = against
 
     def files(self, primary: int, cluster: Cluster, host: Host) -> Files:
         """Look into none."""
-        return NO_FILES
+        return Files({}, self._against)
 
 
 ALL = Spared()
@@ -106,7 +114,7 @@ def look(
     names = begin(lambda: [] if spared.last else list(moved(settings, host)))
     elsewhere = begin(lambda: [] if spared.last else _ports_moved(settings, decision.primary, host))
     missing = begin(partial(_pending, managed, finder, decision, host, spared.last))
-    ready = begin(partial(_ready, decision, settings, host, finder.last_known.since, spared.last is not None))
+    ready = begin(partial(_ready, decision, settings, host, finder.last_known.since, spared.last))
     hold, unreadable = hold_of(managed)
     switchover, no_record = switchover_of(managed)
     formers, no_former = formers_of(managed, decision)
@@ -157,9 +165,11 @@ def look(
     )
 
 
-def _ready(decision: PrimaryDecision, cluster: Cluster, host: Host, since: float, spared: bool) -> Readiness | None:
+def _ready(
+    decision: PrimaryDecision, cluster: Cluster, host: Host, since: float, last: LastLook | None
+) -> Readiness | None:
     """Return whether a failover could happen; what stands against it is looked for everywhere."""
-    found = NodesAlone().look(decision, cluster, host, since) if spared else None
+    found = NodesAlone(last.against).look(decision, cluster, host, since) if last else None
     return found if found and not found.obstacles else ReadinessProbe().look(decision, cluster, host, since)
 
 

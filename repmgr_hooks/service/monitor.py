@@ -57,7 +57,7 @@ class Monitor:
         self.obstacles: tuple[Obstacle, ...] = ()
         """What stands against a failover, and has done so for ``HELD_FOR`` seconds."""
         self._unknown_since: float | None = None
-        self._readiness, self._names, self._ports = ReadinessProbe(), NameWatch(), PortWatch()
+        self.readiness, self._names, self._ports = ReadinessProbe(), NameWatch(), PortWatch()
         self._pending: tuple[Problem, ...] = ()
         """What the last look found missing."""
         self._against: dict[Hindrance, float] = {}
@@ -114,7 +114,7 @@ class Monitor:
 
     def _look_ahead(self, decision: PrimaryDecision, last_known: LastKnownPrimary) -> None:
         """See whether a failover could happen."""
-        found = self._readiness.look(decision, self._managed.cluster, self._host, last_known.since)
+        found = self.readiness.look(decision, self._managed.cluster, self._host, last_known.since)
         obstacles, now = found.obstacles if found else (), self._host.now()
         self._against = {obstacle.code: self._against.get(obstacle.code, now) for obstacle in obstacles}
         self.obstacles = tuple(item for item in obstacles if now - self._against[item.code] >= HELD_FOR)

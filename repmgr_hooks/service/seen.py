@@ -88,7 +88,9 @@ class Shown:
         wrong = drift.decision.notes or monitor.warnings or monitor.obstacles
         if drift.in_desired_state and not wrong and all(visit.probe.good for visit in visits):
             probed = min((visit.seen for visit in visits), default=clock.wall())
-            self._kept.keep(drift, monitor.fingerprints, [visit.probe for visit in visits], probed, self._interval)
+            files = monitor.readiness.seen
+            probes = [visit.probe for visit in visits]
+            self._kept.keep(drift, monitor.fingerprints, files, probes, probed, self._interval)
         else:
             self._kept.forget()
 

@@ -26,8 +26,8 @@ from repmgr_hooks.text import printable
 
 PIECE = 65536
 """So many bytes are read of a program at once; by lines, as sh does it, one without end would be kept whole."""
-MOST_OUTPUT = 32 * 1024 * 1024
-"""150,000 lines of conntrack's."""
+MOST_OUTPUT = 48 * 1024 * 1024
+"""200,000 lines of conntrack's, or the names of 400,000 files of WAL."""
 MOST_ERRORS = 64 * 1024
 HEAVY = threading.BoundedSemaphore(2)
 """So many heavy residents run at once: after ten failovers ten would follow WAL, and hold up the eleventh."""

@@ -25,6 +25,7 @@ from repmgr_hooks.barman.wal_continuity import PrimaryWal
 from repmgr_hooks.cluster.wal import TimelineHistory
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.host import LocalHost
+from repmgr_hooks.system.programs import MOST_OUTPUT
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import asked as asked_of
 
@@ -66,6 +67,32 @@ def test_what_runs_beside_barman_passes_a_shell_on_another_host(
     assert content.ask("sums", settings, host, names=[NAME])["sums"][NAME]
     assert not receive_wal.receiver_runs(settings, host)
     host.close_idle()
+
+
+class Printing(LocalHost):
+    """Keeps what programs print."""
+
+    printed = ""
+
+    def run(self, program: Program, limit: float) -> str:
+        self.printed = super().run(program, limit)
+        return self.printed
+
+
+def test_a_large_archive_is_read_whole(tmp_path: Path) -> None:
+    """A week of a primary that closes a file every two seconds is 300,000 files."""
+    file = tmp_path / "wals" / NAME
+    file.parent.mkdir()
+    file.write_bytes(TEXT)
+    said = "".join(f"{name}: {file.parent}\n" for name in (*archive.DIRECTORIES, "backup_directory"))
+    (tmp_path / "barman").write_text(f"#!/bin/sh\nprintf '%s' '{said}'\n")
+    (tmp_path / "barman").chmod(0o755)
+    host = Printing({})
+    assert archive.look_at_archive(Barman("main", command=(str(tmp_path / "barman"),)), host).files == {NAME}
+    host.close_idle()
+    first = host.printed.splitlines(keepends=True)[0]
+    usual = first.replace(str(file), f"/var/lib/barman/main_backup/wals/{NAME[:16]}/{NAME}")
+    assert 350_000 * len(usual) < MOST_OUTPUT
 
 
 SUMS = """import sys

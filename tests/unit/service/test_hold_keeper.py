@@ -11,9 +11,10 @@ from repmgr_hooks import clock, config
 from repmgr_hooks.engine import hold as engine
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.journal import holds
+from repmgr_hooks.journal import holds, pauses
 from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.journal.journal import Journal, open_journal
+from repmgr_hooks.journal.maintenance import Pause
 from repmgr_hooks.service.hold_keeper import KEPT, SEEK_EVERY, HoldKeeper
 from repmgr_hooks.switchover.phases import HOLD_LIMIT
 from repmgr_hooks.system.alert import Alert
@@ -304,3 +305,33 @@ def test_what_somebody_has_paused_is_left_alone(tmp_path: Path, hosts: str, when
     looks(kept, 5 * HOLD_LIMIT)
     assert kept.paused() == [NEAR, FAR]
     assert kept.told == []
+
+
+def test_what_somebody_has_paused_before_the_address_was_made_anew_here_is_left_alone(tmp_path: Path) -> None:
+    """A keepalived that is started anew takes the address off and puts it back: nobody else had it."""
+    kept = reserve(tmp_path)
+    address_comes(kept)
+    looks(kept, 300)
+    held_elsewhere(kept)
+    looks(kept, 10)
+    kept.host.addresses.discard("10.0.0.20")
+    looks(kept, SEEK_EVERY)
+    address_comes(kept)
+    looks(kept, 5 * HOLD_LIMIT)
+    assert kept.paused() == [NEAR, FAR]
+    assert kept.told == []
+
+
+def test_during_a_pause_nothing_is_done(tmp_path: Path) -> None:
+    """Who moves the address by hand may have paused the service, and then PgBouncer."""
+    kept = reserve(tmp_path)
+    pauses.keep(tmp_path, "main", Pause(None, "the gateways change places", clock.wall()))
+    held_elsewhere(kept)
+    address_comes(kept)
+    rests = kept.host.rests
+    looks(kept, 5 * HOLD_LIMIT)
+    assert kept.paused() == [NEAR, FAR]
+    assert kept.host.rests - rests == 5 * HOLD_LIMIT / SEEK_EVERY, "a PgBouncer that is to end waits for each client"
+    pauses.keep(tmp_path, "main", None)
+    looks(kept, 2 * SEEK_EVERY)
+    assert kept.paused() == []

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import clock
+from repmgr_hooks.cluster import repmgr_files
+from repmgr_hooks.cluster.readiness import Hindrance
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.last_look import PROBED_WITHIN, last_look
@@ -24,10 +26,10 @@ from repmgr_hooks.reports.look import Spared, look
 from repmgr_hooks.reports.status import ClusterStatus
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.prober import Prober
-from repmgr_hooks.settings.cluster import ProbeSettings
+from repmgr_hooks.settings.cluster import Node, ProbeSettings
 from repmgr_hooks.system.visit import Visit
 from tests import fake
-from tests.fake import FakeHost, Wall
+from tests.fake import FakeHost, FakeNode, Wall
 from tests.unit.engine.test_dispatcher import WIPED
 from tests.unit.service.test_controller import later, tmp_path
 
@@ -76,6 +78,14 @@ class Service:
         return found, started, self.host.visits - visits
 
 
+def begin(journal: Journal) -> int:
+    return journal.begin_run("main", "event", 1, [])
+
+
+def end(journal: Journal, run: int, ok: bool = True, timeline: int = 1) -> None:
+    journal.end_run(run, ok, not ok, "", 1, timeline)
+
+
 @pytest.fixture
 def service(loaded: Config, journal: Journal, wall: Wall) -> Service:
     """All is well, and the service has looked twice: the first look has no fingerprints to compare with."""
@@ -83,6 +93,7 @@ def service(loaded: Config, journal: Journal, wall: Wall) -> Service:
     wall.host = None
     assert handle(loaded.clusters["main"], host, []).ok
     made = Service(loaded, journal, host, wall)
+    end(journal, begin(journal))
     made.look()
     made.look()
     return made
@@ -140,8 +151,16 @@ def clock_set_back(service: Service) -> None:
 
 
 def failed_run(service: Service) -> None:
-    run = service.journal.begin_run("main", "event", 1, [])
-    service.journal.end_run(run, False, True, "it failed", 1, 1)
+    end(service.journal, begin(service.journal), ok=False)
+
+
+def run_cut_off(service: Service) -> None:
+    """The service ended in it: what it was to prove, as that WAL is archived, no look asks."""
+    begin(service.journal)
+
+
+def no_run_on_this_timeline(service: Service) -> None:
+    end(service.journal, begin(service.journal), timeline=0)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +174,8 @@ def failed_run(service: Service) -> None:
         (late_clients, {"conntrack", "find"}, True),
         (clock_set_back, {"conntrack", "find"}, True),
         (failed_run, {"conntrack", "find"}, True),
+        (run_cut_off, {"conntrack", "find"}, True),
+        (no_run_on_this_timeline, {"conntrack", "find"}, True),
     ],
 )
 def test_what_has_changed_is_looked_at(
@@ -259,3 +280,52 @@ def test_what_has_no_fingerprint_is_looked_at(service: Service) -> None:
     service.host.nodes[1].slots.clear()
     found, _, _ = service.status()
     assert any("create slot barman" in line for line in found.lines())
+
+
+@pytest.fixture
+def with_reports(
+    loaded: Config, journal: Journal, wall: Wall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Service:
+    """A third node is for reports: its repmgr.conf, which stands here, says ``failover=manual``."""
+    managed = loaded.clusters["main"]
+    nodes = {**managed.cluster.nodes, 3: Node("10.0.0.13")}
+    loaded.clusters["main"] = replace(managed, cluster=replace(managed.cluster, nodes=nodes))
+    conf = "node_id={0}\nnode_name=db{0}\nconninfo='host=10.0.0.1{0}'\nfailover='{1}'\npromote_command='true'\n"
+    for number, failover in ((2, "automatic"), (3, "manual")):
+        (tmp_path / f"repmgr-{number}.conf").write_text(conf.format(number, failover))
+    monkeypatch.setattr(repmgr_files, "PLACES", (f"{tmp_path}/repmgr-*.conf".lstrip("/"),))
+    host = Counting()
+    host.nodes[3] = FakeNode("10.0.0.13")
+    wall.host = None
+    assert handle(loaded.clusters["main"], host, []).ok
+    made = Service(loaded, journal, host, wall)
+    end(journal, begin(journal))
+    made.look()
+    made.look()
+    return made
+
+
+def test_a_standby_that_repmgr_would_not_promote_is_no_candidate(with_reports: Service) -> None:
+    """That another one would be promoted makes it no fault; it stays one that would not."""
+    service = with_reports
+    whole = look(service.managed, service.host, service.journal, service.loaded)
+    found, _, visits = service.status()
+    assert (visits, found.spared_since > 0) == (0, True)
+    assert found.readiness == whole.readiness
+    assert found.readiness and found.readiness.candidates == (2,)
+
+
+def test_that_no_standby_is_left_that_repmgr_would_promote_is_seen_at_once(with_reports: Service) -> None:
+    node_lost(with_reports)
+    found, _, _ = with_reports.status()
+    assert found.readiness and found.readiness.candidates == ()
+    assert [obstacle.code for obstacle in found.obstacles] == [Hindrance.MANUAL]
+
+
+def test_what_a_run_that_was_cut_off_has_not_proved_is_not_taken_for_right(service: Service) -> None:
+    run_cut_off(service)
+    service.host.barman.archived.clear()
+    service.look()
+    found, _, _ = service.status()
+    assert not found.healthy
+    assert any("archive" in line for line in found.lines())
