@@ -58,7 +58,7 @@ def test_numbers_that_are_too_many_take_no_node_from_load_balancers(tmp_path: Pa
     """Of each node up to a thousand slots are read, with names of up to 63 letters; what is cut off says nothing."""
     publisher = Publisher(tmp_path, "main")
     names = [f"{'s' * 59}{number:04}" for number in range(1000)]
-    slots = [("failover_slot_in_sync", {"node": str(node), "slot": name}, 1.0) for node in (2, 3) for name in names]
+    slots = [("failover_slot_in_sync", {"node": str(node), "slot": name}, 1.0) for node in (2, 3, 4) for name in names]
     for many in (SEEN, replace(SEEN, primary=None), SEEN):
         publisher.publish(replace(many, numbers=tuple(slots)))
         assert list(read_all(tmp_path)) == [("main", many, 30.0)]
