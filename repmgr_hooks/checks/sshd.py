@@ -85,7 +85,20 @@ def refusal(said: str, keys: str, address: str, groups: Callable[[], Sequence[st
     if "no" in of("pubkeyauthentication"):
         hint = f"in {SSHD}, below 'Match User': PubkeyAuthentication yes; then: systemctl reload sshd"
         return Refusal("sshd takes no keys (PubkeyAuthentication no), so no database host gets in", hint)
-    return _refused_user(of, address) or _refused_groups(of, address, groups)
+    return _other_block(of) or _refused_user(of, address) or _refused_groups(of, address, groups)
+
+
+def _other_block(of: Callable[[str], list[str]]) -> Refusal | None:
+    """A block of somebody else's that stands before ours goes first (sshd_config(5), Match), with what it says."""
+    hint = f"sed -i '1i Include {SSHD}' /etc/ssh/sshd_config && systemctl reload sshd"
+    methods = " ".join(of("authenticationmethods"))
+    if methods and not {"any", "publickey"} & set(methods.split()):
+        what = f"sshd wants more than a key (AuthenticationMethods {one_line(methods)}), so no database host gets in"
+        return Refusal(what, hint)
+    if (forced := "".join(of("forcecommand")[:1])) not in ("", "none"):
+        what = f"sshd runs another program than that of the keys (ForceCommand {one_line(forced)})"
+        return Refusal(what, f"in {SSHD}, below 'Match User': ForceCommand none; and {hint}")
+    return None
 
 
 def _refused_user(of: Callable[[str], list[str]], address: str) -> Refusal | None:

@@ -78,6 +78,11 @@ def test_keys_that_are_bound_to_no_address(tmp_path: Path) -> None:
         ("authorizedkeysfile none\n", "FAIL", "no database host gets in"),
         (f"{READS}pubkeyauthentication yes\n", "OK", "lets database hosts in"),
         (f"{READS}pubkeyauthentication no\n", "FAIL", "takes no keys"),
+        (f"{READS}authenticationmethods any\n", "OK", "lets database hosts in"),
+        (f"{READS}authenticationmethods publickey,password publickey\n", "OK", "lets database hosts in"),
+        (f"{READS}authenticationmethods publickey,password\n", "FAIL", "more than a key"),
+        (f"{READS}forcecommand none\n", "OK", "lets database hosts in"),
+        (f"{READS}forcecommand internal-sftp -d /x\n", "FAIL", "(ForceCommand internal-sftp -d /x)"),
         (None, "FAIL", "sshd cannot be asked"),
     ],
 )
