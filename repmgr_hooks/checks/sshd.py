@@ -138,14 +138,17 @@ def _not_allowed(option: str, patterns: Sequence[str], address: str, name: str) 
 def names(pattern: str, user: str, address: str) -> bool:
     """Whether a pattern of AllowUsers, USER or USER@HOST, is about this user at this address (match.c, match_user).
 
-    >>> patterns = ("repmgr-*", "root", "*@10.0.0.*", "*@10.0.0.0/24", "*@db1")
+    >>> patterns = ("repmgr-*", "root", "*@10.0.0.*", "*@10.0.0.0/24", "*@db1", "*@10.0.0.*,!10.0.0.11")
     >>> [names(each, "repmgr-hooks", "10.0.0.11") for each in patterns]
-    [True, False, True, True, False]
+    [True, False, True, True, False, False]
     """
     who, at, where = pattern.partition("@")
     if not alike(who, user):
         return False
-    return not at or any(_at(each, address) for each in where.split(","))
+    wheres = where.split(",")
+    if any(each.startswith("!") and _at(each[1:], address) for each in wheres):
+        return False
+    return not at or any(_at(each, address) for each in wheres)
 
 
 def _at(pattern: str, address: str) -> bool:

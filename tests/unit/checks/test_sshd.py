@@ -103,6 +103,8 @@ def test_an_sshd_that_does_not_read_our_file_is_named(
         ("allowusers repmgr-hooks@10.0.0.*", "repmgr-hooks", ""),
         ("allowusers *@10.0.0.0/24", "repmgr-hooks", ""),
         ("allowusers repmgr-hooks@10.0.0.11", "repmgr-hooks", "refuses repmgr-hooks from 10.0.0.12"),
+        ("allowusers *@!10.0.0.12,10.0.0.*", "repmgr-hooks", "refuses repmgr-hooks from 10.0.0.12"),
+        ("denyusers *@!10.0.0.11,!10.0.0.12,*", "repmgr-hooks", ""),
         ("denyusers repmgr-hooks", "repmgr-hooks", "DenyUsers has repmgr-hooks"),
         ("denyusers *@10.0.0.12\nallowusers repmgr-hooks", "repmgr-hooks", "refuses repmgr-hooks from 10.0.0.12"),
         ("denyusers guest", "repmgr-hooks", ""),
