@@ -682,6 +682,7 @@ class FakeHost(ScriptedHost):
         return frozenset({("ip", "nat"), *self.nft.tables, *self.native_tables})
 
     def route(self, address: str) -> Route:
+        ipaddress.ip_address(address)  # as the real one, which knows no names
         local = address in self.addresses
         return Route(local, address if local else self.gateway, self.device)
 

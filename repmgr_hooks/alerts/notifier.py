@@ -126,7 +126,10 @@ class Notifier:
         """Remember that a message was sent, or could not be."""
         now = clock.wall()
         with self._alone:
-            current = self._incidents.get(incident.alert.cluster, {}).get(incident.alert.condition)
+            incidents = self._incidents.get(incident.alert.cluster, {})
+            current = incidents.get(incident.alert.condition)
+            if current is None and incident.state == "open" and not error and incident.alert.cluster in self._incidents:
+                current = left_to_another(incident, now)  # it was forgotten while this was on its way
             if current is None:
                 return
             last = current.deliveries.get(receiver.name, Delivery())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from repmgr_hooks.checks.files import unseen
@@ -69,8 +69,8 @@ class Fault:
     sure: bool = True
 
 
-def look(cluster: Cluster, host: Host) -> Iterator[Finding]:
-    """Walk a client's packets through all rules that can be read here."""
+def look(cluster: Cluster, host: Host, only: int | None = None) -> Iterator[Finding]:
+    """Walk a client's packets through all rules that can be read here; ``only``: to and from this node."""
     topic = Topic("rules.foreign", cluster.name)
     try:
         chains, unread = all_chains(Family(cluster.gateway.address), host)
@@ -78,10 +78,11 @@ def look(cluster: Cluster, host: Host) -> Iterator[Finding]:
         yield unseen(topic, error)
         return
     found: dict[Fault, list[str]] = {}
+    legs = list(_legs(cluster, host, only))
     for what, fault in (
         *_before_ours(cluster, chains, host),
-        *_back_past_us(cluster, chains, host),
-        *_on_the_way(cluster, chains, host),
+        *_back_past_us(cluster, chains, host, legs),
+        *_on_the_way(cluster, chains, legs),
     ):
         found.setdefault(fault, []).append(what)
     # One a chain, that is sure if there is one: what it hides comes to light when it is gone.
@@ -158,13 +159,15 @@ def _taken(chain: Chain, end: End, sure: bool, own: str) -> Iterator[Fault]:
         yield Fault(chain.where, what, f"{TRY}; or {_remove(chain, rule)}", sure=False)
 
 
-def _back_past_us(cluster: Cluster, chains: list[Chain], host: Host) -> Iterator[tuple[str, Fault]]:
+def _back_past_us(
+    cluster: Cluster, chains: list[Chain], host: Host, legs: Sequence[Leg]
+) -> Iterator[tuple[str, Fault]]:
     """Look for what keeps our chain from giving a packet to a node the address that the answer is to go to."""
     own = cluster.gateway.chains.snat
     nat = [chain for chain in in_order(chains, "postrouting") if chain.kind == "nat"]
     ours = next((chain.priority for chain in nat if own in chain.chains), None)
     before = [chain for chain in nat if ours is not None and chain.priority <= ours]
-    for leg in _legs(cluster, host):
+    for leg in legs:
         node = leg.packet.destination
         for chain in before if node and "postrouting" in leg.hooks else ():
             end = walk(chain, leg.packet, own if own in chain.chains else "")
@@ -188,9 +191,9 @@ def _gives_our_address(cluster: Cluster, source: str) -> Callable[[tuple[str, st
     return same
 
 
-def _on_the_way(cluster: Cluster, chains: list[Chain], host: Host) -> Iterator[tuple[str, Fault]]:
+def _on_the_way(cluster: Cluster, chains: list[Chain], legs: Sequence[Leg]) -> Iterator[tuple[str, Fault]]:
     """Look for what drops, or keeps from being translated, a packet on its way to a node or back."""
-    for leg in _legs(cluster, host):
+    for leg in legs:
         for chain in in_order(chains, *leg.hooks):
             if chain.kind != "nat" and calls(chain, leg.packet):
                 end = walk(chain, leg.packet)
@@ -214,7 +217,7 @@ def _stopped(chain: Chain, end: End, let: str) -> Fault | None:
     return Fault(chain.where, f"dropped by {by}", let) if stops else None
 
 
-def _legs(cluster: Cluster, host: Host) -> Iterator[Leg]:
+def _legs(cluster: Cluster, host: Host, only: int | None) -> Iterator[Leg]:
     gateway = cluster.gateway
     clients = host.route(gateway.address).device
     strangers = frozenset({gateway.address, *(node.host for node in cluster.nodes.values())})
@@ -222,7 +225,7 @@ def _legs(cluster: Cluster, host: Host) -> Iterator[Leg]:
         to_us = Packet(None, gateway.address, None, number, clients, "", None, True, FIRST)
         yield Leg(f"port {number} ({name})", ("ingress", "prerouting"), to_us)
     for node, settings in cluster.nodes.items():
-        if settings.witness:
+        if settings.witness or only not in (None, node):
             continue
         way, port = host.route(settings.host), cluster.endpoint(node).port
         there = Packet(None, settings.host, None, port, clients, way.device, NEW, False, FIRST, strangers)

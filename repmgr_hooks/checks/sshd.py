@@ -85,7 +85,20 @@ def refusal(said: str, keys: str, address: str, groups: Callable[[], Sequence[st
     if "no" in of("pubkeyauthentication"):
         hint = f"in {SSHD}, below 'Match User': PubkeyAuthentication yes; then: systemctl reload sshd"
         return Refusal("sshd takes no keys (PubkeyAuthentication no), so no database host gets in", hint)
-    return _refused_user(of, address) or _refused_groups(of, address, groups)
+    return _other_block(of) or _refused_user(of, address) or _refused_groups(of, address, groups)
+
+
+def _other_block(of: Callable[[str], list[str]]) -> Refusal | None:
+    """A block of somebody else's that stands before ours goes first (sshd_config(5), Match), with what it says."""
+    hint = f"sed -i '1i Include {SSHD}' /etc/ssh/sshd_config && systemctl reload sshd"
+    methods = " ".join(of("authenticationmethods"))
+    if methods and not {"any", "publickey"} & set(methods.split()):
+        what = f"sshd wants more than a key (AuthenticationMethods {one_line(methods)}), so no database host gets in"
+        return Refusal(what, hint)
+    if (forced := "".join(of("forcecommand")[:1])) not in ("", "none"):
+        what = f"sshd runs another program than that of the keys (ForceCommand {one_line(forced)})"
+        return Refusal(what, f"in {SSHD}, below 'Match User': ForceCommand none; and {hint}")
+    return None
 
 
 def _refused_user(of: Callable[[str], list[str]], address: str) -> Refusal | None:
@@ -125,14 +138,17 @@ def _not_allowed(option: str, patterns: Sequence[str], address: str, name: str) 
 def names(pattern: str, user: str, address: str) -> bool:
     """Whether a pattern of AllowUsers, USER or USER@HOST, is about this user at this address (match.c, match_user).
 
-    >>> patterns = ("repmgr-*", "root", "*@10.0.0.*", "*@10.0.0.0/24", "*@db1")
+    >>> patterns = ("repmgr-*", "root", "*@10.0.0.*", "*@10.0.0.0/24", "*@db1", "*@10.0.0.*,!10.0.0.11")
     >>> [names(each, "repmgr-hooks", "10.0.0.11") for each in patterns]
-    [True, False, True, True, False]
+    [True, False, True, True, False, False]
     """
     who, at, where = pattern.partition("@")
     if not alike(who, user):
         return False
-    return not at or any(_at(each, address) for each in where.split(","))
+    wheres = where.split(",")
+    if any(each.startswith("!") and _at(each[1:], address) for each in wheres):
+        return False
+    return not at or any(_at(each, address) for each in wheres)
 
 
 def _at(pattern: str, address: str) -> bool:

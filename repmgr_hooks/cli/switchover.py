@@ -109,9 +109,11 @@ def examined(managed: ManagedCluster, wanted: int | None, journal: Journal, host
 def _kept_out(managed: ManagedCluster, seen: Facts, host: Host) -> list[Finding]:
     """Return what `check` says would, or might, keep clients from the new primary."""
     assert seen.target is not None
+    if not managed.opened_ports:
+        return []  # others lead the clients
     cluster, target = managed.cluster, [seen.target.node]
     looks = (
-        foreign_rules.look(cluster, host),
+        foreign_rules.look(cluster, host, seen.target.node),
         clients.ways_back(cluster, host, target),
         clients.logins(managed, host, target),
     )

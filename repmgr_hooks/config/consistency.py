@@ -173,4 +173,6 @@ def _claims(cluster: Cluster, hosts: Sequence[str]) -> Iterator[tuple[object, ..
     )
     if barman := cluster.barman:
         for host in gateway.hosts or hosts or ("",):
-            yield "barman", "server ", barman.server, host, barman.seen_from(host).command
+            here = barman.seen_from(host)
+            # What is run by ssh is the same Barman from each gateway, also of clusters that share none.
+            yield "barman", "server ", barman.server, "" if here.login else host, here.command

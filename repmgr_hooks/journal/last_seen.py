@@ -141,9 +141,12 @@ class Publisher:
 
     def _write(self, seen: LastSeen) -> None:
         data = {"boot": BOOT.read_text().strip(), **dataclasses.asdict(seen)}
+        if len(text := json.dumps(data)) > LARGEST:
+            # No more is read. What load balancers are answered goes before what is for /metrics alone.
+            text = json.dumps({**data, "numbers": ()})
         with atomic_write(self._path) as file:
             os.fchmod(file.fileno(), 0o644)
-            file.write(json.dumps(data))
+            file.write(text)
             file.flush()
             os.utime(file.fileno(), ns=self._until)
 

@@ -102,7 +102,7 @@ def survey(
     asking = words_of(asked.settings["conninfo"], f"{asked.path}: conninfo")
     user, dbname = str(asking.get("user") or "repmgr"), str(asking.get("dbname") or "repmgr")
     command = barman_command(barman_host)
-    elsewhere = barman_host and not host.route(barman_host.rpartition("@")[2]).local
+    elsewhere = barman_host and not _is_here(barman_host.rpartition("@")[2], host)
     asking_it = command if elsewhere else barman_command(None)
     with acting_as(barmans_user()) if elsewhere else nullcontext():
         name = server or only_server(host, asking_it)
@@ -132,6 +132,11 @@ def barman_command(barman_host: str | None) -> tuple[str, ...]:
     if not re.fullmatch(r"[A-Za-z0-9_][\w.@:-]*", barman_host, re.ASCII):
         raise UsageError(f"--barman-host {shorten(barman_host)} is no host", hint="name one such as barman@10.0.0.40")
     return ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", barman_host, "barman")
+
+
+def _is_here(name: str, host: Host) -> bool:
+    """Whether an address, or a name, is this host's; what only ssh's own configuration knows is another's."""
+    return any(host.route(each).local for each in libpq.addresses(name))
 
 
 def barmans_user() -> User:

@@ -437,6 +437,30 @@ def test_what_nobody_was_told_of_is_left_without_a_word(journal: Journal, wall: 
     assert (host.got, journal.read("select * from alert")) == ([], [])
 
 
+def test_what_is_being_sent_while_the_address_leaves_is_ended_too(journal: Journal, wall: Wall) -> None:
+    """A receiver takes up to its time-out, and then nobody knew any more what it was told."""
+    began, leave = threading.Event(), threading.Event()
+
+    class Slow(Post):
+        def run(self, program: Program, limit: float) -> str:
+            began.set()
+            assert leave.wait(60)
+            return super().run(program, limit)
+
+    host = Slow()
+    with notifier(journal, host, A) as made:
+        made.note("main", [GAP])
+        assert began.wait(60)
+        made.leave("main", ())
+        made.note("main", [])
+        leave.set()
+        until(lambda: host.got)
+    wall.time += 61.0
+    with notifier(journal, host, A):
+        pass
+    assert host.texts() == ["CRITICAL main", "OVER main"]
+
+
 def test_nobody_wants_to_know(journal: Journal) -> None:
     with notifier(journal, Post()) as made:
         made.note("main", [GAP])

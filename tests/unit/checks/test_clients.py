@@ -37,6 +37,8 @@ def test_a_standby_that_lets_clients_in() -> None:
         (TOO_MANY, "FAIL", "alter role app connection limit -1"),
         ("FATAL:  remaining connection slots are reserved for roles with SUPERUSER", "FAIL", "raise max_connections"),
         (LATE, "WARN", "repmgr-hooks check"),
+        # The passfile has a line for the gateway's port alone: through that a client gets in.
+        ("fe_sendauth: no password supplied", "WARN", "*:*:app:app:PASSWORD"),
     ],
 )
 def test_one_that_does_not(error: str, level: str, hint: str) -> None:

@@ -677,6 +677,20 @@ def test_a_server_of_barmans_is_one_clusters_from_each_gateway(
         assert list(config.load(tmp_path / "config.yaml").clusters) == ["main", "other"]
 
 
+@pytest.mark.parametrize(
+    ("command", "shared"), [("[ssh, barman@10.0.0.40, barman]", True), ("[barman]", False)], ids=str
+)
+def test_gateways_that_share_nothing_may_share_a_barman_elsewhere(tmp_path: Path, command: str, shared: bool) -> None:
+    """What is run here is another Barman on each gateway; what ssh leads to is the same one from all."""
+    barman = f"      command: {command}\n"
+    text = two_pairs(barman, barman, hosts="      hosts: [10.0.0.31, 10.0.0.32]\n")
+    if shared:
+        assert "server main_backup is already that of cluster 'main'" in mistakes(tmp_path, text)
+    else:
+        (tmp_path / "config.yaml").write_text(text)
+        assert list(config.load(tmp_path / "config.yaml").clusters) == ["main", "other"]
+
+
 def test_a_cluster_without_gateways_of_its_own_meets_each(tmp_path: Path) -> None:
     text = two_pairs(ON_FIRST, "      command: [barman]\n", hosts="\n")
     assert "server main_backup is already that of cluster 'main'" in mistakes(tmp_path, text)

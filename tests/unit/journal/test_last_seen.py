@@ -54,6 +54,20 @@ def test_a_quiet_look_writes_nothing(tmp_path: Path, moment: Moment) -> None:
     assert [seen and seen.primary for _, seen, _ in read_all(tmp_path)] == [None]
 
 
+def test_numbers_that_are_too_many_take_no_node_from_load_balancers(tmp_path: Path, moment: Moment) -> None:
+    """Of each node up to a thousand slots are read, with names of up to 63 letters; what is cut off says nothing."""
+    publisher = Publisher(tmp_path, "main")
+    names = [f"{'s' * 59}{number:04}" for number in range(1000)]
+    slots = [("failover_slot_in_sync", {"node": str(node), "slot": name}, 1.0) for node in (2, 3, 4) for name in names]
+    for many in (SEEN, replace(SEEN, primary=None), SEEN):
+        publisher.publish(replace(many, numbers=tuple(slots)))
+        assert list(read_all(tmp_path)) == [("main", many, 30.0)]
+    publisher.renew(tuple(slots[:1]))
+    assert list(read_all(tmp_path)) == [("main", replace(SEEN, numbers=tuple(slots[:1])), 30.0)]
+    publisher.renew(tuple(slots))
+    assert list(read_all(tmp_path)) == [("main", SEEN, 30.0)]
+
+
 def test_a_long_step_is_waited_for(tmp_path: Path, moment: Moment) -> None:
     publisher = Publisher(tmp_path, "main")
     publisher.extend(90)

@@ -80,6 +80,23 @@ def test_barman_on_another_host() -> None:
             discover.survey(CONF, None, "10.0.0.20", There(), wrong)
 
 
+def test_barmans_host_has_a_name() -> None:
+    """Each name was refused with ValueError: the kernel is asked for the way to an address."""
+    asked: list[str] = []
+
+    class Named(Asked):
+        def run(self, program: Program, limit: float) -> str:
+            asked.append(program.argv[0])
+            return self.programs["barman"](program)
+
+    host = Named()
+    host.addresses = {"127.0.0.1"}
+    for name, program in (("barman@backup.invalid", "ssh"), ("barman@localhost", "barman")):
+        asked.clear()
+        assert discover.survey(CONF, None, "10.0.0.20", host, name).barman[-2] == name
+        assert set(asked) == {program}
+
+
 @pytest.mark.parametrize(
     ("host", "wanted"),
     [

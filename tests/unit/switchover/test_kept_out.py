@@ -1,0 +1,53 @@
+"""What keeps clients from the node that is to be promoted, and what of all that is wrong here does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks import config
+from repmgr_hooks.cli.switchover import _kept_out
+from repmgr_hooks.cluster.decide import decide
+from repmgr_hooks.cluster.observe import observe
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.switchover.facts import Facts
+from repmgr_hooks.system.visit import Visit
+from tests.fake import FakeHost
+
+MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
+UNLED = replace(MAIN, routes=tuple(replace(route, do=route.do[-1:]) for route in MAIN.routes[-1:]))
+DROPPED = ":FORWARD ACCEPT [0:0]\n-A FORWARD -d 10.0.0.1{}/32 -j DROP\n"
+
+
+def found(host: FakeHost, managed: ManagedCluster = MAIN) -> list[tuple[str, str]]:
+    seen = Facts(managed.cluster, decide(observe(managed.cluster, host)))
+    assert seen.target
+    assert seen.target.node == 2
+    return [(finding.level, finding.code) for finding in _kept_out(managed, seen, host)]
+
+
+def test_nothing_does() -> None:
+    assert found(FakeHost()) == []
+
+
+@pytest.mark.parametrize(("node", "wrong"), [(2, [("FAIL", "rules.foreign")]), (1, [])])
+def test_a_rule_before_a_node(node: int, wrong: list[tuple[str, str]]) -> None:
+    """A primary that no client reaches is what a switchover may be for."""
+    host = FakeHost()
+    host.filter = DROPPED.format(node)
+    assert found(host) == wrong
+
+
+def test_a_standby_that_lets_no_client_in() -> None:
+    host = FakeHost()
+    host.nodes[2].client = Visit(error='FATAL:  no pg_hba.conf entry for host "10.0.0.20"')
+    assert found(host) == [("FAIL", "client.login")]
+
+
+def test_clients_that_others_lead() -> None:
+    assert not UNLED.opened_ports
+    host = FakeHost()
+    host.filter = ":FORWARD DROP [0:0]\n"
+    assert found(host, UNLED) == []
