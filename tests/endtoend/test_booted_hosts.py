@@ -20,7 +20,7 @@ from tests import readme
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from, led_to, no_failure
 from tests.endtoend.test_init import without_ours
-from tests.lab import CONFIG_FILE, REPOSITORY, Host, Lab, wait_for, wait_for_answer
+from tests.lab import CONFIG_FILE, REPOSITORY, Failed, Host, Lab, wait_for, wait_for_answer
 from tests.lab.booted import CannotBoot, Machine, booted
 from tests.lab.on_nodes import waiting
 
@@ -199,6 +199,13 @@ def test_an_sshd_that_lets_no_host_in(hosts: Hosts, fault: str) -> None:
     wait_for_answer(
         lambda: hosts.machines["db1"].result(*check).stdout, lambda said: "arrived whole" in said, "an event to arrive"
     )
+
+
+def test_a_host_that_does_not_boot_beside_others_is_a_failure(hosts: Hosts) -> None:
+    """Skipped, the whole file would go unseen."""
+    with pytest.raises(Failed, match="nowhere does not boot") as raised:
+        hosts.boot(Host("nowhere", "10.0.0.99"))
+    assert not isinstance(raised.value, CannotBoot)
 
 
 def test_a_failover(hosts: Hosts) -> None:

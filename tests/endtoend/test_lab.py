@@ -13,6 +13,7 @@ import pytest
 
 from tests.endtoend.conftest import fresh_lab, needs_box
 from tests.lab import BASE, REPOSITORY, layers, wait_for
+from tests.lab.booted import Machine, is_up
 from tests.lab.contain import outside
 
 BUILD = """
@@ -124,3 +125,16 @@ def test_what_labs_begin_with_stays_as_it_is() -> None:
         layers.empty()
         assert not list(BASE.iterdir())
     assert [file.read_text() for file in below.rglob("*") if file.is_file()] == ["as made"]
+
+
+def test_a_machine_that_is_still_being_made_is_not_up() -> None:
+    """nspawn changes the root directory before it mounts /proc; a test that began then was refused by systemctl."""
+    needs_box()
+    command = "mount -t tmpfs tmpfs /proc; echo; exec sleep 600"
+    words = ("unshare", "--mount", "--propagation", "private", "sh", "-ec", command)
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"\n"
+            assert not is_up(Machine(process.pid))
+        finally:
+            process.kill()
