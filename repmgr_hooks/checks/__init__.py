@@ -180,7 +180,7 @@ def _served(managed: ManagedCluster, host: Host, looked: nodes.Looked) -> list[F
     served = [*clients.ways_back(managed.cluster, host, looked.answers)]
     if looked.decision and looked.decision.primary is not None and not bad(served):
         served += clients.writes(managed, host, looked.decision)
-        served += clients.logins(managed, host, standbys_of(looked.decision))
+        served += clients.logins(managed, host, standbys_of(looked.decision), served)
     return served
 
 

@@ -71,8 +71,14 @@ def writes(managed: ManagedCluster, host: Host, decision: PrimaryDecision) -> It
     yield role(cluster)
 
 
-def logins(managed: ManagedCluster, host: Host, standbys: Iterable[int]) -> Iterator[Finding]:
-    """Log in on each of these standbys as a client: pg_hba.conf is each node's own, and is read after a promotion."""
+def logins(
+    managed: ManagedCluster, host: Host, standbys: Iterable[int], known: Iterable[Finding] = ()
+) -> Iterator[Finding]:
+    """Log in on each of these standbys as a client: pg_hba.conf is each node's own, and is read after a promotion.
+
+    What the primary says too, for roles and databases are the same everywhere, is one of the ``known`` findings.
+    """
+    known = list(known)
     cluster, ports, nodes = managed.cluster, managed.opened_ports, list(standbys)
     if not ports or cluster.client.user == cluster.postgres.user:
         return
@@ -84,7 +90,9 @@ def logins(managed: ManagedCluster, host: Host, standbys: Iterable[int]) -> Iter
             yield topic.ok("not tried as a client: it sees this host under another address than clients")
             continue
         found = judge(cluster, ports[-1], visits[str(node)], host)
-        if found.code in CANNOT and NO_PASSWORD not in found.message:
+        if any(found.message and found.message in finding.message for finding in known):
+            yield topic.ok(f"says to {cluster.client.user} what the primary says")
+        elif found.code in CANNOT and NO_PASSWORD not in found.message:
             yield topic.fail(f"no client could log in if it were the primary: {found.message}", found.hint)
         elif found.served or found.code is ProbeCode.STANDBY:
             yield topic.ok(f"lets {cluster.client.user} in, as the primary does")

@@ -9,6 +9,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.checks.clients import logins
+from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.settings.cluster import ProbeSettings
 from repmgr_hooks.system.visit import LATE, Visit
 from tests.fake import FakeHost
@@ -46,6 +47,18 @@ def test_one_that_does_not(error: str, level: str, hint: str) -> None:
     assert found == level
     assert "no client could log in" in message or level == "WARN"
     assert hint in what
+
+
+def test_what_the_primary_says_too_is_said_once() -> None:
+    """A limit of the role is the same on all nodes; a line of pg_hba.conf is not."""
+    known = [
+        Finding("FAIL", f"port app: no client can write: {' '.join(TOO_MANY.split())}", "", "client.write", "main")
+    ]
+    host = FakeHost()
+    for error, level in ((TOO_MANY, "OK"), (NO_ENTRY, "FAIL")):
+        host.nodes[2].client = Visit(error=error)
+        (found,) = logins(MAIN, host, [2], known)
+        assert found.level == level
 
 
 def test_one_that_sees_us_as_somebody_else_is_not_tried() -> None:
