@@ -51,9 +51,7 @@ def test_one_that_does_not(error: str, level: str, hint: str) -> None:
 
 def test_what_the_primary_says_too_is_said_once() -> None:
     """A limit of the role is the same on all nodes; a line of pg_hba.conf is not."""
-    known = [
-        Finding("FAIL", f"port app: no client can write: {' '.join(TOO_MANY.split())}", "", "client.write", "main")
-    ]
+    known = [Finding("FAIL", f"port app: no client can write: {TOO_MANY}", "", "client.write", "main")]
     host = FakeHost()
     for error, level in ((TOO_MANY, "OK"), (NO_ENTRY, "FAIL")):
         host.nodes[2].client = Visit(error=error)
