@@ -4,6 +4,7 @@ nodes, the rules, the receiver and the configuration are what they were then.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -86,10 +87,13 @@ def end(journal: Journal, run: int, ok: bool = True, timeline: int = 1) -> None:
     journal.end_run(run, ok, not ok, "", 1, timeline)
 
 
-@pytest.fixture
-def service(loaded: Config, journal: Journal, wall: Wall) -> Service:
-    """All is well, and the service has looked twice: the first look has no fingerprints to compare with."""
-    host = Counting()
+def started(loaded: Config, journal: Journal, wall: Wall, host: Counting, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """All is well, and the service has looked twice: the first look has no fingerprints to compare with.
+
+    For how long a look is believed goes by the clock of the test: a machine may stand still for half a minute.
+    """
+    moments = itertools.count(1000.0, 0.01)
+    monkeypatch.setattr(clock, "since_boot", lambda: host.now() + next(moments))
     wall.host = None
     assert handle(loaded.clusters["main"], host, []).ok
     made = Service(loaded, journal, host, wall)
@@ -97,6 +101,11 @@ def service(loaded: Config, journal: Journal, wall: Wall) -> Service:
     made.look()
     made.look()
     return made
+
+
+@pytest.fixture
+def service(loaded: Config, journal: Journal, wall: Wall, monkeypatch: pytest.MonkeyPatch) -> Service:
+    return started(loaded, journal, wall, Counting(), monkeypatch)
 
 
 def test_of_what_is_well_nothing_is_looked_at_again(service: Service) -> None:
@@ -235,10 +244,10 @@ def test_another_receiver_is_looked_into(service: Service, monkeypatch: pytest.M
 
 def test_what_is_due_again_is_looked_at(service: Service) -> None:
     """The service looks at all once in each turn; a status between that and the turn's begin looks itself."""
-    later(service.wall, service.host, COMPARE_EVERY)
-    service.prober.probe()
     last = last_look(service.directory, "main")[0]
     assert last
+    later(service.wall, service.host, COMPARE_EVERY)
+    service.prober.probe()
     seen = replace(last, probed=service.wall.time)
     found = look(service.managed, service.host, service.journal, service.loaded, Spared(seen, 1.0))
     assert found.spared_since
@@ -296,13 +305,7 @@ def with_reports(
     monkeypatch.setattr(repmgr_files, "PLACES", (f"{tmp_path}/repmgr-*.conf".lstrip("/"),))
     host = Counting()
     host.nodes[3] = FakeNode("10.0.0.13")
-    wall.host = None
-    assert handle(loaded.clusters["main"], host, []).ok
-    made = Service(loaded, journal, host, wall)
-    end(journal, begin(journal))
-    made.look()
-    made.look()
-    return made
+    return started(loaded, journal, wall, host, monkeypatch)
 
 
 def test_a_standby_that_repmgr_would_not_promote_is_no_candidate(with_reports: Service) -> None:
