@@ -83,8 +83,8 @@ def begin(journal: Journal) -> int:
     return journal.begin_run("main", "event", 1, [])
 
 
-def end(journal: Journal, run: int, ok: bool = True, timeline: int = 1) -> None:
-    journal.end_run(run, ok, not ok, "", 1, timeline)
+def end(journal: Journal, run: int, ok: bool = True, primary: int | None = 1, timeline: int = 1) -> None:
+    journal.end_run(run, ok, not ok, "", primary, timeline)
 
 
 def started(loaded: Config, journal: Journal, wall: Wall, host: Counting, monkeypatch: pytest.MonkeyPatch) -> Service:
@@ -332,3 +332,11 @@ def test_what_a_run_that_was_cut_off_has_not_proved_is_not_taken_for_right(servi
     found, _, _ = service.status()
     assert not found.healthy
     assert any("archive" in line for line in found.lines())
+
+
+def test_an_event_without_a_route_proves_nothing_else(service: Service) -> None:
+    """Such a run does not ask who the primary is."""
+    end(service.journal, begin(service.journal), primary=None, timeline=0)
+    found, started, visits = service.status()
+    assert found.healthy
+    assert (started, visits) == (["iptables-save"], 0)
