@@ -61,7 +61,7 @@ class Spared:
     ) -> Spared:
         """Return the same if it still holds; else nothing is spared.
 
-        What no look asks, as whether WAL is archived, the last run has proved: if it was right, under this primary. That
+        What no look asks, as whether WAL is archived, the last run has proved if it was right, under this primary. That
         of an event without a route has asked for no primary; what had failed before would have been tried again in it.
         """
         under = (None, 0), (decision.primary, decision.timeline)
