@@ -61,10 +61,12 @@ class Spared:
     ) -> Spared:
         """Return the same if it still holds; else nothing is spared.
 
-        What no look asks, as whether WAL is archived, the last run has proved: if it was right, under this primary.
+        What no look asks, as whether WAL is archived, the last run has proved if it was right, under this primary. That
+        of an event without a route has asked for no primary; what had failed before would have been tried again in it.
         """
-        proved = [(run.ok, run.primary, run.timeline) for run in last_run]
-        if self.last is None or proved != [(True, decision.primary, decision.timeline)]:
+        under = (None, 0), (decision.primary, decision.timeline)
+        proved = [run for run in last_run if run.ok and (run.primary, run.timeline or 0) in under]
+        if self.last is None or not proved:
             return ALL
         leads = ports()[0]
         to_primary = [port for port in managed.opened_ports if port not in managed.cluster.readers]

@@ -4,6 +4,7 @@ nodes, the rules, the receiver and the configuration are what they were then.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -82,14 +83,17 @@ def begin(journal: Journal) -> int:
     return journal.begin_run("main", "event", 1, [])
 
 
-def end(journal: Journal, run: int, ok: bool = True, timeline: int = 1) -> None:
-    journal.end_run(run, ok, not ok, "", 1, timeline)
+def end(journal: Journal, run: int, ok: bool = True, primary: int | None = 1, timeline: int = 1) -> None:
+    journal.end_run(run, ok, not ok, "", primary, timeline)
 
 
-@pytest.fixture
-def service(loaded: Config, journal: Journal, wall: Wall) -> Service:
-    """All is well, and the service has looked twice: the first look has no fingerprints to compare with."""
-    host = Counting()
+def started(loaded: Config, journal: Journal, wall: Wall, host: Counting, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """All is well, and the service has looked twice: the first look has no fingerprints to compare with.
+
+    For how long a look is believed goes by the clock of the test: a machine may stand still for half a minute.
+    """
+    moments = itertools.count(1000.0, 0.01)
+    monkeypatch.setattr(clock, "since_boot", lambda: host.now() + next(moments))
     wall.host = None
     assert handle(loaded.clusters["main"], host, []).ok
     made = Service(loaded, journal, host, wall)
@@ -97,6 +101,11 @@ def service(loaded: Config, journal: Journal, wall: Wall) -> Service:
     made.look()
     made.look()
     return made
+
+
+@pytest.fixture
+def service(loaded: Config, journal: Journal, wall: Wall, monkeypatch: pytest.MonkeyPatch) -> Service:
+    return started(loaded, journal, wall, Counting(), monkeypatch)
 
 
 def test_of_what_is_well_nothing_is_looked_at_again(service: Service) -> None:
@@ -235,10 +244,10 @@ def test_another_receiver_is_looked_into(service: Service, monkeypatch: pytest.M
 
 def test_what_is_due_again_is_looked_at(service: Service) -> None:
     """The service looks at all once in each turn; a status between that and the turn's begin looks itself."""
-    later(service.wall, service.host, COMPARE_EVERY)
-    service.prober.probe()
     last = last_look(service.directory, "main")[0]
     assert last
+    later(service.wall, service.host, COMPARE_EVERY)
+    service.prober.probe()
     seen = replace(last, probed=service.wall.time)
     found = look(service.managed, service.host, service.journal, service.loaded, Spared(seen, 1.0))
     assert found.spared_since
@@ -296,13 +305,7 @@ def with_reports(
     monkeypatch.setattr(repmgr_files, "PLACES", (f"{tmp_path}/repmgr-*.conf".lstrip("/"),))
     host = Counting()
     host.nodes[3] = FakeNode("10.0.0.13")
-    wall.host = None
-    assert handle(loaded.clusters["main"], host, []).ok
-    made = Service(loaded, journal, host, wall)
-    end(journal, begin(journal))
-    made.look()
-    made.look()
-    return made
+    return started(loaded, journal, wall, host, monkeypatch)
 
 
 def test_a_standby_that_repmgr_would_not_promote_is_no_candidate(with_reports: Service) -> None:
@@ -329,3 +332,11 @@ def test_what_a_run_that_was_cut_off_has_not_proved_is_not_taken_for_right(servi
     found, _, _ = service.status()
     assert not found.healthy
     assert any("archive" in line for line in found.lines())
+
+
+def test_an_event_without_a_route_proves_nothing_else(service: Service) -> None:
+    """Such a run does not ask who the primary is."""
+    end(service.journal, begin(service.journal), primary=None, timeline=0)
+    found, started, visits = service.status()
+    assert found.healthy
+    assert (started, visits) == (["iptables-save"], 0)
