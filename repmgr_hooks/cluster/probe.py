@@ -46,6 +46,8 @@ class ProbeCode(enum.Enum):
     CLOSED = "closed"
     SILENT = "silent"
     REJECTED = "rejected"
+    NO_PASSWORD = "no_password"
+    """The server asks for one, and there is none here for this host, port, database and role."""
     NO_CONNECTION_LEFT = "no_connection_left"
     STANDBY = "standby"
     ELSEWHERE = "elsewhere"
@@ -178,6 +180,8 @@ def _code(visit: Visit, node: int | None, event: str, reader: bool) -> ProbeCode
         return ProbeCode.NO_CONNECTION_LEFT
     if "Connection refused" in visit.error:
         return ProbeCode.CLOSED
+    if "no password supplied" in visit.error:
+        return ProbeCode.NO_PASSWORD
     rejected = r"pg_hba\.conf|authentication failed|no password|not permitted to log in"
     if visit.sqlstate[:2] == "28" or re.search(rejected, visit.error):
         return ProbeCode.REJECTED
@@ -207,7 +211,7 @@ def _words(
             return what, DROPPED
         case ProbeCode.NO_CONNECTION_LEFT:
             return visit.error, _room(visit.error, cluster)
-        case ProbeCode.REJECTED:
+        case ProbeCode.REJECTED | ProbeCode.NO_PASSWORD:
             return visit.error, _entry(visit.error, cluster)
         case ProbeCode.STANDBY:
             what = f"it leads to node {node}, which is in recovery"
