@@ -47,7 +47,6 @@ class ProbeCode(enum.Enum):
     SILENT = "silent"
     REJECTED = "rejected"
     NO_PASSWORD = "no_password"
-    """The server asks for one, and there is none here for this host, port, database and role."""
     NO_CONNECTION_LEFT = "no_connection_left"
     STANDBY = "standby"
     ELSEWHERE = "elsewhere"
@@ -173,18 +172,17 @@ def _code(visit: Visit, node: int | None, event: str, reader: bool) -> ProbeCode
         return ProbeCode.READ_ONLY
     if visit.error == LATE:
         return ProbeCode.COMMIT_WAITS if event == "SyncRep" else ProbeCode.SILENT
-    full = r"too many (connections|clients)|remaining connection slots"
     if visit.sqlstate == "53100" or "No space left on device" in visit.error:
         return ProbeCode.DISK_FULL
-    if visit.sqlstate == "53300" or re.search(full, visit.error):
+    if visit.sqlstate == "53300" or re.search(
+        r"too many (connections|clients)|remaining connection slots", visit.error
+    ):
         return ProbeCode.NO_CONNECTION_LEFT
     if "Connection refused" in visit.error:
         return ProbeCode.CLOSED
-    if "no password supplied" in visit.error:
-        return ProbeCode.NO_PASSWORD
     rejected = r"pg_hba\.conf|authentication failed|no password|not permitted to log in"
     if visit.sqlstate[:2] == "28" or re.search(rejected, visit.error):
-        return ProbeCode.REJECTED
+        return ProbeCode.NO_PASSWORD if "no password supplied" in visit.error else ProbeCode.REJECTED
     if re.search(r"timeout expired|timed out|No route to host|unreachable", visit.error):
         return ProbeCode.SILENT
     return ProbeCode.FAILED
