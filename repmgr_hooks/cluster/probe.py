@@ -174,9 +174,8 @@ def _code(visit: Visit, node: int | None, event: str, reader: bool) -> ProbeCode
         return ProbeCode.COMMIT_WAITS if event == "SyncRep" else ProbeCode.SILENT
     if visit.sqlstate == "53100" or "No space left on device" in visit.error:
         return ProbeCode.DISK_FULL
-    if visit.sqlstate == "53300" or re.search(
-        r"too many (connections|clients)|remaining connection slots", visit.error
-    ):
+    full = r"too many (connections|clients)|remaining connection slots"
+    if visit.sqlstate == "53300" or re.search(full, visit.error):
         return ProbeCode.NO_CONNECTION_LEFT
     if "Connection refused" in visit.error:
         return ProbeCode.CLOSED
@@ -205,8 +204,7 @@ def _words(
             return f"nothing answers on {cluster.gateway.address}:{number} (connection refused)", reconcile
         case ProbeCode.SILENT:
             at = "" if visit.stage == "connect" else f", once logged in on node {node}"
-            what = f"no answer within {cluster.client.timeout} s{at}"
-            return what, DROPPED
+            return f"no answer within {cluster.client.timeout} s{at}", DROPPED
         case ProbeCode.NO_CONNECTION_LEFT:
             return visit.error, _room(visit.error, cluster)
         case ProbeCode.REJECTED | ProbeCode.NO_PASSWORD:
