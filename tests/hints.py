@@ -125,6 +125,7 @@ UNTYPED = {
     "client.closed": RECONCILE,
     "client.disk_full": HUMAN,
     "client.elsewhere": RULE,
+    "client.no_password": "a line for the passfile, with a password that only the reader knows",
     "client.reads_on_primary": HUMAN,
     "routes.readers": HUMAN,
     "client.role": HUMAN,

@@ -16,9 +16,7 @@ from repmgr_hooks.system.steps import Host
 
 LIMIT = 2.0
 CANNOT = (ProbeCode.REJECTED, ProbeCode.NO_CONNECTION_LEFT, ProbeCode.FAILED)
-"""What a login shows that would be so after a promotion, too."""
-NO_PASSWORD = "no password supplied"
-"""libpq's own words: a line of the passfile may be for the gateway's address or port alone, as a client's is."""
+"""What a login shows that would be so after a promotion, too; a line of the passfile may be for the gateway alone."""
 
 
 def addresses(cluster: Cluster, host: Host) -> Iterator[Finding]:
@@ -92,7 +90,7 @@ def logins(
         found = judge(cluster, ports[-1], visits[str(node)], host)
         if any(found.message and found.message in finding.message for finding in known):
             yield topic.ok(f"says to {cluster.client.user} what the primary says")
-        elif found.code in CANNOT and NO_PASSWORD not in found.message:
+        elif found.code in CANNOT:
             yield topic.fail(f"no client could log in if it were the primary: {found.message}", found.hint)
         elif found.served or found.code is ProbeCode.STANDBY:
             yield topic.ok(f"lets {cluster.client.user} in, as the primary does")

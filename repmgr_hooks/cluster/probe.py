@@ -46,6 +46,7 @@ class ProbeCode(enum.Enum):
     CLOSED = "closed"
     SILENT = "silent"
     REJECTED = "rejected"
+    NO_PASSWORD = "no_password"
     NO_CONNECTION_LEFT = "no_connection_left"
     STANDBY = "standby"
     ELSEWHERE = "elsewhere"
@@ -171,16 +172,16 @@ def _code(visit: Visit, node: int | None, event: str, reader: bool) -> ProbeCode
         return ProbeCode.READ_ONLY
     if visit.error == LATE:
         return ProbeCode.COMMIT_WAITS if event == "SyncRep" else ProbeCode.SILENT
-    full = r"too many (connections|clients)|remaining connection slots"
     if visit.sqlstate == "53100" or "No space left on device" in visit.error:
         return ProbeCode.DISK_FULL
+    full = r"too many (connections|clients)|remaining connection slots"
     if visit.sqlstate == "53300" or re.search(full, visit.error):
         return ProbeCode.NO_CONNECTION_LEFT
     if "Connection refused" in visit.error:
         return ProbeCode.CLOSED
     rejected = r"pg_hba\.conf|authentication failed|no password|not permitted to log in"
     if visit.sqlstate[:2] == "28" or re.search(rejected, visit.error):
-        return ProbeCode.REJECTED
+        return ProbeCode.NO_PASSWORD if "no password supplied" in visit.error else ProbeCode.REJECTED
     if re.search(r"timeout expired|timed out|No route to host|unreachable", visit.error):
         return ProbeCode.SILENT
     return ProbeCode.FAILED
@@ -203,11 +204,10 @@ def _words(
             return f"nothing answers on {cluster.gateway.address}:{number} (connection refused)", reconcile
         case ProbeCode.SILENT:
             at = "" if visit.stage == "connect" else f", once logged in on node {node}"
-            what = f"no answer within {cluster.client.timeout} s{at}"
-            return what, DROPPED
+            return f"no answer within {cluster.client.timeout} s{at}", DROPPED
         case ProbeCode.NO_CONNECTION_LEFT:
             return visit.error, _room(visit.error, cluster)
-        case ProbeCode.REJECTED:
+        case ProbeCode.REJECTED | ProbeCode.NO_PASSWORD:
             return visit.error, _entry(visit.error, cluster)
         case ProbeCode.STANDBY:
             what = f"it leads to node {node}, which is in recovery"

@@ -38,6 +38,8 @@ from repmgr_hooks.text import MOST, one_line
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at what is for ``/metrics`` alone."""
+PUT_OFF = 15.0
+"""For so long such a look waits for runs that have something new to do each time."""
 
 
 class Shown:
@@ -75,7 +77,7 @@ class Shown:
     def look(self, monitor: Monitor, last_known: LastKnownPrimary, host: Host) -> Drift:
         """Look, and show what is seen. What is for ``/metrics`` alone is looked at when a run has nothing new to do."""
         drift = monitor.look(last_known, self.show)
-        if self._publisher and drift.pending in ((), self._pending):
+        if self._publisher and (drift.pending in ((), self._pending) or self._around.put_off(host)):
             self._look_around(drift.decision, host)
         self._pending = drift.pending
         return drift
@@ -126,6 +128,10 @@ class Surroundings:
         self._ports: tuple[Number, ...] = ()
         self._next = 0.0
         self.found: tuple[Number, ...] = ()
+
+    def put_off(self, host: Host) -> bool:
+        """True if what was found has grown old."""
+        return 0.0 < self._next <= host.now() - PUT_OFF
 
     def look(self, host: Host) -> bool:
         """Look, and return whether something has changed; what cannot be read is not shown.

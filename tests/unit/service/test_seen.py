@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster.decide import decide
+from repmgr_hooks.cluster.decide import PrimaryDecision, decide
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.engine.drift import Drift
+from repmgr_hooks.engine.run import ActionResult
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.event import Event
 from repmgr_hooks.former_primary import record
 from repmgr_hooks.former_primary.record import Former
@@ -253,6 +255,27 @@ def test_where_the_ports_lead_is_shown_while_a_run_fails_again_and_again(
     ((_, seen, left),) = read_all(tmp_path)
     assert seen
     assert left <= seen.valid_for
+
+
+def test_where_the_ports_lead_is_shown_though_each_look_finds_something_else(
+    begin: Begin, loaded: Config, host: FakeHost, wall: Wall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as WAL that is missing, a file more each time; it was shown as it had been before all that."""
+    controller, _ = begin()
+    controller.work()
+    look, action = controller._monitor.look, loaded.clusters["main"].actions[0]
+
+    def missing_more(last_known: LastKnownPrimary, show: Callable[[PrimaryDecision], None]) -> Drift:
+        problem = Problem("missing", f"at {host.now():.0f} s other files were missing")
+        return replace(look(last_known, show), found=(ActionResult(action, problems=(problem,)),))
+
+    monkeypatch.setattr(controller._monitor, "look", missing_more)
+    host.fail_over()
+    assert handle(loaded.clusters["main"], host, []).ok
+    for _ in range(4):
+        later(wall, host, 5)
+        controller._shown.look(controller._monitor, controller._last_known, host)
+    assert (shown(tmp_path)["port_target app 1"], shown(tmp_path)["port_target app 2"]) == (0, 1)
 
 
 def not_found(program: Program) -> str:
