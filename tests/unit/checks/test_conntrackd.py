@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +120,14 @@ def test_an_external_cache_must_be_committed(
     keepalived.write_text(keepalived.read_text().replace(given, line))
     (tmp_path / "etc/conntrackd/primary-backup.sh").write_text(script)
     assert (found(tmp_path, host, OWN_CACHE)[0].level == "OK") is good
+
+
+def test_a_gateway_that_is_back_asks_twice() -> None:
+    """keepalived gives the quoted words to the shell; conntrackd sends a question once, which a link may lose."""
+    (words,) = re.findall(r'(?m)^ *notify_backup "([^"]*)"', drafted()[gateways.KEEPALIVED])
+    shell, option, commands = shlex.split(words)
+    assert (shell, option) == ("/bin/sh", "-c")
+    assert commands.split("; ") == ["/usr/sbin/conntrackd -n", "sleep 10", "/usr/sbin/conntrackd -n"]
 
 
 def test_each_fault_is_a_finding_of_its_own(tmp_path: Path, host: FakeHost) -> None:
