@@ -26,6 +26,7 @@ from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.layers import Deadline
+from repmgr_hooks.system.programs import MOST_OUTPUT
 from repmgr_hooks.system.steps import DropConnections, Program, Rows, Sql, Step
 from repmgr_hooks.testing import ScriptedHost, ended
 
@@ -105,7 +106,7 @@ def test_a_flood_fills_neither_memory_nor_message(stream: str, ending: str) -> N
 
 
 def test_output_that_is_needed_and_too_much_is_an_error_and_never_cut() -> None:
-    message = failure("head", "-c", "40000000", "/dev/zero")
+    message = failure("head", "-c", str(MOST_OUTPUT + 1), "/dev/zero")
     assert message == "head -c 40000000 /dev/zero: wrote 40000000 bytes; at most 33554432 are read"
 
 
