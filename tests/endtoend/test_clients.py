@@ -170,7 +170,7 @@ NATIVE = "add table ip theirs; add chain ip theirs c {{ type {} ; }}; add rule i
 
 def writes(lab: Lab) -> bool:
     """True if an application on its own host can write."""
-    return lab.psql_app("insert into work default values", limit=5).returncode == 0
+    return lab.psql_app("insert into work default values", patience=3).returncode == 0
 
 
 def a_client_writes(lab: Lab) -> None:

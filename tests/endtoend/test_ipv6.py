@@ -77,7 +77,8 @@ def test_what_clients_get(lab: Lab) -> None:
         return {item["code"]: item["level"] for item in findings if re.match("client|gateway|rules", item["code"])}
 
     assert set(said().values()) == {"OK"}
-    assert set(said()) == {"client.write", "client.role", "gateway.address", "gateway.snat", "rules.foreign"}
+    of_clients = {"client.login", "client.role", "client.write"}
+    assert set(said()) == of_clients | {"gateway.address", "gateway.snat", "rules.foreign"}
     lab.gateway.run("ip6tables", "-I", "FORWARD", "-d", "fd00::12", "-j", "DROP")
     assert said()["rules.foreign"] == "FAIL"
     lab.gateway.run("ip6tables", "-D", "FORWARD", "-d", "fd00::12", "-j", "DROP")
