@@ -74,9 +74,10 @@ def logins(
 ) -> Iterator[Finding]:
     """Log in on each of these standbys as a client: pg_hba.conf is each node's own, and is read after a promotion.
 
-    What the primary says too, for roles and databases are the same everywhere, is one of the ``known`` findings.
+    What the primary says too, for roles and databases are the same everywhere, is mended as one of the ``known``
+    findings says.
     """
-    known = list(known)
+    remedies = {finding.hint for finding in known if finding.hint}
     cluster, ports, nodes = managed.cluster, managed.opened_ports, list(standbys)
     if not ports or cluster.client.user == cluster.postgres.user:
         return
@@ -88,7 +89,7 @@ def logins(
             yield topic.ok("not tried as a client: it sees this host under another address than clients")
             continue
         found = judge(cluster, ports[-1], visits[str(node)], host)
-        if any(found.message and found.message in finding.message for finding in known):
+        if found.hint in remedies:
             yield topic.ok(f"says to {cluster.client.user} what the primary says")
         elif found.code in CANNOT:
             yield topic.fail(f"no client could log in if it were the primary: {found.message}", found.hint)

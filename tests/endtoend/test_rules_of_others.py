@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.endtoend.rules import rules
-from tests.endtoend.test_clients import served, writes
+from tests.endtoend.test_clients import a_client_writes, served, writes
 from tests.lab import CONFIG_FILE, PYTHON, Lab
 
 __all__ = ["served"]
@@ -116,7 +116,7 @@ def test_a_rule_that_keeps_clients_out(served: Lab, command: str, who: str, word
         assert words in finding["message"]
         typed(served, finding["hint"])
         assert found(served) == []
-        assert writes(served)
+        a_client_writes(served)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_rule_that_keeps_us_from_the_nodes(served: Lab, command: str, who: str
 )
 def test_a_rule_that_changes_nothing_for_clients(served: Lab, command: str) -> None:
     with rules(served, command):
-        assert writes(served)
+        a_client_writes(served)
         assert found(served) == []
 
 
@@ -166,7 +166,7 @@ def test_what_cannot_be_judged_is_said(served: Lab, command: str) -> None:
         assert (finding["level"], "cannot be judged" in finding["message"]) == ("WARN", True)
         typed(served, finding["hint"].rpartition("; or ")[2])
         assert found(served) == []
-        assert writes(served)
+        a_client_writes(served)
 
 
 def test_a_device_that_does_not_forward(served: Lab) -> None:
@@ -177,6 +177,6 @@ def test_a_device_that_does_not_forward(served: Lab) -> None:
         (finding,) = [item for item in findings if item["code"] == "kernel.forwarding" and item["level"] != "OK"]
         assert (finding["level"], finding["where"]) == ("FAIL", "main eth0")
         typed(served, finding["hint"])
-        assert writes(served)
+        a_client_writes(served)
     finally:
         served.gateway.run("sysctl", "-q", "-w", "net/ipv4/conf/eth0/forwarding=1")

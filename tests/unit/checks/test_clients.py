@@ -51,8 +51,10 @@ def test_one_that_does_not(error: str, level: str, hint: str) -> None:
 
 def test_what_the_primary_says_too_is_said_once() -> None:
     """A limit of the role is the same on all nodes; a line of pg_hba.conf is not."""
-    known = [Finding("FAIL", f"port app: no client can write: {TOO_MANY}", "", "client.write", "main")]
     host = FakeHost()
+    host.nodes[2].client = Visit(error=TOO_MANY)
+    (alone,) = logins(MAIN, host, [2])
+    known = [Finding("FAIL", f"port app: no client can write: {TOO_MANY}", alone.hint, "client.write", "main")]
     for error, level in ((TOO_MANY, "OK"), (NO_ENTRY, "FAIL")):
         host.nodes[2].client = Visit(error=error)
         (found,) = logins(MAIN, host, [2], known)
