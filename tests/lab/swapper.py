@@ -18,6 +18,7 @@ from repmgr_hooks.system.apply import apply
 from repmgr_hooks.system.host import LocalHost
 
 PATIENCE, BRIEFLY = 100, 1
+TRIES = 5
 PAUSE = 0.3
 
 
@@ -26,11 +27,11 @@ def main(path: str, port: str, *nodes: str) -> None:
     for node in map(int, nodes):
         state = ClusterState(cluster, node, 1)
         seen = firewall.observe(config, state, host)
-        late, said = None, "-"
-        with suppress(OSError):
-            late = socket.create_connection((cluster.gateway.address, cluster.gateway.ports[port]), BRIEFLY)
-            late.settimeout(PATIENCE)
-            said = late.recv(100).decode().strip()
+        late, said = connect(cluster.gateway.address, cluster.gateway.ports[port]), "-"
+        if late:
+            with suppress(OSError):
+                late.settimeout(PATIENCE)
+                said = late.recv(100).decode().strip()
         moments = [time.time()]
         for step in firewall.plan(config, state, seen):
             apply(step, host)
@@ -39,6 +40,16 @@ def main(path: str, port: str, *nodes: str) -> None:
         begun, swapped, ended = moments[0], moments[:2][-1], moments[-1]
         print(f"{begun:.4f} {swapped:.4f} {ended:.4f} {node} {said} {end(late)} {len(left)}", flush=True)
         time.sleep(PAUSE)
+
+
+def connect(address: str, port: int) -> socket.socket | None:
+    """Return a connection; None if the port is closed. From a port at which somebody was told just before, as
+    netfilter/reset.py has it, one call is refused; the next one comes from another.
+    """
+    for _ in range(TRIES):
+        with suppress(OSError):
+            return socket.create_connection((address, port), BRIEFLY)
+    return None
 
 
 def end(connection: socket.socket | None) -> str:
