@@ -44,7 +44,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ACQUIRE = re.compile(r"Acquire::(https?::|Retries|Check-|ForceIPv|Max-FutureTime)")
 
 # Not a mere chroot: the box of the lab wants / to be a mount point. systemd as a lab's first process refuses the first
-# version of cgroups from 256 on.
+# version of cgroups from 256 on. The shell stays, and waits for whatever has lost its parent, as a first process does.
 ENTER = """
 root=$1; shift
 mount --bind "$root" "$root"
@@ -58,7 +58,7 @@ mount -t cgroup2 cgroup2 sys/fs/cgroup
 pivot_root . .
 umount -l .
 cd "$1"; shift
-exec "$@"
+"$@" || exit $?
 """
 VERSIONS = ("postgresql-[0-9]*", "repmgr-common", "barman", "python3", "iptables", "systemd")
 

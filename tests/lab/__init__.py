@@ -70,13 +70,16 @@ exec setpriv --reuid $user --regid $user --init-groups "$@"
 
 # Debian 12's Barman compares versions with distutils. Where setuptools is installed, that is setuptools' own (its
 # distutils-precedence.pth), and half of each start of Barman's is spent on importing all of it. Python's own has been
-# taken out in 3.12.
+# taken out in 3.12: there BARMAN takes setuptools' without the rest of it.
 ENVIRONMENT = "SETUPTOOLS_USE_DISTUTILS=stdlib" if sys.version_info < (3, 12) else ""
 
 # As the scripts that Debian and pip write. But Debian's looks for itself in the metadata of all that is installed, and
 # Python's end looks for garbage among all that was imported: together a third of each start of Barman's.
 BARMAN = """import gc, sys
 gc.disable()
+if sys.version_info >= (3, 12):
+    sys.modules["distutils"] = distutils = type(sys)("distutils")
+    distutils.__path__ = ["/usr/lib/python3/dist-packages/setuptools/_distutils"]
 try:
     from barman.cli.main import main
 except ModuleNotFoundError:

@@ -24,6 +24,7 @@ PAGE_MARKS = (b"\xd0", b"\xd1")
 CUT = "is cut short"
 PAGE, HEADER, LONG_HEADER, ALIGNED = 8192, 24, 40, 8
 """Bytes (xlog_internal.h; a page of another size is not built by any packager)."""
+ZEROS = bytes(PAGE)
 RECORD = struct.Struct("<IIQBBxxI")
 """A record without data: its length, xid, the record before it, info, resource manager, CRC (xlogrecord.h)."""
 XLOG_SWITCH, RM_XLOG = 0x40, 0
@@ -74,7 +75,7 @@ def switched_at(chunks: Iterator[bytes]) -> int | None:
     """
     last, content = 0, b""
     for number, page in enumerate(pages(chunks)):
-        if page[header(number) :].strip(b"\0"):
+        if page[header(number) :] != ZEROS[: len(page) - header(number)]:
             last, content = number, page
     used = -(-len(content.rstrip(b"\0")) // ALIGNED) * ALIGNED
     record = content[max(used - RECORD.size, header(last)) : used]
