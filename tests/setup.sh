@@ -4,7 +4,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Debian's metapackages: they bring the PostgreSQL of this Debian, and the repmgr for it. Barman from PyPI wants `file`.
 packages=(postgresql repmgr barman barman-cli pgbouncer pgbackrest pgpool2 haproxy prometheus prometheus-node-exporter
-          file iptables nftables conntrack iproute2 mandoc sudo systemd systemd-container procps util-linux python3-venv
+          file lz4 zstd iptables nftables conntrack iproute2 mandoc sudo systemd systemd-container procps util-linux python3-venv
           locales openssh-client openssh-server rsync python3-psycopg python3-yaml python3-sh keepalived
           conntrackd zsh)
 

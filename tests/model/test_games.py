@@ -7,7 +7,7 @@ import pytest
 from tests.model import counts
 from tests.model.play import play
 
-FEW, KNOWN = range(1, 3), range(3, 17)
+FEW, KNOWN = range(1, 3), range(3, 13)
 """Seeds: a few seconds of games for ``tests/run --fast``, and the rest. The same games in each run: one that breaks an
 invariant is due to a change then. For fresh ones: ``python -m tests.model --minutes 60``."""
 
