@@ -848,12 +848,12 @@ class FakeHost(ScriptedHost):
 
     def _barmans_files(self, program: Program, name: str, words: list[str]) -> str:
         if name == "python3":
-            assert words[:2] == ["-I", "-"]
-            if words[2] == "whole":
+            assert words[:3] == ["-I", "-S", "-"]
+            if words[3] == "whole":
                 return json.dumps({"wrong": self.barman.cut})
-            if words[2] == "switches":
+            if words[3] == "switches":
                 return json.dumps({"ends": {name: self.barman.switches.get(name) for name in asked(program)["names"]}})
-            assert words[2] == "sums"
+            assert words[3] == "sums"
             return json.dumps(self._sums(asked(program)["names"]))
         if name == "pgrep":
             if not self.barman.has_pgrep:

@@ -142,7 +142,7 @@ def test_barmans_settings(streaming: Lab) -> None:
     lab = streaming
     text = lab.gateway.path(SERVER).read_text()
     # Each start of Barman costs more than all the rest of a command. Of an empty archive its backups are asked, too.
-    archive(lab, lab.db1)
+    back_up(lab, lab.db1)
     newer = {"diagnose"} if lab.barman >= (3, 19) else set()
     assert started(lab, "check") == sorted({"show-server main_backup"} | newer)
     for command in ("status", "reconcile", "reconcile --dry-run", "metrics"):
