@@ -57,7 +57,7 @@ def look(
     """
     topic = Topic("barman.answer", settings.server)
     try:
-        said = archive.shown(settings, host)
+        said = archive.shown(settings, host, constant=True)
     except OperationFailed as error:
         yield topic.fail(str(error), f"{' '.join(settings.command)} show-server {settings.server}")
         return
@@ -119,7 +119,7 @@ def _backups(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host
     """
     barman = " ".join(settings.command)
     try:
-        waiting = _waiting(said, settings, host)
+        waiting = waiting_backups(said, settings, host)
     except OperationFailed as error:
         return topic.warn(f"cannot list its backups: {error}", f"{barman} list-backup {settings.server}")
     try:
@@ -136,7 +136,7 @@ def _backups(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host
     return topic.ok("no backup waits for WAL")
 
 
-def _waiting(said: Mapping[str, str], settings: Barman, host: Host) -> list[str]:
+def waiting_backups(said: Mapping[str, str], settings: Barman, host: Host) -> list[str]:
     """Return the backups that wait for WAL, the newest first. Raises OperationFailed.
 
     By Barman's notes, for ``list-backup`` is another Python's start; it is asked where a backup has no note that we

@@ -144,7 +144,8 @@ def test_barmans_settings(streaming: Lab) -> None:
     # Each start of Barman costs more than all the rest of a command. Of an empty archive its backups are asked, too.
     back_up(lab, lab.db1)
     newer = {"diagnose"} if lab.barman >= (3, 19) else set()
-    assert started(lab, "check") == sorted({"show-server main_backup"} | newer)
+    for options in ((), ("--restore",)):
+        assert started(lab, "check", *options) == sorted({"show-server main_backup"} | newer), options
     for command in ("status", "reconcile", "reconcile --dry-run", "metrics"):
         assert started(lab, *command.split()) == ["show-server main_backup"], command
     ways = {

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.checks import finding, kernel, service
+from repmgr_hooks.checks.barman import waiting_backups
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.packages import install
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Program
 from repmgr_hooks.system.visit import Visit
 from tests.fake import KEEPALIVES, FakeHost, FakeNode, FakeSlot, NatTable
@@ -564,6 +566,35 @@ def test_another_firewall_manager(tmp_path: Path, files: dict[str, str], enabled
     found = kernel.managers(tmp_path, 5)
     assert found.level == ("WARN" if named else "OK")
     assert found.message.startswith(named)
+
+
+BASE, META = "/var/lib/barman/main/base", "/var/lib/barman/main/meta"
+OLD, NEW = "20261124T225439", "20261125T225439"
+
+
+@pytest.mark.parametrize(
+    ("printed", "waiting"),
+    [
+        ([], []),
+        ([f"{BASE}/{OLD}/backup.info:status=WAITING_FOR_WALS", f"{BASE}/{OLD}"], [OLD]),
+        ([f"{BASE}/{OLD}", f"{META}/{OLD}-backup.info:status=WAITING_FOR_WALS"], [OLD]),
+        # A copy for repmgr, or what an older Barman has left.
+        ([f"{META}/{OLD}-backup.info:status=DONE", f"{BASE}/{OLD}/backup.info:status=WAITING_FOR_WALS"], []),
+        ([f"{META}/{n}-backup.info:status=WAITING_FOR_WALS" for n in (OLD, NEW)], [NEW, OLD]),
+        ([f"{META}/{OLD}-backup.info:status=FAILED"], []),
+        ([f"{META}/{OLD}-backup.info:status=DONE", f"{BASE}/{NEW}"], None),
+    ],
+)
+def test_the_backups_that_wait_stand_in_barmans_notes(printed: list[str], waiting: list[str] | None) -> None:
+    class Noted(FakeHost):
+        def run(self, program: Program, limit: float) -> str:
+            if program.argv[0] == "find":
+                return "".join(f"{line}\n" for line in printed)
+            assert program.argv == ("barman", "list-backup", "main")
+            return f"main {NEW} - Wed Nov 25 22:54:42 2026 - {WAITS}\n"
+
+    found = waiting_backups({"basebackups_directory": BASE, "backup_directory": BASE}, Barman("main"), Noted())
+    assert found == ([NEW] if waiting is None else waiting)
 
 
 @pytest.mark.parametrize(
