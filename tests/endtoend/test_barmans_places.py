@@ -148,6 +148,11 @@ def test_barmans_settings(streaming: Lab) -> None:
         assert started(lab, "check", *options) == sorted({"show-server main_backup"} | newer), options
     for command in ("status", "reconcile", "reconcile --dry-run", "metrics"):
         assert started(lab, *command.split()) == ["show-server main_backup"], command
+    # Whether a backup waits for WAL is read in what Barman notes of it.
+    places = f"ls {HOME}/meta/*-backup.info {HOME}/base/*/backup.info 2>/dev/null | head -1"
+    note = lab.gateway.run("sh", "-c", places).strip()
+    with edited(lab.gateway, note, "status=DONE", "status=WAITING_FOR_WALS"):
+        assert level(lab.gateway.hooks("check").stdout, "barman.backup") == "WARN"
     ways = {
         name: found[1]
         for name in ("conninfo", "streaming_conninfo")
